@@ -140,9 +140,10 @@ type Response struct {
 	Age        time.Duration // since the start of the load, microseconds on the wire
 	Soft       time.Duration // from now to soft expiry; negative: past it
 	Hard       time.Duration // from now to hard expiry
+	Held       time.Duration // how long the answerer had the request before it answered
 	RetryAfter time.Duration
 	Version    uint64 // the origin's version of the value, 0: unknown
-	Owner      []byte // the member that answers, in a failure
+	Owner      []byte // who failed; with StatusMoved, who is the owner in the answerer's view
 	Text       []byte // the error, cut to MaxErrorText
 	Value      []byte
 
@@ -290,9 +291,12 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		dst = appendDuration(dst, r.Age)
 		dst = binary.AppendVarint(dst, r.Soft.Microseconds())
 		dst = appendDuration(dst, r.Hard.Truncate(time.Microsecond)) // never later than it is
+		dst = appendDuration(dst, r.Held.Truncate(time.Microsecond)) // never longer than it was
 		dst = binary.AppendUvarint(dst, r.Version)
 		dst = append(dst, r.Value...)
-	case StatusDone, StatusMoved:
+	case StatusDone:
+	case StatusMoved:
+		dst = appendBytes(dst, cut(r.Owner, MaxNamespace))
 	default:
 		dst = appendDuration(dst, r.RetryAfter)
 		dst = appendBytes(dst, cut(r.Owner, MaxNamespace))
@@ -316,6 +320,7 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.Age = d.duration()
 		r.Soft = d.signedDuration()
 		r.Hard = d.duration()
+		r.Held = d.duration()
 		r.Version = d.uvarint()
 		if d.err == nil {
 			r.Value, d.b = d.b, nil
@@ -323,7 +328,9 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		if r.Status == StatusNotFound && len(r.Value) != 0 {
 			return malformed("%d bytes of value in a not-found answer", len(r.Value))
 		}
-	case r.Status == StatusDone || r.Status == StatusMoved:
+	case r.Status == StatusDone:
+	case r.Status == StatusMoved:
+		r.Owner = d.bytes("owner", MaxNamespace)
 	case r.Status >= StatusFailed && r.Status <= statusMax:
 		r.RetryAfter = d.duration()
 		r.Owner = d.bytes("owner", MaxNamespace)

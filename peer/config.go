@@ -1,0 +1,297 @@
+package peer
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weircache/weir/ring"
+)
+
+// The defaults of a Config, and its limits with their reasons.
+const (
+	DefaultBind           = "127.0.0.1:0"
+	DefaultClusterName    = "weir"
+	DefaultConnections    = 2        // two carry 20 to 40 % more than one when many callers wait
+	DefaultValueLimit     = 1 << 20  // bytes; a larger value holds up those behind it
+	DefaultInFlightBytes  = 64 << 20 // bytes; what a node may hold for requests that are under way
+	DefaultRejoinInterval = 10 * time.Second
+
+	// MaxName is the longest name of a node, in bytes: it travels in every gossip
+	// message about the node, and those have to fit into a packet.
+	MaxName = 128
+	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
+	MaxClusterName = 64
+	// MaxConnections is the most data connections to one member: beyond a few, each
+	// one more only spreads the same bytes over more system calls.
+	MaxConnections = 16
+	// MaxValueLimit is the largest ValueLimit, in bytes: a frame is held in memory
+	// whole, on both sides.
+	MaxValueLimit = 64 << 20
+)
+
+// ErrConfig is wrapped by the error that Start returns for a Config it cannot use.
+// The error names every field that is wrong, and what to do about it.
+var ErrConfig = errors.New("peer: bad configuration")
+
+// A Config says how a node takes part in a cluster. The zero Config is one node
+// alone on a port of the loopback that the system picks. Start copies it; slices
+// must not be changed afterwards.
+type Config struct {
+	// Name is the node's stable name. It places keys, so a node that restarts under
+	// its name gets its keys back. It must be unique in the cluster: of two live nodes
+	// with one name only the newest is in the view. At most MaxName bytes, printable,
+	// without spaces. Default: the address that others dial, which is unique, and as
+	// stable as the port is.
+	Name string
+
+	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP,
+	// all on this one port number. It is always explicit, never every interface. Port 0
+	// picks a free one. Connections are not encrypted, so without a Network of your own
+	// the host must be a loopback address. Default: DefaultBind.
+	Bind string
+
+	// Advertise is the "host:port" that others dial. A name is resolved once, at Start.
+	// Default: the address that Bind led to.
+	Advertise string
+
+	// Join names seeds: "host:port", where host is an address or a DNS name. Names are
+	// resolved anew at each attempt. A seed that is this node itself is skipped, so all
+	// members can have the same list. Empty: the node waits for others to join it.
+	Join []string
+
+	// ClusterName keeps clusters apart: gossip and data of another name are refused at
+	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
+	ClusterName string
+
+	// Ring says how keys are placed. It must be the same on all members: one whose
+	// placement differs is kept out of the view.
+	Ring ring.Config
+
+	// Connections is how many data connections lead to each other member, at most
+	// MaxConnections. Default: DefaultConnections.
+	Connections int
+
+	// ValueLimit is the largest encoded value in bytes, at most MaxValueLimit. It must be
+	// the same on all members. Default: DefaultValueLimit.
+	ValueLimit int
+
+	// InFlightBytes bounds the bytes that the node holds for requests and answers under
+	// way, at least twice ValueLimit. Beyond it requests fail as busy. Default:
+	// DefaultInFlightBytes, or twice ValueLimit if that is more.
+	InFlightBytes int64
+
+	// MinMembers is how many members Divisor counts at the least. Set it to the size
+	// that the cluster is meant to have, and a cap that is divided among the members
+	// holds from the first moment of a cold start, before the members have found one
+	// another. Default: 1.
+	MinMembers int
+
+	// Gossip is how fast members are probed and news spreads.
+	Gossip Gossip
+
+	// RejoinInterval is how often the seeds are resolved and joined again if one of
+	// their addresses is no member, a fifth more or less: a cluster that was split for
+	// long does not find together by itself. Default: DefaultRejoinInterval.
+	RejoinInterval time.Duration
+
+	// Logger gets what an operator should know. Default: slog.Default().
+	Logger *slog.Logger
+
+	// Registerer, if not nil, also gets the node's metrics and those of the registered
+	// namespaces; Close takes them out again. The node's own registry, which Handler
+	// serves, has them in any case. Two nodes in one process need two registerers, see
+	// prometheus.WrapRegistererWith.
+	Registerer prometheus.Registerer
+
+	// Network is how the node reaches others. Default: the operating system's network.
+	Network Network
+
+	// Seed makes the node's random choices (jitter, order of seeds) repeatable.
+	// Default, 0: a random one.
+	Seed uint64
+}
+
+// Gossip sets the pace of failure detection. The defaults notice a silent death in 2
+// to 3 seconds.
+type Gossip struct {
+	ProbeInterval time.Duration // between two probes of this node; default 500 ms
+	ProbeTimeout  time.Duration // for the answer to a probe; default 200 ms; below ProbeInterval
+	SuspicionMult int           // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
+}
+
+// settings is a Config with its defaults filled in and its addresses parsed.
+type settings struct {
+	Config
+	bindHost string
+	bindPort uint16
+	digest   uint64 // of the placement, see placement
+}
+
+// check fills in the defaults and finds everything that is wrong with c.
+func (c Config) check() (settings, error) {
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	custom := c.Network != nil
+	if !custom {
+		c.Network = systemNetwork{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Bind = cmp.Or(c.Bind, DefaultBind)
+	c.ClusterName = cmp.Or(c.ClusterName, DefaultClusterName)
+	c.Connections = cmp.Or(c.Connections, DefaultConnections)
+	c.ValueLimit = cmp.Or(c.ValueLimit, DefaultValueLimit)
+	c.MinMembers = cmp.Or(c.MinMembers, 1)
+	c.RejoinInterval = cmp.Or(c.RejoinInterval, DefaultRejoinInterval)
+	c.Gossip.ProbeInterval = cmp.Or(c.Gossip.ProbeInterval, 500*time.Millisecond)
+	c.Gossip.ProbeTimeout = cmp.Or(c.Gossip.ProbeTimeout, 200*time.Millisecond)
+	c.Gossip.SuspicionMult = cmp.Or(c.Gossip.SuspicionMult, 3)
+
+	s := settings{}
+	host, port, err := splitAddress(c.Bind)
+	if err != nil {
+		wrong("Bind: %w", err)
+	} else {
+		s.bindHost, s.bindPort = host, port
+		ip, notIP := netip.ParseAddr(host)
+		switch {
+		case notIP == nil && ip.IsUnspecified():
+			wrong("Bind: %q is every interface of the machine; name the one that the other members reach", c.Bind)
+		case custom || notIP == nil && ip.IsLoopback() || host == "localhost":
+		default:
+			wrong("Bind: %q is not on the loopback, and connections are not encrypted; bind to 127.0.0.1 or ::1", c.Bind)
+		}
+	}
+	if c.Advertise != "" {
+		if host, port, err := splitAddress(c.Advertise); err != nil {
+			wrong("Advertise: %w", err)
+		} else if ip, err := netip.ParseAddr(host); port == 0 || err == nil && ip.IsUnspecified() {
+			wrong("Advertise: others cannot dial %q; name the address and port that they reach", c.Advertise)
+		}
+	}
+	for i, seed := range c.Join {
+		if _, port, err := splitAddress(seed); err != nil {
+			wrong("Join[%d]: %w", i, err)
+		} else if port == 0 {
+			wrong("Join[%d]: %q has port 0; name the port that the seed listens on", i, seed)
+		}
+	}
+	if c.Name != "" {
+		if err := checkName(c.Name, MaxName); err != nil {
+			wrong("Name: %w", err)
+		}
+	}
+	if err := checkName(c.ClusterName, MaxClusterName); err != nil {
+		wrong("ClusterName: %w", err)
+	}
+	if c.Connections < 1 || c.Connections > MaxConnections {
+		wrong("Connections: %d is not between 1 and %d", c.Connections, MaxConnections)
+	}
+	if c.ValueLimit < 1 || c.ValueLimit > MaxValueLimit {
+		wrong("ValueLimit: %d bytes is not between 1 and %d", c.ValueLimit, MaxValueLimit)
+	}
+	if c.InFlightBytes == 0 {
+		c.InFlightBytes = max(DefaultInFlightBytes, 2*int64(c.ValueLimit))
+	} else if c.InFlightBytes < 2*int64(c.ValueLimit) {
+		wrong("InFlightBytes: %d bytes cannot hold two values of ValueLimit, %d", c.InFlightBytes, c.ValueLimit)
+	}
+	if c.MinMembers < 1 {
+		wrong("MinMembers: %d is below 1", c.MinMembers)
+	}
+	if c.RejoinInterval < time.Millisecond {
+		wrong("RejoinInterval: %v is below 1ms", c.RejoinInterval)
+	}
+	if g := c.Gossip; g.ProbeTimeout < time.Millisecond || g.ProbeTimeout >= g.ProbeInterval {
+		wrong("Gossip: ProbeTimeout, %v, must be at least 1ms and below ProbeInterval, %v", g.ProbeTimeout, g.ProbeInterval)
+	}
+	if c.Gossip.SuspicionMult < 1 {
+		wrong("Gossip: SuspicionMult: %d is below 1", c.Gossip.SuspicionMult)
+	}
+	if s.digest, err = placement(c.Ring); err != nil {
+		wrong("Ring: %w", err)
+	}
+	if len(errs) > 0 {
+		return settings{}, fmt.Errorf("%w: %w", ErrConfig, errors.Join(errs...))
+	}
+	s.Config = c
+	return s, nil
+}
+
+// splitAddress takes a "host:port" apart.
+func splitAddress(addr string) (host string, port uint16, err error) {
+	host, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is no \"host:port\": %w", addr, err)
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return "", 0, fmt.Errorf("%q: the port must be a number from 0 to 65535", addr)
+	}
+	if host == "" {
+		return "", 0, fmt.Errorf("%q names no host", addr)
+	}
+	return host, uint16(n), nil
+}
+
+// checkName says what is wrong with a name, if anything.
+func checkName(name string, limit int) error {
+	switch {
+	case name == "":
+		return errors.New("is empty")
+	case len(name) > limit:
+		return fmt.Errorf("%d bytes, the limit is %d", len(name), limit)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%q is not valid UTF-8", name)
+	}
+	for _, r := range name {
+		if !unicode.IsGraphic(r) || unicode.IsSpace(r) {
+			return fmt.Errorf("%q has the character %q; only printable ones other than spaces are allowed", name, r)
+		}
+	}
+	return nil
+}
+
+// placement is a fingerprint of how keys are placed: the ring's version and
+// configuration. Members whose placement differs would send requests in circles.
+func placement(cfg ring.Config) (uint64, error) {
+	v, err := ring.New([]ring.Member{{Name: "placement"}}, cfg)
+	if err != nil {
+		return 0, err
+	}
+	return v.Fingerprint(), nil
+}
+
+// resolve turns a "host:port" into addresses, asking the network for names.
+func resolve(ctx context.Context, network Network, addr string) ([]netip.AddrPort, error) {
+	host, port, err := splitAddress(addr)
+	if err != nil {
+		return nil, err
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), port)}, nil
+	}
+	found, err := network.LookupHost(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]netip.AddrPort, 0, len(found))
+	for _, f := range found {
+		if ip, err := netip.ParseAddr(f); err == nil {
+			out = append(out, netip.AddrPortFrom(ip.Unmap(), port))
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,196 @@
+package peer
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// maxStreams is how many gossip streams may be open at once, in and out. Few are:
+	// each member starts one exchange of states every pushPullInterval. memberlist
+	// believes a length of up to 20 MiB in a stream before its bytes are there, so this
+	// bounds what a hostile one can make it allocate.
+	maxStreams = 64
+	// packetSize is the largest packet that UDP can bring.
+	packetSize = 64 << 10
+	// packetBuffer is what the socket is asked to hold, in bytes, while the node is busy.
+	packetBuffer = 2 << 20
+)
+
+// transport carries memberlist's packets and streams over a Network and the one port.
+type transport struct {
+	network Network
+	pc      net.PacketConn
+	self    netip.AddrPort // what others dial
+	logger  *slog.Logger
+	ctx     context.Context // ends at Shutdown
+	cancel  context.CancelFunc
+	packets chan *memberlist.Packet
+	streams chan net.Conn
+
+	mu   sync.Mutex // guards open and done
+	open map[*stream]struct{}
+	done bool
+
+	wg sync.WaitGroup
+}
+
+var _ memberlist.NodeAwareTransport = (*transport)(nil)
+
+func newTransport(network Network, pc net.PacketConn, self netip.AddrPort, logger *slog.Logger) *transport {
+	ctx, cancel := context.WithCancel(context.Background())
+	t := &transport{
+		network: network, pc: pc, self: self, logger: logger, ctx: ctx, cancel: cancel,
+		packets: make(chan *memberlist.Packet),
+		streams: make(chan net.Conn),
+		open:    make(map[*stream]struct{}),
+	}
+	if c, ok := pc.(interface{ SetReadBuffer(int) error }); ok {
+		for size := packetBuffer; size > packetSize; size /= 2 {
+			if c.SetReadBuffer(size) == nil {
+				break
+			}
+		}
+	}
+	t.wg.Go(t.receive)
+	return t
+}
+
+// receive hands packets to memberlist until Shutdown.
+func (t *transport) receive() {
+	buf := make([]byte, packetSize)
+	for {
+		n, from, err := t.pc.ReadFrom(buf)
+		if err != nil {
+			if t.ctx.Err() != nil {
+				return
+			}
+			// Some systems report an earlier packet's failed delivery here.
+			t.logger.Debug("cannot receive a gossip packet", "error", err)
+			if !pause(t.ctx, 5*time.Millisecond) {
+				return
+			}
+			continue
+		}
+		if n == 0 {
+			continue
+		}
+		// memberlist keeps the packet's bytes.
+		p := &memberlist.Packet{Buf: append([]byte(nil), buf[:n]...), From: from, Timestamp: time.Now()}
+		select {
+		case t.packets <- p:
+		case <-t.ctx.Done():
+			return
+		}
+	}
+}
+
+// FinalAdvertiseAddr tells what others dial.
+func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
+	return t.self.Addr().AsSlice(), int(t.self.Port()), nil
+}
+
+// WriteTo sends a packet.
+func (t *transport) WriteTo(b []byte, addr string) (time.Time, error) {
+	to, err := netip.ParseAddrPort(addr)
+	if err != nil {
+		return time.Time{}, err
+	}
+	_, err = t.pc.WriteTo(b, net.UDPAddrFromAddrPort(to))
+	return time.Now(), err
+}
+
+// WriteToAddress sends a packet.
+func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time, error) {
+	return t.WriteTo(b, addr.Addr)
+}
+
+// PacketCh brings packets.
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
+
+// StreamCh brings streams that others opened.
+func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
+
+// DialTimeout opens a stream.
+func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(t.ctx, timeout)
+	defer cancel()
+	conn, err := t.network.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	s := &stream{Conn: conn, t: t}
+	if !t.track(s, false) {
+		_ = conn.Close()
+		return nil, net.ErrClosed
+	}
+	return s, nil
+}
+
+// DialAddressTimeout opens a stream.
+func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	return t.DialTimeout(addr.Addr, timeout)
+}
+
+// take hands a stream that another node opened to memberlist.
+func (t *transport) take(conn net.Conn) {
+	s := &stream{Conn: conn, t: t}
+	if !t.track(s, true) {
+		_ = conn.Close()
+		return
+	}
+	select {
+	case t.streams <- s:
+	case <-t.ctx.Done():
+		_ = s.Close()
+	}
+}
+
+// track remembers an open stream so that Shutdown can end it. False: there are too
+// many that others opened, or the transport is shut down.
+func (t *transport) track(s *stream, incoming bool) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done || incoming && len(t.open) >= maxStreams {
+		return false
+	}
+	t.open[s] = struct{}{}
+	return true
+}
+
+// Shutdown closes the socket and all streams and joins the transport's goroutine.
+func (t *transport) Shutdown() error {
+	t.cancel()
+	t.mu.Lock()
+	t.done = true
+	streams := make([]*stream, 0, len(t.open))
+	for s := range t.open {
+		streams = append(streams, s)
+	}
+	t.mu.Unlock()
+	err := t.pc.Close()
+	for _, s := range streams {
+		_ = s.Close()
+	}
+	t.wg.Wait()
+	return err
+}
+
+// stream is a gossip stream that the transport knows of while it is open.
+type stream struct {
+	net.Conn
+	t *transport
+}
+
+func (s *stream) Close() error {
+	s.t.mu.Lock()
+	delete(s.t.open, s)
+	s.t.mu.Unlock()
+	return s.Conn.Close()
+}

@@ -1,0 +1,404 @@
+package peer
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// expectTime is how long a member counts in Divisor that has announced that it joins
+	// and that gossip has not brought yet: several times what gossip needs.
+	expectTime = 10 * time.Second
+	// maxExpected bounds the announced members that are remembered.
+	maxExpected = 128
+	// maxNotices bounds the log lines that wait to be written.
+	maxNotices = 64
+)
+
+// A record is one incarnation of one member, as gossip last told of it.
+type record struct {
+	id      identity
+	addr    string
+	refused string        // why it cannot be in the view
+	rtt     time.Duration // of gossip probes, smoothed; 0: unknown
+}
+
+// lost is a member that vanished without leaving.
+type lost struct {
+	addr        string
+	incarnation uint64
+	at          time.Time
+}
+
+// notice is a log line that waits until no lock is held.
+type notice struct {
+	level slog.Level
+	text  string
+	args  []any
+}
+
+// roster is what gossip has told about the members. memberlist calls its Notify
+// methods, some of them under memberlist's lock: they only write down what they are
+// told and signal; one goroutine of the node looks at the result.
+type roster struct {
+	self    identity
+	minimum int           // Divisor counts at least so many
+	changed chan struct{} // holds one token when there is something to look at
+
+	mu       sync.Mutex           // guards everything below
+	leaving  bool                 // this node is
+	table    map[string]*record   // live members by gossip name
+	vanished map[string]lost      // by stable name
+	expected map[string]time.Time // announced members by stable name, until when they count
+	peak     int                  // most live names ever seen at once
+	doubles  map[string]bool      // gossip names already reported as older doubles
+	notices  []notice
+}
+
+func newRoster(self identity, addr string, minimum int) *roster {
+	return &roster{
+		self:     self,
+		minimum:  minimum,
+		changed:  make(chan struct{}, 1),
+		table:    map[string]*record{self.gossipName(): {id: self, addr: addr}},
+		vanished: make(map[string]lost),
+		expected: make(map[string]time.Time),
+		doubles:  make(map[string]bool),
+	}
+}
+
+// signal wakes the one who looks.
+func (r *roster) signal() {
+	select {
+	case r.changed <- struct{}{}:
+	default:
+	}
+}
+
+// say writes a log line later. r.mu must be held.
+func (r *roster) say(level slog.Level, text string, args ...any) {
+	if len(r.notices) < maxNotices {
+		r.notices = append(r.notices, notice{level, text, args})
+	}
+}
+
+// admissible says why a member with this identity cannot be in the view; "" if it can.
+func (r *roster) admissible(id *identity, gossipName string) string {
+	switch {
+	case id.gossipName() != gossipName:
+		return fmt.Sprintf("its meta says that it is %q", id.gossipName())
+	case id.cluster != r.self.cluster:
+		return fmt.Sprintf("its cluster is %q, this is %q", id.cluster, r.self.cluster)
+	case id.protocol != r.self.protocol:
+		return fmt.Sprintf("it speaks version %d of the protocol, this node speaks %d", id.protocol, r.self.protocol)
+	case id.ringVersion != r.self.ringVersion:
+		return fmt.Sprintf("its ring version is %d, this node's is %d", id.ringVersion, r.self.ringVersion)
+	case id.placement != r.self.placement:
+		return "its Config.Ring differs, so it places keys elsewhere"
+	}
+	return ""
+}
+
+// NotifyJoin notes a member that has come, or come back.
+func (r *roster) NotifyJoin(n *memberlist.Node) { r.note(n) }
+
+// NotifyUpdate notes a member whose meta has changed.
+func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n) }
+
+func (r *roster) note(n *memberlist.Node) {
+	id, err := decodeIdentity(n.Meta)
+	rec := &record{id: id, addr: n.Address()}
+	if err != nil {
+		rec.refused = err.Error()
+	} else {
+		rec.refused = r.admissible(&id, n.Name)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.table[n.Name]
+	if old != nil {
+		rec.rtt = old.rtt
+		rec.id.leaving = rec.id.leaving || old.id.leaving // nobody changes his mind about leaving
+	}
+	if rec.refused != "" && (old == nil || old.refused == "") {
+		r.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
+	}
+	r.table[n.Name] = rec
+	if rec.refused == "" {
+		delete(r.vanished, id.name)
+		delete(r.expected, id.name)
+	}
+	r.signal()
+}
+
+// NotifyLeave notes a member that has gone. memberlist does not tell whether it left or
+// died (the state in its Node is never set), so this hangs on what the member announced.
+func (r *roster) NotifyLeave(n *memberlist.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.table[n.Name]
+	if rec == nil || n.Name == r.self.gossipName() {
+		return // this node itself is in the table until the end
+	}
+	delete(r.table, n.Name)
+	delete(r.doubles, n.Name)
+	defer r.signal()
+	if rec.refused != "" {
+		return
+	}
+	if rec.id.leaving {
+		delete(r.vanished, rec.id.name)
+		r.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
+		return
+	}
+	for _, other := range r.table {
+		if other.refused == "" && other.id.name == rec.id.name {
+			return // an earlier start of a member that is back
+		}
+	}
+	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: time.Now()}
+	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
+}
+
+// NotifyPingComplete notes how long a probe took.
+func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if rec := r.table[n.Name]; rec != nil {
+		if rec.rtt == 0 {
+			rec.rtt = rtt
+		} else {
+			rec.rtt += (rtt - rec.rtt) / 8
+		}
+	}
+}
+
+// AckPayload adds nothing to the answers to probes.
+func (r *roster) AckPayload() []byte { return nil }
+
+// NodeMeta is this node's identity.
+func (r *roster) NodeMeta(limit int) []byte {
+	r.mu.Lock()
+	id := r.self
+	id.leaving = r.leaving
+	r.mu.Unlock()
+	meta := id.append(make([]byte, 0, metaMax))
+	if len(meta) > limit {
+		return nil // cannot be: metaMax is below memberlist's limit, which a test checks
+	}
+	return meta
+}
+
+// NotifyMsg hears an announcement: the meta of a member that joins or leaves, sent to
+// each member directly because gossip takes a while and may lose it.
+func (r *roster) NotifyMsg(msg []byte) {
+	id, err := decodeIdentity(msg)
+	if err != nil || r.admissible(&id, id.gossipName()) != "" || id.name == r.self.name {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rec := r.table[id.gossipName()]
+	switch {
+	case id.leaving:
+		delete(r.expected, id.name)
+		for _, other := range r.table { // earlier starts of the member are gone for good
+			if other.id.name == id.name && other.id.incarnation <= id.incarnation {
+				other.id.leaving = true
+			}
+		}
+	case rec == nil && len(r.expected) < maxExpected:
+		r.expected[id.name] = time.Now().Add(expectTime)
+	}
+	r.signal()
+}
+
+// GetBroadcasts has nothing to gossip.
+func (r *roster) GetBroadcasts(int, int) [][]byte { return nil }
+
+// lostFormat is the first byte of the list of lost members.
+const lostFormat = 1
+
+// LocalState is the list of lost members: who joins must divide a cap by as many as the
+// others do. The format byte, then texts as in the meta.
+func (r *roster) LocalState(bool) []byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.vanished) == 0 {
+		return nil
+	}
+	buf := []byte{lostFormat}
+	for name := range r.vanished {
+		buf = append(append(buf, byte(len(name))), name...)
+	}
+	return buf
+}
+
+// MergeRemoteState takes over the lost members that another knows, when nodes join.
+func (r *roster) MergeRemoteState(buf []byte, join bool) {
+	if !join || len(buf) == 0 || buf[0] != lostFormat {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	live := make(map[string]bool, len(r.table))
+	for _, rec := range r.table {
+		live[rec.id.name] = true
+	}
+	for buf = buf[1:]; len(buf) > 0 && len(r.vanished) < len(r.table)+r.peak; {
+		var name string
+		var err error
+		if name, buf, err = cutText(buf, MaxName); err != nil {
+			break
+		}
+		if _, known := r.vanished[name]; !known && !live[name] {
+			r.vanished[name] = lost{at: time.Now()}
+		}
+	}
+	r.signal()
+}
+
+// leave marks this node as leaving: it drops out of every view.
+func (r *roster) leave() {
+	r.mu.Lock()
+	r.leaving = true
+	r.table[r.self.gossipName()].id.leaving = true
+	r.mu.Unlock()
+	r.signal()
+}
+
+// A sight is what the roster comes to at one moment.
+type sight struct {
+	members    []ring.Member     // of the view, sorted by name
+	reachable  map[string]uint64 // live names, the leaving ones too, and their incarnation
+	superseded bool              // a later start of this node's name is in the view
+	share      share             // what Divisor should come to
+	expire     time.Duration     // when to look again; 0: at the next signal
+	notices    []notice
+}
+
+// look makes up the roster's mind.
+func (r *roster) look(now time.Time) sight {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := sight{reachable: make(map[string]uint64, len(r.table))}
+
+	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
+	used := make(map[string]bool, len(r.table))      // addresses
+	for gossipName, rec := range r.table {
+		if rec.refused != "" {
+			continue
+		}
+		used[rec.addr] = true
+		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
+		if rec.id.leaving {
+			continue
+		}
+		newest := chosen[rec.id.name]
+		if newest == nil {
+			chosen[rec.id.name] = rec
+			continue
+		}
+		if newest.id.incarnation < rec.id.incarnation {
+			chosen[rec.id.name] = rec
+			newest, rec, gossipName = rec, newest, newest.id.gossipName()
+		}
+		if !r.doubles[gossipName] {
+			r.doubles[gossipName] = true
+			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
+			if rec.id.incarnation == r.self.incarnation {
+				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
+			}
+			r.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)
+		}
+	}
+	for name, rec := range chosen {
+		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation})
+		s.reachable[name] = rec.id.incarnation
+	}
+	slices.SortFunc(s.members, func(a, b ring.Member) int { return cmp.Compare(a.Name, b.Name) })
+	if me := chosen[r.self.name]; me != nil && me.id.incarnation != r.self.incarnation {
+		s.superseded = true
+	}
+
+	// The other side of a split has at most as many members as were ever seen at once;
+	// so many lost ones are remembered, and members that crash and come back under ever
+	// new names do not divide a cap into nothing. One whose address another member has
+	// taken is certainly gone.
+	r.peak = max(r.peak, len(s.reachable))
+	for name, l := range r.vanished {
+		if l.addr != "" && used[l.addr] {
+			delete(r.vanished, name)
+		}
+	}
+	for len(r.vanished) > r.peak {
+		oldest := ""
+		for name, l := range r.vanished {
+			if oldest == "" || l.at.Before(r.vanished[oldest].at) || l.at.Equal(r.vanished[oldest].at) && name < oldest {
+				oldest = name
+			}
+		}
+		delete(r.vanished, oldest)
+		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest)
+	}
+
+	names := []string{r.self.name}
+	for name := range chosen {
+		names = append(names, name)
+	}
+	for name := range r.vanished {
+		names = append(names, name)
+	}
+	for name, until := range r.expected {
+		if left := until.Sub(now); left <= 0 {
+			delete(r.expected, name)
+		} else {
+			names = append(names, name)
+			s.expire = soonest(s.expire, left)
+		}
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	rank, _ := slices.BinarySearch(names, r.self.name)
+	s.share = share{members: max(len(names), r.minimum), rank: rank}
+
+	s.notices, r.notices = r.notices, nil
+	return s
+}
+
+// A peerAddress is where gossip finds one incarnation of a member.
+type peerAddress struct {
+	gossipName string
+	addr       netip.AddrPort
+}
+
+// others lists the live members other than this node, refused ones too.
+func (r *roster) others() []peerAddress {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	out := make([]peerAddress, 0, len(r.table))
+	for name, rec := range r.table {
+		if addr, err := netip.ParseAddrPort(rec.addr); err == nil && name != r.self.gossipName() {
+			out = append(out, peerAddress{name, addr})
+		}
+	}
+	slices.SortFunc(out, func(a, b peerAddress) int { return cmp.Compare(a.gossipName, b.gossipName) })
+	return out
+}
+
+// soonest is the shorter of two waits, where 0 is none.
+func soonest(a, b time.Duration) time.Duration {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}

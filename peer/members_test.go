@@ -1,0 +1,198 @@
+package peer
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// gossiped is what memberlist tells of a member.
+func gossiped(name string, incarnation uint64, host byte, change func(*identity)) *memberlist.Node {
+	id := sample()
+	id.name, id.incarnation = name, incarnation
+	if change != nil {
+		change(&id)
+	}
+	return &memberlist.Node{Name: id.gossipName(), Addr: net.IPv4(10, 0, 0, host), Port: 7946, Meta: id.append(nil)}
+}
+
+func sampleRoster() *roster {
+	id := sample()
+	return newRoster(id, "10.0.0.1:7946", 1)
+}
+
+func seen(s sight) string {
+	var out []string
+	for _, m := range s.members {
+		out = append(out, fmt.Sprintf("%s@%s", m.Name, strings.TrimSuffix(m.Addr, ":7946")))
+	}
+	return strings.Join(out, " ")
+}
+
+func TestNewestIncarnationWins(t *testing.T) {
+	old, young := gossiped("b", 10, 2, nil), gossiped("b", 11, 3, nil)
+	for _, order := range [][]*memberlist.Node{{old, young}, {young, old}} {
+		r := sampleRoster()
+		for _, n := range order {
+			r.NotifyJoin(n)
+		}
+		s := r.look(time.Now())
+		if got := seen(s); got != "b@10.0.0.3 catalog-1@10.0.0.1" {
+			t.Errorf("the view has %s", got)
+		}
+		if len(s.notices) != 1 || len(r.look(time.Now()).notices) != 0 {
+			t.Errorf("want one line in the log, have %v", s.notices)
+		}
+		r.NotifyLeave(old) // noticed at last
+		if s := r.look(time.Now()); len(r.vanished) != 0 || s.share.members != 2 {
+			t.Errorf("an earlier start counts as lost: %v", r.vanished)
+		}
+	}
+}
+
+func TestNameTaken(t *testing.T) {
+	r := sampleRoster()
+	r.NotifyJoin(gossiped("catalog-1", 1<<40, 2, nil))
+	s := r.look(time.Now())
+	if !s.superseded || seen(s) != "catalog-1@10.0.0.2" || len(s.notices) != 1 || s.notices[0].level != slog.LevelError {
+		t.Errorf("superseded %v, the view has %s, the log %v", s.superseded, seen(s), s.notices)
+	}
+}
+
+func TestRefusedMembers(t *testing.T) {
+	for name, change := range map[string]func(*identity){
+		"cluster":   func(id *identity) { id.cluster = "other" },
+		"protocol":  func(id *identity) { id.protocol++ },
+		"version":   func(id *identity) { id.ringVersion++ },
+		"placement": func(id *identity) { id.placement++ },
+	} {
+		r := sampleRoster()
+		n := gossiped("b", 10, 2, change)
+		r.NotifyJoin(n)
+		r.NotifyUpdate(n)
+		s := r.look(time.Now())
+		if len(s.members) != 1 || len(s.notices) != 1 {
+			t.Errorf("%s: the view has %s, the log %v", name, seen(s), s.notices)
+		}
+		r.NotifyLeave(n)
+		if len(r.vanished) != 0 {
+			t.Errorf("%s: it counts as lost", name)
+		}
+	}
+	r := sampleRoster()
+	liar := gossiped("b", 10, 2, nil)
+	liar.Name = "c/b"
+	r.NotifyJoin(liar)
+	r.NotifyJoin(&memberlist.Node{Name: "d/1", Meta: []byte("garbage")})
+	if s := r.look(time.Now()); len(s.members) != 1 {
+		t.Errorf("the view has %s", seen(s))
+	}
+}
+
+func TestLostMembersAreBounded(t *testing.T) {
+	r := sampleRoster()
+	// One member crashes again and again and comes back under ever new names.
+	for i := range 100 {
+		n := gossiped(fmt.Sprintf("pod-%d", i), 10, byte(i+2), nil)
+		r.NotifyJoin(n)
+		r.look(time.Now())
+		r.NotifyLeave(n)
+	}
+	if s := r.look(time.Now()); s.share.members != 3 { // this one, and as many lost as were ever live
+		t.Errorf("it divides by %d", s.share.members)
+	}
+}
+
+func TestLostMemberWhoseAddressIsTaken(t *testing.T) {
+	r := sampleRoster()
+	n := gossiped("b", 10, 2, nil)
+	r.NotifyJoin(n)
+	r.look(time.Now())
+	r.NotifyLeave(n)
+	r.NotifyJoin(gossiped("c", 11, 2, nil))
+	if s := r.look(time.Now()); s.share.members != 2 {
+		t.Errorf("it divides by %d", s.share.members)
+	}
+}
+
+func TestAnnouncements(t *testing.T) {
+	now := time.Now()
+	r := sampleRoster()
+	n := gossiped("b", 10, 2, nil)
+	r.NotifyMsg(n.Meta)
+	s := r.look(now)
+	if s.share.members != 2 || len(s.members) != 1 || s.expire <= 0 {
+		t.Errorf("an announced member: it divides by %d, the view has %s", s.share.members, seen(s))
+	}
+	if s := r.look(now.Add(2 * expectTime)); s.share.members != 1 {
+		t.Errorf("an announced member that never came: it divides by %d", s.share.members)
+	}
+	r.NotifyJoin(n)
+	leaving := gossiped("b", 10, 2, func(id *identity) { id.leaving = true })
+	r.NotifyMsg(leaving.Meta)
+	r.NotifyUpdate(n) // an older message overtakes
+	if s := r.look(now); len(s.members) != 1 || s.reachable["b"] != 10 {
+		t.Errorf("a leaving member: the view has %s, reachable are %v", seen(s), s.reachable)
+	}
+	r.NotifyLeave(n)
+	if s := r.look(now); s.share.members != 1 || s.reachable["b"] != 0 {
+		t.Errorf("a member that left: it divides by %d", s.share.members)
+	}
+	r.NotifyMsg([]byte("garbage"))
+	r.NotifyMsg(nil)
+}
+
+func TestLostMembersAreHandedOn(t *testing.T) {
+	a, b := sampleRoster(), newRoster(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1)
+	n := gossiped("b", 10, 2, nil)
+	a.NotifyJoin(n)
+	a.look(time.Now())
+	a.NotifyLeave(n)
+	state := a.LocalState(true)
+	b.MergeRemoteState(state, false)
+	if len(b.vanished) != 0 {
+		t.Error("taken over without a join")
+	}
+	b.MergeRemoteState(state, true)
+	if s := b.look(time.Now()); s.share.members != 2 {
+		t.Errorf("it divides by %d", s.share.members)
+	}
+	for cut := range state {
+		sampleRoster().MergeRemoteState(state[:cut], true)
+	}
+	many := []byte{lostFormat}
+	for i := range 1000 {
+		many = append(many, fmt.Sprintf("\x04%04d", i)...)
+	}
+	b.MergeRemoteState(many, true)
+	if len(b.vanished) > 8 {
+		t.Errorf("%d lost members were taken over", len(b.vanished))
+	}
+}
+
+func TestSettling(t *testing.T) {
+	now := time.Unix(1000, 0)
+	one, three := share{1, 0}, share{3, 2}
+	s := settling{applied: three, target: three}
+	step := func(after time.Duration, target, want share) {
+		t.Helper()
+		now = now.Add(after)
+		if got, _ := s.observe(target, now); got != want {
+			t.Errorf("%v instead of %v", got, want)
+		}
+	}
+	step(0, one, three)                    // a higher share waits
+	step(settleTime-1, one, three)         // still
+	step(0, share{2, 0}, three)            // a change starts the time anew
+	step(settleTime-1, share{2, 0}, three) //
+	step(1, share{2, 0}, share{2, 0})      // and then it holds
+	step(0, share{5, 4}, share{5, 4})      // a lower share holds at once
+	step(0, share{5, 0}, share{5, 4})      // an earlier rank waits too
+	step(0, share{6, 0}, share{6, 4})      //
+	step(settleTime, share{6, 0}, share{6, 0})
+}

@@ -1,0 +1,111 @@
+package peer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"time"
+)
+
+// An identity is what a node says about itself in its gossip meta. The address is
+// not in it: a member's data and gossip share one, which gossip already carries.
+type identity struct {
+	name        string
+	cluster     string
+	incarnation uint64 // which start of the node this is; a later start has a higher one
+	protocol    uint16 // of the data connections
+	ringVersion uint16
+	placement   uint64 // fingerprint of ring version and configuration
+	leaving     bool
+}
+
+const (
+	metaFormat  = 1
+	metaLeaving = 1 << 0 // flag
+
+	// format, flags, protocol, ring version, placement, incarnation
+	metaFixed = 1 + 1 + 2 + 2 + 8 + 8
+	// metaMax is the longest meta: far below the 512 bytes at which memberlist panics.
+	metaMax = metaFixed + 1 + MaxName + 1 + MaxClusterName
+)
+
+var errMeta = errors.New("malformed meta")
+
+// append appends the identity's encoding to dst. All integers are big endian, a text
+// is its length in one byte and its bytes:
+//
+//	format uint8, flags uint8, protocol uint16, ring version uint16,
+//	placement uint64, incarnation uint64, name text, cluster text
+func (id *identity) append(dst []byte) []byte {
+	var flags byte
+	if id.leaving {
+		flags |= metaLeaving
+	}
+	dst = append(dst, metaFormat, flags)
+	dst = binary.BigEndian.AppendUint16(dst, id.protocol)
+	dst = binary.BigEndian.AppendUint16(dst, id.ringVersion)
+	dst = binary.BigEndian.AppendUint64(dst, id.placement)
+	dst = binary.BigEndian.AppendUint64(dst, id.incarnation)
+	dst = append(append(dst, byte(len(id.name))), id.name...)
+	return append(append(dst, byte(len(id.cluster))), id.cluster...)
+}
+
+// decodeIdentity reads what append wrote. It borrows nothing from b. Flags that it
+// does not know are ignored, so that a later version may add some.
+func decodeIdentity(b []byte) (identity, error) {
+	var id identity
+	if len(b) < 1 || b[0] != metaFormat {
+		return id, fmt.Errorf("%w: not of format %d", errMeta, metaFormat)
+	}
+	if len(b) < metaFixed {
+		return id, fmt.Errorf("%w: %d bytes", errMeta, len(b))
+	}
+	id.leaving = b[1]&metaLeaving != 0
+	id.protocol = binary.BigEndian.Uint16(b[2:])
+	id.ringVersion = binary.BigEndian.Uint16(b[4:])
+	id.placement = binary.BigEndian.Uint64(b[6:])
+	id.incarnation = binary.BigEndian.Uint64(b[14:])
+	b = b[metaFixed:]
+	var err error
+	if id.name, b, err = cutText(b, MaxName); err != nil {
+		return identity{}, fmt.Errorf("%w: name: %w", errMeta, err)
+	}
+	if id.cluster, b, err = cutText(b, MaxClusterName); err != nil {
+		return identity{}, fmt.Errorf("%w: cluster name: %w", errMeta, err)
+	}
+	if len(b) != 0 {
+		return identity{}, fmt.Errorf("%w: %d bytes too many", errMeta, len(b))
+	}
+	return id, nil
+}
+
+// cutText reads a text from the front of b and checks that it is a valid name.
+func cutText(b []byte, limit int) (string, []byte, error) {
+	if len(b) == 0 {
+		return "", nil, errors.New("cut short")
+	}
+	n := int(b[0])
+	if n > len(b)-1 {
+		return "", nil, fmt.Errorf("%d bytes where %d are left", n, len(b)-1)
+	}
+	text := string(b[1 : 1+n])
+	if err := checkName(text, limit); err != nil {
+		return "", nil, err
+	}
+	return text, b[1+n:], nil
+}
+
+// gossipName is the node's name in memberlist. It has the incarnation in it because
+// memberlist ignores a known name at a new address for as long as it remembers the old
+// one, which would lock a restarted node out.
+func (id *identity) gossipName() string {
+	return id.name + "/" + strconv.FormatUint(id.incarnation, 16)
+}
+
+// newIncarnation is the time in nanoseconds with its lowest byte replaced by a random
+// one: a later start has a higher number, and two starts never have the same.
+func newIncarnation(now time.Time, rnd *rand.Rand) uint64 {
+	return uint64(now.UnixNano())&^0xff | rnd.Uint64()&0xff
+}

@@ -1,0 +1,81 @@
+package peer
+
+import (
+	"bytes"
+	"errors"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+func sample() identity {
+	return identity{name: "catalog-1", cluster: "weir", incarnation: 0x1234, protocol: 1, ringVersion: 1, placement: 99}
+}
+
+func TestMetaFits(t *testing.T) {
+	id := identity{name: strings.Repeat("n", MaxName), cluster: strings.Repeat("c", MaxClusterName), leaving: true}
+	b := id.append(nil)
+	if len(b) != metaMax || metaMax > memberlist.MetaMaxSize {
+		t.Errorf("the longest meta has %d bytes, metaMax is %d, memberlist's limit %d", len(b), metaMax, memberlist.MetaMaxSize)
+	}
+	if got, err := decodeIdentity(b); err != nil || got != id {
+		t.Errorf("came back as %+v, %v", got, err)
+	}
+}
+
+func TestMetaMalformed(t *testing.T) {
+	id := sample()
+	good := id.append(nil)
+	for n := range good {
+		if _, err := decodeIdentity(good[:n]); !errors.Is(err, errMeta) {
+			t.Errorf("cut to %d bytes: %v", n, err)
+		}
+	}
+	if _, err := decodeIdentity(append(bytes.Clone(good), 0)); !errors.Is(err, errMeta) {
+		t.Errorf("a byte too many: %v", err)
+	}
+	id.name = "new\nline"
+	if _, err := decodeIdentity(id.append(nil)); !errors.Is(err, errMeta) {
+		t.Errorf("a name with a line break: %v", err)
+	}
+}
+
+func FuzzMeta(f *testing.F) {
+	id := sample()
+	f.Add(id.append(nil))
+	id.leaving = true
+	f.Add(id.append(nil))
+	f.Add([]byte{metaFormat})
+	f.Add(append(bytes.Repeat([]byte{1}, metaFixed), 255))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		id, err := decodeIdentity(b)
+		if err != nil {
+			if id != (identity{}) && id.name != "" {
+				t.Errorf("an error, and yet %+v", id)
+			}
+			return
+		}
+		again, err := decodeIdentity(id.append(nil))
+		if err != nil || again != id {
+			t.Errorf("%+v came back as %+v, %v", id, again, err)
+		}
+	})
+}
+
+func TestIncarnationGrows(t *testing.T) {
+	const seed = 7
+	t.Logf("seed %d", seed)
+	rnd := rand.New(rand.NewPCG(seed, 0))
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	last := uint64(0)
+	for range 1000 {
+		inc := newIncarnation(now, rnd)
+		if inc <= last {
+			t.Fatalf("%d after %d", inc, last)
+		}
+		last, now = inc, now.Add(time.Microsecond)
+	}
+}

@@ -1,0 +1,377 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	pushPullInterval = 15 * time.Second // between exchanges of the whole state with one member
+	gossipInterval   = 100 * time.Millisecond
+	streamTimeout    = 3 * time.Second // for a gossip stream to open, and for each of its reads and writes
+	// healthLevels bounds how far a node that suspects itself slows its probes down, and
+	// with it how long a probe may outlast Close.
+	healthLevels = 4
+
+	// leaveWait bounds each of the two steps of leaving that wait for gossip.
+	leaveWait = time.Second
+	// drainTime is how long a leaving node still answers after the others have heard of
+	// it: what they had sent by then is on its way for no longer.
+	drainTime = 250 * time.Millisecond
+)
+
+// A Node is this process in the cluster. All methods are safe for concurrent use.
+type Node struct {
+	cfg    settings
+	id     identity
+	addr   netip.AddrPort // what others dial
+	logger *slog.Logger
+	noise  sparse
+	roster *roster
+
+	data      *data
+	port      *port
+	transport *transport
+	gossip    *memberlist.Memberlist
+	registry  *prometheus.Registry
+	collector *collector
+
+	published   atomic.Pointer[published]
+	share       atomic.Pointer[share]
+	viewChanges atomic.Int64
+	superseded  atomic.Bool
+	measured    atomic.Bool   // collector is registered
+	joined      atomic.Bool   // a seed has answered, or there was none to ask
+	tried       chan struct{} // closed after the first attempt to join
+	refreshes   chan chan struct{}
+
+	rndMu sync.Mutex // guards rnd
+	rnd   *rand.Rand
+
+	ctx    context.Context // ends at Close
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // the node's own goroutines
+
+	mu         sync.Mutex               // guards the fields below
+	namespaces map[string]codec.Handler // registered here
+	leaving    bool                     // Leave was called
+	closing    bool                     // Close was called
+	leaves     sync.WaitGroup           // the announcing part of Leave; Add only under mu and before closing
+	closed     chan struct{}            // closed when Close is done
+}
+
+// Start opens the port, tries the seeds once and returns the running node, which keeps
+// trying them. It waits at most 5 seconds for seeds; that none answers is no error. The
+// error wraps ErrConfig if cfg is wrong; it is ctx's if ctx ends first; and it names
+// the port if that is taken. ctx bounds Start only.
+//
+// Whoever starts a node calls Leave or Close.
+func Start(ctx context.Context, cfg Config) (*Node, error) {
+	s, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{
+		cfg: s, tried: make(chan struct{}), refreshes: make(chan chan struct{}), closed: make(chan struct{}),
+		namespaces: make(map[string]codec.Handler),
+		registry:   prometheus.NewRegistry(),
+	}
+	seed := s.Seed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	n.rnd = rand.New(rand.NewPCG(seed, 0))
+	n.ctx, n.cancel = context.WithCancel(context.Background())
+	if err := n.open(ctx); err != nil {
+		n.cancel()
+		return nil, err
+	}
+	if len(s.Join) == 0 {
+		n.joined.Store(true)
+		close(n.tried)
+	} else {
+		n.wg.Go(n.rejoin)
+	}
+	timer := time.NewTimer(startWait)
+	defer timer.Stop()
+	select {
+	case <-n.tried:
+	case <-timer.C:
+	case <-ctx.Done():
+		return nil, errors.Join(ctx.Err(), n.Close())
+	}
+	// What joining brought is in the view and the share that the caller sees first.
+	n.refresh()
+	return n, nil
+}
+
+// open opens the port and starts everything that listens; or nothing, with an error.
+func (n *Node) open(ctx context.Context) error {
+	s := &n.cfg
+	ips, err := resolve(ctx, s.Network, s.Bind)
+	if err == nil && len(ips) == 0 {
+		err = errors.New("no addresses")
+	}
+	if err != nil {
+		return fmt.Errorf("%w: Bind: %q cannot be resolved: %w", ErrConfig, s.Bind, err)
+	}
+	if _, system := s.Network.(systemNetwork); system && !ips[0].Addr().IsLoopback() {
+		return fmt.Errorf("%w: Bind: %q leads to %s, which is not on the loopback, and connections are not encrypted", ErrConfig, s.Bind, ips[0].Addr())
+	}
+	ln, pc, bound, err := openPort(ctx, s.Network, ips[0].Addr(), s.bindPort)
+	if err != nil {
+		return err
+	}
+	n.addr = bound
+	if s.Advertise != "" {
+		found, err := resolve(ctx, s.Network, s.Advertise)
+		if err == nil && len(found) == 0 {
+			err = errors.New("no addresses")
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("%w: Advertise: %q cannot be resolved: %w", ErrConfig, s.Advertise, err), ln.Close(), pc.Close())
+		}
+		n.addr = found[0]
+	}
+	if s.Name == "" {
+		s.Name = n.addr.String()
+	}
+	n.id = identity{
+		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
+		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest,
+	}
+	n.logger = s.Logger.With("node", s.Name)
+	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers)
+
+	first := n.roster.look(time.Now())
+	view, err := ring.New(first.members, s.Ring)
+	if err != nil {
+		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
+	}
+	n.published.Store(&published{view: view, changed: make(chan struct{})})
+	n.share.Store(&first.share)
+	n.collector = newCollector(n)
+	n.data = newData(n.dataConfig())
+	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
+	label := "weir/" + s.ClusterName
+	n.port = newPort(ln, label, n.logger, n.data.accept, n.transport.take)
+	n.gossip, err = memberlist.Create(n.gossipConfig(label))
+	if err != nil {
+		_ = n.transport.Shutdown()
+		n.port.close()
+		n.data.close(ctx)
+		return fmt.Errorf("peer: cannot start gossip: %w", err)
+	}
+	w := watcher{settling: settling{applied: first.share, target: first.share}}
+	n.wg.Go(func() { n.watch(w) })
+	if err := n.registerMetrics(n.collector); err != nil {
+		return errors.Join(err, n.Close())
+	}
+	n.measured.Store(true)
+	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.incarnation)
+	return nil
+}
+
+// gossipConfig sets memberlist up. The label keeps clusters apart: what carries another
+// one is dropped before it is looked at, where the alive and merge delegates would
+// refuse every member of another cluster again and again, with a line in the log each.
+func (n *Node) gossipConfig(label string) *memberlist.Config {
+	c := memberlist.DefaultLANConfig()
+	c.Name = n.id.gossipName()
+	c.Label = label
+	c.Transport = n.transport
+	c.BindPort = int(n.addr.Port())
+	c.ProtocolVersion = memberlist.ProtocolVersionMax
+	c.ProbeInterval = n.cfg.Gossip.ProbeInterval
+	c.ProbeTimeout = n.cfg.Gossip.ProbeTimeout
+	c.SuspicionMult = n.cfg.Gossip.SuspicionMult
+	c.AwarenessMaxMultiplier = healthLevels
+	c.GossipInterval = gossipInterval
+	c.PushPullInterval = pushPullInterval
+	c.TCPTimeout = streamTimeout
+	c.EnableCompression = false // packets are small, and what need not be unpacked cannot explode
+	c.Delegate = n.roster
+	c.Events = n.roster
+	c.Ping = n.roster
+	c.Logger = gossipLogger(n.logger)
+	return c
+}
+
+// Name returns the node's stable name.
+func (n *Node) Name() string { return n.id.name }
+
+// Addr returns the "ip:port" that others dial.
+func (n *Node) Addr() string { return n.addr.String() }
+
+// View returns the current view: one atomic load. It is never nil, and has this node
+// in it unless the node is leaving or a later start of its name has taken its place
+// (then it has that one).
+func (n *Node) View() *ring.View { return n.published.Load().view }
+
+// ViewChanged returns a channel that closes when the view changes next. Take it before
+// the View whose end it is to tell.
+func (n *Node) ViewChanged() <-chan struct{} { return n.published.Load().changed }
+
+// Divisor tells how a cap for the whole cluster is divided: by how many members, and
+// this node's rank among them, from 0. Members that vanished without leaving count
+// until they come back or leave, since they may be alive on the other side of a split;
+// so do members that have announced themselves, and Config.MinMembers. A lower share
+// holds at once, a higher one only after it has been due for two seconds. One atomic
+// load.
+func (n *Node) Divisor() (members, rank int) {
+	s := n.share.Load()
+	return s.members, s.rank
+}
+
+// Members returns what this node knows of each member, itself included, sorted by name.
+// The slice is the caller's.
+func (n *Node) Members() []MemberInfo { return n.roster.list(n.View()) }
+
+// Register makes h answer the requests for a namespace, whose name is at most
+// codec.MaxNamespace bytes; others' requests must carry the same schema. If h is a
+// prometheus.Collector its metrics are registered too. It fails if the node is closed or
+// the namespace is taken on this node. unregister undoes it; a second call does nothing.
+func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unregister func(), err error) {
+	if namespace == "" || len(namespace) > codec.MaxNamespace {
+		return nil, fmt.Errorf("peer: namespace %q: its name must have 1 to %d bytes", namespace, codec.MaxNamespace)
+	}
+	if h == nil {
+		return nil, fmt.Errorf("peer: namespace %q: the handler is nil", namespace)
+	}
+	undo, err := n.data.register(namespace, schema, h)
+	if err != nil {
+		return nil, err
+	}
+	metrics, _ := h.(prometheus.Collector)
+	if metrics != nil {
+		if err := n.registerMetrics(metrics); err != nil {
+			undo()
+			return nil, err
+		}
+	}
+	n.mu.Lock()
+	n.namespaces[namespace] = h
+	n.mu.Unlock()
+	return sync.OnceFunc(func() {
+		n.mu.Lock()
+		delete(n.namespaces, namespace)
+		n.mu.Unlock()
+		if metrics != nil {
+			n.unregisterMetrics(metrics)
+		}
+		undo()
+	}), nil
+}
+
+// Call sends req to a member and fills resp with the answer. It ends when ctx does, or
+// with req.Timeout. The error is ctx's, or wraps ErrUnreachable, ErrBusy or ErrClosed.
+// resp holds a pooled buffer until resp.Release.
+func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	return n.data.call(ctx, to, req, resp)
+}
+
+// Leave announces that the node leaves, waits until the others have heard it, so that
+// they drop it from their views and forget it, answers for a moment what was on its
+// way, and closes the node. If ctx ends first it closes the node and returns ctx's error.
+// A second call, or one after Close, waits for the node to be closed.
+func (n *Node) Leave(ctx context.Context) error {
+	n.mu.Lock()
+	if !n.leaving && !n.closing {
+		n.leaving = true
+		n.leaves.Add(1)
+		go n.goodbye() // joined by Close, which it also calls, through leaves
+	}
+	n.mu.Unlock()
+	select {
+	case <-n.closed:
+		return nil
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), n.Close())
+	}
+}
+
+// goodbye is Leave's work.
+func (n *Node) goodbye() {
+	func() {
+		defer n.leaves.Done()
+		n.roster.leave()
+		n.refresh()
+		others := n.roster.others()
+		if len(others) == 0 || n.ctx.Err() != nil {
+			return
+		}
+		var told sync.WaitGroup
+		told.Go(func() {
+			if err := n.gossip.UpdateNode(leaveWait); err != nil {
+				n.logger.Debug("gossip of the leave was not confirmed", "error", err)
+			}
+		})
+		n.announce(n.ctx, others)
+		told.Wait()
+		if !pause(n.ctx, drainTime) {
+			return
+		}
+		if err := n.gossip.Leave(leaveWait); err != nil {
+			n.logger.Debug("gossip of the leave was not confirmed", "error", err)
+		}
+	}()
+	_ = n.Close()
+}
+
+// Close stops the node at once, without a word to the others, who find out within
+// seconds; calls that wait fail. It joins all goroutines of the node; those of
+// memberlist, which offers no way to join them, end on their own within four probe intervals. A Leave
+// that is under way is cut short, within a second. A second call waits for the first.
+// The error is always nil.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	first := !n.closing
+	n.closing = true
+	n.mu.Unlock()
+	if !first {
+		<-n.closed
+		return nil
+	}
+	n.cancel()
+	n.leaves.Wait() // memberlist panics if it is asked to leave after it was shut down
+	if err := n.gossip.Shutdown(); err != nil {
+		n.logger.Warn("gossip did not shut down cleanly", "error", err)
+	}
+	n.port.close()
+	n.data.close(context.Background())
+	n.wg.Wait()
+	if n.measured.Load() { // else it would take out another node's
+		n.unregisterMetrics(n.collector)
+	}
+	n.logger.Info("closed")
+	close(n.closed)
+	return nil
+}
+
+// dataConfig is what the data plane needs to know.
+func (n *Node) dataConfig() dataConfig {
+	return dataConfig{
+		name:        n.id.name,
+		incarnation: n.id.incarnation,
+		clusterName: n.id.cluster,
+		connections: n.cfg.Connections,
+		valueLimit:  n.cfg.ValueLimit,
+		budget:      n.cfg.InFlightBytes,
+		dial:        n.cfg.Network.Dial,
+		logger:      n.logger,
+		seed:        n.random(),
+	}
+}

@@ -1,0 +1,137 @@
+package peer
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// portFixture is a port of a network in memory with what it hands on.
+type portFixture struct {
+	port         *port
+	host         Network
+	addr         string
+	data, gossip chan net.Conn
+	book         *logBook
+}
+
+func newPortFixture(t *testing.T) *portFixture {
+	t.Helper()
+	f := &portFixture{host: newMemNet().host("10.0.0.1"), addr: "10.0.0.1:7946", book: &logBook{},
+		data: make(chan net.Conn, 1), gossip: make(chan net.Conn, 1)}
+	ln, err := f.host.Listen(t.Context(), f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.port = newPort(ln, "weir/x", f.book.logger(), func(c net.Conn) { f.data <- c }, func(c net.Conn) { f.gossip <- c })
+	t.Cleanup(f.port.close)
+	return f
+}
+
+func (f *portFixture) dial(t *testing.T) net.Conn {
+	t.Helper()
+	conn, err := f.host.Dial(t.Context(), f.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func TestPortHandsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newPortFixture(t)
+		for _, c := range []struct {
+			send, rest string
+			to         chan net.Conn
+		}{
+			{"WEIRhello", "hello", f.data},
+			{"\xf4\x06weir/xstate", "\xf4\x06weir/xstate", f.gossip},
+		} {
+			conn := f.dial(t)
+			go func() {
+				for _, b := range []byte(c.send) { // byte by byte, as a network may
+					_, _ = conn.Write([]byte{b})
+				}
+				_ = conn.Close()
+			}()
+			got := <-c.to
+			pause(t.Context(), 2*handshakeTimeout) // the deadline of the handshake is off
+			if b, err := io.ReadAll(got); err != nil || string(b) != c.rest {
+				t.Errorf("%q: %q, %v is left", c.send, b, err)
+			}
+			_ = got.Close()
+		}
+	})
+}
+
+func TestPortRefuses(t *testing.T) {
+	for _, c := range []struct{ name, send, reason string }{
+		{"http", "GET / HTTP/1.1\r\n\r\n", "HTTP request"},
+		{"tls", "\x16\x03\x01", "TLS"},
+		{"garbage", "\x00\x01\x02\x03", "no connection of weir"},
+		{"almost", "WEIRD"[:3] + "X", "no connection of weir"},
+		{"another cluster", "\xf4\x06weir/y", "belongs to the cluster"},
+		{"stalled", "WE", "cut short"},
+		{"stalled label", "\xf4\xffabc", "cut short"},
+		{"silent", "", "said nothing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newPortFixture(t)
+				conn := f.dial(t)
+				go func() { _, _ = io.WriteString(conn, c.send) }()
+				begin := time.Now()
+				mustEnd(t, conn)
+				if took := time.Since(begin); took > handshakeTimeout {
+					t.Errorf("it took %v", took)
+				}
+				synctest.Wait()
+				if got := f.book.String(); !strings.Contains(got, c.reason) {
+					t.Errorf("the log has no %q:\n%s", c.reason, got)
+				}
+			})
+		})
+	}
+}
+
+func TestPortBoundsTheUndecided(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newPortFixture(t)
+		for range maxUndecided {
+			f.dial(t)
+		}
+		mustEnd(t, f.dial(t)) // at once
+		if got := f.port.refused.Load(); got != 1 {
+			t.Errorf("%d refused, want 1", got)
+		}
+		f.port.close() // ends the others though they stall
+		if n := strings.Count(f.book.String(), "refused"); n != 1 {
+			t.Errorf("%d lines in the log, want 1", n)
+		}
+	})
+}
+
+// A port scanner's connections on a real socket leave the node alive.
+func TestNodeSurvivesStrangers(t *testing.T) {
+	n := start(t, quick("a"))
+	for _, send := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00", "\xf4\x09weir/weir\x06\xff\xff\xff\xff", "\xf4\x09weir/weir"} {
+		conn, err := net.Dial("tcp", n.Addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, send); err != nil {
+			t.Fatal(err)
+		}
+		if tcp, ok := conn.(*net.TCPConn); ok {
+			_ = tcp.CloseWrite()
+		}
+		mustEnd(t, conn)
+		_ = conn.Close()
+	}
+	b := start(t, quick("b", n.Addr()))
+	awaitNames(t, "a b", n, b)
+}

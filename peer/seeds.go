@@ -1,0 +1,190 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// startWait is how long Start waits for the first attempt to join.
+	startWait = 5 * time.Second
+	// lookupWait bounds one resolution of a seed's name.
+	lookupWait = 2 * time.Second
+	// seedsPerRound is how many addresses one round joins. One that answers is enough:
+	// gossip does the rest.
+	seedsPerRound = 8
+	// announceWait bounds the announcing of a join or a leave to each member.
+	announceWait = time.Second
+	// announceAtOnce is how many members are told at the same time.
+	announceAtOnce = 16
+	// announceJoinTo is the most members that a joining node tells one by one. Each of a
+	// larger cluster has a small share, and gossip brings the news in a second.
+	announceJoinTo = 128
+)
+
+// rejoin joins the seeds now and again and again until the node closes.
+func (n *Node) rejoin() {
+	n.joinSeeds(n.ctx)
+	close(n.tried)
+	for {
+		wait := n.cfg.RejoinInterval
+		n.rndMu.Lock()
+		wait += time.Duration((n.rnd.Float64()*0.4 - 0.2) * float64(wait))
+		n.rndMu.Unlock()
+		if !pause(n.ctx, wait) {
+			return
+		}
+		n.joinSeeds(n.ctx)
+	}
+}
+
+// joinSeeds resolves the seeds and joins those that are no members.
+func (n *Node) joinSeeds(ctx context.Context) {
+	addrs, failed := n.resolveSeeds(ctx)
+	known := map[netip.AddrPort]bool{n.addr: true}
+	for _, o := range n.roster.others() {
+		known[o.addr] = true
+	}
+	strangers := slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return known[a] })
+	if len(strangers) == 0 {
+		if failed == nil || len(known) > 1 {
+			n.joined.Store(true) // everyone is here, or there is nobody to join
+			return
+		}
+	}
+	n.shuffle(len(strangers), func(i, j int) { strangers[i], strangers[j] = strangers[j], strangers[i] })
+	strangers = strangers[:min(len(strangers), seedsPerRound)]
+
+	errs := make([]error, len(strangers))
+	var wg sync.WaitGroup
+	for i, a := range strangers {
+		wg.Go(func() {
+			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", a, unwrapOne(err))
+			}
+		})
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	first := !n.joined.Load()
+	answered := 0
+	for _, err := range errs {
+		if err == nil {
+			answered++
+		}
+	}
+	if answered > 0 {
+		n.joined.Store(true)
+		if first {
+			n.logger.Info("joined", "seeds", answered, "members", len(n.roster.others())+1)
+			if others := n.roster.others(); len(others) <= announceJoinTo {
+				others = slices.DeleteFunc(others, func(o peerAddress) bool { return slices.Contains(strangers, o.addr) })
+				n.announce(ctx, others)
+			}
+		}
+	}
+	if err := errors.Join(append(errs, failed)...); err != nil && n.noise.allow("seeds", time.Now()) {
+		text := "some seeds did not answer"
+		if first && answered == 0 {
+			text = "no seed answered; the node goes on alone and tries again"
+		}
+		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
+	}
+}
+
+// unwrapOne takes the one error out of memberlist's list of them, whose text has line
+// breaks.
+func unwrapOne(err error) error {
+	if many, ok := err.(interface{ WrappedErrors() []error }); ok && len(many.WrappedErrors()) == 1 {
+		return many.WrappedErrors()[0]
+	}
+	return err
+}
+
+// resolveSeeds returns the addresses of all seeds, each once, and what could not be
+// resolved. A name that does not exist is no failure: it stands for no members.
+func (n *Node) resolveSeeds(ctx context.Context) ([]netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupWait)
+	defer cancel()
+	found := make([][]netip.AddrPort, len(n.cfg.Join))
+	errs := make([]error, len(n.cfg.Join))
+	var wg sync.WaitGroup
+	for i, seed := range n.cfg.Join {
+		wg.Go(func() {
+			addrs, err := resolve(ctx, n.cfg.Network, seed)
+			var dns *net.DNSError
+			if err != nil && !(errors.As(err, &dns) && dns.IsNotFound) {
+				errs[i] = fmt.Errorf("seed %s: %w", seed, err)
+			}
+			found[i] = addrs
+		})
+	}
+	wg.Wait()
+	all := slices.Concat(found...)
+	slices.SortFunc(all, netip.AddrPort.Compare)
+	return slices.Compact(all), errors.Join(errs...)
+}
+
+// announce tells each of the members directly who this node is and whether it leaves,
+// and waits for it, at most announceWait.
+func (n *Node) announce(ctx context.Context, to []peerAddress) {
+	if len(to) == 0 {
+		return
+	}
+	n.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
+	msg := n.roster.NodeMeta(memberlist.MetaMaxSize)
+	ctx, cancel := context.WithTimeout(ctx, announceWait)
+	defer cancel()
+
+	next := make(chan peerAddress)
+	var told sync.WaitGroup // the workers also belong to n.wg: a dead member keeps one for a while
+	for range min(announceAtOnce, len(to)) {
+		told.Add(1)
+		n.wg.Go(func() {
+			defer told.Done()
+			for p := range next {
+				node := &memberlist.Node{Name: p.gossipName, Addr: p.addr.Addr().AsSlice(), Port: p.addr.Port()}
+				if err := n.gossip.SendReliable(node, msg); err != nil {
+					n.logger.Debug("a member could not be told", "member", p.gossipName, "error", err)
+				}
+			}
+		})
+	}
+	all := make(chan struct{})
+	n.wg.Go(func() { told.Wait(); close(all) })
+feed:
+	for _, p := range to {
+		select {
+		case next <- p:
+		case <-ctx.Done():
+			break feed
+		}
+	}
+	close(next)
+	select {
+	case <-all:
+	case <-ctx.Done():
+	}
+}
+
+func (n *Node) shuffle(count int, swap func(i, j int)) {
+	n.rndMu.Lock()
+	defer n.rndMu.Unlock()
+	n.rnd.Shuffle(count, swap)
+}
+
+func (n *Node) random() uint64 {
+	n.rndMu.Lock()
+	defer n.rndMu.Unlock()
+	return n.rnd.Uint64()
+}

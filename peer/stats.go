@@ -1,0 +1,123 @@
+package peer
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// StatsSchema is the version of the stats document: it rises when a field changes its
+// meaning or goes, not when one is added.
+const StatsSchema = 1
+
+// Stats is the document that the stats endpoint serves as JSON. It has no keys and no
+// values of the cache in it.
+type Stats struct {
+	Schema      int            `json:"schema"` // StatsSchema
+	Node        NodeStats      `json:"node"`
+	View        ViewStats      `json:"view"`
+	Namespaces  map[string]any `json:"namespaces"`  // each handler's own statistics, by namespace
+	Connections []PeerStats    `json:"connections"` // the data plane's, by peer
+}
+
+// NodeStats is this node in Stats.
+type NodeStats struct {
+	Name        string `json:"name"`
+	Addr        string `json:"addr"`               // "ip:port" that others dial
+	Cluster     string `json:"cluster"`            // name of the cluster
+	Incarnation uint64 `json:"incarnation,string"` // which start of the node this is
+	RingVersion int    `json:"ring_version"`
+	Ready       bool   `json:"ready"`            // as /readyz says
+	Reason      string `json:"reason,omitempty"` // why it is not ready
+	Members     int    `json:"divisor_members"`  // what Divisor divides by
+	Rank        int    `json:"divisor_rank"`     // of this node, from 0
+	Refused     int64  `json:"refused"`          // connections closed at the port
+}
+
+// ViewStats is the view in Stats, with the members that are not in it.
+type ViewStats struct {
+	Fingerprint string       `json:"fingerprint"` // hexadecimal; equal on members that agree
+	Changes     int64        `json:"changes"`     // views published since the start
+	Members     []MemberInfo `json:"members"`
+}
+
+// Stats returns the document that the stats endpoint serves. The handlers' Stats are
+// called. Safe for concurrent use; the result is the caller's.
+func (n *Node) Stats() Stats {
+	members, rank := n.Divisor()
+	reason := n.unready()
+	s := Stats{
+		Schema: StatsSchema,
+		Node: NodeStats{
+			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
+			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
+			Members: members, Rank: rank, Refused: n.port.refused.Load(),
+		},
+		View:        ViewStats{Fingerprint: hex(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
+		Namespaces:  make(map[string]any),
+		Connections: n.data.stats(),
+	}
+	if s.Connections == nil {
+		s.Connections = []PeerStats{}
+	}
+	for name, h := range n.handlers() {
+		s.Namespaces[name] = h.Stats()
+	}
+	return s
+}
+
+// A State says what this node knows of a member.
+type State string
+
+// The states of a member.
+const (
+	StateAlive   State = "alive"   // in the view
+	StateLeaving State = "leaving" // has announced that it goes: owns nothing, still answers
+	StateLost    State = "lost"    // gone without a word: dead, or cut off and alive
+	StateRefused State = "refused" // gossips with us, but cannot be in the view; the log says why
+)
+
+// A MemberInfo is what this node knows of one member.
+type MemberInfo struct {
+	Name        string        `json:"name"`
+	Addr        string        `json:"addr"`                 // "ip:port" of gossip and data
+	Incarnation uint64        `json:"incarnation,string"`   // which start of the member
+	State       State         `json:"state"`                // see the constants
+	Share       float64       `json:"share"`                // of the partitions, 0 to 1
+	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
+	Reason      string        `json:"reason,omitempty"`     // of a refused one
+	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost one
+}
+
+// list returns all members with their states, sorted by name and incarnation.
+func (r *roster) list(view *ring.View) []MemberInfo {
+	r.mu.Lock()
+	out := make([]MemberInfo, 0, len(r.table)+len(r.vanished))
+	for name, rec := range r.table {
+		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, RTT: rec.rtt, Reason: rec.refused}
+		switch {
+		case rec.refused != "":
+			m.State = StateRefused
+			m.Name = cmp.Or(m.Name, name)
+		case rec.id.leaving:
+			m.State = StateLeaving
+		}
+		out = append(out, m)
+	}
+	for name, l := range r.vanished {
+		out = append(out, MemberInfo{Name: name, Addr: l.addr, Incarnation: l.incarnation, State: StateLost, Since: &l.at})
+	}
+	r.mu.Unlock()
+	for i := range out {
+		m := &out[i]
+		if in, ok := view.Member(m.Name); ok && in.Incarnation == m.Incarnation && m.State == StateAlive {
+			m.Share = view.Share(m.Name)
+		}
+	}
+	slices.SortFunc(out, func(a, b MemberInfo) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Incarnation, b.Incarnation))
+	})
+	return out
+}

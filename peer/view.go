@@ -1,0 +1,93 @@
+package peer
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// published is a view and the channel that closes when the next one is published.
+type published struct {
+	view    *ring.View
+	changed chan struct{}
+}
+
+// refresh brings view and share up to date now.
+func (n *Node) refresh() {
+	done := make(chan struct{})
+	select {
+	case n.refreshes <- done:
+		<-done
+	case <-n.ctx.Done():
+	}
+}
+
+// watch keeps view and share up to date until the node closes.
+func (n *Node) watch(w watcher) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		var asked chan struct{}
+		select {
+		case <-n.ctx.Done():
+			return
+		case <-timer.C:
+		case <-n.roster.changed:
+		case asked = <-n.refreshes:
+		}
+		wait := w.look(n, time.Now())
+		if wait == 0 {
+			wait = time.Hour
+		}
+		timer.Reset(wait)
+		if asked != nil {
+			close(asked)
+		}
+	}
+}
+
+// A watcher is what the goroutine of watch remembers.
+type watcher struct {
+	settling  settling
+	reachable map[string]uint64 // as of the last look
+	failed    string            // why the last view could not be built
+}
+
+// look publishes what has changed and returns when to look again; 0: when told to.
+func (w *watcher) look(n *Node, now time.Time) time.Duration {
+	s := n.roster.look(now)
+	for _, l := range s.notices {
+		n.logger.Log(n.ctx, l.level, l.text, l.args...)
+	}
+	applied, wait := w.settling.observe(s.share, now)
+	if old := n.share.Load(); *old != applied {
+		n.share.Store(&applied)
+	}
+	n.superseded.Store(s.superseded)
+
+	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
+	old := n.published.Load()
+	if len(s.members) > 0 && !slices.Equal(s.members, old.view.Members()) {
+		view, err := ring.New(s.members, n.cfg.Ring)
+		switch {
+		case err == nil:
+			w.failed = ""
+			n.viewChanges.Add(1)
+			n.published.Store(&published{view: view, changed: make(chan struct{})})
+			close(old.changed)
+			n.logger.Info("view changed", "members", view.Len(), "fingerprint", fmt.Sprintf("%016x", view.Fingerprint()))
+		case w.failed != err.Error():
+			w.failed = err.Error()
+			n.logger.Error("the view cannot be rebuilt, the old one stays", "error", err, "members", len(s.members))
+		}
+	}
+	for name, incarnation := range w.reachable {
+		if now, ok := s.reachable[name]; (!ok || now != incarnation) && name != n.id.name {
+			n.data.forget(name) // its connections lead nowhere
+		}
+	}
+	w.reachable = s.reachable
+	return soonest(wait, s.expire)
+}

@@ -1,0 +1,294 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// successorTTL bounds how long a member keeps what it filled in an unreachable
+	// owner's place: the owner may be back in seconds.
+	successorTTL = 5 * time.Second
+	// sweepEvery is how often old fences are forgotten and waiting flights looked after.
+	sweepEvery = time.Second
+	// movedFor is for how long after a change of view a first fill counts as caused by it.
+	movedFor = time.Minute
+)
+
+// A Cache serves one namespace. It is made by New and safe for concurrent use.
+type Cache[V any] struct {
+	cfg     Config[V]
+	self    string // this node's name, empty without a cluster
+	ns      []byte // the namespace as requests carry it
+	nsHash  uint64
+	schema  uint64
+	clock   clock
+	dice    *dice
+	near    *near[box[V]] // nil: no near tier
+	owned   ownedStore
+	fences  *fences
+	flights *flights[V]
+	asks    *asks[V]
+	gov     *governor
+	stats   *stats
+	evicted *evictions
+	views   viewHistory
+	marks   marks
+
+	ctx        context.Context // ends when the cache closes
+	cancel     context.CancelFunc
+	unregister func()
+	life       lifetime
+}
+
+// box is a near copy. All but checked is immutable.
+type box[V any] struct {
+	value    V
+	notFound bool
+	slot     uint32 // of the fences
+	loaded   int64  // start of the load, ns on the cache's clock
+	soft     int64  // soft expiry
+	until    int64  // end of the lease: never served from then on
+	checked  stampCell
+}
+
+// New checks cfg and starts a cache. The error names every field that is wrong. Close it
+// before the Cluster that it uses.
+func New[V any](cfg Config[V]) (*Cache[V], error) {
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	c := &Cache[V]{
+		cfg:     cfg,
+		ns:      []byte(cfg.Namespace),
+		nsHash:  xxhash.Sum64String(cfg.Namespace),
+		schema:  cfg.schema(),
+		clock:   newClock(cfg.Now),
+		dice:    newDice(cfg.Seed),
+		flights: newFlights[V](),
+		asks:    newAsks[V](),
+		stats:   newStats(),
+		evicted: new(evictions),
+	}
+	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
+	c.gov = newGovernor(c.share, cfg.Origin.Queue)
+	c.marks.incarnation = rand.Uint64() | 1
+	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
+		n, err := newNear[box[V]](cfg.NearBytes)
+		if err != nil {
+			return nil, fmt.Errorf("weir: cache %q: near tier: %w", cfg.Namespace, err)
+		}
+		c.near = n
+	}
+	c.owned = newOwned(cfg.OwnedBytes, func(key string, e *entry) {
+		if e.flags&entryFailed == 0 {
+			c.evicted.add(ring.Hash(key))
+			c.stats.evicted.Add(1)
+		}
+	})
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	if cfg.Cluster != nil {
+		c.self = cfg.Cluster.Name()
+		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
+		if err != nil {
+			c.cancel()
+			if c.near != nil {
+				c.near.close()
+			}
+			c.owned.close()
+			return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
+		}
+		c.unregister = unregister
+	}
+	c.life.begin()
+	go c.tend()
+	return c, nil
+}
+
+// share is this node's part of the cluster-wide cap.
+func (c *Cache[V]) share() int {
+	if c.cfg.Cluster == nil {
+		return c.cfg.Origin.Concurrency
+	}
+	members, rank := c.cfg.Cluster.Divisor()
+	return divide(c.cfg.Origin.Concurrency, members, rank)
+}
+
+// divide splits a cap among members so that the parts sum to it.
+func divide(limit, members, rank int) int {
+	if members <= 1 {
+		return limit
+	}
+	part := limit / members
+	if rank < limit%members {
+		part++
+	}
+	return part
+}
+
+// tend looks after what no caller does. It ends with c.ctx.
+func (c *Cache[V]) tend() {
+	defer c.life.end()
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	var changed <-chan struct{}
+	if c.cfg.Cluster != nil {
+		changed = c.cfg.Cluster.ViewChanged()
+		c.views.note(c.cfg.Cluster.View(), c.clock.now())
+	}
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-changed:
+			changed = c.cfg.Cluster.ViewChanged()
+			c.views.note(c.cfg.Cluster.View(), c.clock.now())
+		case <-tick.C:
+			c.fences.sweep()
+		}
+		c.gov.kick()
+	}
+}
+
+// Close stops the cache: new calls return ErrClosed, waiting ones are answered, loads
+// are cancelled. It waits for all that it started; if ctx ends first it returns an
+// error that says how many loads have not returned, and a second call waits again. Stored values are dropped.
+func (c *Cache[V]) Close(ctx context.Context) error {
+	first := c.life.close()
+	if first && c.unregister != nil {
+		c.unregister()
+	}
+	c.cancel()
+	err := c.life.wait(ctx)
+	if err != nil {
+		_, running := c.flights.size()
+		err = fmt.Errorf("weir: cache %q: closing: %d loads have not returned: %w", c.cfg.Namespace, running, err)
+	}
+	if first {
+		if c.near != nil {
+			c.near.close()
+		}
+		c.owned.close()
+	}
+	return err
+}
+
+// Namespace returns the cache's name.
+func (c *Cache[V]) Namespace() string { return c.cfg.Namespace }
+
+// Freshness returns the contract in force, defaults filled in.
+func (c *Cache[V]) Freshness() Freshness { return c.cfg.Freshness }
+
+// chainID identifies a fill of this namespace among the fills that wait for one another.
+func (c *Cache[V]) chainID(hash uint64) uint64 { return hash ^ c.nsHash*0x9E3779B97F4A7C15 }
+
+// chainKey is the context key of the fills that a loader's context belongs to, outermost first.
+type chainKey struct{}
+
+func chainOf(ctx context.Context) []uint64 {
+	chain, _ := ctx.Value(chainKey{}).([]uint64)
+	return chain
+}
+
+// lifetime counts what Close has to wait for.
+type lifetime struct {
+	mu     sync.Mutex // guards the rest
+	n      int
+	closed bool
+	idle   chan struct{} // closed when n reaches 0 after close
+}
+
+// begin counts one more; false: closed.
+func (l *lifetime) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.n++
+	return true
+}
+
+func (l *lifetime) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.n--
+	if l.closed && l.n == 0 {
+		close(l.idle)
+	}
+}
+
+func (l *lifetime) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// close lets nothing more begin; true the first time.
+func (l *lifetime) close() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.closed = true
+	l.idle = make(chan struct{})
+	if l.n == 0 {
+		close(l.idle)
+	}
+	return true
+}
+
+func (l *lifetime) wait(ctx context.Context) error {
+	select {
+	case <-l.idle:
+		return nil
+	default:
+	}
+	select {
+	case <-l.idle:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// dice is the cache's randomness: the global source, or a seeded one.
+type dice struct {
+	mu  sync.Mutex // guards src
+	src *rand.Rand // nil: the global source
+}
+
+func newDice(seed uint64) *dice {
+	if seed == 0 {
+		return &dice{}
+	}
+	return &dice{src: rand.New(rand.NewPCG(seed, seed))}
+}
+
+// float64 returns a number in [0, 1).
+func (d *dice) float64() float64 {
+	if d.src == nil {
+		return rand.Float64()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.src.Float64()
+}
+
+func cloneString(s string) string { return strings.Clone(s) }
+
+// isContext reports whether err is the end of ctx itself.
+func isContext(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
+}

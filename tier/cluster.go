@@ -1,0 +1,33 @@
+package tier
+
+import (
+	"context"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// Cluster is what a cache needs of the network: who the members are, and a way to
+// ask one of them. *peer.Node satisfies it. All methods are safe for concurrent use.
+type Cluster interface {
+	// Name is this node's stable name.
+	Name() string
+	// View is the newest view: one atomic load, never nil.
+	View() *ring.View
+	// ViewChanged returns a channel that is closed when View next changes.
+	ViewChanged() <-chan struct{}
+	// Divisor says among how many members a cluster-wide cap is divided and which
+	// of them this node is, counting from 0. Members that vanished without leaving
+	// still count, so that a partition cannot raise the cap.
+	Divisor() (members, rank int)
+	// Register makes h answer the requests for the namespace that reach this node.
+	// schema is the fingerprint of the namespace's contract: a request with another
+	// one is refused. It is an error if the namespace is taken on this node. After
+	// unregister returns no new request reaches h.
+	Register(namespace string, schema uint64, h codec.Handler) (unregister func(), err error)
+	// Call sends req to a member and fills resp with the answer, which the caller
+	// must Release. It ends with ctx, or after req.Timeout if that is set. An error that is
+	// not the context's means that the member could not be asked or did not answer.
+	// req and what it points to are not used after Call returns.
+	Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error
+}

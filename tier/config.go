@@ -1,0 +1,203 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/weircache/weir/codec"
+)
+
+// Defaults and limits of Config.
+const (
+	// DefaultConcurrency is Origin.Concurrency where it is 0.
+	DefaultConcurrency = 256
+	// DefaultTimeout is Origin.Timeout where it is 0.
+	DefaultTimeout = 10 * time.Second
+	// DefaultQueue is Origin.Queue where it is 0.
+	DefaultQueue = 4096
+	// DefaultNearBytes is Config.NearBytes where it is 0.
+	DefaultNearBytes = 32 << 20
+	// DefaultOwnedBytes is Config.OwnedBytes where it is 0.
+	DefaultOwnedBytes = 128 << 20
+	// DefaultValueLimit is Config.ValueLimit where it is 0.
+	DefaultValueLimit = 1 << 20
+	// MaxValueLimit is the most that Config.ValueLimit may be.
+	MaxValueLimit = 64 << 20
+	// MinBytes is the least size of a tier that is on: less holds nothing worth it.
+	MinBytes = 64 << 10
+	// DefaultInvalidateTimeout is Config.InvalidateTimeout where it is 0.
+	DefaultInvalidateTimeout = 5 * time.Second
+	// MaxInvalidateTimeout is the most that Config.InvalidateTimeout may be: fences
+	// are remembered for longer than this.
+	MaxInvalidateTimeout = 10 * time.Second
+)
+
+// Origin says how much a cache may ask of the origin.
+type Origin struct {
+	// Concurrency is the most loads at once that the whole cluster runs. It is
+	// divided among the members; below the number of members some members get no
+	// share and refuse fills with ErrOverloaded. 0: DefaultConcurrency.
+	Concurrency int
+	// Timeout is how long one load may take, and how long a flight waits for a
+	// permit before that. 0: DefaultTimeout.
+	Timeout time.Duration
+	// Queue is how many flights may wait for a permit on this node; more are
+	// refused at once. 0: DefaultQueue.
+	Queue int
+}
+
+// Config describes a cache. Loader and Freshness.TTL are required; every other zero
+// value is a documented default. It is checked once, in New.
+type Config[V any] struct {
+	// Cluster connects the members; nil: this process alone.
+	Cluster Cluster
+	// Namespace names the cache; the same on every member, at most
+	// codec.MaxNamespace bytes of printable UTF-8. Required with a Cluster.
+	Namespace string
+	// Loader reads the origin. Required.
+	Loader Loader[V]
+	// Freshness is the contract.
+	Freshness Freshness
+	// Origin bounds what the origin is asked.
+	Origin Origin
+	// Codec encodes values for the owned tier and the wire. nil: codec.Msgpack.
+	Codec codec.Codec[V]
+	// Clone, if set, copies a value for each caller. Without it callers share
+	// values and must not change them.
+	Clone func(V) V
+	// NearBytes is about how much this node's near tier holds, counting a value as
+	// long as its encoding. 0: DefaultNearBytes. Below 0: no near tier.
+	NearBytes int64
+	// OwnedBytes is about how much this node's owned tier holds, in encoded bytes and
+	// their bookkeeping. 0: DefaultOwnedBytes.
+	OwnedBytes int64
+	// ValueLimit is the longest encoded value, in bytes. 0: DefaultValueLimit.
+	ValueLimit int
+	// InvalidateTimeout is how long Invalidate tries to reach a member.
+	// 0: DefaultInvalidateTimeout.
+	InvalidateTimeout time.Duration
+	// Logger gets what an operator should know. nil: nothing is logged.
+	Logger *slog.Logger
+	// Now replaces time.Now, for tests. It must have monotonic behaviour.
+	Now func() time.Time
+	// Seed makes the cache's random choices (jitter, refresh ahead) repeatable, for
+	// tests. 0: a random seed.
+	Seed uint64
+}
+
+func (cfg Config[V]) withDefaults() Config[V] {
+	if cfg.Origin.Concurrency == 0 {
+		cfg.Origin.Concurrency = DefaultConcurrency
+	}
+	if cfg.Origin.Timeout == 0 {
+		cfg.Origin.Timeout = DefaultTimeout
+	}
+	if cfg.Origin.Queue == 0 {
+		cfg.Origin.Queue = DefaultQueue
+	}
+	if cfg.Codec == nil {
+		cfg.Codec = codec.Msgpack[V]()
+	}
+	if cfg.NearBytes == 0 {
+		cfg.NearBytes = DefaultNearBytes
+	}
+	if cfg.OwnedBytes == 0 {
+		cfg.OwnedBytes = DefaultOwnedBytes
+	}
+	if cfg.ValueLimit == 0 {
+		cfg.ValueLimit = DefaultValueLimit
+	}
+	if cfg.InvalidateTimeout == 0 {
+		cfg.InvalidateTimeout = DefaultInvalidateTimeout
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	cfg.Freshness = cfg.Freshness.withDefaults()
+	return cfg
+}
+
+// check finds every problem at once. It is called before withDefaults.
+func (cfg *Config[V]) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	switch {
+	case cfg.Namespace == "" && cfg.Cluster != nil:
+		bad("Namespace is empty: give the cache a name that is the same on every member")
+	case len(cfg.Namespace) > codec.MaxNamespace:
+		bad("Namespace is %d bytes long: the most is %d", len(cfg.Namespace), codec.MaxNamespace)
+	case !utf8.ValidString(cfg.Namespace):
+		bad("Namespace %q is not valid UTF-8: it becomes a metric's label", cfg.Namespace)
+	}
+	if cfg.Loader == nil {
+		bad("Loader is nil: give the function that reads the origin, tier.ByKey adapts a plain one")
+	}
+	if err := cfg.Freshness.check(); err != nil {
+		errs = append(errs, err)
+	}
+	o := cfg.Origin
+	if o.Concurrency < 0 || o.Concurrency > math.MaxInt32 {
+		bad("Origin.Concurrency is %d: say how many loads at once the origin bears, from 1 up; 0 means %d", o.Concurrency, DefaultConcurrency)
+	}
+	if o.Timeout < 0 || o.Timeout > time.Hour {
+		bad("Origin.Timeout is %v: it must be above 0 and at most an hour; 0 means %v", o.Timeout, DefaultTimeout)
+	}
+	if o.Queue < 0 {
+		bad("Origin.Queue is %d: it must be 1 or more; 0 means %d", o.Queue, DefaultQueue)
+	}
+	if cfg.NearBytes > 0 && cfg.NearBytes < MinBytes {
+		bad("NearBytes is %d: the least is %d; below 0 turns the near tier off", cfg.NearBytes, MinBytes)
+	}
+	if cfg.OwnedBytes < 0 || cfg.OwnedBytes > 0 && cfg.OwnedBytes < MinBytes {
+		bad("OwnedBytes is %d: the least is %d; 0 means %d", cfg.OwnedBytes, MinBytes, DefaultOwnedBytes)
+	}
+	if cfg.ValueLimit < 0 || cfg.ValueLimit > MaxValueLimit {
+		bad("ValueLimit is %d: it must be from 1 to %d bytes; 0 means %d", cfg.ValueLimit, MaxValueLimit, DefaultValueLimit)
+	}
+	limit, owned := int64(cfg.ValueLimit), cfg.OwnedBytes
+	if limit == 0 {
+		limit = DefaultValueLimit
+	}
+	if owned == 0 {
+		owned = DefaultOwnedBytes
+	}
+	if limit > 0 && owned >= MinBytes && limit > owned/4 && cfg.ValueLimit != 0 {
+		bad("ValueLimit %d is over a quarter of OwnedBytes %d: a few values would fill the tier; raise OwnedBytes", limit, owned)
+	}
+	if cfg.InvalidateTimeout < 0 || cfg.InvalidateTimeout > MaxInvalidateTimeout {
+		bad("InvalidateTimeout is %v: it must be from 0 to %v", cfg.InvalidateTimeout, MaxInvalidateTimeout)
+	}
+	if len(errs) == 0 {
+		return nil
+	}
+	return fmt.Errorf("weir: cache %q: %w", cfg.Namespace, errors.Join(errs...))
+}
+
+// schema is the fingerprint of what all members must agree on to exchange values.
+func (cfg *Config[V]) schema() uint64 {
+	f := cfg.Freshness
+	return xxhash.Sum64String(fmt.Sprintf("1|%s|%016x|%d %d %d %d %d %d",
+		cfg.Codec.Name(), codec.SchemaHash[V](),
+		f.TTL, f.StaleWhileRevalidate, f.StaleIfError, f.NegativeTTL, f.ErrorTTL, f.NearTTL))
+}
+
+// A Loader reads the origin for one key. It runs in a goroutine of its own, detached
+// from the callers who wait for it; ctx ends after Origin.Timeout or when the cache
+// closes, and a loader should return then: until it does it holds its permit.
+// ErrNotFound is an answer, not a failure. A panic becomes the waiters' error.
+type Loader[V any] func(ctx context.Context, fill *Fill[V]) (V, error)
+
+// ByKey adapts a plain function to a Loader.
+func ByKey[V any](load func(ctx context.Context, key string) (V, error)) Loader[V] {
+	if load == nil {
+		return nil
+	}
+	return func(ctx context.Context, fill *Fill[V]) (V, error) { return load(ctx, fill.Key) }
+}

@@ -1,0 +1,115 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+var (
+	// ErrNotFound says that the origin has no value for the key. A loader returns
+	// it; it is a fact, cached for Freshness.NegativeTTL.
+	ErrNotFound = errors.New("weir: not found")
+	// ErrOverloaded says that the governor gave no permit to read the origin and
+	// that no copy could be served. errors.As with *OverloadedError tells when to retry.
+	ErrOverloaded = errors.New("weir: overloaded")
+	// ErrClosed says that the cache is closed.
+	ErrClosed = errors.New("weir: cache is closed")
+	// ErrEmptyKey says that a key has no bytes.
+	ErrEmptyKey = errors.New("weir: the key is empty")
+	// ErrKeyTooLarge says that a key is longer than codec.MaxKey bytes.
+	ErrKeyTooLarge = errors.New("weir: the key is too large")
+	// ErrValueTooLarge says that an encoded value is longer than Config.ValueLimit.
+	ErrValueTooLarge = errors.New("weir: the value is too large")
+	// ErrCycle says that a loader asked, directly or through other fills, for the
+	// key that it is loading: waiting would never end.
+	ErrCycle = errors.New("weir: the fill waits for itself")
+	// ErrGoexit says that a loader ended its goroutine with runtime.Goexit.
+	ErrGoexit = errors.New("weir: the loader called runtime.Goexit")
+	// ErrTimeout says that a load took longer than Origin.Timeout.
+	// errors.Is(err, context.DeadlineExceeded) holds for it too.
+	ErrTimeout = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)
+)
+
+// FillError says that a fill failed: where, and why. Unwrap gives the reason: the
+// loader's error, a *PanicError, ErrGoexit, ErrTimeout, ErrValueTooLarge or the
+// codec's error. A fill that failed on another member has that error's text; of its
+// identity only this package's errors and context.DeadlineExceeded are kept.
+type FillError struct {
+	Namespace string
+	Key       string
+	Owner     string // the member that ran the fill; empty without a cluster
+	Err       error
+}
+
+func (e *FillError) Error() string {
+	if e.Owner == "" {
+		return fmt.Sprintf("weir: fill of %s %q: %v", e.Namespace, e.Key, e.Err)
+	}
+	return fmt.Sprintf("weir: fill of %s %q at %s: %v", e.Namespace, e.Key, e.Owner, e.Err)
+}
+
+// Unwrap returns Err.
+func (e *FillError) Unwrap() error { return e.Err }
+
+// PanicError is a loader's panic, as every waiter gets it.
+type PanicError struct {
+	Value any    // what was passed to panic
+	Stack []byte // where
+}
+
+func (e *PanicError) Error() string { return fmt.Sprintf("the loader panicked: %v", e.Value) }
+
+// Unwrap returns Value if it is an error.
+func (e *PanicError) Unwrap() error {
+	err, _ := e.Value.(error)
+	return err
+}
+
+// OverloadedError is the ErrOverloaded that a Get returns.
+type OverloadedError struct {
+	Reason     string
+	RetryAfter time.Duration // an estimate of when a permit is likely
+}
+
+func (e *OverloadedError) Error() string {
+	return fmt.Sprintf("%v: %s; retry after %v", ErrOverloaded, e.Reason, e.RetryAfter)
+}
+
+// Is reports whether target is ErrOverloaded.
+func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
+
+// InvalidateError says which members did not confirm an invalidation.
+type InvalidateError struct {
+	Namespace string
+	Unreached []string  // the members' names, sorted
+	CleanBy   time.Time // when the last copy they may still hold is past its hard expiry
+	Err       error     // why, joined
+}
+
+func (e *InvalidateError) Error() string {
+	return fmt.Sprintf("weir: invalidation in %s did not reach %s (their copies are gone by %s): %v",
+		e.Namespace, strings.Join(e.Unreached, ", "), e.CleanBy.Format(time.RFC3339Nano), e.Err)
+}
+
+// Unwrap returns Err.
+func (e *InvalidateError) Unwrap() error { return e.Err }
+
+// remoteError carries the text of an error that happened on another member.
+type remoteError string
+
+func (e remoteError) Error() string { return string(e) }
+
+func checkKey(key string) error {
+	switch {
+	case key == "":
+		return ErrEmptyKey
+	case len(key) > codec.MaxKey:
+		return fmt.Errorf("%w: %d bytes, the limit is %d: hash longer keys first", ErrKeyTooLarge, len(key), codec.MaxKey)
+	}
+	return nil
+}

@@ -1,0 +1,290 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// errNoPrevious is what KeepPrevious returns where there is nothing to keep.
+var errNoPrevious = errors.New("weir: KeepPrevious, but there is no previous value")
+
+// A Fill is one run of a loader for one key, as the loader sees it. Except for Step
+// its methods must be called from one goroutine at a time, and none of them after the
+// loader has returned.
+type Fill[V any] struct {
+	// Key is what to load.
+	Key string
+
+	c    *Cache[V]
+	prev *entry
+	ttl  time.Duration
+	keep bool
+}
+
+// Previous returns the stale copy that the fill replaces, if there is one: for a
+// conditional read of the origin. It is decoded anew for each call and is the
+// loader's own.
+func (f *Fill[V]) Previous() (value V, ok bool) {
+	if f.prev == nil || f.prev.flags&(entryNotFound|entryFailed) != 0 {
+		return value, false
+	}
+	value, err := f.c.decode(f.prev.value)
+	return value, err == nil
+}
+
+// KeepPrevious says that the previous value is still the origin's ("not modified"): it
+// becomes fresh again. A loader returns what it returns.
+func (f *Fill[V]) KeepPrevious() (V, error) {
+	value, ok := f.Previous()
+	if !ok {
+		return value, errNoPrevious
+	}
+	f.keep = true
+	return value, nil
+}
+
+// SetTTL replaces Freshness.TTL for this value. d must be above 0; it is not jittered.
+// The windows for stale answers follow it unchanged.
+func (f *Fill[V]) SetTTL(d time.Duration) { f.ttl = max(min(d, maxTTL), 1) }
+
+// Step marks the start of a call to a dependency of the loader, and the function it
+// returns its end: defer fill.Step("postgres")(). The stats tell how often each
+// dependency was called and how long it took. Safe for concurrent use. Names are
+// counted separately up to a limit of 64, the rest together as "other".
+func (f *Fill[V]) Step(name string) func() {
+	began := f.c.clock.now()
+	return func() { f.c.stats.step(name, time.Duration(f.c.clock.now()-began)) }
+}
+
+// join returns the live flight for key, starting one if there is none. prev is the
+// copy that the caller saw.
+func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool) (*flight[V], error) {
+	if !c.life.begin() {
+		return nil, ErrClosed
+	}
+	f, started := c.flights.join(hash, key, func() *flight[V] {
+		return &flight[V]{
+			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short,
+			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
+			done:  make(chan struct{}), ticket: ticket{class: cl},
+		}
+	})
+	if !started {
+		c.life.end()
+		c.gov.promote(&f.ticket, cl)
+		return f, nil
+	}
+	go c.fly(f)
+	return f, nil
+}
+
+// fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the
+// loader has truly returned.
+func (c *Cache[V]) fly(f *flight[V]) {
+	defer c.life.end()
+	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
+	defer cancel()
+
+	// What the starter missed may have been filled before this flight became the live one.
+	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e != f.prev && e.flags&entryFailed == 0 && c.clock.now() < e.soft {
+		c.flights.settle(f)
+		c.flights.finish(f, result[V]{e: e})
+		return
+	}
+	if err := c.gov.acquire(wait, &f.ticket); err != nil {
+		c.stats.shed.Add(1)
+		c.flights.settle(f)
+		c.flights.finish(f, c.refused(f, err))
+		return
+	}
+	if err := c.flights.begin(wait, f, c.fences, c.clock.now); err != nil {
+		c.gov.release()
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = &OverloadedError{Reason: "earlier loads of the key have not returned", RetryAfter: c.cfg.Origin.Timeout}
+		}
+		c.stats.shed.Add(1)
+		c.flights.settle(f)
+		c.flights.finish(f, c.refused(f, err))
+		return
+	}
+	c.stats.fills[f.cause].Add(1)
+
+	load, stop := context.WithTimeout(context.WithValue(c.ctx, chainKey{}, f.chain), c.cfg.Origin.Timeout)
+	defer stop()
+	expired := make(chan struct{})
+	disarm := context.AfterFunc(load, func() {
+		defer close(expired)
+		c.overrun(f, load)
+	})
+	fill := &Fill[V]{Key: f.key, c: c, prev: f.prev}
+	var value V
+	err := ErrGoexit // what stands if the loader ends the goroutine
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+		c.gov.release()
+		c.flights.returned(f)
+		c.landed(f, fill, value, err)
+		if !disarm() {
+			<-expired
+		}
+	}()
+	value, err = c.cfg.Loader(load, fill)
+}
+
+// overrun finishes a flight whose load has used up its time, or whose cache is closing.
+// The load itself goes on until it returns.
+func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
+	if !c.flights.settle(f) {
+		return
+	}
+	if c.ctx.Err() != nil {
+		c.flights.finish(f, result[V]{err: ErrClosed})
+		return
+	}
+	c.stats.results[resultTimeout].Add(1)
+	c.stats.served.Add(c.flights.finish(f, c.failed(f, ErrTimeout)))
+}
+
+// landed finishes a flight whose load has returned, unless it was finished before.
+func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
+	cost := time.Duration(c.clock.now() - f.began)
+	c.stats.observe(cost)
+	if !c.flights.settle(f) {
+		c.stats.results[resultOverran].Add(1)
+		return
+	}
+	e := &entry{stamp: f.stamp, loaded: f.began, cost: cost}
+	res := result[V]{e: e, value: value, typed: true}
+	switch {
+	case err == nil && fill.keep:
+		e.value = f.prev.value
+	case err == nil:
+		e.value, err = c.encode(value)
+	case errors.Is(err, ErrNotFound):
+		e.flags |= entryNotFound
+		res.typed, err = false, nil
+	}
+	if err != nil {
+		if c.ctx.Err() != nil {
+			c.flights.finish(f, result[V]{err: ErrClosed})
+			return
+		}
+		c.stats.results[resultError].Add(1)
+		c.stats.served.Add(c.flights.finish(f, c.failed(f, err)))
+		return
+	}
+	c.setExpiry(e, fill.ttl, f.short)
+	if e.flags&entryNotFound != 0 {
+		c.stats.results[resultNotFound].Add(1)
+	} else {
+		c.stats.results[resultOK].Add(1)
+	}
+	now := c.clock.now()
+	stored := c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
+		if now < e.hard {
+			c.owned.set(f.key, e)
+		} else {
+			c.owned.delete(f.key)
+		}
+	})
+	if !stored {
+		c.stats.results[resultFenced].Add(1)
+	}
+	c.stats.served.Add(c.flights.finish(f, res))
+}
+
+// setExpiry gives e its soft and hard expiry by the contract.
+func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool) {
+	f := &c.cfg.Freshness
+	if e.flags&entryNotFound != 0 {
+		e.soft = e.loaded + int64(f.NegativeTTL)
+		e.swr, e.hard = e.soft, e.soft
+		return
+	}
+	if ttl == 0 {
+		ttl = f.TTL - time.Duration(f.Jitter*c.dice.float64()*float64(f.TTL))
+	}
+	swr, sie := f.StaleWhileRevalidate, f.StaleIfError
+	if short && ttl > successorTTL {
+		ttl, swr, sie = successorTTL, 0, 0
+	}
+	e.soft = e.loaded + int64(ttl)
+	e.swr = e.soft + int64(swr)
+	e.hard = e.soft + int64(max(swr, sie))
+}
+
+// failed settles what a failed load means: a copy within StaleIfError waits before it
+// is tried again, otherwise the error is remembered.
+func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
+	now := c.clock.now()
+	errorTTL := int64(c.cfg.Freshness.ErrorTTL)
+	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
+	res := result[V]{err: wrapped}
+	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&entryFailed == 0 {
+		late := *e
+		late.retry = now + errorTTL/2 + int64(c.dice.float64()*float64(errorTTL))
+		c.fences.update(f.hash, func() {
+			if cur, ok := c.owned.get(f.key); ok && cur == e {
+				c.owned.set(f.key, &late)
+			}
+		})
+		if e.flags&entryNotFound == 0 {
+			res.e = &late
+		}
+		return res
+	}
+	if errorTTL > 0 {
+		e := &entry{stamp: f.stamp, loaded: f.began, flags: entryFailed, err: wrapped}
+		e.soft = now + errorTTL
+		e.swr, e.hard = e.soft, e.soft
+		c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() { c.owned.set(f.key, e) })
+	}
+	return res
+}
+
+// refused is the result of a flight that got no permit.
+func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
+	if c.ctx.Err() != nil {
+		return result[V]{err: ErrClosed}
+	}
+	res := result[V]{err: err}
+	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
+		res.e = e
+	}
+	return res
+}
+
+// encode and decode keep a panic in a user's codec from taking the process along.
+func (c *Cache[V]) encode(v V) (b []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	b, err = c.cfg.Codec.Append(nil, v)
+	if err != nil {
+		return nil, fmt.Errorf("encode: %w", err)
+	}
+	if len(b) > c.cfg.ValueLimit {
+		return nil, fmt.Errorf("%w: %d bytes encoded, Config.ValueLimit is %d", ErrValueTooLarge, len(b), c.cfg.ValueLimit)
+	}
+	return b, nil
+}
+
+func (c *Cache[V]) decode(b []byte) (v V, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &PanicError{Value: p, Stack: debug.Stack()}
+		}
+	}()
+	v, err = c.cfg.Codec.Decode(b)
+	if err != nil {
+		return v, fmt.Errorf("decode: %w", err)
+	}
+	return v, nil
+}

@@ -1,0 +1,188 @@
+package tier
+
+import (
+	"context"
+	"sync"
+)
+
+// maxRunning is how many loads of one key may run at once on its owner: a live one, and
+// one that was fenced or has overrun its timeout.
+const maxRunning = 2
+
+// flights holds the fills in progress: at most one live flight for a key.
+type flights[V any] struct {
+	shards [64]flightShard[V]
+}
+
+type flightShard[V any] struct {
+	mu sync.Mutex // guards m, its slots, and their flights until they are done
+	m  map[string]*flightSlot[V]
+}
+
+// flightSlot is one key's place. It is removed when it has neither flight nor load.
+type flightSlot[V any] struct {
+	live    *flight[V]
+	running int           // loads that began and have not returned
+	freed   chan struct{} // closed when running falls; nil: nobody waits for that
+}
+
+// A flight is a fill in progress. Its result is read after done is closed.
+type flight[V any] struct {
+	key    string
+	hash   uint64
+	cause  cause
+	prev   *entry // the copy that the starter saw, nil: none
+	chain  []uint64
+	short  bool // filled as a successor: keep it for a short time only
+	ticket ticket
+	done   chan struct{}
+
+	// guarded by the shard's mu
+	loading bool
+	stamp   uint64 // the fence clock when the load began
+	began   int64  // when the load began
+	settled bool   // somebody has taken it on himself to finish it
+	callers int64
+
+	res result[V] // written before done is closed
+}
+
+// result is how a flight ended. With err set, e may hold a copy that StaleIfError allows.
+type result[V any] struct {
+	e     *entry
+	value V
+	typed bool // value holds e's value
+	err   error
+}
+
+func newFlights[V any]() *flights[V] {
+	t := new(flights[V])
+	for i := range t.shards {
+		t.shards[i].m = make(map[string]*flightSlot[V])
+	}
+	return t
+}
+
+func (t *flights[V]) shard(hash uint64) *flightShard[V] { return &t.shards[hash%64] }
+
+// join returns the key's live flight, or makes start's the live one.
+func (t *flights[V]) join(hash uint64, key string, start func() *flight[V]) (f *flight[V], started bool) {
+	s := t.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.m[key]
+	if slot == nil {
+		slot = new(flightSlot[V])
+	} else if slot.live != nil {
+		slot.live.callers++
+		return slot.live, false
+	}
+	f = start()
+	f.callers = 1
+	slot.live = f
+	s.m[f.key] = slot
+	return f, true
+}
+
+// begin counts f's load as running and takes its stamp. With maxRunning loads of the
+// key at work it waits for one to return, until ctx ends.
+func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now func() int64) error {
+	s := t.shard(f.hash)
+	for {
+		s.mu.Lock()
+		slot := s.m[f.key]
+		if slot.running < maxRunning {
+			slot.running++
+			f.loading = true
+			f.stamp, f.began = fn.stamp(), now()
+			s.mu.Unlock()
+			return nil
+		}
+		if slot.freed == nil {
+			slot.freed = make(chan struct{})
+		}
+		freed := slot.freed
+		s.mu.Unlock()
+		select {
+		case <-freed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// returned counts f's load as ended.
+func (t *flights[V]) returned(f *flight[V]) {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.m[f.key]
+	slot.running--
+	if slot.freed != nil {
+		close(slot.freed)
+		slot.freed = nil
+	}
+	s.drop(f.key, slot)
+}
+
+// settle reports whether the caller is the one who has to finish f: true once.
+func (t *flights[V]) settle(f *flight[V]) bool {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := !f.settled
+	f.settled = true
+	return first
+}
+
+// finish publishes the result of a settled flight to everyone who waits. It returns how
+// many that were.
+func (t *flights[V]) finish(f *flight[V], res result[V]) (callers int64) {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot := s.m[f.key]; slot != nil && slot.live == f {
+		slot.live = nil
+		s.drop(f.key, slot)
+	}
+	f.res = res
+	close(f.done)
+	return f.callers
+}
+
+// detach lets later callers of key start a new flight if the live one began to load
+// before the fence with the given stamp.
+func (t *flights[V]) detach(key string, hash, stamp uint64) {
+	s := t.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.m[key]
+	if slot == nil || slot.live == nil || !slot.live.loading || slot.live.stamp >= stamp {
+		return
+	}
+	slot.live = nil
+	s.drop(key, slot)
+}
+
+// drop removes an empty slot. The caller holds s.mu.
+func (s *flightShard[V]) drop(key string, slot *flightSlot[V]) {
+	if slot.live == nil && slot.running == 0 {
+		delete(s.m, key)
+	}
+}
+
+// size is how many flights are live, and how many loads run.
+func (t *flights[V]) size() (live, running int) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, slot := range s.m {
+			if slot.live != nil {
+				live++
+			}
+			running += slot.running
+		}
+		s.mu.Unlock()
+	}
+	return live, running
+}
