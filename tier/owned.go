@@ -87,7 +87,7 @@ const (
 	// ownedOverhead is what an entry costs beside its key and its value, in bytes: the
 	// node, its share of the map and of the ghosts, and the entry. TestOwnedOverhead
 	// compares it with the heap.
-	ownedOverhead = int64(unsafe.Sizeof(entry{})) + 120
+	ownedOverhead = int64(unsafe.Sizeof(entry{})) + 140
 )
 
 // weight is what an entry costs in bytes.
@@ -362,7 +362,7 @@ func (q *nodeQueue) remove(n *ownedNode) {
 
 // ghosts remember by their hashes the keys that were evicted from the young queue lately. A
 // slot has the upper half of a hash and the number of its eviction. A key can be noted in
-// ghostWays slots, where it takes the place of the oldest, so few are forgotten early.
+// ghostWays slots, where it takes the place of the oldest, so only some are forgotten early.
 type ghosts struct {
 	slots []uint64
 	seq   uint32

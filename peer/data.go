@@ -1,0 +1,254 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+var (
+	// ErrUnreachable says that a member could not be asked, or was lost before it
+	// answered. It wraps the cause.
+	ErrUnreachable = errors.New("weir: peer is unreachable")
+	// ErrBusy says that the queue to a member, or this node's budget of bytes in
+	// flight, is full.
+	ErrBusy = errors.New("weir: too much in flight")
+	// ErrClosed says that the node is closed.
+	ErrClosed = errors.New("weir: node is closed")
+)
+
+const (
+	// minFrameLimit is the least limit of a frame's length, whatever the value limit, in bytes: an
+	// invalidation carries as many keys as fit.
+	minFrameLimit = 1 << 20
+	// outboxLimit is how many bytes may wait for one connection, beside one whole frame.
+	outboxLimit = 4 << 20
+	// servingCost is what a request that waits counts for in the budget, in bytes,
+	// beside its own: a goroutine and what belongs to it.
+	servingCost = 8 << 10
+)
+
+type dataConfig struct {
+	name        string
+	incarnation uint64
+	clusterName string
+	connections int   // to each peer
+	valueLimit  int   // bytes
+	budget      int64 // bytes in flight on this node
+	dial        func(ctx context.Context, addr string) (net.Conn, error)
+	logger      *slog.Logger
+	seed        uint64
+}
+
+// data is the data plane: it sends requests to other members and answers theirs.
+type data struct {
+	cfg    dataConfig
+	self   hello
+	limit  int // longest frame, in bytes
+	ctx    context.Context
+	cancel context.CancelFunc
+	bufs   buffers
+	flying atomic.Int64 // bytes in flight
+	wg     sync.WaitGroup
+
+	// registry is replaced, never changed: requests look into it without a lock.
+	registry atomic.Pointer[map[string]*registered]
+
+	mu     sync.Mutex // guards the rest, and replacing registry
+	rand   *rand.Rand
+	closed bool
+	peers  map[string]*peer
+	served map[*session]struct{}
+}
+
+// registered is one namespace's handler.
+type registered struct {
+	schema  uint64
+	handler codec.Handler
+}
+
+func newData(cfg dataConfig) *data {
+	d := &data{
+		cfg: cfg,
+		self: hello{
+			protocol: protocolVersion, ringVersion: ring.Version, incarnation: cfg.incarnation,
+			valueLimit: uint64(cfg.valueLimit), cluster: cfg.clusterName, name: cfg.name,
+		},
+		limit:  max(cfg.valueLimit, minFrameLimit) + codec.FrameOverhead,
+		rand:   rand.New(rand.NewPCG(cfg.seed, 1)),
+		peers:  make(map[string]*peer),
+		served: make(map[*session]struct{}),
+	}
+	d.registry.Store(&map[string]*registered{})
+	d.ctx, d.cancel = context.WithCancel(context.Background())
+	return d
+}
+
+// register makes h answer a namespace's requests until unregister is called.
+func (d *data) register(namespace string, schema uint64, h codec.Handler) (unregister func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	if _, taken := (*d.registry.Load())[namespace]; taken {
+		return nil, fmt.Errorf("weir: namespace %q is taken on this node: give each cache its own, or close the other first", namespace)
+	}
+	r := &registered{schema: schema, handler: h}
+	d.replace(namespace, r)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if (*d.registry.Load())[namespace] == r {
+			d.replace(namespace, nil)
+		}
+	}, nil
+}
+
+// replace publishes a registry with one entry changed. The caller holds mu.
+func (d *data) replace(namespace string, r *registered) {
+	next := make(map[string]*registered)
+	for k, v := range *d.registry.Load() {
+		next[k] = v
+	}
+	if r == nil {
+		delete(next, namespace)
+	} else {
+		next[namespace] = r
+	}
+	d.registry.Store(&next)
+}
+
+// reserve counts n more bytes in flight, or reports that the budget is used up.
+func (d *data) reserve(n int) bool {
+	if d.flying.Add(int64(n)) > d.cfg.budget {
+		d.flying.Add(-int64(n))
+		return false
+	}
+	return true
+}
+
+func (d *data) unreserve(n int) { d.flying.Add(-int64(n)) }
+
+// start runs f in a goroutine that close joins; false: closed already.
+func (d *data) start(f func()) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.wg.Add(1)
+	go func() {
+		defer d.wg.Done()
+		f()
+	}()
+	return true
+}
+
+// jitter returns a duration from d/2 to d.
+func (d *data) jitter(of time.Duration) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return of/2 + time.Duration(d.rand.Int64N(int64(of/2)+1))
+}
+
+// peer returns the record of a member, made when first needed.
+func (d *data) peer(to ring.Member) (*peer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	p := d.peers[to.Name]
+	if p == nil || p.addr != to.Addr {
+		if p != nil {
+			old, why := p, fmt.Errorf("%w: %s has moved to %s", ErrUnreachable, to.Name, to.Addr)
+			d.wg.Add(1)
+			go func() { // close takes other locks
+				defer d.wg.Done()
+				old.close(why)
+			}()
+		}
+		p = newPeer(d, to)
+		d.peers[to.Name] = p
+	}
+	return p, nil
+}
+
+// forget closes the connections to a member that is gone and fails who waits for it.
+func (d *data) forget(name string) {
+	d.mu.Lock()
+	p := d.peers[name]
+	delete(d.peers, name)
+	d.mu.Unlock()
+	if p != nil {
+		p.close(fmt.Errorf("%w: %s is no longer a member", ErrUnreachable, name))
+	}
+}
+
+// PeerStats is what the data plane has to say of one peer.
+type PeerStats struct {
+	Name      string `json:"name"`
+	Addr      string `json:"addr"`
+	Connected int    `json:"connected"`      // connections that are up
+	InFlight  int    `json:"in_flight"`      // calls that wait for an answer
+	Queued    int    `json:"queued_bytes"`   // bytes that wait to be sent
+	Calls     int64  `json:"calls"`          // since this node first asked the peer
+	Errors    int64  `json:"errors"`         // calls that were not answered
+	BytesIn   int64  `json:"bytes_received"` // on connections that this node opened
+	BytesOut  int64  `json:"bytes_sent"`     // likewise
+	Dials     int64  `json:"dials"`          // attempts to connect
+}
+
+// stats returns what there is to say of each peer.
+func (d *data) stats() []PeerStats {
+	d.mu.Lock()
+	peers := make([]*peer, 0, len(d.peers))
+	for _, p := range d.peers {
+		peers = append(peers, p)
+	}
+	d.mu.Unlock()
+	out := make([]PeerStats, 0, len(peers))
+	for _, p := range peers {
+		out = append(out, p.stats())
+	}
+	return out
+}
+
+// close fails who waits, and joins every goroutine.
+func (d *data) close(ctx context.Context) {
+	d.mu.Lock()
+	d.closed = true
+	peers, sessions := d.peers, make([]*session, 0, len(d.served))
+	d.peers = make(map[string]*peer)
+	for s := range d.served {
+		sessions = append(sessions, s)
+	}
+	d.mu.Unlock()
+	d.cancel()
+	for _, p := range peers {
+		p.close(ErrClosed)
+	}
+	for _, s := range sessions {
+		s.fail(ErrClosed)
+	}
+	done := make(chan struct{})
+	go func() {
+		d.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		d.cfg.logger.Warn("data plane closed while requests are still being served", "err", ctx.Err())
+	}
+}

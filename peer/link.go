@@ -1,0 +1,321 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+const (
+	// linkTick is how often a link with calls in flight is looked after. Deadlines of
+	// calls whose context has none are kept to about this.
+	linkTick = 100 * time.Millisecond
+	// After pingAfter ticks without a byte from a peer that owes an answer it is asked
+	// whether it is there, after deadAfter it counts as dead.
+	pingAfter = 5
+	deadAfter = 20
+	// idleTicks is after how many ticks without a call the ticking stops.
+	idleTicks = 50
+	// maxCalls is how many calls may wait on one link.
+	maxCalls = 1 << 16
+)
+
+// waiter is one call that waits for its answer.
+type waiter struct {
+	done   chan error // one result a use
+	resp   *codec.Response
+	expire int64 // link tick at which it times out, 0: never
+}
+
+var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan error, 1)} }}
+
+// A link is one connection to a peer, as the asking side has it.
+type link struct {
+	d     *data
+	p     *peer
+	conn  net.Conn
+	out   *outbox
+	heard atomic.Bool // something came since the last tick
+
+	// guarded by out.mu
+	pending map[uint64]*waiter
+	lastID  uint64
+	tick    int64
+	ticking bool
+	err     error // why the link is closed
+
+	alarm chan struct{} // starts the ticking
+	gone  chan struct{} // closed with the link
+}
+
+func newLink(p *peer, conn net.Conn) *link {
+	l := &link{d: p.d, p: p, conn: conn, pending: make(map[uint64]*waiter), alarm: make(chan struct{}, 1), gone: make(chan struct{})}
+	l.out = newOutbox(conn, outboxLimit, l.fail)
+	return l
+}
+
+// call sends req and waits for the answer. See Node.Call.
+func (l *link) call(ctx context.Context, req *codec.Request, resp *codec.Response) error {
+	w := waiters.Get().(*waiter)
+	w.resp, w.expire = resp, 0
+	o := l.out
+	o.lock()
+	if l.err != nil {
+		err := l.err
+		o.unlock()
+		waiters.Put(w)
+		return err
+	}
+	size := codec.FrameOverhead + len(req.Key)
+	for _, k := range req.Keys {
+		size += len(k) + 2
+	}
+	if len(l.pending) >= maxCalls || o.room(size) != nil && len(o.buf) > 0 {
+		o.unlock()
+		waiters.Put(w)
+		return fmt.Errorf("%w: to %s", ErrBusy, l.p.to.Name)
+	}
+	l.lastID++
+	req.ID = l.lastID
+	if req.Timeout > 0 {
+		w.expire = l.tick + 2 + int64(req.Timeout/linkTick)
+	}
+	others := len(l.pending) > 0
+	l.pending[req.ID] = w
+	o.buf = codec.AppendRequest(o.buf, req)
+	mine := o.claim()
+	start := !l.ticking
+	l.ticking = true
+	o.unlock()
+	if start {
+		l.alarm <- struct{}{}
+	}
+	if mine {
+		o.flush(others)
+	}
+
+	var err error
+	if done := ctx.Done(); done == nil {
+		err = <-w.done
+	} else {
+		select {
+		case err = <-w.done:
+		case <-done:
+			if l.withdraw(req.ID) {
+				err = ctx.Err()
+			} else {
+				err = <-w.done // the answer is just being handed over
+			}
+		}
+	}
+	w.resp = nil
+	waiters.Put(w)
+	return err
+}
+
+// withdraw takes a call back and tells the peer. false: it has been answered.
+func (l *link) withdraw(id uint64) bool {
+	o := l.out
+	o.lock()
+	if _, ok := l.pending[id]; !ok {
+		o.unlock()
+		return false
+	}
+	delete(l.pending, id)
+	mine := false
+	if l.err == nil && o.room(codec.FrameHeader+codec.FrameMin) == nil {
+		start := len(o.buf)
+		o.buf = codec.EndFrame(codec.BeginFrame(o.buf, codec.KindCancel, id), start)
+		mine = o.claim()
+	}
+	o.unlock()
+	if mine {
+		o.flush(false)
+	}
+	return true
+}
+
+// take removes the call that an answer is for. nil: it was withdrawn. An error: it
+// was never made.
+func (l *link) take(id uint64) (*waiter, error) {
+	l.out.lock()
+	defer l.out.unlock()
+	if id == 0 || id > l.lastID {
+		return nil, fmt.Errorf("%w: an answer to request %d, which was never made", codec.ErrFrame, id)
+	}
+	w := l.pending[id]
+	delete(l.pending, id)
+	return w, nil
+}
+
+// run serves the link until it is closed: it reads, while its helpers write and tick.
+func (l *link) run() {
+	var wg sync.WaitGroup
+	wg.Go(l.out.run)
+	wg.Go(l.tend)
+	l.read()
+	wg.Wait()
+}
+
+// read hands out the answers until the connection ends.
+func (l *link) read() {
+	f := newFrameReader(l.conn, l.d.limit)
+	for {
+		frame, err := f.buffered()
+		if frame == nil && err == nil {
+			err = f.fill()
+			l.heard.Store(true)
+			if err == nil {
+				l.p.bytesIn.Add(f.bytes)
+				f.bytes = 0
+				continue
+			}
+		}
+		if err == nil {
+			err = l.handle(frame)
+		}
+		if err != nil {
+			l.fail(err)
+			return
+		}
+	}
+}
+
+func (l *link) handle(frame []byte) error {
+	kind, id, body, err := codec.FrameKind(frame)
+	if err != nil {
+		return err
+	}
+	switch kind {
+	case codec.KindAnswer:
+	case codec.KindPong:
+		return nil
+	case codec.KindGoodbye:
+		return fmt.Errorf("the peer closed: %q", body[:min(len(body), maxReason)])
+	default:
+		return fmt.Errorf("%w: kind %d where an answer was due", codec.ErrFrame, kind)
+	}
+	w, err := l.take(id)
+	if w == nil {
+		return err
+	}
+	if !l.d.reserve(len(body)) {
+		w.done <- fmt.Errorf("%w: no room for an answer of %d bytes from %s", ErrBusy, len(body), l.p.to.Name)
+		return nil
+	}
+	buf := l.d.bufs.get(len(body))
+	copy(buf, body)
+	if err := codec.DecodeResponse(w.resp, id, buf); err != nil {
+		l.d.giveBack(buf)
+		w.done <- fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, err)
+		return err
+	}
+	w.resp.Own(buf, l.p.giveBack)
+	w.done <- nil
+	return nil
+}
+
+// giveBack takes the buffer of an answer back when its Response is released.
+func (d *data) giveBack(buf []byte) {
+	d.unreserve(len(buf))
+	d.bufs.put(buf)
+}
+
+// tend ticks while there are calls: deadlines, and whether the peer is alive.
+func (l *link) tend() {
+	for {
+		select {
+		case <-l.gone:
+			return
+		case <-l.alarm:
+		}
+		if !l.tickUntilIdle() {
+			return
+		}
+	}
+}
+
+// tickUntilIdle returns true when there was no call for a while, false when the link is gone.
+func (l *link) tickUntilIdle() bool {
+	t := time.NewTicker(linkTick)
+	defer t.Stop()
+	for quiet, idle := 0, 0; ; {
+		select {
+		case <-l.gone:
+			return false
+		case <-t.C:
+		}
+		calls := l.expire()
+		if quiet++; l.heard.Swap(false) || calls == 0 {
+			quiet = 0
+		}
+		if idle++; calls > 0 {
+			idle = 0
+		}
+		switch {
+		case quiet == pingAfter:
+			_ = l.out.add(codec.EndFrame(codec.BeginFrame(nil, codec.KindPing, 0), 0), false)
+		case quiet >= deadAfter:
+			l.fail(fmt.Errorf("no sign of life for %v", deadAfter*linkTick))
+			return false
+		case idle >= idleTicks && l.rest():
+			return true
+		}
+	}
+}
+
+// rest stops the ticking unless a call came meanwhile.
+func (l *link) rest() bool {
+	l.out.lock()
+	defer l.out.unlock()
+	if len(l.pending) > 0 {
+		return false
+	}
+	l.ticking = false
+	return true
+}
+
+// expire moves the tick on, fails the calls whose time is up, and returns how many are left.
+func (l *link) expire() int {
+	l.out.lock()
+	defer l.out.unlock()
+	l.tick++
+	for id, w := range l.pending {
+		if w.expire != 0 && w.expire <= l.tick {
+			delete(l.pending, id)
+			w.done <- context.DeadlineExceeded
+		}
+	}
+	return len(l.pending)
+}
+
+// fail closes the link and fails every call that waits on it.
+func (l *link) fail(cause error) {
+	err := cause
+	if !errors.Is(err, ErrUnreachable) && !errors.Is(err, ErrClosed) {
+		err = fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, cause)
+	}
+	o := l.out
+	o.lock()
+	if l.err != nil {
+		o.unlock()
+		return
+	}
+	l.err = err
+	pending := l.pending
+	l.pending = nil
+	o.unlock()
+	o.close()
+	close(l.gone)
+	_ = l.conn.Close()
+	for _, w := range pending {
+		w.done <- err
+	}
+	l.p.lost(l, cause)
+}

@@ -1,0 +1,239 @@
+package peer
+
+import (
+	"errors"
+	"net"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	// writeTimeout is how long one blocking write may make no progress before the
+	// connection counts as dead: the other side does not read.
+	writeTimeout = 10 * time.Second
+	// outboxKeep is the largest write buffer, in bytes, that is kept for reuse.
+	outboxKeep = 1 << 20
+)
+
+var errOutboxFull = errors.New("the queue to the peer is full")
+
+// An outbox is the sending half of a connection. Whoever has something to send appends
+// it; the first to find nobody writing writes for all, so that many small frames share
+// one system call. Nobody who appends ever blocks in a write: what the socket does not
+// take at once is left to the outbox's own goroutine, run.
+type outbox struct {
+	conn  net.Conn
+	raw   syscall.RawConn // nil: the connection is no plain socket, run does all writing
+	limit int             // bytes waiting beyond which add refuses
+	fail  func(error)     // closes the connection; called without mu held
+
+	mu      sync.Mutex // guards the rest
+	buf     []byte     // waits to be written
+	spare   []byte     // the buffer that is not in use
+	rest    []byte     // what run still has to write before buf
+	busy    bool       // somebody is writing: a flusher, or run
+	closed  bool
+	written int64
+	drained chan struct{} // closed when bytes have been written; nil: nobody waits
+
+	wake chan struct{} // tells run that rest is there
+	try  tryWrite      // belongs to whoever set busy
+}
+
+func newOutbox(conn net.Conn, limit int, fail func(error)) *outbox {
+	o := &outbox{conn: conn, limit: limit, fail: fail, wake: make(chan struct{}, 1)}
+	if sc, ok := conn.(syscall.Conn); ok && canTryWrite {
+		if raw, err := sc.SyscallConn(); err == nil {
+			o.raw = raw
+			o.try.init()
+		}
+	}
+	return o
+}
+
+// lock and unlock are for a caller that puts its frame straight into buf.
+func (o *outbox) lock()   { o.mu.Lock() }
+func (o *outbox) unlock() { o.mu.Unlock() }
+
+// room reports whether n more bytes may wait. The caller holds mu.
+func (o *outbox) room(n int) error {
+	if o.closed {
+		return net.ErrClosed
+	}
+	if len(o.buf)+len(o.rest)+n > o.limit {
+		return errOutboxFull
+	}
+	return nil
+}
+
+// claim reports whether the caller has to flush after it has unlocked. The caller holds mu.
+func (o *outbox) claim() bool {
+	if o.busy {
+		return false
+	}
+	o.busy = true
+	return true
+}
+
+// add queues p, which is copied, and writes what can be written at once. With wait it waits
+// for room, until the connection closes; without it errOutboxFull is returned.
+func (o *outbox) add(p []byte, wait bool) error {
+	o.mu.Lock()
+	for {
+		err := o.room(len(p))
+		if err == nil || len(o.buf)+len(o.rest) == 0 && !o.closed {
+			break // an empty queue takes any frame
+		}
+		if !wait || o.closed {
+			o.mu.Unlock()
+			return err
+		}
+		if o.drained == nil {
+			o.drained = make(chan struct{})
+		}
+		drained := o.drained
+		o.mu.Unlock()
+		<-drained
+		o.mu.Lock()
+	}
+	o.buf = append(o.buf, p...)
+	mine := o.claim()
+	o.mu.Unlock()
+	if mine {
+		o.flush(false)
+	}
+	return nil
+}
+
+// flush writes until nothing waits, or hands over to run. Only who has claimed calls it.
+// With yield it first lets those run who are about to append.
+func (o *outbox) flush(yield bool) {
+	if yield {
+		runtime.Gosched()
+	}
+	for {
+		p := o.next()
+		if p == nil {
+			return
+		}
+		n := 0
+		if o.raw != nil {
+			var err error
+			if n, err = o.try.write(o.raw, p); err != nil {
+				o.fail(err)
+				return
+			}
+		}
+		if n < len(p) {
+			o.leave(p, n)
+			return
+		}
+		o.recycle(p)
+	}
+}
+
+// leave hands the rest of p, of which n bytes are written, over to run.
+func (o *outbox) leave(p []byte, n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.written += int64(n)
+	if o.closed {
+		return
+	}
+	o.rest = p[n:]
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// next takes what waits. nil: nothing; the caller is no longer the writer.
+func (o *outbox) next() []byte {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.buf) == 0 || o.closed {
+		o.busy = false
+		return nil
+	}
+	p := o.buf
+	o.buf, o.spare = o.spare[:0], nil
+	return p
+}
+
+// recycle keeps a written buffer and tells those who wait for room.
+func (o *outbox) recycle(p []byte) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.written += int64(len(p))
+	if cap(p) <= outboxKeep {
+		o.spare = p[:0]
+	}
+	o.rest = nil
+	if o.drained != nil {
+		close(o.drained)
+		o.drained = nil
+	}
+}
+
+// run writes what others have left over. It ends when close is called.
+func (o *outbox) run() {
+	for range o.wake {
+		o.mu.Lock()
+		p := o.rest
+		o.mu.Unlock()
+		for p != nil {
+			if err := o.write(p); err != nil {
+				o.fail(err)
+				break
+			}
+			o.recycle(p)
+			p = o.next()
+			if p != nil {
+				o.mu.Lock()
+				o.rest = p
+				o.mu.Unlock()
+			}
+		}
+	}
+}
+
+// write writes all of p and fails if the other side takes nothing for writeTimeout.
+func (o *outbox) write(p []byte) error {
+	const step = 256 << 10
+	for len(p) > 0 {
+		if err := o.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+			return err
+		}
+		n, err := o.conn.Write(p[:min(step, len(p))])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return o.conn.SetWriteDeadline(time.Time{}) // one that has passed would fail tryWrite
+}
+
+// close makes run end and fails who waits for room. The connection is closed by others.
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		return
+	}
+	o.closed = true
+	o.buf, o.spare = nil, nil
+	if o.drained != nil {
+		close(o.drained)
+		o.drained = nil
+	}
+	close(o.wake)
+}
+
+// queued is how many bytes wait.
+func (o *outbox) queued() int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.buf) + len(o.rest)
+}

@@ -1,0 +1,239 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"runtime/debug"
+	"slices"
+	"sync"
+
+	"github.com/weircache/weir/codec"
+)
+
+// answerBatch is how many bytes of answers are gathered before they are sent although
+// more requests are there, so that the asker can go on.
+const answerBatch = 64 << 10
+
+// A session is one connection from a peer, as the answering side has it.
+type session struct {
+	d      *data
+	conn   net.Conn
+	other  hello
+	out    *outbox
+	ctx    context.Context // ends with the connection
+	cancel context.CancelCauseFunc
+
+	mu      sync.Mutex                    // guards serving
+	serving map[uint64]context.CancelFunc // the requests that wait, by id
+}
+
+// accept serves a data connection whose magic has been read. It returns at once.
+func (d *data) accept(conn net.Conn) {
+	s := &session{d: d, conn: conn, serving: make(map[uint64]context.CancelFunc)}
+	s.ctx, s.cancel = context.WithCancelCause(d.ctx)
+	s.out = newOutbox(conn, outboxLimit, s.fail)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		_ = conn.Close()
+		s.cancel(ErrClosed)
+		return
+	}
+	d.served[s] = struct{}{}
+	d.wg.Add(1)
+	go func() {
+		defer d.wg.Done()
+		s.run()
+	}()
+}
+
+// run serves the connection until it ends and joins what it has started.
+func (s *session) run() {
+	var wg sync.WaitGroup
+	defer func() {
+		wg.Wait()
+		s.d.mu.Lock()
+		delete(s.d.served, s)
+		s.d.mu.Unlock()
+	}()
+	other, err := s.d.welcome(s.conn)
+	if err != nil {
+		s.d.cfg.logger.Warn("data connection refused", "remote", s.conn.RemoteAddr().String(), "peer", other.name, "err", err)
+		s.fail(err)
+		return
+	}
+	s.other = other
+	wg.Go(s.out.run)
+	err = s.read(&wg)
+	if s.ctx.Err() == nil && !isEnd(err) {
+		s.d.cfg.logger.Warn("data connection closed", "remote", s.conn.RemoteAddr().String(), "peer", other.name, "err", err)
+		if isMalformed(err) {
+			goodbye(s.conn, err.Error())
+		}
+	}
+	s.fail(err)
+}
+
+// fail closes the connection and ends what waits on it.
+func (s *session) fail(err error) {
+	s.cancel(err)
+	s.out.close()
+	_ = s.conn.Close()
+}
+
+// read answers what can be answered at once, in batches, and starts goroutines for the rest.
+func (s *session) read(wg *sync.WaitGroup) error {
+	f := newFrameReader(s.conn, s.d.limit)
+	var req codec.Request
+	var batch []byte
+	for {
+		frame, err := f.buffered()
+		if err != nil {
+			return err
+		}
+		if frame == nil || len(batch) >= answerBatch {
+			if len(batch) > 0 {
+				if err := s.out.add(batch, true); err != nil {
+					return err
+				}
+				if batch = batch[:0]; cap(batch) > outboxKeep {
+					batch = nil
+				}
+			}
+			if frame == nil {
+				if err := f.fill(); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		kind, id, body, err := codec.FrameKind(frame)
+		if err != nil {
+			return err
+		}
+		switch kind {
+		case codec.KindGet, codec.KindInvalidate:
+			if err := codec.DecodeRequest(&req, kind, id, body); err != nil {
+				return err
+			}
+			if batch, err = s.answer(wg, &req, body, batch); err != nil {
+				return err
+			}
+		case codec.KindCancel:
+			s.withdraw(id)
+		case codec.KindPing:
+			start := len(batch)
+			batch = codec.EndFrame(codec.BeginFrame(batch, codec.KindPong, id), start)
+		case codec.KindGoodbye:
+			return nil
+		default:
+			return fmt.Errorf("%w: kind %d where a request was due", codec.ErrFrame, kind)
+		}
+	}
+}
+
+// answer appends the answer to req to batch, or starts a goroutine that will send it.
+func (s *session) answer(wg *sync.WaitGroup, req *codec.Request, body, batch []byte) ([]byte, error) {
+	var resp codec.Response
+	r := (*s.d.registry.Load())[string(req.Namespace)]
+	switch {
+	case r == nil:
+		resp.Status = codec.StatusUnknown
+	case r.schema != req.Schema && req.Kind != codec.KindInvalidate:
+		resp.Status = codec.StatusMismatch
+	case s.try(r.handler, req, &resp):
+	default:
+		cost := servingCost + len(body)
+		if s.d.reserve(cost) {
+			return batch, s.later(wg, r.handler, req, body, cost)
+		}
+		resp.Status = codec.StatusBusy
+	}
+	resp.ID = req.ID
+	return codec.AppendResponse(batch, &resp), nil
+}
+
+// try lets the handler answer at once.
+func (s *session) try(h codec.Handler, req *codec.Request, resp *codec.Response) (done bool) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p, resp)
+			done = true
+		}
+	}()
+	return h.TryServe(req, resp)
+}
+
+func (s *session) panicked(p any, resp *codec.Response) {
+	s.d.cfg.logger.Error("handler panicked", "panic", p, "stack", string(debug.Stack()))
+	*resp = codec.Response{Status: codec.StatusFailed, Text: []byte("the handler panicked"), Owner: []byte(s.d.cfg.name)}
+}
+
+// later serves req in a goroutine of its own. Of the budget it has cost bytes.
+func (s *session) later(wg *sync.WaitGroup, h codec.Handler, req *codec.Request, body []byte, cost int) error {
+	own := &codec.Request{}
+	if err := codec.DecodeRequest(own, req.Kind, req.ID, slices.Clone(body)); err != nil {
+		s.d.unreserve(cost)
+		return err
+	}
+	ctx, cancel := s.ctx, context.CancelFunc(nil)
+	if own.Timeout > 0 {
+		ctx, cancel = context.WithTimeout(ctx, own.Timeout)
+	} else {
+		ctx, cancel = context.WithCancel(ctx)
+	}
+	s.mu.Lock()
+	if s.serving[own.ID] != nil {
+		s.mu.Unlock()
+		cancel()
+		s.d.unreserve(cost)
+		return fmt.Errorf("%w: request %d came twice", codec.ErrFrame, own.ID)
+	}
+	s.serving[own.ID] = cancel
+	s.mu.Unlock()
+	wg.Go(func() {
+		defer s.d.unreserve(cost)
+		defer cancel()
+		var resp codec.Response
+		s.serve(ctx, h, own, &resp)
+		s.mu.Lock()
+		_, wanted := s.serving[own.ID]
+		delete(s.serving, own.ID)
+		s.mu.Unlock()
+		if !wanted {
+			return
+		}
+		resp.ID = own.ID
+		size := codec.FrameOverhead + len(resp.Value)
+		if !s.d.reserve(size) {
+			resp = codec.Response{ID: own.ID, Status: codec.StatusBusy, Owner: []byte(s.d.cfg.name)}
+			size = 0
+		}
+		frame := s.d.bufs.get(codec.FrameOverhead + len(resp.Value))
+		_ = s.out.add(codec.AppendResponse(frame[:0], &resp), true) // fails only with the connection
+		s.d.bufs.put(frame)
+		s.d.unreserve(size)
+	})
+	return nil
+}
+
+func (s *session) serve(ctx context.Context, h codec.Handler, req *codec.Request, resp *codec.Response) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.panicked(p, resp)
+		}
+	}()
+	h.Serve(ctx, req, resp)
+}
+
+// withdraw ends a request that its asker no longer waits for.
+func (s *session) withdraw(id uint64) {
+	s.mu.Lock()
+	cancel := s.serving[id]
+	delete(s.serving, id)
+	s.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+}

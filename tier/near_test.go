@@ -1,0 +1,386 @@
+package tier
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"unsafe"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+type testBox struct{ key, version int }
+
+// tunedNear returns a near tier of 1 MiB.
+func tunedNear(t testing.TB, tune func(*ristretto.Config[string, *testBox])) *near[testBox] {
+	t.Helper()
+	n, err := newNearTuned(1<<20, tune)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// rawRistretto is what near wraps. It calls before for each box whose set it is about to apply.
+func rawRistretto(t testing.TB, before func(*testBox)) *ristretto.Cache[string, *testBox] {
+	t.Helper()
+	c, err := ristretto.NewCache(&ristretto.Config[string, *testBox]{
+		NumCounters: 1 << 12, MaxCost: 1 << 20, BufferItems: 64, IgnoreInternalCost: true,
+		Cost: func(b *testBox) int64 { before(b); return 1 },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// The tests of ristretto's traps fail when it no longer has them: then near can be simpler.
+
+func TestRistrettoTrapSetSet(t *testing.T) {
+	stuck, free := &testBox{}, make(chan struct{})
+	c := rawRistretto(t, func(b *testBox) {
+		if b == stuck {
+			<-free
+		}
+	})
+	defer c.Close()
+	old, fresh := &testBox{version: 1}, &testBox{version: 2}
+	c.Set("stuck", stuck, 0)
+	c.Set("k", old, 0)
+	c.Set("k", fresh, 0)
+	close(free)
+	c.Wait()
+	if got, _ := c.Get("k"); got != old {
+		t.Errorf("get = %v; ristretto no longer keeps the old value when a set is pending", got)
+	}
+}
+
+func TestNearSetSet(t *testing.T) {
+	free := make(chan struct{})
+	n := tunedNear(t, func(cfg *ristretto.Config[string, *testBox]) {
+		reject := cfg.OnReject
+		cfg.OnReject = func(item *ristretto.Item[*testBox]) { <-free; reject(item) }
+	})
+	defer n.close()
+	old, fresh, later := &testBox{version: 1}, &testBox{version: 2}, &testBox{version: 3}
+	n.set("stuck", &testBox{}, 1<<30) // refused for its cost: ristretto waits in OnReject
+	n.set("k", old, 0)
+	n.set("k", fresh, 0)
+	if got := n.get("k"); got != nil {
+		t.Errorf("get = %v while both sets are pending", got)
+	}
+	close(free)
+	n.c.Wait()
+	// Which one is there is ristretto's choice: the caller tests the box, and sets again.
+	if got := n.get("k"); got != old && got != fresh {
+		t.Errorf("get = %v, want one of the boxes that were set", got)
+	}
+	n.set("k", later, 0)
+	if got := n.get("k"); got != later {
+		t.Errorf("get = %v after a set of a key that is there, want the new box at once", got)
+	}
+	if s := n.stats(); s.rejected != 2 || s.dropped != 0 || s.hits != 2 || s.misses != 1 {
+		t.Errorf("stats %+v, want the stuck and the lost set as rejected, 2 hits, 1 miss", s)
+	}
+}
+
+func TestRistrettoTrapDel(t *testing.T) {
+	a, b := &testBox{version: 1}, &testBox{}
+	freeA, atB, freeB := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	c := rawRistretto(t, func(box *testBox) {
+		if box == a {
+			<-freeA
+		} else {
+			close(atB)
+			<-freeB
+		}
+	})
+	defer c.Close()
+	c.Set("k", a, 0) // held up
+	c.Set("other", b, 0)
+	c.Del("k")
+	close(freeA)
+	<-atB // the set of k has been applied, the Del not yet
+	if _, ok := c.Get("k"); !ok {
+		t.Error("ristretto's Del is no longer overtaken by a pending set")
+	}
+	close(freeB)
+	c.Wait()
+	if _, ok := c.Get("k"); ok {
+		t.Error("the value is there for good")
+	}
+}
+
+func TestNearDelAgainstSet(t *testing.T) {
+	n := tunedNear(t, nil)
+	defer n.close()
+	box := &testBox{version: 1}
+	n.set("k", box, 0)
+	n.del("k")
+	n.c.Wait()
+	if got := n.get("k"); got != nil {
+		t.Errorf("set, del, get = %v once all is applied", got)
+	}
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 2_000 {
+				n.set("k", box, 0)
+				n.del("k")
+				if got := n.get("k"); got != nil && got != box {
+					t.Errorf("get = %v, which was never set", got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// A Set that is inside ristretto while it is closed panics.
+func TestRistrettoTrapClose(t *testing.T) {
+	inside, free := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	c, err := ristretto.NewCache(&ristretto.Config[string, *testBox]{
+		NumCounters: 1 << 12, MaxCost: 1 << 20, BufferItems: 64,
+		KeyToHash: func(string) (uint64, uint64) {
+			once.Do(func() { close(inside); <-free })
+			return 1, 1
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	panicked := make(chan any)
+	go func() {
+		defer func() { panicked <- recover() }()
+		c.Set("k", &testBox{}, 1)
+	}()
+	<-inside
+	c.Close()
+	close(free)
+	if <-panicked == nil {
+		t.Error("ristretto no longer panics when it is closed during a Set")
+	}
+}
+
+func TestNearCloseWaits(t *testing.T) {
+	calls := map[string]func(*near[testBox]){
+		"get": func(n *near[testBox]) { n.get("k") },
+		"set": func(n *near[testBox]) { n.set("k", &testBox{}, 1) },
+		"del": func(n *near[testBox]) { n.del("k") },
+	}
+	for name, call := range calls {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				inside, free := make(chan struct{}), make(chan struct{})
+				n := tunedNear(t, func(cfg *ristretto.Config[string, *testBox]) {
+					cfg.KeyToHash = func(string) (uint64, uint64) {
+						close(inside)
+						<-free
+						return 1, 1
+					}
+				})
+				go call(n)
+				<-inside
+				closed := make(chan struct{})
+				go func() { defer close(closed); n.close() }()
+				synctest.Wait() // the closer sleeps until it looks again
+				select {
+				case <-closed:
+					t.Error("close did not wait for a call inside ristretto")
+				default:
+				}
+				// Who comes now is turned away and does not wait.
+				if n.get("k") != nil {
+					t.Error("get found something while closing")
+				}
+				n.set("k", &testBox{}, 1)
+				n.del("k")
+				close(free)
+				<-closed
+			})
+		})
+	}
+}
+
+func TestNearCloseRace(t *testing.T) {
+	for range 30 {
+		n := tunedNear(t, nil)
+		var wg sync.WaitGroup
+		var began sync.WaitGroup
+		var stop atomic.Bool
+		for w := range 16 {
+			began.Add(1)
+			wg.Go(func() {
+				box := &testBox{}
+				for i := 0; !stop.Load(); i++ {
+					key := fixedKey(i*7 + w)
+					n.set(key, box, 10)
+					for range 70 { // enough to hand ristretto its read buffers
+						n.get(key)
+					}
+					n.del(key)
+					if i%16 == 0 {
+						n.stats()
+						n.clear()
+					}
+					if i == 2 {
+						began.Done()
+					}
+				}
+			})
+		}
+		began.Wait()
+		var closers sync.WaitGroup
+		for range 3 {
+			closers.Go(n.close)
+		}
+		closers.Wait()
+		if n.get("k") != nil {
+			t.Error("get found something after close")
+		}
+		stop.Store(true)
+		wg.Wait()
+		for i := range n.cells {
+			c := &n.cells[i]
+			if in, out := c.in.Load(), c.hits.Load()+c.misses.Load()+c.other.Load(); in != out {
+				t.Fatalf("cell %d: %d in, %d out", i, in, out)
+			}
+		}
+	}
+}
+
+func TestNearBurst(t *testing.T) {
+	free := make(chan struct{})
+	n := tunedNear(t, func(cfg *ristretto.Config[string, *testBox]) {
+		reject := cfg.OnReject
+		cfg.OnReject = func(item *ristretto.Item[*testBox]) { <-free; reject(item) }
+	})
+	defer n.close()
+	n.set("stuck", &testBox{}, 1<<30)
+	const buffer, more = 32 << 10, 1000 // ristretto's buffer of sets
+	for i := range buffer + more {
+		n.set(fixedKey(i), &testBox{key: i}, 0)
+	}
+	// One may have been taken out of the buffer before it was full: the stuck one.
+	if d := n.stats().dropped; d < more || d > more+1 {
+		t.Errorf("%d sets were dropped, want %d", d, more)
+	}
+	close(free)
+	n.c.Wait()
+	found := 0
+	for i := range buffer + more {
+		if b := n.get(fixedKey(i)); b != nil {
+			found++
+			if b.key != i {
+				t.Fatalf("key %d has the box of %d", i, b.key)
+			}
+		}
+	}
+	s := n.stats()
+	if found == 0 || s.hits != int64(found) || s.hits+s.misses != buffer+more {
+		t.Errorf("found %d, stats %+v", found, s)
+	}
+	if s.bytes <= 0 || s.bytes > 1<<20 {
+		t.Errorf("%d bytes in use of %d", s.bytes, 1<<20)
+	}
+}
+
+func TestNearEvicts(t *testing.T) {
+	n := tunedNear(t, nil)
+	defer n.close()
+	for i := range 10_000 {
+		n.set(fixedKey(i), &testBox{}, 1000)
+		n.c.Wait()
+	}
+	s := n.stats()
+	if s.evicted == 0 || s.bytes > 1<<20 || s.bytes < 1<<19 {
+		t.Errorf("stats %+v, want evictions and a tier of %d bytes about full", s, 1<<20)
+	}
+	n.clear()
+	if s := n.stats(); s.bytes != 0 {
+		t.Errorf("%d bytes in use after clear", s.bytes)
+	}
+	n.set("k", &testBox{version: 1}, 0)
+	n.c.Wait()
+	if b := n.get("k"); b == nil || b.version != 1 {
+		t.Errorf("get = %v after clear and set", b)
+	}
+}
+
+func TestNearOff(t *testing.T) {
+	var n *near[testBox]
+	n.set("k", &testBox{}, 1)
+	n.del("k")
+	n.clear()
+	if n.get("k") != nil || n.stats() != (nearStats{}) {
+		t.Error("a near tier that is off has something")
+	}
+	n.close()
+}
+
+func TestNearSizes(t *testing.T) {
+	if s := unsafe.Sizeof(nearCell{}); s%nearPad != 0 {
+		t.Errorf("a cell is %d bytes, not a multiple of %d", s, nearPad)
+	}
+	for _, size := range []int64{1, leastTier, 1 << 20, 1 << 30} {
+		n, err := newNearTuned(size, func(cfg *ristretto.Config[string, *testBox]) {
+			counters := cfg.NumCounters * nearCounterBytes
+			if size >= leastTier && (counters > size/8 || counters < size/32 || cfg.MaxCost+counters != size) {
+				t.Errorf("%d bytes: %d for counters, %d for entries", size, counters, cfg.MaxCost)
+			}
+			cfg.NumCounters = 64
+		})
+		if err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		n.close()
+	}
+}
+
+const leastTier = 64 << 10
+
+// What ristretto allocates for a get, a buffer for every 64, it does by itself.
+func TestNearGateDoesNotAllocate(t *testing.T) {
+	n := tunedNear(t, nil)
+	defer n.close()
+	if a := testing.AllocsPerRun(1000, func() { n.enter().other.Add(1) }); a != 0 {
+		t.Errorf("%v allocations", a)
+	}
+}
+
+// What set adds to the cost is about what ristretto takes.
+func TestNearOverhead(t *testing.T) {
+	const entries = 100_000
+	keys := make([]string, entries)
+	for i := range keys {
+		keys[i] = fixedKey(i)
+	}
+	before := heapInUse()
+	n, err := newNear[testBox](64 << 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := heapInUse()
+	for _, key := range keys {
+		n.set(key, &testBox{}, 0)
+		n.c.Wait()
+	}
+	full := heapInUse()
+	s := n.stats()
+	got := float64(full-empty)/entries - float64(unsafe.Sizeof(testBox{}))
+	t.Logf("an entry takes %.0f bytes beside its box; the tier itself %d KiB", got, (empty-before)>>10)
+	if s.bytes != entries*(nearOverhead+int64(unsafe.Sizeof(testBox{}))) {
+		t.Errorf("stats %+v: the boxes are not all there", s)
+	}
+	if got < nearOverhead*0.7 || got > nearOverhead*1.3 {
+		t.Errorf("an entry takes %.0f bytes beside its box, nearOverhead says %d", got, nearOverhead)
+	}
+	if own := float64(empty-before) / (64 << 20); own > 0.14 {
+		t.Errorf("the empty tier takes %.1f %% of its bytes", 100*own)
+	}
+	n.close()
+	runtime.KeepAlive(keys)
+}

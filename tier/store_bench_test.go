@@ -1,0 +1,273 @@
+package tier
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"flag"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sort"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// The numbers of the stores:
+//
+//	go test ./tier -run '^$' -bench 'Near|Owned' -cpu 1,2
+//	go test ./tier -run '^$' -bench HitRatio -benchtime 1x -traces DIR
+//
+// DIR holds web07.u32be.gz and cloudphysics.oracleGeneral.gz; without it there is Zipf only.
+var traces = flag.String("traces", "", "the folder of the recorded traces for BenchmarkHitRatio")
+
+// zipfKeys draws requests from n keys, Zipf with exponent s, any s above 0.
+func zipfKeys(n, requests int, s float64, seed uint64) []string {
+	sums := make([]float64, n)
+	sum := 0.0
+	for i := range sums {
+		sum += math.Pow(float64(i+1), -s)
+		sums[i] = sum
+	}
+	r := rand.New(rand.NewPCG(seed, 0))
+	keys := make([]string, n)
+	for i, p := range r.Perm(n) {
+		keys[i] = fixedKey(p)
+	}
+	out := make([]string, requests)
+	for i := range out {
+		out[i] = keys[min(sort.SearchFloat64s(sums, r.Float64()*sum), n-1)]
+	}
+	return out
+}
+
+// benchBox is a box as a cache has them: a value's word, two expiries and a fence's stamp.
+type benchBox struct {
+	value      *int
+	near, hard int64
+	stamp      uint64
+}
+
+// benchNear is a near tier that holds all of n keys, and requests for them.
+func benchNear(b *testing.B, n int) (*near[benchBox], []string) {
+	c, err := newNear[benchBox](4 << 30)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(c.close)
+	keys := zipfKeys(n, 1<<21, 1.01, 1)
+	for i := range n {
+		c.set(fixedKey(i), &benchBox{near: math.MaxInt64, hard: math.MaxInt64}, 100)
+		if i%1024 == 0 {
+			c.c.Wait() // do not outrun ristretto's buffer
+		}
+	}
+	c.c.Wait()
+	if s := c.stats(); s.dropped != 0 || s.rejected != 0 || s.evicted != 0 {
+		b.Fatalf("not all keys are there: %+v", s)
+	}
+	runtime.GC()
+	return c, keys
+}
+
+// nearGets are what is compared: ristretto alone, near, and near with the tests that the cache
+// makes of what it found.
+func nearGets(n *near[benchBox]) map[string]func(key string) bool {
+	clock := newClock(nil)
+	var fence atomic.Uint64
+	return map[string]func(key string) bool{
+		"raw":  func(key string) bool { box, _ := n.c.Get(key); return box != nil },
+		"near": func(key string) bool { return n.get(key) != nil },
+		"near+checks": func(key string) bool {
+			box := n.get(key)
+			if box == nil || fence.Load() > box.stamp {
+				return false
+			}
+			now := clock.now()
+			return now < box.near && now < box.hard
+		},
+	}
+}
+
+func BenchmarkNearGet(b *testing.B) {
+	n, keys := benchNear(b, 1_000_000)
+	gets := nearGets(n)
+	for _, name := range []string{"raw", "near", "near+checks"} {
+		get := gets[name]
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			var at atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				i := int(at.Add(1)) * 500_009
+				for pb.Next() {
+					i++
+					if !get(keys[i%len(keys)]) {
+						b.Error("a key is not there")
+					}
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkNearRatio takes turns of 50,000 gets for each goroutine, in random order, all
+// on the same memory, and reports medians: single runs differ by more than what is compared.
+func BenchmarkNearRatio(b *testing.B) {
+	n, keys := benchNear(b, 1_000_000)
+	gets := nearGets(n)
+	names := []string{"raw", "near", "near+checks"}
+	procs := runtime.GOMAXPROCS(0)
+	const turn, rounds = 50_000, 61
+	for range b.N {
+		took := map[string][]float64{}
+		for round := range rounds {
+			for _, v := range rand.Perm(len(names)) {
+				get := gets[names[v]]
+				var wg sync.WaitGroup
+				began := time.Now()
+				for p := range procs {
+					wg.Go(func() {
+						i := round*turn + p*700_001
+						for range turn {
+							i++
+							if !get(keys[i%len(keys)]) {
+								b.Error("a key is not there")
+							}
+						}
+					})
+				}
+				wg.Wait()
+				took[names[v]] = append(took[names[v]], float64(time.Since(began))/turn)
+			}
+		}
+		median := func(name string) float64 {
+			slices.Sort(took[name])
+			return took[name][rounds/2]
+		}
+		b.ReportMetric(median("raw"), "raw-ns")
+		b.ReportMetric(median("near"), "near-ns")
+		b.ReportMetric(median("near+checks"), "checked-ns")
+		b.ReportMetric(median("near+checks")/median("raw"), "checked/raw")
+	}
+}
+
+func BenchmarkOwnedGet(b *testing.B) {
+	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
+	s := newFixed(100_000, nil)
+	defer s.close()
+	replay(s, keys, 0)
+	b.ReportAllocs()
+	b.ResetTimer()
+	var at atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		i := int(at.Add(1)) * 500_009
+		for pb.Next() {
+			i++
+			s.get(keys[i%len(keys)])
+		}
+	})
+}
+
+// A set at the limit: each of a new key makes another go.
+func BenchmarkOwnedSet(b *testing.B) {
+	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
+	s := newFixed(100_000, nil)
+	defer s.close()
+	replay(s, keys, 0)
+	e := fixed()
+	b.ReportAllocs()
+	b.ResetTimer()
+	var at atomic.Int64
+	b.RunParallel(func(pb *testing.PB) {
+		i := int(at.Add(1)) * 500_009
+		for pb.Next() {
+			i++
+			s.set(keys[i%len(keys)], e)
+		}
+	})
+}
+
+func BenchmarkOwnedEntry(b *testing.B) {
+	for range b.N {
+		b.ReportMetric(ownedHeap(200_000, 256), "B/entry")
+	}
+}
+
+// replay asks s for each key and sets what is missing. It returns the share of hits among
+// the requests from the given one on.
+func replay(s *owned, keys []string, from int) float64 {
+	hits := 0
+	for i, key := range keys {
+		if _, ok := s.get(key); !ok {
+			s.set(key, heavy(len(key), fixedWeight))
+		} else if i >= from {
+			hits++
+		}
+	}
+	return float64(hits) / float64(len(keys)-from)
+}
+
+func BenchmarkHitRatio(b *testing.B) {
+	type trace struct {
+		name       string
+		keys       []string
+		from, size int // where counting begins, distinct keys
+	}
+	all := []trace{{"zipf0.99", zipfKeys(1_000_000, 4_000_000, 0.99, 1), 2_000_000, 1_000_000}}
+	if *traces != "" {
+		web := unzip(b, "web07.u32be.gz")
+		var keys []string
+		for ; len(web) >= 4; web = web[4:] {
+			keys = append(keys, strconv.FormatUint(uint64(binary.BigEndian.Uint32(web)), 10))
+		}
+		all = append(all, trace{"web07", keys, 0, distinct(keys)})
+		cloud := unzip(b, "cloudphysics.oracleGeneral.gz")
+		keys = nil
+		for ; len(cloud) >= 24; cloud = cloud[24:] {
+			keys = append(keys, strconv.FormatUint(binary.LittleEndian.Uint64(cloud[4:]), 10))
+		}
+		all = append(all, trace{"cloudphysics", keys, 0, distinct(keys)})
+	}
+	for _, tr := range all {
+		for _, percent := range []int{1, 10} {
+			b.Run(tr.name+"/"+strconv.Itoa(percent)+"%", func(b *testing.B) {
+				for range b.N {
+					s := newFixed(tr.size*percent/100, nil)
+					b.ReportMetric(100*replay(s, tr.keys, tr.from), "%hits")
+					s.close()
+				}
+			})
+		}
+	}
+}
+
+func unzip(b *testing.B, name string) []byte {
+	packed, err := os.ReadFile(filepath.Join(*traces, name))
+	if err != nil {
+		b.Fatal(err)
+	}
+	z, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		b.Fatal(err)
+	}
+	data, err := io.ReadAll(z)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return data
+}
+
+func distinct(keys []string) int {
+	seen := make(map[string]struct{})
+	for _, key := range keys {
+		seen[key] = struct{}{}
+	}
+	return len(seen)
+}
