@@ -4,24 +4,58 @@ import "encoding/binary"
 
 // Limits of what CheckMsgpack accepts.
 const (
-	// MaxDepth is how deeply arrays and maps may nest. Decoding recurses, and a
-	// goroutine's stack is bounded; real values nest a few levels.
+	// MaxDepth is how deeply arrays and maps may nest. Decoding recurses, and a stack
+	// that overflows ends the process; real values nest a few levels.
 	MaxDepth = 64
-	// MaxElements is how many elements one value may have, over all levels.
+	// MaxElements is how many elements one value may have, over all levels; a map's
+	// entry counts as two.
 	MaxElements = 1 << 20
+
+	// A value may make its decoder allocate allocRatio bytes for each of its own, at most
+	// allocMost, and allocFloor in any case. What an encoder writes stays under 200 for
+	// any type (many small maps are the worst); what is crafted can reach a struct's size for each byte.
+	allocRatio = 256
+	allocMost  = 128 << 20
+	allocFloor = 64 << 10
 )
 
-// CheckMsgpack reads b once from front to back, allocates nothing, and returns an error
-// unless b is exactly one MessagePack value whose every length fits into the bytes that
-// are there, within MaxDepth and MaxElements. It makes decoding hostile bytes safe:
-// decoders allocate what a length says before they look whether the bytes are there.
-// The error wraps ErrValue. The format: https://github.com/msgpack/msgpack/blob/master/spec.md
-func CheckMsgpack(b []byte) error {
-	var left [MaxDepth + 1]uint64 // elements that each open level still needs
-	left[0] = 1
-	depth, elements, i := 0, uint64(0), 0
+// The extension types that are let through, as msgpack/v5 numbers them.
+const (
+	extTime     = -1   // time.Time, in 4, 8 or 12 bytes
+	extInterned = -128 // a string seen before (struct tag "intern"), in 1 or 2 bytes
+)
+
+// CheckMsgpack reads b once from front to back, allocates nothing unless it fails, and
+// returns an error unless b is exactly one MessagePack value whose every length fits into the bytes
+// that are there, within MaxDepth and MaxElements. Decoders allocate what a length says
+// before they look whether the bytes are there, and recurse as deep as they are told to.
+// Extension types other than time and interned strings are refused: their contents
+// cannot be checked. Safe for concurrent use; b is only read; the error wraps ErrValue.
+//
+// What a value costs depends on the type it is decoded into, which CheckMsgpack does
+// not know: the codec that Msgpack returns checks that too.
+//
+// The format: https://github.com/msgpack/msgpack/blob/master/spec.md
+func CheckMsgpack(b []byte) error { return checkMsgpack(b, nil) }
+
+// level is an array or a map that the check is in.
+type level struct {
+	left uint32 // elements that are still to come
+	p    *plan  // what it is decoded into; nil: not known
+}
+
+// checkMsgpack checks b for being decoded into p; nil checks the form alone.
+func checkMsgpack(b []byte, p *plan) error { return checkAndNote(b, p, nil) }
+
+// checkAndNote is checkMsgpack; if exts is not nil it appends to it where the contents of
+// each time begin: see source.
+func checkAndNote(b []byte, p *plan, exts *[]int) error {
+	var open [MaxDepth + 1]level
+	open[0] = level{1, p}
+	depth, elements, i := 0, 0, 0
+	cost, most := int64(0), allocFloor+min(int64(len(b))*allocRatio, allocMost)
 	for {
-		for left[depth] == 0 {
+		for open[depth].left == 0 {
 			if depth == 0 {
 				if i != len(b) {
 					return badValue("%d bytes after the value", len(b)-i)
@@ -30,78 +64,162 @@ func CheckMsgpack(b []byte) error {
 			}
 			depth--
 		}
-		left[depth]--
-		if i >= len(b) {
-			return badValue("cut short after %d bytes", i)
+		l := &open[depth]
+		p := l.p
+		if depth > 0 {
+			p = p.child(l.left)
 		}
-		c := b[i]
-		i++
-		var size, width, children uint64 // bytes that follow; width of a length field before them
-		container := false
-		per := uint64(1)
-		switch {
-		case c <= 0x7f || c >= 0xe0 || c == 0xc0 || c == 0xc2 || c == 0xc3: // fixint, nil, bool
-		case c <= 0x8f: // fixmap
-			container, children, per = true, uint64(c&0x0f), 2
-		case c <= 0x9f: // fixarray
-			container, children = true, uint64(c&0x0f)
-		case c <= 0xbf: // fixstr
-			size = uint64(c & 0x1f)
-		case c == 0xc1:
-			return badValue("byte 0xc1 at %d", i-1)
-		case c <= 0xc6: // bin 8, 16, 32
-			width = 1 << (c - 0xc4)
-		case c <= 0xc9: // ext 8, 16, 32: a type byte follows the length
-			width, size = 1<<(c-0xc7), 1
-		case c == 0xca: // float 32
-			size = 4
-		case c == 0xcb: // float 64
-			size = 8
-		case c <= 0xcf: // uint 8 to 64
-			size = 1 << (c - 0xcc)
-		case c <= 0xd3: // int 8 to 64
-			size = 1 << (c - 0xd0)
-		case c <= 0xd8: // fixext 1 to 16, after a type byte
-			size = 1 + 1<<(c-0xd4)
-		case c <= 0xdb: // str 8, 16, 32
-			width = 1 << (c - 0xd9)
-		case c <= 0xdd: // array 16, 32
-			container, width = true, 2<<(c-0xdc)
-		default: // 0xde, 0xdf: map 16, 32
-			container, width, per = true, 2<<(c-0xde), 2
+		l.left--
+		o, err := readObject(b, i)
+		if err != nil {
+			return err
 		}
-		rest := uint64(len(b) - i)
-		if width > rest {
-			return badValue("cut short after %d bytes", i)
+		for p != nil && p.kind == planPointer && o.code != 0xc0 {
+			cost += rounded(p.elem.size)
+			p = p.elem
 		}
-		var length uint64
-		switch width {
-		case 1:
-			length = uint64(b[i])
-		case 2:
-			length = uint64(binary.BigEndian.Uint16(b[i:]))
-		case 4:
-			length = uint64(binary.BigEndian.Uint32(b[i:]))
-		}
-		i, rest = i+int(width), rest-width
-		if !container {
-			if size += length; size > rest {
-				return badValue("%d bytes at %d where %d are left", size, i, rest)
+		if o.form == formExt {
+			if err := checkExt(&o, p); err != nil {
+				return err
 			}
-			i += int(size)
+			if exts != nil && o.ext == extTime {
+				*exts = append(*exts, i+o.head)
+			}
+		}
+		i += o.head
+		if o.form == formPlain || o.form == formExt {
+			i += int(o.length)
+			if cost += p.plainCost(&o); cost > most {
+				return tooCostly(i, most)
+			}
 			continue
 		}
-		children = (children + length) * per
-		if children > rest { // each element has at least a byte
-			return badValue("%d elements at %d where %d bytes are left", children, i, rest)
+		n := int64(o.length)
+		if o.form == formMap {
+			if p != nil && p.kind == planStruct {
+				return badValue("a map at %d where a struct, an array of fields, was due", i)
+			}
+			n *= 2
 		}
-		if elements += children; elements > MaxElements {
+		if n > int64(len(b)-i) { // each element has at least a byte
+			return badValue("%d elements at %d where %d bytes are left", n, i, len(b)-i)
+		}
+		if elements += int(n); elements > MaxElements {
 			return badValue("more than %d elements", MaxElements)
 		}
 		if depth == MaxDepth {
 			return badValue("nested deeper than %d", MaxDepth)
 		}
+		if cost += p.containerCost(o.form, int64(o.length)); cost > most {
+			return tooCostly(i, most)
+		}
 		depth++
-		left[depth] = children
+		open[depth] = level{uint32(n), p.within(o.form, int(n))}
 	}
+}
+
+func tooCostly(at int, most int64) error {
+	return badValue("decoding would allocate more than %d bytes, seen at %d", most, at)
+}
+
+// checkExt refuses extensions that the decoder would read as something else. In
+// the place of a map it skips the header alone and takes the contents, unchecked, for a map.
+// Types that decode themselves may expect a map anywhere: there source watches over times,
+// and interned strings, whose contents it cannot tell from codes, are refused.
+func checkExt(o *object, p *plan) error {
+	if p != nil && p.kind == planMap {
+		return badValue("an extension where a map was due")
+	}
+	switch n := o.length; {
+	case o.ext == extTime && (n == 4 || n == 8 || n == 12):
+	case o.ext == extInterned && (n == 1 || n == 2) && (p == nil || !p.custom):
+	default:
+		return badValue("extension type %d of %d bytes", o.ext, n)
+	}
+	return nil
+}
+
+type form uint8
+
+const (
+	formPlain form = iota
+	formExt
+	formArray
+	formMap
+)
+
+// object is what the first bytes of a MessagePack object say.
+type object struct {
+	length uint32 // bytes of contents, or elements, or entries
+	head   int    // bytes before the contents
+	code   byte
+	ext    int8 // the type of an extension
+	form   form
+}
+
+// readObject reads the head of the object at b[i:] and checks that the contents of a
+// plain object or an extension are there.
+func readObject(b []byte, i int) (object, error) {
+	rest := b[i:]
+	if len(rest) == 0 {
+		return object{}, badValue("cut short after %d bytes", i)
+	}
+	c := rest[0]
+	o := object{code: c, head: 1}
+	width := 0 // of the length field
+	switch {
+	case c <= 0x7f || c >= 0xe0 || c == 0xc0 || c == 0xc2 || c == 0xc3: // fixint, nil, bool
+		return o, nil
+	case c <= 0x8f: // fixmap
+		o.form, o.length = formMap, uint32(c&0x0f)
+	case c <= 0x9f: // fixarray
+		o.form, o.length = formArray, uint32(c&0x0f)
+	case c <= 0xbf: // fixstr
+		o.length = uint32(c & 0x1f)
+	case c == 0xc1:
+		return o, badValue("byte 0xc1 at %d", i)
+	case c <= 0xc6: // bin 8, 16, 32
+		width = 1 << (c - 0xc4)
+	case c <= 0xc9: // ext 8, 16, 32
+		o.form, width = formExt, 1<<(c-0xc7)
+	case c == 0xca: // float 32
+		o.length = 4
+	case c == 0xcb: // float 64
+		o.length = 8
+	case c <= 0xcf: // uint 8 to 64
+		o.length = 1 << (c - 0xcc)
+	case c <= 0xd3: // int 8 to 64
+		o.length = 1 << (c - 0xd0)
+	case c <= 0xd8: // fixext 1 to 16
+		o.form, o.length = formExt, 1<<(c-0xd4)
+	case c <= 0xdb: // str 8, 16, 32
+		width = 1 << (c - 0xd9)
+	case c <= 0xdd: // array 16, 32
+		o.form, width = formArray, 2<<(c-0xdc)
+	default: // 0xde, 0xdf: map 16, 32
+		o.form, width = formMap, 2<<(c-0xde)
+	}
+	o.head += width
+	typeAt := o.head
+	if o.form == formExt {
+		o.head++
+	}
+	if o.head > len(rest) {
+		return o, badValue("cut short after %d bytes", len(b))
+	}
+	switch width {
+	case 1:
+		o.length = uint32(rest[1])
+	case 2:
+		o.length = uint32(binary.BigEndian.Uint16(rest[1:]))
+	case 4:
+		o.length = binary.BigEndian.Uint32(rest[1:])
+	}
+	if o.form == formExt {
+		o.ext = int8(rest[typeAt])
+	}
+	if o.form <= formExt && uint64(o.length) > uint64(len(rest)-o.head) {
+		return o, badValue("%d bytes at %d where %d are left", o.length, i+o.head, len(rest)-o.head)
+	}
+	return o, nil
 }

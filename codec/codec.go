@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -30,87 +31,113 @@ func badValue(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrValue, fmt.Sprintf(format, args...))
 }
 
-// Raw returns a codec for bytes and strings as they are. Decode copies.
-func Raw[V ~[]byte | ~string]() Codec[V] { return raw[V]{} }
+// Raw returns a codec for bytes and strings as they are. Decode copies; no bytes come
+// back as nil where V is a slice.
+func Raw[V ~[]byte | ~string]() Codec[V] {
+	return raw[V]{text: reflect.TypeFor[V]().Kind() == reflect.String}
+}
 
-type raw[V ~[]byte | ~string] struct{}
+type raw[V ~[]byte | ~string] struct{ text bool }
 
 func (raw[V]) Name() string                           { return "raw" }
 func (raw[V]) Append(dst []byte, v V) ([]byte, error) { return append(dst, v...), nil }
-func (raw[V]) Decode(src []byte) (V, error)           { return V(append([]byte(nil), src...)), nil }
+
+func (r raw[V]) Decode(src []byte) (V, error) {
+	if r.text {
+		return V(src), nil // the conversion to a string copies
+	}
+	return V(append([]byte(nil), src...)), nil
+}
 
 // Schema describes V's type as far as it decides what an encoding means: kinds, field
 // names and tags, in order. It is the same in every build of the same type, and does
-// not hold the type's own name: what is renamed stays readable.
+// not hold the type's own name: what is renamed stays readable. Only types that encode
+// themselves are named, because nothing else is known of what they write.
 func Schema[V any]() string {
-	var b strings.Builder
-	describe(&b, reflect.TypeFor[V](), nil)
-	return b.String()
+	d := describer{seen: map[reflect.Type]int{}}
+	d.describe(reflect.TypeFor[V]())
+	return d.out.String()
 }
 
 // SchemaHash is a 64-bit hash of Schema.
 func SchemaHash[V any]() uint64 { return xxhash.Sum64String(Schema[V]()) }
 
-// describe appends t. open holds the types around it, so that recursive types end.
-func describe(b *strings.Builder, t reflect.Type, open []reflect.Type) {
-	for i, o := range open {
-		if o == t {
-			fmt.Fprintf(b, "^%d", len(open)-i)
+// describer writes a description. A struct that was written before, or that is being
+// written because the type is recursive, is written as its number.
+type describer struct {
+	out  strings.Builder
+	seen map[reflect.Type]int
+}
+
+func (d *describer) describe(t reflect.Type) {
+	if by := selfEncoding(t); by != "" {
+		fmt.Fprintf(&d.out, "!%s(%s)", t, by)
+	}
+	if t.Name() != "" && t.Kind() > reflect.Complex128 && t.Kind() != reflect.String {
+		if n, ok := d.seen[t]; ok {
+			fmt.Fprintf(&d.out, "^%d", n)
 			return
 		}
+		d.seen[t] = len(d.seen)
 	}
-	open = append(open, t)
 	switch t.Kind() {
 	case reflect.Pointer:
-		b.WriteByte('*')
-		describe(b, t.Elem(), open)
+		d.out.WriteByte('*')
+		d.describe(t.Elem())
 	case reflect.Slice:
-		b.WriteString("[]")
-		describe(b, t.Elem(), open)
+		d.out.WriteString("[]")
+		d.describe(t.Elem())
 	case reflect.Array:
-		fmt.Fprintf(b, "[%d]", t.Len())
-		describe(b, t.Elem(), open)
+		fmt.Fprintf(&d.out, "[%d]", t.Len())
+		d.describe(t.Elem())
 	case reflect.Map:
-		b.WriteString("map[")
-		describe(b, t.Key(), open)
-		b.WriteByte(']')
-		describe(b, t.Elem(), open)
+		d.out.WriteString("map[")
+		d.describe(t.Key())
+		d.out.WriteByte(']')
+		d.describe(t.Elem())
 	case reflect.Struct:
-		if t.NumField() > 0 && t.PkgPath() != "" && !anyExported(t) {
-			b.WriteString(t.String()) // opaque, as time.Time is: it encodes itself
-			return
-		}
-		b.WriteByte('{')
+		d.out.WriteByte('{')
 		for f := range t.Fields() {
 			if !f.IsExported() && !f.Anonymous {
 				continue
 			}
 			if f.Anonymous {
-				b.WriteByte('+')
+				d.out.WriteByte('+')
 			}
-			fmt.Fprintf(b, "%s", f.Name)
+			d.out.WriteString(f.Name)
 			for _, tag := range []string{"msgpack", "json"} {
 				if v, ok := f.Tag.Lookup(tag); ok {
-					fmt.Fprintf(b, " %s:%q", tag, v)
+					fmt.Fprintf(&d.out, " %s:%q", tag, v)
 				}
 			}
-			b.WriteByte(' ')
-			describe(b, f.Type, open)
-			b.WriteByte(';')
+			d.out.WriteByte(' ')
+			d.describe(f.Type)
+			d.out.WriteByte(';')
 		}
-		b.WriteByte('}')
+		d.out.WriteByte('}')
 	case reflect.Interface:
-		b.WriteString("interface")
+		d.out.WriteString("interface")
+		if t.NumMethod() > 0 {
+			d.out.WriteString("(" + t.String() + ")")
+		}
 	default:
-		b.WriteString(t.Kind().String())
+		d.out.WriteString(t.Kind().String())
 	}
 }
 
-func anyExported(t reflect.Type) bool {
-	for f := range t.Fields() {
-		if f.IsExported() || f.Anonymous {
-			return true
+// selfEncoding names the interfaces by which a type that has a name encodes itself.
+func selfEncoding(t reflect.Type) string {
+	if t.Name() == "" || t.Kind() == reflect.Interface {
+		return ""
+	}
+	by, p := "", reflect.PointerTo(t)
+	for i, x := range selfEncodeTypes {
+		if p.Implements(x) {
+			by += string(rune('a' + i))
 		}
 	}
-	return false
+	if p.Implements(reflect.TypeFor[json.Marshaler]()) || p.Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		by += "j"
+	}
+	return by
 }

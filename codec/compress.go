@@ -2,6 +2,7 @@ package codec
 
 import (
 	"fmt"
+	"sync"
 
 	"github.com/klauspost/compress/s2"
 )
@@ -16,7 +17,8 @@ type Compression struct {
 }
 
 // Compressed returns a codec that compresses with S2 what inner encodes. What does not
-// become shorter is left as it is. The error names the field that is wrong.
+// become shorter is left as it is. A hostile value may cost MaxDecoded bytes of memory
+// while it is decoded, whatever its own length. The error names the field that is wrong.
 func Compressed[V any](inner Codec[V], c Compression) (Codec[V], error) {
 	if inner == nil {
 		return nil, fmt.Errorf("codec: Compressed: inner is nil: give the codec that encodes the values")
@@ -39,7 +41,26 @@ func Compressed[V any](inner Codec[V], c Compression) (Codec[V], error) {
 type compressed[V any] struct {
 	inner Codec[V]
 	cfg   Compression
+	bufs  sync.Pool // of *[]byte: what is packed, or unpacked, on the way
 }
+
+func (c *compressed[V]) buffer() *[]byte {
+	if b, ok := c.bufs.Get().(*[]byte); ok {
+		return b
+	}
+	return new([]byte)
+}
+
+// put gives b, which is now in the hands of nobody, back unless it has grown large.
+func (c *compressed[V]) put(b *[]byte, full []byte) {
+	if cap(full) <= maxBuffer {
+		*b = full[:cap(full)]
+		c.bufs.Put(b)
+	}
+}
+
+// maxBuffer is the largest buffer, in bytes, that is kept for the next value.
+const maxBuffer = 1 << 20
 
 // The first byte says what follows.
 const (
@@ -62,7 +83,9 @@ func (c *compressed[V]) Append(dst []byte, v V) ([]byte, error) {
 	if len(plain) > c.cfg.MaxDecoded {
 		return dst, fmt.Errorf("codec: %d bytes encoded, Compression.MaxDecoded is %d", len(plain), c.cfg.MaxDecoded)
 	}
-	packed := s2.Encode(nil, plain)
+	buf := c.buffer()
+	packed := s2.Encode(*buf, plain)
+	defer c.put(buf, packed)
 	if len(packed) >= len(plain) {
 		return out, nil
 	}
@@ -88,9 +111,12 @@ func (c *compressed[V]) Decode(src []byte) (v V, err error) {
 	if n > c.cfg.MaxDecoded {
 		return v, badValue("%d bytes when decompressed, the limit is %d", n, c.cfg.MaxDecoded)
 	}
-	plain, err := s2.Decode(nil, src[1:])
+	buf := c.buffer()
+	plain, err := s2.Decode(*buf, src[1:])
 	if err != nil {
 		return v, fmt.Errorf("%w: s2: %w", ErrValue, err)
 	}
-	return c.inner.Decode(plain)
+	v, err = c.inner.Decode(plain)
+	c.put(buf, plain)
+	return v, err
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 )
 
@@ -202,7 +203,7 @@ func FrameLength(b []byte, limit int) (int, error) {
 	if n < FrameMin {
 		return 0, malformed("length %d, the least is %d", n, FrameMin)
 	}
-	if uint64(n) > uint64(limit) {
+	if int64(n) > int64(limit) {
 		return 0, malformed("length %d, the limit is %d", n, limit)
 	}
 	return int(n), nil
@@ -260,6 +261,7 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	case KindInvalidate:
 		r.Mark = d.mark()
 		n := d.count("keys", MaxKeysPerFrame, 1)
+		r.Keys = slices.Grow(r.Keys, n)
 		for range n {
 			r.Keys = append(r.Keys, d.bytes("key", MaxKey))
 		}
@@ -289,11 +291,13 @@ func AppendResponse(dst []byte, r *Response) []byte {
 	switch r.Status {
 	case StatusValue, StatusNotFound:
 		dst = appendDuration(dst, r.Age)
-		dst = binary.AppendVarint(dst, r.Soft.Microseconds())
+		dst = binary.AppendVarint(dst, floorMicros(r.Soft))          // never later than it is
 		dst = appendDuration(dst, r.Hard.Truncate(time.Microsecond)) // never later than it is
 		dst = appendDuration(dst, r.Held.Truncate(time.Microsecond)) // never longer than it was
 		dst = binary.AppendUvarint(dst, r.Version)
-		dst = append(dst, r.Value...)
+		if r.Status == StatusValue {
+			dst = append(dst, r.Value...)
+		}
 	case StatusDone:
 	case StatusMoved:
 		dst = appendBytes(dst, cut(r.Owner, MaxNamespace))
@@ -323,7 +327,7 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.Held = d.duration()
 		r.Version = d.uvarint()
 		if d.err == nil {
-			r.Value, d.b = d.b, nil
+			r.Value, d.b = d.b[:len(d.b):len(d.b)], nil
 		}
 		if r.Status == StatusNotFound && len(r.Value) != 0 {
 			return malformed("%d bytes of value in a not-found answer", len(r.Value))
@@ -362,7 +366,8 @@ func appendMark(dst []byte, m Mark) []byte {
 }
 
 // appendDuration appends d in microseconds, rounded up, so that a positive one never
-// becomes zero; a negative one becomes zero.
+// becomes zero; a negative one becomes zero. One that would not fit after the rounding is
+// cut to the longest that does.
 func appendDuration(dst []byte, d time.Duration) []byte {
 	if d <= 0 {
 		return append(dst, 0)
@@ -371,7 +376,18 @@ func appendDuration(dst []byte, d time.Duration) []byte {
 	if uint64(d)%1000 != 0 {
 		us++
 	}
+	us = min(us, maxMicros)
 	return binary.AppendUvarint(dst, us)
+}
+
+// floorMicros returns d in microseconds, rounded down also where it is negative: what is
+// past stays past.
+func floorMicros(d time.Duration) int64 {
+	us := d.Microseconds()
+	if d%time.Microsecond < 0 && us > -maxMicros {
+		us--
+	}
+	return us
 }
 
 const maxMicros = math.MaxInt64 / 1000

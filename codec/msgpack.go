@@ -1,41 +1,64 @@
 package codec
 
 import (
-	"bytes"
 	"fmt"
+	"reflect"
 	"sync"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
 
+// keepDecoder is the longest encoding, in bytes, whose decoder is kept: a decoder
+// holds on to a buffer as long as the longest string that it has read.
+const keepDecoder = 1 << 20
+
 // Msgpack returns the default codec: MessagePack, with structs as arrays of their fields
-// in order, which is two to four times faster than as maps of names. So a change of a struct's
-// fields changes what bytes mean; Schema is what keeps two versions from reading each other's.
-// Types that implement msgpack's or encoding's marshalling interfaces encode themselves.
+// in order, which is two to four times faster than as maps of names. So a change of a
+// struct's fields changes what bytes mean; Schema is what keeps two versions from reading
+// each other's.
+//
+// It is safe for concurrent use. Types that implement msgpack's or encoding's marshalling
+// interfaces encode themselves; their code must bear hostile bytes. Unexported fields are not
+// encoded. A time comes back in the local zone, a nil embedded pointer as a zero struct, and
+// what an interface holds as msgpack's idea of it (an int may come back as an int8, a struct
+// as a slice).
+//
+// Decode never returns bytes of src. It refuses, with an error that wraps ErrValue, what
+// CheckMsgpack refuses and what would allocate more than 256 times its length (at most
+// 128 MiB) and 64 KiB, counted before anything is allocated; copies of strings come on
+// top. Append refuses with ErrValue what Decode would refuse, as a list of more than MaxDepth
+// links: a value that no one could read must not be stored. A panic in a value's own methods
+// becomes an error.
 func Msgpack[V any]() Codec[V] {
-	c := &msgpackCodec[V]{}
+	c := &msgpackCodec[V]{plan: planOf(reflect.TypeFor[V]())}
 	c.encoders.New = func() any {
-		e := &msgpackEncoder{}
+		e := &msgpackEncoder[V]{}
 		e.enc = msgpack.NewEncoder(&e.out)
 		return e
 	}
-	c.decoders.New = func() any { return &msgpackDecoder{dec: msgpack.NewDecoder(nil)} }
+	c.decoders.New = func() any {
+		d := &msgpackDecoder{}
+		d.dec = msgpack.NewDecoder(&d.src)
+		return d
+	}
 	return c
 }
 
 type msgpackCodec[V any] struct {
-	encoders sync.Pool // of *msgpackEncoder
+	plan     *plan
+	encoders sync.Pool // of *msgpackEncoder[V]
 	decoders sync.Pool // of *msgpackDecoder
 }
 
-type msgpackEncoder struct {
+type msgpackEncoder[V any] struct {
 	enc *msgpack.Encoder
 	out appender
+	v   V // addressable: methods may have pointer receivers
 }
 
 type msgpackDecoder struct {
 	dec *msgpack.Decoder
-	src bytes.Reader
+	src source
 }
 
 // appender is the writer that appends.
@@ -53,39 +76,65 @@ func (a *appender) WriteByte(c byte) error {
 
 func (c *msgpackCodec[V]) Name() string { return "msgpack" }
 
-func (c *msgpackCodec[V]) Append(dst []byte, v V) ([]byte, error) {
-	e := c.encoders.Get().(*msgpackEncoder)
-	e.out.b = dst
+func (c *msgpackCodec[V]) Append(dst []byte, v V) (out []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil { // e is not given back: its state is unknown
+			out, err = dst, fmt.Errorf("msgpack: %T: panic while encoding: %v", v, p)
+		}
+	}()
+	e := c.encoders.Get().(*msgpackEncoder[V])
+	e.out.b, e.v = dst, v
 	e.enc.Reset(&e.out)
 	e.enc.UseArrayEncodedStructs(true)
-	err := e.enc.Encode(&v)
-	out := e.out.b
-	e.out.b = nil
+	err = e.enc.Encode(&e.v)
+	out = e.out.b
+	var zero V
+	e.out.b, e.v = nil, zero
 	c.encoders.Put(e)
+	if err == nil {
+		err = checkMsgpack(out[len(dst):], c.plan)
+	}
 	if err != nil {
-		return dst, fmt.Errorf("msgpack: %w", err)
+		return dst, fmt.Errorf("msgpack: encoding %T: %w", v, err)
 	}
 	return out, nil
 }
 
 func (c *msgpackCodec[V]) Decode(src []byte) (v V, err error) {
-	if err := CheckMsgpack(src); err != nil {
+	d := c.decoders.Get().(*msgpackDecoder)
+	exts := d.src.exts[:0]
+	if err := checkAndNote(src, c.plan, &exts); err != nil {
+		c.decoders.Put(d)
 		return v, err
 	}
-	d := c.decoders.Get().(*msgpackDecoder)
-	d.src.Reset(src)
+	d.src = source{b: src, exts: exts}
+	return c.decode(d)
+}
+
+// decode decodes what d.src reads, which the check has let through.
+func (c *msgpackCodec[V]) decode(d *msgpackDecoder) (v V, err error) {
+	// msgpack/v5 panics where a value's type does not fit: nil for a time, a string for a
+	// non-empty interface, a slice as a map's key, an unexported embedded pointer.
+	defer func() {
+		if p := recover(); p != nil {
+			var zero V
+			v, err = zero, badValue("msgpack: %T: panic while decoding: %v", v, p)
+		}
+	}()
 	d.dec.Reset(&d.src)
 	err = d.dec.Decode(&v)
-	left := d.src.Len()
-	d.src.Reset(nil)
-	c.decoders.Put(d)
-	if err != nil {
-		var zero V
-		return zero, fmt.Errorf("%w: msgpack: %w", ErrValue, err)
+	size, left := len(d.src.b), len(d.src.b)-d.src.i
+	d.src.b = nil
+	if err == nil && left == 0 {
+		if size <= keepDecoder {
+			c.decoders.Put(d)
+		}
+		return v, nil
 	}
-	if left != 0 {
-		var zero V
-		return zero, badValue("%d bytes were not read", left)
+	// d is not given back: after an error it may go on recording what it reads.
+	if err == nil {
+		err = fmt.Errorf("%d bytes were not read", left)
 	}
-	return v, nil
+	var zero V
+	return zero, fmt.Errorf("%w: msgpack: %w", ErrValue, err)
 }

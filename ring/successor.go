@@ -1,140 +1,100 @@
 package ring
 
 import (
-	"encoding/binary"
 	"slices"
-	"sort"
-	"strconv"
+	"sync"
 )
 
-// Prepare makes the table that Successor needs when the named member is lost, so that
-// the first caller does not wait for it: it takes as long as New does. Safe for concurrent use.
+// lost is the table of owners without one member, made when first asked for.
+type lost struct {
+	once   sync.Once
+	owners []uint16 // of partitions, as places in the members of the whole view
+}
+
+// Prepare makes the table that Successor reads when the named member is the owner, so that
+// the first caller need not wait for it. It takes about a millisecond for up to a hundred
+// members and a few for a thousand. A name that is not in the view is ignored.
 func (v *View) Prepare(name string) {
 	if i := v.Index(name); i >= 0 && len(v.members) > 1 {
 		v.lose(i)
 	}
 }
 
-// lose returns the owners of the view without one of its members.
-func (v *View) lose(member int) []uint16 {
-	l := &v.without[member]
-	l.once.Do(func() {
-		owners, err := place(v.members, member, v.cfg)
-		if err != nil { // the whole view had room, so this one has; the owners stand in
-			owners = v.owners
-		}
-		l.owners = owners
-	})
-	return l.owners
+// lose returns the owners of partitions in the view without one of its members, of which
+// there must be two.
+func (l *layout) lose(member int) []uint16 {
+	t := &l.without[member]
+	t.once.Do(func() { t.owners = l.losing(member) })
+	return t.owners
 }
 
-// Successor returns the member that a key goes to if its owner is lost: its owner in the
-// view without the owner. false: there is no other member. The first call for each owner
-// takes as long as New does, see Prepare.
+func (l *layout) losing(member int) []uint16 {
+	rest := slices.Delete(slices.Clone(l.names), member, member+1)
+	place := l.placer.owners
+	if !l.distinct {
+		place = l.placer.afresh
+	}
+	owners, err := place(rest)
+	if err != nil { // only where points coincide: no such view could be built, the nearest will do
+		owners = make([]uint16, len(l.owners))
+		for p := range owners {
+			owners[p] = uint16(l.walk(p, []int{member}, 1)[0])
+		}
+		return owners
+	}
+	for p, o := range owners {
+		if int(o) >= member {
+			owners[p] = o + 1 // the place in rest becomes one in names
+		}
+	}
+	return owners
+}
+
+// Successor returns the member that a key goes to if its owner is lost: exactly its owner
+// in the view without the owner. false: there is no other member. It does not allocate,
+// but the first call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
 	if len(v.members) < 2 {
 		return Member{}, false
 	}
 	p := v.Partition(key)
-	owner := v.owners[p]
-	next := v.lose(int(owner))[p]
-	if next == owner {
-		return Member{}, false
-	}
-	return v.members[next], true
+	return v.members[v.lose(int(v.owners[p]))[p]], true
 }
 
-// Successors returns the first n distinct members after the owner: the Successor, then
-// the others in the order of the ring from the key's partition. There are fewer if
-// the view has not that many.
+// Successors returns the first n distinct members after the owner of a key: first its
+// Successor, then the others in the order of the ring from the key's partition, which is
+// the same on every node. There are fewer than n where the view has no more. The
+// slice is the caller's.
 func (v *View) Successors(key string, n int) []Member {
-	first, ok := v.Successor(key)
-	if !ok || n <= 0 {
+	if n = min(n, len(v.members)-1); n <= 0 {
 		return nil
 	}
-	out := []Member{first}
-	seen := map[string]bool{v.Owner(key).Name: true, first.Name: true}
-	points := v.ring()
-	h := hasher{}.Sum64(partitionKey(v.Partition(key)))
-	at := sort.Search(len(points), func(i int) bool { return points[i].hash >= h })
-	for i := 0; i < len(points) && len(out) < n; i++ {
-		m := v.members[points[(at+i)%len(points)].member]
-		if !seen[m.Name] {
-			seen[m.Name] = true
-			out = append(out, m)
-		}
+	p := v.Partition(key)
+	owner := int(v.owners[p])
+	first := int(v.lose(owner)[p])
+	out := make([]Member, 1, n)
+	out[0] = v.members[first]
+	for _, i := range v.walk(p, []int{owner, first}, n-1) {
+		out = append(out, v.members[i])
 	}
 	return out
 }
 
-// Diff is what changed from one view to another.
-type Diff struct {
-	Joined    []Member // not in the old view
-	Left      []Member // not in the new view, as the old one has them
-	Restarted []Member // in both with another incarnation or address, as the new one has them
-	Moved     []Move   // partitions with another owner
-}
-
-// Move is one partition's change of owner.
-type Move struct {
-	Partition int
-	From, To  string // names
-}
-
-// Diff returns what changed from old to v. Where the numbers of partitions differ every
-// partition of v counts as moved.
-func (v *View) Diff(old *View) Diff {
-	var d Diff
-	for _, m := range v.members {
-		if o, ok := old.Member(m.Name); !ok {
-			d.Joined = append(d.Joined, m)
-		} else if o != m {
-			d.Restarted = append(d.Restarted, m)
+// walk returns the first n distinct members in the order of the ring from a partition,
+// without those in skip. There must be so many.
+func (l *layout) walk(partition int, skip []int, n int) []int {
+	out := make([]int, 0, n)
+	seen := make([]bool, len(l.names))
+	for _, i := range skip {
+		seen[i] = true
+	}
+	at := l.from(partition)
+	for i := 0; i < len(l.points) && len(out) < n; i++ {
+		m := int(l.points[(at+i)%len(l.points)].member)
+		if !seen[m] {
+			seen[m] = true
+			out = append(out, m)
 		}
 	}
-	for _, m := range old.members {
-		if v.Index(m.Name) < 0 {
-			d.Left = append(d.Left, m)
-		}
-	}
-	same := len(v.owners) == len(old.owners)
-	for p := range v.owners {
-		to, from := v.OwnerOf(p).Name, ""
-		if same {
-			from = old.OwnerOf(p).Name
-		}
-		if from != to {
-			d.Moved = append(d.Moved, Move{Partition: p, From: from, To: to})
-		}
-	}
-	return d
-}
-
-func comparePoints(a, b point) int {
-	switch {
-	case a.hash < b.hash:
-		return -1
-	case a.hash > b.hash:
-		return 1
-	}
-	return int(a.member) - int(b.member)
-}
-
-// ring returns the members' points in the order of their hashes.
-func (v *View) ring() []point {
-	points := make([]point, 0, len(v.members)*v.cfg.Replicas)
-	for i, m := range v.members {
-		for r := range v.cfg.Replicas {
-			points = append(points, point{hasher{}.Sum64(replicaKey(m.Name, r)), uint16(i)})
-		}
-	}
-	slices.SortFunc(points, comparePoints)
-	return points
-}
-
-// partitionKey and replicaKey are how the placement library names partitions and points.
-func partitionKey(p int) []byte { return binary.LittleEndian.AppendUint64(nil, uint64(p)) }
-
-func replicaKey(name string, r int) []byte {
-	return append(append(strconv.AppendInt(nil, int64(r), 10), ':'), name...)
+	return out
 }

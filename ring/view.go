@@ -7,9 +7,7 @@ import (
 	"math"
 	"slices"
 	"strings"
-	"sync"
 
-	"github.com/buraksezer/consistent"
 	"github.com/cespare/xxhash/v2"
 )
 
@@ -28,9 +26,10 @@ const (
 	DefaultReplicas = 20
 	// MaxName is the longest member name, in bytes.
 	MaxName = 128
-	// maxPartitions is the most partitions: they are numbered in 16 bits.
-	maxPartitions = math.MaxUint16
+
+	maxPartitions = math.MaxUint16 // members are numbered in 16 bits, and are no more than partitions
 	maxReplicas   = 1000
+	maxLoad       = 100
 )
 
 var (
@@ -54,9 +53,9 @@ type Member struct {
 // Config says how keys are placed. It must be the same on every member. Every zero
 // value is a default.
 type Config struct {
-	Partitions int     // 0: DefaultPartitions
-	Load       float64 // no member owns more than Load times its even share; 0: DefaultLoad
-	Replicas   int     // points that each member has on the ring; 0: DefaultReplicas
+	Partitions int     // how many, at most 65535; 0: DefaultPartitions
+	Load       float64 // no member owns more than Load times its even share, rounded up; from 1 to 100; 0: DefaultLoad
+	Replicas   int     // points that each member has on the ring, at most 1000; 0: DefaultReplicas
 }
 
 func (c Config) withDefaults() Config {
@@ -72,150 +71,166 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// check finds every problem at once.
 func (c Config) check() error {
-	switch {
-	case c.Partitions < 1 || c.Partitions > maxPartitions:
-		return fmt.Errorf("%w: Partitions is %d: it must be from 1 to %d", ErrConfig, c.Partitions, maxPartitions)
-	case !(c.Load >= 1 && c.Load <= 100): // also catches NaN
-		return fmt.Errorf("%w: Load is %v: it must be from 1 to 100", ErrConfig, c.Load)
-	case c.Replicas < 1 || c.Replicas > maxReplicas:
-		return fmt.Errorf("%w: Replicas is %d: it must be from 1 to %d", ErrConfig, c.Replicas, maxReplicas)
+	var problems []string
+	if c.Partitions < 1 || c.Partitions > maxPartitions {
+		problems = append(problems, fmt.Sprintf("Partitions is %d: it must be from 1 to %d", c.Partitions, maxPartitions))
 	}
-	return nil
+	if !(c.Load >= 1 && c.Load <= maxLoad) { // NaN too
+		problems = append(problems, fmt.Sprintf("Load is %v: it must be from 1 to %d", c.Load, maxLoad))
+	}
+	if c.Replicas < 1 || c.Replicas > maxReplicas {
+		problems = append(problems, fmt.Sprintf("Replicas is %d: it must be from 1 to %d", c.Replicas, maxReplicas))
+	}
+	if problems == nil {
+		return nil
+	}
+	return fmt.Errorf("%w: %s", ErrConfig, strings.Join(problems, "; "))
 }
 
 // A View is an immutable snapshot: the members, and the owner of every partition. It is a
-// pure function of the members' names, Version and Config. It is read by any number of
-// goroutines without locks. No method may be called on a nil View.
+// pure function of the members, Version and Config; the members' names alone place keys.
+// All its methods are safe for concurrent use, and all but Next, Prepare and the
+// first Successor after the loss of an owner read it without a lock. No method may be
+// called on a nil View.
 type View struct {
-	cfg         Config
-	members     []Member // sorted by name
-	owners      []uint16 // partition -> index into members
+	members []Member // sorted by name
+	*layout
+}
+
+// layout is what follows from the members' names and the configuration. Views whose
+// members have the same names share one.
+type layout struct {
+	names       []string // sorted: places in it are places in View.members
+	owners      []uint16 // of partitions
 	counts      []int    // partitions owned, by member
 	fingerprint uint64
-	without     []lost // by member
+	points      []point // in the order of the ring
+	distinct    bool    // whether no two points coincide
+	without     []lost  // by member
+	placer      *placer
 }
-
-// point is one of a member's places on the ring.
-type point struct {
-	hash   uint64
-	member uint16
-}
-
-// lost is the owners' table of the view without one member, made when first asked for.
-type lost struct {
-	once   sync.Once
-	owners []uint16 // partition -> index into the members of the whole view
-}
-
-// node is a member as the placement library sees it.
-type node struct {
-	name  string
-	index int
-}
-
-func (n node) String() string { return n.name }
-
-type hasher struct{}
-
-func (hasher) Sum64(b []byte) uint64 { return xxhash.Sum64(b) }
 
 // Hash is the ring's hash of a key: XXH64 without a seed, the same on every member.
 func Hash(key string) uint64 { return xxhash.Sum64String(key) }
 
-// New builds the view of members, in whatever order they come. It takes from about
-// a millisecond for a few members to a few hundred for a thousand: call it off the hot
-// path. The errors wrap ErrNoMembers, ErrDuplicateMember, ErrTooManyMembers or ErrConfig.
+// New builds the view of members, in whatever order they come; it copies them. It takes
+// a millisecond for a few members, six for a hundred and half a second for a thousand: call
+// it off the hot path, and where there is a view already, prefer its Next. The errors wrap
+// ErrNoMembers, ErrDuplicateMember, ErrTooManyMembers or ErrConfig.
 func New(members []Member, cfg Config) (*View, error) {
-	cfg = cfg.withDefaults()
+	return build(members, cfg.withDefaults(), sum)
+}
+
+func build(members []Member, cfg Config, hash hasher) (*View, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	if len(members) == 0 {
-		return nil, ErrNoMembers
-	}
-	if len(members) > cfg.Partitions {
-		return nil, fmt.Errorf("%w: %d members and %d partitions: raise Config.Partitions on all of them", ErrTooManyMembers, len(members), cfg.Partitions)
-	}
-	v := &View{cfg: cfg, members: slices.Clone(members)}
-	slices.SortFunc(v.members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
-	for i, m := range v.members {
-		if m.Name == "" || len(m.Name) > MaxName {
-			return nil, fmt.Errorf("%w: a member's name has %d bytes: it must have from 1 to %d", ErrConfig, len(m.Name), MaxName)
-		}
-		if i > 0 && v.members[i-1].Name == m.Name {
-			return nil, fmt.Errorf("%w: %q", ErrDuplicateMember, m.Name)
-		}
-	}
-	var err error
-	if v.owners, err = place(v.members, -1, cfg); err != nil {
+	members, names, err := sorted(members, cfg)
+	if err != nil {
 		return nil, err
 	}
-	v.counts = make([]int, len(v.members))
-	for _, o := range v.owners {
-		v.counts[o]++
+	p := &placer{cfg: cfg, hash: hash}
+	l, err := lay(names, p)
+	if err != nil {
+		return nil, err
 	}
-	v.without = make([]lost, len(v.members))
-	v.fingerprint = v.sum()
-	return v, nil
+	return &View{members, l}, nil
 }
 
-// place asks the library for the owner of every partition among the members but the one
-// with index skip.
-func place(members []Member, skip int, cfg Config) (owners []uint16, err error) {
-	defer func() { // the library panics when its bounds leave no room
-		if p := recover(); p != nil {
-			owners, err = nil, fmt.Errorf("%w: %v: raise Load or Partitions", ErrConfig, p)
-		}
-	}()
-	nodes := make([]consistent.Member, 0, len(members))
+// Next returns the same view of members as New does with v's Config. It is faster where
+// members are many and few of them are new or gone (a few milliseconds for each of
+// them, where there are a thousand), and takes no time to speak of where only addresses
+// and incarnations changed. The errors are New's; v is as good as before in any case.
+func (v *View) Next(members []Member) (*View, error) {
+	cfg := v.placer.cfg
+	members, names, err := sorted(members, cfg)
+	if err != nil {
+		return nil, err
+	}
+	if slices.Equal(names, v.names) {
+		return &View{members, v.layout}, nil
+	}
+	p := v.placer
+	if changes := missing(names, v.names, nil) + missing(v.names, names, nil); !v.distinct || !worthMoving(changes, len(names)) {
+		p = &placer{cfg: cfg, hash: p.hash}
+	}
+	l, err := lay(names, p)
+	if err != nil {
+		return nil, err
+	}
+	return &View{members, l}, nil
+}
+
+// sorted checks the members and returns a copy sorted by name, and the names.
+func sorted(members []Member, cfg Config) ([]Member, []string, error) {
+	if len(members) == 0 {
+		return nil, nil, ErrNoMembers
+	}
+	if len(members) > cfg.Partitions {
+		return nil, nil, fmt.Errorf("%w: %d members and %d partitions: raise Partitions on all of them", ErrTooManyMembers, len(members), cfg.Partitions)
+	}
+	members = slices.Clone(members)
+	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	names := make([]string, len(members))
 	for i, m := range members {
-		if i != skip {
-			nodes = append(nodes, node{m.Name, i})
+		if m.Name == "" || len(m.Name) > MaxName {
+			return nil, nil, fmt.Errorf("%w: a member's name has %d bytes: it must have from 1 to %d", ErrConfig, len(m.Name), MaxName)
 		}
-	}
-	c := consistent.New(nodes, consistent.Config{
-		Hasher: hasher{}, PartitionCount: cfg.Partitions, ReplicationFactor: cfg.Replicas, Load: cfg.Load,
-	})
-	owners = make([]uint16, cfg.Partitions)
-	for p := range owners {
-		n, ok := c.GetPartitionOwner(p).(node)
-		if !ok {
-			return nil, fmt.Errorf("%w: partition %d has no owner", ErrConfig, p)
+		if i > 0 && m.Name == names[i-1] {
+			return nil, nil, fmt.Errorf("%w: %q", ErrDuplicateMember, m.Name)
 		}
-		owners[p] = uint16(n.index)
+		names[i] = m.Name
 	}
-	return owners, nil
+	return members, names, nil
 }
 
-func (v *View) sum() uint64 {
-	h := xxhash.New()
-	fmt.Fprintf(h, "weir ring %d %d %x %d", Version, v.cfg.Partitions, math.Float64bits(v.cfg.Load), v.cfg.Replicas)
-	var n [2]byte
-	for _, m := range v.members {
-		binary.BigEndian.PutUint16(n[:], uint16(len(m.Name)))
-		h.Write(n[:])
-		h.WriteString(m.Name)
+// lay places every partition.
+func lay(names []string, p *placer) (*layout, error) {
+	l := &layout{names: names, placer: p, counts: make([]int, len(names)), without: make([]lost, len(names))}
+	l.points, l.distinct = points(names, p.cfg.Replicas, p.hash)
+	owners, place := []uint16(nil), p.owners
+	if !l.distinct {
+		l.placer = &placer{cfg: p.cfg, hash: p.hash}
+		place = l.placer.afresh
 	}
-	return h.Sum64()
+	owners, err := place(names)
+	if err != nil {
+		return nil, err
+	}
+	l.owners = owners
+	for _, o := range owners {
+		l.counts[o]++
+	}
+	h := xxhash.New()
+	fmt.Fprintf(h, "weir ring %d %d %x %d", Version, p.cfg.Partitions, math.Float64bits(p.cfg.Load), p.cfg.Replicas)
+	var n [2]byte
+	for _, name := range names {
+		binary.BigEndian.PutUint16(n[:], uint16(len(name)))
+		_, _ = h.Write(n[:])       // never fails
+		_, _ = h.WriteString(name) // never fails
+	}
+	l.fingerprint = h.Sum64()
+	return l, nil
 }
 
 // Members returns the members, sorted by name. The slice is the view's own: do not change it.
 func (v *View) Members() []Member { return v.members }
 
-// Len is the number of members.
+// Len returns the number of members, at least 1.
 func (v *View) Len() int { return len(v.members) }
 
 // Index returns the place of the named member in Members, -1 if it is not there.
 func (v *View) Index(name string) int {
-	i, ok := slices.BinarySearchFunc(v.members, name, func(m Member, name string) int { return strings.Compare(m.Name, name) })
+	i, ok := slices.BinarySearch(v.names, name)
 	if !ok {
 		return -1
 	}
 	return i
 }
 
-// Member returns the member with the name.
+// Member returns the member with the name, and whether there is one.
 func (v *View) Member(name string) (Member, bool) {
 	i := v.Index(name)
 	if i < 0 {
@@ -224,23 +239,23 @@ func (v *View) Member(name string) (Member, bool) {
 	return v.members[i], true
 }
 
-// Partition returns the partition of a key, from 0 up.
+// Partitions returns how many partitions there are.
+func (v *View) Partitions() int { return len(v.owners) }
+
+// Partition returns the partition of a key, from 0 up and below Partitions.
 func (v *View) Partition(key string) int { return v.PartitionOf(Hash(key)) }
 
 // PartitionOf returns the partition of a key whose Hash is known.
 func (v *View) PartitionOf(hash uint64) int { return int(hash % uint64(len(v.owners))) }
 
-// Owner returns the member that owns a key.
+// Owner returns the member that owns a key. It does not allocate.
 func (v *View) Owner(key string) Member { return v.members[v.OwnerIndex(key)] }
 
-// OwnerIndex returns the place in Members of the member that owns a key.
+// OwnerIndex returns the place in Members of the member that owns a key. It does not allocate.
 func (v *View) OwnerIndex(key string) int { return int(v.owners[v.Partition(key)]) }
 
-// OwnerOf returns the member that owns a partition, which must be from 0 up and below Config.Partitions.
+// OwnerOf returns the member that owns a partition, which must be from 0 up and below Partitions.
 func (v *View) OwnerOf(partition int) Member { return v.members[v.owners[partition]] }
-
-// Partitions is how many partitions there are.
-func (v *View) Partitions() int { return len(v.owners) }
 
 // Share returns the fraction of the partitions that the named member owns, 0 if it is not
 // in the view.

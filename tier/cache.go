@@ -40,6 +40,7 @@ type Cache[V any] struct {
 	asks    *asks[V]
 	gov     *governor
 	stats   *stats
+	metrics *collector
 	evicted *evictions
 	views   viewHistory
 	marks   marks
@@ -79,6 +80,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		asks:    newAsks[V](),
 		stats:   newStats(),
 		evicted: new(evictions),
+		metrics: newCollector(cfg.Namespace),
 	}
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.gov = newGovernor(c.share, cfg.Origin.Queue)

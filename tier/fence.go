@@ -11,9 +11,10 @@ import (
 // An entry is valid iff no invalidation covering it was applied here after its load
 // started. Fences keep what that test needs.
 //
-// The fence clock counts the invalidations applied on this node. A load, or a request
-// to an owner, notes the clock when it starts (its stamp); an invalidation moves the
-// clock on and leaves the new value beside the key. So an entry is valid iff its key's
+// The keys are divided into shards, and each shard's fence clock counts the invalidations
+// applied to it on this node. A load, or a request to an owner, notes the clock when it starts (its
+// stamp); an invalidation leaves the clock's next value beside the key, and moves the clock
+// on when that can be seen and the owned copy is gone. So an entry is valid iff its key's
 // fence is not above its stamp. The test is made where an entry is committed to the
 // owned tier and at every read of either tier.
 //
@@ -36,7 +37,7 @@ const (
 )
 
 type fence struct {
-	stamp uint64     // the fence clock when it was applied
+	stamp uint64     // the shard's clock once it was applied
 	mark  codec.Mark // which invalidation it was
 	at    int64      // when, ns on the cache's clock
 }
@@ -46,12 +47,14 @@ type fenceShard struct {
 	m       map[string]fence
 	floor   uint64 // the highest stamp of a forgotten fence
 	floorAt int64  // when the shard last forgot a fence early, 0: never
+	// clock is raised with mu held, as the last thing that an invalidation does, and read
+	// without: who reads a stamp sees what it stands for.
+	clock atomic.Uint64
 }
 
 type fences struct {
 	now       func() int64
 	retention int64
-	clock     atomic.Uint64
 	// slots hold, for each slot of keys, the stamp of its newest fence. They let a near
 	// hit pass with one load when nothing was fenced nearby.
 	slots  [fenceSlots]atomic.Uint64
@@ -72,8 +75,8 @@ func (f *fences) shard(slot uint32) *fenceShard {
 	return &f.shards[slot/(fenceSlots/fenceShards)]
 }
 
-// stamp is the fence clock now: what starts now is covered by no fence applied so far.
-func (f *fences) stamp() uint64 { return f.clock.Load() }
+// stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
+func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clock.Load() }
 
 // apply leaves a fence on key and calls drop while commits of the key are held off. It
 // reports false, and does nothing, if mark is what fenced the key last.
@@ -90,12 +93,13 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, drop func()) (s
 	if !known && len(s.m) >= fencesPerShard {
 		f.makeRoom(s, now)
 	}
-	stamp = f.clock.Add(1)
+	stamp = s.clock.Load() + 1
 	s.m[key] = fence{stamp: stamp, mark: mark, at: now}
 	if f.slots[slot].Load() < stamp { // only raised, and only under the shard's lock
 		f.slots[slot].Store(stamp)
 	}
 	drop()
+	s.clock.Store(stamp)
 	return stamp, true
 }
 
@@ -178,7 +182,7 @@ func (f *fences) owned(key string, hash, stamp uint64) bool {
 }
 
 // near reports whether a near copy is valid whose slot has a newer fence. upTo is the
-// fence clock up to which that holds.
+// fence clock, of the shard, up to which that holds.
 func (f *fences) near(key string, slot uint32, stamp uint64) (upTo uint64, valid bool) {
 	s := f.shard(slot)
 	s.mu.Lock()

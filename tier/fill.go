@@ -90,14 +90,13 @@ func (c *Cache[V]) fly(f *flight[V]) {
 
 	// What the starter missed may have been filled before this flight became the live one.
 	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e != f.prev && e.flags&entryFailed == 0 && c.clock.now() < e.soft {
-		c.flights.settle(f)
-		c.flights.finish(f, result[V]{e: e})
-		return
+		if c.flights.skip(f, e, c.stillValid(f)) {
+			return
+		}
 	}
 	if err := c.gov.acquire(wait, &f.ticket); err != nil {
 		c.stats.shed.Add(1)
-		c.flights.settle(f)
-		c.flights.finish(f, c.refused(f, err))
+		c.finish(f, c.refused(f, err))
 		return
 	}
 	if err := c.flights.begin(wait, f, c.fences, c.clock.now); err != nil {
@@ -106,8 +105,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 			err = &OverloadedError{Reason: "earlier loads of the key have not returned", RetryAfter: c.cfg.Origin.Timeout}
 		}
 		c.stats.shed.Add(1)
-		c.flights.settle(f)
-		c.flights.finish(f, c.refused(f, err))
+		c.finish(f, c.refused(f, err))
 		return
 	}
 	c.stats.fills[f.cause].Add(1)
@@ -136,6 +134,17 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	value, err = c.cfg.Loader(load, fill)
 }
 
+// finish ends a flight and counts whom it served.
+func (c *Cache[V]) finish(f *flight[V], res result[V]) {
+	c.flights.settle(f)
+	c.stats.served.Add(c.flights.finish(f, res, c.stillValid(f)))
+}
+
+// stillValid is what flights ask before they hand out a copy from before the load.
+func (c *Cache[V]) stillValid(f *flight[V]) func(e *entry) bool {
+	return func(e *entry) bool { return c.fences.owned(f.key, f.hash, e.stamp) }
+}
+
 // overrun finishes a flight whose load has used up its time, or whose cache is closing.
 // The load itself goes on until it returns.
 func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
@@ -143,11 +152,11 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 		return
 	}
 	if c.ctx.Err() != nil {
-		c.flights.finish(f, result[V]{err: ErrClosed})
+		c.finish(f, result[V]{err: ErrClosed})
 		return
 	}
 	c.stats.results[resultTimeout].Add(1)
-	c.stats.served.Add(c.flights.finish(f, c.failed(f, ErrTimeout)))
+	c.finish(f, c.failed(f, ErrTimeout))
 }
 
 // landed finishes a flight whose load has returned, unless it was finished before.
@@ -171,11 +180,11 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 	}
 	if err != nil {
 		if c.ctx.Err() != nil {
-			c.flights.finish(f, result[V]{err: ErrClosed})
+			c.finish(f, result[V]{err: ErrClosed})
 			return
 		}
 		c.stats.results[resultError].Add(1)
-		c.stats.served.Add(c.flights.finish(f, c.failed(f, err)))
+		c.finish(f, c.failed(f, err))
 		return
 	}
 	c.setExpiry(e, fill.ttl, f.short)
@@ -195,7 +204,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 	if !stored {
 		c.stats.results[resultFenced].Add(1)
 	}
-	c.stats.served.Add(c.flights.finish(f, res))
+	c.finish(f, res)
 }
 
 // setExpiry gives e its soft and hard expiry by the contract.

@@ -94,7 +94,7 @@ func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now fu
 		if slot.running < maxRunning {
 			slot.running++
 			f.loading = true
-			f.stamp, f.began = fn.stamp(), now()
+			f.stamp, f.began = fn.stamp(f.hash), now()
 			s.mu.Unlock()
 			return nil
 		}
@@ -136,11 +136,16 @@ func (t *flights[V]) settle(f *flight[V]) bool {
 }
 
 // finish publishes the result of a settled flight to everyone who waits. It returns how
-// many that were.
-func (t *flights[V]) finish(f *flight[V], res result[V]) (callers int64) {
+// many that were. If the result holds a copy from before the load, valid says whether no fence
+// covers that: it is asked while nobody can join, so that nobody who came after a
+// fence gets what it covers. valid takes no lock of the flights.
+func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bool) (callers int64) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if res.e != nil && res.err != nil && !valid(res.e) {
+		res.e = nil
+	}
 	if slot := s.m[f.key]; slot != nil && slot.live == f {
 		slot.live = nil
 		s.drop(f.key, slot)
@@ -148,6 +153,25 @@ func (t *flights[V]) finish(f *flight[V], res result[V]) (callers int64) {
 	f.res = res
 	close(f.done)
 	return f.callers
+}
+
+// skip ends a flight that has not begun to load with a copy that is there, if valid still
+// says that no fence covers it, as in finish.
+func (t *flights[V]) skip(f *flight[V], e *entry, valid func(e *entry) bool) bool {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !valid(e) {
+		return false
+	}
+	if slot := s.m[f.key]; slot.live == f {
+		slot.live = nil
+		s.drop(f.key, slot)
+	}
+	f.settled = true
+	f.res = result[V]{e: e}
+	close(f.done)
+	return true
 }
 
 // detach lets later callers of key start a new flight if the live one began to load

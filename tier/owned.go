@@ -5,7 +5,6 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
-	"time"
 	"unsafe"
 )
 
@@ -39,19 +38,6 @@ import (
 //
 // So what was set stays until a tenth of the bytes has been set after it. A hit moves
 // nothing: it adds to a counter up to three, and then not even that.
-
-// entry is one key of the owned tier. Immutable once stored.
-type entry struct {
-	value   []byte        // encoded; nil when notFound
-	stamp   uint64        // fence clock when its load began
-	loaded  int64         // start of the load, ns on the cache's clock
-	soft    int64         // soft expiry, ns on the cache's clock
-	hard    int64         // hard expiry, ns on the cache's clock
-	cost    time.Duration // what the fill took
-	version uint64        // the origin's version, 0: unknown
-	flags   uint8
-	tags    []uint64
-}
 
 // ownedStore keeps the owned tier's entries within a number of bytes. All methods are safe
 // for concurrent use.
@@ -92,7 +78,7 @@ const (
 
 // weight is what an entry costs in bytes.
 func weight(key string, e *entry) int64 {
-	return int64(len(key)) + int64(cap(e.value)) + 8*int64(cap(e.tags)) + ownedOverhead
+	return int64(len(key)) + int64(cap(e.value)) + ownedOverhead
 }
 
 // owned is the ownedStore. Changes are made one at a time, under mu; there are as many of them

@@ -314,16 +314,16 @@ func TestOwnedLinearizable(t *testing.T) {
 				if !ok {
 					continue
 				}
-				if e.version < last {
-					t.Errorf("version %d after %d", e.version, last)
+				if e.stamp < last {
+					t.Errorf("version %d after %d", e.stamp, last)
 					return
 				}
-				last = e.version
+				last = e.stamp
 			}
 		})
 		owners.Go(func() {
 			for v := uint64(1); v < 3_000; v += 2 {
-				a, b := &entry{version: v}, &entry{version: v + 1}
+				a, b := &entry{stamp: v}, &entry{stamp: v + 1}
 				s.set(key, a)
 				if e, ok := s.get(key); !ok {
 					evicted.Add(1) // the scheduler was away for thousands of sets

@@ -1,0 +1,32 @@
+// Package codec turns values and requests into bytes, and bytes that may be hostile back
+// into values and requests. It opens no connections and keeps no state.
+//
+// # Values
+//
+// A Codec[V] encodes the values of one namespace. Msgpack is the default; JSON is for
+// values that something else reads; Raw is for bytes that are encoded already. Compressed
+// wraps any of them. A codec of your own, for protobuf say, has three methods.
+//
+// Msgpack writes structs as arrays of their fields, so the bytes mean nothing without the
+// type. Schema describes the type: namespaces whose schemas differ never read each other's
+// bytes, and a rollout that adds a field costs misses, never a wrong value.
+//
+// # Hostile bytes
+//
+// A MessagePack value of five bytes can say that four billion elements follow, and a
+// megabyte can nest a million levels deep. CheckMsgpack reads the bytes once, allocates
+// nothing, and refuses that before a decoder sees it. The codec's own check knows V's type
+// too: a struct must be an array of as many elements as it has fields, so that a
+// megabyte of nils does not become a million structs. What is left is that Go's
+// memory is wider than MessagePack: an empty map in an interface is one byte and becomes
+// some 150 bytes of memory, and that is about the worst of it.
+//
+// All errors that malformed bytes cause wrap ErrValue or ErrFrame.
+//
+// # Frames
+//
+// Request and Response cross connections as frames: a length, a kind, a number, a body.
+// They are written and read by hand, without allocation when the structs are reused; what is
+// decoded borrows the bytes it came from. FrameLength refuses a length before anybody
+// allocates it.
+package codec

@@ -1,0 +1,185 @@
+package ring
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestChurn runs two thousand random histories of members that join, leave and restart.
+// Whatever the history, the view is the one that New makes of the same members. rapid
+// prints the seed of a history that fails.
+func TestChurn(t *testing.T) {
+	for i := range 20 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) { rapid.Check(t, churn) })
+	}
+}
+
+func churn(t *rapid.T) {
+	cfg := Config{
+		Partitions: rapid.SampledFrom([]int{13, 31, 101}).Draw(t, "partitions"),
+		Load:       rapid.SampledFrom([]float64{1, 1.05, 1.25, 3}).Draw(t, "load"),
+		Replicas:   rapid.SampledFrom([]int{1, 3, 20}).Draw(t, "replicas"),
+	}
+	hash := rapid.SampledFrom([]hasher{sum, sum, coarse}).Draw(t, "hash")
+	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
+
+	now := map[string]Member{"m0": {Name: "m0"}}
+	v, err := build(shuffled(rng, now), cfg, hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range rapid.IntRange(1, 8).Draw(t, "steps") {
+		m := Member{Name: "m" + strconv.Itoa(rapid.IntRange(0, 12).Draw(t, "who")), Incarnation: rng.Uint64()}
+		if _, ok := now[m.Name]; ok && len(now) > 1 && rapid.Bool().Draw(t, "leave") {
+			delete(now, m.Name)
+		} else {
+			now[m.Name] = m
+		}
+		if rapid.Bool().Draw(t, "lose") { // the library's ring is left without a member
+			v.Prepare(v.Members()[rng.IntN(v.Len())].Name)
+		}
+		want, wantErr := build(shuffled(rng, now), cfg, hash)
+		next, err := v.Next(shuffled(rng, now))
+		if (err == nil) != (wantErr == nil) || err != nil && v.distinct {
+			t.Fatalf("Next says %v, New says %v", err, wantErr)
+		}
+		if err != nil {
+			continue // no room, as points collide: the old view stays
+		}
+		old := v
+		v = next
+		requireEqual(t, v, want)
+		requireSound(t, v)
+		requireDiff(t, v, old)
+		requireExact(t, v, rng.IntN(v.Len()))
+	}
+}
+
+// coarse is a hash of ten bits, so that points coincide and members go without any.
+func coarse(b []byte) uint64 { return sum(b) >> 54 }
+
+func shuffled(rng *rand.Rand, members map[string]Member) []Member {
+	list := slices.Collect(maps.Values(members))
+	slices.SortFunc(list, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
+	rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list
+}
+
+type fataler interface {
+	Fatalf(format string, args ...any)
+}
+
+// requireEqual compares all that can be seen of two views.
+func requireEqual(t fataler, got, want *View) {
+	if !slices.Equal(got.Members(), want.Members()) || got.Fingerprint() != want.Fingerprint() || !slices.Equal(got.owners, want.owners) {
+		t.Fatalf("views of the same members differ:\n%v %x %v\n%v %x %v",
+			got.members, got.fingerprint, got.owners, want.members, want.fingerprint, want.owners)
+	}
+	for i := range 8 {
+		key := "key-" + strconv.Itoa(i)
+		if g, w := got.Successors(key, 4), want.Successors(key, 4); !slices.Equal(g, w) {
+			t.Fatalf("%s has successors %v and %v", key, g, w)
+		}
+	}
+}
+
+// requireSound checks what holds for each view by itself.
+func requireSound(t fataler, v *View) {
+	share, most := 0.0, math.Ceil(float64(v.Partitions())/float64(v.Len())*v.placer.cfg.Load)
+	for _, m := range v.Members() {
+		share += v.Share(m.Name)
+		if n := v.Share(m.Name) * float64(v.Partitions()); n > most+1e-6 {
+			t.Fatalf("%s owns %v partitions of %d, at most %v are allowed", m.Name, n, v.Partitions(), most)
+		}
+	}
+	if math.Abs(share-1) > 1e-9 {
+		t.Fatalf("the shares' sum is %v", share)
+	}
+	for i := range 8 {
+		key := fmt.Sprint("sku", i)
+		first, ok := v.Successor(key)
+		next := v.Successors(key, v.Len()+3)
+		if ok != (len(next) > 0) || ok && first != next[0] {
+			t.Fatalf("%s: Successor is %v, %v and Successors are %v", key, first, ok, next)
+		}
+		seen := map[string]bool{v.Owner(key).Name: true}
+		for _, m := range next {
+			if seen[m.Name] {
+				t.Fatalf("%s of %s: %v come twice or own it", key, v.Owner(key).Name, next)
+			}
+			seen[m.Name] = true
+		}
+		if len(next) != v.Len()-1 {
+			t.Fatalf("%s has %d successors in %d members", key, len(next), v.Len())
+		}
+	}
+}
+
+// requireDiff checks Diff against the members and owners of both views.
+func requireDiff(t fataler, v, old *View) {
+	d := v.Diff(old)
+	for _, m := range d.Joined {
+		if old.Index(m.Name) >= 0 || v.Index(m.Name) < 0 {
+			t.Fatalf("%s did not join", m.Name)
+		}
+	}
+	for _, m := range d.Left {
+		if old.Index(m.Name) < 0 || v.Index(m.Name) >= 0 {
+			t.Fatalf("%s did not leave", m.Name)
+		}
+	}
+	for _, m := range d.Restarted {
+		was, ok := old.Member(m.Name)
+		is, _ := v.Member(m.Name)
+		if !ok || was == m || is != m {
+			t.Fatalf("%v did not restart", m)
+		}
+	}
+	if v.Len()-old.Len() != len(d.Joined)-len(d.Left) {
+		t.Fatalf("%d members became %d: %+v", old.Len(), v.Len(), d)
+	}
+	moved := 0
+	for p := range v.Partitions() {
+		from, to := old.OwnerOf(p).Name, v.OwnerOf(p).Name
+		if from == to {
+			continue
+		}
+		if moved == len(d.Moved) || d.Moved[moved] != (Move{p, from, to}) {
+			t.Fatalf("partition %d moved from %s to %s: %v", p, from, to, d.Moved)
+		}
+		moved++
+	}
+	if moved != len(d.Moved) {
+		t.Fatalf("%d partitions moved, Diff has %d", moved, len(d.Moved))
+	}
+}
+
+// requireExact compares the successors of one member's keys with the owners in a new view
+// without it.
+func requireExact(t fataler, v *View, lost int) {
+	rest := slices.Delete(slices.Clone(v.Members()), lost, lost+1)
+	if len(rest) == 0 {
+		return
+	}
+	without, err := build(rest, v.placer.cfg, v.placer.hash)
+	if err != nil {
+		return // points collide: no room without it
+	}
+	for i := range 60 {
+		key := fmt.Sprint("k", i)
+		if v.OwnerIndex(key) != lost {
+			continue
+		}
+		if got, ok := v.Successor(key); !ok || got != without.Owner(key) {
+			t.Fatalf("%s goes to %v, Successor says %v", key, without.Owner(key), got)
+		}
+	}
+}

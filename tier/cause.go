@@ -1,0 +1,106 @@
+package tier
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/weircache/weir/ring"
+)
+
+// cause says why a fill was needed, as the ledger of misses counts it.
+type cause uint8
+
+const (
+	causeCold         cause = iota // no trace of an earlier copy
+	causeExpired                   // the copy was past soft or hard expiry
+	causeEvicted                   // the copy had to make room for others
+	causeFenced                    // the copy was invalidated
+	causeMoved                     // the key lately had another owner, who is still a member
+	causeOwnerLost                 // the key's owner is gone, or could not be reached
+	causeRefreshAhead              // the copy was fresh: a refresh before soft expiry
+	causes
+)
+
+var causeNames = [causes]string{"cold", "expired", "evicted", "fenced", "moved", "owner_lost", "refresh_ahead"}
+
+// whyMissing tells why this node has no valid copy of a key, as far as it can know. A key that
+// changed owner and was never loaded before counts as moved: an upper bound.
+func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) cause {
+	if standIn {
+		return causeOwnerLost
+	}
+	if c.fences.fenced(key, hash) {
+		return causeFenced
+	}
+	if _, ok := c.owned.get(key); ok {
+		return causeExpired
+	}
+	if c.evicted.has(hash) {
+		return causeEvicted
+	}
+	if c.cfg.Cluster != nil {
+		return c.views.why(hash, c.self, c.clock.now())
+	}
+	return causeCold
+}
+
+// evictions remembers the hashes of keys evicted lately. A newer one takes an older one's
+// place, so it holds 128 KiB for any number of keys.
+type evictions struct {
+	hashes [1 << 14]atomic.Uint64
+}
+
+func (v *evictions) add(hash uint64)      { v.hashes[hash%(1<<14)].Store(hash) }
+func (v *evictions) has(hash uint64) bool { return v.hashes[hash%(1<<14)].Load() == hash }
+
+// viewHistory remembers the view before the present one.
+type viewHistory struct {
+	mu      sync.Mutex // guards the rest
+	now     *ring.View
+	before  *ring.View
+	changed int64 // when, ns on the cache's clock
+}
+
+func (h *viewHistory) note(v *ring.View, now int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now == v {
+		return
+	}
+	if h.now == nil || h.now.Fingerprint() != v.Fingerprint() {
+		h.before, h.changed = h.now, now
+	}
+	h.now = v
+}
+
+// why tells what a change of view has to do with a miss of self's.
+func (h *viewHistory) why(hash uint64, self string, now int64) cause {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.before == nil || now-h.changed > int64(movedFor) {
+		return causeCold
+	}
+	owner := h.before.OwnerOf(h.before.PartitionOf(hash))
+	if owner.Name == self {
+		return causeCold
+	}
+	if h.now.Index(owner.Name) >= 0 {
+		return causeMoved
+	}
+	return causeOwnerLost
+}
+
+// stampCell holds a fence clock's value that only grows.
+type stampCell struct{ v atomic.Uint64 }
+
+// Load returns the value.
+func (s *stampCell) Load() uint64 { return s.v.Load() }
+
+func (s *stampCell) raise(to uint64) {
+	for {
+		old := s.v.Load()
+		if old >= to || s.v.CompareAndSwap(old, to) {
+			return
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package tier
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// collector describes a cache to Prometheus. It reads the cache's own counters when it is
+// asked, so that counting costs the cache no more than an atomic add.
+type collector struct {
+	reads, loads, results, steps, stepSeconds *prometheus.Desc
+	cost, inUse, share, waiting               *prometheus.Desc
+	shed, rescued, fences, bytes, entries     *prometheus.Desc
+	evicted, asked, failed                    *prometheus.Desc
+}
+
+func newCollector(namespace string) *collector {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("weir_"+name, help, labels, prometheus.Labels{"namespace": namespace})
+	}
+	return &collector{
+		reads:       d("reads_total", "Reads answered, by where the answer came from; error: no answer.", "source"),
+		loads:       d("loads_total", "Loads of the origin begun on this node, by what made them necessary.", "cause"),
+		results:     d("load_results_total", "Loads of the origin ended on this node, by how.", "result"),
+		cost:        d("load_seconds", "Time that loads of the origin took."),
+		steps:       d("load_steps_total", "Calls of a loader's dependencies.", "step"),
+		stepSeconds: d("load_steps_seconds_total", "Time spent in a loader's dependencies.", "step"),
+		inUse:       d("loads_running", "Loads that hold a permit of the governor now."),
+		share:       d("loads_limit", "This node's share of the cluster-wide cap of concurrent loads."),
+		waiting:     d("loads_waiting", "Flights that wait for a permit."),
+		shed:        d("loads_shed_total", "Fills that the governor refused."),
+		rescued:     d("reads_rescued_total", "Reads that got a stale copy in place of an error."),
+		fences:      d("fences_total", "Invalidations of keys applied on this node."),
+		bytes:       d("tier_bytes", "Bytes in use.", "tier"),
+		entries:     d("owned_entries", "Entries in the owned tier."),
+		evicted:     d("evictions_total", "Entries that made room for others.", "tier"),
+		asked:       d("peer_reads_total", "Requests to other owners."),
+		failed:      d("peer_reads_failed_total", "Requests to other owners that brought no answer, by why.", "reason"),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
+	m := h.c.metrics
+	for _, d := range []*prometheus.Desc{
+		m.reads, m.loads, m.results, m.cost, m.steps, m.stepSeconds, m.inUse, m.share, m.waiting, m.shed,
+		m.rescued, m.fences, m.bytes, m.entries, m.evicted, m.asked, m.failed,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
+	m, s := h.c.metrics, h.c.Stats()
+	count := func(d *prometheus.Desc, n int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge := func(d *prometheus.Desc, n float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
+	}
+	count(m.reads, s.Near, "near")
+	count(m.reads, s.Owned, "owned")
+	count(m.reads, s.Fill, "fill")
+	count(m.reads, s.Errors, "error")
+	for cause, n := range s.LoadsBy {
+		count(m.loads, n, cause)
+	}
+	for result, n := range s.ResultsBy {
+		count(m.results, n, result)
+	}
+	buckets, total := make(map[float64]uint64, len(fillBuckets)), uint64(0)
+	for i := range fillBuckets {
+		total += uint64(h.c.stats.cost[i].Load())
+		buckets[fillBuckets[i]] = total
+	}
+	total += uint64(h.c.stats.cost[len(fillBuckets)].Load())
+	ch <- prometheus.MustNewConstHistogram(m.cost, total, s.LoadSeconds, buckets)
+	for name, step := range s.Steps {
+		count(m.steps, step.Calls, name)
+		ch <- prometheus.MustNewConstMetric(m.stepSeconds, prometheus.CounterValue, step.Seconds, name)
+	}
+	gauge(m.inUse, float64(s.Governor.InUse))
+	gauge(m.share, float64(s.Governor.Share))
+	gauge(m.waiting, float64(s.Governor.Waiting))
+	count(m.shed, s.Shed)
+	count(m.rescued, s.Rescued)
+	count(m.fences, s.Fences)
+	gauge(m.bytes, float64(s.NearBytes), "near")
+	gauge(m.bytes, float64(s.OwnedBytes), "owned")
+	gauge(m.entries, float64(s.OwnedEntries))
+	count(m.evicted, s.NearEvicted, "near")
+	count(m.evicted, s.OwnedEvicted, "owned")
+	count(m.asked, s.Asked)
+	count(m.failed, s.Moved, "moved")
+	count(m.failed, s.Unreachable, "unreachable")
+}
+
+// Collector returns the cache's metrics for a registry of the user's own. A *peer.Node
+// registers them itself. Unregister it when the cache is closed.
+func (c *Cache[V]) Collector() prometheus.Collector { return handler[V]{c} }

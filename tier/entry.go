@@ -1,0 +1,59 @@
+package tier
+
+import "time"
+
+// entry is one key of the owned tier. It is immutable once stored: a change is a new
+// entry. Times are ns on the cache's clock.
+type entry struct {
+	value  []byte        // encoded; nil with entryNotFound and entryFailed
+	stamp  uint64        // fence clock when its load began
+	loaded int64         // start of the load
+	soft   int64         // soft expiry
+	swr    int64         // until when it is served stale while one refresh runs
+	hard   int64         // hard expiry
+	retry  int64         // after a failed refill: no other before this, the copy is served meanwhile
+	cost   time.Duration // what the fill took
+	err    error         // with entryFailed
+	flags  uint8
+}
+
+const (
+	entryNotFound uint8 = 1 << iota // the origin has no value
+	entryFailed                     // the fill failed; remembered until hard
+)
+
+// verdict is what may be done with an entry now.
+type verdict uint8
+
+const (
+	mustFill   verdict = iota // nothing to serve before a fill
+	serve                     // fresh enough
+	serveStale                // past soft expiry; serve, and refresh
+	serveLate                 // past soft expiry and a refill failed lately; serve
+)
+
+// judge says what may be done with e, which is valid and not past hard expiry, for a read
+// that accepts maxAge.
+func (e *entry) judge(now int64, maxAge time.Duration) verdict {
+	if e.flags&entryFailed != 0 {
+		return serve
+	}
+	if maxAge == 0 {
+		if now < e.soft {
+			return serve
+		}
+		return mustFill
+	}
+	if maxAge > 0 && now-e.loaded > int64(maxAge) {
+		return mustFill
+	}
+	switch {
+	case now < e.soft:
+		return serve
+	case now < e.retry:
+		return serveLate
+	case now < e.swr:
+		return serveStale
+	}
+	return mustFill
+}

@@ -1,0 +1,379 @@
+package tier
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// AnyAge as ReadOptions.MaxAge accepts whatever the contract allows, as Get does.
+const AnyAge time.Duration = -1
+
+// ReadOptions are one read's own demands on freshness. They only add to the contract.
+type ReadOptions struct {
+	// MaxAge is the oldest copy that this read accepts, counted from the start of its
+	// load; an older one is refreshed first. 0 is the owner's word: no near copy, and
+	// no copy past its soft expiry. Below 0, as AnyAge: as Get.
+	MaxAge time.Duration
+}
+
+// Source says where an answer came from.
+type Source uint8
+
+// The sources.
+const (
+	SourceNear  Source = 1 + iota // this node's near tier
+	SourceOwned                   // the owner's copy
+	SourceFill                    // a fill that the read waited for
+)
+
+// String returns "near", "owned" or "fill".
+func (s Source) String() string {
+	switch s {
+	case SourceNear:
+		return "near"
+	case SourceOwned:
+		return "owned"
+	case SourceFill:
+		return "fill"
+	}
+	return "none"
+}
+
+// Answer is a value and how it was come by.
+type Answer[V any] struct {
+	Value  V
+	Age    time.Duration // since the start of the load, at the time of the answer; never too low
+	Source Source
+	Stale  bool // past soft expiry
+}
+
+// answer is what the tiers below the near one give: a near copy to be, with its times on
+// this node's clock.
+type answer[V any] struct {
+	value    V
+	notFound bool
+	loaded   int64
+	soft     int64
+	until    int64 // end of a near copy's lease
+	source   Source
+	stale    bool
+	size     int // bytes of the value's encoding
+}
+
+// Get returns the value of key: from the near tier, from the key's owner, or from a fill that
+// all who want the key share. The value is shared too: do not change it, or set Config.Clone.
+//
+// Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served;
+// ErrOverloaded if the origin could not be asked; ErrClosed, ErrEmptyKey, ErrKeyTooLarge,
+// ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
+func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
+	var b *box[V]
+	if c.near != nil {
+		if b = c.near.get(key); b != nil && c.clock.now() < b.until && b.checked.Load() >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
+			if b.notFound {
+				return b.value, ErrNotFound
+			}
+			return c.clone(b.value), nil
+		}
+	}
+	a, err := c.read(ctx, key, AnyAge, b)
+	return a.Value, err
+}
+
+// Read is Get with demands of its own, and says where the answer came from and how old it is.
+func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
+	var b *box[V]
+	if c.near != nil && o.MaxAge != 0 {
+		b = c.near.get(key)
+	}
+	return c.read(ctx, key, max(o.MaxAge, AnyAge), b)
+}
+
+func (c *Cache[V]) clone(v V) V {
+	if c.cfg.Clone == nil {
+		return v
+	}
+	return c.cfg.Clone(v)
+}
+
+// read answers a read for which the near tier has b, or nil.
+func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (Answer[V], error) {
+	if err := checkKey(key); err != nil {
+		return Answer[V]{}, err
+	}
+	if err := ctx.Err(); err != nil {
+		return Answer[V]{}, err
+	}
+	if c.life.isClosed() {
+		return Answer[V]{}, ErrClosed
+	}
+	if b != nil {
+		if now := c.clock.now(); now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+			if b.notFound {
+				return Answer[V]{Age: time.Duration(now - b.loaded), Source: SourceNear}, ErrNotFound
+			}
+			return Answer[V]{Value: c.clone(b.value), Age: time.Duration(now - b.loaded), Source: SourceNear, Stale: now >= b.soft}, nil
+		}
+		c.stats.nearUnused.Add(1)
+	}
+	hash := ring.Hash(key)
+	stamp, began := c.fences.stamp(hash), c.clock.now()
+	a, storable, err := c.find(ctx, key, hash, stamp, maxAge)
+	if err != nil {
+		c.stats.errors.Add(1)
+		return Answer[V]{}, err
+	}
+	if storable && c.near != nil {
+		c.keepNear(key, hash, &a, stamp, began)
+	}
+	c.stats.answered(a.source, a.stale)
+	out := Answer[V]{Age: time.Duration(max(c.clock.now()-a.loaded, 0)), Source: a.source, Stale: a.stale}
+	if a.notFound {
+		return out, ErrNotFound
+	}
+	out.Value = c.clone(a.value)
+	return out, nil
+}
+
+// unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
+// twice where another key of the slot was fenced.
+func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
+	stamp := b.checked.Load()
+	if stamp >= c.fences.slots[b.slot].Load() {
+		return true
+	}
+	upTo, valid := c.fences.near(key, b.slot, stamp)
+	if valid {
+		b.checked.raise(upTo)
+	}
+	return valid
+}
+
+// keepNear stores a near copy of an answer to a read that began at began with the stamp.
+func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64, began int64) {
+	b := &box[V]{
+		value: a.value, notFound: a.notFound, slot: fenceSlot(hash), loaded: a.loaded, soft: a.soft,
+		until: min(a.until, began+c.fences.retention/2),
+	}
+	if b.until <= c.clock.now() {
+		return
+	}
+	b.checked.raise(stamp)
+	c.near.set(key, b, int64(a.size))
+}
+
+// find asks the key's owner: here or there. storable tells whether a near copy may be kept.
+func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, maxAge time.Duration) (a answer[V], storable bool, err error) {
+	chain := chainOf(ctx)
+	if c.cfg.Cluster == nil {
+		a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, false)
+		return a, true, err
+	}
+	mark, storable := c.fences.carry(key, hash)
+	view := c.cfg.Cluster.View()
+	to, flags := view.Owner(key), uint8(0)
+	for try := 0; ; try++ {
+		if to.Name == c.self {
+			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, flags != 0)
+			return a, storable, err
+		}
+		var out outcome
+		a, out, err = c.ask(ctx, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: maxAge, chain: chain, flags: flags, view: view.Fingerprint(), fence: mark})
+		switch {
+		case out.answered:
+			return a, storable, err
+		case ctx.Err() != nil:
+			return a, false, ctx.Err()
+		case try == 1: // at most one retry: rather load here than look further
+			c.stats.bypassed.Add(1)
+			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, true)
+			return a, storable, err
+		case out.moved:
+			c.stats.moved.Add(1)
+			view = c.await(ctx, view, out.hint)
+			to = view.Owner(key)
+			if m, ok := view.Member(out.hint); ok {
+				to = m
+			}
+		default: // unreachable: all nodes turn to the same successor
+			c.stats.unreachable.Add(1)
+			next, ok := view.Successor(key)
+			if !ok {
+				next, _ = view.Member(c.self)
+				next.Name = c.self
+			}
+			to, flags = next, codec.FlagSuccessor
+		}
+	}
+}
+
+// viewPatience is for how long a read waits for the view to change when the owner that it
+// asked says that it is not.
+const viewPatience = 150 * time.Millisecond
+
+// await returns a view that has changed or has the member, or after viewPatience the newest there is.
+func (c *Cache[V]) await(ctx context.Context, old *ring.View, member string) *ring.View {
+	changed := c.cfg.Cluster.ViewChanged()
+	view := c.cfg.Cluster.View()
+	if view != old {
+		return view
+	}
+	if _, ok := view.Member(member); ok && member != "" {
+		return view
+	}
+	t := time.NewTimer(viewPatience)
+	defer t.Stop()
+	select {
+	case <-changed:
+	case <-t.C:
+	case <-ctx.Done():
+	case <-c.ctx.Done():
+	}
+	return c.cfg.Cluster.View()
+}
+
+// found is what the owner has for a read.
+type found[V any] struct {
+	e      *entry
+	value  V
+	typed  bool // value holds e's
+	filled bool // a fill was waited for
+	late   bool // served although a refill failed or got no permit
+}
+
+// valid returns the owned tier's entry for key, if there is one that is valid and not past
+// hard expiry.
+func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
+	e, ok := c.owned.get(key)
+	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp) {
+		return nil
+	}
+	return e
+}
+
+// peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
+// a fill is needed; e is then the copy that there is, if any.
+func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
+	now := c.clock.now()
+	if e = c.valid(key, hash, now); e == nil {
+		return nil, nil, false
+	}
+	switch e.judge(now, maxAge) {
+	case serve:
+		if c.ahead(e, now) {
+			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short)
+		}
+	case serveStale:
+		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short) // ErrClosed: then nothing is refreshed
+	case serveLate:
+		late = true
+	default:
+		return nil, e, false
+	}
+	return e, e, late
+}
+
+// ahead decides whether a fresh entry is refreshed before its soft expiry: XFetch. The dearer
+// the fill and the nearer the expiry, the likelier.
+func (c *Cache[V]) ahead(e *entry, now int64) bool {
+	beta := c.cfg.Freshness.RefreshAhead
+	if beta <= 0 || e.flags != 0 {
+		return false
+	}
+	gap, scale := float64(e.soft-now), float64(e.cost)*beta
+	const least = 37 // -ln of the smallest number that the dice give but 0
+	if gap > scale*least {
+		return false
+	}
+	return scale*-math.Log(1-c.dice.float64()) >= gap
+}
+
+// own answers a read on the member that owns the key, or stands in for its owner.
+func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (f found[V], err error) {
+	id := c.chainID(hash)
+	for _, x := range chain {
+		if x == id {
+			return f, ErrCycle
+		}
+	}
+	if len(chain) >= codec.MaxChain {
+		return f, ErrCycle
+	}
+	hit, e, late := c.peek(key, hash, maxAge, chain, short)
+	if hit != nil {
+		if hit.err != nil {
+			return f, hit.err
+		}
+		return found[V]{e: hit, late: late}, nil
+	}
+	cl, why := classMiss, causeExpired
+	switch {
+	case e != nil:
+		cl = classStale
+	default:
+		why = c.whyMissing(key, hash, short)
+	}
+	fl, err := c.join(key, hash, cl, why, e, chain, short)
+	if err != nil {
+		return f, err
+	}
+	select {
+	case <-fl.done:
+	case <-ctx.Done():
+		c.stats.left.Add(1)
+		return f, ctx.Err()
+	}
+	r := &fl.res
+	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}
+	if r.err != nil {
+		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
+			return f, r.err
+		}
+		c.stats.rescued.Add(1)
+		f.late = true
+	}
+	return f, nil
+}
+
+// ownAnswer is own for a caller on this node.
+func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (a answer[V], err error) {
+	f, err := c.own(ctx, key, hash, maxAge, chain, short)
+	if err != nil {
+		return a, err
+	}
+	now := c.clock.now()
+	a = answer[V]{
+		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
+		source: SourceOwned, stale: now >= f.e.soft,
+	}
+	a.until = c.lease(now, f.e.swr, f.e.hard, f.late)
+	if f.filled && !f.late {
+		a.source = SourceFill
+	}
+	if a.notFound {
+		a.stale = false
+		return a, nil
+	}
+	a.size = len(f.e.value)
+	if f.typed {
+		a.value = f.value
+		return a, nil
+	}
+	if a.value, err = c.decode(f.e.value); err != nil {
+		return a, &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: err}
+	}
+	return a, nil
+}
+
+// lease is until when a copy that its owner gave out at from may be served from the near tier.
+func (c *Cache[V]) lease(from, swr, hard int64, late bool) int64 {
+	until := min(from+int64(c.cfg.Freshness.NearTTL), hard)
+	if !late {
+		until = min(until, max(swr, from))
+	}
+	return until
+}

@@ -1,0 +1,204 @@
+package tier
+
+import (
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// fillResult is how a load ended.
+type fillResult uint8
+
+const (
+	resultOK fillResult = iota
+	resultNotFound
+	resultError
+	resultTimeout // overran Origin.Timeout
+	resultOverran // returned after that; its value was dropped
+	resultFenced  // loaded, but invalidated meanwhile: not stored
+	results
+)
+
+var resultNames = [results]string{"ok", "not_found", "error", "timeout", "overran", "fenced"}
+
+// fillBuckets are the upper bounds of the histogram of fill costs, in seconds.
+var fillBuckets = [...]float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
+
+// stats counts what the slow paths do. Near hits are counted by the near tier itself.
+type stats struct {
+	nearUnused  atomic.Int64 // near copies found that could not be served
+	owned       atomic.Int64 // reads answered from an owner's copy
+	filled      atomic.Int64 // reads that waited for a fill
+	stale       atomic.Int64 // of both, past soft expiry
+	errors      atomic.Int64 // reads that got an error
+	rescued     atomic.Int64 // reads that got a stale copy in place of an error
+	left        atomic.Int64 // reads that gave up waiting for a fill
+	asked       atomic.Int64 // requests to other owners
+	servedPeers atomic.Int64 // requests answered for other members
+	moved       atomic.Int64 // owners that said they were not
+	unreachable atomic.Int64 // owners that could not be asked
+	bypassed    atomic.Int64 // reads that ended at this node because nobody else answered
+	shed        atomic.Int64 // fills refused by the governor
+	served      atomic.Int64 // callers that fills answered
+	evicted     atomic.Int64
+	invalidated atomic.Int64 // keys that this node started to invalidate
+	unconfirmed atomic.Int64 // invalidations that did not reach everybody
+	fences      atomic.Int64 // invalidations of keys applied here
+
+	fills   [causes]atomic.Int64
+	results [results]atomic.Int64
+	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
+	nanos   atomic.Int64                       // their sum
+
+	mu    sync.Mutex // guards steps
+	steps map[string]*stepCount
+}
+
+type stepCount struct {
+	n   int64
+	sum time.Duration
+	max time.Duration
+}
+
+const (
+	maxSteps  = 64
+	otherStep = "other"
+)
+
+func newStats() *stats { return &stats{steps: make(map[string]*stepCount)} }
+
+// answered counts a read that a tier below the near one has answered.
+func (s *stats) answered(from Source, stale bool) {
+	switch from {
+	case SourceOwned:
+		s.owned.Add(1)
+	case SourceFill:
+		s.filled.Add(1)
+	}
+	if stale {
+		s.stale.Add(1)
+	}
+}
+
+// observe counts a load that has returned.
+func (s *stats) observe(cost time.Duration) {
+	i := 0
+	for i < len(fillBuckets) && cost.Seconds() > fillBuckets[i] {
+		i++
+	}
+	s.cost[i].Add(1)
+	s.nanos.Add(int64(cost))
+}
+
+// step counts a call to a dependency.
+func (s *stats) step(name string, took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.steps[name]
+	if c == nil {
+		if len(s.steps) >= maxSteps {
+			name = otherStep
+		}
+		if c = s.steps[name]; c == nil {
+			c = &stepCount{}
+			s.steps[strings.ToValidUTF8(cloneString(name), "?")] = c
+		}
+	}
+	c.n++
+	c.sum += took
+	c.max = max(c.max, took)
+}
+
+// Stats is a snapshot of a cache's counters, all since it was made, of this node alone.
+type Stats struct {
+	Contract string `json:"contract"` // Freshness in words
+
+	Near  int64 `json:"near"`  // reads answered from the near tier
+	Owned int64 `json:"owned"` // reads answered from an owner's copy, here or on another member
+	Fill  int64 `json:"fill"`  // reads that waited for a fill, here or on another member
+	Stale int64 `json:"stale"` // of Owned and Fill, those past soft expiry
+	// Errors are reads that got an error, not-found aside.
+	Errors  int64 `json:"errors"`
+	Rescued int64 `json:"rescued"` // reads that got a stale copy in place of an error
+	Left    int64 `json:"left"`    // reads whose context ended while they waited for a fill
+
+	Asked       int64 `json:"asked"`       // requests sent to other owners
+	ServedPeers int64 `json:"served"`      // requests answered for other members
+	Moved       int64 `json:"moved"`       // asked owners that said they were not
+	Unreachable int64 `json:"unreachable"` // asked owners that did not answer
+	Bypassed    int64 `json:"bypassed"`    // reads loaded here because nobody else answered
+
+	Loads       int64            `json:"loads"`            // loads begun here
+	LoadsBy     map[string]int64 `json:"loads_by_cause"`   // by what made them necessary
+	ResultsBy   map[string]int64 `json:"loads_by_result"`  // by how they ended
+	LoadSeconds float64          `json:"load_seconds"`     // spent in loads that have returned
+	FillServed  int64            `json:"callers_by_fills"` // callers on this node, and members, that fills answered
+	Shed        int64            `json:"shed"`             // fills that the governor refused
+	Flights     int              `json:"flights"`          // fills in progress
+	Running     int              `json:"running"`          // loads that have not returned
+	Governor    GovernorStats    `json:"governor"`
+	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
+
+	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
+	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
+	Fences      int64 `json:"fences"`      // invalidations of keys applied here
+	FencesKept  int   `json:"fences_kept"` // fences remembered now
+
+	NearBytes    int64 `json:"near_bytes"`    // in use
+	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
+	NearEvicted  int64 `json:"near_evicted"`  // near copies that made room
+	OwnedBytes   int64 `json:"owned_bytes"`   // in use
+	OwnedEntries int   `json:"owned_entries"` // in the owned tier
+	OwnedEvicted int64 `json:"owned_evicted"` // entries that made room
+}
+
+// GovernorStats is the governor's state.
+type GovernorStats struct {
+	Share   int `json:"share"`   // this node's part of Origin.Concurrency
+	InUse   int `json:"in_use"`  // permits held by loads
+	Peak    int `json:"peak"`    // the most held at once
+	Waiting int `json:"waiting"` // flights that wait for one
+}
+
+// Step is what the loads spent on one dependency.
+type Step struct {
+	Calls   int64   `json:"calls"`
+	Seconds float64 `json:"seconds"`     // in all
+	Max     float64 `json:"max_seconds"` // of one call
+}
+
+// Stats returns the counters. It is safe for concurrent use; the counters are read one
+// after the other, so they may differ by what happens meanwhile.
+func (c *Cache[V]) Stats() Stats {
+	s := c.stats
+	near := c.near.stats()
+	out := Stats{
+		Contract: c.cfg.Freshness.String(),
+		Near:     max(near.hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
+		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Left: s.left.Load(),
+		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
+		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
+		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Shed: s.shed.Load(),
+		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
+		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
+		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
+		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
+	}
+	out.Flights, out.Running = c.flights.size()
+	for i := range s.fills {
+		n := s.fills[i].Load()
+		out.LoadsBy[causeNames[i]] = n
+		out.Loads += n
+	}
+	for i := range s.results {
+		out.ResultsBy[resultNames[i]] = s.results[i].Load()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, c := range s.steps {
+		out.Steps[name] = Step{Calls: c.n, Seconds: c.sum.Seconds(), Max: c.max.Seconds()}
+	}
+	return out
+}
