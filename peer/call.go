@@ -131,11 +131,11 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	case <-late:
 		return nil, context.DeadlineExceeded
 	}
+	p.mu.Lock() // dial holds it until the link is in its slot
+	defer p.mu.Unlock()
 	if l := s.link.Load(); l != nil {
 		return l, nil
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	if p.closed != nil {
 		return nil, p.closed
 	}
@@ -188,6 +188,7 @@ func (p *peer) adopt(s *slot, conn net.Conn) bool {
 func (p *peer) lost(l *link, cause error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.last = cause
 	for i := range p.slots {
 		if p.slots[i].link.CompareAndSwap(l, nil) && p.closed == nil && !errors.Is(cause, ErrClosed) {
 			p.d.cfg.logger.Warn("connection to peer lost", "peer", p.to.Name, "addr", p.addr, "err", cause)

@@ -24,9 +24,9 @@ func TestChurn(t *testing.T) {
 
 func churn(t *rapid.T) {
 	cfg := Config{
-		Partitions: rapid.SampledFrom([]int{13, 31, 101}).Draw(t, "partitions"),
+		Partitions: rapid.SampledFrom([]int{13, 31, 61}).Draw(t, "partitions"),
 		Load:       rapid.SampledFrom([]float64{1, 1.05, 1.25, 3}).Draw(t, "load"),
-		Replicas:   rapid.SampledFrom([]int{1, 3, 20}).Draw(t, "replicas"),
+		Replicas:   rapid.SampledFrom([]int{1, 3, 8}).Draw(t, "replicas"),
 	}
 	hash := rapid.SampledFrom([]hasher{sum, sum, coarse}).Draw(t, "hash")
 	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
@@ -60,6 +60,35 @@ func churn(t *rapid.T) {
 		requireSound(t, v)
 		requireDiff(t, v, old)
 		requireExact(t, v, rng.IntN(v.Len()))
+	}
+}
+
+// TestMoving takes one placer to and fro among sixty members, where it is worth moving by
+// several members at once.
+func TestMoving(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	cfg := Config{Partitions: 271}
+	all := cluster(62)
+	v := mustNew(t, all, cfg)
+	first, moved := v, 0
+	for range 16 {
+		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		next, err := v.Next(all[:60+rng.IntN(3)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.placer == v.placer {
+			moved++
+		}
+		v = next
+		requireEqual(t, v, mustNew(t, v.Members(), cfg))
+		requireExact(t, v, rng.IntN(v.Len()))
+		requireExact(t, first, rng.IntN(first.Len()))
+	}
+	if moved == 0 {
+		t.Error("no view moved the placer of the one before")
 	}
 }
 

@@ -54,7 +54,8 @@ func (p *placer) owners(names []string) (owners []uint16, err error) {
 			p.lib, p.names, owners, err = nil, nil, nil, noRoom(r)
 		}
 	}()
-	if p.lib == nil {
+	changes := missing(p.names, names, nil) + missing(names, p.names, nil)
+	if p.lib == nil || !worthMoving(changes, len(names)) { // an old view may be far behind
 		p.lib = p.start(names)
 	} else {
 		missing(p.names, names, func(name string) { p.lib.Remove(name) })

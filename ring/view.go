@@ -171,7 +171,7 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 	if len(members) > cfg.Partitions {
 		return nil, nil, fmt.Errorf("%w: %d members and %d partitions: raise Partitions on all of them", ErrTooManyMembers, len(members), cfg.Partitions)
 	}
-	members = slices.Clone(members)
+	members = slices.Clip(slices.Clone(members))
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
 	names := make([]string, len(members))
 	for i, m := range members {

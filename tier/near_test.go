@@ -16,11 +16,11 @@ type testBox struct{ key, version int }
 // tunedNear returns a near tier of 1 MiB.
 func tunedNear(t testing.TB, tune func(*ristretto.Config[string, *testBox])) *near[testBox] {
 	t.Helper()
-	n, err := newNearTuned(1<<20, tune)
+	of, err := newNearOf(1<<20, tune)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return n
+	return &near[testBox]{of: of, box: int64(unsafe.Sizeof(testBox{}))}
 }
 
 // rawRistretto is what near wraps. It calls before for each box whose set it is about to apply.
@@ -72,7 +72,7 @@ func TestNearSetSet(t *testing.T) {
 		t.Errorf("get = %v while both sets are pending", got)
 	}
 	close(free)
-	n.c.Wait()
+	n.of.c.Wait()
 	// Which one is there is ristretto's choice: the caller tests the box, and sets again.
 	if got := n.get("k"); got != old && got != fresh {
 		t.Errorf("get = %v, want one of the boxes that were set", got)
@@ -119,7 +119,7 @@ func TestNearDelAgainstSet(t *testing.T) {
 	box := &testBox{version: 1}
 	n.set("k", box, 0)
 	n.del("k")
-	n.c.Wait()
+	n.of.c.Wait()
 	if got := n.get("k"); got != nil {
 		t.Errorf("set, del, get = %v once all is applied", got)
 	}
@@ -243,8 +243,8 @@ func TestNearCloseRace(t *testing.T) {
 		}
 		stop.Store(true)
 		wg.Wait()
-		for i := range n.cells {
-			c := &n.cells[i]
+		for i := range n.of.cells {
+			c := &n.of.cells[i]
 			if in, out := c.in.Load(), c.hits.Load()+c.misses.Load()+c.other.Load(); in != out {
 				t.Fatalf("cell %d: %d in, %d out", i, in, out)
 			}
@@ -269,7 +269,7 @@ func TestNearBurst(t *testing.T) {
 		t.Errorf("%d sets were dropped, want %d", d, more)
 	}
 	close(free)
-	n.c.Wait()
+	n.of.c.Wait()
 	found := 0
 	for i := range buffer + more {
 		if b := n.get(fixedKey(i)); b != nil {
@@ -293,7 +293,7 @@ func TestNearEvicts(t *testing.T) {
 	defer n.close()
 	for i := range 10_000 {
 		n.set(fixedKey(i), &testBox{}, 1000)
-		n.c.Wait()
+		n.of.c.Wait()
 	}
 	s := n.stats()
 	if s.evicted == 0 || s.bytes > 1<<20 || s.bytes < 1<<19 {
@@ -304,7 +304,7 @@ func TestNearEvicts(t *testing.T) {
 		t.Errorf("%d bytes in use after clear", s.bytes)
 	}
 	n.set("k", &testBox{version: 1}, 0)
-	n.c.Wait()
+	n.of.c.Wait()
 	if b := n.get("k"); b == nil || b.version != 1 {
 		t.Errorf("get = %v after clear and set", b)
 	}
@@ -319,6 +319,40 @@ func TestNearOff(t *testing.T) {
 		t.Error("a near tier that is off has something")
 	}
 	n.close()
+	var of *nearOf[int]
+	of.set("k", 1, 1)
+	of.del("k")
+	of.clear()
+	if _, ok := of.get("k"); ok || of.stats() != (nearStats{}) {
+		t.Error("a near tier that is off has something")
+	}
+	of.close()
+}
+
+func TestNearByValue(t *testing.T) {
+	n, err := newNearOf[testBox](1<<20, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.set("zero", testBox{}, 10)
+	n.set("one", testBox{key: 1}, 10)
+	n.c.Wait()
+	if b, ok := n.get("zero"); !ok || b != (testBox{}) {
+		t.Errorf("get = %v, %v: a zero box is a box", b, ok)
+	}
+	if b, ok := n.get("one"); !ok || b.key != 1 {
+		t.Errorf("get = %v, %v", b, ok)
+	}
+	if b, ok := n.get("none"); ok || b != (testBox{}) {
+		t.Errorf("get = %v, %v of a key that was never set", b, ok)
+	}
+	if s := n.stats(); s.bytes != 2*(10+n.slot) || s.hits != 2 || s.misses != 1 {
+		t.Errorf("stats %+v", s)
+	}
+	n.close()
+	if _, ok := n.get("one"); ok {
+		t.Error("get found something after close")
+	}
 }
 
 func TestNearSizes(t *testing.T) {
@@ -326,7 +360,7 @@ func TestNearSizes(t *testing.T) {
 		t.Errorf("a cell is %d bytes, not a multiple of %d", s, nearPad)
 	}
 	for _, size := range []int64{1, leastTier, 1 << 20, 1 << 30} {
-		n, err := newNearTuned(size, func(cfg *ristretto.Config[string, *testBox]) {
+		n, err := newNearOf(size, func(cfg *ristretto.Config[string, *testBox]) {
 			counters := cfg.NumCounters * nearCounterBytes
 			if size >= leastTier && (counters > size/8 || counters < size/32 || cfg.MaxCost+counters != size) {
 				t.Errorf("%d bytes: %d for counters, %d for entries", size, counters, cfg.MaxCost)
@@ -346,7 +380,7 @@ const leastTier = 64 << 10
 func TestNearGateDoesNotAllocate(t *testing.T) {
 	n := tunedNear(t, nil)
 	defer n.close()
-	if a := testing.AllocsPerRun(1000, func() { n.enter().other.Add(1) }); a != 0 {
+	if a := testing.AllocsPerRun(1000, func() { n.of.enter().other.Add(1) }); a != 0 {
 		t.Errorf("%v allocations", a)
 	}
 }
@@ -366,17 +400,17 @@ func TestNearOverhead(t *testing.T) {
 	empty := heapInUse()
 	for _, key := range keys {
 		n.set(key, &testBox{}, 0)
-		n.c.Wait()
+		n.of.c.Wait()
 	}
 	full := heapInUse()
 	s := n.stats()
 	got := float64(full-empty)/entries - float64(unsafe.Sizeof(testBox{}))
 	t.Logf("an entry takes %.0f bytes beside its box; the tier itself %d KiB", got, (empty-before)>>10)
-	if s.bytes != entries*(nearOverhead+int64(unsafe.Sizeof(testBox{}))) {
+	if s.bytes != entries*(n.of.slot+n.box) {
 		t.Errorf("stats %+v: the boxes are not all there", s)
 	}
-	if got < nearOverhead*0.7 || got > nearOverhead*1.3 {
-		t.Errorf("an entry takes %.0f bytes beside its box, nearOverhead says %d", got, nearOverhead)
+	if said := float64(n.of.slot); got < said*0.7 || got > said*1.3 {
+		t.Errorf("an entry takes %.0f bytes beside its box, set adds %.0f", got, said)
 	}
 	if own := float64(empty-before) / (64 << 20); own > 0.14 {
 		t.Errorf("the empty tier takes %.1f %% of its bytes", 100*own)

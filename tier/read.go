@@ -201,6 +201,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, max
 			}
 		default: // unreachable: all nodes turn to the same successor
 			c.stats.unreachable.Add(1)
+			c.cfg.Logger.Debug("owner did not answer", "namespace", c.cfg.Namespace, "owner", to.Name, "err", err)
 			next, ok := view.Successor(key)
 			if !ok {
 				next, _ = view.Member(c.self)

@@ -48,23 +48,23 @@ func zipfKeys(n, requests int, s float64, seed uint64) []string {
 	return out
 }
 
-// benchBox is a box as a cache has them: a value's word, two expiries and a fence's stamp.
+// benchBox is a box as a cache has them: a value's word, an expiry and a fence's stamp.
 type benchBox struct {
-	value      *int
-	near, hard int64
-	stamp      uint64
+	value *int
+	until int64
+	stamp uint64
 }
 
 // benchNear is a near tier that holds all of n keys, and requests for them.
-func benchNear(b *testing.B, n int) (*near[benchBox], []string) {
-	c, err := newNear[benchBox](4 << 30)
+func benchNear[T any](b *testing.B, n int, box func() T) (*nearOf[T], []string) {
+	c, err := newNearOf[T](4<<30, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(c.close)
 	keys := zipfKeys(n, 1<<21, 1.01, 1)
 	for i := range n {
-		c.set(fixedKey(i), &benchBox{near: math.MaxInt64, hard: math.MaxInt64}, 100)
+		c.set(fixedKey(i), box(), 100)
 		if i%1024 == 0 {
 			c.c.Wait() // do not outrun ristretto's buffer
 		}
@@ -77,59 +77,52 @@ func benchNear(b *testing.B, n int) (*near[benchBox], []string) {
 	return c, keys
 }
 
-// nearGets are what is compared: ristretto alone, near, and near with the tests that the cache
-// makes of what it found.
-func nearGets(n *near[benchBox]) map[string]func(key string) bool {
+// A nearGet is one of what is compared; the first is ristretto alone.
+type nearGet struct {
+	name string
+	get  func(key string) bool
+}
+
+// nearGets makes the tests that a cache makes of what it found, with and without a look at the clock.
+func nearGets[T any](n *nearOf[T], fields func(*T) *benchBox) []nearGet {
 	clock := newClock(nil)
 	var fence atomic.Uint64
-	return map[string]func(key string) bool{
-		"raw":  func(key string) bool { box, _ := n.c.Get(key); return box != nil },
-		"near": func(key string) bool { return n.get(key) != nil },
-		"near+checks": func(key string) bool {
-			box := n.get(key)
-			if box == nil || fence.Load() > box.stamp {
-				return false
-			}
+	return []nearGet{
+		{"raw", func(key string) bool { _, ok := n.c.Get(key); return ok }},
+		{"near", func(key string) bool { _, ok := n.get(key); return ok }},
+		{"near+fence", func(key string) bool {
+			box, ok := n.get(key)
+			return ok && fields(&box).stamp >= fence.Load()
+		}},
+		{"near+fence+clock", func(key string) bool {
 			now := clock.now()
-			return now < box.near && now < box.hard
-		},
+			box, ok := n.get(key)
+			return ok && fields(&box).stamp >= fence.Load() && now < fields(&box).until
+		}},
 	}
 }
 
-func BenchmarkNearGet(b *testing.B) {
-	n, keys := benchNear(b, 1_000_000)
-	gets := nearGets(n)
-	for _, name := range []string{"raw", "near", "near+checks"} {
-		get := gets[name]
-		b.Run(name, func(b *testing.B) {
-			b.ReportAllocs()
-			var at atomic.Int64
-			b.RunParallel(func(pb *testing.PB) {
-				i := int(at.Add(1)) * 500_009
-				for pb.Next() {
-					i++
-					if !get(keys[i%len(keys)]) {
-						b.Error("a key is not there")
-					}
-				}
-			})
-		})
-	}
+// BenchmarkNear takes turns of 50,000 gets for each goroutine, in random order, all on
+// the same memory, and reports medians: single runs differ by more than what is compared.
+// Once with boxes by value, once behind pointers.
+func BenchmarkNear(b *testing.B) {
+	b.Run("values", func(b *testing.B) {
+		n, keys := benchNear(b, 1_000_000, func() benchBox { return benchBox{until: math.MaxInt64} })
+		benchTurns(b, keys, nearGets(n, func(box *benchBox) *benchBox { return box }))
+	})
+	b.Run("pointers", func(b *testing.B) {
+		n, keys := benchNear(b, 1_000_000, func() *benchBox { return &benchBox{until: math.MaxInt64} })
+		benchTurns(b, keys, nearGets(n, func(box **benchBox) *benchBox { return *box }))
+	})
 }
 
-// BenchmarkNearRatio takes turns of 50,000 gets for each goroutine, in random order, all
-// on the same memory, and reports medians: single runs differ by more than what is compared.
-func BenchmarkNearRatio(b *testing.B) {
-	n, keys := benchNear(b, 1_000_000)
-	gets := nearGets(n)
-	names := []string{"raw", "near", "near+checks"}
+func benchTurns(b *testing.B, keys []string, gets []nearGet) {
+	const turn, rounds = 50_000, 41
 	procs := runtime.GOMAXPROCS(0)
-	const turn, rounds = 50_000, 61
-	for range b.N {
-		took := map[string][]float64{}
+	for b.Loop() {
+		took := make([][]float64, len(gets))
 		for round := range rounds {
-			for _, v := range rand.Perm(len(names)) {
-				get := gets[names[v]]
+			for _, v := range rand.Perm(len(gets)) {
 				var wg sync.WaitGroup
 				began := time.Now()
 				for p := range procs {
@@ -137,25 +130,34 @@ func BenchmarkNearRatio(b *testing.B) {
 						i := round*turn + p*700_001
 						for range turn {
 							i++
-							if !get(keys[i%len(keys)]) {
+							if !gets[v].get(keys[i%len(keys)]) {
 								b.Error("a key is not there")
+								return
 							}
 						}
 					})
 				}
 				wg.Wait()
-				took[names[v]] = append(took[names[v]], float64(time.Since(began))/turn)
+				took[v] = append(took[v], float64(time.Since(began))/turn)
 			}
 		}
-		median := func(name string) float64 {
-			slices.Sort(took[name])
-			return took[name][rounds/2]
+		for v := range gets {
+			slices.Sort(took[v])
+			median := took[v][rounds/2]
+			b.ReportMetric(median, gets[v].name+"-ns")
+			b.ReportMetric(median/took[0][rounds/2], gets[v].name+"/raw")
 		}
-		b.ReportMetric(median("raw"), "raw-ns")
-		b.ReportMetric(median("near"), "near-ns")
-		b.ReportMetric(median("near+checks"), "checked-ns")
-		b.ReportMetric(median("near+checks")/median("raw"), "checked/raw")
 	}
+}
+
+func BenchmarkNearAllocs(b *testing.B) {
+	n, keys := benchNear(b, 10_000, func() benchBox { return benchBox{} })
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for i := 0; pb.Next(); i++ {
+			n.get(keys[i%len(keys)])
+		}
+	})
 }
 
 func BenchmarkOwnedGet(b *testing.B) {
@@ -195,7 +197,7 @@ func BenchmarkOwnedSet(b *testing.B) {
 }
 
 func BenchmarkOwnedEntry(b *testing.B) {
-	for range b.N {
+	for b.Loop() {
 		b.ReportMetric(ownedHeap(200_000, 256), "B/entry")
 	}
 }
@@ -238,7 +240,7 @@ func BenchmarkHitRatio(b *testing.B) {
 	for _, tr := range all {
 		for _, percent := range []int{1, 10} {
 			b.Run(tr.name+"/"+strconv.Itoa(percent)+"%", func(b *testing.B) {
-				for range b.N {
+				for b.Loop() {
 					s := newFixed(tr.size*percent/100, nil)
 					b.ReportMetric(100*replay(s, tr.keys, tr.from), "%hits")
 					s.close()

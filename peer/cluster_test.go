@@ -1,8 +1,10 @@
-package tier_test
+package peer_test
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,7 +30,7 @@ func TestThreeNodesOneLoad(t *testing.T) {
 		nodes = append(nodes, n)
 		join = []string{nodes[0].Addr()}
 		c, err := tier.New(tier.Config[string]{
-			Cluster: n, Namespace: "x",
+			Cluster: n, Namespace: "x", Logger: slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelDebug})),
 			Loader: tier.ByKey(func(ctx context.Context, key string) (string, error) {
 				loads.Add(1)
 				t := time.NewTimer(40 * time.Millisecond)
@@ -75,6 +77,10 @@ func TestThreeNodesOneLoad(t *testing.T) {
 		t.Logf("%+v", a)
 	}
 	if n := loads.Load(); n != 2 {
+		for i, c := range caches {
+			s := c.Stats()
+			t.Logf("%d %s: by %v results %v fences %d entries %d moved %d unreach %d byp %d asked %d", i, nodes[i].View().Owner("k").Name, s.LoadsBy, s.ResultsBy, s.Fences, s.OwnedEntries, s.Moved, s.Unreachable, s.Bypassed, s.Asked)
+		}
 		t.Fatalf("%d loads", n)
 	}
 }
