@@ -16,10 +16,10 @@
 // A MessagePack value of five bytes can say that four billion elements follow, and a
 // megabyte can nest a million levels deep. CheckMsgpack reads the bytes once, allocates
 // nothing, and refuses that before a decoder sees it. The codec's own check knows V's type
-// too: a struct must be an array of as many elements as it has fields, so that a
-// megabyte of nils does not become a million structs. What is left is that Go's
-// memory is wider than MessagePack: an empty map in an interface is one byte and becomes
-// some 150 bytes of memory, and that is about the worst of it.
+// too, and adds up what decoding would allocate: a megabyte of nils does not become a
+// million structs. Go's memory is wider than MessagePack, so an honest encoding may cost
+// some 150 times its length (many small maps); beyond 256 times it is refused, and Append
+// refuses it already.
 //
 // All errors that malformed bytes cause wrap ErrValue or ErrFrame.
 //

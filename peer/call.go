@@ -25,14 +25,16 @@ const (
 // A peer is a member as the data plane knows it: where it is, and the links to it.
 type peer struct {
 	d        *data
-	to       ring.Member
-	addr     string
+	to       ring.Member     // as first heard of; a later start at the same address shares the record
+	ctx      context.Context // ends when the peer is closed
+	cancel   context.CancelFunc
+	newest   atomic.Uint64 // incarnation
 	slots    []slot
 	turn     atomic.Uint32
 	giveBack func([]byte)
 
 	calls, errors, dials atomic.Int64
-	bytesIn              atomic.Int64
+	bytesIn, bytesOut    atomic.Int64
 
 	mu      sync.Mutex // guards the rest and the slots' dialling
 	closed  error
@@ -48,8 +50,10 @@ type slot struct {
 }
 
 func newPeer(d *data, to ring.Member) *peer {
-	p := &peer{d: d, to: to, addr: to.Addr, slots: make([]slot, max(d.cfg.connections, 1))}
+	p := &peer{d: d, to: to, slots: make([]slot, max(d.cfg.connections, 1))}
 	p.giveBack = d.giveBack
+	p.newest.Store(to.Incarnation)
+	p.ctx, p.cancel = context.WithCancel(d.ctx)
 	return p
 }
 
@@ -63,8 +67,10 @@ func (d *data) call(ctx context.Context, to ring.Member, req *codec.Request, res
 		return err
 	}
 	p.calls.Add(1)
+	d.calls.Add(1)
 	if err = p.call(ctx, req, resp); err != nil {
 		p.errors.Add(1)
+		d.errors.Add(1)
 	}
 	return err
 }
@@ -74,20 +80,21 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 	if len(p.slots) > 1 && req.Kind == codec.KindGet {
 		s = &p.slots[p.turn.Add(1)%uint32(len(p.slots))]
 	}
+	timeout := req.Timeout
 	l := s.link.Load()
 	if l == nil {
 		began := time.Now()
 		var err error
-		if l, err = p.connect(ctx, s, req.Timeout); err != nil {
+		if l, err = p.connect(ctx, s, timeout); err != nil {
 			return err
 		}
-		if req.Timeout > 0 {
-			if req.Timeout -= time.Since(began); req.Timeout <= 0 {
+		if timeout > 0 {
+			if timeout -= time.Since(began); timeout <= 0 {
 				return context.DeadlineExceeded
 			}
 		}
 	}
-	return l.call(ctx, req, resp)
+	return l.call(ctx, timeout, req, resp)
 }
 
 // connect waits for the slot's link, until ctx or timeout ends, if that is above 0.
@@ -103,7 +110,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	}
 	if s.dialing == nil {
 		if wait := time.Until(p.retry); wait > 0 {
-			err := fmt.Errorf("%w: %s at %s: next attempt in %v: %w", ErrUnreachable, p.to.Name, p.addr, wait.Round(time.Millisecond), p.last)
+			err := fmt.Errorf("%w: %s at %s: next attempt in %v: %w", ErrUnreachable, p.to.Name, p.to.Addr, wait.Round(time.Millisecond), p.last)
 			p.mu.Unlock()
 			return nil, err
 		}
@@ -131,7 +138,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	case <-late:
 		return nil, context.DeadlineExceeded
 	}
-	p.mu.Lock() // dial holds it until the link is in its slot
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	if l := s.link.Load(); l != nil {
 		return l, nil
@@ -139,37 +146,57 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	if p.closed != nil {
 		return nil, p.closed
 	}
-	return nil, fmt.Errorf("%w: %s at %s: %w", ErrUnreachable, p.to.Name, p.addr, p.last)
+	return nil, fmt.Errorf("%w: %s at %s: %w", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
 }
 
 // dial makes one attempt to fill the slot.
 func (p *peer) dial(s *slot) {
-	ctx, cancel := context.WithTimeout(p.d.ctx, dialTimeout)
+	ctx, cancel := context.WithTimeout(p.ctx, dialTimeout)
 	defer cancel()
 	p.dials.Add(1)
-	conn, err := p.d.cfg.dial(ctx, p.addr)
+	p.d.dials.Add(1)
+	conn, err := p.d.cfg.dial(ctx, p.to.Addr)
 	if err == nil {
 		if err = p.d.greet(ctx, conn, p.to); err != nil {
 			_ = conn.Close()
 		}
 	}
+	if p.settle(s, conn, err) {
+		p.d.cfg.logger.Warn("cannot connect to peer", "peer", p.to.Name, "addr", p.to.Addr, "err", err)
+	}
+}
+
+// settle records what an attempt came to, and reports whether that is news.
+func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	close(s.dialing)
-	s.dialing = nil
 	switch {
 	case err != nil:
-		if p.last == nil || p.last.Error() != err.Error() {
-			p.d.cfg.logger.Warn("cannot connect to peer", "peer", p.to.Name, "addr", p.addr, "err", err)
-		}
+		news = p.closed == nil && (p.last == nil || p.last.Error() != err.Error())
 		p.last = err
-		p.backoff = min(max(2*p.backoff, backoffMin), backoffMax)
-		p.retry = time.Now().Add(p.d.jitter(p.backoff))
+		p.pause()
 	case p.closed != nil || !p.adopt(s, conn):
 		p.last = ErrClosed
 		_ = conn.Close()
-	default:
-		p.backoff, p.last = 0, nil
+	}
+	close(s.dialing)
+	s.dialing = nil
+	return news
+}
+
+// pause puts the next attempt off, longer each time. The caller holds mu.
+func (p *peer) pause() {
+	p.backoff = min(max(2*p.backoff, backoffMin), backoffMax)
+	p.retry = time.Now().Add(p.d.jitter(p.backoff))
+}
+
+// renew notes that the member has started again, at the same address: it is asked at once.
+func (p *peer) renew(incarnation uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if incarnation > p.newest.Load() {
+		p.newest.Store(incarnation)
+		p.backoff, p.retry = 0, time.Time{}
 	}
 }
 
@@ -184,19 +211,27 @@ func (p *peer) adopt(s *slot, conn net.Conn) bool {
 	return true
 }
 
-// lost clears the slot of a link that has failed.
+// lost clears the slot of a link that has failed. One that has lasted is replaced at
+// once, one that has not as if it had not come about.
 func (p *peer) lost(l *link, cause error) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.last = cause
+	if time.Since(l.born) >= backoffMax {
+		p.backoff, p.retry = 0, time.Time{}
+	} else {
+		p.pause()
+	}
+	news := p.closed == nil && !errors.Is(cause, ErrClosed)
 	for i := range p.slots {
-		if p.slots[i].link.CompareAndSwap(l, nil) && p.closed == nil && !errors.Is(cause, ErrClosed) {
-			p.d.cfg.logger.Warn("connection to peer lost", "peer", p.to.Name, "addr", p.addr, "err", cause)
-		}
+		p.slots[i].link.CompareAndSwap(l, nil)
+	}
+	p.mu.Unlock()
+	if news {
+		p.d.cfg.logger.Warn("connection to peer lost", "peer", p.to.Name, "addr", p.to.Addr, "err", cause)
 	}
 }
 
-// close closes the links and makes no more.
+// close closes the links, ends attempts to connect, and makes no more.
 func (p *peer) close(why error) {
 	p.mu.Lock()
 	if p.closed == nil {
@@ -209,6 +244,7 @@ func (p *peer) close(why error) {
 		}
 	}
 	p.mu.Unlock()
+	p.cancel()
 	for _, l := range links {
 		l.fail(why)
 	}
@@ -216,8 +252,8 @@ func (p *peer) close(why error) {
 
 func (p *peer) stats() PeerStats {
 	s := PeerStats{
-		Name: p.to.Name, Addr: p.addr, Calls: p.calls.Load(), Errors: p.errors.Load(),
-		BytesIn: p.bytesIn.Load(), Dials: p.dials.Load(),
+		Name: p.to.Name, Addr: p.to.Addr, Calls: p.calls.Load(), Errors: p.errors.Load(),
+		BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load(), Dials: p.dials.Load(),
 	}
 	for i := range p.slots {
 		if l := p.slots[i].link.Load(); l != nil {
@@ -225,7 +261,6 @@ func (p *peer) stats() PeerStats {
 			l.out.lock()
 			s.InFlight += len(l.pending)
 			s.Queued += len(l.out.buf) + len(l.out.rest)
-			s.BytesOut += l.out.written
 			l.out.unlock()
 		}
 	}

@@ -1,12 +1,15 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,23 +54,32 @@ type dataConfig struct {
 
 // data is the data plane: it sends requests to other members and answers theirs.
 type data struct {
-	cfg    dataConfig
-	self   hello
-	limit  int // longest frame, in bytes
-	ctx    context.Context
-	cancel context.CancelFunc
-	bufs   buffers
-	flying atomic.Int64 // bytes in flight
-	wg     sync.WaitGroup
+	cfg       dataConfig
+	self      hello
+	limit     int // longest frame, in bytes
+	ctx       context.Context
+	cancel    context.CancelFunc
+	waiters   sync.Pool // of *waiter
+	bufs      buffers
+	flying    atomic.Int64 // bytes in flight
+	noise     sparse       // keeps one host's bad connections from filling the log
+	nameBytes []byte       // cfg.name
+	totals
+	wg sync.WaitGroup
 
-	// registry is replaced, never changed: requests look into it without a lock.
+	// These two are replaced, never changed: they are looked into without a lock.
 	registry atomic.Pointer[map[string]*registered]
+	peers    atomic.Pointer[map[string]*peer]
 
-	mu     sync.Mutex // guards the rest, and replacing registry
-	rand   *rand.Rand
-	closed bool
-	peers  map[string]*peer
-	served map[*session]struct{}
+	mu       sync.Mutex // guards the rest, and replacing registry and peers
+	rand     *rand.Rand
+	closed   bool
+	sessions map[*session]struct{}
+}
+
+// totals counts since the start, over all peers.
+type totals struct {
+	calls, errors, dials, served, bytesIn, bytesOut atomic.Int64
 }
 
 // registered is one namespace's handler.
@@ -83,12 +95,14 @@ func newData(cfg dataConfig) *data {
 			protocol: protocolVersion, ringVersion: ring.Version, incarnation: cfg.incarnation,
 			valueLimit: uint64(cfg.valueLimit), cluster: cfg.clusterName, name: cfg.name,
 		},
-		limit:  max(cfg.valueLimit, minFrameLimit) + codec.FrameOverhead,
-		rand:   rand.New(rand.NewPCG(cfg.seed, 1)),
-		peers:  make(map[string]*peer),
-		served: make(map[*session]struct{}),
+		limit:     max(cfg.valueLimit, minFrameLimit) + codec.FrameOverhead,
+		rand:      rand.New(rand.NewPCG(cfg.seed, 1)),
+		nameBytes: []byte(cfg.name),
+		sessions:  make(map[*session]struct{}),
 	}
+	d.waiters.New = func() any { return &waiter{done: make(chan error, 1)} }
 	d.registry.Store(&map[string]*registered{})
+	d.peers.Store(&map[string]*peer{})
 	d.ctx, d.cancel = context.WithCancel(context.Background())
 	return d
 }
@@ -116,10 +130,7 @@ func (d *data) register(namespace string, schema uint64, h codec.Handler) (unreg
 
 // replace publishes a registry with one entry changed. The caller holds mu.
 func (d *data) replace(namespace string, r *registered) {
-	next := make(map[string]*registered)
-	for k, v := range *d.registry.Load() {
-		next[k] = v
-	}
+	next := maps.Clone(*d.registry.Load())
 	if r == nil {
 		delete(next, namespace)
 	} else {
@@ -163,23 +174,39 @@ func (d *data) jitter(of time.Duration) time.Duration {
 
 // peer returns the record of a member, made when first needed.
 func (d *data) peer(to ring.Member) (*peer, error) {
+	p := (*d.peers.Load())[to.Name]
+	if p == nil || p.to.Addr != to.Addr {
+		return d.meet(to)
+	}
+	if to.Incarnation > p.newest.Load() {
+		p.renew(to.Incarnation)
+	}
+	return p, nil
+}
+
+// meet makes the record of a member that is new, or at a new address.
+func (d *data) meet(to ring.Member) (*peer, error) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
 	if d.closed {
+		d.mu.Unlock()
 		return nil, ErrClosed
 	}
-	p := d.peers[to.Name]
-	if p == nil || p.addr != to.Addr {
-		if p != nil {
-			old, why := p, fmt.Errorf("%w: %s has moved to %s", ErrUnreachable, to.Name, to.Addr)
-			d.wg.Add(1)
-			go func() { // close takes other locks
-				defer d.wg.Done()
-				old.close(why)
-			}()
-		}
-		p = newPeer(d, to)
-		d.peers[to.Name] = p
+	old := (*d.peers.Load())[to.Name]
+	if old != nil && old.to.Addr == to.Addr {
+		d.mu.Unlock()
+		return old, nil
+	}
+	if old != nil && to.Incarnation < old.newest.Load() { // the asker's view is the older one
+		d.mu.Unlock()
+		return nil, fmt.Errorf("%w: %s has moved from %s to %s", ErrUnreachable, to.Name, to.Addr, old.to.Addr)
+	}
+	p := newPeer(d, to)
+	next := maps.Clone(*d.peers.Load())
+	next[to.Name] = p
+	d.peers.Store(&next)
+	d.mu.Unlock()
+	if old != nil {
+		old.close(fmt.Errorf("%w: %s has moved to %s", ErrUnreachable, to.Name, to.Addr))
 	}
 	return p, nil
 }
@@ -187,8 +214,12 @@ func (d *data) peer(to ring.Member) (*peer, error) {
 // forget closes the connections to a member that is gone and fails who waits for it.
 func (d *data) forget(name string) {
 	d.mu.Lock()
-	p := d.peers[name]
-	delete(d.peers, name)
+	p := (*d.peers.Load())[name]
+	if p != nil {
+		next := maps.Clone(*d.peers.Load())
+		delete(next, name)
+		d.peers.Store(&next)
+	}
 	d.mu.Unlock()
 	if p != nil {
 		p.close(fmt.Errorf("%w: %s is no longer a member", ErrUnreachable, name))
@@ -209,38 +240,34 @@ type PeerStats struct {
 	Dials     int64  `json:"dials"`          // attempts to connect
 }
 
-// stats returns what there is to say of each peer.
+// stats returns what there is to say of each peer, by name.
 func (d *data) stats() []PeerStats {
-	d.mu.Lock()
-	peers := make([]*peer, 0, len(d.peers))
-	for _, p := range d.peers {
-		peers = append(peers, p)
-	}
-	d.mu.Unlock()
-	out := make([]PeerStats, 0, len(peers))
-	for _, p := range peers {
+	var out []PeerStats
+	for _, p := range *d.peers.Load() {
 		out = append(out, p.stats())
 	}
+	slices.SortFunc(out, func(a, b PeerStats) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
 
-// close fails who waits, and joins every goroutine.
+// close fails who waits, and joins every goroutine. It stops waiting for handlers that do
+// not return when ctx ends.
 func (d *data) close(ctx context.Context) {
 	d.mu.Lock()
 	d.closed = true
-	peers, sessions := d.peers, make([]*session, 0, len(d.served))
-	d.peers = make(map[string]*peer)
-	for s := range d.served {
+	peers, sessions := *d.peers.Load(), make([]*session, 0, len(d.sessions))
+	d.peers.Store(&map[string]*peer{})
+	for s := range d.sessions {
 		sessions = append(sessions, s)
 	}
 	d.mu.Unlock()
-	d.cancel()
 	for _, p := range peers {
 		p.close(ErrClosed)
 	}
 	for _, s := range sessions {
 		s.fail(ErrClosed)
 	}
+	d.cancel()
 	done := make(chan struct{})
 	go func() {
 		d.wg.Wait()

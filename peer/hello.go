@@ -159,6 +159,7 @@ func (d *data) greet(ctx context.Context, conn net.Conn, to ring.Member) error {
 		return errors.New(why)
 	}
 	if other.name != to.Name {
+		goodbye(conn, fmt.Sprintf("%q was expected at %s, not %q", to.Name, to.Addr, other.name))
 		return fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)
 	}
 	if !stop() {
@@ -189,7 +190,8 @@ func (d *data) welcome(conn net.Conn) (hello, error) {
 
 // isEnd reports whether err only says that a connection has ended.
 func isEnd(err error) bool {
-	return err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.ECONNRESET)
+	return err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isMalformed(err error) bool { return errors.Is(err, codec.ErrFrame) }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -13,15 +14,15 @@ import (
 )
 
 const (
-	// linkTick is how often a link with calls in flight is looked after. Deadlines of
-	// calls whose context has none are kept to about this.
-	linkTick = 100 * time.Millisecond
+	// linkTick is how often a link with calls in flight is looked after. A call whose
+	// Timeout is up ends at most two ticks later.
+	linkTick = 10 * time.Millisecond
 	// After pingAfter ticks without a byte from a peer that owes an answer it is asked
 	// whether it is there, after deadAfter it counts as dead.
-	pingAfter = 5
-	deadAfter = 20
+	pingAfter = 50
+	deadAfter = 200
 	// idleTicks is after how many ticks without a call the ticking stops.
-	idleTicks = 50
+	idleTicks = 100
 	// maxCalls is how many calls may wait on one link.
 	maxCalls = 1 << 16
 )
@@ -33,20 +34,20 @@ type waiter struct {
 	expire int64 // link tick at which it times out, 0: never
 }
 
-var waiters = sync.Pool{New: func() any { return &waiter{done: make(chan error, 1)} }}
-
 // A link is one connection to a peer, as the asking side has it.
 type link struct {
 	d     *data
 	p     *peer
 	conn  net.Conn
 	out   *outbox
+	born  time.Time
 	heard atomic.Bool // something came since the last tick
 
 	// guarded by out.mu
 	pending map[uint64]*waiter
 	lastID  uint64
-	tick    int64
+	tick    int64 // linkTicks since born, as of the last look while ticking
+	soonest int64 // no call times out before this tick
 	ticking bool
 	err     error // why the link is closed
 
@@ -55,43 +56,56 @@ type link struct {
 }
 
 func newLink(p *peer, conn net.Conn) *link {
-	l := &link{d: p.d, p: p, conn: conn, pending: make(map[uint64]*waiter), alarm: make(chan struct{}, 1), gone: make(chan struct{})}
-	l.out = newOutbox(conn, outboxLimit, l.fail)
+	l := &link{
+		d: p.d, p: p, conn: conn, born: time.Now(), pending: make(map[uint64]*waiter), soonest: math.MaxInt64,
+		alarm: make(chan struct{}, 1), gone: make(chan struct{}),
+	}
+	l.out = newOutbox(conn, outboxLimit, &p.bytesOut, &p.d.bytesOut, l.fail)
 	return l
 }
 
-// call sends req and waits for the answer. See Node.Call.
-func (l *link) call(ctx context.Context, req *codec.Request, resp *codec.Response) error {
-	w := waiters.Get().(*waiter)
+// call sends req and waits for the answer, for at most timeout if that is above 0.
+func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Request, resp *codec.Response) error {
+	size := codec.FrameOverhead + len(req.Key)
+	for _, k := range req.Keys {
+		size += len(k) + 2
+	}
+	if size > l.d.limit {
+		return fmt.Errorf("weir: a request of %d bytes, the limit is %d", size, l.d.limit)
+	}
+	w := l.d.waiters.Get().(*waiter)
 	w.resp, w.expire = resp, 0
 	o := l.out
 	o.lock()
 	if l.err != nil {
 		err := l.err
 		o.unlock()
-		waiters.Put(w)
+		l.d.waiters.Put(w)
 		return err
-	}
-	size := codec.FrameOverhead + len(req.Key)
-	for _, k := range req.Keys {
-		size += len(k) + 2
 	}
 	if len(l.pending) >= maxCalls || o.room(size) != nil && len(o.buf) > 0 {
 		o.unlock()
-		waiters.Put(w)
+		l.d.waiters.Put(w)
 		return fmt.Errorf("%w: to %s", ErrBusy, l.p.to.Name)
 	}
 	l.lastID++
 	req.ID = l.lastID
-	if req.Timeout > 0 {
-		w.expire = l.tick + 2 + int64(req.Timeout/linkTick)
+	start := !l.ticking
+	if start {
+		l.ticking = true
+		l.tick = l.now()
+	}
+	if timeout > 0 {
+		w.expire = l.tick + 2 + int64(timeout/linkTick)
+		l.soonest = min(l.soonest, w.expire)
 	}
 	others := len(l.pending) > 0
 	l.pending[req.ID] = w
+	whole := req.Timeout
+	req.Timeout = timeout
 	o.buf = codec.AppendRequest(o.buf, req)
+	req.Timeout = whole
 	mine := o.claim()
-	start := !l.ticking
-	l.ticking = true
 	o.unlock()
 	if start {
 		l.alarm <- struct{}{}
@@ -115,7 +129,7 @@ func (l *link) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 		}
 	}
 	w.resp = nil
-	waiters.Put(w)
+	l.d.waiters.Put(w)
 	return err
 }
 
@@ -173,6 +187,7 @@ func (l *link) read() {
 			l.heard.Store(true)
 			if err == nil {
 				l.p.bytesIn.Add(f.bytes)
+				l.d.bytesIn.Add(f.bytes)
 				f.bytes = 0
 				continue
 			}
@@ -281,15 +296,25 @@ func (l *link) rest() bool {
 	return true
 }
 
+// now is how many ticks the link is old.
+func (l *link) now() int64 { return int64(time.Since(l.born) / linkTick) }
+
 // expire moves the tick on, fails the calls whose time is up, and returns how many are left.
 func (l *link) expire() int {
 	l.out.lock()
 	defer l.out.unlock()
-	l.tick++
+	if l.tick = l.now(); l.tick < l.soonest {
+		return len(l.pending)
+	}
+	l.soonest = math.MaxInt64
 	for id, w := range l.pending {
-		if w.expire != 0 && w.expire <= l.tick {
+		switch {
+		case w.expire == 0:
+		case w.expire <= l.tick:
 			delete(l.pending, id)
 			w.done <- context.DeadlineExceeded
+		default:
+			l.soonest = min(l.soonest, w.expire)
 		}
 	}
 	return len(l.pending)

@@ -1,13 +1,19 @@
 package peer
 
 import (
+	"os"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(patient{m}) }
+func TestMain(m *testing.M) {
+	if os.Getenv(benchRole) != "" {
+		os.Exit(benchServer())
+	}
+	goleak.VerifyTestMain(patient{m})
+}
 
 // patient waits for memberlist's last probes, which outlast Close by up to two seconds,
 // before goleak looks.

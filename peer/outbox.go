@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -15,6 +16,9 @@ const (
 	writeTimeout = 10 * time.Second
 	// outboxKeep is the largest write buffer, in bytes, that is kept for reuse.
 	outboxKeep = 1 << 20
+	// flushRounds is how often a caller writes for others before run takes over, so that
+	// it gets to its own answer.
+	flushRounds = 16
 )
 
 var errOutboxFull = errors.New("the queue to the peer is full")
@@ -25,9 +29,10 @@ var errOutboxFull = errors.New("the queue to the peer is full")
 // take at once is left to the outbox's own goroutine, run.
 type outbox struct {
 	conn  net.Conn
-	raw   syscall.RawConn // nil: the connection is no plain socket, run does all writing
-	limit int             // bytes waiting beyond which add refuses
-	fail  func(error)     // closes the connection; called without mu held
+	raw   syscall.RawConn  // nil: the connection is no plain socket, run does all writing
+	limit int              // bytes waiting beyond which add refuses
+	fail  func(error)      // closes the connection; called without mu held
+	sent  [2]*atomic.Int64 // count the bytes written
 
 	mu      sync.Mutex // guards the rest
 	buf     []byte     // waits to be written
@@ -35,15 +40,14 @@ type outbox struct {
 	rest    []byte     // what run still has to write before buf
 	busy    bool       // somebody is writing: a flusher, or run
 	closed  bool
-	written int64
 	drained chan struct{} // closed when bytes have been written; nil: nobody waits
 
 	wake chan struct{} // tells run that rest is there
 	try  tryWrite      // belongs to whoever set busy
 }
 
-func newOutbox(conn net.Conn, limit int, fail func(error)) *outbox {
-	o := &outbox{conn: conn, limit: limit, fail: fail, wake: make(chan struct{}, 1)}
+func newOutbox(conn net.Conn, limit int, here, all *atomic.Int64, fail func(error)) *outbox {
+	o := &outbox{conn: conn, limit: limit, sent: [2]*atomic.Int64{here, all}, fail: fail, wake: make(chan struct{}, 1)}
 	if sc, ok := conn.(syscall.Conn); ok && canTryWrite {
 		if raw, err := sc.SyscallConn(); err == nil {
 			o.raw = raw
@@ -113,13 +117,13 @@ func (o *outbox) flush(yield bool) {
 	if yield {
 		runtime.Gosched()
 	}
-	for {
+	for round := 0; ; round++ {
 		p := o.next()
 		if p == nil {
 			return
 		}
 		n := 0
-		if o.raw != nil {
+		if o.raw != nil && round < flushRounds {
 			var err error
 			if n, err = o.try.write(o.raw, p); err != nil {
 				o.fail(err)
@@ -138,7 +142,7 @@ func (o *outbox) flush(yield bool) {
 func (o *outbox) leave(p []byte, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.written += int64(n)
+	o.count(n)
 	if o.closed {
 		return
 	}
@@ -162,11 +166,18 @@ func (o *outbox) next() []byte {
 	return p
 }
 
+// count counts n bytes as written.
+func (o *outbox) count(n int) {
+	for _, c := range o.sent {
+		c.Add(int64(n))
+	}
+}
+
 // recycle keeps a written buffer and tells those who wait for room.
 func (o *outbox) recycle(p []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.written += int64(len(p))
+	o.count(len(p))
 	if cap(p) <= outboxKeep {
 		o.spare = p[:0]
 	}
@@ -229,11 +240,4 @@ func (o *outbox) close() {
 		o.drained = nil
 	}
 	close(o.wake)
-}
-
-// queued is how many bytes wait.
-func (o *outbox) queued() int {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.buf) + len(o.rest)
 }

@@ -1,12 +1,17 @@
 package peer
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/weircache/weir/codec"
 )
@@ -17,30 +22,32 @@ const answerBatch = 64 << 10
 
 // A session is one connection from a peer, as the answering side has it.
 type session struct {
-	d      *data
-	conn   net.Conn
-	other  hello
-	out    *outbox
-	ctx    context.Context // ends with the connection
-	cancel context.CancelCauseFunc
+	d        *data
+	conn     net.Conn
+	out      *outbox
+	ctx      context.Context // ends with the connection
+	cancel   context.CancelFunc
+	bytesOut atomic.Int64
+	resp     codec.Response // of the request that is being read
 
-	mu      sync.Mutex                    // guards serving
+	mu      sync.Mutex                    // guards the rest
 	serving map[uint64]context.CancelFunc // the requests that wait, by id
+	cause   error                         // why the connection is closed
 }
 
 // accept serves a data connection whose magic has been read. It returns at once.
 func (d *data) accept(conn net.Conn) {
 	s := &session{d: d, conn: conn, serving: make(map[uint64]context.CancelFunc)}
-	s.ctx, s.cancel = context.WithCancelCause(d.ctx)
-	s.out = newOutbox(conn, outboxLimit, s.fail)
+	s.ctx, s.cancel = context.WithCancel(d.ctx)
+	s.out = newOutbox(conn, outboxLimit, &s.bytesOut, &d.bytesOut, s.fail)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		_ = conn.Close()
-		s.cancel(ErrClosed)
+		s.cancel()
 		return
 	}
-	d.served[s] = struct{}{}
+	d.sessions[s] = struct{}{}
 	d.wg.Add(1)
 	go func() {
 		defer d.wg.Done()
@@ -54,32 +61,53 @@ func (s *session) run() {
 	defer func() {
 		wg.Wait()
 		s.d.mu.Lock()
-		delete(s.d.served, s)
+		delete(s.d.sessions, s)
 		s.d.mu.Unlock()
 	}()
 	other, err := s.d.welcome(s.conn)
 	if err != nil {
-		s.d.cfg.logger.Warn("data connection refused", "remote", s.conn.RemoteAddr().String(), "peer", other.name, "err", err)
 		s.fail(err)
+		s.report("data connection refused", other.name)
 		return
 	}
-	s.other = other
 	wg.Go(s.out.run)
 	err = s.read(&wg)
-	if s.ctx.Err() == nil && !isEnd(err) {
-		s.d.cfg.logger.Warn("data connection closed", "remote", s.conn.RemoteAddr().String(), "peer", other.name, "err", err)
-		if isMalformed(err) {
-			goodbye(s.conn, err.Error())
-		}
+	if isMalformed(err) {
+		goodbye(s.conn, err.Error())
 	}
 	s.fail(err)
+	s.report("data connection closed", other.name)
 }
 
-// fail closes the connection and ends what waits on it.
+// report logs why the connection was closed, unless that is not worth it, or was said lately.
+func (s *session) report(what, peer string) {
+	s.mu.Lock()
+	cause := s.cause
+	s.mu.Unlock()
+	remote := s.conn.RemoteAddr().String()
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		host = remote
+	}
+	if errors.Is(cause, ErrClosed) || isEnd(cause) || !s.d.noise.allow(host, time.Now()) {
+		return
+	}
+	s.d.cfg.logger.Warn(what, "remote", remote, "peer", peer, "err", cause)
+}
+
+// fail closes the connection and ends what waits on it. The first cause counts.
 func (s *session) fail(err error) {
-	s.cancel(err)
-	s.out.close()
-	_ = s.conn.Close()
+	s.mu.Lock()
+	first := s.cause == nil
+	if first {
+		s.cause = cmp.Or(err, io.EOF)
+	}
+	s.mu.Unlock()
+	if first {
+		s.cancel()
+		s.out.close()
+		_ = s.conn.Close()
+	}
 }
 
 // read answers what can be answered at once, in batches, and starts goroutines for the rest.
@@ -105,6 +133,8 @@ func (s *session) read(wg *sync.WaitGroup) error {
 				if err := f.fill(); err != nil {
 					return err
 				}
+				s.d.bytesIn.Add(f.bytes)
+				f.bytes = 0
 				continue
 			}
 		}
@@ -117,6 +147,7 @@ func (s *session) read(wg *sync.WaitGroup) error {
 			if err := codec.DecodeRequest(&req, kind, id, body); err != nil {
 				return err
 			}
+			s.d.served.Add(1)
 			if batch, err = s.answer(wg, &req, body, batch); err != nil {
 				return err
 			}
@@ -126,7 +157,7 @@ func (s *session) read(wg *sync.WaitGroup) error {
 			start := len(batch)
 			batch = codec.EndFrame(codec.BeginFrame(batch, codec.KindPong, id), start)
 		case codec.KindGoodbye:
-			return nil
+			return fmt.Errorf("the peer closed: %q", body[:min(len(body), maxReason)])
 		default:
 			return fmt.Errorf("%w: kind %d where a request was due", codec.ErrFrame, kind)
 		}
@@ -135,23 +166,37 @@ func (s *session) read(wg *sync.WaitGroup) error {
 
 // answer appends the answer to req to batch, or starts a goroutine that will send it.
 func (s *session) answer(wg *sync.WaitGroup, req *codec.Request, body, batch []byte) ([]byte, error) {
-	var resp codec.Response
+	resp := &s.resp
+	*resp = codec.Response{}
 	r := (*s.d.registry.Load())[string(req.Namespace)]
 	switch {
 	case r == nil:
 		resp.Status = codec.StatusUnknown
 	case r.schema != req.Schema && req.Kind != codec.KindInvalidate:
 		resp.Status = codec.StatusMismatch
-	case s.try(r.handler, req, &resp):
+	case s.try(r.handler, req, resp):
 	default:
 		cost := servingCost + len(body)
 		if s.d.reserve(cost) {
 			return batch, s.later(wg, r.handler, req, body, cost)
 		}
-		resp.Status = codec.StatusBusy
+		*resp = codec.Response{Status: codec.StatusBusy}
 	}
-	resp.ID = req.ID
-	return codec.AppendResponse(batch, &resp), nil
+	return s.appendAnswer(batch, req.ID, resp), nil
+}
+
+// appendAnswer appends what a handler has answered, as far as the other side will take it.
+func (s *session) appendAnswer(dst []byte, id uint64, resp *codec.Response) []byte {
+	switch {
+	case len(resp.Value) > s.d.limit-codec.FrameOverhead:
+		*resp = codec.Response{Status: codec.StatusTooLarge}
+	case resp.Status == 0:
+		*resp = codec.Response{Status: codec.StatusFailed, Text: []byte("the handler gave no answer")}
+	}
+	if resp.ID = id; resp.Owner == nil && resp.Status != codec.StatusMoved {
+		resp.Owner = s.d.nameBytes
+	}
+	return codec.AppendResponse(dst, resp)
 }
 
 // try lets the handler answer at once.
@@ -167,7 +212,7 @@ func (s *session) try(h codec.Handler, req *codec.Request, resp *codec.Response)
 
 func (s *session) panicked(p any, resp *codec.Response) {
 	s.d.cfg.logger.Error("handler panicked", "panic", p, "stack", string(debug.Stack()))
-	*resp = codec.Response{Status: codec.StatusFailed, Text: []byte("the handler panicked"), Owner: []byte(s.d.cfg.name)}
+	*resp = codec.Response{Status: codec.StatusFailed, Text: []byte("the handler panicked")}
 }
 
 // later serves req in a goroutine of its own. Of the budget it has cost bytes.
@@ -196,26 +241,31 @@ func (s *session) later(wg *sync.WaitGroup, h codec.Handler, req *codec.Request,
 		defer s.d.unreserve(cost)
 		defer cancel()
 		var resp codec.Response
+		id := own.ID
+		defer func() { s.reply(id, &resp) }() // also after a Goexit
 		s.serve(ctx, h, own, &resp)
-		s.mu.Lock()
-		_, wanted := s.serving[own.ID]
-		delete(s.serving, own.ID)
-		s.mu.Unlock()
-		if !wanted {
-			return
-		}
-		resp.ID = own.ID
-		size := codec.FrameOverhead + len(resp.Value)
-		if !s.d.reserve(size) {
-			resp = codec.Response{ID: own.ID, Status: codec.StatusBusy, Owner: []byte(s.d.cfg.name)}
-			size = 0
-		}
-		frame := s.d.bufs.get(codec.FrameOverhead + len(resp.Value))
-		_ = s.out.add(codec.AppendResponse(frame[:0], &resp), true) // fails only with the connection
-		s.d.bufs.put(frame)
-		s.d.unreserve(size)
 	})
 	return nil
+}
+
+// reply sends the answer to a request that had to wait, if it is still wanted.
+func (s *session) reply(id uint64, resp *codec.Response) {
+	s.mu.Lock()
+	_, wanted := s.serving[id]
+	delete(s.serving, id)
+	s.mu.Unlock()
+	if !wanted {
+		return
+	}
+	size := codec.FrameOverhead + len(resp.Value)
+	if !s.d.reserve(size) {
+		*resp = codec.Response{Status: codec.StatusBusy}
+		size = 0
+	}
+	frame := s.d.bufs.get(codec.FrameOverhead + len(resp.Value))
+	_ = s.out.add(s.appendAnswer(frame[:0], id, resp), true) // fails only with the connection
+	s.d.bufs.put(frame)
+	s.d.unreserve(size)
 }
 
 func (s *session) serve(ctx context.Context, h codec.Handler, req *codec.Request, resp *codec.Response) {

@@ -406,7 +406,8 @@ func TestNearOverhead(t *testing.T) {
 	s := n.stats()
 	got := float64(full-empty)/entries - float64(unsafe.Sizeof(testBox{}))
 	t.Logf("an entry takes %.0f bytes beside its box; the tier itself %d KiB", got, (empty-before)>>10)
-	if s.bytes != entries*(n.of.slot+n.box) {
+	// On 32 bits ristretto's first hash has 32: of two keys that share it one is refused.
+	if all := entries * (n.of.slot + n.box); s.bytes > all || s.bytes < all-all/1000 {
 		t.Errorf("stats %+v: the boxes are not all there", s)
 	}
 	if said := float64(n.of.slot); got < said*0.7 || got > said*1.3 {

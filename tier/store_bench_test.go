@@ -57,7 +57,7 @@ type benchBox struct {
 
 // benchNear is a near tier that holds all of n keys, and requests for them.
 func benchNear[T any](b *testing.B, n int, box func() T) (*nearOf[T], []string) {
-	c, err := newNearOf[T](4<<30, nil)
+	c, err := newNearOf[T](512<<20, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +84,7 @@ type nearGet struct {
 }
 
 // nearGets makes the tests that a cache makes of what it found, with and without a look at the clock.
-func nearGets[T any](n *nearOf[T], fields func(*T) *benchBox) []nearGet {
+func nearGets[T any](n *nearOf[T], fields func(T) benchBox) []nearGet {
 	clock := newClock(nil)
 	var fence atomic.Uint64
 	return []nearGet{
@@ -92,12 +92,16 @@ func nearGets[T any](n *nearOf[T], fields func(*T) *benchBox) []nearGet {
 		{"near", func(key string) bool { _, ok := n.get(key); return ok }},
 		{"near+fence", func(key string) bool {
 			box, ok := n.get(key)
-			return ok && fields(&box).stamp >= fence.Load()
+			return ok && fields(box).stamp >= fence.Load()
 		}},
 		{"near+fence+clock", func(key string) bool {
 			now := clock.now()
 			box, ok := n.get(key)
-			return ok && fields(&box).stamp >= fence.Load() && now < fields(&box).until
+			if !ok {
+				return false
+			}
+			f := fields(box)
+			return f.stamp >= fence.Load() && now < f.until
 		}},
 	}
 }
@@ -108,11 +112,11 @@ func nearGets[T any](n *nearOf[T], fields func(*T) *benchBox) []nearGet {
 func BenchmarkNear(b *testing.B) {
 	b.Run("values", func(b *testing.B) {
 		n, keys := benchNear(b, 1_000_000, func() benchBox { return benchBox{until: math.MaxInt64} })
-		benchTurns(b, keys, nearGets(n, func(box *benchBox) *benchBox { return box }))
+		benchTurns(b, keys, nearGets(n, func(box benchBox) benchBox { return box }))
 	})
 	b.Run("pointers", func(b *testing.B) {
 		n, keys := benchNear(b, 1_000_000, func() *benchBox { return &benchBox{until: math.MaxInt64} })
-		benchTurns(b, keys, nearGets(n, func(box **benchBox) *benchBox { return *box }))
+		benchTurns(b, keys, nearGets(n, func(box *benchBox) benchBox { return *box }))
 	})
 }
 
@@ -153,6 +157,7 @@ func benchTurns(b *testing.B, keys []string, gets []nearGet) {
 func BenchmarkNearAllocs(b *testing.B) {
 	n, keys := benchNear(b, 10_000, func() benchBox { return benchBox{} })
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
 			n.get(keys[i%len(keys)])

@@ -1,0 +1,233 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/binary"
+	"reflect"
+	"testing"
+	"time"
+)
+
+// fuzzed decodes b into V. Whatever the check lets through must decode without a panic or
+// give an error, within the memory that the codec promises; what decodes must encode and
+// decode again.
+func fuzzed[V any](t *testing.T, c Codec[V], b []byte) {
+	before := bytes.Clone(b)
+	var v V
+	var err error
+	n := allocated(func() { v, err = c.Decode(b) })
+	if most := uint64(allocFloor + min(len(b)*allocRatio, allocMost) + 8*len(b) + 64<<10); n > most {
+		t.Errorf("%T: %d bytes allocated for %d, the bound is %d", v, n, len(b), most)
+	}
+	if !bytes.Equal(b, before) {
+		t.Errorf("%T: src is changed", v)
+	}
+	if err != nil {
+		wantErr(t, err, ErrValue)
+		return
+	}
+	out, err := c.Append(nil, v)
+	if err != nil { // a value can be wider than the bytes it came from
+		return
+	}
+	if _, err := c.Decode(out); err != nil {
+		t.Errorf("%T: % .50x decodes, encodes to % .50x, which does not: %v", v, b, out, err)
+	}
+}
+
+type narrow struct {
+	N int
+	S []string
+	M map[string]*narrow
+	A [2]uint8
+	B []byte
+	T *time.Time
+}
+
+func FuzzCheckMsgpack(f *testing.F) {
+	for _, b := range hostile() {
+		f.Add(b)
+	}
+	f.Add(tokens(f))
+	p := sample()
+	b := ok[[]byte](f)(Msgpack[product]().Append(nil, p))
+	for i := range b {
+		f.Add(b[:i])
+	}
+	f.Add(append(b, 0))
+	n := narrow{1, []string{"a"}, map[string]*narrow{"k": {T: new(time.Time)}}, [2]uint8{3, 4}, []byte("b"), &p.When}
+	b = ok[[]byte](f)(Msgpack[narrow]().Append(nil, n))
+	for i := range b {
+		f.Add(b[:i+1])
+	}
+	f.Add([]byte{0xd7, 0xff, 0xdf, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0})
+	f.Add([]byte{0x93, 0xd5, 0x80, 0x81, 0xa5, 0xc6, 0, 0, 0, 1, 0x91, 0xc0})
+	var (
+		anything = Msgpack[any]()
+		list     = Msgpack[[]narrow]()
+		one      = Msgpack[narrow]()
+		products = Msgpack[product]()
+		texts    = Msgpack[map[string]string]()
+		own      = Msgpack[[]dict]()
+		times    = Msgpack[map[time.Time]time.Time]()
+		keys     = Msgpack[map[any]any]()
+		blobs    = Msgpack[[][]byte]()
+	)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n := testing.AllocsPerRun(1, func() { CheckMsgpack(b) }); n > 10 {
+			t.Errorf("%v allocations to check", n)
+		}
+		fuzzed(t, anything, b)
+		fuzzed(t, list, b)
+		fuzzed(t, one, b)
+		fuzzed(t, products, b)
+		fuzzed(t, texts, b)
+		fuzzed(t, own, b)
+		fuzzed(t, times, b)
+		fuzzed(t, keys, b)
+		fuzzed(t, blobs, b)
+		if CheckMsgpack(b) != nil {
+			if _, err := anything.Decode(b); err == nil {
+				t.Error("decodes although the check refuses it")
+			}
+		}
+	})
+}
+
+func FuzzRoundTrip(f *testing.F) {
+	f.Add("", int64(0), []byte(nil), uint8(0), 0.0)
+	f.Add("text", int64(-1), []byte("bytes"), uint8(3), 1.5)
+	f.Add(string(make([]byte, 300)), int64(1<<40), make([]byte, 300), uint8(40), -1e300)
+	plain := Msgpack[narrow]()
+	packed := ok[Codec[narrow]](f)(Compressed(plain, Compression{Threshold: 1}))
+	f.Fuzz(func(t *testing.T, s string, n int64, b []byte, count uint8, x float64) {
+		at := time.Unix(n%1e12, int64(count)*1e6)
+		v := narrow{N: int(n), S: []string{}, M: map[string]*narrow{}, A: [2]uint8{count, 1}, B: append([]byte{}, b...), T: &at}
+		for range count % 50 {
+			v.S = append(v.S, s)
+		}
+		v.M[s] = &narrow{N: int(count)}
+		for _, c := range []Codec[narrow]{plain, packed} {
+			out := ok[[]byte](t)(c.Append(nil, v))
+			got := ok[narrow](t)(c.Decode(out))
+			if !got.T.Equal(*v.T) {
+				t.Errorf("time %v, want %v", got.T, v.T)
+			}
+			got.T = v.T
+			if !reflect.DeepEqual(got, v) {
+				t.Errorf("got %+v, want %+v", got, v)
+			}
+		}
+	})
+}
+
+func FuzzCompressed(f *testing.F) {
+	const most = 1 << 20
+	c := ok[Codec[[]byte]](f)(Compressed(Raw[[]byte](), Compression{Threshold: 1, MaxDecoded: most}))
+	for _, v := range [][]byte{nil, []byte("x"), bytes.Repeat([]byte("0123456789"), 100), make([]byte, most)} {
+		b := ok[[]byte](f)(c.Append(nil, v))
+		for i := range min(len(b), 64) {
+			f.Add(b[:i])
+		}
+		f.Add(b)
+	}
+	f.Add([]byte{2})
+	for _, n := range []uint64{0, most, most + 1, 1 << 31, 1<<32 - 1, 1 << 63} {
+		f.Add(append(binary.AppendUvarint([]byte{1}, n), 0))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var v []byte
+		var err error
+		n := allocated(func() { v, err = c.Decode(b) })
+		if n > 2*most+uint64(2*len(b))+64<<10 {
+			t.Errorf("%d bytes allocated for %d", n, len(b))
+		}
+		if err != nil {
+			wantErr(t, err, ErrValue)
+			return
+		}
+		if len(v) > max(most, len(b)) {
+			t.Errorf("%d bytes, the limit is %d", len(v), most)
+		}
+		if len(v) <= most {
+			again := ok[[]byte](t)(c.Decode(ok[[]byte](t)(c.Append(nil, v))))
+			if !bytes.Equal(again, v) {
+				t.Error("another value after a second round")
+			}
+		}
+	})
+}
+
+func FuzzFrameLength(f *testing.F) {
+	const limit = 1 << 20
+	for _, n := range []uint32{0, FrameMin - 1, FrameMin, limit, limit + 1, 1 << 31, 1<<32 - 1} {
+		b := binary.BigEndian.AppendUint32(nil, n)
+		for i := range b {
+			f.Add(b[:i], limit)
+		}
+		f.Add(b, limit)
+		f.Add(b, -1)
+		f.Add(b, 0)
+	}
+	f.Fuzz(func(t *testing.T, b []byte, limit int) {
+		n, err := FrameLength(b, limit)
+		if err != nil {
+			wantErr(t, err, ErrFrame)
+			return
+		}
+		if n < FrameMin || n > limit || uint32(n) != binary.BigEndian.Uint32(b) {
+			t.Errorf("% x, limit %d: %d", b, limit, n)
+		}
+	})
+}
+
+// addBodies adds each body, whole, cut at every point, and with a byte too many.
+func addBodies(f *testing.F, kind Kind, body []byte) {
+	for i := 0; i <= len(body); i += 1 + len(body)/200 {
+		f.Add(uint8(kind), body[:i])
+	}
+	f.Add(uint8(kind), body)
+	f.Add(uint8(kind), append(bytes.Clone(body), 0))
+}
+
+func FuzzDecodeRequest(f *testing.F) {
+	for _, r := range requests() {
+		kind, _, b := body(f, AppendRequest(nil, &r))
+		addBodies(f, kind, b)
+	}
+	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
+		var r, again Request
+		var err error
+		n := allocated(func() { r = Request{}; err = DecodeRequest(&r, Kind(kind), 7, b) })
+		if most := uint64(32*len(b) + 64<<10); n > most {
+			t.Errorf("%d bytes allocated for %d", n, len(b))
+		}
+		if err != nil {
+			wantErr(t, err, ErrFrame)
+			return
+		}
+		k, id, b2 := body(t, AppendRequest(nil, &r))
+		if err := DecodeRequest(&again, k, id, b2); err != nil || !sameRequest(r, again) {
+			t.Errorf("%+v, then %+v, %v", r, again, err)
+		}
+	})
+}
+
+func FuzzDecodeResponse(f *testing.F) {
+	for _, r := range responses() {
+		kind, _, b := body(f, AppendResponse(nil, &r))
+		addBodies(f, kind, b)
+	}
+	f.Fuzz(func(t *testing.T, _ uint8, b []byte) {
+		var r, again Response
+		err := DecodeResponse(&r, 7, b)
+		if err != nil {
+			wantErr(t, err, ErrFrame)
+			return
+		}
+		_, id, b2 := body(t, AppendResponse(nil, &r))
+		if err := DecodeResponse(&again, id, b2); err != nil || !sameResponse(r, again) {
+			t.Errorf("%+v, then %+v, %v", r, again, err)
+		}
+	})
+}

@@ -1,0 +1,347 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// gated is a handler whose Serve waits for open, or for its context.
+func gated(open <-chan struct{}, started chan<- context.Context) *scripted {
+	return &scripted{serve: func(ctx context.Context, req *codec.Request, resp *codec.Response) {
+		if started != nil {
+			started <- ctx
+		}
+		select {
+		case <-open:
+			resp.Status, resp.Value = codec.StatusValue, []byte("value of "+string(req.Key))
+		case <-ctx.Done():
+			resp.Status = codec.StatusTimeout
+		}
+	}}
+}
+
+// A request that waits does not hold up those behind it, and every caller gets its own answer.
+func TestOutOfOrder(t *testing.T) {
+	both(t, func(t *testing.T, tcp bool) {
+		open := make(chan struct{})
+		w := newWire(t, tcp, gated(open, nil))
+		var slow, hits sync.WaitGroup
+		ask := func(key string) {
+			if status, value, err := w.get(t.Context(), key, 0); err != nil || status != codec.StatusValue || value != "value of "+key {
+				t.Errorf("get %q: status %d, %q, %v", key, status, value, err)
+			}
+		}
+		for i := range 20 {
+			slow.Go(func() { ask(fmt.Sprintf("slow %d", i)) })
+			hits.Go(func() {
+				for j := range 100 {
+					ask(fmt.Sprintf("hit %d %d", i, j))
+				}
+			})
+		}
+		hits.Wait()
+		until(t, "for 20 calls in flight", func() bool { return w.a.stats()[0].InFlight == 20 })
+		close(open)
+		slow.Wait()
+		s := w.a.stats()[0]
+		if s.Calls != 2020 || s.Errors != 0 || s.InFlight != 0 || s.Dials != 1 || s.Connected != 1 || s.BytesIn == 0 || s.BytesOut == 0 {
+			t.Errorf("stats: %+v", s)
+		}
+	})
+}
+
+// Values that do not fit into a socket's buffers arrive whole.
+func TestLargeValues(t *testing.T) {
+	both(t, func(t *testing.T, tcp bool) {
+		w := newWire(t, tcp, &scripted{serve: func(_ context.Context, req *codec.Request, resp *codec.Response) {
+			resp.Status, resp.Value = codec.StatusValue, bytes.Repeat(req.Key, 1<<20/len(req.Key))
+		}})
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				key := fmt.Sprintf("%08d", i)
+				for range 4 {
+					status, value, err := w.get(t.Context(), key, 0)
+					if err != nil || status != codec.StatusValue || value != strings.Repeat(key, 1<<20/len(key)) {
+						t.Errorf("status %d, %d bytes, %v", status, len(value), err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+func TestCancelCrosses(t *testing.T) {
+	both(t, func(t *testing.T, tcp bool) {
+		started := make(chan context.Context, 1)
+		w := newWire(t, tcp, gated(nil, started))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := w.get(ctx, "slow", 0)
+			done <- err
+		}()
+		there := <-started
+		cancel()
+		if err := <-done; err != context.Canceled {
+			t.Errorf("got %v", err)
+		}
+		<-there.Done()
+		w.mustGet(t, "hit") // the connection lives
+	})
+}
+
+func TestDeadlineCrosses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := make(chan context.Context, 1)
+		w := newWire(t, false, gated(nil, started))
+		began := time.Now()
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := w.get(t.Context(), "slow", time.Second)
+			done <- err
+		}()
+		end, ok := (<-started).Deadline()
+		if left := end.Sub(began); !ok || left != time.Second {
+			t.Errorf("the handler has %v, %v", left, ok)
+		}
+		if err := <-done; err != nil { // the other side's word for it comes first
+			t.Error(err)
+		}
+	})
+}
+
+// A call ends soon after its timeout also if the other side does nothing about it.
+func TestTimeoutBySweep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
+		w := newWire(t, false, &scripted{serve: func(context.Context, *codec.Request, *codec.Response) { <-open }})
+		w.mustGet(t, "hit")
+		pause(t.Context(), time.Hour) // the ticking has stopped
+		for _, timeout := range []time.Duration{time.Millisecond, 50 * time.Millisecond, 777 * time.Millisecond} {
+			began := time.Now()
+			_, _, err := w.get(t.Context(), "slow", timeout)
+			took := time.Since(began)
+			if !errors.Is(err, context.DeadlineExceeded) || took < timeout || took > timeout+3*linkTick {
+				t.Errorf("timeout %v: %v after %v", timeout, err, took)
+			}
+		}
+		close(open)
+		synctest.Wait()
+		w.mustGet(t, "hit") // late answers have hurt nobody
+	})
+}
+
+func TestBrokenConnectionFailsWaiters(t *testing.T) {
+	both(t, func(t *testing.T, tcp bool) {
+		started := make(chan context.Context, 10)
+		w := newWire(t, tcp, gated(nil, started))
+		errs := make(chan error, 10)
+		for range 10 {
+			go func() {
+				_, _, err := w.get(t.Context(), "slow", 0)
+				errs <- err
+			}()
+		}
+		var there context.Context
+		for range 10 {
+			there = <-started
+		}
+		w.cut()
+		for range 10 {
+			if err := <-errs; !errors.Is(err, ErrUnreachable) {
+				t.Errorf("got %v", err)
+			}
+		}
+		<-there.Done()
+	})
+}
+
+// While a peer cannot be reached, calls fail at once, and attempts to connect grow rare.
+func TestBackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, false, gated(nil, nil))
+		w.noServer.Store(true)
+		began := time.Now()
+		for time.Since(began) < time.Minute {
+			before := time.Now()
+			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no server") {
+				t.Fatalf("got %v", err)
+			}
+			if took := time.Since(before); took != 0 {
+				t.Fatalf("a call took %v to fail", took)
+			}
+			pause(t.Context(), time.Millisecond)
+		}
+		if dials := w.a.stats()[0].Dials; dials < 30 || dials > 75 {
+			t.Errorf("%d attempts in a minute", dials)
+		}
+		if n := strings.Count(w.logA.String(), "cannot connect"); n != 1 {
+			t.Errorf("%d lines in the log", n)
+		}
+		w.noServer.Store(false)
+		pause(t.Context(), backoffMax)
+		w.mustGet(t, "hit")
+		pause(t.Context(), backoffMax)
+		w.cut() // one that has lasted is replaced at once
+		synctest.Wait()
+		w.mustGet(t, "hit")
+		w.cut() // one that has not is waited for
+		synctest.Wait()
+		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("got %v", err)
+		}
+		to := w.to
+		to.Incarnation++ // but a new start of the peer is asked at once
+		if _, err := w.a.peer(to); err != nil {
+			t.Fatal(err)
+		}
+		w.mustGet(t, "hit")
+	})
+}
+
+// Callers who wait for a connection share one attempt, and each leaves by its own time.
+func TestConnectShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := dataFor("a", &logBook{}, 1<<20, func(ctx context.Context, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		defer d.close(context.Background())
+		w := &wire{a: d, to: ring.Member{Name: "b", Addr: "x"}}
+		var wg sync.WaitGroup
+		check := func(ctx context.Context, timeout time.Duration, want error, after time.Duration) {
+			wg.Go(func() {
+				began := time.Now()
+				_, _, err := w.get(ctx, "k", timeout)
+				if took := time.Since(began); !errors.Is(err, want) || took != after {
+					t.Errorf("got %v after %v, want %v after %v", err, took, want, after)
+				}
+			})
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		check(ctx, 0, context.DeadlineExceeded, time.Second)
+		check(t.Context(), 500*time.Millisecond, context.DeadlineExceeded, 500*time.Millisecond)
+		check(t.Context(), 0, ErrUnreachable, 2*time.Second)
+		pause(t.Context(), 2*time.Second)
+		synctest.Wait()
+		d.forget("b") // who waits is told now
+		wg.Wait()
+		if n := d.dials.Load(); n != 1 {
+			t.Errorf("%d attempts", n)
+		}
+	})
+}
+
+func TestMoved(t *testing.T) {
+	w := newWire(t, true, gated(nil, nil))
+	w.mustGet(t, "hit")
+	old := w.to
+	w.to.Addr, w.to.Incarnation = listenData(t, w.b), old.Incarnation+1
+	w.mustGet(t, "hit")
+	now := w.to
+	w.to = old // a view that is behind must not tear down what the newer one has built
+	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) {
+		t.Errorf("got %v", err)
+	}
+	w.to = now
+	w.mustGet(t, "hit")
+	if n := w.a.dials.Load(); n != 2 {
+		t.Errorf("%d attempts to connect", n)
+	}
+}
+
+// Whatever a handler does, its caller gets an answer and the connection lives.
+func TestHandlerMisbehaves(t *testing.T) {
+	both(t, func(t *testing.T, tcp bool) {
+		w := newWire(t, tcp, &scripted{serve: func(_ context.Context, req *codec.Request, resp *codec.Response) {
+			switch string(req.Key) {
+			case "panic":
+				panic("later")
+			case "exit":
+				runtime.Goexit()
+			case "large":
+				resp.Status, resp.Value = codec.StatusValue, make([]byte, 1<<20+1)
+			}
+		}})
+		for key, want := range map[string]codec.Status{
+			"panic-now": codec.StatusFailed, "panic": codec.StatusFailed, "exit": codec.StatusFailed,
+			"nothing": codec.StatusFailed, "large": codec.StatusTooLarge,
+		} {
+			if status, text, err := w.get(t.Context(), key, 0); err != nil || status != want {
+				t.Errorf("%s: status %d, %q, %v", key, status, text, err)
+			}
+		}
+		w.mustGet(t, "hit")
+		wantLog(t, &w.logB, "stack=")
+		if n := w.a.dials.Load(); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+	})
+}
+
+func TestUnknownNamespace(t *testing.T) {
+	w := newWire(t, false, nil)
+	if status, _, err := w.get(t.Context(), "hit", 0); err != nil || status != codec.StatusUnknown {
+		t.Errorf("status %d, %v", status, err)
+	}
+	unregister, err := w.b.register("n", 2, gated(nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, _, err := w.get(t.Context(), "hit", 0); err != nil || status != codec.StatusMismatch {
+		t.Errorf("status %d, %v", status, err)
+	}
+	if _, err := w.b.register("n", 1, gated(nil, nil)); err == nil {
+		t.Error("a namespace was registered twice")
+	}
+	unregister()
+	if status, _, err := w.get(t.Context(), "hit", 0); err != nil || status != codec.StatusUnknown {
+		t.Errorf("status %d, %v", status, err)
+	}
+}
+
+func TestCloseFailsWaiters(t *testing.T) {
+	for _, asker := range []bool{true, false} {
+		both(t, func(t *testing.T, tcp bool) {
+			started := make(chan context.Context, 1)
+			w := newWire(t, tcp, gated(nil, started))
+			done := make(chan error, 1)
+			go func() {
+				_, _, err := w.get(t.Context(), "slow", 0)
+				done <- err
+			}()
+			there := <-started
+			want := ErrUnreachable
+			if asker {
+				want = ErrClosed
+				w.a.close(context.Background())
+			} else {
+				w.b.close(context.Background())
+			}
+			if err := <-done; !errors.Is(err, want) {
+				t.Errorf("got %v, want %v", err, want)
+			}
+			<-there.Done()
+			if asker {
+				if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrClosed) {
+					t.Errorf("after close: %v", err)
+				}
+			}
+		})
+	}
+}

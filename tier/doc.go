@@ -1,0 +1,49 @@
+// Package tier is weir's front door: a tiered cache inside the service that uses it.
+//
+// A [Cache] serves one namespace. Each node keeps a near tier, decoded values in its own
+// memory; every key has one owner among the members, which keeps the key encoded in its owned
+// tier and alone reads the origin when the key is missing. Without a [Cluster] the process is
+// the only member and everything else is the same.
+//
+// # The life of a Get
+//
+//  1. Near. A copy that is within its lease and not fenced is returned: no lock, no
+//     allocation, no system call.
+//  2. Route. The view names the key's owner. If that is another member, all callers of the
+//     key on this node share one request to it. A request is never forwarded: who is asked and
+//     does not own the key says so, and the asker tries once more, at most.
+//  3. Owned. Fresh: served. Near its soft expiry: served, and with the probability that XFetch
+//     gives, refreshed ahead, so that a hot key does not expire into a miss. Past soft expiry,
+//     within StaleWhileRevalidate: served stale while one refresh runs.
+//  4. Flight. One for a key. It looks into the owned tier again, waits for a permit of the
+//     governor, and runs the loader in a goroutine of its own: a caller who leaves takes
+//     only himself along. Panics and Goexit become errors for everyone who waits. A load that
+//     overruns Origin.Timeout fails its callers in time and keeps its permit until it returns.
+//  5. Commit. The value is stored only if the key was not invalidated since the load began.
+//  6. Error. A copy within StaleIfError is served and the next attempt waits a little. Without one
+//     the error itself is remembered for ErrorTTL.
+//
+// An owner that cannot be reached is passed over by all nodes to the same successor, which
+// keeps what it fills for a few seconds only.
+//
+// # Invalidation
+//
+// An entry is valid if and only if no invalidation covering it was applied here after its
+// load started. [Cache.Invalidate] leaves a fence for the key on every member and returns
+// nil when all have confirmed. Fences are looked at where an entry is stored and at every
+// read; a flight that a fence has overtaken is detached, so that nobody who comes later
+// gets its value; and a node that has seen a fence tells the owner of it with its next
+// request for the key, so that a node ahead of the owner cannot bring the old value back.
+//
+// # Ages
+//
+// Ages count from the start of the load, on the monotonic clock, and cross the network as
+// durations, rounded so that a copy is never taken for younger than it is. From soft expiry on
+// a refresh is due; after hard expiry, which [Freshness.Bound] states, a value is never served.
+//
+// # Choice of the stores
+//
+// The near tier is ristretto, which may drop or refuse what it is given: a near tier can bear
+// that. The owned tier cannot, as each refusal is another load of the origin; near.go and
+// owned.go tell what was measured and chosen.
+package tier
