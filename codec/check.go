@@ -70,6 +70,10 @@ func checkAndNote(b []byte, p *plan, exts *[]int) error {
 			p = p.child(l.left)
 		}
 		l.left--
+		if i < len(b) && (b[i] <= 0x7f && (p == nil || p.kind != planPointer) || b[i] == 0xc0) {
+			i++ // small numbers and nil, the most frequent, cost nothing
+			continue
+		}
 		o, err := readObject(b, i)
 		if err != nil {
 			return err

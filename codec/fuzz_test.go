@@ -15,10 +15,8 @@ func fuzzed[V any](t *testing.T, c Codec[V], b []byte) {
 	before := bytes.Clone(b)
 	var v V
 	var err error
-	n := allocated(func() { v, err = c.Decode(b) })
-	if most := uint64(allocFloor + min(len(b)*allocRatio, allocMost) + 8*len(b) + 64<<10); n > most {
-		t.Errorf("%T: %d bytes allocated for %d, the bound is %d", v, n, len(b), most)
-	}
+	most := uint64(allocFloor + min(len(b)*allocRatio, allocMost) + 8*len(b) + 64<<10)
+	atMost(t, most, func() { v, err = c.Decode(b) })
 	if !bytes.Equal(b, before) {
 		t.Errorf("%T: src is changed", v)
 	}
@@ -74,9 +72,7 @@ func FuzzCheckMsgpack(f *testing.F) {
 		blobs    = Msgpack[[][]byte]()
 	)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if n := testing.AllocsPerRun(1, func() { CheckMsgpack(b) }); n > 10 {
-			t.Errorf("%v allocations to check", n)
-		}
+		atMost(t, 8<<10, func() { CheckMsgpack(b) })
 		fuzzed(t, anything, b)
 		fuzzed(t, list, b)
 		fuzzed(t, one, b)
@@ -138,10 +134,7 @@ func FuzzCompressed(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var v []byte
 		var err error
-		n := allocated(func() { v, err = c.Decode(b) })
-		if n > 2*most+uint64(2*len(b))+64<<10 {
-			t.Errorf("%d bytes allocated for %d", n, len(b))
-		}
+		atMost(t, 2*most+uint64(2*len(b))+64<<10, func() { v, err = c.Decode(b) })
 		if err != nil {
 			wantErr(t, err, ErrValue)
 			return
@@ -198,10 +191,7 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		var r, again Request
 		var err error
-		n := allocated(func() { r = Request{}; err = DecodeRequest(&r, Kind(kind), 7, b) })
-		if most := uint64(32*len(b) + 64<<10); n > most {
-			t.Errorf("%d bytes allocated for %d", n, len(b))
-		}
+		atMost(t, uint64(32*len(b)+64<<10), func() { r = Request{}; err = DecodeRequest(&r, Kind(kind), 7, b) })
 		if err != nil {
 			wantErr(t, err, ErrFrame)
 			return

@@ -33,6 +33,21 @@ func allocated(f func()) uint64 {
 	return least
 }
 
+// atMost fails the test if f allocates more than most bytes.
+func atMost(t testing.TB, most uint64, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if after.TotalAlloc-before.TotalAlloc <= most {
+		return
+	}
+	if n := allocated(f); n > most { // it was not another goroutine
+		t.Errorf("%d bytes allocated, the bound is %d", n, most)
+	}
+}
+
 func wantErr(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {

@@ -283,7 +283,7 @@ func TestMsgpackAfterErrors(t *testing.T) {
 		for range 1000 {
 			c.Decode(good)
 		}
-	}); n > 1000*6000 {
+	}); n > 1000*12_000 {
 		t.Errorf("%d bytes for 1000 values of %d", n, len(good))
 	}
 }

@@ -70,7 +70,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
 	old := n.published.Load()
 	if len(s.members) > 0 && !slices.Equal(s.members, old.view.Members()) {
-		view, err := ring.New(s.members, n.cfg.Ring)
+		view, err := old.view.Next(s.members)
 		switch {
 		case err == nil:
 			w.failed = ""

@@ -187,13 +187,18 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 		c.finish(f, c.failed(f, err))
 		return
 	}
-	c.setExpiry(e, fill.ttl, f.short)
+	now := c.clock.now()
+	c.setExpiry(e, fill.ttl, f.short, now)
+	if now >= e.hard && e.flags&entryNotFound == 0 {
+		c.stats.results[resultError].Add(1)
+		c.finish(f, c.failed(f, fmt.Errorf("the load took %v, longer than its value may live: raise Freshness.TTL or speed up the origin", cost)))
+		return
+	}
 	if e.flags&entryNotFound != 0 {
 		c.stats.results[resultNotFound].Add(1)
 	} else {
 		c.stats.results[resultOK].Add(1)
 	}
-	now := c.clock.now()
 	stored := c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
 		if now < e.hard {
 			c.owned.set(f.key, e)
@@ -208,23 +213,23 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 }
 
 // setExpiry gives e its soft and hard expiry by the contract.
-func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool) {
+func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool, now int64) {
 	f := &c.cfg.Freshness
 	if e.flags&entryNotFound != 0 {
 		e.soft = e.loaded + int64(f.NegativeTTL)
 		e.swr, e.hard = e.soft, e.soft
-		return
+	} else {
+		if ttl == 0 {
+			ttl = f.TTL - time.Duration(f.Jitter*c.dice.float64()*float64(f.TTL))
+		}
+		e.soft = e.loaded + int64(ttl)
+		e.swr = e.soft + int64(f.StaleWhileRevalidate)
+		e.hard = e.soft + int64(max(f.StaleWhileRevalidate, f.StaleIfError))
 	}
-	if ttl == 0 {
-		ttl = f.TTL - time.Duration(f.Jitter*c.dice.float64()*float64(f.TTL))
+	if short {
+		end := now + int64(successorTTL)
+		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
 	}
-	swr, sie := f.StaleWhileRevalidate, f.StaleIfError
-	if short && ttl > successorTTL {
-		ttl, swr, sie = successorTTL, 0, 0
-	}
-	e.soft = e.loaded + int64(ttl)
-	e.swr = e.soft + int64(swr)
-	e.hard = e.soft + int64(max(swr, sie))
 }
 
 // failed settles what a failed load means: a copy within StaleIfError waits before it

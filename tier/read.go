@@ -342,16 +342,20 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 
 // ownAnswer is own for a caller on this node.
 func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (a answer[V], err error) {
+	from := c.clock.now()
 	f, err := c.own(ctx, key, hash, maxAge, chain, short)
 	if err != nil {
 		return a, err
 	}
 	now := c.clock.now()
+	if f.filled { // the owner's word is no older than the load's end
+		from = max(from, f.e.loaded+int64(f.e.cost))
+	}
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
 		source: SourceOwned, stale: now >= f.e.soft,
 	}
-	a.until = c.lease(now, f.e.swr, f.e.hard, f.late)
+	a.until = c.lease(from, f.e.swr, f.e.hard, f.late)
 	if f.filled && !f.late {
 		a.source = SourceFill
 	}

@@ -1,0 +1,320 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+func getFrame(id uint64, key string) []byte {
+	return codec.AppendRequest(nil, &codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte("n"), Schema: 1, Key: []byte(key)})
+}
+
+// Malformed frames close their connection with a reason on both sides, and nothing else.
+func TestMalformedRequests(t *testing.T) {
+	for name, bad := range map[string][]byte{
+		"garbage":      []byte("GET / HTTP/1.1\r\n\r\n"),
+		"short length": {0, 0, 0, 1, 2},
+		"oversized":    {0x7f, 0, 0, 0, byte(codec.KindGet)},
+		"unknown kind": frame(99, 1, ""),
+		"an answer":    frame(codec.KindAnswer, 1, ""),
+		"a hello":      frame(codec.KindHello, 0, ""),
+		"empty get":    frame(codec.KindGet, 1, ""),
+		"cut get":      frame(codec.KindGet, 1, string(getFrame(1, "hit")[codec.FrameHeader+codec.FrameMin:30])),
+		"twice":        append(getFrame(1, "slow"), getFrame(1, "slow")...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t, false, gated(nil, nil))
+			conn := dialRaw(t, w.b)
+			go func() { _, _ = conn.Write(bad) }()
+			kind, _, reason := readFrame(t, conn)
+			if kind != codec.KindGoodbye || !strings.Contains(reason, codec.ErrFrame.Error()) {
+				t.Errorf("kind %d, %q", kind, reason)
+			}
+			mustEnd(t, conn)
+			wantLog(t, &w.logB, codec.ErrFrame.Error())
+			w.mustGet(t, "hit")
+		})
+	}
+}
+
+func TestTruncatedRequest(t *testing.T) {
+	w := newWire(t, false, gated(nil, nil))
+	conn := dialRaw(t, w.b)
+	whole := getFrame(1, "hit")
+	if _, err := conn.Write(whole[:len(whole)-1]); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	until(t, "for the session to end", func() bool { w.b.mu.Lock(); defer w.b.mu.Unlock(); return len(w.b.sessions) == 0 })
+}
+
+// A long length makes nobody allocate before the bytes are there.
+func TestLengthAloneAllocatesNothing(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	f := newFrameReader(far, 1<<30)
+	go func() { _, _ = near.Write([]byte{0x3f, 0, 0, 0, 1}) }()
+	for range 5 {
+		if b, err := f.buffered(); b != nil || err != nil {
+			t.Fatal(b, err)
+		}
+		if f.w == 5 {
+			break
+		}
+		if err := f.fill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(f.buf) != readBuffer {
+		t.Errorf("the buffer has %d bytes", len(f.buf))
+	}
+}
+
+// answering is a peer that says hello and then does what the test says.
+func answering(t *testing.T, w *wire, act func(conn net.Conn)) *data {
+	t.Helper()
+	d := dataFor("a", &w.logA, 1<<20, func(context.Context, string) (net.Conn, error) {
+		near, far := net.Pipe()
+		go func() {
+			_, _ = io.ReadFull(far, make([]byte, len(dataMagic)))
+			if _, err := readHello(far); err == nil {
+				_, _ = far.Write(w.b.self.append(nil))
+				act(far)
+			}
+		}()
+		return near, nil
+	})
+	w.a.close(context.Background())
+	w.a = d
+	return d
+}
+
+func TestMalformedAnswers(t *testing.T) {
+	good := codec.AppendResponse(nil, &codec.Response{ID: 1, Status: codec.StatusDone})
+	for name, bad := range map[string][]byte{
+		"garbage":        []byte("HTTP/1.1 400 Bad Request\r\n\r\n"),
+		"never asked":    frame(codec.KindAnswer, 2, ""),
+		"number 0":       frame(codec.KindAnswer, 0, ""),
+		"unknown status": frame(codec.KindAnswer, 1, "\xff\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+		"cut":            frame(codec.KindAnswer, 1, "\x01"),
+		"a request":      getFrame(1, "hit"),
+		"goodbye":        frame(codec.KindGoodbye, 0, "so long"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t, false, nil)
+			answering(t, w, func(conn net.Conn) {
+				_, _ = conn.Read(make([]byte, 4096))
+				_, _ = conn.Write(bad)
+				_, _ = io.Copy(io.Discard, conn)
+			})
+			if _, _, err := w.get(t.Context(), "k", 0); !errors.Is(err, ErrUnreachable) {
+				t.Errorf("got %v", err)
+			}
+			wantLog(t, &w.logA, "connection to peer lost")
+		})
+	}
+	t.Run("replayed", func(t *testing.T) {
+		w := newWire(t, false, nil)
+		answering(t, w, func(conn net.Conn) {
+			b := make([]byte, 4096)
+			_, _ = conn.Read(b)
+			_, _ = conn.Write(append(append([]byte{}, good...), good...)) // the second is dropped
+			_, _ = conn.Read(b)
+			_, _ = conn.Write(codec.AppendResponse(nil, &codec.Response{ID: 2, Status: codec.StatusDone}))
+			_, _ = io.Copy(io.Discard, conn)
+		})
+		for range 2 {
+			if status, _, err := w.get(t.Context(), "k", 0); err != nil || status != codec.StatusDone {
+				t.Errorf("status %d, %v", status, err)
+			}
+		}
+	})
+}
+
+// A peer that has stopped is noticed in about two seconds, one that is slow is waited for.
+func TestStalledServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, false, nil)
+		answering(t, w, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+		began := time.Now()
+		_, _, err := w.get(t.Context(), "k", 0)
+		if took := time.Since(began); !errors.Is(err, ErrUnreachable) || took < time.Second || took > 3*time.Second {
+			t.Errorf("%v after %v", err, took)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		open := make(chan struct{})
+		w := newWire(t, false, gated(open, nil))
+		time.AfterFunc(time.Minute, func() { close(open) })
+		w.mustGet(t, "slow")
+	})
+}
+
+// What waits for a peer that takes nothing is bounded: more is refused at once.
+func TestBoundedQueue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, false, nil)
+		d := answering(t, w, func(conn net.Conn) { <-t.Context().Done() })
+		keys := make([][]byte, 900)
+		for i := range keys {
+			keys[i] = make([]byte, codec.MaxKey)
+		}
+		errs := make(chan error, 20)
+		for range 20 {
+			go func() {
+				var resp codec.Response
+				req := codec.Request{Kind: codec.KindInvalidate, Namespace: []byte("n"), Keys: keys}
+				errs <- d.call(t.Context(), w.to, &req, &resp)
+			}()
+		}
+		synctest.Wait()
+		if n := d.stats()[0].Queued; n == 0 || n > outboxLimit {
+			t.Errorf("%d bytes wait", n)
+		}
+		busy := 0
+		for ; len(errs) > 0; busy++ {
+			if err := <-errs; !errors.Is(err, ErrBusy) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if busy < 14 {
+			t.Errorf("%d of 20 calls were refused", busy)
+		}
+		for range 20 - busy {
+			if err := <-errs; !errors.Is(err, ErrUnreachable) { // it counts as dead in the end
+				t.Errorf("got %v", err)
+			}
+		}
+		for i := range keys {
+			keys[i] = make([]byte, 2*codec.MaxKey)
+		}
+		var resp codec.Response
+		if err := d.call(t.Context(), w.to, &codec.Request{Kind: codec.KindInvalidate, Keys: keys}, &resp); err == nil {
+			t.Error("a request above the limit was sent")
+		}
+	})
+}
+
+// Who asks and never reads is cut off, and holds up nobody else.
+func TestClientThatNeverReads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
+			resp.Status, resp.Value = codec.StatusValue, make([]byte, 1<<20)
+		}})
+		conn := dialRaw(t, w.b)
+		_ = conn.SetDeadline(time.Time{})
+		began := time.Now()
+		go func() {
+			for id := uint64(1); ; id++ {
+				if _, err := conn.Write(getFrame(id, "slow")); err != nil {
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		if n := w.b.flying.Load(); n > 64<<20 {
+			t.Errorf("%d bytes in flight", n)
+		}
+		pause(t.Context(), 2*writeTimeout)
+		synctest.Wait()
+		if n := w.b.flying.Load(); n != 0 || !strings.Contains(w.logB.String(), "timeout") {
+			t.Errorf("after %v: %d bytes in flight, log: %s", time.Since(began), n, w.logB.String())
+		}
+		w.mustGet(t, "hit")
+	})
+}
+
+// Beyond the budget of bytes in flight there is a busy answer, not more memory.
+func TestBudget(t *testing.T) {
+	open, started := make(chan struct{}), make(chan context.Context, 4)
+	w := newWire(t, false, gated(open, started))
+	w.b.cfg.budget = 2 * (servingCost + 1<<10)
+	done := make(chan struct{})
+	for range 2 {
+		go func() { w.mustGet(t, "slow"); done <- struct{}{} }()
+		<-started
+	}
+	if status, _, err := w.get(t.Context(), "slow", 0); err != nil || status != codec.StatusBusy {
+		t.Errorf("status %d, %v", status, err)
+	}
+	w.mustGet(t, "hit")
+	w.b.cfg.budget *= 2
+	close(open)
+	<-done
+	<-done
+	w.a.cfg.budget = 8
+	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrBusy) {
+		t.Errorf("got %v", err)
+	}
+	w.a.cfg.budget = 1 << 20
+	w.mustGet(t, "hit")
+}
+
+func TestWrongHello(t *testing.T) {
+	for reason, change := range map[string]func(d *data, to *ring.Member){
+		"protocol":     func(d *data, _ *ring.Member) { d.self.protocol++ },
+		"ring version": func(d *data, _ *ring.Member) { d.self.ringVersion++ },
+		"cluster":      func(d *data, _ *ring.Member) { d.self.cluster = "other" },
+		"value limit":  func(d *data, _ *ring.Member) { d.self.valueLimit++ },
+		"was expected": func(_ *data, to *ring.Member) { to.Name = "c" },
+	} {
+		t.Run(reason, func(t *testing.T) {
+			w := newWire(t, true, gated(nil, nil))
+			change(w.a, &w.to)
+			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), reason) {
+				t.Errorf("got %v", err)
+			}
+			wantLog(t, &w.logA, reason)
+			wantLog(t, &w.logB, reason)
+		})
+	}
+}
+
+// A stranger who says nothing is gone after the handshake's time.
+func TestSilentStranger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWire(t, false, nil)
+		near, far := net.Pipe()
+		w.b.accept(far)
+		var gone atomic.Bool
+		go func() { _, _ = io.Copy(io.Discard, near); gone.Store(true) }()
+		pause(t.Context(), helloTimeout+2*time.Second)
+		synctest.Wait()
+		if !gone.Load() {
+			t.Error("the connection is still open")
+		}
+		_ = near.Close()
+	})
+}
+
+func FuzzHello(f *testing.F) {
+	h := hello{protocol: protocolVersion, ringVersion: 2, incarnation: 3, valueLimit: 4, cluster: "c", name: "n"}
+	f.Add(h.append(nil)[codec.FrameHeader+codec.FrameMin:])
+	f.Add([]byte{})
+	f.Add([]byte{0, 9, 1})
+	f.Add(append([]byte{0, 1}, make([]byte, 18)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, err := decodeHello(b)
+		if err != nil {
+			if !isMalformed(err) {
+				t.Errorf("%v does not wrap ErrFrame", err)
+			}
+			return
+		}
+		if h.protocol == protocolVersion {
+			if again := string(h.append(nil)[codec.FrameHeader+codec.FrameMin:]); again != string(b) {
+				t.Errorf("%q became %q", b, again)
+			}
+		}
+	})
+}
