@@ -5,7 +5,7 @@
 
 GO         ?= go
 FUZZTIME   ?= 20s
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.7.0
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals
 
 .PHONY: all test check demo bench fuzz clean

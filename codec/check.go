@@ -13,10 +13,11 @@ const (
 
 	// A value may make its decoder allocate allocRatio bytes for each of its own, at most
 	// allocMost, and allocFloor in any case. What an encoder writes stays under 200 for
-	// any type (many small maps are the worst); what is crafted can reach a struct's size for each byte.
+	// almost any type (many small maps are the worst); what is crafted can reach a struct's size
+	// for each byte. The floor lets small honest values of large structs pass.
 	allocRatio = 256
 	allocMost  = 128 << 20
-	allocFloor = 64 << 10
+	allocFloor = 1 << 20
 )
 
 // The extension types that are let through, as msgpack/v5 numbers them.

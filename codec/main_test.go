@@ -24,23 +24,23 @@ func seeded(t testing.TB) *rand.Rand {
 func allocated(f func()) uint64 {
 	least := ^uint64(0)
 	for range 3 {
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		f()
-		runtime.ReadMemStats(&after)
-		least = min(least, after.TotalAlloc-before.TotalAlloc)
+		least = min(least, allocatedOnce(f))
 	}
 	return least
+}
+
+func allocatedOnce(f func()) uint64 {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	return after.TotalAlloc - before.TotalAlloc
 }
 
 // atMost fails the test if f allocates more than most bytes.
 func atMost(t testing.TB, most uint64, f func()) {
 	t.Helper()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	f()
-	runtime.ReadMemStats(&after)
-	if after.TotalAlloc-before.TotalAlloc <= most {
+	if allocatedOnce(f) <= most {
 		return
 	}
 	if n := allocated(f); n > most { // it was not another goroutine

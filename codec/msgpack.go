@@ -25,7 +25,7 @@ const keepDecoder = 1 << 20
 //
 // Decode never returns bytes of src. It refuses, with an error that wraps ErrValue, what
 // CheckMsgpack refuses and what would allocate more than 256 times its length (at most
-// 128 MiB) and 64 KiB, counted before anything is allocated; copies of strings come on
+// 128 MiB) and 1 MiB, counted before anything is allocated; copies of strings come on
 // top. Append refuses with ErrValue what Decode would refuse, as a list of more than MaxDepth
 // links: a value that no one could read must not be stored. A panic in a value's own methods
 // becomes an error.
