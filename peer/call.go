@@ -81,12 +81,23 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 		s = &p.slots[p.turn.Add(1)%uint32(len(p.slots))]
 	}
 	timeout := req.Timeout
+	if end, ok := ctx.Deadline(); ok {
+		left := time.Until(end)
+		if left <= 0 {
+			return context.DeadlineExceeded
+		}
+		if timeout <= 0 || left < timeout {
+			timeout = left
+		}
+	}
 	l := s.link.Load()
 	if l == nil {
 		began := time.Now()
 		var err error
 		if l, err = p.connect(ctx, s, timeout); err != nil {
-			return err
+			if l = p.anyLink(); l == nil || !errors.Is(err, ErrUnreachable) {
+				return err
+			}
 		}
 		if timeout > 0 {
 			if timeout -= time.Since(began); timeout <= 0 {
@@ -95,6 +106,16 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 		}
 	}
 	return l.call(ctx, timeout, req, resp)
+}
+
+// anyLink returns a link that is up, nil if there is none.
+func (p *peer) anyLink() *link {
+	for i := range p.slots {
+		if l := p.slots[i].link.Load(); l != nil {
+			return l
+		}
+	}
+	return nil
 }
 
 // connect waits for the slot's link, until ctx or timeout ends, if that is above 0.
@@ -110,7 +131,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	}
 	if s.dialing == nil {
 		if wait := time.Until(p.retry); wait > 0 {
-			err := fmt.Errorf("%w: %s at %s: next attempt in %v: %w", ErrUnreachable, p.to.Name, p.to.Addr, wait.Round(time.Millisecond), p.last)
+			err := fmt.Errorf("%w: %s at %s: next attempt in %v: %v", ErrUnreachable, p.to.Name, p.to.Addr, wait.Round(time.Millisecond), p.last)
 			p.mu.Unlock()
 			return nil, err
 		}
@@ -146,7 +167,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	if p.closed != nil {
 		return nil, p.closed
 	}
-	return nil, fmt.Errorf("%w: %s at %s: %w", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
+	return nil, fmt.Errorf("%w: %s at %s: %v", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
 }
 
 // dial makes one attempt to fill the slot.

@@ -22,7 +22,7 @@ import (
 const (
 	DefaultBind           = "127.0.0.1:0"
 	DefaultClusterName    = "weir"
-	DefaultConnections    = 2        // two carry 20 to 40 % more than one when many callers wait
+	DefaultConnections    = 1        // one carried more than two when measured: go test ./peer -run - -bench Hop
 	DefaultValueLimit     = 1 << 20  // bytes; a larger value holds up those behind it
 	DefaultInFlightBytes  = 64 << 20 // bytes; what a node may hold for requests that are under way
 	DefaultRejoinInterval = 10 * time.Second

@@ -33,6 +33,12 @@ const (
 	// minFrameLimit is the least limit of a frame's length, whatever the value limit, in bytes: an
 	// invalidation carries as many keys as fit.
 	minFrameLimit = 1 << 20
+	// maxSessions is how many connections are served at once: some for each of as many
+	// members as a cluster may sensibly have, and an end to what strangers can hold.
+	maxSessions = 4096
+	// maxSessionsOf is how many of them may be one node's: MaxConnections, and as many
+	// again for those that a restart leaves behind.
+	maxSessionsOf = 2 * MaxConnections
 	// outboxLimit is how many bytes may wait for one connection, beside one whole frame.
 	outboxLimit = 4 << 20
 	// servingCost is what a request that waits counts for in the budget, in bytes,
@@ -248,6 +254,13 @@ func (d *data) stats() []PeerStats {
 	}
 	slices.SortFunc(out, func(a, b PeerStats) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// accepted is how many connections from other members are open.
+func (d *data) accepted() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.sessions)
 }
 
 // close fails who waits, and joins every goroutine. It stops waiting for handlers that do

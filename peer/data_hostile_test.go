@@ -63,13 +63,14 @@ func TestLengthAloneAllocatesNothing(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	f := newFrameReader(far, 1<<30)
-	go func() { _, _ = near.Write([]byte{0x3f, 0, 0, 0, 1}) }()
-	for range 5 {
+	go func() {
+		for _, b := range []byte{0x3f, 0, 0, 0, 1, 2, 3, 4} {
+			_, _ = near.Write([]byte{b})
+		}
+	}()
+	for range 8 {
 		if b, err := f.buffered(); b != nil || err != nil {
 			t.Fatal(b, err)
-		}
-		if f.w == 5 {
-			break
 		}
 		if err := f.fill(); err != nil {
 			t.Fatal(err)
@@ -77,6 +78,26 @@ func TestLengthAloneAllocatesNothing(t *testing.T) {
 	}
 	if len(f.buf) != readBuffer {
 		t.Errorf("the buffer has %d bytes", len(f.buf))
+	}
+}
+
+func TestBuffers(t *testing.T) {
+	var b buffers
+	for _, n := range []int{0, 1, 255, 256, 257, 512, 513, 4<<10 + 40, 64 << 10, 64<<10 + 1} {
+		p := b.get(n)
+		if len(p) != n || n > 256 && n <= 64<<10 && cap(p) >= 2*n {
+			t.Errorf("get %d: %d bytes of %d", n, len(p), cap(p))
+		}
+		b.put(p)
+		if q := b.get(n); n > 0 && n <= 64<<10 && &q[0] != &p[0] {
+			t.Errorf("get %d: the buffer was not reused", n)
+		}
+	}
+	for range 2 * keptBuffers / (64 << 10) {
+		b.put(make([]byte, 64<<10))
+	}
+	if b.kept > keptBuffers || b.kept <= keptBuffers-64<<10 {
+		t.Errorf("%d bytes are kept", b.kept)
 	}
 }
 
@@ -117,7 +138,8 @@ func TestMalformedAnswers(t *testing.T) {
 				_, _ = conn.Write(bad)
 				_, _ = io.Copy(io.Discard, conn)
 			})
-			if _, _, err := w.get(t.Context(), "k", 0); !errors.Is(err, ErrUnreachable) {
+			_, _, err := w.get(t.Context(), "k", 0)
+			if !errors.Is(err, ErrUnreachable) || errors.Is(err, codec.ErrFrame) == (name == "goodbye") {
 				t.Errorf("got %v", err)
 			}
 			wantLog(t, &w.logA, "connection to peer lost")

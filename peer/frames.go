@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"math/bits"
 	"net"
 	"sync"
 
@@ -69,29 +70,35 @@ func (f *frameReader) fill() error {
 
 // buffers hands out byte slices and takes them back, in classes by size.
 type buffers struct {
-	mu   sync.Mutex // guards free
+	mu   sync.Mutex // guards the rest
 	free [bufferClasses][][]byte
+	kept int // bytes in free
 }
 
 const (
-	bufferClasses  = 5
-	smallestBuffer = 256 // bytes; each class is four times the one before: up to 64 KiB
-	keptBuffers    = 1 << 20
+	smallestBuffer = 256 // bytes; each class is twice the one before: up to 64 KiB
+	bufferClasses  = 9
+	keptBuffers    = 8 << 20 // bytes, in all classes together
 )
+
+// bufferClass returns the class whose slices hold n bytes; bufferClasses: none does.
+func bufferClass(n int) int {
+	return min(bits.Len(uint(max(n-1, 0)/smallestBuffer)), bufferClasses)
+}
 
 // get returns a slice of n bytes.
 func (b *buffers) get(n int) []byte {
-	size, class := smallestBuffer, 0
-	for size < n && class < bufferClasses {
-		size, class = size*4, class+1
-	}
+	class := bufferClass(n)
 	if class == bufferClasses {
 		return make([]byte, n)
 	}
+	size := smallestBuffer << class
 	b.mu.Lock()
 	if l := len(b.free[class]); l > 0 {
 		p := b.free[class][l-1]
+		b.free[class][l-1] = nil
 		b.free[class] = b.free[class][:l-1]
+		b.kept -= size
 		b.mu.Unlock()
 		return p[:n]
 	}
@@ -99,18 +106,16 @@ func (b *buffers) get(n int) []byte {
 	return make([]byte, n, size)
 }
 
-// put takes a slice from get back. At most about a mebibyte is kept in each class.
+// put takes a slice from get back.
 func (b *buffers) put(p []byte) {
-	size := smallestBuffer
-	for class := range bufferClasses {
-		if cap(p) == size {
-			b.mu.Lock()
-			if len(b.free[class]) < keptBuffers/size {
-				b.free[class] = append(b.free[class], p)
-			}
-			b.mu.Unlock()
-			return
-		}
-		size *= 4
+	class := bufferClass(cap(p))
+	if class == bufferClasses || cap(p) != smallestBuffer<<class {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.kept+cap(p) <= keptBuffers {
+		b.free[class] = append(b.free[class], p)
+		b.kept += cap(p)
 	}
 }

@@ -10,6 +10,9 @@ import (
 type collector struct {
 	n                               *Node
 	members, view, divisor, refused *prometheus.Desc
+
+	calls, errors, dials, served, bytes  *prometheus.Desc
+	inFlight, connections, inFlightBytes *prometheus.Desc
 }
 
 func newCollector(n *Node) *collector {
@@ -22,12 +25,24 @@ func newCollector(n *Node) *collector {
 		view:    desc("view_changes_total", "Views published since the start."),
 		divisor: desc("divisor_members", "Members that a cap for the whole cluster is divided by."),
 		refused: desc("connections_refused_total", "Connections closed at the port before they said anything sensible."),
+
+		calls:         desc("peer_calls_total", "Requests that this node has sent, or tried to send, to other members."),
+		errors:        desc("peer_call_errors_total", "Those of them that were not answered."),
+		dials:         desc("peer_dials_total", "Attempts to open a data connection."),
+		served:        desc("peer_requests_total", "Requests of other members that this node has read."),
+		bytes:         desc("peer_bytes_total", "Bytes on the data connections, hellos not counted.", "direction"),
+		inFlight:      desc("peer_calls_in_flight", "Requests sent whose answer is awaited."),
+		connections:   desc("peer_connections", "Data connections that are up, by who opened them.", "opened"),
+		inFlightBytes: desc("peer_in_flight_bytes", "Bytes counted against Config.InFlightBytes."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.members, c.view, c.divisor, c.refused} {
+	for _, d := range []*prometheus.Desc{
+		c.members, c.view, c.divisor, c.refused,
+		c.calls, c.errors, c.dials, c.served, c.bytes, c.inFlight, c.connections, c.inFlightBytes,
+	} {
 		ch <- d
 	}
 }
@@ -37,8 +52,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	counter := func(d *prometheus.Desc, v float64) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v)
+	counter := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 	}
 	states := map[State]int{StateAlive: 0, StateLeaving: 0, StateLost: 0, StateRefused: 0}
 	for _, m := range c.n.Members() {
@@ -51,6 +66,23 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.viewChanges.Load()))
 	counter(c.refused, float64(c.n.port.refused.Load()))
+
+	data := c.n.data
+	counter(c.calls, float64(data.calls.Load()))
+	counter(c.errors, float64(data.errors.Load()))
+	counter(c.dials, float64(data.dials.Load()))
+	counter(c.served, float64(data.served.Load()))
+	counter(c.bytes, float64(data.bytesIn.Load()), "in")
+	counter(c.bytes, float64(data.bytesOut.Load()), "out")
+	var inFlight, opened int
+	for _, p := range data.stats() {
+		inFlight += p.InFlight
+		opened += p.Connected
+	}
+	gauge(c.inFlight, float64(inFlight))
+	gauge(c.connections, float64(opened), "here")
+	gauge(c.connections, float64(data.accepted()), "there")
+	gauge(c.inFlightBytes, float64(data.flying.Load()))
 }
 
 // registerMetrics registers m in the node's registry and in the user's.

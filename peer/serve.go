@@ -28,6 +28,7 @@ type session struct {
 	ctx      context.Context // ends with the connection
 	cancel   context.CancelFunc
 	bytesOut atomic.Int64
+	peer     string         // who asks; guarded by d.mu
 	resp     codec.Response // of the request that is being read
 
 	mu      sync.Mutex                    // guards the rest
@@ -42,7 +43,7 @@ func (d *data) accept(conn net.Conn) {
 	s.out = newOutbox(conn, outboxLimit, &s.bytesOut, &d.bytesOut, s.fail)
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.closed {
+	if d.closed || len(d.sessions) >= maxSessions {
 		_ = conn.Close()
 		s.cancel()
 		return
@@ -53,6 +54,20 @@ func (d *data) accept(conn net.Conn) {
 		defer d.wg.Done()
 		s.run()
 	}()
+}
+
+// admit notes that s is peer's; false: the peer has too many connections already.
+func (d *data) admit(s *session, peer string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := 0
+	for other := range d.sessions {
+		if other != s && other.peer == peer {
+			n++
+		}
+	}
+	s.peer = peer
+	return n < maxSessionsOf
 }
 
 // run serves the connection until it ends and joins what it has started.
@@ -66,6 +81,13 @@ func (s *session) run() {
 	}()
 	other, err := s.d.welcome(s.conn)
 	if err != nil {
+		s.fail(err)
+		s.report("data connection refused", other.name)
+		return
+	}
+	if !s.d.admit(s, other.name) {
+		err = fmt.Errorf("too many connections from %q", other.name)
+		goodbye(s.conn, err.Error())
 		s.fail(err)
 		s.report("data connection refused", other.name)
 		return
