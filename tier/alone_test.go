@@ -17,7 +17,7 @@ import (
 // counter is an origin that counts its loads and takes a while for each.
 type counter struct {
 	n     atomic.Int64
-	takes time.Duration
+	takes atomic.Int64          // ns
 	fail  atomic.Pointer[error] // what a load returns, if set
 }
 
@@ -32,9 +32,9 @@ func (o *counter) setFail(err error) {
 // load returns the key and the number of the load, as "key#1".
 func (o *counter) load(ctx context.Context, key string) (string, error) {
 	n := o.n.Add(1)
-	if o.takes > 0 {
+	if takes := time.Duration(o.takes.Load()); takes > 0 {
 		select {
-		case <-time.After(o.takes):
+		case <-time.After(takes):
 		case <-ctx.Done():
 			return "", ctx.Err()
 		}
@@ -43,6 +43,13 @@ func (o *counter) load(ctx context.Context, key string) (string, error) {
 		return "", *err
 	}
 	return fmt.Sprintf("%s#%d", key, n), nil
+}
+
+// slow is an origin that takes d for each load.
+func slow(d time.Duration) *counter {
+	o := &counter{}
+	o.takes.Store(int64(d))
+	return o
 }
 
 func (o *counter) want(t *testing.T, n int64) {
@@ -57,6 +64,7 @@ func plain(load Loader[string]) Config[string] {
 	return Config[string]{
 		Loader:    load,
 		Freshness: Freshness{TTL: time.Minute, Jitter: -1, RefreshAhead: -1},
+		Origin:    Origin{Timeout: 30 * time.Second},
 		NearBytes: -1,
 	}
 }
@@ -120,7 +128,6 @@ func TestKeys(t *testing.T) {
 				t.Fatalf("Invalidate of a key too large: %v", err)
 			}
 			get(t, c, "a", "a#1") // the refused call did nothing to the other key
-			_ = c
 		}
 	})
 }
@@ -211,7 +218,7 @@ func TestClone(t *testing.T) {
 // Everyone who waits when the cache closes gets ErrClosed, and so does whoever comes later.
 func TestCloseWithWaiters(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		o := &counter{takes: time.Hour}
+		o := slow(time.Hour)
 		cfg := plain(ByKey(o.load))
 		cfg.Origin = Origin{Concurrency: 2, Timeout: time.Hour}
 		c, err := New(cfg)

@@ -3,6 +3,7 @@ package tier
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"time"
 	"unsafe"
@@ -22,6 +23,7 @@ type question struct {
 	flags  uint8
 	view   uint64
 	fence  codec.Mark
+	alone  bool // the answer must not be given to who comes later
 }
 
 // outcome says what became of a question that has no answer.
@@ -73,14 +75,16 @@ func (t *asks[V]) detach(key string, hash, stamp uint64) {
 // ask puts q to its member, or joins the question of another caller of the key. The error
 // is a final answer if outcome says so, else why there is none.
 func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, error) {
-	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 {
+	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 || q.alone {
 		return c.put(ctx, &q) // a question of its own
 	}
 	s := &c.asks.shards[q.hash%64]
 	for {
 		s.mu.Lock()
 		w := s.m[q.key]
-		if w == nil {
+		// A leader who was overtaken by a fence before he put himself into m was not
+		// detached by it.
+		if w == nil || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
 			w = &ask[V]{stamp: q.stamp}
 			s.m[q.key] = w
 			s.mu.Unlock()
@@ -111,7 +115,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 			delete(s.m, q.key)
 		}
 		w.a, w.out, w.err = a, out, err
-		w.left = !finished || ctx.Err() != nil && err != nil
+		w.left = !finished || err != nil && ended(ctx)
 		if w.done != nil {
 			close(w.done)
 		}
@@ -120,6 +124,12 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 	a, out, err = c.put(ctx, q)
 	finished = true
 	return a, out, err
+}
+
+// ended reports whether ctx has ended, also where its deadline has passed and its timer is late.
+func ended(ctx context.Context) bool {
+	deadline, ok := ctx.Deadline()
+	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
 }
 
 // wire is what one request needs, kept for reuse.
@@ -146,27 +156,42 @@ func (c *Cache[V]) put(ctx context.Context, q *question) (a answer[V], out outco
 	} else {
 		w.req.Timeout = 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the way
 	}
-	began := c.clock.now()
-	c.stats.asked.Add(1)
-	err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp)
-	if err == nil {
-		a, out, err = c.understand(q, &w.resp, began)
-		w.resp.Release()
-	} else if ctx.Err() != nil {
-		out.answered, err = true, ctx.Err()
-	} else if errors.Is(err, context.DeadlineExceeded) {
-		out.answered = true
-		err = &FillError{Namespace: c.cfg.Namespace, Key: q.key, Owner: q.to.Name, Err: ErrTimeout}
+	expired := true
+	for try := 0; expired && try < 2; try++ {
+		began := c.clock.now()
+		c.stats.asked.Add(1)
+		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
+			a, out, expired, err = c.understand(q, &w.resp, began)
+			w.resp.Release()
+			continue
+		}
+		expired = false
+		if ctx.Err() != nil {
+			out.answered, err = true, ctx.Err()
+		} else if errors.Is(err, context.DeadlineExceeded) {
+			out.answered = true
+			err = &FillError{Namespace: c.cfg.Namespace, Key: q.key, Owner: q.to.Name, Err: ErrTimeout}
+		}
+	}
+	if expired {
+		out, err = outcome{}, errExpired
+	}
+	if err != nil && errors.Is(err, context.DeadlineExceeded) && ended(ctx) {
+		out.answered, err = true, context.DeadlineExceeded // the caller's own, not the load's
 	}
 	*w = wire{}
 	wires.Put(w)
 	return a, out, err
 }
 
+// errExpired is why an answer does not count that took longer than what was left of its copy.
+var errExpired = errors.New("weir: the copy passed its hard expiry on the way")
+
 // understand turns a member's answer to a question put at began into this node's terms.
 // Times count from the latest moment before which the member cannot have answered: when
-// it was asked, and for how long it says that it held the request.
-func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a answer[V], out outcome, err error) {
+// it was asked, and for how long it says that it held the request. expired: it is a copy past
+// its hard expiry, so the member has another answer by now.
+func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a answer[V], out outcome, expired bool, err error) {
 	now := c.clock.now()
 	at := min(began+int64(r.Held), now)
 	out.answered = true
@@ -177,10 +202,15 @@ func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a an
 	case codec.StatusValue, codec.StatusNotFound:
 		a = answer[V]{
 			notFound: r.Status == codec.StatusNotFound, loaded: at - int64(r.Age), soft: at + int64(r.Soft),
-			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0,
+			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64,
+		}
+		if q.fence.Seq != 0 {
+			c.fences.told(q.key, q.hash, q.fence, memberID(q.to.Name))
 		}
 		if r.Flags&codec.FlagFilled != 0 {
 			a.source = SourceFill
+		} else if now >= at+int64(r.Hard) {
+			return a, out, true, nil
 		}
 		late := a.stale && r.Soft <= -c.cfg.Freshness.StaleWhileRevalidate
 		a.until = c.lease(at, a.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), at+int64(r.Hard), late)
@@ -209,7 +239,7 @@ func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a an
 		out.answered = false
 		err = remoteError("status " + string(r.Text))
 	}
-	return a, out, err
+	return a, out, expired, err
 }
 
 // bytesOf returns the bytes of s without copying. They must only be read.

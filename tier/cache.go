@@ -85,6 +85,9 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.gov = newGovernor(c.share, cfg.Origin.Queue)
 	c.marks.incarnation = rand.Uint64() | 1
+	if cfg.Cluster == nil { // another cache of the process may have the same name, or none too
+		c.nsHash ^= c.marks.incarnation
+	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
 		n, err := newNear[box[V]](cfg.NearBytes)
 		if err != nil {
@@ -171,15 +174,15 @@ func (c *Cache[V]) Close(ctx context.Context) error {
 		c.unregister()
 	}
 	c.cancel()
+	if first && c.near != nil {
+		c.near.close() // Get looks there first, and not whether the cache is closed
+	}
 	err := c.life.wait(ctx)
 	if err != nil {
 		_, running := c.flights.size()
 		err = fmt.Errorf("weir: cache %q: closing: %d loads have not returned: %w", c.cfg.Namespace, running, err)
 	}
 	if first {
-		if c.near != nil {
-			c.near.close()
-		}
 		c.owned.close()
 	}
 	return err

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/cespare/xxhash/v2"
@@ -135,6 +137,8 @@ func (cfg *Config[V]) check() error {
 		bad("Namespace is %d bytes long: the most is %d", len(cfg.Namespace), codec.MaxNamespace)
 	case !utf8.ValidString(cfg.Namespace):
 		bad("Namespace %q is not valid UTF-8: it becomes a metric's label", cfg.Namespace)
+	case strings.ContainsFunc(cfg.Namespace, func(r rune) bool { return !unicode.IsPrint(r) }):
+		bad("Namespace %q has characters that cannot be printed: it becomes a metric's label", cfg.Namespace)
 	}
 	if cfg.Loader == nil {
 		bad("Loader is nil: give the function that reads the origin, tier.ByKey adapts a plain one")

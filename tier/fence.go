@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
 )
 
 // An entry is valid iff no invalidation covering it was applied here after its load
@@ -26,7 +27,8 @@ const (
 	fenceSlotBits  = 12
 	fenceSlots     = 1 << fenceSlotBits
 	fenceShards    = 256
-	fencesPerShard = 256 // 65,536 fences, at most about 8 MiB with average keys
+	fencesPerShard = 256 // 65,536 fences, at most about 16 MiB with average keys
+	fenceMarks     = 3   // invalidations that a fence remembers
 
 	// fenceCarry is for how long, in ns, requests for a key tell its owner of the key's
 	// last fence. The sender of an invalidation has ended it by MaxInvalidateTimeout.
@@ -37,9 +39,48 @@ const (
 )
 
 type fence struct {
-	stamp uint64     // the shard's clock once it was applied
-	mark  codec.Mark // which invalidation it was
-	at    int64      // when, ns on the cache's clock
+	stamp uint64                // the shard's clock once the newest was applied
+	at    int64                 // when, ns on the cache's clock
+	marks [fenceMarks]fenceMark // which invalidations they were, newest first
+	// Of marks that had no room: when the last was applied, and the member that all of
+	// them were carried to, 0: none.
+	lostAt   int64
+	lostTold uint64
+}
+
+// fenceMark is one invalidation of a key. Members may apply two of them in different orders, so
+// that having the newest says nothing about the others: each is carried on its own.
+type fenceMark struct {
+	mark codec.Mark
+	at   int64  // when it was applied, ns on the cache's clock
+	told uint64 // a member that is known to have applied it, as memberID; 0: none
+}
+
+// memberID identifies a member among those that a mark may have been carried to.
+func memberID(name string) uint64 { return ring.Hash(name) | 1 }
+
+// push makes m the newest mark.
+func (x *fence) push(m codec.Mark, now int64) {
+	if old := &x.marks[fenceMarks-1]; old.mark.Seq != 0 && now-old.at <= fenceCarry {
+		if x.lostAt == 0 || now-x.lostAt > fenceCarry {
+			x.lostTold = old.told
+		} else if x.lostTold != old.told {
+			x.lostTold = 0
+		}
+		x.lostAt = max(old.at, 1)
+	}
+	copy(x.marks[1:], x.marks[:])
+	x.marks[0] = fenceMark{mark: m, at: now}
+}
+
+// has reports whether m is remembered.
+func (x *fence) has(m codec.Mark) bool {
+	for i := range x.marks {
+		if x.marks[i].mark == m && m.Seq != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 type fenceShard struct {
@@ -79,7 +120,7 @@ func (f *fences) shard(slot uint32) *fenceShard {
 func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clock.Load() }
 
 // apply leaves a fence on key and calls drop while commits of the key are held off. It
-// reports false, and does nothing, if mark is what fenced the key last.
+// reports false, and does nothing, if mark is known to have fenced the key before. It keeps key.
 func (f *fences) apply(key string, hash uint64, mark codec.Mark, drop func()) (stamp uint64, applied bool) {
 	slot := fenceSlot(hash)
 	s := f.shard(slot)
@@ -87,14 +128,19 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, drop func()) (s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, known := s.m[key]
-	if known && old.mark == mark && mark.Seq != 0 {
+	if known && old.has(mark) {
 		return old.stamp, false
 	}
 	if !known && len(s.m) >= fencesPerShard {
 		f.makeRoom(s, now)
 	}
 	stamp = s.clock.Load() + 1
-	s.m[key] = fence{stamp: stamp, mark: mark, at: now}
+	if !known {
+		old.lostAt = s.floorAt // there may have been a fence of the key among those forgotten
+	}
+	old.stamp, old.at = stamp, now
+	old.push(mark, now)
+	s.m[key] = old
 	if f.slots[slot].Load() < stamp { // only raised, and only under the shard's lock
 		f.slots[slot].Store(stamp)
 	}
@@ -115,7 +161,7 @@ func (f *fences) makeRoom(s *fenceShard, now int64) {
 	}
 	slices.Sort(stamps)
 	s.floor = max(s.floor, stamps[len(stamps)/2])
-	s.floorAt = now
+	s.floorAt = max(now, 1)
 	for k, x := range s.m {
 		if x.stamp <= s.floor {
 			delete(s.m, k)
@@ -194,10 +240,11 @@ func (f *fences) near(key string, slot uint32, stamp uint64) (upTo uint64, valid
 	return f.slots[slot].Load(), true
 }
 
-// carry returns the mark of the key's fence if a request for the key must tell its
-// owner of it. storable is false if such a fence may have been forgotten: the answer
-// must then not be kept in the near tier.
-func (f *fences) carry(key string, hash uint64) (mark codec.Mark, storable bool) {
+// carry returns the mark that a request for the key must bring to a member, if there is
+// one that he may not have applied. alone is false if there may be more of them: the answer
+// may then be from before an invalidation that this node has applied, so it must not be
+// kept in the near tier, nor given to who comes later.
+func (f *fences) carry(key string, hash, member uint64) (mark codec.Mark, alone bool) {
 	slot := fenceSlot(hash)
 	if f.slots[slot].Load() == 0 {
 		return codec.Mark{}, true
@@ -206,13 +253,54 @@ func (f *fences) carry(key string, hash uint64) (mark codec.Mark, storable bool)
 	now := f.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x, ok := s.m[key]; ok {
-		if now-x.at <= fenceCarry {
-			return x.mark, true
-		}
-		return codec.Mark{}, true
+	x, ok := s.m[key]
+	if !ok {
+		return codec.Mark{}, s.floorAt == 0 || now-s.floorAt > fenceCarry
 	}
-	return codec.Mark{}, s.floorAt == 0 || now-s.floorAt > fenceCarry
+	alone = x.lostAt == 0 || x.lostTold == member || now-x.lostAt > fenceCarry
+	for i := range x.marks {
+		m := &x.marks[i]
+		if m.mark.Seq == 0 || m.told == member || now-m.at > fenceCarry {
+			continue
+		}
+		if mark.Seq != 0 {
+			alone = false
+		}
+		mark = m.mark // the oldest: whose sender gives up first
+	}
+	return mark, alone
+}
+
+// told notes that a member has applied the mark that a request brought him.
+func (f *fences) told(key string, hash uint64, mark codec.Mark, member uint64) {
+	s := f.shard(fenceSlot(hash))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.m[key]
+	if !ok {
+		return
+	}
+	for i := range x.marks {
+		if x.marks[i].mark == mark {
+			x.marks[i].told = member
+			s.m[cloneString(key)] = x // an assignment replaces the key too
+			return
+		}
+	}
+}
+
+// covers reports whether a fence of key that was applied after stamp is, or may have been,
+// applied here. Unlike owned it also holds for what is in no tier.
+func (f *fences) covers(key string, hash, stamp uint64) bool {
+	slot := fenceSlot(hash)
+	s := f.shard(slot)
+	if s.clock.Load() <= stamp {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.m[key]
+	return ok && x.stamp > stamp || s.floor > stamp
 }
 
 // fenced reports whether key has a fence that is still remembered.

@@ -88,8 +88,9 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
 	defer cancel()
 
-	// What the starter missed may have been filled before this flight became the live one.
-	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e != f.prev && e.flags&entryFailed == 0 && c.clock.now() < e.soft {
+	// What the starter missed may have been filled, or have failed, before this flight became
+	// the live one.
+	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e != f.prev && c.clock.now() < e.soft {
 		if c.flights.skip(f, e, c.stillValid(f)) {
 			return
 		}
@@ -124,6 +125,9 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
+		if isContext(load, err) && c.ctx.Err() == nil { // whether or not overrun was quicker
+			err = fmt.Errorf("%w (%w)", ErrTimeout, err)
+		}
 		c.gov.release()
 		c.flights.returned(f)
 		c.landed(f, fill, value, err)
@@ -140,9 +144,16 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 	c.stats.served.Add(c.flights.finish(f, res, c.stillValid(f)))
 }
 
-// stillValid is what flights ask before they hand out a copy from before the load.
+// stillValid is what flights ask before they hand out a copy from before the load. A fence
+// that came since the copy was found may be forgotten already: then the copy is gone too.
 func (c *Cache[V]) stillValid(f *flight[V]) func(e *entry) bool {
-	return func(e *entry) bool { return c.fences.owned(f.key, f.hash, e.stamp) }
+	return func(e *entry) bool {
+		if !c.fences.owned(f.key, f.hash, e.stamp) {
+			return false
+		}
+		now, ok := c.owned.get(f.key)
+		return ok && now == e || !c.fences.covers(f.key, f.hash, e.stamp)
+	}
 }
 
 // overrun finishes a flight whose load has used up its time, or whose cache is closing.
@@ -183,7 +194,11 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 			c.finish(f, result[V]{err: ErrClosed})
 			return
 		}
-		c.stats.results[resultError].Add(1)
+		if errors.Is(err, ErrTimeout) {
+			c.stats.results[resultTimeout].Add(1)
+		} else {
+			c.stats.results[resultError].Add(1)
+		}
 		c.finish(f, c.failed(f, err))
 		return
 	}

@@ -155,7 +155,7 @@ func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bo
 	return f.callers
 }
 
-// skip ends a flight that has not begun to load with a copy that is there, if valid still
+// skip ends a flight that has not begun to load with a copy, or an error, that is there, if valid still
 // says that no fence covers it, as in finish.
 func (t *flights[V]) skip(f *flight[V], e *entry, valid func(e *entry) bool) bool {
 	s := t.shard(f.hash)
@@ -169,7 +169,9 @@ func (t *flights[V]) skip(f *flight[V], e *entry, valid func(e *entry) bool) boo
 		s.drop(f.key, slot)
 	}
 	f.settled = true
-	f.res = result[V]{e: e}
+	if f.res.e = e; e.flags&entryFailed != 0 {
+		f.res = result[V]{err: e.err}
+	}
 	close(f.done)
 	return true
 }

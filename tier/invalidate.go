@@ -93,6 +93,9 @@ func (c *Cache[V]) tell(ctx context.Context, frames []codec.Request) error {
 	var mu sync.Mutex // guards failed and errs
 	failed, errs := []string(nil), []error(nil)
 	told := map[string]bool{c.self: true}
+	// A member without the cache holds nothing of it, but one that opens it now may copy from
+	// a member that has not applied the fences. So who has none is asked again at the end.
+	again := make(map[string]bool)
 	for {
 		var wg sync.WaitGroup
 		for _, m := range c.cfg.Cluster.View().Members() {
@@ -101,14 +104,23 @@ func (c *Cache[V]) tell(ctx context.Context, frames []codec.Request) error {
 			}
 			told[m.Name] = true
 			wg.Go(func() {
-				if err := c.tellMember(ctx, m, frames); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
+				without, err := c.tellMember(ctx, m, frames)
+				mu.Lock()
+				defer mu.Unlock()
+				if _, ok := again[m.Name]; without && err == nil && !ok {
+					again[m.Name] = true
+				}
+				if err != nil {
 					failed, errs = append(failed, m.Name), append(errs, fmt.Errorf("%s: %w", m.Name, err))
 				}
 			})
 		}
 		wg.Wait()
+		for name, due := range again {
+			if due {
+				again[name], told[name] = false, false
+			}
+		}
 		if !slices.ContainsFunc(c.cfg.Cluster.View().Members(), func(m ring.Member) bool { return !told[m.Name] }) {
 			break
 		}
@@ -127,8 +139,9 @@ func (c *Cache[V]) tell(ctx context.Context, frames []codec.Request) error {
 	}
 }
 
-// tellMember sends frames to one member until it has applied them all.
-func (c *Cache[V]) tellMember(ctx context.Context, m ring.Member, frames []codec.Request) error {
+// tellMember sends frames to one member until it has applied them all, or says that it has
+// no such cache: without.
+func (c *Cache[V]) tellMember(ctx context.Context, m ring.Member, frames []codec.Request) (without bool, err error) {
 	wait := retryMin
 	for i := 0; i < len(frames); {
 		req, resp := frames[i], codec.Response{} // Call numbers the request
@@ -140,15 +153,18 @@ func (c *Cache[V]) tellMember(ctx context.Context, m ring.Member, frames []codec
 			status, text := resp.Status, string(resp.Text)
 			resp.Release()
 			switch status {
-			case codec.StatusDone, codec.StatusUnknown, codec.StatusClosed:
-				i++ // a member without the cache holds nothing of it
+			case codec.StatusUnknown, codec.StatusClosed:
+				without = true
+				fallthrough
+			case codec.StatusDone:
+				i++
 				continue
 			}
 			err = fmt.Errorf("status %d: %s", status, text)
 		}
 		current, ok := c.cfg.Cluster.View().Member(m.Name)
 		if !ok {
-			return fmt.Errorf("gone from the view: %w", err)
+			return without, fmt.Errorf("gone from the view: %w", err)
 		}
 		m = current // it may have another address by now
 		t := time.NewTimer(wait)
@@ -156,11 +172,11 @@ func (c *Cache[V]) tellMember(ctx context.Context, m ring.Member, frames []codec
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return err
+			return without, err
 		}
 		wait = min(2*wait, retryMax)
 	}
-	return nil
+	return without, nil
 }
 
 // applyOne makes this node's copies of key unusable. false: that invalidation was applied

@@ -64,8 +64,7 @@ type nearOf[T any] struct {
 	evicted  atomic.Int64
 	dropped  atomic.Int64
 
-	mu   sync.Mutex // makes clear and close take turns
-	done bool       // guarded by mu
+	mu sync.Mutex // makes clear and close take turns; closed is set under it
 }
 
 const nearPad = 128 // cache lines are fetched in pairs
@@ -182,7 +181,7 @@ func (n *nearOf[T]) clear() {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.done {
+	if !n.closed.Load() {
 		n.c.Clear()
 	}
 }
@@ -195,15 +194,13 @@ func (n *nearOf[T]) close() {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.done {
+	if n.closed.Swap(true) {
 		return
 	}
-	n.closed.Store(true)
 	for i := range n.cells {
 		n.cells[i].drain()
 	}
 	n.c.Close()
-	n.done = true
 }
 
 // drain returns when everyone who came in before the gate was shut is out. Nobody stays for

@@ -54,18 +54,23 @@ func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 			s.get(fixedKey(r.IntN(next)))
 		}
 	}
+	// With the main queue full of keys in use, nothing is left to a new key but its tenth.
 	s = newFixed(n, nil)
+	defer s.close()
+	const hot = n
+	for i := range hot {
+		s.set(fixedKey(-i), fixed())
+		s.get(fixedKey(-i))
+	}
 	for i := range 8 * n {
-		s.set(fixedKey(i), fixed())
+		s.set(fixedKey(i+1), fixed())
 		for j := max(0, i-n/youngShare+1); j <= i; j++ {
-			if s.peek(fixedKey(j)) == nil {
+			if s.peek(fixedKey(j+1)) == nil {
 				t.Fatalf("after %d sets, key %d is gone: %d sets later", i+1, j, i-j)
 			}
 		}
 		for range 3 {
-			if k := r.IntN(i + 1); k < i-n/youngShare {
-				s.get(fixedKey(k))
-			}
+			s.get(fixedKey(-r.IntN(hot)))
 		}
 	}
 }
@@ -232,6 +237,41 @@ func TestOwnedScanAndReturn(t *testing.T) {
 	}
 }
 
+// In the main queue too, who is asked for outlives who is not.
+func TestOwnedMainQueue(t *testing.T) {
+	const n = 1000
+	s := newFixed(n, nil)
+	defer s.close()
+	promote := func(from, to int) {
+		for i := from; i < to; i++ {
+			s.set(fixedKey(i), fixed())
+			s.get(fixedKey(i))
+		}
+	}
+	promote(0, n)
+	promote(n, n+n/10) // the older keys have moved to the main queue by now
+	for i := 200; i < 600; i++ {
+		if i%2 == 0 {
+			s.get(fixedKey(i))
+		}
+	}
+	promote(2*n, 2*n+400)
+	even, odd := 0, 0
+	for i := 200; i < 600; i++ {
+		if s.peek(fixedKey(i)) == nil {
+			continue
+		}
+		if i%2 == 0 {
+			even++
+		} else {
+			odd++
+		}
+	}
+	if even < 190 || odd > 10 {
+		t.Errorf("%d of 200 keys with a hit are left, and %d of 200 without", even, odd)
+	}
+}
+
 func TestOwnedEvictionIsBounded(t *testing.T) {
 	const n = 10_000
 	gone := 0
@@ -395,6 +435,12 @@ func TestOwnedEvictCallbackMayUseStore(t *testing.T) {
 
 func TestOwnedClose(t *testing.T) {
 	s := newFixed(100, nil)
+	s.set("before", &entry{})
+	s.close()
+	if _, ok := s.get("before"); ok {
+		t.Error("an entry outlived close")
+	}
+	s = newFixed(100, nil)
 	var wg sync.WaitGroup
 	start := make(chan struct{})
 	for w := range 4 {

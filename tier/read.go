@@ -61,7 +61,8 @@ type answer[V any] struct {
 	until    int64 // end of a near copy's lease
 	source   Source
 	stale    bool
-	size     int // bytes of the value's encoding
+	size     int    // bytes of the value's encoding
+	stamp    uint64 // a near copy's stamp is at most this
 }
 
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
@@ -162,7 +163,7 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64,
 	if b.until <= c.clock.now() {
 		return
 	}
-	b.checked.raise(stamp)
+	b.checked.raise(min(stamp, a.stamp))
 	c.near.set(key, b, int64(a.size))
 }
 
@@ -173,16 +174,16 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, max
 		a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, false)
 		return a, true, err
 	}
-	mark, storable := c.fences.carry(key, hash)
 	view := c.cfg.Cluster.View()
 	to, flags := view.Owner(key), uint8(0)
 	for try := 0; ; try++ {
 		if to.Name == c.self {
 			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, flags != 0)
-			return a, storable, err
+			return a, true, err
 		}
+		mark, storable := c.fences.carry(key, hash, memberID(to.Name))
 		var out outcome
-		a, out, err = c.ask(ctx, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: maxAge, chain: chain, flags: flags, view: view.Fingerprint(), fence: mark})
+		a, out, err = c.ask(ctx, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: maxAge, chain: chain, flags: flags, view: view.Fingerprint(), fence: mark, alone: !storable})
 		switch {
 		case out.answered:
 			return a, storable, err
@@ -191,7 +192,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, max
 		case try == 1: // at most one retry: rather load here than look further
 			c.stats.bypassed.Add(1)
 			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, true)
-			return a, storable, err
+			return a, true, err
 		case out.moved:
 			c.stats.moved.Add(1)
 			view = c.await(ctx, view, out.hint)
@@ -293,6 +294,17 @@ func (c *Cache[V]) ahead(e *entry, now int64) bool {
 	return scale*-math.Log(1-c.dice.float64()) >= gap
 }
 
+// lookout is when near copies of a fresh entry end although they might live on: while XFetch
+// may want to refresh it, reads must come here, or a hot key would expire unseen.
+func (c *Cache[V]) lookout(e *entry, now int64) int64 {
+	beta := c.cfg.Freshness.RefreshAhead
+	if beta <= 0 || e.flags != 0 || now >= e.soft {
+		return math.MaxInt64
+	}
+	const early = 8 // a refresh is this many costs ahead once in 3000 reads
+	return e.soft - int64(min(early*beta*float64(e.cost), float64(e.soft-e.loaded)/8))
+}
+
 // own answers a read on the member that owns the key, or stands in for its owner.
 func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (f found[V], err error) {
 	id := c.chainID(hash)
@@ -318,17 +330,25 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	default:
 		why = c.whyMissing(key, hash, short)
 	}
-	fl, err := c.join(key, hash, cl, why, e, chain, short)
-	if err != nil {
-		return f, err
+	var r *result[V]
+	for began := c.clock.now(); ; {
+		fl, err := c.join(key, hash, cl, why, e, chain, short)
+		if err != nil {
+			return f, err
+		}
+		select {
+		case <-fl.done:
+		case <-ctx.Done():
+			c.stats.left.Add(1)
+			return f, ctx.Err()
+		}
+		r = &fl.res
+		if r.err != nil || maxAge <= 0 || r.e.loaded >= began || c.clock.now()-r.e.loaded <= int64(maxAge) {
+			break
+		}
+		// The flight that was joined had begun to load too long ago. The next one has not.
+		cl, why, e = classStale, causeExpired, r.e
 	}
-	select {
-	case <-fl.done:
-	case <-ctx.Done():
-		c.stats.left.Add(1)
-		return f, ctx.Err()
-	}
-	r := &fl.res
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}
 	if r.err != nil {
 		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
@@ -353,9 +373,12 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	}
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
-		source: SourceOwned, stale: now >= f.e.soft,
+		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64,
 	}
-	a.until = c.lease(from, f.e.swr, f.e.hard, f.late)
+	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
+		a.stamp = f.e.stamp
+	}
+	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
 	if f.filled && !f.late {
 		a.source = SourceFill
 	}

@@ -33,6 +33,10 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	}
 	key := stringOf(req.Key) // nothing below keeps it
+	if err := checkKey(key); err != nil {
+		h.refuse(resp, err)
+		return true
+	}
 	hash := ring.Hash(key)
 	if !h.mine(req, hash, resp) {
 		return true
@@ -87,7 +91,7 @@ func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied 
 	if req.Fence.Seq == 0 {
 		return false
 	}
-	return h.c.applyOne(key, hash, req.Fence)
+	return h.c.applyOne(strings.Clone(key), hash, req.Fence) // the fence keeps the key
 }
 
 func maxAgeOf(req *codec.Request) time.Duration {

@@ -93,6 +93,7 @@ func (s *stats) observe(cost time.Duration) {
 
 // step counts a call to a dependency.
 func (s *stats) step(name string, took time.Duration) {
+	name = strings.ToValidUTF8(name, "?")
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.steps[name]
@@ -102,7 +103,7 @@ func (s *stats) step(name string, took time.Duration) {
 		}
 		if c = s.steps[name]; c == nil {
 			c = &stepCount{}
-			s.steps[strings.ToValidUTF8(cloneString(name), "?")] = c
+			s.steps[cloneString(name)] = c
 		}
 	}
 	c.n++

@@ -1,0 +1,50 @@
+package bench
+
+import (
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Batch runs body at once in so many goroutines, with the number of each, and counts each as
+// n calls. It is for calls too short for a Caller: body loops by itself, no call is
+// timed alone.
+func Batch(goroutines, n int, body func(g, n int) error) (Sample, error) {
+	if goroutines < 1 || n < 1 {
+		return Sample{}, errors.New("bench: a batch needs a goroutine and a call at least")
+	}
+	var (
+		wg    sync.WaitGroup
+		start = make(chan struct{})
+		errs  = make([]error, goroutines)
+	)
+	for g := range goroutines {
+		wg.Go(func() {
+			<-start
+			errs[g] = body(g, n)
+		})
+	}
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	began := time.Now()
+	close(start)
+	wg.Wait()
+	elapsed := time.Since(began)
+	runtime.ReadMemStats(&after)
+	calls := int64(goroutines) * int64(n)
+	return Sample{
+		Calls: calls, Elapsed: elapsed,
+		Allocs: float64(after.Mallocs-before.Mallocs) / float64(calls),
+	}, errors.Join(errs...)
+}
+
+// HeapBytes is the size of live objects, after two collections: the first one empties pools.
+func HeapBytes() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}

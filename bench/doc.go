@@ -1,0 +1,14 @@
+// Package bench is the harness that weir's speed is measured with: callers in a fixed
+// number (Load), alternating rounds and their medians (Rounds), a second process of the
+// same binary (Child), the machine in a line (Machine), and the table (Table).
+//
+// Numbers of one machine say little about another, and numbers of one minute little about
+// the next. So a measurement is always a comparison: what is measured and its floor take
+// turns within one run, round by round, and the ratio is the median of the ratios of the
+// rounds. A row that loses stays in the table.
+//
+// The rivals are in bench/rivals, a module of its own, so that this one needs none
+// of them. The whole run is one command there:
+//
+//	go run ./speed
+package bench

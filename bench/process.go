@@ -1,0 +1,135 @@
+package bench
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+// roleVariable is set for a Child, to the role that it plays.
+const roleVariable = "WEIR_BENCH_ROLE"
+
+// readyWithin is how long a process may take until it is ready.
+const readyWithin = 20 * time.Second
+
+// A Role is what this binary does as the other process: start, and return a line of words
+// for the parent (addresses, usually) and a stop to call at the end.
+type Role func() (line string, stop func(), err error)
+
+// Play makes this process a child if it was started as one: it plays the role until
+// standard input ends, which is when the parent stops it or dies, and returns
+// true. Call it first in main; the caller returns then, with err as its fault.
+func Play(roles map[string]Role) (played bool, err error) {
+	name, ok := os.LookupEnv(roleVariable)
+	if !ok {
+		return false, nil
+	}
+	role := roles[name]
+	if role == nil {
+		return true, fmt.Errorf("bench: no role %q", name)
+	}
+	line, stop, err := role()
+	if err != nil {
+		return true, err
+	}
+	if stop != nil {
+		defer stop()
+	}
+	if _, err := fmt.Println(line); err != nil {
+		return true, err
+	}
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return true, err
+}
+
+// A Process is one that was started here. Stop ends it. Not safe for concurrent use.
+type Process struct {
+	// Words are what a Child said when it was ready.
+	Words []string
+
+	cmd  *exec.Cmd
+	in   io.Closer
+	done chan error
+}
+
+// Child starts this binary once more, in the role, and waits until it is ready.
+func Child(role string) (*Process, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	// Not StdoutPipe: its reader must be done before Wait.
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, errors.Join(err, in.Close())
+	}
+	defer func() { _ = r.Close() }()
+	cmd.Stdout = w
+	p, err := start(cmd, in)
+	_ = w.Close()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.SetReadDeadline(time.Now().Add(readyWithin)); err != nil {
+		return nil, errors.Join(err, p.Stop())
+	}
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("bench: the process for %q was not ready: %w", role, err), p.Stop())
+	}
+	p.Words = strings.Fields(line)
+	return p, nil
+}
+
+// Command starts another program. Stop kills it, as it knows nothing of our ways.
+func Command(name string, args ...string) (*Process, error) {
+	return start(exec.Command(name, args...), nil)
+}
+
+func start(cmd *exec.Cmd, in io.Closer) (*Process, error) {
+	if err := cmd.Start(); err != nil {
+		if in != nil {
+			_ = in.Close()
+		}
+		return nil, err
+	}
+	p := &Process{cmd: cmd, in: in, done: make(chan error, 1)}
+	go func() { p.done <- cmd.Wait() }()
+	return p, nil
+}
+
+// Stop ends the process and waits until it is gone. A Child gets five seconds to do so by
+// itself; its error is returned. A second Stop does nothing.
+func (p *Process) Stop() error {
+	if p.cmd == nil {
+		return nil
+	}
+	defer func() { p.cmd = nil }()
+	if p.in == nil {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		return nil
+	}
+	_ = p.in.Close()
+	late := time.NewTimer(5 * time.Second)
+	defer late.Stop()
+	select {
+	case err := <-p.done:
+		return err
+	case <-late.C:
+		_ = p.cmd.Process.Kill()
+		return errors.Join(errors.New("bench: the other process did not end when told, and was killed"), <-p.done)
+	}
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/redis/rueidis"
+	"google.golang.org/grpc"
+
+	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/tier"
+)
+
+const rolePeer = "peer"
+
+// playPeer is the other process: a node of weir, raw TCP and gRPC, each on a port that it says.
+func playPeer() (line string, stop func(), err error) {
+	raw, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	go serveRaw(raw)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", nil, err
+	}
+	s := newGRPC()
+	go func() { _ = s.Serve(l) }()
+	n, c, err := startNode(rolePeer)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintln(n.Addr(), raw.Addr(), l.Addr()), func() {
+		_ = closeNode(n, c)
+		s.Stop()
+		_ = raw.Close()
+	}, nil
+}
+
+// flushDelays are those that rueidis is tried with; the best one counts.
+var flushDelays = []time.Duration{0, 20 * time.Microsecond}
+
+// keysEach is how many keys each caller has for itself. Callers of one key share an ask in weir;
+// that is not what is measured here, so no two callers have a key in common.
+const keysEach = 4
+
+// wires are all ways to the other process.
+type wires struct {
+	cache *tier.Cache[[]byte]
+	keys  map[int][]string // by size, those that the other node owns
+	raw   string
+	grpc  *grpc.ClientConn
+	redis []rueidis.Client // one for each flush delay; empty without Redis
+}
+
+// hop compares a get of a key that another process owns with raw TCP, gRPC and Redis.
+func hop(o options, t *bench.Table) (err error) {
+	o.log("hop: starting the other processes")
+	p, err := bench.Child(rolePeer)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.Stop()) }()
+	if len(p.Words) != 3 {
+		return fmt.Errorf("the other process said %q", p.Words)
+	}
+	n, c, err := startNode("here", p.Words[0])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeNode(n, c)) }()
+	if err := awaitMembers(n, 2); err != nil {
+		return err
+	}
+	w := wires{cache: c, raw: p.Words[1], keys: map[int][]string{}}
+	for _, size := range sizes {
+		w.keys[size] = ownedBy(n, rolePeer, size, 512*keysEach)
+	}
+	if w.grpc, err = dialGRPC(p.Words[2]); err != nil {
+		return err
+	}
+	defer func() { _ = w.grpc.Close() }()
+	server, addr, err := startRedis()
+	switch {
+	case errors.Is(err, errNoRedis):
+		o.log("hop: %v", err)
+	case err != nil:
+		return err
+	default:
+		defer func() { _ = server.Stop() }()
+		for _, d := range flushDelays {
+			client, err := dialRedis(addr, d)
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			w.redis = append(w.redis, client)
+		}
+	}
+	for _, callers := range []int{1, 64, 512} {
+		for _, size := range sizes {
+			before := c.Stats()
+			if err := hopRows(o, t, &w, callers, size); err != nil {
+				return err
+			}
+			if after := c.Stats(); after.Unreachable != before.Unreachable || after.Bypassed != before.Bypassed || after.Near != before.Near {
+				return fmt.Errorf("%d callers: some gets did not cross over: %d near, %d loaded here", callers, after.Near-before.Near, after.Bypassed-before.Bypassed)
+			}
+		}
+	}
+	return nil
+}
+
+// hopRows measures one number of callers and one size.
+func hopRows(o options, t *bench.Table, w *wires, callers, size int) error {
+	var all []*bench.Callers
+	defer func() {
+		for _, c := range all {
+			c.Close()
+		}
+	}()
+	var turns []bench.Contender
+	add := func(name string, next func(i int) (bench.Caller, error)) error {
+		c, err := bench.NewCallers(callers, next)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		all = append(all, c)
+		turns = append(turns, bench.Contender{Name: name, Run: func() (bench.Sample, error) { return c.Load(o.each) }})
+		return nil
+	}
+	keys := w.keys[size]
+	for _, k := range keys { // fills the owner
+		if err := weirCaller(w.cache, []string{k}).Call(); err != nil {
+			return err
+		}
+	}
+	stored := make([]string, redisKeys)
+	for i := range stored {
+		stored[i] = keyOf(size, i)
+	}
+	errs := []error{
+		add("weir", func(i int) (bench.Caller, error) { return weirCaller(w.cache, keys[i*keysEach:(i+1)*keysEach]), nil }),
+		add("raw TCP", func(int) (bench.Caller, error) { return rawCaller(w.raw, size) }),
+		add("gRPC", func(i int) (bench.Caller, error) { return grpcCaller(w.grpc, size, i), nil }),
+	}
+	for i, client := range w.redis {
+		errs = append(errs, add(redisName(i), func(i int) (bench.Caller, error) { return redisCaller(client, stored[i*keysEach:(i+1)*keysEach]), nil }))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	asked := w.cache.Stats().Asked
+	got, err := bench.Rounds(o.rounds, turns...)
+	if err != nil {
+		return err
+	}
+	asked = w.cache.Stats().Asked - asked
+	gets := int64(0)
+	for _, s := range got["weir"] {
+		gets += s.Calls
+	}
+	if asked < gets {
+		return fmt.Errorf("%d of %d gets did not ask the other process", gets-asked, gets)
+	}
+	what := fmt.Sprintf("peer hop, %d B, %d callers", size, callers)
+	if callers == 1 {
+		what = fmt.Sprintf("peer hop, %d B, one caller", size)
+	}
+	hopTable(t, what, callers, len(w.redis), got)
+	o.log("%s: weir %s/s, %.2f x raw TCP", what, bench.Count(got["weir"].Median(bench.Sample.PerSecond)),
+		got["weir"].Ratio(got["raw TCP"], bench.Sample.PerSecond))
+	return nil
+}
+
+func redisName(i int) string { return fmt.Sprintf("Redis, rueidis flush delay %v", flushDelays[i]) }
+
+// hopTable adds the rows of one number of callers: a row for each rival, the time of a get for
+// one caller, gets a second for many.
+func hopTable(t *bench.Table, what string, callers, redis int, got map[string]bench.Results) {
+	weir := got["weir"]
+	of, unit := bench.Sample.PerSecond, ", gets/s"
+	text := func(r bench.Results) string { return bench.Count(r.Median(of)) }
+	if callers == 1 {
+		of, unit = bench.P50Micros, ", p50, us"
+		text = func(r bench.Results) string { return fmt.Sprintf("%.1f", r.Median(of)) }
+	}
+	row := func(name, shown string, aim bench.Aim) {
+		t.Add(bench.Row{
+			What: what + unit, Result: text(weir), Floor: text(got[name]) + " " + shown,
+			Ratio: weir.Ratio(got[name], of), Aim: aim,
+		})
+	}
+	var raw, rival bench.Aim
+	switch callers {
+	case 1:
+		raw = bench.AtMost(1.15)
+	case 64:
+		rival = bench.AtLeast(3)
+	default:
+		rival = bench.AtLeast(4)
+	}
+	row("raw TCP", "raw TCP", raw)
+	row("gRPC", "gRPC", bench.Aim{})
+	if redis == 0 {
+		t.Add(bench.Row{What: what + unit, Result: text(weir), Floor: "Redis", Aim: rival, Note: errNoRedis.Error()})
+	} else {
+		best := 0
+		for i := range redis {
+			if x := got[redisName(i)].Median(of); callers > 1 && x > got[redisName(best)].Median(of) {
+				best = i
+			}
+		}
+		row(redisName(0), "Redis (rueidis)", rival)
+		if best != 0 {
+			row(redisName(best), fmt.Sprintf("Redis (rueidis, flush delay %v)", flushDelays[best]), bench.Aim{})
+		}
+	}
+	r := allocRow(what, weir, got["gRPC"], "gRPC", 2.05)
+	if redis > 0 {
+		r.Floor += fmt.Sprintf(", %.2f rueidis", got[redisName(0)].Median(bench.Allocs))
+	}
+	t.Add(r)
+}

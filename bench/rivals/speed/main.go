@@ -1,0 +1,108 @@
+// Command speed measures weir beside what else there is, and prints one table.
+//
+//	go run ./speed                  everything, about four minutes
+//	go run ./speed -quick           fewer and shorter rounds: a look, not a result
+//	go run ./speed -only hop,near   some of near, hop, storm, ring, memory
+//	go run ./speed -out ../speed.md also writes the table to a file
+//
+// It needs nothing but Go. Redis takes part if redis-server is installed.
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"runtime/pprof"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/bench"
+)
+
+// options are how much is measured.
+type options struct {
+	quick  bool
+	rounds int
+	each   time.Duration // of a contender's turn
+	keys   int           // for near hits
+	log    func(format string, args ...any)
+}
+
+func main() {
+	played, err := bench.Play(map[string]bench.Role{rolePeer: playPeer})
+	if !played {
+		err = run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "speed:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	var (
+		quick = flag.Bool("quick", false, "fewer and shorter rounds")
+		out   = flag.String("out", "", "also write the table to this `file`")
+		only  = flag.String("only", "near,hop,storm,ring,memory", "the parts to run, with commas between")
+		prof  = flag.String("cpuprofile", "", "write a profile of this process to this `file`")
+	)
+	flag.Parse()
+	if flag.NArg() > 0 {
+		return fmt.Errorf("%q: there are no arguments, only flags; see -help", flag.Arg(0))
+	}
+	o := options{rounds: 7, each: 500 * time.Millisecond, keys: 1_000_000}
+	if *quick {
+		o = options{quick: true, rounds: 3, each: 200 * time.Millisecond, keys: 200_000}
+	}
+	began := time.Now()
+	o.log = func(format string, args ...any) {
+		fmt.Fprintf(os.Stderr, "%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	parts := map[string]func(options, *bench.Table) error{
+		"near": near, "hop": hop, "storm": storm, "ring": view, "memory": memory,
+	}
+	names := strings.Split(*only, ",")
+	for _, name := range names {
+		if parts[name] == nil {
+			return fmt.Errorf("-only %q: the parts are near, hop, storm, ring and memory", name)
+		}
+	}
+	if *prof != "" {
+		f, err := os.Create(*prof)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		if err := pprof.StartCPUProfile(f); err != nil {
+			return err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	t := bench.Table{Heading: []string{
+		"Measured on: " + bench.Machine() + ".",
+		fmt.Sprintf("Medians of %d alternating rounds; a ratio is the median of the rounds' ratios.", o.rounds),
+	}}
+	if o.quick {
+		t.Heading = append(t.Heading, "A quick run: a look, not a result.")
+	}
+	for _, name := range names {
+		if err := parts[name](o, &t); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	var b bytes.Buffer
+	if _, err := t.WriteTo(&b); err != nil {
+		return err
+	}
+	if _, err := os.Stdout.Write(b.Bytes()); err != nil {
+		return err
+	}
+	if *out != "" {
+		if err := os.WriteFile(*out, b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	o.log("done; %d of %d rows miss their aim", t.Lost(), len(t.Rows))
+	return nil
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+const (
+	stormNodes   = 3
+	stormCallers = 200 // on each node
+	stormLoad    = 40 * time.Millisecond
+)
+
+// storm lets all callers of all nodes ask for one cold key at once. The nodes are in this process,
+// on real sockets, so that one clock times all.
+func storm(o options, t *bench.Table) (err error) {
+	ctx := context.Background()
+	var loads atomic.Int64
+	var caches []*tier.Cache[[]byte]
+	var nodes []*peer.Node
+	var join []string
+	o.log("storm: starting %d nodes", stormNodes)
+	for i := range stormNodes {
+		n, err := peer.Start(ctx, peer.Config{
+			Name: fmt.Sprintf("n%d", i), Bind: "127.0.0.1:0", Join: join, ClusterName: "storm",
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			return err
+		}
+		nodes = append(nodes, n)
+		join = []string{nodes[0].Addr()}
+		c, err := tier.New(tier.Config[[]byte]{
+			Cluster: n, Namespace: "storm",
+			Loader: tier.ByKey(func(ctx context.Context, _ string) ([]byte, error) {
+				loads.Add(1)
+				origin := time.NewTimer(stormLoad)
+				defer origin.Stop()
+				select {
+				case <-origin.C:
+					return value(sizes[0]), nil
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}),
+			Freshness: tier.Freshness{TTL: forever, NearTTL: time.Minute},
+		})
+		if err != nil {
+			return errors.Join(err, n.Close())
+		}
+		defer func() { err = errors.Join(err, closeNode(n, c)) }()
+		caches = append(caches, c)
+	}
+	for _, n := range nodes {
+		if err := awaitMembers(n, stormNodes); err != nil {
+			return err
+		}
+	}
+	rounds := o.rounds * 3
+	var calls, late []float64
+	worst := 0.0
+	for round := range rounds + 1 { // the first opens the connections
+		before := loads.Load()
+		slowest, err := oneStorm(ctx, caches, fmt.Sprintf("cold:%d", round))
+		if err != nil {
+			return err
+		}
+		if round == 0 {
+			continue
+		}
+		calls = append(calls, float64(loads.Load()-before))
+		late = append(late, float64(slowest-stormLoad)/1e6)
+		worst = max(worst, late[len(late)-1])
+	}
+	total := 0.0
+	for _, n := range calls {
+		total += n
+	}
+	what := fmt.Sprintf("storm, %d callers x %d nodes, one cold key, %v load", stormCallers, stormNodes, stormLoad)
+	t.Add(bench.Row{
+		What:  what + fmt.Sprintf(", origin calls a storm, mean of %d", rounds),
+		Value: total / float64(rounds), Result: fmt.Sprintf("%.2f", total/float64(rounds)), Aim: bench.AtMost(1),
+	}, bench.Row{
+		What:   what + fmt.Sprintf(", slowest answer minus %v, ms", stormLoad),
+		Result: fmt.Sprintf("%.1f (worst of %d: %.1f)", bench.Median(late), rounds, worst),
+	})
+	return nil
+}
+
+// oneStorm returns how long the slowest caller waited.
+func oneStorm(ctx context.Context, caches []*tier.Cache[[]byte], key string) (time.Duration, error) {
+	var (
+		ready, wg sync.WaitGroup
+		start     = make(chan struct{})
+		took      = make([]time.Duration, stormCallers*len(caches))
+		errs      = make([]error, len(took))
+		began     time.Time // written before start is closed
+	)
+	for i := range took {
+		c := caches[i%len(caches)]
+		ready.Add(1)
+		wg.Go(func() {
+			ready.Done()
+			<-start
+			_, errs[i] = c.Get(ctx, key)
+			took[i] = time.Since(began)
+		})
+	}
+	ready.Wait()
+	began = time.Now()
+	close(start)
+	wg.Wait()
+	slowest := time.Duration(0)
+	for _, d := range took {
+		slowest = max(slowest, d)
+	}
+	return slowest, errors.Join(errs...)
+}

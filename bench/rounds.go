@@ -1,0 +1,85 @@
+package bench
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Number is any type that can be measured.
+type Number interface {
+	~int | ~int64 | ~float64
+}
+
+// Median returns the middle one of xs, of two the mean, and 0 of none. It keeps xs as it is.
+func Median[T Number](xs []T) T {
+	if len(xs) == 0 {
+		return 0
+	}
+	s := slices.Clone(xs)
+	slices.Sort(s)
+	m := len(s) / 2
+	if len(s)%2 == 1 {
+		return s[m]
+	}
+	return s[m-1] + (s[m]-s[m-1])/2
+}
+
+// A Contender is one of those that take turns in Rounds.
+type Contender struct {
+	Name string
+	Run  func() (Sample, error)
+}
+
+// Results are the samples of one contender, a sample a round.
+type Results []Sample
+
+// Median is the median of what of gives.
+func (r Results) Median(of func(Sample) float64) float64 {
+	xs := make([]float64, len(r))
+	for i, s := range r {
+		xs[i] = of(s)
+	}
+	return Median(xs)
+}
+
+// Ratio is the median of the ratios of r to base, round by round; rounds that base lacks
+// or where it is 0 do not count.
+func (r Results) Ratio(base Results, of func(Sample) float64) float64 {
+	var xs []float64
+	for i, s := range r {
+		if i < len(base) {
+			if b := of(base[i]); b != 0 {
+				xs = append(xs, of(s)/b)
+			}
+		}
+	}
+	return Median(xs)
+}
+
+// Rounds lets the contenders take turns for n rounds, in the other order in each second
+// round. The first error ends it.
+func Rounds(n int, contenders ...Contender) (map[string]Results, error) {
+	out := make(map[string]Results, len(contenders))
+	order := slices.Clone(contenders)
+	for round := range n {
+		for _, c := range order {
+			s, err := c.Run()
+			if err != nil {
+				return nil, fmt.Errorf("bench: %s, round %d: %w", c.Name, round+1, err)
+			}
+			out[c.Name] = append(out[c.Name], s)
+		}
+		slices.Reverse(order)
+	}
+	return out, nil
+}
+
+// P50Micros is a sample's p50 in microseconds.
+func P50Micros(s Sample) float64 { return float64(s.P50) / 1e3 }
+
+// Nanos is the time that one call took, in nanoseconds: the elapsed time by the number
+// of calls, whoever made them.
+func Nanos(s Sample) float64 { return float64(s.Elapsed) / float64(max(s.Calls, 1)) }
+
+// Allocs is a sample's allocations for each call.
+func Allocs(s Sample) float64 { return s.Allocs }

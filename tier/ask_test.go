@@ -1,0 +1,437 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+var background = context.Background()
+
+// 3 nodes and 200 callers on each: one load.
+func TestClusterLoadsOnce(t *testing.T) {
+	for _, took := range []time.Duration{0, 40 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			s, o := newSim(t, 3), newOrigin()
+			o.delay = func() time.Duration { return took }
+			caches := s.start(o, Config[simValue]{})
+			defer s.stop(caches)
+			key := keyOf(s.nodes["n0"].View(), "n1", 0)
+			var wg sync.WaitGroup
+			for _, c := range caches {
+				for range 200 {
+					wg.Go(func() {
+						if _, err := c.Get(background, key); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+			}
+			wg.Wait()
+			if n := o.loads.Load(); n != 1 {
+				t.Errorf("%d loads", n)
+			}
+		})
+	}
+}
+
+// The owner cannot be reached: everyone turns to the same successor, for a short time.
+func TestOwnerUnreachable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		view := s.nodes["n0"].View()
+		key := keyOf(view, "n1", 0)
+		next, _ := view.Successor(key)
+		s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n1" || to == "n1"} })
+		var wg sync.WaitGroup
+		for name, c := range caches {
+			for range 50 {
+				if name == "n1" {
+					continue
+				}
+				wg.Go(func() {
+					v, err := c.Get(background, key)
+					if err != nil || v.Node != next.Name {
+						t.Errorf("%s got %+v, %v: want a load at %s", name, v, err, next.Name)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if n := o.loads.Load(); n != 1 {
+			t.Errorf("%d loads", n)
+		}
+		a, err := caches[next.Name].Read(background, key, ReadOptions{MaxAge: AnyAge})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = pause(background, successorTTL-a.Age+time.Millisecond)
+		for name, c := range caches {
+			if name != "n1" {
+				_, _ = c.Read(background, key, ReadOptions{})
+			}
+		}
+		if n := o.loads.Load(); n != 2 {
+			t.Errorf("%d loads after the successor's time", n)
+		}
+	})
+}
+
+// Each of two members believes that the other is the owner, or a third is in the game.
+func TestViewsDisagree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{NearBytes: -1})
+		defer s.stop(caches)
+		full := s.nodes["n0"].View()
+		a, b := simView(t, "n1", "n2"), simView(t, "n0", "n2")
+		s.nodes["n0"].setView(a)
+		s.nodes["n1"].setView(b)
+		key := ""
+		for i := 0; ; i++ {
+			key = fmt.Sprint("k", i)
+			if a.Owner(key).Name == "n1" && b.Owner(key).Name == "n0" {
+				break
+			}
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		for _, c := range caches {
+			for range 20 {
+				wg.Go(func() {
+					if _, err := c.Get(background, key); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		if d := time.Since(began); d > 2*viewPatience {
+			t.Errorf("took %v", d)
+		}
+		if n := o.loads.Load(); n > 3 {
+			t.Errorf("%d loads", n)
+		}
+		if s.gets > 3*20*2+3*20 {
+			t.Errorf("%d requests", s.gets)
+		}
+		// A view that comes in time is used.
+		s.nodes["n1"].setView(full)
+		s.nodes["n0"].setView(simView(t, "n0", "n1"))
+		key = ""
+		for i := 0; key == ""; i++ {
+			if k := fmt.Sprint("m", i); s.nodes["n0"].View().Owner(k).Name == "n1" && full.Owner(k).Name == "n2" {
+				key = k
+			}
+		}
+		wg.Go(func() {
+			_ = pause(background, viewPatience/2)
+			s.nodes["n0"].setView(full)
+		})
+		if v, err := caches["n0"].Get(background, key); err != nil || v.Node != "n2" {
+			t.Errorf("got %+v, %v", v, err)
+		}
+		wg.Wait()
+	})
+}
+
+// Who leads a question and leaves, or runs out of time, does not fail those who joined.
+func TestLeaderLeaves(t *testing.T) {
+	for _, how := range []string{"cancel", "deadline"} {
+		synctest.Test(t, func(t *testing.T) {
+			s, o := newSim(t, 2), newOrigin()
+			o.delay = func() time.Duration { return 50 * time.Millisecond }
+			caches := s.start(o, Config[simValue]{})
+			defer s.stop(caches)
+			key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
+			ctx, cancel := context.WithCancel(background)
+			if how == "deadline" {
+				ctx, cancel = context.WithTimeout(background, 10*time.Millisecond)
+			}
+			defer cancel()
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				want := map[string]error{"cancel": context.Canceled, "deadline": context.DeadlineExceeded}[how]
+				if _, err := c.Get(ctx, key); err != want {
+					t.Errorf("%s: the leader got %v", how, err)
+				}
+			})
+			synctest.Wait()
+			for range 20 {
+				wg.Go(func() {
+					if _, err := c.Get(background, key); err != nil {
+						t.Errorf("%s: who joined got %v", how, err)
+					}
+				})
+			}
+			synctest.Wait()
+			if how == "cancel" {
+				cancel()
+			}
+			wg.Wait()
+			if n := o.loads.Load(); n != 1 {
+				t.Errorf("%s: %d loads", how, n)
+			}
+		})
+	}
+}
+
+// A leader whose time is up, but whose context's timer is late, does not fail the others either.
+func TestEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := lateContext{background, time.Now().Add(time.Millisecond)}
+		if ended(ctx) {
+			t.Error("ended before its deadline")
+		}
+		_ = pause(background, time.Millisecond)
+		if !ended(ctx) {
+			t.Error("not ended at its deadline")
+		}
+	})
+}
+
+type lateContext struct {
+	context.Context
+	at time.Time
+}
+
+func (c lateContext) Deadline() (time.Time, bool) { return c.at, true }
+
+// Ages and expiries hold whatever the way takes; a near copy ends with its lease.
+func TestTimesAcrossTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		f := Freshness{TTL: 10 * time.Second, NearTTL: 2 * time.Second, RefreshAhead: -1, Jitter: -1}
+		caches := s.start(o, Config[simValue]{Freshness: f})
+		defer s.stop(caches)
+		key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
+		began := time.Now()
+		if _, err := caches["n1"].Get(background, key); err != nil {
+			t.Fatal(err)
+		}
+		_ = pause(background, 3*time.Second)
+		s.setRule(func(_, _ string, _ codec.Kind, answer bool) hop { return hop{delay: 500 * time.Millisecond} })
+		a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge})
+		if err != nil || a.Source != SourceOwned || a.Age < time.Since(began) || a.Age > time.Since(began)+600*time.Millisecond {
+			t.Errorf("%+v, %v: the load began %v ago", a, err, time.Since(began))
+		}
+		synctest.Wait()
+		// The owner's word was given at 3.5 s; the lease ends at 5.5 s at the latest.
+		asked := s.count("n0", "n1")
+		_, _ = c.Get(background, key)
+		if s.count("n0", "n1") != asked {
+			t.Error("the near copy is not used")
+		}
+		_ = pause(background, time.Until(began.Add(5500*time.Millisecond)))
+		_, _ = c.Get(background, key)
+		if s.count("n0", "n1") == asked {
+			t.Error("the near copy was used past its lease")
+		}
+		// A copy that expires on its way is not served.
+		_ = pause(background, time.Until(began.Add(9400*time.Millisecond)))
+		s.setRule(func(_, _ string, _ codec.Kind, answer bool) hop {
+			if answer {
+				return hop{delay: time.Second}
+			}
+			return hop{}
+		})
+		a, err = c.Read(background, key, ReadOptions{MaxAge: AnyAge})
+		if err != nil || a.Age > f.TTL || a.Source != SourceFill {
+			t.Errorf("%+v, %v: past hard expiry", a, err)
+		}
+		if n := o.loads.Load(); n != 2 {
+			t.Errorf("%d loads", n)
+		}
+	})
+}
+
+// Errors keep their identity.
+func TestErrorsAcrossTheWire(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSim(t, 2)
+		load := func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+			switch what, _, _ := strings.Cut(f.Key, "-"); what {
+			case "notfound":
+				return simValue{}, ErrNotFound
+			case "over":
+				return simValue{}, &OverloadedError{Reason: "so busy", RetryAfter: 7 * time.Second}
+			case "hang":
+				<-ctx.Done()
+				return simValue{}, ctx.Err()
+			case "large":
+				return simValue{Node: strings.Repeat("x", 2000)}, nil
+			case "panic":
+				panic("ouch")
+			}
+			return simValue{}, errors.New("connection refused")
+		}
+		cfg := Config[simValue]{Loader: load, ValueLimit: 1000, Origin: Origin{Timeout: time.Second}}
+		caches := s.start(nil, cfg)
+		defer s.stop(caches)
+		get := func(what string) error {
+			for i := 0; ; i++ {
+				if k := fmt.Sprint(what, "-", i); s.nodes["n0"].View().Owner(k).Name == "n1" {
+					_, err := caches["n0"].Get(background, k)
+					return err
+				}
+			}
+		}
+		for what, want := range map[string]error{"notfound": ErrNotFound, "over": ErrOverloaded, "hang": context.DeadlineExceeded, "large": ErrValueTooLarge} {
+			if err := get(what); !errors.Is(err, want) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		var over *OverloadedError
+		if err := get("over"); !errors.As(err, &over) || over.RetryAfter != 7*time.Second || !strings.Contains(err.Error(), "so busy") {
+			t.Errorf("over: %v", err)
+		}
+		var fill *FillError
+		if err := get("broken"); !errors.As(err, &fill) || fill.Owner != "n1" || fill.Namespace != "sim" || !strings.Contains(err.Error(), "connection refused") {
+			t.Errorf("broken: %v", err)
+		}
+		if err := get("panic"); !errors.As(err, &fill) || !strings.Contains(err.Error(), "ouch") {
+			t.Errorf("panic: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(background, 10*time.Millisecond)
+		defer cancel()
+		if _, err := caches["n0"].Get(ctx, keyOf(s.nodes["n0"].View(), "n1", 0)); err == nil {
+			t.Error("no error")
+		}
+		if _, err := caches["n0"].Get(ctx, "hang-9"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("own deadline: %v", err)
+		}
+	})
+}
+
+// pair has two nodes and a key that n1 owns and holds, and answers to gets that take 50 ms.
+func pair(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simValue], key string) {
+	s, o = newSim(t, 2), newOrigin()
+	caches = s.start(o, Config[simValue]{})
+	key = keyOf(s.nodes["n0"].View(), "n1", 0)
+	if _, err := caches["n1"].Get(background, key); err != nil {
+		t.Fatal(err)
+	}
+	s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+		if kind == codec.KindGet && answer {
+			return hop{delay: 50 * time.Millisecond}
+		}
+		return hop{}
+	})
+	return s, o, caches, key
+}
+
+// A read noted its stamp, was overtaken by a fence, and only then put its question where others
+// can join it. Who comes after the invalidation must not.
+func TestAskOvertakenByFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o, caches, key := pair(t)
+		defer s.stop(caches)
+		c, hash := caches["n0"], ring.Hash(key)
+		stamp := c.fences.stamp(hash)
+		least := o.seq.Add(1)
+		c.applyOne(key, hash, mark(1))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			to, _ := s.nodes["n0"].View().Member("n1")
+			_, _, _ = c.ask(background, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()})
+		})
+		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
+		caches["n1"].applyOne(key, hash, mark(1))
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+		wg.Wait()
+	})
+}
+
+// The fence of the key was forgotten early, so a question does not carry it: nobody may join.
+func TestAskWithoutItsFence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o, caches, key := pair(t)
+		defer s.stop(caches)
+		c, hash := caches["n0"], ring.Hash(key)
+		least := o.seq.Add(1)
+		c.applyOne(key, hash, mark(1))
+		flood(c.fences, key, 2*fencesPerShard)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.Get(background, key) })
+		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
+		caches["n1"].applyOne(key, hash, mark(1))
+		for range 2 {
+			if v, err := c.Get(background, key); err != nil || v.Began < least {
+				t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+			}
+		}
+		wg.Wait()
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+	})
+}
+
+// A read joins a flight between a fence and the detaching of it. It may have the value, its
+// near copy may not.
+func TestJoinBeforeDetach(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		o.delay = func() time.Duration { return 20 * time.Millisecond }
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c, key := caches["n0"], "k"
+		hash := ring.Hash(key)
+		var wg sync.WaitGroup
+		get := func() { _, _ = c.Get(background, key) }
+		wg.Go(get)
+		synctest.Wait()
+		least := o.seq.Add(1)
+		stamp, _ := c.fences.apply(key, hash, mark(1), func() { c.owned.delete(key) })
+		wg.Go(get)
+		synctest.Wait()
+		c.flights.detach(key, hash, stamp)
+		c.asks.detach(key, hash, stamp)
+		wg.Wait()
+		synctest.Wait()
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+	})
+}
+
+// A flight found a copy, and before it hands it out the copy is fenced and the fence forgotten.
+func TestFlightHandsOutNothingForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c, key := caches["n0"], "k"
+		hash := ring.Hash(key)
+		_, _ = c.Get(background, key)
+		e := c.valid(key, hash, c.clock.now())
+		still := c.stillValid(&flight[simValue]{key: key, hash: hash})
+		if e == nil || !still(e) {
+			t.Fatalf("%v is not valid", e)
+		}
+		c.owned.delete(key)
+		if !still(e) {
+			t.Error("what was evicted is no longer valid")
+		}
+		c.applyOne(key, hash, mark(1))
+		flood(c.fences, key, 2*fencesPerShard)
+		if c.fences.fenced(key, hash) {
+			t.Fatal("the fence is still there")
+		}
+		if still(e) {
+			t.Error("a copy from before the fence is valid")
+		}
+	})
+}

@@ -1,0 +1,164 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// New reports every problem at once, and names the field of each.
+func TestConfigErrors(t *testing.T) {
+	_, err := New(Config[string]{
+		Namespace: strings.Repeat("n", codec.MaxNamespace+1),
+		Freshness: Freshness{
+			StaleWhileRevalidate: -1, StaleIfError: -1, NegativeTTL: maxTTL + 1, ErrorTTL: maxTTL + 1,
+			Jitter: math.NaN(), RefreshAhead: math.Inf(1),
+		},
+		Origin:    Origin{Concurrency: -1, Timeout: -1, Queue: -1},
+		NearBytes: 1, OwnedBytes: 1, ValueLimit: -1, InvalidateTimeout: time.Hour,
+	})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	fields := []string{
+		"Namespace", "Loader", "Freshness.TTL", "Freshness.StaleWhileRevalidate", "Freshness.StaleIfError",
+		"Freshness.NegativeTTL", "Freshness.ErrorTTL", "Freshness.Jitter", "Freshness.RefreshAhead",
+		"Origin.Concurrency", "Origin.Timeout", "Origin.Queue", "NearBytes", "OwnedBytes", "ValueLimit", "InvalidateTimeout",
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != len(fields) {
+		t.Errorf("%d problems, want %d:\n%v", len(lines), len(fields), err)
+	}
+	for _, f := range fields {
+		if !strings.Contains(err.Error(), f+" ") {
+			t.Errorf("%s is not named:\n%v", f, err)
+		}
+	}
+}
+
+func TestConfigEdges(t *testing.T) {
+	load := ByKey(func(context.Context, string) (string, error) { return "v", nil })
+	for name, x := range map[string]struct {
+		change func(*Config[string])
+		want   string // in the error; empty: it is right
+	}{
+		"the least": {func(c *Config[string]) { c.Freshness.TTL = time.Minute }, ""},
+		"all off": {func(c *Config[string]) {
+			c.NearBytes = -1
+			c.Freshness = Freshness{time.Minute, 0, 0, -1, -1, -1, -1, -1}
+		}, ""},
+		"zero TTL":               {func(c *Config[string]) { c.Freshness.TTL = 0 }, "Freshness.TTL"},
+		"longest TTL":            {func(c *Config[string]) { c.Freshness.TTL = maxTTL }, ""},
+		"too long a TTL":         {func(c *Config[string]) { c.Freshness.TTL = maxTTL + 1 }, "Freshness.TTL"},
+		"NearTTL over TTL":       {func(c *Config[string]) { c.Freshness.NearTTL = time.Minute + 1 }, "Freshness.NearTTL"},
+		"jitter":                 {func(c *Config[string]) { c.Freshness.Jitter = 0.91 }, "Freshness.Jitter"},
+		"beta":                   {func(c *Config[string]) { c.Freshness.RefreshAhead = 101 }, "Freshness.RefreshAhead"},
+		"namespace not UTF-8":    {func(c *Config[string]) { c.Namespace = "a\xff" }, "Namespace"},
+		"namespace with control": {func(c *Config[string]) { c.Namespace = "a\nb" }, "Namespace"},
+		"longest namespace":      {func(c *Config[string]) { c.Namespace = strings.Repeat("n", codec.MaxNamespace) }, ""},
+		"foreign namespace":      {func(c *Config[string]) { c.Namespace = "Produkte für Ändern" }, ""},
+		"least tiers":            {func(c *Config[string]) { c.NearBytes, c.OwnedBytes = MinBytes, MinBytes }, ""},
+		"small near tier":        {func(c *Config[string]) { c.NearBytes = MinBytes - 1 }, "NearBytes"},
+		"small owned tier":       {func(c *Config[string]) { c.OwnedBytes = MinBytes - 1 }, "OwnedBytes"},
+		"big values":             {func(c *Config[string]) { c.OwnedBytes, c.ValueLimit = MinBytes, MinBytes/4+1 }, "ValueLimit"},
+		"as big as may be":       {func(c *Config[string]) { c.OwnedBytes, c.ValueLimit = MinBytes, MinBytes/4 }, ""},
+		"too big":                {func(c *Config[string]) { c.ValueLimit = MaxValueLimit + 1 }, "ValueLimit"},
+		"long timeout":           {func(c *Config[string]) { c.Origin.Timeout = time.Hour + 1 }, "Origin.Timeout"},
+		"nil ByKey":              {func(c *Config[string]) { c.Loader = ByKey[string](nil) }, "Loader"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := Config[string]{Loader: load, Freshness: Freshness{TTL: time.Minute}}
+			x.change(&cfg)
+			c, err := New(cfg)
+			if err == nil {
+				if _, err := c.Get(t.Context(), "k"); err != nil {
+					t.Error(err)
+				}
+				if err := c.Close(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}
+			if (err != nil) != (x.want != "") || err != nil && !strings.Contains(err.Error(), x.want+" ") {
+				t.Errorf("New: %v, want an error with %q", err, x.want)
+			}
+		})
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c := open(t, Config[string]{
+		Namespace: "product", Freshness: Freshness{TTL: 2 * time.Second},
+		Loader: ByKey(func(context.Context, string) (string, error) { return "v", nil }),
+	})
+	want := Freshness{TTL: 2 * time.Second, NegativeTTL: 2 * time.Second, ErrorTTL: time.Second, NearTTL: time.Second, Jitter: 0.1, RefreshAhead: 1}
+	if got := c.Freshness(); got != want {
+		t.Errorf("freshness %+v, want %+v", got, want)
+	}
+	if c.cfg.Origin != (Origin{DefaultConcurrency, DefaultTimeout, DefaultQueue}) || c.cfg.ValueLimit != DefaultValueLimit ||
+		c.cfg.NearBytes != DefaultNearBytes || c.cfg.OwnedBytes != DefaultOwnedBytes || c.cfg.InvalidateTimeout != DefaultInvalidateTimeout {
+		t.Errorf("config %+v", c.cfg)
+	}
+	if c.Namespace() != "product" {
+		t.Error(c.Namespace())
+	}
+}
+
+func TestFreshnessInWords(t *testing.T) {
+	f := Freshness{TTL: time.Minute, StaleWhileRevalidate: 5 * time.Minute, StaleIfError: time.Hour}
+	want := "Fresh for 1m0s after its load began, then for 5m0s served stale while it is refreshed, for 1h0m0s if the origin fails; " +
+		"never older than 1h1m0s; a near copy asks its owner again after 1s; not-found is remembered for 5s."
+	if got := f.String(); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+	want = "Fresh for 1m0s after its load began; never older than 1m0s."
+	if got := (Freshness{TTL: time.Minute, NearTTL: -1, NegativeTTL: -1}).String(); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
+}
+
+func TestSchemaTellsContractsApart(t *testing.T) {
+	base := Config[string]{Freshness: Freshness{TTL: time.Minute}}.withDefaults()
+	other := base
+	other.NearBytes, other.Origin.Timeout, other.Freshness.Jitter = 1<<20, time.Hour, 0.5
+	if base.schema() != other.schema() {
+		t.Error("what a node may choose for itself is in the schema")
+	}
+	for i, change := range []func(*Freshness){
+		func(f *Freshness) { f.TTL++ }, func(f *Freshness) { f.StaleWhileRevalidate++ }, func(f *Freshness) { f.StaleIfError++ },
+		func(f *Freshness) { f.NegativeTTL++ }, func(f *Freshness) { f.ErrorTTL++ }, func(f *Freshness) { f.NearTTL++ },
+	} {
+		other := base
+		change(&other.Freshness)
+		if base.schema() == other.schema() {
+			t.Errorf("change %d is not in the schema", i)
+		}
+	}
+	ints := Config[int]{Freshness: Freshness{TTL: time.Minute}}.withDefaults()
+	if base.schema() == ints.schema() {
+		t.Error("the type is not in the schema")
+	}
+}
+
+func TestErrorTexts(t *testing.T) {
+	cause := errors.New("no route")
+	for _, x := range []struct {
+		err  error
+		want string
+	}{
+		{&FillError{Namespace: "product", Key: "sku\n1", Owner: "n1", Err: cause}, `weir: fill of product "sku\n1" at n1: no route`},
+		{&PanicError{Value: cause}, "the loader panicked: no route"},
+		{&OverloadedError{Reason: "full", RetryAfter: time.Second}, "weir: overloaded: full; retry after 1s"},
+	} {
+		if x.err.Error() != x.want {
+			t.Errorf("got %q, want %q", x.err.Error(), x.want)
+		}
+	}
+	if errors.Unwrap(&PanicError{Value: "text"}) != nil || !errors.Is(ErrTimeout, context.DeadlineExceeded) {
+		t.Error("what the errors unwrap to")
+	}
+}

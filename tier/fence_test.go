@@ -1,0 +1,334 @@
+package tier
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// history runs readers and writers on a simulated cluster and reports each read that breaks
+// the promise of Invalidate.
+type history struct {
+	nodes, keys, ops int
+	near             bool
+	storm            bool // fence tables overflow meanwhile
+	late             bool // members open their caches late
+	strip            bool // requests do not carry fences
+	slow             bool // loads take long
+	wrap             func(codec.Handler) codec.Handler
+}
+
+type historyResult struct {
+	broken []string
+	loads  int64
+	most   int
+	done   int // invalidations that returned nil
+}
+
+func (h history) run(t *testing.T, seed uint64) (out historyResult) {
+	synctest.Test(t, func(t *testing.T) {
+		var rmu sync.Mutex // guards rng
+		rng := rand.New(rand.NewPCG(seed, 1))
+		intn := func(n int) int { rmu.Lock(); defer rmu.Unlock(); return rng.IntN(n) }
+		s, o := newSim(t, h.nodes), newOrigin()
+		o.delay = func() time.Duration { return time.Duration(intn(20)) * time.Millisecond }
+		if h.slow {
+			o.delay = func() time.Duration { return time.Duration(intn(100)) * time.Millisecond }
+		}
+		s.rule = func(from, to string, kind codec.Kind, answer bool) hop {
+			switch intn(4) {
+			case 0:
+				return hop{delay: time.Duration(intn(60)) * time.Millisecond}
+			case 1:
+				return hop{delay: time.Duration(intn(5)) * time.Millisecond, lost: intn(20) == 0}
+			}
+			return hop{delay: time.Duration(intn(1000)) * time.Microsecond}
+		}
+		if h.strip {
+			s.tweak = func(_, _ string, r *codec.Request) { r.Fence = codec.Mark{} }
+		}
+		for _, n := range s.nodes {
+			n.wrap = h.wrap
+		}
+		cfg := Config[simValue]{InvalidateTimeout: 5 * time.Second, Seed: seed + 1}
+		if !h.near {
+			cfg.NearBytes = -1
+		}
+		var cmu sync.Mutex // guards caches
+		caches := make(map[string]*Cache[simValue])
+		cache := func(i int) *Cache[simValue] { cmu.Lock(); defer cmu.Unlock(); return caches[s.names[i]] }
+		open := func(name string) {
+			c := s.open(name, o, cfg)
+			cmu.Lock()
+			defer cmu.Unlock()
+			caches[name] = c
+		}
+		var wg sync.WaitGroup
+		for i, name := range s.names {
+			if h.late && i > 0 && intn(2) == 0 {
+				wg.Go(func() {
+					_ = pause(context.Background(), time.Duration(intn(150))*time.Millisecond)
+					open(name)
+				})
+				continue
+			}
+			open(name)
+		}
+		var mu sync.Mutex // guards floor and out
+		floor := make(map[string]int64)
+		read := func(node int, key string) {
+			c := cache(node)
+			if c == nil {
+				return
+			}
+			mu.Lock()
+			least := floor[key]
+			mu.Unlock()
+			v, err := c.Get(context.Background(), key)
+			if err == nil && v.Began < least {
+				mu.Lock()
+				defer mu.Unlock()
+				out.broken = append(out.broken, fmt.Sprintf("%s read %s of load %d at %s after the invalidation at %d", s.names[node], key, v.Began, v.Node, least))
+			}
+		}
+		for range 2 * h.nodes {
+			wg.Go(func() {
+				for range h.ops {
+					_ = pause(context.Background(), time.Duration(intn(12))*time.Millisecond)
+					read(intn(h.nodes), fmt.Sprintf("k%d", intn(h.keys)))
+				}
+			})
+		}
+		for w := range 3 {
+			wg.Go(func() {
+				for range h.ops / 4 {
+					_ = pause(context.Background(), time.Duration(intn(60))*time.Millisecond)
+					key, c := fmt.Sprintf("k%d", intn(h.keys)), cache(intn(h.nodes))
+					if c == nil {
+						continue
+					}
+					o.write(key)
+					at := o.seq.Add(1)
+					if err := c.Invalidate(context.Background(), key); err != nil {
+						continue
+					}
+					mu.Lock()
+					out.done++
+					floor[key] = max(floor[key], at)
+					mu.Unlock()
+					for i := range h.nodes {
+						read(i, key)
+					}
+					if h.storm && w == 0 {
+						c.fences.apply("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, func() {})
+						flood(c.fences, key, fencesPerShard)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		s.stop(caches)
+		out.loads, out.most = o.loads.Load(), o.most
+	})
+	return out
+}
+
+// flood fences n other keys of key's shard on one node.
+func flood(f *fences, key string, n int) {
+	hash := ring.Hash(key)
+	for i := range n {
+		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, func() {})
+	}
+}
+
+func TestHistories(t *testing.T) {
+	base := rand.Uint64N(1 << 32)
+	t.Logf("seeds from %d", base)
+	done, loads := 0, int64(0)
+	for i := range uint64(240) {
+		seed := base + i
+		h := history{nodes: 3 + int(i%3), keys: 1 + int(i%3), ops: 24, near: i%4 != 3, storm: i%5 == 1, late: i%5 == 2, strip: false}
+		r := h.run(t, seed)
+		if len(r.broken) > 0 {
+			t.Fatalf("seed %d %+v: %d reads broke the promise, first: %s", seed, h, len(r.broken), r.broken[0])
+		}
+		if r.most > maxRunning {
+			t.Fatalf("seed %d: %d loads of one key at once on one node", seed, r.most)
+		}
+		done, loads = done+r.done, loads+r.loads
+	}
+	if done < 1000 {
+		t.Errorf("only %d invalidations were confirmed", done)
+	}
+	t.Logf("%d invalidations confirmed, %d loads", done, loads)
+}
+
+// mutant applies invalidations wrongly.
+type mutant struct {
+	handler[simValue]
+	apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)
+}
+
+func (m mutant) TryServe(req *codec.Request, resp *codec.Response) bool {
+	if req.Kind != codec.KindInvalidate {
+		return m.handler.TryServe(req, resp)
+	}
+	for _, k := range req.Keys {
+		key := string(k)
+		m.apply(m.c, key, ring.Hash(key), req.Mark)
+	}
+	resp.Status = codec.StatusDone
+	return true
+}
+
+// The checker must catch each part of the mechanism when it is missing.
+func TestHistoriesCatch(t *testing.T) {
+	wrap := func(apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)) func(codec.Handler) codec.Handler {
+		return func(h codec.Handler) codec.Handler { return mutant{h.(handler[simValue]), apply} }
+	}
+	for name, h := range map[string]history{
+		"no carried fence": {near: true, strip: true},
+		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+			stamp, _ := c.fences.apply(key, hash, mark, func() { c.owned.delete(key) })
+			c.asks.detach(key, hash, stamp)
+		})},
+		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+			c.applyOne(key, hash, mark)
+			c.fences.update(hash, func() { delete(c.fences.shard(fenceSlot(hash)).m, key) })
+		})},
+		"no check of near copies": {near: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+			c.applyOne(key, hash, mark)
+			c.fences.slots[fenceSlot(hash)].Store(0)
+		})},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h.nodes, h.keys, h.ops = 4, 2, 40
+			for seed := range uint64(300) {
+				if r := h.run(t, seed); len(r.broken) > 0 {
+					t.Logf("caught with seed %d: %s", seed, r.broken[0])
+					return
+				}
+			}
+			t.Error("the checker did not notice")
+		})
+	}
+}
+
+const otherShard = 5 // keys given this hash share a shard and a slot
+
+func mark(n uint64) codec.Mark { return codec.Mark{Incarnation: 3, Seq: n} }
+
+func nothing() {}
+
+func newTestFences() (*fences, *int64) {
+	now := new(int64)
+	return newFences(func() int64 { return *now }, 0), now
+}
+
+// A table that is full forgets early and stays bounded; what it forgot still counts as fenced.
+func TestFencesFull(t *testing.T) {
+	f, now := newTestFences()
+	*now = 1
+	f.apply("first", otherShard, mark(1), nothing)
+	before := f.stamp(otherShard) - 1
+	for i := range uint64(100_000) {
+		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), nothing)
+		if n := f.size(); n > fencesPerShard {
+			t.Fatalf("%d fences after %d", n, i)
+		}
+	}
+	if f.commit("first", otherShard, before, *now, nothing) {
+		t.Error("a load from before a forgotten fence was stored")
+	}
+	if _, valid := f.near("first", fenceSlot(otherShard), before); valid {
+		t.Error("a near copy from before a forgotten fence was valid")
+	}
+	if _, alone := f.carry("first", otherShard, 1); alone {
+		t.Error("an answer may be kept although a fence may be forgotten")
+	}
+	f.apply("first", otherShard, mark(1<<40), nothing)
+	if m, alone := f.carry("first", otherShard, 1); alone || m != mark(1<<40) {
+		t.Errorf("carry = %v, %v: the new fence hides one that was forgotten", m, alone)
+	}
+	if !f.commit("first", otherShard, f.stamp(otherShard), *now, nothing) {
+		t.Error("what begins now was not stored")
+	}
+	*now += fenceCarry + 2
+	if _, alone := f.carry("first", otherShard, 1); !alone {
+		t.Error("forgotten fences are told for too long")
+	}
+}
+
+func TestFencesForget(t *testing.T) {
+	f, now := newTestFences()
+	f.apply("k", otherShard, mark(1), nothing)
+	*now = f.retention
+	f.sweep()
+	if f.size() != 1 {
+		t.Error("forgotten too early")
+	}
+	*now++
+	f.sweep()
+	if f.size() != 0 {
+		t.Error("not forgotten")
+	}
+	if f.commit("k", otherShard, 0, *now, nothing) {
+		t.Error("a load from before the fence was stored")
+	}
+	if f.commit("k", otherShard, 1, 0, nothing) {
+		t.Error("a load older than the retention was stored")
+	}
+	if !f.commit("k", otherShard, 1, *now, nothing) {
+		t.Error("a load that began after the fence was not stored")
+	}
+}
+
+// Marks that were applied do nothing when they come again, in whatever order.
+func TestFencesKnowTheirMarks(t *testing.T) {
+	f, _ := newTestFences()
+	for _, c := range []struct {
+		n    uint64
+		want bool
+	}{{1, true}, {1, false}, {2, true}, {1, false}, {2, false}, {3, true}, {1, false}, {4, true}, {2, false}} {
+		if _, applied := f.apply("k", otherShard, mark(c.n), nothing); applied != c.want {
+			t.Errorf("mark %d: applied = %v", c.n, applied)
+		}
+	}
+}
+
+// Each of several marks is carried to a member, one request at a time.
+func TestFencesCarryAll(t *testing.T) {
+	f, now := newTestFences()
+	const b, other = 11, 13
+	for n := range uint64(3) {
+		f.apply("k", otherShard, mark(n+1), nothing)
+	}
+	for n := range uint64(3) {
+		m, alone := f.carry("k", otherShard, b)
+		if m != mark(n+1) || alone != (n == 2) {
+			t.Fatalf("carry %d = %v, %v", n, m, alone)
+		}
+		f.told("k", otherShard, m, b)
+	}
+	if m, alone := f.carry("k", otherShard, b); m.Seq != 0 || !alone {
+		t.Errorf("carried %v again", m)
+	}
+	f.apply("k", otherShard, mark(4), nothing) // 1 has no room, but b knows it
+	if m, alone := f.carry("k", otherShard, b); m != mark(4) || !alone {
+		t.Errorf("carry = %v, %v", m, alone)
+	}
+	if _, alone := f.carry("k", otherShard, other); alone {
+		t.Error("another member may not have applied what is lost")
+	}
+	*now += fenceCarry + 2
+	if m, alone := f.carry("k", otherShard, other); m.Seq != 0 || !alone {
+		t.Errorf("carried %v for too long", m)
+	}
+}

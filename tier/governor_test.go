@@ -1,0 +1,293 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// However the load comes, no more loads than the cap run, hung ones included, and no permit is lost.
+func TestCapIsNeverExceeded(t *testing.T) {
+	for round := range 10 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint(round), func(t *testing.T) {
+			t.Logf("seed %d", seed)
+			synctest.Test(t, func(t *testing.T) { capUnderLoad(t, rand.New(rand.NewPCG(seed, 1))) })
+		})
+	}
+}
+
+func capUnderLoad(t *testing.T, rnd *rand.Rand) {
+	limit := 1 + rnd.IntN(6)
+	var running, most atomic.Int64
+	delays := make([]time.Duration, 64)
+	for i := range delays { // some are above the timeout, and the loader is deaf
+		delays[i] = time.Duration(rnd.IntN(1500)) * time.Millisecond
+	}
+	cfg := plain(func(ctx context.Context, f *Fill[string]) (string, error) {
+		n := running.Add(1)
+		for {
+			old := most.Load()
+			if n <= old || most.CompareAndSwap(old, n) {
+				break
+			}
+		}
+		defer running.Add(-1)
+		time.Sleep(delays[int(f.Key[0])%len(delays)])
+		if f.Key[0]%7 == 0 {
+			panic("boom")
+		}
+		return "v", nil
+	})
+	cfg.Freshness = Freshness{TTL: time.Second, StaleWhileRevalidate: time.Second, ErrorTTL: time.Millisecond, NearTTL: -1}
+	cfg.Origin = Origin{Concurrency: limit, Timeout: time.Second, Queue: 20}
+	c := open(t, cfg)
+	var wg sync.WaitGroup
+	for range 40 {
+		local := rand.New(rand.NewPCG(rnd.Uint64(), 2))
+		wg.Go(func() {
+			for range 30 {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Duration(local.IntN(3000))*time.Millisecond)
+				_, _ = c.Read(ctx, string(rune('A'+local.IntN(40))), ReadOptions{MaxAge: time.Duration(local.IntN(3)-1) * 500 * time.Millisecond})
+				cancel()
+				time.Sleep(time.Duration(local.IntN(300)) * time.Millisecond)
+			}
+		})
+	}
+	wg.Wait()
+	time.Sleep(time.Minute)
+	synctest.Wait()
+	g := c.Stats().Governor
+	if int(most.Load()) > limit || g.Peak > limit || g.InUse != 0 || g.Waiting != 0 {
+		t.Errorf("limit %d: most at once %d, governor %+v", limit, most.Load(), g)
+	}
+	if int(most.Load()) != limit {
+		t.Errorf("only %d of %d permits were ever in use: the test proves nothing", most.Load(), limit)
+	}
+	if live, run := c.flights.size(); live != 0 || run != 0 {
+		t.Errorf("%d flights, %d loads left", live, run)
+	}
+}
+
+// line lets tickets queue up behind one permit and returns in which order they get it.
+func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), names ...string) (order []string) {
+	g := newGovernor(func() int { return 1 }, 100)
+	if err := g.acquire(t.Context(), new(ticket)); err != nil {
+		t.Fatal(err)
+	}
+	tickets := make(map[string]*ticket)
+	var mu sync.Mutex // guards order
+	var wg sync.WaitGroup
+	for _, name := range names {
+		k := &ticket{class: map[byte]class{'m': classMiss, 's': classStale, 'r': classRefresh}[name[0]]}
+		tickets[name] = k
+		wg.Go(func() {
+			if err := g.acquire(t.Context(), k); err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			order = append(order, name)
+			mu.Unlock()
+			g.release()
+		})
+		synctest.Wait()
+	}
+	if change != nil {
+		change(g, tickets)
+	}
+	g.release()
+	wg.Wait()
+	if s := g.snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
+		t.Errorf("governor %+v", s)
+	}
+	return order
+}
+
+func TestClassOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := line(t, nil, "r1", "s1", "m1", "r2", "m2", "s2")
+		if want := []string{"m1", "m2", "s1", "s2", "r1", "r2"}; !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+func TestPromotion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		got := line(t, func(g *governor, k map[string]*ticket) {
+			g.promote(k["r2"], classMiss)
+			g.promote(k["m1"], classRefresh) // never down
+		}, "r1", "s1", "m1", "r2")
+		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+// A read without a copy that joins a waiting refresh makes it as urgent as itself.
+func TestJoinPromotes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex // guards order
+		var order []string
+		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			order = append(order, key)
+			time.Sleep(time.Second)
+			return key, nil
+		}))
+		cfg.Freshness = Freshness{TTL: time.Minute, StaleWhileRevalidate: time.Hour, Jitter: -1, RefreshAhead: -1}
+		cfg.Origin.Concurrency = 1
+		c := open(t, cfg)
+		get(t, c, "a", "a")
+		get(t, c, "b", "b")
+		time.Sleep(2 * time.Minute)
+		go func() { _, _ = c.Get(t.Context(), "hold") }()
+		synctest.Wait()
+		get(t, c, "a", "a") // stale, and a refresh waits
+		get(t, c, "b", "b")
+		synctest.Wait()
+		if err := c.Invalidate(t.Context(), "b"); err != nil {
+			t.Fatal(err)
+		}
+		get(t, c, "b", "b") // no copy any more
+		time.Sleep(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if want := []string{"a", "b", "hold", "b", "a"}; !slices.Equal(order, want) {
+			t.Errorf("%v, want %v", order, want)
+		}
+	})
+}
+
+func TestQueueFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := slow(time.Second)
+		cfg := plain(ByKey(o.load))
+		cfg.Origin = Origin{Concurrency: 1, Queue: 2, Timeout: 10 * time.Second}
+		c := open(t, cfg)
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() { _, _ = c.Get(t.Context(), fmt.Sprint(i)) })
+			synctest.Wait()
+		}
+		began := time.Now()
+		_, err := c.Get(t.Context(), "x")
+		var over *OverloadedError
+		if !errors.Is(err, ErrOverloaded) || !errors.As(err, &over) || over.RetryAfter <= 0 {
+			t.Errorf("got %v", err)
+		}
+		if time.Since(began) != 0 {
+			t.Errorf("the refusal took %v", time.Since(began))
+		}
+		wg.Wait()
+		o.want(t, 3)
+		if s := c.Stats(); s.Shed != 1 {
+			t.Errorf("shed %d", s.Shed)
+		}
+		get(t, c, "x", "x#4") // a refusal is not remembered
+	})
+}
+
+// A flight that gets no permit in Origin.Timeout ends, and gives its place in the queue back.
+func TestPermitTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
+			if key == "hog" {
+				<-free
+			}
+			return "v", nil
+		}))
+		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second}
+		c := open(t, cfg)
+		defer close(free)
+		go func() { _, _ = c.Get(t.Context(), "hog") }()
+		synctest.Wait()
+		began := time.Now()
+		_, errs := crowd(t, c, "x", 5)
+		for _, err := range errs {
+			if !errors.Is(err, ErrOverloaded) {
+				t.Errorf("got %v", err)
+			}
+		}
+		if g := c.Stats().Governor; time.Since(began) != time.Second || g.Waiting != 0 || g.InUse != 1 {
+			t.Errorf("after %v: %+v", time.Since(began), g)
+		}
+	})
+}
+
+// With no permit to be had a stale copy is served if the contract allows that.
+func TestNoPermitServesStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free := make(chan struct{})
+		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
+			if key == "hog" {
+				<-free
+			}
+			return "v", nil
+		}))
+		cfg.Freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Jitter: -1}
+		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second}
+		c := open(t, cfg)
+		defer close(free)
+		get(t, c, "k", "v")
+		time.Sleep(2 * time.Minute)
+		go func() { _, _ = c.Get(t.Context(), "hog") }()
+		synctest.Wait()
+		a, err := c.Read(t.Context(), "k", ReadOptions{MaxAge: AnyAge})
+		if err != nil || !a.Stale || a.Source != SourceOwned || a.Age < 2*time.Minute {
+			t.Errorf("%+v, %v", a, err)
+		}
+		if _, err := c.Read(t.Context(), "k", ReadOptions{MaxAge: time.Minute}); !errors.Is(err, ErrOverloaded) {
+			t.Errorf("a read that accepts a minute got %v", err)
+		}
+	})
+}
+
+func TestShareChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var share atomic.Int64
+		g := newGovernor(func() int { return int(share.Load()) }, 100)
+		if err := g.acquire(t.Context(), new(ticket)); !errors.Is(err, ErrOverloaded) {
+			t.Fatalf("without a share: %v", err)
+		}
+		share.Store(1)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				if err := g.acquire(t.Context(), new(ticket)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		check := func(used, waiting int) {
+			t.Helper()
+			synctest.Wait()
+			if s := g.snapshot(); s.InUse != used || s.Waiting != waiting {
+				t.Fatalf("%+v, want %d in use, %d waiting", s, used, waiting)
+			}
+		}
+		check(1, 3)
+		share.Store(3)
+		g.kick()
+		check(3, 1)
+		share.Store(1)
+		g.release()
+		g.release()
+		check(1, 1) // less than before: nobody new until the rest is back
+		g.release()
+		check(1, 0)
+		g.release()
+		wg.Wait()
+		check(0, 0)
+	})
+}

@@ -1,0 +1,234 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+func TestInvalidateNamesWhoIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{InvalidateTimeout: 2 * time.Second})
+		defer s.stop(caches)
+		s.setRule(func(_, to string, _ codec.Kind, _ bool) hop { return hop{lost: to == "n2"} })
+		began := time.Now()
+		err := caches["n0"].Invalidate(background, "k")
+		var inv *InvalidateError
+		if !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n2"}) || !errors.Is(err, errLinkDown) {
+			t.Fatalf("err = %v", err)
+		}
+		if d := time.Since(began); d != 2*time.Second {
+			t.Errorf("took %v", d)
+		}
+		if d := inv.CleanBy.Sub(time.Now()); d != time.Hour {
+			t.Errorf("clean in %v", d)
+		}
+		if n := s.count("n0", "n2"); n < 4 || n > 20 {
+			t.Errorf("%d attempts", n)
+		}
+		// It is tried again until it works.
+		until := time.Now().Add(time.Second)
+		s.setRule(func(_, to string, _ codec.Kind, _ bool) hop { return hop{lost: to == "n2" && time.Now().Before(until)} })
+		if err := caches["n0"].Invalidate(background, "k"); err != nil {
+			t.Error(err)
+		}
+		ctx, cancel := context.WithCancel(background)
+		cancel()
+		fences := caches["n0"].Stats().Fences
+		if err := caches["n0"].Invalidate(ctx, "k"); !errors.Is(err, context.Canceled) {
+			t.Errorf("with a ctx that has ended: %v", err)
+		}
+		if err := caches["n0"].Invalidate(background); err != nil {
+			t.Errorf("no keys: %v", err)
+		}
+		if err := caches["n0"].Invalidate(background, "k", ""); !errors.Is(err, ErrEmptyKey) {
+			t.Errorf("empty key: %v", err)
+		}
+		if n := caches["n0"].Stats().Fences; n != fences {
+			t.Error("something was fenced")
+		}
+	})
+}
+
+func TestInvalidateTellsWhoJoins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		for _, n := range s.nodes {
+			n.setView(simView(t, "n0", "n1"))
+		}
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		s.setRule(func(_, _ string, _ codec.Kind, _ bool) hop { return hop{delay: 20 * time.Millisecond} })
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := caches["n0"].Invalidate(background, "k"); err != nil {
+				t.Error(err)
+			}
+			if caches["n2"].Stats().Fences != 1 {
+				t.Error("n2 was not told")
+			}
+		})
+		_ = pause(background, 10*time.Millisecond)
+		s.nodes["n0"].setView(simView(t, "n0", "n1", "n2"))
+		wg.Wait()
+	})
+}
+
+// A member without the cache counts as done, but one that opens it while others have yet to
+// apply the fence, and copies from them, does not keep that.
+func TestInvalidateWithoutCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := map[string]*Cache[simValue]{}
+		for _, name := range []string{"n0", "n1"} {
+			caches[name] = s.open(name, o, Config[simValue]{})
+		}
+		defer s.stop(caches)
+		if err := caches["n0"].Invalidate(background, "k"); err != nil {
+			t.Fatal(err)
+		}
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		if _, err := caches["n1"].Get(background, key); err != nil {
+			t.Fatal(err)
+		}
+		s.setRule(func(_, to string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindInvalidate && to == "n1" && !answer {
+				return hop{delay: 100 * time.Millisecond}
+			}
+			return hop{}
+		})
+		var wg sync.WaitGroup
+		least := o.seq.Add(1)
+		wg.Go(func() {
+			if err := caches["n0"].Invalidate(background, key); err != nil {
+				t.Error(err)
+			}
+		})
+		_ = pause(background, 10*time.Millisecond)
+		caches["n2"] = s.open("n2", o, Config[simValue]{})
+		if v, err := caches["n2"].Get(background, key); err != nil || v.Began > least {
+			t.Errorf("%+v, %v: this read should have got the old value", v, err)
+		}
+		wg.Wait()
+		if v, err := caches["n2"].Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+	})
+}
+
+func TestInvalidateManyKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		keys := make([]string, 100_000)
+		for i := range keys {
+			keys[i] = fmt.Sprint("k", i)
+		}
+		keys[7] = strings.Repeat("x", codec.MaxKey)
+		for _, k := range keys[:20] {
+			if _, err := caches["n0"].Get(background, k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := caches["n1"].Invalidate(background, keys...); err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range caches {
+			if st := c.Stats(); st.Fences != 100_000 || st.FencesKept > fenceShards*fencesPerShard {
+				t.Errorf("%s: %d fences, %d kept", name, st.Fences, st.FencesKept)
+			}
+		}
+		for _, k := range keys[:20] {
+			if v, err := caches["n0"].Get(background, k); err != nil || v.Began <= 20 {
+				t.Errorf("%s: %+v, %v", k, v, err)
+			}
+		}
+	})
+}
+
+// n1 owns the key; n0 applied two invalidations, n1 in the other order and only one so far.
+func TestInvalidationsThatCross(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		late := map[string]time.Duration{"n2>n0": 30, "n2>n1": 1, "n3>n0": 15, "n3>n1": 60}
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindInvalidate && !answer {
+				return hop{delay: late[from+">"+to] * time.Millisecond}
+			}
+			return hop{}
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = caches["n2"].Invalidate(background, key) })
+		_ = pause(background, 5*time.Millisecond)
+		if _, err := caches["n1"].Get(background, key); err != nil {
+			t.Fatal(err)
+		}
+		least := o.seq.Add(1)
+		wg.Go(func() {
+			if err := caches["n3"].Invalidate(background, key); err != nil {
+				t.Error(err)
+			}
+		})
+		_ = pause(background, 40*time.Millisecond) // n0: n3's at 20 ms, n2's at 30; n1: n3's at 65
+		_, _ = caches["n0"].Get(background, key)
+		wg.Wait()
+		if v, err := caches["n0"].Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+		// All have both now: no read fences again, whatever order the marks came in.
+		loads := o.loads.Load()
+		for range 20 {
+			_ = pause(background, 100*time.Millisecond)
+			for _, c := range caches {
+				_, _ = c.Read(background, key, ReadOptions{MaxAge: 0})
+			}
+		}
+		if n := o.loads.Load() - loads; n > 1 {
+			t.Errorf("%d more loads", n)
+		}
+	})
+}
+
+// A fence that a request carried, then the invalidation itself: one load.
+func TestCarriedFenceCostsOneLoad(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		_, _ = caches["n0"].Get(background, key)
+		s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindInvalidate && !answer {
+				return hop{delay: 50 * time.Millisecond}
+			}
+			return hop{}
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { _ = caches["n0"].Invalidate(background, key) })
+		_ = pause(background, 10*time.Millisecond)
+		_, _ = caches["n0"].Get(background, key)
+		if n := o.loads.Load(); n != 2 {
+			t.Errorf("%d loads: the carried fence did nothing", n)
+		}
+		wg.Wait()
+		for range 5 {
+			_, _ = caches["n0"].Read(background, key, ReadOptions{})
+		}
+		if n := o.loads.Load(); n != 2 {
+			t.Errorf("%d loads", n)
+		}
+	})
+}

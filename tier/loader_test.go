@@ -1,0 +1,273 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+func TestPreviousAndKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var seen []string // of Previous; loads follow one another
+		mode := "value"
+		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
+			prev, ok := f.Previous()
+			seen = append(seen, fmt.Sprintf("%s %v", prev, ok))
+			switch mode {
+			case "keep":
+				return f.KeepPrevious()
+			case "missing":
+				return "", ErrNotFound
+			}
+			return fmt.Sprintf("v%d", len(seen)), nil
+		})
+		cfg.Freshness.StaleIfError, cfg.Freshness.ErrorTTL = time.Hour, -1
+		c := open(t, cfg)
+		mode = "keep"
+		getErr(t, c, "k", errNoPrevious)
+		mode = "value"
+		get(t, c, "k", "v2")
+		time.Sleep(time.Minute)
+		get(t, c, "k", "v3")
+		time.Sleep(time.Minute)
+		mode = "keep"
+		get(t, c, "k", "v3")
+		if a := read(t, c, "k", AnyAge); a.Value != "v3" || a.Age != 0 || a.Stale || a.Source != SourceOwned {
+			t.Errorf("kept: %+v", a)
+		}
+		mode = "value"
+		if err := c.Invalidate(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		get(t, c, "k", "v5")
+		time.Sleep(2 * time.Hour) // past hard expiry
+		mode = "missing"
+		getErr(t, c, "k", ErrNotFound)
+		time.Sleep(5 * time.Second)
+		mode = "value"
+		get(t, c, "k", "v7") // not-found is no previous value
+		want := "[ false  false v2 true v3 true  false  false  false]"
+		if got := fmt.Sprint(seen); got != want {
+			t.Errorf("previous:\n got %s\nwant %s", got, want)
+		}
+	})
+}
+
+func TestSetTTL(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := 0
+		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
+			n++
+			switch f.Key {
+			case "long":
+				f.SetTTL(time.Hour)
+			case "negative":
+				f.SetTTL(-time.Hour)
+			case "huge":
+				f.SetTTL(1<<63 - 1)
+			}
+			return fmt.Sprint(n), nil
+		})
+		cfg.Freshness.Jitter = 0.9 // does not touch what SetTTL says
+		c := open(t, cfg)
+		get(t, c, "long", "1")
+		time.Sleep(time.Hour - 1)
+		get(t, c, "long", "1")
+		time.Sleep(1)
+		get(t, c, "long", "2")
+		get(t, c, "negative", "3")
+		time.Sleep(1)
+		get(t, c, "negative", "4")
+		get(t, c, "huge", "5")
+		time.Sleep(2 * time.Minute)
+		get(t, c, "huge", "5")
+	})
+}
+
+func TestSteps(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
+			for i := range 3 {
+				done := f.Step("postgres")
+				time.Sleep(time.Duration(i) * time.Second)
+				done()
+			}
+			f.Step("\xff\xfe")()
+			f.Step(f.Key)() // many names
+			return "v", nil
+		})
+		c := open(t, cfg)
+		for i := range 100 {
+			get(t, c, fmt.Sprint(i), "v")
+		}
+		steps := c.Stats().Steps
+		if s := steps["postgres"]; s != (Step{Calls: 300, Seconds: 300, Max: 2}) {
+			t.Errorf("postgres %+v", s)
+		}
+		if s := steps["?"]; s.Calls != 100 {
+			t.Errorf("a name that is not UTF-8 was counted %d times: %v", s.Calls, steps)
+		}
+		if s := steps[otherStep]; s.Calls != 38 || len(steps) != maxSteps+1 {
+			t.Errorf("other %+v, %d names", s, len(steps))
+		}
+	})
+}
+
+func TestLoaderAsksCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c *Cache[string]
+		var loads atomic.Int64
+		cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {
+			loads.Add(1)
+			if next, rest, ok := strings.Cut(key, ">"); ok {
+				v, err := c.Get(ctx, rest)
+				return next + v, err
+			}
+			switch key {
+			case "self":
+				return c.Get(ctx, "self")
+			case "ping":
+				return c.Get(ctx, "pong")
+			case "pong":
+				return c.Get(ctx, "ping")
+			}
+			return key, nil
+		}))
+		c = open(t, cfg)
+		began := time.Now()
+		get(t, c, "a>b>c", "abc")
+		if loads.Load() != 3 {
+			t.Errorf("%d loads", loads.Load())
+		}
+		getErr(t, c, "self", ErrCycle)
+		getErr(t, c, "ping", ErrCycle)
+		getErr(t, c, strings.Repeat("x>", codec.MaxChain)+"y", ErrCycle) // too deep
+		get(t, c, strings.Repeat("z>", codec.MaxChain-1)+"y", strings.Repeat("z", codec.MaxChain-1)+"y")
+		if time.Since(began) != 0 {
+			t.Errorf("a cycle was found only after %v", time.Since(began))
+		}
+	})
+}
+
+// A loader may ask another cache for the same key, also if neither has a name.
+func TestLoaderAsksOtherCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		inner := open(t, plain(ByKey(func(_ context.Context, key string) (string, error) {
+			if key == "none" {
+				return "", ErrNotFound
+			}
+			return "inner " + key, nil
+		})))
+		outer := open(t, plain(ByKey(func(ctx context.Context, key string) (string, error) {
+			v, err := inner.Get(ctx, key)
+			return "outer " + v, err
+		})))
+		get(t, outer, "k", "outer inner k")
+		getErr(t, outer, "none", ErrNotFound)
+	})
+}
+
+// Two fills that wait for each other, each started by another caller, end with the timeout.
+func TestCrossedFillsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c *Cache[string]
+		cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {
+			time.Sleep(time.Millisecond)
+			return c.Get(ctx, map[string]string{"a": "b", "b": "a"}[key])
+		}))
+		cfg.Origin.Timeout = time.Second
+		c = open(t, cfg)
+		done := make(chan error)
+		for _, key := range []string{"a", "b"} {
+			go func() { _, err := c.Get(t.Context(), key); done <- err }()
+		}
+		began := time.Now()
+		for range 2 {
+			if err := <-done; err == nil {
+				t.Error("no error")
+			}
+		}
+		if time.Since(began) > time.Second {
+			t.Errorf("took %v", time.Since(began))
+		}
+	})
+}
+
+// brittle is a codec that fails and panics on demand.
+type brittle struct{ encode, decode func() error }
+
+func (b brittle) Name() string { return "brittle" }
+
+func (b brittle) Append(dst []byte, v string) ([]byte, error) {
+	if b.encode != nil {
+		return dst, b.encode()
+	}
+	return append(dst, v...), nil
+}
+
+func (b brittle) Decode(p []byte) (string, error) {
+	if b.decode != nil {
+		return "", b.decode()
+	}
+	return string(p), nil
+}
+
+var _ codec.Codec[string] = brittle{}
+
+func TestCodecFails(t *testing.T) {
+	broken := errors.New("broken")
+	fail := func() error { return broken }
+	blow := func() error { panic(broken) }
+	for name, x := range map[string]struct {
+		codec  brittle
+		encode bool
+	}{
+		"encode error": {brittle{encode: fail}, true}, "encode panic": {brittle{encode: blow}, true},
+		"decode error": {brittle{decode: fail}, false}, "decode panic": {brittle{decode: blow}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				o := &counter{}
+				cfg := plain(ByKey(o.load))
+				cfg.Codec = x.codec
+				c := open(t, cfg)
+				if !x.encode {
+					get(t, c, "k", "k#1") // from the loader itself
+				}
+				for range 3 { // from the owned tier; a value that cannot be stored is an error
+					_, err := c.Get(t.Context(), "k")
+					var fe *FillError
+					if !errors.As(err, &fe) || !errors.Is(err, broken) {
+						t.Fatalf("got %v", err)
+					}
+				}
+				o.want(t, 1)
+				if s := c.Stats(); s.Flights != 0 || s.Governor.InUse != 0 {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+}
+
+func TestValueTooLarge(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		size := 100
+		cfg := plain(ByKey(func(context.Context, string) (string, error) { return strings.Repeat("v", size), nil }))
+		cfg.ValueLimit, cfg.Codec = 100, brittle{}
+		cfg.Freshness.ErrorTTL = -1
+		c := open(t, cfg)
+		get(t, c, "fits", strings.Repeat("v", 100))
+		size = 101
+		getErr(t, c, "k", ErrValueTooLarge)
+		size = 100
+		get(t, c, "k", strings.Repeat("v", 100))
+	})
+}
