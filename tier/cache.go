@@ -51,15 +51,17 @@ type Cache[V any] struct {
 	life       lifetime
 }
 
-// box is a near copy. All but checked is immutable.
+// box is a near copy. It is stored by value: a pointer to it would be one more cache line that a
+// near hit has to wait for.
 type box[V any] struct {
-	value    V
-	notFound bool
+	until    int64  // end of the lease, ns on the cache's clock: never served from then on
+	checked  uint64 // the fence clock up to which no fence covers it
 	slot     uint32 // of the fences
-	loaded   int64  // start of the load, ns on the cache's clock
-	soft     int64  // soft expiry
-	until    int64  // end of the lease: never served from then on
-	checked  stampCell
+	size     int32  // bytes of the value's encoding
+	notFound bool
+	loaded   int64 // start of the load
+	soft     int64 // soft expiry
+	value    V
 }
 
 // New checks cfg and starts a cache. The error names every field that is wrong. Close it
@@ -89,7 +91,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.nsHash ^= c.marks.incarnation
 	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
-		n, err := newNear[box[V]](cfg.NearBytes)
+		n, err := newNear[box[V]](cfg.NearBytes, nil)
 		if err != nil {
 			return nil, fmt.Errorf("weir: cache %q: near tier: %w", cfg.Namespace, err)
 		}

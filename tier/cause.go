@@ -89,18 +89,3 @@ func (h *viewHistory) why(hash uint64, self string, now int64) cause {
 	}
 	return causeOwnerLost
 }
-
-// stampCell holds a fence clock's value that only grows.
-type stampCell struct{ v atomic.Uint64 }
-
-// Load returns the value.
-func (s *stampCell) Load() uint64 { return s.v.Load() }
-
-func (s *stampCell) raise(to uint64) {
-	for {
-		old := s.v.Load()
-		if old >= to || s.v.CompareAndSwap(old, to) {
-			return
-		}
-	}
-}

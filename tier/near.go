@@ -28,10 +28,10 @@ const (
 	nearCells = 128
 )
 
-// nearOf is a near tier whose boxes are of type T and are kept by value, in ristretto's own
+// near is a near tier whose boxes are of type T and are kept by value, in ristretto's own
 // map: what the caller tests of a box is then in memory that finding it has touched already.
 // A box behind a pointer is one more cache miss, 60 to 75 ns of a get of 150 to 220. near is
-// the same with boxes behind pointers. A box is a value together with its validity; nearOf never
+// the same with boxes behind pointers. A box is a value together with its validity; near never
 // looks inside.
 //
 // What ristretto does, and why it does not matter here:
@@ -52,8 +52,8 @@ const (
 // so each call that it counts as out is counted as in. Equal counts thus mean that no one
 // who saw closed unset is still inside, and who comes later leaves ristretto alone.
 //
-// A nil *nearOf is a near tier that is off: nothing is found, nothing is kept.
-type nearOf[T any] struct {
+// A nil *near is a near tier that is off: nothing is found, nothing is kept.
+type near[T any] struct {
 	c      *ristretto.Cache[string, T]
 	closed atomic.Bool
 	_      [nearPad]byte
@@ -74,13 +74,13 @@ type nearCell struct {
 	_                       [nearPad - 4*8]byte
 }
 
-// newNearOf returns a near tier that takes about maxBytes, ristretto's own memory included.
+// newNear returns a near tier that takes about maxBytes, ristretto's own memory included.
 // It starts two goroutines, which close joins. tune, if not nil, may change the configuration:
 // tests do.
-func newNearOf[T any](maxBytes int64, tune func(*ristretto.Config[string, T])) (*nearOf[T], error) {
+func newNear[T any](maxBytes int64, tune func(*ristretto.Config[string, T])) (*near[T], error) {
 	var box T
 	// The maps are between half and seven eighths full.
-	n := &nearOf[T]{slot: nearOverhead + int64(unsafe.Sizeof(box))*3/2}
+	n := &near[T]{slot: nearOverhead + int64(unsafe.Sizeof(box))*3/2}
 	counters := int64(1) << (bits.Len64(uint64(max(maxBytes/nearCounterEvery, 64))) - 1)
 	cfg := &ristretto.Config[string, T]{
 		NumCounters:        counters,
@@ -106,14 +106,14 @@ func newNearOf[T any](maxBytes int64, tune func(*ristretto.Config[string, T])) (
 }
 
 // cell picks a cell by where the goroutine's stack is. Stacks are 2 KiB or more.
-func (n *nearOf[T]) cell() *nearCell {
+func (n *near[T]) cell() *nearCell {
 	var here byte
 	at := uintptr(unsafe.Pointer(&here))
 	return &n.cells[(at>>11^at>>18)%nearCells]
 }
 
 // enter returns the cell to leave by; nil: the near tier is closed.
-func (n *nearOf[T]) enter() *nearCell {
+func (n *near[T]) enter() *nearCell {
 	c := n.cell()
 	c.in.Add(1)
 	if n.closed.Load() {
@@ -125,7 +125,7 @@ func (n *nearOf[T]) enter() *nearCell {
 
 // get returns a box that was set under key, not always the last one; false: there is none, or
 // the near tier is closed. It does not keep key.
-func (n *nearOf[T]) get(key string) (box T, ok bool) {
+func (n *near[T]) get(key string) (box T, ok bool) {
 	if n == nil {
 		return box, false
 	}
@@ -145,7 +145,7 @@ func (n *nearOf[T]) get(key string) (box T, ok bool) {
 // set offers box to the near tier, which may not take it. cost is the bytes that box refers
 // to; what ristretto takes for it is added. It does not keep key, only its hashes: 128 bits,
 // half of them seeded for each process.
-func (n *nearOf[T]) set(key string, box T, cost int64) {
+func (n *near[T]) set(key string, box T, cost int64) {
 	if n == nil {
 		return
 	}
@@ -161,7 +161,7 @@ func (n *nearOf[T]) set(key string, box T, cost int64) {
 
 // del removes key. A set that began before del was called may still come after it. It does not
 // keep key. It can wait until ristretto has applied some of the pending sets.
-func (n *nearOf[T]) del(key string) {
+func (n *near[T]) del(key string) {
 	if n == nil {
 		return
 	}
@@ -175,7 +175,7 @@ func (n *nearOf[T]) del(key string) {
 
 // clear removes everything. Sets that run at the same time may come before or after it. What is
 // removed counts as evicted.
-func (n *nearOf[T]) clear() {
+func (n *near[T]) clear() {
 	if n == nil {
 		return
 	}
@@ -188,7 +188,7 @@ func (n *nearOf[T]) clear() {
 
 // close ends the near tier and joins its goroutines. Calls that come later find nothing and do
 // nothing.
-func (n *nearOf[T]) close() {
+func (n *near[T]) close() {
 	if n == nil {
 		return
 	}
@@ -231,7 +231,7 @@ type nearStats struct {
 }
 
 // stats sums the counters. It takes ristretto's policy lock for a moment.
-func (n *nearOf[T]) stats() (s nearStats) {
+func (n *near[T]) stats() (s nearStats) {
 	if n == nil {
 		return s
 	}
@@ -244,61 +244,4 @@ func (n *nearOf[T]) stats() (s nearStats) {
 	s.evicted = n.evicted.Load()
 	s.bytes = n.c.MaxCost() - n.c.RemainingCost()
 	return s
-}
-
-// near is a near tier whose boxes are behind pointers. Its methods are nearOf's.
-type near[N any] struct {
-	of  *nearOf[*N]
-	box int64 // bytes of an empty box
-}
-
-// newNear returns a near tier that takes about maxBytes, as newNearOf does.
-func newNear[N any](maxBytes int64) (*near[N], error) {
-	of, err := newNearOf[*N](maxBytes, nil)
-	if err != nil {
-		return nil, err
-	}
-	var box N
-	return &near[N]{of: of, box: int64(unsafe.Sizeof(box))}, nil
-}
-
-// get returns nil where nearOf's get finds nothing.
-func (n *near[N]) get(key string) *N {
-	if n == nil {
-		return nil
-	}
-	box, _ := n.of.get(key)
-	return box
-}
-
-// set takes cost to be the bytes that *box refers to, without those of *box itself.
-func (n *near[N]) set(key string, box *N, cost int64) {
-	if n != nil && box != nil {
-		n.of.set(key, box, max(cost, 0)+n.box)
-	}
-}
-
-func (n *near[N]) del(key string) {
-	if n != nil {
-		n.of.del(key)
-	}
-}
-
-func (n *near[N]) clear() {
-	if n != nil {
-		n.of.clear()
-	}
-}
-
-func (n *near[N]) close() {
-	if n != nil {
-		n.of.close()
-	}
-}
-
-func (n *near[N]) stats() nearStats {
-	if n == nil {
-		return nearStats{}
-	}
-	return n.of.stats()
 }

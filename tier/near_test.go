@@ -14,13 +14,13 @@ import (
 type testBox struct{ key, version int }
 
 // tunedNear returns a near tier of 1 MiB.
-func tunedNear(t testing.TB, tune func(*ristretto.Config[string, *testBox])) *near[testBox] {
+func tunedNear(t testing.TB, tune func(*ristretto.Config[string, *testBox])) *pointerNear {
 	t.Helper()
-	of, err := newNearOf(1<<20, tune)
+	of, err := newNear(1<<20, tune)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &near[testBox]{of: of, box: int64(unsafe.Sizeof(testBox{}))}
+	return &pointerNear{of: of, box: int64(unsafe.Sizeof(testBox{}))}
 }
 
 // rawRistretto is what near wraps. It calls before for each box whose set it is about to apply.
@@ -166,10 +166,10 @@ func TestRistrettoTrapClose(t *testing.T) {
 }
 
 func TestNearCloseWaits(t *testing.T) {
-	calls := map[string]func(*near[testBox]){
-		"get": func(n *near[testBox]) { n.get("k") },
-		"set": func(n *near[testBox]) { n.set("k", &testBox{}, 1) },
-		"del": func(n *near[testBox]) { n.del("k") },
+	calls := map[string]func(*pointerNear){
+		"get": func(n *pointerNear) { n.get("k") },
+		"set": func(n *pointerNear) { n.set("k", &testBox{}, 1) },
+		"del": func(n *pointerNear) { n.del("k") },
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
@@ -311,7 +311,7 @@ func TestNearEvicts(t *testing.T) {
 }
 
 func TestNearOff(t *testing.T) {
-	var n *near[testBox]
+	var n *pointerNear
 	n.set("k", &testBox{}, 1)
 	n.del("k")
 	n.clear()
@@ -319,7 +319,7 @@ func TestNearOff(t *testing.T) {
 		t.Error("a near tier that is off has something")
 	}
 	n.close()
-	var of *nearOf[int]
+	var of *near[int]
 	of.set("k", 1, 1)
 	of.del("k")
 	of.clear()
@@ -330,7 +330,7 @@ func TestNearOff(t *testing.T) {
 }
 
 func TestNearByValue(t *testing.T) {
-	n, err := newNearOf[testBox](1<<20, nil)
+	n, err := newNear[testBox](1<<20, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -360,7 +360,7 @@ func TestNearSizes(t *testing.T) {
 		t.Errorf("a cell is %d bytes, not a multiple of %d", s, nearPad)
 	}
 	for _, size := range []int64{1, leastTier, 1 << 20, 1 << 30} {
-		n, err := newNearOf(size, func(cfg *ristretto.Config[string, *testBox]) {
+		n, err := newNear(size, func(cfg *ristretto.Config[string, *testBox]) {
 			counters := cfg.NumCounters * nearCounterBytes
 			if size >= leastTier && (counters > size/8 || counters < size/32 || cfg.MaxCost+counters != size) {
 				t.Errorf("%d bytes: %d for counters, %d for entries", size, counters, cfg.MaxCost)
@@ -393,7 +393,7 @@ func TestNearOverhead(t *testing.T) {
 		keys[i] = fixedKey(i)
 	}
 	before := heapInUse()
-	n, err := newNear[testBox](64 << 20)
+	n, err := newPointerNear(64 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -418,4 +418,58 @@ func TestNearOverhead(t *testing.T) {
 	}
 	n.close()
 	runtime.KeepAlive(keys)
+}
+
+// pointerNear is a near tier of pointers, for tests that look at which box they get.
+type pointerNear struct {
+	of  *near[*testBox]
+	box int64 // bytes of an empty box
+}
+
+func newPointerNear(maxBytes int64) (*pointerNear, error) {
+	of, err := newNear[*testBox](maxBytes, nil)
+	if err != nil {
+		return nil, err
+	}
+	var box testBox
+	return &pointerNear{of: of, box: int64(unsafe.Sizeof(box))}, nil
+}
+
+func (n *pointerNear) get(key string) *testBox {
+	if n == nil {
+		return nil
+	}
+	box, _ := n.of.get(key)
+	return box
+}
+
+func (n *pointerNear) set(key string, box *testBox, cost int64) {
+	if n != nil && box != nil {
+		n.of.set(key, box, max(cost, 0)+n.box)
+	}
+}
+
+func (n *pointerNear) del(key string) {
+	if n != nil {
+		n.of.del(key)
+	}
+}
+
+func (n *pointerNear) clear() {
+	if n != nil {
+		n.of.clear()
+	}
+}
+
+func (n *pointerNear) close() {
+	if n != nil {
+		n.of.close()
+	}
+}
+
+func (n *pointerNear) stats() nearStats {
+	if n == nil {
+		return nearStats{}
+	}
+	return n.of.stats()
 }

@@ -72,26 +72,34 @@ type answer[V any] struct {
 // ErrOverloaded if the origin could not be asked; ErrClosed, ErrEmptyKey, ErrKeyTooLarge,
 // ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
-	var b *box[V]
-	if c.near != nil {
-		if b = c.near.get(key); b != nil && c.clock.now() < b.until && b.checked.Load() >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
-			if b.notFound {
-				return b.value, ErrNotFound
-			}
-			return c.clone(b.value), nil
-		}
+	if c.near == nil {
+		a, err := c.read(ctx, key, AnyAge, nil)
+		return a.Value, err
 	}
-	a, err := c.read(ctx, key, AnyAge, b)
+	now := c.clock.now()
+	b, ok := c.near.get(key)
+	if !ok {
+		a, err := c.read(ctx, key, AnyAge, nil)
+		return a.Value, err
+	}
+	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
+		if b.notFound {
+			return b.value, ErrNotFound
+		}
+		return c.clone(b.value), nil
+	}
+	a, err := c.read(ctx, key, AnyAge, &b)
 	return a.Value, err
 }
 
 // Read is Get with demands of its own, and says where the answer came from and how old it is.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
-	var b *box[V]
-	if c.near != nil && o.MaxAge != 0 {
-		b = c.near.get(key)
+	if o.MaxAge != 0 {
+		if b, ok := c.near.get(key); ok {
+			return c.read(ctx, key, max(o.MaxAge, AnyAge), &b)
+		}
 	}
-	return c.read(ctx, key, max(o.MaxAge, AnyAge), b)
+	return c.read(ctx, key, max(o.MaxAge, AnyAge), nil)
 }
 
 func (c *Cache[V]) clone(v V) V {
@@ -143,27 +151,27 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
 // twice where another key of the slot was fenced.
 func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
-	stamp := b.checked.Load()
-	if stamp >= c.fences.slots[b.slot].Load() {
+	if b.checked >= c.fences.slots[b.slot].Load() {
 		return true
 	}
-	upTo, valid := c.fences.near(key, b.slot, stamp)
+	upTo, valid := c.fences.near(key, b.slot, b.checked)
 	if valid {
-		b.checked.raise(upTo)
+		again := *b
+		again.checked = upTo
+		c.near.set(key, again, int64(b.size))
 	}
 	return valid
 }
 
 // keepNear stores a near copy of an answer to a read that began at began with the stamp.
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64, began int64) {
-	b := &box[V]{
-		value: a.value, notFound: a.notFound, slot: fenceSlot(hash), loaded: a.loaded, soft: a.soft,
+	b := box[V]{
+		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: fenceSlot(hash), loaded: a.loaded, soft: a.soft,
 		until: min(a.until, began+c.fences.retention/2),
 	}
 	if b.until <= c.clock.now() {
 		return
 	}
-	b.checked.raise(min(stamp, a.stamp))
 	c.near.set(key, b, int64(a.size))
 }
 

@@ -190,6 +190,7 @@ func (n *simNode) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	}
 	s.mu.Unlock()
 	own.ID = 7
+	kind := req.Kind // req is the caller's again when Call has returned
 	frame := codec.AppendRequest(nil, &own)
 	go1 := s.hop(n.name, to.Name, req.Kind, false)
 	dst := s.nodes[to.Name]
@@ -209,7 +210,7 @@ func (n *simNode) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 		s.wg.Go(func() {
 			_ = pause(context.Background(), go1.delay)
 			out := dst.serve(serve, frame)
-			back := s.hop(to.Name, n.name, req.Kind, true)
+			back := s.hop(to.Name, n.name, kind, true)
 			if back.lost {
 				if !back.silent {
 					close(lost)

@@ -56,8 +56,8 @@ type benchBox struct {
 }
 
 // benchNear is a near tier that holds all of n keys, and requests for them.
-func benchNear[T any](b *testing.B, n int, box func() T) (*nearOf[T], []string) {
-	c, err := newNearOf[T](512<<20, nil)
+func benchNear[T any](b *testing.B, n int, box func() T) (*near[T], []string) {
+	c, err := newNear[T](512<<20, nil)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +84,7 @@ type nearGet struct {
 }
 
 // nearGets makes the tests that a cache makes of what it found, with and without a look at the clock.
-func nearGets[T any](n *nearOf[T], fields func(T) benchBox) []nearGet {
+func nearGets[T any](n *near[T], fields func(T) benchBox) []nearGet {
 	clock := newClock(nil)
 	var fence atomic.Uint64
 	return []nearGet{
