@@ -1,9 +1,11 @@
-package tier
+package tier_test
 
 import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/weircache/weir/tier"
 )
 
 func Example() {
@@ -12,9 +14,9 @@ func Example() {
 		fmt.Println("asking the origin for", sku)
 		return "a lamp", nil
 	}
-	products, err := New(Config[string]{
-		Loader:    ByKey(load),
-		Freshness: Freshness{TTL: time.Minute, StaleIfError: time.Hour},
+	products, err := tier.New(tier.Config[string]{
+		Loader:    tier.ByKey(load),
+		Freshness: tier.Freshness{TTL: time.Minute, StaleIfError: time.Hour},
 	})
 	if err != nil {
 		fmt.Println(err)
