@@ -47,7 +47,6 @@ type wire struct {
 	logA     logBook
 	logB     logBook
 	to       ring.Member
-	budget   int64
 	noServer atomic.Bool // refuse to connect
 
 	mu    sync.Mutex // guards conns

@@ -29,7 +29,7 @@ func TestInvalidateNamesWhoIsMissing(t *testing.T) {
 		if d := time.Since(began); d != 2*time.Second {
 			t.Errorf("took %v", d)
 		}
-		if d := inv.CleanBy.Sub(time.Now()); d != time.Hour {
+		if d := time.Until(inv.CleanBy); d != time.Hour {
 			t.Errorf("clean in %v", d)
 		}
 		if n := s.count("n0", "n2"); n < 4 || n > 20 {

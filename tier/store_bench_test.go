@@ -50,6 +50,7 @@ func zipfKeys(n, requests int, s float64, seed uint64) []string {
 
 // benchBox is a box as a cache has them: a value's word, an expiry and a fence's stamp.
 type benchBox struct {
+	//lint:ignore U1000 it is there for its size
 	value *int
 	until int64
 	stamp uint64
