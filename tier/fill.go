@@ -206,7 +206,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 	c.setExpiry(e, fill.ttl, f.short, now)
 	if now >= e.hard && e.flags&entryNotFound == 0 {
 		c.stats.results[resultError].Add(1)
-		c.finish(f, c.failed(f, fmt.Errorf("the load took %v, longer than its value may live: raise Freshness.TTL or speed up the origin", cost)))
+		c.finish(f, c.failed(f, fmt.Errorf("%w: %v: raise Freshness.TTL or speed up the origin", ErrOutlived, cost)))
 		return
 	}
 	if e.flags&entryNotFound != 0 {
