@@ -105,6 +105,7 @@ func TestPortBoundsTheUndecided(t *testing.T) {
 			f.dial(t)
 		}
 		mustEnd(t, f.dial(t)) // at once
+		synctest.Wait()       // the line in the log comes after the connection's end
 		if got := f.port.refused.Load(); got != 1 {
 			t.Errorf("%d refused, want 1", got)
 		}
