@@ -173,7 +173,7 @@ func TestNearCloseWaits(t *testing.T) {
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				inside, free := make(chan struct{}), make(chan struct{})
 				n := tunedNear(t, func(cfg *ristretto.Config[string, *testBox]) {
 					cfg.KeyToHash = func(string) (uint64, uint64) {
