@@ -150,14 +150,13 @@ func (c *conn) Write(b []byte) (written int, err error) {
 		c.reset()
 	}
 	for written < len(b) {
-		running, gate := c.net.running(c.way.from)
-		n, wake, changed, err := c.out.write(b[written:], delay, running)
+		n, wake, changed, err := c.out.write(b[written:], delay)
 		written += n
 		if err != nil {
 			return written, err
 		}
 		if n == 0 {
-			await(changed, gate, wake)
+			await(changed, nil, wake)
 		}
 	}
 	if d.chance(faults.HalfClose) {
@@ -167,7 +166,7 @@ func (c *conn) Write(b []byte) (written int, err error) {
 	return written, nil
 }
 
-func (h *half) write(b []byte, delay time.Duration, running bool) (n int, wake time.Time, changed <-chan struct{}, err error) {
+func (h *half) write(b []byte, delay time.Duration) (n int, wake time.Time, changed <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
@@ -178,7 +177,7 @@ func (h *half) write(b []byte, delay time.Duration, running bool) (n int, wake t
 		return 0, wake, nil, syscall.EPIPE
 	case !h.writeBy.IsZero() && !now.Before(h.writeBy):
 		return 0, wake, nil, os.ErrDeadlineExceeded
-	case !running || h.size >= window:
+	case h.size >= window:
 		return 0, h.writeBy, h.changed, nil
 	}
 	n = min(len(b), window-h.size)

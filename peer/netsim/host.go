@@ -179,9 +179,6 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	if !s.awaitRunning() {
-		return 0, net.ErrClosed
-	}
 	d, faults, _ := s.net.roll(link{s.addr.Addr(), dst.Addr()})
 	copies := 1
 	switch {
@@ -196,12 +193,26 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	for range copies {
 		if delay := d.upTo(faults.Delay); delay > 0 {
 			s.net.count.delayed.Add(1)
-			time.AfterFunc(delay, func() { s.net.deliver(p, dst) })
+			time.AfterFunc(delay, func() { s.deliver(p, dst) })
 		} else {
-			s.net.deliver(p, dst)
+			s.deliver(p, dst)
 		}
 	}
 	return len(b), nil
+}
+
+// deliver sends a packet on its way. It never blocks, as a sender may hold locks: what a paused host
+// has sent leaves when that resumes.
+func (s *socket) deliver(p packet, to netip.AddrPort) {
+	if running, _ := s.net.running(s.addr.Addr()); running {
+		s.net.deliver(p, to)
+		return
+	}
+	go func() {
+		if s.awaitRunning() {
+			s.net.deliver(p, to)
+		}
+	}()
 }
 
 // deliver hands a packet over, unless a cut lies on its way or nobody takes it.
