@@ -19,11 +19,15 @@ import (
 
 // Bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
 // crashes if two goroutines of a bubble look at expired timers at the same moment
-// (https://go.dev/issue/78156). So bubbles of one process cannot run in parallel.
+// (https://go.dev/issue/78156). So bubbles of one process cannot run in parallel. After f it lets
+// some virtual time pass, for memberlist's last probes end only after its Shutdown.
 func Bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, f)
+	synctest.Test(t, func(t *testing.T) {
+		defer sleep(context.Background(), 2*time.Minute)
+		f(t)
+	})
 }
 
 // loadTimeout is how long a load may take.

@@ -16,8 +16,8 @@ import (
 type Plan struct {
 	Calm, Faults, After time.Duration // 0: 15 s, 65 s and 40 s
 	Keys                int           // 0: eight
-	Pace                time.Duration // between two reads of a client, on the average; 0: 100 ms
-	Clients             int           // for each node; 0: two
+	Pace                time.Duration // between two reads of a client, on the average; 0: 150 ms
+	Clients             int           // for each node; 0: one
 }
 
 func (p Plan) withDefaults() Plan {
@@ -28,10 +28,10 @@ func (p Plan) withDefaults() Plan {
 		p.Keys = 8
 	}
 	if p.Pace == 0 {
-		p.Pace = 100 * time.Millisecond
+		p.Pace = 150 * time.Millisecond
 	}
 	if p.Clients == 0 {
-		p.Clients = 2
+		p.Clients = 1
 	}
 	return p
 }

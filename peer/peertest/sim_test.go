@@ -3,11 +3,11 @@ package peertest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"regexp"
 	"runtime"
 	"sync"
 	"testing"
@@ -101,8 +101,6 @@ func TestSim(t *testing.T) {
 	}
 }
 
-var failedSeed = regexp.MustCompile(`(?m)^ *--- FAIL: TestSim/(\d+)`)
-
 // runShard runs seeds in a process of their own.
 func runShard(t *testing.T, file string, first uint64, seeds int) (s summary) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestSim$", "-test.timeout", "0",
@@ -111,9 +109,6 @@ func runShard(t *testing.T, file string, first uint64, seeds int) (s summary) {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, bytes.TrimSpace(out))
-		if path := os.Getenv("SIM_FAILED"); path != "" {
-			keepSeeds(t, path, failedSeed.FindAllSubmatch(out, -1))
-		}
 	}
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -126,19 +121,19 @@ func runShard(t *testing.T, file string, first uint64, seeds int) (s summary) {
 	return s
 }
 
-// keepSeeds appends seeds to a file.
-func keepSeeds(t *testing.T, path string, seeds [][][]byte) {
+// keepSeed appends a seed that failed to the file that SIM_FAILED names, if it is set.
+func keepSeed(t *testing.T, seed uint64) {
+	path := os.Getenv("SIM_FAILED")
+	if path == "" {
+		return
+	}
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		t.Error(err)
 		return
 	}
-	for _, s := range seeds {
-		if _, err := fmt.Fprintf(f, "%s\n", s[1]); err != nil {
-			t.Error(err)
-		}
-	}
-	if err := f.Close(); err != nil {
+	_, err = fmt.Fprintln(f, seed)
+	if err := errors.Join(err, f.Close()); err != nil {
 		t.Error(err)
 	}
 }
@@ -155,6 +150,9 @@ func simulate(t *testing.T, o Options, sum *summary) {
 		violations := c.History.Check(c.Rules())
 		for _, v := range violations {
 			t.Errorf("seed %d: %v", o.Seed, v)
+		}
+		if t.Failed() {
+			keepSeed(t, o.Seed)
 		}
 		f := c.History.Figures()
 		sum.add(summary{
