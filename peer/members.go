@@ -52,6 +52,7 @@ type notice struct {
 type roster struct {
 	self    identity
 	minimum int           // Divisor counts at least so many
+	limit   int           // most members of a view
 	changed chan struct{} // holds one token when there is something to look at
 
 	mu       sync.Mutex           // guards everything below
@@ -64,10 +65,11 @@ type roster struct {
 	notices  []notice
 }
 
-func newRoster(self identity, addr string, minimum int) *roster {
+func newRoster(self identity, addr string, minimum, limit int) *roster {
 	return &roster{
 		self:     self,
 		minimum:  minimum,
+		limit:    limit,
 		changed:  make(chan struct{}, 1),
 		table:    map[string]*record{self.gossipName(): {id: self, addr: addr}},
 		vanished: make(map[string]lost),

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,7 +70,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	for i, a := range strangers {
 		wg.Go(func() {
 			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
-				errs[i] = fmt.Errorf("%s: %w", a, unwrapOne(err))
+				errs[i] = joinError(a, unwrapOne(err))
 			}
 		})
 	}
@@ -100,6 +102,18 @@ func (n *Node) joinSeeds(ctx context.Context) {
 		}
 		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
 	}
+}
+
+// joinError says what a failed attempt to join means.
+func joinError(seed netip.AddrPort, err error) error {
+	text := err.Error()
+	if errors.Is(err, io.EOF) {
+		text = io.EOF.Error()
+	}
+	if more, ok := strings.CutPrefix(explainGossip(text), text); ok && more != "" {
+		return fmt.Errorf("%s: %w%s", seed, err, more)
+	}
+	return fmt.Errorf("%s: %w", seed, err)
 }
 
 // unwrapOne takes the one error out of memberlist's list of them, whose text has line

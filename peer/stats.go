@@ -55,7 +55,7 @@ func (n *Node) Stats() Stats {
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
 			Members: members, Rank: rank, Refused: n.port.refused.Load(),
 		},
-		View:        ViewStats{Fingerprint: hex(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
 	}
