@@ -40,6 +40,26 @@ type sealing struct {
 	asked    bool       // somebody is sealing
 	buf      []byte     // sealed, to be taken
 	spare    []byte     // empty, for reuse
+
+	// of the one reader
+	ahead []byte // what is read from raw at once; nil: the handshake is not over
+	front []byte // of it, what TLS has not had yet
+}
+
+// Read reads ahead: TLS by itself asks the socket twice for each record of 16 KiB.
+func (g *sealing) Read(p []byte) (int, error) {
+	if len(g.front) == 0 {
+		if g.ahead == nil || len(p) >= len(g.ahead) {
+			return g.Conn.Read(p)
+		}
+		n, err := g.Conn.Read(g.ahead)
+		if g.front = g.ahead[:n]; n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(p, g.front)
+	g.front = g.front[n:]
+	return n, nil
 }
 
 func (g *sealing) Write(p []byte) (int, error) {
@@ -101,6 +121,7 @@ func (s *secured) shake() error {
 	s.g.mu.Lock()
 	s.g.gathers = true
 	s.g.mu.Unlock()
+	s.g.ahead = make([]byte, readBuffer)
 	return nil
 }
 
