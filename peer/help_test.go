@@ -145,7 +145,7 @@ type memHost struct {
 
 type memPipe struct {
 	from, to netip.Addr
-	a, b     net.Conn
+	a, b     *pipeEnd
 }
 
 func (h *memHost) LookupHost(_ context.Context, host string) ([]string, error) {
@@ -186,7 +186,7 @@ func (h *memHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	if l == nil {
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: syscall.ECONNREFUSED}
 	}
-	a, b := net.Pipe()
+	a, b := bufferedPipe()
 	p := &memPipe{h.ip, to.Addr(), a, b}
 	select {
 	case l.conns <- &memConn{b, h.net, p, netip.AddrPortFrom(h.ip, 9)}:
@@ -202,7 +202,7 @@ func (h *memHost) Dial(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 type memConn struct {
-	net.Conn
+	*pipeEnd
 	net    *memNet
 	pipe   *memPipe
 	remote netip.AddrPort
@@ -213,7 +213,7 @@ func (c *memConn) Close() error {
 	c.net.mu.Lock()
 	delete(c.net.pipes, c.pipe)
 	c.net.mu.Unlock()
-	return c.Conn.Close()
+	return c.pipeEnd.Close()
 }
 
 type memListener struct {

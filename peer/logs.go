@@ -53,7 +53,7 @@ func explainGossip(text string) string {
 		return text + ": it has another Secret, or none"
 	case strings.Contains(text, "encryption is not configured"):
 		return text + ": it has a Secret, and this node has none"
-	case text == "EOF":
+	case strings.HasSuffix(text, "EOF"), strings.HasSuffix(text, "connection reset by peer"):
 		return text + ": it closed the connection; its log says why"
 	}
 	return text

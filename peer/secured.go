@@ -216,6 +216,8 @@ func explain(err error) error {
 		text = "its certificate is not valid now: do the clocks agree?"
 	case errors.As(err, &host):
 		text = "its certificate is another's"
+	case strings.Contains(err.Error(), "didn't provide a certificate"):
+		text = "it has no certificate that this node's authorities vouch for"
 	case isVerify:
 		text = "its certificate is not accepted"
 	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:"):

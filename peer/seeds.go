@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -107,13 +106,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 // joinError says what a failed attempt to join means.
 func joinError(seed netip.AddrPort, err error) error {
 	text := err.Error()
-	if errors.Is(err, io.EOF) {
-		text = io.EOF.Error()
-	}
-	if more, ok := strings.CutPrefix(explainGossip(text), text); ok && more != "" {
-		return fmt.Errorf("%s: %w%s", seed, err, more)
-	}
-	return fmt.Errorf("%s: %w", seed, err)
+	return fmt.Errorf("%s: %w%s", seed, err, strings.TrimPrefix(explainGossip(text), text))
 }
 
 // unwrapOne takes the one error out of memberlist's list of them, whose text has line

@@ -85,7 +85,7 @@ func (t *trust) useSecrets(secrets []Secret) error {
 			return err
 		}
 		keys = append(keys, key)
-		cert, private, id, err := authority(s)
+		cert, private, id, err := authorityOf(s)
 		if err != nil {
 			return err
 		}
@@ -124,9 +124,9 @@ func harden(c *tls.Config) *tls.Config {
 	return c
 }
 
-// authority is the certificate authority that a secret stands for: the same on every node,
+// authorityOf is the certificate authority that a secret stands for: the same on every node,
 // since nothing in it is random. id is a fingerprint of its public key.
-func authority(s Secret) (cert *x509.Certificate, private ed25519.PrivateKey, id string, err error) {
+func authorityOf(s Secret) (cert *x509.Certificate, private ed25519.PrivateKey, id string, err error) {
 	seed, err := s.derive(purposeCA)
 	if err != nil {
 		return nil, nil, "", err
@@ -167,8 +167,13 @@ func (t *trust) certificate(now time.Time) (*tls.Certificate, error) {
 	return leaf, nil
 }
 
-// mint makes a certificate for a name, with a key of its own.
+// mint makes a certificate for a name.
 func (t *trust) mint(now time.Time, name string) (*tls.Certificate, error) {
+	return t.mintFor(now, []string{certHost}, []*url.URL{memberURI(t.cluster, name)})
+}
+
+// mintFor makes a certificate with a key of its own.
+func (t *trust) mintFor(now time.Time, hosts []string, uris []*url.URL) (*tls.Certificate, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
@@ -180,8 +185,8 @@ func (t *trust) mint(now time.Time, name string) (*tls.Certificate, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: "weir member"},
-		DNSNames:     []string{certHost},
-		URIs:         []*url.URL{memberURI(t.cluster, name)},
+		DNSNames:     hosts,
+		URIs:         uris,
 		NotBefore:    now.Add(-certBefore), NotAfter: now.Add(certLife),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
