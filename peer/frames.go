@@ -81,13 +81,19 @@ func (f *frameReader) fill() error {
 	if n > 0 {
 		return nil
 	}
-	if f.due > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+	switch {
+	case f.w == 0 || errors.Is(err, net.ErrClosed):
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%w: %d bytes of it are there, and less than %d came in %v", errStalled, f.w, frameProgress, frameTimeout)
 	}
-	return err
+	return fmt.Errorf("%w: %v", errCut, err)
 }
 
-var errStalled = errors.New("a frame has begun and does not go on")
+var (
+	errStalled = errors.New("a frame has begun and does not go on")
+	errCut     = errors.New("the connection ended in the middle of a frame")
+)
 
 // hurry sets the read deadline of a frame that is there in part, from the buffer's front
 // on, and none between frames.

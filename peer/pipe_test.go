@@ -50,7 +50,9 @@ func (l *limit) set(t time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.timer != nil {
-		l.timer.Stop()
+		if !l.timer.Stop() {
+			<-l.expired // its function is about to close it, or has
+		}
 		l.timer = nil
 	}
 	select {

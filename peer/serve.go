@@ -96,14 +96,14 @@ func (s *session) run(decided func()) {
 	decided()
 	if err != nil {
 		s.fail(err)
-		s.report("data connection refused", other.name)
+		s.report("data connection refused", other.name, false)
 		return
 	}
 	if !s.d.admit(s, other.name) {
 		err = fmt.Errorf("too many connections from %q", other.name)
 		goodbye(s.conn, err.Error())
 		s.fail(err)
-		s.report("data connection refused", other.name)
+		s.report("data connection refused", other.name, false)
 		return
 	}
 	wg.Go(s.out.run)
@@ -112,11 +112,12 @@ func (s *session) run(decided func()) {
 		goodbye(s.conn, err.Error())
 	}
 	s.fail(err)
-	s.report("data connection closed", other.name)
+	s.report("data connection closed", other.name, true)
 }
 
-// report logs why the connection was closed, unless that is not worth it, or was said lately.
-func (s *session) report(what, peer string) {
+// report logs why the connection was closed, unless that was said lately, or it has just
+// ended, which a connection in use may.
+func (s *session) report(what, peer string, inUse bool) {
 	s.mu.Lock()
 	cause := s.cause
 	s.mu.Unlock()
@@ -125,7 +126,7 @@ func (s *session) report(what, peer string) {
 	if err != nil {
 		host = remote
 	}
-	if errors.Is(cause, ErrClosed) || isEnd(cause) || !s.d.noise.allow(host, time.Now()) {
+	if errors.Is(cause, ErrClosed) || inUse && isEnd(cause) || !s.d.noise.allow(host, time.Now()) {
 		return
 	}
 	s.d.cfg.logger.Warn(what, "remote", remote, "peer", peer, "err", cause)

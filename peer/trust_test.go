@@ -96,7 +96,7 @@ func TestPlainGossip(t *testing.T) {
 		}
 		defer pc.Close()
 		for range 100 {
-			claim := append([]byte("\xf4\x09weir/weir"), claimAlive("n9", "10.0.0.9", 1)...)
+			claim := append([]byte("\xf4\x09weir/weir"), claimAlive(n1, "n9", "10.0.0.9", 1)...)
 			if _, err := pc.WriteTo(claim, net.TCPAddrFromAddrPort(n1.addr)); err != nil {
 				t.Fatal(err)
 			}
