@@ -53,7 +53,9 @@ var ErrConfig = errors.New("peer: bad configuration")
 type Config struct {
 	// Name is the node's stable name. It places keys, so a node that restarts under
 	// its name gets its keys back. It must be unique in the cluster: of two live nodes
-	// with one name only the newest is in the view. At most MaxName bytes, printable,
+	// with one name only the newest is in the view, because after a crash the others cannot
+	// tell the two apart for seconds. The older one logs an error, is not ready, and serves
+	// its callers through the newest. At most MaxName bytes, printable,
 	// without spaces. Default: the address that others dial, which is unique, and as
 	// stable as the port is.
 	Name string

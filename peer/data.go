@@ -87,7 +87,7 @@ type data struct {
 
 // totals counts since the start, over all peers.
 type totals struct {
-	calls, errors, dials, served, bytesIn, bytesOut atomic.Int64
+	calls, errors, dials, served, refused, bytesIn, bytesOut atomic.Int64
 }
 
 // registered is one namespace's handler.

@@ -279,3 +279,51 @@ func manyMembers(t *testing.T, claim func(t *testing.T, r *rig, n1 *Node)) {
 		mustServe(t, n1, n2)
 	})
 }
+
+// Two nodes are given one name by mistake: both logs say so, the newest is in the view, and
+// the one that was there first goes on asking and answering, though it owns nothing.
+func TestTwoNodesWithOneName(t *testing.T) {
+	withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
+		established, asked := n1, r.books["n1"]
+		second := r.add(t, 3, Config{Name: "n1", Secret: secret, Join: []string{n2.Addr()}})
+		for _, n := range []*Node{established, n2, second} {
+			await(t, n, "waiting for the newest n1", func(v *ring.View) bool {
+				m, _ := v.Member("n1")
+				return v.Len() == 2 && m.Addr == second.Addr()
+			})
+		}
+		synctest.Wait()
+		mustServe(t, second, n2)
+		if err := ask(t.Context(), established, memberOf(n2)); err != nil {
+			t.Errorf("the established node asks: %v", err)
+		}
+		if err := ask(t.Context(), established, memberOf(second)); err != nil {
+			t.Errorf("the established node asks its double: %v", err)
+		}
+		conn, _ := r.member(t, secret, established)
+		go func() { _, _ = conn.Write(rogueGet(1, "n")) }()
+		if kind, _, body := readFrame(t, conn); kind != codec.KindAnswer || !strings.HasSuffix(body, "v") {
+			t.Errorf("the established node answers with kind %d, %q", kind, body)
+		}
+		if established.unready() == "" || second.unready() != "" {
+			t.Errorf("readiness: %q and %q", established.unready(), second.unready())
+		}
+		if n := strings.Count(asked.String(), "another node has taken this node's name"); n != 1 {
+			t.Errorf("%d lines in the log of the established node", n)
+		}
+		r.mustLog(t, "n1", "WARN", "two live members have one name", established.Addr(), second.Addr()) // the second's
+		r.mustLog(t, "n2", "WARN", "two live members have one name")
+
+		// Without its double it owns again.
+		_ = second.Close()
+		await(t, established, "waiting for the established n1", func(v *ring.View) bool {
+			m, _ := v.Member("n1")
+			return m.Addr == established.Addr()
+		})
+		await(t, n2, "waiting for the established n1", func(v *ring.View) bool {
+			m, _ := v.Member("n1")
+			return m.Addr == established.Addr()
+		})
+		mustServe(t, established, n2)
+	})
+}

@@ -65,7 +65,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	members, _ := c.n.Divisor()
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.viewChanges.Load()))
-	counter(c.refused, float64(c.n.port.refused.Load()))
+	counter(c.refused, float64(c.n.refused()))
 
 	data := c.n.data
 	counter(c.calls, float64(data.calls.Load()))

@@ -57,6 +57,7 @@ func (d *data) take(conn net.Conn, decided func()) {
 	d.mu.Unlock()
 	if !open {
 		decided()
+		d.refused.Add(1)
 		s.fail(ErrClosed)
 		if full && d.noise.allow("full", time.Now()) {
 			d.cfg.logger.Warn("data connection refused", "remote", conn.RemoteAddr(), "err", fmt.Sprintf("%d connections are open already", maxSessions))
@@ -96,6 +97,7 @@ func (s *session) run(decided func()) {
 	decided()
 	if err != nil {
 		s.fail(err)
+		s.d.refused.Add(1)
 		s.report("data connection refused", other.name, false)
 		return
 	}
@@ -103,6 +105,7 @@ func (s *session) run(decided func()) {
 		err = fmt.Errorf("too many connections from %q", other.name)
 		goodbye(s.conn, err.Error())
 		s.fail(err)
+		s.d.refused.Add(1)
 		s.report("data connection refused", other.name, false)
 		return
 	}
