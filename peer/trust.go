@@ -231,12 +231,12 @@ func (t *trust) useTLS(c *tls.Config) error {
 		if cert == nil && len(c.Certificates[i].Certificate) > 0 {
 			var err error
 			if cert, err = x509.ParseCertificate(c.Certificates[i].Certificate[0]); err != nil {
-				return fmt.Errorf("Certificates[%d]: %w", i, err)
+				return fmt.Errorf("certificate %d of it: %w", i, err)
 			}
 		}
 		if cert != nil {
 			if err := namesHost(cert, t.name); err != nil {
-				return fmt.Errorf("Certificates[%d] does not name this node, %q: %w", i, t.name, err)
+				return fmt.Errorf("certificate %d of it does not name this node, %q: %w", i, t.name, err)
 			}
 		}
 	}
