@@ -310,3 +310,54 @@ func hostLeaf(t *testing.T, ca *trust, host string) *tls.Certificate {
 	}
 	return leaf
 }
+
+// A client that trusts anybody and shows what it likes gets no further than the handshake.
+func TestServerVerifiesItsClients(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		r := newRig()
+		n1, n2 := r.two(t, Config{Secret: secretOf("a")})
+		other, err := newTrust(&Config{ClusterName: DefaultClusterName, Secret: secretOf("b")}, "n2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		show := func(ca *trust) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				if ca == nil {
+					return &tls.Certificate{}, nil
+				}
+				return ca.mint(time.Now(), "n2")
+			}
+		}
+		for i, c := range []struct {
+			log string
+			cfg *tls.Config
+		}{
+			{"from another authority", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(other)}},
+			{"no certificate", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(nil)}},
+			{"application protocol", &tls.Config{NextProtos: []string{"h2"}, GetClientCertificate: show(n2.trust)}},
+			{"protocol version", &tls.Config{MaxVersion: tls.VersionTLS12, GetClientCertificate: show(n2.trust)}},
+			{"", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(n2.trust)}}, // nothing is wrong with this one
+		} {
+			raw := r.dial(t, 10+i, n1)
+			if _, err := io.WriteString(raw, dataMagic); err != nil {
+				t.Fatal(err)
+			}
+			c.cfg.InsecureSkipVerify = true
+			conn := tls.Client(raw, c.cfg)
+			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+			_, err := conn.Write(n2.data.hello().append(nil))
+			if err == nil {
+				_, err = readHello(conn)
+			}
+			if (err == nil) != (c.log == "") {
+				t.Errorf("%q: %v", c.log, err)
+			}
+			_ = raw.Close()
+			synctest.Wait()
+			if c.log != "" {
+				r.mustLog(t, "n1", "data connection refused", c.log, raw.(*memConn).pipe.from.String())
+			}
+		}
+		mustServe(t, n1, n2)
+	})
+}
