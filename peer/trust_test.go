@@ -335,7 +335,7 @@ func TestServerVerifiesItsClients(t *testing.T) {
 			{"from another authority", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(other)}},
 			{"no certificate", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(nil)}},
 			{"application protocol", &tls.Config{NextProtos: []string{"h2"}, GetClientCertificate: show(n2.trust)}},
-			{"protocol version", &tls.Config{MaxVersion: tls.VersionTLS12, GetClientCertificate: show(n2.trust)}},
+			{"unsupported versions", &tls.Config{MaxVersion: tls.VersionTLS12, GetClientCertificate: show(n2.trust)}},
 			{"", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(n2.trust)}}, // nothing is wrong with this one
 		} {
 			raw := r.dial(t, 10+i, n1)
