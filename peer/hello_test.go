@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 	"strings"
@@ -29,6 +30,21 @@ func TestHelloOfManyNamespaces(t *testing.T) {
 	got, err := readHello(far)
 	if err != nil || len(got.namespaces) != maxHelloNamespaces || got.namespaces[255].schema != 255 || got.name != h.name {
 		t.Errorf("%d namespaces, %v", len(got.namespaces), err)
+	}
+}
+
+// One namespace more than a node sends is refused.
+func TestHelloOfTooManyNamespaces(t *testing.T) {
+	h := hello{protocol: protocolVersion, cluster: "c", name: "n"}
+	fixed := len(h.append(nil)) - 2 // the count comes last
+	for i := range maxHelloNamespaces {
+		h.namespaces = append(h.namespaces, helloNamespace{fmt.Sprint(i), 1})
+	}
+	b := h.append(nil)
+	binary.BigEndian.PutUint16(b[fixed:], maxHelloNamespaces+1)
+	b = binary.BigEndian.AppendUint64(appendName(b, "one more"), 1)
+	if _, err := decodeHello(b[codec.FrameHeader+codec.FrameMin:]); !isMalformed(err) {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -242,6 +243,18 @@ func TestRekeyingIsBounded(t *testing.T) {
 		if n > 2*sealedLimit {
 			t.Fatal("it grows and grows")
 		}
+	}
+}
+
+// A view has a limit of its own, below what the ring would place.
+func TestViewIsBounded(t *testing.T) {
+	n := start(t, quick("a"))
+	members := make([]ring.Member, MaxMembers+1)
+	for i := range members {
+		members[i].Name = fmt.Sprint(i)
+	}
+	if _, err := n.build(members); !errors.Is(err, ring.ErrTooManyMembers) {
+		t.Errorf("%d members: %v", len(members), err)
 	}
 }
 
