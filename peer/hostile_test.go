@@ -298,6 +298,7 @@ func manyMembers(t *testing.T, claim func(t *testing.T, r *rig, n1 *Node)) {
 func TestTwoNodesWithOneName(t *testing.T) {
 	withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
 		established, asked := n1, r.books["n1"]
+		pause(t.Context(), time.Second) // what starts in the same instant has no order
 		second := r.add(t, 3, Config{Name: "n1", Secret: secret, Join: []string{n2.Addr()}})
 		for _, n := range []*Node{established, n2, second} {
 			await(t, n, "waiting for the newest n1", func(v *ring.View) bool {
