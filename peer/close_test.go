@@ -96,7 +96,7 @@ func TestCloseEndsStreams(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := io.WriteString(conn, "\xf4\x09weir/weir"); err != nil {
+		if _, err := io.WriteString(conn, "\xf4\x09weir/weir\x06"); err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()

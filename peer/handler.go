@@ -104,4 +104,4 @@ func (n *Node) handlers() map[string]codec.Handler {
 	return maps.Clone(n.namespaces)
 }
 
-func hex(v uint64) string { return fmt.Sprintf("%016x", v) }
+func hex16(v uint64) string { return fmt.Sprintf("%016x", v) }

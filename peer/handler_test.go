@@ -57,7 +57,7 @@ func TestHandler(t *testing.T) {
 				t.Fatalf("%s%s: %d %v", prefix, path, code, err)
 			}
 			if s.Schema != StatsSchema || s.Node.Name != "a" || !s.Node.Ready || len(s.View.Members) != 1 || s.View.Members[0].Share != 1 ||
-				s.View.Fingerprint != hex(n.View().Fingerprint()) || s.Namespaces["product"] == nil || s.Connections == nil {
+				s.View.Fingerprint != hex16(n.View().Fingerprint()) || s.Namespaces["product"] == nil || s.Connections == nil {
 				t.Errorf("%s%s: %s", prefix, path, body)
 			}
 		}

@@ -24,7 +24,7 @@ func newCollector(n *Node) *collector {
 		members: desc("members", "Members by what this node knows of them.", "state"),
 		view:    desc("view_changes_total", "Views published since the start."),
 		divisor: desc("divisor_members", "Members that a cap for the whole cluster is divided by."),
-		refused: desc("connections_refused_total", "Connections closed at the port before they said anything sensible."),
+		refused: desc("connections_refused_total", "Connections closed at the port or in their handshake."),
 
 		calls:         desc("peer_calls_total", "Requests that this node has sent, or tried to send, to other members."),
 		errors:        desc("peer_call_errors_total", "Those of them that were not answered."),
@@ -65,7 +65,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	members, _ := c.n.Divisor()
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.viewChanges.Load()))
-	counter(c.refused, float64(c.n.port.refused.Load()))
+	counter(c.refused, float64(c.n.refused()))
 
 	data := c.n.data
 	counter(c.calls, float64(data.calls.Load()))

@@ -150,7 +150,10 @@ func TestStartEndsWithItsContext(t *testing.T) {
 func simulated(t *testing.T, world memNet, i int, cfg Config) *Node {
 	t.Helper()
 	ip := fmt.Sprintf("10.0.0.%d", i)
-	cfg.Bind, cfg.Network, cfg.Logger = ip+":7946", world.host(ip), quick("").Logger
+	cfg.Bind, cfg.Network = ip+":7946", world.host(ip)
+	if cfg.Logger == nil {
+		cfg.Logger = quick("").Logger
+	}
 	if cfg.Name == "" {
 		cfg.Name = fmt.Sprintf("n%d", i)
 	}

@@ -33,7 +33,9 @@ type NodeStats struct {
 	Reason      string `json:"reason,omitempty"` // why it is not ready
 	Members     int    `json:"divisor_members"`  // what Divisor divides by
 	Rank        int    `json:"divisor_rank"`     // of this node, from 0
-	Refused     int64  `json:"refused"`          // connections closed at the port
+	Refused     int64  `json:"refused"`          // connections closed at the port or in their handshake
+	Trust       string `json:"trust"`            // what protects data connections: "none", "secret" or "tls"
+	SecretID    string `json:"secret_id"`        // tells one Config.Secret from another, and nothing of it; "": none
 }
 
 // ViewStats is the view in Stats, with the members that are not in it.
@@ -53,9 +55,9 @@ func (n *Node) Stats() Stats {
 		Node: NodeStats{
 			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
-			Members: members, Rank: rank, Refused: n.port.refused.Load(),
+			Members: members, Rank: rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
 		},
-		View:        ViewStats{Fingerprint: hex(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
 	}
@@ -67,6 +69,9 @@ func (n *Node) Stats() Stats {
 	}
 	return s
 }
+
+// refused is how many connections never came to be used.
+func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.refused.Load() }
 
 // A State says what this node knows of a member.
 type State string

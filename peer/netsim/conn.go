@@ -147,7 +147,7 @@ func (c *conn) Write(b []byte) (written int, err error) {
 	}
 	if d.chance(faults.Break) {
 		c.net.count.broken.Add(1)
-		c.reset()
+		c.Reset()
 	}
 	for written < len(b) {
 		n, wake, changed, err := c.out.write(b[written:], delay)
@@ -205,8 +205,8 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// reset breaks both directions at once.
-func (c *conn) reset() {
+// Reset breaks both directions at once.
+func (c *conn) Reset() {
 	c.out.update(func() { c.out.broken = true })
 	c.in.update(func() { c.in.broken = true })
 	c.forget()

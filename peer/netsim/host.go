@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// A Host is the network as one address sees it. It satisfies peer.Network.
+// A Host is the network as one address sees it. It satisfies peer.Network. Its connections also have
+// the methods CloseWrite, as TCP's have, and Reset.
 type Host struct {
 	net *Network
 	ip  netip.Addr
@@ -96,7 +97,7 @@ func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	case <-ctx.Done():
 		err = ctx.Err()
 	}
-	a.reset()
+	a.Reset()
 	return nil, fail(err)
 }
 

@@ -174,7 +174,7 @@ func (n *Network) Crash(ip string) {
 		_ = s.Close()
 	}
 	for _, c := range conns {
-		c.reset()
+		c.Reset()
 	}
 }
 

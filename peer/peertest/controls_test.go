@@ -81,6 +81,7 @@ func play(t *testing.T, o Options, p Plan, rules func(*Rules), before func(*Clus
 
 func TestControls(t *testing.T) {
 	calm := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}
+	busy := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second, Keys: 40, Clients: 8}
 	rough := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second}
 	wrap := func(f func(tier.Cluster) tier.Cluster) Options { return Options{Nodes: 3, Wrap: f} }
 	for _, c := range []struct {
@@ -93,7 +94,7 @@ func TestControls(t *testing.T) {
 		{"a loader that loads twice", "G1", Options{Nodes: 3, Loader: double}, calm, nil, nil},
 		{"invalidations that reach nobody", "G2", wrap(func(c tier.Cluster) tier.Cluster { return deaf{c} }), calm, nil, nil},
 		{"answers that lie about their age", "G3", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil, nil},
-		{"a cap that is not divided", "G4", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, calm, nil,
+		{"a cap that is not divided", "G4", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, busy, nil,
 			func(c *Cluster) { c.Origin.SetMoods(Moods{Slow: 1}) }},
 		{"calls that outlive their context", "G5", wrap(func(c tier.Cluster) tier.Cluster { return patient{c} }), rough, nil,
 			func(c *Cluster) {
