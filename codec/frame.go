@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -36,7 +35,7 @@ const (
 	MaxChain = 16
 	// MaxErrorText is where an error's text is cut, in bytes, before it crosses the wire.
 	MaxErrorText = 512
-	// MaxKeysPerFrame is how many keys one invalidation frame may carry.
+	// MaxKeysPerFrame is how many keys and tags, together, one invalidation frame may carry.
 	MaxKeysPerFrame = 1 << 12
 )
 
@@ -47,10 +46,11 @@ type Kind uint8
 const (
 	KindHello      Kind = 1  // first frame of each side
 	KindGet        Kind = 2  // a request for a key's value
-	KindInvalidate Kind = 3  // a request to fence keys
+	KindInvalidate Kind = 3  // a request to apply invalidations
 	KindCancel     Kind = 4  // the asker no longer waits for the request with this id; no answer
 	KindPing       Kind = 5  // are you there
-	KindAnswer     Kind = 16 // the answer to a get or an invalidate
+	KindSync       Kind = 6  // a request to compare which invalidations have been applied
+	KindAnswer     Kind = 16 // the answer to a get, an invalidate or a sync
 	KindPong       Kind = 17 // the answer to a ping
 	KindGoodbye    Kind = 18 // the connection is about to be closed, and why
 )
@@ -69,17 +69,20 @@ type Mark struct {
 	Seq         uint64
 }
 
-// Flags of a get.
+// Flags of a request.
 const (
 	// FlagSuccessor: the asker could not reach the owner; serve as its successor.
 	FlagSuccessor uint8 = 1 << iota
 	// FlagMaxAge: MaxAge counts.
 	FlagMaxAge
+	// FlagRelay: pass the invalidation on to Target, which the asker cannot reach or does
+	// not know, and answer what that answers.
+	FlagRelay
 )
 
-// A Request is one get or one invalidation as it crosses the wire. A decoded
-// Request borrows the bytes it was decoded from: Namespace, Key and Keys are valid
-// only as long as those are.
+// A Request is one get, invalidate or sync as it crosses the wire. A decoded Request borrows
+// the bytes it was decoded from: Namespace, Key, Target and the names in News are
+// valid only as long as those are.
 type Request struct {
 	Kind      Kind
 	ID        uint64
@@ -95,9 +98,17 @@ type Request struct {
 	Chain  []uint64      // the fills that wait for this get, outermost first
 	Key    []byte
 
-	// of an invalidation
-	Mark Mark
-	Keys [][]byte
+	// of an invalidate and a sync
+	Target []byte // with FlagRelay, a member's name
+	News   *News  // nil: none
+}
+
+// Size is at least how many bytes AppendRequest appends.
+func (r *Request) Size() int {
+	if r.News == nil {
+		return FrameOverhead + len(r.Key)
+	}
+	return FrameOverhead + r.News.Size()
 }
 
 // Status says how a request ended.
@@ -107,7 +118,7 @@ type Status uint8
 const (
 	StatusValue      Status = 1  // Value holds the encoded value
 	StatusNotFound   Status = 2  // the origin says that the key does not exist
-	StatusDone       Status = 3  // an invalidation is applied
+	StatusDone       Status = 3  // the invalidations are applied
 	StatusMoved      Status = 4  // not the owner in the answerer's view (View)
 	StatusFailed     Status = 5  // the fill failed; Text says why
 	StatusOverloaded Status = 6  // no permit; try again after RetryAfter
@@ -118,7 +129,8 @@ const (
 	StatusClosed     Status = 11 // the cache there is closed
 	StatusTooLarge   Status = 12 // the value is larger than the limit
 	StatusBusy       Status = 13 // the node's budget of bytes or requests in flight is used up
-	statusMax               = StatusBusy
+	StatusSynced     Status = 14 // Value holds the News that a sync asked for
+	statusMax               = StatusSynced
 )
 
 // Flags of an answer.
@@ -127,6 +139,12 @@ const (
 	FlagStale uint8 = 1 << iota
 	// FlagFilled: this request waited for a fill.
 	FlagFilled
+	// FlagTagged: Tags counts.
+	FlagTagged
+	// FlagSameView: the asker's view was the answerer's too when the request came.
+	FlagSameView
+	// FlagRelayed: the answer is that of the request's Target.
+	FlagRelayed
 )
 
 // A Response is the answer to a Request as it crosses the wire.
@@ -134,34 +152,41 @@ const (
 // On the answering side Value is borrowed: it is copied into the frame. On the
 // asking side Value belongs to a pooled buffer, which Release gives back.
 type Response struct {
-	ID         uint64
-	Status     Status
-	Flags      uint8
-	View       uint64        // the answerer's view
-	Age        time.Duration // since the start of the load, microseconds on the wire
-	Soft       time.Duration // from now to soft expiry; negative: past it
-	Hard       time.Duration // from now to hard expiry
-	Held       time.Duration // how long the answerer had the request before it answered
-	RetryAfter time.Duration
-	Version    uint64 // the origin's version of the value, 0: unknown
-	Owner      []byte // who failed; with StatusMoved, who is the owner in the answerer's view
-	Text       []byte // the error, cut to MaxErrorText
-	Value      []byte
+	ID     uint64
+	Status Status
+	Flags  uint8
+	View   uint64 // with StatusMoved: the answerer's view
+	// Incarnation tells which cache instance answers. It is not sent with StatusMoved.
+	Incarnation uint64
+	Age         time.Duration // since the start of the load, microseconds on the wire
+	Soft        time.Duration // from now to soft expiry; negative: past it
+	Hard        time.Duration // from now to hard expiry
+	Held        time.Duration // how long the answerer had the request before it answered
+	RetryAfter  time.Duration
+	Version     uint64   // the origin's version of the value, 0: unknown
+	Tags        []uint32 // with FlagTagged: hashes of the value's tags
+	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that
+	// started the last one in the request have been applied.
+	Seq     uint64
+	Members [][]byte // with StatusDone: who else is in the answerer's view, if that is not the asker's
+	Owner   []byte   // who failed; with StatusMoved, who is the owner in the answerer's view
+	Text    []byte   // the error, cut to MaxErrorText
+	Value   []byte
 
 	release func([]byte)
 	buf     []byte
 }
 
-// Own makes r responsible for buf, which Value, Owner and Text point into:
+// Own makes r responsible for buf, which Value, Owner, Text and Members point into:
 // Release hands it to release once. It is for the receiving side of a connection.
 func (r *Response) Own(buf []byte, release func([]byte)) { r.buf, r.release = buf, release }
 
-// Release gives the buffer behind Value, Owner and Text back. They must not be
+// Release gives the buffer behind Value, Owner, Text and Members back. They must not be
 // used afterwards. A second call does nothing. Not safe for concurrent use.
 func (r *Response) Release() {
 	if r.release != nil {
 		f, b := r.release, r.buf
-		r.release, r.buf, r.Value, r.Owner, r.Text = nil, nil, nil, nil, nil
+		r.release, r.buf, r.Value, r.Owner, r.Text, r.Members = nil, nil, nil, nil, nil, nil
 		f(b)
 	}
 }
@@ -227,13 +252,14 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, r.Schema)
 	dst = binary.BigEndian.AppendUint64(dst, r.View)
 	dst = appendDuration(dst, r.Timeout)
-	if r.Kind == KindInvalidate {
-		dst = appendMark(dst, r.Mark)
-		dst = binary.AppendUvarint(dst, uint64(len(r.Keys)))
-		for _, k := range r.Keys {
-			dst = appendBytes(dst, k)
+	if r.Kind != KindGet {
+		if r.Flags&FlagRelay != 0 {
+			dst = appendBytes(dst, r.Target)
 		}
-		return EndFrame(dst, start)
+		if r.News == nil {
+			return EndFrame(AppendNews(dst, &News{}), start)
+		}
+		return EndFrame(AppendNews(dst, r.News), start)
 	}
 	if r.Flags&FlagMaxAge != 0 {
 		dst = appendDuration(dst, r.MaxAge)
@@ -247,24 +273,26 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	return EndFrame(dst, start)
 }
 
-// DecodeRequest fills r from the body of a get or invalidate frame. r borrows body;
-// r.Keys and r.Chain reuse what r had. The error wraps ErrFrame.
+// DecodeRequest fills r from the body of a get, invalidate or sync frame. r borrows body;
+// r.News and r.Chain reuse what r had. The error wraps ErrFrame.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	d := decoder{b: body}
-	*r = Request{Kind: kind, ID: id, Keys: r.Keys[:0], Chain: r.Chain[:0]}
+	news := r.News
+	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0]}
 	r.Flags = d.byte()
 	r.Namespace = d.bytes("namespace", MaxNamespace)
 	r.Schema = d.uint64()
 	r.View = d.uint64()
 	r.Timeout = d.duration()
 	switch kind {
-	case KindInvalidate:
-		r.Mark = d.mark()
-		n := d.count("keys", MaxKeysPerFrame, 1)
-		r.Keys = slices.Grow(r.Keys, n)
-		for range n {
-			r.Keys = append(r.Keys, d.bytes("key", MaxKey))
+	case KindInvalidate, KindSync:
+		if r.Flags&FlagRelay != 0 {
+			r.Target = d.bytes("target", MaxNamespace)
 		}
+		if r.News = news; news == nil {
+			r.News = new(News)
+		}
+		d.news(r.News)
 	case KindGet:
 		if r.Flags&FlagMaxAge != 0 {
 			r.MaxAge = d.duration()
@@ -287,7 +315,11 @@ func AppendResponse(dst []byte, r *Response) []byte {
 	start := len(dst)
 	dst = BeginFrame(dst, KindAnswer, r.ID)
 	dst = append(dst, byte(r.Status), r.Flags)
-	dst = binary.BigEndian.AppendUint64(dst, r.View)
+	if r.Status == StatusMoved {
+		dst = binary.BigEndian.AppendUint64(dst, r.View)
+	} else {
+		dst = binary.BigEndian.AppendUint64(dst, r.Incarnation)
+	}
 	switch r.Status {
 	case StatusValue, StatusNotFound:
 		dst = appendDuration(dst, r.Age)
@@ -295,10 +327,23 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		dst = appendDuration(dst, r.Hard.Truncate(time.Microsecond)) // never later than it is
 		dst = appendDuration(dst, r.Held.Truncate(time.Microsecond)) // never longer than it was
 		dst = binary.AppendUvarint(dst, r.Version)
+		if r.Flags&FlagTagged != 0 {
+			dst = binary.AppendUvarint(dst, uint64(len(r.Tags)))
+			for _, tag := range r.Tags {
+				dst = binary.BigEndian.AppendUint32(dst, tag)
+			}
+		}
 		if r.Status == StatusValue {
 			dst = append(dst, r.Value...)
 		}
 	case StatusDone:
+		dst = binary.AppendUvarint(dst, r.Seq)
+		dst = binary.AppendUvarint(dst, uint64(min(len(r.Members), MaxMembers)))
+		for _, name := range r.Members[:min(len(r.Members), MaxMembers)] {
+			dst = appendBytes(dst, cut(name, MaxNamespace))
+		}
+	case StatusSynced:
+		dst = append(dst, r.Value...)
 	case StatusMoved:
 		dst = appendBytes(dst, cut(r.Owner, MaxNamespace))
 	default:
@@ -313,10 +358,14 @@ func AppendResponse(dst []byte, r *Response) []byte {
 // wraps ErrFrame.
 func DecodeResponse(r *Response, id uint64, body []byte) error {
 	d := decoder{b: body}
-	*r = Response{ID: id}
+	*r = Response{ID: id, Tags: r.Tags[:0], Members: r.Members[:0]}
 	r.Status = Status(d.byte())
 	r.Flags = d.byte()
-	r.View = d.uint64()
+	if number := d.uint64(); r.Status == StatusMoved {
+		r.View = number
+	} else {
+		r.Incarnation = number
+	}
 	switch {
 	case d.err != nil:
 		return d.err
@@ -326,13 +375,22 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.Hard = d.duration()
 		r.Held = d.duration()
 		r.Version = d.uvarint()
-		if d.err == nil {
-			r.Value, d.b = d.b[:len(d.b):len(d.b)], nil
+		if r.Flags&FlagTagged != 0 {
+			for range d.count("tags", MaxTags, 4) {
+				r.Tags = append(r.Tags, d.uint32())
+			}
 		}
+		d.rest(r)
 		if r.Status == StatusNotFound && len(r.Value) != 0 {
 			return malformed("%d bytes of value in a not-found answer", len(r.Value))
 		}
 	case r.Status == StatusDone:
+		r.Seq = d.uvarint()
+		for range d.count("members", MaxMembers, 1) {
+			r.Members = append(r.Members, d.bytes("member", MaxNamespace))
+		}
+	case r.Status == StatusSynced:
+		d.rest(r)
 	case r.Status == StatusMoved:
 		r.Owner = d.bytes("owner", MaxNamespace)
 	case r.Status >= StatusFailed && r.Status <= statusMax:
@@ -424,6 +482,23 @@ func (d *decoder) uint64() uint64 {
 	v := binary.BigEndian.Uint64(d.b)
 	d.b = d.b[8:]
 	return v
+}
+
+func (d *decoder) uint32() uint32 {
+	if len(d.b) < 4 {
+		d.fail("cut short")
+		return 0
+	}
+	v := binary.BigEndian.Uint32(d.b)
+	d.b = d.b[4:]
+	return v
+}
+
+// rest makes what is left r's value.
+func (d *decoder) rest(r *Response) {
+	if d.err == nil {
+		r.Value, d.b = d.b[:len(d.b):len(d.b)], nil
+	}
 }
 
 func (d *decoder) uvarint() uint64 {

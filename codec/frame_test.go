@@ -22,22 +22,44 @@ func requests() []Request {
 		{Kind: KindGet, ID: 1, Namespace: []byte("products"), Key: []byte("sku-1")},
 		{Kind: KindGet, ID: math.MaxUint64, Flags: FlagSuccessor | FlagMaxAge, Namespace: full(MaxNamespace), Schema: math.MaxUint64,
 			View: math.MaxUint64, Timeout: time.Hour, MaxAge: time.Second, Fence: Mark{math.MaxUint64, math.MaxUint64}, Chain: chain, Key: full(MaxKey)},
-		{Kind: KindInvalidate, ID: 7, Namespace: []byte("n"), Mark: Mark{Incarnation: 3, Seq: 4}, Keys: [][]byte{[]byte("a"), full(MaxKey)}},
-		{Kind: KindInvalidate, ID: 8, Namespace: []byte("n"), Timeout: time.Millisecond, Keys: keys},
+		{Kind: KindInvalidate, ID: 7, Namespace: []byte("n"), News: &News{
+			Invalidations: []Invalidation{{Mark{Incarnation: 3, Seq: 4}, ScopeKeys, [][]byte{[]byte("a"), full(MaxKey)}}}}},
+		{Kind: KindInvalidate, ID: 8, Namespace: []byte("n"), Timeout: time.Millisecond, News: &News{
+			Invalidations: []Invalidation{{Mark{5, 1}, ScopeKeys, keys}}}},
+		{Kind: KindInvalidate, ID: 9, Flags: FlagRelay, Target: full(MaxNamespace), News: allNews()},
+		{Kind: KindSync, ID: 10, Namespace: []byte("n"), News: &News{}},
+		{Kind: KindSync, ID: 11, Namespace: []byte("n"), News: allNews()},
+	}
+}
+
+// allNews has one of everything.
+func allNews() *News {
+	return &News{
+		Positions: []Position{{1, 2, time.Second}, {math.MaxUint64, math.MaxUint64, 0}},
+		Bases:     []Base{{3, 4, true}, {5, math.MaxUint64, false}},
+		Invalidations: []Invalidation{
+			{Mark{1, 3}, ScopeKeys, [][]byte{[]byte("a"), {}}},
+			{Mark{1, 4}, ScopeTags, [][]byte{bytes.Repeat([]byte("t"), MaxTag)}},
+			{Mark{math.MaxUint64, math.MaxUint64}, ScopeAll, nil},
+		},
+		Life: time.Hour, More: true,
 	}
 }
 
 func responses() []Response {
 	text := []byte(strings.Repeat("e", MaxErrorText))
 	list := []Response{
-		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled, View: 5, Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
+		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled | FlagTagged, Incarnation: 5, Tags: make([]uint32, MaxTags), Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
 			Held: time.Millisecond, Version: 1 << 60, Value: []byte("value")},
 		{ID: 2, Status: StatusValue, Value: []byte{}},
 		{ID: 3, Status: StatusNotFound, Soft: time.Second, Hard: time.Minute},
+		{ID: 3, Status: StatusNotFound, Flags: FlagTagged, Tags: []uint32{1, math.MaxUint32}},
 		{ID: 4, Status: StatusDone},
+		{ID: 4, Status: StatusDone, Incarnation: math.MaxUint64, Seq: math.MaxUint64, Members: [][]byte{[]byte("node-3"), []byte("node-4")}},
+		{ID: 4, Status: StatusSynced, Incarnation: 7, Value: AppendNews(nil, allNews())},
 		{ID: 5, Status: StatusMoved, View: 9, Owner: []byte("node-2")},
 	}
-	for s := StatusFailed; s <= statusMax; s++ {
+	for s := StatusFailed; s <= StatusBusy; s++ {
 		list = append(list, Response{ID: 6, Status: s, RetryAfter: time.Second, Owner: []byte("node"), Text: text})
 	}
 	return list
@@ -59,18 +81,27 @@ func body(t testing.TB, frame []byte) (Kind, uint64, []byte) {
 
 func sameRequest(a, b Request) bool {
 	for _, r := range []*Request{&a, &b} { // empty and nil are the same
-		r.Keys, r.Chain = append([][]byte{}, r.Keys...), append([]uint64{}, r.Chain...)
-		for i, k := range r.Keys {
-			r.Keys[i] = append([]byte{}, k...)
-		}
-		r.Key, r.Namespace = append([]byte{}, r.Key...), append([]byte{}, r.Namespace...)
+		r.Chain = append([]uint64{}, r.Chain...)
+		r.Key, r.Namespace, r.Target = append([]byte{}, r.Key...), append([]byte{}, r.Namespace...), append([]byte{}, r.Target...)
 	}
+	if (a.News == nil) != (b.News == nil) || a.News != nil && !sameNews(*a.News, *b.News) {
+		return false
+	}
+	a.News, b.News = nil, nil
 	return reflect.DeepEqual(a, b)
+}
+
+func sameNews(a, b News) bool {
+	return slices.Equal(a.Positions, b.Positions) && slices.Equal(a.Bases, b.Bases) && a.Life == b.Life && a.More == b.More &&
+		slices.EqualFunc(a.Invalidations, b.Invalidations, func(a, b Invalidation) bool {
+			return a.Mark == b.Mark && a.Scope == b.Scope && slices.EqualFunc(a.Names, b.Names, bytes.Equal)
+		})
 }
 
 func sameResponse(a, b Response) bool {
 	for _, r := range []*Response{&a, &b} {
 		r.Value, r.Owner, r.Text = append([]byte{}, r.Value...), append([]byte{}, r.Owner...), append([]byte{}, r.Text...)
+		r.Tags, r.Members = append([]uint32{}, r.Tags...), append([][]byte{}, r.Members...)
 	}
 	return reflect.DeepEqual(a, b)
 }
@@ -91,6 +122,9 @@ func TestRequestRoundTrip(t *testing.T) {
 			wantErr(t, DecodeRequest(&got, kind, id, b[:i:i]), ErrFrame)
 		}
 		wantErr(t, DecodeRequest(&got, kind, id, append(slices.Clone(b), 0)), ErrFrame)
+		if size := r.Size(); len(frame) > size {
+			t.Errorf("Size is %d, the frame has %d bytes", size, len(frame))
+		}
 		wantErr(t, DecodeRequest(&got, KindAnswer, id, b), ErrFrame)
 	}
 }
@@ -106,7 +140,7 @@ func TestResponseRoundTrip(t *testing.T) {
 		for i := range len(b) - len(r.Value) { // a value has no length of its own
 			wantErr(t, DecodeResponse(&got, id, b[:i:i]), ErrFrame)
 		}
-		if r.Status != StatusValue {
+		if r.Status != StatusValue && r.Status != StatusSynced {
 			wantErr(t, DecodeResponse(&got, id, append(slices.Clone(b), 0)), ErrFrame)
 		}
 	}
@@ -200,10 +234,16 @@ func TestRequestLimits(t *testing.T) {
 		"namespace":     {KindGet, head(MaxNamespace + 1)},
 		"chain":         {KindGet, join(head(1), []byte{0}, over(MaxChain+1))},
 		"key":           {KindGet, join(head(1), []byte{0, 0}, over(MaxKey+1))},
-		"keys":          {KindInvalidate, join(head(1), []byte{0}, over(MaxKeysPerFrame+1))},
-		"one of keys":   {KindInvalidate, join(head(1), []byte{0, 1}, over(MaxKey+1))},
+		"positions":     {KindSync, join(head(1), over(MaxPositions+1))},
+		"bases":         {KindSync, join(head(1), []byte{0}, over(MaxPositions+1))},
+		"invalidations": {KindInvalidate, join(head(1), []byte{0, 0}, over(MaxKeysPerFrame+1))},
+		"keys":          {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeKeys)}, over(MaxKeysPerFrame+1))},
+		"one of keys":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeKeys), 1}, over(MaxKey+1))},
+		"one of tags":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeTags), 1}, over(MaxTag+1))},
+		"names of all":  {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeAll)}, over(1))},
+		"target":        {KindInvalidate, join([]byte{FlagRelay}, head(1)[1:], over(MaxNamespace+1))},
 		"number":        {KindGet, join(head(1), bytes.Repeat([]byte{0xff}, 11))},
-		"count of 2^64": {KindInvalidate, join(head(1), []byte{0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})},
+		"count of 2^64": {KindInvalidate, join(head(1), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})},
 	} {
 		if err := DecodeRequest(&r, c.kind, 1, c.b); err == nil || !strings.Contains(err.Error(), "limit") && name != "number" {
 			t.Errorf("%s: %v", name, err)
@@ -258,4 +298,39 @@ func TestRelease(t *testing.T) {
 	if released != 1 {
 		t.Errorf("released %d times", released)
 	}
+}
+
+// What makes no sense is refused.
+func TestNewsRefused(t *testing.T) {
+	one := func(change func(n *News)) []byte {
+		n := allNews()
+		change(n)
+		return AppendNews(nil, n)
+	}
+	var n News
+	good := one(func(*News) {})
+	if err := DecodeNews(&n, good); err != nil || !sameNews(n, *allNews()) {
+		t.Fatalf("%+v, %v", n, err)
+	}
+	for name, b := range map[string][]byte{
+		"no number":  one(func(n *News) { n.Invalidations[0].Mark.Seq = 0 }),
+		"scope 0":    one(func(n *News) { n.Invalidations[0].Scope = 0 }),
+		"scope 4":    one(func(n *News) { n.Invalidations[0].Scope = scopeMax + 1 }),
+		"all of one": one(func(n *News) { n.Invalidations[2].Names = [][]byte{{1}} }),
+		"long tag":   one(func(n *News) { n.Invalidations[1].Names[0] = make([]byte, MaxTag+1) }),
+		"no bool":    append(bytes.Clone(good[:len(good)-1]), 2),
+		"too many":   append(bytes.Clone(good), 0),
+		"nothing":    nil,
+	} {
+		if err := DecodeNews(&n, b); err == nil {
+			t.Errorf("%s: accepted", name)
+		} else {
+			wantErr(t, err, ErrFrame)
+		}
+	}
+	many := News{Invalidations: []Invalidation{{Mark{1, 1}, ScopeKeys, make([][]byte, MaxKeysPerFrame)}, {Mark{1, 2}, ScopeTags, make([][]byte, 1)}}}
+	wantErr(t, DecodeNews(&n, AppendNews(nil, &many)), ErrFrame)
+	var r Response
+	tags := AppendResponse(nil, &Response{Status: StatusValue, Flags: FlagTagged, Tags: make([]uint32, MaxTags+1)})
+	wantErr(t, DecodeResponse(&r, 1, tags[FrameHeader+FrameMin:]), ErrFrame)
 }

@@ -221,3 +221,29 @@ func FuzzDecodeResponse(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodeNews(f *testing.F) {
+	b := AppendNews(nil, allNews())
+	for i := range b {
+		f.Add(b[:i])
+	}
+	f.Add(b)
+	f.Add(append(bytes.Clone(b), 0))
+	f.Add(AppendNews(nil, &News{}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var n, again News
+		var err error
+		atMost(t, uint64(40*len(b)+64<<10), func() { n = News{}; err = DecodeNews(&n, b) })
+		if err != nil {
+			wantErr(t, err, ErrFrame)
+			return
+		}
+		out := AppendNews(nil, &n)
+		if len(out) > n.Size() {
+			t.Errorf("%d bytes, Size is %d", len(out), n.Size())
+		}
+		if err := DecodeNews(&again, out); err != nil || !sameNews(n, again) {
+			t.Errorf("%+v, then %+v, %v", n, again, err)
+		}
+	})
+}

@@ -194,11 +194,12 @@ func TestBoundedQueue(t *testing.T) {
 		for i := range keys {
 			keys[i] = make([]byte, codec.MaxKey)
 		}
+		all := &codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 1, Seq: 1}, Scope: codec.ScopeKeys, Names: keys}}}
 		errs := make(chan error, 20)
 		for range 20 {
 			go func() {
 				var resp codec.Response
-				req := codec.Request{Kind: codec.KindInvalidate, Namespace: []byte("n"), Keys: keys}
+				req := codec.Request{Kind: codec.KindInvalidate, Namespace: []byte("n"), News: all}
 				errs <- d.call(t.Context(), w.to, &req, &resp)
 			}()
 		}
@@ -224,7 +225,7 @@ func TestBoundedQueue(t *testing.T) {
 			keys[i] = make([]byte, 2*codec.MaxKey)
 		}
 		var resp codec.Response
-		if err := d.call(t.Context(), w.to, &codec.Request{Kind: codec.KindInvalidate, Keys: keys}, &resp); err == nil {
+		if err := d.call(t.Context(), w.to, &codec.Request{Kind: codec.KindInvalidate, News: all}, &resp); err == nil {
 			t.Error("a request above the limit was sent")
 		}
 	})

@@ -18,7 +18,7 @@ import (
 
 const (
 	// protocolVersion is the version of the frames that nodes exchange.
-	protocolVersion = 1
+	protocolVersion = 2
 	// helloTimeout bounds the exchange of hellos.
 	helloTimeout = 3 * time.Second
 	// maxHelloNamespaces is how many namespaces a hello names. Those beyond are left out:

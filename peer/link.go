@@ -66,10 +66,7 @@ func newLink(p *peer, conn net.Conn) *link {
 
 // call sends req and waits for the answer, for at most timeout if that is above 0.
 func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Request, resp *codec.Response) error {
-	size := codec.FrameOverhead + len(req.Key)
-	for _, k := range req.Keys {
-		size += len(k) + 2
-	}
+	size := req.Size()
 	if size > l.d.limit {
 		return fmt.Errorf("weir: a request of %d bytes, the limit is %d", size, l.d.limit)
 	}

@@ -17,6 +17,8 @@ type question struct {
 	key    string
 	hash   uint64
 	stamp  uint64 // the fence clock when the read began
+	wide   uint64 // the tag clock then
+	known  *known // what the member has applied
 	to     ring.Member
 	maxAge time.Duration
 	chain  []uint64
@@ -30,6 +32,8 @@ type question struct {
 type outcome struct {
 	answered bool   // the answer, or its error, is final
 	moved    bool   // the member says that it is not the owner
+	behind   bool   // the member may lack an invalidation of a tag of the value
+	replaced bool   // it is not the cache that was known
 	hint     string // and that this one is
 }
 
@@ -47,8 +51,9 @@ type askShard[V any] struct {
 // ask is one question in progress. Its leader sends it; others wait for what he gets.
 type ask[V any] struct {
 	stamp uint64        // the fence clock when its leader's read began
+	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
-	left  bool          // the leader gave up: the others must see for themselves
+	left  bool          // the leader gave up, or got what only he may have: the others must see for themselves
 	a     answer[V]
 	out   outcome
 	err   error
@@ -73,6 +78,20 @@ func (t *asks[V]) detach(key string, hash, stamp uint64) {
 	}
 }
 
+// detachAll is detach for all keys.
+func (t *asks[V]) detachAll(fn *fences) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for key, q := range s.m {
+			if fn.covers(key, ring.Hash(key), q.stamp) {
+				delete(s.m, key)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
 // ask puts q to its member, or joins the question of another caller of the key. The error
 // is a final answer if outcome says so, else why there is none.
 func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, error) {
@@ -90,7 +109,7 @@ func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, err
 			if w == nil {
 				w = new(ask[V])
 			}
-			w.stamp = q.stamp
+			w.stamp, w.wide = q.stamp, q.wide
 			s.m[q.key] = w
 			s.mu.Unlock()
 			return c.lead(ctx, s, w, &q)
@@ -105,7 +124,7 @@ func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, err
 		case <-ctx.Done():
 			return answer[V]{}, outcome{answered: true}, ctx.Err()
 		}
-		if !w.left {
+		if !w.left && (w.wide >= q.wide || !c.fences.after(w.a.tags, w.wide)) {
 			return w.a, w.out, w.err
 		}
 	}
@@ -122,7 +141,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		joined := w.done != nil
 		if joined {
 			w.a, w.out, w.err = a, out, err
-			w.left = !finished || err != nil && ended(ctx)
+			w.left = !finished || err != nil && ended(ctx) || a.private
 			close(w.done)
 		}
 		s.mu.Unlock()
@@ -139,6 +158,75 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 func ended(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
+}
+
+// maxAgain is how often a question is put again after an exchange that its answer made necessary.
+const maxAgain = 3
+
+// askFresh asks a member who has applied everything that covers the key and was applied here before
+// the read began.
+func (c *Cache[V]) askFresh(ctx context.Context, q question) (a answer[V], out outcome, err error) {
+	m := c.mate(q.to.Name)
+	if m == nil {
+		return a, out, errGone
+	}
+	q.alone = c.young.Load() && !c.calm(ctx)
+	wide := uint64(0) // the tag clock up to which he must have applied all
+	for range maxAgain {
+		if q.known, q.fence, err = c.ready(ctx, m, &q, wide); err != nil {
+			return a, outcome{}, err
+		}
+		a, out, err = c.ask(ctx, q)
+		switch {
+		case out.replaced:
+			c.forget(m, q.known)
+		case out.behind:
+			wide = q.wide
+		default:
+			return a, out, err
+		}
+	}
+	return a, outcome{}, err
+}
+
+// ready returns what m is known to have applied, and the mark that the request must carry, after
+// an exchange if that is needed.
+func (c *Cache[V]) ready(ctx context.Context, m *mate, q *question, wide uint64) (k *known, mark codec.Mark, err error) {
+	for try := 0; ; try++ {
+		if k = m.known.Load(); k != nil {
+			var behind bool
+			if mark, behind = c.fences.carry(q.key, q.hash, q.stamp, k); !behind && k.wide >= wide {
+				return k, mark, nil
+			}
+		}
+		if try == maxAgain {
+			return nil, mark, errAnswer
+		}
+		if err := c.exchangeWith(ctx, m); err != nil {
+			return nil, mark, err
+		}
+	}
+}
+
+// calm waits, if this cache has just been made, until it has exchanged with every member. false: it
+// has not yet.
+func (c *Cache[V]) calm(ctx context.Context) bool {
+	if c.unsettled.Load() == 0 {
+		return true
+	}
+	c.log.mu.Lock()
+	ready := c.log.ready
+	c.log.mu.Unlock()
+	if left := settleWait - (c.clock.now() - c.opened); ready != nil && left > 0 {
+		t := time.NewTimer(time.Duration(left))
+		defer t.Stop()
+		select {
+		case <-ready:
+		case <-t.C:
+		case <-ctx.Done():
+		}
+	}
+	return c.unsettled.Load() == 0
 }
 
 // wire is what one request needs, kept for reuse.
@@ -211,10 +299,20 @@ func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a an
 	case codec.StatusValue, codec.StatusNotFound:
 		a = answer[V]{
 			notFound: r.Status == codec.StatusNotFound, loaded: at - int64(r.Age), soft: at + int64(r.Soft),
-			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64,
+			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64, wide: math.MaxUint64,
+			private: r.Flags&codec.FlagSameView == 0 || q.alone,
+		}
+		if r.Incarnation != q.known.incarnation {
+			return a, outcome{replaced: true}, false, errAnswer
 		}
 		if q.fence.Seq != 0 {
-			c.fences.told(q.key, q.hash, q.fence, memberID(q.to.Name))
+			c.fences.told(q.key, q.hash, q.fence, r.Incarnation)
+		}
+		if r.Flags&codec.FlagTagged != 0 {
+			a.tags = append(a.tags, r.Tags...)
+			if q.known.wide < q.wide && c.fences.after(a.tags, q.known.wide) {
+				return a, outcome{behind: true}, false, errAnswer
+			}
 		}
 		if r.Flags&codec.FlagFilled != 0 {
 			a.source = SourceFill

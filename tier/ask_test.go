@@ -337,16 +337,19 @@ func TestAskOvertakenByFence(t *testing.T) {
 		s, o, caches, key := pair(t)
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash(key)
-		stamp := c.fences.stamp(hash)
+		if err := c.exchangeWith(background, c.mate("n1")); err != nil {
+			t.Fatal(err)
+		}
+		known, stamp := c.mate("n1").known.Load(), c.fences.stamp(hash)
 		least := o.seq.Add(1)
-		c.applyOne(key, hash, mark(1))
+		apply(c, key, mark(1))
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			to, _ := s.nodes["n0"].View().Member("n1")
-			_, _, _ = c.ask(background, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()})
+			_, _, _ = c.ask(background, question{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()})
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
-		caches["n1"].applyOne(key, hash, mark(1))
+		apply(caches["n1"], key, mark(1))
 		if v, err := c.Get(background, key); err != nil || v.Began < least {
 			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
 		}
@@ -359,14 +362,14 @@ func TestAskWithoutItsFence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, caches, key := pair(t)
 		defer s.stop(caches)
-		c, hash := caches["n0"], ring.Hash(key)
+		c := caches["n0"]
 		least := o.seq.Add(1)
-		c.applyOne(key, hash, mark(1))
+		apply(c, key, mark(1))
 		flood(c.fences, key, 2*fencesPerShard)
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = c.Get(background, key) })
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
-		caches["n1"].applyOne(key, hash, mark(1))
+		apply(caches["n1"], key, mark(1))
 		for range 2 {
 			if v, err := c.Get(background, key); err != nil || v.Began < least {
 				t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
@@ -394,7 +397,7 @@ func TestJoinBeforeDetach(t *testing.T) {
 		wg.Go(get)
 		synctest.Wait()
 		least := o.seq.Add(1)
-		stamp, _ := c.fences.apply(key, hash, mark(1), func() { c.owned.delete(key) })
+		stamp, _ := c.fences.apply(key, hash, mark(1), false, func() { c.owned.delete(key) })
 		wg.Go(get)
 		synctest.Wait()
 		c.flights.detach(key, hash, stamp)
@@ -425,7 +428,7 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 		if !still(e) {
 			t.Error("what was evicted is no longer valid")
 		}
-		c.applyOne(key, hash, mark(1))
+		apply(c, key, mark(1))
 		flood(c.fences, key, 2*fencesPerShard)
 		if c.fences.fenced(key, hash) {
 			t.Fatal("the fence is still there")

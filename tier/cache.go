@@ -44,7 +44,12 @@ type Cache[V any] struct {
 	metrics *collector
 	evicted *evictions
 	views   viewHistory
-	marks   marks
+	log     *logbook
+	mates   atomic.Pointer[map[string]*mate] // the other members; replaced with log.mu held
+	opened  int64                            // when the cache was made, ns on its clock
+	// young: the cache was made so lately that an Invalidate from before may not have returned.
+	young     atomic.Bool
+	unsettled atomic.Int32 // while young, members without an exchange so far
 
 	ctx        context.Context // ends when the cache closes
 	cancel     context.CancelFunc
@@ -59,6 +64,7 @@ type box[V any] struct {
 	size     int32  // bytes of the value's encoding
 	slot     uint16 // of the fences
 	notFound bool
+	tags     *tagSet // nil: none
 	value    V
 	loaded   int64 // start of the load
 	soft     int64 // soft expiry
@@ -84,11 +90,15 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		evicted: new(evictions),
 		metrics: newCollector(cfg.Namespace),
 	}
+	incarnation := rand.Uint64() | 1
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.gov = newGovernor(c.share, cfg.Origin.Queue)
-	c.marks.incarnation = rand.Uint64() | 1
+	c.log = newLogbook(incarnation, int64(cfg.Freshness.Bound())+c.fences.retention, cfg.limits)
+	c.log.outlasts(int64(cfg.Freshness.Bound()))
+	c.mates.Store(&map[string]*mate{})
+	c.opened = c.clock.now()
 	if cfg.Cluster == nil { // another cache of the process may have the same name, or none too
-		c.nsHash ^= c.marks.incarnation
+		c.nsHash ^= incarnation
 	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
 		n, err := newNear[box[V]](cfg.NearBytes, nil)
@@ -106,6 +116,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
+		c.young.Store(true)
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
 			c.cancel()
@@ -116,6 +127,9 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 			return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
 		}
 		c.unregister = unregister
+	}
+	if cfg.Cluster != nil {
+		c.mate(c.self) // takes note of the view
 	}
 	c.life.begin()
 	go c.tend()
@@ -160,8 +174,10 @@ func (c *Cache[V]) tend() {
 		case <-changed:
 			changed = c.cfg.Cluster.ViewChanged()
 			c.views.note(c.cfg.Cluster.View(), c.clock.now())
+			c.look()
 		case <-tick.C:
 			c.fences.sweep()
+			c.look()
 		}
 		c.gov.kick()
 	}

@@ -32,7 +32,10 @@ func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) cause {
 	if c.fences.fenced(key, hash) {
 		return causeFenced
 	}
-	if _, ok := c.owned.get(key); ok {
+	if e, ok := c.owned.get(key); ok {
+		if c.fences.tagged(e.tags) {
+			return causeFenced
+		}
 		return causeExpired
 	}
 	if c.evicted.has(hash) {

@@ -92,6 +92,8 @@ type Config[V any] struct {
 	// Seed makes the cache's random choices (jitter, refresh ahead) repeatable, for
 	// tests. 0: a random seed.
 	Seed uint64
+
+	limits limits // of the log; tests make them small
 }
 
 func (cfg Config[V]) withDefaults() Config[V] {

@@ -7,6 +7,7 @@ import "time"
 type entry struct {
 	value  []byte        // encoded; nil with entryNotFound and entryFailed
 	stamp  uint64        // fence clock when its load began
+	tags   *tagSet       // nil: none
 	loaded int64         // start of the load
 	soft   int64         // soft expiry
 	swr    int64         // until when it is served stale while one refresh runs

@@ -19,6 +19,8 @@ var (
 	ErrOverloaded = errors.New("weir: overloaded")
 	// ErrClosed says that the cache is closed.
 	ErrClosed = errors.New("weir: cache is closed")
+	// ErrBadTag says that a tag is empty or too long, or that a value has too many.
+	ErrBadTag = errors.New("weir: bad tag")
 	// ErrEmptyKey says that a key has no bytes.
 	ErrEmptyKey = errors.New("weir: the key is empty")
 	// ErrKeyTooLarge says that a key is longer than codec.MaxKey bytes.

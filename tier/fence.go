@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/ring"
 )
 
 // An entry is valid iff no invalidation covering it was applied here after its load
@@ -22,72 +21,60 @@ import (
 // Memory is bounded twice. A fence older than retention is forgotten: whatever began
 // before it has ended by then, or is refused at commit for its age. A shard that is full
 // forgets its oldest fences early and raises its floor instead: flights below the floor
-// are not stored, and near copies below it ask their owner again.
+// are not stored, and near copies below it ask their owner again. An invalidation of the whole
+// namespace raises every shard's floor. Those of tags are in tag.go.
 const (
 	fenceSlotBits  = 12
 	fenceSlots     = 1 << fenceSlotBits
 	fenceShards    = 256
+	slotsPerShard  = fenceSlots / fenceShards
 	fencesPerShard = 256 // 65,536 fences, at most about 16 MiB with average keys
 	fenceMarks     = 3   // invalidations that a fence remembers
 
-	// fenceCarry is for how long, in ns, requests for a key tell its owner of the key's
-	// last fence. The sender of an invalidation has ended it by MaxInvalidateTimeout.
-	fenceCarry = int64(MaxInvalidateTimeout) * 3 / 2
-	// fenceRetention is the least time, in ns, for which a fence is remembered. It is
-	// above fenceCarry, so that an owner still knows every fence that a request carries.
-	fenceRetention = 2 * fenceCarry
+	// fenceRetention is the least time, in ns, for which a fence is remembered.
+	fenceRetention = int64(MaxInvalidateTimeout) * 3
 )
 
 type fence struct {
 	stamp uint64                // the shard's clock once the newest was applied
 	at    int64                 // when, ns on the cache's clock
 	marks [fenceMarks]fenceMark // which invalidations they were, newest first
-	// Of marks that had no room: when the last was applied, and the member that all of
-	// them were carried to, 0: none.
-	lostAt   int64
-	lostTold uint64
+	// lost is the clock when the last mark was noted for which there is no room, 0: there was none.
+	lost uint64
 }
 
 // fenceMark is one invalidation of a key. Members may apply two of them in different orders, so
 // that having the newest says nothing about the others: each is carried on its own.
 type fenceMark struct {
-	mark codec.Mark
-	at   int64  // when it was applied, ns on the cache's clock
-	told uint64 // a member that is known to have applied it, as memberID; 0: none
+	mark  codec.Mark
+	stamp uint64 // the shard's clock when it was noted
+	told  uint64 // the incarnation of a member's cache that is known to have applied it, 0: none
+	loose bool   // known only from a request that carried it, so that no log has it from here
 }
-
-// memberID identifies a member among those that a mark may have been carried to.
-func memberID(name string) uint64 { return ring.Hash(name) | 1 }
 
 // push makes m the newest mark.
-func (x *fence) push(m codec.Mark, now int64) {
-	if old := &x.marks[fenceMarks-1]; old.mark.Seq != 0 && now-old.at <= fenceCarry {
-		if x.lostAt == 0 || now-x.lostAt > fenceCarry {
-			x.lostTold = old.told
-		} else if x.lostTold != old.told {
-			x.lostTold = 0
-		}
-		x.lostAt = max(old.at, 1)
-	}
+func (x *fence) push(m fenceMark) {
+	x.lost = max(x.lost, x.marks[fenceMarks-1].stamp)
 	copy(x.marks[1:], x.marks[:])
-	x.marks[0] = fenceMark{mark: m, at: now}
+	x.marks[0] = m
 }
 
-// has reports whether m is remembered.
-func (x *fence) has(m codec.Mark) bool {
+// find returns where m is remembered, nil if it is not.
+func (x *fence) find(m codec.Mark) *fenceMark {
 	for i := range x.marks {
 		if x.marks[i].mark == m && m.Seq != 0 {
-			return true
+			return &x.marks[i]
 		}
 	}
-	return false
+	return nil
 }
 
 type fenceShard struct {
 	mu      sync.Mutex // guards the rest, and orders commits against fences of this shard's keys
 	m       map[string]fence
 	floor   uint64 // the highest stamp of a forgotten fence
-	floorAt int64  // when the shard last forgot a fence early, 0: never
+	wiped   uint64 // the stamp of the last invalidation of the whole namespace
+	wipedAt int64  // when that was, ns on the cache's clock
 	// clock is raised with mu held, as the last thing that an invalidation does, and read
 	// without: who reads a stamp sees what it stands for.
 	clock atomic.Uint64
@@ -100,6 +87,7 @@ type fences struct {
 	// hit pass with one load when nothing was fenced nearby.
 	slots  [fenceSlots]atomic.Uint64
 	shards [fenceShards]fenceShard
+	tagFences
 }
 
 func newFences(now func() int64, retention int64) *fences {
@@ -113,22 +101,29 @@ func newFences(now func() int64, retention int64) *fences {
 func fenceSlot(hash uint64) uint32 { return uint32(hash >> (64 - fenceSlotBits)) }
 
 func (f *fences) shard(slot uint32) *fenceShard {
-	return &f.shards[slot/(fenceSlots/fenceShards)]
+	return &f.shards[slot/slotsPerShard]
 }
 
 // stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
 func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clock.Load() }
 
 // apply leaves a fence on key and calls drop while commits of the key are held off. It
-// reports false, and does nothing, if mark is known to have fenced the key before. It keeps key.
-func (f *fences) apply(key string, hash uint64, mark codec.Mark, drop func()) (stamp uint64, applied bool) {
+// reports false if mark is known to have fenced the key before. loose: the mark came with a
+// request for the key, and what else it covers is not applied. It keeps key.
+func (f *fences) apply(key string, hash uint64, mark codec.Mark, loose bool, drop func()) (stamp uint64, applied bool) {
 	slot := fenceSlot(hash)
 	s := f.shard(slot)
 	now := f.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, known := s.m[key]
-	if known && old.has(mark) {
+	if m := old.find(mark); known && m != nil {
+		if m.loose && !loose {
+			// An exchange since then has not passed it on, but from now on each does.
+			m.loose, m.stamp, m.told = false, s.clock.Load()+1, 0
+			s.m[cloneString(key)] = old
+			f.raise(s, slot, m.stamp)
+		}
 		return old.stamp, false
 	}
 	if !known && len(s.m) >= fencesPerShard {
@@ -136,17 +131,38 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, drop func()) (s
 	}
 	stamp = s.clock.Load() + 1
 	if !known {
-		old.lostAt = s.floorAt // there may have been a fence of the key among those forgotten
+		old.lost = s.floor // there may have been a fence of the key among those forgotten
 	}
 	old.stamp, old.at = stamp, now
-	old.push(mark, now)
+	old.push(fenceMark{mark: mark, stamp: stamp, loose: loose})
 	s.m[key] = old
-	if f.slots[slot].Load() < stamp { // only raised, and only under the shard's lock
-		f.slots[slot].Store(stamp)
-	}
 	drop()
-	s.clock.Store(stamp)
+	f.raise(s, slot, stamp)
 	return stamp, true
+}
+
+// raise makes a stamp visible. The caller holds s.mu.
+func (f *fences) raise(s *fenceShard, slot uint32, stamp uint64) {
+	f.slots[slot].Store(stamp)
+	s.clock.Store(stamp)
+}
+
+// wipe leaves a fence on every key. Entries that it covers stay where they are until something
+// takes their place.
+func (f *fences) wipe() {
+	now := f.now()
+	for i := range f.shards {
+		s := &f.shards[i]
+		s.mu.Lock()
+		stamp := s.clock.Load() + 1
+		clear(s.m)
+		s.floor, s.wiped, s.wipedAt = stamp, stamp, now
+		for slot := range uint32(slotsPerShard) {
+			f.slots[uint32(i)*slotsPerShard+slot].Store(stamp)
+		}
+		s.clock.Store(stamp)
+		s.mu.Unlock()
+	}
 }
 
 // makeRoom forgets what is past retention or, if that is nothing, the older half. The
@@ -161,7 +177,6 @@ func (f *fences) makeRoom(s *fenceShard, now int64) {
 	}
 	slices.Sort(stamps)
 	s.floor = max(s.floor, stamps[len(stamps)/2])
-	s.floorAt = max(now, 1)
 	for k, x := range s.m {
 		if x.stamp <= s.floor {
 			delete(s.m, k)
@@ -224,7 +239,7 @@ func (f *fences) owned(key string, hash, stamp uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.m[key]
-	return !ok || x.stamp <= stamp
+	return (!ok || x.stamp <= stamp) && s.wiped <= stamp
 }
 
 // near reports whether a near copy is valid whose slot has a newer fence. upTo is the
@@ -240,39 +255,41 @@ func (f *fences) near(key string, slot uint32, stamp uint64) (upTo uint64, valid
 	return f.slots[slot].Load(), true
 }
 
-// carry returns the mark that a request for the key must bring to a member, if there is
-// one that he may not have applied. alone is false if there may be more of them: the answer
-// may then be from before an invalidation that this node has applied, so it must not be
-// kept in the near tier, nor given to who comes later.
-func (f *fences) carry(key string, hash, member uint64) (mark codec.Mark, alone bool) {
+// carry returns the mark that a request for the key must bring to a member of whom known tells
+// what he has applied; stamp is the clock when the read began that the request is for.
+// behind: there may be more that he lacks, so that an exchange must come first. It never is
+// if that began after the read.
+func (f *fences) carry(key string, hash, stamp uint64, known *known) (mark codec.Mark, behind bool) {
 	slot := fenceSlot(hash)
-	if f.slots[slot].Load() == 0 {
-		return codec.Mark{}, true
+	has := known.clocks[slot/slotsPerShard]
+	if has >= stamp || f.slots[slot].Load() <= has {
+		return codec.Mark{}, false
 	}
 	s := f.shard(slot)
-	now := f.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.m[key]
 	if !ok {
-		return codec.Mark{}, s.floorAt == 0 || now-s.floorAt > fenceCarry
+		return codec.Mark{}, s.floor > has
 	}
-	alone = x.lostAt == 0 || x.lostTold == member || now-x.lostAt > fenceCarry
+	if x.lost > has {
+		return codec.Mark{}, true
+	}
 	for i := range x.marks {
 		m := &x.marks[i]
-		if m.mark.Seq == 0 || m.told == member || now-m.at > fenceCarry {
+		if m.stamp <= has || m.told == known.incarnation {
 			continue
 		}
 		if mark.Seq != 0 {
-			alone = false
+			return codec.Mark{}, true
 		}
-		mark = m.mark // the oldest: whose sender gives up first
+		mark = m.mark
 	}
-	return mark, alone
+	return mark, false
 }
 
-// told notes that a member has applied the mark that a request brought him.
-func (f *fences) told(key string, hash uint64, mark codec.Mark, member uint64) {
+// told notes that a member's cache has applied the mark that a request brought it.
+func (f *fences) told(key string, hash uint64, mark codec.Mark, incarnation uint64) {
 	s := f.shard(fenceSlot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,12 +297,9 @@ func (f *fences) told(key string, hash uint64, mark codec.Mark, member uint64) {
 	if !ok {
 		return
 	}
-	for i := range x.marks {
-		if x.marks[i].mark == mark {
-			x.marks[i].told = member
-			s.m[cloneString(key)] = x // an assignment replaces the key too
-			return
-		}
+	if m := x.find(mark); m != nil && m.told != incarnation {
+		m.told = incarnation
+		s.m[cloneString(key)] = x // an assignment replaces the key too
 	}
 }
 
@@ -303,7 +317,7 @@ func (f *fences) covers(key string, hash, stamp uint64) bool {
 	return ok && x.stamp > stamp || s.floor > stamp
 }
 
-// fenced reports whether key has a fence that is still remembered.
+// fenced reports whether key was fenced lately, as far as that is remembered.
 func (f *fences) fenced(key string, hash uint64) bool {
 	slot := fenceSlot(hash)
 	if f.slots[slot].Load() == 0 {
@@ -313,7 +327,7 @@ func (f *fences) fenced(key string, hash uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, ok := s.m[key]
-	return ok
+	return ok || s.wiped > 0 && f.now()-s.wipedAt <= f.retention
 }
 
 // size is how many fences are remembered.

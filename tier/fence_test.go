@@ -126,7 +126,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 						read(i, key)
 					}
 					if h.storm && w == 0 {
-						c.fences.apply("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, func() {})
+						c.fences.apply("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, true, func() {})
 						flood(c.fences, key, fencesPerShard)
 					}
 				}
@@ -143,7 +143,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 func flood(f *fences, key string, n int) {
 	hash := ring.Hash(key)
 	for i := range n {
-		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, func() {})
+		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, true, func() {})
 	}
 }
 
@@ -179,11 +179,16 @@ func (m mutant) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if req.Kind != codec.KindInvalidate {
 		return m.handler.TryServe(req, resp)
 	}
-	for _, k := range req.Keys {
-		key := string(k)
-		m.apply(m.c, key, ring.Hash(key), req.Mark)
+	resp.Status, resp.Incarnation, resp.Seq = codec.StatusDone, m.c.log.self, 1<<60
+	m.c.log.mu.Lock()
+	defer m.c.log.mu.Unlock()
+	for _, v := range req.News.Invalidations {
+		for _, k := range v.Names {
+			key := string(k)
+			m.apply(m.c, key, ring.Hash(key), v.Mark)
+		}
+		m.c.log.track(v.Mark.Incarnation).reach(v.Mark.Seq)
 	}
-	resp.Status = codec.StatusDone
 	return true
 }
 
@@ -195,15 +200,15 @@ func TestHistoriesCatch(t *testing.T) {
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			stamp, _ := c.fences.apply(key, hash, mark, func() { c.owned.delete(key) })
+			stamp, _ := c.fences.apply(key, hash, mark, false, func() { c.owned.delete(key) })
 			c.asks.detach(key, hash, stamp)
 		})},
 		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.applyOne(key, hash, mark)
+			c.fence(key, hash, mark, false)
 			c.fences.update(hash, func() { delete(c.fences.shard(fenceSlot(hash)).m, key) })
 		})},
 		"no check of near copies": {near: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.applyOne(key, hash, mark)
+			c.fence(key, hash, mark, false)
 			c.fences.slots[fenceSlot(hash)].Store(0)
 		})},
 	} {
@@ -226,6 +231,21 @@ func mark(n uint64) codec.Mark { return codec.Mark{Incarnation: 3, Seq: n} }
 
 func nothing() {}
 
+// invalidation is the news of one.
+func invalidation(m codec.Mark, keys ...[]byte) *codec.News {
+	return &codec.News{Invalidations: []codec.Invalidation{{Mark: m, Scope: codec.ScopeKeys, Names: keys}}}
+}
+
+// apply applies an invalidation of key as if another member had sent it.
+func apply(c *Cache[simValue], key string, m codec.Mark) { c.receive(invalidation(m, []byte(key))) }
+
+// at is a member's cache that has applied everything up to the clock's value.
+func at(f *fences, clock uint64) *known {
+	k := &known{incarnation: 7}
+	k.clocks[fenceSlot(otherShard)/slotsPerShard] = clock
+	return k
+}
+
 func newTestFences() (*fences, *int64) {
 	now := new(int64)
 	return newFences(func() int64 { return *now }, 0), now
@@ -235,10 +255,10 @@ func newTestFences() (*fences, *int64) {
 func TestFencesFull(t *testing.T) {
 	f, now := newTestFences()
 	*now = 1
-	f.apply("first", otherShard, mark(1), nothing)
+	f.apply("first", otherShard, mark(1), false, nothing)
 	before := f.stamp(otherShard) - 1
 	for i := range uint64(100_000) {
-		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), nothing)
+		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), false, nothing)
 		if n := f.size(); n > fencesPerShard {
 			t.Fatalf("%d fences after %d", n, i)
 		}
@@ -249,25 +269,25 @@ func TestFencesFull(t *testing.T) {
 	if _, valid := f.near("first", fenceSlot(otherShard), before); valid {
 		t.Error("a near copy from before a forgotten fence was valid")
 	}
-	if _, alone := f.carry("first", otherShard, 1); alone {
-		t.Error("an answer may be kept although a fence may be forgotten")
+	clock := f.stamp(otherShard)
+	if _, behind := f.carry("first", otherShard, clock, at(f, before)); !behind {
+		t.Error("who may lack a forgotten fence is asked without an exchange")
 	}
-	f.apply("first", otherShard, mark(1<<40), nothing)
-	if m, alone := f.carry("first", otherShard, 1); alone || m != mark(1<<40) {
-		t.Errorf("carry = %v, %v: the new fence hides one that was forgotten", m, alone)
+	f.apply("first", otherShard, mark(1<<40), false, nothing)
+	if m, behind := f.carry("first", otherShard, clock+1, at(f, before)); !behind {
+		t.Errorf("carry = %v: the new fence hides one that was forgotten", m)
+	}
+	if m, behind := f.carry("first", otherShard, clock+1, at(f, clock)); behind || m != mark(1<<40) {
+		t.Errorf("carry = %v, %v, want the new fence only", m, behind)
 	}
 	if !f.commit("first", otherShard, f.stamp(otherShard), *now, nothing) {
 		t.Error("what begins now was not stored")
-	}
-	*now += fenceCarry + 2
-	if _, alone := f.carry("first", otherShard, 1); !alone {
-		t.Error("forgotten fences are told for too long")
 	}
 }
 
 func TestFencesForget(t *testing.T) {
 	f, now := newTestFences()
-	f.apply("k", otherShard, mark(1), nothing)
+	f.apply("k", otherShard, mark(1), false, nothing)
 	*now = f.retention
 	f.sweep()
 	if f.size() != 1 {
@@ -296,38 +316,63 @@ func TestFencesKnowTheirMarks(t *testing.T) {
 		n    uint64
 		want bool
 	}{{1, true}, {1, false}, {2, true}, {1, false}, {2, false}, {3, true}, {1, false}, {4, true}, {2, false}} {
-		if _, applied := f.apply("k", otherShard, mark(c.n), nothing); applied != c.want {
+		if _, applied := f.apply("k", otherShard, mark(c.n), false, nothing); applied != c.want {
 			t.Errorf("mark %d: applied = %v", c.n, applied)
 		}
 	}
 }
 
-// Each of several marks is carried to a member, one request at a time.
-func TestFencesCarryAll(t *testing.T) {
-	f, now := newTestFences()
-	const b, other = 11, 13
-	for n := range uint64(3) {
-		f.apply("k", otherShard, mark(n+1), nothing)
-	}
-	for n := range uint64(3) {
-		m, alone := f.carry("k", otherShard, b)
-		if m != mark(n+1) || alone != (n == 2) {
-			t.Fatalf("carry %d = %v, %v", n, m, alone)
+// One mark that a member lacks goes along with the request; more than one need an exchange.
+func TestFencesCarry(t *testing.T) {
+	f, _ := newTestFences()
+	want := func(clock uint64, m codec.Mark, behind bool) {
+		t.Helper()
+		if got, b := f.carry("k", otherShard, f.stamp(otherShard), at(f, clock)); got != m || b != behind {
+			t.Fatalf("carry = %v, %v, want %v, %v", got, b, m, behind)
 		}
-		f.told("k", otherShard, m, b)
 	}
-	if m, alone := f.carry("k", otherShard, b); m.Seq != 0 || !alone {
-		t.Errorf("carried %v again", m)
+	want(0, codec.Mark{}, false)
+	f.apply("k", otherShard, mark(1), false, nothing)
+	want(0, mark(1), false)
+	want(1, codec.Mark{}, false)
+	f.apply("k", otherShard, mark(2), false, nothing)
+	want(0, codec.Mark{}, true)
+	want(1, mark(2), false)
+	f.told("k", otherShard, mark(1), 7)
+	want(0, mark(2), false)
+	f.told("k", otherShard, mark(2), 7)
+	want(0, codec.Mark{}, false)
+	f.apply("k", otherShard, mark(3), false, nothing)
+	f.apply("k", otherShard, mark(4), false, nothing) // there is no room for 1
+	want(0, codec.Mark{}, true)
+	want(3, mark(4), false)
+	if _, behind := f.carry("k", otherShard, 3, at(f, 3)); behind {
+		t.Error("an exchange after the read's beginning is not enough")
 	}
-	f.apply("k", otherShard, mark(4), nothing) // 1 has no room, but b knows it
-	if m, alone := f.carry("k", otherShard, b); m != mark(4) || !alone {
-		t.Errorf("carry = %v, %v", m, alone)
+	f.apply("other", otherShard, mark(5), false, nothing)
+	want(4, codec.Mark{}, false)
+	f.wipe()
+	want(5, codec.Mark{}, true)
+	want(6, codec.Mark{}, false)
+	if f.owned("k", otherShard, 5) || !f.owned("k", otherShard, 6) || f.commit("k", otherShard, 5, 0, nothing) {
+		t.Error("after an invalidation of everything")
 	}
-	if _, alone := f.carry("k", otherShard, other); alone {
-		t.Error("another member may not have applied what is lost")
+}
+
+// A mark that came with a request is in no log. When the invalidation itself comes the mark counts as new
+// for those to whom it may have to be carried, and the entries loaded since stay valid.
+func TestFencesLoose(t *testing.T) {
+	f, _ := newTestFences()
+	f.apply("k", otherShard, mark(1), true, nothing)
+	known := at(f, f.stamp(otherShard)) // an exchange, which did not pass it on
+	stamp := f.stamp(otherShard)
+	if _, applied := f.apply("k", otherShard, mark(1), false, nothing); applied {
+		t.Error("applied twice")
 	}
-	*now += fenceCarry + 2
-	if m, alone := f.carry("k", otherShard, other); m.Seq != 0 || !alone {
-		t.Errorf("carried %v for too long", m)
+	if m, behind := f.carry("k", otherShard, f.stamp(otherShard), known); behind || m != mark(1) {
+		t.Errorf("carry = %v, %v", m, behind)
+	}
+	if !f.owned("k", otherShard, stamp) || !f.commit("k", otherShard, stamp, 0, nothing) {
+		t.Error("what was loaded since is invalid")
 	}
 }

@@ -22,6 +22,9 @@ type Fill[V any] struct {
 	prev *entry
 	ttl  time.Duration
 	keep bool
+
+	tags   []uint32
+	tagErr error
 }
 
 // Previous returns the stale copy that the fill replaces, if there is one: for a
@@ -148,7 +151,7 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 // that came since the copy was found may be forgotten already: then the copy is gone too.
 func (c *Cache[V]) stillValid(f *flight[V]) func(e *entry) bool {
 	return func(e *entry) bool {
-		if !c.fences.owned(f.key, f.hash, e.stamp) {
+		if !c.fences.owned(f.key, f.hash, e.stamp) || c.fences.tagged(e.tags) {
 			return false
 		}
 		now, ok := c.owned.get(f.key)
@@ -189,6 +192,9 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 		e.flags |= entryNotFound
 		res.typed, err = false, nil
 	}
+	if err == nil {
+		e.tags, err = fill.tagged(f.wide)
+	}
 	if err != nil {
 		if c.ctx.Err() != nil {
 			c.finish(f, result[V]{err: ErrClosed})
@@ -214,7 +220,10 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
 	} else {
 		c.stats.results[resultOK].Add(1)
 	}
-	stored := c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
+	if fill.ttl > 0 {
+		c.log.outlasts(e.hard - e.loaded)
+	}
+	stored := !c.fences.tagged(e.tags) && c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
 		if now < e.hard {
 			c.owned.set(f.key, e)
 		} else {

@@ -40,6 +40,7 @@ type flight[V any] struct {
 	// guarded by the shard's mu
 	loading bool
 	stamp   uint64 // the fence clock when the load began
+	wide    uint64 // the tag clock then
 	began   int64  // when the load began
 	settled bool   // somebody has taken it on himself to finish it
 	callers int64
@@ -94,7 +95,7 @@ func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now fu
 		if slot.running < maxRunning {
 			slot.running++
 			f.loading = true
-			f.stamp, f.began = fn.stamp(f.hash), now()
+			f.stamp, f.wide, f.began = fn.stamp(f.hash), fn.wide.Load(), now()
 			s.mu.Unlock()
 			return nil
 		}
@@ -188,6 +189,21 @@ func (t *flights[V]) detach(key string, hash, stamp uint64) {
 	}
 	slot.live = nil
 	s.drop(key, slot)
+}
+
+// detachAll detaches, of all keys, the live flights that a fence covers.
+func (t *flights[V]) detachAll(fn *fences) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for key, slot := range s.m {
+			if f := slot.live; f != nil && f.loading && fn.covers(key, f.hash, f.stamp) {
+				slot.live = nil
+				s.drop(key, slot)
+			}
+		}
+		s.mu.Unlock()
+	}
 }
 
 // drop removes an empty slot. The caller holds s.mu.

@@ -5,40 +5,22 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/ring"
 )
-
-const (
-	// invalidateBatch is how many bytes of keys go into one frame.
-	invalidateBatch = 256 << 10
-	// After a failed attempt to reach a member the next waits for retryMin, then twice
-	// as long each time up to retryMax.
-	retryMin = 20 * time.Millisecond
-	retryMax = 500 * time.Millisecond
-)
-
-// marks numbers the invalidations that this cache starts.
-type marks struct {
-	incarnation uint64 // random for each cache that is made
-	seq         atomic.Uint64
-}
-
-func (m *marks) next() codec.Mark {
-	return codec.Mark{Incarnation: m.incarnation, Seq: m.seq.Add(1)}
-}
 
 // Invalidate makes every copy of the keys, on every member, unusable. Call it after the
 // write to the origin has committed. When it returns nil, no Get or Read that starts later on
 // any member of the view returns data whose load started before the call.
 //
+// Any number of keys will do; with many at once use one call. Calls that run at the same time share
+// what is sent. Safe for concurrent use.
+//
 // The error is a *InvalidateError if some members did not confirm within
 // Config.InvalidateTimeout, or by ctx's end: it names them and says when their copies are
-// gone. The keys are then still invalidated everywhere else. A key that is empty or too
+// gone. The keys are then still invalidated everywhere else, and those members are told as soon as
+// they can be reached, before they exchange data with anyone who knows. A key that is empty or too
 // large is refused before anything is done, as is a closed cache and a ctx that has ended.
 func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
 	for i, key := range keys {
@@ -46,6 +28,29 @@ func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
 			return fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
 		}
 	}
+	return c.spread(ctx, codec.ScopeKeys, keys)
+}
+
+// InvalidateTag is Invalidate for every value that a loader has given one of the tags with Fill.Tag, also
+// those that nobody has listed. It takes as long for a million values as for one; a tag that nothing has is
+// fine. Beside the errors of Invalidate it returns ErrBadTag, before anything is done.
+func (c *Cache[V]) InvalidateTag(ctx context.Context, tags ...string) error {
+	for i, tag := range tags {
+		if err := checkTag(tag); err != nil {
+			return fmt.Errorf("tag %d of %d: %w", i+1, len(tags), err)
+		}
+	}
+	return c.spread(ctx, codec.ScopeTags, tags)
+}
+
+// InvalidateAll is Invalidate for everything in the namespace. The origin will have to be read again for
+// every key that is wanted.
+func (c *Cache[V]) InvalidateAll(ctx context.Context) error {
+	return c.spread(ctx, codec.ScopeAll, []string{""})
+}
+
+// spread starts invalidations of names and waits until every member has applied them.
+func (c *Cache[V]) spread(ctx context.Context, scope codec.Scope, names []string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -53,142 +58,153 @@ func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
 		return ErrClosed
 	}
 	defer c.life.end()
-	if len(keys) == 0 {
+	if len(names) == 0 {
 		return nil
 	}
-	frames := c.invalidations(keys)
-	for _, f := range frames {
-		for _, k := range f.Keys {
-			key := cloneString(stringOf(k))
-			c.applyOne(key, ring.Hash(key), f.Mark)
-		}
+	c.stats.invalidated.Add(int64(len(names)))
+	w := &waiter{done: make(chan struct{})}
+	if c.cfg.Cluster != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.cfg.InvalidateTimeout)
+		defer cancel()
 	}
-	c.stats.invalidated.Add(int64(len(keys)))
+	c.start(ctx, w, scope, names)
 	if c.cfg.Cluster == nil {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, c.cfg.InvalidateTimeout)
-	defer cancel()
-	return c.tell(ctx, frames)
-}
-
-// invalidations cuts keys into requests, each with a mark of its own.
-func (c *Cache[V]) invalidations(keys []string) (frames []codec.Request) {
-	size := 0
-	for _, key := range keys {
-		if n := len(frames); n == 0 || size+len(key) > invalidateBatch || len(frames[n-1].Keys) == codec.MaxKeysPerFrame {
-			frames = append(frames, codec.Request{Kind: codec.KindInvalidate, Namespace: c.ns, Schema: c.schema, Mark: c.marks.next()})
-			size = 0
-		}
-		f := &frames[len(frames)-1]
-		f.Keys = append(f.Keys, bytesOf(key))
-		size += len(key)
-	}
-	return frames
-}
-
-// tell sends frames to every other member, and to those who come into the view meanwhile,
-// and waits until all have applied them.
-func (c *Cache[V]) tell(ctx context.Context, frames []codec.Request) error {
-	var mu sync.Mutex // guards failed and errs
-	failed, errs := []string(nil), []error(nil)
-	told := map[string]bool{c.self: true}
-	// A member without the cache holds nothing of it, but one that opens it now may copy from
-	// a member that has not applied the fences. So who has none is asked again at the end.
-	again := make(map[string]bool)
-	for {
-		var wg sync.WaitGroup
-		for _, m := range c.cfg.Cluster.View().Members() {
-			if told[m.Name] {
-				continue
-			}
-			told[m.Name] = true
-			wg.Go(func() {
-				without, err := c.tellMember(ctx, m, frames)
-				mu.Lock()
-				defer mu.Unlock()
-				if _, ok := again[m.Name]; without && err == nil && !ok {
-					again[m.Name] = true
-				}
-				if err != nil {
-					failed, errs = append(failed, m.Name), append(errs, fmt.Errorf("%s: %w", m.Name, err))
-				}
-			})
-		}
-		wg.Wait()
-		for name, due := range again {
-			if due {
-				again[name], told[name] = false, false
-			}
-		}
-		if !slices.ContainsFunc(c.cfg.Cluster.View().Members(), func(m ring.Member) bool { return !told[m.Name] }) {
-			break
-		}
-	}
-	if len(failed) == 0 {
+	err := c.confirmed(ctx, w)
+	if err == nil {
 		return nil
 	}
-	slices.Sort(failed)
 	c.stats.unconfirmed.Add(1)
+	return err
+}
+
+// start applies the invalidations here, in as many parts as need be, and leaves them to the pumps. w
+// waits for them then.
+func (c *Cache[V]) start(ctx context.Context, w *waiter, scope codec.Scope, names []string) {
+	l := c.log
+	for first := true; len(names) > 0; first = false {
+		n, size := 0, 0
+		for n < len(names) && n < codec.MaxKeysPerFrame && (n == 0 || size+len(names[n]) <= invalidateBatch) {
+			size += len(names[n])
+			n++
+		}
+		var part []string
+		if scope != codec.ScopeAll {
+			part = make([]string, n)
+			for i := range part {
+				part[i] = cloneString(names[i]) // fences and log keep them
+			}
+		}
+		names = names[n:]
+		c.pace(ctx, int64(size))
+		l.mu.Lock()
+		if first && c.cfg.Cluster != nil {
+			w.first = l.own().top + 1
+			l.waiters = append(l.waiters, w)
+		}
+		seq := c.begin(scope, part)
+		if len(names) == 0 {
+			w.last = seq
+			if c.cfg.Cluster != nil {
+				c.resolve()
+			}
+		}
+		l.mu.Unlock()
+	}
+}
+
+// pace waits, before size more bytes of names are started, while the log is half full of what members
+// that can be reached have not confirmed: what falls out of it would cost them a flush.
+func (c *Cache[V]) pace(ctx context.Context, size int64) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		c.log.mu.Lock()
+		full := c.log.bytes+size > c.log.limit.bytes/2
+		if full {
+			full = false
+			for _, m := range c.log.mates {
+				full = full || m.err == nil && m.via == "" && m.acked < c.log.own().top
+			}
+		}
+		c.log.mu.Unlock()
+		if !full || sleep(ctx, wait) != nil {
+			return
+		}
+	}
+}
+
+// sleep waits for d, or until ctx ends, whose error it returns then.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// confirmed waits until every member has confirmed what w waits for.
+func (c *Cache[V]) confirmed(ctx context.Context, w *waiter) error {
+	for {
+		over := false
+		select {
+		case <-w.done:
+		case <-ctx.Done():
+			over = true
+		case <-c.ctx.Done():
+			over = true
+		}
+		c.log.mu.Lock()
+		if !c.outstanding(ctx, w, over) {
+			c.log.leave(w)
+			c.log.mu.Unlock()
+			return c.unreached(w)
+		}
+		w.done = make(chan struct{}) // somebody has come into the view meanwhile
+		c.log.waiters = append(c.log.waiters, w)
+		c.resolve()
+		c.log.mu.Unlock()
+	}
+}
+
+// outstanding reports whether somebody has not confirmed yet whom w waits for; over: it does so no
+// longer, and they have failed. The caller holds log.mu.
+func (c *Cache[V]) outstanding(ctx context.Context, w *waiter, over bool) (any bool) {
+	for name, m := range c.log.mates {
+		switch {
+		case m.acked >= w.last:
+		case !over:
+			any = true
+		case c.ctx.Err() != nil:
+			w.fail(name, errors.Join(ErrClosed, m.err))
+		default:
+			w.fail(name, errors.Join(ctx.Err(), m.err))
+		}
+	}
+	return any
+}
+
+// unreached returns the error that names those who have not confirmed, nil if all have.
+func (c *Cache[V]) unreached(w *waiter) error {
+	if len(w.failed) == 0 {
+		return nil
+	}
+	out := &InvalidateError{Namespace: c.cfg.Namespace}
+	for name := range w.failed {
+		out.Unreached = append(out.Unreached, name)
+	}
+	slices.Sort(out.Unreached)
+	var errs []error
+	for _, name := range out.Unreached {
+		errs = append(errs, fmt.Errorf("%s: %w", name, w.failed[name]))
+	}
 	now := time.Now()
 	if c.cfg.Now != nil {
 		now = c.cfg.Now()
 	}
-	return &InvalidateError{
-		Namespace: c.cfg.Namespace, Unreached: failed, CleanBy: now.Add(c.cfg.Freshness.Bound()), Err: errors.Join(errs...),
-	}
-}
-
-// tellMember sends frames to one member until it has applied them all, or says that it has
-// no such cache: without.
-func (c *Cache[V]) tellMember(ctx context.Context, m ring.Member, frames []codec.Request) (without bool, err error) {
-	wait := retryMin
-	for i := 0; i < len(frames); {
-		req, resp := frames[i], codec.Response{} // Call numbers the request
-		if deadline, ok := ctx.Deadline(); ok {
-			req.Timeout = max(time.Until(deadline), time.Microsecond)
-		}
-		err := c.cfg.Cluster.Call(ctx, m, &req, &resp)
-		if err == nil {
-			status, text := resp.Status, string(resp.Text)
-			resp.Release()
-			switch status {
-			case codec.StatusUnknown, codec.StatusClosed:
-				without = true
-				fallthrough
-			case codec.StatusDone:
-				i++
-				continue
-			}
-			err = fmt.Errorf("status %d: %s", status, text)
-		}
-		current, ok := c.cfg.Cluster.View().Member(m.Name)
-		if !ok {
-			return without, fmt.Errorf("gone from the view: %w", err)
-		}
-		m = current // it may have another address by now
-		t := time.NewTimer(wait)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return without, err
-		}
-		wait = min(2*wait, retryMax)
-	}
-	return without, nil
-}
-
-// applyOne makes this node's copies of key unusable. false: that invalidation was applied
-// here before.
-func (c *Cache[V]) applyOne(key string, hash uint64, mark codec.Mark) bool {
-	stamp, applied := c.fences.apply(key, hash, mark, func() { c.owned.delete(key) })
-	// From here on whoever comes must not join what began before. Who applied the same
-	// invalidation before may not have come to this yet.
-	c.flights.detach(key, hash, stamp)
-	c.asks.detach(key, hash, stamp)
-	if applied {
-		c.stats.fences.Add(1)
-	}
-	return applied
+	out.Err, out.CleanBy = errors.Join(errs...), now.Add(time.Duration(c.log.longest.Load()))
+	return out
 }

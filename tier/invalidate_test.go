@@ -82,8 +82,8 @@ func TestInvalidateTellsWhoJoins(t *testing.T) {
 	})
 }
 
-// A member without the cache counts as done, but one that opens it while others have yet to
-// apply the fence, and copies from them, does not keep that.
+// A member without the cache counts as done. One that opens it while others have yet to apply
+// the fence, and copies from them before it can ask who has, does not keep that.
 func TestInvalidateWithoutCache(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -99,11 +99,11 @@ func TestInvalidateWithoutCache(t *testing.T) {
 		if _, err := caches["n1"].Get(background, key); err != nil {
 			t.Fatal(err)
 		}
-		s.setRule(func(_, to string, kind codec.Kind, answer bool) hop {
-			if kind == codec.KindInvalidate && to == "n1" && !answer {
-				return hop{delay: 100 * time.Millisecond}
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			return hop{
+				delay: map[bool]time.Duration{true: 500 * time.Millisecond}[kind == codec.KindInvalidate && to == "n1" && !answer],
+				lost:  from == "n2" && to == "n0",
 			}
-			return hop{}
 		})
 		var wg sync.WaitGroup
 		least := o.seq.Add(1)

@@ -95,7 +95,11 @@ const (
 
 // weight is what an entry costs in bytes.
 func weight(key string, e *entry) int64 {
-	return int64(len(key)) + int64(cap(e.value)) + ownedOverhead
+	w := int64(len(key)) + int64(cap(e.value)) + ownedOverhead
+	if e.tags != nil {
+		w += int64(unsafe.Sizeof(*e.tags)) + 4*int64(cap(e.tags.hashes))
+	}
+	return w
 }
 
 // owned is the ownedStore. Changes are made one at a time, under mu; there are as many of them

@@ -63,6 +63,9 @@ type answer[V any] struct {
 	stale    bool
 	size     int    // bytes of the value's encoding
 	stamp    uint64 // a near copy's stamp is at most this
+	wide     uint64 // and its tag clock at most this
+	tags     []uint32
+	private  bool // only for who asked: neither kept nor given to who comes later
 }
 
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
@@ -82,7 +85,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		a, _, err := c.read(ctx, key, AnyAge, nil)
 		return a.Value, err
 	}
-	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
+	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && (b.tags == nil || !c.fences.tagged(b.tags)) && ctx.Err() == nil {
 		if b.notFound {
 			return b.value, ErrNotFound
 		}
@@ -134,17 +137,17 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 		c.stats.nearUnused.Add(1)
 	}
 	hash := ring.Hash(key)
-	stamp, began := c.fences.stamp(hash), int64(0)
+	stamp, wide, began := c.fences.stamp(hash), c.fences.wide.Load(), int64(0)
 	if c.near != nil {
 		began = c.clock.now()
 	}
-	a, storable, err := c.find(ctx, key, hash, stamp, maxAge)
+	a, err := c.find(ctx, key, hash, stamp, wide, maxAge)
 	if err != nil {
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}
-	if storable && c.near != nil {
-		c.keepNear(key, hash, &a, stamp, began)
+	if !a.private && c.near != nil {
+		c.keepNear(key, hash, &a, stamp, wide, began)
 	}
 	c.stats.answered(a.source, a.stale)
 	out = Answer[V]{Source: a.source, Stale: a.stale}
@@ -158,6 +161,9 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
 // twice where another key of the slot was fenced.
 func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
+	if c.fences.tagged(b.tags) {
+		return false
+	}
 	if b.checked >= c.fences.slots[b.slot].Load() {
 		return true
 	}
@@ -170,11 +176,12 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	return valid
 }
 
-// keepNear stores a near copy of an answer to a read that began at began with the stamp.
-func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64, began int64) {
+// keepNear stores a near copy of an answer to a read that began at began with the stamp and
+// the tag clock wide.
+func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
-		until: min(a.until, began+c.fences.retention/2),
+		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)),
 	}
 	if b.until <= c.clock.now() {
 		return
@@ -182,32 +189,28 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64,
 	c.near.set(key, b, int64(a.size))
 }
 
-// find asks the key's owner: here or there. storable tells whether a near copy may be kept.
-func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, maxAge time.Duration) (a answer[V], storable bool, err error) {
+// find asks the key's owner: here or there. stamp and wide are the clocks when the read began.
+func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration) (a answer[V], err error) {
 	chain := chainOf(ctx)
 	if c.cfg.Cluster == nil {
-		a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, false)
-		return a, true, err
+		return c.ownAnswer(ctx, key, hash, maxAge, chain, false)
 	}
 	view := c.cfg.Cluster.View()
 	to, flags := view.Owner(key), uint8(0)
 	for try := 0; ; try++ {
 		if to.Name == c.self {
-			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, flags != 0)
-			return a, true, err
+			return c.ownAnswer(ctx, key, hash, maxAge, chain, flags != 0)
 		}
-		mark, storable := c.fences.carry(key, hash, memberID(to.Name))
 		var out outcome
-		a, out, err = c.ask(ctx, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: maxAge, chain: chain, flags: flags, view: view.Fingerprint(), fence: mark, alone: !storable})
+		a, out, err = c.askFresh(ctx, question{key: key, hash: hash, stamp: stamp, wide: wide, to: to, maxAge: maxAge, chain: chain, flags: flags, view: view.Fingerprint()})
 		switch {
 		case out.answered:
-			return a, storable, err
+			return a, err
 		case ctx.Err() != nil:
-			return a, false, ctx.Err()
+			return a, ctx.Err()
 		case try == 1: // at most one retry: rather load here than look further
 			c.stats.bypassed.Add(1)
-			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, true)
-			return a, true, err
+			return c.ownAnswer(ctx, key, hash, maxAge, chain, true)
 		case out.moved:
 			c.stats.moved.Add(1)
 			view = c.await(ctx, view, out.hint)
@@ -266,7 +269,7 @@ type found[V any] struct {
 // hard expiry.
 func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 	e, ok := c.owned.get(key)
-	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp) {
+	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp) || c.fences.tagged(e.tags) {
 		return nil
 	}
 	return e
@@ -331,6 +334,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	if len(chain) >= codec.MaxChain {
 		return f, ErrCycle
 	}
+	wide := c.fences.wide.Load()
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
 	if hit != nil {
 		if hit.err != nil {
@@ -358,6 +362,11 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 			return f, ctx.Err()
 		}
 		r = &fl.res
+		if r.e != nil && r.err == nil && r.e.tags != nil && r.e.tags.wide < wide && c.fences.tagged(r.e.tags) {
+			// A tag was invalidated after the load began and before this read did.
+			cl, why, e = classMiss, causeFenced, nil
+			continue
+		}
 		if r.err != nil || maxAge <= 0 || r.e.loaded >= began || c.clock.now()-r.e.loaded <= int64(maxAge) {
 			break
 		}
@@ -388,10 +397,13 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	}
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
-		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64,
+		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(),
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp
+		if f.e.tags != nil {
+			a.wide = f.e.tags.wide
+		}
 	}
 	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
 	if f.filled && !f.late {

@@ -3,11 +3,12 @@ package tier
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
-	"time"
 )
 
 // handler answers other members' requests for a cache.
@@ -21,12 +22,15 @@ const fewKeys = 64
 // TryServe implements codec.Handler: it answers what is in the owned tier.
 func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	c := h.c
-	if req.Kind == codec.KindInvalidate {
-		if len(req.Keys) > fewKeys {
+	switch req.Kind {
+	case codec.KindInvalidate:
+		if req.Flags&codec.FlagRelay != 0 || !few(req.News) {
 			return false
 		}
 		h.invalidate(req, resp)
 		return true
+	case codec.KindSync:
+		return false
 	}
 	if c.life.isClosed() {
 		resp.Status = codec.StatusClosed
@@ -56,7 +60,14 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 // Serve implements codec.Handler: it may wait for a fill.
 func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
-	if req.Kind == codec.KindInvalidate {
+	switch {
+	case req.Kind == codec.KindSync:
+		h.sync(req, resp)
+		return
+	case req.Kind == codec.KindInvalidate && req.Flags&codec.FlagRelay != 0:
+		h.relay(ctx, req, resp)
+		return
+	case req.Kind == codec.KindInvalidate:
 		h.invalidate(req, resp)
 		return
 	}
@@ -75,7 +86,11 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 // mine reports whether this node answers for the key; otherwise resp says who does.
 func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) bool {
 	view := h.c.cfg.Cluster.View()
-	if req.Flags&codec.FlagSuccessor != 0 || req.View == view.Fingerprint() {
+	same := req.View == view.Fingerprint()
+	if same { // so the asker is in it, and is told of what comes
+		resp.Flags |= codec.FlagSameView
+	}
+	if req.Flags&codec.FlagSuccessor != 0 || same {
 		return true // in the asker's view, which is this one, the key is this node's
 	}
 	owner := view.OwnerOf(view.PartitionOf(hash))
@@ -91,7 +106,7 @@ func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied 
 	if req.Fence.Seq == 0 {
 		return false
 	}
-	return h.c.applyOne(strings.Clone(key), hash, req.Fence) // the fence keeps the key
+	return h.c.fence(strings.Clone(key), hash, req.Fence, true) // the fence keeps the key
 }
 
 func maxAgeOf(req *codec.Request) time.Duration {
@@ -108,7 +123,11 @@ func (h handler[V]) fill(resp *codec.Response, f found[V], err error, held time.
 		return
 	}
 	now := h.c.clock.now()
-	resp.Status, resp.Held = codec.StatusValue, held
+	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
+	if f.e.tags != nil {
+		resp.Flags |= codec.FlagTagged
+		resp.Tags = f.e.tags.hashes
+	}
 	resp.Age = time.Duration(max(now-f.e.loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
 	if f.e.flags&entryNotFound != 0 {
@@ -148,13 +167,96 @@ func (h handler[V]) refuse(resp *codec.Response, err error) {
 	}
 }
 
-// invalidate applies what another member has started.
-func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
-	for _, k := range req.Keys {
-		key := strings.Clone(stringOf(k))
-		h.c.applyOne(key, ring.Hash(key), req.Mark)
+// few reports whether news can be applied in the loop that reads the connection.
+func few(n *codec.News) bool {
+	if n == nil || len(n.Bases) > 0 || len(n.Invalidations) > fewKeys {
+		return n == nil
 	}
-	resp.Status = codec.StatusDone
+	names := 0
+	for i := range n.Invalidations {
+		if names += len(n.Invalidations[i].Names); n.Invalidations[i].Scope == codec.ScopeAll {
+			return false
+		}
+	}
+	return names <= fewKeys
+}
+
+// invalidate applies what another member has started, or passes on.
+func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
+	c := h.c
+	if req.News == nil {
+		resp.Status = codec.StatusDone
+		return
+	}
+	c.receive(req.News)
+	resp.Status, resp.Incarnation = codec.StatusDone, c.log.self
+	var from uint64
+	if n := len(req.News.Invalidations); n > 0 {
+		from = req.News.Invalidations[n-1].Mark.Incarnation
+	} else if n := len(req.News.Bases); n > 0 {
+		from = req.News.Bases[n-1].Incarnation
+	}
+	c.log.mu.Lock()
+	if t := c.log.tracks[from]; t != nil {
+		resp.Seq = t.top
+	}
+	c.log.mu.Unlock()
+	// Looked at after the invalidations were applied: who was given a copy from before is in it.
+	if view := c.cfg.Cluster.View(); view.Fingerprint() != req.View {
+		for _, m := range view.Members() {
+			if m.Name != c.self {
+				resp.Members = append(resp.Members, []byte(m.Name))
+			}
+		}
+	}
+}
+
+// relay passes an invalidation on to a member that its sender cannot reach, and answers what that answers.
+func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
+	c := h.c
+	own := *req
+	own.Flags &^= codec.FlagRelay
+	own.Target = nil
+	to, ok := c.cfg.Cluster.View().Member(string(req.Target))
+	switch {
+	case string(req.Target) == c.self:
+		h.invalidate(&own, resp)
+	case !ok:
+		resp.Status, resp.Text = codec.StatusFailed, []byte("no such member in the view here")
+		return
+	default:
+		var answer codec.Response
+		if err := c.cfg.Cluster.Call(ctx, to, &own, &answer); err != nil {
+			resp.Status, resp.Text = codec.StatusFailed, []byte(err.Error())
+			return
+		}
+		*resp = codec.Response{Status: answer.Status, Incarnation: answer.Incarnation, Seq: answer.Seq, Text: slices.Clone(answer.Text)}
+		for _, name := range answer.Members {
+			resp.Members = append(resp.Members, slices.Clone(name))
+		}
+		answer.Release()
+	}
+	resp.Flags |= codec.FlagRelayed
+}
+
+// sync tells another member how far this one has come, and what the other lacks.
+func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
+	c := h.c
+	if c.life.isClosed() {
+		resp.Status = codec.StatusClosed
+		return
+	}
+	news := codec.News{Life: time.Duration(c.log.longest.Load())}
+	var asked codec.News
+	if req.News != nil {
+		asked = *req.News
+	}
+	now := c.clock.now()
+	c.log.mu.Lock()
+	news.Positions = c.log.positions(nil, now)
+	news.More = c.log.tell(lagOf(&asked), &news, now)
+	c.log.mu.Unlock()
+	resp.Status, resp.Incarnation, resp.Value = codec.StatusSynced, c.log.self, codec.AppendNews(nil, &news)
 }
 
 // Stats implements codec.Handler.

@@ -253,7 +253,7 @@ func (n *simNode) serve(ctx context.Context, frame []byte) []byte {
 	switch {
 	case !ok:
 		resp.Status = codec.StatusUnknown
-	case r.schema != req.Schema && kind != codec.KindInvalidate:
+	case r.schema != req.Schema && kind == codec.KindGet:
 		resp.Status = codec.StatusMismatch
 	case r.h.TryServe(&req, &resp):
 	default:

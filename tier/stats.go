@@ -44,7 +44,11 @@ type stats struct {
 	evicted     atomic.Int64
 	invalidated atomic.Int64 // keys that this node started to invalidate
 	unconfirmed atomic.Int64 // invalidations that did not reach everybody
-	fences      atomic.Int64 // invalidations of keys applied here
+	fences      atomic.Int64 // invalidations of keys, tags and the namespace applied here
+	exchanges   atomic.Int64 // with other members
+	replayed    atomic.Int64 // invalidations that exchanges sent to others
+	relayed     atomic.Int64 // batches that went through another member
+	flushed     atomic.Int64 // times that everything here was taken for invalidated
 
 	fills   [causes]atomic.Int64
 	results [results]atomic.Int64
@@ -143,8 +147,12 @@ type Stats struct {
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
-	Fences      int64 `json:"fences"`      // invalidations of keys applied here
+	Fences      int64 `json:"fences"`      // invalidations of keys, tags and the namespace applied here
 	FencesKept  int   `json:"fences_kept"` // fences remembered now
+	Exchanges   int64 `json:"exchanges"`   // comparisons with another member of what each has applied
+	Replayed    int64 `json:"replayed"`    // invalidations that they have brought to others
+	Relayed     int64 `json:"relayed"`     // batches sent through another member
+	Flushed     int64 `json:"flushed"`     // times that everything here was taken for invalidated
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -184,6 +192,7 @@ func (c *Cache[V]) Stats() Stats {
 		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Shed: s.shed.Load(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
+		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}

@@ -1,0 +1,173 @@
+package codec
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+)
+
+// Limits of what members tell one another of invalidations.
+const (
+	// MaxTag is the longest tag, in bytes: one names a set of keys, so it is shorter than they may be.
+	MaxTag = 256
+	// MaxTags is how many tags one value may have. Each read of a tagged value looks at all of them.
+	MaxTags = 32
+	// MaxPositions is how many incarnations' positions one frame may carry.
+	MaxPositions = 1 << 12
+	// MaxMembers is how many members an answer may name.
+	MaxMembers = 1 << 12
+)
+
+// Scope says what an invalidation covers.
+type Scope uint8
+
+// The scopes. The numbers are part of the wire format.
+const (
+	ScopeKeys Scope = 1 // the keys named
+	ScopeTags Scope = 2 // all values that have one of the tags named
+	ScopeAll  Scope = 3 // the whole namespace
+	scopeMax        = ScopeAll
+)
+
+// An Invalidation is one invalidation as it crosses the wire and as logs keep it. A decoded
+// one borrows its names.
+type Invalidation struct {
+	Mark  Mark
+	Scope Scope
+	Names [][]byte
+}
+
+// A Position says that all invalidations that the cache instance with this Incarnation has
+// started, up to the Seq-th, have been applied.
+type Position struct {
+	Incarnation uint64
+	Seq         uint64
+	Idle        time.Duration // since the last of them was applied, microseconds on the wire
+}
+
+// A Base stands for an incarnation's invalidations up to the Seq-th, which are in the log no
+// longer.
+type Base struct {
+	Incarnation uint64
+	Seq         uint64
+	Flush       bool // who lacks one of them must take everything that he has for invalidated
+}
+
+// News is what one member tells another of invalidations: how far it has come, and what
+// the other lacks. Bases come before Invalidations, and an incarnation's are in order.
+type News struct {
+	Positions     []Position
+	Bases         []Base
+	Invalidations []Invalidation
+	Life          time.Duration // the longest time from load to hard expiry of what the teller has
+	More          bool          // there is more that the other lacks
+
+	names [][]byte
+}
+
+// Reset empties n and keeps its memory.
+func (n *News) Reset() {
+	*n = News{Positions: n.Positions[:0], Bases: n.Bases[:0], Invalidations: n.Invalidations[:0], names: n.names[:0]}
+}
+
+// Size is about how many bytes AppendNews appends, and never less.
+func (n *News) Size() int {
+	const number = binary.MaxVarintLen64
+	size := 5*number + len(n.Positions)*(8+2*number) + len(n.Bases)*(8+number+1)
+	for i := range n.Invalidations {
+		size += 8 + 2*number + 1
+		for _, name := range n.Invalidations[i].Names {
+			size += 2 + len(name)
+		}
+	}
+	return size
+}
+
+// AppendNews appends n to dst and returns the extended slice. The caller has checked the limits.
+func AppendNews(dst []byte, n *News) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(n.Positions)))
+	for i := range n.Positions {
+		p := &n.Positions[i]
+		dst = binary.BigEndian.AppendUint64(dst, p.Incarnation)
+		dst = binary.AppendUvarint(dst, p.Seq)
+		dst = appendDuration(dst, p.Idle)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(n.Bases)))
+	for i := range n.Bases {
+		b := &n.Bases[i]
+		dst = binary.BigEndian.AppendUint64(dst, b.Incarnation)
+		dst = binary.AppendUvarint(dst, b.Seq)
+		dst = appendBool(dst, b.Flush)
+	}
+	dst = binary.AppendUvarint(dst, uint64(len(n.Invalidations)))
+	for i := range n.Invalidations {
+		v := &n.Invalidations[i]
+		dst = appendMark(dst, v.Mark)
+		dst = append(dst, byte(v.Scope))
+		dst = binary.AppendUvarint(dst, uint64(len(v.Names)))
+		for _, name := range v.Names {
+			dst = appendBytes(dst, name)
+		}
+	}
+	dst = appendDuration(dst, n.Life)
+	return appendBool(dst, n.More)
+}
+
+// DecodeNews fills n from b, which it borrows, and reuses what n had. The error wraps ErrFrame.
+func DecodeNews(n *News, b []byte) error {
+	d := decoder{b: b}
+	d.news(n)
+	return d.end()
+}
+
+func (d *decoder) news(n *News) {
+	n.Reset()
+	for range d.count("positions", MaxPositions, 8+1+1) {
+		n.Positions = append(n.Positions, Position{Incarnation: d.uint64(), Seq: d.uvarint(), Idle: d.duration()})
+	}
+	for range d.count("bases", MaxPositions, 8+1+1) {
+		n.Bases = append(n.Bases, Base{Incarnation: d.uint64(), Seq: d.uvarint(), Flush: d.bool()})
+	}
+	count := d.count("invalidations", MaxKeysPerFrame, 1+8+1+1)
+	n.Invalidations = slices.Grow(n.Invalidations, count)
+	n.names = slices.Grow(n.names, min(len(d.b), MaxKeysPerFrame))
+	for range count {
+		v := Invalidation{Mark: d.mark(), Scope: Scope(d.byte())}
+		if v.Mark.Seq == 0 && d.err == nil {
+			d.fail("an invalidation without a number")
+		}
+		limit, most := MaxKey, MaxKeysPerFrame-len(n.names)
+		switch v.Scope {
+		case ScopeKeys:
+		case ScopeTags:
+			limit = MaxTag
+		case ScopeAll:
+			most = 0
+		default:
+			d.fail("scope %d is unknown", v.Scope)
+		}
+		first := len(n.names)
+		for range d.count("names", most, 1) {
+			n.names = append(n.names, d.bytes("name", limit))
+		}
+		v.Names = n.names[first:len(n.names):len(n.names)]
+		n.Invalidations = append(n.Invalidations, v)
+	}
+	n.Life = d.duration()
+	n.More = d.bool()
+}
+
+func appendBool(dst []byte, b bool) []byte {
+	if b {
+		return append(dst, 1)
+	}
+	return append(dst, 0)
+}
+
+func (d *decoder) bool() bool {
+	b := d.byte()
+	if b > 1 {
+		d.fail("%d where 0 or 1 was due", b)
+	}
+	return b == 1
+}

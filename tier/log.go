@@ -1,0 +1,357 @@
+package tier
+
+import (
+	"cmp"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// What a member has applied, and what it can pass on.
+//
+// Each cache instance has a random incarnation and numbers the invalidations that it starts. Every
+// member keeps those that it has applied, its own and others', in a log, and for each
+// incarnation a track: up to which number it has applied all of them, and which few beyond. Two
+// members that compare their tracks know what either lacks, and take it from the other's log; what is
+// in no log any more they make good by a flush: who lacks it takes everything he has for invalidated.
+//
+// Why the rule holds. Rule: a read that begins on a member after that member has applied an
+// invalidation gets no value that it covers whose load began before it was started.
+//
+//   - A near copy, an entry of the owned tier, a value that a flight brings: the fence tells, since its
+//     stamp was taken before its load, or the request for it, began (fence.go, tag.go).
+//   - A value that another member gives: he must have applied the invalidation before he looked. So each
+//     member keeps, for each other, what that one is known to have applied: the fence clocks at a moment
+//     before an exchange of tracks in which he took everything that was here then (known). A fence above
+//     that which covers the key goes along with the request; if it is more than one, or cannot be told
+//     any more, or is of the whole namespace, an exchange comes first; and if it is of a tag, the
+//     answer, which names its tags, is not used, an exchange follows, and the request is made again.
+//     What is known holds for one incarnation: an answer of another one is not used either.
+//
+// So it does not matter which way an invalidation came here: straight, by relay, with a request, by
+// replay or by flush. It raises the clocks, and from then on nothing is taken from a member before he
+// has it too. In particular no data crosses from one side of a healed partition to the other,
+// nor on either side from those who have not yet heard to those who have, before a replay.
+//
+// Invalidate returns nil when all members of the view have applied. Who is not in the view, but in that
+// of one who has, is named by him and reached through him. A member that nobody knows, or that has
+// only just started, might still take a copy from one that has not applied, after it should have been told
+// itself; so the answers to who is not in the answerer's view, and to a new cache until it has exchanged with
+// everybody, are neither kept in the near tier nor given to who comes later.
+//
+// Memory is bounded: the log by bytes and by age, the tracks by number, the numbers beyond a gap by
+// number. What the log had to drop early is noted in the track (cut) and costs those a flush who lack
+// it. What was applied longer ago than anything that may still be served needs no one's attention. If
+// there are too many incarnations the oldest are forgotten, and an invalidation of the whole namespace,
+// which every log keeps like any other, stands for theirs.
+const (
+	// defaultLogBytes is how much a log takes, in bytes: room for some 100,000 keys.
+	defaultLogBytes = 8 << 20
+	// loggedCost and nameCost are what an invalidation, and each of its names, takes beside the names.
+	loggedCost = 96
+	nameCost   = 16
+	// maxTracks is how many incarnations' positions are kept.
+	maxTracks = 1 << 11
+	// maxBeyond is how many numbers beyond a gap are remembered for an incarnation. Those for which there is no
+	// room are applied again when the gap is closed.
+	maxBeyond = 256
+)
+
+// limits are the bounds of a log; tests make them small.
+type limits struct {
+	bytes  int64
+	tracks int
+}
+
+// logged is one invalidation that has been applied here.
+type logged struct {
+	mark  codec.Mark
+	scope codec.Scope
+	names []string
+	at    int64 // when, ns on the cache's clock
+}
+
+func (e *logged) cost() int64 {
+	n := int64(loggedCost)
+	for _, name := range e.names {
+		n += nameCost + int64(len(name))
+	}
+	return n
+}
+
+// track is how far the invalidations of one incarnation have been applied here.
+type track struct {
+	top    uint64   // all up to this
+	beyond []uint64 // and these, in order
+	// The log has dropped those up to cut for lack of room, and those up to aged because of their age.
+	cut, aged uint64
+	cutAt     int64 // when the last one that was cut was applied
+	agedAt    int64 // likewise
+	last      int64 // when the last one was applied
+}
+
+func (t *track) has(seq uint64) bool {
+	if seq <= t.top {
+		return true
+	}
+	_, ok := slices.BinarySearch(t.beyond, seq)
+	return ok
+}
+
+// note notes that seq, which t does not have, is applied.
+func (t *track) note(seq uint64) {
+	if seq == t.top+1 {
+		t.reach(seq)
+	} else if i, _ := slices.BinarySearch(t.beyond, seq); len(t.beyond) < maxBeyond {
+		t.beyond = slices.Insert(t.beyond, i, seq)
+	}
+}
+
+// reach notes that all up to seq are applied.
+func (t *track) reach(seq uint64) {
+	t.top = max(t.top, seq)
+	n := 0
+	for n < len(t.beyond) && t.beyond[n] <= t.top+1 {
+		t.top = max(t.top, t.beyond[n])
+		n++
+	}
+	t.beyond = slices.Delete(t.beyond, 0, n)
+}
+
+// most is the highest number that is applied.
+func (t *track) most() uint64 {
+	if n := len(t.beyond); n > 0 {
+		return t.beyond[n-1]
+	}
+	return t.top
+}
+
+// A logbook is a cache's log and tracks, and what it knows of the other members. Every
+// invalidation but one that a request carries is applied with mu held, so that whoever
+// holds it sees no invalidation half applied.
+type logbook struct {
+	self  uint64 // this cache's incarnation
+	keep  int64  // ns: what was applied longer ago covers nothing that may be served
+	limit limits
+	// longest is, in ns, the longest time from load to hard expiry of anything stored here.
+	longest atomic.Int64
+
+	// mu guards the rest, and orders invalidations. With it held the locks of fences, stores,
+	// flights and asks may be taken, and never the other way round.
+	mu      sync.Mutex
+	tracks  map[uint64]*track // of every incarnation heard of lately; self's always
+	entries []logged          // in the order in which they were applied; the first is number dropped
+	dropped uint64
+	bytes   int64
+	total   uint64 // invalidations and flushes applied here so far
+	mateBook
+}
+
+func newLogbook(self uint64, keep int64, limit limits) *logbook {
+	limit.bytes = cmp.Or(limit.bytes, defaultLogBytes)
+	limit.tracks = cmp.Or(limit.tracks, maxTracks)
+	return &logbook{self: self, keep: keep, limit: limit, tracks: map[uint64]*track{self: {}}}
+}
+
+// own is this cache's own track. The caller holds mu.
+func (l *logbook) own() *track { return l.tracks[l.self] }
+
+// track returns an incarnation's track, made when first needed. The caller holds mu.
+func (l *logbook) track(incarnation uint64) *track {
+	t := l.tracks[incarnation]
+	if t == nil {
+		t = new(track)
+		l.tracks[incarnation] = t
+	}
+	return t
+}
+
+// add puts what has been applied into the log. The caller holds mu.
+func (l *logbook) add(e logged) {
+	l.entries = append(l.entries, e)
+	l.bytes += e.cost()
+	l.total++
+	l.trim(e.at)
+}
+
+// trim drops what is too old and what there is no room for. The caller holds mu.
+func (l *logbook) trim(now int64) {
+	n := 0
+	for ; n < len(l.entries); n++ {
+		e := &l.entries[n]
+		old := now-e.at > l.keep
+		if !old && l.bytes <= l.limit.bytes {
+			break
+		}
+		if t := l.tracks[e.mark.Incarnation]; t == nil {
+		} else if old {
+			t.aged, t.agedAt = max(t.aged, e.mark.Seq), e.at
+		} else {
+			t.cut, t.cutAt = max(t.cut, e.mark.Seq), e.at
+		}
+		l.bytes -= e.cost()
+		*e = logged{}
+	}
+	l.dropped += uint64(n)
+	if l.entries = l.entries[n:]; len(l.entries) == 0 {
+		l.entries = nil
+	}
+}
+
+// remember is for how long, in ns, a position matters here.
+func (l *logbook) remember() int64 { return max(l.keep, l.longest.Load()) }
+
+// outlasts notes that something is stored that lives for so long, in ns.
+func (l *logbook) outlasts(life int64) {
+	for {
+		if old := l.longest.Load(); life <= old || l.longest.CompareAndSwap(old, life) {
+			return
+		}
+	}
+}
+
+// sweep forgets what is too old. The caller holds mu.
+func (l *logbook) sweep(now int64) {
+	l.trim(now)
+	for incarnation, t := range l.tracks {
+		if incarnation != l.self && now-t.last > l.remember() {
+			delete(l.tracks, incarnation)
+		}
+	}
+}
+
+// crowded reports whether there are too many tracks, and then forgets a quarter of them, the
+// oldest. The caller holds mu and must start an invalidation of the whole namespace.
+func (l *logbook) crowded() bool {
+	if len(l.tracks) <= l.limit.tracks {
+		return false
+	}
+	var last []int64
+	for incarnation, t := range l.tracks {
+		if incarnation != l.self {
+			last = append(last, t.last)
+		}
+	}
+	slices.Sort(last)
+	until := last[len(last)/4]
+	for incarnation, t := range l.tracks {
+		if incarnation != l.self && t.last <= until {
+			delete(l.tracks, incarnation)
+		}
+	}
+	return true
+}
+
+// positions appends what this member has applied. The caller holds mu.
+func (l *logbook) positions(dst []codec.Position, now int64) []codec.Position {
+	for incarnation, t := range l.tracks {
+		if idle := now - t.last; t.top > 0 && len(dst) < codec.MaxPositions && (idle <= l.remember() || incarnation == l.self) {
+			dst = append(dst, codec.Position{Incarnation: incarnation, Seq: t.top, Idle: time.Duration(idle)})
+		}
+	}
+	return dst
+}
+
+// A lag is what another member lacks, while it is being told.
+type lag struct {
+	has  map[uint64]uint64 // what he has, by incarnation
+	life int64             // of what he has, ns
+	base map[uint64]uint64 // the bases that he has been told
+	next uint64            // the number of the log's entry to look at next
+}
+
+func lagOf(n *codec.News) *lag {
+	g := &lag{has: make(map[uint64]uint64, len(n.Positions)), life: int64(n.Life), base: make(map[uint64]uint64)}
+	for _, p := range n.Positions {
+		g.has[p.Incarnation] = p.Seq
+	}
+	return g
+}
+
+// tell fills n with as much of what g's member lacks as one frame takes; more: there is more.
+// The caller holds l.mu.
+func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
+	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
+	lacks := false
+	for incarnation, t := range l.tracks {
+		has := g.has[incarnation]
+		lacks = lacks || t.most() > has
+		gone := max(t.cut, t.aged)
+		if gone <= max(has, g.base[incarnation]) {
+			continue
+		}
+		flush := t.cut > has && now-t.cutAt <= max(l.keep, g.life) || t.aged > has && now-t.agedAt <= g.life
+		n.Bases = append(n.Bases, codec.Base{Incarnation: incarnation, Seq: gone, Flush: flush})
+		g.base[incarnation] = gone
+	}
+	if !lacks {
+		return false
+	}
+	names, size := 0, 0
+	g.next = max(g.next, l.dropped)
+	for ; g.next < l.dropped+uint64(len(l.entries)); g.next++ {
+		e := &l.entries[g.next-l.dropped]
+		if e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] {
+			continue
+		}
+		bytes := int(e.cost()) - nameCost*len(e.names)
+		if len(n.Invalidations) > 0 && (size+bytes > invalidateBatch || names+len(e.names) > codec.MaxKeysPerFrame || len(n.Invalidations) == codec.MaxKeysPerFrame) {
+			return true
+		}
+		names, size = names+len(e.names), size+bytes
+		n.Invalidations = append(n.Invalidations, e.wire())
+	}
+	return false
+}
+
+// since fills n with this cache's own invalidations after the number seq, as many as one frame
+// takes, and returns the last one's number. whole is false if the log has not got them all; then a base
+// stands for those that are missing. The caller holds mu.
+func (l *logbook) since(seq uint64, n *codec.News) (last uint64, whole bool) {
+	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
+	own := l.own()
+	last, whole = seq, true
+	if gone := max(own.cut, own.aged); gone > seq {
+		n.Bases = append(n.Bases, codec.Base{Incarnation: l.self, Seq: gone, Flush: true})
+		last, whole = gone, false
+	}
+	first := len(l.entries)
+	for i := len(l.entries) - 1; i >= 0; i-- {
+		if m := l.entries[i].mark; m.Incarnation == l.self {
+			if m.Seq <= last {
+				break
+			}
+			first = i
+		}
+	}
+	names, size := 0, 0
+	for i := first; i < len(l.entries); i++ {
+		e := &l.entries[i]
+		if e.mark.Incarnation != l.self {
+			continue
+		}
+		bytes := int(e.cost()) - nameCost*len(e.names)
+		if len(n.Invalidations) > 0 && (size+bytes > invalidateBatch || names+len(e.names) > codec.MaxKeysPerFrame || len(n.Invalidations) == codec.MaxKeysPerFrame) {
+			break
+		}
+		names, size = names+len(e.names), size+bytes
+		n.Invalidations = append(n.Invalidations, e.wire())
+		last = e.mark.Seq
+	}
+	return last, whole
+}
+
+// wire returns e as it crosses the wire; it shares e's names.
+func (e *logged) wire() codec.Invalidation {
+	v := codec.Invalidation{Mark: e.mark, Scope: e.scope}
+	if len(e.names) > 0 {
+		v.Names = make([][]byte, len(e.names))
+		for i, name := range e.names {
+			v.Names[i] = bytesOf(name)
+		}
+	}
+	return v
+}

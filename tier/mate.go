@@ -1,0 +1,266 @@
+package tier
+
+import (
+	"errors"
+	"maps"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// youngFor is for how long, in ns, a new cache has to have exchanged with every member before it
+	// keeps what others give it. It is longer than any Invalidate that had begun before.
+	youngFor = int64(MaxInvalidateTimeout) * 3 / 2
+	// settleWait is for how long, in ns, the first reads of a new cache wait for that.
+	settleWait = int64(100 * time.Millisecond)
+	// exchangeEvery is how often, in ns, members exchange without need while there are invalidations.
+	exchangeEvery = int64(2 * time.Second)
+	// outsideFor is for how long, in ns, a member that only others know is remembered.
+	outsideFor = int64(15 * time.Second)
+)
+
+// known is what another member's cache is known to have applied: everything that had been applied here
+// when the clocks showed this. It never changes.
+type known struct {
+	incarnation uint64
+	clocks      [fenceShards]uint64
+	wide        uint64
+	total, own  uint64 // the logbook's total, and this cache's own number, then
+}
+
+// A mate is another member, as this cache knows it.
+type mate struct {
+	name  string
+	known atomic.Pointer[known] // nil: there was no exchange yet, or the cache there is gone
+	wake  chan struct{}         // wakes the pump
+
+	// guarded by logbook.mu
+	member  ring.Member
+	via     string // not in this node's view, but in that of this member; "": in this node's
+	entered int64  // when it came into the view, or was last named by via; ns on the cache's clock
+	settled bool   // there was an exchange, or it has no cache, since it entered
+	gone    bool   // out of the view
+	// acked is up to which of this cache's own numbers the member has applied what it was sent, or
+	// had no cache.
+	acked     uint64
+	hollow    bool // it had no cache when last asked
+	resync    bool // it lacks something that was sent before
+	dirty     bool // an exchange is due
+	exchanged    int64
+	exchange     *exchange // in progress, nil: none
+	pumping      bool
+	err          error // what the last attempt came to
+
+	// the pump's
+	backoff, relayBackoff int64
+	retry, relayRetry     int64 // no attempt before this; ns on the cache's clock
+}
+
+// mateBook is the part of the logbook that is about other members; the same lock guards it.
+type mateBook struct {
+	view    *ring.View
+	mates   map[string]*mate // never changed, but replaced; published in Cache.mates
+	waiters []*waiter
+	ready   chan struct{} // closed when all mates are settled, nil: they are
+}
+
+var errGone = errors.New("weir: gone from the view")
+
+// mate returns what is known of a member; nil: it is not in the view. No lock, if it is known.
+func (c *Cache[V]) mate(name string) *mate {
+	if m := (*c.mates.Load())[name]; m != nil {
+		return m
+	}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	c.refresh()
+	return c.log.mates[name]
+}
+
+// refresh takes note of a new view. The caller holds log.mu.
+func (c *Cache[V]) refresh() {
+	l := c.log
+	view := c.cfg.Cluster.View()
+	if view == l.view {
+		return
+	}
+	l.view = view
+	now := c.clock.now()
+	next := make(map[string]*mate)
+	for _, member := range view.Members() {
+		if member.Name == c.self {
+			continue
+		}
+		m := l.mates[member.Name]
+		switch {
+		case m == nil:
+			m = newMate(member.Name, now)
+		case m.via != "":
+			m.via, m.entered = "", now
+		case m.member.Incarnation != member.Incarnation:
+			m.entered, m.settled = now, false
+			m.known.Store(nil)
+		}
+		if m.member != member { // it can be reached in another way than before
+			m.member, m.retry, m.backoff = member, 0, 0
+		}
+		next[member.Name] = m
+	}
+	dismissed := false
+	for name, m := range l.mates {
+		if next[name] != nil {
+			continue
+		}
+		if m.via != "" {
+			next[name] = m
+			continue
+		}
+		c.dismiss(m)
+		dismissed = true
+	}
+	c.publish(next)
+	for _, m := range next {
+		c.kick(m)
+	}
+	if dismissed {
+		c.resolve()
+	}
+}
+
+func newMate(name string, now int64) *mate {
+	return &mate{name: name, wake: make(chan struct{}, 1), entered: now}
+}
+
+// publish makes mates the ones that readers see. The caller holds log.mu.
+func (c *Cache[V]) publish(mates map[string]*mate) {
+	c.log.mates = mates
+	c.mates.Store(&mates)
+	c.settle()
+}
+
+// dismiss gives a mate up: who waits for it has waited in vain. The caller holds log.mu and takes
+// it out of the mates.
+func (c *Cache[V]) dismiss(m *mate) {
+	m.gone = true
+	for _, w := range c.log.waiters {
+		if m.acked < w.last {
+			w.fail(m.name, errors.Join(errGone, m.err))
+		}
+	}
+	m.poke()
+}
+
+// outside takes note of members that another one, via, has in its view. The caller holds log.mu.
+func (c *Cache[V]) outside(names [][]byte, via string) {
+	var next map[string]*mate
+	now := c.clock.now()
+	for _, b := range names {
+		name := string(b)
+		m := c.log.mates[name]
+		if name == c.self || m != nil && m.via == "" {
+			continue
+		}
+		if m == nil {
+			if next == nil {
+				next = maps.Clone(c.log.mates)
+			}
+			m = newMate(name, now)
+			m.settled = true // this node asks it nothing
+			next[name] = m
+		}
+		m.via, m.entered = via, now
+	}
+	if next != nil {
+		c.publish(next)
+	}
+	for _, m := range c.log.mates {
+		if m.via != "" {
+			c.kick(m)
+		}
+	}
+}
+
+// settle counts the mates of a new cache that it has not exchanged with. The caller holds log.mu.
+func (c *Cache[V]) settle() {
+	open := 0
+	if c.young.Load() {
+		for _, m := range c.log.mates {
+			if !m.settled {
+				open++
+			}
+		}
+	}
+	switch {
+	case open > 0 && c.log.ready == nil:
+		c.log.ready = make(chan struct{})
+	case open == 0 && c.log.ready != nil:
+		close(c.log.ready)
+		c.log.ready = nil
+	}
+	c.unsettled.Store(int32(open))
+}
+
+// look goes over what no event does: too old entries, exchanges that are due, members that are known no more.
+func (c *Cache[V]) look() {
+	l := c.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := c.clock.now()
+	l.sweep(now)
+	if c.cfg.Cluster == nil {
+		return
+	}
+	c.refresh()
+	if c.young.Load() && now-c.opened > youngFor {
+		c.young.Store(false)
+		c.settle()
+	}
+	next := l.mates
+	for name, m := range l.mates {
+		k := m.known.Load()
+		switch {
+		case m.via != "":
+			if now-m.entered > outsideFor {
+				next = maps.Clone(next)
+				delete(next, name)
+				c.dismiss(m)
+			}
+		case k != nil && k.total != l.total && now-m.exchanged >= exchangeEvery:
+			m.dirty = true
+			c.kick(m)
+		}
+	}
+	if len(next) != len(l.mates) {
+		c.publish(next)
+	}
+	c.resolve()
+}
+
+// snapshot is what this cache has applied now, as what a mate's cache is known to have applied. The
+// caller holds log.mu.
+func (c *Cache[V]) snapshot(incarnation uint64) *known {
+	k := &known{incarnation: incarnation, wide: c.fences.wide.Load(), total: c.log.total, own: c.log.own().top}
+	for i := range c.fences.shards {
+		k.clocks[i] = c.fences.shards[i].clock.Load()
+	}
+	return k
+}
+
+// forget gives up what is known of a mate's cache, since another one has answered in its place.
+func (c *Cache[V]) forget(m *mate, k *known) {
+	if m.known.CompareAndSwap(k, nil) {
+		c.log.mu.Lock()
+		defer c.log.mu.Unlock()
+		c.kick(m)
+	}
+}
+
+// poke wakes the mate's pump if it sleeps.
+func (m *mate) poke() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+}

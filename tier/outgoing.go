@@ -1,0 +1,349 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+const (
+	// invalidateBatch is how many bytes of keys go into one frame.
+	invalidateBatch = 256 << 10
+	// After a failed attempt to reach a member the next waits for retryMin, then twice
+	// as long each time up to retryMax, or retryIdle if nobody waits.
+	retryMin  = 20 * time.Millisecond
+	retryMax  = 500 * time.Millisecond
+	retryIdle = 5 * time.Second
+	// mostRelays is how many members are asked, one after the other, to pass something on to one that cannot be
+	// reached.
+	mostRelays = 3
+)
+
+// Each mate has a pump, a goroutine that runs as long as there is something to be done for it: it sends
+// what this cache has started and the member has not confirmed, a frame at a time, so that
+// everything started meanwhile shares the next frame; it exchanges, where there was a gap or there has never been
+// an exchange; and where the member cannot be reached and somebody waits, it looks for another
+// that can. It goes on after an Invalidate has given up, until the member has confirmed or is gone
+// from the view; who comes back into the view has an exchange first of all.
+
+// A waiter is an Invalidate that waits for all members. logbook.mu guards it until done is closed.
+type waiter struct {
+	first, last uint64           // the numbers that it waits for; last is 0 until it is known
+	failed      map[string]error // members that are gone
+	done        chan struct{}    // closed when all others have confirmed
+}
+
+func (w *waiter) fail(name string, err error) {
+	if w.failed == nil {
+		w.failed = make(map[string]error)
+	}
+	w.failed[name] = err
+}
+
+// resolve ends the waiting of those for whom all have confirmed. The caller holds log.mu.
+func (c *Cache[V]) resolve() {
+	l := c.log
+	if len(l.waiters) == 0 {
+		return
+	}
+	c.refresh() // who comes into the view meanwhile counts too
+	least := ^uint64(0)
+	for _, m := range l.mates {
+		least = min(least, m.acked)
+	}
+	n := 0
+	for _, w := range l.waiters {
+		if w.last != 0 && w.last <= least {
+			close(w.done)
+			continue
+		}
+		l.waiters[n] = w
+		n++
+	}
+	clear(l.waiters[n:])
+	l.waiters = l.waiters[:n]
+}
+
+// leave takes a waiter out, if it is still in. The caller holds log.mu.
+func (l *logbook) leave(w *waiter) {
+	for i, other := range l.waiters {
+		if other == w {
+			l.waiters = append(l.waiters[:i], l.waiters[i+1:]...)
+			return
+		}
+	}
+}
+
+// oldest is the first number that somebody waits for, 0: nobody waits. The caller holds mu.
+func (l *logbook) oldest() (first uint64) {
+	for _, w := range l.waiters {
+		if first == 0 || w.first < first {
+			first = w.first
+		}
+	}
+	return first
+}
+
+// kick sees to it that what is to be done for a mate is done. The caller holds log.mu.
+func (c *Cache[V]) kick(m *mate) {
+	if m.pumping {
+		m.poke()
+		return
+	}
+	if j, at := c.next(m, c.clock.now()); j == jobNone && at == 0 || !c.life.begin() {
+		return
+	}
+	m.pumping = true
+	go c.pump(m)
+}
+
+// job is what a pump does next.
+type job uint8
+
+const (
+	jobNone  job = iota
+	jobSend      // what it has not confirmed
+	jobSync      // an exchange
+	jobRelay     // what somebody waits for, through another member
+)
+
+// next says what to do for a mate, or when to look again; at 0: there is nothing to do. The
+// caller holds log.mu.
+func (c *Cache[V]) next(m *mate, now int64) (j job, at int64) {
+	l := c.log
+	if m.gone || c.ctx.Err() != nil {
+		return jobNone, 0
+	}
+	top := l.own().top
+	due := top > m.acked
+	waited := due && len(l.waiters) > 0
+	work := due || m.resync || m.dirty || m.known.Load() == nil && !m.hollow
+	if !work || m.via != "" && !waited {
+		return jobNone, 0
+	}
+	if waited && m.retry > now+int64(retryMax) {
+		m.retry = now // nobody waited when that was set
+	}
+	if m.via == "" && m.retry <= now {
+		if m.known.Load() == nil || m.resync || !due {
+			return jobSync, 0
+		}
+		return jobSend, 0
+	}
+	if waited && m.relayRetry <= now {
+		return jobRelay, 0
+	}
+	switch {
+	case m.via != "":
+		at = m.relayRetry
+	case waited:
+		at = min(m.retry, m.relayRetry)
+	default:
+		at = m.retry
+	}
+	return jobNone, max(at, 1)
+}
+
+// pump does what there is to do for m.
+func (c *Cache[V]) pump(m *mate) {
+	defer c.life.end()
+	l := c.log
+	for {
+		l.mu.Lock()
+		now := c.clock.now()
+		j, at := c.next(m, now)
+		if j == jobNone && at == 0 {
+			m.pumping = false
+			l.mu.Unlock()
+			return
+		}
+		l.mu.Unlock()
+		var err error
+		switch j {
+		case jobSend:
+			err = c.deliver(m)
+		case jobSync:
+			err = c.exchangeWith(c.ctx, m)
+		case jobRelay:
+			err = c.relay(m)
+		default:
+			t := time.NewTimer(time.Duration(at - now))
+			select {
+			case <-t.C:
+			case <-m.wake:
+				t.Stop()
+			case <-c.ctx.Done():
+				t.Stop()
+			}
+			continue
+		}
+		l.mu.Lock()
+		c.attempted(m, j, err)
+		l.mu.Unlock()
+	}
+}
+
+// attempted notes what an attempt came to. The caller holds log.mu.
+func (c *Cache[V]) attempted(m *mate, j job, err error) {
+	now := c.clock.now()
+	limit := int64(retryIdle)
+	if len(c.log.waiters) > 0 {
+		limit = int64(retryMax)
+	}
+	switch {
+	case j == jobRelay && err == nil:
+		m.relayBackoff, m.relayRetry = 0, 0
+	case j == jobRelay:
+		m.relayBackoff = min(max(2*m.relayBackoff, int64(retryMin)), int64(retryMax))
+		m.relayRetry = now + m.relayBackoff
+		if m.via != "" {
+			m.err = err
+		}
+	case err == nil || errors.Is(err, errHollow):
+		m.backoff, m.retry, m.err = 0, 0, nil
+	default:
+		m.backoff = min(max(2*m.backoff, int64(retryMin)), limit)
+		m.retry, m.err = now+m.backoff, err
+	}
+}
+
+// attempt bounds one request about invalidations.
+func (c *Cache[V]) attempt(ctx context.Context) (context.Context, context.CancelFunc, time.Duration) {
+	d := min(max(c.cfg.InvalidateTimeout/4, 100*time.Millisecond), 2500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(ctx, d)
+	return ctx, cancel, d
+}
+
+var (
+	errHollow = errors.New("weir: the member has no such cache")
+	errAnswer = errors.New("weir: not the answer that was due")
+)
+
+// post sends news to a member, or through it to the target. It returns what the answer says if that is
+// that the news have been applied, or that the member, or the target, has no such cache: without.
+func (c *Cache[V]) post(ctx context.Context, m *mate, target string, news *codec.News) (ack codec.Response, without bool, err error) {
+	ctx, cancel, timeout := c.attempt(ctx)
+	defer cancel()
+	req := codec.Request{Kind: codec.KindInvalidate, Namespace: c.ns, Schema: c.schema, Timeout: timeout, News: news}
+	c.log.mu.Lock()
+	to := m.member
+	if c.log.view != nil {
+		req.View = c.log.view.Fingerprint()
+	}
+	c.log.mu.Unlock()
+	if target != "" {
+		req.Flags, req.Target = codec.FlagRelay, bytesOf(target)
+	}
+	var resp codec.Response
+	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
+		return ack, false, err
+	}
+	defer resp.Release()
+	if relayed := resp.Flags&codec.FlagRelayed != 0; relayed != (target != "") {
+		return ack, false, fmt.Errorf("%w: status %d from %s in place of %s: %s", errAnswer, resp.Status, m.name, target, resp.Text)
+	}
+	switch resp.Status {
+	case codec.StatusDone:
+		ack = codec.Response{Incarnation: resp.Incarnation, Seq: resp.Seq}
+		for _, name := range resp.Members {
+			ack.Members = append(ack.Members, append([]byte(nil), name...))
+		}
+		return ack, false, nil
+	case codec.StatusUnknown, codec.StatusClosed:
+		return ack, true, nil
+	}
+	return ack, false, fmt.Errorf("%w: status %d: %s", errAnswer, resp.Status, resp.Text)
+}
+
+// deliver sends m what it has not confirmed, as much as one frame takes.
+func (c *Cache[V]) deliver(m *mate) error {
+	var news codec.News
+	c.log.mu.Lock()
+	last, whole := c.log.since(m.acked, &news)
+	if !whole {
+		m.resync = true
+	}
+	c.log.mu.Unlock()
+	if !whole {
+		return nil
+	}
+	ack, without, err := c.post(c.ctx, m, "", &news)
+	if err != nil {
+		return err
+	}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	c.acknowledge(m, m.name, last, &ack, without)
+	return nil
+}
+
+// relay sends m what somebody waits for through another member.
+func (c *Cache[V]) relay(m *mate) error {
+	var news codec.News
+	c.log.mu.Lock()
+	first := c.log.oldest()
+	if first == 0 {
+		c.log.mu.Unlock()
+		return nil
+	}
+	last, _ := c.log.since(max(m.acked, first-1), &news)
+	var through []*mate
+	if via := c.log.mates[m.via]; via != nil {
+		through = append(through, via)
+	}
+	for _, other := range c.log.mates {
+		if other != m && other.via == "" && other.name != m.via && other.err == nil && !other.hollow {
+			through = append(through, other)
+		}
+	}
+	c.log.mu.Unlock()
+	err := fmt.Errorf("%w: nobody else can reach %s", errAnswer, m.name)
+	for _, other := range through[:min(len(through), mostRelays)] {
+		ack, without, failed := c.post(c.ctx, other, m.name, &news)
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("through %s: %w", other.name, failed))
+			continue
+		}
+		c.stats.relayed.Add(1)
+		c.log.mu.Lock()
+		defer c.log.mu.Unlock()
+		c.acknowledge(m, other.name, last, &ack, without)
+		return nil
+	}
+	return err
+}
+
+// acknowledge notes that m has confirmed what it was sent, up to the number last; the answer came from or
+// through the member from. The caller holds log.mu.
+func (c *Cache[V]) acknowledge(m *mate, from string, last uint64, ack *codec.Response, without bool) {
+	m.acked = max(m.acked, last)
+	if without {
+		c.vacate(m)
+		c.resolve()
+		return
+	}
+	m.hollow = false
+	k := m.known.Load()
+	switch {
+	case k == nil:
+	case ack.Incarnation != k.incarnation:
+		m.known.Store(nil)
+	case ack.Seq < last: // it lacks something before: that is noticed here, by the number
+		m.resync = true
+	case c.log.total-k.total == c.log.own().top-k.own && c.log.own().top == last:
+		// Nothing has been applied here since k but what is confirmed now.
+		m.known.Store(c.snapshot(k.incarnation))
+	}
+	c.outside(ack.Members, from)
+	c.resolve()
+}
+
+// vacate notes that m has no cache of this namespace. The caller holds log.mu.
+func (c *Cache[V]) vacate(m *mate) {
+	m.hollow, m.settled, m.resync, m.dirty = true, true, false, false
+	m.known.Store(nil)
+	c.settle()
+}

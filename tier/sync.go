@@ -1,0 +1,250 @@
+package tier
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// An exchange is one comparison of what two members have applied: this one asks the other for his
+// positions and for what it lacks, applies that, and sends him what he lacks. When he has confirmed,
+// it knows what he has applied. All who need one at the same time share it.
+type exchange struct {
+	done chan struct{}
+	err  error // read after done is closed
+}
+
+// exchangeWith has an exchange with m, or joins the one in progress. It returns when that has ended, or ctx.
+func (c *Cache[V]) exchangeWith(ctx context.Context, m *mate) error {
+	c.log.mu.Lock()
+	x := m.exchange
+	if x == nil {
+		if m.gone || !c.life.begin() {
+			c.log.mu.Unlock()
+			return errGone
+		}
+		x = &exchange{done: make(chan struct{})}
+		m.exchange = x
+		go func() {
+			defer c.life.end()
+			err := c.sync(m)
+			c.log.mu.Lock()
+			m.exchange = nil
+			c.log.mu.Unlock()
+			x.err = err
+			close(x.done)
+		}()
+	}
+	c.log.mu.Unlock()
+	select {
+	case <-x.done:
+		return x.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// sync has an exchange with m.
+func (c *Cache[V]) sync(m *mate) error {
+	var lack *lag
+	var incarnation uint64
+	var before *known
+	var applied uint64
+	for {
+		asked, news, number, err := c.inquire(m)
+		if err != nil {
+			return err
+		}
+		before, incarnation = asked, number
+		applied = c.receive(news)
+		if !news.More || applied == 0 { // 0: what he has are numbers beyond a gap of his
+			lack = lagOf(news)
+			break
+		}
+	}
+	for more := true; more; {
+		var news codec.News
+		c.log.mu.Lock()
+		more = c.log.tell(lack, &news, c.clock.now())
+		c.log.mu.Unlock()
+		if len(news.Bases)+len(news.Invalidations) == 0 {
+			break
+		}
+		ack, without, err := c.post(c.ctx, m, "", &news)
+		if err != nil {
+			return err
+		}
+		if without || ack.Incarnation != incarnation {
+			return fmt.Errorf("%w: the cache at %s has changed", errAnswer, m.name)
+		}
+		c.stats.replayed.Add(int64(len(news.Invalidations)))
+	}
+	c.stats.exchanges.Add(1)
+
+	l := c.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	k := before
+	k.incarnation = incarnation
+	if l.total == before.total+applied { // nothing came but from there
+		k = c.snapshot(incarnation)
+	}
+	m.known.Store(k)
+	m.exchanged = c.clock.now()
+	m.acked = max(m.acked, before.own)
+	m.hollow, m.dirty, m.settled = false, false, true
+	c.settle()
+	c.resolve()
+	return nil
+}
+
+// inquire asks m for its positions and for what is lacking here.
+func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnation uint64, err error) {
+	ctx, cancel, timeout := c.attempt(c.ctx)
+	defer cancel()
+	ask := &codec.News{Life: time.Duration(c.log.longest.Load())}
+	c.log.mu.Lock()
+	to := m.member
+	before = c.snapshot(0)
+	m.resync = false
+	ask.Positions = c.log.positions(nil, c.clock.now())
+	c.log.mu.Unlock()
+	req := codec.Request{Kind: codec.KindSync, Namespace: c.ns, Schema: c.schema, Timeout: timeout, News: ask}
+	var resp codec.Response
+	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
+		return nil, nil, 0, err
+	}
+	defer resp.Release()
+	switch resp.Status {
+	case codec.StatusSynced:
+	case codec.StatusUnknown, codec.StatusClosed:
+		c.log.mu.Lock()
+		defer c.log.mu.Unlock()
+		m.acked = max(m.acked, before.own)
+		c.vacate(m)
+		c.resolve()
+		return nil, nil, 0, errHollow
+	default:
+		return nil, nil, 0, fmt.Errorf("%w: status %d: %s", errAnswer, resp.Status, resp.Text)
+	}
+	news = new(codec.News)
+	if err := codec.DecodeNews(news, append([]byte(nil), resp.Value...)); err != nil {
+		return nil, nil, 0, err
+	}
+	return before, news, resp.Incarnation, nil
+}
+
+// receive applies what another member has sent, and reports how much of it was new here. It keeps nothing
+// of n.
+func (c *Cache[V]) receive(n *codec.News) (applied uint64) {
+	l := c.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.total
+	now := c.clock.now()
+	flush := false
+	for i := range n.Bases {
+		b := &n.Bases[i]
+		if b.Incarnation == l.self {
+			continue
+		}
+		t := l.track(b.Incarnation)
+		if b.Seq <= t.top {
+			continue
+		}
+		if t.last = now; b.Flush {
+			flush = true
+			t.cut, t.cutAt = b.Seq, now
+		} else {
+			t.aged, t.agedAt = b.Seq, now-l.longest.Load() // it was longer ago
+		}
+		t.reach(b.Seq)
+	}
+	if flush {
+		c.flush()
+		l.total++
+	}
+	for i := range n.Invalidations {
+		v := &n.Invalidations[i]
+		if v.Mark.Incarnation == l.self {
+			continue
+		}
+		t := l.track(v.Mark.Incarnation)
+		if t.has(v.Mark.Seq) {
+			continue
+		}
+		names := make([]string, len(v.Names))
+		for j, name := range v.Names {
+			names[j] = string(name)
+		}
+		c.enter(logged{mark: v.Mark, scope: v.Scope, names: names, at: now})
+		t.note(v.Mark.Seq)
+		t.last = now
+	}
+	if l.crowded() {
+		c.begin(codec.ScopeAll, nil)
+	}
+	return l.total - before
+}
+
+// begin starts an invalidation, of this cache's own. The caller holds log.mu.
+func (c *Cache[V]) begin(scope codec.Scope, names []string) (seq uint64) {
+	l, now := c.log, c.clock.now()
+	t := l.own()
+	seq = t.top + 1
+	c.enter(logged{mark: codec.Mark{Incarnation: l.self, Seq: seq}, scope: scope, names: names, at: now})
+	t.reach(seq)
+	t.last = now
+	for _, m := range l.mates {
+		c.kick(m)
+	}
+	return seq
+}
+
+// enter applies an invalidation and puts it into the log. The caller holds log.mu.
+func (c *Cache[V]) enter(e logged) {
+	switch e.scope {
+	case codec.ScopeKeys:
+		for _, key := range e.names {
+			c.fence(key, ring.Hash(key), e.mark, false)
+		}
+	case codec.ScopeTags:
+		c.fences.applyTags(e.names)
+		c.stats.fences.Add(int64(len(e.names)))
+	case codec.ScopeAll:
+		c.wipe()
+	}
+	c.log.add(e)
+}
+
+// flush takes everything that is here for invalidated, because nobody can tell what was. The caller holds log.mu.
+func (c *Cache[V]) flush() {
+	c.wipe()
+	c.stats.flushed.Add(1)
+	c.cfg.Logger.Info("cache flushed: invalidations were missed that no member can tell any more", "namespace", c.cfg.Namespace)
+}
+
+// wipe makes everything that is here unusable.
+func (c *Cache[V]) wipe() {
+	c.fences.wipe()
+	c.flights.detachAll(c.fences)
+	c.asks.detachAll(c.fences)
+	c.stats.fences.Add(1)
+}
+
+// fence makes this node's copies of key unusable. false: that invalidation was applied
+// here before. It keeps key.
+func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, loose bool) bool {
+	stamp, applied := c.fences.apply(key, hash, mark, loose, func() { c.owned.delete(key) })
+	// From here on whoever comes must not join what began before. Who applied the same
+	// invalidation before may not have come to this yet.
+	c.flights.detach(key, hash, stamp)
+	c.asks.detach(key, hash, stamp)
+	if applied {
+		c.stats.fences.Add(1)
+	}
+	return applied
+}

@@ -1,0 +1,139 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// Tags name sets of keys that nobody lists: a value says at its load which it belongs to, and an
+// invalidation of a tag covers every value that has it, loaded before.
+//
+// A tag is known by 32 bits of its hash; the upper ones pick a place in a table of fences. Two tags
+// that share a place are invalidated together: once too often, never too rarely. The table
+// takes half a megabyte for any number of tags, and is made when the first is invalidated. Nothing
+// in it is ever forgotten, so raising a tag's fence is one store, and nobody looks for the entries
+// that it covers: each is tested when it is read.
+//
+// What is tagged carries the tag clock of the moment when its load, or the request for it, began. So an
+// entry is valid iff none of its tags' fences is above that. Because a load's tags are known only when
+// it has ended, an invalidation detaches no flight; instead, who waits for a flight, or for another
+// caller's question, looks whether a fence of the value's tags came between its beginning and his own.
+
+const tagPlaceBits = 16
+
+type tagTable [1 << tagPlaceBits]atomic.Uint64
+
+// tagFences are the fences of tags.
+type tagFences struct {
+	table atomic.Pointer[tagTable] // nil: no tag was ever invalidated; set once, before wide is raised
+	// wide is the tag clock. It is raised, as the last thing that an invalidation does, with
+	// logbook.mu held.
+	wide atomic.Uint64
+}
+
+// tagSet is what is tagged: with what, and since when. It never changes. nil: no tags.
+type tagSet struct {
+	wide   uint64
+	hashes []uint32
+}
+
+// tagsAt returns a set that shares hashes; nil if there are none.
+func tagsAt(hashes []uint32, wide uint64) *tagSet {
+	if len(hashes) == 0 {
+		return nil
+	}
+	return &tagSet{wide: wide, hashes: hashes}
+}
+
+// list returns the hashes, which must not be changed.
+func (t *tagSet) list() []uint32 {
+	if t == nil {
+		return nil
+	}
+	return t.hashes
+}
+
+func tagHash(tag string) uint32 { return uint32(ring.Hash(tag) >> 32) }
+
+// applyTags leaves a fence on each tag. The caller holds logbook.mu.
+func (f *tagFences) applyTags(tags []string) {
+	table := f.table.Load()
+	if table == nil {
+		table = new(tagTable)
+		f.table.Store(table)
+	}
+	stamp := f.wide.Load() + 1
+	for _, tag := range tags {
+		table[tagHash(tag)>>(32-tagPlaceBits)].Store(stamp)
+	}
+	f.wide.Store(stamp)
+}
+
+// tagged reports whether a fence of one of the tags covers what has them.
+func (f *tagFences) tagged(t *tagSet) bool {
+	return t != nil && f.wide.Load() > t.wide && f.after(t.hashes, t.wide)
+}
+
+// after reports whether one of the tags was fenced after the tag clock showed since.
+func (f *tagFences) after(hashes []uint32, since uint64) bool {
+	table := f.table.Load()
+	if table == nil {
+		return false
+	}
+	for _, h := range hashes {
+		if table[h>>(32-tagPlaceBits)].Load() > since {
+			return true
+		}
+	}
+	return false
+}
+
+// Tag says that the value belongs to the sets that the tags name: InvalidateTag with one of them
+// covers it. It also holds for ErrNotFound. With KeepPrevious the previous value's tags stay, and
+// these are added. A value has at most codec.MaxTags tags, of at most codec.MaxTag
+// bytes each; if one is empty or too long, or there are more, the fill fails with ErrBadTag: a value
+// that misses a tag could outlive the tag's invalidation.
+func (f *Fill[V]) Tag(tags ...string) {
+	for _, tag := range tags {
+		if err := checkTag(tag); err != nil {
+			f.tagErr = errors.Join(f.tagErr, err)
+			continue
+		}
+		f.addTag(tagHash(tag))
+	}
+}
+
+func (f *Fill[V]) addTag(hash uint32) {
+	switch {
+	case slices.Contains(f.tags, hash):
+	case len(f.tags) >= codec.MaxTags:
+		f.tagErr = fmt.Errorf("%w: more than %d: give the value fewer, wider ones", ErrBadTag, codec.MaxTags)
+	default:
+		f.tags = append(f.tags, hash)
+	}
+}
+
+// tagged returns the tags of what the load gave, or why they cannot be had.
+func (f *Fill[V]) tagged(wide uint64) (*tagSet, error) {
+	if f.keep {
+		for _, hash := range f.prev.tags.list() {
+			f.addTag(hash)
+		}
+	}
+	return tagsAt(f.tags, wide), f.tagErr
+}
+
+func checkTag(tag string) error {
+	switch {
+	case tag == "":
+		return fmt.Errorf("%w: it is empty", ErrBadTag)
+	case len(tag) > codec.MaxTag:
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrBadTag, len(tag), codec.MaxTag)
+	}
+	return nil
+}
