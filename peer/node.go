@@ -48,6 +48,7 @@ type Node struct {
 	gossip    *memberlist.Memberlist
 	registry  *prometheus.Registry
 	collector *collector
+	eyes      eyes // what the operator's endpoint needs
 
 	published   atomic.Pointer[published]
 	share       atomic.Pointer[share]
@@ -153,7 +154,8 @@ func (n *Node) open(ctx context.Context) error {
 		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
 		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest,
 	}
-	n.logger = s.Logger.With("node", s.Name)
+	n.eyes.open(s.Name)
+	n.logger = slog.New(eventLog{s.Logger.Handler(), n.eyes.book}).With("node", s.Name)
 	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers)
 
 	first := n.roster.look(time.Now())
@@ -165,6 +167,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.share.Store(&first.share)
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
+	n.data.registry.Store(n.reserved())
 	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
 	label := "weir/" + s.ClusterName
 	n.port = newPort(ln, label, n.logger, n.data.accept, n.transport.take)

@@ -2,9 +2,13 @@ package peer
 
 import (
 	"cmp"
+	"encoding/json"
+	"fmt"
+	"runtime/debug"
 	"slices"
 	"time"
 
+	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 )
 
@@ -20,13 +24,16 @@ type Stats struct {
 	View        ViewStats      `json:"view"`
 	Namespaces  map[string]any `json:"namespaces"`  // each handler's own statistics, by namespace
 	Connections []PeerStats    `json:"connections"` // the data plane's, by peer
+	Events      []Event        `json:"events"`      // the newest, oldest first
 }
 
 // NodeStats is this node in Stats.
 type NodeStats struct {
 	Name        string `json:"name"`
-	Addr        string `json:"addr"`               // "ip:port" that others dial
-	Cluster     string `json:"cluster"`            // name of the cluster
+	Addr        string `json:"addr"`    // "ip:port" that others dial
+	Cluster     string `json:"cluster"` // name of the cluster
+	Version     string `json:"version"` // of weir, as the build knows it
+	Uptime      int64  `json:"uptime_seconds"`
 	Incarnation uint64 `json:"incarnation,string"` // which start of the node this is
 	RingVersion int    `json:"ring_version"`
 	Ready       bool   `json:"ready"`            // as /readyz says
@@ -52,20 +59,62 @@ func (n *Node) Stats() Stats {
 		Schema: StatsSchema,
 		Node: NodeStats{
 			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
+			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
 			Members: members, Rank: rank, Refused: n.port.refused.Load(),
 		},
-		View:        ViewStats{Fingerprint: hex(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
+		Events:      n.eyes.book.list(),
 	}
 	if s.Connections == nil {
 		s.Connections = []PeerStats{}
 	}
 	for name, h := range n.handlers() {
-		s.Namespaces[name] = h.Stats()
+		s.Namespaces[name] = statsOf(h)
 	}
 	return s
+}
+
+// statsOf asks a handler, which may be a user's own, for its statistics.
+func statsOf(h codec.Handler) (stats any) {
+	defer func() {
+		if p := recover(); p != nil {
+			stats = map[string]string{"error": "the handler panicked: " + cutEvent(fmt.Sprint(p))}
+		}
+	}()
+	return h.Stats()
+}
+
+// statsJSON is Stats as JSON. A namespace that cannot be encoded takes only itself out.
+func (n *Node) statsJSON() ([]byte, error) {
+	s := n.Stats()
+	for name, v := range s.Namespaces {
+		b, err := json.Marshal(v)
+		if err != nil {
+			s.Namespaces[name] = map[string]string{"error": cutEvent(err.Error())}
+			continue
+		}
+		s.Namespaces[name] = json.RawMessage(b)
+	}
+	return json.Marshal(s)
+}
+
+// Version returns the version of weir that the program was built with, as the build
+// information has it: "v1.2.3", "(devel)", or "unknown".
+func Version() string {
+	const module = "github.com/weircache/weir"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	for _, m := range append([]*debug.Module{&info.Main}, info.Deps...) {
+		if m.Path == module && m.Version != "" {
+			return m.Version
+		}
+	}
+	return "(devel)"
 }
 
 // A State says what this node knows of a member.
