@@ -1,14 +1,15 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
 # make check: format, vet, staticcheck, tidy, a build for 386.
 # make bench: the speed table (redis-server is used if it is installed).
+# make browser: the page in a headless Chromium; pictures in bin/page.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
 FUZZTIME   ?= 20s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES     = . examples bench/rivals
+MODULES     = . examples bench/rivals peer/page/browser
 
-.PHONY: all test check demo bench fuzz clean
+.PHONY: all test check demo bench browser fuzz clean
 
 all: check test
 
@@ -31,6 +32,12 @@ demo:
 
 bench:
 	cd bench/rivals && $(GO) run ./speed $(BENCHFLAGS)
+
+browser:
+	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+	  [ -n "$$b" ] && command -v "$$b" >/dev/null && exit 0; done; \
+	  echo "make browser needs Chromium: apt-get install chromium, or set CHROMIUM to where it is"; exit 1
+	cd peer/page/browser && $(GO) test -count=1 -timeout 5m ./...
 
 fuzz:
 	@set -e; for pkg in codec peer; do \

@@ -141,7 +141,13 @@ export class Model {
 // mean is the mean of the samples' numbers.
 function mean(samples) {
   const out = { causes: {} };
-  for (const s of samples) for (const [k, v] of Object.entries(s)) if (typeof v === "number") out[k] = (out[k] || 0) + v / samples.length;
+  const add = (into, from) => {
+    for (const [k, v] of Object.entries(from)) if (typeof v === "number") into[k] = (into[k] || 0) + v / samples.length;
+  };
+  for (const s of samples) {
+    add(out, s);
+    add(out.causes, s.causes);
+  }
   return out;
 }
 

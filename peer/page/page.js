@@ -152,7 +152,7 @@ function ring(v) {
     from += m.share;
   }
   const answer = v.members.filter((m) => m.answers).length;
-  root.append(svg("text", { y: 2 }, `${answer} of ${v.members.length}`), svg("text", { y: 13, class: "dim" }, "members answer"));
+  root.append(svg("text", { y: 2 }, `${answer} of ${v.members.length}`), svg("text", { y: 13, class: "dim" }, "answer"));
   $("ring").replaceChildren(root);
 }
 
@@ -197,9 +197,9 @@ function verdict(root, s) {
     [level, head, text] = ["good", "Idle.", `Hardly anybody reads; the origin bears ${perSecond(m.bears)}.`];
   } else {
     text = `If every copy were lost now, ${would} ${count(m.without)} times a second; it bears ${count(m.bears)} at what a load costs now: a margin of ${count(m.ratio)}.`;
-    if (m.ratio < 1) [level, head] = ["bad", "It would not hold."];
+    if (m.ratio < 1) [level, head] = m.projected ? ["bad", "It would not hold."] : ["warn", "It might not hold."];
     else if (m.ratio < 2) [level, head] = ["warn", "It would just hold."];
-    if (m.ratio < 1) text += ` ${percent(1 - m.ratio)} of those loads would be refused or wait.`;
+    if (m.ratio < 1) text += ` ${m.projected ? "" : "Up to "}${percent(1 - m.ratio)} of those loads would be refused or wait.`;
     if (m.warm) text += ` The ${count(m.keys)} keys in use would be back after ${seconds(m.warm)}.`;
   }
   if (s.breakers.some((b) => b !== "closed")) {
@@ -214,12 +214,16 @@ function verdict(root, s) {
   ];
   const box = root.querySelector(".bars");
   if (!box.children.length) {
-    for (const [kind] of bars) box.append(make("span", { className: "label" }), make("div", { className: "track" }, make("div", { className: "fill " + kind })), make("span", { className: "value" }));
+    for (const [kind] of bars) {
+      box.append(make("div", { className: "bar" }, make("span", { className: "label" }),
+        make("div", { className: "track" }, make("div", { className: "fill " + kind })), make("span", { className: "value" })));
+    }
   }
   bars.forEach(([, label, value], i) => {
-    say(box.children[3 * i], label);
-    box.children[3 * i + 1].firstChild.style.width = `${(100 * value) / most}%`;
-    say(box.children[3 * i + 2], value || i !== 2 ? perSecond(value) : "not known");
+    const [name, track, number] = box.children[i].children;
+    say(name, label);
+    track.firstChild.style.width = `${(100 * value) / most}%`;
+    say(number, value || i !== 2 ? perSecond(value) : "not known");
   });
 }
 
@@ -257,8 +261,6 @@ function tables(root, s) {
   const out = [];
   const words = (name) => name.replaceAll("_", " ");
   const rate = (c) => perSecond(number(s.recent.causes[c]));
-  const lately = s.history.slice(-10);
-  for (const r of lately) for (const [c, v] of Object.entries(r.causes)) s.recent.causes[c] = number(s.recent.causes[c]) + v / lately.length;
   out.push(table("Why the origin was asked", ["Cause", "Lately", "In all"], Object.keys(s.causes).sort((a, b) => s.causes[b] - s.causes[a] || (a < b ? -1 : 1)).map((c) => [words(c), rate(c), count(s.causes[c])])));
   const steps = Object.entries(s.steps).sort((a, b) => b[1].seconds - a[1].seconds);
   if (steps.length) {
@@ -280,9 +282,10 @@ function tables(root, s) {
 function chart(card, figure, s) {
   const kind = figure.dataset.chart, def = charts[kind], box = figure.querySelector(".plot");
   let series = def.series(s);
-  if (kind === "loads") series = series.filter(([key]) => s.causes[key] > 0);
-  const colours = series.map((_, i) => (def.colours || palette)[i % (def.colours || palette).length]);
   const value = def.value || ((r, key) => number(r[key]));
+  const colourOf = new Map(series.map(([key], i) => [key, (def.colours || palette)[i % (def.colours || palette).length]]));
+  if (kind !== "governor") series = series.filter(([key], i) => (i === 0 && def.stacked) || s.history.some((r) => value(r, key) > 0));
+  const colours = series.map(([key]) => colourOf.get(key));
   const data = [s.history.map((r) => r.time)];
   const plain = series.map(([key]) => s.history.map((r) => value(r, key)));
   const shown = def.stacked ? plain.map((_, i) => s.history.map((_, t) => plain.slice(0, i + 1).reduce((sum, p) => sum + p[t], 0))) : plain;
