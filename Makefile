@@ -2,6 +2,7 @@
 # make check: format, vet, staticcheck, tidy, a build for 386.
 # make bench: the speed table (redis-server is used if it is installed).
 # make browser: the page in a headless Chromium; pictures in bin/page.
+# make monitoring: the alert rules, the dashboard and the metrics, with promtool.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
@@ -9,7 +10,7 @@ FUZZTIME   ?= 20s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals peer/page/browser
 
-.PHONY: all test check demo bench browser fuzz clean
+.PHONY: all test check demo bench browser monitoring fuzz clean
 
 all: check test
 
@@ -38,6 +39,10 @@ browser:
 	  [ -n "$$b" ] && command -v "$$b" >/dev/null && exit 0; done; \
 	  echo "make browser needs Chromium: apt-get install chromium, or set CHROMIUM to where it is"; exit 1
 	cd peer/page/browser && $(GO) test -count=1 -timeout 5m ./...
+
+monitoring:
+	@command -v promtool >/dev/null || { echo "make monitoring needs promtool: apt-get install prometheus"; exit 1; }
+	cd examples && $(GO) test -count=1 ./monitoring
 
 fuzz:
 	@set -e; for pkg in codec peer; do \
