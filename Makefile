@@ -8,7 +8,7 @@
 GO         ?= go
 FUZZTIME   ?= 20s
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES     = . examples bench/rivals peer/page/browser
+MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
 .PHONY: all test check demo bench browser monitoring fuzz clean
 
@@ -17,6 +17,7 @@ all: check test
 test:
 	$(GO) test -race -timeout 15m ./...
 	cd examples && $(GO) test -timeout 10m ./...
+	cd tier/oteltier && $(GO) test -race ./...
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
