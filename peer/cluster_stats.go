@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,10 +45,11 @@ type eyes struct {
 	poll *poll      // the asking of all members that is under way; nil: none
 }
 
-func (e *eyes) open(node string) {
+// open makes the book of events, which all lines of the log pass from now on.
+func (e *eyes) open(s *settings) {
 	e.started = time.Now()
 	e.book = newEventBook()
-	e.book.node = node
+	s.Logger = slog.New(eventLog{s.Logger.Handler(), e.book})
 }
 
 // ClusterStats is the document that the stats endpoint serves with ?cluster=1: what each

@@ -74,14 +74,6 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.viewChanges.Load()))
 	counter(c.refused, float64(c.n.port.refused.Load()))
-	ready := 0.0
-	if c.n.unready() == "" {
-		ready = 1
-	}
-	gauge(c.ready, ready)
-	gauge(c.build, 1, Version())
-	gauge(c.streams, float64(c.n.eyes.streams.count()))
-	counter(c.streamsEnded, float64(c.n.eyes.streams.refused.Load()+c.n.eyes.streams.dropped.Load()))
 
 	data := c.n.data
 	counter(c.calls, float64(data.calls.Load()))
@@ -99,6 +91,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.connections, float64(opened), "here")
 	gauge(c.connections, float64(data.accepted()), "there")
 	gauge(c.inFlightBytes, float64(data.flying.Load()))
+
+	ready := 0.0
+	if c.n.unready() == "" {
+		ready = 1
+	}
+	gauge(c.ready, ready)
+	gauge(c.build, 1, Version())
+	gauge(c.streams, float64(c.n.eyes.streams.count()))
+	counter(c.streamsEnded, float64(c.n.eyes.streams.refused.Load()+c.n.eyes.streams.dropped.Load()))
 }
 
 // registerMetrics registers m in the node's registry and in the user's.

@@ -122,6 +122,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // open opens the port and starts everything that listens; or nothing, with an error.
 func (n *Node) open(ctx context.Context) error {
 	s := &n.cfg
+	n.eyes.open(s)
 	ips, err := resolve(ctx, s.Network, s.Bind)
 	if err == nil && len(ips) == 0 {
 		err = errors.New("no addresses")
@@ -154,8 +155,7 @@ func (n *Node) open(ctx context.Context) error {
 		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
 		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest,
 	}
-	n.eyes.open(s.Name)
-	n.logger = slog.New(eventLog{s.Logger.Handler(), n.eyes.book}).With("node", s.Name)
+	n.logger = s.Logger.With("node", s.Name)
 	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers)
 
 	first := n.roster.look(time.Now())
@@ -168,6 +168,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
 	n.data.registry.Store(n.reserved())
+	n.eyes.book.node = s.Name
 	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
 	label := "weir/" + s.ClusterName
 	n.port = newPort(ln, label, n.logger, n.data.accept, n.transport.take)
