@@ -115,7 +115,7 @@ func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }() // the connection may be used again
-	_ = control.SetReadDeadline(time.Time{}) // a server's ReadTimeout would end the stream
+	_ = control.SetReadDeadline(time.Time{})                     // a server's ReadTimeout would end the stream
 	s := &n.eyes.streams
 	me, poll := s.join()
 	if me == nil {

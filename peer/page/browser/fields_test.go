@@ -36,7 +36,9 @@ func TestFields(t *testing.T) {
 	asked := 0
 	mux := http.NewServeMux()
 	mux.Handle("/weir/", p.Handler())
-	mux.HandleFunc("/weir/events", func(w http.ResponseWriter, r *http.Request) { http.Error(w, "no streams here", http.StatusNotImplemented) })
+	mux.HandleFunc("/weir/events", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, "no streams here", http.StatusNotImplemented)
+	})
 	mux.HandleFunc("/weir/stats", func(w http.ResponseWriter, r *http.Request) { // asked one after the other
 		asked++
 		_, _ = fmt.Fprint(w, document(asked))
