@@ -33,7 +33,7 @@ func (h told) InvalidateKeys(_ context.Context, keys []string) error {
 	return h.err
 }
 
-func tells(doc any) told {
+func telling(doc any) told {
 	return told{stats: func() any { return doc }, keys: make(chan []string, 8)}
 }
 
@@ -61,10 +61,10 @@ func TestClusterStats(t *testing.T) {
 	c := start(t, quick("c", a.Addr()))
 	awaitNames(t, "a b c", a, b, c)
 	for i, n := range []*Node{a, b, c} {
-		register(t, n, "product", tells(map[string]any{"loads": i + 1, "contract": "fresh", "steps": map[string]any{"db": map[string]any{"max_seconds": float64(i), "calls": 2}}}))
+		register(t, n, "product", telling(map[string]any{"loads": i + 1, "contract": "fresh", "steps": map[string]any{"db": map[string]any{"max_seconds": float64(i), "calls": 2}}}))
 	}
 	register(t, b, "broken", told{stats: func() any { panic("no") }})
-	register(t, b, "nan", tells(map[string]any{"ratio": math.NaN()}))
+	register(t, b, "nan", telling(map[string]any{"ratio": math.NaN()}))
 
 	doc := clusterOf(t, b)
 	var names []string
@@ -135,7 +135,7 @@ func TestForeignStats(t *testing.T) {
 		}
 		resp.Release()
 	}
-	if _, err := a.Register(askNamespace, 1, tells(nil)); err == nil {
+	if _, err := a.Register(askNamespace, 1, telling(nil)); err == nil {
 		t.Error("the reserved namespace was given away")
 	}
 }
@@ -208,11 +208,11 @@ func TestOperator(t *testing.T) {
 	a := start(t, cfg)
 	b := start(t, quick("b", a.Addr()))
 	awaitNames(t, "a b", a, b)
-	h := tells(1)
+	h := telling(1)
 	register(t, a, "product", h)
-	register(t, b, "product", tells(1))
+	register(t, b, "product", telling(1))
 	register(t, a, "fixed", saying{})
-	failing := tells(1)
+	failing := telling(1)
 	failing.err = errors.New("b did not confirm")
 	register(t, a, "failing", failing)
 

@@ -98,7 +98,7 @@ func TestStreamLimit(t *testing.T) {
 func TestSlowReader(t *testing.T) {
 	n := start(t, quick("a"))
 	long := strings.Repeat("x", statsLimit/4*3)
-	register(t, n, "long", tells(map[string]string{"text": long}))
+	register(t, n, "long", telling(map[string]string{"text": long}))
 	s := httptest.NewUnstartedServer(n.Handler())
 	s.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		_ = c.(*net.TCPConn).SetWriteBuffer(4 << 10)
