@@ -180,6 +180,10 @@ type arrival struct {
 	op  workload.Op
 }
 
+// lastCall is for how long after the run's end a request that was due before is still begun:
+// who has waited longer has not found a free caller.
+const lastCall = 20 * time.Millisecond
+
 // open sends requests when they are due. If all callers are busy they wait, and the
 // wait counts: latencies are counted from when a request was due.
 func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Duration) {
@@ -189,7 +193,7 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 		wg.Go(func() {
 			defer d.guard()
 			for a := range arrivals {
-				if now := d.clock.now(); now >= d.end || stop.Err() != nil {
+				if now := d.clock.now(); now >= d.end && now-a.due > lastCall || stop.Err() != nil {
 					d.rec.add(w, outcome{due: a.due, began: now, ended: now, err: errNotBegun, read: a.op == workload.Read})
 					continue
 				}

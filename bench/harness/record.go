@@ -8,10 +8,12 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Latencies are kept in microseconds, from 1 to a minute and a half; a longer one counts as that.
+// Latencies are kept in nanoseconds, from 64 to a minute and a half, ages to three hours; what
+// is longer counts as that.
 const (
-	shortest = 1
-	longest  = 90_000_000
+	shortest = 64
+	longest  = int64(90 * time.Second)
+	oldest   = int64(3 * time.Hour)
 )
 
 // shards is how many recorders share the work, so that callers rarely wait for one another.
@@ -91,7 +93,7 @@ type tally struct {
 
 func newTally(points int) tally {
 	h := func() *hdrhistogram.Histogram { return hdrhistogram.New(shortest, longest, 3) }
-	return tally{latency: h(), late: h(), age: hdrhistogram.New(shortest, 1e10, 2),
+	return tally{latency: h(), late: h(), age: hdrhistogram.New(shortest, oldest, 2),
 		points: make([]*hdrhistogram.Histogram, points), kinds: make(map[string]int64)}
 }
 
@@ -104,7 +106,7 @@ func newRecorder(line *timeline) *recorder {
 }
 
 func record(h *hdrhistogram.Histogram, d time.Duration) {
-	v := min(max(d.Microseconds(), shortest), h.HighestTrackableValue())
+	v := min(max(int64(d), shortest), h.HighestTrackableValue())
 	_ = h.RecordValue(v) // it is within the bounds
 }
 

@@ -132,7 +132,7 @@ func (r *recorder) points(t tally, elapsed time.Duration) []Point {
 			Origin: float64(p.originCalls.Load()) / w, OriginPeak: float64(p.originPeak.Load()),
 		}
 		if h := t.points[i]; h != nil {
-			q.P50, q.P99 = float64(h.ValueAtQuantile(50))/1e3, float64(h.ValueAtQuantile(99))/1e3
+			q.P50, q.P99 = float64(h.ValueAtQuantile(50))/1e6, float64(h.ValueAtQuantile(99))/1e6
 		}
 		out = append(out, q)
 	}

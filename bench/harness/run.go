@@ -212,8 +212,8 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	}
 	if stop.Err() != nil {
 		what := "interrupted"
-		if c := context.Cause(stop); !errors.Is(c, context.Canceled) {
-			what = c.Error()
+		if ctx.Err() == nil {
+			what = context.Cause(stop).Error()
 		}
 		out.Partial = fmt.Sprintf("%s, after %v of %v", what, elapsed.Round(10*time.Millisecond), d.end)
 	}
@@ -257,7 +257,7 @@ func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed ti
 	t := d.rec.sum()
 	secs := elapsed.Seconds()
 	points := d.rec.points(t, elapsed)
-	q := func(p float64) float64 { return float64(t.latency.ValueAtQuantile(p)) / 1e3 }
+	q := func(p float64) float64 { return float64(t.latency.ValueAtQuantile(p)) / 1e6 }
 	gets, calls, due := float64(t.reads), float64(o.calls.Load()), float64(d.ledger.due.Load())
 	r := &Round{
 		Measures: Measures{
@@ -265,10 +265,10 @@ func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed ti
 			OriginCalls: calls, OriginFailed: float64(o.failed.Load()), Due: due, Amplification: ratio(calls, due),
 			OriginPeak: float64(o.peak.Load()), OriginSeconds: float64(o.busy.Load()) / 1e9,
 			OriginMean: ratio(float64(o.busy.Load())/1e9, secs), PerFill: ratio(gets, calls), HitRatio: 1 - ratio(calls, gets),
-			P50: q(50), P99: q(99), P999: q(99.9), Max: q(100), Late: float64(t.late.ValueAtQuantile(99)) / 1e3,
+			P50: q(50), P99: q(99), P999: q(99.9), Max: q(100), Late: float64(t.late.ValueAtQuantile(99)) / 1e6,
 			Errors: float64(t.errors), Lost: float64(t.lost), Wrong: float64(t.wrong),
 			Stale: float64(t.stale), MaxStale: ms(t.maxStale), Broken: float64(t.broken), MaxBroken: ms(t.maxBroken),
-			AgeP99: float64(t.age.ValueAtQuantile(99)) / 1e3, MaxAge: float64(t.age.Max()) / 1e3,
+			AgeP99: float64(t.age.ValueAtQuantile(99)) / 1e6, MaxAge: float64(t.age.Max()) / 1e6,
 		},
 		Errors: t.kinds, Width: scenario.Duration(d.rec.line.width), Timeline: points, Marks: marks,
 	}
