@@ -1,14 +1,22 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
 # make check: format, vet, staticcheck, tidy, a build for 386.
 # make bench: the speed table (redis-server is used if it is installed).
+# make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
+# make bench-docs: the tables in bench/README.md anew from the files in bench/results.
+# make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
 FUZZTIME   ?= 20s
+SCENARIO   ?= storm
+COUNT      ?= 6
+BENCH      ?= .
+BENCHPKGS  ?= ./bench ./tier ./codec ./ring
+BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals
 
-.PHONY: all test check demo bench fuzz clean
+.PHONY: all test check demo bench bench-rivals bench-docs bench-compare fuzz clean
 
 all: check test
 
@@ -32,8 +40,27 @@ demo:
 bench:
 	cd bench/rivals && $(GO) run ./speed $(BENCHFLAGS)
 
+bench-rivals:
+	@command -v redis-server >/dev/null || echo "redis-server is missing, Redis will not take part: apt-get install redis-server"
+	cd bench/rivals && $(GO) run ./compare $(SCENARIO) $(BENCHFLAGS)
+
+bench-docs:
+	$(GO) test ./bench/report -run TestDocuments -update
+
+# The two take turns, so that a change of the machine's mood meets both.
+bench-compare:
+	@test -n "$(BASE)" || { echo "which revision? make bench-compare BASE=rev"; exit 2; }
+	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/base; rm -rf $$dir' EXIT; \
+	  git worktree add -q --detach $$dir/base $(BASE); \
+	  for i in $$(seq $(COUNT)); do \
+	    echo "round $$i of $(COUNT)"; \
+	    (cd $$dir/base && $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS)) >>$$dir/base.txt; \
+	    $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS) >>$$dir/work.txt; \
+	  done; \
+	  cd $$dir && $(GO) run $(BENCHSTAT) base.txt work.txt
+
 fuzz:
-	@set -e; for pkg in codec peer; do \
+	@set -e; for pkg in codec peer bench/trace bench/scenario; do \
 	  for f in $$($(GO) test -list '^Fuzz' ./$$pkg | grep '^Fuzz'); do \
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; \
 	  done; done

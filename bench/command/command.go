@@ -81,7 +81,7 @@ func New(o Options) *cobra.Command {
 	if len(o.Rivals) > 0 {
 		p.StringVar(&f.systems, "systems", "all", "who is measured, with commas between: "+strings.Join(names(o), ", "))
 	}
-	c.AddCommand(list(), show(), again())
+	c.AddCommand(list(), show(), again(), node())
 	return c
 }
 
@@ -113,6 +113,16 @@ func list() *cobra.Command {
 				}
 			}
 			return w.Flush()
+		},
+	}
+}
+
+// node is the process of one node, which a scenario of kind processes starts.
+func node() *cobra.Command {
+	return &cobra.Command{
+		Use: harness.NodeArg, Hidden: true, Args: cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			return harness.PlayNode(args, c.InOrStdin(), c.OutOrStdout())
 		},
 	}
 }
@@ -222,6 +232,20 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 	systems, err := choose(o, f.systems)
 	if err != nil {
 		return err
+	}
+	if s.Cluster.Kind != scenario.InProcess {
+		if len(systems) > 1 && f.systems != "all" {
+			return fmt.Errorf("rivals run in one process: scenario %s has kind %s", s.Name, s.Cluster.Kind)
+		}
+		systems = systems[:1]
+	}
+	if w, ok := systems[0].(harness.Weir); ok {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		w.Exe = append([]string{self}, strings.Fields(c.CommandPath())[1:]...)
+		systems[0] = w
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -16,7 +16,20 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// The test binary is also the process of a node, as the command makes it one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == harness.NodeArg {
+		os.Exit(Main(Options{}, os.Args[1:]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestProcesses(t *testing.T) {
+	out, _, err := do(t.Context(), Options{}, "--file", file(t, strings.Replace(mine, "nodes: 1", "nodes: 2, kind: processes", 1)))
+	if err != nil || !strings.Contains(out, "2 nodes (processes)") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
 
 func do(ctx context.Context, o Options, args ...string) (stdout, stderr string, err error) {
 	var out, errs bytes.Buffer

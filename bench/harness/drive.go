@@ -27,6 +27,7 @@ type driver struct {
 	rec     *recorder
 	seed    uint64
 	end     time.Duration
+	ours    bool                    // the values are the harness's own
 	fail    context.CancelCauseFunc // ends the run, with the cause
 
 	up      atomic.Pointer[[]int] // the nodes that callers are sent to
@@ -70,7 +71,7 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 		var b []byte
 		b, o.err = d.cluster.Get(ctx, node, name)
 		o.ended = d.clock.now()
-		if o.err == nil {
+		if o.err == nil && d.ours {
 			version, loaded, err := readValue(b, key)
 			if o.wrong = err != nil; !o.wrong {
 				o.age = o.ended - loaded
@@ -201,7 +202,7 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 			}
 		})
 	}
-	r := d.rand(n, 1<<31)
+	r := d.rand(n, 1<<30-1)
 	due := d.clock.now()
 	began := due
 	for stop.Err() == nil {

@@ -27,6 +27,7 @@ type origin struct {
 	sizes  func(key int) int
 	ledger *ledger
 	clock  *clock
+	end    time.Duration
 
 	calls   atomic.Int64
 	failed  atomic.Int64
@@ -40,8 +41,8 @@ type origin struct {
 }
 
 // newOrigin makes one whose random choices come from the seed.
-func newOrigin(s scenario.Origin, sizes func(int) int, l *ledger, c *clock, line *timeline, seed uint64) *origin {
-	return &origin{s: s, sizes: sizes, ledger: l, clock: c, line: line, rnd: rand.New(rand.NewPCG(seed, 0x0419))}
+func newOrigin(s scenario.Origin, sizes func(int) int, l *ledger, c *clock, line *timeline, end time.Duration, seed uint64) *origin {
+	return &origin{s: s, sizes: sizes, ledger: l, clock: c, line: line, end: end, rnd: rand.New(rand.NewPCG(seed, 0x0419))}
 }
 
 // draw is an undisturbed load's latency, and whether it fails.
@@ -71,18 +72,17 @@ func (o *origin) draw() (time.Duration, bool) {
 func (o *origin) load(ctx context.Context, key int) (b []byte, err error) {
 	began := o.clock.now()
 	at := o.running.Add(1)
-	if began >= 0 { // the warm-up does not count
+	if began >= 0 && began < o.end { // neither the warm-up counts nor what comes after
 		o.calls.Add(1)
 		raise(&o.peak, at)
 	}
 	o.line.originCall(began, at)
 	defer func() {
 		o.running.Add(-1)
-		ended := o.clock.now()
-		if ended > 0 {
+		if ended := min(o.clock.now(), o.end); ended > 0 && began < ended {
 			o.busy.Add(int64(ended - max(0, began)))
 		}
-		if err != nil && began >= 0 {
+		if err != nil && began >= 0 && began < o.end {
 			o.failed.Add(1)
 		}
 	}()

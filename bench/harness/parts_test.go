@@ -7,7 +7,6 @@ import (
 	"net"
 	"reflect"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/bench/scenario"
@@ -60,7 +59,7 @@ func TestLedger(t *testing.T) {
 }
 
 func TestOrigin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := parse(t, `
 duration: 20s
 load: [{}]
@@ -77,7 +76,7 @@ origin:
 		l := newLedger(1, time.Minute)
 		c := newClock()
 		c.set(0)
-		o := newOrigin(s.Origin, func(int) int { return 100 }, l, c, newTimeline(20*time.Second), 1)
+		o := newOrigin(s.Origin, func(int) int { return 100 }, l, c, newTimeline(20*time.Second), 20*time.Second, 1)
 		one := func() (time.Duration, error) {
 			began := time.Now()
 			b, err := o.load(t.Context(), 0)

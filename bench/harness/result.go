@@ -2,6 +2,7 @@ package harness
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -117,6 +118,15 @@ func ratio(a, b float64) float64 {
 	return a / b
 }
 
+// short rounds to four significant digits: more would only fill files.
+func short(x float64) float64 {
+	if x == 0 {
+		return 0
+	}
+	p := math.Pow(10, 3-math.Floor(math.Log10(math.Abs(x))))
+	return math.Round(x*p) / p
+}
+
 // points makes the timeline of what was counted.
 func (r *recorder) points(t tally, elapsed time.Duration) []Point {
 	w := r.line.width.Seconds()
@@ -133,6 +143,9 @@ func (r *recorder) points(t tally, elapsed time.Duration) []Point {
 		}
 		if h := t.points[i]; h != nil {
 			q.P50, q.P99 = float64(h.ValueAtQuantile(50))/1e6, float64(h.ValueAtQuantile(99))/1e6
+		}
+		for _, f := range []*float64{&q.T, &q.Offered, &q.Answered, &q.Errors, &q.Stale, &q.Origin, &q.P50, &q.P99} {
+			*f = short(*f)
 		}
 		out = append(out, q)
 	}

@@ -136,11 +136,12 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	calls, over := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer over(nil)
 	d := &driver{u: u, clock: newClock(), seed: seed, end: s.Duration.D(), fail: fail,
+		ours: s.Cluster.Kind != scenario.Existing,
 		gone: make([]gauge, s.Cluster.Nodes), calling: make([]gauge, s.Cluster.Nodes)}
 	line := newTimeline(d.end)
 	d.rec = newRecorder(line)
 	d.ledger = newLedger(len(u.names), s.Cluster.Freshness.TTL.D())
-	origin := newOrigin(s.Origin, u.sizes, d.ledger, d.clock, line, seed)
+	origin := newOrigin(s.Origin, u.sizes, d.ledger, d.clock, line, d.end, seed)
 	before := heap()
 
 	starting, cancel := context.WithTimeout(stop, startWithin)
@@ -209,6 +210,16 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	}
 	if c, ok := d.cluster.(Counter); ok {
 		out.Counters = c.Counters()
+	}
+	if s.Cluster.Kind == scenario.Existing {
+		// The origin is the services' own: their counters tell of it, and of the rest nobody.
+		m.OriginCalls, m.OriginSeconds = out.Counters["loads"], out.Counters["load_seconds"]
+		m.Amplification, m.OriginPeak, m.AgeP99, m.MaxAge = ratio(m.OriginCalls, m.Due), 0, 0, 0
+		m.OriginMean, m.PerFill, m.HitRatio = ratio(m.OriginSeconds, m.Seconds), ratio(m.Gets, m.OriginCalls), 1-ratio(m.OriginCalls, m.Gets)
+		if out.Counters == nil {
+			m.HitRatio = 0
+			out.Marks = append(out.Marks, Mark{What: "what the origin is asked", Error: "not seen, cluster.stats names no statistics that answer"})
+		}
 	}
 	if stop.Err() != nil {
 		what := "interrupted"

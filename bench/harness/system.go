@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/tier"
@@ -114,6 +115,9 @@ func kindOf(err error) string {
 		return "fill failed" // on another member: its error has lost its identity on the way
 	}
 	text := err.Error()
+	if strings.Contains(text, context.DeadlineExceeded.Error()) {
+		return "timed out" // an error that lost its identity between two processes or nodes
+	}
 	if len(text) > 60 {
 		text = text[:60]
 	}

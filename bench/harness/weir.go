@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync/atomic"
 
 	"github.com/weircache/weir/bench/scenario"
@@ -16,8 +17,12 @@ import (
 // namespace of the harness's cache.
 const namespace = "bench"
 
-// Weir is weir itself, all nodes in this process, over real sockets on the loopback.
+// Weir is weir itself, as the scenario's kind of cluster says: all nodes in this process, over real
+// sockets on the loopback; a process for each node; or services that run already.
 type Weir struct {
+	// Exe is the command that starts a node's process, to which NodeArg and more arguments are
+	// added. nil: this binary, with "bench" before NodeArg.
+	Exe []string
 	// Logger gets what the nodes log. nil: nobody.
 	Logger *slog.Logger
 }
@@ -60,6 +65,20 @@ func cacheConfig(env Env, p *peer.Node, logger *slog.Logger) tier.Config[[]byte]
 
 // Start starts the nodes and waits until each sees all.
 func (w Weir) Start(ctx context.Context, env Env) (Cluster, error) {
+	switch env.Scenario.Cluster.Kind {
+	case scenario.Existing:
+		return startExisting(ctx, env.Scenario)
+	case scenario.Processes:
+		exe := w.Exe
+		if exe == nil {
+			self, err := os.Executable()
+			if err != nil {
+				return nil, err
+			}
+			exe = []string{self, "bench"}
+		}
+		return startProcesses(ctx, env, exe)
+	}
 	c := &weirCluster{env: env, logger: w.Logger, nodes: make([]atomic.Pointer[node], env.Scenario.Cluster.Nodes)}
 	if c.logger == nil {
 		c.logger = slog.New(slog.DiscardHandler)
@@ -75,7 +94,7 @@ func (w Weir) Start(ctx context.Context, env Env) (Cluster, error) {
 		}
 	}
 	for i := range c.nodes {
-		if err := c.await(ctx, i, len(c.nodes)); err != nil {
+		if err := c.nodes[i].Load().await(ctx, len(c.nodes)); err != nil {
 			return nil, errors.Join(err, c.Close(ctx))
 		}
 	}
@@ -99,30 +118,38 @@ func (c *weirCluster) join(ctx context.Context, i int) error {
 	if c.wires != nil {
 		cfg.Network = c.wires.network(i)
 	}
-	p, err := peer.Start(ctx, cfg)
+	n, err := newNode(ctx, c.env, cfg)
 	if err != nil {
 		return err
 	}
-	cache, err := tier.New(cacheConfig(c.env, p, c.logger))
-	if err != nil {
-		return errors.Join(err, p.Close())
-	}
-	c.nodes[i].Store(&node{p, cache})
+	c.nodes[i].Store(n)
 	return nil
 }
 
-// await waits until node i sees so many members.
-func (c *weirCluster) await(ctx context.Context, i, members int) error {
-	p := c.nodes[i].Load().peer
+// newNode starts a member with its cache.
+func newNode(ctx context.Context, env Env, cfg peer.Config) (*node, error) {
+	p, err := peer.Start(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := tier.New(cacheConfig(env, p, cfg.Logger))
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return &node{p, cache}, nil
+}
+
+// await waits until the node sees so many members.
+func (n *node) await(ctx context.Context, members int) error {
 	for {
-		changed := p.ViewChanged()
-		if p.View().Len() >= members {
+		changed := n.peer.ViewChanged()
+		if n.peer.View().Len() >= members {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return fmt.Errorf("node %d sees %d of %d members: %w", i, p.View().Len(), members, ctx.Err())
+			return fmt.Errorf("%s sees %d of %d members: %w", n.peer.Name(), n.peer.View().Len(), members, ctx.Err())
 		}
 	}
 }

@@ -59,7 +59,7 @@ func (s *Scenario) fill() {
 		or(&l.Loop, "closed")
 		switch l.Loop {
 		case "open":
-			or(&l.Callers, 1024)
+			or(&l.Callers, 4096)
 			or(&l.Arrival, "poisson")
 		case "burst":
 			or(&l.Every, Duration(500*time.Millisecond))
