@@ -4,6 +4,7 @@
 # make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
 # make bench-docs: the tables in bench/README.md anew from the files in bench/results.
 # make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
+# make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
@@ -13,15 +14,17 @@ COUNT      ?= 6
 BENCH      ?= .
 BENCHPKGS  ?= ./bench ./tier ./codec ./ring
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+SOAK       ?= 1000000h
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals
 
-.PHONY: all test check demo bench bench-rivals bench-docs bench-compare fuzz clean
+.PHONY: all test soak check demo bench bench-rivals bench-docs bench-compare fuzz clean
 
 all: check test
 
 test:
-	$(GO) test -race -timeout 15m ./...
+	$(GO) test -race -timeout 15m -skip '^TestSim$$' ./...
+	$(GO) test -race -timeout 15m -v -run '^TestSim$$' ./peer/peertest
 	cd examples && $(GO) test -timeout 10m ./...
 
 check:
@@ -33,6 +36,10 @@ check:
 	done
 	GOARCH=386 CGO_ENABLED=0 $(GO) build ./...
 	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./ring ./codec ./peer ./tier
+
+soak:
+	@mkdir -p bin
+	SIM_FAILED=$(CURDIR)/bin/soak-failed.txt $(GO) test -race -timeout 0 -v -run '^TestSim$$' ./peer/peertest -soak $(SOAK)
 
 demo:
 	cd examples && $(GO) build -o ../bin/catalogue ./catalogue && cd .. && ./bin/catalogue $(DEMOFLAGS)

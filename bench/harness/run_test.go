@@ -40,7 +40,7 @@ func TestIdealCache(t *testing.T) {
 	for _, p := range one.Timeline {
 		sum += p.Offered * one.Width.D().Seconds()
 	}
-	if d := sum - m.Gets; d > 1 || d < -1 {
+	if d := sum - m.Gets; d > 1+m.Gets/1000 || d < -1-m.Gets/1000 { // it has four digits
 		t.Errorf("the timeline has %.1f requests, the measures %.0f", sum, m.Gets)
 	}
 }
