@@ -16,7 +16,7 @@ import (
 // Close cuts a Leave short at whatever point that is.
 func TestCloseDuringLeave(t *testing.T) {
 	for after := time.Duration(0); after < 1500*time.Millisecond; after += 50 * time.Millisecond {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			world := newMemNet()
 			simulated(t, world, 1, Config{})
 			n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}})
@@ -38,7 +38,7 @@ func TestCloseDuringLeave(t *testing.T) {
 }
 
 func TestLeave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		n1 := simulated(t, world, 1, Config{})
 		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}})
@@ -71,7 +71,7 @@ func TestLeave(t *testing.T) {
 }
 
 func TestLeaveEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		simulated(t, world, 1, Config{})
 		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}})
@@ -89,7 +89,7 @@ func TestLeaveEndsWithItsContext(t *testing.T) {
 
 // Gossip streams that stall end with the node, not after their timeout.
 func TestCloseEndsStreams(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		n := simulated(t, world, 1, Config{})
 		conn, err := world.host("10.0.0.9").Dial(t.Context(), n.Addr())
@@ -110,7 +110,7 @@ func TestCloseEndsStreams(t *testing.T) {
 }
 
 func TestNameTakenByAnotherNode(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		first := simulated(t, world, 1, Config{Name: "same"})
 		pause(t.Context(), time.Second)
@@ -132,7 +132,7 @@ func TestNameTakenByAnotherNode(t *testing.T) {
 // and MinMembers keeps their shares small from the first moment.
 func TestColdStart(t *testing.T) {
 	const count = 12
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		names := ""
 		for i := 1; i <= count; i++ {

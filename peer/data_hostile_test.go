@@ -165,7 +165,7 @@ func TestMalformedAnswers(t *testing.T) {
 
 // A peer that has stopped is noticed in about two seconds, one that is slow is waited for.
 func TestStalledServer(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)
 		answering(t, w, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 		began := time.Now()
@@ -174,7 +174,7 @@ func TestStalledServer(t *testing.T) {
 			t.Errorf("%v after %v", err, took)
 		}
 	})
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		open := make(chan struct{})
 		w := newWire(t, false, gated(open, nil))
 		time.AfterFunc(time.Minute, func() { close(open) })
@@ -184,7 +184,7 @@ func TestStalledServer(t *testing.T) {
 
 // What waits for a peer that takes nothing is bounded: more is refused at once.
 func TestBoundedQueue(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)
 		d := answering(t, w, func(conn net.Conn) { <-t.Context().Done() })
 		keys := make([][]byte, 900)
@@ -229,7 +229,7 @@ func TestBoundedQueue(t *testing.T) {
 
 // Who asks and never reads is cut off, and holds up nobody else.
 func TestClientThatNeverReads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
 			resp.Status, resp.Value = codec.StatusValue, make([]byte, 1<<20)
 		}})
@@ -304,7 +304,7 @@ func TestWrongHello(t *testing.T) {
 
 // A stranger who says nothing is gone after the handshake's time.
 func TestSilentStranger(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)
 		near, far := net.Pipe()
 		w.b.accept(far)

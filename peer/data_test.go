@@ -105,7 +105,7 @@ func TestCancelCrosses(t *testing.T) {
 }
 
 func TestDeadlineCrosses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		started := make(chan context.Context, 1)
 		w := newWire(t, false, gated(nil, started))
 		began := time.Now()
@@ -126,7 +126,7 @@ func TestDeadlineCrosses(t *testing.T) {
 
 // A call ends soon after its timeout also if the other side does nothing about it.
 func TestTimeoutBySweep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		open := make(chan struct{})
 		w := newWire(t, false, &scripted{serve: func(context.Context, *codec.Request, *codec.Response) { <-open }})
 		w.mustGet(t, "hit")
@@ -172,7 +172,7 @@ func TestBrokenConnectionFailsWaiters(t *testing.T) {
 
 // While a peer cannot be reached, calls fail at once, and attempts to connect grow rare.
 func TestBackoff(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, gated(nil, nil))
 		w.noServer.Store(true)
 		began := time.Now()
@@ -215,7 +215,7 @@ func TestBackoff(t *testing.T) {
 
 // Callers who wait for a connection share one attempt, and each leaves by its own time.
 func TestConnectShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		d := dataFor("a", &logBook{}, 1<<20, func(ctx context.Context, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

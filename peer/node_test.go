@@ -87,14 +87,26 @@ func TestPortTaken(t *testing.T) {
 	}
 
 	// Only the UDP half of a port is taken.
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	cfg.Bind = pc.LocalAddr().String()
+	cfg.Bind = onlyUDP(t)
 	if _, err := Start(t.Context(), cfg); !errors.Is(err, syscall.EADDRINUSE) || !strings.Contains(err.Error(), "UDP port") {
 		t.Errorf("the error is %v, want one that names the UDP port", err)
+	}
+}
+
+// onlyUDP takes the UDP half of a port whose TCP half is free.
+func onlyUDP(t *testing.T) string {
+	t.Helper()
+	for {
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = pc.Close() })
+		ln, err := net.Listen("tcp", pc.LocalAddr().String())
+		if err == nil {
+			_ = ln.Close()
+			return pc.LocalAddr().String()
+		}
 	}
 }
 
@@ -121,7 +133,7 @@ func TestCloseAndLeaveTogether(t *testing.T) {
 }
 
 func TestStartEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		world.split("10.0.0.9") // the seed is never reached
 		cfg := quick("a", "10.0.0.9:7946")
@@ -148,7 +160,7 @@ func simulated(t *testing.T, world *memNet, i int, cfg Config) *Node {
 }
 
 func TestSplitAndRejoin(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		world.names["weir.svc"] = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}
 		var nodes []*Node
@@ -173,7 +185,7 @@ func TestSplitAndRejoin(t *testing.T) {
 }
 
 func TestDivisorOverTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		divisor := func(n *Node) string {
 			synctest.Wait()
@@ -237,7 +249,7 @@ func TestDivisorOverTime(t *testing.T) {
 }
 
 func TestOtherClustersAndPlacements(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		seed := []string{"10.0.0.1:7946"}
 		n1 := simulated(t, world, 1, Config{})
@@ -262,7 +274,7 @@ func TestOtherClustersAndPlacements(t *testing.T) {
 }
 
 func TestDetectionTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		world := newMemNet()
 		var nodes []*Node
 		for i := 1; i <= 3; i++ {

@@ -118,7 +118,7 @@ func (o *outbox) flush(yield bool) {
 		runtime.Gosched()
 	}
 	for round := 0; ; round++ {
-		p := o.next()
+		p := o.next(false)
 		if p == nil {
 			return
 		}
@@ -153,8 +153,9 @@ func (o *outbox) leave(p []byte, n int) {
 	}
 }
 
-// next takes what waits. nil: nothing; the caller is no longer the writer.
-func (o *outbox) next() []byte {
+// next takes what waits, and with keep notes it as rest, so that it still counts as waiting.
+// nil: nothing; the caller is no longer the writer.
+func (o *outbox) next(keep bool) []byte {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(o.buf) == 0 || o.closed {
@@ -163,6 +164,9 @@ func (o *outbox) next() []byte {
 	}
 	p := o.buf
 	o.buf, o.spare = o.spare[:0], nil
+	if keep {
+		o.rest = p
+	}
 	return p
 }
 
@@ -200,12 +204,7 @@ func (o *outbox) run() {
 				break
 			}
 			o.recycle(p)
-			p = o.next()
-			if p != nil {
-				o.mu.Lock()
-				o.rest = p
-				o.mu.Unlock()
-			}
+			p = o.next(true)
 		}
 	}
 }

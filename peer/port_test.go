@@ -42,7 +42,7 @@ func (f *portFixture) dial(t *testing.T) net.Conn {
 }
 
 func TestPortHandsOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		f := newPortFixture(t)
 		for _, c := range []struct {
 			send, rest string
@@ -80,7 +80,7 @@ func TestPortRefuses(t *testing.T) {
 		{"silent", "", "said nothing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				f := newPortFixture(t)
 				conn := f.dial(t)
 				go func() { _, _ = io.WriteString(conn, c.send) }()
@@ -99,7 +99,7 @@ func TestPortRefuses(t *testing.T) {
 }
 
 func TestPortBoundsTheUndecided(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		f := newPortFixture(t)
 		for range maxUndecided {
 			f.dial(t)

@@ -126,8 +126,8 @@ func (s *session) fail(err error) {
 	}
 	s.mu.Unlock()
 	if first {
+		s.out.close() // before the requests end: what they answer then is no answer
 		s.cancel()
-		s.out.close()
 		_ = s.conn.Close()
 	}
 }

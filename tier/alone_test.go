@@ -102,7 +102,7 @@ func getErr(t *testing.T, c *Cache[string], key string, want error) {
 }
 
 func TestKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := &counter{}
 		for _, near := range []int64{-1, 1 << 20} {
 			cfg := plain(ByKey(o.load))
@@ -134,7 +134,7 @@ func TestKeys(t *testing.T) {
 
 // A context that has ended gets its error, also where the near tier has the value.
 func TestContextPast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := &counter{}
 		cfg := plain(ByKey(o.load))
 		cfg.NearBytes = 1 << 20
@@ -170,7 +170,7 @@ func TestContextPast(t *testing.T) {
 }
 
 func TestNearOffByConfig(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		for name, off := range map[string]func(*Config[string]){
 			"NearBytes": func(c *Config[string]) { c.NearBytes = -1 },
 			"NearTTL":   func(c *Config[string]) { c.NearBytes, c.Freshness.NearTTL = 1<<20, -1 },
@@ -191,7 +191,7 @@ func TestNearOffByConfig(t *testing.T) {
 }
 
 func TestClone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		cfg := Config[[]int]{
 			Loader:    func(context.Context, *Fill[[]int]) ([]int, error) { return []int{1, 2}, nil },
 			Freshness: Freshness{TTL: time.Minute},
@@ -217,7 +217,7 @@ func TestClone(t *testing.T) {
 
 // Everyone who waits when the cache closes gets ErrClosed, and so does whoever comes later.
 func TestCloseWithWaiters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := slow(time.Hour)
 		cfg := plain(ByKey(o.load))
 		cfg.Origin = Origin{Concurrency: 2, Timeout: time.Hour}
@@ -262,7 +262,7 @@ func TestCloseWithWaiters(t *testing.T) {
 
 // Close says how many loads hang, waits as long as it may, and can be called again.
 func TestCloseWithHungLoads(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
 		cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {
 			if key == "quick" {

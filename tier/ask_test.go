@@ -19,7 +19,7 @@ var background = context.Background()
 // 3 nodes and 200 callers on each: one load.
 func TestClusterLoadsOnce(t *testing.T) {
 	for _, took := range []time.Duration{0, 40 * time.Millisecond} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			s, o := newSim(t, 3), newOrigin()
 			o.delay = func() time.Duration { return took }
 			caches := s.start(o, Config[simValue]{})
@@ -45,7 +45,7 @@ func TestClusterLoadsOnce(t *testing.T) {
 
 // The owner cannot be reached: everyone turns to the same successor, for a short time.
 func TestOwnerUnreachable(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)
@@ -89,7 +89,7 @@ func TestOwnerUnreachable(t *testing.T) {
 
 // Each of two members believes that the other is the owner, or a third is in the game.
 func TestViewsDisagree(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := s.start(o, Config[simValue]{NearBytes: -1})
 		defer s.stop(caches)
@@ -148,7 +148,7 @@ func TestViewsDisagree(t *testing.T) {
 // Who leads a question and leaves, or runs out of time, does not fail those who joined.
 func TestLeaderLeaves(t *testing.T) {
 	for _, how := range []string{"cancel", "deadline"} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			s, o := newSim(t, 2), newOrigin()
 			o.delay = func() time.Duration { return 50 * time.Millisecond }
 			caches := s.start(o, Config[simValue]{})
@@ -188,7 +188,7 @@ func TestLeaderLeaves(t *testing.T) {
 
 // A leader whose time is up, but whose context's timer is late, does not fail the others either.
 func TestEnded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		ctx := lateContext{background, time.Now().Add(time.Millisecond)}
 		if ended(ctx) {
 			t.Error("ended before its deadline")
@@ -209,7 +209,7 @@ func (c lateContext) Deadline() (time.Time, bool) { return c.at, true }
 
 // Ages and expiries hold whatever the way takes; a near copy ends with its lease.
 func TestTimesAcrossTheWire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		f := Freshness{TTL: 10 * time.Second, NearTTL: 2 * time.Second, RefreshAhead: -1, Jitter: -1}
 		caches := s.start(o, Config[simValue]{Freshness: f})
@@ -257,7 +257,7 @@ func TestTimesAcrossTheWire(t *testing.T) {
 
 // Errors keep their identity.
 func TestErrorsAcrossTheWire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := newSim(t, 2)
 		load := func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
 			switch what, _, _ := strings.Cut(f.Key, "-"); what {
@@ -333,7 +333,7 @@ func pair(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simVa
 // A read noted its stamp, was overtaken by a fence, and only then put its question where others
 // can join it. Who comes after the invalidation must not.
 func TestAskOvertakenByFence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o, caches, key := pair(t)
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash(key)
@@ -356,7 +356,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 
 // The fence of the key was forgotten early, so a question does not carry it: nobody may join.
 func TestAskWithoutItsFence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o, caches, key := pair(t)
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash(key)
@@ -382,7 +382,7 @@ func TestAskWithoutItsFence(t *testing.T) {
 // A read joins a flight between a fence and the detaching of it. It may have the value, its
 // near copy may not.
 func TestJoinBeforeDetach(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()
 		o.delay = func() time.Duration { return 20 * time.Millisecond }
 		caches := s.start(o, Config[simValue]{})
@@ -409,7 +409,7 @@ func TestJoinBeforeDetach(t *testing.T) {
 
 // A flight found a copy, and before it hands it out the copy is fenced and the fence forgotten.
 func TestFlightHandsOutNothingForgotten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)

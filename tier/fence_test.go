@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -33,7 +32,7 @@ type historyResult struct {
 }
 
 func (h history) run(t *testing.T, seed uint64) (out historyResult) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var rmu sync.Mutex // guards rng
 		rng := rand.New(rand.NewPCG(seed, 1))
 		intn := func(n int) int { rmu.Lock(); defer rmu.Unlock(); return rng.IntN(n) }

@@ -28,7 +28,7 @@ func crowd(t *testing.T, c *Cache[string], key string, n int) (values []string, 
 func TestAloneOneLoadForAll(t *testing.T) {
 	for _, takes := range []time.Duration{0, 40 * time.Millisecond} {
 		for _, near := range []int64{-1, 1 << 20} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				o := slow(takes)
 				cfg := plain(ByKey(o.load))
 				cfg.NearBytes = near
@@ -84,7 +84,7 @@ func TestInstantLoadForAll(t *testing.T) {
 // Who looked before a fill and joins after it must get what was filled, or its error.
 func TestLateStarter(t *testing.T) {
 	for name, fail := range map[string]error{"ok": nil, "fails": errors.New("down"), "not found": ErrNotFound} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			o := &counter{}
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
@@ -102,7 +102,7 @@ func TestLateStarter(t *testing.T) {
 }
 
 func TestCancelHurtsNobodyElse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)
 		c := open(t, plain(ByKey(o.load)))
 		first, leave := context.WithCancel(t.Context())
@@ -134,7 +134,7 @@ func TestCancelHurtsNobodyElse(t *testing.T) {
 }
 
 func TestLoadGoesOnWhenAllLeave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)
 		c := open(t, plain(ByKey(o.load)))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
@@ -165,7 +165,7 @@ func TestLoaderDies(t *testing.T) {
 		"nested":       {func() { defer func() { panic(cause) }(); runtime.Goexit() }, cause},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				var die atomic.Bool
 				die.Store(true)
 				c := open(t, plain(ByKey(func(context.Context, string) (string, error) {
@@ -202,7 +202,7 @@ func TestLoaderDies(t *testing.T) {
 func TestTimeout(t *testing.T) {
 	for round := range 20 {
 		for _, deaf := range []bool{false, true} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {
 					if deaf {
 						time.Sleep(5 * time.Second)
@@ -239,7 +239,7 @@ func TestTimeout(t *testing.T) {
 
 // Loads that hang hold their permits, and of one key no more than maxRunning run.
 func TestHungLoadsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
 		var running, most atomic.Int64
 		cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {

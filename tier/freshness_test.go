@@ -29,7 +29,7 @@ func TestNegativeCaching(t *testing.T) {
 		ttl   time.Duration // NegativeTTL
 		lasts time.Duration
 	}{{0, 5 * time.Second}, {2 * time.Second, 2 * time.Second}, {-1, 0}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			o := &counter{}
 			o.setFail(fmt.Errorf("no row: %w", ErrNotFound))
 			cfg := plain(ByKey(o.load))
@@ -60,7 +60,7 @@ func TestErrorTTL(t *testing.T) {
 		ttl   time.Duration // ErrorTTL
 		loads int64         // in five seconds, asked every 100 ms
 	}{{0, 5}, {2500 * time.Millisecond, 2}, {-1, 50}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			o := &counter{}
 			o.setFail(errDown)
 			cfg := plain(ByKey(o.load))
@@ -79,7 +79,7 @@ func TestErrorTTL(t *testing.T) {
 
 // Past soft expiry nobody waits, and exactly one refresh runs.
 func TestStaleWhileRevalidate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := &counter{}
 		cfg := plain(ByKey(o.load))
 		cfg.Freshness.StaleWhileRevalidate = time.Hour
@@ -123,7 +123,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 // While the origin fails the copy is served and attempts are ErrorTTL/2 to 3/2 ErrorTTL
 // apart; when it is back the copy is replaced.
 func TestStaleIfError(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := &counter{}
 		cfg := plain(ByKey(o.load))
 		cfg.Freshness.StaleIfError = time.Hour
@@ -180,7 +180,7 @@ func TestHardExpiryIsNeverPassed(t *testing.T) {
 			steps[i] = step{seconds("pause", 0, 30), max(seconds("maxAge", -30, 30), -1), seconds("takes", 0, 1), rapid.Bool().Draw(r, "fails")}
 		}
 		seed := rapid.Uint64Min(1).Draw(r, "seed")
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			hardExpiry(t, r, f, seed, len(steps), func(i int) (p, m, k time.Duration, fails bool) {
 				s := steps[i]
 				return s.pause, s.maxAge, s.takes, s.fails
@@ -253,7 +253,7 @@ func hardExpiry(t *testing.T, r *rapid.T, f Freshness, seed uint64, n int, step 
 // A hot key is refreshed ahead, so that nobody waits for its 40 ms, near tier or not.
 func TestHotKeyNeverWaits(t *testing.T) {
 	for _, near := range []int64{-1, 1 << 20} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble(t, func(t *testing.T) {
 			o := slow(40 * time.Millisecond)
 			cfg := plain(ByKey(o.load))
 			cfg.NearBytes = near
@@ -287,7 +287,7 @@ func TestHotKeyNeverWaits(t *testing.T) {
 }
 
 func TestJitterOnlyShortens(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := &counter{}
 		cfg := plain(ByKey(o.load))
 		cfg.Freshness.Jitter, cfg.Seed = 0.5, 11
@@ -307,7 +307,7 @@ func TestJitterOnlyShortens(t *testing.T) {
 }
 
 func TestReadOptions(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)
 		cfg := plain(ByKey(o.load))
 		cfg.NearBytes = 1 << 20
@@ -342,7 +342,7 @@ func TestReadOptions(t *testing.T) {
 
 // Who demands an age does not get an older value for joining a fill that began long ago.
 func TestMaxAgeOfJoinedFlight(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := slow(4 * time.Second)
 		c := open(t, plain(ByKey(o.load)))
 		go func() { _, _ = c.Get(t.Context(), "k") }()

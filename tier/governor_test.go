@@ -19,7 +19,7 @@ func TestCapIsNeverExceeded(t *testing.T) {
 		seed := rand.Uint64()
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
 			t.Logf("seed %d", seed)
-			synctest.Test(t, func(t *testing.T) { capUnderLoad(t, rand.New(rand.NewPCG(seed, 1))) })
+			bubble(t, func(t *testing.T) { capUnderLoad(t, rand.New(rand.NewPCG(seed, 1))) })
 		})
 	}
 }
@@ -112,7 +112,7 @@ func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), na
 }
 
 func TestClassOrder(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		got := line(t, nil, "r1", "s1", "m1", "r2", "m2", "s2")
 		if want := []string{"m1", "m2", "s1", "s2", "r1", "r2"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -121,7 +121,7 @@ func TestClassOrder(t *testing.T) {
 }
 
 func TestPromotion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		got := line(t, func(g *governor, k map[string]*ticket) {
 			g.promote(k["r2"], classMiss)
 			g.promote(k["m1"], classRefresh) // never down
@@ -134,7 +134,7 @@ func TestPromotion(t *testing.T) {
 
 // A read without a copy that joins a waiting refresh makes it as urgent as itself.
 func TestJoinPromotes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var mu sync.Mutex // guards order
 		var order []string
 		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
@@ -169,7 +169,7 @@ func TestJoinPromotes(t *testing.T) {
 }
 
 func TestQueueFull(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)
 		cfg := plain(ByKey(o.load))
 		cfg.Origin = Origin{Concurrency: 1, Queue: 2, Timeout: 10 * time.Second}
@@ -199,7 +199,7 @@ func TestQueueFull(t *testing.T) {
 
 // A flight that gets no permit in Origin.Timeout ends, and gives its place in the queue back.
 func TestPermitTooLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
 		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
 			if key == "hog" {
@@ -227,7 +227,7 @@ func TestPermitTooLate(t *testing.T) {
 
 // With no permit to be had a stale copy is served if the contract allows that.
 func TestNoPermitServesStale(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
 		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
 			if key == "hog" {
@@ -254,7 +254,7 @@ func TestNoPermitServesStale(t *testing.T) {
 }
 
 func TestShareChanges(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var share atomic.Int64
 		g := newGovernor(func() int { return int(share.Load()) }, 100)
 		if err := g.acquire(t.Context(), new(ticket)); !errors.Is(err, ErrOverloaded) {

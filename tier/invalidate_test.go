@@ -8,14 +8,13 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
 )
 
 func TestInvalidateNamesWhoIsMissing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := s.start(o, Config[simValue]{InvalidateTimeout: 2 * time.Second})
 		defer s.stop(caches)
@@ -60,7 +59,7 @@ func TestInvalidateNamesWhoIsMissing(t *testing.T) {
 }
 
 func TestInvalidateTellsWhoJoins(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		for _, n := range s.nodes {
 			n.setView(simView(t, "n0", "n1"))
@@ -86,7 +85,7 @@ func TestInvalidateTellsWhoJoins(t *testing.T) {
 // A member without the cache counts as done, but one that opens it while others have yet to
 // apply the fence, and copies from them, does not keep that.
 func TestInvalidateWithoutCache(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := map[string]*Cache[simValue]{}
 		for _, name := range []string{"n0", "n1"} {
@@ -126,7 +125,7 @@ func TestInvalidateWithoutCache(t *testing.T) {
 }
 
 func TestInvalidateManyKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)
@@ -158,7 +157,7 @@ func TestInvalidateManyKeys(t *testing.T) {
 
 // n1 owns the key; n0 applied two invalidations, n1 in the other order and only one so far.
 func TestInvalidationsThatCross(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)
@@ -204,7 +203,7 @@ func TestInvalidationsThatCross(t *testing.T) {
 
 // A fence that a request carried, then the invalidation itself: one load.
 func TestCarriedFenceCostsOneLoad(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)

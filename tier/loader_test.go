@@ -7,14 +7,13 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
 )
 
 func TestPreviousAndKeep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var seen []string // of Previous; loads follow one another
 		mode := "value"
 		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
@@ -61,7 +60,7 @@ func TestPreviousAndKeep(t *testing.T) {
 }
 
 func TestSetTTL(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		n := 0
 		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
 			n++
@@ -92,7 +91,7 @@ func TestSetTTL(t *testing.T) {
 }
 
 func TestSteps(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
 			for i := range 3 {
 				done := f.Step("postgres")
@@ -121,7 +120,7 @@ func TestSteps(t *testing.T) {
 }
 
 func TestLoaderAsksCache(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var c *Cache[string]
 		var loads atomic.Int64
 		cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {
@@ -158,7 +157,7 @@ func TestLoaderAsksCache(t *testing.T) {
 
 // A loader may ask another cache for the same key, also if neither has a name.
 func TestLoaderAsksOtherCache(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		inner := open(t, plain(ByKey(func(_ context.Context, key string) (string, error) {
 			if key == "none" {
 				return "", ErrNotFound
@@ -176,7 +175,7 @@ func TestLoaderAsksOtherCache(t *testing.T) {
 
 // Two fills that wait for each other, each started by another caller, end with the timeout.
 func TestCrossedFillsEnd(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		var c *Cache[string]
 		cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {
 			time.Sleep(time.Millisecond)
@@ -233,7 +232,7 @@ func TestCodecFails(t *testing.T) {
 		"decode error": {brittle{decode: fail}, false}, "decode panic": {brittle{decode: blow}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
 				o := &counter{}
 				cfg := plain(ByKey(o.load))
 				cfg.Codec = x.codec
@@ -258,7 +257,7 @@ func TestCodecFails(t *testing.T) {
 }
 
 func TestValueTooLarge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		size := 100
 		cfg := plain(ByKey(func(context.Context, string) (string, error) { return strings.Repeat("v", size), nil }))
 		cfg.ValueLimit, cfg.Codec = 100, brittle{}

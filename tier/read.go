@@ -73,13 +73,13 @@ type answer[V any] struct {
 // ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	if c.near == nil {
-		a, err := c.read(ctx, key, AnyAge, nil)
+		a, _, err := c.read(ctx, key, AnyAge, nil)
 		return a.Value, err
 	}
 	now := c.clock.now()
 	b := c.near.get(key)
 	if b == nil {
-		a, err := c.read(ctx, key, AnyAge, nil)
+		a, _, err := c.read(ctx, key, AnyAge, nil)
 		return a.Value, err
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
@@ -88,7 +88,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		}
 		return c.clone(b.value), nil
 	}
-	a, err := c.read(ctx, key, AnyAge, b)
+	a, _, err := c.read(ctx, key, AnyAge, b)
 	return a.Value, err
 }
 
@@ -98,7 +98,11 @@ func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[
 	if o.MaxAge != 0 {
 		b = c.near.get(key)
 	}
-	return c.read(ctx, key, max(o.MaxAge, AnyAge), b)
+	a, loaded, err := c.read(ctx, key, max(o.MaxAge, AnyAge), b)
+	if a.Source != 0 {
+		a.Age = time.Duration(max(c.clock.now()-loaded, 0))
+	}
+	return a, err
 }
 
 func (c *Cache[V]) clone(v V) V {
@@ -108,43 +112,47 @@ func (c *Cache[V]) clone(v V) V {
 	return c.cfg.Clone(v)
 }
 
-// read answers a read for which the near tier has b, or nil.
-func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (Answer[V], error) {
+// read answers a read for which the near tier has b, or nil. It leaves the answer's Age to
+// the caller, who may not want it, and says when the load of the answer began.
+func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (out Answer[V], loaded int64, err error) {
 	if err := checkKey(key); err != nil {
-		return Answer[V]{}, err
+		return out, 0, err
 	}
 	if err := ctx.Err(); err != nil {
-		return Answer[V]{}, err
+		return out, 0, err
 	}
 	if c.life.isClosed() {
-		return Answer[V]{}, ErrClosed
+		return out, 0, ErrClosed
 	}
 	if b != nil {
 		if now := c.clock.now(); now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if b.notFound {
-				return Answer[V]{Age: time.Duration(now - b.loaded), Source: SourceNear}, ErrNotFound
+				return Answer[V]{Source: SourceNear}, b.loaded, ErrNotFound
 			}
-			return Answer[V]{Value: c.clone(b.value), Age: time.Duration(now - b.loaded), Source: SourceNear, Stale: now >= b.soft}, nil
+			return Answer[V]{Value: c.clone(b.value), Source: SourceNear, Stale: now >= b.soft}, b.loaded, nil
 		}
 		c.stats.nearUnused.Add(1)
 	}
 	hash := ring.Hash(key)
-	stamp, began := c.fences.stamp(hash), c.clock.now()
+	stamp, began := c.fences.stamp(hash), int64(0)
+	if c.near != nil {
+		began = c.clock.now()
+	}
 	a, storable, err := c.find(ctx, key, hash, stamp, maxAge)
 	if err != nil {
 		c.stats.errors.Add(1)
-		return Answer[V]{}, err
+		return out, 0, err
 	}
 	if storable && c.near != nil {
 		c.keepNear(key, hash, &a, stamp, began)
 	}
 	c.stats.answered(a.source, a.stale)
-	out := Answer[V]{Age: time.Duration(max(c.clock.now()-a.loaded, 0)), Source: a.source, Stale: a.stale}
+	out = Answer[V]{Source: a.source, Stale: a.stale}
 	if a.notFound {
-		return out, ErrNotFound
+		return out, a.loaded, ErrNotFound
 	}
 	out.Value = c.clone(a.value)
-	return out, nil
+	return out, a.loaded, nil
 }
 
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks

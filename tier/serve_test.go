@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -16,7 +15,7 @@ import (
 )
 
 func TestOtherContract(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		caches := map[string]*Cache[simValue]{"n0": s.open("n0", o, Config[simValue]{})}
 		defer s.stop(caches)
@@ -45,7 +44,7 @@ func TestOtherContract(t *testing.T) {
 }
 
 func TestOwnerCloses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		o.delay = func() time.Duration { return 50 * time.Millisecond }
 		caches := s.start(o, Config[simValue]{})
@@ -74,7 +73,7 @@ func TestOwnerCloses(t *testing.T) {
 
 // Loaders that ask for one another's keys on other members get an error, not a deadlock.
 func TestCycleAcrossMembers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s := newSim(t, 3)
 		view := s.nodes["n0"].View()
 		keys := []string{keyOf(view, "n0", 0), keyOf(view, "n1", 0), keyOf(view, "n2", 0)}
@@ -101,7 +100,7 @@ func TestCycleAcrossMembers(t *testing.T) {
 
 // What peers send is not trusted, and its bytes are not kept.
 func TestServeGarbage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)
@@ -157,7 +156,7 @@ func TestDivide(t *testing.T) {
 }
 
 func TestShareFollowsDivisor(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		for i, name := range s.names {
 			s.nodes[name].divisor = [2]int{2, i}
