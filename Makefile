@@ -1,20 +1,26 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
 # make check: format, vet, staticcheck, tidy, a build for 386.
 # make bench: the speed table (redis-server is used if it is installed).
+# make browser: the page in a headless Chromium; pictures in bin/page.
+# make monitoring: the alert rules, the dashboard and the metrics, with promtool.
+# make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
 FUZZTIME   ?= 20s
+SOAK       ?= 1000000h
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES     = . examples bench/rivals
+MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
-.PHONY: all test check demo bench fuzz clean
+.PHONY: all test soak check demo bench browser monitoring fuzz clean
 
 all: check test
 
 test:
-	$(GO) test -race -timeout 15m ./...
+	$(GO) test -race -timeout 15m -skip '^TestSim$$' ./...
+	$(GO) test -race -timeout 15m -v -run '^TestSim$$' ./peer/peertest
 	cd examples && $(GO) test -timeout 10m ./...
+	cd tier/oteltier && $(GO) test -race ./...
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
@@ -26,11 +32,25 @@ check:
 	GOARCH=386 CGO_ENABLED=0 $(GO) build ./...
 	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./ring ./codec ./peer ./tier
 
+soak:
+	@mkdir -p bin
+	SIM_FAILED=$(CURDIR)/bin/soak-failed.txt $(GO) test -race -timeout 0 -v -run '^TestSim$$' ./peer/peertest -soak $(SOAK)
+
 demo:
 	cd examples && $(GO) build -o ../bin/catalogue ./catalogue && cd .. && ./bin/catalogue $(DEMOFLAGS)
 
 bench:
 	cd bench/rivals && $(GO) run ./speed $(BENCHFLAGS)
+
+browser:
+	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+	  [ -n "$$b" ] && command -v "$$b" >/dev/null && exit 0; done; \
+	  echo "make browser needs Chromium: apt-get install chromium, or set CHROMIUM to where it is"; exit 1
+	cd peer/page/browser && $(GO) test -count=1 -timeout 5m ./...
+
+monitoring:
+	@command -v promtool >/dev/null || { echo "make monitoring needs promtool: apt-get install prometheus"; exit 1; }
+	cd examples && $(GO) test -count=1 ./monitoring
 
 fuzz:
 	@set -e; for pkg in codec peer; do \

@@ -178,8 +178,9 @@ func (p *peer) dial(s *slot) {
 	p.d.dials.Add(1)
 	conn, err := p.d.cfg.dial(ctx, p.to.Addr)
 	if err == nil {
-		if err = p.d.greet(ctx, conn, p.to); err != nil {
-			_ = conn.Close()
+		raw := conn
+		if conn, err = p.d.connectTo(ctx, raw, p.to); err != nil {
+			_ = raw.Close()
 		}
 	}
 	if p.settle(s, conn, err) {

@@ -3,6 +3,7 @@ package peer
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -35,6 +36,8 @@ const (
 	// MaxConnections is the most data connections to one member: beyond a few, each
 	// one more only spreads the same bytes over more system calls.
 	MaxConnections = 16
+	// MaxAcceptSecrets is the most further secrets: a rotation needs one.
+	MaxAcceptSecrets = 4
 	// MaxValueLimit is the largest ValueLimit, in bytes: a frame is held in memory
 	// whole, on both sides.
 	MaxValueLimit = 64 << 20
@@ -50,15 +53,17 @@ var ErrConfig = errors.New("peer: bad configuration")
 type Config struct {
 	// Name is the node's stable name. It places keys, so a node that restarts under
 	// its name gets its keys back. It must be unique in the cluster: of two live nodes
-	// with one name only the newest is in the view. At most MaxName bytes, printable,
+	// with one name only the newest is in the view, because after a crash the others cannot
+	// tell the two apart for seconds. The older one logs an error, is not ready, and serves
+	// its callers through the newest. At most MaxName bytes, printable,
 	// without spaces. Default: the address that others dial, which is unique, and as
 	// stable as the port is.
 	Name string
 
 	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP,
 	// all on this one port number. It is always explicit, never every interface. Port 0
-	// picks a free one. Connections are not encrypted, so without a Network of your own
-	// the host must be a loopback address. Default: DefaultBind.
+	// picks a free one. Without a Secret the host must be a loopback address, unless there
+	// is a Network of your own, which then has to protect the node. Default: DefaultBind.
 	Bind string
 
 	// Advertise is the "host:port" that others dial. A name is resolved once, at Start.
@@ -73,6 +78,25 @@ type Config struct {
 	// ClusterName keeps clusters apart: gossip and data of another name are refused at
 	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
 	ClusterName string
+
+	// Secret is what makes a node a member: with it gossip is encrypted, and the data
+	// connections are TLS 1.3 on which both sides prove that they have it and who they are. All
+	// members need the same, and nobody else may have it. Nil: neither is protected, which is for
+	// the loopback only.
+	Secret Secret
+
+	// AcceptSecrets are further secrets that others may use: this node believes whoever has
+	// one of them, and itself uses Secret. That is how a secret is changed without a pause,
+	// in three rolling restarts of all members: first all accept the new one, beside the old
+	// Secret; then all have the new one as Secret and accept the old one; then the old one goes.
+	AcceptSecrets []Secret
+
+	// TLS, if not nil, takes the place of Secret on the data connections, for who has
+	// certificates: the node's own for both directions, and RootCAs or ClientCAs or both. Each must
+	// name its node: Name as a DNS name, or where Name is an address and a port, the
+	// address. TLS 1.3, certificates on both sides, no resumption and weir's protocol name are
+	// set in any case. Gossip is not TLS: beyond the loopback Secret is needed too.
+	TLS *tls.Config
 
 	// Ring says how keys are placed. It must be the same on all members: one whose
 	// placement differs is kept out of the view.
@@ -104,6 +128,11 @@ type Config struct {
 	// their addresses is no member, a fifth more or less: a cluster that was split for
 	// long does not find together by itself. Default: DefaultRejoinInterval.
 	RejoinInterval time.Duration
+
+	// OperatorToken is what requests to Handler that change something, or look for a
+	// key, must carry: "Authorization: Bearer <token>". At least MinOperatorToken
+	// printable characters without spaces. Empty: such requests are refused.
+	OperatorToken string
 
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
@@ -170,9 +199,9 @@ func (c Config) check() (settings, error) {
 		switch {
 		case notIP == nil && ip.IsUnspecified():
 			wrong("Bind: %q is every interface of the machine; name the one that the other members reach", c.Bind)
-		case custom || notIP == nil && ip.IsLoopback() || host == "localhost":
+		case custom || len(c.Secret) > 0 || notIP == nil && ip.IsLoopback() || host == "localhost":
 		default:
-			wrong("Bind: %q is not on the loopback, and connections are not encrypted; bind to 127.0.0.1 or ::1", c.Bind)
+			wrong("Bind: %w", errUnprotected(c.Bind, c.TLS != nil))
 		}
 	}
 	if c.Advertise != "" {
@@ -197,6 +226,23 @@ func (c Config) check() (settings, error) {
 	if err := checkName(c.ClusterName, MaxClusterName); err != nil {
 		wrong("ClusterName: %w", err)
 	}
+	if len(c.Secret) > 0 || c.Secret != nil {
+		if err := c.Secret.check(); err != nil {
+			wrong("Secret: %w", err)
+		}
+	} else if len(c.AcceptSecrets) > 0 {
+		wrong("AcceptSecrets: there is no Secret; %s", howToSecret)
+	}
+	if len(c.AcceptSecrets) > MaxAcceptSecrets {
+		wrong("AcceptSecrets: %d of them, at most %d: each is tried for each message", len(c.AcceptSecrets), MaxAcceptSecrets)
+	}
+	for i, s := range c.AcceptSecrets {
+		if err := s.check(); err != nil {
+			wrong("AcceptSecrets[%d]: %w", i, err)
+		} else if s.equal(c.Secret) {
+			wrong("AcceptSecrets[%d]: it is the Secret itself; leave it out", i)
+		}
+	}
 	if c.Connections < 1 || c.Connections > MaxConnections {
 		wrong("Connections: %d is not between 1 and %d", c.Connections, MaxConnections)
 	}
@@ -207,6 +253,9 @@ func (c Config) check() (settings, error) {
 		c.InFlightBytes = max(DefaultInFlightBytes, 2*int64(c.ValueLimit))
 	} else if c.InFlightBytes < 2*int64(c.ValueLimit) {
 		wrong("InFlightBytes: %d bytes cannot hold two values of ValueLimit, %d", c.InFlightBytes, c.ValueLimit)
+	}
+	if err := checkToken(c.OperatorToken); err != nil {
+		wrong("OperatorToken: %w", err)
 	}
 	if c.MinMembers < 1 {
 		wrong("MinMembers: %d is below 1", c.MinMembers)
@@ -228,6 +277,14 @@ func (c Config) check() (settings, error) {
 	}
 	s.Config = c
 	return s, nil
+}
+
+// errUnprotected says what to do about an address that others reach.
+func errUnprotected(addr string, tls bool) error {
+	if tls {
+		return fmt.Errorf("%q is not on the loopback, and TLS does not cover gossip: anybody could announce members; set Secret too: %s", addr, howToSecret)
+	}
+	return fmt.Errorf("%q is not on the loopback, and there is no Secret: anybody could read and change what is cached; set Secret: %s; or bind to 127.0.0.1", addr, howToSecret)
 }
 
 // splitAddress takes a "host:port" apart.

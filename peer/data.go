@@ -56,6 +56,8 @@ type dataConfig struct {
 	dial        func(ctx context.Context, addr string) (net.Conn, error)
 	logger      *slog.Logger
 	seed        uint64
+	placement   uint64 // see hello
+	trust       *trust // nil, or one without TLS: plaintext
 }
 
 // data is the data plane: it sends requests to other members and answers theirs.
@@ -85,7 +87,7 @@ type data struct {
 
 // totals counts since the start, over all peers.
 type totals struct {
-	calls, errors, dials, served, bytesIn, bytesOut atomic.Int64
+	calls, errors, dials, served, refused, bytesIn, bytesOut atomic.Int64
 }
 
 // registered is one namespace's handler.
@@ -99,7 +101,7 @@ func newData(cfg dataConfig) *data {
 		cfg: cfg,
 		self: hello{
 			protocol: protocolVersion, ringVersion: ring.Version, incarnation: cfg.incarnation,
-			valueLimit: uint64(cfg.valueLimit), cluster: cfg.clusterName, name: cfg.name,
+			valueLimit: uint64(cfg.valueLimit), placement: cfg.placement, cluster: cfg.clusterName, name: cfg.name,
 		},
 		limit:     max(cfg.valueLimit, minFrameLimit) + codec.FrameOverhead,
 		rand:      rand.New(rand.NewPCG(cfg.seed, 1)),

@@ -2,9 +2,12 @@ package peer
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -287,6 +290,7 @@ func TestWrongHello(t *testing.T) {
 		"protocol":     func(d *data, _ *ring.Member) { d.self.protocol++ },
 		"ring version": func(d *data, _ *ring.Member) { d.self.ringVersion++ },
 		"cluster":      func(d *data, _ *ring.Member) { d.self.cluster = "other" },
+		"Config.Ring":  func(d *data, _ *ring.Member) { d.self.placement++ },
 		"value limit":  func(d *data, _ *ring.Member) { d.self.valueLimit++ },
 		"was expected": func(_ *data, to *ring.Member) { to.Name = "c" },
 	} {
@@ -320,13 +324,33 @@ func TestSilentStranger(t *testing.T) {
 }
 
 func FuzzHello(f *testing.F) {
-	h := hello{protocol: protocolVersion, ringVersion: 2, incarnation: 3, valueLimit: 4, cluster: "c", name: "n"}
-	f.Add(h.append(nil)[codec.FrameHeader+codec.FrameMin:])
-	f.Add([]byte{})
+	h := hello{protocol: protocolVersion, ringVersion: 2, incarnation: 3, valueLimit: 4, placement: 5, cluster: "c", name: "n",
+		namespaces: []helloNamespace{{"product", 6}, {"stock", 7}}}
+	whole := h.append(nil)[codec.FrameHeader+codec.FrameMin:]
+	for cut := range whole {
+		f.Add(whole[:cut])
+	}
+	f.Add(whole)
+	f.Add(append(slices.Clone(whole), 0))
 	f.Add([]byte{0, 9, 1})
-	f.Add(append([]byte{0, 1}, make([]byte, 18)...))
+	names := 2 + 2 + 8 + 8 + 8 // where the first length is
+	for _, at := range []int{names, names + 3, names + 6, names + 8} {
+		for _, n := range []uint16{0, maxReason, maxReason + 1, maxHelloNamespaces, maxHelloNamespaces + 1, 1 << 15, 1<<16 - 1} {
+			b := slices.Clone(whole)
+			binary.BigEndian.PutUint16(b[at:], n)
+			f.Add(b)
+		}
+	}
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
 	f.Fuzz(func(t *testing.T, b []byte) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
 		h, err := decodeHello(b)
+		runtime.ReadMemStats(&after)
+		if n := after.TotalAlloc - before.TotalAlloc; n > 4*uint64(len(b))+64<<10 {
+			t.Errorf("%d bytes made it allocate %d", len(b), n)
+		}
 		if err != nil {
 			if !isMalformed(err) {
 				t.Errorf("%v does not wrap ErrFrame", err)

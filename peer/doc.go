@@ -27,17 +27,33 @@
 // Gossip over UDP, gossip over TCP and data over TCP share one port number: an operator
 // opens one port in the firewall, names one in the seeds, and a node cannot be half
 // reachable. A TCP connection tells by its first bytes what it is: data starts with
-// "WEIR", gossip with memberlist's label header, which has the cluster's name in it.
+// "WEIR", with TLS right behind it, gossip with memberlist's label header, which has the
+// cluster's name in it.
 // Everything else (an HTTP request, a port scan, silence for three seconds) is closed,
 // and the log says what it was. How many may be undecided at once is bounded.
 //
-// Config.Bind is explicit, and for now on the loopback only: connections are not
-// encrypted, and a cache's port in an open network is everybody's.
+// # Trust
+//
+// Config.Secret is shared by the members and nobody else. Derived from it are the keys that
+// encrypt gossip and a certificate authority, the same on every node: each node makes a
+// certificate of its own with its name in it, valid for a day and renewed by the half. Data
+// connections are TLS 1.3 with certificates on both sides: the dialling node checks that it
+// reached the member that it meant, the other one that the hello's name is the certificate's.
+// Config.TLS takes the place of the derived authority for who has one. Without a secret Config.Bind
+// must be on the loopback. What strangers can hold is bounded at the port, what members can
+// hold by their connections and the budget of bytes in flight; see SECURITY.md.
+//
+// The hellos on a data connection compare versions, placement, cluster name and limits; what
+// differs closes the connection with a reason on both sides. A namespace that differs
+// is refused by itself, request by request, which its cache takes for misses.
 //
 // # What others see of it
 //
-// Node.Handler serves statistics, Prometheus metrics, health and readiness over HTTP,
-// wherever the service mounts it. A node is ready once a seed has answered or there was
+// Node.Handler serves a page, statistics, Prometheus metrics, health and readiness over
+// HTTP, wherever the service mounts it; STATS.md documents the JSON. Any node tells of all:
+// it asks the others over the data connections, in a namespace that no cache can have. What
+// has happened to the members is a list of events, which are lines of the log with a
+// stable name. What changes something needs Config.OperatorToken. A node is ready once a seed has answered or there was
 // none to ask: names that do not resolve yet stand for nobody, so the first node of a
 // cluster becomes ready by itself. Seeds behind a name that only lists ready nodes (a
 // Kubernetes service without publishNotReadyAddresses) are found once they are ready.

@@ -1,15 +1,26 @@
 package peer
 
 import (
+	"errors"
+	"fmt"
 	"math/bits"
 	"net"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/weircache/weir/codec"
 )
 
 // readBuffer is how much is read at once, in bytes.
 const readBuffer = 64 << 10
+
+const (
+	// A frame that has begun must bring frameProgress bytes every frameTimeout, or its
+	// end: who sends a byte now and then does not hold a buffer for long.
+	frameTimeout  = 10 * time.Second
+	frameProgress = 16 << 10
+)
 
 // A frameReader cuts what a connection sends into frames.
 type frameReader struct {
@@ -18,6 +29,7 @@ type frameReader struct {
 	buf   []byte
 	r, w  int // buf[r:w] is read and not yet used
 	bytes int64
+	due   int // there is a read deadline, which is put off when w has come so far; 0: there is none
 }
 
 func newFrameReader(conn net.Conn, limit int) *frameReader {
@@ -55,9 +67,13 @@ func (f *frameReader) fill() error {
 	case f.r > 0:
 		f.w = copy(f.buf, f.buf[f.r:f.w])
 		f.r = 0
+		f.due = min(f.due, 1) // another frame than the last time
 	}
 	if f.w == len(f.buf) {
 		f.buf = append(f.buf, make([]byte, min(len(f.buf), f.limit+codec.FrameHeader-len(f.buf)))...)
+	}
+	if err := f.hurry(); err != nil {
+		return err
 	}
 	n, err := f.conn.Read(f.buf[f.w:])
 	f.w += n
@@ -65,7 +81,35 @@ func (f *frameReader) fill() error {
 	if n > 0 {
 		return nil
 	}
-	return err
+	switch {
+	case f.w == 0 || errors.Is(err, net.ErrClosed):
+		return err
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("%w: %d bytes of it are there, and less than %d came in %v", errStalled, f.w, frameProgress, frameTimeout)
+	}
+	return fmt.Errorf("%w: %v", errCut, err)
+}
+
+var (
+	errStalled = errors.New("a frame has begun and does not go on")
+	errCut     = errors.New("the connection ended in the middle of a frame")
+)
+
+// hurry sets the read deadline of a frame that is there in part, from the buffer's front
+// on, and none between frames.
+func (f *frameReader) hurry() error {
+	if f.w == 0 {
+		if f.due == 0 {
+			return nil
+		}
+		f.due = 0
+		return f.conn.SetReadDeadline(time.Time{})
+	}
+	if f.w < f.due {
+		return nil
+	}
+	f.due = f.w + frameProgress
+	return f.conn.SetReadDeadline(time.Now().Add(frameTimeout))
 }
 
 // buffers hands out byte slices and takes them back, in classes by size.

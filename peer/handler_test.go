@@ -50,14 +50,14 @@ func TestHandler(t *testing.T) {
 	mux.Handle("/weir/", n.Handler())
 	mux.Handle("/other/", http.StripPrefix("/other", n.Handler()))
 	for _, prefix := range []string{"/weir", "/other"} {
-		for _, path := range []string{"/", "/stats"} {
+		for _, path := range []string{"/stats", "/stats?cluster=0"} {
 			code, body := get(mux, prefix+path)
 			var s Stats
 			if err := json.Unmarshal([]byte(body), &s); code != 200 || err != nil {
 				t.Fatalf("%s%s: %d %v", prefix, path, code, err)
 			}
 			if s.Schema != StatsSchema || s.Node.Name != "a" || !s.Node.Ready || len(s.View.Members) != 1 || s.View.Members[0].Share != 1 ||
-				s.View.Fingerprint != hex(n.View().Fingerprint()) || s.Namespaces["product"] == nil || s.Connections == nil {
+				s.View.Fingerprint != hex16(n.View().Fingerprint()) || s.Namespaces["product"] == nil || s.Connections == nil {
 				t.Errorf("%s%s: %s", prefix, path, body)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,8 +21,12 @@ const (
 	protocolVersion = 1
 	// helloTimeout bounds the exchange of hellos.
 	helloTimeout = 3 * time.Second
-	// helloLimit is the longest hello or goodbye frame, in bytes: three names and numbers.
-	helloLimit = 2 << 10
+	// maxHelloNamespaces is how many namespaces a hello names. Those beyond are left out:
+	// each request is checked in any case.
+	maxHelloNamespaces = 256
+	// helloLimit is the longest hello or goodbye frame, in bytes: numbers, two names, and
+	// the namespaces.
+	helloLimit = 2<<10 + maxHelloNamespaces*(2+codec.MaxNamespace+8)
 	maxReason  = 256
 )
 
@@ -30,8 +36,16 @@ type hello struct {
 	ringVersion uint16
 	incarnation uint64
 	valueLimit  uint64 // bytes
+	placement   uint64 // fingerprint of ring version and configuration
 	cluster     string
 	name        string
+	namespaces  []helloNamespace // sorted by name
+}
+
+// A helloNamespace is a namespace that is registered on a node.
+type helloNamespace struct {
+	name   string
+	schema uint64 // fingerprint of freshness, codec and type of the values
 }
 
 func (h *hello) append(dst []byte) []byte {
@@ -41,8 +55,14 @@ func (h *hello) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint16(dst, h.ringVersion)
 	dst = binary.BigEndian.AppendUint64(dst, h.incarnation)
 	dst = binary.BigEndian.AppendUint64(dst, h.valueLimit)
+	dst = binary.BigEndian.AppendUint64(dst, h.placement)
 	dst = appendName(dst, h.cluster)
 	dst = appendName(dst, h.name)
+	n := min(len(h.namespaces), maxHelloNamespaces)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(n))
+	for _, ns := range h.namespaces[:n] {
+		dst = binary.BigEndian.AppendUint64(appendName(dst, ns.name), ns.schema)
+	}
 	return codec.EndFrame(dst, start)
 }
 
@@ -55,7 +75,7 @@ func appendName(dst []byte, s string) []byte {
 // decodeHello reads a hello's body. The protocol comes first, so that of a newer
 // hello at least that is understood. The error wraps codec.ErrFrame.
 func decodeHello(b []byte) (h hello, err error) {
-	const fixed = 2 + 2 + 8 + 8
+	const fixed = 2 + 2 + 8 + 8 + 8
 	if len(b) < 2 {
 		return h, fmt.Errorf("%w: hello of %d bytes", codec.ErrFrame, len(b))
 	}
@@ -68,11 +88,15 @@ func decodeHello(b []byte) (h hello, err error) {
 	h.ringVersion = binary.BigEndian.Uint16(b[2:])
 	h.incarnation = binary.BigEndian.Uint64(b[4:])
 	h.valueLimit = binary.BigEndian.Uint64(b[12:])
+	h.placement = binary.BigEndian.Uint64(b[20:])
 	b = b[fixed:]
 	if h.cluster, b, err = readName(b); err != nil {
 		return h, err
 	}
 	if h.name, b, err = readName(b); err != nil {
+		return h, err
+	}
+	if h.namespaces, b, err = readNamespaces(b); err != nil {
 		return h, err
 	}
 	if len(b) != 0 {
@@ -92,6 +116,54 @@ func readName(b []byte) (string, []byte, error) {
 	return string(b[:n]), b[n:], nil
 }
 
+func readNamespaces(b []byte) ([]helloNamespace, []byte, error) {
+	if len(b) < 2 {
+		return nil, nil, fmt.Errorf("%w: hello cut short", codec.ErrFrame)
+	}
+	n := int(binary.BigEndian.Uint16(b))
+	if b = b[2:]; n > maxHelloNamespaces || n > len(b)/10 {
+		return nil, nil, fmt.Errorf("%w: hello with %d namespaces", codec.ErrFrame, n)
+	}
+	var out []helloNamespace
+	for range n {
+		var ns helloNamespace
+		var err error
+		if ns.name, b, err = readName(b); err != nil {
+			return nil, nil, err
+		}
+		if len(b) < 8 {
+			return nil, nil, fmt.Errorf("%w: hello cut short", codec.ErrFrame)
+		}
+		ns.schema, b = binary.BigEndian.Uint64(b), b[8:]
+		out = append(out, ns)
+	}
+	return out, b, nil
+}
+
+// hello is what this node says of itself now.
+func (d *data) hello() *hello {
+	h := d.self
+	for name, r := range *d.registry.Load() {
+		h.namespaces = append(h.namespaces, helloNamespace{name, r.schema})
+	}
+	slices.SortFunc(h.namespaces, func(a, b helloNamespace) int { return strings.Compare(a.name, b.name) })
+	return &h
+}
+
+// compare logs which namespaces are others at a peer. Those are not shared with it: its
+// requests for them are refused one by one, which its cache takes for misses.
+func (d *data) compare(other *hello) {
+	here := *d.registry.Load()
+	for _, ns := range other.namespaces {
+		r := here[ns.name]
+		if r == nil || r.schema == ns.schema || !d.noise.allow("namespace "+ns.name+" at "+other.name, time.Now()) {
+			continue
+		}
+		d.cfg.logger.Warn("a namespace differs on a member, and is not shared with it: freshness, codec or type of the values are not the same",
+			"namespace", ns.name, "peer", other.name, "here", hex16(r.schema), "there", hex16(ns.schema))
+	}
+}
+
 // mismatch says why two nodes cannot talk, in words for an operator. "": they can.
 func (h *hello) mismatch(other *hello) string {
 	switch {
@@ -101,6 +173,8 @@ func (h *hello) mismatch(other *hello) string {
 		return fmt.Sprintf("ring version %d here, %d there: keys would have two owners; finish the upgrade", h.ringVersion, other.ringVersion)
 	case other.cluster != h.cluster:
 		return fmt.Sprintf("cluster %q here, %q there: an address of another cluster", h.cluster, other.cluster)
+	case other.placement != h.placement:
+		return "Config.Ring differs: keys would have two owners; set it alike"
 	case other.valueLimit != h.valueLimit:
 		return fmt.Sprintf("value limit %d bytes here, %d there: set Config.ValueLimit alike", h.valueLimit, other.valueLimit)
 	}
@@ -120,6 +194,9 @@ func readHello(conn net.Conn) (hello, error) {
 	var head [codec.FrameHeader]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return hello{}, fmt.Errorf("waiting for a hello: %w", err)
+	}
+	if head[0] == tlsRecord {
+		return hello{}, errors.New("it speaks TLS, and this node does not: it has a Secret, this one has none")
 	}
 	n, err := codec.FrameLength(head[:], helloLimit)
 	if err != nil {
@@ -141,31 +218,55 @@ func readHello(conn net.Conn) (hello, error) {
 	return decodeHello(body)
 }
 
-// greet is the dialling side's part of the handshake.
+// greet is the dialling side's part of the handshake on a connection without TLS.
 func (d *data) greet(ctx context.Context, conn net.Conn, to ring.Member) error {
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	_, err := d.meetAt(ctx, conn, to, false)
+	return err
+}
+
+// connectTo is the dialling side's part of the handshake. It returns the connection to use; the
+// caller closes raw if there is an error.
+func (d *data) connectTo(ctx context.Context, raw net.Conn, to ring.Member) (net.Conn, error) {
+	return d.meetAt(ctx, raw, to, d.cfg.trust != nil && d.cfg.trust.client != nil)
+}
+
+func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure bool) (net.Conn, error) {
+	raw := conn
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return err
+	if err := raw.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return nil, err
 	}
-	if _, err := conn.Write(d.self.append([]byte(dataMagic))); err != nil {
-		return fmt.Errorf("sending a hello: %w", err)
+	front := []byte(dataMagic)
+	if secure {
+		s, err := d.cfg.trust.dialled(raw, to.Name)
+		if err != nil {
+			return nil, err
+		}
+		conn, front = s, nil
+	}
+	if _, err := conn.Write(d.hello().append(front)); err != nil {
+		return nil, fmt.Errorf("sending a hello: %w", err)
 	}
 	other, err := readHello(conn)
 	if err != nil {
-		return err
+		if secure {
+			err = explainRefusal(err)
+		}
+		return nil, err
 	}
 	if why := d.self.mismatch(&other); why != "" {
-		return errors.New(why)
+		return nil, errors.New(why)
 	}
 	if other.name != to.Name {
 		goodbye(conn, fmt.Sprintf("%q was expected at %s, not %q", to.Name, to.Addr, other.name))
-		return fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)
+		return nil, fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)
 	}
+	d.compare(&other)
 	if !stop() {
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	return conn.SetDeadline(time.Time{})
+	return conn, raw.SetDeadline(time.Time{})
 }
 
 // welcome is the accepting side's part of the handshake.
@@ -173,18 +274,37 @@ func (d *data) welcome(conn net.Conn) (hello, error) {
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return hello{}, err
 	}
+	s, secure := conn.(*secured)
+	if secure {
+		if err := s.shake(); err != nil {
+			if s.plain(err) {
+				goodbye(s.raw, "this node has a Secret or TLS, and you speak without")
+			}
+			return hello{}, err
+		}
+	}
 	other, err := readHello(conn)
 	if err != nil {
+		if secure {
+			err = explainRefusal(err)
+		}
 		goodbye(conn, err.Error())
 		return other, err
+	}
+	if secure {
+		if err := d.cfg.trust.names(s.certificate(), other.name); err != nil {
+			goodbye(conn, err.Error())
+			return other, err
+		}
 	}
 	if why := d.self.mismatch(&other); why != "" {
 		goodbye(conn, why)
 		return other, errors.New(why)
 	}
-	if _, err := conn.Write(d.self.append(nil)); err != nil {
+	if _, err := conn.Write(d.hello().append(nil)); err != nil {
 		return other, fmt.Errorf("sending a hello: %w", err)
 	}
+	d.compare(&other)
 	return other, conn.SetDeadline(time.Time{})
 }
 

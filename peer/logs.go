@@ -5,24 +5,58 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 )
 
 // gossipLogger is a *log.Logger for memberlist that hands its lines to logger.
 func gossipLogger(logger *slog.Logger) *log.Logger {
-	return log.New(gossipLines{logger}, "", 0)
+	return log.New(&gossipLines{logger: logger}, "", 0)
 }
 
-// gossipLines takes memberlist's log lines apart: "[WARN] memberlist: text".
-type gossipLines struct{ logger *slog.Logger }
+// gossipLines takes memberlist's log lines apart: "[WARN] memberlist: text". Of the
+// warnings, which strangers can cause, it passes on one a minute of each sort for each host.
+type gossipLines struct {
+	logger *slog.Logger
+	noise  sparse
+}
 
-func (g gossipLines) Write(line []byte) (int, error) {
+func (g *gossipLines) Write(line []byte) (int, error) {
 	level, text := parseLine(line)
-	if ctx := context.Background(); g.logger.Enabled(ctx, level) {
-		g.logger.Log(ctx, level, string(text), "from", "gossip")
+	ctx := context.Background()
+	if !g.logger.Enabled(ctx, level) || level >= slog.LevelWarn && !g.noise.allow(lineSubject(text), time.Now()) {
+		return len(line), nil
 	}
+	g.logger.Log(ctx, level, explainGossip(string(text)), "from", "gossip")
 	return len(line), nil
+}
+
+// lineSort is how much of a line's front tells of what sort it is, in bytes: what
+// strangers may put into it comes later.
+const lineSort = 16
+
+// lineSubject is the sort of a line, and the host that it is about, if it names one.
+func lineSubject(text []byte) string {
+	subject := string(text[:min(len(text), lineSort)])
+	if i := bytes.LastIndex(text, []byte("from=")); i >= 0 {
+		from, _, _ := bytes.Cut(text[i+len("from="):], []byte(" "))
+		subject += " " + hostOf(string(from))
+	}
+	return subject
+}
+
+// explainGossip adds to a text of memberlist what it means for an operator.
+func explainGossip(text string) string {
+	switch {
+	case strings.Contains(text, "no installed keys could decrypt"), strings.Contains(text, "Decrypt packet failed"):
+		return text + ": it has another Secret, or none"
+	case strings.Contains(text, "encryption is not configured"):
+		return text + ": it has a Secret, and this node has none"
+	case strings.HasSuffix(text, "EOF"), strings.HasSuffix(text, "connection reset by peer"):
+		return text + ": it closed the connection; its log says why"
+	}
+	return text
 }
 
 // parseLine splits a line of memberlist's log into its level and its text. A line

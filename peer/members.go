@@ -52,7 +52,9 @@ type notice struct {
 type roster struct {
 	self    identity
 	minimum int           // Divisor counts at least so many
+	limit   int           // most members of a view
 	changed chan struct{} // holds one token when there is something to look at
+	noise   sparse        // of members that are kept out, one line for each reason
 
 	mu       sync.Mutex           // guards everything below
 	leaving  bool                 // this node is
@@ -64,10 +66,11 @@ type roster struct {
 	notices  []notice
 }
 
-func newRoster(self identity, addr string, minimum int) *roster {
+func newRoster(self identity, addr string, minimum, limit int) *roster {
 	return &roster{
 		self:     self,
 		minimum:  minimum,
+		limit:    limit,
 		changed:  make(chan struct{}, 1),
 		table:    map[string]*record{self.gossipName(): {id: self, addr: addr}},
 		vanished: make(map[string]lost),
@@ -129,7 +132,7 @@ func (r *roster) note(n *memberlist.Node) {
 		rec.rtt = old.rtt
 		rec.id.leaving = rec.id.leaving || old.id.leaving // nobody changes his mind about leaving
 	}
-	if rec.refused != "" && (old == nil || old.refused == "") {
+	if rec.refused != "" && (old == nil || old.refused == "") && r.noise.allow(rec.refused, time.Now()) {
 		r.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
 	}
 	r.table[n.Name] = rec

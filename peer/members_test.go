@@ -23,7 +23,7 @@ func gossiped(name string, incarnation uint64, host byte, change func(*identity)
 
 func sampleRoster() *roster {
 	id := sample()
-	return newRoster(id, "10.0.0.1:7946", 1)
+	return newRoster(id, "10.0.0.1:7946", 1, MaxMembers)
 }
 
 func seen(s sight) string {
@@ -148,7 +148,7 @@ func TestAnnouncements(t *testing.T) {
 }
 
 func TestLostMembersAreHandedOn(t *testing.T) {
-	a, b := sampleRoster(), newRoster(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1)
+	a, b := sampleRoster(), newRoster(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
 	n := gossiped("b", 10, 2, nil)
 	a.NotifyJoin(n)
 	a.look(time.Now())

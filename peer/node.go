@@ -41,6 +41,7 @@ type Node struct {
 	logger *slog.Logger
 	noise  sparse
 	roster *roster
+	trust  *trust
 
 	data      *data
 	port      *port
@@ -48,6 +49,7 @@ type Node struct {
 	gossip    *memberlist.Memberlist
 	registry  *prometheus.Registry
 	collector *collector
+	eyes      eyes // what the operator's endpoint needs
 
 	published   atomic.Pointer[published]
 	share       atomic.Pointer[share]
@@ -121,6 +123,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // open opens the port and starts everything that listens; or nothing, with an error.
 func (n *Node) open(ctx context.Context) error {
 	s := &n.cfg
+	n.eyes.open(s)
 	ips, err := resolve(ctx, s.Network, s.Bind)
 	if err == nil && len(ips) == 0 {
 		err = errors.New("no addresses")
@@ -128,8 +131,8 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: Bind: %q cannot be resolved: %w", ErrConfig, s.Bind, err)
 	}
-	if _, system := s.Network.(systemNetwork); system && !ips[0].Addr().IsLoopback() {
-		return fmt.Errorf("%w: Bind: %q leads to %s, which is not on the loopback, and connections are not encrypted", ErrConfig, s.Bind, ips[0].Addr())
+	if _, system := s.Network.(systemNetwork); system && len(s.Secret) == 0 && !ips[0].Addr().IsLoopback() {
+		return fmt.Errorf("%w: Bind: %q: %w", ErrConfig, s.Bind, errUnprotected(ips[0].Addr().String(), s.TLS != nil))
 	}
 	ln, pc, bound, err := openPort(ctx, s.Network, ips[0].Addr(), s.bindPort)
 	if err != nil {
@@ -149,12 +152,16 @@ func (n *Node) open(ctx context.Context) error {
 	if s.Name == "" {
 		s.Name = n.addr.String()
 	}
+	if n.trust, err = newTrust(&s.Config, s.Name); err != nil {
+		return errors.Join(fmt.Errorf("%w: TLS: %w", ErrConfig, err), ln.Close(), pc.Close())
+	}
+	s.Secret, s.AcceptSecrets = nil, nil // what is not kept is not printed
 	n.id = identity{
 		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
 		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest,
 	}
 	n.logger = s.Logger.With("node", s.Name)
-	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers)
+	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers, memberLimit(s.Ring))
 
 	first := n.roster.look(time.Now())
 	view, err := ring.New(first.members, s.Ring)
@@ -165,9 +172,11 @@ func (n *Node) open(ctx context.Context) error {
 	n.share.Store(&first.share)
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
+	n.data.registry.Store(n.reserved())
+	n.eyes.book.node = s.Name
 	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
 	label := "weir/" + s.ClusterName
-	n.port = newPort(ln, label, n.logger, n.data.accept, n.transport.take)
+	n.port = newPort(ln, label, n.trust.keyring != nil, n.logger, n.data.take, n.transport.take)
 	n.gossip, err = memberlist.Create(n.gossipConfig(label))
 	if err != nil {
 		_ = n.transport.Shutdown()
@@ -181,7 +190,8 @@ func (n *Node) open(ctx context.Context) error {
 		return errors.Join(err, n.Close())
 	}
 	n.measured.Store(true)
-	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.incarnation)
+	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.incarnation,
+		"trust", n.trust.kind(), "secret id", n.trust.id, "accepts", n.trust.accepts)
 	return nil
 }
 
@@ -203,7 +213,10 @@ func (n *Node) gossipConfig(label string) *memberlist.Config {
 	c.PushPullInterval = pushPullInterval
 	c.TCPTimeout = streamTimeout
 	c.EnableCompression = false // packets are small, and what need not be unpacked cannot explode
+	c.Keyring = n.trust.keyring // beyond the label, all of it is encrypted
 	c.Delegate = n.roster
+	c.Alive = n.roster
+	c.Merge = n.roster
 	c.Events = n.roster
 	c.Ping = n.roster
 	c.Logger = gossipLogger(n.logger)
@@ -373,5 +386,7 @@ func (n *Node) dataConfig() dataConfig {
 		dial:        n.cfg.Network.Dial,
 		logger:      n.logger,
 		seed:        n.random(),
+		placement:   n.id.placement,
+		trust:       n.trust,
 	}
 }

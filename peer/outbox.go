@@ -30,6 +30,7 @@ var errOutboxFull = errors.New("the queue to the peer is full")
 type outbox struct {
 	conn  net.Conn
 	raw   syscall.RawConn  // nil: the connection is no plain socket, run does all writing
+	tls   *secured         // seals what goes to conn; nil: conn is not secured
 	limit int              // bytes waiting beyond which add refuses
 	fail  func(error)      // closes the connection; called without mu held
 	sent  [2]*atomic.Int64 // count the bytes written
@@ -48,6 +49,10 @@ type outbox struct {
 
 func newOutbox(conn net.Conn, limit int, here, all *atomic.Int64, fail func(error)) *outbox {
 	o := &outbox{conn: conn, limit: limit, sent: [2]*atomic.Int64{here, all}, fail: fail, wake: make(chan struct{}, 1)}
+	if s, ok := conn.(*secured); ok {
+		o.tls, o.conn = s, s.raw
+		conn = s.raw
+	}
 	if sc, ok := conn.(syscall.Conn); ok && canTryWrite {
 		if raw, err := sc.SyscallConn(); err == nil {
 			o.raw = raw
@@ -122,9 +127,13 @@ func (o *outbox) flush(yield bool) {
 		if p == nil {
 			return
 		}
+		p, err := o.seal(p)
+		if err != nil {
+			o.fail(err)
+			return
+		}
 		n := 0
 		if o.raw != nil && round < flushRounds {
-			var err error
 			if n, err = o.try.write(o.raw, p); err != nil {
 				o.fail(err)
 				return
@@ -177,12 +186,28 @@ func (o *outbox) count(n int) {
 	}
 }
 
+// seal returns p as it goes over a secured connection, and keeps p's buffer.
+func (o *outbox) seal(p []byte) ([]byte, error) {
+	if o.tls == nil {
+		return p, nil
+	}
+	sealed, err := o.tls.seal(p)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if cap(p) <= outboxKeep {
+		o.spare = p[:0]
+	}
+	return sealed, err
+}
+
 // recycle keeps a written buffer and tells those who wait for room.
 func (o *outbox) recycle(p []byte) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.count(len(p))
-	if cap(p) <= outboxKeep {
+	if o.tls != nil {
+		o.tls.give(p)
+	} else if cap(p) <= outboxKeep {
 		o.spare = p[:0]
 	}
 	o.rest = nil
@@ -199,12 +224,17 @@ func (o *outbox) run() {
 		p := o.rest
 		o.mu.Unlock()
 		for p != nil {
-			if err := o.write(p); err != nil {
+			err := o.write(p)
+			if err == nil {
+				o.recycle(p)
+				if p = o.next(true); p != nil {
+					p, err = o.seal(p)
+				}
+			}
+			if err != nil {
 				o.fail(err)
 				break
 			}
-			o.recycle(p)
-			p = o.next(true)
 		}
 	}
 }

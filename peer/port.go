@@ -18,22 +18,31 @@ const (
 	// gossipMagic is what a gossip stream with a label starts with: memberlist's
 	// message type of a label header. The label's length and the label follow.
 	gossipMagic = 244
+	// gossipSealed is memberlist's message type of an encrypted message, which follows the
+	// label of a stream at a node with a Secret.
+	gossipSealed = 10
+	// tlsRecord is what a TLS handshake starts with.
+	tlsRecord = 0x16
 
 	// handshakeTimeout is how long a connection may take to say what it is. It covers a
 	// lost packet and its repetition twice over.
 	handshakeTimeout = 3 * time.Second
-	// maxUndecided is how many connections may be deciding at once. With the timeout it
-	// bounds what strangers who connect and say nothing can hold.
+	// maxUndecided is how many connections may be undecided at once: saying what they are, or
+	// shaking hands. With the timeouts it bounds what strangers can hold.
 	maxUndecided = 256
+	// maxUndecidedOf is how many of them may be from one host, so that one cannot keep out
+	// the others.
+	maxUndecidedOf = 64
 )
 
 // port takes the connections of the one TCP listener and hands each, by its first
 // bytes, to the data plane or to gossip.
 type port struct {
 	ln     net.Listener
-	label  string              // of this cluster's gossip streams
-	data   func(conn net.Conn) // takes a data connection, dataMagic consumed; returns at once
-	gossip func(conn net.Conn) // takes a gossip stream, nothing consumed; returns at once or when the node closes
+	label  string                              // of this cluster's gossip streams
+	sealed bool                                // gossip is encrypted
+	data   func(conn net.Conn, decided func()) // takes a data connection, dataMagic consumed; returns at once, and calls decided after the handshake
+	gossip func(conn net.Conn)                 // takes a gossip stream, nothing consumed; returns at once or when the node closes
 	logger *slog.Logger
 	noise  sparse
 	ctx    context.Context // ends when the port closes
@@ -41,16 +50,20 @@ type port struct {
 
 	refused atomic.Int64 // connections that were closed here
 
-	mu        sync.Mutex            // guards undecided and closed
-	undecided map[net.Conn]struct{} // close closes them
+	mu        sync.Mutex          // guards the rest
+	undecided map[net.Conn]string // and their hosts; close closes them
+	hosts     map[string]int      // how many are undecided, by host
 	closed    bool
 
 	wg sync.WaitGroup
 }
 
-func newPort(ln net.Listener, label string, logger *slog.Logger, data, gossip func(net.Conn)) *port {
+func newPort(ln net.Listener, label string, sealed bool, logger *slog.Logger, data func(net.Conn, func()), gossip func(net.Conn)) *port {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &port{ln: ln, label: label, data: data, gossip: gossip, logger: logger, ctx: ctx, cancel: cancel, undecided: make(map[net.Conn]struct{})}
+	p := &port{
+		ln: ln, label: label, sealed: sealed, data: data, gossip: gossip, logger: logger, ctx: ctx, cancel: cancel,
+		undecided: make(map[net.Conn]string), hosts: make(map[string]int),
+	}
 	p.wg.Go(p.accept)
 	return p
 }
@@ -62,7 +75,7 @@ func (p *port) close() {
 	p.mu.Lock()
 	p.closed = true
 	conns := p.undecided
-	p.undecided = nil
+	p.undecided, p.hosts = nil, nil
 	p.mu.Unlock()
 	_ = p.ln.Close() // nothing to lose
 	for conn := range conns {
@@ -88,40 +101,54 @@ func (p *port) accept() {
 			continue
 		}
 		delay = least
-		if !p.admit(conn) {
-			p.refuse(conn, "too many connections that have not said what they are")
+		if why := p.admit(conn); why != "" {
+			p.refuse(conn, why)
 			continue
 		}
 		p.wg.Go(func() { p.decide(conn) })
 	}
 }
 
-// admit counts conn among the undecided, unless there are too many.
-func (p *port) admit(conn net.Conn) bool {
+// admit counts conn among the undecided, or says why not.
+func (p *port) admit(conn net.Conn) string {
+	host := hostOf(conn.RemoteAddr().String())
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed || len(p.undecided) >= maxUndecided {
-		return false
+	switch {
+	case p.closed:
+		return "the node is closing"
+	case len(p.undecided) >= maxUndecided:
+		return "too many connections that have not said what they are"
+	case p.hosts[host] >= maxUndecidedOf:
+		return "too many connections from this host that have not said what they are"
 	}
-	p.undecided[conn] = struct{}{}
-	return true
+	p.undecided[conn] = host
+	p.hosts[host]++
+	return ""
 }
 
 // release takes conn from the undecided; false if the port has closed meanwhile.
 func (p *port) release(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.undecided, conn)
+	if host, ok := p.undecided[conn]; ok {
+		delete(p.undecided, conn)
+		if p.hosts[host]--; p.hosts[host] == 0 {
+			delete(p.hosts, host)
+		}
+	}
 	return !p.closed
 }
 
 // decide reads conn's first bytes and passes it on.
 func (p *port) decide(conn net.Conn) {
 	kind, read, err := p.identify(conn)
+	if err == nil && kind == dataMagic[0] {
+		p.data(conn, func() { p.release(conn) })
+		return
+	}
 	open := p.release(conn)
 	switch {
-	case err == nil && open && kind == dataMagic[0]:
-		p.data(conn)
 	case err == nil && open:
 		p.gossip(&replay{Conn: conn, front: read})
 	case !open:
@@ -136,7 +163,7 @@ func (p *port) identify(conn net.Conn) (kind byte, read []byte, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return 0, nil, err
 	}
-	buf := make([]byte, 2+255)
+	buf := make([]byte, 2+255+1)
 	if _, err := io.ReadFull(conn, buf[:1]); err != nil {
 		return 0, nil, fmt.Errorf("it said nothing: %w", err)
 	}
@@ -159,11 +186,20 @@ func (p *port) identify(conn net.Conn) (kind byte, read []byte, err error) {
 		if label := buf[2:end]; string(label) != p.label {
 			return 0, nil, fmt.Errorf("it belongs to the cluster %q, this is %q; one of the two has the other among its seeds", label, p.label)
 		}
-		read = buf[:end]
+		if _, err := io.ReadFull(conn, buf[end:end+1]); err != nil {
+			return 0, nil, fmt.Errorf("it said nothing after its label: %w", err)
+		}
+		switch sealed := buf[end] == gossipSealed; {
+		case p.sealed && !sealed:
+			return 0, nil, errors.New("its gossip is not encrypted, and this node's is: it has no Secret")
+		case sealed && !p.sealed:
+			return 0, nil, errors.New("its gossip is encrypted: it has a Secret, and this node has none")
+		}
+		read = buf[:end+1]
 	case 'G', 'P', 'H', 'D', 'O':
 		return 0, nil, fmt.Errorf("it starts with %q, as an HTTP request does; stats are where the service mounts the node's handler", buf[:1])
-	case 0x16:
-		return 0, nil, errors.New("it starts a TLS handshake, and this node does not use TLS")
+	case tlsRecord:
+		return 0, nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q; stats are where the service mounts the node's handler", dataMagic)
 	default:
 		return 0, nil, fmt.Errorf("it starts with %q, which is no connection of weir", buf[:1])
 	}
@@ -175,11 +211,7 @@ func (p *port) refuse(conn net.Conn, reason string) {
 	p.refused.Add(1)
 	remote := conn.RemoteAddr().String()
 	_ = conn.Close()
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		host = remote
-	}
-	if p.ctx.Err() == nil && p.noise.allow(host, time.Now()) {
+	if p.ctx.Err() == nil && p.noise.allow(hostOf(remote), time.Now()) {
 		p.logger.Warn("connection refused", "remote", remote, "reason", reason)
 	}
 }

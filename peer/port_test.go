@@ -1,9 +1,11 @@
 package peer
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,24 +18,43 @@ type portFixture struct {
 	addr         string
 	data, gossip chan net.Conn
 	book         *logBook
+	world        memNet
+	hold         bool // data connections do not get on with their handshake
+
+	mu   sync.Mutex // guards held
+	held []func()   // ends the handshakes
 }
 
 func newPortFixture(t *testing.T) *portFixture {
 	t.Helper()
-	f := &portFixture{host: newMemNet().host("10.0.0.1"), addr: "10.0.0.1:7946", book: &logBook{},
+	world := newMemNet()
+	f := &portFixture{world: world, host: world.host("10.0.0.1"), addr: "10.0.0.1:7946", book: &logBook{},
 		data: make(chan net.Conn, 1), gossip: make(chan net.Conn, 1)}
 	ln, err := f.host.Listen(t.Context(), f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.port = newPort(ln, "weir/x", f.book.logger(), func(c net.Conn) { f.data <- c }, func(c net.Conn) { f.gossip <- c })
+	f.port = newPort(ln, "weir/x", false, f.book.logger(), f.take, func(c net.Conn) { f.gossip <- c })
 	t.Cleanup(f.port.close)
 	return f
 }
 
-func (f *portFixture) dial(t *testing.T) net.Conn {
+func (f *portFixture) take(conn net.Conn, decided func()) {
+	if f.hold {
+		f.mu.Lock()
+		f.held = append(f.held, decided)
+		f.mu.Unlock()
+		return
+	}
+	decided()
+	f.data <- conn
+}
+
+func (f *portFixture) dial(t *testing.T) net.Conn { return f.dialFrom(t, 1) }
+
+func (f *portFixture) dialFrom(t *testing.T, host int) net.Conn {
 	t.Helper()
-	conn, err := f.host.Dial(t.Context(), f.addr)
+	conn, err := f.world.host(fmt.Sprintf("10.0.0.%d", host)).Dial(t.Context(), f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,17 +122,49 @@ func TestPortRefuses(t *testing.T) {
 func TestPortBoundsTheUndecided(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newPortFixture(t)
-		for range maxUndecided {
-			f.dial(t)
+		for i := range maxUndecided {
+			f.dialFrom(t, i/maxUndecidedOf+1)
 		}
-		mustEnd(t, f.dial(t)) // at once
-		synctest.Wait()       // the line in the log comes after the connection's end
+		mustEnd(t, f.dialFrom(t, 9)) // at once
+		synctest.Wait()              // the line in the log comes after the connection's end
 		if got := f.port.refused.Load(); got != 1 {
 			t.Errorf("%d refused, want 1", got)
 		}
 		f.port.close() // ends the others though they stall
 		if n := strings.Count(f.book.String(), "refused"); n != 1 {
 			t.Errorf("%d lines in the log, want 1", n)
+		}
+		if len(f.port.hosts) != 0 || len(f.port.undecided) != 0 {
+			t.Errorf("%d hosts and %d connections are still counted", len(f.port.hosts), len(f.port.undecided))
+		}
+	})
+}
+
+// One host that floods the port does not keep out another; connections that shake hands
+// count as long as they do.
+func TestPortBoundsOneHost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newPortFixture(t)
+		f.hold = true
+		for range maxUndecidedOf {
+			_, _ = io.WriteString(f.dialFrom(t, 2), dataMagic)
+		}
+		mustEnd(t, f.dialFrom(t, 2))
+		synctest.Wait()
+		wantLog(t, f.book, "too many connections from this host")
+		if n := len(f.port.undecided); n != maxUndecidedOf {
+			t.Errorf("%d are undecided", n)
+		}
+		conn := f.dialFrom(t, 3)
+		_, _ = io.WriteString(conn, dataMagic)
+		synctest.Wait()
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if n := len(f.held); n != maxUndecidedOf+1 {
+			t.Errorf("%d connections got through", n)
+		}
+		for _, decided := range f.held {
+			decided()
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -68,7 +69,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	for i, a := range strangers {
 		wg.Go(func() {
 			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
-				errs[i] = fmt.Errorf("%s: %w", a, unwrapOne(err))
+				errs[i] = joinError(a, unwrapOne(err))
 			}
 		})
 	}
@@ -100,6 +101,12 @@ func (n *Node) joinSeeds(ctx context.Context) {
 		}
 		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
 	}
+}
+
+// joinError says what a failed attempt to join means.
+func joinError(seed netip.AddrPort, err error) error {
+	text := err.Error()
+	return fmt.Errorf("%s: %w%s", seed, err, strings.TrimPrefix(explainGossip(text), text))
 }
 
 // unwrapOne takes the one error out of memberlist's list of them, whose text has line

@@ -37,22 +37,36 @@ type session struct {
 }
 
 // accept serves a data connection whose magic has been read. It returns at once.
-func (d *data) accept(conn net.Conn) {
+func (d *data) accept(conn net.Conn) { d.take(conn, func() {}) }
+
+// take is accept, and calls decided when the handshake is over or there will be none.
+func (d *data) take(conn net.Conn, decided func()) {
+	if t := d.cfg.trust; t != nil && t.server != nil {
+		conn = t.secure(conn, nil, t.server, true)
+	}
 	s := &session{d: d, conn: conn, serving: make(map[uint64]context.CancelFunc)}
 	s.ctx, s.cancel = context.WithCancel(d.ctx)
 	s.out = newOutbox(conn, outboxLimit, &s.bytesOut, &d.bytesOut, s.fail)
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.closed || len(d.sessions) >= maxSessions {
-		_ = conn.Close()
-		s.cancel()
+	full := len(d.sessions) >= maxSessions
+	open := !d.closed && !full
+	if open {
+		d.sessions[s] = struct{}{}
+		d.wg.Add(1)
+	}
+	d.mu.Unlock()
+	if !open {
+		decided()
+		d.refused.Add(1)
+		s.fail(ErrClosed)
+		if full && d.noise.allow("full", time.Now()) {
+			d.cfg.logger.Warn("data connection refused", "remote", conn.RemoteAddr(), "err", fmt.Sprintf("%d connections are open already", maxSessions))
+		}
 		return
 	}
-	d.sessions[s] = struct{}{}
-	d.wg.Add(1)
 	go func() {
 		defer d.wg.Done()
-		s.run()
+		s.run(decided)
 	}()
 }
 
@@ -71,7 +85,7 @@ func (d *data) admit(s *session, peer string) bool {
 }
 
 // run serves the connection until it ends and joins what it has started.
-func (s *session) run() {
+func (s *session) run(decided func()) {
 	var wg sync.WaitGroup
 	defer func() {
 		wg.Wait()
@@ -80,16 +94,19 @@ func (s *session) run() {
 		s.d.mu.Unlock()
 	}()
 	other, err := s.d.welcome(s.conn)
+	decided()
 	if err != nil {
 		s.fail(err)
-		s.report("data connection refused", other.name)
+		s.d.refused.Add(1)
+		s.report("data connection refused", other.name, false)
 		return
 	}
 	if !s.d.admit(s, other.name) {
 		err = fmt.Errorf("too many connections from %q", other.name)
 		goodbye(s.conn, err.Error())
 		s.fail(err)
-		s.report("data connection refused", other.name)
+		s.d.refused.Add(1)
+		s.report("data connection refused", other.name, false)
 		return
 	}
 	wg.Go(s.out.run)
@@ -98,11 +115,12 @@ func (s *session) run() {
 		goodbye(s.conn, err.Error())
 	}
 	s.fail(err)
-	s.report("data connection closed", other.name)
+	s.report("data connection closed", other.name, true)
 }
 
-// report logs why the connection was closed, unless that is not worth it, or was said lately.
-func (s *session) report(what, peer string) {
+// report logs why the connection was closed, unless that was said lately, or it has just
+// ended, which a connection in use may.
+func (s *session) report(what, peer string, inUse bool) {
 	s.mu.Lock()
 	cause := s.cause
 	s.mu.Unlock()
@@ -111,7 +129,7 @@ func (s *session) report(what, peer string) {
 	if err != nil {
 		host = remote
 	}
-	if errors.Is(cause, ErrClosed) || isEnd(cause) || !s.d.noise.allow(host, time.Now()) {
+	if errors.Is(cause, ErrClosed) || inUse && isEnd(cause) || !s.d.noise.allow(host, time.Now()) {
 		return
 	}
 	s.d.cfg.logger.Warn(what, "remote", remote, "peer", peer, "err", cause)

@@ -20,20 +20,25 @@ type Stats struct {
 	View        ViewStats      `json:"view"`
 	Namespaces  map[string]any `json:"namespaces"`  // each handler's own statistics, by namespace
 	Connections []PeerStats    `json:"connections"` // the data plane's, by peer
+	Events      []Event        `json:"events"`      // the newest, oldest first
 }
 
 // NodeStats is this node in Stats.
 type NodeStats struct {
 	Name        string `json:"name"`
-	Addr        string `json:"addr"`               // "ip:port" that others dial
-	Cluster     string `json:"cluster"`            // name of the cluster
+	Addr        string `json:"addr"`    // "ip:port" that others dial
+	Cluster     string `json:"cluster"` // name of the cluster
+	Version     string `json:"version"` // of weir, as the build knows it
+	Uptime      int64  `json:"uptime_seconds"`
 	Incarnation uint64 `json:"incarnation,string"` // which start of the node this is
 	RingVersion int    `json:"ring_version"`
 	Ready       bool   `json:"ready"`            // as /readyz says
 	Reason      string `json:"reason,omitempty"` // why it is not ready
 	Members     int    `json:"divisor_members"`  // what Divisor divides by
 	Rank        int    `json:"divisor_rank"`     // of this node, from 0
-	Refused     int64  `json:"refused"`          // connections closed at the port
+	Refused     int64  `json:"refused"`          // connections closed at the port or in their handshake
+	Trust       string `json:"trust"`            // what protects data connections: "none", "secret" or "tls"
+	SecretID    string `json:"secret_id"`        // tells one Config.Secret from another, and nothing of it; "": none
 }
 
 // ViewStats is the view in Stats, with the members that are not in it.
@@ -52,21 +57,26 @@ func (n *Node) Stats() Stats {
 		Schema: StatsSchema,
 		Node: NodeStats{
 			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
+			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
-			Members: members, Rank: rank, Refused: n.port.refused.Load(),
+			Members: members, Rank: rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
 		},
-		View:        ViewStats{Fingerprint: hex(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
+		Events:      n.eyes.book.list(),
 	}
 	if s.Connections == nil {
 		s.Connections = []PeerStats{}
 	}
 	for name, h := range n.handlers() {
-		s.Namespaces[name] = h.Stats()
+		s.Namespaces[name] = statsOf(h)
 	}
 	return s
 }
+
+// refused is how many connections never came to be used.
+func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.refused.Load() }
 
 // A State says what this node knows of a member.
 type State string

@@ -70,7 +70,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
 	old := n.published.Load()
 	if len(s.members) > 0 && !slices.Equal(s.members, old.view.Members()) {
-		view, err := old.view.Next(s.members)
+		view, err := n.build(s.members)
 		switch {
 		case err == nil:
 			w.failed = ""
@@ -78,9 +78,10 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 			n.published.Store(&published{view: view, changed: make(chan struct{})})
 			close(old.changed)
 			n.logger.Info("view changed", "members", view.Len(), "fingerprint", fmt.Sprintf("%016x", view.Fingerprint()))
+			n.viewEvents(old.view, view)
 		case w.failed != err.Error():
 			w.failed = err.Error()
-			n.logger.Error("the view cannot be rebuilt, the old one stays", "error", err, "members", len(s.members))
+			n.logger.Error("the view cannot be rebuilt, the old one stays", "error", err)
 		}
 	}
 	for name, incarnation := range w.reachable {
@@ -90,4 +91,12 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	}
 	w.reachable = s.reachable
 	return soonest(wait, s.expire)
+}
+
+// build makes the view that follows the current one.
+func (n *Node) build(members []ring.Member) (*ring.View, error) {
+	if limit := n.roster.limit; len(members) > limit {
+		return nil, fmt.Errorf("%w: more than %d", ring.ErrTooManyMembers, limit)
+	}
+	return n.published.Load().view.Next(members)
 }

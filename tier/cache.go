@@ -70,7 +70,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.withDefaults().watched()
 	c := &Cache[V]{
 		cfg:     cfg,
 		ns:      []byte(cfg.Namespace),

@@ -89,6 +89,8 @@ type Config[V any] struct {
 	Logger *slog.Logger
 	// Now replaces time.Now, for tests. It must have monotonic behaviour.
 	Now func() time.Time
+	// Tracer, if not nil, follows what reads wait for.
+	Tracer Tracer
 	// Seed makes the cache's random choices (jitter, refresh ahead) repeatable, for
 	// tests. 0: a random seed.
 	Seed uint64

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,12 +16,18 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/weircache/weir/peer"
 )
+
+// secretVariable is where a node finds the cluster's secret.
+const secretVariable = "CATALOGUE_SECRET"
 
 // cluster is the three node processes, as the driver has them.
 type cluster struct {
 	dir         string
 	http, peers []string
+	secret      string // of the three nodes, in hexadecimal
 
 	mu    sync.Mutex // guards procs
 	procs [nodes]*process
@@ -62,6 +70,7 @@ func (c *cluster) start(ctx context.Context, i int) error {
 	}
 	cmd := exec.Command(self, "node", "-index", strconv.Itoa(i), "-http", c.http[i], "-peer", c.peers[i],
 		"-join", strings.Join(others, ","), "-dir", c.dir)
+	cmd.Env = append(os.Environ(), secretVariable+"="+c.secret) // a command line can be read by everybody
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -225,5 +234,7 @@ func newCluster(ports string) (*cluster, error) {
 	if err := os.WriteFile(filepath.Join(dir, "journal"), nil, 0o600); err != nil {
 		return nil, err
 	}
-	return &cluster{dir: dir, http: http, peers: peers}, nil
+	secret := make([]byte, peer.SecretSize)
+	_, _ = rand.Read(secret) // never fails
+	return &cluster{dir: dir, http: http, peers: peers, secret: hex.EncodeToString(secret)}, nil
 }

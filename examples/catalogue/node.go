@@ -49,6 +49,10 @@ func runNode(args []string) error {
 		stop()
 	}()
 
+	secret, err := peer.ParseSecret(os.Getenv(secretVariable))
+	if err != nil {
+		return err
+	}
 	j, err := openJournal(*dir+"/journal", *index)
 	if err != nil {
 		return err
@@ -61,7 +65,8 @@ func runNode(args []string) error {
 
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	node, err := peer.Start(ctx, peer.Config{
-		Name: fmt.Sprintf("node-%d", *index), Bind: *bind, Join: strings.Split(*join, ","), MinMembers: nodes, Logger: logger,
+		Name: fmt.Sprintf("node-%d", *index), Bind: *bind, Join: strings.Split(*join, ","),
+		Secret: secret, MinMembers: nodes, Logger: logger,
 	})
 	if err != nil {
 		return err

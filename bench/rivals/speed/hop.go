@@ -28,12 +28,17 @@ func playPeer() (line string, stop func(), err error) {
 	}
 	s := newGRPC()
 	go func() { _ = s.Serve(l) }()
-	n, c, err := startNode(rolePeer)
+	n, c, err := startNode(nil, rolePeer)
 	if err != nil {
 		return "", nil, err
 	}
-	return fmt.Sprintln(n.Addr(), raw.Addr(), l.Addr()), func() {
+	sn, sc, err := startNode(secret, rolePeer)
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintln(n.Addr(), raw.Addr(), l.Addr(), sn.Addr()), func() {
 		_ = closeNode(n, c)
+		_ = closeNode(sn, sc)
 		s.Stop()
 		_ = raw.Close()
 	}, nil
@@ -49,7 +54,8 @@ const keysEach = 4
 // wires are all ways to the other process.
 type wires struct {
 	cache *tier.Cache[[]byte]
-	keys  map[int][]string // by size, those that the other node owns
+	tls   *tier.Cache[[]byte] // the same with TLS on; both place keys alike
+	keys  map[int][]string    // by size, those that the other node owns
 	raw   string
 	grpc  *grpc.ClientConn
 	redis []rueidis.Client // one for each flush delay; empty without Redis
@@ -63,18 +69,23 @@ func hop(o options, t *bench.Table) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
-	if len(p.Words) != 3 {
+	if len(p.Words) != 4 {
 		return fmt.Errorf("the other process said %q", p.Words)
 	}
-	n, c, err := startNode("here", p.Words[0])
+	n, c, err := startNode(nil, "here", p.Words[0])
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeNode(n, c)) }()
-	if err := awaitMembers(n, 2); err != nil {
+	sn, sc, err := startNode(secret, "here", p.Words[3])
+	if err != nil {
 		return err
 	}
-	w := wires{cache: c, raw: p.Words[1], keys: map[int][]string{}}
+	defer func() { err = errors.Join(err, closeNode(sn, sc)) }()
+	if err := errors.Join(awaitMembers(n, 2), awaitMembers(sn, 2)); err != nil {
+		return err
+	}
+	w := wires{cache: c, tls: sc, raw: p.Words[1], keys: map[int][]string{}}
 	for _, size := range sizes {
 		w.keys[size] = ownedBy(n, rolePeer, size, 512*keysEach)
 	}
@@ -101,14 +112,22 @@ func hop(o options, t *bench.Table) (err error) {
 	}
 	for _, callers := range []int{1, 64, 512} {
 		for _, size := range sizes {
-			before := c.Stats()
+			before, sealed := c.Stats(), sc.Stats()
 			if err := hopRows(o, t, &w, callers, size); err != nil {
 				return err
 			}
-			if after := c.Stats(); after.Unreachable != before.Unreachable || after.Bypassed != before.Bypassed || after.Near != before.Near {
-				return fmt.Errorf("%d callers: some gets did not cross over: %d near, %d loaded here", callers, after.Near-before.Near, after.Bypassed-before.Bypassed)
+			if err := errors.Join(crossed(before, c.Stats()), crossed(sealed, sc.Stats())); err != nil {
+				return fmt.Errorf("%d callers: %w", callers, err)
 			}
 		}
+	}
+	return nil
+}
+
+// crossed says that some gets between two looks were not answered by the other process.
+func crossed(before, after tier.Stats) error {
+	if after.Unreachable != before.Unreachable || after.Bypassed != before.Bypassed || after.Near != before.Near {
+		return fmt.Errorf("some gets did not cross over: %d near, %d loaded here", after.Near-before.Near, after.Bypassed-before.Bypassed)
 	}
 	return nil
 }
@@ -133,8 +152,10 @@ func hopRows(o options, t *bench.Table, w *wires, callers, size int) error {
 	}
 	keys := w.keys[size]
 	for _, k := range keys { // fills the owner
-		if err := weirCaller(w.cache, []string{k}).Call(); err != nil {
-			return err
+		for _, c := range []*tier.Cache[[]byte]{w.cache, w.tls} {
+			if err := weirCaller(c, []string{k}).Call(); err != nil {
+				return err
+			}
 		}
 	}
 	stored := make([]string, redisKeys)
@@ -143,6 +164,7 @@ func hopRows(o options, t *bench.Table, w *wires, callers, size int) error {
 	}
 	errs := []error{
 		add("weir", func(i int) (bench.Caller, error) { return weirCaller(w.cache, keys[i*keysEach:(i+1)*keysEach]), nil }),
+		add("weir, TLS", func(i int) (bench.Caller, error) { return weirCaller(w.tls, keys[i*keysEach:(i+1)*keysEach]), nil }),
 		add("raw TCP", func(int) (bench.Caller, error) { return rawCaller(w.raw, size) }),
 		add("gRPC", func(i int) (bench.Caller, error) { return grpcCaller(w.grpc, size, i), nil }),
 	}
@@ -203,6 +225,14 @@ func hopTable(t *bench.Table, what string, callers, redis int, got map[string]be
 		rival = bench.AtLeast(4)
 	}
 	row("raw TCP", "raw TCP", raw)
+	sealed := bench.Aim{}
+	if callers == 64 {
+		sealed = bench.AtLeast(0.7)
+	}
+	t.Add(bench.Row{
+		What: what + ", TLS on" + unit, Result: text(got["weir, TLS"]), Floor: text(weir) + " TLS off",
+		Ratio: got["weir, TLS"].Ratio(weir, of), Aim: sealed,
+	})
 	row("gRPC", "gRPC", bench.Aim{})
 	if redis == 0 {
 		t.Add(bench.Row{What: what + unit, Result: text(weir), Floor: "Redis", Aim: rival, Note: errNoRedis.Error()})

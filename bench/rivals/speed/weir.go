@@ -42,11 +42,15 @@ func keyOf(size, i int) string {
 	return fmt.Sprintf("small:%05d", i)
 }
 
+// secret is that of the cluster with TLS on. It protects nothing: both processes know it
+// from here.
+var secret = peer.Secret("only for measuring, on a loopback")[:peer.SecretSize]
+
 // startNode starts a node of the cluster that is measured, and its cache without a near tier:
-// each get of a key that the other node owns crosses over.
-func startNode(name string, join ...string) (*peer.Node, *tier.Cache[[]byte], error) {
+// each get of a key that the other node owns crosses over. With a secret it does so in TLS.
+func startNode(secret peer.Secret, name string, join ...string) (*peer.Node, *tier.Cache[[]byte], error) {
 	n, err := peer.Start(context.Background(), peer.Config{
-		Name: name, Bind: "127.0.0.1:0", Join: join, ClusterName: "speed",
+		Name: name, Bind: "127.0.0.1:0", Join: join, ClusterName: "speed", Secret: secret,
 		Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {

@@ -1,0 +1,88 @@
+package peer
+
+import (
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// SecretSize is how many bytes a Secret has.
+const SecretSize = 32
+
+// howToSecret says how to come by a secret.
+const howToSecret = "make one with `openssl rand -hex 32`, read it with peer.ParseSecret, and give all members the same"
+
+// A Secret is what the members of a cluster share and nobody else knows: SecretSize
+// random bytes. Whoever has it is a member. It does not print: every way of formatting,
+// logging or marshalling it gives a placeholder.
+type Secret []byte
+
+// ParseSecret reads a secret from text: SecretSize bytes in hexadecimal or in base64. White
+// space around it is ignored, so that it may be a file's contents. The error has nothing of
+// the text in it.
+func ParseSecret(text string) (Secret, error) {
+	text = strings.TrimSpace(text)
+	for _, decode := range []func(string) ([]byte, error){
+		hex.DecodeString, base64.StdEncoding.DecodeString, base64.RawStdEncoding.DecodeString,
+		base64.URLEncoding.DecodeString, base64.RawURLEncoding.DecodeString,
+	} {
+		if b, err := decode(text); err == nil && len(b) == SecretSize {
+			return b, nil
+		}
+	}
+	return nil, fmt.Errorf("peer: the secret, %d characters, is not %d bytes in hexadecimal or base64; %s", len(text), SecretSize, howToSecret)
+}
+
+const redacted = "[secret]"
+
+// String returns a placeholder.
+func (s Secret) String() string { return redacted }
+
+// GoString returns a placeholder.
+func (s Secret) GoString() string { return redacted }
+
+// Format writes a placeholder, whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// LogValue returns a placeholder.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText returns a placeholder.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
+
+// check says what is wrong with the secret, without telling anything of it.
+func (s Secret) check() error {
+	if len(s) != SecretSize {
+		return fmt.Errorf("it has %d bytes and must have %d random ones; %s", len(s), SecretSize, howToSecret)
+	}
+	var differ byte
+	for _, b := range s {
+		differ |= b ^ s[0]
+	}
+	if differ == 0 {
+		return errors.New("all its bytes are the same; " + howToSecret)
+	}
+	return nil
+}
+
+// equal compares in constant time.
+func (s Secret) equal(other Secret) bool { return subtle.ConstantTimeCompare(s, other) == 1 }
+
+// What is derived from a secret. Each has a purpose of its own, so that none tells anything
+// of another.
+const (
+	purposeGossip = "weir 1 gossip key"
+	purposeCA     = "weir 1 certificate authority"
+)
+
+// derive returns 32 bytes for a purpose.
+func (s Secret) derive(purpose string) ([]byte, error) {
+	return hkdf.Key(sha256.New, s, nil, purpose, 32)
+}

@@ -1,0 +1,244 @@
+package peer
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+// gatherKeep is the largest buffer of sealed bytes, in bytes, that is kept for reuse.
+const gatherKeep = outboxKeep
+
+// sealedLimit is how many sealed bytes that nobody asked for may wait, in bytes: answers to
+// requests for new keys, which a hostile peer may send without end.
+const sealedLimit = 64 << 10
+
+var errRekeying = errors.New("the peer asks for new keys again and again")
+
+// A secured connection is TLS over a raw one. During the handshake it is a plain *tls.Conn.
+// Afterwards what is written is sealed into memory, so that whoever seals can write to the
+// socket as it likes, for one without blocking: see outbox.
+//
+// Close closes the raw connection without a word: frames have lengths, so a connection cut
+// short is noticed, and a farewell to a peer that does not read would take its time.
+type secured struct {
+	*tls.Conn
+	raw net.Conn
+	g   *sealing
+}
+
+// sealing is the writing side of the raw connection as TLS sees it.
+type sealing struct {
+	net.Conn            // raw
+	mu       sync.Mutex // guards the rest
+	gathers  bool       // the handshake is over: what is written is kept in buf
+	asked    bool       // somebody is sealing
+	buf      []byte     // sealed, to be taken
+	spare    []byte     // empty, for reuse
+
+	// of the one reader
+	ahead []byte // what is read from raw at once; nil: the handshake is not over
+	front []byte // of it, what TLS has not had yet
+}
+
+// Read reads ahead: TLS by itself asks the socket twice for each record of 16 KiB.
+func (g *sealing) Read(p []byte) (int, error) {
+	if len(g.front) == 0 {
+		if g.ahead == nil || len(p) >= len(g.ahead) {
+			return g.Conn.Read(p)
+		}
+		n, err := g.Conn.Read(g.ahead)
+		if g.front = g.ahead[:n]; n == 0 {
+			return 0, err
+		}
+	}
+	n := copy(p, g.front)
+	g.front = g.front[n:]
+	return n, nil
+}
+
+func (g *sealing) Write(p []byte) (int, error) {
+	g.mu.Lock()
+	if !g.gathers {
+		g.mu.Unlock()
+		return g.Conn.Write(p)
+	}
+	defer g.mu.Unlock()
+	if !g.asked && len(g.buf)+len(p) > sealedLimit {
+		return 0, errRekeying
+	}
+	if g.buf == nil {
+		g.buf, g.spare = g.spare, nil
+	}
+	g.buf = append(g.buf, p...)
+	return len(p), nil
+}
+
+// secure makes a secured connection of raw, as its server or as its client. The
+// handshake is still to come.
+func (t *trust) secure(raw net.Conn, front []byte, cfg *tls.Config, server bool) *secured {
+	g := &sealing{Conn: raw}
+	if len(front) > 0 {
+		g.Conn = &preface{Conn: raw, front: front}
+	}
+	s := &secured{raw: raw, g: g}
+	if server {
+		s.Conn = tls.Server(g, cfg)
+	} else {
+		s.Conn = tls.Client(g, cfg)
+	}
+	return s
+}
+
+// dialled secures a connection to a member and shakes hands. The deadline is the caller's.
+func (t *trust) dialled(raw net.Conn, name string) (*secured, error) {
+	cfg := t.client
+	if !t.own {
+		cfg = cfg.Clone()
+		cfg.ServerName = hostOf(name)
+	}
+	s := t.secure(raw, []byte(dataMagic), cfg, false)
+	if err := s.shake(); err != nil {
+		return s, err
+	}
+	if err := t.names(s.certificate(), name); err != nil {
+		goodbye(s, fmt.Sprintf("%q was expected here: %v", name, err))
+		return s, err
+	}
+	return s, nil
+}
+
+// shake makes the handshake and turns to gathering.
+func (s *secured) shake() error {
+	if err := s.Handshake(); err != nil {
+		return explain(err)
+	}
+	s.g.mu.Lock()
+	s.g.gathers = true
+	s.g.mu.Unlock()
+	s.g.ahead = make([]byte, readBuffer)
+	return nil
+}
+
+// certificate is the other side's, after the handshake.
+func (s *secured) certificate() *x509.Certificate { return s.ConnectionState().PeerCertificates[0] }
+
+// seal returns the bytes that carry p. They are the caller's until it gives them back.
+// One at a time seals and writes what it has sealed before the next does.
+func (s *secured) seal(p []byte) ([]byte, error) {
+	s.g.mu.Lock()
+	s.g.asked = true
+	s.g.mu.Unlock()
+	_, err := s.Conn.Write(p)
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	s.g.asked = false
+	sealed := s.g.buf
+	s.g.buf = nil
+	if sealed == nil {
+		sealed = []byte{} // somebody else has taken it along
+	}
+	return sealed, err
+}
+
+// give takes bytes from seal back.
+func (s *secured) give(sealed []byte) {
+	if cap(sealed) > gatherKeep {
+		return
+	}
+	s.g.mu.Lock()
+	defer s.g.mu.Unlock()
+	if s.g.spare == nil {
+		s.g.spare = sealed[:0]
+	}
+}
+
+// Write seals p and writes it. The outbox does not use it.
+func (s *secured) Write(p []byte) (int, error) {
+	sealed, err := s.seal(p)
+	if err == nil {
+		_, err = s.raw.Write(sealed)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Close closes the raw connection.
+func (s *secured) Close() error { return s.raw.Close() }
+
+// CloseWrite is not for a secured connection.
+func (s *secured) CloseWrite() error { return errors.ErrUnsupported }
+
+// SetWriteDeadline sets that of the raw connection: a Write of TLS that fails is its last.
+func (s *secured) SetWriteDeadline(t time.Time) error { return s.raw.SetWriteDeadline(t) }
+
+// preface writes some bytes before the first that are written, together with them.
+type preface struct {
+	net.Conn
+	front []byte // used by the one writer of the handshake only
+}
+
+func (p *preface) Write(b []byte) (int, error) {
+	if len(p.front) == 0 {
+		return p.Conn.Write(b)
+	}
+	n, err := p.Conn.Write(append(p.front, b...))
+	n = max(0, n-len(p.front))
+	p.front = nil
+	return n, err
+}
+
+// explain says what a failed handshake means for an operator.
+func explain(err error) error {
+	var (
+		authority x509.UnknownAuthorityError
+		invalid   x509.CertificateInvalidError
+		host      x509.HostnameError
+		record    tls.RecordHeaderError
+		verify    *tls.CertificateVerificationError
+		alert     tls.AlertError
+		text      string
+	)
+	isVerify := errors.As(err, &verify)
+	switch {
+	case errors.As(err, &record):
+		text = "it does not speak TLS: has it no Secret?"
+	case errors.As(err, &authority):
+		text = "its certificate is from another authority: has it another Secret?"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		text = "its certificate is not valid now: do the clocks agree?"
+	case errors.As(err, &host):
+		text = "its certificate is another's"
+	case strings.Contains(err.Error(), "didn't provide a certificate"):
+		text = "it has no certificate that this node's authorities vouch for"
+	case isVerify:
+		text = "its certificate is not accepted"
+	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:"):
+		text = "it does not accept this node's certificate or TLS: do both have one Secret, and do the clocks agree?"
+	default:
+		return fmt.Errorf("TLS handshake: %w", err)
+	}
+	return fmt.Errorf("TLS handshake: %s: %w", text, err)
+}
+
+// explainRefusal is explain for what comes after this side's handshake: in TLS 1.3 the
+// dialling side learns only then that its certificate is not accepted.
+func explainRefusal(err error) error {
+	if strings.Contains(err.Error(), "remote error: tls:") {
+		return explain(err)
+	}
+	return err
+}
+
+// plain reports whether the handshake failed because the other side does not speak TLS.
+func (s *secured) plain(err error) bool {
+	var record tls.RecordHeaderError
+	return errors.As(err, &record) && record.Conn != nil
+}

@@ -1,0 +1,186 @@
+package peer
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// secretOf makes a secret that is the same each time.
+func secretOf(name string) Secret {
+	sum := sha256.Sum256([]byte(name))
+	return sum[:]
+}
+
+// rig is a cluster in a bubble whose nodes keep their logs and answer requests.
+type rig struct {
+	world memNet
+	books map[string]*logBook
+}
+
+func newRig() *rig { return &rig{world: newMemNet(), books: make(map[string]*logBook)} }
+
+// add starts node n<i> at 10.0.0.<i>.
+func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
+	t.Helper()
+	book := &logBook{}
+	cfg.Logger = book.logger()
+	n := simulated(t, r.world, i, cfg)
+	r.books[n.Name()] = book
+	if _, err := n.Register("n", 7, value("v")); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// two starts n1 and n2 with one configuration, and waits until they know each other.
+func (r *rig) two(t *testing.T, cfg Config) (*Node, *Node) {
+	t.Helper()
+	n1 := r.add(t, 1, cfg)
+	cfg.Join = []string{n1.Addr()}
+	n2 := r.add(t, 2, cfg)
+	awaitNames(t, "n1 n2", n1, n2)
+	return n1, n2
+}
+
+// dial connects host i to a node as a stranger does.
+func (r *rig) dial(t *testing.T, i int, to *Node) net.Conn {
+	t.Helper()
+	conn, err := r.world.host(fmt.Sprintf("10.0.0.%d", i)).Dial(t.Context(), to.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// memberOf is a node as others call it.
+func memberOf(n *Node) ring.Member {
+	return ring.Member{Name: n.Name(), Addr: n.Addr(), Incarnation: n.id.incarnation}
+}
+
+// ask sends a request from one node to a member.
+func ask(ctx context.Context, from *Node, to ring.Member) error {
+	var resp codec.Response
+	if err := from.Call(ctx, to, getReq(3*time.Second), &resp); err != nil {
+		return err
+	}
+	defer resp.Release()
+	if string(resp.Value) != "v" {
+		return fmt.Errorf("status %d, value %q, text %q", resp.Status, resp.Value, resp.Text)
+	}
+	return nil
+}
+
+// mustServe checks that the nodes answer one another.
+func mustServe(t *testing.T, nodes ...*Node) {
+	t.Helper()
+	for _, from := range nodes {
+		for _, to := range nodes {
+			if from == to {
+				continue
+			}
+			if err := ask(t.Context(), from, memberOf(to)); err != nil {
+				t.Errorf("%s asks %s: %v", from.Name(), to.Name(), err)
+			}
+		}
+	}
+}
+
+// mustRefuse checks that one node cannot ask another, and that its error and the log of
+// the one asked say why.
+func (r *rig) mustRefuse(t *testing.T, from, to *Node, here, there string) {
+	t.Helper()
+	err := ask(t.Context(), from, memberOf(to))
+	if err == nil || !strings.Contains(err.Error(), here) {
+		t.Errorf("%s asks %s: %v; want an error with %q", from.Name(), to.Name(), err, here)
+	}
+	pause(t.Context(), 5*time.Second) // farewells to who does not listen
+	synctest.Wait()
+	r.mustLog(t, to.Name(), "WARN", "data connection refused", there)
+}
+
+// lines are the lines of a node's log that have all of the texts.
+func (r *rig) lines(name string, texts ...string) []string {
+	var out []string
+	for line := range strings.Lines(r.books[name].String()) {
+		has := true
+		for _, text := range texts {
+			has = has && strings.Contains(line, text)
+		}
+		if has {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// mustLog checks that exactly one line of a node's log has all of the texts.
+func (r *rig) mustLog(t *testing.T, name string, texts ...string) {
+	t.Helper()
+	if lines := r.lines(name, texts...); len(lines) != 1 {
+		t.Errorf("%d lines in the log of %s have %q, want 1:\n%s", len(lines), name, texts, r.books[name])
+	}
+}
+
+// tap is a network that keeps what goes over it.
+type tap struct {
+	Network
+	mu   *sync.Mutex // guards seen
+	seen *bytes.Buffer
+}
+
+func (n tap) note(b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seen.Write(b)
+}
+
+func (n tap) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	conn, err := n.Network.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	return tapConn{conn, n}, nil
+}
+
+func (n tap) ListenPacket(ctx context.Context, addr string) (net.PacketConn, error) {
+	pc, err := n.Network.ListenPacket(ctx, addr)
+	return tapPackets{pc, n}, err
+}
+
+type tapConn struct {
+	net.Conn
+	tap tap
+}
+
+func (c tapConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.tap.note(b[:n])
+	return n, err
+}
+
+func (c tapConn) Write(b []byte) (int, error) {
+	c.tap.note(b)
+	return c.Conn.Write(b)
+}
+
+type tapPackets struct {
+	net.PacketConn
+	tap tap
+}
+
+func (p tapPackets) WriteTo(b []byte, to net.Addr) (int, error) {
+	p.tap.note(b)
+	return p.PacketConn.WriteTo(b, to)
+}
