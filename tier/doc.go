@@ -44,6 +44,6 @@
 // # Choice of the stores
 //
 // The near tier is ristretto, which may drop or refuse what it is given: a near tier can bear
-// that. The owned tier cannot, as each refusal is another load of the origin; near.go and
+// that. A table of what was found there last answers most hits without it. The owned tier cannot, as each refusal is another load of the origin; near.go and
 // owned.go tell what was measured and chosen.
 package tier
