@@ -99,7 +99,7 @@ func TestDefaults(t *testing.T) {
 	if got := c.Freshness(); got != want {
 		t.Errorf("freshness %+v, want %+v", got, want)
 	}
-	if c.cfg.Origin != (Origin{DefaultConcurrency, DefaultTimeout, DefaultQueue}) || c.cfg.ValueLimit != DefaultValueLimit ||
+	if c.cfg.Origin != (Origin{}).withDefaults() || c.cfg.ValueLimit != DefaultValueLimit ||
 		c.cfg.NearBytes != DefaultNearBytes || c.cfg.OwnedBytes != DefaultOwnedBytes || c.cfg.InvalidateTimeout != DefaultInvalidateTimeout {
 		t.Errorf("config %+v", c.cfg)
 	}

@@ -275,10 +275,10 @@ func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []u
 	switch e.judge(now, maxAge) {
 	case serve:
 		if c.ahead(e, now) {
-			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short)
+			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait)
 		}
 	case serveStale:
-		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short) // ErrClosed: then nothing is refreshed
+		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short, noWait) // ErrClosed: then nothing is refreshed
 	case serveLate:
 		late = true
 	default:
@@ -340,14 +340,18 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	}
 	var r *result[V]
 	for began := c.clock.now(); ; {
-		fl, err := c.join(key, hash, cl, why, e, chain, short)
+		fl, err := c.join(key, hash, cl, why, e, chain, short, c.patience(ctx))
 		if err != nil {
 			return f, err
+		}
+		if s, ok := c.soften(ctx, fl, e, maxAge); ok {
+			return s, nil
 		}
 		select {
 		case <-fl.done:
 		case <-ctx.Done():
 			c.stats.left.Add(1)
+			c.flights.leave(fl)
 			return f, ctx.Err()
 		}
 		r = &fl.res
