@@ -50,7 +50,7 @@ func TestConfigEdges(t *testing.T) {
 		"the least": {func(c *Config[string]) { c.Freshness.TTL = time.Minute }, ""},
 		"all off": {func(c *Config[string]) {
 			c.NearBytes = -1
-			c.Freshness = Freshness{time.Minute, 0, 0, -1, -1, -1, -1, -1}
+			c.Freshness = Freshness{TTL: time.Minute, NegativeTTL: -1, ErrorTTL: -1, NearTTL: -1, Jitter: -1, RefreshAhead: -1}
 		}, ""},
 		"zero TTL":               {func(c *Config[string]) { c.Freshness.TTL = 0 }, "Freshness.TTL"},
 		"longest TTL":            {func(c *Config[string]) { c.Freshness.TTL = maxTTL }, ""},

@@ -18,6 +18,8 @@ import (
 //   - It moves only while the cap is what holds loads back (at least half of the permits in
 //     use), so that idle time neither raises nor lowers it.
 //   - Failed loads lower it as slow ones do.
+//   - The long term is 30 s, not a number of samples. An origin that stays slow is taken for what it is
+//     then, and has its permits back.
 type limit struct {
 	fraction float64 // of the share, 0: 1
 	long     float64 // long-term load time, ns
@@ -30,9 +32,9 @@ type limit struct {
 const (
 	limitTolerance = 2   // how much slower than in the long term loads may be
 	limitSmoothing = 0.2 // of one step
-	limitMemory    = 600 // samples in the long term
 	limitSamples   = 10  // the least for a step
 	limitWindow    = int64(100 * time.Millisecond)
+	limitMemory    = int64(30 * time.Second) // of the long term
 )
 
 // permits is how many loads may run, of share, with floor as the least fraction.
@@ -66,7 +68,7 @@ func (l limit) ended(floor float64, share, used int, cost time.Duration, failed 
 		return l
 	}
 	short, bad := l.sum/float64(l.n), float64(l.bad)/float64(l.n)
-	n := float64(l.n)
+	age := min(float64(now-l.from)/float64(limitMemory), 0.5)
 	busy := 2*l.most >= l.permits(share, floor)
 	l.n, l.bad, l.sum, l.most = 0, 0, 0, 0
 	if l.long == 0 {
@@ -78,7 +80,7 @@ func (l limit) ended(floor float64, share, used int, cost time.Duration, failed 
 		next := old*gradient + math.Sqrt(old)*(1-bad)
 		l.fraction = min(max((old+limitSmoothing*(next-old))/float64(share), floor), 1)
 	}
-	l.long += (short - l.long) * min(n/limitMemory, 0.5)
+	l.long += (short - l.long) * age
 	if l.long > 2*short {
 		l.long *= 0.95
 	}
