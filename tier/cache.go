@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -44,6 +45,9 @@ type Cache[V any] struct {
 	metrics *collector
 	evicted *evictions
 	views   viewHistory
+	demand  *demand
+	reuse   *reuse
+	watch   atomic.Uint64 // near hits whose mix is below are looked at
 	marks   marks
 
 	ctx        context.Context // ends when the cache closes
@@ -85,6 +89,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		evicted: new(evictions),
 		metrics: newCollector(cfg.Namespace),
 	}
+	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
+	c.watch.Store(watchSome)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.origin = cfg.SharedOrigin
 	if c.origin == nil {
@@ -166,6 +172,8 @@ func (c *Cache[V]) tend() {
 			c.views.note(c.cfg.Cluster.View(), c.clock.now())
 		case <-tick.C:
 			c.fences.sweep()
+			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
+			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())
 		}
 		c.gov.kick()

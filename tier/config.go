@@ -67,6 +67,9 @@ type Config[V any] struct {
 	// InvalidateTimeout is how long Invalidate tries to reach a member.
 	// 0: DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
+	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
+	// they give hashes alone.
+	ShowKeys bool
 	// Logger gets what an operator should know. nil: nothing is logged.
 	Logger *slog.Logger
 	// Now replaces time.Now, for tests. It must have monotonic behaviour.

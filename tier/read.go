@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"time"
@@ -61,8 +62,9 @@ type answer[V any] struct {
 	until    int64 // end of a near copy's lease
 	source   Source
 	stale    bool
-	size     int    // bytes of the value's encoding
-	stamp    uint64 // a near copy's stamp is at most this
+	size     int           // bytes of the value's encoding
+	stamp    uint64        // a near copy's stamp is at most this
+	cost     time.Duration // of its load, 0: not known
 }
 
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
@@ -83,6 +85,9 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		return a.Value, err
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
+		if mix(now, b.slot) < c.watch.Load() {
+			c.noticed(key, &b, now)
+		}
 		if b.notFound {
 			return b.value, ErrNotFound
 		}
@@ -122,6 +127,9 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 	}
 	if b != nil {
 		if now := c.clock.now(); now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+			if mix(now, b.slot) < c.watch.Load() {
+				c.noticed(key, b, now)
+			}
 			if b.notFound {
 				return Answer[V]{Age: time.Duration(now - b.loaded), Source: SourceNear}, ErrNotFound
 			}
@@ -132,6 +140,7 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 	hash := ring.Hash(key)
 	stamp, began := c.fences.stamp(hash), c.clock.now()
 	a, storable, err := c.find(ctx, key, hash, stamp, maxAge)
+	c.demand.read(key, hash, a.size, a.cost, began)
 	if err != nil {
 		c.stats.errors.Add(1)
 		return Answer[V]{}, err
@@ -325,6 +334,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 		return f, ErrCycle
 	}
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
+	c.reuse.read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
 		if hit.err != nil {
 			return f, hit.err
@@ -385,7 +395,7 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	}
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
-		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64,
+		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, cost: f.e.cost,
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp

@@ -49,6 +49,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return false
 	}
 	c.stats.servedPeers.Add(1)
+	c.reuse.read(key, hash, hit)
 	h.fill(resp, found[V]{e: hit, late: late}, hit.err, 0)
 	return true
 }
