@@ -1,7 +1,7 @@
 package tier
 
 import (
-	"math"
+	"slices"
 	"sync"
 	"time"
 )
@@ -30,7 +30,9 @@ type demand struct {
 type nearMark struct{ at, hits int64 }
 
 type demandShard struct {
-	mu     sync.Mutex // guards the rest
+	mu     sync.Mutex           // guards the rest
+	hashes [demandHeavy]uint64  // of heavy, apart, so that looking for one touches little memory
+	sums   [demandHeavy]float64 // of its reads
 	heavy  []heavyKey
 	tail   map[uint64]demandCount // by hash, those below limit
 	limit  uint64                 // of spread(hash)
@@ -78,7 +80,7 @@ const (
 	demandTail   = 256 // keys a shard
 	demandSpan   = int64(30 * time.Second)
 	heavyThin    = 8  // of the reads that are no near hits, heavy sees one of so many
-	nearThin     = 64 // of the near hits, one of so many comes here
+	nearThin     = 100 // of the near hits, one of so many comes here
 	keyShown     = 128
 	spreadAll    = uint64(1) << 63 // spread is below this
 	tailLimit    = spreadAll / 4
@@ -160,35 +162,40 @@ func (s *demandShard) keepTail(hash uint64, c demandCount) {
 
 // weigh counts a read of weight w in heavy: Space-Saving. The caller holds mu.
 func (s *demandShard) weigh(key string, hash uint64, w demandSum, cost time.Duration) {
-	least, few := 0, math.Inf(1)
-	for i := range s.heavy {
-		h := &s.heavy[i]
-		if h.hash == hash {
-			h.n.near[0] += w.near[0]
-			h.n.other[0] += w.other[0]
-			if cost > 0 {
-				h.cost = float32(cost.Seconds())
-			}
-			return
+	n := w.all()
+	at := slices.Index(s.hashes[:len(s.heavy)], hash)
+	if at >= 0 {
+		h := &s.heavy[at]
+		h.n.near[0] += w.near[0]
+		h.n.other[0] += w.other[0]
+		s.sums[at] += n
+		if cost > 0 {
+			h.cost = float32(cost.Seconds())
 		}
-		if n := h.n.all(); n < few {
-			least, few = i, n
-		}
+		return
 	}
 	if !s.keep {
 		key = ""
 	}
-	k := heavyKey{hash: hash, key: cloneString(key[:min(len(key), keyShown)]), n: w, cost: float32(cost.Seconds())}
-	if len(s.heavy) < demandHeavy {
+	k := heavyKey{key: cloneString(key[:min(len(key), keyShown)]), n: w, cost: float32(cost.Seconds())}
+	if at = len(s.heavy); at < demandHeavy {
 		s.heavy = append(s.heavy, k)
+		s.hashes[at], s.sums[at] = hash, n
 		return
 	}
-	k.over = few
-	l := &s.heavy[least]
-	k.n = l.n
+	at = 0
+	for i, sum := range s.sums {
+		if sum < s.sums[at] {
+			at = i
+		}
+	}
+	k.over = s.sums[at]
+	k.n = s.heavy[at].n
 	k.n.near[0] += w.near[0]
 	k.n.other[0] += w.other[0]
-	*l = k
+	s.heavy[at] = k
+	s.hashes[at] = hash
+	s.sums[at] += n
 }
 
 // roll begins a new span when the present one is over. The caller holds mu.
@@ -202,9 +209,11 @@ func (s *demandShard) roll(now int64) {
 	for i := len(s.heavy) - 1; i >= 0; i-- {
 		h := &s.heavy[i]
 		h.n.roll(old)
-		if h.over = min(h.over, h.n.all()); h.n.all() <= h.over { // nothing is known to be its own
-			s.heavy[i] = s.heavy[len(s.heavy)-1]
-			s.heavy = s.heavy[:len(s.heavy)-1]
+		s.sums[i] = h.n.all()
+		if h.over = min(h.over, s.sums[i]); s.sums[i] <= h.over { // nothing is known to be its own
+			last := len(s.heavy) - 1
+			s.heavy[i], s.hashes[i], s.sums[i] = s.heavy[last], s.hashes[last], s.sums[last]
+			s.heavy = s.heavy[:last]
 		}
 	}
 	for h, c := range s.tail {
@@ -298,13 +307,14 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k keyRate)) (re
 		yield(k)
 	}
 	known := make(map[uint64]bool, len(s.heavy))
-	for _, h := range s.heavy {
+	for i, h := range s.heavy {
+		hash := s.hashes[i]
 		if n := h.n.all() - h.over; n <= h.over { // it may well be another's: let the tail speak for it
 			continue
 		}
-		known[h.hash] = true
-		c := s.tail[h.hash]
-		rate(keyRate{hash: h.hash, key: h.key, cost: float64(max(h.cost, c.cost)), size: c.size, each: 1},
+		known[hash] = true
+		c := s.tail[hash]
+		rate(keyRate{hash: hash, key: h.key, cost: float64(max(h.cost, c.cost)), size: c.size, each: 1},
 			h.n.near[0]+h.n.near[1], h.n.other[0]+h.n.other[1], h.over, heavyThin)
 	}
 	each := float64(spreadAll) / float64(s.limit)
