@@ -47,7 +47,8 @@ type Cache[V any] struct {
 	views   viewHistory
 	demand  *demand
 	reuse   *reuse
-	watch   atomic.Uint64 // near hits whose mix is below are looked at
+	drill   atomic.Pointer[drill] // nil: none
+	watch   atomic.Uint64         // near hits whose mix is below are looked at
 	marks   marks
 
 	ctx        context.Context // ends when the cache closes

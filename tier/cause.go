@@ -19,10 +19,11 @@ const (
 	causeOwnerLost                 // the key's owner is gone, or could not be reached
 	causeIsolated                  // this node was cut off from the owner's side
 	causeRefreshAhead              // the copy was fresh: a refresh before soft expiry
+	causeDrill                     // a drill wanted a miss
 	causes
 )
 
-var causeNames = [causes]string{"cold", "expired", "evicted", "fenced", "moved", "owner_lost", "isolated", "refresh_ahead"}
+var causeNames = [causes]string{"cold", "expired", "evicted", "fenced", "moved", "owner_lost", "isolated", "refresh_ahead", "drill"}
 
 // whyMissing tells why this node has no valid copy of a key, as far as it can know. A key that
 // changed owner and was never loaded before counts as moved: an upper bound.

@@ -79,7 +79,7 @@ const (
 	demandHeavy  = 64  // keys a shard
 	demandTail   = 256 // keys a shard
 	demandSpan   = int64(30 * time.Second)
-	heavyThin    = 8  // of the reads that are no near hits, heavy sees one of so many
+	heavyThin    = 8   // of the reads that are no near hits, heavy sees one of so many
 	nearThin     = 100 // of the near hits, one of so many comes here
 	keyShown     = 128
 	spreadAll    = uint64(1) << 63 // spread is below this

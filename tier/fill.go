@@ -192,6 +192,7 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	}
 	c.stats.observe(cost, c.clock.now())
 	c.gov.release(&f.ticket, out, cost)
+	c.drillEnded(f, out)
 }
 
 // retry prepares the next attempt of a load that failed with a retryable err, and waits for

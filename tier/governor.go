@@ -441,6 +441,13 @@ func (g *governor) retry() bool {
 	return ok
 }
 
+// look is how many permits are in use, and whether the breaker lets everything through.
+func (g *governor) look() (used int, well bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.used, g.breaker.state == breakerClosed
+}
+
 func (g *governor) snapshot() GovernorStats {
 	share, members := g.share()
 	g.mu.Lock()

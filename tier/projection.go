@@ -48,9 +48,13 @@ func mix(now int64, slot uint32) uint64 {
 	return (x ^ x>>32) * 0xBF58476D1CE4E5B9
 }
 
-// noticed counts a near hit that stands for others.
-func (c *Cache[V]) noticed(key string, b *box[V], now int64) {
-	c.demand.nearHit(key, ring.Hash(key), b.size, now)
+// noticed looks at a near hit whose mix is x: it may stand for others, or be one that a drill, which is
+// returned, wants to behave as a miss.
+func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
+	if x < watchSome {
+		c.demand.nearHit(key, ring.Hash(key), b.size, now)
+	}
+	return c.picks()
 }
 
 // Projection computes what would happen if the cache vanished now. It is safe for concurrent use
