@@ -45,11 +45,9 @@ func (l *ledger) rates(reads, loads, now int64) (r ledgerRates) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	r.total = l.busy.total(now)
-	var old ledgerMark
-	if l.n > len(l.past) {
+	var old ledgerMark // the cache's start
+	if l.n >= len(l.past) {
 		old = l.past[l.n%len(l.past)]
-	} else if l.n > 0 {
-		old = l.past[0]
 	}
 	if span := time.Duration(now - old.at).Seconds(); span > 0 {
 		r.reads = float64(reads-old.reads) / span

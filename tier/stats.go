@@ -157,6 +157,7 @@ type Stats struct {
 	Governor    GovernorStats    `json:"governor"`
 	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
 	Ledger      Ledger           `json:"ledger"`
+	Projection  Projection       `json:"projection"` // what if the cache vanished now
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
@@ -208,7 +209,7 @@ func (c *Cache[V]) Stats() Stats {
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
