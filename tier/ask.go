@@ -36,6 +36,7 @@ type outcome struct {
 // asks holds the questions in progress, so that callers of one key on this node share one.
 type asks[V any] struct {
 	shards [64]askShard[V]
+	unused sync.Pool // of *ask[V] that nobody has joined
 }
 
 type askShard[V any] struct {
@@ -85,7 +86,11 @@ func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, err
 		// A leader who was overtaken by a fence before he put himself into m was not
 		// detached by it.
 		if w == nil || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
-			w = &ask[V]{stamp: q.stamp}
+			w, _ = c.asks.unused.Get().(*ask[V])
+			if w == nil {
+				w = new(ask[V])
+			}
+			w.stamp = q.stamp
 			s.m[q.key] = w
 			s.mu.Unlock()
 			return c.lead(ctx, s, w, &q)
@@ -114,12 +119,16 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		if s.m[q.key] == w {
 			delete(s.m, q.key)
 		}
-		w.a, w.out, w.err = a, out, err
-		w.left = !finished || err != nil && ended(ctx)
-		if w.done != nil {
+		joined := w.done != nil
+		if joined {
+			w.a, w.out, w.err = a, out, err
+			w.left = !finished || err != nil && ended(ctx)
 			close(w.done)
 		}
 		s.mu.Unlock()
+		if !joined { // so nobody else has seen it, or ever will: it is out of m
+			c.asks.unused.Put(w)
+		}
 	}()
 	a, out, err = c.put(ctx, q)
 	finished = true

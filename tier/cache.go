@@ -224,17 +224,18 @@ func chainOf(ctx context.Context) []uint64 {
 
 // lifetime counts what Close has to wait for.
 type lifetime struct {
-	mu     sync.Mutex // guards the rest
-	n      int
-	closed bool
-	idle   chan struct{} // closed when n reaches 0 after close
+	closed atomic.Bool // set under mu
+
+	mu   sync.Mutex // guards the rest
+	n    int
+	idle chan struct{} // closed when n reaches 0 after close
 }
 
 // begin counts one more; false: closed.
 func (l *lifetime) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed.Load() {
 		return false
 	}
 	l.n++
@@ -245,25 +246,20 @@ func (l *lifetime) end() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.n--
-	if l.closed && l.n == 0 {
+	if l.closed.Load() && l.n == 0 {
 		close(l.idle)
 	}
 }
 
-func (l *lifetime) isClosed() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.closed
-}
+func (l *lifetime) isClosed() bool { return l.closed.Load() }
 
 // close lets nothing more begin; true the first time.
 func (l *lifetime) close() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
+	if l.closed.Swap(true) {
 		return false
 	}
-	l.closed = true
 	l.idle = make(chan struct{})
 	if l.n == 0 {
 		close(l.idle)

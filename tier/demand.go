@@ -3,6 +3,7 @@ package tier
 import (
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -20,6 +21,7 @@ import (
 // estimates allow for the noise of that.
 type demand struct {
 	shards [demandShards]demandShard
+	now    atomic.Int64 // about; who counts a read need not look at the clock for it
 
 	mu   sync.Mutex // guards the rest
 	past [64]nearMark
@@ -95,6 +97,7 @@ func spread(hash uint64) uint64 {
 
 func newDemand(now int64, keep bool) *demand {
 	d := new(demand)
+	d.now.Store(now)
 	for i := range d.shards {
 		d.shards[i] = demandShard{tail: make(map[uint64]demandCount), limit: tailLimit, began: now, keep: keep}
 	}
@@ -249,6 +252,7 @@ type keyRate struct {
 func (d *demand) mark(hits, now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.now.Store(now)
 	d.past[d.n%len(d.past)] = nearMark{now, hits}
 	d.n++
 }

@@ -177,19 +177,19 @@ func (c *Cache[V]) picks() *drill {
 
 // rehearse answers a near hit as if there were no near copy, which is b; but if there is no other
 // answer, with that.
-func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V]) (Answer[V], error) {
+func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V]) (a Answer[V], loaded int64, err error) {
 	c.stats.nearUnused.Add(1)
 	return c.readOwner(ctx, key, AnyAge, d, b)
 }
 
-// fallBack serves a near copy after all, if that may be served still.
+// fallBack serves a near copy after all, if that may be served still. It leaves its Age to the caller.
 func (c *Cache[V]) fallBack(key string, b *box[V]) (a Answer[V], err error, ok bool) {
 	now := c.clock.now()
 	if now >= b.until || !c.unfenced(key, b) {
 		return a, nil, false
 	}
 	c.stats.nearUnused.Add(-1)
-	a = Answer[V]{Age: time.Duration(now - b.loaded), Source: SourceNear, Stale: now >= b.soft}
+	a = Answer[V]{Source: SourceNear, Stale: now >= b.soft}
 	if b.notFound {
 		return a, ErrNotFound, true
 	}

@@ -75,19 +75,19 @@ type answer[V any] struct {
 // ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	if c.near == nil {
-		a, err := c.read(ctx, key, AnyAge, nil)
+		a, _, err := c.read(ctx, key, AnyAge, nil)
 		return a.Value, err
 	}
 	now := c.clock.now()
 	b, ok := c.near.get(key)
 	if !ok {
-		a, err := c.read(ctx, key, AnyAge, nil)
+		a, _, err := c.read(ctx, key, AnyAge, nil)
 		return a.Value, err
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
 			if d := c.noticed(key, &b, now, x); d != nil {
-				a, err := c.rehearse(ctx, d, key, &b)
+				a, _, err := c.rehearse(ctx, d, key, &b)
 				return a.Value, err
 			}
 		}
@@ -96,18 +96,23 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		}
 		return c.clone(b.value), nil
 	}
-	a, err := c.read(ctx, key, AnyAge, &b)
+	a, _, err := c.read(ctx, key, AnyAge, &b)
 	return a.Value, err
 }
 
 // Read is Get with demands of its own, and says where the answer came from and how old it is.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
+	var near *box[V]
 	if o.MaxAge != 0 {
 		if b, ok := c.near.get(key); ok {
-			return c.read(ctx, key, max(o.MaxAge, AnyAge), &b)
+			near = &b
 		}
 	}
-	return c.read(ctx, key, max(o.MaxAge, AnyAge), nil)
+	a, loaded, err := c.read(ctx, key, max(o.MaxAge, AnyAge), near)
+	if a.Source != 0 {
+		a.Age = time.Duration(max(c.clock.now()-loaded, 0))
+	}
+	return a, err
 }
 
 func (c *Cache[V]) clone(v V) V {
@@ -117,16 +122,17 @@ func (c *Cache[V]) clone(v V) V {
 	return c.cfg.Clone(v)
 }
 
-// read answers a read for which the near tier has b, or nil.
-func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (Answer[V], error) {
+// read answers a read for which the near tier has b, or nil. It leaves the answer's Age to
+// the caller, who may not want it, and says when the load of the answer began.
+func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (out Answer[V], loaded int64, err error) {
 	if err := checkKey(key); err != nil {
-		return Answer[V]{}, err
+		return out, 0, err
 	}
 	if err := ctx.Err(); err != nil {
-		return Answer[V]{}, err
+		return out, 0, err
 	}
 	if c.life.isClosed() {
-		return Answer[V]{}, ErrClosed
+		return out, 0, ErrClosed
 	}
 	if b != nil {
 		if now := c.clock.now(); now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
@@ -136,9 +142,9 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 				}
 			}
 			if b.notFound {
-				return Answer[V]{Age: time.Duration(now - b.loaded), Source: SourceNear}, ErrNotFound
+				return Answer[V]{Source: SourceNear}, b.loaded, ErrNotFound
 			}
-			return Answer[V]{Value: c.clone(b.value), Age: time.Duration(now - b.loaded), Source: SourceNear, Stale: now >= b.soft}, nil
+			return Answer[V]{Value: c.clone(b.value), Source: SourceNear, Stale: now >= b.soft}, b.loaded, nil
 		}
 		c.stats.nearUnused.Add(1)
 	}
@@ -151,33 +157,36 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 
 // readOwner answers a read that the near tier does not; d, if not nil, makes it behave as a miss
 // for the owner too. b, if not nil, is a near copy for want of any other answer.
-func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b *box[V]) (Answer[V], error) {
+func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b *box[V]) (out Answer[V], loaded int64, err error) {
 	hash := ring.Hash(key)
-	stamp, began := c.fences.stamp(hash), c.clock.now()
+	stamp, began := c.fences.stamp(hash), int64(0)
+	if c.near != nil || d != nil {
+		began = c.clock.now()
+	}
 	a, storable, err := c.find(ctx, key, hash, stamp, maxAge, flagOf(d))
-	c.demand.read(key, hash, a.size, a.cost, began)
+	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
 	if d != nil {
 		c.drilled(d, a.source, err, began)
 	}
 	if err != nil {
 		if b != nil {
 			if a, err, ok := c.fallBack(key, b); ok {
-				return a, err
+				return a, b.loaded, err
 			}
 		}
 		c.stats.errors.Add(1)
-		return Answer[V]{}, err
+		return out, 0, err
 	}
 	if storable && c.near != nil {
 		c.keepNear(key, hash, &a, stamp, began)
 	}
 	c.stats.answered(a.source, a.stale)
-	out := Answer[V]{Age: time.Duration(max(c.clock.now()-a.loaded, 0)), Source: a.source, Stale: a.stale}
+	out = Answer[V]{Source: a.source, Stale: a.stale}
 	if a.notFound {
-		return out, ErrNotFound
+		return out, a.loaded, ErrNotFound
 	}
 	out.Value = c.clone(a.value)
-	return out, nil
+	return out, a.loaded, nil
 }
 
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
