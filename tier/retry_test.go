@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -105,24 +106,24 @@ func TestRetryBudget(t *testing.T) {
 // during the second is not: what it brings is not stored.
 func TestRetryAndFences(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		n := 0
+		var n atomic.Int64
 		cfg := plain(ByKey(func(context.Context, string) (string, error) {
-			n++
-			if n == 1 {
+			i := n.Add(1)
+			if i == 1 {
 				return "", Retryable(errDown)
 			}
 			time.Sleep(100 * time.Millisecond)
-			return fmt.Sprint(n), nil
+			return fmt.Sprint(i), nil
 		}))
 		cfg.Origin.Retry.Backoff = time.Second
 		for _, during := range []bool{false, true} {
-			n = 0
+			n.Store(0)
 			c := open(t, cfg)
 			var got string
 			var wg sync.WaitGroup
 			wg.Go(func() { got, _ = c.Get(t.Context(), "k") })
 			synctest.Wait()
-			for during && n < 2 {
+			for during && n.Load() < 2 {
 				time.Sleep(time.Millisecond)
 			}
 			if err := c.Invalidate(t.Context(), "k"); err != nil {
