@@ -134,11 +134,13 @@ func TestColdStart(t *testing.T) {
 	const count = 12
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
+		var ips []string
 		names := ""
 		for i := 1; i <= count; i++ {
-			world.names["weir.svc"] = append(world.names["weir.svc"], fmt.Sprintf("10.0.0.%d", i))
+			ips = append(ips, fmt.Sprintf("10.0.0.%d", i))
 			names += fmt.Sprintf("n%02d ", i)
 		}
+		world.SetName("weir.svc", ips...)
 		nodes := make([]*Node, count)
 		var wg sync.WaitGroup
 		for i := range nodes {

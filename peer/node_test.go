@@ -147,7 +147,7 @@ func TestStartEndsWithItsContext(t *testing.T) {
 }
 
 // simulated starts a node of a simulated cluster with default timing.
-func simulated(t *testing.T, world *memNet, i int, cfg Config) *Node {
+func simulated(t *testing.T, world memNet, i int, cfg Config) *Node {
 	t.Helper()
 	ip := fmt.Sprintf("10.0.0.%d", i)
 	cfg.Bind, cfg.Network, cfg.Logger = ip+":7946", world.host(ip), quick("").Logger
@@ -162,7 +162,7 @@ func simulated(t *testing.T, world *memNet, i int, cfg Config) *Node {
 func TestSplitAndRejoin(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
-		world.names["weir.svc"] = []string{"10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"}
+		world.SetName("weir.svc", "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4")
 		var nodes []*Node
 		for i := 1; i <= 4; i++ {
 			nodes = append(nodes, simulated(t, world, i, Config{Join: []string{"weir.svc:7946"}}))

@@ -57,17 +57,16 @@ type Cache[V any] struct {
 	life       lifetime
 }
 
-// box is a near copy. It is stored by value: a pointer to it would be one more cache line that a
-// near hit has to wait for.
+// box is a near copy. It never changes. What a hit reads is at the beginning.
 type box[V any] struct {
 	until    int64  // end of the lease, ns on the cache's clock: never served from then on
 	checked  uint64 // the fence clock up to which no fence covers it
-	slot     uint32 // of the fences
 	size     int32  // bytes of the value's encoding
+	slot     uint16 // of the fences
 	notFound bool
+	value    V
 	loaded   int64 // start of the load
 	soft     int64 // soft expiry
-	value    V
 }
 
 // New checks cfg and starts a cache. The error names every field that is wrong. Close it

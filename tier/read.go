@@ -79,8 +79,8 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		return a.Value, err
 	}
 	now := c.clock.now()
-	b, ok := c.near.get(key)
-	if !ok {
+	b := c.near.get(key)
+	if b == nil {
 		a, _, err := c.read(ctx, key, AnyAge, nil)
 		return a.Value, err
 	}
@@ -96,19 +96,17 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		}
 		return c.clone(b.value), nil
 	}
-	a, _, err := c.read(ctx, key, AnyAge, &b)
+	a, _, err := c.read(ctx, key, AnyAge, b)
 	return a.Value, err
 }
 
 // Read is Get with demands of its own, and says where the answer came from and how old it is.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
-	var near *box[V]
+	var b *box[V]
 	if o.MaxAge != 0 {
-		if b, ok := c.near.get(key); ok {
-			near = &b
-		}
+		b = c.near.get(key)
 	}
-	a, loaded, err := c.read(ctx, key, max(o.MaxAge, AnyAge), near)
+	a, loaded, err := c.read(ctx, key, max(o.MaxAge, AnyAge), b)
 	if a.Source != 0 {
 		a.Age = time.Duration(max(c.clock.now()-loaded, 0))
 	}
@@ -195,7 +193,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	if b.checked >= c.fences.slots[b.slot].Load() {
 		return true
 	}
-	upTo, valid := c.fences.near(key, b.slot, b.checked)
+	upTo, valid := c.fences.near(key, uint32(b.slot), b.checked)
 	if valid {
 		again := *b
 		again.checked = upTo
@@ -207,7 +205,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 // keepNear stores a near copy of an answer to a read that began at began with the stamp.
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64, began int64) {
 	b := box[V]{
-		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: fenceSlot(hash), loaded: a.loaded, soft: a.soft,
+		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
 		until: min(a.until, began+c.fences.retention/2),
 	}
 	if b.until <= c.clock.now() {

@@ -1,0 +1,113 @@
+package peertest
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/weircache/weir/tier"
+)
+
+// Moods are what the origin may be like: the shares, from 0 to 1, of loads that are slow, fail,
+// hang until their context ends, hang beyond that, and panic.
+type Moods struct {
+	Slow, Fail, Hang, Overrun, Panic float64
+}
+
+var errOrigin = errors.New("the origin fails")
+
+// An Origin has a version for each key. It is safe for concurrent use.
+type Origin struct {
+	history *History
+
+	mu       sync.Mutex // guards the rest
+	dice     *rand.Rand
+	moods    Moods
+	versions map[string]uint64
+}
+
+func newOrigin(h *History, seed uint64) *Origin {
+	return &Origin{history: h, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64)}
+}
+
+// SetMoods changes what loads meet from now on.
+func (o *Origin) SetMoods(m Moods) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.moods = m
+}
+
+func (o *Origin) write(key string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.versions[key]++
+}
+
+func (o *Origin) version(key string) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.versions[key]
+}
+
+// fate is what a load meets.
+type fate struct {
+	delay         time.Duration
+	hang, overrun bool
+	fail, crash   bool
+}
+
+func (o *Origin) fate() (f fate) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f.delay = time.Duration(1+o.dice.IntN(40)) * time.Millisecond
+	switch at := o.dice.Float64(); {
+	case at < o.moods.Slow:
+		f.delay *= 10
+	case at < o.moods.Slow+o.moods.Fail:
+		f.fail = true
+	case at < o.moods.Slow+o.moods.Fail+o.moods.Hang:
+		f.hang = true
+	case at < o.moods.Slow+o.moods.Fail+o.moods.Hang+o.moods.Overrun:
+		f.overrun = true
+	case at < o.moods.Slow+o.moods.Fail+o.moods.Hang+o.moods.Overrun+o.moods.Panic:
+		f.crash = true
+	}
+	return f
+}
+
+// loader returns the loader of one start of a node; life ends with its process.
+func (o *Origin) loader(life context.Context, node string, incarnation int) tier.Loader[Value] {
+	return func(ctx context.Context, fill *tier.Fill[Value]) (Value, error) {
+		key := fill.Key
+		l := o.history.beginLoad(key, node, incarnation, func() uint64 { return o.version(key) })
+		defer o.history.endLoad(l)
+		v := Value{Key: key, Version: l.Version, Load: l.Began, At: time.Now().UnixNano()}
+		f := o.fate()
+		var enough <-chan struct{} = ctx.Done()
+		if f.overrun {
+			f.delay, enough = 3*time.Second, nil
+		}
+		t := time.NewTimer(f.delay)
+		defer t.Stop()
+		due := t.C
+		if f.hang {
+			due = nil
+		}
+		select {
+		case <-due:
+		case <-enough:
+			return Value{}, ctx.Err()
+		case <-life.Done():
+			return Value{}, life.Err()
+		}
+		switch {
+		case f.crash:
+			panic("the loader panics")
+		case f.fail:
+			return Value{}, errOrigin
+		}
+		return v, nil
+	}
+}
