@@ -177,7 +177,7 @@ func TestCommands(t *testing.T) {
 // A cluster with a member that is missing: the exit code says that the answer is not whole.
 func TestPartial(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
-	gossip := peer.Gossip{ProbeInterval: 200 * time.Millisecond, ProbeTimeout: 80 * time.Millisecond, SuspicionMult: 2}
+	gossip := peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, SuspicionMult: 3}
 	a, err := peer.Start(t.Context(), peer.Config{Name: "a", Logger: quiet, Gossip: gossip, OperatorToken: token})
 	if err != nil {
 		t.Fatal(err)
