@@ -122,6 +122,10 @@ func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now fu
 	s := t.shard(f.hash)
 	for {
 		s.mu.Lock()
+		if f.settled { // its time ended while it waited to try again: its slot may be gone
+			s.mu.Unlock()
+			return context.DeadlineExceeded
+		}
 		slot := s.m[f.key]
 		if slot.running < maxRunning {
 			slot.running++

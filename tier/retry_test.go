@@ -139,6 +139,33 @@ func TestRetryAndFences(t *testing.T) {
 	})
 }
 
+// The time of a fill ends at the very moment at which it gets the permit for its next attempt.
+func TestRetryTooLate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
+			time.Sleep(500 * time.Millisecond)
+			return "", Retryable(errDown)
+		}))
+		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
+		c := open(t, cfg)
+		f, err := c.join("k", 1, classMiss, causeCold, nil, nil, false, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !c.flights.pause(f) { // as retry does
+			t.Fatal("it cannot be paused")
+		}
+		c.finish(f, result[string]{err: ErrTimeout}) // as overrun does
+		if err := c.flights.begin(t.Context(), f, c.fences, c.clock.now); err == nil {
+			t.Error("a finished flight loads again")
+		}
+		c.flights.shard(1).mu.Lock() // put back what pause took, for the load that still runs
+		c.flights.shard(1).m["k"] = &flightSlot[string]{running: 1}
+		c.flights.shard(1).mu.Unlock()
+	})
+}
+
 // Close ends a fill that waits for its next attempt.
 func TestRetryAndClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
