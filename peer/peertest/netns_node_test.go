@@ -65,6 +65,9 @@ func runNode(name, ip string) error {
 	if err != nil {
 		return err
 	}
+	if err := origin.Call("Origin.Started", struct{}{}, &struct{}{}); err != nil {
+		return errors.Join(err, n.Close())
+	}
 	cache, err := tier.New(tier.Config[Value]{
 		Cluster: n, Namespace: "netns", Loader: remoteLoader(origin), Freshness: nodeFreshness(),
 		Origin:    tier.Origin{Concurrency: 2 * nodeCount, Timeout: loadTimeout},
