@@ -176,8 +176,22 @@ func TestProcesses(t *testing.T) {
 			clients.Go(func() { l.client(ctx, i, rand.New(rand.NewPCG(seed, uint64(100*i+k)))) })
 		}
 	}
-	stop := func() { cancel(); clients.Wait() }
-	defer stop()
+	kill := func() {
+		for _, p := range l.procs {
+			l.end(p, (*process).kill)
+		}
+	}
+	stop := func() {
+		cancel()
+		defer time.AfterFunc(30*time.Second, func() {
+			t.Error("calls do not end; the processes are killed")
+			kill()
+		}).Stop()
+		clients.Wait()
+	}
+	defer clients.Wait()
+	defer kill()
+	defer cancel()
 	l.faults(ctx)
 	l.origin.SetMoods(Moods{})
 	l.sees(20*time.Second, everyone, false, 0, 1, 2)
