@@ -69,7 +69,6 @@ func (s *demandSum) roll(old bool) {
 }
 
 type heavyKey struct {
-	hash uint64
 	key  string    // empty if keys must not be kept; cut
 	n    demandSum // an upper bound
 	over float64   // of which so many may have been another key's

@@ -185,10 +185,10 @@ func TestMissRatioCurve(t *testing.T) {
 
 // lruModel counts the misses of a tier of so many keys.
 type lruModel struct {
-	limit, clock, misses int
-	at                   map[int]int
-	order                []int // keys by read; old ones are skipped
-	head                 int
+	limit, misses int
+	at            map[int]int
+	order         []int // keys by read; old ones are skipped
+	head          int
 }
 
 func newLRUModel(limit int) *lruModel { return &lruModel{limit: limit, at: make(map[int]int)} }

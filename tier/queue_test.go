@@ -127,14 +127,14 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 			wg.Go(func() { _, _ = c.Get(t.Context(), fmt.Sprint(i)) })
 		}
 		synctest.Wait()
-		ask := func(patience time.Duration) (error, time.Duration) {
+		ask := func(patience time.Duration) (time.Duration, error) {
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			began := time.Now()
 			_, err := c.Get(ctx, "late")
-			return err, time.Since(began)
+			return time.Since(began), err
 		}
-		err, took := ask(300 * time.Millisecond) // four wait before it
+		took, err := ask(300 * time.Millisecond) // four wait before it
 		if shedWhy(err) != shedDeadline || took != 0 {
 			t.Errorf("%v after %v", err, took)
 		}
@@ -142,7 +142,7 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 		if errors.As(err, &over); over.RetryAfter < 400*time.Millisecond || over.RetryAfter > 600*time.Millisecond {
 			t.Errorf("retry after %v", over.RetryAfter)
 		}
-		if err, took = ask(time.Second); err != nil || took != 600*time.Millisecond {
+		if took, err = ask(time.Second); err != nil || took != 600*time.Millisecond {
 			t.Errorf("who has time enough: %v after %v", err, took)
 		}
 		wg.Wait()
