@@ -324,7 +324,7 @@ func (n *near[T]) hitCount() (hits int64) {
 		return 0
 	}
 	for i := range n.cells {
-		hits += n.cells[i].hits.Load()
+		hits += n.cells[i].front.Load() + n.cells[i].hits.Load()
 	}
 	return hits
 }

@@ -43,7 +43,7 @@ const hottestShown = 20
 const watchSome = ^uint64(0) / nearThin
 
 // mix spreads near hits over all numbers, by their time and key, for less than a random number costs.
-func mix(now int64, slot uint32) uint64 {
+func mix(now int64, slot uint16) uint64 {
 	x := (uint64(now) ^ uint64(slot)<<40) * 0x9E3779B97F4A7C15
 	return (x ^ x>>32) * 0xBF58476D1CE4E5B9
 }

@@ -74,6 +74,46 @@ func TestOverloadServesTheNewest(t *testing.T) {
 	}
 }
 
+// In a queue that has not been empty for the interval the newest goes first, and before that the oldest.
+func TestNewestFirstUnderOverload(t *testing.T) {
+	for _, x := range []struct {
+		wait time.Duration // between the first two who come
+		want []int
+	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
+		bubble(t, func(t *testing.T) {
+			g := alone(t, 1, Origin{Concurrency: 1})
+			first := new(ticket)
+			if err := g.acquire(t.Context(), first); err != nil {
+				t.Fatal(err)
+			}
+			var order []int // one holds the permit at a time
+			var wg sync.WaitGroup
+			for i := range 4 {
+				wg.Go(func() {
+					k := new(ticket)
+					if err := g.acquire(t.Context(), k); err != nil {
+						if i != 0 || shedWhy(err) != shedDelay {
+							t.Error(i, err)
+						}
+						return
+					}
+					order = append(order, i)
+					g.release(k, loadVoid, 0)
+				})
+				synctest.Wait()
+				if time.Sleep(time.Millisecond); i == 0 {
+					time.Sleep(x.wait)
+				}
+			}
+			g.release(first, loadVoid, 0)
+			wg.Wait()
+			if !slices.Equal(order, x.want) {
+				t.Errorf("%v, want %v", order, x.want)
+			}
+		})
+	}
+}
+
 // Who cannot be served within his deadline is refused at once, not after it.
 func TestDeadlineRefusedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {

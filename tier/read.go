@@ -86,8 +86,8 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
-			if d := c.noticed(key, &b, now, x); d != nil {
-				a, _, err := c.rehearse(ctx, d, key, &b)
+			if d := c.noticed(key, b, now, x); d != nil {
+				a, _, err := c.rehearse(ctx, d, key, b)
 				return a.Value, err
 			}
 		}
