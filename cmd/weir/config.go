@@ -78,6 +78,14 @@ func parseConfig(file string, text []byte) (config, error) {
 		Join: node.texts("join"), ClusterName: node.text("cluster", ""), MinMembers: node.integer("min_members"),
 		ValueLimit: int(min(node.size("value_limit"), peer.MaxValueLimit+1)),
 	}
+	c.peer.Secret = readClusterSecret(node, "secret_file")
+	for _, file := range node.texts("accept_secret_files") {
+		if secret, err := clusterSecret(file); err != nil {
+			node.wrong("accept_secret_files", "%v", err)
+		} else {
+			c.peer.AcceptSecrets = append(c.peer.AcceptSecrets, secret)
+		}
+	}
 	c.tokenFile = node.text("operator_token_file", "")
 	if c.tokenFile != "" {
 		token, err := readSecret(c.tokenFile)
@@ -182,6 +190,27 @@ func readNamespace(name string, s *section) namespaceConfig {
 	return n
 }
 
+// readClusterSecret reads the file that a name of the section names, if it does.
+func readClusterSecret(s *section, name string) peer.Secret {
+	file := s.text(name, "")
+	if file == "" {
+		return nil
+	}
+	secret, err := clusterSecret(file)
+	if err != nil {
+		s.wrong(name, "%v", err)
+	}
+	return secret
+}
+
+func clusterSecret(file string) (peer.Secret, error) {
+	text, err := readSecret(file)
+	if err != nil {
+		return nil, err
+	}
+	return peer.ParseSecret(text)
+}
+
 // checkPeer lets the node check its configuration, and puts what is wrong beside the lines that it
 // comes from.
 func checkPeer(s *section, cfg peer.Config) {
@@ -197,6 +226,10 @@ func checkPeer(s *section, cfg peer.Config) {
 		switch field {
 		case "ClusterName":
 			name = "cluster"
+		case "Secret":
+			name = "secret_file"
+		case "AcceptSecrets":
+			name = "accept_secret_files"
 		case "OperatorToken":
 			name = "operator_token_file"
 		}

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer"
 )
 
 func TestConfigWhole(t *testing.T) {
@@ -26,6 +28,8 @@ func TestConfigErrors(t *testing.T) {
   joyn: [a:1]
   join: [nowhere, {a: b}]
   operator_token_file: /nonexistent
+  secret_file: /nonexistent
+  accept_secret_files: [/nonexistent]
 http:
   listen: nowhere
   grace: soon
@@ -50,16 +54,16 @@ whatever: 1
 	}
 	got := err.Error()
 	for _, want := range []string{
-		"weir.yml:2: node.bind: ", "weir.yml:3: node.joyn means nothing here; known are advertise, bind, cluster, join,",
+		"weir.yml:2: node.bind: ", "weir.yml:3: node.joyn means nothing here; known are accept_secret_files, advertise, bind, cluster, join,",
 		"weir.yml:4: node.join: one value", "weir.yml:4: node.join: \"nowhere\"", "weir.yml:5: node.operator_token_file: ",
-		"weir.yml:7: http.listen: ", "weir.yml:8: http.grace: \"soon\" is no duration", "weir.yml:9: http.grace is given twice, first in line 8",
-		"weir.yml:10: log.level: ", "weir.yml:10: log.format: ",
-		"weir.yml:13: namespaces.product.origin.url: \"http://host/products\" must have {key}", "weir.yml:13: namespaces.product.origin.timeout: Origin.Timeout",
-		"weir.yml:14: namespaces.product.freshness.ttl: Freshness.TTL is 0s", "weir.yml:14: namespaces.product.freshness.stale_if_error: ",
-		"weir.yml:15: namespaces.product.near_bytes: NearBytes is 12", "weir.yml:16: namespaces.product.owned_bytes: \"many\" is no size",
-		"weir.yml:17: namespaces.product.value_limit: \"1TiB\"", "weir.yml:18: namespaces.product.client_max_age: ",
-		"weir.yml:20: namespaces.a/b: a namespace is a part of an address", "weir.yml:20: namespaces.a/b.origin: names with values",
-		"weir.yml:21: namespaces.a/b.freshness: names with values", "weir.yml:22: whatever means nothing here; known are http, log, namespaces, node",
+		"weir.yml:6: node.secret_file: ", "weir.yml:7: node.accept_secret_files: ", "weir.yml:9: http.listen: ", "weir.yml:10: http.grace: \"soon\" is no duration", "weir.yml:11: http.grace is given twice, first in line 10",
+		"weir.yml:12: log.level: ", "weir.yml:12: log.format: ",
+		"weir.yml:15: namespaces.product.origin.url: \"http://host/products\" must have {key}", "weir.yml:15: namespaces.product.origin.timeout: Origin.Timeout",
+		"weir.yml:16: namespaces.product.freshness.ttl: Freshness.TTL is 0s", "weir.yml:16: namespaces.product.freshness.stale_if_error: ",
+		"weir.yml:17: namespaces.product.near_bytes: NearBytes is 12", "weir.yml:18: namespaces.product.owned_bytes: \"many\" is no size",
+		"weir.yml:19: namespaces.product.value_limit: \"1TiB\"", "weir.yml:20: namespaces.product.client_max_age: ",
+		"weir.yml:22: namespaces.a/b: a namespace is a part of an address", "weir.yml:22: namespaces.a/b.origin: names with values",
+		"weir.yml:23: namespaces.a/b.freshness: names with values", "weir.yml:24: whatever means nothing here; known are http, log, namespaces, node",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("missing: %s", want)
@@ -81,6 +85,22 @@ whatever: 1
 	}
 	if t.Failed() {
 		t.Log(got)
+	}
+}
+
+// The secret is read, checked, and not told.
+func TestConfigSecret(t *testing.T) {
+	secret := strings.Repeat("5a5b5c5d", 8)
+	space := "namespaces: {p: {origin: {url: \"http://h/{key}\"}, freshness: {ttl: 1m}}}\n"
+	c, err := parseConfig("weir.yml", []byte(space+"node: {bind: \"10.0.0.1:7946\", secret_file: "+file(t, secret+"\n")+"}"))
+	if err != nil || len(c.peer.Secret) != peer.SecretSize {
+		t.Errorf("%v, %d bytes", err, len(c.peer.Secret))
+	}
+	if _, err := parseConfig("weir.yml", []byte(space+"node: {secret_file: "+file(t, secret[1:])+"}")); err == nil || strings.Contains(err.Error(), "5a5b") || !strings.Contains(err.Error(), "openssl rand") {
+		t.Error(err)
+	}
+	if _, err := parseConfig("weir.yml", []byte(space+"node: {bind: \"10.0.0.1:7946\"}")); err == nil || !strings.Contains(err.Error(), "there is no Secret") {
+		t.Error(err)
 	}
 }
 

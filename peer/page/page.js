@@ -158,9 +158,12 @@ function ring(v) {
 
 // --- a namespace --------------------------------------------------------------------------
 
+const causeColours = {
+  cold: "--c1", expired: "--c2", refresh_ahead: "--c3", owner_lost: "--c4", evicted: "--c5", drill: "--c6", moved: "--c7", fenced: "--c8", isolated: "--text",
+};
 const charts = {
   reads: { series: () => [["near", "near"], ["owned", "owned"], ["fill", "waited for a load"], ["errors", "error"]], colours: ["--c1", "--c2", "--c3", "--c4"], stacked: true },
-  loads: { series: (s) => Object.keys(s.causes).sort().map((c) => [c, c.replaceAll("_", " ")]), value: (r, key) => r.causes[key] || 0 },
+  loads: { series: (s) => Object.keys(s.causes).sort().map((c) => [c, c.replaceAll("_", " ")]), value: (r, key) => r.causes[key] || 0, colourOf: (key) => causeColours[key] },
   governor: { series: () => [["inUse", "running"], ["waiting", "waiting"], ["limit", "limit"]], colours: ["--c2", "--c3", "--c6"] },
 };
 
@@ -261,19 +264,19 @@ function tables(root, s) {
   const out = [];
   const words = (name) => name.replaceAll("_", " ");
   const rate = (c) => perSecond(number(s.recent.causes[c]));
-  out.push(table("Why the origin was asked", ["Cause", "Lately", "In all"], Object.keys(s.causes).sort((a, b) => s.causes[b] - s.causes[a] || (a < b ? -1 : 1)).map((c) => [words(c), rate(c), count(s.causes[c])])));
+  out.push(table("Why the origin was asked", ["Cause", "Lately", "In all"], Object.keys(s.causes).filter((c) => s.causes[c]).sort((a, b) => s.causes[b] - s.causes[a] || (a < b ? -1 : 1)).map((c) => [words(c), rate(c), count(s.causes[c])])));
   const steps = Object.entries(s.steps).sort((a, b) => b[1].seconds - a[1].seconds);
   if (steps.length) {
     out.push(table("What a miss touches", ["Dependency", "Calls", "Mean", "Longest", "Errors"],
       steps.map(([name, t]) => [name, perSecond(t.rate), t.calls ? seconds(t.seconds / t.calls) : "–", seconds(t.max), count(t.errors)])));
   }
-  out.push(table("How loads ended", ["Result", "In all"], Object.entries(s.results).sort((a, b) => b[1] - a[1]).map(([k, n]) => [words(k), count(n)])));
+  out.push(table("How loads ended", ["Result", "In all"], Object.entries(s.results).filter(([, n]) => n).sort((a, b) => b[1] - a[1]).map(([k, n]) => [words(k), count(n)])));
   const ages = s.ages.flatMap(({ member, ages }) => Object.entries(ages).filter(([, a]) => a && typeof a === "object" && "p99_seconds" in a)
     .map(([source, a]) => [`${source}, ${member}`, seconds(number(a.p50_seconds)), seconds(number(a.p99_seconds)), seconds(number(a.max_seconds))]));
   if (ages.length) out.push(table("Ages served", ["Source", "p50", "p99", "Oldest"], ages));
   if (s.hottest.length) {
     out.push(table("What a loss would cost most", ["Key", "Reads", "A load takes", "Spared"],
-      s.hottest.map((k) => [k.key || "#" + k.hash, perSecond(k.rate), seconds(k.cost), `${count(k.busy)} s/s`])));
+      s.hottest.map((k) => [k.key || `#${k.hash.length > 9 ? k.hash.slice(0, 8) + "…" : k.hash}`, perSecond(k.rate), seconds(k.cost), `${count(k.busy)} s/s`])));
   }
   box.replaceChildren(...out);
 }
@@ -283,7 +286,7 @@ function chart(card, figure, s) {
   const kind = figure.dataset.chart, def = charts[kind], box = figure.querySelector(".plot");
   let series = def.series(s);
   const value = def.value || ((r, key) => number(r[key]));
-  const colourOf = new Map(series.map(([key], i) => [key, (def.colours || palette)[i % (def.colours || palette).length]]));
+  const colourOf = new Map(series.map(([key], i) => [key, def.colourOf?.(key) || (def.colours || palette)[i % (def.colours || palette).length]]));
   if (kind !== "governor") series = series.filter(([key], i) => (i === 0 && def.stacked) || s.history.some((r) => value(r, key) > 0));
   const colours = series.map(([key]) => colourOf.get(key));
   const data = [s.history.map((r) => r.time)];
