@@ -152,10 +152,10 @@ func (l *lab) wantDial(from, to int, want bool) {
 	}
 }
 
-// TestProcesses runs three nodes as processes on real sockets, cuts the network between them,
+// TestNamespaces runs three nodes as processes on real sockets, cuts the network between them,
 // stops one, kills one and starts it again, all under load, and checks what the clients saw. It
 // takes about 50 seconds.
-func TestProcesses(t *testing.T) {
+func TestNamespaces(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test takes a minute and needs root and iproute2")
 	}
@@ -213,7 +213,7 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// faults is the schedule of TestProcesses.
+// faults is the schedule of TestNamespaces.
 func (l *lab) faults(ctx context.Context) {
 	l.Helper()
 	everyone := []string{"n0", "n1", "n2"}
