@@ -75,6 +75,9 @@ const (
 	FlagSuccessor uint8 = 1 << iota
 	// FlagMaxAge: MaxAge counts.
 	FlagMaxAge
+	// FlagDrill: fill although there is a copy, and fall back on it. Who does not know it serves
+	// the copy.
+	FlagDrill
 	// FlagRelay: pass the invalidation on to Target, which the asker cannot reach or does
 	// not know, and answer what that answers.
 	FlagRelay

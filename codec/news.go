@@ -2,7 +2,6 @@ package codec
 
 import (
 	"encoding/binary"
-	"slices"
 	"time"
 )
 
@@ -122,21 +121,25 @@ func DecodeNews(n *News, b []byte) error {
 
 func (d *decoder) news(n *News) {
 	n.Reset()
-	for range d.count("positions", MaxPositions, 8+1+1) {
+	count := d.count("positions", MaxPositions, 8+1+1)
+	n.Positions = room(n.Positions, count)
+	for range count {
 		n.Positions = append(n.Positions, Position{Incarnation: d.uint64(), Seq: d.uvarint(), Idle: d.duration()})
 	}
-	for range d.count("bases", MaxPositions, 8+1+1) {
+	count = d.count("bases", MaxPositions, 8+1+1)
+	n.Bases = room(n.Bases, count)
+	for range count {
 		n.Bases = append(n.Bases, Base{Incarnation: d.uint64(), Seq: d.uvarint(), Flush: d.bool()})
 	}
-	count := d.count("invalidations", MaxKeysPerFrame, 1+8+1+1)
-	n.Invalidations = slices.Grow(n.Invalidations, count)
-	n.names = slices.Grow(n.names, min(len(d.b), MaxKeysPerFrame))
+	count = d.count("invalidations", MaxKeysPerFrame, 1+8+1+1)
+	n.Invalidations = room(n.Invalidations, count)
+	total := 0
 	for range count {
 		v := Invalidation{Mark: d.mark(), Scope: Scope(d.byte())}
 		if v.Mark.Seq == 0 && d.err == nil {
 			d.fail("an invalidation without a number")
 		}
-		limit, most := MaxKey, MaxKeysPerFrame-len(n.names)
+		limit, most := MaxKey, MaxKeysPerFrame-total
 		switch v.Scope {
 		case ScopeKeys:
 		case ScopeTags:
@@ -146,15 +149,31 @@ func (d *decoder) news(n *News) {
 		default:
 			d.fail("scope %d is unknown", v.Scope)
 		}
+		names := d.count("names", most, 1+1)
+		if total += names; cap(n.names)-len(n.names) < names {
+			n.names = make([][]byte, 0, names) // who has been given some of the old ones keeps them
+		}
 		first := len(n.names)
-		for range d.count("names", most, 1) {
-			n.names = append(n.names, d.bytes("name", limit))
+		for range names {
+			name := d.bytes("name", limit)
+			if len(name) == 0 && d.err == nil {
+				d.fail("an empty name")
+			}
+			n.names = append(n.names, name)
 		}
 		v.Names = n.names[first:len(n.names):len(n.names)]
 		n.Invalidations = append(n.Invalidations, v)
 	}
 	n.Life = d.duration()
 	n.More = d.bool()
+}
+
+// room returns an empty slice for n elements: s if they fit, else one of exactly that size.
+func room[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, 0, n)
+	}
+	return s[:0]
 }
 
 func appendBool(dst []byte, b bool) []byte {

@@ -40,6 +40,7 @@ type Cache[V any] struct {
 	flights *flights[V]
 	asks    *asks[V]
 	gov     *governor
+	origin  *SharedOrigin // whose governor it is
 	stats   *stats
 	metrics *collector
 	evicted *evictions
@@ -50,6 +51,10 @@ type Cache[V any] struct {
 	// young: the cache was made so lately that an Invalidate from before may not have returned.
 	young     atomic.Bool
 	unsettled atomic.Int32 // while young, members without an exchange so far
+	demand    *demand
+	reuse     *reuse
+	drill     atomic.Pointer[drill] // nil: none
+	watch     atomic.Uint64         // near hits whose mix is below are looked at
 
 	ctx        context.Context // ends when the cache closes
 	cancel     context.CancelFunc
@@ -76,7 +81,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.withDefaults().watched()
 	c := &Cache[V]{
 		cfg:     cfg,
 		ns:      []byte(cfg.Namespace),
@@ -91,12 +96,18 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		metrics: newCollector(cfg.Namespace),
 	}
 	incarnation := rand.Uint64() | 1
+	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
+	c.watch.Store(watchSome)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
-	c.gov = newGovernor(c.share, cfg.Origin.Queue)
 	c.log = newLogbook(incarnation, int64(cfg.Freshness.Bound())+c.fences.retention, cfg.limits)
 	c.log.outlasts(int64(cfg.Freshness.Bound()))
 	c.mates.Store(&map[string]*mate{})
 	c.opened = c.clock.now()
+	c.origin = cfg.SharedOrigin
+	if c.origin == nil {
+		c.origin = newSharedOrigin(cfg.Namespace, cfg.Origin, cfg.Now)
+	}
+	c.gov = c.origin.gov
 	if cfg.Cluster == nil { // another cache of the process may have the same name, or none too
 		c.nsHash ^= incarnation
 	}
@@ -113,6 +124,13 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 			c.stats.evicted.Add(1)
 		}
 	})
+	if err := c.origin.attach(cfg.Cluster); err != nil {
+		if c.near != nil {
+			c.near.close()
+		}
+		c.owned.close()
+		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
@@ -120,6 +138,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
 			c.cancel()
+			c.origin.detach()
 			if c.near != nil {
 				c.near.close()
 			}
@@ -134,15 +153,6 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.life.begin()
 	go c.tend()
 	return c, nil
-}
-
-// share is this node's part of the cluster-wide cap.
-func (c *Cache[V]) share() int {
-	if c.cfg.Cluster == nil {
-		return c.cfg.Origin.Concurrency
-	}
-	members, rank := c.cfg.Cluster.Divisor()
-	return divide(c.cfg.Origin.Concurrency, members, rank)
 }
 
 // divide splits a cap among members so that the parts sum to it.
@@ -178,6 +188,9 @@ func (c *Cache[V]) tend() {
 		case <-tick.C:
 			c.fences.sweep()
 			c.look()
+			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
+			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
+			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())
 		}
 		c.gov.kick()
 	}
@@ -201,6 +214,7 @@ func (c *Cache[V]) Close(ctx context.Context) error {
 		err = fmt.Errorf("weir: cache %q: closing: %d loads have not returned: %w", c.cfg.Namespace, running, err)
 	}
 	if first {
+		c.origin.detach()
 		c.owned.close()
 	}
 	return err

@@ -134,18 +134,6 @@ func (c *Cache[V]) pace(ctx context.Context, size int64) {
 	}
 }
 
-// sleep waits for d, or until ctx ends, whose error it returns then.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
 // confirmed waits until every member has confirmed what w waits for.
 func (c *Cache[V]) confirmed(ctx context.Context, w *waiter) error {
 	for {

@@ -48,10 +48,10 @@ type mate struct {
 	hollow    bool // it had no cache when last asked
 	resync    bool // it lacks something that was sent before
 	dirty     bool // an exchange is due
-	exchanged    int64
-	exchange     *exchange // in progress, nil: none
-	pumping      bool
-	err          error // what the last attempt came to
+	exchanged int64
+	exchange  *exchange // in progress, nil: none
+	pumping   bool
+	err       error // what the last attempt came to
 
 	// the pump's
 	backoff, relayBackoff int64

@@ -24,7 +24,12 @@ var (
 	shardFlag = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(nodeName) != "" {
+		os.Exit(nodeMain())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // summary is what the schedules of some seeds came to.
 type summary struct {
