@@ -33,7 +33,7 @@ type Rules struct {
 
 // A Violation is a broken guarantee, with the part of the history that shows it.
 type Violation struct {
-	Guarantee string // as the README numbers its promises: "G2" is the second
+	Guarantee string // as Check numbers them: "G2"
 	Text      string
 	History   string // of the key, in the order of stamps
 }
@@ -84,8 +84,10 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
 //     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
 //   - G8: no read costs more than Asks requests, and no request comes from anything but a read.
+//   - G10: nobody gets the value of another key.
 //
-// G11 is Bubble's.
+// G11, that no goroutine is left, is Bubble's. What is not here needs what weir does not do yet: the
+// exchange after a partition, and handing over on join and leave.
 func (h *History) Check(rules Rules) []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -36,6 +36,7 @@ type Options struct {
 	Nodes       int // 0: five
 	Freshness   tier.Freshness
 	Concurrency int         // 0: two for each node
+	MinMembers  int         // as peer.Config has it; 0: Nodes
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
@@ -85,6 +86,7 @@ func New(o Options) *Cluster {
 	if o.Freshness.TTL == 0 {
 		o.Freshness = tier.Freshness{TTL: 2 * time.Second, StaleWhileRevalidate: 3 * time.Second, StaleIfError: 6 * time.Second, NearTTL: 500 * time.Millisecond}
 	}
+	o.MinMembers = cmp.Or(o.MinMembers, o.Nodes)
 	o.Freshness.NearTTL = cmp.Or(o.Freshness.NearTTL, min(o.Freshness.TTL, time.Second))
 	o.Freshness.NegativeTTL = cmp.Or(o.Freshness.NegativeTTL, min(o.Freshness.TTL, 5*time.Second))
 	if o.Logger == nil {
@@ -134,7 +136,7 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 func (p *process) start(ctx context.Context, c *Cluster, i int) error {
 	h := c.hosts[i]
 	n, err := peer.Start(ctx, peer.Config{
-		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: len(c.hosts),
+		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
 		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond},
@@ -356,9 +358,8 @@ func (c *Cluster) Write(i int, key string, gone bool) bool {
 		told = append(told, m.Name)
 	}
 	inv := c.History.beginInvalidation(key, c.hosts[i].name, told)
-	whole := c.seesAll(n)
 	err := cache.Invalidate(context.Background(), key)
-	c.History.endInvalidation(inv, whole && c.seesAll(n), err)
+	c.History.endInvalidation(inv, c.seesAll(n), err)
 	return true
 }
 

@@ -66,7 +66,7 @@ type Invalidation struct {
 	Began, Ended     uint64 // of Invalidate; Ended is 0 while it runs
 	BeganAt, EndedAt time.Time
 	Told             []string // the sender's view when it began
-	Whole            bool     // before and after, every node that was up was in the sender's view
+	Whole            bool     // when it ended, every node that was up was in the sender's view
 	Err              error
 }
 

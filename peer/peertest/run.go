@@ -16,9 +16,10 @@ import (
 type Plan struct {
 	Calm, Faults, After time.Duration // 0: 15 s, 65 s and 40 s
 	Keys                int           // 0: eight
-	Pace                time.Duration // between two reads of a client, on the average; 0: 300 ms
+	Pace                time.Duration // between two reads of a client, on the average; 0: 400 ms
 	Clients             int           // for each node; 0: one
-	Storms              time.Duration // between two storms, on the average; 0: 700 ms
+	Storms              time.Duration // between two storms, on the average; 0: 800 ms
+	Steady              bool          // no node is killed, or leaves
 }
 
 func (p Plan) withDefaults() Plan {
@@ -29,13 +30,13 @@ func (p Plan) withDefaults() Plan {
 		p.Keys = 8
 	}
 	if p.Pace == 0 {
-		p.Pace = 300 * time.Millisecond
+		p.Pace = 400 * time.Millisecond
 	}
 	if p.Clients == 0 {
 		p.Clients = 1
 	}
 	if p.Storms == 0 {
-		p.Storms = 700 * time.Millisecond
+		p.Storms = 800 * time.Millisecond
 	}
 	return p
 }
@@ -79,7 +80,7 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	wg.Go(func() { c.storms(end, p, c.random(9)) })
 	sleep(ctx, min(aftermath, p.Calm/2))
 	c.calm(ctx, p.Calm-min(aftermath, p.Calm/2))
-	if err := c.trouble(ctx, p.Faults); err != nil {
+	if err := c.trouble(ctx, p); err != nil {
 		return err
 	}
 	if err := c.Settle(settleLimit); err != nil {
@@ -102,7 +103,10 @@ func (c *Cluster) calm(ctx context.Context, d time.Duration) {
 func (c *Cluster) Stop() error {
 	var errs []error
 	for i := range c.hosts {
-		errs = append(errs, c.Crash(i))
+		errs = append(errs, c.stop(i, func(p process) error {
+			p.cancel()
+			return errors.Join(closeCache(p.cache), p.node.Close())
+		}))
 	}
 	return errors.Join(errs...)
 }

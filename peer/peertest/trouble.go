@@ -13,8 +13,8 @@ import (
 // usual are the origin's moods while there are faults.
 var usual = Moods{Slow: 0.05, Fail: 0.05, Hang: 0.01, Overrun: 0.01, Panic: 0.01}
 
-// trouble makes faults for so long, then heals everything and starts what is down.
-func (c *Cluster) trouble(ctx context.Context, length time.Duration) error {
+// trouble makes the plan's faults, then heals everything and starts what is down.
+func (c *Cluster) trouble(ctx context.Context, p Plan) error {
 	dice := c.random(7)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -25,8 +25,8 @@ func (c *Cluster) trouble(ctx context.Context, length time.Duration) error {
 			Break: dice.Float64() * 0.001, HalfClose: dice.Float64() * 0.0005,
 		})
 	c.Origin.SetMoods(usual)
-	for end := time.Now().Add(length); time.Now().Before(end) && ctx.Err() == nil; {
-		if err := c.fault(ctx, dice, &wg); err != nil {
+	for end := time.Now().Add(p.Faults); time.Now().Before(end) && ctx.Err() == nil; {
+		if err := c.fault(ctx, p, dice, &wg); err != nil {
 			return err
 		}
 		sleep(ctx, time.Duration(1+dice.IntN(8))*time.Second)
@@ -47,8 +47,11 @@ func (c *Cluster) trouble(ctx context.Context, length time.Duration) error {
 	return nil
 }
 
+// kinds is how many kinds of faults there are; the last three end a node.
+const kinds = 14
+
 // fault makes one fault. What ends it later belongs to wg. Faults overlap, and end in another order.
-func (c *Cluster) fault(ctx context.Context, dice *rand.Rand, wg *sync.WaitGroup) error {
+func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.WaitGroup) error {
 	i, j := dice.IntN(len(c.hosts)), dice.IntN(len(c.hosts))
 	hold := 500*time.Millisecond + upTo(dice, 15*time.Second)
 	if dice.IntN(10) == 0 {
@@ -64,7 +67,11 @@ func (c *Cluster) fault(ctx context.Context, dice *rand.Rand, wg *sync.WaitGroup
 		})
 	}
 	restart := func() { _ = c.Start(ctx, i) } // fails with ctx only
-	switch dice.IntN(14) {
+	kind := dice.IntN(kinds)
+	if p.Steady {
+		kind = dice.IntN(kinds - 3)
+	}
+	switch kind {
 	case 0:
 		during(c.clog([]int{i}, []int{j}), "n%d is not heard by n%d", i, j)
 	case 1:
@@ -81,19 +88,6 @@ func (c *Cluster) fault(ctx context.Context, dice *rand.Rand, wg *sync.WaitGroup
 		c.Net.Pause(c.IP(i))
 		during(func() { c.Net.Resume(c.IP(i)) }, "n%d is paused", i)
 	case 8:
-		err := c.Crash(i)
-		sleep(ctx, upTo(dice, 3*time.Second))
-		return errors.Join(err, c.Start(ctx, i))
-	case 9:
-		err := c.Crash(i)
-		during(restart, "n%d stays down", i)
-		return err
-	case 10:
-		bye, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		_ = c.Leave(bye, i) // who is cut off cannot say goodbye
-		during(restart, "n%d stays away", i)
-	case 11:
 		mood := Moods{Fail: 0.9, Slow: 0.1}
 		if dice.IntN(3) == 0 {
 			mood = Moods{Hang: 0.5, Overrun: 0.2, Fail: 0.3}
@@ -101,14 +95,14 @@ func (c *Cluster) fault(ctx context.Context, dice *rand.Rand, wg *sync.WaitGroup
 		c.Origin.SetMoods(mood)
 		c.outages.Add(1)
 		during(func() { c.Origin.SetMoods(usual) }, "the origin is ill: %+v", mood)
-	case 12:
+	case 9:
 		if clock := c.Clock(i); clock != nil {
 			rate := 1 + (dice.Float64()*2-1)*maxDrift
 			clock.SetRate(rate)
 			c.clocks.Add(1)
 			c.History.Note("n%d's clock runs at %.3f", i, rate)
 		}
-	case 13:
+	case 10:
 		if clock := c.Clock(i); clock != nil {
 			d := upTo(dice, 10*time.Second)
 			c.History.Note("n%d's clock jumps ahead by %v", i, d)
@@ -116,6 +110,19 @@ func (c *Cluster) fault(ctx context.Context, dice *rand.Rand, wg *sync.WaitGroup
 			clock.Jump(d)
 			c.clocks.Add(1)
 		}
+	case 11: // from here on a node goes
+		err := c.Crash(i)
+		sleep(ctx, upTo(dice, 3*time.Second))
+		return errors.Join(err, c.Start(ctx, i))
+	case 12:
+		err := c.Crash(i)
+		during(restart, "n%d stays down", i)
+		return err
+	case 13:
+		bye, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		_ = c.Leave(bye, i) // who is cut off cannot say goodbye
+		during(restart, "n%d stays away", i)
 	}
 	return nil
 }
