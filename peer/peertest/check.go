@@ -107,9 +107,10 @@ func (h *History) Check(rules Rules) []Violation {
 	return c.out
 }
 
-// calmAt reports whether nothing was wrong from one moment to another.
+// calmAt reports whether nothing was wrong from one moment to another. The end of a calm time may be the
+// moment of the first fault.
 func (c *checker) calmAt(from, to time.Time) bool {
-	return slices.ContainsFunc(c.calms, func(w calm) bool { return !from.Before(w.from.at) && !to.After(w.to.at) })
+	return slices.ContainsFunc(c.calms, func(w calm) bool { return !from.Before(w.from.at) && to.Before(w.to.at) })
 }
 
 // overlaps checks G1.

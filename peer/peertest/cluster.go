@@ -329,7 +329,14 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 	if cache == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.WithValue(context.Background(), readKey{}, r), timeout)
+	ctx := context.WithValue(context.Background(), readKey{}, r)
+	var cancel context.CancelFunc
+	if r.Leaves {
+		ctx, cancel = context.WithCancel(ctx)
+		defer time.AfterFunc(timeout, cancel).Stop()
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
 	defer cancel()
 	r.Node = c.hosts[i].name
 	c.History.beginRead(r)

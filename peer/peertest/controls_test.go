@@ -221,6 +221,32 @@ func TestControls(t *testing.T) {
 	})
 }
 
+// What no wrapper brings about is written into a history by hand.
+func TestReadsThatEndWrongly(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		text string
+		r    Read
+	}{
+		{"as if its caller had gone", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(2 * time.Second), Err: context.DeadlineExceeded}},
+		{"as if its caller had gone", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(2 * time.Second), Err: context.Canceled}},
+		{"had no answer within", Read{EndedAt: now.Add(time.Minute), Deadline: now.Add(time.Minute), Err: context.DeadlineExceeded}},
+		{"after its deadline", Read{EndedAt: now.Add(time.Second), Deadline: now, Err: context.DeadlineExceeded}},
+		{"", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(time.Second), Err: context.DeadlineExceeded}},
+		{"", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(2 * time.Second), Err: tier.ErrTimeout}},
+	} {
+		c.r.BeganAt = now
+		h := &History{reads: []*Read{&c.r}}
+		var text string
+		for _, v := range h.Check(Rules{Patience: 15 * time.Second, Slack: 50 * time.Millisecond, Asks: 4}) {
+			text += v.String()
+		}
+		if (c.text == "") != (text == "") || !strings.Contains(text, c.text) {
+			t.Errorf("%+v: %q, want %q", c.r, text, c.text)
+		}
+	}
+}
+
 // blind is a loader that now and then finds nothing where there is something.
 func blind(l tier.Loader[Value]) tier.Loader[Value] {
 	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {

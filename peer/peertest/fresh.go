@@ -83,11 +83,13 @@ func (c *checker) ages() {
 			c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended %v after its deadline", r.Key, r.Node, late)
 		}
 		if r.Err != nil {
-			own := errors.Is(r.Err, context.DeadlineExceeded) && !r.EndedAt.Before(r.Deadline)
+			end := errors.Is(r.Err, context.Canceled) || errors.Is(r.Err, context.DeadlineExceeded) && !errors.Is(r.Err, tier.ErrTimeout)
 			switch {
-			case own && r.Deadline.Sub(r.BeganAt) >= c.rules.Patience:
+			case end && r.EndedAt.Before(r.Deadline):
+				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended as if its caller had gone, %v before that: %v", r.Key, r.Node, r.Deadline.Sub(r.EndedAt), r.Err)
+			case end && r.Deadline.Sub(r.BeganAt) >= c.rules.Patience:
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s had no answer within %v", r.Key, r.Node, c.rules.Patience)
-			case !own && !r.missing() && c.calmAt(r.BeganAt, r.EndedAt):
+			case !end && !r.missing() && c.calmAt(r.BeganAt, r.EndedAt):
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed though nothing was wrong: %v", r.Key, r.Node, r.Err)
 			}
 			continue

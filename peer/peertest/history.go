@@ -50,6 +50,7 @@ type Read struct {
 	Deadline     time.Time
 	MaxAge       time.Duration
 	Plain        bool // a Get: it says neither where the answer is from nor how old it is
+	Leaves       bool // at the deadline its caller cancels it
 	Asked        int  // requests sent to other members for it
 	Value        Value
 	Age          time.Duration

@@ -144,6 +144,7 @@ func (c *Cluster) client(ctx context.Context, i int, p Plan, dice *rand.Rand) {
 
 // anyRead is a read as the dice will have it.
 func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
+	brief := 8 * time.Millisecond << dice.IntN(9) // may be shorter than a load
 	switch at := dice.Float64(); {
 	case at < 0.1:
 		c.Read(i, key, 0, time.Second)
@@ -151,10 +152,14 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 		c.Read(i, key, upTo(dice, upTo(dice, 3*time.Second)), 2*time.Second)
 	case at < 0.3:
 		c.Read(i, key, tier.AnyAge, patience)
-	case at < 0.5:
-		c.Read(i, key, tier.AnyAge, time.Millisecond+upTo(dice, 2*time.Second))
+	case at < 0.45:
+		c.Read(i, key, tier.AnyAge, brief)
+	case at < 0.55:
+		c.read(i, &Read{Key: key, MaxAge: tier.AnyAge, Plain: true, Leaves: true}, brief)
+	case at < 0.75:
+		c.Get(i, key, 2*time.Second)
 	default:
-		c.Get(i, key, time.Millisecond+upTo(dice, 2*time.Second))
+		c.Get(i, key, brief)
 	}
 }
 
