@@ -1,23 +1,37 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
 # make check: format, vet, staticcheck, tidy, a build for 386.
 # make bench: the speed table (redis-server is used if it is installed).
+# make browser: the page in a headless Chromium; pictures in bin/page.
+# make monitoring: the alert rules, the dashboard and the metrics, with promtool.
+# make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
+# make bench-docs: the tables in bench/README.md anew from the files in bench/results.
+# make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
 # make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
 FUZZTIME   ?= 20s
+SCENARIO   ?= storm
+COUNT      ?= 6
+BENCH      ?= .
+BENCHPKGS  ?= ./bench ./tier ./codec ./ring
+BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 SOAK       ?= 1000000h
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES     = . examples bench/rivals
+MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
-.PHONY: all test soak check demo bench fuzz clean
+.PHONY: all test soak check demo bench bench-rivals bench-docs bench-compare browser monitoring fuzz clean
 
 all: check test
 
 test:
-	$(GO) test -race -timeout 15m -skip '^TestSim$$' ./...
+	$(GO) test -race -timeout 15m -skip '^(TestSim|TestNamespaces)$$' ./...
 	$(GO) test -race -timeout 15m -v -run '^TestSim$$' ./peer/peertest
+	@if [ "$$(id -u)" = 0 ] && command -v ip >/dev/null && ip netns list >/dev/null 2>&1; then \
+	  $(GO) test -race -timeout 5m -run '^TestNamespaces$$' ./peer/peertest; \
+	else echo "left out: TestNamespaces, three processes in network namespaces; it needs root and iproute2 (apt-get install iproute2)"; fi
 	cd examples && $(GO) test -timeout 10m ./...
+	cd tier/oteltier && $(GO) test -race ./...
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
@@ -39,8 +53,37 @@ demo:
 bench:
 	cd bench/rivals && $(GO) run ./speed $(BENCHFLAGS)
 
+browser:
+	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
+	  [ -n "$$b" ] && command -v "$$b" >/dev/null && exit 0; done; \
+	  echo "make browser needs Chromium: apt-get install chromium, or set CHROMIUM to where it is"; exit 1
+	cd peer/page/browser && $(GO) test -count=1 -timeout 5m ./...
+
+monitoring:
+	@command -v promtool >/dev/null || { echo "make monitoring needs promtool: apt-get install prometheus"; exit 1; }
+	cd examples && $(GO) test -count=1 ./monitoring
+
+bench-rivals:
+	@command -v redis-server >/dev/null || echo "redis-server is missing, Redis will not take part: apt-get install redis-server"
+	cd bench/rivals && $(GO) run ./compare $(SCENARIO) $(BENCHFLAGS)
+
+bench-docs:
+	$(GO) test ./bench/report -run TestDocuments -update
+
+# The two take turns, so that a change of the machine's mood meets both.
+bench-compare:
+	@test -n "$(BASE)" || { echo "which revision? make bench-compare BASE=rev"; exit 2; }
+	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/base; rm -rf $$dir' EXIT; \
+	  git worktree add -q --detach $$dir/base $(BASE); \
+	  for i in $$(seq $(COUNT)); do \
+	    echo "round $$i of $(COUNT)"; \
+	    (cd $$dir/base && $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS)) >>$$dir/base.txt; \
+	    $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(BENCHPKGS) >>$$dir/work.txt; \
+	  done; \
+	  cd $$dir && $(GO) run $(BENCHSTAT) base.txt work.txt
+
 fuzz:
-	@set -e; for pkg in codec peer; do \
+	@set -e; for pkg in codec peer bench/trace bench/scenario; do \
 	  for f in $$($(GO) test -list '^Fuzz' ./$$pkg | grep '^Fuzz'); do \
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; \
 	  done; done

@@ -11,4 +11,8 @@
 // of them. The whole run is one command there:
 //
 //	go run ./speed
+//
+// How a cluster stands up to storms, faults and a weak origin is the work of the packages below:
+// scenario (what happens), workload and trace (what is asked for), harness (running and
+// measuring it), report (showing it) and command (weir bench).
 package bench

@@ -75,6 +75,9 @@ const (
 	FlagSuccessor uint8 = 1 << iota
 	// FlagMaxAge: MaxAge counts.
 	FlagMaxAge
+	// FlagDrill: fill although there is a copy, and fall back on it. Who does not know it serves
+	// the copy.
+	FlagDrill
 )
 
 // A Request is one get or one invalidation as it crosses the wire. A decoded

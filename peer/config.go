@@ -129,6 +129,11 @@ type Config struct {
 	// long does not find together by itself. Default: DefaultRejoinInterval.
 	RejoinInterval time.Duration
 
+	// OperatorToken is what requests to Handler that change something, or look for a
+	// key, must carry: "Authorization: Bearer <token>". At least MinOperatorToken
+	// printable characters without spaces. Empty: such requests are refused.
+	OperatorToken string
+
 	// Logger gets what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 
@@ -248,6 +253,9 @@ func (c Config) check() (settings, error) {
 		c.InFlightBytes = max(DefaultInFlightBytes, 2*int64(c.ValueLimit))
 	} else if c.InFlightBytes < 2*int64(c.ValueLimit) {
 		wrong("InFlightBytes: %d bytes cannot hold two values of ValueLimit, %d", c.InFlightBytes, c.ValueLimit)
+	}
+	if err := checkToken(c.OperatorToken); err != nil {
+		wrong("OperatorToken: %w", err)
 	}
 	if c.MinMembers < 1 {
 		wrong("MinMembers: %d is below 1", c.MinMembers)

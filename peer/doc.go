@@ -49,8 +49,11 @@
 //
 // # What others see of it
 //
-// Node.Handler serves statistics, Prometheus metrics, health and readiness over HTTP,
-// wherever the service mounts it. A node is ready once a seed has answered or there was
+// Node.Handler serves a page, statistics, Prometheus metrics, health and readiness over
+// HTTP, wherever the service mounts it; STATS.md documents the JSON. Any node tells of all:
+// it asks the others over the data connections, in a namespace that no cache can have. What
+// has happened to the members is a list of events, which are lines of the log with a
+// stable name. What changes something needs Config.OperatorToken. A node is ready once a seed has answered or there was
 // none to ask: names that do not resolve yet stand for nobody, so the first node of a
 // cluster becomes ready by itself. Seeds behind a name that only lists ready nodes (a
 // Kubernetes service without publishNotReadyAddresses) are found once they are ready.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"path"
+	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -16,44 +18,99 @@ import (
 // Handler returns the node's HTTP handler, for the service to mount where it likes,
 // with or without http.StripPrefix; it looks at the end of the path only:
 //
-//	/stats    the Stats document as JSON; also at the mount point itself, "/"
-//	/metrics  the node's and its namespaces' metrics for Prometheus
-//	/healthz  200 while the node runs, 503 once it is closed
-//	/readyz   200 if the node takes part, else 503 and why
+//	/            the page: the cluster, live
+//	/stats       the Stats document as JSON; with ?cluster=1 the ClusterStats document
+//	/events      ClusterStats again and again, as server-sent events
+//	/metrics     the node's and its namespaces' metrics for Prometheus
+//	/healthz     200 while the node runs, 503 once it is closed
+//	/readyz      200 if the node takes part, else 503 and why
+//	/key         which member owns a key and who has copies: ?namespace=N&key=K
+//	/invalidate  POST: see InvalidateRequest
 //
-// It shows no keys and no values, and changes nothing. Safe for concurrent use.
+// The last two need Config.OperatorToken. Values are never shown; keys are where
+// a cache's own configuration allows it. Everybody who reaches the handler can read the
+// rest: mount it where only the right people do. Safe for concurrent use.
+//
+// A stream of events lasts until the node is closed, so close the node before an
+// http.Server whose Shutdown waits for open requests.
 func (n *Node) Handler() http.Handler {
-	metrics := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{})
+	metrics := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	page := newPage()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "only GET and HEAD", http.StatusMethodNotAllowed)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
+		if allowed := methods(name); !slices.Contains(allowed, r.Method) {
+			w.Header().Set("Allow", strings.Join(allowed, ", "))
+			http.Error(w, "only "+strings.Join(allowed, " and "), http.StatusMethodNotAllowed)
 			return
 		}
-		switch r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:] {
-		case "", "stats":
-			n.serveStats(w)
+		switch name {
+		case "":
+			page.serveIndex(w, r)
+		case "stats":
+			n.serveStats(w, r)
+		case "events":
+			n.serveStream(w, r)
 		case "metrics":
 			metrics.ServeHTTP(w, r)
 		case "healthz":
 			serveState(w, n.unhealthy())
 		case "readyz":
 			serveState(w, n.unready())
+		case "key":
+			n.serveKey(w, r)
+		case "invalidate":
+			n.serveInvalidate(w, r)
 		default:
-			http.Error(w, "there are stats, metrics, healthz and readyz here", http.StatusNotFound)
+			if !page.serve(w, r, name) {
+				http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key and invalidate here", http.StatusNotFound)
+			}
 		}
 	})
 }
 
-func (n *Node) serveStats(w http.ResponseWriter) {
-	body, err := json.MarshalIndent(n.Stats(), "", "  ")
+// maxScrapes is how many may gather metrics at once.
+const maxScrapes = 4
+
+// methods says what may be done with what is served under the name.
+func methods(name string) []string {
+	if name == "invalidate" {
+		return []string{http.MethodPost}
+	}
+	return []string{http.MethodGet, http.MethodHead}
+}
+
+func (n *Node) serveStats(w http.ResponseWriter, r *http.Request) {
+	switch of := r.URL.Query().Get("cluster"); of {
+	case "", "0":
+		body, err := n.statsJSON()
+		n.serveJSON(w, http.StatusOK, json.RawMessage(body), err)
+	case "1":
+		doc, err := n.ClusterStats(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		n.serveJSON(w, http.StatusOK, doc, nil)
+	default:
+		http.Error(w, fmt.Sprintf("cluster=%.20q: it is 1 for the whole cluster, or left out", of), http.StatusBadRequest)
+	}
+}
+
+// serveJSON answers with a document, unless err says that there is none.
+func (n *Node) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
+	var body []byte
+	if err == nil {
+		body, err = json.MarshalIndent(doc, "", "  ")
+	}
 	if err != nil {
-		n.logger.Error("the statistics cannot be encoded", "error", err)
-		http.Error(w, "the statistics cannot be encoded", http.StatusInternalServerError)
+		n.logger.Error("an answer cannot be encoded", "error", err)
+		http.Error(w, "the answer cannot be encoded", http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(code)
 	_, _ = w.Write(append(body, '\n')) // the asker is gone: nobody to tell
 }
 
@@ -67,6 +124,18 @@ func serveState(w http.ResponseWriter, reason string) {
 		return
 	}
 	_, _ = io.WriteString(w, "ok\n")
+}
+
+// redirectToSlash sends who asked for the mount point without its last slash to the one with it:
+// the page's own addresses are relative. It reports whether it did.
+func redirectToSlash(w http.ResponseWriter, r *http.Request) bool {
+	asked, _, _ := strings.Cut(r.RequestURI, "?")
+	if asked == "" || strings.HasSuffix(asked, "/") || !strings.HasPrefix(asked, "/") {
+		return false
+	}
+	w.Header().Set("Location", "./"+path.Base(asked)+"/")
+	w.WriteHeader(http.StatusTemporaryRedirect)
+	return true
 }
 
 // unhealthy says why the node does not run; "" if it does.

@@ -50,7 +50,7 @@ func TestHandler(t *testing.T) {
 	mux.Handle("/weir/", n.Handler())
 	mux.Handle("/other/", http.StripPrefix("/other", n.Handler()))
 	for _, prefix := range []string{"/weir", "/other"} {
-		for _, path := range []string{"/", "/stats"} {
+		for _, path := range []string{"/stats", "/stats?cluster=0"} {
 			code, body := get(mux, prefix+path)
 			var s Stats
 			if err := json.Unmarshal([]byte(body), &s); code != 200 || err != nil {

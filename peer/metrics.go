@@ -13,6 +13,8 @@ type collector struct {
 
 	calls, errors, dials, served, bytes  *prometheus.Desc
 	inFlight, connections, inFlightBytes *prometheus.Desc
+	ready, build                         *prometheus.Desc
+	streams, streamsEnded                *prometheus.Desc
 }
 
 func newCollector(n *Node) *collector {
@@ -34,6 +36,11 @@ func newCollector(n *Node) *collector {
 		inFlight:      desc("peer_calls_in_flight", "Requests sent whose answer is awaited."),
 		connections:   desc("peer_connections", "Data connections that are up, by who opened them.", "opened"),
 		inFlightBytes: desc("peer_in_flight_bytes", "Bytes counted against Config.InFlightBytes."),
+
+		ready:        desc("ready", "1 if the node takes part, as /readyz says, else 0."),
+		build:        desc("build_info", "Always 1; the label says which version of weir this is.", "version"),
+		streams:      desc("stats_streams", "Streams of events that are open."),
+		streamsEnded: desc("stats_streams_refused_total", "Streams of events that were refused or dropped: too many, or too slow."),
 	}
 }
 
@@ -42,6 +49,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.members, c.view, c.divisor, c.refused,
 		c.calls, c.errors, c.dials, c.served, c.bytes, c.inFlight, c.connections, c.inFlightBytes,
+		c.ready, c.build, c.streams, c.streamsEnded,
 	} {
 		ch <- d
 	}
@@ -83,6 +91,15 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.connections, float64(opened), "here")
 	gauge(c.connections, float64(data.accepted()), "there")
 	gauge(c.inFlightBytes, float64(data.flying.Load()))
+
+	ready := 0.0
+	if c.n.unready() == "" {
+		ready = 1
+	}
+	gauge(c.ready, ready)
+	gauge(c.build, 1, Version())
+	gauge(c.streams, float64(c.n.eyes.streams.count()))
+	counter(c.streamsEnded, float64(c.n.eyes.streams.refused.Load()+c.n.eyes.streams.dropped.Load()))
 }
 
 // registerMetrics registers m in the node's registry and in the user's.

@@ -49,6 +49,7 @@ type Node struct {
 	gossip    *memberlist.Memberlist
 	registry  *prometheus.Registry
 	collector *collector
+	eyes      eyes // what the operator's endpoint needs
 
 	published   atomic.Pointer[published]
 	share       atomic.Pointer[share]
@@ -122,6 +123,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 // open opens the port and starts everything that listens; or nothing, with an error.
 func (n *Node) open(ctx context.Context) error {
 	s := &n.cfg
+	n.eyes.open(s)
 	ips, err := resolve(ctx, s.Network, s.Bind)
 	if err == nil && len(ips) == 0 {
 		err = errors.New("no addresses")
@@ -170,6 +172,8 @@ func (n *Node) open(ctx context.Context) error {
 	n.share.Store(&first.share)
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
+	n.data.registry.Store(n.reserved())
+	n.eyes.book.node = s.Name
 	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
 	label := "weir/" + s.ClusterName
 	n.port = newPort(ln, label, n.trust.keyring != nil, n.logger, n.data.take, n.transport.take)

@@ -20,13 +20,16 @@ type Stats struct {
 	View        ViewStats      `json:"view"`
 	Namespaces  map[string]any `json:"namespaces"`  // each handler's own statistics, by namespace
 	Connections []PeerStats    `json:"connections"` // the data plane's, by peer
+	Events      []Event        `json:"events"`      // the newest, oldest first
 }
 
 // NodeStats is this node in Stats.
 type NodeStats struct {
 	Name        string `json:"name"`
-	Addr        string `json:"addr"`               // "ip:port" that others dial
-	Cluster     string `json:"cluster"`            // name of the cluster
+	Addr        string `json:"addr"`    // "ip:port" that others dial
+	Cluster     string `json:"cluster"` // name of the cluster
+	Version     string `json:"version"` // of weir, as the build knows it
+	Uptime      int64  `json:"uptime_seconds"`
 	Incarnation uint64 `json:"incarnation,string"` // which start of the node this is
 	RingVersion int    `json:"ring_version"`
 	Ready       bool   `json:"ready"`            // as /readyz says
@@ -54,18 +57,20 @@ func (n *Node) Stats() Stats {
 		Schema: StatsSchema,
 		Node: NodeStats{
 			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
+			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
 			Members: members, Rank: rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
 		},
 		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
+		Events:      n.eyes.book.list(),
 	}
 	if s.Connections == nil {
 		s.Connections = []PeerStats{}
 	}
 	for name, h := range n.handlers() {
-		s.Namespaces[name] = h.Stats()
+		s.Namespaces[name] = statsOf(h)
 	}
 	return s
 }

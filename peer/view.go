@@ -78,6 +78,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 			n.published.Store(&published{view: view, changed: make(chan struct{})})
 			close(old.changed)
 			n.logger.Info("view changed", "members", view.Len(), "fingerprint", fmt.Sprintf("%016x", view.Fingerprint()))
+			n.viewEvents(old.view, view)
 		case w.failed != err.Error():
 			w.failed = err.Error()
 			n.logger.Error("the view cannot be rebuilt, the old one stays", "error", err)

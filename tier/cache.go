@@ -40,10 +40,15 @@ type Cache[V any] struct {
 	flights *flights[V]
 	asks    *asks[V]
 	gov     *governor
+	origin  *SharedOrigin // whose governor it is
 	stats   *stats
 	metrics *collector
 	evicted *evictions
 	views   viewHistory
+	demand  *demand
+	reuse   *reuse
+	drill   atomic.Pointer[drill] // nil: none
+	watch   atomic.Uint64         // near hits whose mix is below are looked at
 	marks   marks
 
 	ctx        context.Context // ends when the cache closes
@@ -70,7 +75,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	cfg = cfg.withDefaults()
+	cfg = cfg.withDefaults().watched()
 	c := &Cache[V]{
 		cfg:     cfg,
 		ns:      []byte(cfg.Namespace),
@@ -84,8 +89,14 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		evicted: new(evictions),
 		metrics: newCollector(cfg.Namespace),
 	}
+	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
+	c.watch.Store(watchSome)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
-	c.gov = newGovernor(c.share, cfg.Origin.Queue)
+	c.origin = cfg.SharedOrigin
+	if c.origin == nil {
+		c.origin = newSharedOrigin(cfg.Namespace, cfg.Origin, cfg.Now)
+	}
+	c.gov = c.origin.gov
 	c.marks.incarnation = rand.Uint64() | 1
 	if cfg.Cluster == nil { // another cache of the process may have the same name, or none too
 		c.nsHash ^= c.marks.incarnation
@@ -103,12 +114,20 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 			c.stats.evicted.Add(1)
 		}
 	})
+	if err := c.origin.attach(cfg.Cluster); err != nil {
+		if c.near != nil {
+			c.near.close()
+		}
+		c.owned.close()
+		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
 			c.cancel()
+			c.origin.detach()
 			if c.near != nil {
 				c.near.close()
 			}
@@ -120,15 +139,6 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.life.begin()
 	go c.tend()
 	return c, nil
-}
-
-// share is this node's part of the cluster-wide cap.
-func (c *Cache[V]) share() int {
-	if c.cfg.Cluster == nil {
-		return c.cfg.Origin.Concurrency
-	}
-	members, rank := c.cfg.Cluster.Divisor()
-	return divide(c.cfg.Origin.Concurrency, members, rank)
 }
 
 // divide splits a cap among members so that the parts sum to it.
@@ -162,6 +172,9 @@ func (c *Cache[V]) tend() {
 			c.views.note(c.cfg.Cluster.View(), c.clock.now())
 		case <-tick.C:
 			c.fences.sweep()
+			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
+			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
+			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())
 		}
 		c.gov.kick()
 	}
@@ -185,6 +198,7 @@ func (c *Cache[V]) Close(ctx context.Context) error {
 		err = fmt.Errorf("weir: cache %q: closing: %d loads have not returned: %w", c.cfg.Namespace, running, err)
 	}
 	if first {
+		c.origin.detach()
 		c.owned.close()
 	}
 	return err

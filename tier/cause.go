@@ -17,11 +17,13 @@ const (
 	causeFenced                    // the copy was invalidated
 	causeMoved                     // the key lately had another owner, who is still a member
 	causeOwnerLost                 // the key's owner is gone, or could not be reached
+	causeIsolated                  // this node was cut off from the owner's side
 	causeRefreshAhead              // the copy was fresh: a refresh before soft expiry
+	causeDrill                     // a drill wanted a miss
 	causes
 )
 
-var causeNames = [causes]string{"cold", "expired", "evicted", "fenced", "moved", "owner_lost", "refresh_ahead"}
+var causeNames = [causes]string{"cold", "expired", "evicted", "fenced", "moved", "owner_lost", "isolated", "refresh_ahead", "drill"}
 
 // whyMissing tells why this node has no valid copy of a key, as far as it can know. A key that
 // changed owner and was never loaded before counts as moved: an upper bound.

@@ -9,6 +9,10 @@ type collector struct {
 	cost, inUse, share, waiting               *prometheus.Desc
 	shed, rescued, fences, bytes, entries     *prometheus.Desc
 	evicted, asked, failed                    *prometheus.Desc
+
+	stepErrors, busy, served, doomed, retries, retriesDenied, soft *prometheus.Desc
+	limit, breaker, openings, overloaded                           *prometheus.Desc
+	coldLoad, capacity, margin, warm, working, workingBytes        *prometheus.Desc
 }
 
 func newCollector(namespace string) *collector {
@@ -25,7 +29,7 @@ func newCollector(namespace string) *collector {
 		inUse:       d("loads_running", "Loads that hold a permit of the governor now."),
 		share:       d("loads_limit", "This node's share of the cluster-wide cap of concurrent loads."),
 		waiting:     d("loads_waiting", "Flights that wait for a permit."),
-		shed:        d("loads_shed_total", "Fills that the governor refused."),
+		shed:        d("loads_shed_total", "Fills that the governor refused, by why.", "reason"),
 		rescued:     d("reads_rescued_total", "Reads that got a stale copy in place of an error."),
 		fences:      d("fences_total", "Invalidations of keys applied on this node."),
 		bytes:       d("tier_bytes", "Bytes in use.", "tier"),
@@ -33,6 +37,24 @@ func newCollector(namespace string) *collector {
 		evicted:     d("evictions_total", "Entries that made room for others.", "tier"),
 		asked:       d("peer_reads_total", "Requests to other owners."),
 		failed:      d("peer_reads_failed_total", "Requests to other owners that brought no answer, by why.", "reason"),
+
+		stepErrors:    d("load_steps_failed_total", "Calls of a loader's dependencies that it said had failed.", "step"),
+		busy:          d("origin_seconds_total", "Time spent in loads of the origin, those that run now included."),
+		served:        d("loads_callers_total", "Callers, here and on members, that fills have answered."),
+		doomed:        d("loads_doomed_total", "Fills whose callers had all left when they ended."),
+		retries:       d("loads_retried_total", "Loads that repeated a failed one."),
+		retriesDenied: d("loads_retries_denied_total", "Retries that the budget did not allow."),
+		soft:          d("reads_soft_timeout_total", "Reads that took a stale copy when their SoftTimeout was over."),
+		limit:         d("loads_adaptive_limit", "What the adaptive limit leaves of this node's share."),
+		breaker:       d("breaker_open", "The breaker: 0 closed, 0.5 half open, 1 open."),
+		openings:      d("breaker_openings_total", "How often the breaker has opened."),
+		overloaded:    d("loads_overloaded", "1: a queue for the origin is overloaded."),
+		coldLoad:      d("cold_loads_per_second", "Loads a second that the origin would see from the cluster if the cache were empty, as this node sees it."),
+		capacity:      d("origin_capacity_per_second", "Loads a second that the configured limits allow."),
+		margin:        d("survivability_margin", "Capacity by cold loads: below 1 the cache cannot be lost without refusing callers."),
+		warm:          d("seconds_to_warm", "Time to load the working set at capacity."),
+		working:       d("working_set_keys", "Keys read in the last 30 to 60 seconds, by callers on this node."),
+		workingBytes:  d("working_set_bytes", "What they take in the owned tiers."),
 	}
 }
 
@@ -42,6 +64,9 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		m.reads, m.loads, m.results, m.cost, m.steps, m.stepSeconds, m.inUse, m.share, m.waiting, m.shed,
 		m.rescued, m.fences, m.bytes, m.entries, m.evicted, m.asked, m.failed,
+		m.stepErrors, m.busy, m.served, m.doomed, m.retries, m.retriesDenied, m.soft,
+		m.limit, m.breaker, m.openings, m.overloaded,
+		m.coldLoad, m.capacity, m.margin, m.warm, m.working, m.workingBytes,
 	} {
 		ch <- d
 	}
@@ -76,11 +101,31 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	for name, step := range s.Steps {
 		count(m.steps, step.Calls, name)
 		ch <- prometheus.MustNewConstMetric(m.stepSeconds, prometheus.CounterValue, step.Seconds, name)
+		count(m.stepErrors, step.Errors, name)
 	}
 	gauge(m.inUse, float64(s.Governor.InUse))
 	gauge(m.share, float64(s.Governor.Share))
 	gauge(m.waiting, float64(s.Governor.Waiting))
-	count(m.shed, s.Shed)
+	for reason, n := range s.Ledger.ShedBy {
+		count(m.shed, n, reason)
+	}
+	ch <- prometheus.MustNewConstMetric(m.busy, prometheus.CounterValue, s.Ledger.OriginSeconds)
+	count(m.served, s.FillServed)
+	count(m.doomed, s.Ledger.Doomed)
+	count(m.retries, s.Ledger.Retries)
+	count(m.retriesDenied, s.Ledger.RetriesDenied)
+	count(m.soft, s.Ledger.SoftTimeouts)
+	gauge(m.limit, float64(s.Governor.Limit))
+	gauge(m.breaker, map[string]float64{"half_open": 0.5, "open": 1}[s.Governor.Breaker])
+	count(m.openings, s.Governor.BreakerOpenings)
+	gauge(m.overloaded, map[bool]float64{true: 1}[s.Governor.Overloaded])
+	p := s.Projection
+	gauge(m.coldLoad, p.ColdLoad)
+	gauge(m.capacity, p.Capacity)
+	gauge(m.margin, p.Margin)
+	gauge(m.warm, p.Warm)
+	gauge(m.working, p.Keys)
+	gauge(m.workingBytes, float64(p.Bytes))
 	count(m.rescued, s.Rescued)
 	count(m.fences, s.Fences)
 	gauge(m.bytes, float64(s.NearBytes), "near")

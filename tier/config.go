@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strings"
 	"time"
 	"unicode"
@@ -18,12 +17,6 @@ import (
 
 // Defaults and limits of Config.
 const (
-	// DefaultConcurrency is Origin.Concurrency where it is 0.
-	DefaultConcurrency = 256
-	// DefaultTimeout is Origin.Timeout where it is 0.
-	DefaultTimeout = 10 * time.Second
-	// DefaultQueue is Origin.Queue where it is 0.
-	DefaultQueue = 4096
 	// DefaultNearBytes is Config.NearBytes where it is 0.
 	DefaultNearBytes = 32 << 20
 	// DefaultOwnedBytes is Config.OwnedBytes where it is 0.
@@ -41,20 +34,6 @@ const (
 	MaxInvalidateTimeout = 10 * time.Second
 )
 
-// Origin says how much a cache may ask of the origin.
-type Origin struct {
-	// Concurrency is the most loads at once that the whole cluster runs. It is
-	// divided among the members; below the number of members some members get no
-	// share and refuse fills with ErrOverloaded. 0: DefaultConcurrency.
-	Concurrency int
-	// Timeout is how long one load may take, and how long a flight waits for a
-	// permit before that. 0: DefaultTimeout.
-	Timeout time.Duration
-	// Queue is how many flights may wait for a permit on this node; more are
-	// refused at once. 0: DefaultQueue.
-	Queue int
-}
-
 // Config describes a cache. Loader and Freshness.TTL are required; every other zero
 // value is a documented default. It is checked once, in New.
 type Config[V any] struct {
@@ -67,8 +46,11 @@ type Config[V any] struct {
 	Loader Loader[V]
 	// Freshness is the contract.
 	Freshness Freshness
-	// Origin bounds what the origin is asked.
+	// Origin bounds what the origin is asked by this cache.
 	Origin Origin
+	// SharedOrigin, in place of Origin, bounds what the origin is asked by all caches that
+	// are given the same one.
+	SharedOrigin *SharedOrigin
 	// Codec encodes values for the owned tier and the wire. nil: codec.Msgpack.
 	Codec codec.Codec[V]
 	// Clone, if set, copies a value for each caller. Without it callers share
@@ -85,25 +67,25 @@ type Config[V any] struct {
 	// InvalidateTimeout is how long Invalidate tries to reach a member.
 	// 0: DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
+	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
+	// they give hashes alone.
+	ShowKeys bool
 	// Logger gets what an operator should know. nil: nothing is logged.
 	Logger *slog.Logger
 	// Now replaces time.Now, for tests. It must have monotonic behaviour.
 	Now func() time.Time
+	// Tracer, if not nil, follows what reads wait for.
+	Tracer Tracer
 	// Seed makes the cache's random choices (jitter, refresh ahead) repeatable, for
 	// tests. 0: a random seed.
 	Seed uint64
 }
 
 func (cfg Config[V]) withDefaults() Config[V] {
-	if cfg.Origin.Concurrency == 0 {
-		cfg.Origin.Concurrency = DefaultConcurrency
+	if cfg.SharedOrigin != nil {
+		cfg.Origin = cfg.SharedOrigin.o
 	}
-	if cfg.Origin.Timeout == 0 {
-		cfg.Origin.Timeout = DefaultTimeout
-	}
-	if cfg.Origin.Queue == 0 {
-		cfg.Origin.Queue = DefaultQueue
-	}
+	cfg.Origin = cfg.Origin.withDefaults()
 	if cfg.Codec == nil {
 		cfg.Codec = codec.Msgpack[V]()
 	}
@@ -146,15 +128,11 @@ func (cfg *Config[V]) check() error {
 	if err := cfg.Freshness.check(); err != nil {
 		errs = append(errs, err)
 	}
-	o := cfg.Origin
-	if o.Concurrency < 0 || o.Concurrency > math.MaxInt32 {
-		bad("Origin.Concurrency is %d: say how many loads at once the origin bears, from 1 up; 0 means %d", o.Concurrency, DefaultConcurrency)
+	if err := cfg.Origin.check(); err != nil {
+		errs = append(errs, err)
 	}
-	if o.Timeout < 0 || o.Timeout > time.Hour {
-		bad("Origin.Timeout is %v: it must be above 0 and at most an hour; 0 means %v", o.Timeout, DefaultTimeout)
-	}
-	if o.Queue < 0 {
-		bad("Origin.Queue is %d: it must be 1 or more; 0 means %d", o.Queue, DefaultQueue)
+	if cfg.SharedOrigin != nil && cfg.Origin != (Origin{}) {
+		bad("both Origin and SharedOrigin are set: the shared one's settings were given to NewSharedOrigin, leave Origin empty")
 	}
 	if cfg.NearBytes > 0 && cfg.NearBytes < MinBytes {
 		bad("NearBytes is %d: the least is %d; below 0 turns the near tier off", cfg.NearBytes, MinBytes)
@@ -187,9 +165,9 @@ func (cfg *Config[V]) check() error {
 // schema is the fingerprint of what all members must agree on to exchange values.
 func (cfg *Config[V]) schema() uint64 {
 	f := cfg.Freshness
-	return xxhash.Sum64String(fmt.Sprintf("1|%s|%016x|%d %d %d %d %d %d",
+	return xxhash.Sum64String(fmt.Sprintf("1|%s|%016x|%d %d %d %d %d %d %d",
 		cfg.Codec.Name(), codec.SchemaHash[V](),
-		f.TTL, f.StaleWhileRevalidate, f.StaleIfError, f.NegativeTTL, f.ErrorTTL, f.NearTTL))
+		f.TTL, f.StaleWhileRevalidate, f.StaleIfError, f.NegativeTTL, f.ErrorTTL, f.NearTTL, f.SoftTimeout))
 }
 
 // A Loader reads the origin for one key. It runs in a goroutine of its own, detached

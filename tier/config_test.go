@@ -50,7 +50,7 @@ func TestConfigEdges(t *testing.T) {
 		"the least": {func(c *Config[string]) { c.Freshness.TTL = time.Minute }, ""},
 		"all off": {func(c *Config[string]) {
 			c.NearBytes = -1
-			c.Freshness = Freshness{time.Minute, 0, 0, -1, -1, -1, -1, -1}
+			c.Freshness = Freshness{TTL: time.Minute, NegativeTTL: -1, ErrorTTL: -1, NearTTL: -1, Jitter: -1, RefreshAhead: -1}
 		}, ""},
 		"zero TTL":               {func(c *Config[string]) { c.Freshness.TTL = 0 }, "Freshness.TTL"},
 		"longest TTL":            {func(c *Config[string]) { c.Freshness.TTL = maxTTL }, ""},
@@ -69,7 +69,31 @@ func TestConfigEdges(t *testing.T) {
 		"as big as may be":       {func(c *Config[string]) { c.OwnedBytes, c.ValueLimit = MinBytes, MinBytes/4 }, ""},
 		"too big":                {func(c *Config[string]) { c.ValueLimit = MaxValueLimit + 1 }, "ValueLimit"},
 		"long timeout":           {func(c *Config[string]) { c.Origin.Timeout = time.Hour + 1 }, "Origin.Timeout"},
-		"nil ByKey":              {func(c *Config[string]) { c.Loader = ByKey[string](nil) }, "Loader"},
+		"odd origin, but right": {func(c *Config[string]) {
+			c.Origin = Origin{Concurrency: 1, MinConcurrency: 1, Rate: 0.001, Burst: 1, QueueInterval: -1, Breaker: Breaker{Failures: -1}, Retry: Retry{Budget: -1}}
+		}, ""},
+		"negative cap":         {func(c *Config[string]) { c.Origin.Concurrency = -7 }, "Origin.Concurrency"},
+		"floor over the cap":   {func(c *Config[string]) { c.Origin.Concurrency, c.Origin.MinConcurrency = 4, 5 }, "Origin.MinConcurrency"},
+		"negative floor":       {func(c *Config[string]) { c.Origin.MinConcurrency = -1 }, "Origin.MinConcurrency"},
+		"negative rate":        {func(c *Config[string]) { c.Origin.Rate = -1 }, "Origin.Rate"},
+		"rate not a number":    {func(c *Config[string]) { c.Origin.Rate = math.NaN() }, "Origin.Rate"},
+		"endless rate":         {func(c *Config[string]) { c.Origin.Rate = math.Inf(1) }, "Origin.Rate"},
+		"burst without rate":   {func(c *Config[string]) { c.Origin.Burst = 1 }, "Origin.Burst"},
+		"negative burst":       {func(c *Config[string]) { c.Origin.Burst, c.Origin.Rate = -1, 1 }, "Origin.Burst"},
+		"negative target":      {func(c *Config[string]) { c.Origin.QueueTarget = -1 }, "Origin.QueueTarget"},
+		"long interval":        {func(c *Config[string]) { c.Origin.QueueInterval = time.Hour + 1 }, "Origin.QueueInterval"},
+		"breaker over 1":       {func(c *Config[string]) { c.Origin.Breaker.Failures = 1.1 }, "Origin.Breaker.Failures"},
+		"breaker not a number": {func(c *Config[string]) { c.Origin.Breaker.Failures = math.NaN() }, "Origin.Breaker.Failures"},
+		"breaker minimum":      {func(c *Config[string]) { c.Origin.Breaker.Minimum = -1 }, "Origin.Breaker.Minimum"},
+		"breaker window":       {func(c *Config[string]) { c.Origin.Breaker.Window = -1 }, "Origin.Breaker.Window"},
+		"breaker pause":        {func(c *Config[string]) { c.Origin.Breaker.Pause = -1 }, "Origin.Breaker.Pause"},
+		"breaker probes":       {func(c *Config[string]) { c.Origin.Breaker.Probes = -1 }, "Origin.Breaker.Probes"},
+		"retry budget":         {func(c *Config[string]) { c.Origin.Retry.Budget = 2 }, "Origin.Retry.Budget"},
+		"retries":              {func(c *Config[string]) { c.Origin.Retry.Most = 11 }, "Origin.Retry.Most"},
+		"retry backoff":        {func(c *Config[string]) { c.Origin.Retry.Backoff = -1 }, "Origin.Retry.Backoff"},
+		"negative patience":    {func(c *Config[string]) { c.Freshness.SoftTimeout = -1 }, "Freshness.SoftTimeout"},
+		"patience in vain":     {func(c *Config[string]) { c.Freshness.SoftTimeout = 1 }, "Freshness.SoftTimeout"},
+		"nil ByKey":            {func(c *Config[string]) { c.Loader = ByKey[string](nil) }, "Loader"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := Config[string]{Loader: load, Freshness: Freshness{TTL: time.Minute}}
@@ -99,7 +123,7 @@ func TestDefaults(t *testing.T) {
 	if got := c.Freshness(); got != want {
 		t.Errorf("freshness %+v, want %+v", got, want)
 	}
-	if c.cfg.Origin != (Origin{DefaultConcurrency, DefaultTimeout, DefaultQueue}) || c.cfg.ValueLimit != DefaultValueLimit ||
+	if c.cfg.Origin != (Origin{}).withDefaults() || c.cfg.ValueLimit != DefaultValueLimit ||
 		c.cfg.NearBytes != DefaultNearBytes || c.cfg.OwnedBytes != DefaultOwnedBytes || c.cfg.InvalidateTimeout != DefaultInvalidateTimeout {
 		t.Errorf("config %+v", c.cfg)
 	}

@@ -23,6 +23,25 @@
 //  6. Error. A copy within StaleIfError is served and the next attempt waits a little. Without one
 //     the error itself is remembered for ErrorTTL.
 //
+// # What a miss costs, and what the origin is spared
+//
+// The governor holds the loads of all members together to [Origin].Concurrency, and to a rate if
+// there is one. Flights queue for a permit by class: no copy, a stale copy, refresh ahead, warming
+// and drills. A queue that does not empty for 100 ms is overloaded: then the newest goes first, who waits for more than
+// 5 ms is refused, and so is, at any time, who could not be served within his deadline. An adaptive limit
+// lowers the cap while loads are slow or fail; a breaker leaves a failing origin alone and probes it; errors
+// that the loader marks [Retryable] are tried again, at most one retry for five loads. A load that
+// overran its time holds its permit until it returns. Caches that read one origin share a [SharedOrigin].
+// Who gets no permit gets a stale copy within StaleIfError, or [ErrOverloaded] with a time to retry after.
+// With [Freshness].SoftTimeout a stale copy is served also when a refill takes long.
+//
+// [Cache.Stats] has the ledger of misses: loads by cause, cost and dependency, what was shed and why.
+// [Cache.Projection] says what the origin would see if the cache vanished now, and whether it would bear
+// it; [Cache.Drill] tries it out.
+//
+// Breaker and limit are small state machines of weir's own: those of kept libraries read the wall
+// clock, and their ceiling cannot follow the members.
+//
 // An owner that cannot be reached is passed over by all nodes to the same successor, which
 // keeps what it fills for a few seconds only.
 //
@@ -44,6 +63,6 @@
 // # Choice of the stores
 //
 // The near tier is ristretto, which may drop or refuse what it is given: a near tier can bear
-// that. The owned tier cannot, as each refusal is another load of the origin; near.go and
+// that. A table of what was found there last answers most hits without it. The owned tier cannot, as each refusal is another load of the origin; near.go and
 // owned.go tell what was measured and chosen.
 package tier

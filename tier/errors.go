@@ -77,6 +77,8 @@ func (e *PanicError) Unwrap() error {
 type OverloadedError struct {
 	Reason     string
 	RetryAfter time.Duration // an estimate of when a permit is likely
+
+	why shedReason
 }
 
 func (e *OverloadedError) Error() string {

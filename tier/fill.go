@@ -51,42 +51,67 @@ func (f *Fill[V]) KeepPrevious() (V, error) {
 func (f *Fill[V]) SetTTL(d time.Duration) { f.ttl = max(min(d, maxTTL), 1) }
 
 // Step marks the start of a call to a dependency of the loader, and the function it
-// returns its end: defer fill.Step("postgres")(). The stats tell how often each
-// dependency was called and how long it took. Safe for concurrent use. Names are
-// counted separately up to a limit of 64, the rest together as "other".
-func (f *Fill[V]) Step(name string) func() {
+// returns its end: defer fill.Step("postgres")(). That function may be given the call's error.
+// The stats tell how often each dependency was called, how long it took and how often it failed.
+// Safe for concurrent use. Names are counted separately up to a limit of 64, the rest together as "other".
+func (f *Fill[V]) Step(name string) func(err ...error) {
 	began := f.c.clock.now()
-	return func() { f.c.stats.step(name, time.Duration(f.c.clock.now()-began)) }
+	return func(err ...error) {
+		failed := false
+		for _, e := range err {
+			failed = failed || e != nil
+		}
+		f.c.stats.step(name, time.Duration(f.c.clock.now()-began), failed)
+	}
+}
+
+// noWait in place of the time until which a caller waits says that he does not.
+const noWait = -1
+
+// patience is until when a caller waits for a flight, 0: without end.
+func (c *Cache[V]) patience(ctx context.Context) int64 {
+	if deadline, ok := ctx.Deadline(); ok {
+		return max(c.clock.now()+int64(time.Until(deadline)), 1)
+	}
+	return 0
 }
 
 // join returns the live flight for key, starting one if there is none. prev is the
-// copy that the caller saw.
-func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool) (*flight[V], error) {
+// copy that the caller saw; until is how long he waits.
+func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (*flight[V], error) {
 	if !c.life.begin() {
 		return nil, ErrClosed
 	}
-	f, started := c.flights.join(hash, key, func() *flight[V] {
+	f, started := c.flights.join(hash, key, until != noWait, func() *flight[V] {
 		return &flight[V]{
 			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short,
 			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
-			done:  make(chan struct{}), ticket: ticket{class: cl},
+			done:  make(chan struct{}), ticket: ticket{class: cl, until: c.govTime(max(until, 0))},
 		}
 	})
 	if !started {
 		c.life.end()
-		c.gov.promote(&f.ticket, cl)
+		if until != noWait {
+			c.gov.promote(&f.ticket, cl, c.govTime(until))
+		}
 		return f, nil
 	}
 	go c.fly(f)
 	return f, nil
 }
 
+// govTime is a time of this cache's clock on the governor's, which may be shared.
+func (c *Cache[V]) govTime(at int64) int64 {
+	if at <= 0 {
+		return at
+	}
+	return max(at+c.gov.now()-c.clock.now(), 1)
+}
+
 // fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the
 // loader has truly returned.
 func (c *Cache[V]) fly(f *flight[V]) {
 	defer c.life.end()
-	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
-	defer cancel()
 
 	// What the starter missed may have been filled, or have failed, before this flight became
 	// the live one.
@@ -95,21 +120,13 @@ func (c *Cache[V]) fly(f *flight[V]) {
 			return
 		}
 	}
-	if err := c.gov.acquire(wait, &f.ticket); err != nil {
-		c.stats.shed.Add(1)
+	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
+	defer cancel()
+	if err := c.admit(wait, f); err != nil {
 		c.finish(f, c.refused(f, err))
 		return
 	}
-	if err := c.flights.begin(wait, f, c.fences, c.clock.now); err != nil {
-		c.gov.release()
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = &OverloadedError{Reason: "earlier loads of the key have not returned", RetryAfter: c.cfg.Origin.Timeout}
-		}
-		c.stats.shed.Add(1)
-		c.finish(f, c.refused(f, err))
-		return
-	}
-	c.stats.fills[f.cause].Add(1)
+	c.gov.admitted()
 
 	load, stop := context.WithTimeout(context.WithValue(c.ctx, chainKey{}, f.chain), c.cfg.Origin.Timeout)
 	defer stop()
@@ -121,6 +138,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	fill := &Fill[V]{Key: f.key, c: c, prev: f.prev}
 	var value V
 	err := ErrGoexit // what stands if the loader ends the goroutine
+	holds := true    // a permit, and a place among the key's loads
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
@@ -128,20 +146,88 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		if isContext(load, err) && c.ctx.Err() == nil { // whether or not overrun was quicker
 			err = fmt.Errorf("%w (%w)", ErrTimeout, err)
 		}
-		c.gov.release()
-		c.flights.returned(f)
-		c.landed(f, fill, value, err)
+		cost := time.Duration(c.clock.now() - f.began)
+		if holds {
+			c.ended(f, err, cost)
+			c.flights.returned(f)
+		}
+		c.landed(f, fill, value, err, cost)
 		if !disarm() {
 			<-expired
 		}
 	}()
-	value, err = c.cfg.Loader(load, fill)
+	for try := 0; ; try++ {
+		if value, err = c.cfg.Loader(load, fill); err == nil || !hasMark(err, markRetry) {
+			return
+		}
+		again := false
+		if again, holds = c.retry(load, f, try, err); !again {
+			return
+		}
+		err, fill = ErrGoexit, &Fill[V]{Key: f.key, c: c, prev: f.prev}
+	}
+}
+
+// admit waits for a permit, and for a place among the key's loads, and counts the load as begun.
+func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
+	if err := c.gov.acquire(ctx, &f.ticket); err != nil {
+		return err
+	}
+	if err := c.flights.begin(ctx, f, c.fences, c.clock.now); err != nil {
+		c.gov.release(&f.ticket, loadVoid, 0)
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = refusal(shedKey, c.cfg.Origin.Timeout)
+		}
+		return err
+	}
+	c.stats.begun(f.cause, c.clock.now())
+	return nil
+}
+
+// ended counts a load that has returned, and gives its permit back.
+func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
+	out := outcomeOf(err)
+	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) {
+		out = loadVoid
+	}
+	c.stats.observe(cost, c.clock.now())
+	c.gov.release(&f.ticket, out, cost)
+	c.drillEnded(f, out)
+}
+
+// retry prepares the next attempt of a load that failed with a retryable err, and waits for
+// its time and its permit. holds: there is a permit, that of the failed attempt or the next one's.
+func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error) (again, holds bool) {
+	p := c.cfg.Origin.Retry
+	delay := p.backoff(try, c.dice.float64())
+	if deadline, _ := load.Deadline(); try >= p.Most || load.Err() != nil || time.Until(deadline) <= delay {
+		return false, true
+	}
+	if !c.gov.retry() {
+		c.stats.noRetry.Add(1)
+		return false, true
+	}
+	cost := time.Duration(c.clock.now() - f.began)
+	if !c.flights.pause(f) {
+		return false, true
+	}
+	c.ended(f, err, cost)
+	c.stats.results[resultError].Add(1)
+	c.stats.retries.Add(1)
+	if sleep(load, delay) != nil || c.admit(load, f) != nil {
+		return false, false
+	}
+	return true, true
 }
 
 // finish ends a flight and counts whom it served.
 func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 	c.flights.settle(f)
-	c.stats.served.Add(c.flights.finish(f, res, c.stillValid(f)))
+	callers, doomed := c.flights.finish(f, res, c.stillValid(f))
+	c.stats.served.Add(callers)
+	if doomed {
+		c.stats.doomed.Add(1)
+	}
 }
 
 // stillValid is what flights ask before they hand out a copy from before the load. A fence
@@ -167,13 +253,12 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 		return
 	}
 	c.stats.results[resultTimeout].Add(1)
+	c.gov.overran(&f.ticket)
 	c.finish(f, c.failed(f, ErrTimeout))
 }
 
 // landed finishes a flight whose load has returned, unless it was finished before.
-func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error) {
-	cost := time.Duration(c.clock.now() - f.began)
-	c.stats.observe(cost)
+func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost time.Duration) {
 	if !c.flights.settle(f) {
 		c.stats.results[resultOverran].Add(1)
 		return
@@ -255,15 +340,8 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
 	res := result[V]{err: wrapped}
 	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&entryFailed == 0 {
-		late := *e
-		late.retry = now + errorTTL/2 + int64(c.dice.float64()*float64(errorTTL))
-		c.fences.update(f.hash, func() {
-			if cur, ok := c.owned.get(f.key); ok && cur == e {
-				c.owned.set(f.key, &late)
-			}
-		})
-		if e.flags&entryNotFound == 0 {
-			res.e = &late
+		if late := c.postpone(f, e, now, errorTTL); e.flags&entryNotFound == 0 {
+			res.e = late
 		}
 		return res
 	}
@@ -276,14 +354,35 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	return res
 }
 
-// refused is the result of a flight that got no permit.
+// postpone puts the next attempt to refresh e off, by half of d to one and a half.
+func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64) *entry {
+	late := *e
+	late.retry = now + d/2 + int64(c.dice.float64()*float64(d))
+	c.fences.update(f.hash, func() {
+		if cur, ok := c.owned.get(f.key); ok && cur == e {
+			c.owned.set(f.key, &late)
+		}
+	})
+	return &late
+}
+
+// refused is the result of a flight that got no permit. If there is a copy to serve, reads do
+// without another attempt for as long as the governor says, or ErrorTTL.
 func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	if c.ctx.Err() != nil {
 		return result[V]{err: ErrClosed}
 	}
 	res := result[V]{err: err}
-	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
+	var over *OverloadedError
+	if errors.As(err, &over) {
+		c.stats.shed[over.why].Add(1)
+	}
+	now := c.clock.now()
+	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
 		res.e = e
+		if over != nil {
+			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)))
+		}
 	}
 	return res
 }

@@ -42,7 +42,8 @@ type flight[V any] struct {
 	stamp   uint64 // the fence clock when the load began
 	began   int64  // when the load began
 	settled bool   // somebody has taken it on himself to finish it
-	callers int64
+	callers int64  // who wait for it
+	wanted  bool   // somebody has waited for it
 
 	res result[V] // written before done is closed
 }
@@ -65,8 +66,8 @@ func newFlights[V any]() *flights[V] {
 
 func (t *flights[V]) shard(hash uint64) *flightShard[V] { return &t.shards[hash%64] }
 
-// join returns the key's live flight, or makes start's the live one.
-func (t *flights[V]) join(hash uint64, key string, start func() *flight[V]) (f *flight[V], started bool) {
+// join returns the key's live flight, or makes start's the live one. waits: the caller waits for it.
+func (t *flights[V]) join(hash uint64, key string, waits bool, start func() *flight[V]) (f *flight[V], started bool) {
 	s := t.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -74,14 +75,45 @@ func (t *flights[V]) join(hash uint64, key string, start func() *flight[V]) (f *
 	if slot == nil {
 		slot = new(flightSlot[V])
 	} else if slot.live != nil {
-		slot.live.callers++
+		slot.live.count(waits)
 		return slot.live, false
 	}
 	f = start()
-	f.callers = 1
+	f.count(waits)
 	slot.live = f
 	s.m[f.key] = slot
 	return f, true
+}
+
+// count counts one more caller. The caller holds the shard's mu, or has f for himself.
+func (f *flight[V]) count(waits bool) {
+	if waits {
+		f.callers++
+		f.wanted = true
+	}
+}
+
+// leave counts one caller less.
+func (t *flights[V]) leave(f *flight[V]) {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f.callers--
+}
+
+// pause counts f's load as ended, but for one that is to follow; false: f has been finished or
+// detached, so that none may.
+func (t *flights[V]) pause(f *flight[V]) bool {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.m[f.key]
+	if f.settled || slot.live != f {
+		return false
+	}
+	f.loading = false // a fence that comes now is before the next load
+	s.ended(f.key, slot)
+	return true
 }
 
 // begin counts f's load as running and takes its stamp. With maxRunning loads of the
@@ -90,6 +122,10 @@ func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now fu
 	s := t.shard(f.hash)
 	for {
 		s.mu.Lock()
+		if f.settled { // its time ended while it waited to try again: its slot may be gone
+			s.mu.Unlock()
+			return context.DeadlineExceeded
+		}
 		slot := s.m[f.key]
 		if slot.running < maxRunning {
 			slot.running++
@@ -116,13 +152,17 @@ func (t *flights[V]) returned(f *flight[V]) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slot := s.m[f.key]
+	s.ended(f.key, s.m[f.key])
+}
+
+// ended counts one load of the slot less. The caller holds s.mu.
+func (s *flightShard[V]) ended(key string, slot *flightSlot[V]) {
 	slot.running--
 	if slot.freed != nil {
 		close(slot.freed)
 		slot.freed = nil
 	}
-	s.drop(f.key, slot)
+	s.drop(key, slot)
 }
 
 // settle reports whether the caller is the one who has to finish f: true once.
@@ -136,10 +176,10 @@ func (t *flights[V]) settle(f *flight[V]) bool {
 }
 
 // finish publishes the result of a settled flight to everyone who waits. It returns how
-// many that were. If the result holds a copy from before the load, valid says whether no fence
+// many that are; doomed: there were some, and all have left. If the result holds a copy from before the load, valid says whether no fence
 // covers that: it is asked while nobody can join, so that nobody who came after a
 // fence gets what it covers. valid takes no lock of the flights.
-func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bool) (callers int64) {
+func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bool) (callers int64, doomed bool) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,7 +192,7 @@ func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bo
 	}
 	f.res = res
 	close(f.done)
-	return f.callers
+	return f.callers, f.wanted && f.callers == 0
 }
 
 // skip ends a flight that has not begun to load with a copy, or an error, that is there, if valid still

@@ -89,7 +89,7 @@ func TestLateStarter(t *testing.T) {
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
 			_, _ = c.Get(t.Context(), "k")
-			f, err := c.join("k", ring.Hash("k"), classMiss, causeCold, nil, nil, false)
+			f, err := c.join("k", ring.Hash("k"), classMiss, causeCold, nil, nil, false, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -127,7 +127,7 @@ func TestCancelHurtsNobodyElse(t *testing.T) {
 		leave()
 		wg.Wait()
 		o.want(t, 1)
-		if s := c.Stats(); s.Left != 2 || s.FillServed != 3 {
+		if s := c.Stats(); s.Left != 2 || s.FillServed != 1 {
 			t.Errorf("left %d, served %d", s.Left, s.FillServed)
 		}
 	})

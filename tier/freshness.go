@@ -18,6 +18,9 @@ type Freshness struct {
 	// StaleIfError is for how long after soft expiry a copy is served if the refill
 	// fails or gets no permit. 0: not at all.
 	StaleIfError time.Duration
+	// SoftTimeout is how long a caller waits for a refill when there is a copy within
+	// StaleIfError: then he gets the copy, and the fill goes on. 0: until the fill ends.
+	SoftTimeout time.Duration
 	// NegativeTTL is for how long ErrNotFound is remembered. 0: five seconds or TTL,
 	// whichever is less. Below 0: not at all.
 	NegativeTTL time.Duration
@@ -52,6 +55,9 @@ func (f Freshness) String() string {
 	}
 	if f.StaleIfError > 0 {
 		fmt.Fprintf(&b, ", for %v if the origin fails", f.StaleIfError)
+		if f.SoftTimeout > 0 {
+			fmt.Fprintf(&b, " or takes longer than %v", f.SoftTimeout)
+		}
 	}
 	fmt.Fprintf(&b, "; never older than %v", f.Bound())
 	if f.NearTTL > 0 {
@@ -105,6 +111,7 @@ func (f Freshness) check() error {
 		{"TTL", f.TTL, true}, // its sign is checked above
 		{"StaleWhileRevalidate", f.StaleWhileRevalidate, false},
 		{"StaleIfError", f.StaleIfError, false},
+		{"SoftTimeout", f.SoftTimeout, false},
 		{"NegativeTTL", f.NegativeTTL, true},
 		{"ErrorTTL", f.ErrorTTL, true},
 		{"NearTTL", f.NearTTL, true},
@@ -118,6 +125,9 @@ func (f Freshness) check() error {
 	}
 	if f.NearTTL > f.TTL && f.TTL > 0 {
 		bad("Freshness.NearTTL is %v, above TTL %v: a near copy cannot outlive its value; lower it or leave it 0", f.NearTTL, f.TTL)
+	}
+	if f.SoftTimeout > 0 && f.StaleIfError == 0 && f.StaleWhileRevalidate == 0 {
+		bad("Freshness.SoftTimeout is %v, but no copy may be stale: set StaleIfError", f.SoftTimeout)
 	}
 	if !(f.Jitter <= 0.9) { // also catches NaN
 		bad("Freshness.Jitter is %v: it is a fraction of at most 0.9", f.Jitter)

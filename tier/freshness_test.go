@@ -65,6 +65,7 @@ func TestErrorTTL(t *testing.T) {
 			o.setFail(errDown)
 			cfg := plain(ByKey(o.load))
 			cfg.Freshness.ErrorTTL = x.ttl
+			cfg.Origin.Breaker.Failures = -1
 			c := open(t, cfg)
 			for range 50 {
 				getErr(t, c, "k", errDown)

@@ -1,92 +1,170 @@
 package tier
 
 import (
-	"container/list"
 	"context"
+	"math"
 	"sync"
 	"time"
 )
 
-// class says how urgent a fill is; the lower the more urgent.
-type class uint8
-
-const (
-	classMiss    class = iota // somebody waits and there is no copy
-	classStale                // there is a stale copy
-	classRefresh              // the copy is still fresh
-	classes
-)
-
-// governor stands between flights and the origin. It holds the loads of this node to
-// its share of the cluster-wide cap.
+// governor stands between flights and the origin: permits, rate, queue, adaptive limit, breaker
+// and the budget of retries. What it decides by are values with pure methods (breaker, limit,
+// bucket, queuePolicy); it keeps them together with the tickets that wait.
+//
+// One governor may serve several caches. Its times are on a clock of its own.
 type governor struct {
-	share func() int // this node's permits now; called without mu held
-	queue int        // how many may wait
+	o     Origin // defaults filled in
+	now   func() int64
+	share func() (permits, members int) // of this node, now; called without mu held
 
 	mu      sync.Mutex // guards the rest
 	used    int        // permits held
 	peak    int        // the most that were held at once
 	waiting int        // over all queues
-	queues  [classes]list.List
+	queues  [classes]queue
+	permits int     // in force at the last look, the adaptive limit included
+	load    float64 // mean time of a load lately, ns; 0: none has ended
+	breaker breaker
+	limit   limit
+	rate    bucket
+	retries bucket
+	part    part // as it was at the last look
+	busy    occupancy
+	closed  bool
+
+	timer *time.Timer    // nil: nothing is due
+	due   int64          // when it is
+	wakes sync.WaitGroup // the timer's calls
 }
 
-// ticket is one flight's claim on a permit.
-type ticket struct {
-	class class         // guarded by governor.mu
-	elem  *list.Element // guarded by governor.mu; nil: not waiting
-	ready chan struct{} // closed when the permit is granted
-}
-
-func newGovernor(share func() int, queue int) *governor {
-	g := &governor{share: share, queue: queue}
+func newGovernor(o Origin, now func() int64, share func() (permits, members int)) *governor {
+	g := &governor{o: o, now: now, share: share, part: part{0, 1}}
+	g.retries.spent = retryReserve / 2
 	for i := range g.queues {
 		g.queues[i].Init()
 	}
 	return g
 }
 
+// part is a member's part of what the whole cluster may do.
+type part struct {
+	share   int // permits
+	members int // among whom rate and burst are divided
+}
+
+// shedReason says why the governor refused a fill.
+type shedReason uint8
+
+const (
+	shedNone     shedReason = iota
+	shedShare               // this member has no part of the cap
+	shedFull                // the queue is full
+	shedDelay               // it waited for too long in an overloaded queue
+	shedDeadline            // nobody who waits could have been served in time
+	shedBreaker             // the breaker is open
+	shedTimeout             // no permit came within Origin.Timeout
+	shedKey                 // earlier loads of the key have not returned
+	shedReasons
+)
+
+var shedNames = [shedReasons]string{"other", "no_share", "queue_full", "queue_delay", "deadline", "breaker", "timeout", "key_busy"}
+
+var shedTexts = [shedReasons]string{
+	shedShare:    "this member has no share of Origin.Concurrency: it is below the number of members",
+	shedFull:     "the queue for the origin is full",
+	shedDelay:    "the queue for the origin is overloaded",
+	shedDeadline: "the queue for the origin is longer than the caller's deadline",
+	shedBreaker:  "the origin fails and is left alone for a while",
+	shedTimeout:  "no permit to read the origin came in time",
+	shedKey:      "earlier loads of the key have not returned",
+}
+
+func refusal(why shedReason, after time.Duration) *OverloadedError {
+	return &OverloadedError{Reason: shedTexts[why], RetryAfter: max(after, time.Millisecond), why: why}
+}
+
 // acquire waits for a permit until ctx ends. The error is an *OverloadedError, or
 // ctx's cause if that was cancelled.
 func (g *governor) acquire(ctx context.Context, t *ticket) error {
-	share := g.share()
+	share, members := g.share()
 	g.mu.Lock()
-	switch {
-	case share <= 0:
+	now := g.now()
+	g.settle(share, members)
+	g.turn(now)
+	if why, after := g.refuses(t, share, now); why != shedNone {
 		g.mu.Unlock()
-		return &OverloadedError{
-			Reason:     "this member has no share of Origin.Concurrency: it is below the number of members",
-			RetryAfter: time.Second,
-		}
-	case g.used < share && g.urgent(t.class) == 0:
-		g.take()
+		return refusal(why, after)
+	}
+	t.err, t.ready = nil, nil
+	g.queues[t.class].push(t, now)
+	g.waiting++
+	g.turn(now)
+	if t.elem == nil {
 		g.mu.Unlock()
-		return nil
-	case g.waiting >= g.queue:
-		g.mu.Unlock()
-		return &OverloadedError{Reason: "the queue for the origin is full", RetryAfter: time.Second}
+		return t.err
 	}
 	t.ready = make(chan struct{})
-	t.elem = g.queues[t.class].PushBack(t)
-	g.waiting++
+	g.arm(now)
 	g.mu.Unlock()
 
 	select {
 	case <-t.ready:
-		return nil
+		return t.err
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.elem == nil { // granted meanwhile
-		return nil
+	if t.elem == nil { // decided meanwhile
+		return t.err
 	}
-	g.queues[t.class].Remove(t.elem)
-	t.elem = nil
+	g.queues[t.class].drop(t)
 	g.waiting--
 	if err := context.Cause(ctx); err != context.DeadlineExceeded {
 		return err
 	}
-	return &OverloadedError{Reason: "no permit to read the origin came in time", RetryAfter: time.Second}
+	return refusal(shedTimeout, g.after(g.now()))
+}
+
+// refuses says whether t cannot be let in at all. The caller holds mu.
+func (g *governor) refuses(t *ticket, share int, now int64) (why shedReason, after time.Duration) {
+	if share <= 0 {
+		return shedShare, time.Second
+	}
+	if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
+		return shedBreaker, max(time.Duration(again-now), g.pause())
+	}
+	q := &g.queues[t.class]
+	ahead := g.urgent(t.class)
+	if g.used < g.permits && ahead == 0 {
+		return shedNone, 0
+	}
+	if g.policy().overloaded(q.filled, now) && q.Len() > 0 {
+		ahead -= q.Len() // the newest is served first
+	}
+	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && now+int64(wait) > t.until {
+		return shedDeadline, wait
+	}
+	if g.waiting >= g.o.Queue && !g.displace(t, now) {
+		return shedFull, g.after(now)
+	}
+	return shedNone, 0
+}
+
+// displace makes room for t in a full queue: the oldest of the least urgent gives way, if it is
+// less urgent than t, or as urgent and in an overloaded queue. The caller holds mu.
+func (g *governor) displace(t *ticket, now int64) bool {
+	for c := classes; c > t.class; c-- {
+		q := &g.queues[c-1]
+		if q.Len() == 0 {
+			continue
+		}
+		if c-1 == t.class && !g.policy().overloaded(q.filled, now) {
+			return false
+		}
+		g.decide(q.front(), refusal(shedFull, g.after(now)))
+		return true
+	}
+	return false
 }
 
 // urgent counts who waits with class c or a more urgent one. The caller holds mu.
@@ -97,59 +175,314 @@ func (g *governor) urgent(c class) (n int) {
 	return n
 }
 
-// take counts one more permit held. The caller holds mu.
-func (g *governor) take() {
-	g.used++
-	g.peak = max(g.peak, g.used)
+// policy is the queues' policy for the origin as it is. The caller holds mu.
+func (g *governor) policy() queuePolicy {
+	return queuePolicy{int64(g.o.QueueTarget), int64(g.o.QueueInterval)}.fit(g.load, g.permits)
 }
 
-// promote makes a waiting ticket as urgent as c.
-func (g *governor) promote(t *ticket, c class) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if c >= t.class {
-		return
+// after is when who is refused now should try again. The caller holds mu.
+func (g *governor) after(now int64) time.Duration {
+	return max(waitFor(g.waiting, g.load, g.permits), g.o.QueueTarget)
+}
+
+// pause is about how long a probe of the breaker takes. The caller holds mu.
+func (g *governor) pause() time.Duration { return max(time.Duration(g.load), g.o.QueueTarget) }
+
+// settle takes over the share as it is now. The caller holds mu.
+func (g *governor) settle(share, members int) {
+	g.part = part{share, max(members, 1)}
+	g.permits = g.limit.permits(share, g.floor())
+}
+
+// floor is the least fraction of the share that the adaptive limit leaves.
+func (g *governor) floor() float64 { return float64(g.o.MinConcurrency) / float64(g.o.Concurrency) }
+
+// decide ends the wait of t, with a permit if err is nil. The caller holds mu.
+func (g *governor) decide(t *ticket, err error) {
+	g.queues[t.class].drop(t)
+	g.waiting--
+	t.err = err
+	if t.ready != nil {
+		close(t.ready)
 	}
-	if t.elem != nil {
-		g.queues[t.class].Remove(t.elem)
-		t.elem = g.queues[c].PushBack(t)
-	}
-	t.class = c
 }
 
-// release gives a permit back once its load has truly returned.
-func (g *governor) release() {
-	share := g.share()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.used--
-	g.grant(share)
-}
-
-// kick grants what a share that has grown allows.
-func (g *governor) kick() {
-	share := g.share()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.grant(share)
-}
-
-// grant gives free permits to the most urgent, oldest first. The caller holds mu.
-func (g *governor) grant(share int) {
-	for i := range g.queues {
-		for q := &g.queues[i]; g.used < share && q.Len() > 0; {
-			t := q.Remove(q.Front()).(*ticket)
-			t.elem = nil
-			g.waiting--
-			g.take()
-			close(t.ready)
+// turn decides whatever can be decided now: gives up whom the queues shed, and gives free
+// permits to the most urgent. The caller holds mu.
+func (g *governor) turn(now int64) {
+	g.shed(now)
+	for g.waiting > 0 && g.used < g.permits {
+		if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
+			g.refuseAll(refusal(shedBreaker, max(time.Duration(again-now), g.pause())))
+			return
+		}
+		if g.o.Rate > 0 {
+			next, ok, _ := g.token(now)
+			if !ok {
+				return
+			}
+			if !g.grant(now) {
+				return
+			}
+			g.rate = next
+			continue
+		}
+		if !g.grant(now) {
+			return
 		}
 	}
 }
 
-func (g *governor) snapshot() GovernorStats {
-	share := g.share()
+// token takes one token of the rate. The caller holds mu and keeps next if it uses it.
+func (g *governor) token(now int64) (next bucket, ok bool, again int64) {
+	n := float64(g.part.members)
+	return g.rate.take(g.o.Rate/n, max(float64(g.o.Burst)/n, 1), now)
+}
+
+// grant gives one permit; false: nobody waits. The caller holds mu.
+func (g *governor) grant(now int64) bool {
+	p := g.policy()
+	for i := range g.queues {
+		for q := &g.queues[i]; q.Len() > 0; {
+			t, over := q.front(), p.overloaded(q.filled, now)
+			if over {
+				t = q.back()
+			}
+			if over && t.until > 0 && t.until <= now {
+				g.decide(t, refusal(shedDeadline, g.after(now)))
+				continue
+			}
+			g.decide(t, nil)
+			g.busy = g.busy.change(+1, now)
+			g.used++
+			g.peak = max(g.peak, g.used)
+			g.breaker = g.breaker.begun(now)
+			t.gen, t.told = g.breaker.gen, false
+			return true
+		}
+	}
+	return false
+}
+
+// shed gives up who has waited for too long in an overloaded queue. The caller holds mu.
+func (g *governor) shed(now int64) {
+	p := g.policy()
+	for i := range g.queues {
+		for q := &g.queues[i]; q.Len() > 0; {
+			t := q.front()
+			if at, ever := p.sheds(q.filled, t.since); !ever || at > now {
+				break
+			}
+			g.decide(t, refusal(shedDelay, g.after(now)))
+		}
+	}
+}
+
+// refuseAll gives up everyone who waits. The caller holds mu.
+func (g *governor) refuseAll(err error) {
+	for i := range g.queues {
+		for q := &g.queues[i]; q.Len() > 0; {
+			g.decide(q.front(), err)
+		}
+	}
+}
+
+// promote makes a ticket as urgent as c, and lets it wait as long as until (0: for ever).
+func (g *governor) promote(t *ticket, c class, until int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return GovernorStats{Share: share, InUse: g.used, Peak: g.peak, Waiting: g.waiting}
+	if until == 0 || t.until != 0 && until > t.until {
+		t.until = until
+	}
+	if c >= t.class {
+		return
+	}
+	if t.elem != nil {
+		g.queues[t.class].drop(t)
+		g.queues[c].push(t, g.now())
+	}
+	t.class = c
+	g.arm(g.now())
+}
+
+// overran counts a load as failed that has used up its time. It keeps its permit.
+func (g *governor) overran(t *ticket) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.tell(t, loadFailed, g.o.Timeout, g.now())
+}
+
+// tell lets breaker and limit learn from a load, once. The caller holds mu.
+func (g *governor) tell(t *ticket, out outcomeOfLoad, cost time.Duration, now int64) {
+	if t.told {
+		return
+	}
+	t.told = true
+	g.breaker = g.breaker.ended(g.o.Breaker, t.gen, out, now)
+	if out == loadVoid {
+		return
+	}
+	if g.load == 0 {
+		g.load = float64(cost)
+	}
+	g.load += (float64(cost) - g.load) / 16
+	g.limit = g.limit.ended(g.floor(), g.part.share, g.used, cost, out == loadFailed, now)
+}
+
+// release gives a permit back once its load has truly returned.
+func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
+	share, members := g.share()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	g.tell(t, out, cost, now)
+	g.used--
+	g.busy = g.busy.change(-1, now)
+	g.settle(share, members)
+	g.turn(now)
+	g.arm(now)
+}
+
+// kick does what is due, for instance after the share has changed.
+func (g *governor) kick() {
+	share, members := g.share()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	g.settle(share, members)
+	g.turn(now)
+	g.arm(now)
+}
+
+// arm sets the timer for what is due next without anybody's doing. The caller holds mu.
+func (g *governor) arm(now int64) {
+	next := int64(math.MaxInt64)
+	p := g.policy()
+	for i := range g.queues {
+		if t := g.queues[i].front(); t != nil {
+			if at, ever := p.sheds(g.queues[i].filled, t.since); ever {
+				next = min(next, at)
+			}
+		}
+	}
+	if g.o.Rate > 0 && g.waiting > 0 && g.used < g.permits {
+		if _, ok, again := g.token(now); !ok {
+			next = min(next, again)
+		}
+	}
+	if g.closed || next == math.MaxInt64 {
+		g.disarm()
+		return
+	}
+	if g.timer != nil && g.due <= next {
+		return // it looks again then
+	}
+	g.disarm()
+	const least = int64(100 * time.Microsecond) // many fall due together
+	g.due = next
+	g.wakes.Add(1)
+	var own *time.Timer
+	own = time.AfterFunc(time.Duration(max(next-now, least)), func() {
+		defer g.wakes.Done()
+		g.mu.Lock()
+		if g.timer == own {
+			g.timer = nil
+		}
+		g.mu.Unlock()
+		g.kick()
+	})
+	g.timer = own
+}
+
+// disarm stops the timer. The caller holds mu.
+func (g *governor) disarm() {
+	if g.timer != nil && g.timer.Stop() {
+		g.wakes.Done()
+	}
+	g.timer = nil
+}
+
+// close stops the timer and waits for its call. Whoever waits for a permit does so until
+// its context ends.
+func (g *governor) close() {
+	g.mu.Lock()
+	g.closed = true
+	g.disarm()
+	g.mu.Unlock()
+	g.wakes.Wait()
+}
+
+// open undoes close.
+func (g *governor) open() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = false
+}
+
+// admitted counts a load that earns a part of a retry.
+func (g *governor) admitted() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.retries = g.retries.earn(max(g.o.Retry.Budget, 0))
+}
+
+// retry takes one retry from the budget, if there is one and the origin is not failing at large.
+func (g *governor) retry() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	if ok, _ := g.breaker.admits(g.o.Breaker, now); !ok || g.o.Retry.Budget < 0 {
+		return false
+	}
+	next, ok, _ := g.retries.take(0, retryReserve, now)
+	if ok {
+		g.retries = next
+	}
+	return ok
+}
+
+// look is how many permits are in use, and whether the breaker lets everything through.
+func (g *governor) look() (used int, well bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.used, g.breaker.state == breakerClosed
+}
+
+func (g *governor) snapshot() GovernorStats {
+	share, members := g.share()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := g.now()
+	g.settle(share, members)
+	p := g.policy()
+	s := GovernorStats{
+		Share: share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting,
+		WaitingBy: make(map[string]int), Breaker: breakerNames[g.breaker.state], BreakerOpenings: g.breaker.openings,
+		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(retryReserve - g.retries.spent),
+		OriginSeconds: g.busy.total(now),
+	}
+	for i := range g.queues {
+		q := &g.queues[i]
+		s.WaitingBy[classNames[i]] = q.Len()
+		s.Overloaded = s.Overloaded || q.Len() > 0 && p.overloaded(q.filled, now)
+	}
+	return s
+}
+
+var classNames = [classes]string{"miss", "stale", "refresh", "warm"}
+
+// occupancy integrates how many permits are in use over time.
+type occupancy struct {
+	n   int
+	sum float64 // permit-seconds up to at
+	at  int64
+}
+
+func (o occupancy) change(by int, now int64) occupancy {
+	return occupancy{n: o.n + by, sum: o.total(now), at: now}
+}
+
+// total is the permit-seconds so far, running loads included.
+func (o occupancy) total(now int64) float64 {
+	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
 }

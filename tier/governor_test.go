@@ -76,10 +76,19 @@ func capUnderLoad(t *testing.T, rnd *rand.Rand) {
 	}
 }
 
+// alone returns a governor with a share of its own, on a virtual clock.
+func alone(t *testing.T, share int, o Origin) *governor {
+	clock := newClock(nil)
+	g := newGovernor(o.withDefaults(), clock.now, func() (int, int) { return share, 1 })
+	t.Cleanup(g.close)
+	return g
+}
+
 // line lets tickets queue up behind one permit and returns in which order they get it.
 func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), names ...string) (order []string) {
-	g := newGovernor(func() int { return 1 }, 100)
-	if err := g.acquire(t.Context(), new(ticket)); err != nil {
+	g := alone(t, 1, Origin{Concurrency: 1, QueueInterval: -1})
+	first := new(ticket)
+	if err := g.acquire(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
 	tickets := make(map[string]*ticket)
@@ -96,14 +105,14 @@ func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), na
 			mu.Lock()
 			order = append(order, name)
 			mu.Unlock()
-			g.release()
+			g.release(k, loadOK, 0)
 		})
 		synctest.Wait()
 	}
 	if change != nil {
 		change(g, tickets)
 	}
-	g.release()
+	g.release(first, loadOK, 0)
 	wg.Wait()
 	if s := g.snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
 		t.Errorf("governor %+v", s)
@@ -123,8 +132,8 @@ func TestClassOrder(t *testing.T) {
 func TestPromotion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		got := line(t, func(g *governor, k map[string]*ticket) {
-			g.promote(k["r2"], classMiss)
-			g.promote(k["m1"], classRefresh) // never down
+			g.promote(k["r2"], classMiss, 0)
+			g.promote(k["m1"], classRefresh, 0) // never down
 		}, "r1", "s1", "m1", "r2")
 		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -145,7 +154,7 @@ func TestJoinPromotes(t *testing.T) {
 			return key, nil
 		}))
 		cfg.Freshness = Freshness{TTL: time.Minute, StaleWhileRevalidate: time.Hour, Jitter: -1, RefreshAhead: -1}
-		cfg.Origin.Concurrency = 1
+		cfg.Origin.Concurrency, cfg.Origin.QueueInterval = 1, -1
 		c := open(t, cfg)
 		get(t, c, "a", "a")
 		get(t, c, "b", "b")
@@ -172,7 +181,7 @@ func TestQueueFull(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)
 		cfg := plain(ByKey(o.load))
-		cfg.Origin = Origin{Concurrency: 1, Queue: 2, Timeout: 10 * time.Second}
+		cfg.Origin = Origin{Concurrency: 1, Queue: 2, Timeout: 10 * time.Second, QueueInterval: -1}
 		c := open(t, cfg)
 		var wg sync.WaitGroup
 		for i := range 3 {
@@ -207,7 +216,7 @@ func TestPermitTooLate(t *testing.T) {
 			}
 			return "v", nil
 		}))
-		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second}
+		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1}
 		c := open(t, cfg)
 		defer close(free)
 		go func() { _, _ = c.Get(t.Context(), "hog") }()
@@ -236,7 +245,7 @@ func TestNoPermitServesStale(t *testing.T) {
 			return "v", nil
 		}))
 		cfg.Freshness = Freshness{TTL: time.Minute, StaleIfError: time.Hour, Jitter: -1}
-		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second}
+		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1}
 		c := open(t, cfg)
 		defer close(free)
 		get(t, c, "k", "v")
@@ -256,7 +265,11 @@ func TestNoPermitServesStale(t *testing.T) {
 func TestShareChanges(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var share atomic.Int64
-		g := newGovernor(func() int { return int(share.Load()) }, 100)
+		o := Origin{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1}.withDefaults()
+		clock := newClock(nil)
+		g := newGovernor(o, clock.now, func() (int, int) { return int(share.Load()), 1 })
+		defer g.close()
+		done := new(ticket) // which one does not matter here
 		if err := g.acquire(t.Context(), new(ticket)); !errors.Is(err, ErrOverloaded) {
 			t.Fatalf("without a share: %v", err)
 		}
@@ -281,12 +294,12 @@ func TestShareChanges(t *testing.T) {
 		g.kick()
 		check(3, 1)
 		share.Store(1)
-		g.release()
-		g.release()
+		g.release(done, loadVoid, 0)
+		g.release(done, loadVoid, 0)
 		check(1, 1) // less than before: nobody new until the rest is back
-		g.release()
+		g.release(done, loadVoid, 0)
 		check(1, 0)
-		g.release()
+		g.release(done, loadVoid, 0)
 		wg.Wait()
 		check(0, 0)
 	})

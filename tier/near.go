@@ -318,6 +318,17 @@ type nearStats struct {
 	bytes        int64 // what the boxes take, as set counts it
 }
 
+// hitCount is how often get has found a box.
+func (n *near[T]) hitCount() (hits int64) {
+	if n == nil {
+		return 0
+	}
+	for i := range n.cells {
+		hits += n.cells[i].front.Load() + n.cells[i].hits.Load()
+	}
+	return hits
+}
+
 // stats sums the counters. It takes ristretto's policy lock for a moment.
 func (n *near[T]) stats() (s nearStats) {
 	if n == nil {

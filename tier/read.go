@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"time"
@@ -61,8 +62,9 @@ type answer[V any] struct {
 	until    int64 // end of a near copy's lease
 	source   Source
 	stale    bool
-	size     int    // bytes of the value's encoding
-	stamp    uint64 // a near copy's stamp is at most this
+	size     int           // bytes of the value's encoding
+	stamp    uint64        // a near copy's stamp is at most this
+	cost     time.Duration // of its load, 0: not known
 }
 
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
@@ -83,6 +85,12 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		return a.Value, err
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && ctx.Err() == nil {
+		if x := mix(now, b.slot); x < c.watch.Load() {
+			if d := c.noticed(key, b, now, x); d != nil {
+				a, _, err := c.rehearse(ctx, d, key, b)
+				return a.Value, err
+			}
+		}
 		if b.notFound {
 			return b.value, ErrNotFound
 		}
@@ -126,6 +134,11 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 	}
 	if b != nil {
 		if now := c.clock.now(); now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+			if x := mix(now, b.slot); x < c.watch.Load() {
+				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 {
+					return c.rehearse(ctx, d, key, b)
+				}
+			}
 			if b.notFound {
 				return Answer[V]{Source: SourceNear}, b.loaded, ErrNotFound
 			}
@@ -133,13 +146,32 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 		}
 		c.stats.nearUnused.Add(1)
 	}
+	var d *drill
+	if maxAge < 0 {
+		d = c.picks()
+	}
+	return c.readOwner(ctx, key, maxAge, d, nil)
+}
+
+// readOwner answers a read that the near tier does not; d, if not nil, makes it behave as a miss
+// for the owner too. b, if not nil, is a near copy for want of any other answer.
+func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b *box[V]) (out Answer[V], loaded int64, err error) {
 	hash := ring.Hash(key)
 	stamp, began := c.fences.stamp(hash), int64(0)
-	if c.near != nil {
+	if c.near != nil || d != nil {
 		began = c.clock.now()
 	}
-	a, storable, err := c.find(ctx, key, hash, stamp, maxAge)
+	a, storable, err := c.find(ctx, key, hash, stamp, maxAge, flagOf(d))
+	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
+	if d != nil {
+		c.drilled(d, a.source, err, began)
+	}
 	if err != nil {
+		if b != nil {
+			if a, err, ok := c.fallBack(key, b); ok {
+				return a, b.loaded, err
+			}
+		}
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}
@@ -183,22 +215,22 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp uint64,
 }
 
 // find asks the key's owner: here or there. storable tells whether a near copy may be kept.
-func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, maxAge time.Duration) (a answer[V], storable bool, err error) {
+func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, maxAge time.Duration, more uint8) (a answer[V], storable bool, err error) {
 	chain := chainOf(ctx)
 	if c.cfg.Cluster == nil {
-		a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, false)
+		a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, more)
 		return a, true, err
 	}
 	view := c.cfg.Cluster.View()
 	to, flags := view.Owner(key), uint8(0)
 	for try := 0; ; try++ {
 		if to.Name == c.self {
-			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, flags != 0)
+			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, flags|more)
 			return a, true, err
 		}
 		mark, storable := c.fences.carry(key, hash, memberID(to.Name))
 		var out outcome
-		a, out, err = c.ask(ctx, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: maxAge, chain: chain, flags: flags, view: view.Fingerprint(), fence: mark, alone: !storable})
+		a, out, err = c.ask(ctx, question{key: key, hash: hash, stamp: stamp, to: to, maxAge: maxAge, chain: chain, flags: flags | more, view: view.Fingerprint(), fence: mark, alone: !storable})
 		switch {
 		case out.answered:
 			return a, storable, err
@@ -206,7 +238,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp uint64, max
 			return a, false, ctx.Err()
 		case try == 1: // at most one retry: rather load here than look further
 			c.stats.bypassed.Add(1)
-			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, true)
+			a, err = c.ownAnswer(ctx, key, hash, maxAge, chain, codec.FlagSuccessor)
 			return a, true, err
 		case out.moved:
 			c.stats.moved.Add(1)
@@ -282,10 +314,10 @@ func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []u
 	switch e.judge(now, maxAge) {
 	case serve:
 		if c.ahead(e, now) {
-			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short)
+			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait)
 		}
 	case serveStale:
-		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short) // ErrClosed: then nothing is refreshed
+		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short, noWait) // ErrClosed: then nothing is refreshed
 	case serveLate:
 		late = true
 	default:
@@ -332,6 +364,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 		return f, ErrCycle
 	}
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
+	c.reuse.read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
 		if hit.err != nil {
 			return f, hit.err
@@ -347,14 +380,18 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	}
 	var r *result[V]
 	for began := c.clock.now(); ; {
-		fl, err := c.join(key, hash, cl, why, e, chain, short)
+		fl, err := c.join(key, hash, cl, why, e, chain, short, c.patience(ctx))
 		if err != nil {
 			return f, err
+		}
+		if s, ok := c.soften(ctx, fl, e, maxAge); ok {
+			return s, nil
 		}
 		select {
 		case <-fl.done:
 		case <-ctx.Done():
 			c.stats.left.Add(1)
+			c.flights.leave(fl)
 			return f, ctx.Err()
 		}
 		r = &fl.res
@@ -375,10 +412,19 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	return f, nil
 }
 
+// ownAsked is own as the flags of a request have it.
+func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (found[V], error) {
+	short := flags&codec.FlagSuccessor != 0
+	if flags&codec.FlagDrill != 0 && maxAge < 0 {
+		return c.refill(ctx, key, hash, chain, short)
+	}
+	return c.own(ctx, key, hash, maxAge, chain, short)
+}
+
 // ownAnswer is own for a caller on this node.
-func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (a answer[V], err error) {
+func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (a answer[V], err error) {
 	from := c.clock.now()
-	f, err := c.own(ctx, key, hash, maxAge, chain, short)
+	f, err := c.ownAsked(ctx, key, hash, maxAge, chain, flags)
 	if err != nil {
 		return a, err
 	}
@@ -388,7 +434,7 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	}
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
-		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64,
+		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, cost: f.e.cost,
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp

@@ -41,7 +41,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if !h.mine(req, hash, resp) {
 		return true
 	}
-	if h.fence(req, key, hash) || len(req.Chain) > 0 {
+	if h.fence(req, key, hash) || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
 		return false
 	}
 	hit, _, late := c.peek(key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
@@ -49,6 +49,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return false
 	}
 	c.stats.servedPeers.Add(1)
+	c.reuse.read(key, hash, hit)
 	h.fill(resp, found[V]{e: hit, late: late}, hit.err, 0)
 	return true
 }
@@ -67,7 +68,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 		return
 	}
 	h.fence(req, key, hash)
-	f, err := c.own(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags&codec.FlagSuccessor != 0)
+	f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
 	c.stats.servedPeers.Add(1)
 	h.fill(resp, f, err, time.Duration(c.clock.now()-began))
 }

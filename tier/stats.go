@@ -39,26 +39,32 @@ type stats struct {
 	moved       atomic.Int64 // owners that said they were not
 	unreachable atomic.Int64 // owners that could not be asked
 	bypassed    atomic.Int64 // reads that ended at this node because nobody else answered
-	shed        atomic.Int64 // fills refused by the governor
+	doomed      atomic.Int64 // fills whose callers had all left
+	retries     atomic.Int64 // loads that repeated a failed one
+	noRetry     atomic.Int64 // retries that the budget did not allow
+	soft        atomic.Int64 // reads that took a stale copy when their patience was over
 	served      atomic.Int64 // callers that fills answered
 	evicted     atomic.Int64
 	invalidated atomic.Int64 // keys that this node started to invalidate
 	unconfirmed atomic.Int64 // invalidations that did not reach everybody
 	fences      atomic.Int64 // invalidations of keys applied here
 
+	shed    [shedReasons]atomic.Int64 // fills refused by the governor
 	fills   [causes]atomic.Int64
 	results [results]atomic.Int64
 	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
 	nanos   atomic.Int64                       // their sum
+	ledger  ledger
 
 	mu    sync.Mutex // guards steps
 	steps map[string]*stepCount
 }
 
 type stepCount struct {
-	n   int64
-	sum time.Duration
-	max time.Duration
+	n      int64
+	errors int64
+	sum    time.Duration
+	max    time.Duration
 }
 
 const (
@@ -81,8 +87,15 @@ func (s *stats) answered(from Source, stale bool) {
 	}
 }
 
+// begun counts a load that begins.
+func (s *stats) begun(why cause, now int64) {
+	s.fills[why].Add(1)
+	s.ledger.load(+1, now)
+}
+
 // observe counts a load that has returned.
-func (s *stats) observe(cost time.Duration) {
+func (s *stats) observe(cost time.Duration, now int64) {
+	s.ledger.load(-1, now)
 	i := 0
 	for i < len(fillBuckets) && cost.Seconds() > fillBuckets[i] {
 		i++
@@ -92,7 +105,7 @@ func (s *stats) observe(cost time.Duration) {
 }
 
 // step counts a call to a dependency.
-func (s *stats) step(name string, took time.Duration) {
+func (s *stats) step(name string, took time.Duration, failed bool) {
 	name = strings.ToValidUTF8(name, "?")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -107,6 +120,9 @@ func (s *stats) step(name string, took time.Duration) {
 		}
 	}
 	c.n++
+	if failed {
+		c.errors++
+	}
 	c.sum += took
 	c.max = max(c.max, took)
 }
@@ -140,6 +156,8 @@ type Stats struct {
 	Running     int              `json:"running"`          // loads that have not returned
 	Governor    GovernorStats    `json:"governor"`
 	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
+	Ledger      Ledger           `json:"ledger"`
+	Projection  Projection       `json:"projection"` // what if the cache vanished now
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
@@ -154,17 +172,27 @@ type Stats struct {
 	OwnedEvicted int64 `json:"owned_evicted"` // entries that made room
 }
 
-// GovernorStats is the governor's state.
+// GovernorStats is the governor's state. With a SharedOrigin it is that of all its caches.
 type GovernorStats struct {
 	Share   int `json:"share"`   // this node's part of Origin.Concurrency
+	Limit   int `json:"limit"`   // of that, what the adaptive limit leaves
 	InUse   int `json:"in_use"`  // permits held by loads
 	Peak    int `json:"peak"`    // the most held at once
 	Waiting int `json:"waiting"` // flights that wait for one
+
+	WaitingBy       map[string]int `json:"waiting_by_class"`
+	Overloaded      bool           `json:"overloaded"`          // a queue has not been empty for QueueInterval
+	Breaker         string         `json:"breaker"`             // closed, open or half_open
+	BreakerOpenings int64          `json:"breaker_openings"`    // how often it has opened
+	LoadSeconds     float64        `json:"recent_load_seconds"` // what a load takes lately
+	RetriesLeft     int            `json:"retries_left"`        // in the budget now
+	OriginSeconds   float64        `json:"origin_seconds"`      // permits in use, integrated over time
 }
 
 // Step is what the loads spent on one dependency.
 type Step struct {
 	Calls   int64   `json:"calls"`
+	Errors  int64   `json:"errors"`      // calls that the loader said had failed
 	Seconds float64 `json:"seconds"`     // in all
 	Max     float64 `json:"max_seconds"` // of one call
 }
@@ -181,13 +209,16 @@ func (c *Cache[V]) Stats() Stats {
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Shed: s.shed.Load(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}
 	out.Flights, out.Running = c.flights.size()
+	for i := range s.shed {
+		out.Shed += s.shed[i].Load()
+	}
 	for i := range s.fills {
 		n := s.fills[i].Load()
 		out.LoadsBy[causeNames[i]] = n
@@ -199,7 +230,7 @@ func (c *Cache[V]) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for name, c := range s.steps {
-		out.Steps[name] = Step{Calls: c.n, Seconds: c.sum.Seconds(), Max: c.max.Seconds()}
+		out.Steps[name] = Step{Calls: c.n, Errors: c.errors, Seconds: c.sum.Seconds(), Max: c.max.Seconds()}
 	}
 	return out
 }

@@ -28,7 +28,7 @@ func (n *naive) get(ctx context.Context, key string) (Product, error) {
 	if p, ok := n.cache.Get(key); ok {
 		return p, nil
 	}
-	p, err := n.store.load(ctx, 'n', key, func(string) func() { return func() {} })
+	p, err := n.store.load(ctx, 'n', key, func(string) func(...error) { return func(...error) {} })
 	if err == nil {
 		n.cache.SetWithTTL(key, p, 1, contract.TTL)
 	}

@@ -42,7 +42,7 @@ func demonstrate(ctx context.Context, o options) (err error) {
 	urls := make([]string, nodes)
 	for i := range nodes {
 		urls[i] = c.url(i)
-		fmt.Printf("  node %d  %s   stats: %s/weir/stats  metrics: %s/weir/metrics\n", i, urls[i], urls[i], urls[i])
+		fmt.Printf("  node %d  %s   page: %s/weir/  metrics: %s/weir/metrics\n", i, urls[i], urls[i], urls[i])
 	}
 	d := &demo{o: o, c: c, l: newLoad(urls, o.products-1000, o.rate), m: newMeter(filepath.Join(c.dir, "journal"))}
 	d.t = &table{d: d}

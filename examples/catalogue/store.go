@@ -78,7 +78,7 @@ func (s *store) exec(ctx context.Context, q string) (sql.Result, error) {
 }
 
 // step is what weir's Fill.Step is: it times one dependency.
-type step func(name string) func()
+type step func(name string) func(err ...error)
 
 // load is the miss path: what a miss reads, and what it costs.
 func (s *store) load(ctx context.Context, kind byte, key string, timed step) (p Product, err error) {

@@ -80,7 +80,8 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //     answer that there is no value counts as data.
 //   - G3: nothing is older than the contract's bound, nor than an answer says, nor than MaxAge.
 //   - G4: never more loads at once than the cap.
-//   - G5: every read ends by its deadline, and one with patience before it. In calm times none fails.
+//   - G5: every read ends by its deadline, and one with patience before it. In calm times
+//     none fails but for a storm that the origin's cap cannot bear.
 //   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
 //     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
 //   - G8: no read costs more than Asks requests, and no request comes from anything but a read.
@@ -110,7 +111,7 @@ func (h *History) Check(rules Rules) []Violation {
 // calmAt reports whether nothing was wrong from one moment to another. The end of a calm time may be the
 // moment of the first fault.
 func (c *checker) calmAt(from, to time.Time) bool {
-	return slices.ContainsFunc(c.calms, func(w calm) bool { return !from.Before(w.from.at) && to.Before(w.to.at) })
+	return slices.ContainsFunc(c.calms, func(w calm) bool { return !from.Before(w.from) && to.Before(w.to) })
 }
 
 // overlaps checks G1.
@@ -142,7 +143,7 @@ func (c *checker) overlaps() {
 // invalidatedBetween reports whether l's node may have applied an invalidation of the key between from
 // and the start of l.
 func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
-	up, lately := c.starts[l.Node][l.Incarnation-1].stamp, 0
+	up, lately := c.starts[start{l.Node, l.Incarnation}], 0
 	for _, i := range c.byKey[l.Key] {
 		switch {
 		case i.Began > l.Began:
@@ -160,7 +161,7 @@ func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
 
 // jumpedIn reports whether a node's clock was set ahead between two moments.
 func (c *checker) jumpedIn(node string, from, to time.Time) bool {
-	return slices.ContainsFunc(c.jumps[node], func(m moment) bool { return !m.at.Before(from) && !m.at.After(to) })
+	return slices.ContainsFunc(c.jumps[node], func(at time.Time) bool { return !at.Before(from) && !at.After(to) })
 }
 
 // hops checks G8.

@@ -64,11 +64,12 @@ type host struct {
 
 	mu       sync.Mutex // guards the rest
 	changing bool       // a start or an end is under way
-	process             // empty: down
+	starts   int        // so far; changes only while changing
+	instance            // empty: down
 }
 
-// process is one start of a node.
-type process struct {
+// instance is one start of a node.
+type instance struct {
 	node   *peer.Node
 	cache  *tier.Cache[Value]
 	clock  *Clock
@@ -123,17 +124,17 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 	}
 	h.changing = true
 	h.mu.Unlock()
-	var p process
+	var p instance
 	err := p.start(ctx, c, i)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changing = false
-	h.process = p
+	h.instance = p
 	return err
 }
 
-// start makes p a running process of the i-th host. After an error it is empty.
-func (p *process) start(ctx context.Context, c *Cluster, i int) error {
+// start makes p a running node of the i-th host. After an error it is empty.
+func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 	h := c.hosts[i]
 	n, err := peer.Start(ctx, peer.Config{
 		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
@@ -144,7 +145,9 @@ func (p *process) start(ctx context.Context, c *Cluster, i int) error {
 	if err != nil {
 		return err
 	}
-	incarnation := c.History.started(h.name)
+	h.starts++
+	incarnation := h.starts
+	c.History.started(h.name, incarnation)
 	life, cancel := context.WithCancel(context.Background())
 	clock := NewClock()
 	loader := c.Origin.loader(life, h.name, incarnation)
@@ -165,7 +168,7 @@ func (p *process) start(ctx context.Context, c *Cluster, i int) error {
 		cancel()
 		return errors.Join(err, n.Close())
 	}
-	*p = process{node: n, cache: cache, clock: clock, cancel: cancel}
+	*p = instance{node: n, cache: cache, clock: clock, cancel: cancel}
 	return nil
 }
 
@@ -188,15 +191,15 @@ func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 }
 
 // stop takes the i-th node down by end.
-func (c *Cluster) stop(i int, end func(p process) error) error {
+func (c *Cluster) stop(i int, end func(p instance) error) error {
 	h := c.hosts[i]
 	h.mu.Lock()
-	p := h.process
+	p := h.instance
 	if p.node == nil || h.changing {
 		h.mu.Unlock()
 		return nil
 	}
-	h.process, h.changing = process{}, true
+	h.instance, h.changing = instance{}, true
 	h.mu.Unlock()
 	err := end(p)
 	p.cancel()
@@ -208,7 +211,7 @@ func (c *Cluster) stop(i int, end func(p process) error) error {
 
 // Crash ends the i-th node without a word: its sockets and its loads are gone.
 func (c *Cluster) Crash(i int) error {
-	return c.stop(i, func(p process) error {
+	return c.stop(i, func(p instance) error {
 		c.History.Note("%s crashes", p.node.Name())
 		p.cancel()
 		c.Net.Crash(c.IP(i))
@@ -218,7 +221,7 @@ func (c *Cluster) Crash(i int) error {
 
 // Leave ends the i-th node gracefully.
 func (c *Cluster) Leave(ctx context.Context, i int) error {
-	return c.stop(i, func(p process) error {
+	return c.stop(i, func(p instance) error {
 		c.History.Note("%s leaves", p.node.Name())
 		err := p.node.Leave(ctx)
 		return errors.Join(err, closeCache(p.cache), p.node.Close())

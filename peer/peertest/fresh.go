@@ -58,8 +58,8 @@ func (c *checker) known(i *Invalidation, r *Read) bool {
 	if i.Err != nil && (!errors.As(i.Err, &failed) || slices.Contains(failed.Unreached, r.Node)) || !slices.Contains(i.Told, r.Node) {
 		return false
 	}
-	for _, m := range c.starts[r.Node] {
-		if m.stamp > i.Began && m.stamp < r.Began {
+	for s, stamp := range c.starts {
+		if s.node == r.Node && stamp > i.Began && stamp < r.Began {
 			return false
 		}
 	}
@@ -89,7 +89,7 @@ func (c *checker) ages() {
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended as if its caller had gone, %v before that: %v", r.Key, r.Node, r.Deadline.Sub(r.EndedAt), r.Err)
 			case end && r.Deadline.Sub(r.BeganAt) >= c.rules.Patience:
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s had no answer within %v", r.Key, r.Node, c.rules.Patience)
-			case !end && !r.missing() && c.calmAt(r.BeganAt, r.EndedAt):
+			case !end && !r.missing() && !errors.Is(r.Err, tier.ErrOverloaded) && c.calmAt(r.BeganAt, r.EndedAt):
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed though nothing was wrong: %v", r.Key, r.Node, r.Err)
 			}
 			continue

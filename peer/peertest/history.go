@@ -82,16 +82,16 @@ type History struct {
 	forwards      []*Read // requests to other members that no client's read had begun
 	running       int     // loads
 	peak          int
-	starts        map[string][]moment // of each node, in order
-	jumps         map[string][]moment // of each node's clock
+	starts        map[start]uint64       // stamps
+	jumps         map[string][]time.Time // of each node's clock
 	notes         []note
 	calms         []calm
 }
 
-// moment is a point in a history.
-type moment struct {
-	stamp uint64
-	at    time.Time
+// start is one start of a node.
+type start struct {
+	node        string
+	incarnation int
 }
 
 // note is what happened to the cluster, for who reads a history.
@@ -101,11 +101,9 @@ type note struct {
 }
 
 // calm is a time without faults, long enough after the last for all traces of it to be gone.
-type calm struct{ from, to moment }
+type calm struct{ from, to time.Time }
 
 func (h *History) next() uint64 { h.stamp++; return h.stamp }
-
-func (h *History) moment() moment { return moment{h.next(), time.Now()} }
 
 // Note writes down what happens to the cluster, a fault for example.
 func (h *History) Note(format string, args ...any) {
@@ -114,23 +112,24 @@ func (h *History) Note(format string, args ...any) {
 	h.notes = append(h.notes, note{h.next(), fmt.Sprintf(format, args...)})
 }
 
-func (h *History) started(node string) (incarnation int) {
+func (h *History) started(node string, incarnation int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.starts == nil {
-		h.starts, h.jumps = make(map[string][]moment), make(map[string][]moment)
+		h.starts = make(map[start]uint64)
 	}
-	h.starts[node] = append(h.starts[node], h.moment())
-	incarnation = len(h.starts[node])
+	h.starts[start{node, incarnation}] = h.next()
 	h.notes = append(h.notes, note{h.stamp, fmt.Sprintf("%s.%d starts", node, incarnation)})
-	return incarnation
 }
 
 // jumped notes that a node's clock was set ahead.
 func (h *History) jumped(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.jumps[node] = append(h.jumps[node], h.moment())
+	if h.jumps == nil {
+		h.jumps = make(map[string][]time.Time)
+	}
+	h.jumps[node] = append(h.jumps[node], time.Now())
 }
 
 // beginCalm says that from here on nothing is wrong, and endCalm until when. What holds then
@@ -138,13 +137,13 @@ func (h *History) jumped(node string) {
 func (h *History) beginCalm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.calms = append(h.calms, calm{from: h.moment()})
+	h.calms = append(h.calms, calm{from: time.Now()})
 }
 
 func (h *History) endCalm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.calms[len(h.calms)-1].to = h.moment()
+	h.calms[len(h.calms)-1].to = time.Now()
 }
 
 func (h *History) beginLoad(key, node string, incarnation int, version func() uint64) *Load {

@@ -103,7 +103,7 @@ func (c *Cluster) calm(ctx context.Context, d time.Duration) {
 func (c *Cluster) Stop() error {
 	var errs []error
 	for i := range c.hosts {
-		errs = append(errs, c.stop(i, func(p process) error {
+		errs = append(errs, c.stop(i, func(p instance) error {
 			p.cancel()
 			return errors.Join(closeCache(p.cache), p.node.Close())
 		}))

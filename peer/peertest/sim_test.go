@@ -28,7 +28,12 @@ var (
 	shardFlag = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(nodeName) != "" {
+		os.Exit(nodeMain())
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // contracts are what the seeds take turns at: copies that live shortly, and are served stale; for long;
 // without any staleness; and mostly stale.

@@ -28,6 +28,7 @@ func near(o options, t *bench.Table) error {
 		keys[i] = fmt.Sprintf("product:%08d", i)
 	}
 	o.log("near: filling two caches with %d keys", len(keys))
+	// Both have room for twice the keys, and about ten counters for each.
 	c, err := tier.New(tier.Config[[]byte]{
 		Namespace: "near",
 		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) {
@@ -35,7 +36,7 @@ func near(o options, t *bench.Table) error {
 		}),
 		Codec:     codec.Raw[[]byte](),
 		Freshness: tier.Freshness{TTL: forever, NearTTL: forever},
-		NearBytes: int64(len(keys)) * 1000, OwnedBytes: int64(len(keys)) * 400,
+		NearBytes: int64(len(keys)) * 500, OwnedBytes: int64(len(keys)) * 400,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,317 @@
+// Package command is `weir bench`: it runs the scenarios of the harness on weir, and shows what
+// came of it.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/report"
+	"github.com/weircache/weir/bench/scenario"
+)
+
+// ErrPartial is returned by a run of which not all was measured. What was measured has been
+// shown and written.
+var ErrPartial = errors.New("not all was measured")
+
+// Options say who is measured besides weir.
+type Options struct {
+	// Use is how the command is called; "": "bench".
+	Use string
+	// Rivals are measured if the user asks for them, alternately with weir.
+	Rivals []harness.System
+}
+
+// settings are the flags of a run.
+type settings struct {
+	file, trace, format string
+	rounds              int
+	duration            time.Duration
+	seed                uint64
+	out                 string
+	systems             string
+	svg                 string
+}
+
+// New makes the command: run with a scenario's name, or one of list, show and report.
+func New(o Options) *cobra.Command {
+	if o.Use == "" {
+		o.Use = "bench"
+	}
+	var f settings
+	c := &cobra.Command{
+		Use:   o.Use + " [scenario]",
+		Short: "Measure a cluster in a scenario",
+		Long: "Measure a cluster in a scenario: one of the built-in ones (see list), or a file of your own (--file).\n" +
+			"The table goes to standard output; --out also writes NAME.json, .csv, .html and .svg.\n" +
+			"Ctrl-C ends the run and keeps what was measured, marked as partial.",
+		Args:          cobra.MaximumNArgs(1),
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		RunE: func(c *cobra.Command, args []string) error {
+			name := ""
+			if len(args) == 1 {
+				name = args[0]
+			}
+			if name == "" && f.file == "" {
+				return c.Help()
+			}
+			return run(c, o, f, name)
+		},
+	}
+	p := c.Flags()
+	p.StringVar(&f.file, "file", "", "run the scenario in this `file`")
+	p.StringVar(&f.trace, "trace", "", "replay this trace `file`, in place of the scenario's")
+	p.StringVar(&f.format, "format", "", "the trace's `format`: "+formats())
+	p.IntVar(&f.rounds, "rounds", 1, "how often each system runs")
+	p.DurationVar(&f.duration, "duration", 0, "run for so long, in place of the scenario's duration")
+	p.Uint64Var(&f.seed, "seed", 0, "the seed of all random choices, in place of the scenario's")
+	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json, .csv, .html and .svg")
+	p.StringVar(&f.svg, "svg", "origin_calls", "which `measure` the .svg shows")
+	if len(o.Rivals) > 0 {
+		p.StringVar(&f.systems, "systems", "all", "who is measured, with commas between: "+strings.Join(names(o), ", "))
+	}
+	c.AddCommand(list(), show(), again(), node())
+	return c
+}
+
+func formats() string {
+	return "oraclegeneral, twitter, arc, lirs, cache2k or keys"
+}
+
+func names(o Options) []string {
+	all := []string{harness.Weir{}.Name()}
+	for _, r := range o.Rivals {
+		all = append(all, r.Name())
+	}
+	return all
+}
+
+// list is `bench list`.
+func list() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the built-in scenarios", Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			for _, name := range scenario.Names() {
+				s, err := scenario.Builtin(name)
+				if err != nil {
+					return err
+				}
+				if _, err := fmt.Fprintf(w, "%s\t%v\t%s\n", name, s.Duration, s.About); err != nil {
+					return err
+				}
+			}
+			return w.Flush()
+		},
+	}
+}
+
+// node is the process of one node, which a scenario of kind processes starts.
+func node() *cobra.Command {
+	return &cobra.Command{
+		Use: harness.NodeArg, Hidden: true, Args: cobra.ExactArgs(3),
+		RunE: func(c *cobra.Command, args []string) error {
+			return harness.PlayNode(args, c.InOrStdin(), c.OutOrStdout())
+		},
+	}
+}
+
+// show is `bench show`.
+func show() *cobra.Command {
+	return &cobra.Command{
+		Use: "show scenario", Short: "Write a built-in scenario out, to start one of your own from", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			b, err := scenario.Source(args[0])
+			if err == nil {
+				_, err = c.OutOrStdout().Write(b)
+			}
+			return err
+		},
+	}
+}
+
+// again is `bench report`.
+func again() *cobra.Command {
+	var out, svg string
+	c := &cobra.Command{
+		Use: "report result.json", Short: "Show a result again, or write its other files", Args: cobra.ExactArgs(1),
+		RunE: func(c *cobra.Command, args []string) error {
+			r, err := report.ReadJSON(args[0])
+			if err != nil {
+				return err
+			}
+			if out != "" {
+				if err := write(r, out, svg); err != nil {
+					return err
+				}
+			}
+			return report.Text(c.OutOrStdout(), r)
+		},
+	}
+	c.Flags().StringVar(&out, "out", "", "write `PATH`.json, .csv, .html and .svg")
+	c.Flags().StringVar(&svg, "svg", "origin_calls", "which `measure` the .svg shows")
+	return c
+}
+
+// load gives the scenario that the flags and the name ask for.
+func load(f settings, name string) (*scenario.Scenario, error) {
+	var s *scenario.Scenario
+	var err error
+	switch {
+	case f.file != "" && name != "":
+		return nil, fmt.Errorf("a scenario's name, %s, and a file, %s: give one", name, f.file)
+	case f.file != "":
+		s, err = scenario.ReadFile(f.file)
+	default:
+		s, err = scenario.Builtin(name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f.trace != "" {
+		found := false
+		for i := range s.Load {
+			if k := &s.Load[i].Keys; k.Kind == "trace" {
+				k.File, k.Format, found = f.trace, f.format, true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("scenario %s replays no trace: --trace has nothing to replace", s.Name)
+		}
+	}
+	if f.duration != 0 {
+		s.Duration = scenario.Duration(f.duration)
+	}
+	if f.seed != 0 {
+		s.Seed = f.seed
+	}
+	b, err := s.YAML() // checks what the flags have changed
+	if err != nil {
+		return nil, err
+	}
+	return scenario.Parse(s.Name+", with the flags", b)
+}
+
+// choose gives the systems that the user asks for, weir first.
+func choose(o Options, asked string) ([]harness.System, error) {
+	all := append([]harness.System{harness.Weir{}}, o.Rivals...)
+	if len(o.Rivals) == 0 || asked == "all" {
+		return all, nil
+	}
+	var out []harness.System
+	for _, want := range strings.Split(asked, ",") {
+		found := false
+		for _, s := range all {
+			if s.Name() == strings.TrimSpace(want) {
+				out, found = append(out, s), true
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("there is no system %q; there are %s", want, strings.Join(names(o), ", "))
+		}
+	}
+	return out, nil
+}
+
+func run(c *cobra.Command, o Options, f settings, name string) error {
+	s, err := load(f, name)
+	if err != nil {
+		return err
+	}
+	systems, err := choose(o, f.systems)
+	if err != nil {
+		return err
+	}
+	if s.Cluster.Kind != scenario.InProcess {
+		if len(systems) > 1 && f.systems != "all" {
+			return fmt.Errorf("rivals run in one process: scenario %s has kind %s", s.Name, s.Cluster.Kind)
+		}
+		systems = systems[:1]
+	}
+	if w, ok := systems[0].(harness.Weir); ok {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		w.Exe = append([]string{self}, strings.Fields(c.CommandPath())[1:]...)
+		systems[0] = w
+	}
+	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p := newProgress(c.ErrOrStderr())
+	r, err := harness.Run(ctx, s, systems, harness.Options{Rounds: f.rounds, Progress: p.tell, Command: commandLine(c)})
+	stop() // a second Ctrl-C ends the process at once
+	p.end()
+	if r == nil {
+		return err
+	}
+	if e := report.Text(c.OutOrStdout(), r); e != nil {
+		return errors.Join(err, e)
+	}
+	if f.out != "" {
+		if e := write(r, f.out, f.svg); e != nil {
+			return errors.Join(err, e)
+		}
+	}
+	if err == nil && r.Partial != "" {
+		err = fmt.Errorf("%w: %s", ErrPartial, r.Partial)
+	}
+	return err
+}
+
+// commandLine is how the run was asked for.
+func commandLine(c *cobra.Command) string {
+	words := []string{c.CommandPath()}
+	for _, a := range os.Args[1:] {
+		if !strings.HasPrefix(a, "-test.") && a != "bench" {
+			words = append(words, a)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+// write writes all files of a result.
+func write(r *harness.Report, path, measure string) error {
+	path = strings.TrimSuffix(path, ".json")
+	for _, x := range []struct {
+		ext   string
+		write func(f *os.File) error
+	}{
+		{".json", func(f *os.File) error { return report.JSON(f, r) }},
+		{".csv", func(f *os.File) error { return report.CSV(f, r) }},
+		{".html", func(f *os.File) error { return report.HTML(f, r) }},
+		{".svg", func(f *os.File) error { return report.SVG(f, r, measure) }},
+	} {
+		f, err := os.Create(path + x.ext)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(x.write(f), f.Close()); err != nil {
+			return fmt.Errorf("%s: %w", path+x.ext, err)
+		}
+	}
+	return nil
+}
+
+// Main runs the command with a context of its own and returns the exit code: 0, or 1 with the
+// error on standard error.
+func Main(o Options, args []string) int {
+	c := New(o)
+	c.SetArgs(args)
+	if err := c.ExecuteContext(context.Background()); err != nil {
+		_, _ = fmt.Fprintln(c.ErrOrStderr(), o.Use+": "+err.Error())
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,138 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/bench/harness"
+)
+
+// The test binary is also the process of a node, as the command makes it one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == harness.NodeArg {
+		os.Exit(Main(Options{}, os.Args[1:]))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func TestProcesses(t *testing.T) {
+	out, _, err := do(t.Context(), Options{}, "--file", file(t, strings.Replace(mine, "nodes: 1", "nodes: 2, kind: processes", 1)))
+	if err != nil || !strings.Contains(out, "2 nodes (processes)") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func do(ctx context.Context, o Options, args ...string) (stdout, stderr string, err error) {
+	var out, errs bytes.Buffer
+	c := New(o)
+	c.SetArgs(args)
+	c.SetOut(&out)
+	c.SetErr(&errs)
+	err = c.ExecuteContext(ctx)
+	return out.String(), errs.String(), err
+}
+
+const mine = `name: mine
+about: a test
+duration: 300ms
+cluster: {nodes: 1}
+origin: {latency: {kind: fixed, p50: 1ms}}
+load: [{callers: 2, keys: {kind: uniform, count: 20}}]
+`
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mine.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestListAndShow(t *testing.T) {
+	out, _, err := do(t.Context(), Options{}, "list")
+	if err != nil || strings.Count(out, "\n") != 11 || !strings.Contains(out, "hot-expiry") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, _, err = do(t.Context(), Options{}, "show", "storm")
+	if err != nil || !strings.HasPrefix(out, "name: storm\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestRunAndReport(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "result")
+	out, progress, err := do(t.Context(), Options{}, "--file", file(t, mine), "--out", path, "--rounds", "2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "| origin calls ") || !strings.Contains(progress, "weir, round 2 of 2") {
+		t.Errorf("%s\n%s", out, progress)
+	}
+	for _, ext := range []string{".json", ".csv", ".html", ".svg"} {
+		if s, err := os.Stat(path + ext); err != nil || s.Size() == 0 {
+			t.Errorf("%s: %v", ext, err)
+		}
+	}
+	again, _, err := do(t.Context(), Options{}, "report", path+".json")
+	if err != nil || again != out {
+		t.Errorf("shown again it is another: %v\n%s\n%s", err, out, again)
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		says string
+	}{
+		{[]string{"stomr"}, `no scenario "stomr"; there are brownout`},
+		{[]string{"--file", file(t, mine+"rounds: 3\n")}, `mine.yaml:7: unknown field "rounds"`},
+		{[]string{"storm", "--file", "x"}, "give one"},
+		{[]string{"storm", "--trace", "x"}, "replays no trace"},
+		{[]string{"storm", "--duration", "900h"}, "duration"},
+		{[]string{"trace"}, "names none"},
+		{[]string{"trace", "--trace", "/nowhere", "--format", "keys"}, "/nowhere"},
+		{[]string{"trace", "--trace", "/nowhere", "--format", "tape"}, `"tape" is none of oraclegeneral`},
+		{[]string{"storm", "--systems", "weir,magic"}, `no system "magic"; there are weir, rival`},
+		{[]string{"report", "/nowhere"}, "/nowhere"},
+		{[]string{"show", "nothing"}, "there are brownout"},
+	} {
+		_, _, err := do(t.Context(), Options{Rivals: []harness.System{dead{}}}, c.args...)
+		if err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%q: %v", c.args, err)
+		}
+	}
+}
+
+// dead is a rival that does not start.
+type dead struct{ harness.Weir }
+
+func (dead) Name() string { return "rival" }
+func (dead) Start(context.Context, harness.Env) (harness.Cluster, error) {
+	return nil, errors.New("not installed")
+}
+
+func TestPartial(t *testing.T) {
+	out, _, err := do(t.Context(), Options{Rivals: []harness.System{dead{}}}, "--file", file(t, mine))
+	if !errors.Is(err, ErrPartial) || !strings.Contains(err.Error(), "rival: did not start: not installed") {
+		t.Errorf("%v", err)
+	}
+	if !strings.Contains(out, "rival (partial)") || !strings.Contains(out, "PARTIAL") || !regexp.MustCompile(`\| loads due \(ideal cache\) +\| +20 \|`).MatchString(out) {
+		t.Errorf("%s", out)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
+	defer cancel()
+	out, _, err = do(ctx, Options{}, "--file", file(t, mine), "--duration", "1h")
+	if !errors.Is(err, ErrPartial) || !strings.Contains(out, "PARTIAL: interrupted, after") {
+		t.Errorf("interrupted: %v\n%s", err, out)
+	}
+}

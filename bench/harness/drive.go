@@ -1,0 +1,285 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/bench/workload"
+)
+
+var (
+	errNotBegun = errors.New("harness: the run ended before a caller was free")
+	errNoNode   = errors.New("harness: no node is up")
+)
+
+// driver lets callers call.
+type driver struct {
+	u       *universe
+	cluster Cluster
+	ledger  *ledger
+	clock   *clock
+	rec     *recorder
+	seed    uint64
+	end     time.Duration
+	ours    bool                    // the values are the harness's own
+	fail    context.CancelCauseFunc // ends the run, with the cause
+
+	up      atomic.Pointer[[]int] // the nodes that callers are sent to
+	turn    atomic.Uint64
+	gone    []gauge // for each node, how often it went
+	calling []gauge // for each node, calls under way
+}
+
+// node is whose caller asks next, -1 if no node is up.
+func (d *driver) node() int {
+	up := *d.up.Load()
+	if len(up) == 0 {
+		return -1
+	}
+	return up[d.turn.Add(1)%uint64(len(up))]
+}
+
+// call makes one call and counts it. due is when it should have begun.
+func (d *driver) call(calls context.Context, worker int, st *stream, key int, op workload.Op, due time.Duration) {
+	began := d.clock.now()
+	o := outcome{due: due, began: began, read: op == workload.Read}
+	node := d.node()
+	if node < 0 {
+		o.err, o.ended = errNoNode, began
+		d.rec.add(worker, o)
+		return
+	}
+	gone := d.gone[node].Load()
+	d.calling[node].Add(1)
+	defer d.calling[node].Add(-1)
+	ctx := calls
+	if t := st.load.Timeout; t > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(calls, t.D()-(began-due)) // of the request, from when it was due
+		defer cancel()
+	}
+	name := d.u.names[key]
+	switch op {
+	case workload.Read:
+		d.ledger.asked(key, began)
+		var b []byte
+		b, o.err = d.cluster.Get(ctx, node, name)
+		o.ended = d.clock.now()
+		if o.err == nil && d.ours {
+			version, loaded, err := readValue(b, key)
+			if o.wrong = err != nil; !o.wrong {
+				o.age = o.ended - loaded
+				o.stale, o.broken = d.ledger.staleness(key, version, began)
+			}
+		}
+	case workload.Write:
+		version := d.ledger.write(key, d.clock.now())
+		o.err = d.cluster.Invalidate(ctx, node, name)
+		o.ended = d.clock.now()
+		if o.err == nil {
+			d.ledger.settle(key, version, o.ended)
+		}
+	case workload.Invalidate:
+		d.ledger.forget(key)
+		o.err = d.cluster.Invalidate(ctx, node, name)
+		o.ended = d.clock.now()
+	}
+	o.lost = o.err != nil && d.gone[node].Load() != gone
+	if o.err != nil && calls.Err() != nil {
+		if o.err = context.Cause(calls); !errors.Is(o.err, errOver) {
+			return // interrupted: it might have been answered
+		}
+	}
+	d.rec.add(worker, o)
+}
+
+// errOver is the cause that ends calls that outlast the run by far.
+var errOver = errors.New("harness: not answered by the end")
+
+// guard makes a panic of a system the end of its run, not of the harness.
+func (d *driver) guard() {
+	if p := recover(); p != nil {
+		d.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+	}
+}
+
+// run drives all streams until the end of the run or of stop.
+func (d *driver) run(stop, calls context.Context) {
+	var wg sync.WaitGroup
+	for i, st := range d.u.streams {
+		st.rewind()
+		wg.Go(func() {
+			from, to := st.load.From.D(), st.load.To.D()
+			if to == 0 || to > d.end {
+				to = d.end
+			}
+			if from > 0 && !d.sleepUntil(stop, from) {
+				return
+			}
+			switch st.load.Loop {
+			case "open":
+				d.open(stop, calls, i, st, to)
+			case "burst":
+				d.burst(stop, calls, st, to)
+			default:
+				d.closed(stop, calls, i, st, to)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// sleepUntil waits for a time of the run; false if stop ended first.
+func (d *driver) sleepUntil(stop context.Context, at time.Duration) bool {
+	t := time.NewTimer(at - d.clock.now())
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-stop.Done():
+		return false
+	}
+}
+
+func (d *driver) rand(stream, worker int) *rand.Rand {
+	return rand.New(rand.NewPCG(d.seed, uint64(stream)<<32|uint64(worker)))
+}
+
+// closed lets each caller ask again as soon as it is answered.
+func (d *driver) closed(stop, calls context.Context, n int, st *stream, to time.Duration) {
+	var wg sync.WaitGroup
+	for w := range st.load.Callers {
+		wg.Go(func() {
+			defer d.guard()
+			r := d.rand(n, w)
+			for stop.Err() == nil {
+				now := d.clock.now()
+				if now >= to {
+					return
+				}
+				key, op, _, ok := st.next(r)
+				if !ok {
+					return
+				}
+				d.call(calls, w, st, key, op, now)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// arrival is a request of an open loop.
+type arrival struct {
+	due time.Duration
+	key int
+	op  workload.Op
+}
+
+// lastCall is for how long after the run's end a request that was due before is still begun:
+// who has waited longer has not found a free caller.
+const lastCall = 20 * time.Millisecond
+
+// open sends requests when they are due. If all callers are busy they wait, and the
+// wait counts: latencies are counted from when a request was due.
+func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Duration) {
+	var wg sync.WaitGroup
+	arrivals := make(chan arrival, st.load.Callers)
+	for w := range st.load.Callers {
+		wg.Go(func() {
+			defer d.guard()
+			for a := range arrivals {
+				if now := d.clock.now(); now >= d.end && now-a.due > lastCall || stop.Err() != nil {
+					d.rec.add(w, outcome{due: a.due, began: now, ended: now, err: errNotBegun, read: a.op == workload.Read})
+					continue
+				}
+				d.call(calls, w, st, a.key, a.op, a.due)
+			}
+		})
+	}
+	r := d.rand(n, 1<<30-1)
+	due := d.clock.now()
+	began := due
+	for stop.Err() == nil {
+		key, op, at, ok := st.next(r)
+		switch gap := 1e9 / max(st.load.Rate, 1e-6); {
+		case st.load.Keys.Speed > 0:
+			due = began + at
+		case st.load.Arrival == "even":
+			due += time.Duration(gap)
+		default:
+			due += time.Duration(gap * r.ExpFloat64())
+		}
+		if !ok || due >= to {
+			break
+		}
+		if !d.pace(stop, due) {
+			break
+		}
+		select {
+		case arrivals <- arrival{due, key, op}:
+		case <-stop.Done():
+		}
+	}
+	close(arrivals)
+	wg.Wait()
+}
+
+// pace waits for a time with the precision of the system's own sleep, where Go's timers
+// are late by up to a millisecond on an idle machine; false if stop ended first.
+func (d *driver) pace(stop context.Context, due time.Duration) bool {
+	const slack = 2 * time.Millisecond
+	for {
+		left := due - d.clock.now()
+		switch {
+		case left <= 0:
+			return true
+		case left > 2*slack:
+			if !d.sleepUntil(stop, due-slack) {
+				return false
+			}
+		default:
+			nap(left)
+		}
+	}
+}
+
+// burst lets all callers ask for the same new key at the same moment, again and again.
+func (d *driver) burst(stop, calls context.Context, st *stream, to time.Duration) {
+	r := d.rand(0, 1<<30)
+	at := max(d.clock.now(), 0)
+	for k := 0; at < to && d.sleepUntil(stop, at); k++ {
+		key, op := st.first+k, workload.Read
+		if st.source != nil || st.log != nil {
+			var ok bool
+			if key, op, _, ok = st.next(r); !ok {
+				return
+			}
+		} else if key >= len(d.u.names) {
+			return
+		}
+		var ready, done sync.WaitGroup
+		start := make(chan struct{})
+		var due time.Duration // written before start is closed
+		for w := range st.load.Callers {
+			ready.Add(1)
+			done.Go(func() {
+				defer d.guard()
+				ready.Done()
+				<-start
+				d.call(calls, w, st, key, op, due)
+			})
+		}
+		ready.Wait()
+		due = d.clock.now()
+		close(start)
+		done.Wait()
+		for at += st.load.Every.D(); at < d.clock.now(); at += st.load.Every.D() {
+		}
+	}
+}

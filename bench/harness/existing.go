@@ -1,0 +1,145 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/bench/scenario"
+)
+
+// existing is services that run already, asked over HTTP. Their values are their own: what the harness
+// knows of ages and versions from its own values it cannot know here, and their origin is
+// seen through their statistics alone.
+type existing struct {
+	c      scenario.Cluster
+	client *http.Client
+	before map[string]float64 // the counters at the start
+}
+
+func startExisting(ctx context.Context, s *scenario.Scenario) (Cluster, error) {
+	callers := 0
+	for _, l := range s.Load {
+		callers += l.Callers
+	}
+	e := &existing{c: s.Cluster, client: &http.Client{Transport: &http.Transport{
+		MaxIdleConns: callers + 16, MaxIdleConnsPerHost: callers + 16, DisableCompression: true,
+	}}}
+	// A service that does not answer at the start is named at once.
+	for i := range e.c.Addresses {
+		if _, err := e.Get(ctx, i, "weir-bench-is-there"); err != nil && !errors.Is(err, errStatus) {
+			return nil, err
+		}
+	}
+	if e.c.Stats != "" {
+		var err error
+		if e.before, err = e.stats(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return e, nil
+}
+
+// errStatus is an answer that is none.
+var errStatus = errors.New("harness: HTTP status")
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 64 << 20
+
+// Get asks a service for a key. 404 is an answer.
+func (e *existing) Get(ctx context.Context, node int, key string) ([]byte, error) {
+	path := strings.ReplaceAll(e.c.Path, "{key}", url.PathEscape(key))
+	return e.fetch(ctx, strings.TrimSuffix(e.c.Addresses[node], "/")+path)
+}
+
+func (e *existing) fetch(ctx context.Context, url string) ([]byte, error) {
+	q, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	a, err := e.client.Do(q)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = a.Body.Close() }()
+	b, err := io.ReadAll(io.LimitReader(a.Body, maxAnswer))
+	if err == nil && a.StatusCode != http.StatusOK && a.StatusCode != http.StatusNotFound {
+		err = fmt.Errorf("%w %d", errStatus, a.StatusCode)
+	}
+	return b, err
+}
+
+// Invalidate cannot be asked of a service from outside.
+func (e *existing) Invalidate(context.Context, int, string) error { return ErrCannot }
+
+// Fault is not ours to make.
+func (e *existing) Fault(_ context.Context, s Step) error { return fmt.Errorf("%w %s", ErrCannot, s) }
+
+// Close lets go of the connections.
+func (e *existing) Close(context.Context) error {
+	e.client.CloseIdleConnections()
+	return nil
+}
+
+// Counters are what the services' own counters have risen by; none without statistics.
+func (e *existing) Counters() map[string]float64 {
+	if e.before == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	now, err := e.stats(ctx)
+	if err != nil {
+		return nil
+	}
+	for name := range now {
+		now[name] -= e.before[name]
+	}
+	return now
+}
+
+// stats adds up the counters of all namespaces of all services.
+func (e *existing) stats(ctx context.Context) (map[string]float64, error) {
+	sum := make(map[string]float64)
+	for _, a := range e.c.Addresses {
+		at := strings.TrimSuffix(a, "/") + e.c.Stats
+		b, err := e.fetch(ctx, at)
+		if err != nil {
+			return nil, fmt.Errorf("harness: the statistics at %s: %w", at, err)
+		}
+		var doc struct {
+			Namespaces map[string]struct {
+				Near   float64            `json:"near"`
+				Owned  float64            `json:"owned"`
+				Fill   float64            `json:"fill"`
+				Stale  float64            `json:"stale"`
+				Errors float64            `json:"errors"`
+				Loads  float64            `json:"loads"`
+				By     map[string]float64 `json:"loads_by_cause"`
+				Secs   float64            `json:"load_seconds"`
+			} `json:"namespaces"`
+		}
+		if err := json.Unmarshal(b, &doc); err != nil || doc.Namespaces == nil {
+			return nil, fmt.Errorf("harness: at %s there are no statistics of a weir node", at)
+		}
+		for _, n := range doc.Namespaces {
+			sum["near"] += n.Near
+			sum["owned"] += n.Owned
+			sum["fill"] += n.Fill
+			sum["stale"] += n.Stale
+			sum["errors"] += n.Errors
+			sum["loads"] += n.Loads
+			sum["load_seconds"] += n.Secs
+			for cause, x := range n.By {
+				sum["loads_"+cause] += x
+			}
+		}
+	}
+	return sum, nil
+}

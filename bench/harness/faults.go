@@ -1,0 +1,113 @@
+package harness
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/bench/scenario"
+)
+
+// gauge counts what many callers touch for a node: on cache lines of its own.
+type gauge struct {
+	atomic.Int64
+	_ [56]byte
+}
+
+// stepWithin bounds one step: a system that hangs on it must not hold up the rest.
+const stepWithin = 15 * time.Second
+
+// faults does what the scenario plans, when it is due, and returns the marks of it.
+func (d *driver) faults(ctx context.Context, s *scenario.Scenario, tell func(time.Duration, string)) []Mark {
+	var marks []Mark
+	for _, o := range s.Origin.Outages {
+		marks = append(marks,
+			Mark{At: o.From, What: "origin: " + o.Kind},
+			Mark{At: o.To, What: "origin: well"})
+	}
+	for _, p := range plan(s) {
+		if !d.sleepUntil(ctx, p.at) {
+			break
+		}
+		m := Mark{At: scenario.Duration(d.clock.now().Round(time.Millisecond)), What: p.step.String()}
+		doing, cancel := context.WithTimeout(ctx, stepWithin)
+		err := d.step(doing, p.step)
+		cancel()
+		switch {
+		case errors.Is(err, ErrCannot):
+			m.Error = "cannot"
+		case err != nil && ctx.Err() != nil:
+			m.Error = "not done by the end of the run"
+		case err != nil:
+			m.Error = err.Error()
+		}
+		text := m.What
+		if m.Error != "" {
+			text += ": " + m.Error
+		}
+		tell(d.clock.now(), text)
+		marks = append(marks, m)
+	}
+	return sorted(marks)
+}
+
+func sorted(marks []Mark) []Mark {
+	slices.SortStableFunc(marks, func(a, b Mark) int { return cmp.Compare(a.At, b.At) })
+	return marks
+}
+
+// step does one, and sends callers away from a node that goes and back to one that comes, as a
+// load balancer in front would.
+func (d *driver) step(ctx context.Context, s Step) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	switch s.Do {
+	case StepKill, StepPause:
+		d.setUp(s.Node, false)
+		d.gone[s.Node].Add(1)
+		if err = d.cluster.Fault(ctx, s); errors.Is(err, ErrCannot) {
+			d.setUp(s.Node, true)
+		}
+		return err
+	case StepLeave:
+		d.setUp(s.Node, false)
+		drained := time.Now().Add(drainWithin)
+		for d.calling[s.Node].Load() > 0 && ctx.Err() == nil && time.Now().Before(drained) {
+			if !d.sleepUntil(ctx, d.clock.now()+time.Millisecond) {
+				break
+			}
+		}
+		if err = d.cluster.Fault(ctx, s); errors.Is(err, ErrCannot) {
+			d.setUp(s.Node, true)
+		}
+		return err
+	case StepJoin, StepResume:
+		if err = d.cluster.Fault(ctx, s); err == nil {
+			d.setUp(s.Node, true)
+		}
+		return err
+	case StepFlush:
+		if err = d.cluster.Fault(ctx, s); err == nil {
+			d.ledger.forgetAll()
+		}
+		return err
+	}
+	return d.cluster.Fault(ctx, s)
+}
+
+// setUp sends callers to the node, or not. Only the goroutine of the faults calls it.
+func (d *driver) setUp(node int, on bool) {
+	up := slices.DeleteFunc(slices.Clone(*d.up.Load()), func(n int) bool { return n == node })
+	if on {
+		up = append(up, node)
+		slices.Sort(up)
+	}
+	d.up.Store(&up)
+}

@@ -1,0 +1,128 @@
+package harness
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A ledger knows, of each key, what the origin has and what an ideal cache would have had to
+// load: one with room for everything, shared by all nodes, that loads a key once when it is
+// first asked for, after each invalidation, and when its TTL has run out. Times are since
+// the run's start. All methods are safe for concurrent use.
+type ledger struct {
+	ttl  time.Duration
+	keys []keyState
+	due  atomic.Int64
+
+	mu     sync.Mutex // guards writes
+	writes map[int][]writeTimes
+}
+
+type keyState struct {
+	loaded  atomic.Int64  // when the ideal cache last loaded it, plus epoch; 0: it has to
+	version atomic.Uint64 // the origin's
+}
+
+// writeTimes are when a version came to be, and when its invalidation had been confirmed.
+type writeTimes struct {
+	version            uint64
+	committed, settled time.Duration // settled: 0 as long as it is not
+}
+
+// epoch makes all times of a run, the warm-up's included, positive.
+const epoch = int64(4 * time.Hour)
+
+// writesKept is how many writes of a key are remembered: answers older than that count as stale
+// since the oldest of them.
+const writesKept = 64
+
+func newLedger(keys int, ttl time.Duration) *ledger {
+	return &ledger{ttl: ttl, keys: make([]keyState, keys), writes: make(map[int][]writeTimes)}
+}
+
+// asked counts a load that the ideal cache has to make for a read of the key at now.
+func (l *ledger) asked(key int, now time.Duration) {
+	k := &l.keys[key]
+	for {
+		was := k.loaded.Load()
+		if was != 0 && int64(now)+epoch-was < int64(l.ttl) {
+			return
+		}
+		if k.loaded.CompareAndSwap(was, int64(now)+epoch) {
+			if now >= 0 {
+				l.due.Add(1)
+			}
+			return
+		}
+	}
+}
+
+// write makes a new version of the key at the origin.
+func (l *ledger) write(key int, now time.Duration) (version uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	version = l.keys[key].version.Load() + 1
+	w := append(l.writes[key], writeTimes{version: version, committed: now})
+	if len(w) > writesKept {
+		w = append([]writeTimes(nil), w[1:]...)
+	}
+	l.writes[key] = w
+	l.keys[key].version.Store(version)
+	l.forget(key)
+	return version
+}
+
+// forget makes the ideal cache load the key again.
+func (l *ledger) forget(key int) { l.keys[key].loaded.Store(0) }
+
+// forgetAll does so for all keys.
+func (l *ledger) forgetAll() {
+	for i := range l.keys {
+		l.forget(i)
+	}
+}
+
+// settle notes that the invalidation after a write was confirmed.
+func (l *ledger) settle(key int, version uint64, now time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range l.writes[key] {
+		if w := &l.writes[key][i]; w.version == version {
+			w.settled = now
+		}
+	}
+}
+
+// staleness says of an answer with a version, to a call that began at the time, for how long
+// the origin had had a newer one by then (0: it had none), and for how long one whose
+// invalidation had been confirmed: an answer that a promise of invalidation forbids.
+func (l *ledger) staleness(key int, version uint64, began time.Duration) (stale, broken time.Duration) {
+	if l.keys[key].version.Load() == version {
+		return 0, 0
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, w := range l.writes[key] {
+		if w.version <= version {
+			continue
+		}
+		if stale == 0 && w.committed < began {
+			stale = began - w.committed
+		}
+		if broken == 0 && w.settled != 0 && w.settled < began {
+			broken = began - w.settled
+		}
+	}
+	return stale, broken
+}
+
+// known is how many keys have been asked for, or were until they were invalidated.
+func (l *ledger) known() (n int) {
+	for i := range l.keys {
+		if l.keys[i].loaded.Load() != 0 {
+			n++
+		}
+	}
+	return n
+}

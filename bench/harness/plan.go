@@ -1,0 +1,56 @@
+package harness
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/weircache/weir/bench/scenario"
+)
+
+// planned is a step with its time.
+type planned struct {
+	at   time.Duration
+	step Step
+}
+
+// plan takes the faults of a scenario apart into steps, in order of time.
+func plan(s *scenario.Scenario) []planned {
+	var out []planned
+	add := func(at time.Duration, step Step) {
+		if at < s.Duration.D() {
+			out = append(out, planned{at, step})
+		}
+	}
+	for _, f := range s.Faults {
+		at := f.At.D()
+		switch f.Do {
+		case scenario.Kill, scenario.Leave, scenario.Join:
+			add(at, Step{Do: StepKind(f.Do), Node: f.Node})
+		case scenario.Pause:
+			add(at, Step{Do: StepPause, Node: f.Node})
+			add(at+f.For.D(), Step{Do: StepResume, Node: f.Node})
+		case scenario.Cut:
+			add(at, Step{Do: StepCut, Nodes: f.Nodes})
+			add(at+f.For.D(), Step{Do: StepHeal})
+		case scenario.Flush:
+			add(at, Step{Do: StepFlush})
+		case scenario.Rolling:
+			for i := range s.Cluster.Nodes {
+				down := at + time.Duration(i)*f.Every.D()
+				add(down, Step{Do: StepLeave, Node: i})
+				add(down+f.For.D(), Step{Do: StepJoin, Node: i})
+			}
+		}
+	}
+	slices.SortStableFunc(out, func(a, b planned) int { return cmp.Compare(a.at, b.at) })
+	return out
+}
+
+// A Mark is something that happened in a run and that plots show.
+type Mark struct {
+	At   scenario.Duration `json:"at"`
+	What string            `json:"what"`
+	// Error is why it could not be done: "cannot" if the system has no such thing.
+	Error string `json:"error,omitempty"`
+}

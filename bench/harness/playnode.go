@@ -1,0 +1,120 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/rpc"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/weircache/weir/bench/scenario"
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+// NodeService is a node, as the parent calls it.
+type NodeService struct{ n *node }
+
+// Get reads a key.
+func (s *NodeService) Get(q Lookup, a *Found) error {
+	ctx, cancel := within(q.Left)
+	defer cancel()
+	*a = found(s.n.cache.Get(ctx, q.Key))
+	return nil
+}
+
+// Invalidate invalidates a key.
+func (s *NodeService) Invalidate(q Lookup, a *Found) error {
+	ctx, cancel := within(q.Left)
+	defer cancel()
+	*a = found(nil, s.n.cache.Invalidate(ctx, q.Key))
+	return nil
+}
+
+// Await waits until the node sees as many members as Key says.
+func (s *NodeService) Await(q Lookup, a *Found) error {
+	ctx, cancel := within(q.Left)
+	defer cancel()
+	members, err := strconv.Atoi(q.Key)
+	if err == nil {
+		err = s.n.await(ctx, members)
+	}
+	*a = found(nil, err)
+	return nil
+}
+
+// PlayNode is the process of a node. args are what follows NodeArg; it reads the scenario from in, writes its
+// addresses to out, and leaves when in ends, which is when the parent says so or dies.
+func PlayNode(args []string, in io.Reader, out io.Writer) error {
+	if len(args) != 3 {
+		return fmt.Errorf("harness: a node takes 3 arguments, not %d", len(args))
+	}
+	var size int
+	if _, err := fmt.Fscanln(in, &size); err != nil || size < 0 || size > 1<<20 {
+		return fmt.Errorf("harness: a scenario of %d bytes: %w", size, err)
+	}
+	b := make([]byte, size)
+	if _, err := io.ReadFull(in, b); err != nil {
+		return err
+	}
+	s, err := scenario.Parse("from the parent", b)
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("tcp", args[1])
+	if err != nil {
+		return err
+	}
+	origin := rpc.NewClient(conn)
+	defer func() { _ = origin.Close() }()
+	env := Env{Scenario: s, Load: func(ctx context.Context, key string) ([]byte, error) {
+		return call(ctx, origin, "Origin.Load", Lookup{key, left(ctx)})
+	}}
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	defer cancel()
+	cfg := peer.Config{Name: "n" + args[0], Bind: "127.0.0.1:0", ClusterName: "bench", MinMembers: s.Cluster.Nodes,
+		Logger: slog.New(slog.DiscardHandler), ValueLimit: tier.DefaultValueLimit}
+	if args[2] != "" {
+		cfg.Join = strings.Split(args[2], ",")
+	}
+	n, err := newNode(ctx, env, cfg)
+	if err != nil {
+		return err
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	server := rpc.NewServer()
+	if err := server.RegisterName("Node", &NodeService{n}); err != nil {
+		return err
+	}
+	parent := make(chan net.Conn, 1)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		c, err := l.Accept() // the parent's one connection
+		if err == nil {
+			parent <- c
+			server.ServeConn(c)
+		}
+	})
+	if _, err := fmt.Fprintln(out, n.peer.Addr(), l.Addr()); err != nil {
+		return err
+	}
+	_, _ = io.Copy(io.Discard, in)
+	leaving, cancel := context.WithTimeout(context.Background(), closeWithin/2)
+	defer cancel()
+	err = errors.Join(n.leave(leaving), l.Close())
+	select {
+	case c := <-parent:
+		_ = c.Close() // ends the serving
+	default:
+	}
+	serving.Wait()
+	return err
+}

@@ -1,0 +1,20 @@
+//go:build unix
+
+package harness
+
+import (
+	"os"
+	"os/exec"
+	"syscall"
+)
+
+// apart keeps a Ctrl-C on the terminal from reaching the nodes: the parent ends them.
+func apart(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+
+// stand makes a process stand still, or go on.
+func stand(p *os.Process, still bool) error {
+	if still {
+		return p.Signal(syscall.SIGSTOP)
+	}
+	return p.Signal(syscall.SIGCONT)
+}

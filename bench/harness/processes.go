@@ -1,0 +1,337 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/rpc"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/tier"
+)
+
+// NodeArg is the first argument of a process that is a node: who embeds the harness passes the rest to PlayNode.
+const NodeArg = "harness-node"
+
+// processes are nodes that are processes of their own, on this machine. Calls go to them, and
+// their loads come back to the one model of the origin here, through net/rpc over the
+// loopback: some ten microseconds are the harness's own.
+type processes struct {
+	env    Env
+	exe    []string
+	origin net.Listener
+	server *rpc.Server
+	wg     sync.WaitGroup // the origin's goroutines
+
+	mu    sync.Mutex // guards conns
+	conns map[net.Conn]struct{}
+
+	nodes []atomic.Pointer[process]
+}
+
+// process is one node, as the parent has it.
+type process struct {
+	cmd    *exec.Cmd
+	in     io.Closer
+	client *rpc.Client
+	addr   string // for peers
+	exited chan struct{}
+}
+
+// Lookup is a call for a key over net/rpc.
+type Lookup struct {
+	Key  string
+	Left time.Duration // of the caller's deadline; 0: none
+}
+
+// Found is the answer; Err is the text of an error, Kind what it is of those that keep their identity.
+type Found struct {
+	Value     []byte
+	Err, Kind string
+}
+
+// identities are the errors that are told across the processes.
+func identities() map[string]error {
+	return map[string]error{
+		"overloaded": tier.ErrOverloaded, "closed": tier.ErrClosed, "deadline": context.DeadlineExceeded,
+		"origin": ErrOrigin, "refused": ErrRefused, "outlived": tier.ErrOutlived,
+	}
+}
+
+func found(b []byte, err error) Found {
+	f := Found{Value: b}
+	if err != nil {
+		f.Err = err.Error()
+		for kind, e := range identities() {
+			if errors.Is(err, e) {
+				f.Kind = kind
+			}
+		}
+	}
+	return f
+}
+
+func (f Found) result() ([]byte, error) {
+	if f.Err == "" {
+		return f.Value, nil
+	}
+	if e := identities()[f.Kind]; e != nil {
+		return nil, fmt.Errorf("%w (in another process: %s)", e, f.Err)
+	}
+	return nil, errors.New(f.Err)
+}
+
+// OriginService is the origin, as nodes in other processes see it.
+type OriginService struct{ env Env }
+
+// Load reads a key.
+func (o *OriginService) Load(q Lookup, a *Found) error {
+	ctx, cancel := within(q.Left)
+	defer cancel()
+	*a = found(o.env.Load(ctx, q.Key))
+	return nil
+}
+
+func within(left time.Duration) (context.Context, context.CancelFunc) {
+	if left > 0 {
+		return context.WithTimeout(context.Background(), left)
+	}
+	return context.WithCancel(context.Background())
+}
+
+func left(ctx context.Context) time.Duration {
+	if end, ok := ctx.Deadline(); ok {
+		return max(1, time.Until(end))
+	}
+	return 0
+}
+
+// call is an rpc that ends with ctx.
+func call(ctx context.Context, c *rpc.Client, method string, q Lookup) ([]byte, error) {
+	var a Found
+	pending := c.Go(method, q, &a, make(chan *rpc.Call, 1))
+	select {
+	case <-pending.Done:
+		if pending.Error != nil {
+			return nil, pending.Error
+		}
+		return a.result()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// startProcesses starts the nodes: exe with NodeArg and what PlayNode takes.
+func startProcesses(ctx context.Context, env Env, exe []string) (Cluster, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	c := &processes{env: env, exe: exe, origin: l, server: rpc.NewServer(), conns: make(map[net.Conn]struct{}),
+		nodes: make([]atomic.Pointer[process], env.Scenario.Cluster.Nodes)}
+	if err := c.server.RegisterName("Origin", &OriginService{env}); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	c.wg.Go(c.accept)
+	for i := range c.nodes {
+		if err := c.join(ctx, i); err != nil {
+			return nil, errors.Join(err, c.Close(ctx))
+		}
+	}
+	for i := range c.nodes {
+		if err := c.await(ctx, i); err != nil {
+			return nil, errors.Join(err, c.Close(ctx))
+		}
+	}
+	return c, nil
+}
+
+func (c *processes) accept() {
+	for {
+		conn, err := c.origin.Accept()
+		if err != nil {
+			return
+		}
+		c.mu.Lock()
+		c.conns[conn] = struct{}{}
+		c.mu.Unlock()
+		c.wg.Go(func() {
+			c.server.ServeConn(conn)
+			c.mu.Lock()
+			delete(c.conns, conn)
+			c.mu.Unlock()
+		})
+	}
+}
+
+// join starts node i and waits until it is ready.
+func (c *processes) join(ctx context.Context, i int) error {
+	if c.nodes[i].Load() != nil {
+		return fmt.Errorf("node %d is up already", i)
+	}
+	var peers []string
+	for k := range c.nodes {
+		if p := c.nodes[k].Load(); p != nil {
+			peers = append(peers, p.addr)
+		}
+	}
+	s, err := c.env.Scenario.YAML()
+	if err != nil {
+		return err
+	}
+	args := append(append([]string(nil), c.exe[1:]...), NodeArg, strconv.Itoa(i), c.origin.Addr().String(), strings.Join(peers, ","))
+	cmd := exec.Command(c.exe[0], args...)
+	cmd.Stderr = os.Stderr
+	apart(cmd)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe() // not StdoutPipe: its reader must be done before Wait
+	if err != nil {
+		return errors.Join(err, in.Close())
+	}
+	defer func() { _ = r.Close() }()
+	cmd.Stdout = w
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		return errors.Join(err, in.Close())
+	}
+	p := &process{cmd: cmd, in: in, exited: make(chan struct{})}
+	c.wg.Go(func() {
+		_ = cmd.Wait() // how it ended is known by who ended it
+		close(p.exited)
+	})
+	fail := func(err error) error {
+		_ = cmd.Process.Kill()
+		<-p.exited
+		return errors.Join(fmt.Errorf("the process of node %d: %w", i, err), in.Close())
+	}
+	if _, err := fmt.Fprintf(in, "%d\n%s", len(s), s); err != nil {
+		return fail(err)
+	}
+	if end, ok := ctx.Deadline(); ok {
+		_ = r.SetReadDeadline(end) // pipes have deadlines where it matters
+	}
+	var calls string
+	if _, err := fmt.Fscanln(r, &p.addr, &calls); err != nil {
+		return fail(err)
+	}
+	conn, err := net.Dial("tcp", calls)
+	if err != nil {
+		return fail(err)
+	}
+	p.client = rpc.NewClient(conn)
+	c.nodes[i].Store(p)
+	return nil
+}
+
+// await waits until node i sees all.
+func (c *processes) await(ctx context.Context, i int) error {
+	_, err := call(ctx, c.nodes[i].Load().client, "Node.Await", Lookup{Key: strconv.Itoa(len(c.nodes)), Left: left(ctx)})
+	return err
+}
+
+// Get reads a key on a node.
+func (c *processes) Get(ctx context.Context, i int, key string) ([]byte, error) {
+	p := c.nodes[i].Load()
+	if p == nil {
+		return nil, tier.ErrClosed
+	}
+	return call(ctx, p.client, "Node.Get", Lookup{key, left(ctx)})
+}
+
+// Invalidate invalidates a key from a node.
+func (c *processes) Invalidate(ctx context.Context, i int, key string) error {
+	p := c.nodes[i].Load()
+	if p == nil {
+		return tier.ErrClosed
+	}
+	_, err := call(ctx, p.client, "Node.Invalidate", Lookup{key, left(ctx)})
+	return err
+}
+
+// Fault does a step.
+func (c *processes) Fault(ctx context.Context, s Step) error {
+	if s.Do == StepJoin {
+		return c.join(ctx, s.Node)
+	}
+	if s.Do != StepKill && s.Do != StepLeave && s.Do != StepPause && s.Do != StepResume {
+		return fmt.Errorf("%w %s", ErrCannot, s)
+	}
+	p := c.nodes[s.Node].Load()
+	if p == nil {
+		return fmt.Errorf("node %d is down already", s.Node)
+	}
+	switch s.Do {
+	case StepPause, StepResume:
+		return stand(p.cmd.Process, s.Do == StepPause)
+	case StepKill:
+		c.nodes[s.Node].Store(nil)
+		err := p.cmd.Process.Kill()
+		<-p.exited
+		_ = p.in.Close()
+		return errors.Join(err, p.client.Close())
+	}
+	c.nodes[s.Node].Store(nil)
+	return p.end(ctx)
+}
+
+// end lets a process leave in good order.
+func (p *process) end(ctx context.Context) error {
+	_ = p.in.Close() // that is the sign
+	var err error
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		_ = p.cmd.Process.Kill()
+		<-p.exited
+		err = errors.New("the process did not leave in time, and was killed")
+	}
+	_ = p.client.Close() // the process is gone, and with it the connection
+	return err
+}
+
+// Health tells of a process that ended by itself.
+func (c *processes) Health() error {
+	for i := range c.nodes {
+		if p := c.nodes[i].Load(); p != nil {
+			select {
+			case <-p.exited:
+				if c.nodes[i].Load() == p {
+					return fmt.Errorf("the process of node %d has ended: %v", i, p.cmd.ProcessState)
+				}
+			default:
+			}
+		}
+	}
+	return nil
+}
+
+// Close ends all processes and the origin.
+func (c *processes) Close(ctx context.Context) error {
+	var errs []error
+	for i := range c.nodes {
+		if p := c.nodes[i].Swap(nil); p != nil {
+			_ = stand(p.cmd.Process, false) // one that stands still does not end
+			errs = append(errs, p.end(ctx))
+		}
+	}
+	errs = append(errs, c.origin.Close())
+	c.mu.Lock()
+	for conn := range c.conns {
+		_ = conn.Close()
+	}
+	c.mu.Unlock()
+	c.wg.Wait()
+	return errors.Join(errs...)
+}

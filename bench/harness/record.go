@@ -1,0 +1,205 @@
+package harness
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// Latencies are kept in nanoseconds, from 64 to a minute and a half, ages to three hours; what
+// is longer counts as that.
+const (
+	shortest = 64
+	longest  = int64(90 * time.Second)
+	oldest   = int64(3 * time.Hour)
+)
+
+// shards is how many recorders share the work, so that callers rarely wait for one another.
+const shards = 8
+
+// buckets is about how many points a timeline has.
+const buckets = 150
+
+// a timeline is what happened when. It is safe for concurrent use.
+type timeline struct {
+	width  time.Duration
+	points []point
+}
+
+type point struct {
+	offered, answered, errors, stale atomic.Int64
+	originCalls, originPeak          atomic.Int64
+}
+
+func newTimeline(d time.Duration) *timeline {
+	width := 10 * time.Millisecond
+	for _, w := range []time.Duration{20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 30_000} {
+		if d/width <= buckets {
+			break
+		}
+		width = w * time.Millisecond
+	}
+	return &timeline{width, make([]point, (d+width-1)/width)}
+}
+
+// at is the point of a time, nil outside of the run.
+func (t *timeline) at(now time.Duration) *point {
+	if now < 0 || int(now/t.width) >= len(t.points) {
+		return nil
+	}
+	return &t.points[now/t.width]
+}
+
+func (t *timeline) originCall(now time.Duration, running int64) {
+	if p := t.at(now); p != nil {
+		p.originCalls.Add(1)
+		raise(&p.originPeak, running)
+	}
+}
+
+// outcome is what came of a call.
+type outcome struct {
+	due, began, ended time.Duration // due: when it should have begun; as began in a closed loop
+	err               error
+	lost              bool // the caller's own node went
+	age               time.Duration
+	read              bool
+	stale, broken     time.Duration
+	wrong             bool
+}
+
+// recorder counts outcomes.
+type recorder struct {
+	line   *timeline
+	shards [shards]shard
+}
+
+type shard struct {
+	mu sync.Mutex // guards the rest
+	tally
+}
+
+// tally is what is counted, and added up at the end.
+type tally struct {
+	reads, writes, errors, lost, wrong int64
+	stale, broken                      int64
+	maxStale, maxBroken                time.Duration
+	latency, late, age                 *hdrhistogram.Histogram
+	points                             []*hdrhistogram.Histogram // latency, by the timeline's points
+	kinds                              map[string]int64          // of errors
+}
+
+func newTally(points int) tally {
+	h := func() *hdrhistogram.Histogram { return hdrhistogram.New(shortest, longest, 3) }
+	return tally{latency: h(), late: h(), age: hdrhistogram.New(shortest, oldest, 2),
+		points: make([]*hdrhistogram.Histogram, points), kinds: make(map[string]int64)}
+}
+
+func newRecorder(line *timeline) *recorder {
+	r := &recorder{line: line}
+	for i := range r.shards {
+		r.shards[i].tally = newTally(len(line.points))
+	}
+	return r
+}
+
+func record(h *hdrhistogram.Histogram, d time.Duration) {
+	v := min(max(int64(d), shortest), h.HighestTrackableValue())
+	_ = h.RecordValue(v) // it is within the bounds
+}
+
+// add counts an outcome of a worker. What was due before the run's start, in the warm-up, does not count.
+func (r *recorder) add(worker int, o outcome) {
+	p := r.line.at(o.due)
+	if p == nil {
+		return
+	}
+	p.offered.Add(1)
+	if o.err == nil {
+		if q := r.line.at(o.ended); q != nil {
+			q.answered.Add(1)
+		}
+	} else if !o.lost {
+		p.errors.Add(1)
+	}
+	if o.stale > 0 {
+		p.stale.Add(1)
+	}
+	s := &r.shards[worker%shards]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if o.read {
+		s.reads++
+	} else {
+		s.writes++
+	}
+	switch {
+	case o.lost:
+		s.lost++
+		return
+	case o.err != nil:
+		s.errors++
+		s.kinds[kindOf(o.err)]++
+	}
+	if o.wrong {
+		s.wrong++
+	}
+	if o.stale > 0 {
+		s.stale++
+		s.maxStale = max(s.maxStale, o.stale)
+	}
+	if o.broken > 0 {
+		s.broken++
+		s.maxBroken = max(s.maxBroken, o.broken)
+	}
+	if !o.read {
+		return // latencies are the readers'
+	}
+	record(s.latency, o.ended-o.due)
+	record(s.late, o.began-o.due)
+	if o.err == nil {
+		record(s.age, o.age)
+	}
+	i := int(o.due / r.line.width)
+	if s.points[i] == nil {
+		s.points[i] = hdrhistogram.New(shortest, longest, 2)
+	}
+	record(s.points[i], o.ended-o.due)
+}
+
+// sum adds the shards up.
+func (r *recorder) sum() tally {
+	t := newTally(len(r.line.points))
+	for i := range r.shards {
+		s := &r.shards[i]
+		s.mu.Lock()
+		t.reads += s.reads
+		t.writes += s.writes
+		t.errors += s.errors
+		t.lost += s.lost
+		t.wrong += s.wrong
+		t.stale += s.stale
+		t.broken += s.broken
+		t.maxStale = max(t.maxStale, s.maxStale)
+		t.maxBroken = max(t.maxBroken, s.maxBroken)
+		t.latency.Merge(s.latency)
+		t.late.Merge(s.late)
+		t.age.Merge(s.age)
+		for k, h := range s.points {
+			if h == nil {
+				continue
+			}
+			if t.points[k] == nil {
+				t.points[k] = hdrhistogram.New(shortest, longest, 2)
+			}
+			t.points[k].Merge(h)
+		}
+		for k, n := range s.kinds {
+			t.kinds[k] += n
+		}
+		s.mu.Unlock()
+	}
+	return t
+}

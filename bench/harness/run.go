@@ -1,0 +1,297 @@
+package harness
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/scenario"
+)
+
+// Options say how Run measures. The zero Options is one round, quietly.
+type Options struct {
+	// Rounds is how often each system runs; 0: once.
+	Rounds int
+	// Progress, if not nil, is told now and then how far a round is. It must not block.
+	Progress func(Progress)
+	// Command is noted in the report.
+	Command string
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	System        string
+	Round, Rounds int
+	Elapsed, Of   time.Duration // of the round; below 0: the warm-up
+	Text          string        // something that happened; empty: time went by
+}
+
+// Healther is a Cluster that can tell that it is broken for good: a process that died. Its round ends
+// then, and what was measured is kept as partial.
+type Healther interface {
+	Health() error
+}
+
+const (
+	grace       = 5 * time.Second  // for calls that are under way at the end
+	startWithin = 60 * time.Second // for a system to start
+	closeWithin = 20 * time.Second // for a system to end
+	drainWithin = 2 * time.Second  // for the callers of a node that leaves
+)
+
+// Run runs the scenario on all systems, which take turns, in the other order in each second
+// round. Whatever happens the report has what was measured until then: a system that fails
+// has its fault in its result and takes part no more; if ctx ends the report says so in Partial. The
+// error is not nil if nothing could be measured at all.
+func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options) (*Report, error) {
+	if len(systems) == 0 {
+		return nil, errors.New("harness: no system to measure")
+	}
+	u, err := newUniverse(s)
+	if err != nil {
+		return nil, err
+	}
+	o.Rounds = max(o.Rounds, 1)
+	r := &Report{Schema: Schema, Began: time.Now().UTC().Truncate(time.Second), Machine: bench.Machine(), Command: o.Command,
+		Scenario: s, Rounds: o.Rounds, Partial: u.partial}
+	for _, y := range systems {
+		r.Systems = append(r.Systems, &Result{Name: y.Name(), Setup: y.Setup(), Limits: y.Limits(), Rounds: []Round{}})
+	}
+	order := make([]int, len(systems))
+	for i := range order {
+		order[i] = i
+	}
+	for round := range o.Rounds {
+		for _, i := range order {
+			res := r.Systems[i]
+			if ctx.Err() != nil {
+				r.Partial = "interrupted"
+				res.Partial = cmpOr(res.Partial, "interrupted")
+				continue
+			}
+			if res.Partial != "" {
+				continue // it failed in an earlier round
+			}
+			tell := func(at time.Duration, text string) {
+				if o.Progress != nil {
+					o.Progress(Progress{res.Name, round + 1, o.Rounds, at, s.Duration.D(), text})
+				}
+			}
+			one, err := once(ctx, s, u, systems[i], s.Seed+uint64(round), tell)
+			if one != nil {
+				res.Rounds = append(res.Rounds, *one)
+				res.Partial = one.Partial
+			}
+			if err != nil {
+				res.Partial = err.Error()
+				tell(0, err.Error())
+			}
+		}
+		slices.Reverse(order)
+	}
+	measured := false
+	for _, res := range r.Systems {
+		measured = measured || len(res.Rounds) > 0
+		res.Median = median(res.Rounds)
+		for _, one := range res.Rounds {
+			for _, m := range one.Marks {
+				if m.Error != "" && !slices.Contains(res.Cannot, m.What+": "+m.Error) {
+					res.Cannot = append(res.Cannot, m.What+": "+m.Error)
+				}
+			}
+		}
+		if res.Partial != "" {
+			r.Partial = cmpOr(r.Partial, res.Name+": "+res.Partial)
+		}
+	}
+	if !measured {
+		return r, fmt.Errorf("harness: nothing was measured: %s", r.Partial)
+	}
+	return r, nil
+}
+
+func cmpOr(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func heap() float64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
+}
+
+// once runs a scenario on one system. The round is nil if the system did not start.
+func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed uint64, tell func(time.Duration, string)) (out *Round, err error) {
+	stop, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	calls, over := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer over(nil)
+	d := &driver{u: u, clock: newClock(), seed: seed, end: s.Duration.D(), fail: fail,
+		ours: s.Cluster.Kind != scenario.Existing,
+		gone: make([]gauge, s.Cluster.Nodes), calling: make([]gauge, s.Cluster.Nodes)}
+	line := newTimeline(d.end)
+	d.rec = newRecorder(line)
+	d.ledger = newLedger(len(u.names), s.Cluster.Freshness.TTL.D())
+	origin := newOrigin(s.Origin, u.sizes, d.ledger, d.clock, line, d.end, seed)
+	before := heap()
+
+	starting, cancel := context.WithTimeout(stop, startWithin)
+	d.cluster, err = start(starting, y, Env{Scenario: s, Load: func(ctx context.Context, key string) ([]byte, error) {
+		i, ok := u.index[key]
+		if !ok {
+			return nil, fmt.Errorf("harness: a load of %q, which nobody asked for", key)
+		}
+		return origin.load(ctx, int(i))
+	}})
+	cancel()
+	if err != nil {
+		return nil, fmt.Errorf("did not start: %w", err)
+	}
+	defer func() {
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+		defer cancel()
+		if e := d.cluster.Close(closing); e != nil {
+			err = errors.Join(err, fmt.Errorf("did not end well: %w", e))
+		}
+	}()
+	up := make([]int, s.Cluster.Nodes)
+	for i := range up {
+		up[i] = i
+	}
+	d.up.Store(&up)
+
+	d.clock.set(s.Warmup.D())
+	var m0, m1 runtime.MemStats
+	var cpu0 time.Duration
+	var aside sync.WaitGroup // the faults, the watch; they end with the run
+	over1, done := context.WithCancel(stop)
+	var marks []Mark
+	aside.Go(func() { marks = d.faults(over1, s, tell) })
+	aside.Go(func() {
+		if s.Warmup > 0 && !d.sleepUntil(over1, 0) {
+			return
+		}
+		runtime.ReadMemStats(&m0)
+		cpu0 = cpuTime()
+	})
+	aside.Go(func() { d.watch(over1, tell) })
+	aside.Go(func() {
+		// Who is not answered long after the end, or after an interrupt, is answered now.
+		if d.sleepUntil(over1, d.end+grace) {
+			over(errOver)
+		} else if stop.Err() != nil {
+			over(context.Cause(stop))
+		}
+	})
+	d.run(stop, calls)
+	elapsed := max(0, min(d.clock.now(), d.end))
+	cpu1 := cpuTime()
+	runtime.ReadMemStats(&m1)
+	done()
+	aside.Wait()
+
+	out = d.round(s, origin, marks, elapsed)
+	m := &out.Measures
+	if m.Gets > 0 && cpu0 > 0 {
+		m.CPUPerMillion = (cpu1 - cpu0).Seconds() / m.Gets * 1e6
+		m.AllocsPerMillion = float64(m1.Mallocs-m0.Mallocs) / m.Gets * 1e6
+	}
+	if n := d.ledger.known(); n > 0 {
+		m.HeapPerKey = max(0, heap()-before) / float64(n)
+	}
+	if c, ok := d.cluster.(Counter); ok {
+		out.Counters = c.Counters()
+	}
+	if s.Cluster.Kind == scenario.Existing {
+		// The origin is the services' own: their counters tell of it, and of the rest nobody.
+		m.OriginCalls, m.OriginSeconds = out.Counters["loads"], out.Counters["load_seconds"]
+		m.Amplification, m.OriginPeak, m.AgeP99, m.MaxAge = ratio(m.OriginCalls, m.Due), 0, 0, 0
+		m.OriginMean, m.PerFill, m.HitRatio = ratio(m.OriginSeconds, m.Seconds), ratio(m.Gets, m.OriginCalls), 1-ratio(m.OriginCalls, m.Gets)
+		if out.Counters == nil {
+			m.HitRatio = 0
+			out.Marks = append(out.Marks, Mark{What: "what the origin is asked", Error: "not seen, cluster.stats names no statistics that answer"})
+		}
+	}
+	if stop.Err() != nil {
+		what := "interrupted"
+		if ctx.Err() == nil {
+			what = context.Cause(stop).Error()
+		}
+		out.Partial = fmt.Sprintf("%s, after %v of %v", what, elapsed.Round(10*time.Millisecond), d.end)
+	}
+	return out, nil
+}
+
+// start makes a panic of an adapter an error.
+func start(ctx context.Context, y System, env Env) (c Cluster, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	return y.Start(ctx, env)
+}
+
+// watch tells how far the run is, and ends it if the system is broken.
+func (d *driver) watch(ctx context.Context, tell func(time.Duration, string)) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if now := d.clock.now(); now < d.end {
+			tell(now, "")
+		}
+		if h, ok := d.cluster.(Healther); ok {
+			if err := h.Health(); err != nil {
+				d.fail(err)
+				return
+			}
+		}
+	}
+}
+
+// round puts together what was counted.
+func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed time.Duration) *Round {
+	t := d.rec.sum()
+	secs := elapsed.Seconds()
+	points := d.rec.points(t, elapsed)
+	q := func(p float64) float64 { return float64(t.latency.ValueAtQuantile(p)) / 1e6 }
+	gets, calls, due := float64(t.reads), float64(o.calls.Load()), float64(d.ledger.due.Load())
+	r := &Round{
+		Measures: Measures{
+			Seconds: secs, Gets: gets, Writes: float64(t.writes), Rate: ratio(gets, secs),
+			OriginCalls: calls, OriginFailed: float64(o.failed.Load()), Due: due, Amplification: ratio(calls, due),
+			OriginPeak: float64(o.peak.Load()), OriginSeconds: float64(o.busy.Load()) / 1e9,
+			OriginMean: ratio(float64(o.busy.Load())/1e9, secs), PerFill: ratio(gets, calls), HitRatio: 1 - ratio(calls, gets),
+			P50: q(50), P99: q(99), P999: q(99.9), Max: q(100), Late: float64(t.late.ValueAtQuantile(99)) / 1e6,
+			Errors: float64(t.errors), Lost: float64(t.lost), Wrong: float64(t.wrong),
+			Stale: float64(t.stale), MaxStale: ms(t.maxStale), Broken: float64(t.broken), MaxBroken: ms(t.maxBroken),
+			AgeP99: float64(t.age.ValueAtQuantile(99)) / 1e6, MaxAge: float64(t.age.Max()) / 1e6,
+		},
+		Errors: t.kinds, Width: scenario.Duration(d.rec.line.width), Timeline: points, Marks: marks,
+	}
+	for _, p := range quantiles {
+		r.Latency = append(r.Latency, Quantile{p / 100, q(p)})
+	}
+	var faults []time.Duration
+	for _, m := range marks {
+		if m.Error == "" && m.At.D() <= elapsed {
+			faults = append(faults, m.At.D())
+		}
+	}
+	r.Measures.Recover = recovery(points, faults, d.rec.line.width)
+	return r
+}

@@ -1,0 +1,162 @@
+package harness
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/bench/scenario"
+	"github.com/weircache/weir/bench/trace"
+	"github.com/weircache/weir/bench/workload"
+)
+
+// universe is all keys of a scenario: first those that are generated, which all loads share, then
+// each burst's fresh ones, then each trace's. It is read-only.
+type universe struct {
+	names   workload.Names
+	index   map[string]int32
+	sizes   func(key int) int
+	streams []*stream
+	partial string // why a trace is not whole
+}
+
+// stream is what one load asks for. It is safe for concurrent use, with an r for each goroutine.
+type stream struct {
+	load   scenario.Load
+	first  int // number of its first key
+	source workload.Source
+	mix    workload.Mix
+	log    *trace.Log
+	at     atomic.Int64
+}
+
+// newUniverse reads the traces and names all keys.
+func newUniverse(s *scenario.Scenario) (*universe, error) {
+	u := &universe{}
+	shared := 0
+	for _, l := range s.Load {
+		if l.Keys.Kind != "trace" && l.Keys.Kind != "fresh" {
+			shared = max(shared, l.Keys.Count)
+		}
+	}
+	u.names = workload.MakeNames("key:", shared)
+	recorded := make(map[int]int32)
+	for i, l := range s.Load {
+		st := &stream{load: l}
+		k := l.Keys
+		var err error
+		switch k.Kind {
+		case "zipf":
+			st.source, err = workload.NewZipf(k.Count, k.Theta, k.Items)
+		case "uniform":
+			st.source = workload.Uniform(k.Count)
+		case "hot":
+			st.source = workload.Hot{Count: k.Count, Share: k.Share}
+		case "scan":
+			st.source = &workload.Scan{Count: k.Count}
+		case "fresh":
+			st.first = len(u.names)
+			n := int((s.Duration.D()+s.Warmup.D())/l.Every.D()) + 2
+			u.names = append(u.names, workload.MakeNames(fmt.Sprintf("fresh:%d:", i), n)...)
+		case "trace":
+			st.first = len(u.names)
+			if st.log, err = readTrace(k); st.log == nil || st.log.Len() == 0 {
+				if err == nil {
+					err = fmt.Errorf("harness: there is no request in %s", k.File)
+				}
+				return nil, err
+			}
+			if err != nil {
+				u.partial, err = err.Error(), nil
+			}
+			prefix := fmt.Sprintf("t%d:", i)
+			for n, name := range st.log.Names {
+				recorded[len(u.names)] = st.log.Sizes[n]
+				u.names = append(u.names, prefix+name)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
+		if st.mix, err = workload.NewMix(l.Mix.Read, l.Mix.Write, l.Mix.Invalidate); err != nil {
+			return nil, err
+		}
+		u.streams = append(u.streams, st)
+	}
+	u.index = make(map[string]int32, len(u.names))
+	for i, name := range u.names {
+		u.index[name] = int32(i)
+	}
+	return u, u.setSizes(s, recorded)
+}
+
+func (u *universe) setSizes(s *scenario.Scenario, recorded map[int]int32) error {
+	v := s.Values
+	var z workload.Sizes
+	var err error
+	switch v.Kind {
+	case "uniform":
+		z, err = workload.UniformSizes(int(v.Min), int(v.Max), s.Seed)
+	case "lognormal":
+		z, err = workload.LognormalSizes(int(v.P50), int(v.P99), int(v.Max), s.Seed)
+	default:
+		z, err = workload.FixedSize(int(v.Size))
+	}
+	u.sizes = z.Of
+	if v.Kind == "trace" {
+		u.sizes = func(key int) int {
+			if n := recorded[key]; n > 0 {
+				return min(int(n), int(v.Max))
+			}
+			return int(v.Size)
+		}
+	}
+	return err
+}
+
+// readTrace returns what could be read, and what ended it.
+func readTrace(k scenario.Keys) (*trace.Log, error) {
+	if k.File == "" {
+		return nil, fmt.Errorf("harness: the scenario replays a trace and names none: give its file and format")
+	}
+	r, err := trace.Open(k.File, trace.Format(k.Format))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }() // it was read, or its error is known
+	return trace.Load(r, k.Count)
+}
+
+// rewind starts a trace or a scan again, for the next round.
+func (st *stream) rewind() {
+	st.at.Store(0)
+	if s, ok := st.source.(*workload.Scan); ok {
+		st.source = &workload.Scan{Count: s.Count}
+	}
+}
+
+// next is what is asked next; false at the end of a trace. due is the time of the
+// trace's own, since its first request.
+func (st *stream) next(r *rand.Rand) (key int, op workload.Op, due time.Duration, ok bool) {
+	if st.log == nil {
+		return st.first + st.source.Next(r), st.mix.Next(r), 0, true
+	}
+	i := int(st.at.Add(1) - 1)
+	if i >= st.log.Len() {
+		return 0, 0, 0, false
+	}
+	key, op = st.first+int(st.log.Keys[i]), st.mix.Next(r)
+	if st.load.Keys.Ops {
+		switch st.log.Ops[i] {
+		case trace.Write:
+			op = workload.Write
+		case trace.Delete:
+			op = workload.Invalidate
+		}
+	}
+	if v := st.load.Keys.Speed; v > 0 {
+		due = time.Duration(float64(st.log.At[i]) / v)
+	}
+	return key, op, due, true
+}

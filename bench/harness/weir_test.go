@@ -1,0 +1,149 @@
+package harness
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+)
+
+// Weir itself, over real sockets: one load for a storm, and callers who feel little of a restart.
+func TestWeir(t *testing.T) {
+	r := run(t, t.Context(), `
+duration: 1200ms
+cluster: {nodes: 3}
+origin: {latency: {kind: fixed, p50: 20ms}}
+load:
+  - {loop: burst, callers: 90, every: 300ms, keys: {kind: fresh}}
+`, Weir{})
+	m := r.Systems[0].Median
+	if m.OriginCalls != m.Due || m.Due < 3 || m.Errors != 0 || m.Wrong != 0 {
+		t.Errorf("storms of 90 callers: %+v", m)
+	}
+	if c := r.Systems[0].Rounds[0].Counters; c["loads_cold"] != m.OriginCalls {
+		t.Errorf("weir's own count: %v", c)
+	}
+}
+
+func TestWeirWithFaults(t *testing.T) {
+	r := run(t, t.Context(), `
+duration: 2s
+cluster: {nodes: 3}
+origin: {latency: {kind: fixed, p50: 2ms}}
+load:
+  - {loop: open, rate: 200, timeout: 5s, keys: {kind: uniform, count: 50}}
+faults:
+  - {at: 300ms, do: kill, node: 0}
+  - {at: 600ms, do: join, node: 0}
+  - {at: 900ms, do: leave, node: 1}
+  - {at: 1200ms, do: cut, nodes: [2], for: 200ms}
+  - {at: 1300ms, do: flush}
+`, Weir{})
+	res := r.Systems[0]
+	if r.Partial != "" || res.Median.Wrong != 0 || res.Median.Gets < 300 {
+		t.Errorf("%q, %+v", r.Partial, res.Median)
+	}
+	for _, m := range res.Rounds[0].Marks {
+		if m.Error != "" && m.What != "flush" {
+			t.Errorf("%s: %s", m.What, m.Error)
+		}
+	}
+}
+
+// A trace on one node with room for all: every key is loaded once.
+func TestWeirReplaysATrace(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace")
+	if err := os.WriteFile(path, []byte(strings.Repeat("a\nb\nc\na\n", 50)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, t.Context(), `
+duration: 10s
+cluster: {nodes: 1}
+origin: {latency: {kind: fixed, p50: 0s}}
+load:
+  - {loop: closed, callers: 1, keys: {kind: trace, format: keys, file: `+path+`}}
+`, Weir{})
+	if m := r.Systems[0].Median; m.Gets != 200 || m.OriginCalls != 3 || m.HitRatio != 1-3.0/200 || m.Seconds > 5 {
+		t.Errorf("%+v", m)
+	}
+}
+
+// Each node a process: one is killed, one stands still, one leaves.
+func TestProcesses(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run(t, t.Context(), `
+duration: 4s
+cluster: {kind: processes, nodes: 3}
+origin: {latency: {kind: fixed, p50: 2ms}}
+load:
+  - {loop: open, rate: 100, timeout: 5s, keys: {kind: uniform, count: 50}, mix: {read: 20, write: 1}}
+faults:
+  - {at: 300ms, do: kill, node: 0}
+  - {at: 600ms, do: pause, node: 1, for: 200ms}
+  - {at: 1000ms, do: join, node: 0}
+  - {at: 1500ms, do: leave, node: 2}
+`, Weir{Exe: []string{self}})
+	res := r.Systems[0]
+	if r.Partial != "" || res.Median.Wrong != 0 || res.Median.Gets < 300 || res.Median.OriginCalls == 0 {
+		t.Errorf("%q, %+v", r.Partial, res.Median)
+	}
+	marks := 0
+	for _, m := range res.Rounds[0].Marks {
+		marks++
+		if m.Error != "" && m.What != "leave node 2" { // which may take until the end
+			t.Errorf("%s: %s", m.What, m.Error)
+		}
+	}
+	if marks != 5 {
+		t.Errorf("%d marks, not 5: %+v", marks, res.Rounds[0].Marks)
+	}
+	_, err = Run(t.Context(), parse(t, "duration: 1s\ncluster: {kind: processes}\nload: [{}]\n"), []System{Weir{Exe: []string{"/nowhere"}}}, Options{})
+	if err == nil || !strings.Contains(err.Error(), "/nowhere") {
+		t.Errorf("a program that is not there: %v", err)
+	}
+}
+
+func TestErrorsCrossProcesses(t *testing.T) {
+	for kind, e := range identities() {
+		if _, err := found(nil, fmt.Errorf("wrapped: %w", e)).result(); !errors.Is(err, e) {
+			t.Errorf("%s comes as %v", kind, err)
+		}
+	}
+	if b, err := found([]byte("x"), nil).result(); err != nil || string(b) != "x" {
+		t.Errorf("%q, %v", b, err)
+	}
+}
+
+func TestExisting(t *testing.T) {
+	var asked atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		switch {
+		case q.URL.Path == "/stats":
+			_, _ = fmt.Fprintf(w, `{"namespaces":{"a":{"loads":%d},"b":{"loads":1}}}`, asked.Load()/10)
+		case strings.HasSuffix(q.URL.Path, "7"):
+			http.Error(w, "this failure is meant", http.StatusInternalServerError)
+		default:
+			asked.Add(1)
+			_, _ = w.Write([]byte("hello"))
+		}
+	}))
+	defer s.Close()
+	text := "duration: 300ms\ncluster: {kind: existing, addresses: [\"" + s.URL + "\"], path: \"/v/{key}\", stats: /stats}\nload: [{callers: 2, keys: {kind: scan, count: 10}}]\n"
+	m := run(t, t.Context(), text, Weir{}).Systems[0].Median
+	if m.Gets < 20 || m.Errors < m.Gets/12 || m.Errors > m.Gets/8 || m.Wrong != 0 || m.OriginCalls < m.Gets/20 || m.OriginCalls > m.Gets/9 {
+		t.Errorf("%+v", m)
+	}
+	s.Close()
+	_, err := Run(t.Context(), parse(t, text), []System{Weir{}}, Options{})
+	if err == nil || !strings.Contains(err.Error(), "refused") {
+		t.Errorf("a service that is not there: %v", err)
+	}
+}

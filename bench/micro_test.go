@@ -1,0 +1,104 @@
+package bench
+
+import (
+	"context"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier"
+)
+
+// Micro-benchmarks of one node, for make bench-compare. What they cost beside a floor, and between two nodes,
+// is in the speed table of bench/rivals.
+
+func microCache(b *testing.B, f tier.Freshness, nearBytes int64) (*tier.Cache[[]byte], []string) {
+	b.Helper()
+	value := make([]byte, 256)
+	c, err := tier.New(tier.Config[[]byte]{
+		Namespace: "micro", Codec: codec.Raw[[]byte](), NearBytes: nearBytes, Freshness: f,
+		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := c.Close(context.Background()); err != nil {
+			b.Error(err)
+		}
+	})
+	keys := make([]string, 10_000)
+	for i := range keys {
+		keys[i] = "micro:" + strconv.Itoa(i)
+	}
+	for range 5 {
+		for _, k := range keys {
+			if _, err := c.Get(b.Context(), k); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	b.ReportAllocs()
+	return c, keys
+}
+
+func BenchmarkNearHit(b *testing.B) {
+	c, keys := microCache(b, tier.Freshness{TTL: time.Hour, NearTTL: time.Hour}, 0)
+	ctx, i := context.Background(), 0
+	for b.Loop() {
+		if _, err := c.Get(ctx, keys[i%len(keys)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+// All goroutines want the one key.
+func BenchmarkNearHitContended(b *testing.B) {
+	c, keys := microCache(b, tier.Freshness{TTL: time.Hour, NearTTL: time.Hour}, 0)
+	ctx := context.Background()
+	b.ResetTimer()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := c.Get(ctx, keys[0]); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}
+
+// Copies run out all the time: the lease is a hundredth of a second, the value fresh for a tenth.
+func BenchmarkNearHitExpiring(b *testing.B) {
+	c, keys := microCache(b, tier.Freshness{TTL: 100 * time.Millisecond, StaleWhileRevalidate: time.Minute, NearTTL: 10 * time.Millisecond}, 0)
+	ctx, i := context.Background(), 0
+	for b.Loop() {
+		if _, err := c.Get(ctx, keys[i%1000]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkOwnedHit(b *testing.B) {
+	c, keys := microCache(b, tier.Freshness{TTL: time.Hour, NearTTL: -1}, -1)
+	ctx, i := context.Background(), 0
+	for b.Loop() {
+		if _, err := c.Get(ctx, keys[i%len(keys)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+func BenchmarkFill(b *testing.B) {
+	c, _ := microCache(b, tier.Freshness{TTL: time.Hour}, 0)
+	ctx, i := context.Background(), 0
+	for b.Loop() {
+		if _, err := c.Get(ctx, "cold:"+strconv.Itoa(i)); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}

@@ -1,0 +1,205 @@
+package report
+
+import (
+	"bytes"
+	"encoding/csv"
+	"encoding/xml"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/scenario"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var update = flag.Bool("update", false, "bring the documents' tables up to date")
+
+func sample(t *testing.T) *harness.Report {
+	t.Helper()
+	s, err := scenario.Builtin("restart")
+	if err != nil {
+		t.Fatal(err)
+	}
+	round := harness.Round{
+		Measures: harness.Measures{Gets: 1000, OriginCalls: 10, P99: 1.5, HitRatio: 0.99, Recover: -1},
+		Errors:   map[string]int64{"timed out": 3}, Width: scenario.Duration(time.Second),
+		Timeline: []harness.Point{{T: 0, Offered: 5, P99: 1}, {T: 1, Offered: 6}}, Latency: []harness.Quantile{{Q: 0.5, MS: 1}, {Q: 1, MS: 2}},
+		Marks: []harness.Mark{{At: scenario.Duration(time.Second), What: "kill node 1"}},
+	}
+	other := round
+	other.Measures.OriginCalls, other.Partial = 4000, "the server died\nat a line"
+	return &harness.Report{Schema: harness.Schema, Machine: "a machine", Command: "bench restart", Scenario: s, Rounds: 1, Partial: "rival: died",
+		Began: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
+		Systems: []*harness.Result{
+			{Name: "weir", Setup: "as it comes", Rounds: []harness.Round{round}, Median: round.Measures},
+			{Name: "a <b>rival</b>", Setup: "v1", Limits: []string{"cut"}, Cannot: []string{"kill node 1: cannot"}, Partial: other.Partial,
+				Rounds: []harness.Round{other}, Median: other.Measures},
+			{Name: "absent", Setup: "v2", Partial: "not installed", Rounds: []harness.Round{}},
+		}}
+}
+
+func render(t *testing.T, r *harness.Report, write func(io.Writer, *harness.Report) error) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b, r); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestText(t *testing.T) {
+	text := render(t, sample(t), Text)
+	for _, want := range []string{
+		"PARTIAL, not all was measured: rival: died", "a <b>rival</b> (partial)", " 10 * |", "4,000 |", "not within the run",
+		"It has no cut. In this scenario it did not do: kill node 1: cannot. PARTIAL: the server died.", "3 timed out", "absent (partial)",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "wrong answers") {
+		t.Error("a row that is 0 for all is shown")
+	}
+	width := -1
+	for _, l := range strings.Split(text, "\n") {
+		if strings.HasPrefix(l, "|") {
+			if n := len([]rune(l)); width >= 0 && n != width {
+				t.Errorf("the table is crooked at %s", l)
+			} else {
+				width = n
+			}
+		}
+	}
+}
+
+func TestJSONComesBack(t *testing.T) {
+	r := sample(t)
+	path := filepath.Join(t.TempDir(), "r.json")
+	if err := os.WriteFile(path, []byte(render(t, r, JSON)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadJSON(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, r) || render(t, got, Text) != render(t, r, Text) {
+		t.Errorf("a report changes when it is written and read:\n%+v\n%+v", r, got)
+	}
+	for text, want := range map[string]string{`{"schema":99}`: "schema 99", `[]`: "no result", ``: "no result", `{"schema":1}`: "schema 1",
+		`{"schema":1,"scenario":{},"systems":[null]}`: "null"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadJSON(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	if _, err := ReadJSON(path + ".not"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestCSV(t *testing.T) {
+	rows, err := csv.NewReader(strings.NewReader(render(t, sample(t), CSV))).ReadAll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := 1 + 4*len(measures()); len(rows) != want {
+		t.Errorf("%d rows, not %d: a round and a median of two systems", len(rows), want)
+	}
+	if got := strings.Join(rows[2], ","); got != "restart,weir,1,,origin_calls,10" {
+		t.Errorf("the second line is %s", got)
+	}
+}
+
+func TestHTML(t *testing.T) {
+	page := render(t, sample(t), HTML)
+	for _, want := range []string{"uPlot", "kill node 1", "a &lt;b&gt;rival", "Licence", "rate: 2000"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("%q is not in the page", want)
+		}
+	}
+	for _, never := range []string{"<b>rival", "src=", "href=", "@import", "ZgotmplZ"} {
+		if strings.Contains(page, never) {
+			t.Errorf("%q is in the page, which is to hold all it needs", never)
+		}
+	}
+}
+
+func TestSVG(t *testing.T) {
+	for _, name := range Bars() {
+		var b bytes.Buffer
+		if err := SVG(&b, sample(t), name); err != nil {
+			t.Fatal(err)
+		}
+		if err := xml.Unmarshal(b.Bytes(), new(struct {
+			XMLName xml.Name `xml:"svg"`
+		})); err != nil {
+			t.Errorf("%s is no SVG: %v", name, err)
+		}
+		if name == "origin_calls" && (!strings.Contains(b.String(), "logarithmic") || !strings.Contains(b.String(), "not measured") || strings.Contains(b.String(), "NaN")) {
+			t.Errorf("the bars are\n%s", b.String())
+		}
+	}
+	if err := SVG(io.Discard, sample(t), "beauty"); err == nil || !strings.Contains(err.Error(), "p99_ms") {
+		t.Error(err)
+	}
+}
+
+func TestFill(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "r.json"), []byte(render(t, sample(t), JSON)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	doc := filepath.Join(dir, "doc.md")
+	const text = "before\n<!-- bench:r.json -->\nout of date\n<!-- /bench -->\nafter\n<!-- bench:r.json -->\n<!-- /bench -->\n"
+	if err := os.WriteFile(doc, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if stale, err := FillFile(doc, false); !stale || err != nil {
+		t.Errorf("out of date: %t, %v", stale, err)
+	}
+	if _, err := FillFile(doc, true); err != nil {
+		t.Fatal(err)
+	}
+	if stale, err := FillFile(doc, false); stale || err != nil {
+		t.Errorf("still out of date: %t, %v", stale, err)
+	}
+	b, err := os.ReadFile(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := string(b)
+	if !strings.HasPrefix(got, "before\n<!-- bench:r.json -->\n") || !strings.Contains(got, "<!-- /bench -->\nafter\n") || strings.Contains(got, "out of date") ||
+		strings.Count(got, "origin calls") != 2 || !strings.HasSuffix(got, "<!-- /bench -->\n") {
+		t.Errorf("the document is\n%s", got)
+	}
+	for text, want := range map[string]string{"nothing\n": "no marker", "<!-- bench:r.json -->\n": "not closed", "<!-- bench:x.json -->\n<!-- /bench -->": "x.json"} {
+		if _, err := Fill([]byte(text), dir); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// The documents' tables are what the result files say. To bring them up to date: make bench-docs.
+func TestDocuments(t *testing.T) {
+	for _, doc := range []string{"../README.md"} {
+		stale, err := FillFile(doc, *update)
+		if err != nil {
+			t.Error(err)
+		}
+		if stale && !*update {
+			t.Errorf("%s is not what its result files say: run make bench-docs", doc)
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/weircache/weir/bench/harness"
+)
+
+// errDown is what a node says that is not up.
+var errDown = errors.New("the node is down")
+
+// store is a cache of one process that knows nothing of other nodes.
+type store interface {
+	get(ctx context.Context, key string) ([]byte, error)
+	drop(key string)
+	clear()
+	close()
+}
+
+// locals are nodes that each have a store of their own.
+type locals struct {
+	make  func() (store, error)
+	nodes []atomic.Pointer[store]
+
+	mu   sync.Mutex // guards gone
+	gone []store    // closed at the end: calls may be under way in them
+}
+
+// noPeers is what stores lack that know nothing of one another.
+func noPeers() []string {
+	return []string{"word of an invalidation to other nodes (their copies stay until they expire)", "shared load of a key between nodes",
+		"limit of loads at once", "stale copy when the origin fails"}
+}
+
+func startLocals(n int, build func() (store, error)) (harness.Cluster, error) {
+	l := &locals{make: build, nodes: make([]atomic.Pointer[store], n)}
+	for i := range l.nodes {
+		if err := l.join(i); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (l *locals) join(i int) error {
+	s, err := l.make()
+	if err == nil {
+		l.nodes[i].Store(&s)
+	}
+	return err
+}
+
+func (l *locals) Get(ctx context.Context, node int, key string) ([]byte, error) {
+	s := l.nodes[node].Load()
+	if s == nil {
+		return nil, errDown
+	}
+	return (*s).get(ctx, key)
+}
+
+func (l *locals) Invalidate(_ context.Context, node int, key string) error {
+	s := l.nodes[node].Load()
+	if s == nil {
+		return errDown
+	}
+	(*s).drop(key)
+	return nil
+}
+
+func (l *locals) Fault(_ context.Context, s harness.Step) error {
+	switch s.Do {
+	case harness.StepKill, harness.StepLeave:
+		if s := l.nodes[s.Node].Swap(nil); s != nil {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.gone = append(l.gone, *s)
+		}
+		return nil
+	case harness.StepJoin:
+		return l.join(s.Node)
+	case harness.StepCut, harness.StepHeal:
+		return nil // nothing passes between the nodes anyway
+	case harness.StepFlush:
+		for i := range l.nodes {
+			if s := l.nodes[i].Load(); s != nil {
+				(*s).clear()
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("%w %s", harness.ErrCannot, s)
+}
+
+func (l *locals) Close(context.Context) error {
+	for i := range l.nodes {
+		if s := l.nodes[i].Swap(nil); s != nil {
+			(*s).close()
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.gone {
+		s.close()
+	}
+	return nil
+}
+
+// bytesOf is what a node may hold: as much as weir's near and owned tier together.
+func bytesOf(env harness.Env) int64 {
+	c := env.Scenario.Cluster
+	return max(0, int64(c.Near)) + int64(c.Owned)
+}
+
+// overhead is what an entry is taken to cost beside its value, in bytes.
+const overhead = 128
+
+// detached is a context for a load that others wait for too: it does not end with the caller.
+func detached(ctx context.Context, env harness.Env) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), env.Scenario.Cluster.Timeout.D())
+}
+
+// aside is cache-aside over ristretto: look, load, store. shared: callers of one node
+// share a load, through x/sync/singleflight.
+type aside struct{ shared bool }
+
+func (a aside) Name() string {
+	if a.shared {
+		return "ristretto+singleflight"
+	}
+	return "cache-aside"
+}
+
+func (a aside) Setup() string {
+	s := "ristretto v2.4.2 on each node, as many bytes as weir's two tiers, 10 counters for an entry, Wait after each Set so that none is lost"
+	if a.shared {
+		s += ", x/sync/singleflight before the origin, loads detached from their callers"
+	}
+	return s
+}
+
+func (a aside) Limits() []string {
+	if a.shared {
+		return noPeers()
+	}
+	return append(noPeers(), "shared load of a key on a node")
+}
+
+func (a aside) Start(_ context.Context, env harness.Env) (harness.Cluster, error) {
+	return startLocals(env.Scenario.Cluster.Nodes, func() (store, error) {
+		most := bytesOf(env)
+		c, err := ristretto.NewCache(&ristretto.Config[string, []byte]{
+			NumCounters: min(max(10*most/(256+overhead), 10_000), 50_000_000), MaxCost: most, BufferItems: 64,
+			IgnoreInternalCost: true,
+		})
+		return &asideStore{env: env, shared: a.shared, cache: c}, err
+	})
+}
+
+type asideStore struct {
+	env    harness.Env
+	shared bool
+	cache  *ristretto.Cache[string, []byte]
+	group  singleflight.Group
+}
+
+func (s *asideStore) get(ctx context.Context, key string) ([]byte, error) {
+	if b, ok := s.cache.Get(key); ok {
+		return b, nil
+	}
+	if !s.shared {
+		ctx, cancel := context.WithTimeout(ctx, s.env.Scenario.Cluster.Timeout.D())
+		defer cancel()
+		return s.load(ctx, key)
+	}
+	answers := s.group.DoChan(key, func() (any, error) {
+		ctx, cancel := detached(ctx, s.env)
+		defer cancel()
+		if b, ok := s.cache.Get(key); ok { // a flight that has just ended may have stored it
+			return b, nil
+		}
+		return s.load(ctx, key)
+	})
+	select {
+	case a := <-answers:
+		if a.Err != nil {
+			return nil, a.Err
+		}
+		return a.Val.([]byte), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (s *asideStore) load(ctx context.Context, key string) ([]byte, error) {
+	b, err := s.env.Load(ctx, key)
+	if err == nil {
+		s.cache.SetWithTTL(key, b, int64(len(b)+overhead), s.env.Scenario.Cluster.Freshness.TTL.D())
+		s.cache.Wait()
+	}
+	return b, err
+}
+
+func (s *asideStore) drop(key string) { s.cache.Del(key) }
+func (s *asideStore) clear()          { s.cache.Clear() }
+func (s *asideStore) close()          { s.cache.Close() }
+
+// loading is otter alone, with its own loading and refreshing.
+type loading struct{}
+
+func (loading) Name() string { return "otter" }
+func (loading) Setup() string {
+	return "otter v2.4.0 on each node with its loader, as many bytes as weir's two tiers; it refreshes from the TTL on where the scenario allows stale answers"
+}
+func (loading) Limits() []string { return noPeers()[:3] }
+
+func (loading) Start(_ context.Context, env harness.Env) (harness.Cluster, error) {
+	return startLocals(env.Scenario.Cluster.Nodes, func() (store, error) {
+		f := env.Scenario.Cluster.Freshness
+		stale := max(f.StaleWhileRevalidate.D(), f.StaleIfError.D())
+		o := &otter.Options[string, []byte]{
+			MaximumWeight:    uint64(bytesOf(env)),
+			Weigher:          func(_ string, b []byte) uint32 { return uint32(len(b) + overhead) },
+			ExpiryCalculator: otter.ExpiryWriting[string, []byte](f.TTL.D() + stale),
+			Logger:           &otter.NoopLogger{},
+		}
+		if stale > 0 {
+			o.RefreshCalculator = otter.RefreshWriting[string, []byte](f.TTL.D())
+		}
+		c, err := otter.New(o)
+		return &otterStore{env: env, cache: c}, err
+	})
+}
+
+type otterStore struct {
+	env   harness.Env
+	cache *otter.Cache[string, []byte]
+}
+
+func (s *otterStore) get(ctx context.Context, key string) ([]byte, error) {
+	return s.cache.Get(ctx, key, s)
+}
+
+// Load and Reload are otter's Loader, without a closure for each get.
+func (s *otterStore) Load(ctx context.Context, key string) ([]byte, error) {
+	ctx, cancel := detached(ctx, s.env)
+	defer cancel()
+	return s.env.Load(ctx, key)
+}
+
+func (s *otterStore) Reload(ctx context.Context, key string, _ []byte) ([]byte, error) {
+	return s.Load(ctx, key)
+}
+
+func (s *otterStore) drop(key string) { s.cache.Invalidate(key) }
+func (s *otterStore) clear()          { s.cache.InvalidateAll() }
+func (s *otterStore) close()          { s.cache.StopAllGoroutines() }
+
+// until is when a value that is loaded now expires.
+func until(env harness.Env) time.Time { return time.Now().Add(env.Scenario.Cluster.Freshness.TTL.D()) }

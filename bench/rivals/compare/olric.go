@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"strconv"
+	"sync/atomic"
+
+	"github.com/olric-data/olric"
+	"github.com/olric-data/olric/config"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/weircache/weir/bench/harness"
+)
+
+// dmap is olric, embedded.
+type dmap struct{}
+
+func (dmap) Name() string { return "olric" }
+func (dmap) Setup() string {
+	return "olric v0.7.3 embedded in each node, one DMap with as many bytes as weir's two tiers and LRU, cache-aside with x/sync/singleflight on each node"
+}
+func (dmap) Limits() []string {
+	return []string{"loading (cache-aside around it)", "copies near the caller", "shared load of a key between nodes", "limit of loads at once",
+		"stale copy while it refreshes or when the origin fails", "death without a word within one process", "cut of its network"}
+}
+
+type olricNode struct {
+	db    *olric.Olric
+	dm    olric.DMap
+	group singleflight.Group
+	peer  string // memberlist's address
+	ended chan error
+}
+
+type olricCluster struct {
+	env   harness.Env
+	nodes []atomic.Pointer[olricNode]
+}
+
+func (dmap) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	c := &olricCluster{env: env, nodes: make([]atomic.Pointer[olricNode], env.Scenario.Cluster.Nodes)}
+	for i := range c.nodes {
+		if err := c.join(ctx, i); err != nil {
+			return nil, errors.Join(err, c.Close(ctx))
+		}
+	}
+	return c, nil
+}
+
+func (c *olricCluster) join(ctx context.Context, i int) error {
+	cfg := config.New("local")
+	var ports [2]int
+	for k := range ports {
+		addr, err := freePort()
+		if err != nil {
+			return err
+		}
+		_, port, err := net.SplitHostPort(addr)
+		if err != nil {
+			return err
+		}
+		if ports[k], err = strconv.Atoi(port); err != nil {
+			return err
+		}
+	}
+	cfg.BindAddr, cfg.BindPort = "127.0.0.1", ports[0]
+	cfg.MemberlistConfig.BindAddr, cfg.MemberlistConfig.BindPort = "127.0.0.1", ports[1]
+	cfg.MemberlistConfig.AdvertisePort = ports[1]
+	cfg.Logger = log.New(io.Discard, "", 0)
+	cfg.DMaps.MaxInuse = int(bytesOf(c.env))
+	cfg.DMaps.EvictionPolicy = config.LRUEviction
+	for k := range c.nodes {
+		if n := c.nodes[k].Load(); n != nil {
+			cfg.Peers = append(cfg.Peers, n.peer)
+		}
+	}
+	started := make(chan struct{})
+	cfg.Started = func() { close(started) }
+	db, err := olric.New(cfg)
+	if err != nil {
+		return err
+	}
+	n := &olricNode{db: db, peer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), ended: make(chan error, 1)}
+	go func() { n.ended <- db.Start() }()
+	select {
+	case <-started:
+	case err := <-n.ended:
+		return fmt.Errorf("olric ended at its start: %w", err)
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), db.Shutdown(context.WithoutCancel(ctx)))
+	}
+	if n.dm, err = db.NewEmbeddedClient().NewDMap("bench"); err != nil {
+		return err
+	}
+	c.nodes[i].Store(n)
+	return nil
+}
+
+func (c *olricCluster) Get(ctx context.Context, node int, key string) ([]byte, error) {
+	n := c.nodes[node].Load()
+	if n == nil {
+		return nil, errDown
+	}
+	if b, err := n.look(ctx, key); err == nil || !errors.Is(err, olric.ErrKeyNotFound) {
+		return b, err
+	}
+	answers := n.group.DoChan(key, func() (any, error) {
+		ctx, cancel := detached(ctx, c.env)
+		defer cancel()
+		if b, err := n.look(ctx, key); err == nil {
+			return b, nil
+		}
+		b, err := c.env.Load(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		return b, n.dm.Put(ctx, key, b, olric.PX(c.env.Scenario.Cluster.Freshness.TTL.D()))
+	})
+	select {
+	case a := <-answers:
+		if a.Err != nil {
+			return nil, a.Err
+		}
+		return a.Val.([]byte), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (n *olricNode) look(ctx context.Context, key string) ([]byte, error) {
+	r, err := n.dm.Get(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	return r.Byte()
+}
+
+func (c *olricCluster) Invalidate(ctx context.Context, node int, key string) error {
+	n := c.nodes[node].Load()
+	if n == nil {
+		return errDown
+	}
+	_, err := n.dm.Delete(ctx, key)
+	return err
+}
+
+func (c *olricCluster) Fault(ctx context.Context, s harness.Step) error {
+	switch s.Do {
+	case harness.StepLeave:
+		n := c.nodes[s.Node].Swap(nil)
+		if n == nil {
+			return errDown
+		}
+		return n.close(ctx)
+	case harness.StepJoin:
+		if c.nodes[s.Node].Load() != nil {
+			return fmt.Errorf("%w join node %d, which could not be killed", harness.ErrCannot, s.Node)
+		}
+		return c.join(ctx, s.Node)
+	}
+	return fmt.Errorf("%w %s", harness.ErrCannot, s)
+}
+
+func (n *olricNode) close(ctx context.Context) error {
+	return errors.Join(n.db.Shutdown(ctx), <-n.ended)
+}
+
+func (c *olricCluster) Close(ctx context.Context) error {
+	var errs []error
+	for i := range c.nodes {
+		if n := c.nodes[i].Swap(nil); n != nil {
+			errs = append(errs, n.close(ctx))
+		}
+	}
+	return errors.Join(errs...)
+}

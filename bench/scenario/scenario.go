@@ -1,0 +1,158 @@
+package scenario
+
+import (
+	"time"
+)
+
+// A Scenario is one. Parse makes it, complete and checked. It is read-only from then on.
+type Scenario struct {
+	Name     string   `yaml:"name" json:"name"`
+	About    string   `yaml:"about" json:"about"`       // in a sentence
+	Duration Duration `yaml:"duration" json:"duration"` // of what is measured; at most an hour
+	Warmup   Duration `yaml:"warmup,omitempty" json:"warmup"`
+	Seed     uint64   `yaml:"seed" json:"seed"`
+	Cluster  Cluster  `yaml:"cluster" json:"cluster"`
+	Values   Values   `yaml:"values" json:"values"`
+	Origin   Origin   `yaml:"origin" json:"origin"`
+	Load     []Load   `yaml:"load" json:"load"`
+	Faults   []Fault  `yaml:"faults,omitempty" json:"faults,omitempty"`
+}
+
+// The kinds of a cluster.
+const (
+	InProcess = "inprocess" // all nodes in this process, over real sockets on the loopback
+	Processes = "processes" // each node a process, on the loopback
+	Existing  = "existing"  // services that run already, asked over HTTP
+)
+
+// Cluster is what is measured, with the contract that all systems get.
+type Cluster struct {
+	Kind        string    `yaml:"kind" json:"kind"`
+	Nodes       int       `yaml:"nodes" json:"nodes"`
+	Near        Bytes     `yaml:"near" json:"near"`               // of a node's near tier
+	Owned       Bytes     `yaml:"owned" json:"owned"`             // of a node's owned tier
+	Concurrency int       `yaml:"concurrency" json:"concurrency"` // loads at once, of the whole cluster
+	Timeout     Duration  `yaml:"timeout" json:"timeout"`         // of one load
+	Freshness   Freshness `yaml:"freshness" json:"freshness"`
+	// Addresses are the services' base URLs; Path asks for a key, "{key}" stands for it;
+	// Stats is the path of a node's statistics. For kind existing alone.
+	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`
+	Path      string   `yaml:"path,omitempty" json:"path,omitempty"`
+	Stats     string   `yaml:"stats,omitempty" json:"stats,omitempty"`
+}
+
+// Freshness is tier.Freshness in a file: the fields and their defaults are the same.
+type Freshness struct {
+	TTL                  Duration `yaml:"ttl" json:"ttl"`
+	StaleWhileRevalidate Duration `yaml:"stale_while_revalidate,omitempty" json:"stale_while_revalidate"`
+	StaleIfError         Duration `yaml:"stale_if_error,omitempty" json:"stale_if_error"`
+	NegativeTTL          Duration `yaml:"negative_ttl,omitempty" json:"negative_ttl"`
+	ErrorTTL             Duration `yaml:"error_ttl,omitempty" json:"error_ttl"`
+	NearTTL              Duration `yaml:"near_ttl,omitempty" json:"near_ttl"`
+	Jitter               float64  `yaml:"jitter,omitempty" json:"jitter"`
+	RefreshAhead         float64  `yaml:"refresh_ahead,omitempty" json:"refresh_ahead"`
+}
+
+// Values says how long values are.
+type Values struct {
+	Kind string `yaml:"kind" json:"kind"`                     // fixed, uniform, lognormal or trace
+	Size Bytes  `yaml:"size,omitempty" json:"size,omitempty"` // fixed; trace: where none is recorded
+	Min  Bytes  `yaml:"min,omitempty" json:"min,omitempty"`   // uniform
+	Max  Bytes  `yaml:"max,omitempty" json:"max,omitempty"`   // all but fixed: a longer one is cut
+	P50  Bytes  `yaml:"p50,omitempty" json:"p50,omitempty"`   // lognormal
+	P99  Bytes  `yaml:"p99,omitempty" json:"p99,omitempty"`   // lognormal
+}
+
+// Origin is how the origin behaves.
+type Origin struct {
+	Latency  Latency  `yaml:"latency" json:"latency"`
+	Capacity int      `yaml:"capacity,omitempty" json:"capacity"` // loads at once that it bears unslowed; 0: any number
+	Growth   float64  `yaml:"growth,omitempty" json:"growth"`     // by how much of itself latency grows for each capacity more
+	Limit    int      `yaml:"limit,omitempty" json:"limit"`       // loads at once beyond which it refuses; 0: none
+	Errors   float64  `yaml:"errors,omitempty" json:"errors"`     // fraction of the loads that fail
+	Outages  []Outage `yaml:"outages,omitempty" json:"outages,omitempty"`
+}
+
+// Latency is a distribution: fixed (p50), uniform (min to max), exponential (mean) or lognormal
+// (p50 and p99).
+type Latency struct {
+	Kind string   `yaml:"kind" json:"kind"`
+	Mean Duration `yaml:"mean,omitempty" json:"mean,omitempty"`
+	Min  Duration `yaml:"min,omitempty" json:"min,omitempty"`
+	Max  Duration `yaml:"max,omitempty" json:"max,omitempty"`
+	P50  Duration `yaml:"p50,omitempty" json:"p50,omitempty"`
+	P99  Duration `yaml:"p99,omitempty" json:"p99,omitempty"`
+}
+
+// Outage is a time in which the origin is not itself: it fails all loads (error), answers none
+// until it is over or the load gives up (hang), or takes Factor times as long (slow).
+type Outage struct {
+	From   Duration `yaml:"from" json:"from"`
+	To     Duration `yaml:"to" json:"to"`
+	Kind   string   `yaml:"kind" json:"kind"`
+	Factor float64  `yaml:"factor,omitempty" json:"factor,omitempty"`
+}
+
+// Load is one stream of requests.
+type Load struct {
+	Name string `yaml:"name" json:"name"`
+	// Loop is closed (each caller asks again as soon as it is answered), open (requests
+	// arrive at Rate, whether or not earlier ones are answered; latency counts from when they were due)
+	// or burst (every Every all callers ask at once for one key).
+	Loop    string   `yaml:"loop" json:"loop"`
+	Callers int      `yaml:"callers" json:"callers"`                     // over all nodes; open: the most at once
+	Rate    float64  `yaml:"rate,omitempty" json:"rate,omitempty"`       // open: requests a second
+	Arrival string   `yaml:"arrival,omitempty" json:"arrival,omitempty"` // open: poisson or even
+	Every   Duration `yaml:"every,omitempty" json:"every,omitempty"`     // burst
+	From    Duration `yaml:"from,omitempty" json:"from,omitempty"`       // starts
+	To      Duration `yaml:"to,omitempty" json:"to,omitempty"`           // ends; 0: with the run
+	Timeout Duration `yaml:"timeout,omitempty" json:"timeout,omitempty"` // of a request; 0: none
+	Keys    Keys     `yaml:"keys" json:"keys"`
+	Mix     Mix      `yaml:"mix,omitempty" json:"mix,omitempty"`
+}
+
+// Keys says which keys are asked for.
+type Keys struct {
+	Kind  string  `yaml:"kind" json:"kind"`                       // zipf, uniform, hot, scan, fresh or trace
+	Count int     `yaml:"count,omitempty" json:"count,omitempty"` // how many there are; trace: at most so many requests, 0 all
+	Theta float64 `yaml:"theta,omitempty" json:"theta,omitempty"` // zipf
+	Items int64   `yaml:"items,omitempty" json:"items,omitempty"` // zipf: ranks, 0: as YCSB
+	Share float64 `yaml:"share,omitempty" json:"share,omitempty"` // hot: of the hot key
+	// File, Format (see the package trace) and Ops are a trace's; with Ops its writes and deletes
+	// are done too, and Mix must be empty. Speed replays an open loop in the trace's own time, so many times as fast.
+	File   string  `yaml:"file,omitempty" json:"file,omitempty"`
+	Format string  `yaml:"format,omitempty" json:"format,omitempty"`
+	Ops    bool    `yaml:"ops,omitempty" json:"ops,omitempty"`
+	Speed  float64 `yaml:"speed,omitempty" json:"speed,omitempty"`
+}
+
+// Mix is how often each operation is done, by weight. None: reads alone.
+type Mix struct {
+	Read       float64 `yaml:"read,omitempty" json:"read,omitempty"`
+	Write      float64 `yaml:"write,omitempty" json:"write,omitempty"` // at the origin, then Invalidate
+	Invalidate float64 `yaml:"invalidate,omitempty" json:"invalidate,omitempty"`
+}
+
+// The faults.
+const (
+	Kill    = "kill"    // the node ends at once, without a word
+	Leave   = "leave"   // the node leaves in good order
+	Join    = "join"    // a node that is down comes (back), empty
+	Rolling = "rolling" // each node in turn leaves and joins, Every apart, down for For
+	Cut     = "cut"     // no byte passes between Nodes and the others, for For
+	Pause   = "pause"   // the node stands still for For
+	Flush   = "flush"   // everything is invalidated
+)
+
+// Fault is what goes wrong, and when.
+type Fault struct {
+	At    Duration `yaml:"at" json:"at"`
+	Do    string   `yaml:"do" json:"do"`
+	Node  int      `yaml:"node,omitempty" json:"node,omitempty"`
+	Nodes []int    `yaml:"nodes,omitempty" json:"nodes,omitempty"` // cut: one side of it
+	Every Duration `yaml:"every,omitempty" json:"every,omitempty"`
+	For   Duration `yaml:"for,omitempty" json:"for,omitempty"`
+}
+
+// D is a Duration as the rest of Go has it.
+func (d Duration) D() time.Duration { return time.Duration(d) }

@@ -1,0 +1,180 @@
+package scenario
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestBuiltins(t *testing.T) {
+	want := []string{"brownout", "cold-cluster", "drill", "hot-expiry", "invalidate", "outage", "partition", "restart", "rolling", "storm", "trace"}
+	if got := Names(); !slices.Equal(got, want) {
+		t.Errorf("the built-in scenarios are %v", got)
+	}
+	for _, name := range Names() {
+		s, err := Builtin(name)
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if s.Name != name || s.About == "" {
+			t.Errorf("%s is named %q, and says %q of itself", name, s.Name, s.About)
+		}
+		full, err := s.YAML()
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		again, err := Parse(name, full)
+		if err != nil {
+			t.Errorf("written out in full it is not read again: %v\n%s", err, full)
+			continue
+		}
+		if b, err := again.YAML(); err != nil || string(b) != string(full) {
+			t.Errorf("%s changes when it is written and read:\n%s\n%s", name, full, b)
+		}
+	}
+	for _, name := range []string{"nothing", "", "../check", "storm.yaml"} {
+		if _, err := Builtin(name); err == nil || !strings.Contains(err.Error(), "hot-expiry") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+const small = `name: small
+duration: 1s
+load:
+  - loop: closed
+`
+
+func TestDefaults(t *testing.T) {
+	s, err := Parse("small.yaml", []byte(small))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := s.Load[0]
+	if s.Cluster.Nodes != 3 || s.Values.Size != 256 || s.Origin.Latency.P50.D() != 40*time.Millisecond || l.Callers != 64 || l.Keys.Theta != 0.99 {
+		t.Errorf("the defaults are %+v", s)
+	}
+}
+
+// Each problem comes with the line it is on.
+func TestProblems(t *testing.T) {
+	for text, want := range map[string]string{
+		small + "cluter: {nodes: 3}\n":                                     `x.yaml:5: unknown field "cluter"`,
+		small + "    calers: 3\n":                                          `x.yaml:5: unknown field "calers"`,
+		small + "cluster:\n  freshness:\n    tll: 3s\n":                    `x.yaml:7: unknown field "tll"`,
+		small + "warmup: soon\n":                                           `x.yaml:5: "soon" is no duration`,
+		small + "warmup: 3\n":                                              `x.yaml:5: "3" is no duration`,
+		small + "cluster: {near: lots}\n":                                  `x.yaml:5: "lots" is no size`,
+		small + "cluster: {nodes: many}\n":                                 `x.yaml:5: `,
+		small + "faults:\n  - {at: 0s, do: kill, node: 3}\n":               `x.yaml:6: faults[0].node: there is no node 3: they are 0 to 2`,
+		small + "faults:\n  - {at: 0s, do: explode}\n":                     `x.yaml:6: faults[0].do: "explode" is none of kill`,
+		small + "faults:\n  - {at: 2s, do: flush}\n":                       `x.yaml:6: faults[0].at: 2s is not within the run`,
+		small + "faults:\n  - {at: 0s, do: pause}\n":                       `x.yaml:6: faults[0].do: a node stands still only`,
+		small + "faults:\n  - {at: 0s, do: cut, nodes: [0, 1, 2]}\n":       `x.yaml:6: faults[0].nodes: a cut needs`,
+		small + "faults:\n  - {at: 0s, do: rolling, every: 1s, for: 1s}\n": `x.yaml:6: faults[0].for: a node is down for 1s`,
+		small + "    keys: {kind: zipf, theta: 1}\n":                       `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
+		small + "    rate: 5\n":                                            `x.yaml:5: load[0].rate: a rate is for an open loop`,
+		small + "    callers: 0x7fffffff\n":                                `x.yaml:5: load[0].callers: 2147483647 is not between`,
+		small + "origin:\n  errors: .nan\n":                                `x.yaml:6: origin.errors: NaN`,
+		small + "origin:\n  outages:\n    - {from: 3s, to: 2s}\n":          `x.yaml:7: origin.outages[0]: from 3s to 2s is no time`,
+		small + "values: {kind: fixed, size: 3}\n":                         `x.yaml:5: values.size: 3 is not between 24`,
+		small + "cluster: {kind: existing, addresses: [there]}\n":          `x.yaml:5: cluster.addresses[0]: "there" is no address`,
+		small + "name: again\n":                                            `x.yaml:5: `,
+		"duration: 1s\nload: [{loop: closed}]\n":                           "x.yaml: name: a scenario needs a name",
+		"name: a\nload: [{loop: closed}]\n":                                "x.yaml: duration: a scenario needs a duration",
+		"name: a\nduration: 1s\n":                                          "x.yaml: load: there is no load",
+		"name: a\n  b: [":                                                  "x.yaml:",
+		"":                                                                 "x.yaml: ",
+		"[]":                                                               "x.yaml:1: ",
+		small + "---\n" + small:                                            "x.yaml: several documents",
+		strings.Repeat("#", maxFile+1):                                     "x.yaml: 1048577 bytes",
+	} {
+		s, err := Parse("x.yaml", []byte(text))
+		var e *Error
+		if !errors.As(err, &e) {
+			t.Errorf("%.100q was taken: %+v, %v", text, s, err)
+			continue
+		}
+		if !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%.100q\nsays  %v\nnot   %s", text, err, want)
+		}
+	}
+}
+
+func TestAllProblemsAtOnce(t *testing.T) {
+	_, err := Parse("x.yaml", []byte("name: a\nduration: 1s\ncluster:\n  nodes: 99\n  kind: moon\nload:\n  - loop: sideways\n"))
+	var e *Error
+	if !errors.As(err, &e) || len(e.Problems) != 3 {
+		t.Fatalf("%v, not three problems", err)
+	}
+	for i, line := range []int{5, 4, 7} {
+		if e.Problems[i].Line != line {
+			t.Errorf("problem %d is on line %d, not %d: %v", i, e.Problems[i].Line, line, err)
+		}
+	}
+}
+
+func TestReadFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "mine.yaml")
+	if _, err := ReadFile(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+	if err := os.WriteFile(path, []byte(small), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := ReadFile(path); err != nil || s.Name != "small" {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]Bytes{"12": 12, "64KiB": 65536, "1.5 MiB": 3 << 19, "2kB": 2000, "-1": -1} {
+		var n Bytes
+		if err := n.UnmarshalText([]byte(text)); err != nil || n != want {
+			t.Errorf("%q is %d, %v", text, n, err)
+		}
+	}
+	for n, want := range map[Bytes]string{0: "0", 65536: "64KiB", 1000: "1000", -1: "-1", 3 << 30: "3GiB"} {
+		if n.String() != want {
+			t.Errorf("%d is written %s", int64(n), n)
+		}
+	}
+}
+
+// Whatever is written: a scenario that is written and read again as it is, or an *Error.
+func FuzzParse(f *testing.F) {
+	for _, name := range Names() {
+		b, err := Source(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Add([]byte(small + "x: &a [*a]\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := Parse("fuzz", b)
+		if err != nil {
+			if !errors.As(err, new(*Error)) {
+				t.Fatalf("%v is no *Error", err)
+			}
+			return
+		}
+		full, err := s.YAML()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Parse("fuzz", full); err != nil {
+			t.Fatalf("%v\n%s", err, full)
+		}
+	})
+}

@@ -1,0 +1,111 @@
+package workload
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync/atomic"
+)
+
+// A Source draws keys, numbers from 0 on. Next is safe for concurrent use as long as each
+// goroutine brings its own r.
+type Source interface {
+	Next(r *rand.Rand) int
+}
+
+// Uniform draws each of so many keys alike.
+type Uniform int
+
+// Next draws a key.
+func (u Uniform) Next(r *rand.Rand) int { return r.IntN(int(u)) }
+
+// Hot draws key 0 with a probability of Share, and the others, up to Count, alike.
+type Hot struct {
+	Count int
+	Share float64
+}
+
+// Next draws a key.
+func (h Hot) Next(r *rand.Rand) int {
+	if h.Count < 2 || r.Float64() < h.Share {
+		return 0
+	}
+	return 1 + r.IntN(h.Count-1)
+}
+
+// A Scan goes through so many keys in order, again and again; callers share the one order.
+type Scan struct {
+	Count int
+	at    atomic.Int64
+}
+
+// Next is the next key.
+func (s *Scan) Next(*rand.Rand) int { return int((s.at.Add(1) - 1) % int64(s.Count)) }
+
+// Names names keys, once: "key:00000042". The zero Names has none.
+type Names []string
+
+// MakeNames makes count names that begin with prefix.
+func MakeNames(prefix string, count int) Names {
+	names := make(Names, count)
+	b := make([]byte, 0, len(prefix)+20)
+	for i := range names {
+		b = append(b[:0], prefix...)
+		digits := strconv.Itoa(i)
+		for range 8 - len(digits) {
+			b = append(b, '0')
+		}
+		names[i] = string(append(b, digits...))
+	}
+	return names
+}
+
+// Op is what is done with a key.
+type Op uint8
+
+// The operations.
+const (
+	Read       Op = iota // get the value
+	Write                // change it at the origin, then invalidate the key
+	Invalidate           // invalidate the key, without a change
+)
+
+// String is "read", "write" or "invalidate".
+func (o Op) String() string {
+	switch o {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case Invalidate:
+		return "invalidate"
+	}
+	return "op " + strconv.Itoa(int(o))
+}
+
+// A Mix is how often each operation is chosen, by weights. The zero Mix reads only.
+type Mix struct{ read, write, all float64 }
+
+// NewMix takes weights, none below 0; all 0 stands for reads only.
+func NewMix(read, write, invalidate float64) (Mix, error) {
+	for _, w := range []float64{read, write, invalidate} {
+		if !(w >= 0) || w > 1e9 {
+			return Mix{}, fmt.Errorf("workload: a weight of %v in a mix: it must be 0 or more", w)
+		}
+	}
+	return Mix{read, read + write, read + write + invalidate}, nil
+}
+
+// Next chooses an operation.
+func (m Mix) Next(r *rand.Rand) Op {
+	if m.all == m.read {
+		return Read
+	}
+	switch x := r.Float64() * m.all; {
+	case x < m.read:
+		return Read
+	case x < m.write:
+		return Write
+	}
+	return Invalidate
+}

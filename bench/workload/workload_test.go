@@ -1,0 +1,205 @@
+package workload
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func seeded(t *testing.T) *rand.Rand {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 1))
+}
+
+// YCSB has the sum for ten billion items and 0.99 as a constant.
+func TestZetaIsYCSBs(t *testing.T) {
+	const zetan = 26.46902820178302
+	if got := Zeta(YCSBItems, 0.99); math.Abs(got-zetan) > 1e-8 {
+		t.Errorf("zeta is %.14f, YCSB's %.14f", got, zetan)
+	}
+	for _, theta := range []float64{0.7, 0.99, 1.2} {
+		sum := 0.0
+		for i := 1; i <= 300_000; i++ {
+			sum += math.Pow(float64(i), -theta)
+		}
+		if got := Zeta(300_000, theta); math.Abs(got-sum) > 1e-8 {
+			t.Errorf("theta %v: %.12f, summed one by one %.12f", theta, got, sum)
+		}
+	}
+}
+
+// How often each of the first ranks comes, against the definition: rank i has 1/i^theta of zeta.
+func TestZipfFollowsItsDefinition(t *testing.T) {
+	r := seeded(t)
+	const draws, items = 400_000, 100_000
+	for _, theta := range []float64{0.7, 0.99, 1.2} {
+		z, err := NewZipf(items, theta, items)
+		if err != nil {
+			t.Fatal(err)
+		}
+		count := make([]float64, items)
+		for range draws {
+			count[z.Rank(r)]++
+		}
+		zeta := Zeta(items, theta)
+		for _, top := range []int{1, 2, 10, 100, 1000, 10_000} {
+			got := 0.0
+			for _, c := range count[:top] {
+				got += c / draws
+			}
+			// The formula is exact for two ranks and an approximation for the rest.
+			want, slack := Zeta(int64(top), theta)/zeta, 0.004
+			if top > 2 {
+				slack = 0.03
+			}
+			if math.Abs(got-want) > slack {
+				t.Errorf("theta %v: the first %d ranks have %.4f of the draws, the definition gives %.4f", theta, top, got, want)
+			}
+		}
+	}
+}
+
+func TestZipfScrambles(t *testing.T) {
+	r := seeded(t)
+	z, err := NewZipf(1000, 0.99, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := make([]int, 1000)
+	for range 100_000 {
+		count[z.Next(r)]++
+	}
+	first := int(scramble(0) % 1000)
+	if i := slices.Index(count, slices.Max(count)); i != first {
+		t.Errorf("the most popular key is %d, rank 0 is folded onto %d", i, first)
+	}
+	if c := slices.Min(count); c == 0 {
+		t.Error("a key of a thousand never came in 100,000 draws")
+	}
+	// From YCSB's own Utils.fnvhash64, computed by hand for 0: FNV-1a of eight zero bytes.
+	h := uint64(0xCBF29CE484222325)
+	for range 8 {
+		h *= 1099511628211
+	}
+	if s := int64(h); s < 0 {
+		h = uint64(-s)
+	}
+	if scramble(0) != h {
+		t.Errorf("scramble(0) is %d, not %d", scramble(0), h)
+	}
+}
+
+func TestZipfRefuses(t *testing.T) {
+	for _, c := range []struct {
+		keys  int
+		theta float64
+		items int64
+	}{{0, 0.99, 0}, {10, 1, 0}, {10, 0, 0}, {10, -1, 0}, {10, math.NaN(), 0}, {10, 5, 0}, {10, 0.99, -1}} {
+		if _, err := NewZipf(c.keys, c.theta, c.items); err == nil {
+			t.Errorf("%+v was taken", c)
+		}
+	}
+}
+
+func TestSources(t *testing.T) {
+	r := seeded(t)
+	hot := 0
+	for range 10_000 {
+		if k := (Hot{Count: 10, Share: 0.5}).Next(r); k == 0 {
+			hot++
+		} else if k < 0 || k > 9 {
+			t.Fatalf("key %d of 10", k)
+		}
+	}
+	if hot < 4700 || hot > 5300 {
+		t.Errorf("the hot key came %d times of 10,000, not about 5,000", hot)
+	}
+	s := &Scan{Count: 3}
+	var got []int
+	for range 7 {
+		got = append(got, s.Next(nil))
+	}
+	if !slices.Equal(got, []int{0, 1, 2, 0, 1, 2, 0}) {
+		t.Errorf("the scan went %v", got)
+	}
+	if n := MakeNames("k:", 3); !slices.Equal(n, Names{"k:00000000", "k:00000001", "k:00000002"}) {
+		t.Errorf("the names are %q", n)
+	}
+}
+
+func TestMix(t *testing.T) {
+	r := seeded(t)
+	m, err := NewMix(8, 1, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n [3]int
+	for range 10_000 {
+		n[m.Next(r)]++
+	}
+	if n[Read] < 7700 || n[Read] > 8300 || n[Write] < 800 || n[Invalidate] < 800 {
+		t.Errorf("8 to 1 to 1 came as %v", n)
+	}
+	var zero Mix
+	if zero.Next(r) != Read {
+		t.Error("the zero Mix does not read")
+	}
+	if _, err := NewMix(-1, 0, 0); err == nil {
+		t.Error("a weight below 0 was taken")
+	}
+}
+
+func TestSizes(t *testing.T) {
+	s, err := LognormalSizes(300, 8000, 1<<20, 7)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for i := range 20_000 {
+		all = append(all, s.Of(i))
+		if i < 100 && s.Of(i) != all[i] {
+			t.Fatalf("the value of key %d changes its length", i)
+		}
+	}
+	slices.Sort(all)
+	if m := all[len(all)/2]; m < 280 || m > 320 {
+		t.Errorf("the median is %d, not about 300", m)
+	}
+	if p := all[len(all)*99/100]; p < 7000 || p > 9200 {
+		t.Errorf("the 99th percentile is %d, not about 8,000", p)
+	}
+	u, err := UniformSizes(10, 12, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var seen [13]bool
+	for i := range 100 {
+		seen[u.Of(i)] = true
+	}
+	if !seen[10] || !seen[11] || !seen[12] {
+		t.Errorf("10 to 12 bytes came as %v", seen[10:])
+	}
+	for _, bad := range [][2]int{{-1, 5}, {5, 4}} {
+		if _, err := UniformSizes(bad[0], bad[1], 0); err == nil {
+			t.Errorf("%v was taken", bad)
+		}
+	}
+}
+
+func BenchmarkZipf(b *testing.B) {
+	z, err := NewZipf(1_000_000, 0.99, 0)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	b.ReportAllocs()
+	for b.Loop() {
+		z.Next(r)
+	}
+}

@@ -1,0 +1,100 @@
+package workload
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+)
+
+// YCSBItems is how many items YCSB's scrambled Zipfian draws from before it folds them onto
+// the keys there are (ITEM_COUNT of its ScrambledZipfianGenerator). Folding so many onto
+// fewer keys leaves the head of the distribution as it is and spreads the tail evenly.
+const YCSBItems = 10_000_000_000
+
+// A Zipf draws keys as YCSB's ScrambledZipfianGenerator does: ranks of a Zipf distribution
+// with exponent theta, folded onto the keys by a hash, so that popular keys do not lie
+// side by side. Ranks come by the formula of Gray, Sundaresan, Englert, Baclawski and
+// Weinberger, "Quickly Generating Billion-Record Synthetic Databases", SIGMOD 1994, page 246,
+// as YCSB's ZipfianGenerator has it. The formula is continuous in theta and holds above 1 too;
+// at 1 it has no value. A Zipf is read-only once made: any number of Draws may share it.
+type Zipf struct {
+	keys             uint64
+	items, theta     float64
+	zeta, alpha, eta float64
+	second           float64 // where rank 1 ends
+	one              float64 // where rank 0 ends
+}
+
+// NewZipf draws from so many keys, at least 1, with an exponent above 0 that is not 1. items is how
+// many ranks there are: 0 stands for YCSBItems.
+func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
+	switch {
+	case keys < 1:
+		return nil, fmt.Errorf("workload: a Zipf over %d keys: at least 1 is needed", keys)
+	case !(theta > 0) || theta == 1 || theta > 4:
+		return nil, fmt.Errorf("workload: theta is %v: it must be above 0, at most 4, and not 1 (0.99 is usual)", theta)
+	case items < 0:
+		return nil, fmt.Errorf("workload: a Zipf over %d items", items)
+	case items == 0:
+		items = YCSBItems
+	}
+	n := float64(items)
+	z := &Zipf{keys: uint64(keys), items: n, theta: theta}
+	z.zeta = Zeta(items, theta)
+	z.alpha = 1 / (1 - theta)
+	z.eta = (1 - math.Pow(2/n, 1-theta)) / (1 - Zeta(2, theta)/z.zeta)
+	z.one = 1 / z.zeta
+	z.second = (1 + math.Pow(0.5, theta)) / z.zeta
+	return z, nil
+}
+
+// Zeta is the sum of 1/i^theta for i from 1 to n: the first terms one by one, the rest by the
+// formula of Euler and Maclaurin, exact to about twelve digits.
+func Zeta(n int64, theta float64) float64 {
+	const exact = 10_000
+	sum := 0.0
+	for i := int64(1); i <= min(n, exact); i++ {
+		sum += math.Pow(float64(i), -theta)
+	}
+	if n <= exact {
+		return sum
+	}
+	f := func(x float64) float64 { return math.Pow(x, -theta) }
+	d := func(x float64) float64 { return -theta * math.Pow(x, -theta-1) }
+	a, b := float64(exact), float64(n)
+	integral := math.Log(b / a)
+	if theta != 1 {
+		integral = (math.Pow(b, 1-theta) - math.Pow(a, 1-theta)) / (1 - theta)
+	}
+	return sum + integral + (f(b)-f(a))/2 + (d(b)-d(a))/12
+}
+
+// Rank draws a rank, 0 for the most popular.
+func (z *Zipf) Rank(r *rand.Rand) uint64 {
+	u := r.Float64()
+	switch {
+	case u < z.one:
+		return 0
+	case u < z.second:
+		return 1
+	}
+	rank := uint64(z.items * math.Pow(z.eta*u-z.eta+1, z.alpha))
+	return min(rank, uint64(z.items)-1)
+}
+
+// Next draws a key.
+func (z *Zipf) Next(r *rand.Rand) int { return int(scramble(z.Rank(r)) % z.keys) }
+
+// scramble is YCSB's Utils.fnvhash64: FNV-1a over the eight bytes of a number, low byte first,
+// made positive as Java's Math.abs makes it.
+func scramble(v uint64) uint64 {
+	h := uint64(0xCBF29CE484222325)
+	for range 8 {
+		h = (h ^ v&0xff) * 1099511628211
+		v >>= 8
+	}
+	if s := int64(h); s < 0 {
+		return uint64(-s)
+	}
+	return h
+}

@@ -1,0 +1,296 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+// maxConfig is the longest configuration file, in bytes.
+const maxConfig = 1 << 20
+
+// config is the configuration of weir node.
+type config struct {
+	peer       peer.Config
+	listen     string        // "host:port" of HTTP
+	drain      time.Duration // how long /readyz says no before the listener closes
+	grace      time.Duration // for what is under way then
+	tokenFile  string
+	logLevel   slog.Level
+	logJSON    bool
+	namespaces []namespaceConfig
+}
+
+// namespaceConfig is one namespace: a cache, and the HTTP origin behind it.
+type namespaceConfig struct {
+	name         string
+	url          string // with {key}
+	headers      http.Header
+	clientMaxAge time.Duration // for Cache-Control; 0: clients ask again each time
+	cache        tier.Config[page]
+}
+
+// loadConfig reads a file and checks all of it. The error has every problem with its line.
+func loadConfig(file string) (config, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return config{}, usageError(fmt.Sprintf("the configuration cannot be read: %v", err))
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return config{}, usageError(fmt.Sprintf("the configuration cannot be read: %v", err))
+	}
+	if len(text) > maxConfig {
+		return config{}, usageError(fmt.Sprintf("%s: longer than %d bytes: is that a configuration?", file, maxConfig))
+	}
+	return parseConfig(file, text)
+}
+
+func parseConfig(file string, text []byte) (config, error) {
+	var doc yaml.Node
+	if err := yaml.Unmarshal(text, &doc); err != nil {
+		return config{}, usageError(fmt.Sprintf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: ")))
+	}
+	p := &problems{file: file}
+	var top *yaml.Node
+	if len(doc.Content) > 0 {
+		top = doc.Content[0]
+	}
+	root := newSection(top, "", 1, p)
+	var c config
+
+	node := root.section("node")
+	c.peer = peer.Config{
+		Name: node.text("name", ""), Bind: node.text("bind", ""), Advertise: node.text("advertise", ""),
+		Join: node.texts("join"), ClusterName: node.text("cluster", ""), MinMembers: node.integer("min_members"),
+		ValueLimit: int(min(node.size("value_limit"), peer.MaxValueLimit+1)),
+	}
+	c.peer.Secret = readClusterSecret(node, "secret_file")
+	for _, file := range node.texts("accept_secret_files") {
+		if secret, err := clusterSecret(file); err != nil {
+			node.wrong("accept_secret_files", "%v", err)
+		} else {
+			c.peer.AcceptSecrets = append(c.peer.AcceptSecrets, secret)
+		}
+	}
+	c.tokenFile = node.text("operator_token_file", "")
+	if c.tokenFile != "" {
+		token, err := readSecret(c.tokenFile)
+		if err != nil {
+			node.wrong("operator_token_file", "%v", err)
+		}
+		c.peer.OperatorToken = token
+	}
+	checkPeer(node, c.peer)
+	node.end()
+
+	web := root.section("http")
+	c.listen = web.text("listen", "127.0.0.1:8080")
+	if _, _, err := net.SplitHostPort(c.listen); err != nil {
+		web.wrong("listen", "%q is no \"host:port\": %v", c.listen, err)
+	}
+	c.drain, c.grace = web.duration("drain"), web.duration("grace")
+	if c.grace == 0 {
+		c.grace = 10 * time.Second
+	}
+	if c.drain < 0 || c.grace < 0 {
+		web.wrong("drain", "drain and grace cannot be below 0")
+	}
+	web.end()
+
+	log := root.section("log")
+	if err := c.logLevel.UnmarshalText([]byte(log.text("level", "info"))); err != nil {
+		log.wrong("level", "it is debug, info, warn or error")
+	}
+	switch log.text("format", "text") {
+	case "json":
+		c.logJSON = true
+	case "text":
+	default:
+		log.wrong("format", "it is text or json")
+	}
+	log.end()
+
+	spaces := root.section("namespaces")
+	for _, name := range spaces.names() {
+		c.namespaces = append(c.namespaces, readNamespace(name, spaces.section(name)))
+	}
+	if len(c.namespaces) == 0 {
+		root.wrong("namespaces", "there is none: name at least one, with its origin's url and freshness.ttl")
+	}
+	root.end()
+	return c, p.err()
+}
+
+// readNamespace reads one namespace and lets the cache check what it says.
+func readNamespace(name string, s *section) namespaceConfig {
+	n := namespaceConfig{name: name, headers: make(http.Header)}
+	if name == "" || strings.ContainsAny(name, "/?#") || name == "invalidate" {
+		s.wrong("", "a namespace is a part of an address: its name cannot be empty, \"invalidate\", or have /, ? or # in it")
+	}
+	origin := s.section("origin")
+	n.url = origin.text("url", "")
+	if err := checkTemplate(n.url); err != nil {
+		origin.wrong("url", "%v", err)
+	}
+	headers := origin.section("headers")
+	for _, h := range headers.names() {
+		n.headers.Set(h, headers.text(h, ""))
+	}
+	fresh := s.section("freshness")
+	n.cache = tier.Config[page]{
+		Namespace: name,
+		Freshness: tier.Freshness{
+			TTL: fresh.duration("ttl"), StaleWhileRevalidate: fresh.duration("stale_while_revalidate"),
+			StaleIfError: fresh.duration("stale_if_error"), NegativeTTL: fresh.duration("negative_ttl"),
+			ErrorTTL: fresh.duration("error_ttl"), NearTTL: fresh.duration("near_ttl"),
+		},
+		Origin:    tier.Origin{Concurrency: origin.integer("concurrency"), Timeout: origin.duration("timeout"), Queue: origin.integer("queue")},
+		NearBytes: s.size("near_bytes"), OwnedBytes: s.size("owned_bytes"), ValueLimit: int(min(s.size("value_limit"), tier.MaxValueLimit+1)),
+	}
+	if n.clientMaxAge = s.duration("client_max_age"); n.clientMaxAge < 0 || n.clientMaxAge > n.cache.Freshness.TTL {
+		s.wrong("client_max_age", "%v is not between 0 and freshness.ttl, %v", n.clientMaxAge, n.cache.Freshness.TTL)
+	}
+	origin.end()
+	fresh.end()
+	s.end()
+
+	// The cache's own check names its fields; each is put beside the line that it comes from.
+	check := n.cache
+	check.Loader = newOrigin(n, nil).load
+	if err := checkCache(check); err != nil {
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			line = strings.TrimPrefix(line, fmt.Sprintf("weir: cache %q: ", name))
+			at, field := s, ""
+			switch {
+			case strings.HasPrefix(line, "Freshness."):
+				at, field = fresh, strings.TrimPrefix(line, "Freshness.")
+			case strings.HasPrefix(line, "Origin."):
+				at, field = origin, strings.TrimPrefix(line, "Origin.")
+			default:
+				field = line
+			}
+			field, _, _ = strings.Cut(field, " ")
+			at.wrong(snake(field), "%s", line)
+		}
+	}
+	return n
+}
+
+// readClusterSecret reads the file that a name of the section names, if it does.
+func readClusterSecret(s *section, name string) peer.Secret {
+	file := s.text(name, "")
+	if file == "" {
+		return nil
+	}
+	secret, err := clusterSecret(file)
+	if err != nil {
+		s.wrong(name, "%v", err)
+	}
+	return secret
+}
+
+func clusterSecret(file string) (peer.Secret, error) {
+	text, err := readSecret(file)
+	if err != nil {
+		return nil, err
+	}
+	return peer.ParseSecret(text)
+}
+
+// checkPeer lets the node check its configuration, and puts what is wrong beside the lines that it
+// comes from.
+func checkPeer(s *section, cfg peer.Config) {
+	err := cfg.Check()
+	if err == nil {
+		return
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		line = strings.TrimPrefix(line, peer.ErrConfig.Error()+": ")
+		field, text, _ := strings.Cut(line, ": ")
+		field, _, _ = strings.Cut(field, "[")
+		name := snake(field)
+		switch field {
+		case "ClusterName":
+			name = "cluster"
+		case "Secret":
+			name = "secret_file"
+		case "AcceptSecrets":
+			name = "accept_secret_files"
+		case "OperatorToken":
+			name = "operator_token_file"
+		}
+		s.wrong(name, "%s", text)
+	}
+}
+
+// checkCache lets the cache check its configuration, by making one and closing it.
+func checkCache(cfg tier.Config[page]) error {
+	c, err := tier.New(cfg)
+	if err != nil {
+		return err
+	}
+	return closeCache(c)
+}
+
+// snake turns a field's name into the one that the file has: "NearBytes" into "near_bytes".
+func snake(field string) string {
+	if field == "TTL" {
+		return "ttl"
+	}
+	field = strings.ReplaceAll(field, "TTL", "Ttl")
+	var b strings.Builder
+	for i, r := range field {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte('_')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+// checkTemplate says what is wrong with an origin's url.
+func checkTemplate(template string) error {
+	if template == "" {
+		return errors.New("it is missing: say where the origin is, as in http://127.0.0.1:9000/products/{key}")
+	}
+	if strings.Count(template, "{key}") != 1 {
+		return fmt.Errorf("%q must have {key} in it once", template)
+	}
+	const mark = "0weir0key0"
+	u, err := url.Parse(strings.Replace(template, "{key}", mark, 1))
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is no address: %w", template, err)
+	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		return fmt.Errorf("%q must begin with http:// or https:// and a host", template)
+	case strings.Contains(u.Host, mark) || strings.Contains(u.Fragment, mark):
+		return fmt.Errorf("%q: {key} belongs into the path or the query", template)
+	}
+	return nil
+}
+
+// readSecret reads a file that holds one secret text.
+func readSecret(file string) (string, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	return strings.TrimSpace(string(b)), nil
+}

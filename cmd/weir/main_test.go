@@ -1,0 +1,268 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(patient{m}) }
+
+// patient waits for memberlist's last probes, which outlast Close by up to two seconds.
+type patient struct{ m *testing.M }
+
+func (p patient) Run() int {
+	code := p.m.Run()
+	http.DefaultClient.CloseIdleConnections()
+	for end := time.Now().Add(4 * time.Second); goleak.Find() != nil && time.Now().Before(end); {
+	}
+	return code
+}
+
+// try runs a command line.
+func try(t *testing.T, args ...string) (code int, out, errs string) {
+	t.Helper()
+	var o, e bytes.Buffer
+	code = run(t.Context(), args, &world{out: &o, err: &e})
+	return code, o.String(), e.String()
+}
+
+const token = "correct-horse-battery-staple"
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// startNode runs weir node with a configuration; end stops it as SIGTERM does and returns its error.
+func startNode(t *testing.T, text string) (web, peers string, log *lines, end func() error) {
+	t.Helper()
+	cfg, err := parseConfig("weir.yml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log = &lines{}
+	ctx, cancel := context.WithCancel(context.Background())
+	type where struct{ web, peers string }
+	started, ended := make(chan where, 1), make(chan error, 1)
+	go func() { ended <- runNode(ctx, cfg, log, func(web, peers string) { started <- where{web, peers} }) }()
+	end = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = end() })
+	select {
+	case at := <-started:
+		return "http://" + at.web, at.peers, log, end
+	case err := <-ended:
+		t.Fatalf("%v\n%s", err, log)
+		return
+	}
+}
+
+// The commands against a cluster of two, one member of which then goes.
+func TestCommands(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "value of ", r.URL.Path) }))
+	defer origin.Close()
+	conf := func(name, join string) string {
+		return fmt.Sprintf("node: {name: %s, join: [%s], operator_token_file: %s}\nhttp: {listen: 127.0.0.1:0}\nnamespaces:\n  product: {origin: {url: \"%s/{key}\"}, freshness: {ttl: 1m}}\n", name, join, file(t, token+"\n"), origin.URL)
+	}
+	a, peers, _, _ := startNode(t, conf("n1", ""))
+	b, _, _, endB := startNode(t, conf("n2", peers))
+	addr, secret := "--addr="+a+"/weir", "--token-file="+file(t, token)
+	for _, base := range []string{a, b} {
+		for range 2 {
+			resp, err := http.Get(base + "/v1/product/k1")
+			if err != nil || resp.StatusCode != 200 {
+				t.Fatal(resp, err)
+			}
+			_ = resp.Body.Close()
+		}
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		out  []string
+		err  string
+	}{
+		{[]string{"stats", addr}, 0, []string{"NAMESPACE", "product", "50.0 %"}, ""},
+		{[]string{"members", addr}, 0, []string{"n1", "n2", "alive", "yes"}, ""},
+		{[]string{"top", addr, "--times=2", "--every=200ms"}, 0, []string{"2 of 2 members", "READS/S", "0.0"}, ""},
+		{[]string{"ring", "k1", "-n", "product", addr, secret}, 0, []string{"owned by n", "near", "owned", "partition"}, ""},
+		{[]string{"ring", "k2", "-n", "product", addr, secret}, 0, []string{"no copy"}, ""},
+		{[]string{"ring", "k1", "-n", "product", addr}, exitUsage, nil, "--token-file"},
+		{[]string{"ring", "k1", "-n", "nope", addr, secret}, exitFailed, nil, "no namespace"},
+		{[]string{"ring", "k1", addr}, exitUsage, nil, "--namespace"},
+		{[]string{"ring", addr}, exitUsage, nil, "accepts 1 arg"},
+		{[]string{"invalidate", "-n", "product", "k1", addr, "--token-file=" + file(t, "wrong-wrong-wrong-wrong")}, exitFailed, nil, "refuses the token"},
+		{[]string{"invalidate", "-n", "product", "k1", addr, "--token-file=/nonexistent"}, exitUsage, nil, "no such file"},
+		{[]string{"invalidate", "-n", "product", addr, secret}, exitUsage, nil, "no keys"},
+		{[]string{"invalidate", "-n", "product", "--keys", file(t, strings.Repeat("key\n", 1500)), "k1", addr, secret}, 0, []string{"1501 keys"}, ""},
+		{[]string{"ring", "k1", "-n", "product", addr, secret}, 0, []string{"no copy"}, ""},
+		{[]string{"stats", "--addr=:bad"}, exitUsage, nil, "no address"},
+		{[]string{"stats", "--addr=" + a + "/elsewhere"}, exitTarget, nil, "no stats endpoint"},
+		{[]string{"stats", "--addr=http://127.0.0.1:1"}, exitTarget, nil, "nothing answers"},
+		{[]string{"stats", "--addr=" + origin.URL}, exitTarget, nil, "not weir"},
+		{[]string{"stats", "more"}, exitUsage, nil, "unknown command"},
+		{[]string{"fly"}, exitUsage, nil, "unknown command"},
+		{[]string{"stats", "--fly"}, exitUsage, nil, "unknown flag"},
+		{[]string{"top", addr, "--every=1ms"}, exitUsage, nil, "at least"},
+		{[]string{"node"}, exitUsage, nil, "--config"},
+		{[]string{"node", "--config=/nonexistent"}, exitUsage, nil, "no such file"},
+		{[]string{"--version"}, 0, []string{"weir version"}, ""},
+		{[]string{"completion", "bash"}, 0, []string{"bash completion"}, ""},
+	} {
+		code, out, errs := try(t, c.args...)
+		if code != c.code || !strings.Contains(errs, c.err) || (c.err == "") != (errs == "") {
+			t.Errorf("%v: %d\n%s%s", c.args, code, out, errs)
+		}
+		for _, text := range c.out {
+			if !strings.Contains(out, text) {
+				t.Errorf("%v: %q is not in\n%s", c.args, text, out)
+			}
+		}
+	}
+	for _, args := range [][]string{{"stats"}, {"members"}, {"top", "--times=1"}, {"ring", "k", "-n", "product", secret}, {"invalidate", "k", "-n", "product", secret}} {
+		code, out, errs := try(t, append(args, "--json", addr)...)
+		if code != 0 || !json.Valid([]byte(out)) {
+			t.Errorf("%v --json: %d %s %s", args, code, out, errs)
+		}
+	}
+	if err := endB(); err != nil {
+		t.Error(err)
+	}
+	if code, out, _ := try(t, "members", addr); code != 0 || strings.Contains(out, "n2") {
+		t.Errorf("after n2 has left: %d %s", code, out)
+	}
+}
+
+// A cluster with a member that is missing: the exit code says that the answer is not whole.
+func TestPartial(t *testing.T) {
+	quiet := slog.New(slog.DiscardHandler)
+	gossip := peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, SuspicionMult: 3}
+	a, err := peer.Start(t.Context(), peer.Config{Name: "a", Logger: quiet, Gossip: gossip, OperatorToken: token})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	b, err := peer.Start(t.Context(), peer.Config{Name: "b", Join: []string{a.Addr()}, Logger: quiet, Gossip: gossip})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := tier.Config[string]{
+		Cluster: a, Namespace: "p", Freshness: tier.Freshness{TTL: time.Minute}, InvalidateTimeout: 300 * time.Millisecond,
+		Loader: tier.ByKey(func(context.Context, string) (string, error) { return "v", nil }),
+	}
+	c, err := tier.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close(context.Background())
+	s := httptest.NewServer(a.Handler())
+	defer s.Close()
+	addr, secret := "--addr="+s.URL+"/", "--token-file="+file(t, token)
+	_ = b.Close() // a does not know yet: the invalidation does not reach b
+	if code, out, errs := try(t, "invalidate", "k", "-n", "p", addr, secret); code != exitPartial || !strings.Contains(errs, "did not reach b") || !strings.Contains(out, "1 keys") {
+		t.Errorf("invalidate: %d %s %s", code, out, errs)
+	}
+	for a.View().Len() > 1 {
+		select {
+		case <-a.ViewChanged():
+		case <-time.After(20 * time.Second):
+			t.Fatal("b was not noticed")
+		}
+	}
+	for _, args := range [][]string{{"stats"}, {"members"}, {"members", "--json"}, {"ring", "k", "-n", "p", secret}} {
+		if code, out, errs := try(t, append(args, addr)...); code != exitPartial || !strings.Contains(errs, "no answer from b") || out == "" {
+			t.Errorf("%v: %d %s %s", args, code, out, errs)
+		}
+	}
+	if code, out, _ := try(t, "top", "--times=1", addr); code != 0 || !strings.Contains(out, "no answer from b") {
+		t.Errorf("top: %d %s", code, out)
+	}
+}
+
+// What answers is not weir, or another version of it, or plays with the terminal.
+func TestForeignTargets(t *testing.T) {
+	body := ""
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, body) }))
+	defer s.Close()
+	for text, want := range map[string]string{
+		"":                        "not weir",
+		"<html>":                  "not weir",
+		"{}":                      "not weir",
+		`{"schema":7}`:            "schema 7",
+		`{"schema":1}`:            "not weir",
+		`{"schema":1,"by":3}`:     "not weir",
+		`{"schema":"one"}`:        "not weir",
+		strings.Repeat("[", 1e5):  "not weir",
+		`{"schema":1,"by":"a"`:    "not weir",
+		`{"schema":1,"members":1`: "not weir",
+	} {
+		body = text
+		if code, out, errs := try(t, "stats", "--addr="+s.URL); code != exitTarget || !strings.Contains(errs, want) || out != "" {
+			t.Errorf("%.30q: %d %q %q", text, code, out, errs)
+		}
+	}
+	body = `{"schema":1,"by":"a","members":[{"name":"a\u001b[2J","stats":{"node":5}}],"missing":[{"name":"b\u0007","reason":"\u001b]0;x"}],"total":{"p\u001b":{"near":"x","governor":3}}}`
+	for _, command := range []string{"stats", "members"} {
+		code, out, errs := try(t, command, "--addr="+s.URL)
+		if code != exitPartial || strings.ContainsAny(out+errs, "\x1b\x07") || !strings.Contains(out, "?") {
+			t.Errorf("%s: %d %q %q", command, code, out, errs)
+		}
+	}
+}
+
+// A port that is taken, and a listener that cannot be, are clear errors.
+func TestPortTaken(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	conf := file(t, fmt.Sprintf("http: {listen: %q}\nnamespaces: {p: {origin: {url: \"http://h/{key}\"}, freshness: {ttl: 1m}}}\n", ln.Addr()))
+	if code, _, errs := try(t, "node", "--config", conf); code != exitFailed || !strings.Contains(errs, "http.listen") {
+		t.Errorf("%d %s", code, errs)
+	}
+	if code, out, errs := try(t, "node", "--check", "--config", conf); code != 0 || !strings.Contains(out, "nothing is wrong") {
+		t.Errorf("%d %s %s", code, out, errs)
+	}
+}

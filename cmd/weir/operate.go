@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+func ringCommand(w *world) *cobra.Command {
+	var namespace string
+	c := &cobra.Command{
+		Use:   "ring KEY --namespace NAME",
+		Short: "Who owns a key, who is next, where it is cached and how old the copies are",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if namespace == "" {
+				return usageError("--namespace is missing: name the cache that the key is of")
+			}
+			c, err := newClientOf(w)
+			if err != nil {
+				return err
+			}
+			status, body, err := c.ask(cmd.Context(), http.MethodGet, "key", url.Values{"namespace": {namespace}, "key": {args[0]}}, nil)
+			if err != nil {
+				return err
+			}
+			if status != http.StatusOK {
+				return c.failure(status, body)
+			}
+			var k peer.KeyStats
+			if err := json.Unmarshal(body, &k); err != nil || k.Owner == "" {
+				return notWeir("what answers at %s is not weir, or of another version", c.base)
+			}
+			if w.json {
+				if err := indented(w.out, body); err != nil {
+					return err
+				}
+				return partial(k.Missing)
+			}
+			next := strings.Join(k.Successors, ", then ")
+			if next == "" {
+				next = "nobody: it is the only member"
+			}
+			if _, err := fmt.Fprintf(w.out, "partition %d, owned by %s; next is %s\n\n", k.Partition, printable(k.Owner), printable(next)); err != nil {
+				return err
+			}
+			if err := table(w.out, copyRows(k)...); err != nil {
+				return err
+			}
+			return partial(k.Missing)
+		},
+	}
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
+	return c
+}
+
+// copyRows lists the copies that there are.
+func copyRows(k peer.KeyStats) [][]string {
+	rows := [][]string{{"MEMBER", "TIER", "AGE", "FRESH FOR", "SERVED FOR", "BYTES", ""}}
+	for _, m := range k.Members {
+		var copies []tier.Copy
+		if err := json.Unmarshal(m.Copies, &copies); err != nil {
+			rows = append(rows, []string{m.Name, "not understood", "", "", "", "", ""})
+			continue
+		}
+		if len(copies) == 0 {
+			rows = append(rows, []string{m.Name, "no copy", "", "", "", "", ""})
+		}
+		for _, c := range copies {
+			note := ""
+			switch {
+			case c.Failed:
+				note = "the last load failed"
+			case c.NotFound:
+				note = "the origin has no such key"
+			case c.Fresh < 0:
+				note = "stale"
+			}
+			rows = append(rows, []string{m.Name, c.Tier, seconds(c.Age), seconds(c.Fresh), seconds(c.Left), fmt.Sprint(c.Bytes), note})
+		}
+	}
+	return rows
+}
+
+// invalidateBatch is how many keys one request carries.
+const invalidateBatch = 1000
+
+func invalidateCommand(w *world) *cobra.Command {
+	var namespace, file string
+	c := &cobra.Command{
+		Use:   "invalidate --namespace NAME KEY... | --keys FILE",
+		Short: "Make every copy of the keys, on every member, unusable",
+		Long: `Make every copy of the keys, on every member, unusable. It needs the operator's token. It ends with 0
+only if every member has confirmed; a member that was not reached is named, and the exit code is 3.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			if namespace == "" {
+				return usageError("--namespace is missing: name the cache that the keys are of")
+			}
+			c, err := newClientOf(w)
+			if err != nil {
+				return err
+			}
+			if file != "" {
+				more, err := readKeys(file)
+				if err != nil {
+					return usageError(fmt.Sprintf("--keys: %v", err))
+				}
+				keys = append(keys, more...)
+			}
+			if len(keys) == 0 {
+				return usageError("no keys are named")
+			}
+			done, unconfirmed := 0, []string(nil)
+			for len(keys) > 0 {
+				n := min(len(keys), invalidateBatch)
+				status, body, err := c.ask(cmd.Context(), http.MethodPost, "invalidate", nil, peer.InvalidateRequest{Namespace: namespace, Keys: keys[:n]})
+				if err != nil {
+					return err
+				}
+				var result peer.InvalidateResult
+				if json.Unmarshal(body, &result) != nil || status != http.StatusOK && status != http.StatusBadGateway {
+					return c.failure(status, body)
+				}
+				if result.Error != "" {
+					unconfirmed = append(unconfirmed, printable(result.Error))
+				}
+				done, keys = done+result.Invalidated, keys[n:]
+			}
+			if w.json {
+				b, err := json.Marshal(peer.InvalidateResult{Invalidated: done, Error: strings.Join(unconfirmed, "; ")})
+				if err == nil {
+					err = indented(w.out, b)
+				}
+				if err != nil {
+					return err
+				}
+			} else if _, err := fmt.Fprintf(w.out, "%d keys of %s are invalidated\n", done, printable(namespace)); err != nil {
+				return err
+			}
+			if len(unconfirmed) > 0 {
+				return &exitError{exitPartial, strings.Join(unconfirmed, "\n")}
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
+	c.Flags().StringVar(&file, "keys", "", "a `file` with one key a line; - is standard input")
+	return c
+}
+
+// readKeys reads one key a line.
+func readKeys(name string) (keys []string, err error) {
+	f := os.Stdin
+	if name != "-" {
+		if f, err = os.Open(name); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	s := bufio.NewScanner(f)
+	for s.Scan() {
+		if s.Text() != "" {
+			keys = append(keys, s.Text())
+		}
+	}
+	return keys, s.Err()
+}

@@ -1,0 +1,210 @@
+package peer
+
+import (
+	"context"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// maxEvents is how many events a node remembers: a bad night's worth of what matters,
+	// and less than 20 KiB in the stats document.
+	maxEvents = 64
+	// maxEventText is where an event's texts are cut, in bytes: others choose parts of them.
+	maxEventText = 200
+	// eventKey is the attribute that names an event in the log.
+	eventKey = "event"
+)
+
+// An Event is something that an operator wants to see in the list of what has happened. Each is
+// also a line in the log, with the attribute "event" holding the same name.
+type Event struct {
+	At     time.Time `json:"at"`
+	Name   string    `json:"name"`             // stable, see EventNames
+	Level  string    `json:"level"`            // "INFO", "WARN" or "ERROR"
+	Node   string    `json:"node"`             // who saw it
+	Member string    `json:"member,omitempty"` // whom it is about
+	Text   string    `json:"text"`
+}
+
+// eventNames gives the lines of the log that are events their stable names. The texts may
+// be improved, the names stay.
+func eventNames() map[string]string {
+	return map[string]string{
+		"listening":                        "node_started",
+		"closed":                           "node_closed",
+		"view changed":                     "view_changed",
+		"a member has joined":              "member_joined",
+		"a member has left":                "member_left",
+		"a member is lost":                 "member_lost",
+		"a lost member is forgotten":       "member_forgotten",
+		"a member is kept out of the view": "member_refused",
+		"two live members have one name":   "name_taken",
+		"another node has taken":           "name_taken",
+		"the view cannot be rebuilt":       "view_failed",
+		"cannot connect to peer":           "peer_unreachable",
+		"connection to peer lost":          "peer_lost",
+		"data connection refused":          "connection_refused",
+		"most of the members are lost":     "view_split",
+		"most of the members are back":     "view_healed",
+		"an operator has invalidated keys": "operator_invalidated",
+		"an operator's token was wrong":    "operator_refused",
+	}
+}
+
+// EventNames lists the names of the node's own events, sorted. A cache whose logger comes
+// from Node.Logger adds its own.
+func EventNames() []string {
+	var names []string
+	for _, name := range eventNames() {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// eventBook remembers the newest events.
+type eventBook struct {
+	names map[string]string // by the text's beginning; never changed
+	node  string
+
+	mu   sync.Mutex // guards the rest
+	past []Event    // oldest first
+}
+
+func newEventBook() *eventBook { return &eventBook{names: eventNames()} }
+
+// name returns the stable name of a line of the log; "": it is no event.
+func (b *eventBook) name(text string) string {
+	if name, ok := b.names[text]; ok {
+		return name
+	}
+	for start, name := range b.names {
+		if len(text) > len(start) && text[:len(start)] == start {
+			return name
+		}
+	}
+	return ""
+}
+
+func (b *eventBook) add(e Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.past) == maxEvents {
+		b.past = slices.Delete(b.past, 0, 1)
+	}
+	b.past = append(b.past, e)
+}
+
+// list returns the events, oldest first. It is the caller's.
+func (b *eventBook) list() []Event {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]Event{}, b.past...)
+}
+
+// eventLog is a slog.Handler that gives lines which are events their names, keeps them in
+// the book, and hands all lines on.
+type eventLog struct {
+	next slog.Handler
+	book *eventBook
+}
+
+// Enabled lets what may be an event pass, although the log does not want it.
+func (l eventLog) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo || l.next.Enabled(ctx, level)
+}
+
+// Handle implements slog.Handler.
+func (l eventLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelInfo {
+		if name := attr(r, eventKey); name != "" { // somebody else's
+			l.book.add(newEvent(name, l.book.node, r))
+		} else if name := l.book.name(r.Message); name != "" {
+			l.book.add(newEvent(name, l.book.node, r))
+			r = r.Clone()
+			r.AddAttrs(slog.String(eventKey, name))
+		}
+	}
+	if !l.next.Enabled(ctx, r.Level) {
+		return nil
+	}
+	return l.next.Handle(ctx, r)
+}
+
+// WithAttrs implements slog.Handler.
+func (l eventLog) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return eventLog{l.next.WithAttrs(attrs), l.book}
+}
+
+// WithGroup implements slog.Handler.
+func (l eventLog) WithGroup(name string) slog.Handler {
+	return eventLog{l.next.WithGroup(name), l.book}
+}
+
+// attr returns an attribute of a line as text; "": it has none of the key.
+func attr(r slog.Record, key string) (value string) {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == key {
+			value = a.Value.Resolve().String()
+		}
+		return value == ""
+	})
+	return value
+}
+
+// newEvent makes an event of a line of the log.
+func newEvent(name, node string, r slog.Record) Event {
+	e := Event{At: r.Time.UTC(), Name: name, Level: r.Level.String(), Node: node}
+	text := r.Message
+	r.Attrs(func(a slog.Attr) bool {
+		value := a.Value.Resolve().String()
+		switch a.Key {
+		case eventKey:
+			return true
+		case "member", "peer":
+			e.Member = cutEvent(value)
+		}
+		text += ", " + a.Key + " " + value
+		return true
+	})
+	e.Text = cutEvent(text)
+	return e
+}
+
+func cutEvent(s string) string {
+	if len(s) <= maxEventText {
+		return s
+	}
+	return s[:maxEventText] + "..."
+}
+
+// Logger returns the node's logger, for caches that are given the node: a line of at least
+// level Info with the attribute "event" also goes into the list of events.
+func (n *Node) Logger() *slog.Logger { return n.logger }
+
+// viewEvents tells who has come into the view, and when most of the members are lost or back:
+// a partition, or a bad night. Who has gone is told by the roster, which knows why.
+func (n *Node) viewEvents(old, now *ring.View) {
+	for _, m := range now.Members() {
+		if was, ok := old.Member(m.Name); (!ok || was.Incarnation != m.Incarnation) && m.Name != n.id.name {
+			n.logger.Info("a member has joined", "member", m.Name, "address", m.Addr)
+		}
+	}
+	lost := 0
+	for _, m := range n.roster.list(now) {
+		if m.State == StateLost {
+			lost++
+		}
+	}
+	switch split := lost > now.Len(); {
+	case split && !n.eyes.split.Swap(true):
+		n.logger.Error("most of the members are lost: cut off, or they have crashed", "lost", lost, "members", now.Len())
+	case !split && n.eyes.split.Swap(false):
+		n.logger.Info("most of the members are back", "lost", lost, "members", now.Len())
+	}
+}

@@ -1,0 +1,94 @@
+package peer
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// Each text that names an event is one that the package logs: a text that is changed without
+// the table would lose its event.
+func TestEventTexts(t *testing.T) {
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for _, f := range files {
+		if f == "events.go" || strings.HasSuffix(f, "_test.go") {
+			continue
+		}
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(b)
+	}
+	own, err := os.ReadFile("events.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text := range eventNames() {
+		if !strings.Contains(source.String(), `"`+text) && !strings.Contains(string(own), `r.Info("`+text) && !strings.Contains(string(own), `r.Error("`+text) {
+			t.Errorf("nothing logs %q", text)
+		}
+	}
+	if names := EventNames(); !slices.IsSorted(names) || !slices.Contains(names, "member_lost") || len(slices.Compact(slices.Clone(names))) != len(names) {
+		t.Error(names)
+	}
+}
+
+func TestEventLog(t *testing.T) {
+	log := &logBook{}
+	book := newEventBook()
+	book.node = "n"
+	l := slog.New(eventLog{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}), book}).With("node", "n")
+	l.Info("a member has joined", "member", "m1", "address", "1.2.3.4:5")
+	l.Warn("a member is lost", "member", "m1")
+	l.Warn("something else")
+	l.Debug("a member is lost")
+	l.WithGroup("g").Warn("the breaker has opened", "event", "breaker_opened", "namespace", "product")
+	got := book.list()
+	if len(got) != 3 || got[0].Name != "member_joined" || got[0].Member != "m1" || got[0].Text != "a member has joined, member m1, address 1.2.3.4:5" ||
+		got[1].Name != "member_lost" || got[1].Level != "WARN" || got[1].Node != "n" || got[2].Name != "breaker_opened" || got[2].Text != "the breaker has opened, namespace product" {
+		t.Errorf("%+v", got)
+	}
+	text := log.String()
+	if strings.Contains(text, "has joined") || !strings.Contains(text, "event=member_lost") || !strings.Contains(text, "something else") || !strings.Contains(text, "node=n") {
+		t.Error(text)
+	}
+	for range 2 * maxEvents {
+		l.Warn("a member is lost", "member", strings.Repeat("x", 1000))
+	}
+	if got = book.list(); len(got) != maxEvents || len(got[0].Text) > maxEventText+3 || len(got[0].Member) > maxEventText+3 {
+		t.Errorf("%d events, %d bytes", len(got), len(got[0].Text))
+	}
+}
+
+// The list of a node has the joins, leaves and losses, and that most of the members are lost.
+func TestEventsOfMembers(t *testing.T) {
+	a := start(t, quick("a"))
+	b := start(t, quick("b", a.Addr()))
+	c := start(t, quick("c", a.Addr()))
+	awaitNames(t, "a b c", a, b, c)
+	if err := b.Leave(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := start(t, quick("d", a.Addr()))
+	awaitNames(t, "a c d", a, c, d)
+	_ = c.Close()
+	_ = d.Close()
+	awaitNames(t, "a", a)
+	has := func(name, member string) bool {
+		return slices.ContainsFunc(a.Stats().Events, func(e Event) bool { return e.Name == name && e.Member == member && e.Node == "a" })
+	}
+	until(t, "for the events", func() bool {
+		return has("node_started", "") && has("member_joined", "b") && has("member_left", "b") && has("member_lost", "c") && has("member_lost", "d") && has("view_split", "")
+	})
+	c = start(t, quick("c", a.Addr()))
+	awaitNames(t, "a c", a, c)
+	until(t, "for the end of the split", func() bool { return has("view_healed", "") })
+}

@@ -1,0 +1,219 @@
+package peer
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// MinOperatorToken is the least length of Config.OperatorToken, in bytes: one that is
+	// drawn at random cannot be guessed.
+	MinOperatorToken = 16
+	// maxOperatorToken is the most, in bytes: it is a header.
+	maxOperatorToken = 512
+	// maxOperatorBody is the longest body of an operator's request, in bytes: a thousand of
+	// the longest keys.
+	maxOperatorBody = 1 << 20
+	// operatorBodyTime is how long it may take to arrive.
+	operatorBodyTime = 5 * time.Second
+	// operatorTime bounds what an operator's request does.
+	operatorTime = 15 * time.Second
+	// keySuccessors is how many successors of a key are named.
+	keySuccessors = 2
+)
+
+// checkToken says what is wrong with an operator's token, if anything. It does not repeat it.
+func checkToken(token string) error {
+	switch {
+	case token == "":
+		return nil
+	case len(token) < MinOperatorToken || len(token) > maxOperatorToken:
+		return fmt.Errorf("%d bytes, it must have %d to %d: take a random one, as openssl rand -hex 32 gives", len(token), MinOperatorToken, maxOperatorToken)
+	}
+	for _, c := range []byte(token) {
+		if c <= ' ' || c > '~' {
+			return errors.New("it has characters that are not printable ASCII, or spaces: it travels in a header")
+		}
+	}
+	return nil
+}
+
+// operator reports whether the request carries the operator's token, and answers it if not.
+func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
+	token := n.cfg.OperatorToken
+	if token == "" {
+		http.Error(w, "this node takes no orders: it was started without an operator's token", http.StatusForbidden)
+		return false
+	}
+	given, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(given))
+	if isBearer && subtle.ConstantTimeCompare(want[:], got[:]) == 1 {
+		return true
+	}
+	if given != "" {
+		host, _, err := net.SplitHostPort(r.RemoteAddr)
+		if err != nil {
+			host = r.RemoteAddr
+		}
+		if n.noise.allow("operator "+host, time.Now()) {
+			n.logger.Warn("an operator's token was wrong", "remote", host, "path", cutEvent(r.URL.Path))
+		}
+	}
+	w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
+	http.Error(w, "this needs the operator's token: Authorization: Bearer <token>", http.StatusUnauthorized)
+	return false
+}
+
+// InvalidateRequest is the body of POST /invalidate, as JSON of at most 1 MiB.
+type InvalidateRequest struct {
+	Namespace string   `json:"namespace"`
+	Keys      []string `json:"keys"`
+}
+
+// InvalidateResult is the answer to it. The status is 200 if every member has confirmed,
+// otherwise 502 and Error says who has not.
+type InvalidateResult struct {
+	Invalidated int    `json:"invalidated"` // keys
+	Error       string `json:"error,omitempty"`
+}
+
+// invalidator is a namespace whose keys an operator can invalidate.
+type invalidator interface {
+	// InvalidateKeys does what Invalidate of a cache does.
+	InvalidateKeys(ctx context.Context, keys []string) error
+}
+
+// inspector is a namespace that tells of its copies of a key.
+type inspector interface {
+	// InspectKey returns what encoding/json can marshal: this member's copies of the key, no values.
+	InspectKey(key string) any
+}
+
+func (n *Node) serveInvalidate(w http.ResponseWriter, r *http.Request) {
+	if !n.operator(w, r) {
+		return
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that cannot has limits of its own
+	var req InvalidateRequest
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperatorBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(&req)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("there is more after the first object")
+		}
+	}
+	if err == nil {
+		_ = control.SetReadDeadline(time.Time{}) // the connection may be used again
+	} else {
+		w.Header().Set("Connection", "close") // and nobody waits for the rest
+	}
+	var long *http.MaxBytesError
+	switch {
+	case errors.As(err, &long):
+		http.Error(w, fmt.Sprintf("the body is longer than %d bytes: send fewer keys at a time", long.Limit), http.StatusRequestEntityTooLarge)
+		return
+	case err != nil:
+		http.Error(w, fmt.Sprintf(`the body is not {"namespace": "...", "keys": ["..."]}: %v`, err), http.StatusBadRequest)
+		return
+	case len(req.Keys) == 0:
+		http.Error(w, "no keys are named: there is nothing to invalidate", http.StatusBadRequest)
+		return
+	}
+	h, ok := n.handlers()[req.Namespace]
+	if !ok {
+		http.Error(w, fmt.Sprintf("there is no namespace %.130q on this node", req.Namespace), http.StatusNotFound)
+		return
+	}
+	space, ok := h.(invalidator)
+	if !ok {
+		http.Error(w, fmt.Sprintf("namespace %.130q cannot be invalidated from outside", req.Namespace), http.StatusNotImplemented)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), operatorTime)
+	defer cancel()
+	result, code := InvalidateResult{Invalidated: len(req.Keys)}, http.StatusOK
+	if err := space.InvalidateKeys(ctx, req.Keys); err != nil {
+		result.Error, code = err.Error(), http.StatusBadGateway
+	}
+	n.logger.Info("an operator has invalidated keys", "namespace", req.Namespace, "count", len(req.Keys), "confirmed", result.Error == "")
+	n.serveJSON(w, code, result, nil)
+}
+
+// KeyStats is the document of /key: where a key belongs, and who has copies.
+type KeyStats struct {
+	Schema     int             `json:"schema"` // StatsSchema
+	Namespace  string          `json:"namespace"`
+	Partition  int             `json:"partition"`
+	Owner      string          `json:"owner"`      // in this node's view
+	Successors []string        `json:"successors"` // who is next if the owner is lost, in order
+	Members    []MemberKey     `json:"members"`    // who answered, by name
+	Missing    []MissingMember `json:"missing"`    // who did not
+}
+
+// MemberKey is one member's answer in KeyStats.
+type MemberKey struct {
+	Name   string          `json:"name"`
+	Copies json.RawMessage `json:"copies"` // the namespace's own words
+}
+
+func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
+	if !n.operator(w, r) {
+		return
+	}
+	namespace, key := r.URL.Query().Get("namespace"), r.URL.Query().Get("key")
+	// On the wire the namespace takes nine bytes of the key's room.
+	if limit := codec.MaxKey - 9; key == "" || len(key) > limit {
+		http.Error(w, fmt.Sprintf("key has %d bytes: from 1 to %d can be looked for", len(key), limit), http.StatusBadRequest)
+		return
+	}
+	if _, ok := n.handlers()[namespace]; !ok {
+		http.Error(w, fmt.Sprintf("there is no namespace %.130q on this node", namespace), http.StatusNotFound)
+		return
+	}
+	hash := ring.Hash(namespace)
+	question := append(binary.BigEndian.AppendUint64([]byte{askKey}, hash), key...)
+	ctx, cancel := context.WithTimeout(r.Context(), clusterTimeout)
+	defer cancel()
+	docs, missing := n.askAll(ctx, question, func() ([]byte, error) { return json.Marshal(n.copies(hash, key)) })
+	view := n.View()
+	out := KeyStats{
+		Schema: StatsSchema, Namespace: namespace, Partition: view.Partition(key), Owner: view.Owner(key).Name,
+		Successors: []string{}, Members: []MemberKey{}, Missing: append([]MissingMember{}, missing...),
+	}
+	for _, m := range view.Successors(key, keySuccessors) {
+		out.Successors = append(out.Successors, m.Name)
+	}
+	for _, d := range docs {
+		if !json.Valid(d.body) || len(d.body) > statsLimit {
+			out.Missing = append(out.Missing, MissingMember{Name: d.Name, Addr: d.Addr, State: d.State, Reason: "its answer is not understood"})
+			continue
+		}
+		out.Members = append(out.Members, MemberKey{Name: d.Name, Copies: d.body})
+	}
+	n.serveJSON(w, http.StatusOK, out, nil)
+}
+
+// copies is what this node has of a key of the namespace with the hash.
+func (n *Node) copies(namespace uint64, key string) any {
+	for name, h := range n.handlers() {
+		if space, ok := h.(inspector); ok && ring.Hash(name) == namespace {
+			return space.InspectKey(key)
+		}
+	}
+	return []struct{}{}
+}

@@ -1,0 +1,162 @@
+package peer
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// maxReaders is how many streams of events a node serves at once: an operator's
+	// screens, and an end to what idle ones can hold.
+	maxReaders = 32
+	// streamInterval is the time between two events of a cluster of up to streamMembers
+	// members; of a larger one it is as much longer.
+	streamInterval = time.Second
+	streamMembers  = 16
+	// streamPatience is how long one event may take to be written before its reader counts as
+	// too slow.
+	streamPatience = 5 * time.Second
+	// streamLife is how long a stream lasts; browsers come again.
+	streamLife = time.Hour
+)
+
+// readers are those of /events. One goroutine of the node asks the members, for all of
+// them, as long as there are any.
+type readers struct {
+	refused, dropped atomic.Int64
+
+	mu      sync.Mutex // guards the rest
+	open    map[*reader]struct{}
+	polling bool // the goroutine runs
+}
+
+// reader is one of them.
+type reader struct{ newest chan []byte } // holds the newest document that was not written yet
+
+// join adds a reader; nil: there are too many. poll tells that nobody asks the members yet.
+func (s *readers) join() (one *reader, poll bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.open) >= maxReaders {
+		return nil, false
+	}
+	if s.open == nil {
+		s.open = make(map[*reader]struct{})
+	}
+	one = &reader{newest: make(chan []byte, 1)}
+	s.open[one] = struct{}{}
+	poll, s.polling = !s.polling, true
+	return one, poll
+}
+
+func (s *readers) leave(one *reader) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, one)
+}
+
+// wanted reports whether there are readers; if not, whoever polls ends.
+func (s *readers) wanted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.polling = len(s.open) > 0
+	return s.polling
+}
+
+// offer gives every reader a document, in place of one that it has not written yet.
+func (s *readers) offer(doc []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for one := range s.open {
+		select {
+		case <-one.newest:
+		default:
+		}
+		one.newest <- doc // there is room: only this function puts something in
+	}
+}
+
+func (s *readers) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.open)
+}
+
+// pollStreams asks the members for the readers until there are none.
+func (n *Node) pollStreams() {
+	s := &n.eyes.streams
+	for n.ctx.Err() == nil && s.wanted() {
+		wait := streamInterval
+		doc, err := n.ClusterStats(n.ctx)
+		if err == nil {
+			body, err := json.Marshal(doc)
+			if err == nil {
+				s.offer(body)
+			} else {
+				n.logger.Error("an answer cannot be encoded", "error", err)
+			}
+			wait *= time.Duration(max(1, (len(doc.Members)+streamMembers-1)/streamMembers))
+		}
+		if !pause(n.ctx, wait) {
+			return
+		}
+	}
+}
+
+func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
+	control := http.NewResponseController(w)
+	if err := control.SetWriteDeadline(time.Now().Add(streamPatience)); errors.Is(err, http.ErrNotSupported) {
+		http.Error(w, "the server around this handler does not let it drop slow readers: ask for stats?cluster=1 instead", http.StatusNotImplemented)
+		return
+	}
+	defer func() { _ = control.SetWriteDeadline(time.Time{}) }() // the connection may be used again
+	_ = control.SetReadDeadline(time.Time{})                     // a server's ReadTimeout would end the stream
+	s := &n.eyes.streams
+	me, poll := s.join()
+	if me == nil {
+		s.refused.Add(1)
+		w.Header().Set("Retry-After", "10")
+		http.Error(w, "there are too many streams of events already: ask for stats?cluster=1 instead", http.StatusServiceUnavailable)
+		return
+	}
+	defer s.leave(me)
+	if poll && !n.start(n.pollStreams) {
+		http.Error(w, "closed", http.StatusServiceUnavailable)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	end := time.NewTimer(streamLife)
+	defer end.Stop()
+	event := []byte("retry: 2000\n\n")
+	for {
+		_ = control.SetWriteDeadline(time.Now().Add(streamPatience)) // it could be set before
+		_, err := w.Write(event)
+		if err == nil {
+			err = control.Flush()
+		}
+		if err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				s.dropped.Add(1)
+			}
+			return
+		}
+		select {
+		case doc := <-me.newest:
+			event = append(append([]byte("event: stats\ndata: "), doc...), "\n\n"...)
+		case <-end.C:
+			return
+		case <-r.Context().Done():
+			return
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}

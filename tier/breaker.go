@@ -1,0 +1,138 @@
+package tier
+
+import "time"
+
+// Breaker says when a member stops asking a failing origin. It looks at its own loads only.
+type Breaker struct {
+	// Failures is the fraction of loads that fail, within Window, from which on the breaker
+	// opens. 0: DefaultBreakerFailures. Below 0: it never opens.
+	Failures float64
+	// Minimum is how many loads Window must have seen before. 0: DefaultBreakerMinimum.
+	Minimum int
+	// Window is how far back loads count. 0: DefaultBreakerWindow.
+	Window time.Duration
+	// Pause is how long an open breaker lets nothing through before it probes.
+	// 0: DefaultBreakerPause.
+	Pause time.Duration
+	// Probes is how many loads run to try the origin after a pause, and must all succeed to
+	// close the breaker again. 0: DefaultBreakerProbes.
+	Probes int
+}
+
+// breakerState is closed (all may load), open (nobody) or half open (probes).
+type breakerState uint8
+
+const (
+	breakerClosed breakerState = iota
+	breakerOpen
+	breakerHalf
+)
+
+var breakerNames = [...]string{"closed", "open", "half_open"}
+
+const breakerBuckets = 10
+
+// breaker is a circuit breaker's state. Its methods return the next state and change
+// nothing. It has generations, so that a load that began before the breaker opened says
+// nothing about the origin after it.
+type breaker struct {
+	state    breakerState
+	gen      uint64 // rises with each change of state
+	until    int64  // open: when probing may begin
+	probing  int    // half open: probes under way
+	proved   int    // half open: probes that succeeded
+	at       int64  // closed: the number of the newest bucket
+	ok, bad  [breakerBuckets]uint32
+	openings int64
+}
+
+// admits reports whether one more load may begin, and when the answer is no, when it is worth
+// asking again (0: when a probe has ended).
+func (b breaker) admits(p Breaker, now int64) (ok bool, again int64) {
+	switch b.state {
+	case breakerOpen:
+		return now >= b.until, b.until
+	case breakerHalf:
+		return b.probing+b.proved < p.Probes, 0
+	}
+	return true, 0
+}
+
+// begun is the state after a load that was admitted has begun.
+func (b breaker) begun(now int64) breaker {
+	if b.state == breakerOpen && now >= b.until {
+		b = b.enter(breakerHalf)
+	}
+	if b.state == breakerHalf {
+		b.probing++
+	}
+	return b
+}
+
+// ended is the state after a load of generation gen has ended.
+func (b breaker) ended(p Breaker, gen uint64, out outcomeOfLoad, now int64) breaker {
+	if gen != b.gen {
+		return b
+	}
+	switch {
+	case b.state == breakerHalf && out == loadFailed:
+		b = b.enter(breakerOpen)
+		b.until = now + int64(p.Pause)
+		b.openings++
+	case b.state == breakerHalf:
+		b.probing--
+		if out == loadOK {
+			b.proved++
+		}
+		if b.proved >= p.Probes {
+			b = b.enter(breakerClosed)
+		}
+	case b.state == breakerClosed && out != loadVoid:
+		b = b.roll(p, now)
+		i := b.at % breakerBuckets
+		if out == loadOK {
+			b.ok[i]++
+			return b
+		}
+		b.bad[i]++
+		ok, bad := b.sums()
+		if p.Failures > 0 && ok+bad >= p.Minimum && float64(bad) >= p.Failures*float64(ok+bad) {
+			b = b.enter(breakerOpen)
+			b.until = now + int64(p.Pause)
+			b.openings++
+		}
+	}
+	return b
+}
+
+// roll forgets the buckets that are past the window.
+func (b breaker) roll(p Breaker, now int64) breaker {
+	at := now / max(int64(p.Window)/breakerBuckets, 1)
+	for n := min(at-b.at, breakerBuckets); n > 0; n-- {
+		i := (at - n + 1) % breakerBuckets
+		b.ok[i], b.bad[i] = 0, 0
+	}
+	b.at = max(at, b.at)
+	return b
+}
+
+func (b breaker) sums() (ok, bad int) {
+	for i := range b.ok {
+		ok += int(b.ok[i])
+		bad += int(b.bad[i])
+	}
+	return ok, bad
+}
+
+func (b breaker) enter(s breakerState) breaker {
+	return breaker{state: s, gen: b.gen + 1, at: b.at, openings: b.openings}
+}
+
+// outcomeOfLoad is what a load says about the origin.
+type outcomeOfLoad uint8
+
+const (
+	loadOK     outcomeOfLoad = iota // it answered, be it with "not found"
+	loadFailed                      // it failed, or took too long
+	loadVoid                        // nothing: the load did not get to ask it
+)

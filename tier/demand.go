@@ -1,0 +1,332 @@
+package tier
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// demand estimates at what rates the keys are read by the callers on this node, near hits
+// included, in fixed memory (about 400 KiB) and for about a nanosecond a near hit. It keeps two
+// samples of the keys:
+//
+//   - heavy: the keys read most, by Space-Saving (Metwally, Agrawal, El Abbadi, ICDT 2005). They
+//     are few and make up most of what coalescing saves, so they are wanted all.
+//   - tail: keys picked by their hash, so that each is seen always or never (spatial sampling, SHARDS:
+//     Waldspurger, Park, Garthwaite, Ahmad, FAST 2015). The threshold of the hash falls when there
+//     is no more room. They stand for all the others.
+//
+// Near hits are thinned to one of nearThin before they come here, and weigh as much more; the
+// estimates allow for the noise of that.
+type demand struct {
+	shards [demandShards]demandShard
+	now    atomic.Int64 // about; who counts a read need not look at the clock for it
+
+	mu   sync.Mutex // guards the rest
+	past [64]nearMark
+	n    int // marks made
+}
+
+// nearMark is how many near hits there had been at a time.
+type nearMark struct{ at, hits int64 }
+
+type demandShard struct {
+	mu     sync.Mutex           // guards the rest
+	hashes [demandHeavy]uint64  // of heavy, apart, so that looking for one touches little memory
+	sums   [demandHeavy]float64 // of its reads
+	heavy  []heavyKey
+	tail   map[uint64]demandCount // by hash, those below limit
+	limit  uint64                 // of spread(hash)
+	turn   uint32                 // counts reads, to thin what heavy sees of them
+	total  demandSum              // reads, as in demandCount
+	began  int64                  // of the present span
+	before int64                  // length of the one before it
+	keep   bool                   // keys may be kept as they are
+}
+
+// demandCount is how often a key was read, in the present span [0] and the one before it [1].
+type demandCount struct {
+	near  [2]uint32 // near hits, thinned
+	other [2]uint32 // other reads
+	cost  float32   // seconds that its last load took, 0: not known
+	size  uint32    // bytes of its value's encoding, 0: not known
+}
+
+// demandSum is a sum of reads by span.
+type demandSum struct{ near, other [2]float64 }
+
+func (s demandSum) all() float64 { return s.near[0] + s.near[1] + s.other[0] + s.other[1] }
+
+// roll begins a new span; with old the one before counts no more either.
+func (s *demandSum) roll(old bool) {
+	for _, n := range []*[2]float64{&s.near, &s.other} {
+		n[1], n[0] = n[0], 0
+		if old {
+			n[1] = 0
+		}
+	}
+}
+
+type heavyKey struct {
+	key  string    // empty if keys must not be kept; cut
+	n    demandSum // an upper bound
+	over float64   // of which so many may have been another key's
+	cost float32
+}
+
+const (
+	demandShards = 16
+	demandHeavy  = 64  // keys a shard
+	demandTail   = 256 // keys a shard
+	demandSpan   = int64(30 * time.Second)
+	heavyThin    = 8   // of the reads that are no near hits, heavy sees one of so many
+	nearThin     = 100 // of the near hits, one of so many comes here
+	keyShown     = 128
+	spreadAll    = uint64(1) << 63 // spread is below this
+	tailLimit    = spreadAll / 4
+)
+
+// spread makes a number below spreadAll of a hash that has nothing to do with the hash's other uses.
+func spread(hash uint64) uint64 {
+	hash ^= hash >> 31
+	hash *= 0x9E3779B97F4A7C15
+	return (hash ^ hash>>29) * 0xBF58476D1CE4E5B9 >> 1
+}
+
+func newDemand(now int64, keep bool) *demand {
+	d := new(demand)
+	d.now.Store(now)
+	for i := range d.shards {
+		d.shards[i] = demandShard{tail: make(map[uint64]demandCount), limit: tailLimit, began: now, keep: keep}
+	}
+	return d
+}
+
+func (d *demand) shard(hash uint64) *demandShard { return &d.shards[hash>>20%demandShards] }
+
+// nearHit counts a near hit that stands for nearThin of them.
+func (d *demand) nearHit(key string, hash uint64, size int32, now int64) {
+	s := d.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.roll(now)
+	s.total.near[0] += nearThin
+	s.weigh(key, hash, demandSum{near: [2]float64{nearThin}}, 0)
+	if c, ok := s.sampled(hash); ok {
+		c.near[0]++
+		c.size = uint32(max(size, 0))
+		s.keepTail(hash, c)
+	}
+}
+
+// read counts another read. size and cost, of the key's last load, are 0 if they are not known.
+func (d *demand) read(key string, hash uint64, size int, cost time.Duration, now int64) {
+	s := d.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.roll(now)
+	s.total.other[0]++
+	if s.turn++; s.turn%heavyThin == 0 {
+		s.weigh(key, hash, demandSum{other: [2]float64{heavyThin}}, cost)
+	}
+	if c, ok := s.sampled(hash); ok {
+		c.other[0]++
+		if size > 0 {
+			c.size = uint32(size)
+		}
+		if cost > 0 {
+			c.cost = float32(cost.Seconds())
+		}
+		s.keepTail(hash, c)
+	}
+}
+
+// sampled returns the tail's count of a key that is in the sample. The caller holds mu.
+func (s *demandShard) sampled(hash uint64) (c demandCount, ok bool) {
+	if spread(hash) >= s.limit {
+		return c, false
+	}
+	return s.tail[hash], true
+}
+
+func (s *demandShard) keepTail(hash uint64, c demandCount) {
+	s.tail[hash] = c
+	for len(s.tail) > demandTail {
+		s.limit /= 2
+		for h := range s.tail {
+			if spread(h) >= s.limit {
+				delete(s.tail, h)
+			}
+		}
+	}
+}
+
+// weigh counts a read of weight w in heavy: Space-Saving. The caller holds mu.
+func (s *demandShard) weigh(key string, hash uint64, w demandSum, cost time.Duration) {
+	n := w.all()
+	at := slices.Index(s.hashes[:len(s.heavy)], hash)
+	if at >= 0 {
+		h := &s.heavy[at]
+		h.n.near[0] += w.near[0]
+		h.n.other[0] += w.other[0]
+		s.sums[at] += n
+		if cost > 0 {
+			h.cost = float32(cost.Seconds())
+		}
+		return
+	}
+	if !s.keep {
+		key = ""
+	}
+	k := heavyKey{key: cloneString(key[:min(len(key), keyShown)]), n: w, cost: float32(cost.Seconds())}
+	if at = len(s.heavy); at < demandHeavy {
+		s.heavy = append(s.heavy, k)
+		s.hashes[at], s.sums[at] = hash, n
+		return
+	}
+	at = 0
+	for i, sum := range s.sums {
+		if sum < s.sums[at] {
+			at = i
+		}
+	}
+	k.over = s.sums[at]
+	k.n = s.heavy[at].n
+	k.n.near[0] += w.near[0]
+	k.n.other[0] += w.other[0]
+	s.heavy[at] = k
+	s.hashes[at] = hash
+	s.sums[at] += n
+}
+
+// roll begins a new span when the present one is over. The caller holds mu.
+func (s *demandShard) roll(now int64) {
+	span := now - s.began
+	if span < demandSpan {
+		return
+	}
+	old := span >= 2*demandSpan // nobody came for a whole span: what there is is too old
+	s.total.roll(old)
+	for i := len(s.heavy) - 1; i >= 0; i-- {
+		h := &s.heavy[i]
+		h.n.roll(old)
+		s.sums[i] = h.n.all()
+		if h.over = min(h.over, s.sums[i]); s.sums[i] <= h.over { // nothing is known to be its own
+			last := len(s.heavy) - 1
+			s.heavy[i], s.hashes[i], s.sums[i] = s.heavy[last], s.hashes[last], s.sums[last]
+			s.heavy = s.heavy[:last]
+		}
+	}
+	for h, c := range s.tail {
+		c.near[1], c.near[0] = c.near[0], 0
+		c.other[1], c.other[0] = c.other[0], 0
+		if old || c.near[1]+c.other[1] == 0 {
+			delete(s.tail, h)
+			continue
+		}
+		s.tail[h] = c
+	}
+	if len(s.tail) < demandTail/4 {
+		s.limit = min(2*s.limit, tailLimit)
+	}
+	s.before, s.began = span, now
+	if old {
+		s.before = demandSpan // empty as it was
+	}
+}
+
+// keyRate is one key's rate of reads and what its load takes.
+type keyRate struct {
+	hash  uint64
+	key   string
+	rate  float64 // reads a second
+	noise float64 // what of rate*rate is the sample's own variance
+	cost  float64 // seconds, 0: not known
+	size  uint32
+	each  float64 // how many keys it stands for
+}
+
+// mark notes how many near hits there have been; it is called about once a second.
+func (d *demand) mark(hits, now int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now.Store(now)
+	d.past[d.n%len(d.past)] = nearMark{now, hits}
+	d.n++
+}
+
+// hitsBefore is about how many near hits there had been at a time.
+func (d *demand) hitsBefore(at int64) (hits int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := max(0, d.n-len(d.past)); i < d.n; i++ {
+		if m := d.past[i%len(d.past)]; m.at <= at+int64(time.Second)/2 || i == d.n-len(d.past) {
+			hits = m.hits
+		}
+	}
+	return hits
+}
+
+// rates calls yield for each key sampled, and returns the reads a second over all. hits is how many near
+// hits there have been: what the samples add up to is corrected by it.
+func (d *demand) rates(hits, now int64, yield func(k keyRate)) (reads float64) {
+	counted, from := 0.0, now
+	for i := range d.shards {
+		n, began := d.shards[i].near(now)
+		counted += n
+		from = min(from, began)
+	}
+	scale := 1.0
+	if counted > 0 {
+		scale = max(float64(hits-d.hitsBefore(from)), 0) / counted
+		scale = min(max(scale, 0.5), 2) // further off it would be a mistake
+	}
+	for i := range d.shards {
+		reads += d.shards[i].rates(scale, now, yield)
+	}
+	return reads
+}
+
+// near is how many near hits the sample comes to, and since when.
+func (s *demandShard) near(now int64) (n float64, from int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.roll(now)
+	return s.total.near[0] + s.total.near[1], s.began - s.before
+}
+
+func (s *demandShard) rates(scale float64, now int64, yield func(k keyRate)) (reads float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	span := time.Duration(now - s.began + s.before).Seconds()
+	if span <= 0 {
+		return 0
+	}
+	rate := func(k keyRate, near, other, over, thin float64) {
+		near *= scale
+		k.rate = (near + other - over) / span
+		k.noise = (nearThin*scale*near + thin*other) / span / span
+		yield(k)
+	}
+	known := make(map[uint64]bool, len(s.heavy))
+	for i, h := range s.heavy {
+		hash := s.hashes[i]
+		if n := h.n.all() - h.over; n <= h.over { // it may well be another's: let the tail speak for it
+			continue
+		}
+		known[hash] = true
+		c := s.tail[hash]
+		rate(keyRate{hash: hash, key: h.key, cost: float64(max(h.cost, c.cost)), size: c.size, each: 1},
+			h.n.near[0]+h.n.near[1], h.n.other[0]+h.n.other[1], h.over, heavyThin)
+	}
+	each := float64(spreadAll) / float64(s.limit)
+	for hash, c := range s.tail {
+		if known[hash] {
+			continue
+		}
+		rate(keyRate{hash: hash, cost: float64(c.cost), size: c.size, each: each},
+			nearThin*float64(c.near[0]+c.near[1]), float64(c.other[0]+c.other[1]), 0, 1)
+	}
+	return ((s.total.near[0]+s.total.near[1])*scale + s.total.other[0] + s.total.other[1]) / span
+}

@@ -1,0 +1,270 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// ErrDrilling says that a drill of the cache is under way on this node already.
+var ErrDrilling = errors.New("weir: a drill is under way")
+
+// MaxDrill is the longest a drill may last.
+const MaxDrill = time.Hour
+
+const (
+	drillErrors  = 0.1 // of drilled loads that fail, from which on the drill ends
+	drillMinimum = 20  // loads that must have ended before
+	drillLook    = 50 * time.Millisecond
+	drillSamples = 4096 // waits kept for the quantiles
+)
+
+// DrillReport is what a drill has shown.
+type DrillReport struct {
+	Fraction float64 `json:"fraction"`
+	Seconds  float64 `json:"seconds"`
+	Ended    string  `json:"ended"` // why: time, breaker, errors, context or closed
+
+	Drilled int64 `json:"drilled"` // reads of callers on this node that had to behave as misses
+	Filled  int64 `json:"filled"`  // of these, those that a load has answered
+	Spared  int64 `json:"spared"`  // that got the copy after all: no permit, a failed load, or half of their time gone
+	Failed  int64 `json:"failed"`  // that got an error: without a cache they would have too
+	Errors  int64 `json:"errors"`  // loads on this node, for the drill, that failed
+	Loads   int64 `json:"loads"`   // loads on this node that the drill has caused
+	Peak    int   `json:"peak"`    // loads at once on this node, seen every 50 ms
+
+	P50 float64 `json:"p50_seconds"` // what drilled reads waited, by quantiles
+	P99 float64 `json:"p99_seconds"`
+	Max float64 `json:"max_seconds"`
+
+	// Whole is what the origin would go through if all were lost, as it was when the drill began.
+	Whole Projection `json:"whole"`
+}
+
+// drill is a drill under way.
+type drill struct {
+	fraction float64
+	over     chan struct{} // closed when it has to end
+	why      string        // written before over is closed
+	once     sync.Once
+
+	drilled, filled, spared, failed atomic.Int64
+	loads, errors                   atomic.Int64
+
+	mu    sync.Mutex // guards the rest
+	waits []time.Duration
+	most  time.Duration
+	n     int
+}
+
+func (d *drill) end(why string) { d.once.Do(func() { d.why = why; close(d.over) }) }
+
+func (d *drill) ended() bool {
+	select {
+	case <-d.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// Drill rehearses the loss of the cache: for the time given, that fraction of the reads on this
+// node that find a copy behave as misses. They go to their key's owner, which loads the key anew, at the
+// lowest class, within the governor: real misses and refreshes go first. Who would get an error, or
+// has waited for half of the time to his deadline, gets the copy after all. Near copies and the members' owned
+// copies stay. It ends by itself: when the time is over, with ctx, and at once when this node's breaker is not
+// closed or more than a tenth of its loads on this node fail.
+//
+// The report is valid also if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with
+// the arguments: fraction is above 0 and at most 1, duration above 0 and at most MaxDrill.
+func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
+	switch {
+	case !(fraction > 0 && fraction <= 1): // also catches NaN
+		return DrillReport{}, fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
+	case duration <= 0 || duration > MaxDrill:
+		return DrillReport{}, fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
+	}
+	if !c.life.begin() {
+		return DrillReport{}, ErrClosed
+	}
+	defer c.life.end()
+	d := &drill{fraction: fraction, over: make(chan struct{})}
+	whole := c.Projection()
+	if !c.drill.CompareAndSwap(nil, d) {
+		return DrillReport{}, ErrDrilling
+	}
+	c.watch.Store(^uint64(0))
+	defer func() {
+		c.watch.Store(watchSome)
+		c.drill.Store(nil)
+	}()
+	c.cfg.Logger.Info("drill begins", "namespace", c.cfg.Namespace, "fraction", fraction, "duration", duration)
+	began := c.clock.now()
+	end := time.NewTimer(duration)
+	defer end.Stop()
+	look := time.NewTicker(drillLook)
+	defer look.Stop()
+	peak := 0
+	for !d.ended() {
+		select {
+		case <-d.over:
+		case <-end.C:
+			d.end("time")
+		case <-ctx.Done():
+			d.end("context")
+		case <-c.ctx.Done():
+			d.end("closed")
+		case <-look.C:
+			used, well := c.gov.look()
+			peak = max(peak, used)
+			if !well {
+				d.end("breaker")
+			}
+		}
+	}
+	r := d.report(peak, time.Duration(c.clock.now()-began), whole)
+	c.cfg.Logger.Info("drill ended", "namespace", c.cfg.Namespace, "why", r.Ended, "drilled", r.Drilled, "filled", r.Filled, "spared", r.Spared, "loads", r.Loads)
+	return r, nil
+}
+
+func (d *drill) report(peak int, took time.Duration, whole Projection) DrillReport {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := DrillReport{
+		Fraction: d.fraction, Seconds: took.Seconds(), Ended: d.why,
+		Drilled: d.drilled.Load(), Filled: d.filled.Load(), Spared: d.spared.Load(), Failed: d.failed.Load(),
+		Errors: d.errors.Load(), Loads: d.loads.Load(), Peak: peak, Max: d.most.Seconds(), Whole: whole,
+	}
+	slices.Sort(d.waits)
+	if n := len(d.waits); n > 0 {
+		r.P50, r.P99 = d.waits[n/2].Seconds(), d.waits[n*99/100].Seconds()
+	}
+	return r
+}
+
+// waited counts what a drilled read waited, keeping a sample of all (Vitter's algorithm R).
+func (d *drill) waited(wait time.Duration, dice float64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.n++
+	d.most = max(d.most, wait)
+	if len(d.waits) < drillSamples {
+		d.waits = append(d.waits, wait)
+	} else if i := int(dice * float64(d.n)); i < drillSamples {
+		d.waits[i] = wait
+	}
+}
+
+// picks returns the drill that makes this read behave as a miss; nil: it is an ordinary one.
+func (c *Cache[V]) picks() *drill {
+	d := c.drill.Load()
+	if d == nil || c.dice.float64() >= d.fraction || d.ended() {
+		return nil
+	}
+	if _, well := c.gov.look(); !well {
+		d.end("breaker")
+		return nil
+	}
+	d.drilled.Add(1)
+	return d
+}
+
+// rehearse answers a near hit as if there were no near copy, which is b; but if there is no other
+// answer, with that.
+func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V]) (a Answer[V], loaded int64, err error) {
+	c.stats.nearUnused.Add(1)
+	return c.readOwner(ctx, key, AnyAge, d, b)
+}
+
+// fallBack serves a near copy after all, if that may be served still. It leaves its Age to the caller.
+func (c *Cache[V]) fallBack(key string, b *box[V]) (a Answer[V], err error, ok bool) {
+	now := c.clock.now()
+	if now >= b.until || !c.unfenced(key, b) {
+		return a, nil, false
+	}
+	c.stats.nearUnused.Add(-1)
+	a = Answer[V]{Source: SourceNear, Stale: now >= b.soft}
+	if b.notFound {
+		return a, ErrNotFound, true
+	}
+	a.Value = c.clone(b.value)
+	return a, nil, true
+}
+
+// drilled counts how a read ended that d had picked.
+func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
+	switch {
+	case err != nil && !errors.Is(err, ErrNotFound):
+		d.failed.Add(1)
+	case from == SourceFill:
+		d.filled.Add(1)
+	default:
+		d.spared.Add(1)
+	}
+	d.waited(time.Duration(c.clock.now()-began), c.dice.float64())
+}
+
+// refill answers a drilled read on the member that owns the key: it loads the key as if there were no
+// copy, but takes the copy if that does not work out.
+func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []uint64, short bool) (found[V], error) {
+	now := c.clock.now()
+	e := c.valid(key, hash, now)
+	if e == nil || e.flags&entryFailed != 0 || len(chain) > 0 {
+		return c.own(ctx, key, hash, AnyAge, chain, short)
+	}
+	fl, err := c.join(key, hash, classWarm, causeDrill, e, chain, short, c.patience(ctx))
+	if err != nil {
+		return found[V]{}, err
+	}
+	patience := 2*c.cfg.Origin.Timeout + time.Second
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = time.Until(deadline) / 2
+	}
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-fl.done:
+		if r := &fl.res; r.err == nil {
+			return found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}, nil
+		}
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	if e = c.valid(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
+		return found[V]{e: e, late: c.clock.now() >= e.soft}, nil
+	}
+	return c.own(ctx, key, hash, AnyAge, chain, short)
+}
+
+// drillEnded looks at a load that has ended, in case that a drill caused it.
+func (c *Cache[V]) drillEnded(f *flight[V], out outcomeOfLoad) {
+	d := c.drill.Load()
+	if d == nil || f.cause != causeDrill {
+		return
+	}
+	n := d.loads.Add(1)
+	if out == loadFailed {
+		if bad := d.errors.Add(1); n >= drillMinimum && float64(bad) > drillErrors*float64(n) {
+			d.end("errors")
+		}
+	}
+}
+
+// Drill runs a drill for an operator's call; the result is a DrillReport.
+func (h handler[V]) Drill(ctx context.Context, fraction float64, d time.Duration) (any, error) {
+	return h.c.Drill(ctx, fraction, d)
+}
+
+// flagOf is what a request to an owner says about a drill.
+func flagOf(d *drill) uint8 {
+	if d == nil {
+		return 0
+	}
+	return codec.FlagDrill
+}

@@ -1,0 +1,259 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+)
+
+// inFront are the entries that the front has.
+func inFront[T any](n *near[T]) (all []*nearEntry[T]) {
+	for i := range n.front {
+		if e := n.front[i].Load(); e != nil {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// What was found once is found without ristretto, which hears of a sample that favours no key.
+func TestFrontSamples(t *testing.T) {
+	const keys, each = 8, 8 << nearFeedBits
+	heard := make(map[uint64]int)
+	n, err := newNear(1<<20, func(cfg *ristretto.Config[uint64, *nearEntry[testBox]]) {
+		cfg.KeyToHash = func(hash uint64) (uint64, uint64) { heard[hash]++; return hash, 0 }
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.close()
+	for i := range keys {
+		n.set(fixedKey(i), testBox{key: i}, 0)
+	}
+	n.c.Wait()
+	places := make(map[uint64]bool)
+	for i := range keys {
+		hash, _ := n.hashes(fixedKey(i))
+		places[hash&uint64(len(n.front)-1)] = true
+		n.get(fixedKey(i))
+	}
+	clear(heard)
+	for range each {
+		for i := range keys {
+			if b := n.get(fixedKey(i)); b == nil || b.key != i {
+				t.Fatalf("get = %v of key %d", b, i)
+			}
+		}
+	}
+	if s := n.stats(); s.hits != keys*(each+1) || s.misses != 0 {
+		t.Errorf("stats %+v, want %d hits", s, keys*(each+1))
+	}
+	if len(places) < keys {
+		return // two keys share a place, which is rare and as good for the rest
+	}
+	for i := range keys {
+		hash, _ := n.hashes(fixedKey(i))
+		if got, want := heard[hash], each>>nearFeedBits; got < want-3 || got > want+3 {
+			t.Errorf("ristretto heard of %d of %d hits of key %d, want about %d", got, each, i, want)
+		}
+	}
+}
+
+// A hash of 64 bits is not enough to be taken for a key, in front or in ristretto.
+func TestFrontTellsKeysApart(t *testing.T) {
+	n := tunedNear(t, nil).of
+	defer n.close()
+	hash, check := n.hashes("k")
+	box := &testBox{}
+	other := &testEntry{hash: hash, check: check + 1, box: box}
+	n.place(hash).Store(other)
+	if n.get("k") != nil {
+		t.Error("the front gave another key's box")
+	}
+	other = &testEntry{hash: hash + uint64(len(n.front)), check: check, box: box}
+	n.place(hash).Store(other)
+	if n.get("k") != nil {
+		t.Error("the front gave the box of a key with another hash")
+	}
+	n.c.Set(hash, &testEntry{hash: hash, check: check + 1, box: box}, 1)
+	n.c.Wait()
+	if n.get("k") != nil {
+		t.Error("ristretto gave another key's box")
+	}
+	n.set("k", box, 1) // takes the other's place
+	n.c.Wait()
+	if got := n.get("k"); got == nil || *got != box {
+		t.Error("a key does not get its place back")
+	}
+	if a, b := n.hashes("k"); a == b {
+		t.Error("the two hashes are the same")
+	}
+}
+
+// What leaves ristretto leaves the front, whichever of the two is first.
+func TestFrontHides(t *testing.T) {
+	for name, leave := range map[string]func(n *pointerNear){
+		"set":   func(n *pointerNear) { n.set("k", &testBox{version: 2}, 0) },
+		"del":   func(n *pointerNear) { n.del("k") },
+		"clear": (*pointerNear).clear,
+		"close": (*pointerNear).close,
+		"evict": func(n *pointerNear) {
+			for i := 0; n.stats().evicted < 1000; i++ {
+				key := fixedKey(i % 500)
+				n.get(key)
+				n.set(key, &testBox{}, 5000)
+				n.of.c.Wait()
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := tunedNear(t, nil)
+			defer n.close()
+			n.set("k", &testBox{version: 1}, 0)
+			n.of.c.Wait()
+			n.get("k")
+			hash, _ := n.of.hashes("k")
+			e := n.of.place(hash).Load()
+			if e == nil || e.box.version != 1 {
+				t.Fatalf("the front has %v after a hit", e)
+			}
+			leave(n)
+			if name != "evict" && (n.of.place(hash).Load() != nil || !e.gone.Load()) {
+				t.Error("the front still has what left ristretto")
+			}
+			if name == "set" {
+				if b := n.get("k"); b == nil || b.version != 2 {
+					t.Errorf("get = %v after a set of a key in front, want the new box at once", b)
+				}
+			}
+			for _, e := range inFront(n.of) {
+				if e.gone.Load() {
+					t.Error("the front has an entry that is gone")
+				}
+			}
+		})
+	}
+	n := tunedNear(t, nil).of
+	e := &testEntry{hash: 1}
+	n.hide(e)
+	n.show(e) // by a get that found it before
+	if len(inFront(n)) != 0 {
+		t.Error("an entry that is gone was put in front")
+	}
+	n.place(1).Store(e)
+	n.close()
+	if len(inFront(n)) != 0 {
+		t.Error("the front has something after close")
+	}
+}
+
+// After any turmoil each entry in front is the one that ristretto has.
+func TestFrontHasNothingElse(t *testing.T) {
+	n := tunedNear(t, func(cfg *testConfig) { cfg.MaxCost = 40_000 })
+	defer n.close()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	const keys = 300
+	var wg sync.WaitGroup
+	for w := range 4 {
+		r := rand.New(rand.NewPCG(seed, uint64(w)))
+		wg.Go(func() {
+			for i := range 20_000 {
+				at := r.IntN(keys)
+				switch key := fixedKey(at); {
+				case i%4000 == 2000:
+					n.clear()
+				case i%100 == 0:
+					n.of.c.Wait() // or all sets would be pending at the end
+				case r.IntN(8) == 0:
+					n.set(key, &testBox{key: at}, int64(r.IntN(1000)))
+				case r.IntN(20) == 0:
+					n.del(key)
+				default:
+					if b := n.get(key); b != nil && b.key != at {
+						t.Errorf("get = %v of key %d", b, at)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	n.of.c.Wait()
+	if s := n.stats(); s.evicted == 0 {
+		t.Errorf("stats %+v: nothing was evicted", s)
+	}
+	all := inFront(n.of)
+	if len(all) == 0 {
+		t.Error("the front is empty")
+	}
+	for _, e := range all {
+		if has, ok := n.of.c.Get(e.hash); !ok || has != e {
+			t.Errorf("the front has %v, ristretto %v", e.box, has)
+		}
+	}
+}
+
+// A copy in front is tested at each read, as any other.
+func TestFrontIsTested(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o := &counter{}
+		cfg := plain(ByKey(o.load))
+		cfg.NearBytes, cfg.Freshness.NearTTL = 1<<20, 10*time.Second
+		c := open(t, cfg)
+		front := func(want string) {
+			t.Helper()
+			for range 3 {
+				get(t, c, "k", want)
+				c.near.c.Wait()
+			}
+			hash, _ := c.near.hashes("k")
+			if e := c.near.place(hash).Load(); e == nil || e.box.value != want {
+				t.Fatalf("the front has %v", e)
+			}
+		}
+		front("k#1")
+		before := c.Stats().Near
+		for range 100 {
+			get(t, c, "k", "k#1")
+		}
+		if n := c.Stats().Near - before; n != 100 {
+			t.Errorf("%d near hits, want 100", n)
+		}
+		o.want(t, 1)
+		if err := c.Invalidate(t.Context(), "k"); err != nil {
+			t.Fatal(err)
+		}
+		front("k#2")
+		time.Sleep(10*time.Second - 1)
+		a := read(t, c, "k", AnyAge)
+		if a.Source != SourceNear {
+			t.Errorf("%+v, want a near copy", a)
+		}
+		time.Sleep(time.Nanosecond) // the lease ends
+		if a := read(t, c, "k", AnyAge); a.Source != SourceOwned {
+			t.Errorf("%+v past NearTTL, want the owner's copy", a)
+		}
+		front("k#2")
+		time.Sleep(10 * time.Second)
+		near := c.Stats().Near
+		get(t, c, "k", "k#2")
+		if c.Stats().Near != near {
+			t.Error("Get took a near copy past NearTTL")
+		}
+		front("k#2")
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := c.Get(ended, "k"); !errors.Is(err, context.Canceled) {
+			t.Errorf("%v with a context that has ended", err)
+		}
+		if err := c.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		getErr(t, c, "k", ErrClosed)
+	})
+}

@@ -1,0 +1,51 @@
+package tier
+
+import (
+	"context"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// Copy is what a member has of a key, as the stats endpoint tells an operator. It has no value.
+type Copy struct {
+	Tier     string  `json:"tier"`          // "near" or "owned"
+	Age      float64 `json:"age_seconds"`   // since the start of its load
+	Fresh    float64 `json:"fresh_seconds"` // until its soft expiry; below 0: past it
+	Left     float64 `json:"left_seconds"`  // until it can no longer be served from here
+	Bytes    int     `json:"bytes"`         // of the encoded value
+	NotFound bool    `json:"not_found"`     // the origin has no such key
+	Failed   bool    `json:"failed"`        // the last fill has failed, and that is remembered
+}
+
+// InspectKey returns this member's copies of a key that could be served now. It starts nothing and
+// counts as no read.
+func (h handler[V]) InspectKey(key string) any {
+	c, out := h.c, []Copy{}
+	if checkKey(key) != nil || c.life.isClosed() {
+		return out
+	}
+	now := c.clock.now()
+	seconds := func(ns int64) float64 { return time.Duration(ns).Seconds() }
+	if b := c.near.get(key); b != nil {
+		c.stats.nearUnused.Add(1) // takes the hit back
+		if _, valid := c.fences.near(key, uint32(b.slot), b.checked); valid && now < b.until {
+			out = append(out, Copy{
+				Tier: "near", Age: seconds(now - b.loaded), Fresh: seconds(b.soft - now), Left: seconds(b.until - now),
+				Bytes: int(b.size), NotFound: b.notFound,
+			})
+		}
+	}
+	if e := c.valid(key, ring.Hash(key), now); e != nil {
+		out = append(out, Copy{
+			Tier: "owned", Age: seconds(now - e.loaded), Fresh: seconds(e.soft - now), Left: seconds(e.hard - now),
+			Bytes: len(e.value), NotFound: e.flags&entryNotFound != 0, Failed: e.flags&entryFailed != 0,
+		})
+	}
+	return out
+}
+
+// InvalidateKeys is Invalidate for the operator.
+func (h handler[V]) InvalidateKeys(ctx context.Context, keys []string) error {
+	return h.c.Invalidate(ctx, keys...)
+}

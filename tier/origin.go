@@ -1,0 +1,188 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"time"
+)
+
+// Defaults of Origin.
+const (
+	// DefaultConcurrency is Origin.Concurrency where it is 0.
+	DefaultConcurrency = 256
+	// DefaultTimeout is Origin.Timeout where it is 0.
+	DefaultTimeout = 10 * time.Second
+	// DefaultQueue is Origin.Queue where it is 0.
+	DefaultQueue = 4096
+	// DefaultQueueTarget is Origin.QueueTarget where it is 0.
+	DefaultQueueTarget = 5 * time.Millisecond
+	// DefaultQueueInterval is Origin.QueueInterval where it is 0.
+	DefaultQueueInterval = 100 * time.Millisecond
+	// DefaultBreakerFailures is Breaker.Failures where it is 0.
+	DefaultBreakerFailures = 0.5
+	// DefaultBreakerMinimum is Breaker.Minimum where it is 0.
+	DefaultBreakerMinimum = 20
+	// DefaultBreakerWindow is Breaker.Window where it is 0.
+	DefaultBreakerWindow = 10 * time.Second
+	// DefaultBreakerPause is Breaker.Pause where it is 0.
+	DefaultBreakerPause = 5 * time.Second
+	// DefaultBreakerProbes is Breaker.Probes where it is 0.
+	DefaultBreakerProbes = 3
+	// DefaultRetryBudget is Retry.Budget where it is 0.
+	DefaultRetryBudget = 0.2
+	// DefaultRetries is Retry.Most where it is 0.
+	DefaultRetries = 2
+	// DefaultRetryBackoff is Retry.Backoff where it is 0.
+	DefaultRetryBackoff = 50 * time.Millisecond
+)
+
+// Origin says how much may be asked of the origin. As Config.Origin it is one cache's;
+// where several caches read the same database, give them one SharedOrigin instead.
+type Origin struct {
+	// Concurrency is the most loads at once that the whole cluster runs. It is
+	// divided among the members, those that vanished lately included; below the number of
+	// members some get no share and refuse fills with ErrOverloaded. A load that has
+	// overrun its Timeout counts until it returns. 0: DefaultConcurrency.
+	Concurrency int
+	// MinConcurrency is the floor of the adaptive limit, which lowers Concurrency while loads
+	// are slower than usual or fail. Equal to Concurrency: no adaptive limit. 0: a quarter
+	// of Concurrency, at least 1.
+	MinConcurrency int
+	// Rate is the most loads a second that the whole cluster begins, divided among the
+	// members. 0: as many as Concurrency allows.
+	Rate float64
+	// Burst is how many loads the whole cluster may begin at once after it was idle, with Rate;
+	// a member's part is at least 1. 0: a tenth of a second's worth, at least 1.
+	Burst int
+	// Timeout is how long one load may take, retries included, and how long a flight waits
+	// for a permit before that. 0: DefaultTimeout.
+	Timeout time.Duration
+	// Queue is how many flights may wait for a permit on this node; more are
+	// refused at once. 0: DefaultQueue.
+	Queue int
+	// QueueInterval is for how long flights may queue without a break before the queue counts as
+	// overloaded: then the newest is served first, and who waits for longer than QueueTarget is
+	// refused. Both are raised for an origin so slow that permits come free more rarely than
+	// that. 0: DefaultQueueInterval. Below 0: the oldest is served first, always.
+	QueueInterval time.Duration
+	// QueueTarget is how long a flight may wait in an overloaded queue. 0: DefaultQueueTarget.
+	QueueTarget time.Duration
+	// Breaker stops loads while the origin fails.
+	Breaker Breaker
+	// Retry is for errors that the loader returns through Retryable.
+	Retry Retry
+}
+
+// Retry says how failed loads are repeated. Only errors that the loader marks with
+// Retryable are, within Origin.Timeout, and through the governor as any other load.
+type Retry struct {
+	// Budget is how many retries there may be for each load admitted, as a fraction: it keeps
+	// retries from multiplying the load of an origin that fails. 0: DefaultRetryBudget.
+	// Below 0: no retries.
+	Budget float64
+	// Most is the most retries of one fill. 0: DefaultRetries.
+	Most int
+	// Backoff is the longest wait before the first retry; it doubles with each. The wait is
+	// a random part of it. 0: DefaultRetryBackoff.
+	Backoff time.Duration
+}
+
+// retryReserve is how many retries may be in hand, so that an origin that is rarely asked
+// has some too.
+const retryReserve = 10
+
+func (o Origin) withDefaults() Origin {
+	set := func(d *time.Duration, def time.Duration) {
+		if *d == 0 {
+			*d = def
+		}
+	}
+	setN := func(n *int, def int) {
+		if *n == 0 {
+			*n = def
+		}
+	}
+	setN(&o.Concurrency, DefaultConcurrency)
+	setN(&o.MinConcurrency, max(o.Concurrency/4, 1))
+	setN(&o.Burst, max(int(min(o.Rate/10, math.MaxInt32)), 1))
+	set(&o.Timeout, DefaultTimeout)
+	setN(&o.Queue, DefaultQueue)
+	set(&o.QueueInterval, DefaultQueueInterval)
+	set(&o.QueueTarget, DefaultQueueTarget)
+	b := &o.Breaker
+	if b.Failures == 0 {
+		b.Failures = DefaultBreakerFailures
+	}
+	setN(&b.Minimum, DefaultBreakerMinimum)
+	set(&b.Window, DefaultBreakerWindow)
+	set(&b.Pause, DefaultBreakerPause)
+	setN(&b.Probes, DefaultBreakerProbes)
+	if o.Retry.Budget == 0 {
+		o.Retry.Budget = DefaultRetryBudget
+	}
+	setN(&o.Retry.Most, DefaultRetries)
+	set(&o.Retry.Backoff, DefaultRetryBackoff)
+	return o
+}
+
+// check finds every problem at once. It is called before withDefaults.
+func (o Origin) check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("Origin."+format, args...)) }
+	if o.Concurrency < 0 || o.Concurrency > math.MaxInt32 {
+		bad("Concurrency is %d: say how many loads at once the origin bears, from 1 up; 0 means %d", o.Concurrency, DefaultConcurrency)
+	}
+	most := o.Concurrency
+	if most == 0 {
+		most = DefaultConcurrency
+	}
+	if o.MinConcurrency < 0 || o.MinConcurrency > most && most > 0 {
+		bad("MinConcurrency is %d: it must be from 1 to Concurrency, which is %d; 0 means a quarter of that", o.MinConcurrency, most)
+	}
+	if !(o.Rate >= 0 && o.Rate <= 1e9) { // also catches NaN
+		bad("Rate is %v: it is loads a second, up to a billion; 0 means no limit but Concurrency", o.Rate)
+	}
+	if o.Burst < 0 || o.Burst > math.MaxInt32 {
+		bad("Burst is %d: it must be 1 or more; 0 means a tenth of a second's worth of Rate", o.Burst)
+	}
+	if o.Burst > 0 && o.Rate == 0 {
+		bad("Burst is %d without a Rate: say how many loads a second there may be", o.Burst)
+	}
+	for _, d := range []struct {
+		name string
+		d    time.Duration
+		def  time.Duration
+		off  bool // may be negative
+	}{
+		{"Timeout", o.Timeout, DefaultTimeout, false},
+		{"QueueInterval", o.QueueInterval, DefaultQueueInterval, true},
+		{"QueueTarget", o.QueueTarget, DefaultQueueTarget, false},
+		{"Breaker.Window", o.Breaker.Window, DefaultBreakerWindow, false},
+		{"Breaker.Pause", o.Breaker.Pause, DefaultBreakerPause, false},
+		{"Retry.Backoff", o.Retry.Backoff, DefaultRetryBackoff, false},
+	} {
+		if d.d < 0 && !d.off || d.d > time.Hour {
+			bad("%s is %v: it must be above 0 and at most an hour; 0 means %v", d.name, d.d, d.def)
+		}
+	}
+	if o.Queue < 0 || o.Queue > math.MaxInt32 {
+		bad("Queue is %d: it must be 1 or more; 0 means %d", o.Queue, DefaultQueue)
+	}
+	if !(o.Breaker.Failures <= 1) {
+		bad("Breaker.Failures is %v: it is a fraction of at most 1; 0 means %v, below 0 turns the breaker off", o.Breaker.Failures, DefaultBreakerFailures)
+	}
+	if o.Breaker.Minimum < 0 || o.Breaker.Minimum > math.MaxInt32 {
+		bad("Breaker.Minimum is %d: it must be 1 or more; 0 means %d", o.Breaker.Minimum, DefaultBreakerMinimum)
+	}
+	if o.Breaker.Probes < 0 || o.Breaker.Probes > math.MaxInt32 {
+		bad("Breaker.Probes is %d: it must be 1 or more; 0 means %d", o.Breaker.Probes, DefaultBreakerProbes)
+	}
+	if !(o.Retry.Budget <= 1) {
+		bad("Retry.Budget is %v: it is a fraction of at most 1; 0 means %v, below 0 means no retries", o.Retry.Budget, DefaultRetryBudget)
+	}
+	if o.Retry.Most < 0 || o.Retry.Most > 10 {
+		bad("Retry.Most is %d: it must be from 1 to 10; 0 means %d; for none set Retry.Budget below 0", o.Retry.Most, DefaultRetries)
+	}
+	return errors.Join(errs...)
+}

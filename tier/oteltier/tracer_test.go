@@ -1,0 +1,96 @@
+package oteltier
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/codes"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+// Two nodes: a read on one of a key that the other owns is a get within the caller's span there, and
+// a fill on the owner.
+func TestSpans(t *testing.T) {
+	spans := tracetest.NewInMemoryExporter()
+	provider := sdk.NewTracerProvider(sdk.WithSyncer(spans))
+	quiet := slog.New(slog.DiscardHandler)
+	var caches []*tier.Cache[string]
+	var nodes []*peer.Node
+	var join []string
+	for _, name := range []string{"a", "b"} {
+		n, err := peer.Start(t.Context(), peer.Config{Name: name, Join: join, Logger: quiet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.Close()
+		join, nodes = []string{n.Addr()}, append(nodes, n)
+		c, err := tier.New(tier.Config[string]{
+			Cluster: n, Namespace: "p", Freshness: tier.Freshness{TTL: time.Minute}, Tracer: New(provider),
+			Loader: func(ctx context.Context, f *tier.Fill[string]) (string, error) {
+				_, s := provider.Tracer("db").Start(ctx, "SELECT")
+				defer s.End()
+				if f.Key == "down" {
+					return "", errors.New("down")
+				}
+				return "v", nil
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close(context.Background())
+		caches = append(caches, c)
+	}
+	for nodes[0].View().Len() < 2 {
+		<-nodes[0].ViewChanged()
+	}
+	key := "k"
+	for nodes[0].View().Owner(key).Name != "b" {
+		key += "k"
+	}
+	ctx, caller := provider.Tracer("caller").Start(t.Context(), "request")
+	if _, err := caches[0].Get(ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	caller.End()
+	if err := caches[0].Invalidate(ctx, key); err != nil {
+		t.Fatal(err)
+	}
+	by := make(map[string]tracetest.SpanStub)
+	for _, s := range spans.GetSpans() {
+		by[s.Name+" "+s.Status.Description] = s
+	}
+	get, fill, query := by["weir.get "], by["weir.fill "], by["SELECT "]
+	if get.Parent.SpanID() != caller.SpanContext().SpanID() || get.SpanKind != trace.SpanKindClient {
+		t.Errorf("get: %+v", get)
+	}
+	if !fill.SpanContext.IsValid() || fill.Parent.IsValid() || query.Parent.SpanID() != fill.SpanContext.SpanID() {
+		t.Errorf("fill: %+v", fill)
+	}
+	if s := by["weir.invalidate "]; s.Parent.SpanID() != caller.SpanContext().SpanID() {
+		t.Errorf("invalidate: %+v", s)
+	}
+	has := map[string]bool{}
+	for _, a := range get.Attributes {
+		has[string(a.Key)+"="+a.Value.AsString()] = true
+	}
+	if !has["weir.namespace=p"] || !has["weir.member=b"] || len(has) != 2 {
+		t.Errorf("attributes: %v", get.Attributes)
+	}
+	_, err := caches[0].Get(t.Context(), "down")
+	failed := false
+	for _, s := range spans.GetSpans() {
+		failed = failed || s.Status.Code == codes.Error
+	}
+	if err == nil || !failed {
+		t.Errorf("%v, a failed span: %v", err, failed)
+	}
+}

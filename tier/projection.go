@@ -1,0 +1,155 @@
+package tier
+
+import (
+	"cmp"
+	"math/bits"
+	"slices"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// Projection says what would become of the origin if the cache vanished now: for the whole cluster,
+// as this node sees it. It takes the reads of callers to be spread evenly over the members, and
+// the last 30 to 60 seconds to be what goes on.
+type Projection struct {
+	Members  int     `json:"members"`         // that the reads are taken to be spread over
+	Reads    float64 `json:"reads_a_second"`  // of callers: what an origin without any cache would see
+	ColdLoad float64 `json:"loads_a_second"`  // what it would see through weir, but empty: sum of r/(1+r*L) over the keys
+	Cost     float64 `json:"seconds_a_load"`  // L, on average
+	Capacity float64 `json:"capacity"`        // loads a second that Origin allows: Concurrency/L, or Rate
+	Margin   float64 `json:"margin"`          // Capacity / ColdLoad: below 1 the cache could not be lost without refusing callers
+	Keys     float64 `json:"keys"`            // the working set: keys read in the window
+	Bytes    int64   `json:"bytes"`           // and what they take in the owned tiers
+	Warm     float64 `json:"seconds_to_warm"` // to load the working set at Capacity
+
+	Sampled    int         `json:"sampled_keys"`
+	MissRatios []MissRatio `json:"miss_ratios"` // of this node's owned tier, if it were of these sizes
+	Hottest    []HotKey    `json:"hottest"`     // by Busy, at most 20
+}
+
+// HotKey is one of the keys whose loads would cost the origin most.
+type HotKey struct {
+	Key  string  `json:"key,omitempty"`  // its first 128 bytes, if Config.ShowKeys allows it
+	Hash uint64  `json:"hash,string"`    // the ring's
+	Rate float64 `json:"reads_a_second"` // of callers on this node
+	Cost float64 `json:"seconds_a_load"` // of its last load here, or the average
+	Busy float64 `json:"busy"`           // Rate x Cost: the origin-seconds a second that the cache spares
+}
+
+const hottestShown = 20
+
+// watching is below which number of mix a near hit is looked at closely.
+const watchSome = ^uint64(0) / nearThin
+
+// mix spreads near hits over all numbers, by their time and key, for less than a random number costs.
+func mix(now int64, slot uint16) uint64 {
+	x := (uint64(now) ^ uint64(slot)<<40) * 0x9E3779B97F4A7C15
+	return (x ^ x>>32) * 0xBF58476D1CE4E5B9
+}
+
+// noticed looks at a near hit whose mix is x: it may stand for others, or be one that a drill, which is
+// returned, wants to behave as a miss.
+func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
+	if x < watchSome {
+		c.demand.nearHit(key, ring.Hash(key), b.size, now)
+	}
+	return c.picks()
+}
+
+// Projection computes what would happen if the cache vanished now. It is safe for concurrent use
+// and takes some hundred microseconds.
+func (c *Cache[V]) Projection() Projection {
+	now := c.clock.now()
+	g := c.gov.snapshot()
+	p := Projection{Members: 1}
+	if c.cfg.Cluster != nil {
+		p.Members = max(c.cfg.Cluster.View().Len(), 1)
+	}
+	n := float64(p.Members)
+	var keys []keyRate
+	p.Reads = n * c.demand.rates(c.near.hitCount()-c.stats.nearUnused.Load(), now, func(k keyRate) { keys = append(keys, k) })
+	p.Cost = cmp.Or(c.stats.meanCost(), g.LoadSeconds)
+	spared, sized, size, cost, weight := 0.0, 0.0, 0.0, 0.0, 0.0
+	for i := range keys {
+		k := &keys[i]
+		if k.cost > 0 {
+			w := k.each * k.rate
+			cost, weight = cost+w*k.cost, weight+w
+		}
+	}
+	if weight > 0 { // by reads: what cold reads would wait for
+		p.Cost = cost / weight
+	}
+	for i := range keys {
+		k := &keys[i]
+		if k.cost == 0 {
+			k.cost = p.Cost
+		}
+		if r := n * k.rate; r > 0 {
+			spared += k.each * coalesced(r, n*n*k.noise, k.cost)
+		}
+		p.Keys += k.each
+		if k.size > 0 {
+			sized, size = sized+k.each, size+k.each*float64(k.size)
+		}
+	}
+	p.ColdLoad = max(p.Reads-spared, 0)
+	p.Sampled = len(keys)
+	if sized > 0 {
+		p.Bytes = int64(p.Keys * (size/sized + float64(ownedOverhead)))
+	}
+	if p.Cost > 0 {
+		p.Capacity = float64(c.cfg.Origin.Concurrency) / p.Cost
+	}
+	if r := c.cfg.Origin.Rate; r > 0 && (p.Capacity == 0 || r < p.Capacity) {
+		p.Capacity = r
+	}
+	if p.ColdLoad > 0 {
+		p.Margin = p.Capacity / p.ColdLoad
+	}
+	if p.Capacity > 0 {
+		p.Warm = p.Keys / p.Capacity
+	}
+	var sizes []int64
+	for i := -4; i <= 2; i++ {
+		s := c.cfg.OwnedBytes
+		if i < 0 {
+			s >>= -i
+		} else if bits.Len64(uint64(s)) < 60 {
+			s <<= i
+		}
+		sizes = append(sizes, s)
+	}
+	p.MissRatios, _ = c.reuse.curve(sizes, c.stats.ownedReads())
+	slices.SortFunc(keys, func(a, b keyRate) int { return cmp.Compare(b.rate*b.cost, a.rate*a.cost) })
+	for _, k := range keys[:min(len(keys), hottestShown)] {
+		p.Hottest = append(p.Hottest, HotKey{k.key, k.hash, k.rate, k.cost, k.rate * k.cost})
+	}
+	return p
+}
+
+// coalesced estimates by how much coalescing lowers a key's loads a second, r - r/(1+r*L) = r*r*L/(1+r*L),
+// from a sampled r with the variance noise. For n samples with mean m, n(n-1) has the mean m*m, where n*n
+// would be far too high for a few samples of great weight; and n(n-1)*g(n-2) has the mean of m*m*g(n), above
+// m*m*g(m) for this g, as n(n-1)*g(n) is below it: n-1 is between.
+func coalesced(r, noise, cost float64) float64 {
+	return max(r*r-noise, 0) * cost / (1 + max(r-noise/r, 0)*cost)
+}
+
+// meanCost is what loads that have returned took on average, in seconds.
+func (s *stats) meanCost() float64 {
+	n := int64(0)
+	for i := range s.cost {
+		n += s.cost[i].Load()
+	}
+	if n == 0 {
+		return 0
+	}
+	return time.Duration(s.nanos.Load() / n).Seconds()
+}
+
+// ownedReads is how many reads have reached this node's owned tier, of callers here and of members.
+func (s *stats) ownedReads() int64 {
+	return max(s.owned.Load()+s.filled.Load()+s.errors.Load()-s.asked.Load(), 0) + s.servedPeers.Load()
+}

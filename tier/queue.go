@@ -1,0 +1,101 @@
+package tier
+
+import (
+	"container/list"
+	"time"
+)
+
+// class says how urgent a fill is; the lower the more urgent.
+type class uint8
+
+const (
+	classMiss    class = iota // somebody waits and there is no copy
+	classStale                // there is a stale copy
+	classRefresh              // the copy is still fresh
+	classWarm                 // nobody needs it now: warming, drills
+	classes
+)
+
+// ticket is one flight's claim on a permit.
+type ticket struct {
+	class class         // guarded by governor.mu
+	until int64         // guarded by governor.mu; when the last of its callers gives up, 0: never
+	since int64         // guarded by governor.mu; when it began to wait in its class
+	elem  *list.Element // guarded by governor.mu; nil: not waiting
+	gen   uint64        // guarded by governor.mu; the breaker's generation when the permit was granted
+	told  bool          // guarded by governor.mu; the load's outcome is known
+	err   error         // written before ready is closed; nil: granted
+	ready chan struct{} // closed when it has a permit or was refused
+}
+
+// queuePolicy is when a queue counts as overloaded and who is then given up.
+type queuePolicy struct {
+	target   int64 // ns; how long one may wait in an overloaded queue
+	interval int64 // ns; a queue that was not empty for so long is overloaded. Below 0: never
+}
+
+// fit adapts the policy to an origin that is slow for its permits: between two permits that come
+// free somebody must be left to take the second.
+func (p queuePolicy) fit(load float64, permits int) queuePolicy {
+	if p.interval < 0 {
+		return p
+	}
+	p.target = max(p.target, int64(2*load/float64(max(permits, 1))))
+	p.interval = max(p.interval, 4*p.target)
+	return p
+}
+
+// queue holds the tickets of one class that wait, in the order in which they came.
+//
+// It is the queue of "Fail at Scale" (Ben Maurer, ACM Queue 13:8, 2015): CoDel and adaptive LIFO.
+// As long as it has been empty within the last interval (100 ms) it is in good order: who came
+// first is served first, and nobody is given up. When it has not been empty for that long,
+// arrivals are above what the origin gives. Then the newest is served first, who is the likeliest to
+// still want the answer, and who has waited for longer than the target (5 ms) is refused: that
+// empties the queue, and with it the overload ends.
+type queue struct {
+	list.List
+	filled int64 // since when it has not been empty
+}
+
+func (q *queue) push(t *ticket, now int64) {
+	if q.Len() == 0 {
+		q.filled = now
+	}
+	t.since = now
+	t.elem = q.PushBack(t)
+}
+
+func (q *queue) drop(t *ticket) {
+	q.Remove(t.elem)
+	t.elem = nil
+}
+
+// front and back are the oldest and the newest ticket, nil: none.
+func (q *queue) front() *ticket { return ticketOf(q.Front()) }
+func (q *queue) back() *ticket  { return ticketOf(q.Back()) }
+
+func ticketOf(e *list.Element) *ticket {
+	if e == nil {
+		return nil
+	}
+	return e.Value.(*ticket)
+}
+
+// overloaded reports whether a queue that has not been empty since filled is overloaded.
+func (p queuePolicy) overloaded(filled, now int64) bool {
+	return p.interval >= 0 && now-filled >= p.interval
+}
+
+// sheds is when a ticket that waits since then is given up, unless the queue is empty before.
+func (p queuePolicy) sheds(filled, since int64) (at int64, ever bool) {
+	if p.interval < 0 {
+		return 0, false
+	}
+	return max(filled+p.interval, since+p.target), true
+}
+
+// waitFor is about how long a newcomer waits, with so many before him.
+func waitFor(ahead int, load float64, permits int) time.Duration {
+	return time.Duration(min(float64(ahead+1)*load/float64(max(permits, 1)), float64(time.Hour)))
+}

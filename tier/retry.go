@@ -1,0 +1,86 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Retryable marks a loader's error as one that may be gone at the next attempt: the fill is
+// tried again within the limits of Origin.Retry. It returns nil for nil. The mark does not
+// change the text, and errors.Is and errors.As see through it.
+func Retryable(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &marked{err, markRetry}
+}
+
+// Blameless marks a loader's error as the key's own, as of a malformed one: it says nothing
+// against the origin, so that the breaker does not count it as a failure. Otherwise who asks for
+// bad keys could have the origin shut off for all. It returns nil for nil. The mark does not change the text,
+// and errors.Is and errors.As see through it.
+func Blameless(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &marked{err, markBlameless}
+}
+
+type errorMark uint8
+
+const (
+	markRetry errorMark = iota
+	markBlameless
+)
+
+type marked struct {
+	err  error
+	mark errorMark
+}
+
+func (e *marked) Error() string { return e.err.Error() }
+func (e *marked) Unwrap() error { return e.err }
+
+// hasMark reports whether a mark is anywhere in err.
+func hasMark(err error, m errorMark) bool {
+	for {
+		var e *marked
+		if !errors.As(err, &e) {
+			return false
+		}
+		if e.mark == m {
+			return true
+		}
+		err = e.err
+	}
+}
+
+// outcomeOf is what a load that ended with err says about the origin.
+func outcomeOf(err error) outcomeOfLoad {
+	switch {
+	case err == nil, errors.Is(err, ErrNotFound), hasMark(err, markBlameless), errors.Is(err, errNoPrevious):
+		return loadOK
+	case errors.Is(err, ErrClosed), errors.Is(err, ErrCycle), errors.Is(err, ErrOverloaded):
+		return loadVoid // another cache that the loader reads did not let it through
+	}
+	return loadFailed
+}
+
+// backoff is how long the nth retry (from 0) waits, with dice in [0, 1): full jitter, as in
+// "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+func (r Retry) backoff(n int, dice float64) time.Duration {
+	return time.Duration(dice * float64(min(r.Backoff<<min(n, 20), time.Hour)))
+}
+
+// sleep waits for d or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,184 @@
+package tier
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// reuse estimates the miss-ratio curve of the owned tier: what fraction of the reads that reach it
+// would miss if it were of another size and kept the most recently used. It is SHARDS with a
+// fixed number of keys (Waldspurger et al., FAST 2015): of keys picked by their hash it knows how
+// many bytes of other keys were read between two reads of the key, divided by the fraction of keys
+// picked. A read misses in all tiers smaller than that. It takes about 350 KiB.
+type reuse struct {
+	limit atomic.Uint64 // of spread(hash); read without mu to pass by most keys
+
+	mu    sync.Mutex // guards the rest, and changes of limit
+	keys  map[uint64]reuseKey
+	tree  []int64 // Fenwick tree of the keys' sizes, by their last reads' places
+	next  int32   // place of the next read, from 1
+	bytes int64   // of all keys
+	hist  [reuseBuckets]float64
+	cold  float64 // first reads
+	at    int64   // when the histogram was halved last
+	base  int64   // reads that had reached the tier then
+	kept  float64 // of reads before that, what the halving left
+}
+
+type reuseKey struct {
+	place int32
+	size  int64
+}
+
+const (
+	reuseKeys    = 4096
+	reusePlaces  = 4 * reuseKeys
+	reuseBuckets = 4 * 64 // four for each doubling of bytes
+	reuseHalf    = int64(5 * 60 * 1e9)
+	reuseLimit   = spreadAll / 8
+)
+
+func newReuse(now int64) *reuse {
+	r := &reuse{keys: make(map[uint64]reuseKey), tree: make([]int64, reusePlaces+1), next: 1, at: now}
+	r.limit.Store(reuseLimit)
+	return r
+}
+
+// read counts a read of a key that reaches the owned tier, where e is its entry, or nil. It does
+// not keep key.
+func (r *reuse) read(key string, hash uint64, e *entry) {
+	if spread(hash) >= r.limit.Load() {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	limit := r.limit.Load()
+	if spread(hash) >= limit {
+		return
+	}
+	each := float64(spreadAll) / float64(limit)
+	k, ok := r.keys[hash]
+	if ok {
+		distance := float64(r.bytes-r.sum(k.place)+k.size) * each
+		r.hist[reuseBucket(distance)] += each
+		r.add(k.place, -k.size)
+	} else {
+		r.cold += each
+		k.size = 512 // until it is known
+	}
+	if e != nil {
+		k.size = weight(key, e)
+	}
+	if r.next > reusePlaces {
+		r.compact(hash)
+	}
+	k.place = r.next
+	r.next++
+	r.keys[hash] = k
+	r.add(k.place, k.size)
+	if len(r.keys) > reuseKeys {
+		r.limit.Store(limit / 2)
+		for h, k := range r.keys {
+			if spread(h) >= limit/2 {
+				r.add(k.place, -k.size)
+				delete(r.keys, h)
+			}
+		}
+	}
+}
+
+// sum is the bytes at places up to and with i. The caller holds mu.
+func (r *reuse) sum(i int32) (n int64) {
+	for ; i > 0; i -= i & -i {
+		n += r.tree[i]
+	}
+	return n
+}
+
+func (r *reuse) add(i int32, by int64) {
+	r.bytes += by
+	for ; i <= reusePlaces; i += i & -i {
+		r.tree[i] += by
+	}
+}
+
+// compact gives the keys the first places, in their order. The one that is being read has none.
+// The caller holds mu.
+func (r *reuse) compact(reading uint64) {
+	type placed struct {
+		hash uint64
+		reuseKey
+	}
+	order := make([]placed, 0, len(r.keys))
+	for h, k := range r.keys {
+		if h != reading {
+			order = append(order, placed{h, k})
+		}
+	}
+	slices.SortFunc(order, func(a, b placed) int { return cmp.Compare(a.place, b.place) })
+	clear(r.tree)
+	r.bytes, r.next = 0, 1
+	for _, k := range order {
+		k.place = r.next
+		r.next++
+		r.keys[k.hash] = k.reuseKey
+		r.add(k.place, k.size)
+	}
+}
+
+func reuseBucket(distance float64) int {
+	return min(max(int(math.Ceil(4*math.Log2(max(distance, 1)))), 0), reuseBuckets-1)
+}
+
+// halve lets old reads count less and less. reads is how many have reached the tier.
+func (r *reuse) halve(now, reads int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now-r.at < reuseHalf {
+		return
+	}
+	for i := range r.hist {
+		r.hist[i] /= 2
+	}
+	r.cold /= 2
+	r.kept = (r.kept + float64(reads-r.base)) / 2
+	r.at, r.base = now, reads
+}
+
+// MissRatio is one point of a miss-ratio curve.
+type MissRatio struct {
+	Bytes int64   `json:"bytes"` // size of the owned tier
+	Ratio float64 `json:"ratio"` // of the reads that reach it, those that miss because it is no bigger
+}
+
+// curve is the miss-ratio curve at the sizes given, and about how many bytes all keys would take that
+// were read. First reads of a key miss at any size and are left out. reads is how many have reached the tier.
+func (r *reuse) curve(sizes []int64, reads int64) (out []MissRatio, bytes int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	seen := 0.0
+	for _, n := range r.hist {
+		seen += n
+	}
+	// Whether the few hottest keys are in the sample makes a difference: as many reads as are missing, or
+	// too many, are near ones (SHARDS-adj).
+	all := max(r.kept+float64(reads-r.base)-r.cold, 0)
+	if all == 0 || seen == 0 {
+		all = seen
+	}
+	for _, size := range sizes {
+		far := 0.0
+		for i := reuseBucket(float64(size)) + 1; i < reuseBuckets; i++ {
+			far += r.hist[i]
+		}
+		ratio := 0.0
+		if all > 0 {
+			ratio = min(far/all, 1)
+		}
+		out = append(out, MissRatio{size, ratio})
+	}
+	return out, int64(float64(r.bytes) * float64(spreadAll) / float64(r.limit.Load()))
+}

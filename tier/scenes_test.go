@@ -1,0 +1,348 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var errOriginFull = errors.New("origin: too many connections")
+
+// sceneOrigin is an origin with so many workers. With more loads at once all become slower, as they share
+// the workers, and beyond most they fail at once.
+type sceneOrigin struct {
+	workers, most int
+	takes         time.Duration
+	slower        atomic.Int64 // times
+	down          atomic.Bool
+
+	calls, running, peak atomic.Int64
+}
+
+func (o *sceneOrigin) load(ctx context.Context) error {
+	o.calls.Add(1)
+	n := o.running.Add(1)
+	defer o.running.Add(-1)
+	for old := o.peak.Load(); n > old && !o.peak.CompareAndSwap(old, n); old = o.peak.Load() {
+	}
+	if int(n) > o.most {
+		return errOriginFull
+	}
+	d := o.takes * time.Duration(max(o.slower.Load(), 1)) * time.Duration(max(n, int64(o.workers))) / time.Duration(o.workers)
+	if o.down.Load() {
+		d = time.Millisecond
+	}
+	if err := sleep(ctx, d); err != nil {
+		return err
+	}
+	if o.down.Load() {
+		return errDown
+	}
+	return nil
+}
+
+// naive is cache-aside as it is often written: a map with a TTL, each caller who misses loads.
+type naive struct {
+	o   *sceneOrigin
+	ttl time.Duration
+	mu  sync.Mutex // guards m
+	m   map[string]time.Time
+}
+
+func (c *naive) get(ctx context.Context, key string) (stale bool, err error) {
+	c.mu.Lock()
+	until, ok := c.m[key]
+	c.mu.Unlock()
+	if ok && time.Now().Before(until) {
+		return false, nil
+	}
+	if err := c.o.load(ctx); err != nil {
+		return false, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.m[key] = time.Now().Add(c.ttl)
+	return false, nil
+}
+
+// scene is a schedule of reads and of what becomes of the origin meanwhile.
+type scene struct {
+	keys     int
+	skew     float64
+	rate     float64 // reads a second
+	patience time.Duration
+	origin   func() *sceneOrigin
+	fresh    Freshness
+	cap      int
+	// acts follow one another. Goodput is looked at from the beginning of the last one.
+	acts []act
+}
+
+type act struct {
+	long   time.Duration
+	change func(o *sceneOrigin, restart func())
+}
+
+// figures are what a scene came to from its second act on.
+type figures struct {
+	reads, failed, stale int
+	calls, peak          int64
+	shed                 int64
+	p99                  time.Duration
+	recovered            time.Duration // in the last act, until 95 % of a second's reads were answered; -1: never
+}
+
+func (f figures) String() string {
+	return fmt.Sprintf("%d reads, %d failed (%.1f %%), %d stale, %d origin calls, %d at once, %d shed, p99 %v, recovered after %v",
+		f.reads, f.failed, 100*float64(f.failed)/float64(f.reads), f.stale, f.calls, f.peak, f.shed, f.p99.Round(time.Millisecond), f.recovered)
+}
+
+func (s *scene) play(t *testing.T, governed bool) (f figures) {
+	bubble(t, func(t *testing.T) {
+		rnd := rand.New(rand.NewPCG(11, 12))
+		z := newZipf(rnd, s.keys, s.skew)
+		o := s.origin()
+		var shed int64
+		var c *Cache[int]
+		n := &naive{o: o, ttl: s.fresh.TTL, m: make(map[string]time.Time)}
+		start := func() {
+			if c != nil {
+				shed += c.Stats().Shed
+				if err := c.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}
+			cfg := Config[int]{
+				Loader:    ByKey(func(ctx context.Context, _ string) (int, error) { return 1, o.load(ctx) }),
+				Freshness: s.fresh, Origin: Origin{Concurrency: s.cap, Timeout: 2 * time.Second},
+			}
+			var err error
+			if c, err = New(cfg); err != nil {
+				t.Fatal(err)
+			}
+			n.mu.Lock()
+			clear(n.m)
+			n.mu.Unlock()
+		}
+		start()
+		var mu sync.Mutex // guards what follows
+		var waits []time.Duration
+		var good, all []int // by second of the last act
+		for i, a := range s.acts {
+			if i == 1 {
+				f, waits = figures{}, nil
+				o.calls.Store(0)
+				o.peak.Store(0)
+			}
+			if a.change != nil {
+				a.change(o, start)
+			}
+			good, all = make([]int, int(a.long/time.Second)+3), make([]int, int(a.long/time.Second)+3)
+			began := time.Now()
+			cache := c
+			drive(t, rnd, z, s.rate, a.long, func(_ int, key string) {
+				ctx, cancel := context.WithTimeout(t.Context(), s.patience)
+				defer cancel()
+				came := time.Now()
+				var err error
+				var stale bool
+				if governed {
+					var a Answer[int]
+					a, err = cache.Read(ctx, key, ReadOptions{MaxAge: AnyAge})
+					stale = a.Stale
+				} else {
+					stale, err = n.get(ctx, key)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				f.reads++
+				waits = append(waits, time.Since(came))
+				all[int(came.Sub(began)/time.Second)]++
+				if err != nil {
+					f.failed++
+					return
+				}
+				good[int(came.Sub(began)/time.Second)]++
+				if stale {
+					f.stale++
+				}
+			})
+		}
+		f.recovered = -1
+		for i := len(all) - 1; i >= 0; i-- {
+			if all[i] > 0 && float64(good[i]) < 0.95*float64(all[i]) {
+				break
+			}
+			if all[i] > 0 {
+				f.recovered = time.Duration(i) * time.Second
+			}
+		}
+		slices.Sort(waits)
+		f.p99 = waits[len(waits)*99/100]
+		f.calls, f.peak, f.shed = o.calls.Load(), o.peak.Load(), shed+c.Stats().Shed
+		if err := c.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	name := map[bool]string{true: "weir ", false: "naive"}[governed]
+	t.Log(name, f)
+	return f
+}
+
+// fewer lowers a rate where the race detector makes each read ten times dearer.
+func fewer(rate float64) float64 {
+	if raceOn {
+		return rate / 10
+	}
+	return rate
+}
+
+func smallOrigin() *sceneOrigin {
+	return &sceneOrigin{workers: 20, most: 4000, takes: 40 * time.Millisecond} // 500 loads a second
+}
+
+// (a) A cache that answers 99 % of 100,000 reads a second is restarted. The origin sees no more at once
+// than it is allowed to, and the cache is warm again by itself.
+func TestSceneRestart(t *testing.T) {
+	rate := fewer(100_000)
+	s := scene{
+		keys: 3000, skew: 0.8, rate: rate, patience: time.Second, cap: 64,
+		origin: func() *sceneOrigin { return &sceneOrigin{workers: 64, most: 10000, takes: 40 * time.Millisecond} },
+		fresh:  Freshness{TTL: time.Minute, NearTTL: time.Second},
+		acts:   []act{{3 * time.Second, nil}, {6 * time.Second, func(_ *sceneOrigin, restart func()) { restart() }}},
+	}
+	weir, plain := s.play(t, true), s.play(t, false)
+	if weir.peak > 64 || weir.recovered < 0 || weir.recovered > 3*time.Second || weir.calls > 3000*12/10 {
+		t.Error("weir:", weir)
+	}
+	if !raceOn && (plain.peak < 1000 || plain.calls < 3*weir.calls) {
+		t.Error("the yardstick is too good for the test to prove anything:", plain)
+	}
+}
+
+// (b) The miss path is ten times slower for five minutes: stale copies bridge it.
+func TestSceneBrownout(t *testing.T) {
+	minutes := 5 * time.Minute
+	if raceOn {
+		minutes = time.Minute
+	}
+	s := scene{
+		keys: 4000, skew: 0.5, rate: 400, patience: time.Second, origin: smallOrigin, cap: 20,
+		fresh: Freshness{TTL: 30 * time.Second, StaleWhileRevalidate: 30 * time.Second, StaleIfError: time.Hour, SoftTimeout: 50 * time.Millisecond},
+		acts: []act{
+			{2 * time.Minute, nil},
+			{minutes, func(o *sceneOrigin, _ func()) { o.slower.Store(10) }},
+			{30 * time.Second, func(o *sceneOrigin, _ func()) { o.slower.Store(1) }},
+		},
+	}
+	weir, plain := s.play(t, true), s.play(t, false)
+	if weir.peak > 20 || float64(weir.failed) > 0.01*float64(weir.reads) || weir.p99 > 500*time.Millisecond || weir.recovered != 0 {
+		t.Error("weir:", weir)
+	}
+	if plain.failed < 10*weir.failed+1000 {
+		t.Error("the yardstick is too good for the test to prove anything:", plain)
+	}
+}
+
+// (c) The origin is down for five minutes: it is left alone but for probes, stale copies are served.
+func TestSceneOutage(t *testing.T) {
+	s := scene{
+		keys: 2000, skew: 0.8, rate: 200, patience: time.Second, origin: smallOrigin, cap: 20,
+		fresh: Freshness{TTL: 30 * time.Second, StaleWhileRevalidate: 30 * time.Second, StaleIfError: time.Hour, SoftTimeout: 50 * time.Millisecond},
+		acts: []act{
+			{2 * time.Minute, nil},
+			{5 * time.Minute, func(o *sceneOrigin, _ func()) { o.down.Store(true) }},
+			{30 * time.Second, func(o *sceneOrigin, _ func()) { o.down.Store(false) }},
+		},
+	}
+	weir, plain := s.play(t, true), s.play(t, false)
+	if weir.peak > 20 || float64(weir.failed) > 0.01*float64(weir.reads) || weir.recovered > 6*time.Second || weir.recovered < 0 {
+		t.Error("weir:", weir)
+	}
+	if plain.failed < 10*weir.failed+1000 || plain.calls < 5*weir.calls {
+		t.Error("the yardstick is too good for the test to prove anything:", plain)
+	}
+}
+
+// (d) All is cold at once, and six times as much arrives as the origin can give. Goodput comes back by itself;
+// without governor and coalescing it does not.
+func TestSceneCollapse(t *testing.T) {
+	s := scene{
+		keys: 5000, skew: 0, rate: 3000, patience: time.Second, origin: smallOrigin, cap: 20,
+		fresh: Freshness{TTL: time.Minute, NearTTL: time.Second},
+		acts:  []act{{0, nil}, {40 * time.Second, nil}},
+	}
+	if raceOn {
+		s.acts[1].long = 25 * time.Second
+	}
+	weir, plain := s.play(t, true), s.play(t, false)
+	if weir.peak > 20 || weir.recovered < 0 || weir.recovered > 20*time.Second {
+		t.Error("weir:", weir)
+	}
+	if plain.recovered >= 0 || plain.failed < plain.reads/2 {
+		t.Error("the control recovered: the test proves nothing:", plain)
+	}
+}
+
+// (e) The hottest key's refill is a pipeline of five dependencies, of which one fails now and then. Nobody
+// waits for it or gets an error, the retries stay in their budget, and the ledger tells which one it is.
+func TestScenePipeline(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	bubble(t, func(t *testing.T) {
+		rnd := rand.New(rand.NewPCG(seed, 1))
+		var mu sync.Mutex // guards rnd
+		fails := func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			return rnd.IntN(10) < 3
+		}
+		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
+			for _, step := range []string{"product", "price", "stock", "reviews", "rank"} {
+				done := f.Step(step)
+				time.Sleep(8 * time.Millisecond)
+				if step == "stock" && fails() {
+					done(errDown)
+					return "", Retryable(errDown)
+				}
+				done()
+			}
+			return "v", nil
+		})
+		cfg.NearBytes = 1 << 20
+		cfg.Freshness = Freshness{TTL: time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: time.Minute, NearTTL: 100 * time.Millisecond}
+		cfg.Origin.Breaker.Failures = 0.9
+		c := open(t, cfg)
+		for {
+			if _, err := c.Get(t.Context(), "hot"); err == nil {
+				break
+			}
+			time.Sleep(2 * time.Second)
+		}
+		var slowest time.Duration
+		for range 120_000 { // two minutes
+			began := time.Now()
+			if _, err := c.Get(t.Context(), "hot"); err != nil {
+				t.Fatal(err)
+			}
+			slowest = max(slowest, time.Since(began))
+			time.Sleep(time.Millisecond)
+		}
+		s := c.Stats()
+		t.Logf("%d loads, %d retries, %v; slowest %v", s.Loads, s.Ledger.Retries, s.Steps, slowest)
+		if slowest > 0 || s.Loads > 400 || s.Ledger.Retries < 10 || float64(s.Ledger.Retries) > 0.2*float64(s.Loads-s.Ledger.Retries)+retryReserve {
+			t.Errorf("slowest %v, %d loads, %d retries", slowest, s.Loads, s.Ledger.Retries)
+		}
+		for name, step := range s.Steps {
+			if step.Calls == 0 || (step.Errors > 0) != (name == "stock") {
+				t.Errorf("%s: %+v", name, step)
+			}
+		}
+	})
+}

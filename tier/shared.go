@@ -1,0 +1,84 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// A SharedOrigin is an origin that several caches of a process read, with one governor for all
+// of them: its Concurrency, Rate, queue, breaker and budget of retries are theirs together. Give
+// the same one to each as Config.SharedOrigin. All members make it with the same settings. It
+// needs no closing and is safe for concurrent use.
+type SharedOrigin struct {
+	name string
+	o    Origin // defaults filled in
+	gov  *governor
+
+	mu      sync.Mutex // guards the rest
+	cluster Cluster    // of the caches attached
+	caches  int
+}
+
+// NewSharedOrigin makes an origin for several caches. The name is for messages and statistics.
+// The error names every field that is wrong.
+func NewSharedOrigin(name string, o Origin) (*SharedOrigin, error) {
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("weir: origin %q: %w", name, err)
+	}
+	return newSharedOrigin(name, o, nil), nil
+}
+
+func newSharedOrigin(name string, o Origin, now func() time.Time) *SharedOrigin {
+	s := &SharedOrigin{name: name, o: o.withDefaults()}
+	c := newClock(now)
+	s.gov = newGovernor(s.o, c.now, s.share)
+	return s
+}
+
+// Name returns the name given to NewSharedOrigin.
+func (s *SharedOrigin) Name() string { return s.name }
+
+// Stats returns the state of the governor, for all caches together.
+func (s *SharedOrigin) Stats() GovernorStats { return s.gov.snapshot() }
+
+var errTwoClusters = errors.New("SharedOrigin is in use by a cache with another Cluster: caches that share an origin share the Cluster that its limits are divided in")
+
+// attach counts one more cache.
+func (s *SharedOrigin) attach(c Cluster) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.caches > 0 && s.cluster != c {
+		return errTwoClusters
+	}
+	s.cluster = c
+	s.caches++
+	if s.caches == 1 {
+		s.gov.open()
+	}
+	return nil
+}
+
+// detach counts one less. The last one waits for the governor's timer.
+func (s *SharedOrigin) detach() {
+	s.mu.Lock()
+	s.caches--
+	last := s.caches == 0
+	s.mu.Unlock()
+	if last {
+		s.gov.close()
+	}
+}
+
+// share is this node's part of the cluster-wide cap, and how many members there are.
+func (s *SharedOrigin) share() (permits, members int) {
+	s.mu.Lock()
+	c := s.cluster
+	s.mu.Unlock()
+	if c == nil {
+		return s.o.Concurrency, 1
+	}
+	members, rank := c.Divisor()
+	return divide(s.o.Concurrency, members, rank), members
+}

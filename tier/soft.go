@@ -1,0 +1,30 @@
+package tier
+
+import (
+	"context"
+	"time"
+)
+
+// soften waits for fl until Freshness.SoftTimeout is over, if the caller has seen a copy e, and
+// then gives the copy that there is in place of the fill's result. The fill goes on.
+func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge time.Duration) (f found[V], ok bool) {
+	d := c.cfg.Freshness.SoftTimeout
+	if d <= 0 || e == nil || maxAge == 0 {
+		return f, false
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-fl.done:
+		return f, false
+	case <-ctx.Done():
+		return f, false
+	case <-t.C:
+	}
+	now := c.clock.now() // the copy may have been invalidated, or replaced, meanwhile
+	if e = c.valid(fl.key, fl.hash, now); e == nil || e.flags != 0 || maxAge > 0 && now-e.loaded > int64(maxAge) {
+		return f, false
+	}
+	c.stats.soft.Add(1)
+	return found[V]{e: e, late: true}, true
+}

@@ -1,0 +1,95 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/pprof"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// Work is what a Tracer is told of.
+type Work struct {
+	// Kind is "fill": one run of the loader; "get": a question to a key's owner; or
+	// "invalidate": an invalidation on its way to one member.
+	Kind      string
+	Namespace string
+	Member    string // who is asked; empty for a fill, which runs here
+}
+
+// A Tracer follows the work that makes a read wait, for distributed tracing; the module
+// tier/oteltier has one for OpenTelemetry. Near hits and hits of this node's own keys are not
+// work. Keys are not told. A Tracer is called concurrently, and must not block.
+type Tracer interface {
+	// Start is called when work begins. The work goes on with the returned context, and end is
+	// called once when it is over: err is nil if it brought an answer, also "not found".
+	//
+	// A get's ctx is its caller's, or of one of several callers who share it. A fill serves
+	// callers on many nodes and runs detached from all: its ctx has nothing of theirs.
+	Start(ctx context.Context, w Work) (_ context.Context, end func(err error))
+}
+
+// watched returns cfg with its loader labelled for profiles and, if there is a Tracer, traced,
+// and its cluster traced.
+func (cfg Config[V]) watched() Config[V] {
+	cfg.Loader = labelled(cfg.Namespace, cfg.Tracer, cfg.Loader)
+	if cfg.Tracer != nil && cfg.Cluster != nil {
+		cfg.Cluster = tracedCluster{cfg.Cluster, cfg.Tracer}
+	}
+	return cfg
+}
+
+// labelled makes a loader's goroutine show up in profiles as what it is, and traces it.
+func labelled[V any](namespace string, tracer Tracer, load Loader[V]) Loader[V] {
+	labels := pprof.Labels("weir_namespace", namespace, "weir_phase", "load")
+	return func(ctx context.Context, fill *Fill[V]) (v V, err error) {
+		pprof.Do(ctx, labels, func(ctx context.Context) {
+			if tracer != nil {
+				var end func(error)
+				ctx, end = tracer.Start(ctx, Work{Kind: "fill", Namespace: namespace})
+				err = ErrGoexit // or a panic: what stands if the loader does not return
+				defer func() {
+					if errors.Is(err, ErrNotFound) {
+						end(nil)
+						return
+					}
+					end(err)
+				}()
+			}
+			v, err = load(ctx, fill)
+		})
+		return v, err
+	}
+}
+
+// tracedCluster traces the questions to other members.
+type tracedCluster struct {
+	Cluster
+	tracer Tracer
+}
+
+// Call implements Cluster.
+func (t tracedCluster) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	kind := "get"
+	if req.Kind == codec.KindInvalidate {
+		kind = "invalidate"
+	}
+	ctx, end := t.tracer.Start(ctx, Work{Kind: kind, Namespace: string(req.Namespace), Member: to.Name})
+	err := t.Cluster.Call(ctx, to, req, resp)
+	end(answerError(err, resp))
+	return err
+}
+
+// answerError is what a tracer is told of an answer; nil: it is one.
+func answerError(err error, resp *codec.Response) error {
+	if err != nil {
+		return err
+	}
+	switch resp.Status {
+	case codec.StatusValue, codec.StatusNotFound, codec.StatusDone, codec.StatusMoved:
+		return nil
+	}
+	return fmt.Errorf("weir: status %d: %s", resp.Status, resp.Text)
+}
