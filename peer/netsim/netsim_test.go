@@ -94,6 +94,8 @@ func TestPauseAndCrash(t *testing.T) {
 		n := New(1)
 		a, b := dial(t, n)
 		n.Pause("10.0.0.2")
+		n.Pause("10.0.0.2")
+		n.Resume("10.0.0.2")
 		if _, err := io.WriteString(a, "x"); err != nil {
 			t.Fatal(err)
 		}

@@ -39,6 +39,19 @@ func (c Counts) Total() int64 {
 	return c.Dropped + c.Duplicated + c.Delayed + c.Stalled + c.Broken + c.HalfClosed + c.Clogged + c.Paused + c.Crashed
 }
 
+// Add adds another network's counts.
+func (c *Counts) Add(o Counts) {
+	c.Dropped += o.Dropped
+	c.Duplicated += o.Duplicated
+	c.Delayed += o.Delayed
+	c.Stalled += o.Stalled
+	c.Broken += o.Broken
+	c.HalfClosed += o.HalfClosed
+	c.Clogged += o.Clogged
+	c.Paused += o.Paused
+	c.Crashed += o.Crashed
+}
+
 type counters struct {
 	dropped, duplicated, delayed, stalled, broken, halfClosed, clogged, paused, crashed atomic.Int64
 }
@@ -57,7 +70,7 @@ type Network struct {
 	cuts      map[link]int       // how many cuts lie on a link
 	side      map[netip.Addr]int // hosts on different sides do not reach each other
 	sides     int
-	paused    map[netip.Addr]bool
+	paused    map[netip.Addr]int // how many pauses hold a host
 	names     map[string][]string
 	listeners map[netip.AddrPort]*listener
 	sockets   map[netip.AddrPort]*socket
@@ -70,7 +83,7 @@ type Network struct {
 // New returns a network without faults. seed decides the faults that are set later.
 func New(seed uint64) *Network {
 	return &Network{
-		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]bool), names: make(map[string][]string),
+		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]int), names: make(map[string][]string),
 		listeners: make(map[netip.AddrPort]*listener), sockets: make(map[netip.AddrPort]*socket), conns: make(map[*conn]struct{}),
 		sent: make(map[link]uint64), port: 20000, changed: make(chan struct{}),
 	}
@@ -131,19 +144,18 @@ func (n *Network) Heal() {
 	n.notify()
 }
 
-// Pause holds everything that the host sends and receives until Resume.
-func (n *Network) Pause(ip string) { n.setPaused(ip, true) }
+// Pause holds everything that the host sends and receives until Resume; pauses add up.
+func (n *Network) Pause(ip string) { n.hold(+1, ip) }
 
-// Resume ends a pause.
-func (n *Network) Resume(ip string) { n.setPaused(ip, false) }
+// Resume takes one pause back.
+func (n *Network) Resume(ip string) { n.hold(-1, ip) }
 
-func (n *Network) setPaused(ip string, yes bool) {
+func (n *Network) hold(by int, ip string) {
+	a := netip.MustParseAddr(ip)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.paused[netip.MustParseAddr(ip)] = yes
-	if yes {
-		n.count.paused.Add(1)
-	}
+	n.paused[a] = max(n.paused[a]+by, 0)
+	n.count.paused.Add(int64(max(by, 0)))
 	n.notify()
 }
 
@@ -197,7 +209,7 @@ func (n *Network) notify() {
 func (n *Network) open(way link) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.cut(way) && !n.paused[way.from] && !n.paused[way.to], n.changed
+	return !n.cut(way) && n.paused[way.from] == 0 && n.paused[way.to] == 0, n.changed
 }
 
 // cut reports whether a cut lies on the way. The caller holds mu.
@@ -207,7 +219,7 @@ func (n *Network) cut(way link) bool { return n.cuts[way] > 0 || n.side[way.from
 func (n *Network) running(ip netip.Addr) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.paused[ip], n.changed
+	return n.paused[ip] == 0, n.changed
 }
 
 // dice are the random numbers of one packet or write.

@@ -1,44 +1,43 @@
 package peertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"runtime"
 	"sync"
-	"testing"
-	"testing/synctest"
+	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/peer/netsim"
+	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
 
-// Bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
-// crashes if two goroutines of a bubble look at expired timers at the same moment
-// (https://go.dev/issue/78156). So bubbles of one process cannot run in parallel. After f it lets
-// some virtual time pass, for memberlist's last probes end only after its Shutdown.
-func Bubble(t *testing.T, f func(t *testing.T)) {
-	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, func(t *testing.T) {
-		defer sleep(context.Background(), 2*time.Minute)
-		f(t)
-	})
-}
-
-// loadTimeout is how long a load may take.
-const loadTimeout = time.Second
+const (
+	// loadTimeout is how long a load may take.
+	loadTimeout = time.Second
+	// patience is a deadline that no read needs, whatever happens: two waits for a permit and a
+	// load, two members that do not answer, and the time that it takes to notice each.
+	patience = 15 * time.Second
+	// maxDrift is the share by which a clock may be fast or slow.
+	maxDrift = 0.02
+	// partitions are few, so that views are built quickly.
+	partitions = 97
+)
 
 // Options say how a cluster is made. The zero value is a small one.
 type Options struct {
 	Seed        uint64
 	Nodes       int // 0: five
 	Freshness   tier.Freshness
-	Concurrency int // 0: two for each node
+	Concurrency int         // 0: two for each node
+	MinMembers  int         // as peer.Config has it; 0: Nodes
+	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
@@ -54,18 +53,27 @@ type Cluster struct {
 
 	opt   Options
 	hosts []*host
+	base  netsim.ConnFaults // those of a network that is well
+
+	clocks, outages atomic.Int64 // faults of clocks, and of the origin as a whole
 }
 
 // host is one place for a node, which may come and go.
 type host struct {
 	name, ip string
 
-	mu          sync.Mutex // guards the rest
-	incarnation int        // of the newest start; changes only while changing
-	changing    bool       // a start or an end is under way
-	node        *peer.Node // nil: down
-	cache       *tier.Cache[Value]
-	cancel      context.CancelFunc // ends the loads of a crashed process
+	mu       sync.Mutex // guards the rest
+	changing bool       // a start or an end is under way
+	starts   int        // so far; changes only while changing
+	instance            // empty: down
+}
+
+// instance is one start of a node.
+type instance struct {
+	node   *peer.Node
+	cache  *tier.Cache[Value]
+	clock  *Clock
+	cancel context.CancelFunc // ends the loads of a crashed process
 }
 
 // New makes a cluster whose nodes are all down.
@@ -79,6 +87,9 @@ func New(o Options) *Cluster {
 	if o.Freshness.TTL == 0 {
 		o.Freshness = tier.Freshness{TTL: 2 * time.Second, StaleWhileRevalidate: 3 * time.Second, StaleIfError: 6 * time.Second, NearTTL: 500 * time.Millisecond}
 	}
+	o.MinMembers = cmp.Or(o.MinMembers, o.Nodes)
+	o.Freshness.NearTTL = cmp.Or(o.Freshness.NearTTL, min(o.Freshness.TTL, time.Second))
+	o.Freshness.NegativeTTL = cmp.Or(o.Freshness.NegativeTTL, min(o.Freshness.TTL, 5*time.Second))
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -96,7 +107,11 @@ func New(o Options) *Cluster {
 
 // Rules are those that the cluster's history has to keep.
 func (c *Cluster) Rules() Rules {
-	return Rules{Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout, Memory: 30 * time.Second, Marks: 3, Slack: 50 * time.Millisecond}
+	return Rules{
+		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
+		Carry: 15 * time.Second, Memory: 30 * time.Second, Marks: 3,
+		Asks: 4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
+	}
 }
 
 // Start starts the i-th node, if it is down. One node is not started twice at the same time.
@@ -109,59 +124,85 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 	}
 	h.changing = true
 	h.mu.Unlock()
-	n, cache, cancel, err := c.start(ctx, i, h)
+	var p instance
+	err := p.start(ctx, c, i)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changing = false
-	h.node, h.cache, h.cancel = n, cache, cancel
+	h.instance = p
 	return err
 }
 
-func (c *Cluster) start(ctx context.Context, i int, h *host) (*peer.Node, *tier.Cache[Value], context.CancelFunc, error) {
+// start makes p a running node of the i-th host. After an error it is empty.
+func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
+	h := c.hosts[i]
 	n, err := peer.Start(ctx, peer.Config{
-		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: len(c.hosts),
-		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i),
+		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
+		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
+		Ring:   ring.Config{Partitions: partitions},
 		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond},
 	})
 	if err != nil {
-		return nil, nil, nil, err
+		return err
 	}
-	h.incarnation++
-	c.History.started(h.name, h.incarnation)
+	h.starts++
+	incarnation := h.starts
+	c.History.started(h.name, incarnation)
 	life, cancel := context.WithCancel(context.Background())
-	loader := c.Origin.loader(life, h.name, h.incarnation)
+	clock := NewClock()
+	loader := c.Origin.loader(life, h.name, incarnation)
 	if c.opt.Loader != nil {
 		loader = c.opt.Loader(loader)
 	}
-	var cluster tier.Cluster = n
+	var cluster tier.Cluster = watched{n, c.History}
 	if c.opt.Wrap != nil {
-		cluster = c.opt.Wrap(n)
+		cluster = c.opt.Wrap(cluster)
 	}
 	cache, err := tier.New(tier.Config[Value]{
 		Cluster: cluster, Namespace: "sim", Loader: loader, Freshness: c.opt.Freshness,
 		Origin:    tier.Origin{Concurrency: c.opt.Concurrency, Timeout: loadTimeout},
 		NearBytes: 1 << 20, OwnedBytes: 1 << 20, Seed: c.opt.Seed + uint64(i) + 1, InvalidateTimeout: 2 * time.Second,
+		Now: clock.Now,
 	})
 	if err != nil {
 		cancel()
-		return nil, nil, nil, errors.Join(err, n.Close())
+		return errors.Join(err, n.Close())
 	}
-	return n, cache, cancel, nil
+	*p = instance{node: n, cache: cache, clock: clock, cancel: cancel}
+	return nil
+}
+
+// watched is a cluster that notes the requests for keys that go out through it.
+type watched struct {
+	tier.Cluster
+	history *History
+}
+
+// readKey is the context key of a client's read.
+type readKey struct{}
+
+// Call implements tier.Cluster.
+func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindGet {
+		r, _ := ctx.Value(readKey{}).(*Read)
+		w.history.asked(r, w.Name(), string(req.Key))
+	}
+	return w.Cluster.Call(ctx, to, req, resp)
 }
 
 // stop takes the i-th node down by end.
-func (c *Cluster) stop(i int, end func(n *peer.Node, cache *tier.Cache[Value], cancel func()) error) error {
+func (c *Cluster) stop(i int, end func(p instance) error) error {
 	h := c.hosts[i]
 	h.mu.Lock()
-	n, cache, cancel := h.node, h.cache, h.cancel
-	if n == nil || h.changing {
+	p := h.instance
+	if p.node == nil || h.changing {
 		h.mu.Unlock()
 		return nil
 	}
-	h.node, h.cache, h.changing = nil, nil, true
+	h.instance, h.changing = instance{}, true
 	h.mu.Unlock()
-	err := end(n, cache, cancel)
-	cancel()
+	err := end(p)
+	p.cancel()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changing = false
@@ -170,18 +211,20 @@ func (c *Cluster) stop(i int, end func(n *peer.Node, cache *tier.Cache[Value], c
 
 // Crash ends the i-th node without a word: its sockets and its loads are gone.
 func (c *Cluster) Crash(i int) error {
-	return c.stop(i, func(n *peer.Node, cache *tier.Cache[Value], cancel func()) error {
-		cancel()
+	return c.stop(i, func(p instance) error {
+		c.History.Note("%s crashes", p.node.Name())
+		p.cancel()
 		c.Net.Crash(c.IP(i))
-		return errors.Join(closeCache(cache), n.Close())
+		return errors.Join(closeCache(p.cache), p.node.Close())
 	})
 }
 
 // Leave ends the i-th node gracefully.
 func (c *Cluster) Leave(ctx context.Context, i int) error {
-	return c.stop(i, func(n *peer.Node, cache *tier.Cache[Value], _ func()) error {
-		err := n.Leave(ctx)
-		return errors.Join(err, closeCache(cache), n.Close())
+	return c.stop(i, func(p instance) error {
+		c.History.Note("%s leaves", p.node.Name())
+		err := p.node.Leave(ctx)
+		return errors.Join(err, closeCache(p.cache), p.node.Close())
 	})
 }
 
@@ -197,6 +240,14 @@ func (c *Cluster) Node(i int) (*peer.Node, *tier.Cache[Value]) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.node, h.cache
+}
+
+// Clock returns the clock of the i-th node's cache, nil if it is down. A start brings a new one.
+func (c *Cluster) Clock(i int) *Clock {
+	h := c.hosts[i]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.clock
 }
 
 // IP returns the address of the i-th node.
@@ -268,33 +319,64 @@ func (c *Cluster) Settle(limit time.Duration) error {
 
 // Read is a recorded read of key on the i-th node, with a deadline. false: the node is down.
 func (c *Cluster) Read(i int, key string, maxAge, timeout time.Duration) bool {
+	return c.read(i, &Read{Key: key, MaxAge: maxAge}, timeout)
+}
+
+// Get is a recorded Get of key on the i-th node, with a deadline. false: the node is down.
+func (c *Cluster) Get(i int, key string, timeout time.Duration) bool {
+	return c.read(i, &Read{Key: key, MaxAge: tier.AnyAge, Plain: true}, timeout)
+}
+
+func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 	_, cache := c.Node(i)
 	if cache == nil {
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx := context.WithValue(context.Background(), readKey{}, r)
+	var cancel context.CancelFunc
+	if r.Leaves {
+		ctx, cancel = context.WithCancel(ctx)
+		defer time.AfterFunc(timeout, cancel).Stop()
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
 	defer cancel()
-	r := &Read{Key: key, Node: c.hosts[i].name, MaxAge: maxAge}
+	r.Node = c.hosts[i].name
 	c.History.beginRead(r)
 	r.Deadline = r.BeganAt.Add(timeout)
-	a, err := cache.Read(ctx, key, tier.ReadOptions{MaxAge: maxAge})
-	r.Value, r.Age, r.Source, r.Err = a.Value, a.Age, a.Source, err
+	if r.Plain {
+		r.Value, r.Err = cache.Get(ctx, r.Key)
+	} else {
+		var a tier.Answer[Value]
+		a, r.Err = cache.Read(ctx, r.Key, tier.ReadOptions{MaxAge: r.MaxAge})
+		r.Value, r.Age, r.Source = a.Value, a.Age, a.Source
+	}
 	c.History.endRead(r)
 	return true
 }
 
-// Write writes key at the origin and invalidates it from the i-th node. false: the node is down.
-func (c *Cluster) Write(i int, key string) bool {
+// Write writes key at the origin, or with gone takes its value away there, and invalidates it from
+// the i-th node. false: the node is down.
+func (c *Cluster) Write(i int, key string, gone bool) bool {
 	n, cache := c.Node(i)
 	if cache == nil {
 		return false
 	}
-	c.Origin.write(key)
-	inv := c.History.beginInvalidation(key, c.hosts[i].name)
-	whole := c.seesAll(n)
+	c.Origin.write(key, gone)
+	var told []string
+	for _, m := range n.View().Members() {
+		told = append(told, m.Name)
+	}
+	inv := c.History.beginInvalidation(key, c.hosts[i].name, told)
 	err := cache.Invalidate(context.Background(), key)
-	c.History.endInvalidation(inv, whole && c.seesAll(n), err)
+	c.History.endInvalidation(inv, c.seesAll(n), err)
 	return true
+}
+
+// Faults returns how many faults were injected so far: into the network, and the nodes' clocks, and how
+// many times the origin failed as a whole.
+func (c *Cluster) Faults() (net netsim.Counts, clocks, outages int64) {
+	return c.Net.Faults(), c.clocks.Load(), c.outages.Load()
 }
 
 // random returns a source of the cluster's seed for the given purpose.

@@ -1,14 +1,15 @@
 package peertest
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/peer/netsim"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
@@ -54,8 +55,104 @@ func (p patient) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 	return p.Cluster.Call(ctx, to, req, resp)
 }
 
+// partial is a cluster whose invalidations reach nobody, which is said of one member only.
+type partial struct{ tier.Cluster }
+
+func (p partial) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindInvalidate && (to.Name == "n2" || to.Name == "n0" && p.Name() == "n2") {
+		return errors.New("not this one")
+	}
+	return deaf{p.Cluster}.Call(ctx, to, req, resp)
+}
+
+// loner is a cluster in which each node is the only member.
+type loner struct{ tier.Cluster }
+
+func (l loner) View() *ring.View {
+	v, _ := ring.New([]ring.Member{{Name: l.Name(), Addr: "10.0.0.9:1"}}, ring.Config{Partitions: 3})
+	return v
+}
+
+// clinging is a cluster that answers for its members with what they once said.
+type clinging struct {
+	tier.Cluster
+	mu   sync.Mutex // guards said
+	said map[string]codec.Response
+}
+
+func (c *clinging) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindGet {
+		c.mu.Lock()
+		said, ok := c.said[string(req.Key)]
+		c.mu.Unlock()
+		if ok {
+			*resp = said
+			return nil
+		}
+	}
+	key, get := string(req.Key), req.Kind == codec.KindGet
+	err := c.Cluster.Call(ctx, to, req, resp)
+	if err == nil && get && resp.Status == codec.StatusValue {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.said[key] = codec.Response{Status: resp.Status, Value: bytes.Clone(resp.Value), Age: resp.Age, Soft: resp.Soft, Hard: time.Hour}
+	}
+	return err
+}
+
+// stubborn is a cluster that asks again and again.
+type stubborn struct{ tier.Cluster }
+
+func (s stubborn) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindGet {
+		for range 5 {
+			var other codec.Response
+			if s.Cluster.Call(ctx, to, req, &other) == nil {
+				other.Release()
+			}
+		}
+	}
+	return s.Cluster.Call(ctx, to, req, resp)
+}
+
+// confused is a cluster that asks for another key.
+type confused struct{ tier.Cluster }
+
+func (c confused) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindGet {
+		req.Key = []byte("k0")
+	}
+	return c.Cluster.Call(ctx, to, req, resp)
+}
+
+// forwarding is a cluster whose members ask others before they answer.
+type forwarding struct{ tier.Cluster }
+
+func (f forwarding) Register(namespace string, schema uint64, h codec.Handler) (func(), error) {
+	return f.Cluster.Register(namespace, schema, forwarder{h, f.Cluster})
+}
+
+type forwarder struct {
+	codec.Handler
+	cluster tier.Cluster
+}
+
+func (f forwarder) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
+	for _, m := range f.cluster.View().Members() {
+		if own := *req; m.Name != f.cluster.Name() && req.Kind == codec.KindGet {
+			var other codec.Response
+			own.Flags |= codec.FlagSuccessor
+			if f.cluster.Call(ctx, m, &own, &other) == nil {
+				other.Release()
+			}
+			break
+		}
+	}
+	f.Handler.Serve(ctx, req, resp)
+}
+
 // play runs a short schedule and returns what the checker found, and its text.
-func play(t *testing.T, o Options, p Plan, rules func(*Rules), before func(*Cluster)) (found map[string]bool, text string) {
+func play(t *testing.T, o Options, p Plan, before func(*Cluster)) (found map[string]bool, text string) {
 	t.Helper()
 	found = make(map[string]bool)
 	o.Seed = 11
@@ -67,11 +164,7 @@ func play(t *testing.T, o Options, p Plan, rules func(*Rules), before func(*Clus
 		if err := c.Run(t.Context(), p); err != nil {
 			text = err.Error()
 		}
-		r := c.Rules()
-		if rules != nil {
-			rules(&r)
-		}
-		for _, v := range c.History.Check(r) {
+		for _, v := range c.History.Check(c.Rules()) {
 			found[v.Guarantee] = true
 			text += v.String()
 		}
@@ -85,34 +178,119 @@ func TestControls(t *testing.T) {
 	rough := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second}
 	wrap := func(f func(tier.Cluster) tier.Cluster) Options { return Options{Nodes: 3, Wrap: f} }
 	for _, c := range []struct {
-		name, broken string
-		o            Options
-		p            Plan
-		rules        func(*Rules)
-		before       func(*Cluster)
+		name, broken, text string
+		o                  Options
+		p                  Plan
+		before             func(*Cluster)
 	}{
-		{"a loader that loads twice", "G1", Options{Nodes: 3, Loader: double}, calm, nil, nil},
-		{"invalidations that reach nobody", "G2", wrap(func(c tier.Cluster) tier.Cluster { return deaf{c} }), calm, nil, nil},
-		{"answers that lie about their age", "G3", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil, nil},
-		{"a cap that is not divided", "G4", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, busy, nil,
+		{"a loader that loads twice", "G1", "loaded twice at once", Options{Nodes: 3, Loader: double}, calm, nil},
+		{"nodes that are all owners", "G1", "loaded twice at once", wrap(func(c tier.Cluster) tier.Cluster { return loner{c} }), calm, nil},
+		{"invalidations that reach nobody", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return deaf{c} }), calm, nil},
+		{"invalidations that do not reach who is not named", "G2", "everybody in view true, weir: invalidation in sim did not reach",
+			wrap(func(c tier.Cluster) tier.Cluster { return partial{c} }), Plan{Calm: time.Minute, Faults: time.Second, After: time.Second, Keys: 40}, nil},
+		{"a loader that finds nothing", "G2", "found none", Options{Nodes: 3, Loader: blind}, calm, nil},
+		{"answers that lie about their age", "G3", "aged", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil},
+		{"a cap that is not divided", "G4", "the cap is 3", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, busy,
 			func(c *Cluster) { c.Origin.SetMoods(Moods{Slow: 1}) }},
-		{"calls that outlive their context", "G5", wrap(func(c tier.Cluster) tier.Cluster { return patient{c} }), rough, nil,
+		{"calls that outlive their context", "G5", "after its deadline", wrap(func(c tier.Cluster) tier.Cluster { return patient{c} }), rough, nil},
+		{"an origin that fails in calm times", "G5", "nothing was wrong", Options{Nodes: 3}, calm, func(c *Cluster) { c.Origin.SetMoods(Moods{Fail: 1}) }},
+		{"clocks that run too slowly", "G6", "after it heard of it", Options{Nodes: 3}, calm,
 			func(c *Cluster) {
-				c.Net.SetFaults(netsim.PacketFaults{}, netsim.ConnFaults{Stall: 0.05, StallFor: 4 * time.Second})
+				time.AfterFunc(5*time.Second, func() {
+					for i := range 3 {
+						c.Clock(i).SetRate(0.3)
+					}
+				})
 			}},
-		{"leases that are longer than the contract", "G6", Options{Nodes: 3}, calm, func(r *Rules) { r.Freshness.NearTTL, r.Slack = 100*time.Millisecond, 0 }, nil},
+		{"members that say what they said before", "G6", "had ended",
+			wrap(func(c tier.Cluster) tier.Cluster { return &clinging{Cluster: c, said: make(map[string]codec.Response)} }), calm, nil},
+		{"members that ask on behalf of others", "G8", "not for a client", wrap(func(c tier.Cluster) tier.Cluster { return forwarding{c} }), calm, nil},
+		{"reads that ask too often", "G8", "cost", wrap(func(c tier.Cluster) tier.Cluster { return stubborn{c} }), calm, nil},
+		{"answers for another key", "G10", "got the value of", wrap(func(c tier.Cluster) tier.Cluster { return confused{c} }), calm, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if found, text := play(t, c.o, c.p, c.rules, c.before); !found[c.broken] {
-				t.Errorf("the checker found %v, and not that %s is broken\n%s", found, c.broken, text[:min(len(text), 2000)])
+			if found, text := play(t, c.o, c.p, c.before); !found[c.broken] || !strings.Contains(text, c.text) {
+				t.Errorf("the checker found %v, and not %q, that %s is broken\n%s", found, c.text, c.broken, text[:min(len(text), 2000)])
 			}
 		})
 	}
 	t.Run("none", func(t *testing.T) {
-		if found, text := play(t, Options{Nodes: 3}, calm, nil, nil); len(found) > 0 || text != "" {
+		if found, text := play(t, Options{Nodes: 3}, calm, nil); len(found) > 0 || text != "" {
 			t.Errorf("%v\n%s", found, text)
 		}
 	})
+}
+
+// What no wrapper brings about is written into a history by hand.
+func TestReadsThatEndWrongly(t *testing.T) {
+	now := time.Now()
+	for _, c := range []struct {
+		text string
+		r    Read
+	}{
+		{"as if its caller had gone", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(2 * time.Second), Err: context.DeadlineExceeded}},
+		{"as if its caller had gone", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(2 * time.Second), Err: context.Canceled}},
+		{"had no answer within", Read{EndedAt: now.Add(time.Minute), Deadline: now.Add(time.Minute), Err: context.DeadlineExceeded}},
+		{"after its deadline", Read{EndedAt: now.Add(time.Second), Deadline: now, Err: context.DeadlineExceeded}},
+		{"", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(time.Second), Err: context.DeadlineExceeded}},
+		{"", Read{EndedAt: now.Add(time.Second), Deadline: now.Add(2 * time.Second), Err: tier.ErrTimeout}},
+	} {
+		c.r.BeganAt = now
+		h := &History{reads: []*Read{&c.r}}
+		var text string
+		for _, v := range h.Check(Rules{Patience: 15 * time.Second, Slack: 50 * time.Millisecond, Asks: 4}) {
+			text += v.String()
+		}
+		if (c.text == "") != (text == "") || !strings.Contains(text, c.text) {
+			t.Errorf("%+v: %q, want %q", c.r, text, c.text)
+		}
+	}
+}
+
+// blind is a loader that now and then finds nothing where there is something.
+func blind(l tier.Loader[Value]) tier.Loader[Value] {
+	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {
+		v, err := l(ctx, f)
+		if v.Version%3 == 1 {
+			return Value{}, tier.ErrNotFound
+		}
+		return v, err
+	}
+}
+
+// Goroutines that are left are found.
+func TestLeakControl(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
+		end := make(chan struct{})
+		go func() { <-end }()
+		go func() { sleep(t.Context(), time.Hour) }()
+		if left := Leaked(); len(left) != 2 || !strings.Contains(left[0], "TestLeakControl") {
+			t.Errorf("two goroutines are there, found:\n%s", strings.Join(left, "\n\n"))
+		}
+		close(end)
+		sleep(t.Context(), time.Hour)
+		if left := Leaked(); len(left) != 0 {
+			t.Errorf("all have ended, found:\n%s", strings.Join(left, "\n\n"))
+		}
+	})
+	if left := Leaked(); left != nil {
+		t.Error("found something outside any bubble")
+	}
+}
+
+// The history of a violation is short, and shows it.
+func TestViolationTells(t *testing.T) {
+	_, text := play(t, Options{Nodes: 3, Wrap: func(c tier.Cluster) tier.Cluster { return deaf{c} }}, Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}, nil)
+	_, first, _ := strings.Cut(text, "G2 is broken")
+	first, _, _ = strings.Cut(first, "is broken")
+	for _, want := range []string{"loads, version", "invalidates, and sees n0 n1 n2", "ends invalidation", "ends read"} {
+		if !strings.Contains(first, want) {
+			t.Errorf("it does not tell of %q:\n%s", want, first)
+		}
+	}
+	if n := strings.Count(first, "\n"); n > 60 {
+		t.Errorf("it takes %d lines:\n%s", n, first)
+	}
 }
 
 // double is a loader that asks the origin twice at the same time.

@@ -1,6 +1,8 @@
 package peertest
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -18,13 +20,25 @@ type Value struct {
 	At      int64  // time of the start of the load, in unix nanoseconds
 }
 
+// Outcome is how a load ended.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Running Outcome = iota
+	Loaded
+	Missing // tier.ErrNotFound
+	Failed
+)
+
 // Load is one run of the loader.
 type Load struct {
-	Key, Node    string
-	Incarnation  int    // which start of the node
-	Began, Ended uint64 // stamps; Ended is 0 while it runs
-	BeganAt      time.Time
-	Version      uint64
+	Key, Node        string
+	Incarnation      int    // which start of the node
+	Began, Ended     uint64 // stamps; Ended is 0 while it runs
+	BeganAt, EndedAt time.Time
+	Version          uint64
+	Outcome          Outcome
 }
 
 // Read is one Get or Read of a client.
@@ -35,19 +49,26 @@ type Read struct {
 	EndedAt      time.Time
 	Deadline     time.Time
 	MaxAge       time.Duration
+	Plain        bool // a Get: it says neither where the answer is from nor how old it is
+	Leaves       bool // at the deadline its caller cancels it
+	Asked        int  // requests sent to other members for it
 	Value        Value
 	Age          time.Duration
 	Source       tier.Source
 	Err          error
 }
 
+// missing reports whether the answer was that there is no value.
+func (r *Read) missing() bool { return errors.Is(r.Err, tier.ErrNotFound) }
+
 // Invalidation is one write at the origin followed by an Invalidate.
 type Invalidation struct {
-	Key, Node    string
-	Began, Ended uint64 // of Invalidate; Ended is 0 while it runs
-	EndedAt      time.Time
-	Whole        bool // before and after, every node that was up was in the sender's view
-	Err          error
+	Key, Node        string
+	Began, Ended     uint64 // of Invalidate; Ended is 0 while it runs
+	BeganAt, EndedAt time.Time
+	Told             []string // the sender's view when it began
+	Whole            bool     // when it ended, every node that was up was in the sender's view
+	Err              error
 }
 
 // A History records what clients, loaders and invalidations saw, in the order of stamps: the
@@ -58,15 +79,37 @@ type History struct {
 	loads         []*Load
 	reads         []*Read
 	invalidations []*Invalidation
-	running       int // loads
+	forwards      []*Read // requests to other members that no client's read had begun
+	running       int     // loads
 	peak          int
-	starts        map[start]uint64 // stamps
+	starts        map[start]uint64       // stamps
+	jumps         map[string][]time.Time // of each node's clock
+	notes         []note
+	calms         []calm
 }
 
 // start is one start of a node.
 type start struct {
 	node        string
 	incarnation int
+}
+
+// note is what happened to the cluster, for who reads a history.
+type note struct {
+	stamp uint64
+	text  string
+}
+
+// calm is a time without faults, long enough after the last for all traces of it to be gone.
+type calm struct{ from, to time.Time }
+
+func (h *History) next() uint64 { h.stamp++; return h.stamp }
+
+// Note writes down what happens to the cluster, a fault for example.
+func (h *History) Note(format string, args ...any) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.notes = append(h.notes, note{h.next(), fmt.Sprintf(format, args...)})
 }
 
 func (h *History) started(node string, incarnation int) {
@@ -76,9 +119,32 @@ func (h *History) started(node string, incarnation int) {
 		h.starts = make(map[start]uint64)
 	}
 	h.starts[start{node, incarnation}] = h.next()
+	h.notes = append(h.notes, note{h.stamp, fmt.Sprintf("%s.%d starts", node, incarnation)})
 }
 
-func (h *History) next() uint64 { h.stamp++; return h.stamp }
+// jumped notes that a node's clock was set ahead.
+func (h *History) jumped(node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.jumps == nil {
+		h.jumps = make(map[string][]time.Time)
+	}
+	h.jumps[node] = append(h.jumps[node], time.Now())
+}
+
+// beginCalm says that from here on nothing is wrong, and endCalm until when. What holds then
+// beyond the guarantees is checked for what begins and ends in between.
+func (h *History) beginCalm() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.calms = append(h.calms, calm{from: time.Now()})
+}
+
+func (h *History) endCalm() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.calms[len(h.calms)-1].to = time.Now()
+}
 
 func (h *History) beginLoad(key, node string, incarnation int, version func() uint64) *Load {
 	h.mu.Lock()
@@ -90,10 +156,10 @@ func (h *History) beginLoad(key, node string, incarnation int, version func() ui
 	return l
 }
 
-func (h *History) endLoad(l *Load) {
+func (h *History) endLoad(l *Load, outcome Outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	l.Ended = h.next()
+	l.Ended, l.EndedAt, l.Outcome = h.next(), time.Now(), outcome
 	h.running--
 }
 
@@ -110,10 +176,21 @@ func (h *History) endRead(r *Read) {
 	h.reads = append(h.reads, r)
 }
 
-func (h *History) beginInvalidation(key, node string) *Invalidation {
+// asked notes a request to another member that r, nil if it was no client's read, made node send.
+func (h *History) asked(r *Read, node, key string) {
+	if r != nil {
+		r.Asked++ // by the goroutine that reads
+		return
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	i := &Invalidation{Key: key, Node: node, Began: h.next()}
+	h.forwards = append(h.forwards, &Read{Key: key, Node: node, Began: h.next()})
+}
+
+func (h *History) beginInvalidation(key, node string, told []string) *Invalidation {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i := &Invalidation{Key: key, Node: node, Began: h.next(), BeganAt: time.Now(), Told: told}
 	h.invalidations = append(h.invalidations, i)
 	return i
 }
@@ -126,8 +203,19 @@ func (h *History) endInvalidation(i *Invalidation, whole bool, err error) {
 
 // Figures are the sizes of a history.
 type Figures struct {
-	Loads, Reads, Failed, Invalidations, Confirmed int
-	Peak                                           int // loads at once
+	Loads, Reads, Failed, Invalidations, Confirmed, Whole int
+	Peak                                                  int // loads at once
+}
+
+// Add adds another history's figures.
+func (f *Figures) Add(o Figures) {
+	f.Loads += o.Loads
+	f.Reads += o.Reads
+	f.Failed += o.Failed
+	f.Invalidations += o.Invalidations
+	f.Confirmed += o.Confirmed
+	f.Whole += o.Whole
+	f.Peak = max(f.Peak, o.Peak)
 }
 
 // Figures counts what was recorded.
@@ -136,48 +224,52 @@ func (h *History) Figures() Figures {
 	defer h.mu.Unlock()
 	f := Figures{Loads: len(h.loads), Reads: len(h.reads), Invalidations: len(h.invalidations), Peak: h.peak}
 	for _, r := range h.reads {
-		if r.Err != nil {
+		if r.Err != nil && !r.missing() {
 			f.Failed++
 		}
 	}
 	for _, i := range h.invalidations {
 		if i.Ended != 0 && i.Err == nil {
 			f.Confirmed++
+			if i.Whole {
+				f.Whole++
+			}
 		}
 	}
 	return f
 }
 
-// keyHistory tells all that concerns key between two stamps, in order.
-func (h *History) keyHistory(key string, from, to uint64) string {
-	type line struct {
-		at   uint64
-		text string
-	}
-	var lines []line
+// tell is the part of the history that shows a violation: what happened to key and to the cluster
+// between two stamps, of the reads only those that show accepts.
+func (h *History) tell(key string, from, to uint64, show func(*Read) bool) string {
+	var lines []note
 	add := func(at uint64, format string, args ...any) {
 		if at >= from && at <= to {
-			lines = append(lines, line{at, fmt.Sprintf("%8d  ", at) + fmt.Sprintf(format, args...)})
+			lines = append(lines, note{at, fmt.Sprintf("%8d  ", at) + fmt.Sprintf(format, args...)})
 		}
 	}
 	for _, l := range h.loads {
 		if l.Key == key {
-			add(l.Began, "%s.%d loads version %d", l.Node, l.Incarnation, l.Version)
-			add(l.Ended, "%s.%d has loaded (began %d)", l.Node, l.Incarnation, l.Began)
+			add(l.Began, "%s.%d loads, version %d", l.Node, l.Incarnation, l.Version)
+			add(l.Ended, "%s.%d ends load %d: %s", l.Node, l.Incarnation, l.Began, [...]string{"", "loaded", "missing", "failed"}[l.Outcome])
 		}
 	}
 	for _, i := range h.invalidations {
 		if i.Key == key {
-			add(i.Began, "%s invalidates", i.Node)
-			add(i.Ended, "%s has invalidated (began %d): whole view %t, %v", i.Node, i.Began, i.Whole, i.Err)
+			add(i.Began, "%s invalidates, and sees %s", i.Node, strings.Join(i.Told, " "))
+			add(i.Ended, "%s ends invalidation %d: everybody in view %t, %v", i.Node, i.Began, i.Whole, i.Err)
 		}
 	}
 	for _, r := range h.reads {
-		if r.Key == key {
-			add(r.Ended, "%s has read (began %d) load %d, version %d, from %s, aged %v: %v", r.Node, r.Began, r.Value.Load, r.Value.Version, r.Source, r.Age, r.Err)
+		if r.Key == key && show(r) {
+			add(r.Began, "%s reads, MaxAge %v", r.Node, r.MaxAge)
+			add(r.Ended, "%s ends read %d: load %d, version %d, from %s, aged %v, asked %d: %v", r.Node, r.Began, r.Value.Load, r.Value.Version, r.Source, r.Age, r.Asked, r.Err)
 		}
 	}
-	slices.SortFunc(lines, func(a, b line) int { return int(int64(a.at) - int64(b.at)) })
+	for _, n := range h.notes {
+		add(n.stamp, "-- %s", n.text)
+	}
+	slices.SortFunc(lines, func(a, b note) int { return cmp.Compare(a.stamp, b.stamp) })
 	var b strings.Builder
 	for _, l := range lines {
 		b.WriteString(l.text)

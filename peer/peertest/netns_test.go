@@ -42,8 +42,8 @@ func (l *lab) write(i int, key string) {
 	if client == nil {
 		return
 	}
-	l.origin.write(key)
-	inv := l.history.beginInvalidation(key, p.name)
+	l.origin.write(key, false)
+	inv := l.history.beginInvalidation(key, p.name, nil)
 	up := l.up()
 	var a InvalidateReply
 	if !l.call(p, client, "Node.Invalidate", key, &a) {

@@ -16,6 +16,9 @@ type Moods struct {
 	Slow, Fail, Hang, Overrun, Panic float64
 }
 
+// overrunFor is how long a load takes that does not end with its context.
+const overrunFor = 5 * time.Second
+
 var errOrigin = errors.New("the origin fails")
 
 // An Origin has a version for each key. It is safe for concurrent use.
@@ -26,10 +29,11 @@ type Origin struct {
 	dice     *rand.Rand
 	moods    Moods
 	versions map[string]uint64
+	missing  map[string]bool // keys that have no value at present
 }
 
 func newOrigin(h *History, seed uint64) *Origin {
-	return &Origin{history: h, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64)}
+	return &Origin{history: h, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64), missing: make(map[string]bool)}
 }
 
 // SetMoods changes what loads meet from now on.
@@ -39,16 +43,18 @@ func (o *Origin) SetMoods(m Moods) {
 	o.moods = m
 }
 
-func (o *Origin) write(key string) {
+// write changes key, or with gone takes its value away.
+func (o *Origin) write(key string, gone bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.versions[key]++
+	o.missing[key] = gone
 }
 
-func (o *Origin) version(key string) uint64 {
+func (o *Origin) version(key string) (version uint64, gone bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.versions[key]
+	return o.versions[key], o.missing[key]
 }
 
 // fate is what a load meets.
@@ -80,14 +86,17 @@ func (o *Origin) fate() (f fate) {
 // loader returns the loader of one start of a node; life ends with its process.
 func (o *Origin) loader(life context.Context, node string, incarnation int) tier.Loader[Value] {
 	return func(ctx context.Context, fill *tier.Fill[Value]) (Value, error) {
-		key := fill.Key
-		l := o.history.beginLoad(key, node, incarnation, func() uint64 { return o.version(key) })
-		defer o.history.endLoad(l)
-		v := Value{Key: key, Version: l.Version, Load: l.Began, At: time.Now().UnixNano()}
+		key, gone, outcome := fill.Key, false, Failed
+		l := o.history.beginLoad(key, node, incarnation, func() (version uint64) {
+			version, gone = o.version(key)
+			return version
+		})
+		defer func() { o.history.endLoad(l, outcome) }()
+		v := Value{Key: key, Version: l.Version, Load: l.Began, At: l.BeganAt.UnixNano()}
 		f := o.fate()
-		var enough <-chan struct{} = ctx.Done()
+		enough := ctx.Done()
 		if f.overrun {
-			f.delay, enough = 3*time.Second, nil
+			f.delay, enough = overrunFor, nil
 		}
 		t := time.NewTimer(f.delay)
 		defer t.Stop()
@@ -107,7 +116,11 @@ func (o *Origin) loader(life context.Context, node string, incarnation int) tier
 			panic("the loader panics")
 		case f.fail:
 			return Value{}, errOrigin
+		case gone:
+			outcome = Missing
+			return Value{}, tier.ErrNotFound
 		}
+		outcome = Loaded
 		return v, nil
 	}
 }

@@ -16,8 +16,10 @@ import (
 type Plan struct {
 	Calm, Faults, After time.Duration // 0: 15 s, 65 s and 40 s
 	Keys                int           // 0: eight
-	Pace                time.Duration // between two reads of a client, on the average; 0: 150 ms
+	Pace                time.Duration // between two reads of a client, on the average; 0: 400 ms
 	Clients             int           // for each node; 0: one
+	Storms              time.Duration // between two storms, on the average; 0: 800 ms
+	Steady              bool          // no node is killed, or leaves
 }
 
 func (p Plan) withDefaults() Plan {
@@ -28,16 +30,26 @@ func (p Plan) withDefaults() Plan {
 		p.Keys = 8
 	}
 	if p.Pace == 0 {
-		p.Pace = 150 * time.Millisecond
+		p.Pace = 400 * time.Millisecond
 	}
 	if p.Clients == 0 {
 		p.Clients = 1
 	}
+	if p.Storms == 0 {
+		p.Storms = 800 * time.Millisecond
+	}
 	return p
 }
 
-// settleLimit is how long after the end of the faults a cluster may take to agree.
-const settleLimit = 60 * time.Second
+const (
+	// settleLimit is how long after the end of the faults a cluster may take to agree.
+	settleLimit = 60 * time.Second
+	// aftermath is how long after that the faults may still show: connections wait before they are
+	// tried again, errors are remembered, shares of the cap grow late, owners' stand-ins keep copies.
+	aftermath = 10 * time.Second
+	// stormLength is how long a storm lasts: some loads and some ways across the network.
+	stormLength = 120 * time.Millisecond
+)
 
 // Run starts all nodes, plays the plan, which the seed fills in, and takes all nodes down. The
 // error says what the run could not do, or that the cluster did not come to rest after the faults.
@@ -45,6 +57,9 @@ const settleLimit = 60 * time.Second
 func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	p := plan.withDefaults()
 	defer func() { err = errors.Join(err, c.Stop()) }()
+	// Frames of different connections overtake one another from the first moment on.
+	c.base = netsim.ConnFaults{Delay: time.Duration(c.random(8).IntN(15)) * time.Millisecond}
+	c.Net.SetFaults(netsim.PacketFaults{}, c.base)
 	for i := range c.hosts {
 		if err := c.Start(ctx, i); err != nil {
 			return err
@@ -62,22 +77,36 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 			wg.Go(func() { c.client(end, i, p, c.random(uint64(1000+i*100+k))) })
 		}
 	}
-	sleep(ctx, p.Calm)
-	if err := c.trouble(ctx, p.Faults); err != nil {
+	wg.Go(func() { c.storms(end, p, c.random(9)) })
+	sleep(ctx, min(aftermath, p.Calm/2))
+	c.calm(ctx, p.Calm-min(aftermath, p.Calm/2))
+	if err := c.trouble(ctx, p); err != nil {
 		return err
 	}
 	if err := c.Settle(settleLimit); err != nil {
 		return fmt.Errorf("%v after the last fault: %w", settleLimit, err)
 	}
-	sleep(ctx, p.After)
+	if sleep(ctx, min(aftermath, p.After)); p.After > aftermath {
+		c.calm(ctx, p.After-aftermath)
+	}
 	return ctx.Err()
+}
+
+// calm lets time pass in which nothing may go wrong.
+func (c *Cluster) calm(ctx context.Context, d time.Duration) {
+	c.History.beginCalm()
+	sleep(ctx, d)
+	c.History.endCalm()
 }
 
 // Stop takes all nodes down.
 func (c *Cluster) Stop() error {
 	var errs []error
 	for i := range c.hosts {
-		errs = append(errs, c.Crash(i))
+		errs = append(errs, c.stop(i, func(p instance) error {
+			p.cancel()
+			return errors.Join(closeCache(p.cache), p.node.Close())
+		}))
 	}
 	return errors.Join(errs...)
 }
@@ -91,92 +120,80 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
+func upTo(dice *rand.Rand, d time.Duration) time.Duration {
+	return time.Duration(dice.Int64N(max(int64(d), 1)))
+}
+
+// someKey returns one of the plan's keys; some are hotter than others.
+func someKey(p Plan, dice *rand.Rand) string {
+	return fmt.Sprintf("k%d", min(dice.IntN(p.Keys), dice.IntN(p.Keys)))
+}
+
 // client reads and sometimes writes until ctx ends.
 func (c *Cluster) client(ctx context.Context, i int, p Plan, dice *rand.Rand) {
 	for ctx.Err() == nil {
-		key := fmt.Sprintf("k%d", min(dice.IntN(p.Keys), dice.IntN(p.Keys))) // some are hotter
-		switch at := dice.Float64(); {
-		case at < 0.05:
-			c.Write(i, key)
-		case at < 0.15:
-			c.Read(i, key, 0, time.Second)
-		case at < 0.2:
-			c.Read(i, key, time.Duration(dice.Int64N(int64(3*time.Second))), 2*time.Second)
-		default:
-			c.Read(i, key, tier.AnyAge, time.Duration(1+dice.IntN(2000))*time.Millisecond)
+		key := someKey(p, dice)
+		if dice.Float64() < 0.05 {
+			c.Write(i, key, dice.Float64() < 0.15)
+		} else {
+			c.anyRead(i, key, dice)
 		}
-		sleep(ctx, time.Duration(dice.Int64N(int64(2*p.Pace))))
+		sleep(ctx, upTo(dice, 2*p.Pace))
 	}
 }
 
-// trouble makes faults for so long, then heals everything and starts what is down.
-func (c *Cluster) trouble(ctx context.Context, length time.Duration) error {
-	dice := c.random(7)
+// anyRead is a read as the dice will have it.
+func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
+	brief := 8 * time.Millisecond << dice.IntN(9) // may be shorter than a load
+	switch at := dice.Float64(); {
+	case at < 0.1:
+		c.Read(i, key, 0, time.Second)
+	case at < 0.15:
+		c.Read(i, key, upTo(dice, upTo(dice, 3*time.Second)), 2*time.Second)
+	case at < 0.3:
+		c.Read(i, key, tier.AnyAge, patience)
+	case at < 0.45:
+		c.Read(i, key, tier.AnyAge, brief)
+	case at < 0.55:
+		c.read(i, &Read{Key: key, MaxAge: tier.AnyAge, Plain: true, Leaves: true}, brief)
+	case at < 0.75:
+		c.Get(i, key, 2*time.Second)
+	default:
+		c.Get(i, key, brief)
+	}
+}
+
+// storms are moments at which many clients want one key that is being written, or many cold ones,
+// until ctx ends.
+func (c *Cluster) storms(ctx context.Context, p Plan, dice *rand.Rand) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	c.Net.SetFaults(
-		netsim.PacketFaults{Drop: dice.Float64() * 0.2, Duplicate: dice.Float64() * 0.1, Delay: time.Duration(dice.IntN(100)) * time.Millisecond},
-		netsim.ConnFaults{
-			Delay: time.Duration(dice.IntN(5)) * time.Millisecond, Stall: dice.Float64() * 0.005, StallFor: 300 * time.Millisecond,
-			Break: dice.Float64() * 0.001, HalfClose: dice.Float64() * 0.0005,
-		})
-	c.Origin.SetMoods(Moods{Slow: 0.05, Fail: 0.05, Hang: 0.01, Overrun: 0.01, Panic: 0.01})
-	for end := time.Now().Add(length); time.Now().Before(end) && ctx.Err() == nil; {
-		if err := c.fault(ctx, dice, &wg); err != nil {
-			return err
+	for cold := 0; ctx.Err() == nil; sleep(ctx, upTo(dice, 2*p.Storms)) {
+		key := someKey(p, dice)
+		at := func(most time.Duration, f func(dice *rand.Rand)) {
+			own := rand.New(rand.NewPCG(dice.Uint64(), dice.Uint64()))
+			wait := upTo(own, most)
+			wg.Go(func() {
+				sleep(ctx, wait)
+				f(own)
+			})
 		}
-		sleep(ctx, time.Duration(1+dice.IntN(8))*time.Second)
-	}
-	wg.Wait()
-	c.Net.SetFaults(netsim.PacketFaults{}, netsim.ConnFaults{})
-	c.Net.Heal()
-	c.Origin.SetMoods(Moods{})
-	for i := range c.hosts {
-		if err := c.Start(ctx, i); err != nil {
-			return err
+		if dice.IntN(8) == 0 {
+			for range 5 * len(c.hosts) {
+				cold++
+				name, i := fmt.Sprintf("c%d", cold), dice.IntN(len(c.hosts))
+				at(time.Millisecond, func(*rand.Rand) { c.Get(i, name, patience) })
+			}
+			continue
+		}
+		for i := range c.hosts {
+			for range 1 + dice.IntN(3) {
+				at(stormLength, func(dice *rand.Rand) { c.anyRead(i, key, dice) })
+			}
+		}
+		for range dice.IntN(3) {
+			i := dice.IntN(len(c.hosts))
+			at(stormLength/2, func(dice *rand.Rand) { c.Write(i, key, dice.Float64() < 0.15) })
 		}
 	}
-	return nil
-}
-
-// fault makes one fault. What ends it later belongs to wg.
-func (c *Cluster) fault(ctx context.Context, dice *rand.Rand, wg *sync.WaitGroup) error {
-	i, j := dice.IntN(len(c.hosts)), dice.IntN(len(c.hosts))
-	a, b := c.IP(i), c.IP(j)
-	hold := time.Duration(500+dice.IntN(15000)) * time.Millisecond
-	later := func(f func()) {
-		wg.Go(func() {
-			sleep(ctx, hold)
-			f()
-		})
-	}
-	switch dice.IntN(8) {
-	case 0: // one way
-		c.Net.Cut(a, b)
-		later(func() { c.Net.Uncut(a, b) })
-	case 1: // both ways
-		c.Net.Cut(a, b)
-		c.Net.Cut(b, a)
-		later(func() { c.Net.Uncut(b, a); c.Net.Uncut(a, b) })
-	case 2: // one alone, or two
-		c.Net.Isolate(a, b)
-		later(c.Net.Heal)
-	case 3:
-		c.Net.Pause(a)
-		later(func() { c.Net.Resume(a) })
-	case 4, 5:
-		err := c.Crash(i)
-		sleep(ctx, time.Duration(dice.IntN(3000))*time.Millisecond)
-		return errors.Join(err, c.Start(ctx, i))
-	case 6:
-		err := c.Crash(i)
-		later(func() { _ = c.Start(ctx, i) })
-		return err
-	case 7:
-		bye, cancel := context.WithTimeout(ctx, 5*time.Second)
-		defer cancel()
-		_ = c.Leave(bye, i) // who is cut off cannot say goodbye
-		later(func() { _ = c.Start(ctx, i) })
-	}
-	return nil
 }

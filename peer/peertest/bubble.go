@@ -1,0 +1,59 @@
+package peertest
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
+// crashes if two goroutines of a bubble look at expired timers at the same moment
+// (https://go.dev/issue/78156). So bubbles of one process cannot run in parallel. After f it lets
+// some virtual time pass, for memberlist's last probes end only after its Shutdown, and fails the
+// test if goroutines are left: G11.
+func Bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, func(t *testing.T) {
+		defer func() {
+			sleep(context.Background(), 2*time.Minute)
+			if left := Leaked(); len(left) > 0 {
+				t.Errorf("G11 is broken: %d goroutines are left, the first is\n%s", len(left), left[0])
+			}
+		}()
+		f(t)
+	})
+}
+
+// Leaked returns the stacks of the goroutines of the caller's bubble, other than the caller's own.
+// It counts what waits for a timer, too: call it some time after the last node has gone.
+func Leaked() (left []string) {
+	own, _, _ := strings.Cut(stacks(false), "\n")
+	_, bubble, ok := strings.Cut(own, "synctest bubble ")
+	if !ok {
+		return nil
+	}
+	bubble = "synctest bubble " + strings.TrimRight(bubble, "]:")
+	synctest.Wait() // for who is about to end
+	for _, stack := range strings.Split(stacks(true), "\n\n")[1:] {
+		head, body, _ := strings.Cut(stack, "\n")
+		mine := strings.Contains(head, bubble+"]") || strings.Contains(head, bubble+",")
+		if mine && !strings.Contains(body, "internal/synctest.Run(") && !strings.Contains(body, "testingSynctestTest(") {
+			left = append(left, stack)
+		}
+	}
+	return left
+}
+
+// stacks returns the stack of the caller's goroutine, or of all, its own first.
+func stacks(all bool) string {
+	for size := 64 << 10; ; size *= 2 {
+		buf := make([]byte, size)
+		if n := runtime.Stack(buf, all); n < size {
+			return string(buf[:n])
+		}
+	}
+}

@@ -1,0 +1,161 @@
+package peertest
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/weircache/weir/tier"
+)
+
+// longer is what a clock that is slow makes of d.
+func (c *checker) longer(d time.Duration) time.Duration {
+	return d + time.Duration(float64(d)*c.rules.Drift) + c.rules.Slack
+}
+
+// fresh checks G2, and G3 of answers that there is no value.
+func (c *checker) fresh() {
+	gone := make(map[string][]*Load) // by key, the loads that found no value
+	for _, l := range c.loads {
+		if l.Outcome == Missing {
+			gone[l.Key] = append(gone[l.Key], l)
+		}
+	}
+	for _, r := range c.reads {
+		if r.Err != nil && !r.missing() {
+			continue
+		}
+		var floor *Invalidation // the last that r may not have missed
+		for _, i := range c.byKey[r.Key] {
+			if i.Ended != 0 && i.Ended < r.Began && (i.Err == nil && i.Whole || c.known(i, r)) {
+				floor = i
+			}
+		}
+		least := uint64(0)
+		if floor != nil {
+			least = floor.Began
+		}
+		switch {
+		case !r.missing():
+			if r.Value.Load < least {
+				c.broken("G2", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d after invalidation %d had ended at %d", r.Node, r.Key, r.Value.Load, floor.Began, floor.Ended)
+			}
+		case !slices.ContainsFunc(gone[r.Key], func(l *Load) bool { return l.Began >= least && l.Began < r.Ended }):
+			c.broken("G2", r.Key, least, r.Ended, only(r), "%s found no %q, and no load after invalidation %d, which ended before, found none", r.Node, r.Key, least)
+		case !slices.ContainsFunc(gone[r.Key], func(l *Load) bool {
+			return l.Began >= least && l.Began < r.Ended && r.BeganAt.Sub(l.BeganAt) <= c.longer(c.rules.Freshness.NegativeTTL)
+		}):
+			c.broken("G3", r.Key, least, r.Ended, only(r), "%s found no %q, and none of the loads that found none is younger than %v", r.Node, r.Key, c.rules.Freshness.NegativeTTL)
+		}
+	}
+}
+
+// known reports whether r's node has applied i, which did not reach everybody, and tells everyone of it
+// whom it asks: that is sure only if it has no other invalidation of the key to tell of.
+func (c *checker) known(i *Invalidation, r *Read) bool {
+	var failed *tier.InvalidateError
+	if i.Err != nil && (!errors.As(i.Err, &failed) || slices.Contains(failed.Unreached, r.Node)) || !slices.Contains(i.Told, r.Node) {
+		return false
+	}
+	for s, stamp := range c.starts {
+		if s.node == r.Node && stamp > i.Began && stamp < r.Began {
+			return false
+		}
+	}
+	since := i.BeganAt
+	if r.EndedAt.Sub(since) > c.rules.Carry-time.Second || c.jumpedIn(r.Node, since, r.EndedAt) {
+		return false
+	}
+	for _, o := range c.byKey[r.Key] {
+		if o != i && o.Began < r.Ended && (o.Ended == 0 || o.EndedAt.After(since.Add(-c.rules.Carry-time.Second))) {
+			return false
+		}
+	}
+	return true
+}
+
+// ages checks G3 and G5, and what answers say of themselves.
+func (c *checker) ages() {
+	bound := c.rules.Freshness.Bound()
+	for _, r := range c.reads {
+		if late := r.EndedAt.Sub(r.Deadline); late > c.rules.Slack {
+			c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended %v after its deadline", r.Key, r.Node, late)
+		}
+		if r.Err != nil {
+			end := errors.Is(r.Err, context.Canceled) || errors.Is(r.Err, context.DeadlineExceeded) && !errors.Is(r.Err, tier.ErrTimeout)
+			switch {
+			case end && r.EndedAt.Before(r.Deadline):
+				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended as if its caller had gone, %v before that: %v", r.Key, r.Node, r.Deadline.Sub(r.EndedAt), r.Err)
+			case end && r.Deadline.Sub(r.BeganAt) >= c.rules.Patience:
+				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s had no answer within %v", r.Key, r.Node, c.rules.Patience)
+			case !end && !r.missing() && !errors.Is(r.Err, tier.ErrOverloaded) && c.calmAt(r.BeganAt, r.EndedAt):
+				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed though nothing was wrong: %v", r.Key, r.Node, r.Err)
+			}
+			continue
+		}
+		if r.Value.Key != r.Key {
+			c.broken("G10", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s got the value of %q", r.Key, r.Node, r.Value.Key)
+		}
+		// An answer may have waited for its caller; it was right when the read began.
+		age := r.BeganAt.Sub(time.Unix(0, r.Value.At))
+		if age > c.longer(bound) {
+			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v, the bound is %v", r.Node, r.Key, age, bound)
+		}
+		if !r.Plain && age > c.longer(r.Age) {
+			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v, the answer says %v", r.Node, r.Key, age, r.Age)
+		}
+		if r.MaxAge > 0 && age > c.longer(r.MaxAge) {
+			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v with a MaxAge of %v", r.Node, r.Key, age, r.MaxAge)
+		}
+	}
+}
+
+// leases checks G6 by what answers say of their source.
+func (c *checker) leases() {
+	type copyOf struct {
+		node, key string
+		load      uint64
+	}
+	heard := make(map[copyOf]time.Time)
+	for _, r := range c.reads { // in the order of Ended
+		if r.Err != nil {
+			continue
+		}
+		p := copyOf{r.Node, r.Key, r.Value.Load}
+		if r.Source != tier.SourceNear { // of a Get it is not known: it may have asked
+			heard[p] = r.EndedAt
+			continue
+		}
+		at, ok := heard[p]
+		if !ok || r.BeganAt.Before(at) { // the read that brought the copy has not returned yet, or gave up
+			continue
+		}
+		if age := r.BeganAt.Sub(at); age > c.longer(c.rules.Freshness.NearTTL) {
+			c.broken("G6", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s served a near copy of %q %v after it heard of it", r.Node, r.Key, age)
+		}
+	}
+}
+
+// newest checks G6 in calm times, by what there is to read: NearTTL after a load has ended all leases of
+// older ones are over.
+func (c *checker) newest() {
+	loads := make(map[string][]*Load)
+	for _, l := range c.loads {
+		if l.Outcome == Loaded {
+			loads[l.Key] = append(loads[l.Key], l)
+		}
+	}
+	for _, r := range c.reads {
+		if r.Err != nil || !c.calmAt(r.BeganAt, r.EndedAt) {
+			continue
+		}
+		for _, l := range loads[r.Key] {
+			old := r.BeganAt.Sub(l.EndedAt)
+			if l.Began > r.Value.Load && old > c.longer(c.rules.Freshness.NearTTL) && c.calmAt(l.BeganAt, l.EndedAt) {
+				c.broken("G6", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read load %d of %q, %v after load %d had ended", r.Node, r.Value.Load, r.Key, old, l.Began)
+				break
+			}
+		}
+	}
+}
