@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"time"
 )
 
@@ -261,7 +260,9 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	case KindInvalidate:
 		r.Mark = d.mark()
 		n := d.count("keys", MaxKeysPerFrame, 1)
-		r.Keys = slices.Grow(r.Keys, n)
+		if cap(r.Keys) < n {
+			r.Keys = make([][]byte, 0, n)
+		}
 		for range n {
 			r.Keys = append(r.Keys, d.bytes("key", MaxKey))
 		}
