@@ -38,7 +38,7 @@ func allNews() *News {
 		Positions: []Position{{1, 2, time.Second}, {math.MaxUint64, math.MaxUint64, 0}},
 		Bases:     []Base{{3, 4, true}, {5, math.MaxUint64, false}},
 		Invalidations: []Invalidation{
-			{Mark{1, 3}, ScopeKeys, [][]byte{[]byte("a"), {}}},
+			{Mark{1, 3}, ScopeKeys, [][]byte{[]byte("a"), {0}}},
 			{Mark{1, 4}, ScopeTags, [][]byte{bytes.Repeat([]byte("t"), MaxTag)}},
 			{Mark{math.MaxUint64, math.MaxUint64}, ScopeAll, nil},
 		},
@@ -317,6 +317,7 @@ func TestNewsRefused(t *testing.T) {
 		"scope 0":    one(func(n *News) { n.Invalidations[0].Scope = 0 }),
 		"scope 4":    one(func(n *News) { n.Invalidations[0].Scope = scopeMax + 1 }),
 		"all of one": one(func(n *News) { n.Invalidations[2].Names = [][]byte{{1}} }),
+		"empty name": one(func(n *News) { n.Invalidations[0].Names[0] = nil }),
 		"long tag":   one(func(n *News) { n.Invalidations[1].Names[0] = make([]byte, MaxTag+1) }),
 		"no bool":    append(bytes.Clone(good[:len(good)-1]), 2),
 		"too many":   append(bytes.Clone(good), 0),
@@ -328,7 +329,8 @@ func TestNewsRefused(t *testing.T) {
 			wantErr(t, err, ErrFrame)
 		}
 	}
-	many := News{Invalidations: []Invalidation{{Mark{1, 1}, ScopeKeys, make([][]byte, MaxKeysPerFrame)}, {Mark{1, 2}, ScopeTags, make([][]byte, 1)}}}
+	names := slices.Repeat([][]byte{{1}}, MaxKeysPerFrame)
+	many := News{Invalidations: []Invalidation{{Mark{1, 1}, ScopeKeys, names}, {Mark{1, 2}, ScopeTags, names[:1]}}}
 	wantErr(t, DecodeNews(&n, AppendNews(nil, &many)), ErrFrame)
 	var r Response
 	tags := AppendResponse(nil, &Response{Status: StatusValue, Flags: FlagTagged, Tags: make([]uint32, MaxTags+1)})

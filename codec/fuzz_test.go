@@ -11,6 +11,11 @@ import (
 // fuzzed decodes b into V. Whatever the check lets through must decode without a panic or
 // give an error, within the memory that the codec promises; what decodes must encode and
 // decode again.
+//
+// A few bytes of a value can honestly stand for many in memory, so the bound is not four times
+// the input as it is for frames: the check refuses what its plan says costs more than
+// allocRatio bytes for each byte, or allocMost in all, but lets allocFloor pass; beside that
+// there are the copies of the contents.
 func fuzzed[V any](t *testing.T, c Codec[V], b []byte) {
 	before := bytes.Clone(b)
 	var v V
@@ -46,6 +51,16 @@ func FuzzCheckMsgpack(f *testing.F) {
 	for _, b := range hostile() {
 		f.Add(b)
 	}
+	for _, b := range [][]byte{{0xdd, 0xff, 0xff, 0xff, 0xff}, {0xc6, 0xff, 0xff, 0xff, 0xff}, {0xdf, 0x7f, 0xff, 0xff, 0xff}} {
+		f.Add(join([]byte{0x81, 0xa1, 'x'}, b)) // in a field that is skipped
+		f.Add(join([]byte{0x81, 0xa1, 'S'}, b)) // and in one that is not
+	}
+	for _, head := range []byte{0xc6, 0xc9, 0xdb, 0xdd, 0xdf} {
+		for _, n := range []uint32{0, MaxElements, MaxElements + 1, 1 << 31, 1<<32 - 1} {
+			f.Add(append(binary.BigEndian.AppendUint32([]byte{head}, n), 0))
+		}
+	}
+	addStrangers(func(b []byte) { f.Add(b) })
 	f.Add(tokens(f))
 	p := sample()
 	b := ok[[]byte](f)(Msgpack[product]().Append(nil, p))
@@ -174,9 +189,16 @@ func FuzzFrameLength(f *testing.F) {
 	})
 }
 
-// addBodies adds each body, whole, cut at every point, and with a byte too many.
+// addStrangers adds what is no frame and no value at all.
+func addStrangers(add func([]byte)) {
+	add([]byte("GET / HTTP/1.1\r\nHost: n\r\n\r\n"))
+	add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
+	add(bytes.Repeat([]byte{0x80}, 1<<20))
+}
+
+// addBodies adds each body, whole, cut at every point (a very long one at some), and with a byte too many.
 func addBodies(f *testing.F, kind Kind, body []byte) {
-	for i := 0; i <= len(body); i += 1 + len(body)/200 {
+	for i := 0; i <= len(body); i += 1 + len(body)/2000 {
 		f.Add(uint8(kind), body[:i])
 	}
 	f.Add(uint8(kind), body)
@@ -188,10 +210,29 @@ func FuzzDecodeRequest(f *testing.F) {
 		kind, _, b := body(f, AppendRequest(nil, &r))
 		addBodies(f, kind, b)
 	}
+	_, _, get := body(f, AppendRequest(nil, &requests()[0]))
+	for kind := range 256 {
+		f.Add(uint8(kind), get)
+	}
+	for _, kind := range []Kind{KindGet, KindInvalidate} {
+		addStrangers(func(b []byte) { f.Add(uint8(kind), b) })
+		for _, n := range []uint64{0, MaxNamespace, MaxNamespace + 1, 1 << 31, 1<<32 - 1, 1 << 63} {
+			f.Add(uint8(kind), append(binary.AppendUvarint([]byte{0}, n), make([]byte, 2*MaxNamespace)...)) // the namespace's length
+		}
+		before := make([]byte, 1+1+8+8+1+1) // flags, namespace, schema, view, timeout, mark or fence
+		for _, n := range []uint64{0, MaxChain, MaxChain + 1, MaxKey, MaxKey + 1, MaxKeysPerFrame, MaxKeysPerFrame + 1, 1 << 31, 1<<32 - 1, 1 << 63} {
+			count := binary.AppendUvarint(bytes.Clone(before), n)
+			f.Add(uint8(kind), append(bytes.Clone(count), make([]byte, n&(1<<13-1))...))
+			f.Add(uint8(kind), count)
+			f.Add(uint8(kind), append(binary.AppendUvarint(append(bytes.Clone(before), 1), n), make([]byte, MaxKey)...)) // a key's length
+		}
+	}
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		var r, again Request
 		var err error
-		atMost(t, uint64(32*len(b)+64<<10), func() { r = Request{}; err = DecodeRequest(&r, Kind(kind), 7, b) })
+		// A name takes two bytes at least, and its slice 24: the most names there may be take 96 KiB, which is
+		// within four times the input from three bytes for each on.
+		atMost(t, uint64(4*max(len(b), 3*MaxKeysPerFrame)+64<<10), func() { r = Request{}; err = DecodeRequest(&r, Kind(kind), 7, b) })
 		if err != nil {
 			wantErr(t, err, ErrFrame)
 			return
@@ -208,9 +249,14 @@ func FuzzDecodeResponse(f *testing.F) {
 		kind, _, b := body(f, AppendResponse(nil, &r))
 		addBodies(f, kind, b)
 	}
+	addStrangers(func(b []byte) { f.Add(uint8(KindAnswer), b) })
+	for status := range 256 {
+		f.Add(uint8(KindAnswer), append([]byte{byte(status)}, make([]byte, 40)...))
+	}
 	f.Fuzz(func(t *testing.T, _ uint8, b []byte) {
 		var r, again Response
-		err := DecodeResponse(&r, 7, b)
+		var err error
+		atMost(t, uint64(4*len(b)+64<<10), func() { r = Response{}; err = DecodeResponse(&r, 7, b) })
 		if err != nil {
 			wantErr(t, err, ErrFrame)
 			return

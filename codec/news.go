@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"math/bits"
 	"time"
 )
 
@@ -133,13 +134,15 @@ func (d *decoder) news(n *News) {
 	}
 	count = d.count("invalidations", MaxKeysPerFrame, 1+8+1+1)
 	n.Invalidations = room(n.Invalidations, count)
-	total := 0
+	if most := min(len(d.b)/2, MaxKeysPerFrame); count > 0 && cap(n.names) < most {
+		n.names = make([][]byte, 0, 1<<bits.Len(uint(most-1))) // so it is made anew only a few times
+	}
 	for range count {
 		v := Invalidation{Mark: d.mark(), Scope: Scope(d.byte())}
 		if v.Mark.Seq == 0 && d.err == nil {
 			d.fail("an invalidation without a number")
 		}
-		limit, most := MaxKey, MaxKeysPerFrame-total
+		limit, most := MaxKey, MaxKeysPerFrame-len(n.names)
 		switch v.Scope {
 		case ScopeKeys:
 		case ScopeTags:
@@ -149,12 +152,8 @@ func (d *decoder) news(n *News) {
 		default:
 			d.fail("scope %d is unknown", v.Scope)
 		}
-		names := d.count("names", most, 1+1)
-		if total += names; cap(n.names)-len(n.names) < names {
-			n.names = make([][]byte, 0, names) // who has been given some of the old ones keeps them
-		}
 		first := len(n.names)
-		for range names {
+		for range d.count("names", most, 1+1) {
 			name := d.bytes("name", limit)
 			if len(name) == 0 && d.err == nil {
 				d.fail("an empty name")

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -55,8 +56,8 @@ func (f *frameReader) buffered() ([]byte, error) {
 	return frame, nil
 }
 
-// fill reads more. The buffer grows as bytes come, at most by a factor of two, so that a
-// length alone makes nobody allocate; it shrinks back when it is empty.
+// fill reads more. The buffer grows as bytes come, at most by a factor of two and to
+// what the frame needs, so that a length alone makes nobody allocate; it shrinks back when it is empty.
 func (f *frameReader) fill() error {
 	switch {
 	case f.r == f.w:
@@ -70,7 +71,10 @@ func (f *frameReader) fill() error {
 		f.due = min(f.due, 1) // another frame than the last time
 	}
 	if f.w == len(f.buf) {
-		f.buf = append(f.buf, make([]byte, min(len(f.buf), f.limit+codec.FrameHeader-len(f.buf)))...)
+		whole := codec.FrameHeader + int(binary.BigEndian.Uint32(f.buf)) // buffered has checked it
+		grown := make([]byte, min(2*len(f.buf), whole))
+		copy(grown, f.buf)
+		f.buf = grown
 	}
 	if err := f.hurry(); err != nil {
 		return err

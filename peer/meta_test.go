@@ -48,10 +48,31 @@ func FuzzMeta(f *testing.F) {
 	f.Add(id.append(nil))
 	id.leaving = true
 	f.Add(id.append(nil))
-	f.Add([]byte{metaFormat})
+	whole := id.append(nil)
+	for cut := range whole {
+		f.Add(whole[:cut])
+	}
+	f.Add(append(bytes.Clone(whole), 0))
+	for _, format := range []byte{0, metaFormat + 1, 255} {
+		f.Add(append([]byte{format}, whole[1:]...))
+	}
+	cluster := metaFixed + 1 + len(id.name)
+	for _, n := range []byte{0, MaxClusterName, MaxClusterName + 1, MaxName, MaxName + 1, 255} {
+		for _, at := range []int{metaFixed, cluster} {
+			b := bytes.Clone(whole)
+			b[at] = n
+			f.Add(b)
+			f.Add(append(b, bytes.Repeat([]byte{'x'}, 255)...))
+		}
+	}
 	f.Add(append(bytes.Repeat([]byte{1}, metaFixed), 255))
+	f.Add(bytes.Repeat([]byte{0x80}, 1<<20))
+	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
+	f.Add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		id, err := decodeIdentity(b)
+		var id identity
+		var err error
+		atMost(t, len(b), func() { id, err = decodeIdentity(b) })
 		if err != nil {
 			if id != (identity{}) && id.name != "" {
 				t.Errorf("an error, and yet %+v", id)
