@@ -3,6 +3,7 @@ package tier
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // maxRunning is how many loads of one key may run at once on its owner: a live one, and
@@ -35,6 +36,7 @@ type flight[V any] struct {
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
 	ticket ticket
+	group  atomic.Pointer[group[V]] // whose load and permit it shares, nil: it has its own
 	done   chan struct{}
 
 	// guarded by the shard's mu

@@ -31,6 +31,8 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	case codec.KindSync:
 		return false
+	case codec.KindGetMany:
+		return h.tryMany(req, resp)
 	case codec.KindPut:
 		if c.life.isClosed() {
 			resp.Status = codec.StatusClosed
@@ -77,6 +79,9 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	switch {
 	case req.Kind == codec.KindSync:
 		h.sync(req, resp)
+		return
+	case req.Kind == codec.KindGetMany:
+		h.serveMany(ctx, req, resp)
 		return
 	case req.Kind == codec.KindInvalidate && req.Flags&codec.FlagRelay != 0:
 		h.relay(ctx, req, resp)

@@ -41,6 +41,7 @@ type stats struct {
 	unreachable atomic.Int64 // owners that could not be asked
 	bypassed    atomic.Int64 // reads that ended at this node because nobody else answered
 	doomed      atomic.Int64 // fills whose callers had all left
+	batches     atomic.Int64 // calls of the batch loader
 	retries     atomic.Int64 // loads that repeated a failed one
 	noRetry     atomic.Int64 // retries that the budget did not allow
 	soft        atomic.Int64 // reads that took a stale copy when their patience was over
@@ -105,6 +106,11 @@ func (s *stats) begun(why cause, now int64) {
 // observe counts a load that has returned.
 func (s *stats) observe(cost time.Duration, now int64) {
 	s.ledger.load(-1, now)
+	s.took(cost)
+}
+
+// took counts how long a key's load took.
+func (s *stats) took(cost time.Duration) {
 	i := 0
 	for i < len(fillBuckets) && cost.Seconds() > fillBuckets[i] {
 		i++
@@ -155,7 +161,8 @@ type Stats struct {
 	Unreachable int64 `json:"unreachable"` // asked owners that did not answer
 	Bypassed    int64 `json:"bypassed"`    // reads loaded here because nobody else answered
 
-	Loads       int64            `json:"loads"`            // loads begun here
+	Loads       int64            `json:"loads"`            // loads begun here, each key of a batch for itself
+	Batches     int64            `json:"batches"`          // calls of BatchLoader for more than one key
 	LoadsBy     map[string]int64 `json:"loads_by_cause"`   // by what made them necessary
 	ResultsBy   map[string]int64 `json:"loads_by_result"`  // by how they ended
 	LoadSeconds float64          `json:"load_seconds"`     // spent in loads that have returned
@@ -229,7 +236,7 @@ func (c *Cache[V]) Stats() Stats {
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.Projection(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
