@@ -249,7 +249,9 @@ func TestGetManyTrouble(t *testing.T) {
 			n.setView(view)
 		}
 
-		s.setRule(func(_, to string, kind codec.Kind, answer bool) hop { return hop{lost: to == "n1" && !answer, silent: true} })
+		s.setRule(func(_, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: to == "n1" && !answer, silent: true}
+		})
 		ctx, cancel := context.WithTimeout(background, time.Second)
 		defer cancel()
 		began := time.Now()

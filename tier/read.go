@@ -436,9 +436,13 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		select {
 		case <-fl.done:
 		case <-ctx.Done():
-			c.stats.left.Add(1)
-			c.flights.leave(fl)
-			return f, ctx.Err()
+			select {
+			case <-fl.done: // while he waited for another of many keys
+			default:
+				c.stats.left.Add(1)
+				c.flights.leave(fl)
+				return f, ctx.Err()
+			}
 		}
 		r = &fl.res
 		if r.err == nil && c.retagged(r.e, wide) {
