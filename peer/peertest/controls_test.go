@@ -23,7 +23,7 @@ func (d deaf) Call(ctx context.Context, to ring.Member, req *codec.Request, resp
 	if req.Fence.Seq != 0 {
 		req.Fence = codec.Mark{}
 	}
-	return liar{mute{d.Cluster}}.Call(ctx, to, req, resp)
+	return liar{mute(d)}.Call(ctx, to, req, resp)
 }
 
 // liar is a cluster whose members confirm invalidations and do not apply them.
@@ -121,7 +121,7 @@ func (p partial) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 	if req.Kind == codec.KindInvalidate && (to.Name == "n2" || string(req.Target) == "n2" || to.Name == "n0" && p.Name() == "n2") {
 		return errors.New("not this one")
 	}
-	return deaf{p.Cluster}.Call(ctx, to, req, resp)
+	return deaf(p).Call(ctx, to, req, resp)
 }
 
 // loner is a cluster in which each node is the only member.
