@@ -73,7 +73,8 @@ type box[V any] struct {
 	size     int32  // bytes of the value's encoding
 	slot     uint16 // of the fences
 	notFound bool
-	tags     *tagSet // nil: none
+	why      staleReason // if it is past its soft expiry
+	tags     *tagSet     // nil: none
 	value    V
 	loaded   int64  // start of the load
 	soft     int64  // soft expiry
@@ -98,7 +99,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		asks:    newAsks[V](),
 		stats:   newStats(),
 		evicted: new(evictions),
-		metrics: newCollector(cfg.Namespace),
+		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
@@ -200,6 +201,7 @@ func (c *Cache[V]) tend() {
 				c.notice()
 			}
 			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
+			c.stats.ages.mark(c.clock.now())
 			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())
 		}

@@ -86,6 +86,14 @@ type Config[V any] struct {
 	limits limits // of the log; tests make them small
 }
 
+// wallClock is the time of day.
+func (cfg *Config[V]) wallClock() time.Time {
+	if cfg.Now != nil {
+		return cfg.Now()
+	}
+	return time.Now()
+}
+
 func (cfg Config[V]) withDefaults() Config[V] {
 	if cfg.SharedOrigin != nil {
 		cfg.Origin = cfg.SharedOrigin.o

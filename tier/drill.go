@@ -189,6 +189,7 @@ func (c *Cache[V]) fallBack(key string, b *box[V]) (a Answer[V], err error, ok b
 		return a, nil, false
 	}
 	c.stats.nearUnused.Add(-1)
+	c.nearServed(b, now, 1, staleDrill)
 	a = Answer[V]{Source: SourceNear, Stale: now >= b.soft}
 	if b.notFound {
 		return a, ErrNotFound, true
@@ -248,7 +249,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	case <-ctx.Done():
 	}
 	if e = c.valid(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
-		return found[V]{e: e, late: c.clock.now() >= e.soft}, nil
+		return found[V]{e: e, late: c.clock.now() >= e.soft, why: staleDrill}, nil
 	}
 	return c.own(ctx, key, hash, AnyAge, chain, short)
 }
