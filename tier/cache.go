@@ -58,7 +58,9 @@ type Cache[V any] struct {
 	demand    *demand
 	reuse     *reuse
 	drill     atomic.Pointer[drill] // nil: none
-	watch     atomic.Uint64         // near hits whose mix is below are looked at
+	lastDrill atomic.Pointer[DrillReport]
+	told      told
+	watch     atomic.Uint64 // near hits whose mix is below are looked at
 
 	ctx        context.Context // ends when the cache closes
 	cancel     context.CancelFunc
@@ -196,6 +198,7 @@ func (c *Cache[V]) tend() {
 			c.notice()
 		case <-tick.C:
 			c.fences.sweep()
+			c.tellBreaker()
 			c.look()
 			if c.cfg.Cluster != nil {
 				c.notice()

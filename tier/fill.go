@@ -226,6 +226,7 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	}
 	c.stats.observe(cost, c.clock.now())
 	c.gov.release(&f.ticket, out, cost)
+	c.tellBreaker()
 	c.drillEnded(f, out)
 }
 
@@ -288,6 +289,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 	}
 	c.stats.results[resultTimeout].Add(1)
 	c.gov.overran(&f.ticket)
+	c.tellBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
 }
 

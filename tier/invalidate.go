@@ -82,6 +82,7 @@ func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context
 		return token, nil
 	}
 	c.stats.unconfirmed.Add(1)
+	c.tellUnconfirmed(err)
 	return token, err
 }
 

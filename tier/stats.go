@@ -162,6 +162,7 @@ type Stats struct {
 	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
 	Ledger      Ledger           `json:"ledger"`
 	Projection  Projection       `json:"projection"` // what if the cache vanished now
+	Drill       DrillStats       `json:"drill"`      // under way, or the last one
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
@@ -225,7 +226,7 @@ func (c *Cache[V]) Stats() Stats {
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(), Drill: c.drillStats(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
