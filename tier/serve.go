@@ -67,7 +67,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(req, resp, found[V]{e: hit, late: late}, hit.err, 0)
+	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err, 0)
 	return true
 }
 
@@ -157,6 +157,7 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 		}
 		if now >= f.e.soft {
 			resp.Flags |= codec.FlagStale
+			resp.Why = uint8(f.why)
 		}
 	}
 	if f.filled && !f.late {
