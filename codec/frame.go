@@ -50,7 +50,8 @@ const (
 	KindCancel     Kind = 4  // the asker no longer waits for the request with this id; no answer
 	KindPing       Kind = 5  // are you there
 	KindSync       Kind = 6  // a request to compare which invalidations have been applied
-	KindAnswer     Kind = 16 // the answer to a get, an invalidate or a sync
+	KindPut        Kind = 9  // a request to take a value as if it had just been loaded
+	KindAnswer     Kind = 16 // the answer to a request
 	KindPong       Kind = 17 // the answer to a ping
 	KindGoodbye    Kind = 18 // the connection is about to be closed, and why
 )
@@ -81,11 +82,16 @@ const (
 	// FlagRelay: pass the invalidation on to Target, which the asker cannot reach or does
 	// not know, and answer what that answers.
 	FlagRelay
+	flagPrevious // kept for reads from previous owners
+	// FlagNoFill: answer from what is cached, or with StatusNotCached.
+	FlagNoFill
+	// FlagHave: Have counts.
+	FlagHave
 )
 
-// A Request is one get, invalidate or sync as it crosses the wire. A decoded Request borrows
+// A Request is one get, put, invalidate or sync as it crosses the wire. A decoded Request borrows
 // the bytes it was decoded from: Namespace, Key, Target and the names in News are
-// valid only as long as those are.
+// valid only as long as those are, as is Value.
 type Request struct {
 	Kind      Kind
 	ID        uint64
@@ -100,6 +106,13 @@ type Request struct {
 	Fence  Mark          // the last invalidation of Key that the asker has applied, if lately
 	Chain  []uint64      // the fills that wait for this get, outermost first
 	Key    []byte
+	Have   uint64 // with FlagHave: the Etag of the copy that the asker has
+
+	// of a put, which has Fence and Key too
+	Version uint64        // the origin's version of the value
+	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: what the contract says
+	Tags    []uint32      // hashes of its tags
+	Value   []byte        // encoded
 
 	// of an invalidate and a sync
 	Target []byte // with FlagRelay, a member's name
@@ -109,7 +122,7 @@ type Request struct {
 // Size is at least how many bytes AppendRequest appends.
 func (r *Request) Size() int {
 	if r.News == nil {
-		return FrameOverhead + len(r.Key)
+		return FrameOverhead + len(r.Key) + len(r.Value) + 4*len(r.Tags)
 	}
 	return FrameOverhead + r.News.Size()
 }
@@ -133,7 +146,10 @@ const (
 	StatusTooLarge   Status = 12 // the value is larger than the limit
 	StatusBusy       Status = 13 // the node's budget of bytes or requests in flight is used up
 	StatusSynced     Status = 14 // Value holds the News that a sync asked for
-	statusMax               = StatusSynced
+	StatusNotCached  Status = 15 // there is no copy, and no fill was wanted
+	StatusSame       Status = 16 // the value is the one that the asker has
+	StatusIsolated   Status = 17 // the answerer has lost sight of most members
+	statusMax               = StatusIsolated
 )
 
 // Flags of an answer.
@@ -148,6 +164,8 @@ const (
 	FlagSameView
 	// FlagRelayed: the answer is that of the request's Target.
 	FlagRelayed
+	// FlagPassing: the value is older than a version that is known to exist; do not keep it.
+	FlagPassing
 )
 
 // A Response is the answer to a Request as it crosses the wire.
@@ -168,6 +186,9 @@ type Response struct {
 	RetryAfter  time.Duration
 	Version     uint64   // the origin's version of the value, 0: unknown
 	Tags        []uint32 // with FlagTagged: hashes of the value's tags
+	// Etag stands for the value and its tags: the same one from the same Incarnation means the
+	// same content. With StatusValue.
+	Etag uint64
 	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that
 	// started the last one in the request have been applied.
 	Seq     uint64
@@ -255,7 +276,16 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, r.Schema)
 	dst = binary.BigEndian.AppendUint64(dst, r.View)
 	dst = appendDuration(dst, r.Timeout)
-	if r.Kind != KindGet {
+	switch r.Kind {
+	case KindGet:
+	case KindPut:
+		dst = appendMark(dst, r.Fence)
+		dst = binary.AppendUvarint(dst, r.Version)
+		dst = appendDuration(dst, r.TTL)
+		dst = appendTags(dst, r.Tags)
+		dst = appendBytes(dst, r.Key)
+		return EndFrame(append(dst, r.Value...), start)
+	default:
 		if r.Flags&FlagRelay != 0 {
 			dst = appendBytes(dst, r.Target)
 		}
@@ -267,6 +297,9 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	if r.Flags&FlagMaxAge != 0 {
 		dst = appendDuration(dst, r.MaxAge)
 	}
+	if r.Flags&FlagHave != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, r.Have)
+	}
 	dst = appendMark(dst, r.Fence)
 	dst = binary.AppendUvarint(dst, uint64(len(r.Chain)))
 	for _, c := range r.Chain {
@@ -276,12 +309,12 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	return EndFrame(dst, start)
 }
 
-// DecodeRequest fills r from the body of a get, invalidate or sync frame. r borrows body;
-// r.News and r.Chain reuse what r had. The error wraps ErrFrame.
+// DecodeRequest fills r from the body of a get, put, invalidate or sync frame. r borrows body;
+// r.News, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	d := decoder{b: body}
 	news := r.News
-	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0]}
+	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0], Tags: r.Tags[:0]}
 	r.Flags = d.byte()
 	r.Namespace = d.bytes("namespace", MaxNamespace)
 	r.Schema = d.uint64()
@@ -300,12 +333,22 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 		if r.Flags&FlagMaxAge != 0 {
 			r.MaxAge = d.duration()
 		}
+		if r.Flags&FlagHave != 0 {
+			r.Have = d.uint64()
+		}
 		r.Fence = d.mark()
 		n := d.count("chain", MaxChain, 8)
 		for range n {
 			r.Chain = append(r.Chain, d.uint64())
 		}
 		r.Key = d.bytes("key", MaxKey)
+	case KindPut:
+		r.Fence = d.mark()
+		r.Version = d.uvarint()
+		r.TTL = d.duration()
+		r.Tags = d.tags(r.Tags)
+		r.Key = d.bytes("key", MaxKey)
+		r.Value = d.rest()
 	default:
 		return malformed("kind %d is no request", kind)
 	}
@@ -324,19 +367,17 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		dst = binary.BigEndian.AppendUint64(dst, r.Incarnation)
 	}
 	switch r.Status {
-	case StatusValue, StatusNotFound:
+	case StatusValue, StatusNotFound, StatusSame:
 		dst = appendDuration(dst, r.Age)
 		dst = binary.AppendVarint(dst, floorMicros(r.Soft))          // never later than it is
 		dst = appendDuration(dst, r.Hard.Truncate(time.Microsecond)) // never later than it is
 		dst = appendDuration(dst, r.Held.Truncate(time.Microsecond)) // never longer than it was
 		dst = binary.AppendUvarint(dst, r.Version)
 		if r.Flags&FlagTagged != 0 {
-			dst = binary.AppendUvarint(dst, uint64(len(r.Tags)))
-			for _, tag := range r.Tags {
-				dst = binary.BigEndian.AppendUint32(dst, tag)
-			}
+			dst = appendTags(dst, r.Tags)
 		}
 		if r.Status == StatusValue {
+			dst = binary.BigEndian.AppendUint64(dst, r.Etag)
 			dst = append(dst, r.Value...)
 		}
 	case StatusDone:
@@ -372,20 +413,18 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 	switch {
 	case d.err != nil:
 		return d.err
-	case r.Status == StatusValue || r.Status == StatusNotFound:
+	case r.Status == StatusValue || r.Status == StatusNotFound || r.Status == StatusSame:
 		r.Age = d.duration()
 		r.Soft = d.signedDuration()
 		r.Hard = d.duration()
 		r.Held = d.duration()
 		r.Version = d.uvarint()
 		if r.Flags&FlagTagged != 0 {
-			for range d.count("tags", MaxTags, 4) {
-				r.Tags = append(r.Tags, d.uint32())
-			}
+			r.Tags = d.tags(r.Tags)
 		}
-		d.rest(r)
-		if r.Status == StatusNotFound && len(r.Value) != 0 {
-			return malformed("%d bytes of value in a not-found answer", len(r.Value))
+		if r.Status == StatusValue {
+			r.Etag = d.uint64()
+			r.Value = d.rest()
 		}
 	case r.Status == StatusDone:
 		r.Seq = d.uvarint()
@@ -393,7 +432,7 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 			r.Members = append(r.Members, d.bytes("member", MaxNamespace))
 		}
 	case r.Status == StatusSynced:
-		d.rest(r)
+		r.Value = d.rest()
 	case r.Status == StatusMoved:
 		r.Owner = d.bytes("owner", MaxNamespace)
 	case r.Status >= StatusFailed && r.Status <= statusMax:
@@ -497,11 +536,28 @@ func (d *decoder) uint32() uint32 {
 	return v
 }
 
-// rest makes what is left r's value.
-func (d *decoder) rest(r *Response) {
+// rest takes all that is left.
+func (d *decoder) rest() (b []byte) {
 	if d.err == nil {
-		r.Value, d.b = d.b[:len(d.b):len(d.b)], nil
+		b, d.b = d.b[:len(d.b):len(d.b)], nil
 	}
+	return b
+}
+
+func appendTags(dst []byte, tags []uint32) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(tags)))
+	for _, tag := range tags {
+		dst = binary.BigEndian.AppendUint32(dst, tag)
+	}
+	return dst
+}
+
+// tags appends tags to dst.
+func (d *decoder) tags(dst []uint32) []uint32 {
+	for range d.count("tags", MaxTags, 4) {
+		dst = append(dst, d.uint32())
+	}
+	return dst
 }
 
 func (d *decoder) uvarint() uint64 {

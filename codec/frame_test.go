@@ -23,10 +23,13 @@ func requests() []Request {
 		{Kind: KindGet, ID: math.MaxUint64, Flags: FlagSuccessor | FlagMaxAge, Namespace: full(MaxNamespace), Schema: math.MaxUint64,
 			View: math.MaxUint64, Timeout: time.Hour, MaxAge: time.Second, Fence: Mark{math.MaxUint64, math.MaxUint64}, Chain: chain, Key: full(MaxKey)},
 		{Kind: KindInvalidate, ID: 7, Namespace: []byte("n"), News: &News{
-			Invalidations: []Invalidation{{Mark{Incarnation: 3, Seq: 4}, ScopeKeys, [][]byte{[]byte("a"), full(MaxKey)}}}}},
+			Invalidations: []Invalidation{{Mark{Incarnation: 3, Seq: 4}, ScopeKeys, 0, [][]byte{[]byte("a"), full(MaxKey)}}}}},
 		{Kind: KindInvalidate, ID: 8, Namespace: []byte("n"), Timeout: time.Millisecond, News: &News{
-			Invalidations: []Invalidation{{Mark{5, 1}, ScopeKeys, keys}}}},
+			Invalidations: []Invalidation{{Mark{5, 1}, ScopeKeys, 0, keys}}}},
 		{Kind: KindInvalidate, ID: 9, Flags: FlagRelay, Target: full(MaxNamespace), News: allNews()},
+		{Kind: KindGet, ID: 12, Flags: FlagNoFill | FlagHave, Have: math.MaxUint64 - 1, Namespace: []byte("n"), Key: []byte("k")},
+		{Kind: KindPut, ID: 13, Namespace: []byte("n"), Fence: Mark{1, 2}, Version: math.MaxUint64, TTL: time.Minute, Tags: slices.Repeat([]uint32{7}, MaxTags), Key: full(MaxKey), Value: []byte("value")},
+		{Kind: KindPut, ID: 14, Namespace: []byte("n"), Fence: Mark{1, 2}, Key: []byte("k")},
 		{Kind: KindSync, ID: 10, Namespace: []byte("n"), News: &News{}},
 		{Kind: KindSync, ID: 11, Namespace: []byte("n"), News: allNews()},
 	}
@@ -38,9 +41,9 @@ func allNews() *News {
 		Positions: []Position{{1, 2, time.Second}, {math.MaxUint64, math.MaxUint64, 0}},
 		Bases:     []Base{{3, 4, true}, {5, math.MaxUint64, false}},
 		Invalidations: []Invalidation{
-			{Mark{1, 3}, ScopeKeys, [][]byte{[]byte("a"), {0}}},
-			{Mark{1, 4}, ScopeTags, [][]byte{bytes.Repeat([]byte("t"), MaxTag)}},
-			{Mark{math.MaxUint64, math.MaxUint64}, ScopeAll, nil},
+			{Mark{1, 3}, ScopeKeys, 0, [][]byte{[]byte("a"), {0}}},
+			{Mark{1, 4}, ScopeTags, math.MaxUint64, [][]byte{bytes.Repeat([]byte("t"), MaxTag)}},
+			{Mark{math.MaxUint64, math.MaxUint64}, ScopeAll, 0, nil},
 		},
 		Life: time.Hour, More: true,
 	}
@@ -52,6 +55,8 @@ func responses() []Response {
 		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled | FlagTagged, Incarnation: 5, Tags: make([]uint32, MaxTags), Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
 			Held: time.Millisecond, Version: 1 << 60, Value: []byte("value")},
 		{ID: 2, Status: StatusValue, Value: []byte{}},
+		{ID: 3, Status: StatusSame, Flags: FlagTagged | FlagPassing, Age: time.Second, Hard: time.Minute, Tags: []uint32{1}},
+		{ID: 4, Status: StatusValue, Etag: math.MaxUint64, Value: []byte{1}},
 		{ID: 3, Status: StatusNotFound, Soft: time.Second, Hard: time.Minute},
 		{ID: 3, Status: StatusNotFound, Flags: FlagTagged, Tags: []uint32{1, math.MaxUint32}},
 		{ID: 4, Status: StatusDone},
@@ -83,6 +88,7 @@ func sameRequest(a, b Request) bool {
 	for _, r := range []*Request{&a, &b} { // empty and nil are the same
 		r.Chain = append([]uint64{}, r.Chain...)
 		r.Key, r.Namespace, r.Target = append([]byte{}, r.Key...), append([]byte{}, r.Namespace...), append([]byte{}, r.Target...)
+		r.Tags, r.Value = append([]uint32{}, r.Tags...), append([]byte{}, r.Value...)
 	}
 	if (a.News == nil) != (b.News == nil) || a.News != nil && !sameNews(*a.News, *b.News) {
 		return false
@@ -94,7 +100,7 @@ func sameRequest(a, b Request) bool {
 func sameNews(a, b News) bool {
 	return slices.Equal(a.Positions, b.Positions) && slices.Equal(a.Bases, b.Bases) && a.Life == b.Life && a.More == b.More &&
 		slices.EqualFunc(a.Invalidations, b.Invalidations, func(a, b Invalidation) bool {
-			return a.Mark == b.Mark && a.Scope == b.Scope && slices.EqualFunc(a.Names, b.Names, bytes.Equal)
+			return a.Mark == b.Mark && a.Scope == b.Scope && a.Version == b.Version && slices.EqualFunc(a.Names, b.Names, bytes.Equal)
 		})
 }
 
@@ -118,10 +124,12 @@ func TestRequestRoundTrip(t *testing.T) {
 			t.Errorf("got %+v, %v, want %+v", got, err, r)
 		}
 		step := 1 + len(b)/2000
-		for i := 0; i < len(b); i += step {
+		for i := 0; i < len(b)-len(r.Value); i += step {
 			wantErr(t, DecodeRequest(&got, kind, id, b[:i:i]), ErrFrame)
 		}
-		wantErr(t, DecodeRequest(&got, kind, id, append(slices.Clone(b), 0)), ErrFrame)
+		if kind != KindPut { // whose value takes all that is left
+			wantErr(t, DecodeRequest(&got, kind, id, append(slices.Clone(b), 0)), ErrFrame)
+		}
 		if size := r.Size(); len(frame) > size {
 			t.Errorf("Size is %d, the frame has %d bytes", size, len(frame))
 		}
@@ -234,13 +242,15 @@ func TestRequestLimits(t *testing.T) {
 		"namespace":     {KindGet, head(MaxNamespace + 1)},
 		"chain":         {KindGet, join(head(1), []byte{0}, over(MaxChain+1))},
 		"key":           {KindGet, join(head(1), []byte{0, 0}, over(MaxKey+1))},
+		"tags of a put": {KindPut, join(head(1), []byte{0, 0, 0}, over(MaxTags+1))},
+		"key of a put":  {KindPut, join(head(1), []byte{0, 0, 0, 0}, over(MaxKey+1))},
 		"positions":     {KindSync, join(head(1), over(MaxPositions+1))},
 		"bases":         {KindSync, join(head(1), []byte{0}, over(MaxPositions+1))},
 		"invalidations": {KindInvalidate, join(head(1), []byte{0, 0}, over(MaxKeysPerFrame+1))},
-		"keys":          {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeKeys)}, over(MaxKeysPerFrame+1))},
-		"one of keys":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeKeys), 1}, over(MaxKey+1))},
-		"one of tags":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeTags), 1}, over(MaxTag+1))},
-		"names of all":  {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeAll)}, over(1))},
+		"keys":          {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeKeys), 0}, over(MaxKeysPerFrame+1))},
+		"one of keys":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeKeys), 0, 1}, over(MaxKey+1))},
+		"one of tags":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeTags), 0, 1}, over(MaxTag+1))},
+		"names of all":  {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeAll), 0}, over(1))},
 		"target":        {KindInvalidate, join([]byte{FlagRelay}, head(1)[1:], over(MaxNamespace+1))},
 		"number":        {KindGet, join(head(1), bytes.Repeat([]byte{0xff}, 11))},
 		"count of 2^64": {KindInvalidate, join(head(1), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})},
@@ -330,7 +340,7 @@ func TestNewsRefused(t *testing.T) {
 		}
 	}
 	names := slices.Repeat([][]byte{{1}}, MaxKeysPerFrame)
-	many := News{Invalidations: []Invalidation{{Mark{1, 1}, ScopeKeys, names}, {Mark{1, 2}, ScopeTags, names[:1]}}}
+	many := News{Invalidations: []Invalidation{{Mark{1, 1}, ScopeKeys, 0, names}, {Mark{1, 2}, ScopeTags, 0, names[:1]}}}
 	wantErr(t, DecodeNews(&n, AppendNews(nil, &many)), ErrFrame)
 	var r Response
 	tags := AppendResponse(nil, &Response{Status: StatusValue, Flags: FlagTagged, Tags: make([]uint32, MaxTags+1)})

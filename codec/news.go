@@ -34,7 +34,10 @@ const (
 type Invalidation struct {
 	Mark  Mark
 	Scope Scope
-	Names [][]byte
+	// Version is the origin's version of what the names stand for, 0: not told. What is loaded later and is
+	// older than that is not kept.
+	Version uint64
+	Names   [][]byte
 }
 
 // A Position says that all invalidations that the cache instance with this Incarnation has
@@ -75,7 +78,7 @@ func (n *News) Size() int {
 	const number = binary.MaxVarintLen64
 	size := 5*number + len(n.Positions)*(8+2*number) + len(n.Bases)*(8+number+1)
 	for i := range n.Invalidations {
-		size += 8 + 2*number + 1
+		size += 8 + 3*number + 1
 		for _, name := range n.Invalidations[i].Names {
 			size += 2 + len(name)
 		}
@@ -104,6 +107,7 @@ func AppendNews(dst []byte, n *News) []byte {
 		v := &n.Invalidations[i]
 		dst = appendMark(dst, v.Mark)
 		dst = append(dst, byte(v.Scope))
+		dst = binary.AppendUvarint(dst, v.Version)
 		dst = binary.AppendUvarint(dst, uint64(len(v.Names)))
 		for _, name := range v.Names {
 			dst = appendBytes(dst, name)
@@ -132,13 +136,13 @@ func (d *decoder) news(n *News) {
 	for range count {
 		n.Bases = append(n.Bases, Base{Incarnation: d.uint64(), Seq: d.uvarint(), Flush: d.bool()})
 	}
-	count = d.count("invalidations", MaxKeysPerFrame, 1+8+1+1)
+	count = d.count("invalidations", MaxKeysPerFrame, 1+8+1+1+1)
 	n.Invalidations = room(n.Invalidations, count)
 	if most := min(len(d.b)/2, MaxKeysPerFrame); count > 0 && cap(n.names) < most {
 		n.names = make([][]byte, 0, 1<<bits.Len(uint(most-1))) // so it is made anew only a few times
 	}
 	for range count {
-		v := Invalidation{Mark: d.mark(), Scope: Scope(d.byte())}
+		v := Invalidation{Mark: d.mark(), Scope: Scope(d.byte()), Version: d.uvarint()}
 		if v.Mark.Seq == 0 && d.err == nil {
 			d.fail("an invalidation without a number")
 		}

@@ -405,3 +405,11 @@ func soonest(a, b time.Duration) time.Duration {
 	}
 	return a
 }
+
+// lost reports whether a member vanished without leaving.
+func (r *roster) lost(name string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.vanished[name]
+	return ok
+}

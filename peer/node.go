@@ -234,6 +234,9 @@ func (n *Node) Addr() string { return n.addr.String() }
 // (then it has that one).
 func (n *Node) View() *ring.View { return n.published.Load().view }
 
+// Lost reports whether a member is gone that did not leave in order, and may come back.
+func (n *Node) Lost(name string) bool { return n.roster.lost(name) }
+
 // ViewChanged returns a channel that closes when the view changes next. Take it before
 // the View whose end it is to tell.
 func (n *Node) ViewChanged() <-chan struct{} { return n.published.Load().changed }

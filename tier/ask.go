@@ -13,7 +13,7 @@ import (
 )
 
 // question is what a read asks of another member.
-type question struct {
+type question[V any] struct {
 	key    string
 	hash   uint64
 	stamp  uint64 // the fence clock when the read began
@@ -21,6 +21,7 @@ type question struct {
 	known  *known // what the member has applied
 	to     ring.Member
 	maxAge time.Duration
+	have   *box[V] // a near copy that may turn out to be still good, nil: none
 	chain  []uint64
 	flags  uint8
 	view   uint64
@@ -94,7 +95,7 @@ func (t *asks[V]) detachAll(fn *fences) {
 
 // ask puts q to its member, or joins the question of another caller of the key. The error
 // is a final answer if outcome says so, else why there is none.
-func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, error) {
+func (c *Cache[V]) ask(ctx context.Context, q question[V]) (answer[V], outcome, error) {
 	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 || q.alone {
 		return c.put(ctx, &q) // a question of its own
 	}
@@ -131,7 +132,7 @@ func (c *Cache[V]) ask(ctx context.Context, q question) (answer[V], outcome, err
 }
 
 // lead sends the question and tells everyone who has joined.
-func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question) (a answer[V], out outcome, err error) {
+func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V]) (a answer[V], out outcome, err error) {
 	finished := false
 	defer func() { // also if a user's codec panics
 		s.mu.Lock()
@@ -165,7 +166,7 @@ const maxAgain = 3
 
 // askFresh asks a member who has applied everything that covers the key and was applied here before
 // the read began.
-func (c *Cache[V]) askFresh(ctx context.Context, q question) (a answer[V], out outcome, err error) {
+func (c *Cache[V]) askFresh(ctx context.Context, q question[V]) (a answer[V], out outcome, err error) {
 	m := c.mate(q.to.Name)
 	if m == nil {
 		return a, out, errGone
@@ -191,7 +192,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q question) (a answer[V], out o
 
 // ready returns what m is known to have applied, and the mark that the request must carry, after
 // an exchange if that is needed.
-func (c *Cache[V]) ready(ctx context.Context, m *mate, q *question, wide uint64) (k *known, mark codec.Mark, err error) {
+func (c *Cache[V]) ready(ctx context.Context, m *mate, q *question[V], wide uint64) (k *known, mark codec.Mark, err error) {
 	for try := 0; ; try++ {
 		if k = m.known.Load(); k != nil {
 			var behind bool
@@ -238,7 +239,7 @@ type wire struct {
 var wires = sync.Pool{New: func() any { return new(wire) }}
 
 // put sends the question and makes sense of the answer.
-func (c *Cache[V]) put(ctx context.Context, q *question) (a answer[V], out outcome, err error) {
+func (c *Cache[V]) put(ctx context.Context, q *question[V]) (a answer[V], out outcome, err error) {
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
 		Kind: codec.KindGet, Flags: q.flags, Namespace: c.ns, Schema: c.schema, View: q.view,
@@ -247,6 +248,10 @@ func (c *Cache[V]) put(ctx context.Context, q *question) (a answer[V], out outco
 	if q.maxAge >= 0 {
 		w.req.Flags |= codec.FlagMaxAge
 		w.req.MaxAge = q.maxAge
+	}
+	if q.have != nil && q.have.etag != 0 && !q.have.notFound {
+		w.req.Flags |= codec.FlagHave
+		w.req.Have = q.have.etag
 	}
 	if deadline, ok := ctx.Deadline(); ok {
 		w.req.Timeout = max(time.Until(deadline), time.Microsecond)
@@ -288,7 +293,7 @@ var errExpired = errors.New("weir: the copy passed its hard expiry on the way")
 // Times count from the latest moment before which the member cannot have answered: when
 // it was asked, and for how long it says that it held the request. expired: it is a copy past
 // its hard expiry, so the member has another answer by now.
-func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a answer[V], out outcome, expired bool, err error) {
+func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a answer[V], out outcome, expired bool, err error) {
 	now := c.clock.now()
 	at := min(began+int64(r.Held), now)
 	out.answered = true
@@ -296,11 +301,15 @@ func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a an
 		return &FillError{Namespace: c.cfg.Namespace, Key: q.key, Owner: q.to.Name, Err: err}
 	}
 	switch r.Status {
-	case codec.StatusValue, codec.StatusNotFound:
+	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame:
 		a = answer[V]{
 			notFound: r.Status == codec.StatusNotFound, loaded: at - int64(r.Age), soft: at + int64(r.Soft),
 			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64, wide: math.MaxUint64,
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
+			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
+		}
+		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
+			return a, outcome{}, false, errAnswer
 		}
 		if r.Incarnation != q.known.incarnation {
 			return a, outcome{replaced: true}, false, errAnswer
@@ -321,7 +330,11 @@ func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a an
 		}
 		late := a.stale && r.Soft <= -c.cfg.Freshness.StaleWhileRevalidate
 		a.until = c.lease(at, a.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), at+int64(r.Hard), late)
-		if !a.notFound {
+		switch {
+		case r.Status == codec.StatusSame:
+			a.value, a.size, a.etag = q.have.value, int(q.have.size), q.have.etag
+			c.stats.revalidated.Add(1)
+		case !a.notFound:
 			a.size = len(r.Value)
 			if a.value, err = c.decode(r.Value); err != nil {
 				err = fail(err)
@@ -342,6 +355,8 @@ func (c *Cache[V]) understand(q *question, r *codec.Response, began int64) (a an
 		err = ErrCycle
 	case codec.StatusTooLarge:
 		err = fail(ErrValueTooLarge)
+	case codec.StatusNotCached:
+		err = ErrNotCached
 	default: // no such namespace there, another contract, or closing: it cannot stand for the key
 		out.answered = false
 		err = remoteError("status " + string(r.Text))

@@ -346,7 +346,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			to, _ := s.nodes["n0"].View().Member("n1")
-			_, _, _ = c.ask(background, question{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()})
+			_, _, _ = c.ask(background, question[simValue]{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()})
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))
@@ -397,7 +397,7 @@ func TestJoinBeforeDetach(t *testing.T) {
 		wg.Go(get)
 		synctest.Wait()
 		least := o.seq.Add(1)
-		stamp, _ := c.fences.apply(key, hash, mark(1), false, func() { c.owned.delete(key) })
+		stamp, _ := c.fences.apply(key, hash, mark(1), 0, false, func() { c.owned.delete(key) })
 		wg.Go(get)
 		synctest.Wait()
 		c.flights.detach(key, hash, stamp)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -45,11 +46,14 @@ type Cache[V any] struct {
 	metrics *collector
 	evicted *evictions
 	views   viewHistory
+	seed    maphash.Seed // of etags
+	tokenOf uint64       // the namespace in tokens
 	log     *logbook
 	mates   atomic.Pointer[map[string]*mate] // the other members; replaced with log.mu held
 	opened  int64                            // when the cache was made, ns on its clock
 	// young: the cache was made so lately that an Invalidate from before may not have returned.
 	young     atomic.Bool
+	isolation isolation
 	unsettled atomic.Int32 // while young, members without an exchange so far
 	demand    *demand
 	reuse     *reuse
@@ -71,8 +75,9 @@ type box[V any] struct {
 	notFound bool
 	tags     *tagSet // nil: none
 	value    V
-	loaded   int64 // start of the load
-	soft     int64 // soft expiry
+	loaded   int64  // start of the load
+	soft     int64  // soft expiry
+	etag     uint64 // the owner's, 0: unknown
 }
 
 // New checks cfg and starts a cache. The error names every field that is wrong. Close it
@@ -96,6 +101,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		metrics: newCollector(cfg.Namespace),
 	}
 	incarnation := rand.Uint64() | 1
+	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
 	c.watch.Store(watchSome)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
@@ -176,6 +182,7 @@ func (c *Cache[V]) tend() {
 	if c.cfg.Cluster != nil {
 		changed = c.cfg.Cluster.ViewChanged()
 		c.views.note(c.cfg.Cluster.View(), c.clock.now())
+		c.notice()
 	}
 	for {
 		select {
@@ -185,9 +192,13 @@ func (c *Cache[V]) tend() {
 			changed = c.cfg.Cluster.ViewChanged()
 			c.views.note(c.cfg.Cluster.View(), c.clock.now())
 			c.look()
+			c.notice()
 		case <-tick.C:
 			c.fences.sweep()
 			c.look()
+			if c.cfg.Cluster != nil {
+				c.notice()
+			}
 			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
 			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())

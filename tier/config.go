@@ -64,6 +64,9 @@ type Config[V any] struct {
 	OwnedBytes int64
 	// ValueLimit is the longest encoded value, in bytes. 0: DefaultValueLimit.
 	ValueLimit int
+	// WhenIsolated says what happens while this node has lost sight of more than half of the
+	// members, and may miss invalidations. 0: ServeStale.
+	WhenIsolated WhenIsolated
 	// InvalidateTimeout is how long Invalidate tries to reach a member.
 	// 0: DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
@@ -154,6 +157,9 @@ func (cfg *Config[V]) check() error {
 	}
 	if limit > 0 && owned >= MinBytes && limit > owned/4 && cfg.ValueLimit != 0 {
 		bad("ValueLimit %d is over a quarter of OwnedBytes %d: a few values would fill the tier; raise OwnedBytes", limit, owned)
+	}
+	if cfg.WhenIsolated > Fail {
+		bad("WhenIsolated is %d: it must be ServeStale, Bypass or Fail", uint8(cfg.WhenIsolated))
 	}
 	if cfg.InvalidateTimeout < 0 || cfg.InvalidateTimeout > MaxInvalidateTimeout {
 		bad("InvalidateTimeout is %v: it must be from 0 to %v", cfg.InvalidateTimeout, MaxInvalidateTimeout)

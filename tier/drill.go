@@ -99,10 +99,10 @@ func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Du
 	if !c.drill.CompareAndSwap(nil, d) {
 		return DrillReport{}, ErrDrilling
 	}
-	c.watch.Store(^uint64(0))
+	c.rewatch()
 	defer func() {
-		c.watch.Store(watchSome)
 		c.drill.Store(nil)
+		c.rewatch()
 	}()
 	c.cfg.Logger.Info("drill begins", "namespace", c.cfg.Namespace, "fraction", fraction, "duration", duration)
 	began := c.clock.now()
@@ -179,7 +179,7 @@ func (c *Cache[V]) picks() *drill {
 // answer, with that.
 func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V]) (a Answer[V], loaded int64, err error) {
 	c.stats.nearUnused.Add(1)
-	return c.readOwner(ctx, key, AnyAge, d, b)
+	return c.readOwner(ctx, key, AnyAge, d, b, b, 0)
 }
 
 // fallBack serves a near copy after all, if that may be served still. It leaves its Age to the caller.
@@ -195,6 +195,17 @@ func (c *Cache[V]) fallBack(key string, b *box[V]) (a Answer[V], err error, ok b
 	}
 	a.Value = c.clone(b.value)
 	return a, nil, true
+}
+
+// rewatch makes near hits look twice while one may have to behave as something else.
+func (c *Cache[V]) rewatch() {
+	c.isolation.mu.Lock()
+	defer c.isolation.mu.Unlock()
+	if c.drill.Load() != nil || c.isolation.cut.Load() {
+		c.watch.Store(^uint64(0))
+	} else {
+		c.watch.Store(watchSome)
+	}
 }
 
 // drilled counts how a read ended that d had picked.

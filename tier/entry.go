@@ -5,22 +5,26 @@ import "time"
 // entry is one key of the owned tier. It is immutable once stored: a change is a new
 // entry. Times are ns on the cache's clock.
 type entry struct {
-	value  []byte        // encoded; nil with entryNotFound and entryFailed
-	stamp  uint64        // fence clock when its load began
-	tags   *tagSet       // nil: none
-	loaded int64         // start of the load
-	soft   int64         // soft expiry
-	swr    int64         // until when it is served stale while one refresh runs
-	hard   int64         // hard expiry
-	retry  int64         // after a failed refill: no other before this, the copy is served meanwhile
-	cost   time.Duration // what the fill took
-	err    error         // with entryFailed
-	flags  uint8
+	value []byte  // encoded; nil with entryNotFound and entryFailed
+	stamp uint64  // fence clock when its load began
+	tags  *tagSet // nil: none
+	etag  uint64  // stands for value and tags, within this cache instance
+	// version is the origin's, 0: unknown.
+	version uint64
+	loaded  int64         // start of the load
+	soft    int64         // soft expiry
+	swr     int64         // until when it is served stale while one refresh runs
+	hard    int64         // hard expiry
+	retry   int64         // after a failed refill: no other before this, the copy is served meanwhile
+	cost    time.Duration // what the fill took
+	err     error         // with entryFailed
+	flags   uint8
 }
 
 const (
 	entryNotFound uint8 = 1 << iota // the origin has no value
 	entryFailed                     // the fill failed; remembered until hard
+	entryPassing                    // older than a version that is known to exist: in no tier
 )
 
 // verdict is what may be done with an entry now.
@@ -33,10 +37,16 @@ const (
 	serveLate                 // past soft expiry and a refill failed lately; serve
 )
 
+// refreshAge as a read's MaxAge accepts nothing whose load began before the read.
+const refreshAge = time.Microsecond
+
 // judge says what may be done with e, which is valid and not past hard expiry, for a read
 // that accepts maxAge.
 func (e *entry) judge(now int64, maxAge time.Duration) verdict {
 	if e.flags&entryFailed != 0 {
+		if maxAge == refreshAge {
+			return mustFill
+		}
 		return serve
 	}
 	if maxAge == 0 {
@@ -45,7 +55,7 @@ func (e *entry) judge(now int64, maxAge time.Duration) verdict {
 		}
 		return mustFill
 	}
-	if maxAge > 0 && now-e.loaded > int64(maxAge) {
+	if maxAge == refreshAge || maxAge > 0 && now-e.loaded > int64(maxAge) {
 		return mustFill
 	}
 	switch {

@@ -17,6 +17,11 @@ var (
 	// ErrOverloaded says that the governor gave no permit to read the origin and
 	// that no copy could be served. errors.As with *OverloadedError tells when to retry.
 	ErrOverloaded = errors.New("weir: overloaded")
+	// ErrNotCached says that a read with NoFill found no copy that it could have.
+	ErrNotCached = errors.New("weir: not cached")
+	// ErrIsolated says that this node has lost sight of most members and that the namespace
+	// does not answer then, by Config.WhenIsolated.
+	ErrIsolated = errors.New("weir: isolated")
 	// ErrClosed says that the cache is closed.
 	ErrClosed = errors.New("weir: cache is closed")
 	// ErrBadTag says that a tag is empty or too long, or that a value has too many.

@@ -39,6 +39,9 @@ type fence struct {
 	stamp uint64                // the shard's clock once the newest was applied
 	at    int64                 // when, ns on the cache's clock
 	marks [fenceMarks]fenceMark // which invalidations they were, newest first
+	// version is the highest that an invalidation has told, 0: none has; plain: one has told none.
+	version uint64
+	plain   bool
 	// lost is the clock when the last mark was noted for which there is no room, 0: there was none.
 	lost uint64
 }
@@ -75,6 +78,10 @@ type fenceShard struct {
 	floor   uint64 // the highest stamp of a forgotten fence
 	wiped   uint64 // the stamp of the last invalidation of the whole namespace
 	wipedAt int64  // when that was, ns on the cache's clock
+	// Fences that were forgotten before their time, at shedAt, ns on the cache's clock, had versions up
+	// to shed. shedAt 0: there were none.
+	shed   uint64
+	shedAt int64
 	// clock is raised with mu held, as the last thing that an invalidation does, and read
 	// without: who reads a stamp sees what it stands for.
 	clock atomic.Uint64
@@ -109,8 +116,9 @@ func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clo
 
 // apply leaves a fence on key and calls drop while commits of the key are held off. It
 // reports false if mark is known to have fenced the key before. loose: the mark came with a
-// request for the key, and what else it covers is not applied. It keeps key.
-func (f *fences) apply(key string, hash uint64, mark codec.Mark, loose bool, drop func()) (stamp uint64, applied bool) {
+// request for the key, and what else it covers is not applied. version, if not 0, is the
+// origin's of what the key stands for now. It keeps key.
+func (f *fences) apply(key string, hash uint64, mark codec.Mark, version uint64, loose bool, drop func()) (stamp uint64, applied bool) {
 	slot := fenceSlot(hash)
 	s := f.shard(slot)
 	now := f.now()
@@ -121,6 +129,7 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, loose bool, dro
 		if m.loose && !loose {
 			// An exchange since then has not passed it on, but from now on each does.
 			m.loose, m.stamp, m.told = false, s.clock.Load()+1, 0
+			old.version = max(old.version, version)
 			s.m[cloneString(key)] = old
 			f.raise(s, slot, m.stamp)
 		}
@@ -133,7 +142,7 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, loose bool, dro
 	if !known {
 		old.lost = s.floor // there may have been a fence of the key among those forgotten
 	}
-	old.stamp, old.at = stamp, now
+	old.stamp, old.at, old.version, old.plain = stamp, now, max(old.version, version), old.plain || version == 0
 	old.push(fenceMark{mark: mark, stamp: stamp, loose: loose})
 	s.m[key] = old
 	drop()
@@ -155,6 +164,10 @@ func (f *fences) wipe() {
 		s := &f.shards[i]
 		s.mu.Lock()
 		stamp := s.clock.Load() + 1
+		for _, x := range s.m {
+			s.shed = max(s.shed, x.version)
+		}
+		s.shedAt = max(now, 1)
 		clear(s.m)
 		s.floor, s.wiped, s.wipedAt = stamp, stamp, now
 		for slot := range uint32(slotsPerShard) {
@@ -177,11 +190,47 @@ func (f *fences) makeRoom(s *fenceShard, now int64) {
 	}
 	slices.Sort(stamps)
 	s.floor = max(s.floor, stamps[len(stamps)/2])
+	s.shedAt = max(now, 1)
 	for k, x := range s.m {
 		if x.stamp <= s.floor {
+			s.shed = max(s.shed, x.version)
 			delete(s.m, k)
 		}
 	}
+}
+
+// behind reports whether the origin is known to have a newer version of the key than this one. A version is
+// remembered as long as its fence; where fences were forgotten before their time, the highest of
+// theirs stands for all keys of the shard until they would have been.
+func (f *fences) behind(key string, hash, version uint64) bool {
+	s := f.shard(fenceSlot(hash))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest(key, f.now(), f.retention) > version
+}
+
+// newest is the highest version of the key that is known. The caller holds s.mu.
+func (s *fenceShard) newest(key string, now, retention int64) uint64 {
+	v := s.m[key].version
+	if s.shedAt != 0 && now-s.shedAt <= retention {
+		v = max(v, s.shed)
+	}
+	return v
+}
+
+// place calls store with the fence clock, if what has this version, and was known before now to be the
+// origin's, is the newest that is known: no higher version has been told, and no
+// invalidation within retention that told none.
+func (f *fences) place(key string, hash, version uint64, store func(stamp uint64)) bool {
+	s := f.shard(fenceSlot(hash))
+	now := f.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[key].plain || s.shedAt != 0 && now-s.shedAt <= f.retention || s.newest(key, now, f.retention) > version {
+		return false
+	}
+	store(s.clock.Load())
+	return true
 }
 
 // expire forgets what is past retention. The caller holds s.mu.
@@ -196,9 +245,10 @@ func (f *fences) expire(s *fenceShard, now int64) (n int) {
 	return n
 }
 
-// sweep forgets what is past retention everywhere.
+// sweep forgets what is past retention everywhere. One goroutine calls it.
 func (f *fences) sweep() {
 	now := f.now()
+	f.age(now, f.retention)
 	for i := range f.shards {
 		s := &f.shards[i]
 		s.mu.Lock()

@@ -126,7 +126,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 						read(i, key)
 					}
 					if h.storm && w == 0 {
-						c.fences.apply("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, true, func() {})
+						c.fences.apply("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, true, func() {})
 						flood(c.fences, key, fencesPerShard)
 					}
 				}
@@ -143,7 +143,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 func flood(f *fences, key string, n int) {
 	hash := ring.Hash(key)
 	for i := range n {
-		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, true, func() {})
+		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, 0, true, func() {})
 	}
 }
 
@@ -200,15 +200,15 @@ func TestHistoriesCatch(t *testing.T) {
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			stamp, _ := c.fences.apply(key, hash, mark, false, func() { c.owned.delete(key) })
+			stamp, _ := c.fences.apply(key, hash, mark, 0, false, func() { c.owned.delete(key) })
 			c.asks.detach(key, hash, stamp)
 		})},
 		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.fence(key, hash, mark, false)
+			c.fence(key, hash, mark, 0, false)
 			c.fences.update(hash, func() { delete(c.fences.shard(fenceSlot(hash)).m, key) })
 		})},
 		"no check of near copies": {near: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.fence(key, hash, mark, false)
+			c.fence(key, hash, mark, 0, false)
 			c.fences.slots[fenceSlot(hash)].Store(0)
 		})},
 	} {
@@ -255,10 +255,10 @@ func newTestFences() (*fences, *int64) {
 func TestFencesFull(t *testing.T) {
 	f, now := newTestFences()
 	*now = 1
-	f.apply("first", otherShard, mark(1), false, nothing)
+	f.apply("first", otherShard, mark(1), 0, false, nothing)
 	before := f.stamp(otherShard) - 1
 	for i := range uint64(100_000) {
-		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), false, nothing)
+		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), 0, false, nothing)
 		if n := f.size(); n > fencesPerShard {
 			t.Fatalf("%d fences after %d", n, i)
 		}
@@ -273,7 +273,7 @@ func TestFencesFull(t *testing.T) {
 	if _, behind := f.carry("first", otherShard, clock, at(f, before)); !behind {
 		t.Error("who may lack a forgotten fence is asked without an exchange")
 	}
-	f.apply("first", otherShard, mark(1<<40), false, nothing)
+	f.apply("first", otherShard, mark(1<<40), 0, false, nothing)
 	if m, behind := f.carry("first", otherShard, clock+1, at(f, before)); !behind {
 		t.Errorf("carry = %v: the new fence hides one that was forgotten", m)
 	}
@@ -287,7 +287,7 @@ func TestFencesFull(t *testing.T) {
 
 func TestFencesForget(t *testing.T) {
 	f, now := newTestFences()
-	f.apply("k", otherShard, mark(1), false, nothing)
+	f.apply("k", otherShard, mark(1), 0, false, nothing)
 	*now = f.retention
 	f.sweep()
 	if f.size() != 1 {
@@ -316,7 +316,7 @@ func TestFencesKnowTheirMarks(t *testing.T) {
 		n    uint64
 		want bool
 	}{{1, true}, {1, false}, {2, true}, {1, false}, {2, false}, {3, true}, {1, false}, {4, true}, {2, false}} {
-		if _, applied := f.apply("k", otherShard, mark(c.n), false, nothing); applied != c.want {
+		if _, applied := f.apply("k", otherShard, mark(c.n), 0, false, nothing); applied != c.want {
 			t.Errorf("mark %d: applied = %v", c.n, applied)
 		}
 	}
@@ -332,24 +332,24 @@ func TestFencesCarry(t *testing.T) {
 		}
 	}
 	want(0, codec.Mark{}, false)
-	f.apply("k", otherShard, mark(1), false, nothing)
+	f.apply("k", otherShard, mark(1), 0, false, nothing)
 	want(0, mark(1), false)
 	want(1, codec.Mark{}, false)
-	f.apply("k", otherShard, mark(2), false, nothing)
+	f.apply("k", otherShard, mark(2), 0, false, nothing)
 	want(0, codec.Mark{}, true)
 	want(1, mark(2), false)
 	f.told("k", otherShard, mark(1), 7)
 	want(0, mark(2), false)
 	f.told("k", otherShard, mark(2), 7)
 	want(0, codec.Mark{}, false)
-	f.apply("k", otherShard, mark(3), false, nothing)
-	f.apply("k", otherShard, mark(4), false, nothing) // there is no room for 1
+	f.apply("k", otherShard, mark(3), 0, false, nothing)
+	f.apply("k", otherShard, mark(4), 0, false, nothing) // there is no room for 1
 	want(0, codec.Mark{}, true)
 	want(3, mark(4), false)
 	if _, behind := f.carry("k", otherShard, 3, at(f, 3)); behind {
 		t.Error("an exchange after the read's beginning is not enough")
 	}
-	f.apply("other", otherShard, mark(5), false, nothing)
+	f.apply("other", otherShard, mark(5), 0, false, nothing)
 	want(4, codec.Mark{}, false)
 	f.wipe()
 	want(5, codec.Mark{}, true)
@@ -363,10 +363,10 @@ func TestFencesCarry(t *testing.T) {
 // for those to whom it may have to be carried, and the entries loaded since stay valid.
 func TestFencesLoose(t *testing.T) {
 	f, _ := newTestFences()
-	f.apply("k", otherShard, mark(1), true, nothing)
+	f.apply("k", otherShard, mark(1), 0, true, nothing)
 	known := at(f, f.stamp(otherShard)) // an exchange, which did not pass it on
 	stamp := f.stamp(otherShard)
-	if _, applied := f.apply("k", otherShard, mark(1), false, nothing); applied {
+	if _, applied := f.apply("k", otherShard, mark(1), 0, false, nothing); applied {
 		t.Error("applied twice")
 	}
 	if m, behind := f.carry("k", otherShard, f.stamp(otherShard), known); behind || m != mark(1) {

@@ -2,8 +2,10 @@ package tier
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"runtime/debug"
 	"time"
 )
@@ -23,8 +25,9 @@ type Fill[V any] struct {
 	ttl  time.Duration
 	keep bool
 
-	tags   []uint32
-	tagErr error
+	tags    []uint32
+	tagErr  error
+	version uint64
 }
 
 // Previous returns the stale copy that the fill replaces, if there is one: for a
@@ -66,6 +69,34 @@ func (f *Fill[V]) Step(name string) func(err ...error) {
 		}
 		f.c.stats.step(name, time.Duration(f.c.clock.now()-began), failed)
 	}
+}
+
+// SetVersion tells the origin's own version of the value: a number that grows with each change of
+// the key, a row's version or a log's position. If an invalidation or a Put has told a higher one, see At, this value
+// comes from a replica that lags: it is given to those who wait for it, and not kept. 0: unknown.
+// With KeepPrevious the previous value's version stays if none is told. It also holds for ErrNotFound.
+func (f *Fill[V]) SetVersion(version uint64) { f.version = version }
+
+func (f *Fill[V]) versionOf() uint64 {
+	if f.version == 0 && f.keep {
+		return f.prev.version
+	}
+	return f.version
+}
+
+// etag stands for the content of e: another content has another one, but for one in 2^64.
+func (c *Cache[V]) etag(e *entry) uint64 {
+	if e.flags != 0 {
+		return 0
+	}
+	var h maphash.Hash
+	h.SetSeed(c.seed)
+	for _, tag := range e.tags.list() {
+		_ = binary.Write(&h, binary.LittleEndian, tag)
+	}
+	_ = h.WriteByte(byte(len(e.tags.list())))
+	_, _ = h.Write(e.value)
+	return max(h.Sum64(), 1)
 }
 
 // noWait in place of the time until which a caller waits says that he does not.
@@ -308,6 +339,13 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 	if fill.ttl > 0 {
 		c.log.outlasts(e.hard - e.loaded)
 	}
+	if e.version = fill.versionOf(); e.version != 0 && c.fences.behind(f.key, f.hash, e.version) {
+		e.flags |= entryPassing
+		c.stats.results[resultBehind].Add(1)
+		c.finish(f, res)
+		return
+	}
+	e.etag = c.etag(e)
 	stored := !c.fences.tagged(e.tags) && c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
 		if now < e.hard {
 			c.owned.set(f.key, e)

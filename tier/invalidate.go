@@ -23,96 +23,109 @@ import (
 // they can be reached, before they exchange data with anyone who knows. A key that is empty or too
 // large is refused before anything is done, as is a closed cache and a ctx that has ended.
 func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
-	for i, key := range keys {
-		if err := checkKey(key); err != nil {
-			return fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
-		}
+	if err := checkKeys(keys); err != nil {
+		return err
 	}
-	return c.spread(ctx, codec.ScopeKeys, keys)
+	_, err := c.spread(ctx, 0, nil, piece{codec.ScopeKeys, keys})
+	return err
 }
 
 // InvalidateTag is Invalidate for every value that a loader has given one of the tags with Fill.Tag, also
 // those that nobody has listed. It takes as long for a million values as for one; a tag that nothing has is
 // fine. Beside the errors of Invalidate it returns ErrBadTag, before anything is done.
 func (c *Cache[V]) InvalidateTag(ctx context.Context, tags ...string) error {
-	for i, tag := range tags {
-		if err := checkTag(tag); err != nil {
-			return fmt.Errorf("tag %d of %d: %w", i+1, len(tags), err)
-		}
+	if err := checkTags(tags); err != nil {
+		return err
 	}
-	return c.spread(ctx, codec.ScopeTags, tags)
+	_, err := c.spread(ctx, 0, nil, piece{codec.ScopeTags, tags})
+	return err
 }
 
 // InvalidateAll is Invalidate for everything in the namespace. The origin will have to be read again for
 // every key that is wanted.
 func (c *Cache[V]) InvalidateAll(ctx context.Context) error {
-	return c.spread(ctx, codec.ScopeAll, []string{""})
+	_, err := c.spread(ctx, 0, nil, piece{codec.ScopeAll, []string{""}})
+	return err
 }
 
-// spread starts invalidations of names and waits until every member has applied them.
-func (c *Cache[V]) spread(ctx context.Context, scope codec.Scope, names []string) error {
+// piece is what one kind of invalidation is about.
+type piece struct {
+	scope codec.Scope
+	names []string
+}
+
+// spread starts invalidations and waits until every member has applied them. The token is theirs also if
+// not all members have confirmed. then, if not nil, is called with it once all is under way.
+func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context.Context, Token), parts ...piece) (Token, error) {
 	if err := ctx.Err(); err != nil {
-		return err
+		return Token{}, err
 	}
 	if !c.life.begin() {
-		return ErrClosed
+		return Token{}, ErrClosed
 	}
 	defer c.life.end()
-	if len(names) == 0 {
-		return nil
-	}
-	c.stats.invalidated.Add(int64(len(names)))
 	w := &waiter{done: make(chan struct{})}
 	if c.cfg.Cluster != nil {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, c.cfg.InvalidateTimeout)
 		defer cancel()
 	}
-	c.start(ctx, w, scope, names)
-	if c.cfg.Cluster == nil {
-		return nil
+	token := c.start(ctx, w, version, parts)
+	if then != nil {
+		then(ctx, token)
+	}
+	if c.cfg.Cluster == nil || token.zero() {
+		return token, nil
 	}
 	err := c.confirmed(ctx, w)
 	if err == nil {
-		return nil
+		return token, nil
 	}
 	c.stats.unconfirmed.Add(1)
-	return err
+	return token, err
 }
 
-// start applies the invalidations here, in as many parts as need be, and leaves them to the pumps. w
+// start applies the invalidations here, in as many steps as need be, and leaves them to the pumps. w
 // waits for them then.
-func (c *Cache[V]) start(ctx context.Context, w *waiter, scope codec.Scope, names []string) {
+func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts []piece) (token Token) {
 	l := c.log
-	for first := true; len(names) > 0; first = false {
-		n, size := 0, 0
-		for n < len(names) && n < codec.MaxKeysPerFrame && (n == 0 || size+len(names[n]) <= invalidateBatch) {
-			size += len(names[n])
-			n++
-		}
-		var part []string
-		if scope != codec.ScopeAll {
-			part = make([]string, n)
-			for i := range part {
-				part[i] = cloneString(names[i]) // fences and log keep them
-			}
-		}
-		names = names[n:]
-		c.pace(ctx, int64(size))
-		l.mu.Lock()
-		if first && c.cfg.Cluster != nil {
-			w.first = l.own().top + 1
-			l.waiters = append(l.waiters, w)
-		}
-		seq := c.begin(scope, part)
-		if len(names) == 0 {
-			w.last = seq
-			if c.cfg.Cluster != nil {
-				c.resolve()
-			}
-		}
-		l.mu.Unlock()
+	left := 0
+	for _, p := range parts {
+		left += len(p.names)
 	}
+	c.stats.invalidated.Add(int64(left))
+	for _, p := range parts {
+		for names := p.names; len(names) > 0; {
+			n, size := 0, 0
+			for n < len(names) && n < codec.MaxKeysPerFrame && (n == 0 || size+len(names[n]) <= invalidateBatch) {
+				size += len(names[n])
+				n++
+			}
+			var some []string
+			if p.scope != codec.ScopeAll {
+				some = make([]string, n)
+				for i := range some {
+					some[i] = cloneString(names[i]) // fences and log keep them
+				}
+			}
+			names, left = names[n:], left-n
+			c.pace(ctx, int64(size))
+			l.mu.Lock()
+			if token.zero() && c.cfg.Cluster != nil {
+				w.first = l.own().top + 1
+				l.waiters = append(l.waiters, w)
+			}
+			token = Token{namespace: c.tokenOf, mark: codec.Mark{Incarnation: l.self, Seq: c.begin(p.scope, some, version)}}
+			if left == 0 {
+				w.last = token.mark.Seq
+				if c.cfg.Cluster != nil {
+					c.resolve()
+				}
+			}
+			l.mu.Unlock()
+		}
+	}
+	return token
 }
 
 // pace waits, before size more bytes of names are started, while the log is half full of what members

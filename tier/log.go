@@ -68,10 +68,11 @@ type limits struct {
 
 // logged is one invalidation that has been applied here.
 type logged struct {
-	mark  codec.Mark
-	scope codec.Scope
-	names []string
-	at    int64 // when, ns on the cache's clock
+	mark    codec.Mark
+	scope   codec.Scope
+	version uint64 // the origin's, 0: not told
+	names   []string
+	at      int64 // when, ns on the cache's clock
 }
 
 func (e *logged) cost() int64 {
@@ -99,6 +100,15 @@ func (t *track) has(seq uint64) bool {
 	}
 	_, ok := slices.BinarySearch(t.beyond, seq)
 	return ok
+}
+
+// applied reports whether that invalidation, whole, and all before it of its incarnation are known to have been
+// applied here.
+func (l *logbook) applied(m codec.Mark) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.tracks[m.Incarnation]
+	return t != nil && t.top >= m.Seq
 }
 
 // note notes that seq, which t does not have, is applied.
@@ -346,7 +356,7 @@ func (l *logbook) since(seq uint64, n *codec.News) (last uint64, whole bool) {
 
 // wire returns e as it crosses the wire; it shares e's names.
 func (e *logged) wire() codec.Invalidation {
-	v := codec.Invalidation{Mark: e.mark, Scope: e.scope}
+	v := codec.Invalidation{Mark: e.mark, Scope: e.scope, Version: e.version}
 	if len(e.names) > 0 {
 		v.Names = make([][]byte, len(e.names))
 		for i, name := range e.names {

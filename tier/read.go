@@ -19,6 +19,13 @@ type ReadOptions struct {
 	// load; an older one is refreshed first. 0 is the owner's word: no near copy, and
 	// no copy past its soft expiry. Below 0, as AnyAge: as Get.
 	MaxAge time.Duration
+	// NoFill answers from what is cached, here or at the owner: a key for which there is no copy
+	// that the contract and MaxAge allow is ErrNotCached. The origin is not asked, nor is
+	// a refresh begun.
+	NoFill bool
+	// After, if it is not zero, names invalidations that the answer must not be older than,
+	// wherever they were started: see Token.
+	After Token
 }
 
 // Source says where an answer came from.
@@ -68,6 +75,8 @@ type answer[V any] struct {
 	cost     time.Duration // of its load, 0: not known
 	tags     []uint32
 	private  bool // only for who asked: neither kept nor given to who comes later
+	passing  bool // not to be kept
+	etag     uint64
 }
 
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
@@ -89,6 +98,10 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && (b.tags == nil || !c.fences.tagged(b.tags)) && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
+			if c.isolation.cut.Load() {
+				a, _, err := c.read(ctx, key, AnyAge, b)
+				return a.Value, err
+			}
 			if d := c.noticed(key, b, now, x); d != nil {
 				a, _, err := c.rehearse(ctx, d, key, b)
 				return a.Value, err
@@ -105,11 +118,16 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 
 // Read is Get with demands of its own, and says where the answer came from and how old it is.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
-	var b *box[V]
-	if o.MaxAge != 0 {
-		b = c.near.get(key)
+	if !o.After.zero() {
+		if err := c.after(key, o.After); err != nil {
+			return Answer[V]{}, err
+		}
 	}
-	a, loaded, err := c.read(ctx, key, max(o.MaxAge, AnyAge), b)
+	flags := uint8(0)
+	if o.NoFill {
+		flags = codec.FlagNoFill
+	}
+	a, loaded, err := c.readAs(ctx, key, max(o.MaxAge, AnyAge), c.near.get(key), flags)
 	if a.Source != 0 {
 		a.Age = time.Duration(max(c.clock.now()-loaded, 0))
 	}
@@ -126,6 +144,11 @@ func (c *Cache[V]) clone(v V) V {
 // read answers a read for which the near tier has b, or nil. It leaves the answer's Age to
 // the caller, who may not want it, and says when the load of the answer began.
 func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (out Answer[V], loaded int64, err error) {
+	return c.readAs(ctx, key, maxAge, b, 0)
+}
+
+// readAs is read with flags for the owner.
+func (c *Cache[V]) readAs(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
 	if err := checkKey(key); err != nil {
 		return out, 0, err
 	}
@@ -135,10 +158,18 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 	if c.life.isClosed() {
 		return out, 0, ErrClosed
 	}
+	if c.isolation.cut.Load() {
+		return c.readIsolated(ctx, key, maxAge, b, flags)
+	}
+	return c.readHere(ctx, key, maxAge, b, flags)
+}
+
+// readHere is readAs once it is known that there is nothing against it.
+func (c *Cache[V]) readHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
 	if b != nil {
-		if now := c.clock.now(); now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+		if now := c.clock.now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
-				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 {
+				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
 					return c.rehearse(ctx, d, key, b)
 				}
 			}
@@ -150,21 +181,22 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 		c.stats.nearUnused.Add(1)
 	}
 	var d *drill
-	if maxAge < 0 {
+	if maxAge < 0 && flags == 0 {
 		d = c.picks()
 	}
-	return c.readOwner(ctx, key, maxAge, d, nil)
+	return c.readOwner(ctx, key, maxAge, d, nil, b, flags)
 }
 
 // readOwner answers a read that the near tier does not; d, if not nil, makes it behave as a miss
-// for the owner too. b, if not nil, is a near copy for want of any other answer.
-func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b *box[V]) (out Answer[V], loaded int64, err error) {
+// for the owner too. b, if not nil, is a near copy for want of any other answer; have one that may
+// turn out to be still good.
+func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b, have *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
 	hash := ring.Hash(key)
 	stamp, wide, began := c.fences.stamp(hash), c.fences.wide.Load(), int64(0)
 	if c.near != nil || d != nil {
 		began = c.clock.now()
 	}
-	a, err := c.find(ctx, key, hash, stamp, wide, maxAge, flagOf(d))
+	a, err := c.find(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have)
 	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
 	if d != nil {
 		c.drilled(d, a.source, err, began)
@@ -178,7 +210,7 @@ func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Durati
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}
-	if !a.private && c.near != nil {
+	if !a.private && !a.passing && c.near != nil {
 		c.keepNear(key, hash, &a, stamp, wide, began)
 	}
 	c.stats.answered(a.source, a.stale)
@@ -213,7 +245,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
-		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)),
+		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag,
 	}
 	if b.until <= c.clock.now() {
 		return
@@ -222,7 +254,7 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide u
 }
 
 // find asks the key's owner: here or there. stamp and wide are the clocks when the read began.
-func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8) (a answer[V], err error) {
+func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8, have *box[V]) (a answer[V], err error) {
 	chain := chainOf(ctx)
 	if c.cfg.Cluster == nil {
 		return c.ownAnswer(ctx, key, hash, maxAge, chain, more)
@@ -234,7 +266,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint6
 			return c.ownAnswer(ctx, key, hash, maxAge, chain, flags|more)
 		}
 		var out outcome
-		a, out, err = c.askFresh(ctx, question{key: key, hash: hash, stamp: stamp, wide: wide, to: to, maxAge: maxAge, chain: chain, flags: flags | more, view: view.Fingerprint()})
+		a, out, err = c.askFresh(ctx, question[V]{key: key, have: have, hash: hash, stamp: stamp, wide: wide, to: to, maxAge: maxAge, chain: chain, flags: flags | more, view: view.Fingerprint()})
 		switch {
 		case out.answered:
 			return a, err
@@ -242,7 +274,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint6
 			return a, ctx.Err()
 		case try == 1: // at most one retry: rather load here than look further
 			c.stats.bypassed.Add(1)
-			return c.ownAnswer(ctx, key, hash, maxAge, chain, codec.FlagSuccessor)
+			return c.ownAnswer(ctx, key, hash, maxAge, chain, codec.FlagSuccessor|more&codec.FlagNoFill)
 		case out.moved:
 			c.stats.moved.Add(1)
 			view = c.await(ctx, view, out.hint)
@@ -258,7 +290,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint6
 				next, _ = view.Member(c.self)
 				next.Name = c.self
 			}
-			to, flags = next, codec.FlagSuccessor
+			to, flags, have = next, codec.FlagSuccessor, nil
 		}
 	}
 }
@@ -382,6 +414,9 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	default:
 		why = c.whyMissing(key, hash, short)
 	}
+	if c.isolation.cut.Load() {
+		why = causeIsolated
+	}
 	var r *result[V]
 	for began := c.clock.now(); ; {
 		fl, err := c.join(key, hash, cl, why, e, chain, short, c.patience(ctx))
@@ -429,10 +464,37 @@ func (c *Cache[V]) retagged(e *entry, wide uint64) bool {
 // ownAsked is own as the flags of a request have it.
 func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (found[V], error) {
 	short := flags&codec.FlagSuccessor != 0
+	if c.isolation.cut.Load() { // others may not know yet that this node is
+		switch {
+		case c.cfg.WhenIsolated == Fail:
+			return found[V]{}, ErrIsolated
+		case flags&codec.FlagNoFill != 0:
+			return found[V]{}, ErrNotCached
+		}
+		return c.own(ctx, key, hash, refreshAge, chain, short)
+	}
+	if flags&codec.FlagNoFill != 0 {
+		return c.cached(key, hash, maxAge)
+	}
 	if flags&codec.FlagDrill != 0 && maxAge < 0 {
 		return c.refill(ctx, key, hash, chain, short)
 	}
 	return c.own(ctx, key, hash, maxAge, chain, short)
+}
+
+// cached answers a read that wants no fill.
+func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration) (f found[V], err error) {
+	now := c.clock.now()
+	e := c.valid(key, hash, now)
+	if e == nil || e.flags&entryFailed != 0 {
+		return f, ErrNotCached
+	}
+	v := e.judge(now, maxAge)
+	if v == mustFill {
+		return f, ErrNotCached
+	}
+	c.reuse.read(key, hash, e)
+	return found[V]{e: e, late: v == serveLate}, nil
 }
 
 // ownAnswer is own for a caller on this node.
@@ -449,6 +511,7 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
 		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
+		etag: f.e.etag, passing: f.e.flags&entryPassing != 0,
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp

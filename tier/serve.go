@@ -31,6 +31,13 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	case codec.KindSync:
 		return false
+	case codec.KindPut:
+		if c.life.isClosed() {
+			resp.Status = codec.StatusClosed
+		} else {
+			h.put(req, resp)
+		}
+		return true
 	}
 	if c.life.isClosed() {
 		resp.Status = codec.StatusClosed
@@ -45,8 +52,14 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if !h.mine(req, hash, resp) {
 		return true
 	}
-	if h.fence(req, key, hash) || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
+	if h.fence(req, key, hash) || c.isolation.cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
 		return false
+	}
+	if req.Flags&codec.FlagNoFill != 0 {
+		f, err := c.cached(key, hash, maxAgeOf(req))
+		c.stats.servedPeers.Add(1)
+		h.fill(req, resp, f, err, 0)
+		return true
 	}
 	hit, _, late := c.peek(key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
 	if hit == nil {
@@ -54,7 +67,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(resp, found[V]{e: hit, late: late}, hit.err, 0)
+	h.fill(req, resp, found[V]{e: hit, late: late}, hit.err, 0)
 	return true
 }
 
@@ -81,7 +94,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	h.fence(req, key, hash)
 	f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
 	c.stats.servedPeers.Add(1)
-	h.fill(resp, f, err, time.Duration(c.clock.now()-began))
+	h.fill(req, resp, f, err, time.Duration(c.clock.now()-began))
 }
 
 // mine reports whether this node answers for the key; otherwise resp says who does.
@@ -104,10 +117,10 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 
 // fence applies the invalidation that the asker has seen, if this node has not.
 func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied bool) {
-	if req.Fence.Seq == 0 {
+	if req.Fence.Seq == 0 || h.c.log.applied(req.Fence) {
 		return false
 	}
-	return h.c.fence(strings.Clone(key), hash, req.Fence, true) // the fence keeps the key
+	return h.c.fence(strings.Clone(key), hash, req.Fence, 0, true) // the fence keeps the key
 }
 
 func maxAgeOf(req *codec.Request) time.Duration {
@@ -118,7 +131,7 @@ func maxAgeOf(req *codec.Request) time.Duration {
 }
 
 // fill fills in the answer of a read that was held for so long.
-func (h handler[V]) fill(resp *codec.Response, f found[V], err error, held time.Duration) {
+func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], err error, held time.Duration) {
 	if err != nil {
 		h.refuse(resp, err)
 		return
@@ -131,10 +144,17 @@ func (h handler[V]) fill(resp *codec.Response, f found[V], err error, held time.
 	}
 	resp.Age = time.Duration(max(now-f.e.loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
+	if f.e.flags&entryPassing != 0 {
+		resp.Flags |= codec.FlagPassing
+	}
 	if f.e.flags&entryNotFound != 0 {
 		resp.Status = codec.StatusNotFound
 	} else {
-		resp.Value = f.e.value
+		if req.Flags&codec.FlagHave != 0 && req.Have == f.e.etag {
+			resp.Status = codec.StatusSame
+		} else {
+			resp.Value, resp.Etag = f.e.value, f.e.etag
+		}
 		if now >= f.e.soft {
 			resp.Flags |= codec.FlagStale
 		}
@@ -152,6 +172,10 @@ func (h handler[V]) refuse(resp *codec.Response, err error) {
 	switch {
 	case errors.As(err, &over):
 		resp.Status, resp.RetryAfter, resp.Text = codec.StatusOverloaded, over.RetryAfter, []byte(over.Reason)
+	case errors.Is(err, ErrNotCached):
+		resp.Status = codec.StatusNotCached
+	case errors.Is(err, ErrIsolated):
+		resp.Status = codec.StatusIsolated
 	case errors.Is(err, ErrCycle):
 		resp.Status = codec.StatusCycle
 	case errors.Is(err, ErrClosed):

@@ -125,7 +125,7 @@ func TestServeGarbage(t *testing.T) {
 		if r := call(codec.Request{Kind: codec.KindGet, View: 1, Key: []byte(keyOf(s.nodes["n0"].View(), "n0", 0))}); r.Status != codec.StatusMoved || string(r.Owner) != "n0" {
 			t.Errorf("%+v: n0 is the owner", r)
 		}
-		if r := call(codec.Request{Kind: codec.KindInvalidate, News: invalidation(mark(1), nil, []byte("\x00"))}); r.Status != codec.StatusDone {
+		if r := call(codec.Request{Kind: codec.KindInvalidate, News: invalidation(mark(1), []byte("\x00"))}); r.Status != codec.StatusDone {
 			t.Errorf("%+v", r)
 		}
 		if r := call(codec.Request{Kind: codec.KindGet, View: view, Key: []byte("k"), Chain: make([]uint64, codec.MaxChain)}); r.Status != codec.StatusCycle {

@@ -17,10 +17,11 @@ const (
 	resultTimeout // overran Origin.Timeout
 	resultOverran // returned after that; its value was dropped
 	resultFenced  // loaded, but invalidated meanwhile: not stored
+	resultBehind  // loaded from a replica that lags: not stored
 	results
 )
 
-var resultNames = [results]string{"ok", "not_found", "error", "timeout", "overran", "fenced"}
+var resultNames = [results]string{"ok", "not_found", "error", "timeout", "overran", "fenced", "behind"}
 
 // fillBuckets are the upper bounds of the histogram of fill costs, in seconds.
 var fillBuckets = [...]float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
@@ -52,6 +53,10 @@ type stats struct {
 	replayed    atomic.Int64 // invalidations that exchanges sent to others
 	relayed     atomic.Int64 // batches that went through another member
 	flushed     atomic.Int64 // times that everything here was taken for invalidated
+	revalidated atomic.Int64 // near copies that their owners said are still good
+	putKept     atomic.Int64 // values of Put that their owners kept
+	putRefused  atomic.Int64 // and did not
+	isolations  atomic.Int64 // times that this node became isolated
 
 	shed    [shedReasons]atomic.Int64 // fills refused by the governor
 	fills   [causes]atomic.Int64
@@ -171,6 +176,13 @@ type Stats struct {
 	Replayed    int64 `json:"replayed"`    // invalidations that they have brought to others
 	Relayed     int64 `json:"relayed"`     // batches sent through another member
 	Flushed     int64 `json:"flushed"`     // times that everything here was taken for invalidated
+	Revalidated int64 `json:"revalidated"` // near copies that their owners said are still good
+	PutKept     int64 `json:"put_kept"`    // values that this node put and their owners kept
+	PutRefused  int64 `json:"put_refused"` // and did not: a newer one may exist, or they could not be reached
+
+	Isolated     bool   `json:"isolated"`      // this node has lost sight of most members
+	Isolations   int64  `json:"isolations"`    // times that this happened
+	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -221,6 +233,8 @@ func (c *Cache[V]) Stats() Stats {
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
+		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
+		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}

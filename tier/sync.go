@@ -180,22 +180,22 @@ func (c *Cache[V]) receive(n *codec.News) (applied uint64) {
 		for j, name := range v.Names {
 			names[j] = string(name)
 		}
-		c.enter(logged{mark: v.Mark, scope: v.Scope, names: names, at: now})
+		c.enter(logged{mark: v.Mark, scope: v.Scope, version: v.Version, names: names, at: now})
 		t.note(v.Mark.Seq)
 		t.last = now
 	}
 	if l.crowded() {
-		c.begin(codec.ScopeAll, nil)
+		c.begin(codec.ScopeAll, nil, 0)
 	}
 	return l.total - before
 }
 
 // begin starts an invalidation, of this cache's own. The caller holds log.mu.
-func (c *Cache[V]) begin(scope codec.Scope, names []string) (seq uint64) {
+func (c *Cache[V]) begin(scope codec.Scope, names []string, version uint64) (seq uint64) {
 	l, now := c.log, c.clock.now()
 	t := l.own()
 	seq = t.top + 1
-	c.enter(logged{mark: codec.Mark{Incarnation: l.self, Seq: seq}, scope: scope, names: names, at: now})
+	c.enter(logged{mark: codec.Mark{Incarnation: l.self, Seq: seq}, scope: scope, version: version, names: names, at: now})
 	t.reach(seq)
 	t.last = now
 	for _, m := range l.mates {
@@ -209,7 +209,7 @@ func (c *Cache[V]) enter(e logged) {
 	switch e.scope {
 	case codec.ScopeKeys:
 		for _, key := range e.names {
-			c.fence(key, ring.Hash(key), e.mark, false)
+			c.fence(key, ring.Hash(key), e.mark, e.version, false)
 		}
 	case codec.ScopeTags:
 		c.fences.applyTags(e.names)
@@ -237,8 +237,15 @@ func (c *Cache[V]) wipe() {
 
 // fence makes this node's copies of key unusable. false: that invalidation was applied
 // here before. It keeps key.
-func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, loose bool) bool {
-	stamp, applied := c.fences.apply(key, hash, mark, loose, func() { c.owned.delete(key) })
+func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint64, loose bool) bool {
+	stamp, applied := c.fences.apply(key, hash, mark, version, loose, func() { c.owned.delete(key) })
+	if !applied && version != 0 { // a request had brought the mark without the version
+		c.fences.update(hash, func() {
+			if e, ok := c.owned.get(key); ok && e.version != 0 && e.version < version {
+				c.owned.delete(key)
+			}
+		})
+	}
 	// From here on whoever comes must not join what began before. Who applied the same
 	// invalidation before may not have come to this yet.
 	c.flights.detach(key, hash, stamp)

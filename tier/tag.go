@@ -34,7 +34,23 @@ type tagFences struct {
 	// wide is the tag clock. It is raised, as the last thing that an invalidation does, with
 	// logbook.mu held.
 	wide atomic.Uint64
+	// What wide was at least retention ago, and at some time since; turned is when that was noted, ns on the
+	// cache's clock. Only sweep changes them.
+	old, mid atomic.Uint64
+	turned   int64
 }
+
+// age notes what wide is, once in retention.
+func (f *tagFences) age(now, retention int64) {
+	if now-f.turned >= retention {
+		f.old.Store(f.mid.Load())
+		f.mid.Store(f.wide.Load())
+		f.turned = now
+	}
+}
+
+// earlier is the tag clock at least retention ago.
+func (f *tagFences) earlier() uint64 { return f.old.Load() }
 
 // tagSet is what is tagged: with what, and since when. It never changes. nil: no tags.
 type tagSet struct {

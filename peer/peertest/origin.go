@@ -87,6 +87,7 @@ func (o *Origin) fate() (f fate) {
 func (o *Origin) loader(life context.Context, node string, incarnation int) tier.Loader[Value] {
 	return func(ctx context.Context, fill *tier.Fill[Value]) (Value, error) {
 		key, gone, outcome := fill.Key, false, Failed
+		fill.Tag(TagOf(key))
 		l := o.history.beginLoad(key, node, incarnation, func() (version uint64) {
 			version, gone = o.version(key)
 			return version
@@ -109,7 +110,7 @@ func (o *Origin) loader(life context.Context, node string, incarnation int) tier
 		case <-enough:
 			return Value{}, ctx.Err()
 		case <-life.Done():
-			return Value{}, life.Err()
+			return Value{}, context.Cause(life)
 		}
 		switch {
 		case f.crash:

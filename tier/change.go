@@ -1,0 +1,127 @@
+package tier
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// A Change says what a write to the origin has made out of date, for Apply.
+type Change struct {
+	Keys []string
+	Tags []string
+	All  bool // the whole namespace
+	// Version, if not 0, is the origin's version of the Keys after the write, as loaders tell it with
+	// Fill.SetVersion: what is loaded later and is older, from a replica that lags, is
+	// not kept. It is remembered for at least half a minute. It says nothing of Tags and All.
+	Version uint64
+}
+
+// At is the Change of keys whose version at the origin is now this one.
+func At(version uint64, keys ...string) Change { return Change{Keys: keys, Version: version} }
+
+// Apply is Invalidate, InvalidateTag and InvalidateAll in one call, with the same errors. The Token names these
+// invalidations; it is valid also with an *InvalidateError.
+func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
+	if err := errors.Join(checkKeys(ch.Keys), checkTags(ch.Tags)); err != nil {
+		return Token{}, err
+	}
+	parts := []piece{{codec.ScopeKeys, ch.Keys}, {codec.ScopeTags, ch.Tags}}
+	if ch.All {
+		parts = append(parts, piece{codec.ScopeAll, []string{""}})
+	}
+	return c.spread(ctx, ch.Version, nil, parts...)
+}
+
+// A Token names invalidations, to be handed to another service, in an HTTP header say, and given to Read
+// there: ReadOptions.After. What that Read returns was loaded after they were started, also on a member that has
+// not heard of them, and in a cluster of other processes. It covers each key that it is given with: for one
+// that was not invalidated it costs a fill at most.
+//
+// The zero Token names none. A Token is a small value: copy it, compare it with ==. Its text form has some 40 characters
+// fit for a URL.
+type Token struct {
+	namespace uint64
+	mark      codec.Mark
+}
+
+// ErrBadToken says that a text is no Token, or that a Token is of another namespace.
+var ErrBadToken = errors.New("weir: bad token")
+
+func (t Token) zero() bool { return t.mark.Seq == 0 }
+
+// String returns the text form; "" for the zero Token.
+func (t Token) String() string {
+	b, _ := t.MarshalText() // which never fails
+	return string(b)
+}
+
+// MarshalText implements encoding.TextMarshaler. The error is always nil.
+func (t Token) MarshalText() ([]byte, error) {
+	if t.zero() {
+		return []byte{}, nil
+	}
+	b := binary.BigEndian.AppendUint64(nil, t.namespace)
+	b = binary.BigEndian.AppendUint64(b, t.mark.Incarnation)
+	b = binary.AppendUvarint(b, t.mark.Seq)
+	return base64.RawURLEncoding.AppendEncode(nil, b), nil
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler. The error wraps ErrBadToken; t is unchanged then.
+func (t *Token) UnmarshalText(text []byte) error {
+	if len(text) == 0 {
+		*t = Token{}
+		return nil
+	}
+	const head, most = 16, 16 + binary.MaxVarintLen64
+	if len(text) > base64.RawURLEncoding.EncodedLen(most) {
+		return fmt.Errorf("%w: %d characters", ErrBadToken, len(text))
+	}
+	b, err := base64.RawURLEncoding.Strict().AppendDecode(nil, text)
+	if err != nil || len(b) <= head {
+		return fmt.Errorf("%w: %q", ErrBadToken, text)
+	}
+	seq, n := binary.Uvarint(b[head:])
+	if n != len(b)-head || seq == 0 {
+		return fmt.Errorf("%w: %q", ErrBadToken, text)
+	}
+	*t = Token{binary.BigEndian.Uint64(b), codec.Mark{Incarnation: binary.BigEndian.Uint64(b[8:]), Seq: seq}}
+	return nil
+}
+
+// after sees to it that a read of key returns nothing from before the token's invalidations.
+func (c *Cache[V]) after(key string, t Token) error {
+	if err := checkKey(key); err != nil {
+		return err
+	}
+	if t.namespace != c.tokenOf {
+		return fmt.Errorf("%w: it is not of namespace %q", ErrBadToken, c.cfg.Namespace)
+	}
+	if !c.log.applied(t.mark) { // as if a request for the key had brought it
+		c.fence(cloneString(key), ring.Hash(key), t.mark, 0, true)
+	}
+	return nil
+}
+
+func checkKeys(keys []string) error {
+	for i, key := range keys {
+		if err := checkKey(key); err != nil {
+			return fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
+		}
+	}
+	return nil
+}
+
+func checkTags(tags []string) error {
+	for i, tag := range tags {
+		if err := checkTag(tag); err != nil {
+			return fmt.Errorf("tag %d of %d: %w", i+1, len(tags), err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,152 @@
+package tier
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// WhenIsolated says what a cache does while its node has lost sight of more than half of the members
+// that it last knew for stableFor: it cannot hear of their invalidations then.
+type WhenIsolated uint8
+
+// What a cache does when it is isolated.
+const (
+	// ServeStale serves as always. Copies end at their hard expiry at the latest.
+	ServeStale WhenIsolated = iota
+	// Bypass loads for each read, within the governor; reads that come while a load waits for its permit share
+	// it. No copy from before the read is served.
+	Bypass
+	// Fail answers ErrIsolated.
+	Fail
+)
+
+// String returns "serve stale", "bypass" or "fail".
+func (w WhenIsolated) String() string {
+	switch w {
+	case ServeStale:
+		return "serve stale"
+	case Bypass:
+		return "bypass"
+	case Fail:
+		return "fail"
+	}
+	return fmt.Sprintf("WhenIsolated(%d)", uint8(w))
+}
+
+// stableFor is for how long a view must stand to count as stable. A partition is noticed member by
+// member, within some seconds.
+const stableFor = int64(30 * time.Second)
+
+// isolated reports whether who knew the members stable and sees those in view has lost sight of more than
+// half of them. left are those that said goodbye: they are not missed.
+func isolated(stable []string, sees, left func(name string) bool) bool {
+	lost, all := 0, 0
+	for _, name := range stable {
+		switch {
+		case sees(name):
+			all++
+		case !left(name):
+			all++
+			lost++
+		}
+	}
+	return 2*lost > all
+}
+
+// isolation is what a cache knows of its node's.
+type isolation struct {
+	// cut: the node is isolated and the cache must not serve as always. Set with mu held.
+	cut atomic.Bool
+
+	mu       sync.Mutex // guards the rest, and makes changes of Cache.watch take turns
+	stable   []string   // names of the last stable view
+	stableOf *ring.View // which is this one
+	view     *ring.View
+	since    int64 // when view came, ns on the cache's clock
+	off      bool  // the node is isolated
+}
+
+// look takes note of a view, or of the time, and reports whether the node is isolated and whether that is new.
+func (s *isolation) look(view *ring.View, now int64, left func(name string) bool) (off, changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view != s.stableOf && !s.off && now-s.since >= stableFor {
+		s.stable, s.stableOf = namesOf(s.view), s.view
+	}
+	if view != s.view {
+		s.view, s.since = view, now
+	}
+	sees := func(name string) bool { return view.Index(name) >= 0 }
+	was := s.off
+	s.off = isolated(s.stable, sees, left)
+	return s.off, s.off != was
+}
+
+func (s *isolation) isOff() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.off
+}
+
+func namesOf(view *ring.View) []string {
+	names := make([]string, 0, view.Len())
+	for _, m := range view.Members() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
+// loser is a Cluster that can tell who of those who are not in its view was lost, and did not leave in order.
+type loser interface{ Lost(name string) bool }
+
+// notice sees whether this node is isolated.
+func (c *Cache[V]) notice() {
+	left := func(string) bool { return false }
+	if l, ok := c.cfg.Cluster.(loser); ok {
+		left = func(name string) bool { return !l.Lost(name) }
+	}
+	off, changed := c.isolation.look(c.cfg.Cluster.View(), c.clock.now(), left)
+	if !changed {
+		return
+	}
+	c.isolation.cut.Store(off && c.cfg.WhenIsolated != ServeStale)
+	c.rewatch()
+	if off {
+		c.stats.isolations.Add(1)
+		c.cfg.Logger.Warn("isolated: this node has lost sight of more than half of the members", "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
+	} else {
+		c.cfg.Logger.Info("no longer isolated", "namespace", c.cfg.Namespace)
+	}
+}
+
+// readIsolated answers a read while the cache must not serve as always.
+func (c *Cache[V]) readIsolated(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
+	if b != nil {
+		c.stats.nearUnused.Add(1)
+	}
+	switch {
+	case c.cfg.WhenIsolated == Fail:
+		c.stats.errors.Add(1)
+		return out, 0, ErrIsolated
+	case flags&codec.FlagNoFill != 0:
+		return out, 0, ErrNotCached
+	}
+	a, err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0)
+	if err != nil {
+		c.stats.errors.Add(1)
+		return out, 0, err
+	}
+	c.stats.answered(a.source, a.stale)
+	out = Answer[V]{Source: a.source, Stale: a.stale}
+	if a.notFound {
+		return out, a.loaded, ErrNotFound
+	}
+	out.Value = c.clone(a.value)
+	return out, a.loaded, nil
+}

@@ -1,0 +1,158 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// PutOptions describe the value of a Put.
+type PutOptions struct {
+	// Version is the origin's version of the value, as loaders tell it with Fill.SetVersion. Required.
+	Version uint64
+	// TTL is the value's time to soft expiry, as by Fill.SetTTL. 0: Freshness.TTL.
+	TTL time.Duration
+	// Tags are those that a loader would give the value.
+	Tags []string
+}
+
+// ErrNoVersion says that a Put has no version.
+var ErrNoVersion = errors.New("weir: a Put needs the origin's version of the value: without one, use Invalidate")
+
+// Put is Invalidate for a key whose new value is at hand, after the write to the origin has committed: every copy
+// becomes unusable, and the owner takes the value, so that the next Get does not cost a load.
+// The errors are those of Invalidate, and ErrNoVersion, ErrValueTooLarge, ErrBadTag and the codec's. Safe for concurrent use.
+//
+// The owner keeps the value only if there can be no newer one: not if a higher version of the key is known,
+// nor if the key, one of the tags or the namespace was invalidated without a version within the last half minute or so, nor
+// if it cannot be reached. In doubt the next Get loads; that is no error. Stats tells how many were kept.
+// value must not be changed afterwards.
+func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) error {
+	if err := errors.Join(checkKey(key), checkTags(o.Tags)); err != nil {
+		return err
+	}
+	switch {
+	case o.Version == 0:
+		return ErrNoVersion
+	case o.TTL < 0:
+		return fmt.Errorf("weir: Put: TTL is %v: it must not be below 0", o.TTL)
+	case len(o.Tags) > codec.MaxTags:
+		return fmt.Errorf("%w: more than %d: give the value fewer, wider ones", ErrBadTag, codec.MaxTags)
+	}
+	b, err := c.encode(value)
+	if err != nil {
+		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
+	}
+	p := put{key: cloneString(key), hash: ring.Hash(key), version: o.Version, ttl: o.TTL, value: b, began: c.clock.now()}
+	for _, tag := range o.Tags {
+		p.tags = append(p.tags, tagHash(tag))
+	}
+	_, err = c.spread(ctx, o.Version, func(ctx context.Context, t Token) {
+		p.mark = t.mark
+		if c.offer(ctx, &p) {
+			c.stats.putKept.Add(1)
+		} else {
+			c.stats.putRefused.Add(1)
+		}
+	}, piece{codec.ScopeKeys, []string{key}})
+	return err
+}
+
+// Refresh loads key anew at its owner, whatever copies there are, and returns what was loaded. Callers
+// share loads that begin after they came. A copy stays if the load fails. The errors are those of Get.
+func (c *Cache[V]) Refresh(ctx context.Context, key string) (V, error) {
+	a, err := c.Read(ctx, key, ReadOptions{MaxAge: refreshAge})
+	return a.Value, err
+}
+
+// put is a value on its way to its owner.
+type put struct {
+	key     string
+	hash    uint64
+	mark    codec.Mark // the invalidation that comes with it
+	version uint64
+	ttl     time.Duration
+	tags    []uint32
+	value   []byte
+	began   int64 // when it was the origin's at the latest
+}
+
+// offer gives p to the key's owner, and reports whether that keeps it.
+func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
+	if c.cfg.Cluster == nil {
+		return c.take(p)
+	}
+	view := c.cfg.Cluster.View()
+	to := view.Owner(p.key)
+	if to.Name == c.self {
+		return c.take(p)
+	}
+	// The owner cannot know how long this is on its way, and takes it for the whole of its time.
+	d := min(max(c.cfg.InvalidateTimeout/4, 100*time.Millisecond), time.Second)
+	ctx, cancel := context.WithTimeout(ctx, d)
+	defer cancel()
+	req := codec.Request{
+		Kind: codec.KindPut, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Timeout: d,
+		Fence: p.mark, Version: p.version, TTL: p.ttl, Tags: p.tags, Key: bytesOf(p.key), Value: p.value,
+	}
+	var resp codec.Response
+	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
+		c.cfg.Logger.Debug("owner did not take a value", "namespace", c.cfg.Namespace, "owner", to.Name, "err", err)
+		return false
+	}
+	defer resp.Release()
+	return resp.Status == codec.StatusDone
+}
+
+// put takes a value from another member.
+func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
+	c := h.c
+	key := strings.Clone(stringOf(req.Key))
+	if err := checkKey(key); err != nil {
+		h.refuse(resp, err)
+		return
+	}
+	hash := ring.Hash(key)
+	if !h.mine(req, hash, resp) {
+		return
+	}
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
+	if len(req.Value) > c.cfg.ValueLimit || req.Fence.Seq == 0 {
+		return
+	}
+	p := put{
+		key: key, hash: hash, mark: req.Fence, version: req.Version, ttl: req.TTL, tags: append([]uint32(nil), req.Tags...),
+		value: append([]byte(nil), req.Value...), began: c.clock.now() - int64(min(req.Timeout, time.Hour)),
+	}
+	if c.take(&p) {
+		resp.Status = codec.StatusDone
+	}
+}
+
+// take keeps p in the owned tier if nothing newer can be known.
+func (c *Cache[V]) take(p *put) (kept bool) {
+	c.fence(p.key, p.hash, p.mark, p.version, true)
+	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.wide.Load())}
+	now := c.clock.now()
+	c.setExpiry(e, p.ttl, false, now)
+	if now >= e.soft || c.fences.after(p.tags, c.fences.earlier()) {
+		return false
+	}
+	if p.ttl > 0 {
+		c.log.outlasts(e.hard - e.loaded)
+	}
+	e.etag = c.etag(e)
+	return c.fences.place(p.key, p.hash, p.version, func(stamp uint64) {
+		if old, ok := c.owned.get(p.key); ok && old.version > p.version {
+			return
+		}
+		e.stamp = stamp
+		c.owned.set(p.key, e)
+		kept = true
+	}) && kept
+}
