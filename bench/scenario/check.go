@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/weircache/weir/bench/trace"
 )
@@ -25,7 +25,7 @@ const (
 
 // checker collects problems.
 type checker struct {
-	file     *ast.File
+	file     *yaml.Node
 	problems []Problem
 }
 
