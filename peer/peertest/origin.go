@@ -43,12 +43,13 @@ func (o *Origin) SetMoods(m Moods) {
 	o.moods = m
 }
 
-// write changes key, or with gone takes its value away.
-func (o *Origin) write(key string, gone bool) {
+// write changes key, or with gone takes its value away, and returns its new version.
+func (o *Origin) write(key string, gone bool) (version uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.versions[key]++
 	o.missing[key] = gone
+	return o.versions[key]
 }
 
 func (o *Origin) version(key string) (version uint64, gone bool) {
