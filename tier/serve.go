@@ -49,6 +49,9 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	}
 	hash := ring.Hash(key)
+	if req.Flags&codec.FlagPrevious != 0 {
+		return h.previous(req, key, hash, resp)
+	}
 	if !h.mine(req, hash, resp) {
 		return true
 	}
@@ -83,6 +86,9 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 		return
 	case req.Kind == codec.KindInvalidate:
 		h.invalidate(req, resp)
+		return
+	case req.Flags&codec.FlagPrevious != 0:
+		h.servePrevious(ctx, req, resp)
 		return
 	}
 	began := c.clock.now()
@@ -159,8 +165,11 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 			resp.Flags |= codec.FlagStale
 		}
 	}
-	if f.filled && !f.late {
+	if f.filled && !f.late && !f.e.handed {
 		resp.Flags |= codec.FlagFilled
+	}
+	if f.private {
+		resp.Flags &^= codec.FlagSameView
 	}
 }
 
@@ -270,6 +279,9 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	if c.life.isClosed() {
 		resp.Status = codec.StatusClosed
 		return
+	}
+	if req.View == c.cfg.Cluster.View().Fingerprint() {
+		resp.Flags |= codec.FlagSameView
 	}
 	news := codec.News{Life: time.Duration(c.log.longest.Load())}
 	var asked codec.News

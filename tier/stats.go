@@ -53,6 +53,7 @@ type stats struct {
 	replayed    atomic.Int64 // invalidations that exchanges sent to others
 	relayed     atomic.Int64 // batches that went through another member
 	flushed     atomic.Int64 // times that everything here was taken for invalidated
+	handing
 	revalidated atomic.Int64 // near copies that their owners said are still good
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // and did not
