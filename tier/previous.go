@@ -115,7 +115,7 @@ func (h *viewHistory) previous(key string, hash uint64, now int64) (f *former, t
 			f = h.former(m)
 		}
 	}
-	if f == nil || f.member.Name == h.self || f.worth < previousWorth || now < f.until {
+	if f == nil || f.member.Name == h.self || f.worth < previousWorth {
 		return nil, to, false
 	}
 	m, inView := h.now.Member(f.member.Name)
@@ -126,6 +126,13 @@ func (h *viewHistory) previous(key string, hash uint64, now int64) (f *former, t
 		f.member = m
 	}
 	return f, f.member, inView
+}
+
+// open reports whether f may be asked now.
+func (h *viewHistory) open(f *former, now int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now >= f.until
 }
 
 // answered notes what asking f came to.
@@ -163,6 +170,14 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	if from == nil {
 		return false
 	}
+	if f.cause == causeCold { // as far as is known
+		if f.cause = causeMoved; !inView {
+			f.cause = causeOwnerLost
+		}
+	}
+	if !c.views.open(from, c.clock.now()) {
+		return false
+	}
 	c.stats.previousAsked.Add(1)
 	calm := !c.young.Load() || c.calm(c.ctx)
 	e, keep, err := c.askPrevious(f, to, inView, calm, codec.FlagPrevious, previousWait)
@@ -179,7 +194,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	c.views.answered(from, e != nil)
 	if e == nil {
-		if f.cause == causeMoved {
+		if f.cause == causeMoved || f.cause == causeOwnerLost && !f.short {
 			f.cause = causeCold // it was not there either
 		}
 		return false
@@ -195,6 +210,9 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		}
 	}
 	c.stats.previousHits.Add(1)
+	if f.prev != nil && e.loaded <= f.prev.loaded { // what is wanted is a newer one
+		return false
+	}
 	if now >= e.swr && now >= e.soft {
 		if keep { // to fall back on
 			f.prev = e
