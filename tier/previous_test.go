@@ -417,3 +417,51 @@ func TestJoinUnknownToTheGiver(t *testing.T) {
 		}
 	})
 }
+
+// A mark that came with a request is in no exchange, so it goes along whatever the previous owner is known to have.
+func TestPassOn(t *testing.T) {
+	var now int64
+	f := newFences(func() int64 { return now }, 0)
+	hash := ring.Hash("k")
+	shard := fenceSlot(hash) / slotsPerShard
+	know := func() *known {
+		k := &known{incarnation: 9}
+		k.clocks[shard] = f.stamp(hash)
+		return k
+	}
+	check := func(k *known, mark codec.Mark, behind, sure bool) {
+		t.Helper()
+		if m, b, s := f.passOn("k", hash, k); m != mark || b != behind || s != sure {
+			t.Errorf("%+v %v %v, want %+v %v %v", m, b, s, mark, behind, sure)
+		}
+	}
+	apply := func(mark codec.Mark, loose bool) { f.apply("k", hash, mark, 0, loose, func() {}) }
+	one, two, three := codec.Mark{Incarnation: 1, Seq: 1}, codec.Mark{Incarnation: 2, Seq: 1}, codec.Mark{Incarnation: 3, Seq: 1}
+	before := know()
+	check(before, codec.Mark{}, false, true)
+	apply(one, true)
+	check(before, one, false, true)
+	check(know(), one, false, true)
+	f.told("k", hash, one, 9)
+	check(know(), codec.Mark{}, false, true)
+	apply(two, false)
+	check(before, two, false, true)
+	check(know(), codec.Mark{}, false, true)
+	apply(three, true)
+	check(know(), codec.Mark{}, false, false) // there may have been others that came with requests
+
+	f = newFences(func() int64 { return now }, 0)
+	before = know()
+	apply(one, true)
+	apply(two, true)
+	check(know(), one, true, false)
+	f = newFences(func() int64 { return now }, 0)
+	before = know()
+	apply(one, false)
+	apply(two, false)
+	check(before, two, true, true)
+	check(know(), codec.Mark{}, false, true)
+	f.wipe()
+	check(before, codec.Mark{}, true, true)
+	check(know(), codec.Mark{}, false, true)
+}
