@@ -55,6 +55,8 @@ type Cache[V any] struct {
 	young     atomic.Bool
 	isolation isolation
 	unsettled atomic.Int32 // while young, members without an exchange so far
+	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
+	tokens    tokens
 	strangers atomic.Int32 // while young, members that may not know this one
 	demand    *demand
 	reuse     *reuse

@@ -205,7 +205,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
 	}
 	if keep {
-		if e = c.keepGiven(f.key, f.hash, e); e == nil {
+		if e = c.keepGiven(f.key, f.hash, e, now, false); e == nil {
 			return false
 		}
 	}
@@ -228,8 +228,8 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 }
 
 // keepGiven commits a copy that another member gave, unless there is a later one, which it then
-// returns. nil: it may not be kept.
-func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry) (kept *entry) {
+// returns. nil: it may not be kept. began is when its stamp was noted; pushed: it was not asked for.
+func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, began int64, pushed bool) (kept *entry) {
 	now := c.clock.now()
 	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.tagged(e.tags) || e.version != 0 && c.fences.behind(key, hash, e.version) {
 		return nil
@@ -239,7 +239,11 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry) (kept *entry) {
 	}
 	c.log.outlasts(e.hard - e.loaded)
 	e.etag = c.etag(e)
-	if !c.fences.commit(key, hash, e.stamp, now, func() {
+	commit := c.fences.commit
+	if pushed {
+		commit = c.fences.commitGiven
+	}
+	if !commit(key, hash, e.stamp, began, func() {
 		if old, ok := c.owned.get(key); ok && old.flags&entryFailed == 0 && old.stamp >= e.stamp && old.loaded > e.loaded {
 			kept = old
 			return
@@ -498,4 +502,7 @@ type handing struct {
 	previousAsked atomic.Int64 // times that a previous owner was asked
 	previousHits  atomic.Int64 // that brought a copy
 	given         atomic.Int64 // copies given to new owners that asked
+	pushed        atomic.Int64 // copies pushed to other members
+	pushesKept    atomic.Int64 // of those that others pushed
+	pushesRefused atomic.Int64 // likewise
 }

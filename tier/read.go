@@ -247,7 +247,7 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide u
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
 		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag,
 	}
-	if b.until <= c.clock.now() {
+	if b.until <= c.clock.now() || c.leaving.Load() {
 		return
 	}
 	c.near.set(key, b, int64(a.size))

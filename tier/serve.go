@@ -29,7 +29,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		}
 		h.invalidate(req, resp)
 		return true
-	case codec.KindSync:
+	case codec.KindSync, codec.KindPush:
 		return false
 	case codec.KindPut:
 		if c.life.isClosed() {
@@ -81,6 +81,9 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	case req.Kind == codec.KindSync:
 		h.sync(req, resp)
 		return
+	case req.Kind == codec.KindPush:
+		h.push(req, resp)
+		return
 	case req.Kind == codec.KindInvalidate && req.Flags&codec.FlagRelay != 0:
 		h.relay(ctx, req, resp)
 		return
@@ -116,6 +119,12 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	owner := view.OwnerOf(view.PartitionOf(hash))
 	if owner.Name == h.c.self {
 		return true
+	}
+	if h.c.leaving.Load() { // the new owner may not know that he is
+		now := h.c.clock.now()
+		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 {
+			return true
+		}
 	}
 	resp.Status, resp.View, resp.Owner = codec.StatusMoved, view.Fingerprint(), []byte(owner.Name)
 	return false

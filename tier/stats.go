@@ -188,6 +188,9 @@ type Stats struct {
 	PreviousAsked int64 `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
 	PreviousHits  int64 `json:"previous_hits"`  // that brought a copy
 	Given         int64 `json:"given"`          // copies given to new owners that asked
+	Pushed        int64 `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
+	PushesKept    int64 `json:"pushes_kept"`    // copies kept that others pushed
+	PushesRefused int64 `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -241,6 +244,7 @@ func (c *Cache[V]) Stats() Stats {
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
+		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}
