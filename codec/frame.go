@@ -111,6 +111,7 @@ type Request struct {
 	Fence  Mark          // the last invalidation of Key that the asker has applied, if lately
 	Chain  []uint64      // the fills that wait for this get, outermost first
 	Key    []byte
+	Trace  Trace  // with FlagTrace: what the asker does, as its tracer calls it
 	Have   uint64 // with FlagHave: the Etag of the copy that the asker has
 
 	// of a put, which has Fence and Key too
@@ -202,6 +203,8 @@ type Response struct {
 	// Etag stands for the value and its tags: the same one from the same Incarnation means the
 	// same content. With StatusValue.
 	Etag uint64
+	// Why, with FlagStale, is why a stale value is given; what the numbers mean is the handlers' own affair.
+	Why uint8
 	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that
 	// started the last one in the request have been applied; for a push, the Token for the next one, 0: not yet.
 	Seq     uint64
@@ -312,6 +315,9 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		}
 		return EndFrame(dst, start)
 	}
+	if r.Flags&FlagTrace != 0 {
+		dst = append(dst, r.Trace[:]...)
+	}
 	if r.Flags&FlagMaxAge != 0 {
 		dst = appendDuration(dst, r.MaxAge)
 	}
@@ -352,6 +358,9 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 			r.Pushed = d.pushed(pushed)
 		}
 	case KindGet:
+		if r.Flags&FlagTrace != 0 {
+			r.Trace = d.trace()
+		}
 		if r.Flags&FlagMaxAge != 0 {
 			r.MaxAge = d.duration()
 		}
@@ -395,6 +404,9 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		dst = appendDuration(dst, r.Hard.Truncate(time.Microsecond)) // never later than it is
 		dst = appendDuration(dst, r.Held.Truncate(time.Microsecond)) // never longer than it was
 		dst = binary.AppendUvarint(dst, r.Version)
+		if r.Flags&FlagStale != 0 {
+			dst = append(dst, r.Why)
+		}
 		if r.Flags&FlagTagged != 0 {
 			dst = appendTags(dst, r.Tags)
 		}
@@ -441,6 +453,9 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.Hard = d.duration()
 		r.Held = d.duration()
 		r.Version = d.uvarint()
+		if r.Flags&FlagStale != 0 {
+			r.Why = d.byte()
+		}
 		if r.Flags&FlagTagged != 0 {
 			r.Tags = d.tags(r.Tags)
 		}

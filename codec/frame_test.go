@@ -27,6 +27,7 @@ func requests() []Request {
 		{Kind: KindInvalidate, ID: 8, Namespace: []byte("n"), Timeout: time.Millisecond, News: &News{
 			Invalidations: []Invalidation{{Mark{5, 1}, ScopeKeys, 0, keys}}}},
 		{Kind: KindInvalidate, ID: 9, Flags: FlagRelay, Target: full(MaxNamespace), News: allNews()},
+		{Kind: KindGet, ID: 13, Flags: FlagTrace | FlagMaxAge | FlagHave, Trace: Trace{1, 16: 2, 24: 1}, MaxAge: time.Second, Have: 3, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindGet, ID: 12, Flags: FlagNoFill | FlagHave, Have: math.MaxUint64 - 1, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindPut, ID: 13, Namespace: []byte("n"), Fence: Mark{1, 2}, Version: math.MaxUint64, TTL: time.Minute, Tags: slices.Repeat([]uint32{7}, MaxTags), Key: full(MaxKey), Value: []byte("value")},
 		{Kind: KindPut, ID: 14, Namespace: []byte("n"), Fence: Mark{1, 2}, Key: []byte("k")},
@@ -64,7 +65,7 @@ func allNews() *News {
 func responses() []Response {
 	text := []byte(strings.Repeat("e", MaxErrorText))
 	list := []Response{
-		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled | FlagTagged, Incarnation: 5, Tags: make([]uint32, MaxTags), Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
+		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled | FlagTagged, Why: 3, Incarnation: 5, Tags: make([]uint32, MaxTags), Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
 			Held: time.Millisecond, Version: 1 << 60, Value: []byte("value")},
 		{ID: 2, Status: StatusValue, Value: []byte{}},
 		{ID: 3, Status: StatusSame, Flags: FlagTagged | FlagPassing, Age: time.Second, Hard: time.Minute, Tags: []uint32{1}},

@@ -308,6 +308,9 @@ func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
 			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
 		}
+		if a.age = max(now-a.loaded, 0); a.stale && r.Why < uint8(staleReasons) { // another version may know more
+			a.why = staleReason(r.Why)
+		}
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
 			return a, outcome{}, false, errAnswer
 		}

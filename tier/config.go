@@ -76,7 +76,8 @@ type Config[V any] struct {
 	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
 	// they give hashes alone.
 	ShowKeys bool
-	// Logger gets what an operator should know. nil: nothing is logged.
+	// Logger gets what an operator should know. nil: the Cluster's own, if it has one, as *peer.Node does;
+	// otherwise nothing is logged.
 	Logger *slog.Logger
 	// Now replaces time.Now, for tests. It must have monotonic behaviour.
 	Now func() time.Time
@@ -87,6 +88,14 @@ type Config[V any] struct {
 	Seed uint64
 
 	limits limits // of the log; tests make them small
+}
+
+// wallClock is the time of day.
+func (cfg *Config[V]) wallClock() time.Time {
+	if cfg.Now != nil {
+		return cfg.Now()
+	}
+	return time.Now()
 }
 
 func (cfg Config[V]) withDefaults() Config[V] {
@@ -114,6 +123,9 @@ func (cfg Config[V]) withDefaults() Config[V] {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+		if l, ok := cfg.Cluster.(interface{ Logger() *slog.Logger }); ok {
+			cfg.Logger = l.Logger()
+		}
 	}
 	cfg.Freshness = cfg.Freshness.withDefaults()
 	return cfg

@@ -235,6 +235,7 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	}
 	c.stats.observe(cost, c.clock.now())
 	c.gov.release(&f.ticket, out, cost)
+	c.tellBreaker()
 	c.drillEnded(f, out)
 }
 
@@ -297,6 +298,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 	}
 	c.stats.results[resultTimeout].Add(1)
 	c.gov.overran(&f.ticket)
+	c.tellBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
 }
 
@@ -396,7 +398,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
 	res := result[V]{err: wrapped}
 	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&entryFailed == 0 {
-		if late := c.postpone(f, e, now, errorTTL); e.flags&entryNotFound == 0 {
+		if late := c.postpone(f, e, now, errorTTL, staleError); e.flags&entryNotFound == 0 {
 			res.e = late
 		}
 		return res
@@ -411,8 +413,9 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 }
 
 // postpone puts the next attempt to refresh e off, by half of d to one and a half.
-func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64) *entry {
+func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64, why staleReason) *entry {
 	late := *e
+	late.why = why
 	late.retry = now + d/2 + int64(c.dice.float64()*float64(d))
 	c.fences.update(f.hash, func() {
 		if cur, ok := c.owned.get(f.key); ok && cur == e {
@@ -437,7 +440,7 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
 		res.e = e
 		if over != nil {
-			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)))
+			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)), staleShed)
 		}
 	}
 	return res

@@ -76,6 +76,8 @@ type answer[V any] struct {
 	tags     []uint32
 	private  bool // only for who asked: neither kept nor given to who comes later
 	passing  bool // not to be kept
+	why      staleReason
+	age      int64 // when it was given
 	etag     uint64
 }
 
@@ -167,7 +169,7 @@ func (c *Cache[V]) readAs(ctx context.Context, key string, maxAge time.Duration,
 // readHere is readAs once it is known that there is nothing against it.
 func (c *Cache[V]) readHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
 	if b != nil {
-		if now := c.clock.now(); maxAge != 0 && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+		if now := c.clock.now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
 				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
 					return c.rehearse(ctx, d, key, b)
@@ -213,7 +215,7 @@ func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Durati
 	if !a.private && !a.passing && c.near != nil {
 		c.keepNear(key, hash, &a, stamp, wide, began)
 	}
-	c.stats.answered(a.source, a.stale)
+	c.answered(&a)
 	out = Answer[V]{Source: a.source, Stale: a.stale}
 	if a.notFound {
 		return out, a.loaded, ErrNotFound
@@ -245,7 +247,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
-		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag,
+		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag, why: a.why,
 	}
 	if b.until <= c.clock.now() || c.leaving.Load() {
 		return
@@ -329,6 +331,7 @@ type found[V any] struct {
 	late   bool // served although a refill failed or got no permit
 	// private: only for who asked.
 	private bool
+	why     staleReason
 }
 
 // valid returns the owned tier's entry for key, if there is one that is valid and not past
@@ -407,7 +410,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 		if hit.err != nil {
 			return f, hit.err
 		}
-		return found[V]{e: hit, late: late}, nil
+		return found[V]{e: hit, late: late, why: hit.whyStale(late)}, nil
 	}
 	cl, why := classMiss, causeExpired
 	switch {
@@ -459,7 +462,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 			return f, r.err
 		}
 		c.stats.rescued.Add(1)
-		f.late = true
+		f.late, f.why = true, whyOf(r.err)
 	}
 	return f, nil
 }
@@ -503,7 +506,7 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration) (f foun
 		return f, ErrNotCached
 	}
 	c.reuse.read(key, hash, e)
-	return found[V]{e: e, late: v == serveLate}, nil
+	return found[V]{e: e, late: v == serveLate, why: e.whyStale(v == serveLate)}, nil
 }
 
 // ownAnswer is own for a caller on this node.
@@ -520,7 +523,7 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
 		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
-		etag: f.e.etag, passing: f.e.flags&entryPassing != 0,
+		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp

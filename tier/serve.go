@@ -70,7 +70,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(req, resp, found[V]{e: hit, late: late}, hit.err, 0)
+	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err, 0)
 	return true
 }
 
@@ -132,7 +132,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 
 // fence applies the invalidation that the asker has seen, if this node has not.
 func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied bool) {
-	if req.Fence.Seq == 0 {
+	if req.Fence.Seq == 0 || h.c.log.applied(req.Fence) {
 		return false
 	}
 	return h.c.fence(strings.Clone(key), hash, req.Fence, 0, true) // the fence keeps the key
@@ -172,6 +172,7 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 		}
 		if now >= f.e.soft {
 			resp.Flags |= codec.FlagStale
+			resp.Why = uint8(f.why)
 		}
 	}
 	if f.filled && !f.late && !f.e.handed {

@@ -64,7 +64,9 @@ type stats struct {
 	results [results]atomic.Int64
 	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
 	nanos   atomic.Int64                       // their sum
+	costs   histogram                          // the same, finer
 	ledger  ledger
+	ages    ages
 
 	mu    sync.Mutex // guards steps
 	steps map[string]*stepCount
@@ -84,19 +86,6 @@ const (
 
 func newStats() *stats { return &stats{steps: make(map[string]*stepCount)} }
 
-// answered counts a read that a tier below the near one has answered.
-func (s *stats) answered(from Source, stale bool) {
-	switch from {
-	case SourceOwned:
-		s.owned.Add(1)
-	case SourceFill:
-		s.filled.Add(1)
-	}
-	if stale {
-		s.stale.Add(1)
-	}
-}
-
 // begun counts a load that begins.
 func (s *stats) begun(why cause, now int64) {
 	s.fills[why].Add(1)
@@ -112,6 +101,7 @@ func (s *stats) observe(cost time.Duration, now int64) {
 	}
 	s.cost[i].Add(1)
 	s.nanos.Add(int64(cost))
+	s.costs.add(int64(cost), 1)
 }
 
 // step counts a call to a dependency.
@@ -145,6 +135,11 @@ type Stats struct {
 	Owned int64 `json:"owned"` // reads answered from an owner's copy, here or on another member
 	Fill  int64 `json:"fill"`  // reads that waited for a fill, here or on another member
 	Stale int64 `json:"stale"` // of Owned and Fill, those past soft expiry
+	// StaleNear are the near hits past soft expiry, estimated from one in 100.
+	StaleNear int64            `json:"stale_near"`
+	StaleBy   map[string]int64 `json:"stale_by_reason"` // of both, by why they were given
+	Ages      map[string]Ages  `json:"ages"`            // of the answers to callers on this node, by source
+	Bound     float64          `json:"max_age_seconds"` // Freshness.Bound: what no answer's age exceeds, but for values with Fill.SetTTL
 	// Errors are reads that got an error, not-found aside.
 	Errors  int64 `json:"errors"`
 	Rescued int64 `json:"rescued"` // reads that got a stale copy in place of an error
@@ -168,6 +163,7 @@ type Stats struct {
 	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
 	Ledger      Ledger           `json:"ledger"`
 	Projection  Projection       `json:"projection"` // what if the cache vanished now
+	Drill       DrillStats       `json:"drill"`      // under way, or the last one
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
@@ -236,8 +232,9 @@ func (c *Cache[V]) Stats() Stats {
 		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Left: s.left.Load(),
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
+		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(), Drill: c.drillStats(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
@@ -251,6 +248,9 @@ func (c *Cache[V]) Stats() Stats {
 	out.Flights, out.Running = c.flights.size()
 	for i := range s.shed {
 		out.Shed += s.shed[i].Load()
+	}
+	for i := range s.ages.stale {
+		out.StaleBy[staleNames[i]] = s.ages.stale[i].Load()
 	}
 	for i := range s.fills {
 		n := s.fills[i].Load()
