@@ -171,7 +171,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q question[V]) (a answer[V], ou
 	if m == nil {
 		return a, out, errGone
 	}
-	q.alone = c.young.Load() && !c.calm(ctx)
+	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which he must have applied all
 	for range maxAgain {
 		if q.known, q.fence, err = c.ready(ctx, m, &q, wide); err != nil {

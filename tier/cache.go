@@ -55,6 +55,9 @@ type Cache[V any] struct {
 	young     atomic.Bool
 	isolation isolation
 	unsettled atomic.Int32 // while young, members without an exchange so far
+	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
+	tokens    tokens
+	strangers atomic.Int32 // while young, members that may not know this one
 	demand    *demand
 	reuse     *reuse
 	drill     atomic.Pointer[drill] // nil: none
@@ -143,6 +146,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
+		c.views.self = c.self
 		c.young.Store(true)
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {

@@ -70,6 +70,9 @@ type Config[V any] struct {
 	// InvalidateTimeout is how long Invalidate tries to reach a member.
 	// 0: DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
+	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
+	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
+	HandoffRate int64
 	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
 	// they give hashes alone.
 	ShowKeys bool
@@ -114,6 +117,9 @@ func (cfg Config[V]) withDefaults() Config[V] {
 	}
 	if cfg.InvalidateTimeout == 0 {
 		cfg.InvalidateTimeout = DefaultInvalidateTimeout
+	}
+	if cfg.HandoffRate == 0 {
+		cfg.HandoffRate = DefaultHandoffRate
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

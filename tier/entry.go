@@ -22,6 +22,7 @@ type entry struct {
 	cost    time.Duration // what the fill took
 	err     error         // with entryFailed
 	flags   uint8
+	handed  bool        // another member gave it, or a fill there brought it
 	why     staleReason // with retry: why the refill brought nothing
 }
 

@@ -113,10 +113,16 @@ func (c *Cache[V]) patience(ctx context.Context) int64 {
 // join returns the live flight for key, starting one if there is none. prev is the
 // copy that the caller saw; until is how long he waits.
 func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (*flight[V], error) {
+	f, _, err := c.joinOrStart(key, hash, cl, why, prev, chain, short, until)
+	return f, err
+}
+
+// joinOrStart is join, and says whether it has started the flight.
+func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (f *flight[V], started bool, err error) {
 	if !c.life.begin() {
-		return nil, ErrClosed
+		return nil, false, ErrClosed
 	}
-	f, started := c.flights.join(hash, key, until != noWait, func() *flight[V] {
+	f, started = c.flights.join(hash, key, until != noWait, func() *flight[V] {
 		return &flight[V]{
 			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short,
 			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
@@ -128,10 +134,10 @@ func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entr
 		if until != noWait {
 			c.gov.promote(&f.ticket, cl, c.govTime(until))
 		}
-		return f, nil
+		return f, false, nil
 	}
 	go c.fly(f)
-	return f, nil
+	return f, true, nil
 }
 
 // govTime is a time of this cache's clock on the governor's, which may be shared.
@@ -153,6 +159,9 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		if c.flights.skip(f, e, c.stillValid(f)) {
 			return
 		}
+	}
+	if c.inherit(f) {
+		return
 	}
 	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
 	defer cancel()

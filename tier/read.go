@@ -249,7 +249,7 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide u
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
 		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag, why: a.why,
 	}
-	if b.until <= c.clock.now() {
+	if b.until <= c.clock.now() || c.leaving.Load() {
 		return
 	}
 	c.near.set(key, b, int64(a.size))
@@ -329,7 +329,9 @@ type found[V any] struct {
 	typed  bool // value holds e's
 	filled bool // a fill was waited for
 	late   bool // served although a refill failed or got no permit
-	why    staleReason
+	// private: only for who asked.
+	private bool
+	why     staleReason
 }
 
 // valid returns the owned tier's entry for key, if there is one that is valid and not past
@@ -422,7 +424,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	}
 	var r *result[V]
 	for began := c.clock.now(); ; {
-		fl, err := c.join(key, hash, cl, why, e, chain, short, c.patience(ctx))
+		fl, started, err := c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx))
 		if err != nil {
 			return f, err
 		}
@@ -441,13 +443,20 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 			cl, why, e = classMiss, causeFenced, nil
 			continue
 		}
+		if r.private && !started {
+			continue
+		}
+		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), maxAge) == mustFill {
+			cl, why, e = classStale, causeExpired, r.e
+			continue
+		}
 		if r.err != nil || maxAge <= 0 || r.e.loaded >= began || c.clock.now()-r.e.loaded <= int64(maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
 		cl, why, e = classStale, causeExpired, r.e
 	}
-	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}
+	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private}
 	if r.err != nil {
 		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
 			return f, r.err
@@ -523,7 +532,8 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 		}
 	}
 	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
-	if f.filled && !f.late {
+	a.private = f.private
+	if f.filled && !f.late && !f.e.handed {
 		a.source = SourceFill
 	}
 	if a.notFound {

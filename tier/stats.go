@@ -53,6 +53,7 @@ type stats struct {
 	replayed    atomic.Int64 // invalidations that exchanges sent to others
 	relayed     atomic.Int64 // batches that went through another member
 	flushed     atomic.Int64 // times that everything here was taken for invalidated
+	handing
 	revalidated atomic.Int64 // near copies that their owners said are still good
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // and did not
@@ -180,6 +181,13 @@ type Stats struct {
 	Isolations   int64  `json:"isolations"`    // times that this happened
 	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
+	PreviousAsked int64 `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
+	PreviousHits  int64 `json:"previous_hits"`  // that brought a copy
+	Given         int64 `json:"given"`          // copies given to new owners that asked
+	Pushed        int64 `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
+	PushesKept    int64 `json:"pushes_kept"`    // copies kept that others pushed
+	PushesRefused int64 `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
 	NearEvicted  int64 `json:"near_evicted"`  // near copies that made room
@@ -232,6 +240,8 @@ func (c *Cache[V]) Stats() Stats {
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
+		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}

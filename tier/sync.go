@@ -110,9 +110,13 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	to := m.member
 	before = c.snapshot(0)
 	m.resync = false
+	view := uint64(0)
+	if c.log.view != nil {
+		view = c.log.view.Fingerprint()
+	}
 	ask.Positions = c.log.positions(nil, c.clock.now())
 	c.log.mu.Unlock()
-	req := codec.Request{Kind: codec.KindSync, Namespace: c.ns, Schema: c.schema, Timeout: timeout, News: ask}
+	req := codec.Request{Kind: codec.KindSync, Namespace: c.ns, Schema: c.schema, View: view, Timeout: timeout, News: ask}
 	var resp codec.Response
 	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
 		return nil, nil, 0, err
@@ -120,6 +124,9 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	defer resp.Release()
 	switch resp.Status {
 	case codec.StatusSynced:
+		if resp.Flags&codec.FlagSameView != 0 {
+			c.meet(m)
+		}
 	case codec.StatusUnknown, codec.StatusClosed:
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
