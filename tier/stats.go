@@ -57,6 +57,7 @@ type stats struct {
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // and did not
 	isolations  atomic.Int64 // times that this node became isolated
+	follow      followStats
 
 	shed    [shedReasons]atomic.Int64 // fills refused by the governor
 	fills   [causes]atomic.Int64
@@ -184,6 +185,8 @@ type Stats struct {
 	Isolations   int64  `json:"isolations"`    // times that this happened
 	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
+	Follow FollowStats `json:"follow"` // the feeds that are followed on this node
+
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
 	NearEvicted  int64 `json:"near_evicted"`  // near copies that made room
@@ -235,6 +238,7 @@ func (c *Cache[V]) Stats() Stats {
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		Follow:    s.follow.snapshot(c.clock.now()),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}
