@@ -38,46 +38,6 @@ const (
 
 var errUnsure = errors.New("weir: this node is isolated")
 
-// FollowStats says what Follow does. With more than one feed the counters are of all together, and the
-// rest is of the one that moved last.
-type FollowStats struct {
-	Following   int64  `json:"following"`    // calls of Follow that run
-	Position    uint64 `json:"position_max"` // of the newest event that was applied here
-	Acked       uint64 `json:"acked_max"`    // up to which every member has applied all
-	Applied     int64  `json:"applied"`      // events
-	Repeated    int64  `json:"repeated"`     // events that had been applied before, and were left out
-	Refused     int64  `json:"refused"`      // keys and tags that no value can have
-	Flushes     int64  `json:"flushes"`      // of the namespace, because the feed could not tell all
-	Failures    int64  `json:"failures"`     // calls of a feed that failed
-	Unconfirmed int64  `json:"unconfirmed"`  // times that an acknowledgement had to wait for a member
-	// LagSeconds is the time from the newest event's write to its application here, if the feed tells times.
-	LagSeconds float64 `json:"lag_seconds_max"`
-	// DownSeconds is for how long the feed has failed by now; 0: it works. Meanwhile copies are as old as the
-	// Freshness allows; when it works again the missing events are applied, or the namespace is flushed.
-	DownSeconds float64 `json:"down_seconds_max"`
-}
-
-// followStats are the counters behind FollowStats.
-type followStats struct {
-	following, applied, repeated, refused, flushes, failures, unconfirmed atomic.Int64
-
-	position, acked atomic.Uint64
-	lag             atomic.Int64 // ns
-	down            atomic.Int64 // since when the feed fails, ns on the cache's clock; 0: it works
-}
-
-func (s *followStats) snapshot(now int64) FollowStats {
-	out := FollowStats{
-		Following: s.following.Load(), Position: s.position.Load(), Acked: s.acked.Load(), Applied: s.applied.Load(),
-		Repeated: s.repeated.Load(), Refused: s.refused.Load(), Flushes: s.flushes.Load(), Failures: s.failures.Load(),
-		Unconfirmed: s.unconfirmed.Load(), LagSeconds: time.Duration(s.lag.Load()).Seconds(),
-	}
-	if down := s.down.Load(); down != 0 {
-		out.DownSeconds = time.Duration(now - down).Seconds()
-	}
-	return out
-}
-
 // Follow takes invalidations from where all writes meet: it applies what the feed tells on every member, and acknowledges
 // a position to the feed when all up to it is applied everywhere. So any number of programs may write to the
 // origin, and none of them needs to know of the cache.
@@ -128,7 +88,7 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	defer func() { // also if the feed ends this goroutine
 		cancel()
 		<-confirmed
-		f.stats.down.Store(0)
+		f.up()
 	}()
 	err := f.read(inner)
 	if err == nil { // the feed has ended
@@ -160,10 +120,12 @@ type follower[V any] struct {
 	why string // the feed has to be asked where it is, because of this; "": it is known
 	place
 	consecutive bool
-	fails       int // calls that failed, one after the other
-	begun       int // times that it has begun without an event since
-	idle        int // batches without news, one after the other
-	broken      int // batches out of order, one after the other
+	fails       int   // calls that failed, without a batch since
+	since       int64 // when the first of them was, ns on the cache's clock
+	down        bool  // and whether it still fails
+	begun       int   // times that it has begun without an event since
+	idle        int   // batches without news, one after the other
+	broken      int   // batches out of order, one after the other
 
 	applied atomic.Pointer[place] // what confirm has to acknowledge; nil: nothing
 	more    chan struct{}         // wakes confirm; closed when the feed has ended
@@ -187,8 +149,10 @@ func (f *follower[V]) read(ctx context.Context) error {
 			continue
 		}
 		if f.fails == 0 {
-			f.stats.down.Store(max(f.c.clock.now(), 1))
+			f.since = max(f.c.clock.now(), 1)
 		}
+		f.down = true
+		f.stats.down.Store(f.since)
 		wait := f.failed("the feed fails", err, f.fails)
 		f.fails++
 		if err := sleep(ctx, wait); err != nil {
@@ -197,11 +161,19 @@ func (f *follower[V]) read(ctx context.Context) error {
 	}
 }
 
+// up notes that the feed answers.
+func (f *follower[V]) up() {
+	if f.down {
+		f.down = false
+		f.stats.down.Store(0)
+	}
+}
+
 // failed counts and logs the nth failure of a row, from 0, and returns how long to wait.
 func (f *follower[V]) failed(what string, err error, n int) time.Duration {
 	f.stats.failures.Add(1)
 	wait := f.backoff(n)
-	f.log.Warn(what, "error", err, "failures", n+1, "retry_in", wait, "position", f.last)
+	f.log.Warn(what, "error", err, "failures", n+1, "retry_in", wait)
 	return wait
 }
 
@@ -228,16 +200,19 @@ func (f *follower[V]) step(ctx context.Context) error {
 	if f.why != "" {
 		return f.begin(ctx)
 	}
+	if f.down { // it may be another one now, and does not say so before there is something new
+		if back, err := f.setBack(ctx); err != nil || back {
+			return err
+		}
+		f.log.Info("the feed answers again", "failures", f.fails, "position", f.last)
+		f.up()
+	}
 	asked := f.c.clock.now()
 	batch, err := f.feed.Next(ctx, f.last)
 	if err != nil {
 		return err
 	}
-	if f.fails > 0 {
-		f.log.Info("the feed works again", "failures", f.fails, "position", f.last)
-		f.fails = 0
-		f.stats.down.Store(0)
-	}
+	f.fails = 0
 	if batch.Epoch != f.epoch {
 		f.why = "its numbering is another one"
 		return nil
@@ -249,18 +224,26 @@ func (f *follower[V]) step(ctx context.Context) error {
 		}
 		return nil
 	}
-	// Nothing new: is the feed behind where it was?
-	b, err := f.feed.Bounds(ctx)
-	if err != nil {
+	if back, err := f.setBack(ctx); err != nil || back {
 		return err
-	}
-	if b.Epoch != f.epoch || b.End < f.last {
-		f.why = fmt.Sprintf("it was set back from %d to %d", f.last, b.End)
-		return nil
 	}
 	wait := idling(f.idle) - time.Duration(f.c.clock.now()-asked)
 	f.idle++
 	return sleep(ctx, wait)
+}
+
+// setBack reports whether the feed is not, or no longer, where it has been; then it has to be begun anew.
+func (f *follower[V]) setBack(ctx context.Context) (bool, error) {
+	b, err := f.feed.Bounds(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case b.Epoch != f.epoch:
+		f.why = "its numbering is another one"
+	case b.End < f.last:
+		f.why = fmt.Sprintf("it was set back from %d to %d", f.last, b.End)
+	}
+	return f.why != "", nil
 }
 
 // begin finds out where to go on. Unless that is a position after which nothing is missing, it flushes the namespace,
@@ -277,6 +260,7 @@ func (f *follower[V]) begin(ctx context.Context) error {
 	}
 	f.epoch, f.consecutive = b.Epoch, b.Consecutive
 	f.begun++
+	f.up()
 	if f.why == whyStart && b.Acked != 0 && b.Acked <= b.End {
 		f.why, f.last = "", b.Acked
 		f.stats.position.Store(f.last)
