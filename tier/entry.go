@@ -55,7 +55,7 @@ func (e *entry) judge(now int64, maxAge time.Duration) verdict {
 		}
 		return mustFill
 	}
-	if maxAge > 0 && now-e.loaded > int64(maxAge) {
+	if maxAge == refreshAge || maxAge > 0 && now-e.loaded > int64(maxAge) {
 		return mustFill
 	}
 	switch {

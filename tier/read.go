@@ -167,7 +167,7 @@ func (c *Cache[V]) readAs(ctx context.Context, key string, maxAge time.Duration,
 // readHere is readAs once it is known that there is nothing against it.
 func (c *Cache[V]) readHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
 	if b != nil {
-		if now := c.clock.now(); maxAge != 0 && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+		if now := c.clock.now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
 				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
 					return c.rehearse(ctx, d, key, b)

@@ -283,6 +283,8 @@ type simOrigin struct {
 	seq   atomic.Int64
 	loads atomic.Int64
 	delay func() time.Duration // before and after the version is read
+	// tell, if not nil, is what loaders tell of a version.
+	tell func(version int64) uint64
 
 	mu       sync.Mutex // guards the rest
 	versions map[string]int64
@@ -312,6 +314,9 @@ func (o *simOrigin) loader(node string) Loader[simValue] {
 		o.mu.Lock()
 		v.Version = o.versions[f.Key]
 		err := o.fail
+		if o.tell != nil {
+			f.SetVersion(o.tell(v.Version))
+		}
 		o.mu.Unlock()
 		if o.delay != nil && err == nil {
 			err = pause(ctx, o.delay())

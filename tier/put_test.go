@@ -1,0 +1,320 @@
+package tier
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// A value that is put is what every member reads next, without a load.
+func TestPut(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		for i, putter := range s.names {
+			key := keyOf(s.nodes["n0"].View(), "n2", i)
+			for _, c := range caches {
+				gets(t, c, key, 0)
+			}
+			o.write(key)
+			loads := o.loads.Load()
+			if err := caches[putter].Put(background, key, simValue{Version: 1}, PutOptions{Version: 7, Tags: []string{putter}}); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				for _, c := range caches {
+					gets(t, c, key, 1)
+				}
+			}
+			if n := o.loads.Load() - loads; n != 0 {
+				t.Errorf("put by %s: %d loads", putter, n)
+			}
+			if err := caches["n1"].InvalidateTag(background, putter); err != nil {
+				t.Fatal(err)
+			}
+			gets(t, caches["n0"], key, 1)
+			if n := o.loads.Load() - loads; n != 1 {
+				t.Errorf("after its tag: %d loads", n)
+			}
+			if st := caches[putter].Stats(); st.PutKept != 1 || st.PutRefused != 0 {
+				t.Errorf("%s: kept %d, refused %d", putter, st.PutKept, st.PutRefused)
+			}
+		}
+	})
+}
+
+// A value is not kept if a newer one may exist.
+func TestPutInDoubt(t *testing.T) {
+	for name, c := range map[string]struct {
+		before func(t *testing.T, c *Cache[simValue])
+		kept   bool
+	}{
+		"nothing":                   {func(*testing.T, *Cache[simValue]) {}, true},
+		"a lower version":           {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, At(6, "k")) }, true},
+		"the same version":          {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, At(7, "k")) }, true},
+		"a higher version":          {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, At(8, "k")) }, false},
+		"no version":                {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, At(0, "k")) }, false},
+		"no version, another key":   {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, At(0, "l")) }, true},
+		"everything":                {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, Change{All: true}) }, false},
+		"its tag":                   {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, Change{Tags: []string{"t"}}) }, false},
+		"another tag":               {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, Change{Tags: []string{"u"}}) }, true},
+		"a put of a higher version": {func(t *testing.T, c *Cache[simValue]) { put0(t, c, 8) }, false},
+		"a put of a lower version":  {func(t *testing.T, c *Cache[simValue]) { put0(t, c, 6) }, true},
+		"a fill of a higher version": {func(t *testing.T, c *Cache[simValue]) {
+			gets(t, c, "k", 0)
+			apply0(t, c, At(8, "k"))
+			gets(t, c, "k", 0)
+		}, false},
+		"no version, long ago":        {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, At(0, "k")); wait(c) }, true},
+		"its tag, long ago":           {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, Change{Tags: []string{"t"}}); wait(c) }, true},
+		"everything, long ago":        {func(t *testing.T, c *Cache[simValue]) { apply0(t, c, Change{All: true}); wait(c) }, true},
+		"too many others at its side": {func(t *testing.T, c *Cache[simValue]) { overflow(c) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				o := newOrigin()
+				o.tell = func(v int64) uint64 { return 8 }
+				k := single(t, o, Config[simValue]{})
+				defer shut(t, k)
+				c.before(t, k)
+				before := k.Stats()
+				if err := k.Put(background, "k", simValue{Version: 99}, PutOptions{Version: 7, Tags: []string{"t"}}); err != nil {
+					t.Fatal(err)
+				}
+				after := k.Stats()
+				if kept := after.PutKept-before.PutKept == 1; kept != c.kept || kept == (after.PutRefused-before.PutRefused == 1) {
+					t.Errorf("kept %v", kept)
+				}
+				a, err := k.Read(background, "k", ReadOptions{MaxAge: AnyAge, NoFill: true})
+				if kept := err == nil && a.Value.Version == 99; kept != c.kept {
+					t.Errorf("%+v, %v", a, err)
+				}
+			})
+		})
+	}
+}
+
+func apply0(t *testing.T, c *Cache[simValue], ch Change) {
+	t.Helper()
+	if _, err := c.Apply(background, ch); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put0(t *testing.T, c *Cache[simValue], version uint64) {
+	t.Helper()
+	if err := c.Put(background, "k", simValue{}, PutOptions{Version: version}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wait lets so much time go by that fences are forgotten.
+func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.retention)) }
+
+// overflow makes the shard of "k" forget fences before their time.
+func overflow(c *Cache[simValue]) {
+	for i := range uint64(2 * fencesPerShard) {
+		c.fences.apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, false, func() {})
+	}
+}
+
+// What is put is no younger than it can be.
+func TestPutAge(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{Freshness: Freshness{TTL: 10 * time.Second, NearTTL: time.Second, Jitter: -1, RefreshAhead: -1}})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindPut && !answer {
+				return hop{delay: 800 * time.Millisecond}
+			}
+			return hop{}
+		})
+		began := time.Now()
+		if err := caches["n0"].Put(background, key, simValue{Version: 1}, PutOptions{Version: 1}); err != nil {
+			t.Fatal(err)
+		}
+		a, err := caches["n1"].Read(background, key, ReadOptions{})
+		if err != nil || a.Value.Version != 1 || a.Age < time.Since(began) {
+			t.Errorf("%+v, %v after %v", a, err, time.Since(began))
+		}
+	})
+}
+
+func TestPutRefuses(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := single(t, newOrigin(), Config[simValue]{ValueLimit: 100})
+		defer shut(t, c)
+		for _, x := range []struct {
+			key   string
+			value simValue
+			o     PutOptions
+			want  error
+		}{
+			{"", simValue{}, PutOptions{Version: 1}, ErrEmptyKey},
+			{"k", simValue{}, PutOptions{}, ErrNoVersion},
+			{"k", simValue{Node: strings.Repeat("n", 200)}, PutOptions{Version: 1}, ErrValueTooLarge},
+			{"k", simValue{}, PutOptions{Version: 1, Tags: []string{""}}, ErrBadTag},
+			{"k", simValue{}, PutOptions{Version: 1, Tags: make([]string, codec.MaxTags+1)}, ErrBadTag},
+			{"k", simValue{}, PutOptions{Version: 1, TTL: -1}, nil},
+		} {
+			if err := c.Put(background, x.key, x.value, x.o); err == nil || x.want != nil && !errors.Is(err, x.want) {
+				t.Errorf("%+v: %v, want %v", x.o, err, x.want)
+			}
+		}
+		if n := c.Stats().Fences; n != 0 {
+			t.Errorf("%d fences although all was refused", n)
+		}
+	})
+}
+
+// Refresh loads although there are copies, also of an error, once for all who call it at once.
+func TestRefresh(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n2", 0)
+		for _, c := range caches {
+			gets(t, c, key, 0)
+		}
+		o.write(key)
+		for i, name := range s.names {
+			loads := o.loads.Load()
+			if v, err := caches[name].Refresh(background, key); err != nil || v.Version != 1 || o.loads.Load() != loads+1 {
+				t.Errorf("%d: %+v, %v, %d loads", i, v, err, o.loads.Load()-loads)
+			}
+		}
+		time.Sleep(time.Second)
+		o.fail = errors.New("down")
+		if _, err := caches["n0"].Refresh(background, key); err == nil {
+			t.Error("no error")
+		}
+		gets(t, caches["n0"], key, 1) // the copy has stayed
+		other := keyOf(s.nodes["n0"].View(), "n2", 1)
+		if _, err := caches["n0"].Get(background, other); err == nil {
+			t.Error("no error")
+		}
+		o.mu.Lock()
+		o.fail = nil
+		o.mu.Unlock()
+		if _, err := caches["n0"].Get(background, other); err == nil {
+			t.Error("the error is not remembered: this test shows nothing")
+		}
+		if v, err := caches["n0"].Refresh(background, other); err != nil || v.Version != 0 {
+			t.Errorf("%+v, %v", v, err)
+		}
+	})
+}
+
+// A near copy whose lease has ended is not sent again if it is still good.
+func TestRevalidate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		decoded := 0
+		caches := s.start(o, Config[simValue]{
+			Freshness: Freshness{TTL: time.Hour, NearTTL: time.Second, Jitter: -1, RefreshAhead: -1},
+			Codec:     counting{&decoded},
+		})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		c := caches["n0"]
+		gets(t, c, key, 0)
+		settle(c)
+		for i := range int64(3) {
+			time.Sleep(1100 * time.Millisecond)
+			gets(t, c, key, 0)
+			settle(c)
+			if st := c.Stats(); st.Revalidated != i+1 || decoded != 1 {
+				t.Errorf("%d: revalidated %d, decoded %d", i, st.Revalidated, decoded)
+			}
+			gets(t, c, key, 0)
+			if n := s.count("n0", "n1"); n == 0 {
+				t.Error("nothing was asked")
+			}
+		}
+		o.write(key)
+		if err := c.Invalidate(background, key); err != nil {
+			t.Fatal(err)
+		}
+		gets(t, c, key, 1)
+		if decoded != 2 {
+			t.Errorf("decoded %d", decoded)
+		}
+		// The owner's word about what is here.
+		settle(c)
+		if a, err := c.Read(background, key, ReadOptions{}); err != nil || a.Value.Version != 1 || a.Source != SourceOwned || decoded != 2 {
+			t.Errorf("%+v, %v, decoded %d", a, err, decoded)
+		}
+	})
+}
+
+// settle lets the near tier take what it was given.
+func settle(c *Cache[simValue]) { c.near.c.Wait() }
+
+// counting counts what it decodes.
+type counting struct{ decoded *int }
+
+func (c counting) Name() string { return "counting" }
+
+func (c counting) Append(dst []byte, v simValue) ([]byte, error) {
+	return codec.Msgpack[simValue]().Append(dst, v)
+}
+
+func (c counting) Decode(b []byte) (simValue, error) {
+	*c.decoded++
+	return codec.Msgpack[simValue]().Decode(b)
+}
+
+// NoFill answers from what there is, wherever that is, and asks the origin for nothing.
+func TestNoFill(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{Freshness: Freshness{TTL: 10 * time.Second, StaleWhileRevalidate: 10 * time.Second, NearTTL: time.Second, Jitter: -1, RefreshAhead: -1}})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n2", 0)
+		read := func(name string, maxAge time.Duration, want error, stale bool) {
+			t.Helper()
+			loads := o.loads.Load()
+			a, err := caches[name].Read(background, key, ReadOptions{NoFill: true, MaxAge: maxAge})
+			time.Sleep(time.Millisecond) // a refresh that must not be
+			if !errors.Is(err, want) || a.Stale != stale || o.loads.Load() != loads {
+				t.Errorf("%s: %+v, %v, %d loads", name, a, err, o.loads.Load()-loads)
+			}
+		}
+		for _, name := range s.names {
+			read(name, AnyAge, ErrNotCached, false)
+		}
+		gets(t, caches["n0"], key, 0)
+		settle(caches["n0"])
+		for _, name := range s.names {
+			read(name, AnyAge, nil, false)
+			read(name, 0, nil, false)
+		}
+		time.Sleep(5 * time.Second)
+		read("n0", 4*time.Second, ErrNotCached, false)
+		read("n0", 6*time.Second, nil, false)
+		time.Sleep(6 * time.Second)
+		for _, name := range s.names {
+			read(name, AnyAge, nil, true)
+			read(name, 0, ErrNotCached, false)
+		}
+		time.Sleep(10 * time.Second)
+		for _, name := range s.names {
+			read(name, AnyAge, ErrNotCached, false)
+		}
+		o.mu.Lock()
+		o.fail = errors.New("down")
+		o.mu.Unlock()
+		if _, err := caches["n0"].Get(background, key); err == nil {
+			t.Error("no error")
+		}
+		read("n1", AnyAge, ErrNotCached, false) // an error is no copy
+	})
+}
