@@ -92,6 +92,7 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	}()
 	err := f.read(inner)
 	if err == nil { // the feed has ended
+		f.ended.Store(true)
 		close(f.more)
 		<-confirmed
 		err = unacked
@@ -129,6 +130,7 @@ type follower[V any] struct {
 
 	applied atomic.Pointer[place] // what confirm has to acknowledge; nil: nothing
 	more    chan struct{}         // wakes confirm; closed when the feed has ended
+	ended   atomic.Bool           // likewise
 }
 
 const whyStart = "it starts, and no acknowledged position is known"
@@ -408,7 +410,7 @@ func (f *follower[V]) confirm(ctx context.Context) error {
 				f.stats.acked.Store(to.last)
 				continue
 			}
-			if !open && fails > 0 {
+			if f.ended.Load() && fails > 0 {
 				return err
 			}
 			if err := sleep(ctx, f.waits(err, fails)); err != nil {

@@ -69,6 +69,9 @@ func (m *memFeed) Next(ctx context.Context, after uint64) (FeedBatch, error) {
 		if m.fail == nil && len(m.script) > 0 {
 			r := m.script[0]
 			m.script = m.script[1:]
+			for _, e := range r.batch.Events {
+				m.bounds.End = max(m.bounds.End, e.Position)
+			}
 			if r.then != nil {
 				r.then(m)
 			}
