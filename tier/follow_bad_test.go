@@ -78,6 +78,8 @@ func TestFollowBadFeeds(t *testing.T) {
 			want: FollowStats{Position: 4, Flushes: 1, Failures: 1}, told: true, other: true},
 		{name: "is another one, with greater numbers", script: []feedReply{{batch: FeedBatch{Epoch: 2, Events: eventsAt(9).Events}, then: func(m *memFeed) { m.bounds = FeedBounds{Epoch: 2, End: 9} }}},
 			want: FollowStats{Position: 9, Flushes: 1}, told: true, other: true},
+		{name: "is another one, and has nothing to tell", script: []feedReply{{then: func(m *memFeed) { m.bounds = FeedBounds{Epoch: 2, End: 9} }}},
+			want: FollowStats{Position: 9, Flushes: 1}, told: true, other: true},
 		{name: "cannot decide which one it is", script: []feedReply{{batch: FeedBatch{Epoch: 2}}, {batch: FeedBatch{Epoch: 3}}, {batch: FeedBatch{Epoch: 2}}, says(6)},
 			want: FollowStats{Position: 6, Applied: 1, Flushes: 3}, told: true, other: true},
 		{name: "an event without a position", script: []feedReply{says(0), says(6)},
@@ -92,6 +94,8 @@ func TestFollowBadFeeds(t *testing.T) {
 			want: FollowStats{Position: 9, Flushes: 1}, told: true, other: true},
 		{name: "has an acknowledgement of what it has not got", bounds: FeedBounds{Acked: 12, End: 9},
 			want: FollowStats{Position: 9, Flushes: 1}, told: true, other: true},
+		{name: "has an acknowledgement of another one, and soon more than that", script: []feedReply{says(13)}, bounds: FeedBounds{Acked: 12, End: 9},
+			want: FollowStats{Position: 13, Applied: 1, Flushes: 1}, told: true, other: true},
 		{name: "fails some times", script: []feedReply{{err: errDown}, {err: context.DeadlineExceeded}, {err: errors.New("no route")}, says(6)},
 			want: FollowStats{Position: 6, Applied: 1, Failures: 3}, told: true},
 		{name: "panics", script: []feedReply{{then: func(*memFeed) { panic("a bug") }}, says(6)},
@@ -102,7 +106,7 @@ func TestFollowBadFeeds(t *testing.T) {
 				o, feed := newOrigin(), newMemFeed()
 				c := single(t, o, Config[simValue]{Seed: 1})
 				defer shut(t, c)
-				feed.bounds, feed.script = x.bounds, x.script
+				feed.bounds, feed.script, feed.silent = x.bounds, x.script, true
 				if x.bounds == (FeedBounds{}) {
 					feed.bounds = FeedBounds{Acked: 5, End: 5}
 				}
