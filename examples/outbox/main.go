@@ -111,7 +111,7 @@ func (s *show) printf(format string, args ...any) { fmt.Fprintf(s.out, format+"\
 
 // play shows the scenes, with readers on all nodes all the time but at the end.
 func (s *show) play(ctx context.Context) error {
-	s.printf("PostgreSQL on 127.0.0.1:%d, %d nodes, %d users in %d organisations; copies live for %v\n", s.db.port, nodes, users, orgs, contract.TTL)
+	s.printf("PostgreSQL on 127.0.0.1:%d, %d nodes, %d users in %d organisations; copies live for %v", s.db.port, nodes, users, orgs, contract.TTL)
 	for i := range nodes - 1 {
 		s.c.follow(i)
 	}
@@ -179,7 +179,7 @@ func (s *show) fourWriters(ctx context.Context) error {
 		all += counts[i]
 	}
 	first := s.c.services[0].cache.Stats().Follow
-	s.printf("   %d rows in %v; %d events, %d reads after an acknowledgement, %d stale", all, took.Round(time.Millisecond), s.c.position(), s.prover.after.Load(), s.prover.stale.Load())
+	s.printf("   %d rows in %v; %d events with the first filling, %d reads after an acknowledgement, %d stale", all, took.Round(time.Millisecond), s.c.position(), s.prover.after.Load(), s.prover.stale.Load())
 	s.printf("   meanwhile %d times all connections of the followers were cut, and %d times one was stopped and started anew: %d failures, 1 flush at the first start, %d since",
 		trouble, trouble, first.Failures, max(first.Flushes, 1)-1)
 	return nil
