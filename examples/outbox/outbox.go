@@ -109,22 +109,18 @@ func (o *outbox) Bounds(ctx context.Context) (b tier.FeedBounds, err error) {
 // Next implements tier.Feed. If there is nothing it waits for a notification, and looks again.
 func (o *outbox) Next(ctx context.Context, after uint64) (b tier.FeedBatch, err error) {
 	err = o.do(ctx, &o.reader, true, func(conn *pgx.Conn) error {
-		for waited := false; ; waited = true {
+		wait, cancel := context.WithTimeout(ctx, poll)
+		defer cancel()
+		for {
 			b = tier.FeedBatch{Epoch: o.reader.epoch}
 			err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) (err error) {
 				b.Events, err = take(ctx, tx, after)
 				return err
 			})
-			if err != nil {
+			if err != nil || len(b.Events) > 0 || wait.Err() != nil {
 				return err
 			}
-			if len(b.Events) > 0 || waited {
-				return nil
-			}
-			wait, cancel := context.WithTimeout(ctx, poll)
-			_, err = conn.WaitForNotification(wait)
-			cancel()
-			if err != nil && wait.Err() == nil || ctx.Err() != nil {
+			if _, err = conn.WaitForNotification(wait); err != nil && wait.Err() == nil || ctx.Err() != nil {
 				return errors.Join(err, ctx.Err())
 			}
 		}

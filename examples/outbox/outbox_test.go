@@ -174,6 +174,38 @@ func TestFeed(t *testing.T) {
 	}
 	last += 2
 
+	// Two that number at the same time do so one after the other.
+	tx, err := late.Begin(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	do(conn, "update privacy set visibility = 'a' where user_id = 1")
+	if taken, err := take(ctx, tx, last); err != nil || len(taken) != 1 {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	do(conn, "update privacy set visibility = 'a' where user_id = 2")
+	both := make(chan error, 1)
+	go func() {
+		b, err := other.Next(ctx, last)
+		if len(b.Events) != 2 {
+			err = fmt.Errorf("%d events, %w", len(b.Events), err)
+		}
+		both <- err
+	}()
+	for waits := 0; waits == 0; {
+		err := conn.QueryRow(ctx, "select count(*) from pg_stat_activity where application_name = $1 and wait_event_type = 'Lock'", feedName).Scan(&waits)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-both; err != nil {
+		t.Error(err)
+	}
+	last += 2
+
 	// A notification wakes who waits.
 	var asked time.Time
 	if err := conn.QueryRow(ctx, "select clock_timestamp()").Scan(&asked); err != nil {
