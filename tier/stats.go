@@ -58,6 +58,7 @@ type stats struct {
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // and did not
 	isolations  atomic.Int64 // times that this node became isolated
+	follow      followStats
 
 	shed    [shedReasons]atomic.Int64 // fills refused by the governor
 	fills   [causes]atomic.Int64
@@ -181,12 +182,13 @@ type Stats struct {
 	Isolations   int64  `json:"isolations"`    // times that this happened
 	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
-	PreviousAsked int64 `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
-	PreviousHits  int64 `json:"previous_hits"`  // that brought a copy
-	Given         int64 `json:"given"`          // copies given to new owners that asked
-	Pushed        int64 `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
-	PushesKept    int64 `json:"pushes_kept"`    // copies kept that others pushed
-	PushesRefused int64 `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+	PreviousAsked int64       `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
+	PreviousHits  int64       `json:"previous_hits"`  // that brought a copy
+	Given         int64       `json:"given"`          // copies given to new owners that asked
+	Pushed        int64       `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
+	PushesKept    int64       `json:"pushes_kept"`    // copies kept that others pushed
+	PushesRefused int64       `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+	Follow        FollowStats `json:"follow"`         // the feeds that are followed on this node
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -242,6 +244,7 @@ func (c *Cache[V]) Stats() Stats {
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
+		Follow:    s.follow.snapshot(c.clock.now()),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}
