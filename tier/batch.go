@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -203,20 +204,14 @@ func (c *Cache[V]) depart(started []*flight[V], cl class, chain []uint64) {
 
 // flyMany is fly for a group, which is closed: one permit, one call of the loader, and each key's own commit.
 func (c *Cache[V]) flyMany(g *group[V]) {
-	alone, kept := 0, g.all[:0]
-	for _, f := range g.all {
-		if c.needless(f) {
-			c.life.end()
-			continue
-		}
-		kept = append(kept, f)
-	}
-	g.all = kept
-	if len(kept) == 1 {
-		c.flyAlone(kept[0])
+	if len(g.all) == 1 {
+		f := g.all[0]
+		f.group.Store(nil)
+		c.fly(f)
 		return
 	}
-	if len(kept) == 0 {
+	alone, kept := 0, c.stillToLoad(g.all)
+	if g.all = kept; len(kept) == 0 {
 		return
 	}
 	defer func() {
@@ -248,10 +243,31 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 	c.loadMany(g, flying)
 }
 
-// flyAlone is fly for the only flight of a group.
-func (c *Cache[V]) flyAlone(f *flight[V]) {
-	f.group.Store(nil)
-	c.fly(f)
+// stillToLoad ends the flights that have nothing to load, and returns the others.
+func (c *Cache[V]) stillToLoad(flights []*flight[V]) (kept []*flight[V]) {
+	over := make([]bool, len(flights))
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range min(len(flights), maxSingles) { // who had the keys before is asked for each
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(flights) {
+					return
+				}
+				over[i] = c.needless(flights[i]) || c.inherit(flights[i])
+			}
+		})
+	}
+	wg.Wait()
+	for i, f := range flights {
+		if over[i] {
+			c.life.end()
+		} else {
+			kept = append(kept, f)
+		}
+	}
+	return kept
 }
 
 func (g *group[V]) tickets() []*ticket {
@@ -363,6 +379,7 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[
 	retry := c.retryMany(load, flying, errs, try)
 	c.stats.ledger.load(-1, c.clock.now())
 	c.gov.release(&g.ticket, out, cost)
+	c.tellBreaker()
 	for i, f := range flying {
 		c.stats.took(cost)
 		c.drillEnded(f, outcomeOf(errs[i]))

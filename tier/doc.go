@@ -54,6 +54,9 @@
 // gets its value; and a node that has seen a fence tells the owner of it with its next
 // request for the key, so that a node ahead of the owner cannot bring the old value back.
 //
+// Programs that know nothing of the cache may write to the origin too: [Cache.Follow] takes invalidations from
+// a [Feed] of all writes, such as an outbox table.
+//
 // # Ages
 //
 // Ages count from the start of the load, on the monotonic clock, and cross the network as

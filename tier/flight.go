@@ -38,6 +38,7 @@ type flight[V any] struct {
 	ticket ticket
 	group  atomic.Pointer[group[V]] // whose load and permit it shares, nil: it has its own
 	done   chan struct{}
+	loads  atomic.Bool // it is past asking the key's previous owner
 
 	// guarded by the shard's mu
 	loading bool
@@ -57,6 +58,8 @@ type result[V any] struct {
 	value V
 	typed bool // value holds e's value
 	err   error
+	// private: e is only for who started the flight.
+	private bool
 }
 
 func newFlights[V any]() *flights[V] {

@@ -41,7 +41,7 @@ func (c *Cache[V]) askMany(ctx context.Context, m *many[V], to ring.Member, read
 		m.single(reads...)
 		return
 	}
-	f.alone = c.young.Load() && !c.calm(ctx)
+	f.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	if reads = c.readyMany(ctx, &f, reads); len(m.chain) > 0 { // who finds out whether it is a cycle may have to wait
 		c.askWaiting(ctx, &f, reads)
 		return

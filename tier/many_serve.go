@@ -32,6 +32,8 @@ type wanted[V any] struct {
 	cl  class
 	why cause
 	e   *entry // the copy that there is, nil: none
+	// started: fl was started for it.
+	started bool
 }
 
 // seek answers w without waiting; false: it has to be loaded.
@@ -51,7 +53,7 @@ func (c *Cache[V]) seek(w *wanted[V], chain []uint64) bool {
 	if hit != nil {
 		c.reuse.read(w.key, w.hash, hit)
 		if w.err = hit.err; w.err == nil {
-			w.f = found[V]{e: hit, late: late}
+			w.f = found[V]{e: hit, late: late, why: hit.whyStale(late)}
 		}
 		return true
 	}
@@ -70,7 +72,7 @@ func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 		if w.fl == nil {
 			continue
 		}
-		w.f, w.err = c.ride(ctx, w.key, w.hash, AnyAge, chain, false, w.cl, w.why, w.e, wide, began, w.fl)
+		w.f, w.err = c.ride(ctx, w.key, w.hash, AnyAge, chain, false, w.cl, w.why, w.e, wide, began, w.fl, w.started)
 		w.at, w.fl = c.clock.now(), nil
 		if w.err == nil && w.f.filled {
 			w.at = min(max(began, w.f.e.loaded+int64(w.f.e.cost)), w.at)
@@ -103,7 +105,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 			}
 		})
 		if fresh {
-			w.fl = fl
+			w.fl, w.started = fl, true
 			started[w.cl] = append(started[w.cl], fl)
 			continue
 		}

@@ -29,7 +29,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		}
 		h.invalidate(req, resp)
 		return true
-	case codec.KindSync:
+	case codec.KindSync, codec.KindPush:
 		return false
 	case codec.KindGetMany:
 		return h.tryMany(req, resp)
@@ -51,6 +51,9 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	}
 	hash := ring.Hash(key)
+	if req.Flags&codec.FlagPrevious != 0 {
+		return h.previous(req, key, hash, resp)
+	}
 	if !h.mine(req, hash, resp) {
 		return true
 	}
@@ -69,7 +72,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(req, resp, found[V]{e: hit, late: late}, hit.err, 0)
+	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err, 0)
 	return true
 }
 
@@ -83,11 +86,17 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	case req.Kind == codec.KindGetMany:
 		h.serveMany(ctx, req, resp)
 		return
+	case req.Kind == codec.KindPush:
+		h.push(req, resp)
+		return
 	case req.Kind == codec.KindInvalidate && req.Flags&codec.FlagRelay != 0:
 		h.relay(ctx, req, resp)
 		return
 	case req.Kind == codec.KindInvalidate:
 		h.invalidate(req, resp)
+		return
+	case req.Flags&codec.FlagPrevious != 0:
+		h.servePrevious(ctx, req, resp)
 		return
 	}
 	began := c.clock.now()
@@ -116,13 +125,19 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	if owner.Name == h.c.self {
 		return true
 	}
+	if h.c.leaving.Load() { // the new owner may not know that he is
+		now := h.c.clock.now()
+		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 {
+			return true
+		}
+	}
 	resp.Status, resp.View, resp.Owner = codec.StatusMoved, view.Fingerprint(), []byte(owner.Name)
 	return false
 }
 
 // fence applies the invalidation that the asker has seen, if this node has not.
 func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied bool) {
-	if req.Fence.Seq == 0 {
+	if req.Fence.Seq == 0 || h.c.log.applied(req.Fence) {
 		return false
 	}
 	return h.c.fence(strings.Clone(key), hash, req.Fence, 0, true) // the fence keeps the key
@@ -162,10 +177,14 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 		}
 		if now >= f.e.soft {
 			resp.Flags |= codec.FlagStale
+			resp.Why = uint8(f.why)
 		}
 	}
-	if f.filled && !f.late {
+	if f.filled && !f.late && !f.e.handed {
 		resp.Flags |= codec.FlagFilled
+	}
+	if f.private {
+		resp.Flags &^= codec.FlagSameView
 	}
 }
 
@@ -275,6 +294,9 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	if c.life.isClosed() {
 		resp.Status = codec.StatusClosed
 		return
+	}
+	if req.View == c.cfg.Cluster.View().Fingerprint() {
+		resp.Flags |= codec.FlagSameView
 	}
 	news := codec.News{Life: time.Duration(c.log.longest.Load())}
 	var asked codec.News
