@@ -402,14 +402,18 @@ func TestGetManyFenced(t *testing.T) {
 		}
 		fresh("invalidated", caches["n0"], least, keys[:20])
 
-		// n0 alone has applied these: it tells the owners with its request, or exchanges first.
-		for n := range 2 {
-			least = o.seq.Add(1)
-			for i, key := range keys[20:] {
-				apply(caches["n0"], key, mark(uint64(n*100+i+1)))
+		// n0 alone has applied these. One it tells the owner with its request, for two it exchanges first.
+		seq := uint64(0)
+		for n := 1; n <= 2; n++ {
+			for range n {
+				least = o.seq.Add(1)
+				for _, key := range keys[20:] {
+					seq++
+					apply(caches["n0"], key, mark(seq))
+				}
 			}
+			fresh(fmt.Sprintf("%d are known here alone", n), caches["n0"], least, keys[20:])
 		}
-		fresh("known here alone", caches["n0"], least, keys[20:])
 	})
 }
 
@@ -429,11 +433,8 @@ func TestGetManyTagged(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s.setRule(func(from, to string, kind codec.Kind, _ bool) hop { // n1 tells n0 alone
-			return hop{lost: kind == codec.KindInvalidate && from == "n1" && to == "n2"}
-		})
 		least := o.seq.Add(1)
-		_ = caches["n1"].InvalidateTag(background, "all")
+		caches["n0"].receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: mark(1), Scope: codec.ScopeTags, Names: [][]byte{[]byte("all")}}}})
 		got, err := caches["n0"].GetMany(background, keys)
 		if err != nil || len(got) != len(keys) {
 			t.Errorf("%d values, %v", len(got), err)
@@ -443,7 +444,6 @@ func TestGetManyTagged(t *testing.T) {
 				t.Errorf("%s of %s was loaded before the invalidation", key, s.nodes["n0"].View().Owner(key).Name)
 			}
 		}
-		s.setRule(nil)
 	})
 }
 
@@ -573,6 +573,11 @@ func TestServeManyBadInput(t *testing.T) {
 			got, err := caches["n0"].GetMany(background, []string{mine, keyOf(view, "n1", 1), keyOf(view, "n1", 2)})
 			if err != nil || len(got) != 3 {
 				t.Errorf("%v, %v", got, err)
+			}
+			for key, v := range got {
+				if v.Node != "n1" {
+					t.Errorf("%s: %+v", key, v)
+				}
 			}
 			s.nodes["n1"].mu.Lock()
 			s.nodes["n1"].reg["sim"] = reg
