@@ -50,6 +50,7 @@ const (
 	KindCancel     Kind = 4  // the asker no longer waits for the request with this id; no answer
 	KindPing       Kind = 5  // are you there
 	KindSync       Kind = 6  // a request to compare which invalidations have been applied
+	KindPush       Kind = 8  // a request to keep copies that the asker had
 	KindPut        Kind = 9  // a request to take a value as if it had just been loaded
 	KindAnswer     Kind = 16 // the answer to a request
 	KindPong       Kind = 17 // the answer to a ping
@@ -82,14 +83,18 @@ const (
 	// FlagRelay: pass the invalidation on to Target, which the asker cannot reach or does
 	// not know, and answer what that answers.
 	FlagRelay
-	flagPrevious // kept for reads from previous owners
+	// FlagPrevious: the answerer owned the key before; answer from what is cached, also if it is
+	// stale, or with StatusNotCached, which has FlagFilled if a fill is in progress there.
+	FlagPrevious
 	// FlagNoFill: answer from what is cached, or with StatusNotCached.
 	FlagNoFill
 	// FlagHave: Have counts.
 	FlagHave
+	// FlagJoin, with FlagPrevious: wait for the fill in progress, if there is one.
+	FlagJoin
 )
 
-// A Request is one get, put, invalidate or sync as it crosses the wire. A decoded Request borrows
+// A Request is one get, put, invalidate, sync or push as it crosses the wire. A decoded Request borrows
 // the bytes it was decoded from: Namespace, Key, Target and the names in News are
 // valid only as long as those are, as is Value.
 type Request struct {
@@ -106,6 +111,7 @@ type Request struct {
 	Fence  Mark          // the last invalidation of Key that the asker has applied, if lately
 	Chain  []uint64      // the fills that wait for this get, outermost first
 	Key    []byte
+	Trace  Trace  // with FlagTrace: what the asker does, as its tracer calls it
 	Have   uint64 // with FlagHave: the Etag of the copy that the asker has
 
 	// of a put, which has Fence and Key too
@@ -114,9 +120,13 @@ type Request struct {
 	Tags    []uint32      // hashes of its tags
 	Value   []byte        // encoded
 
-	// of an invalidate and a sync
+	// of an invalidate, a sync and a push
 	Target []byte // with FlagRelay, a member's name
 	News   *News  // nil: none
+
+	// of a push
+	Token  uint64   // what the answerer gave out last, 0: none
+	Pushed []Pushed // looked at after that
 }
 
 // Size is at least how many bytes AppendRequest appends.
@@ -124,7 +134,11 @@ func (r *Request) Size() int {
 	if r.News == nil {
 		return FrameOverhead + len(r.Key) + len(r.Value) + 4*len(r.Tags)
 	}
-	return FrameOverhead + r.News.Size()
+	n := FrameOverhead + r.News.Size()
+	for i := range r.Pushed {
+		n += r.Pushed[i].size()
+	}
+	return n
 }
 
 // Status says how a request ended.
@@ -145,7 +159,7 @@ const (
 	StatusClosed     Status = 11 // the cache there is closed
 	StatusTooLarge   Status = 12 // the value is larger than the limit
 	StatusBusy       Status = 13 // the node's budget of bytes or requests in flight is used up
-	StatusSynced     Status = 14 // Value holds the News that a sync asked for
+	StatusSynced     Status = 14 // Value holds the News that a sync asked for, or that a pusher lacks
 	StatusNotCached  Status = 15 // there is no copy, and no fill was wanted
 	StatusSame       Status = 16 // the value is the one that the asker has
 	StatusIsolated   Status = 17 // the answerer has lost sight of most members
@@ -189,8 +203,10 @@ type Response struct {
 	// Etag stands for the value and its tags: the same one from the same Incarnation means the
 	// same content. With StatusValue.
 	Etag uint64
+	// Why, with FlagStale, is why a stale value is given; what the numbers mean is the handlers' own affair.
+	Why uint8
 	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that
-	// started the last one in the request have been applied.
+	// started the last one in the request have been applied; for a push, the Token for the next one, 0: not yet.
 	Seq     uint64
 	Members [][]byte // with StatusDone: who else is in the answerer's view, if that is not the asker's
 	Owner   []byte   // who failed; with StatusMoved, who is the owner in the answerer's view
@@ -289,10 +305,18 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		if r.Flags&FlagRelay != 0 {
 			dst = appendBytes(dst, r.Target)
 		}
-		if r.News == nil {
-			return EndFrame(AppendNews(dst, &News{}), start)
+		news := r.News
+		if news == nil {
+			news = &News{}
 		}
-		return EndFrame(AppendNews(dst, r.News), start)
+		dst = AppendNews(dst, news)
+		if r.Kind == KindPush {
+			dst = appendPushed(binary.BigEndian.AppendUint64(dst, r.Token), r.Pushed)
+		}
+		return EndFrame(dst, start)
+	}
+	if r.Flags&FlagTrace != 0 {
+		dst = append(dst, r.Trace[:]...)
 	}
 	if r.Flags&FlagMaxAge != 0 {
 		dst = appendDuration(dst, r.MaxAge)
@@ -309,11 +333,11 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	return EndFrame(dst, start)
 }
 
-// DecodeRequest fills r from the body of a get, put, invalidate or sync frame. r borrows body;
-// r.News, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame.
+// DecodeRequest fills r from the body of a get, put, invalidate, sync or push frame. r borrows body;
+// r.News, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	d := decoder{b: body}
-	news := r.News
+	news, pushed := r.News, r.Pushed
 	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0], Tags: r.Tags[:0]}
 	r.Flags = d.byte()
 	r.Namespace = d.bytes("namespace", MaxNamespace)
@@ -321,7 +345,7 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	r.View = d.uint64()
 	r.Timeout = d.duration()
 	switch kind {
-	case KindInvalidate, KindSync:
+	case KindInvalidate, KindSync, KindPush:
 		if r.Flags&FlagRelay != 0 {
 			r.Target = d.bytes("target", MaxNamespace)
 		}
@@ -329,7 +353,14 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 			r.News = new(News)
 		}
 		d.news(r.News)
+		if kind == KindPush {
+			r.Token = d.uint64()
+			r.Pushed = d.pushed(pushed)
+		}
 	case KindGet:
+		if r.Flags&FlagTrace != 0 {
+			r.Trace = d.trace()
+		}
 		if r.Flags&FlagMaxAge != 0 {
 			r.MaxAge = d.duration()
 		}
@@ -373,6 +404,9 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		dst = appendDuration(dst, r.Hard.Truncate(time.Microsecond)) // never later than it is
 		dst = appendDuration(dst, r.Held.Truncate(time.Microsecond)) // never longer than it was
 		dst = binary.AppendUvarint(dst, r.Version)
+		if r.Flags&FlagStale != 0 {
+			dst = append(dst, r.Why)
+		}
 		if r.Flags&FlagTagged != 0 {
 			dst = appendTags(dst, r.Tags)
 		}
@@ -419,6 +453,9 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.Hard = d.duration()
 		r.Held = d.duration()
 		r.Version = d.uvarint()
+		if r.Flags&FlagStale != 0 {
+			r.Why = d.byte()
+		}
 		if r.Flags&FlagTagged != 0 {
 			r.Tags = d.tags(r.Tags)
 		}

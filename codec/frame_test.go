@@ -27,11 +27,24 @@ func requests() []Request {
 		{Kind: KindInvalidate, ID: 8, Namespace: []byte("n"), Timeout: time.Millisecond, News: &News{
 			Invalidations: []Invalidation{{Mark{5, 1}, ScopeKeys, 0, keys}}}},
 		{Kind: KindInvalidate, ID: 9, Flags: FlagRelay, Target: full(MaxNamespace), News: allNews()},
+		{Kind: KindGet, ID: 13, Flags: FlagTrace | FlagMaxAge | FlagHave, Trace: Trace{1, 16: 2, 24: 1}, MaxAge: time.Second, Have: 3, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindGet, ID: 12, Flags: FlagNoFill | FlagHave, Have: math.MaxUint64 - 1, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindPut, ID: 13, Namespace: []byte("n"), Fence: Mark{1, 2}, Version: math.MaxUint64, TTL: time.Minute, Tags: slices.Repeat([]uint32{7}, MaxTags), Key: full(MaxKey), Value: []byte("value")},
 		{Kind: KindPut, ID: 14, Namespace: []byte("n"), Fence: Mark{1, 2}, Key: []byte("k")},
+		{Kind: KindGet, ID: 15, Flags: FlagPrevious | FlagJoin, Namespace: []byte("n"), Key: []byte("k")},
+		{Kind: KindPush, ID: 16, Namespace: []byte("n"), News: &News{}},
+		{Kind: KindPush, ID: 17, Namespace: []byte("n"), News: allNews(), Token: math.MaxUint64, Pushed: allPushed()},
 		{Kind: KindSync, ID: 10, Namespace: []byte("n"), News: &News{}},
 		{Kind: KindSync, ID: 11, Namespace: []byte("n"), News: allNews()},
+	}
+}
+
+// allPushed has copies of all sorts.
+func allPushed() []Pushed {
+	return []Pushed{
+		{Key: []byte("a"), Value: []byte("value"), Heat: MaxHeat, Age: time.Second, Soft: -time.Minute, Hard: time.Hour, Cost: time.Millisecond, Version: math.MaxUint64, Tags: slices.Repeat([]uint32{7}, MaxTags)},
+		{Key: bytes.Repeat([]byte("k"), MaxKey), NotFound: true, Hard: time.Second, Soft: time.Second, Value: []byte{}},
+		{Key: []byte{0}, Value: []byte{}, Tags: []uint32{1, math.MaxUint32}},
 	}
 }
 
@@ -52,7 +65,7 @@ func allNews() *News {
 func responses() []Response {
 	text := []byte(strings.Repeat("e", MaxErrorText))
 	list := []Response{
-		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled | FlagTagged, Incarnation: 5, Tags: make([]uint32, MaxTags), Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
+		{ID: 1, Status: StatusValue, Flags: FlagStale | FlagFilled | FlagTagged, Why: 3, Incarnation: 5, Tags: make([]uint32, MaxTags), Age: time.Second, Soft: -time.Minute, Hard: time.Hour,
 			Held: time.Millisecond, Version: 1 << 60, Value: []byte("value")},
 		{ID: 2, Status: StatusValue, Value: []byte{}},
 		{ID: 3, Status: StatusSame, Flags: FlagTagged | FlagPassing, Age: time.Second, Hard: time.Minute, Tags: []uint32{1}},
@@ -252,6 +265,9 @@ func TestRequestLimits(t *testing.T) {
 		"one of tags":   {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeTags), 0, 1}, over(MaxTag+1))},
 		"names of all":  {KindInvalidate, join(head(1), []byte{0, 0, 1, 1}, make([]byte, 8), []byte{byte(ScopeAll), 0}, over(1))},
 		"target":        {KindInvalidate, join([]byte{FlagRelay}, head(1)[1:], over(MaxNamespace+1))},
+		"copies":        {KindPush, join(head(1), make([]byte, 5), make([]byte, 8), over(MaxPushed+1))},
+		"pushed key":    {KindPush, join(head(1), make([]byte, 5), make([]byte, 8), []byte{1, 0, 0, 0, 0, 0, 0, 0}, over(MaxKey+1))},
+		"pushed tags":   {KindPush, join(head(1), make([]byte, 5), make([]byte, 8), []byte{1, 0, 0, 0, 0, 0, 0}, over(MaxTags+1))},
 		"number":        {KindGet, join(head(1), bytes.Repeat([]byte{0xff}, 11))},
 		"count of 2^64": {KindInvalidate, join(head(1), []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1})},
 	} {

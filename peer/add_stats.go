@@ -13,7 +13,7 @@ import (
 //     "_max", the greatest stands;
 //   - texts stay if all members have the same, otherwise the different ones are joined by " | ";
 //     booleans are true if one is;
-//   - objects are added field by field; of arrays, of fields called "projection" and of
+//   - objects are added field by field; of arrays, of fields called "projection" or "drill" and of
 //     ratios (names with "_per_" or "recent_") nothing is kept: they do not add up.
 //
 // The arguments are not changed.
@@ -28,7 +28,7 @@ func AddStats(docs ...map[string]any) map[string]any {
 // addInto adds from to into, whose objects and texts are its own.
 func addInto(into, from map[string]any) {
 	for name, v := range from {
-		if name == "projection" || strings.Contains(name, "_per_") || strings.HasPrefix(name, "recent_") {
+		if name == "projection" || name == "drill" || strings.Contains(name, "_per_") || strings.HasPrefix(name, "recent_") {
 			continue
 		}
 		old, has := into[name]

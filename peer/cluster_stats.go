@@ -24,6 +24,7 @@ const (
 	// What is asked there, as the first byte of the key.
 	askStats = 's' // the Stats document
 	askKey   = 'k' // a namespace's hash, 8 bytes, and a key: what copies there are
+	askDrill = 'd' // a DrillRequest: begin or stop a drill
 
 	// clusterTimeout bounds the asking of all members.
 	clusterTimeout = 2 * time.Second
@@ -41,8 +42,9 @@ type eyes struct {
 	split   atomic.Bool // most of the members are lost
 	streams readers
 
-	mu   sync.Mutex // guards poll
-	poll *poll      // the asking of all members that is under way; nil: none
+	mu     sync.Mutex           // guards the rest
+	poll   *poll                // the asking of all members that is under way; nil: none
+	drills map[string]*drillRun // that an operator has begun here, by namespace
 }
 
 // open makes the book of events, which all lines of the log pass from now on.
@@ -270,6 +272,11 @@ func (a answers) Serve(_ context.Context, req *codec.Request, resp *codec.Respon
 		body, err = a.n.statsJSON()
 	case req.Key[0] == askKey && len(question) > 8:
 		body, err = json.Marshal(a.n.copies(binary.BigEndian.Uint64(question), string(question[8:])))
+	case req.Key[0] == askDrill:
+		if err := a.n.obey(question); err != nil {
+			resp.Text = []byte(cutEvent(err.Error()))
+			return
+		}
 	default:
 		return
 	}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
@@ -20,6 +22,8 @@ type told struct {
 	stats func() any
 	keys  chan []string
 	err   error
+	// unreached are members that an invalidation fails for, with err.
+	unreached []string
 }
 
 func (told) TryServe(*codec.Request, *codec.Response) bool          { return false }
@@ -28,9 +32,18 @@ func (h told) Stats() any                                           { return h.s
 func (h told) InspectKey(key string) any {
 	return []map[string]any{{"tier": "owned", "age_seconds": len(key)}}
 }
-func (h told) InvalidateKeys(_ context.Context, keys []string) error {
+func (h told) InvalidateFor(_ context.Context, keys, tags []string, all bool, version uint64) (string, []string, time.Time, error) {
+	if all {
+		keys = append(keys, "all")
+	}
+	for _, t := range tags {
+		keys = append(keys, fmt.Sprint("tag ", t, version))
+	}
 	h.keys <- keys
-	return h.err
+	if h.err != nil {
+		return "t", h.unreached, time.Unix(1, 0).UTC(), h.err
+	}
+	return "t", nil, time.Time{}, nil
 }
 
 func telling(doc any) told {
@@ -178,7 +191,7 @@ func TestClusterStatsEnds(t *testing.T) {
 
 func TestAddStats(t *testing.T) {
 	got := AddStats(
-		map[string]any{"n": 1.0, "j": json.Number("2"), "max": 3.0, "a_max": 9.0, "p99": 1.0, "s": "x", "b": false, "list": []any{1}, "x_per_y": 1.0, "o": map[string]any{"n": 1.0}, "projection": map[string]any{}},
+		map[string]any{"n": 1.0, "j": json.Number("2"), "max": 3.0, "a_max": 9.0, "p99": 1.0, "s": "x", "b": false, "list": []any{1}, "x_per_y": 1.0, "o": map[string]any{"n": 1.0}, "projection": map[string]any{}, "drill": map[string]any{"n": 1.0}},
 		map[string]any{"n": 2.0, "max": 2.0, "a_max": 10.0, "p99": 4.0, "s": "y", "b": true, "o": map[string]any{"n": 5.0}, "recent_x": 1.0, "mixed": 1.0},
 		map[string]any{"s": "x", "o": "not an object", "mixed": map[string]any{"n": 1.0}},
 	)
@@ -213,8 +226,11 @@ func TestOperator(t *testing.T) {
 	register(t, b, "product", telling(1))
 	register(t, a, "fixed", saying{})
 	failing := telling(1)
-	failing.err = errors.New("b did not confirm")
+	failing.err, failing.unreached = errors.New("b did not confirm"), []string{"b"}
+	bad := telling(1)
+	bad.err = errors.New("key 1 of 1: too large")
 	register(t, a, "failing", failing)
+	register(t, a, "bad", bad)
 
 	good := `{"namespace":"product","keys":["k1","k2"]}`
 	for _, c := range []struct {
@@ -227,7 +243,11 @@ func TestOperator(t *testing.T) {
 		{"Bearer ", good, 401, "operator's token"},
 		{testToken, good, 401, "operator's token"},
 		{"Bearer " + testToken, good, 200, `"invalidated": 2`},
+		{"Bearer " + testToken, `{"namespace":"product","keys":["k3"],"tags":["brand:7"],"version":5}`, 200, `"token": "t"`},
+		{"Bearer " + testToken, `{"namespace":"product","all":true}`, 200, `"invalidated": 1`},
 		{"Bearer " + testToken, `{"namespace":"failing","keys":["k"]}`, 502, "b did not confirm"},
+		{"Bearer " + testToken, `{"namespace":"failing","keys":["k"]}`, 502, `"clean_by": "1970`},
+		{"Bearer " + testToken, `{"namespace":"bad","keys":["k"]}`, 400, `"error": "key 1 of 1: too large"`},
 		{"Bearer " + testToken, `{"namespace":"nope","keys":["k"]}`, 404, "no namespace"},
 		{"Bearer " + testToken, `{"namespace":"fixed","keys":["k"]}`, 501, "cannot be invalidated"},
 		{"Bearer " + testToken, `{"namespace":"product"}`, 400, "no keys"},
@@ -240,8 +260,13 @@ func TestOperator(t *testing.T) {
 			t.Errorf("%.40q %.40s: %d %s", c.token, c.body, code, body)
 		}
 	}
-	if got := <-h.keys; !reflect.DeepEqual(got, []string{"k1", "k2"}) || len(h.keys) != 0 {
-		t.Errorf("invalidated %v, and %d more times", got, len(h.keys))
+	for _, want := range []string{"[k1 k2]", "[k3 tag brand:75]", "[all]"} {
+		if got := fmt.Sprint(<-h.keys); got != want {
+			t.Errorf("invalidated %v, want %s", got, want)
+		}
+	}
+	if len(h.keys) != 0 {
+		t.Errorf("invalidated %d more times", len(h.keys))
 	}
 	if text := log.String(); strings.Count(text, "operator's token was wrong") != 1 || strings.Contains(text, testToken) || !strings.Contains(text, "event=operator_invalidated") {
 		t.Errorf("log: %s", text)

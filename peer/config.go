@@ -123,6 +123,9 @@ type Config struct {
 
 	// Gossip is how fast members are probed and news spreads.
 	Gossip Gossip
+	// DrainTimeout bounds how long Leave lets the caches hand over what they have. It ends
+	// sooner when they are done. 0: DefaultDrainTimeout. Below 0: they hand over nothing.
+	DrainTimeout time.Duration
 
 	// RejoinInterval is how often the seeds are resolved and joined again if one of
 	// their addresses is no member, a fifth more or less: a cluster that was split for
@@ -248,6 +251,9 @@ func (c Config) check() (settings, error) {
 	}
 	if c.ValueLimit < 1 || c.ValueLimit > MaxValueLimit {
 		wrong("ValueLimit: %d bytes is not between 1 and %d", c.ValueLimit, MaxValueLimit)
+	}
+	if c.DrainTimeout == 0 {
+		c.DrainTimeout = DefaultDrainTimeout
 	}
 	if c.InFlightBytes == 0 {
 		c.InFlightBytes = max(DefaultInFlightBytes, 2*int64(c.ValueLimit))

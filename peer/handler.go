@@ -26,8 +26,9 @@ import (
 //	/readyz      200 if the node takes part, else 503 and why
 //	/key         which member owns a key and who has copies: ?namespace=N&key=K
 //	/invalidate  POST: see InvalidateRequest
+//	/drill       POST: see DrillRequest
 //
-// The last two need Config.OperatorToken. Values are never shown; keys are where
+// The last three need Config.OperatorToken. Values are never shown; keys are where
 // a cache's own configuration allows it. Everybody who reaches the handler can read the
 // rest: mount it where only the right people do. Safe for concurrent use.
 //
@@ -61,9 +62,11 @@ func (n *Node) Handler() http.Handler {
 			n.serveKey(w, r)
 		case "invalidate":
 			n.serveInvalidate(w, r)
+		case "drill":
+			n.serveDrill(w, r)
 		default:
 			if !page.serve(w, r, name) {
-				http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key and invalidate here", http.StatusNotFound)
+				http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key, invalidate and drill here", http.StatusNotFound)
 			}
 		}
 	})
@@ -74,7 +77,7 @@ const maxScrapes = 4
 
 // methods says what may be done with what is served under the name.
 func methods(name string) []string {
-	if name == "invalidate" {
+	if name == "invalidate" || name == "drill" {
 		return []string{http.MethodPost}
 	}
 	return []string{http.MethodGet, http.MethodHead}

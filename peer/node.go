@@ -300,7 +300,8 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 }
 
 // Leave announces that the node leaves, waits until the others have heard it, so that
-// they drop it from their views and forget it, answers for a moment what was on its
+// they drop it from their views, lets the caches that use it hand over what they have (at most for
+// Config.DrainTimeout: close them after the node), answers for a moment what was on its
 // way, and closes the node. If ctx ends first it closes the node and returns ctx's error.
 // A second call, or one after Close, waits for the node to be closed.
 func (n *Node) Leave(ctx context.Context) error {
@@ -337,6 +338,7 @@ func (n *Node) goodbye() {
 		})
 		n.announce(n.ctx, others)
 		told.Wait()
+		n.drain()
 		if !pause(n.ctx, drainTime) {
 			return
 		}

@@ -55,7 +55,7 @@ func checkToken(token string) error {
 func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
 	token := n.cfg.OperatorToken
 	if token == "" {
-		http.Error(w, "this node takes no orders: it was started without an operator's token", http.StatusForbidden)
+		n.refuse(w, http.StatusForbidden, "this node takes no orders: it was started without an operator's token")
 		return false
 	}
 	given, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -73,27 +73,80 @@ func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
 		}
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
-	http.Error(w, "this needs the operator's token: Authorization: Bearer <token>", http.StatusUnauthorized)
+	n.refuse(w, http.StatusUnauthorized, "this needs the operator's token: Authorization: Bearer <token>")
 	return false
+}
+
+// OperatorError is the body of an answer that refuses an operator's request.
+type OperatorError struct {
+	Error string `json:"error"`
+}
+
+// refuse answers an operator's request with what is wrong with it.
+func (n *Node) refuse(w http.ResponseWriter, code int, format string, args ...any) {
+	n.serveJSON(w, code, OperatorError{fmt.Sprintf(format, args...)}, nil)
+}
+
+// order reads the body of an operator's request into req, or answers what is wrong with it. like is what
+// it should look like.
+func (n *Node) order(w http.ResponseWriter, r *http.Request, req any, like string) bool {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that cannot has limits of its own
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperatorBody))
+	d.DisallowUnknownFields()
+	err := d.Decode(req)
+	if err == nil {
+		if _, more := d.Token(); more != io.EOF {
+			err = errors.New("there is more after the first object")
+		}
+	}
+	if err == nil {
+		_ = control.SetReadDeadline(time.Time{}) // the connection may be used again
+		return true
+	}
+	w.Header().Set("Connection", "close") // and nobody waits for the rest
+	var long *http.MaxBytesError
+	if errors.As(err, &long) {
+		n.refuse(w, http.StatusRequestEntityTooLarge, "the body is longer than %d bytes: send fewer keys at a time", long.Limit)
+	} else {
+		n.refuse(w, http.StatusBadRequest, "the body is not %s: %v", like, err)
+	}
+	return false
+}
+
+// known reports whether there is such a namespace here, and answers if not.
+func (n *Node) known(w http.ResponseWriter, namespace string) bool {
+	_, ok := n.handlers()[namespace]
+	if !ok {
+		n.refuse(w, http.StatusNotFound, "there is no namespace %.130q on this node", namespace)
+	}
+	return ok
 }
 
 // InvalidateRequest is the body of POST /invalidate, as JSON of at most 1 MiB.
 type InvalidateRequest struct {
 	Namespace string   `json:"namespace"`
-	Keys      []string `json:"keys"`
+	Keys      []string `json:"keys,omitempty"`
+	Tags      []string `json:"tags,omitempty"`
+	All       bool     `json:"all,omitempty"`     // everything in the namespace
+	Version   uint64   `json:"version,omitempty"` // of the Keys, at the origin; 0: unknown
 }
 
 // InvalidateResult is the answer to it. The status is 200 if every member has confirmed,
 // otherwise 502 and Error says who has not.
 type InvalidateResult struct {
-	Invalidated int    `json:"invalidated"` // keys
-	Error       string `json:"error,omitempty"`
+	Invalidated int        `json:"invalidated"`         // keys and tags, and 1 for everything
+	Token       string     `json:"token,omitempty"`     // names these invalidations, for reads elsewhere
+	Unreached   []string   `json:"unreached,omitempty"` // who has not confirmed
+	CleanBy     *time.Time `json:"clean_by,omitempty"`  // when their copies are gone at the latest
+	Error       string     `json:"error,omitempty"`
 }
 
-// invalidator is a namespace whose keys an operator can invalidate.
+// invalidator is a namespace in which an operator can invalidate.
 type invalidator interface {
-	// InvalidateKeys does what Invalidate of a cache does.
-	InvalidateKeys(ctx context.Context, keys []string) error
+	// InvalidateFor does what Apply of a cache does. unreached is not empty if some members have not
+	// confirmed; any other err means that nothing was done.
+	InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error)
 }
 
 // inspector is a namespace that tells of its copies of a key.
@@ -103,54 +156,42 @@ type inspector interface {
 }
 
 func (n *Node) serveInvalidate(w http.ResponseWriter, r *http.Request) {
-	if !n.operator(w, r) {
-		return
-	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that cannot has limits of its own
 	var req InvalidateRequest
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperatorBody))
-	d.DisallowUnknownFields()
-	err := d.Decode(&req)
-	if err == nil {
-		if _, more := d.Token(); more != io.EOF {
-			err = errors.New("there is more after the first object")
-		}
-	}
-	if err == nil {
-		_ = control.SetReadDeadline(time.Time{}) // the connection may be used again
-	} else {
-		w.Header().Set("Connection", "close") // and nobody waits for the rest
-	}
-	var long *http.MaxBytesError
-	switch {
-	case errors.As(err, &long):
-		http.Error(w, fmt.Sprintf("the body is longer than %d bytes: send fewer keys at a time", long.Limit), http.StatusRequestEntityTooLarge)
-		return
-	case err != nil:
-		http.Error(w, fmt.Sprintf(`the body is not {"namespace": "...", "keys": ["..."]}: %v`, err), http.StatusBadRequest)
-		return
-	case len(req.Keys) == 0:
-		http.Error(w, "no keys are named: there is nothing to invalidate", http.StatusBadRequest)
+	if !n.operator(w, r) || !n.order(w, r, &req, `{"namespace": "...", "keys": ["..."], "tags": ["..."], "all": false}`) {
 		return
 	}
-	h, ok := n.handlers()[req.Namespace]
+	count := len(req.Keys) + len(req.Tags)
+	if req.All {
+		count++
+	}
+	if count == 0 {
+		n.refuse(w, http.StatusBadRequest, "no keys and no tags are named: there is nothing to invalidate")
+		return
+	}
+	if !n.known(w, req.Namespace) {
+		return
+	}
+	space, ok := n.handlers()[req.Namespace].(invalidator)
 	if !ok {
-		http.Error(w, fmt.Sprintf("there is no namespace %.130q on this node", req.Namespace), http.StatusNotFound)
-		return
-	}
-	space, ok := h.(invalidator)
-	if !ok {
-		http.Error(w, fmt.Sprintf("namespace %.130q cannot be invalidated from outside", req.Namespace), http.StatusNotImplemented)
+		n.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be invalidated from outside", req.Namespace)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), operatorTime)
 	defer cancel()
-	result, code := InvalidateResult{Invalidated: len(req.Keys)}, http.StatusOK
-	if err := space.InvalidateKeys(ctx, req.Keys); err != nil {
-		result.Error, code = err.Error(), http.StatusBadGateway
+	token, unreached, cleanBy, err := space.InvalidateFor(ctx, req.Keys, req.Tags, req.All, req.Version)
+	if err != nil && len(unreached) == 0 {
+		code := http.StatusBadRequest
+		if ctx.Err() != nil || n.unhealthy() != "" {
+			code = http.StatusServiceUnavailable
+		}
+		n.refuse(w, code, "%v", err)
+		return
 	}
-	n.logger.Info("an operator has invalidated keys", "namespace", req.Namespace, "count", len(req.Keys), "confirmed", result.Error == "")
+	result, code := InvalidateResult{Invalidated: count, Token: token}, http.StatusOK
+	if err != nil {
+		result.Error, result.Unreached, result.CleanBy, code = err.Error(), unreached, &cleanBy, http.StatusBadGateway
+	}
+	n.logger.Info("an operator has invalidated keys", "namespace", req.Namespace, "keys", len(req.Keys), "tags", len(req.Tags), "all", req.All, "confirmed", err == nil)
 	n.serveJSON(w, code, result, nil)
 }
 
@@ -178,11 +219,10 @@ func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
 	namespace, key := r.URL.Query().Get("namespace"), r.URL.Query().Get("key")
 	// On the wire the namespace takes nine bytes of the key's room.
 	if limit := codec.MaxKey - 9; key == "" || len(key) > limit {
-		http.Error(w, fmt.Sprintf("key has %d bytes: from 1 to %d can be looked for", len(key), limit), http.StatusBadRequest)
+		n.refuse(w, http.StatusBadRequest, "key has %d bytes: from 1 to %d can be looked for", len(key), limit)
 		return
 	}
-	if _, ok := n.handlers()[namespace]; !ok {
-		http.Error(w, fmt.Sprintf("there is no namespace %.130q on this node", namespace), http.StatusNotFound)
+	if !n.known(w, namespace) {
 		return
 	}
 	hash := ring.Hash(namespace)

@@ -183,7 +183,7 @@ func (s *session) read(wg *sync.WaitGroup) error {
 			return err
 		}
 		switch kind {
-		case codec.KindGet, codec.KindPut, codec.KindInvalidate, codec.KindSync:
+		case codec.KindGet, codec.KindPut, codec.KindInvalidate, codec.KindSync, codec.KindPush:
 			if err := codec.DecodeRequest(&req, kind, id, body); err != nil {
 				return err
 			}
@@ -212,7 +212,7 @@ func (s *session) answer(wg *sync.WaitGroup, req *codec.Request, body, batch []b
 	switch {
 	case r == nil:
 		resp.Status = codec.StatusUnknown
-	case r.schema != req.Schema && (req.Kind == codec.KindGet || req.Kind == codec.KindPut):
+	case r.schema != req.Schema && (req.Kind == codec.KindGet || req.Kind == codec.KindPut || req.Kind == codec.KindPush):
 		resp.Status = codec.StatusMismatch
 	case s.try(r.handler, req, resp):
 	default:

@@ -171,7 +171,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q question[V]) (a answer[V], ou
 	if m == nil {
 		return a, out, errGone
 	}
-	q.alone = c.young.Load() && !c.calm(ctx)
+	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which he must have applied all
 	for range maxAgain {
 		if q.known, q.fence, err = c.ready(ctx, m, &q, wide); err != nil {
@@ -307,6 +307,9 @@ func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a
 			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64, wide: math.MaxUint64,
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
 			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
+		}
+		if a.age = max(now-a.loaded, 0); a.stale && r.Why < uint8(staleReasons) { // another version may know more
+			a.why = staleReason(r.Why)
 		}
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
 			return a, outcome{}, false, errAnswer

@@ -55,10 +55,15 @@ type Cache[V any] struct {
 	young     atomic.Bool
 	isolation isolation
 	unsettled atomic.Int32 // while young, members without an exchange so far
+	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
+	tokens    tokens
+	strangers atomic.Int32 // while young, members that may not know this one
 	demand    *demand
 	reuse     *reuse
 	drill     atomic.Pointer[drill] // nil: none
-	watch     atomic.Uint64         // near hits whose mix is below are looked at
+	lastDrill atomic.Pointer[DrillReport]
+	told      told
+	watch     atomic.Uint64 // near hits whose mix is below are looked at
 
 	ctx        context.Context // ends when the cache closes
 	cancel     context.CancelFunc
@@ -73,7 +78,8 @@ type box[V any] struct {
 	size     int32  // bytes of the value's encoding
 	slot     uint16 // of the fences
 	notFound bool
-	tags     *tagSet // nil: none
+	why      staleReason // if it is past its soft expiry
+	tags     *tagSet     // nil: none
 	value    V
 	loaded   int64  // start of the load
 	soft     int64  // soft expiry
@@ -98,7 +104,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		asks:    newAsks[V](),
 		stats:   newStats(),
 		evicted: new(evictions),
-		metrics: newCollector(cfg.Namespace),
+		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
@@ -140,6 +146,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
+		c.views.self = c.self
 		c.young.Store(true)
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
@@ -195,11 +202,13 @@ func (c *Cache[V]) tend() {
 			c.notice()
 		case <-tick.C:
 			c.fences.sweep()
+			c.tellBreaker()
 			c.look()
 			if c.cfg.Cluster != nil {
 				c.notice()
 			}
 			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
+			c.stats.ages.mark(c.clock.now())
 			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())
 		}

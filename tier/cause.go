@@ -58,12 +58,18 @@ type evictions struct {
 func (v *evictions) add(hash uint64)      { v.hashes[hash%(1<<14)].Store(hash) }
 func (v *evictions) has(hash uint64) bool { return v.hashes[hash%(1<<14)].Load() == hash }
 
-// viewHistory remembers the view before the present one.
+// viewHistory remembers the view before the present one, and which member each partition came from.
 type viewHistory struct {
+	self    string
 	mu      sync.Mutex // guards the rest
 	now     *ring.View
 	before  *ring.View
 	changed int64 // when, ns on the cache's clock
+	// Where partitions came from: by a change of view, or with the first one.
+	moves   []move
+	first   *ring.View
+	firstAt int64
+	formers map[string]*former // by name
 }
 
 func (h *viewHistory) note(v *ring.View, now int64) {
@@ -73,6 +79,7 @@ func (h *viewHistory) note(v *ring.View, now int64) {
 		return
 	}
 	if h.now == nil || h.now.Fingerprint() != v.Fingerprint() {
+		h.movedTo(v, now)
 		h.before, h.changed = h.now, now
 	}
 	h.now = v

@@ -1,10 +1,16 @@
 package tier
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // collector describes a cache to Prometheus. It reads the cache's own counters when it is
 // asked, so that counting costs the cache no more than an atomic add.
 type collector struct {
+	since time.Time // when the cache was made
+
 	reads, loads, results, steps, stepSeconds *prometheus.Desc
 	cost, inUse, share, waiting               *prometheus.Desc
 	shed, rescued, fences, bytes, entries     *prometheus.Desc
@@ -13,13 +19,20 @@ type collector struct {
 	stepErrors, busy, served, doomed, retries, retriesDenied, soft *prometheus.Desc
 	limit, breaker, openings, overloaded                           *prometheus.Desc
 	coldLoad, capacity, margin, warm, working, workingBytes        *prometheus.Desc
+
+	ages, stale, bound, drilling                            *prometheus.Desc
+	exchanges, replayed, relayed, flushed                   *prometheus.Desc
+	invalidated, unconfirmed, revalidated, puts             *prometheus.Desc
+	isolated, isolations, peak, waitingBy, retriesLeft      *prometheus.Desc
+	fencesKept, left, bypassed, peers, nearDropped, flights *prometheus.Desc
 }
 
-func newCollector(namespace string) *collector {
+func newCollector(namespace string, since time.Time) *collector {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("weir_"+name, help, labels, prometheus.Labels{"namespace": namespace})
 	}
 	return &collector{
+		since:       since,
 		reads:       d("reads_total", "Reads answered, by where the answer came from; error: no answer.", "source"),
 		loads:       d("loads_total", "Loads of the origin begun on this node, by what made them necessary.", "cause"),
 		results:     d("load_results_total", "Loads of the origin ended on this node, by how.", "result"),
@@ -55,6 +68,30 @@ func newCollector(namespace string) *collector {
 		warm:          d("seconds_to_warm", "Time to load the working set at capacity."),
 		working:       d("working_set_keys", "Keys read in the last 30 to 60 seconds, by callers on this node."),
 		workingBytes:  d("working_set_bytes", "What they take in the owned tiers."),
+
+		ages:        d("served_age_seconds", "Ages of the answers that callers on this node got, from the start of the load; near hits by a sample. The sum is estimated.", "source"),
+		stale:       d("served_stale_total", "Answers past their soft expiry, by why they were given; near hits by a sample.", "reason"),
+		bound:       d("contract_max_age_seconds", "The oldest that an answer may be, by the namespace's freshness."),
+		drilling:    d("drill_running", "1: a drill is under way on this node."),
+		exchanges:   d("exchanges_total", "Comparisons with another member of which invalidations each has applied."),
+		replayed:    d("invalidations_replayed_total", "Invalidations that exchanges have brought to other members, which had missed them."),
+		relayed:     d("invalidations_relayed_total", "Batches of invalidations sent to a member through another one."),
+		flushed:     d("flushes_total", "Times that everything on this node was taken for invalidated, because nobody could tell what was."),
+		invalidated: d("invalidated_total", "Keys and tags that this node has started to invalidate."),
+		unconfirmed: d("invalidations_unconfirmed_total", "Calls that did not reach every member in time."),
+		revalidated: d("near_revalidated_total", "Near copies that their owners said are still good."),
+		puts:        d("puts_total", "Values that this node has put, by whether their owners kept them.", "result"),
+		isolated:    d("isolated", "1: this node has lost sight of more than half of the members."),
+		isolations:  d("isolations_total", "Times that this happened."),
+		peak:        d("loads_running_max", "The most loads that held a permit at once since the start."),
+		waitingBy:   d("loads_waiting_by_class", "Flights that wait for a permit, by how urgent they are.", "class"),
+		retriesLeft: d("retries_left", "Retries in the budget now."),
+		fencesKept:  d("fences_kept", "Fences remembered now."),
+		left:        d("reads_left_total", "Reads whose context ended while they waited for a fill."),
+		bypassed:    d("reads_bypassed_total", "Reads that were loaded on this node because nobody else answered."),
+		peers:       d("peer_reads_served_total", "Reads answered for other members."),
+		nearDropped: d("near_dropped_total", "Near copies that the near tier did not take."),
+		flights:     d("flights", "Fills in progress."),
 	}
 }
 
@@ -67,6 +104,9 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 		m.stepErrors, m.busy, m.served, m.doomed, m.retries, m.retriesDenied, m.soft,
 		m.limit, m.breaker, m.openings, m.overloaded,
 		m.coldLoad, m.capacity, m.margin, m.warm, m.working, m.workingBytes,
+		m.ages, m.stale, m.bound, m.drilling, m.exchanges, m.replayed, m.relayed, m.flushed,
+		m.invalidated, m.unconfirmed, m.revalidated, m.puts, m.isolated, m.isolations, m.peak, m.waitingBy, m.retriesLeft,
+		m.fencesKept, m.left, m.bypassed, m.peers, m.nearDropped, m.flights,
 	} {
 		ch <- d
 	}
@@ -91,13 +131,13 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	for result, n := range s.ResultsBy {
 		count(m.results, n, result)
 	}
-	buckets, total := make(map[float64]uint64, len(fillBuckets)), uint64(0)
+	costs := h.c.stats.costs.tally() // first: what is counted meanwhile is in the others alone
+	buckets, below := make(map[float64]uint64, len(fillBuckets)), uint64(0)
 	for i := range fillBuckets {
-		total += uint64(h.c.stats.cost[i].Load())
-		buckets[fillBuckets[i]] = total
+		below += uint64(h.c.stats.cost[i].Load())
+		buckets[fillBuckets[i]] = min(below, uint64(costs.total()))
 	}
-	total += uint64(h.c.stats.cost[len(fillBuckets)].Load())
-	ch <- prometheus.MustNewConstHistogram(m.cost, total, s.LoadSeconds, buckets)
+	ch <- newHistograms(m.cost, &costs, s.LoadSeconds, buckets, m.since)
 	for name, step := range s.Steps {
 		count(m.steps, step.Calls, name)
 		ch <- prometheus.MustNewConstMetric(m.stepSeconds, prometheus.CounterValue, step.Seconds, name)
@@ -118,7 +158,7 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.limit, float64(s.Governor.Limit))
 	gauge(m.breaker, map[string]float64{"half_open": 0.5, "open": 1}[s.Governor.Breaker])
 	count(m.openings, s.Governor.BreakerOpenings)
-	gauge(m.overloaded, map[bool]float64{true: 1}[s.Governor.Overloaded])
+	gauge(m.overloaded, oneIf(s.Governor.Overloaded))
 	p := s.Projection
 	gauge(m.coldLoad, p.ColdLoad)
 	gauge(m.capacity, p.Capacity)
@@ -136,6 +176,56 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	count(m.asked, s.Asked)
 	count(m.failed, s.Moved, "moved")
 	count(m.failed, s.Unreachable, "unreachable")
+	h.collectFreshness(ch, &s)
+}
+
+// collectFreshness collects what was served, and how invalidations went.
+func (h handler[V]) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
+	m := h.c.metrics
+	count := func(d *prometheus.Desc, n int64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge := func(d *prometheus.Desc, n float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
+	}
+	for i := range h.c.stats.ages.by {
+		t := h.c.stats.ages.by[i].tally()
+		ch <- newHistograms(m.ages, &t, t.sum(), t.under(ageBuckets[:]), m.since, Source(i+1).String())
+	}
+	for reason, n := range s.StaleBy {
+		count(m.stale, n, reason)
+	}
+	gauge(m.bound, s.Bound)
+	gauge(m.drilling, oneIf(h.c.drill.Load() != nil))
+	count(m.exchanges, s.Exchanges)
+	count(m.replayed, s.Replayed)
+	count(m.relayed, s.Relayed)
+	count(m.flushed, s.Flushed)
+	count(m.invalidated, s.Invalidated)
+	count(m.unconfirmed, s.Unconfirmed)
+	count(m.revalidated, s.Revalidated)
+	count(m.puts, s.PutKept, "kept")
+	count(m.puts, s.PutRefused, "refused")
+	gauge(m.isolated, oneIf(s.Isolated))
+	count(m.isolations, s.Isolations)
+	gauge(m.peak, float64(s.Governor.Peak))
+	for class, n := range s.Governor.WaitingBy {
+		gauge(m.waitingBy, float64(n), class)
+	}
+	gauge(m.retriesLeft, float64(s.Governor.RetriesLeft))
+	gauge(m.fencesKept, float64(s.FencesKept))
+	count(m.left, s.Left)
+	count(m.bypassed, s.Bypassed)
+	count(m.peers, s.ServedPeers)
+	count(m.nearDropped, s.NearDropped)
+	gauge(m.flights, float64(s.Flights))
+}
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // Collector returns the cache's metrics for a registry of the user's own. A *peer.Node

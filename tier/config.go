@@ -70,10 +70,14 @@ type Config[V any] struct {
 	// InvalidateTimeout is how long Invalidate tries to reach a member.
 	// 0: DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
+	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
+	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
+	HandoffRate int64
 	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
 	// they give hashes alone.
 	ShowKeys bool
-	// Logger gets what an operator should know. nil: nothing is logged.
+	// Logger gets what an operator should know. nil: the Cluster's own, if it has one, as *peer.Node does;
+	// otherwise nothing is logged.
 	Logger *slog.Logger
 	// Now replaces time.Now, for tests. It must have monotonic behaviour.
 	Now func() time.Time
@@ -84,6 +88,14 @@ type Config[V any] struct {
 	Seed uint64
 
 	limits limits // of the log; tests make them small
+}
+
+// wallClock is the time of day.
+func (cfg *Config[V]) wallClock() time.Time {
+	if cfg.Now != nil {
+		return cfg.Now()
+	}
+	return time.Now()
 }
 
 func (cfg Config[V]) withDefaults() Config[V] {
@@ -106,8 +118,14 @@ func (cfg Config[V]) withDefaults() Config[V] {
 	if cfg.InvalidateTimeout == 0 {
 		cfg.InvalidateTimeout = DefaultInvalidateTimeout
 	}
+	if cfg.HandoffRate == 0 {
+		cfg.HandoffRate = DefaultHandoffRate
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+		if l, ok := cfg.Cluster.(interface{ Logger() *slog.Logger }); ok {
+			cfg.Logger = l.Logger()
+		}
 	}
 	cfg.Freshness = cfg.Freshness.withDefaults()
 	return cfg

@@ -28,8 +28,9 @@ const (
 // DrillReport is what a drill has shown.
 type DrillReport struct {
 	Fraction float64 `json:"fraction"`
-	Seconds  float64 `json:"seconds"`
-	Ended    string  `json:"ended"` // why: time, breaker, errors, context or closed
+	Duration float64 `json:"duration_seconds"` // that it was to last
+	Seconds  float64 `json:"seconds"`          // that it has lasted
+	Ended    string  `json:"ended"`            // why: time, breaker, errors, context or closed
 
 	Drilled int64 `json:"drilled"` // reads of callers on this node that had to behave as misses
 	Filled  int64 `json:"filled"`  // of these, those that a load has answered
@@ -50,12 +51,15 @@ type DrillReport struct {
 // drill is a drill under way.
 type drill struct {
 	fraction float64
+	duration time.Duration
+	began    int64         // ns on the cache's clock
+	whole    Projection    // as it was then
 	over     chan struct{} // closed when it has to end
 	why      string        // written before over is closed
 	once     sync.Once
 
 	drilled, filled, spared, failed atomic.Int64
-	loads, errors                   atomic.Int64
+	loads, errors, peak             atomic.Int64
 
 	mu    sync.Mutex // guards the rest
 	waits []time.Duration
@@ -84,33 +88,48 @@ func (d *drill) ended() bool {
 // The report is valid also if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with
 // the arguments: fraction is above 0 and at most 1, duration above 0 and at most MaxDrill.
 func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
+	if err := checkDrill(fraction, duration); err != nil {
+		return DrillReport{}, err
+	}
+	d, err := c.beginDrill(fraction, duration)
+	if err != nil {
+		return DrillReport{}, err
+	}
+	return c.runDrill(ctx, d), nil
+}
+
+func checkDrill(fraction float64, duration time.Duration) error {
 	switch {
 	case !(fraction > 0 && fraction <= 1): // also catches NaN
-		return DrillReport{}, fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
+		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
 	case duration <= 0 || duration > MaxDrill:
-		return DrillReport{}, fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
+		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
 	}
+	return nil
+}
+
+// beginDrill makes reads behave as a drill's from now on; runDrill must follow.
+func (c *Cache[V]) beginDrill(fraction float64, duration time.Duration) (*drill, error) {
 	if !c.life.begin() {
-		return DrillReport{}, ErrClosed
+		return nil, ErrClosed
 	}
-	defer c.life.end()
-	d := &drill{fraction: fraction, over: make(chan struct{})}
-	whole := c.Projection()
+	d := &drill{fraction: fraction, duration: duration, over: make(chan struct{}), began: c.clock.now(), whole: c.Projection()}
 	if !c.drill.CompareAndSwap(nil, d) {
-		return DrillReport{}, ErrDrilling
+		c.life.end()
+		return nil, ErrDrilling
 	}
 	c.rewatch()
-	defer func() {
-		c.drill.Store(nil)
-		c.rewatch()
-	}()
-	c.cfg.Logger.Info("drill begins", "namespace", c.cfg.Namespace, "fraction", fraction, "duration", duration)
-	began := c.clock.now()
-	end := time.NewTimer(duration)
+	c.cfg.Logger.Info("drill begins", "event", eventDrillBegun, "namespace", c.cfg.Namespace, "fraction", fraction, "duration", duration)
+	return d, nil
+}
+
+// runDrill looks after a drill until it ends.
+func (c *Cache[V]) runDrill(ctx context.Context, d *drill) DrillReport {
+	defer c.life.end()
+	end := time.NewTimer(d.duration)
 	defer end.Stop()
 	look := time.NewTicker(drillLook)
 	defer look.Stop()
-	peak := 0
 	for !d.ended() {
 		select {
 		case <-d.over:
@@ -122,28 +141,54 @@ func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Du
 			d.end("closed")
 		case <-look.C:
 			used, well := c.gov.look()
-			peak = max(peak, used)
+			d.peak.Store(max(d.peak.Load(), int64(used)))
 			if !well {
 				d.end("breaker")
 			}
 		}
 	}
-	r := d.report(peak, time.Duration(c.clock.now()-began), whole)
-	c.cfg.Logger.Info("drill ended", "namespace", c.cfg.Namespace, "why", r.Ended, "drilled", r.Drilled, "filled", r.Filled, "spared", r.Spared, "loads", r.Loads)
-	return r, nil
+	r := d.report(c.clock.now())
+	r.Ended = d.why
+	c.lastDrill.Store(&r)
+	c.drill.Store(nil)
+	c.rewatch()
+	c.cfg.Logger.Info("drill ended", "event", eventDrillEnded, "namespace", c.cfg.Namespace, "why", r.Ended, "drilled", r.Drilled, "filled", r.Filled, "spared", r.Spared, "loads", r.Loads)
+	return r
 }
 
-func (d *drill) report(peak int, took time.Duration, whole Projection) DrillReport {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	r := DrillReport{
-		Fraction: d.fraction, Seconds: took.Seconds(), Ended: d.why,
-		Drilled: d.drilled.Load(), Filled: d.filled.Load(), Spared: d.spared.Load(), Failed: d.failed.Load(),
-		Errors: d.errors.Load(), Loads: d.loads.Load(), Peak: peak, Max: d.most.Seconds(), Whole: whole,
+// DrillStats is the drill under way on a node, or its last one.
+type DrillStats struct {
+	Running bool `json:"running"`
+	// DrillReport is what it has shown so far; all zero if there has been none.
+	DrillReport
+}
+
+// drillStats tells of the drill under way, or of the last one. Of what the loss of all would mean it has the
+// numbers alone, not the keys.
+func (c *Cache[V]) drillStats() (s DrillStats) {
+	if d := c.drill.Load(); d != nil {
+		s.Running, s.DrillReport = true, d.report(c.clock.now())
+	} else if last := c.lastDrill.Load(); last != nil {
+		s.DrillReport = *last
 	}
-	slices.Sort(d.waits)
-	if n := len(d.waits); n > 0 {
-		r.P50, r.P99 = d.waits[n/2].Seconds(), d.waits[n*99/100].Seconds()
+	s.Whole.Hottest, s.Whole.MissRatios = nil, nil
+	return s
+}
+
+// report is what the drill has shown up to now.
+func (d *drill) report(now int64) DrillReport {
+	r := DrillReport{
+		Fraction: d.fraction, Duration: d.duration.Seconds(), Seconds: time.Duration(now - d.began).Seconds(),
+		Drilled: d.drilled.Load(), Filled: d.filled.Load(), Spared: d.spared.Load(), Failed: d.failed.Load(),
+		Errors: d.errors.Load(), Loads: d.loads.Load(), Peak: int(d.peak.Load()), Whole: d.whole,
+	}
+	d.mu.Lock()
+	waits := slices.Clone(d.waits)
+	r.Max = d.most.Seconds()
+	d.mu.Unlock()
+	slices.Sort(waits)
+	if n := len(waits); n > 0 {
+		r.P50, r.P99 = waits[n/2].Seconds(), waits[n*99/100].Seconds()
 	}
 	return r
 }
@@ -189,6 +234,7 @@ func (c *Cache[V]) fallBack(key string, b *box[V]) (a Answer[V], err error, ok b
 		return a, nil, false
 	}
 	c.stats.nearUnused.Add(-1)
+	c.nearServed(b, now, 1, staleDrill)
 	a = Answer[V]{Source: SourceNear, Stale: now >= b.soft}
 	if b.notFound {
 		return a, ErrNotFound, true
@@ -248,7 +294,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	case <-ctx.Done():
 	}
 	if e = c.valid(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
-		return found[V]{e: e, late: c.clock.now() >= e.soft}, nil
+		return found[V]{e: e, late: c.clock.now() >= e.soft, why: staleDrill}, nil
 	}
 	return c.own(ctx, key, hash, AnyAge, chain, short)
 }
@@ -267,9 +313,17 @@ func (c *Cache[V]) drillEnded(f *flight[V], out outcomeOfLoad) {
 	}
 }
 
-// Drill runs a drill for an operator's call; the result is a DrillReport.
-func (h handler[V]) Drill(ctx context.Context, fraction float64, d time.Duration) (any, error) {
-	return h.c.Drill(ctx, fraction, d)
+// BeginDrill begins a drill for an operator. run looks after it until it ends, or ctx, and must be called; the
+// namespace's statistics tell what it shows.
+func (h handler[V]) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
+	if err := checkDrill(fraction, duration); err != nil {
+		return nil, err
+	}
+	d, err := h.c.beginDrill(fraction, duration)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) { h.c.runDrill(ctx, d) }, nil
 }
 
 // flagOf is what a request to an owner says about a drill.

@@ -1,6 +1,9 @@
 package tier
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // entry is one key of the owned tier. It is immutable once stored: a change is a new
 // entry. Times are ns on the cache's clock.
@@ -19,6 +22,8 @@ type entry struct {
 	cost    time.Duration // what the fill took
 	err     error         // with entryFailed
 	flags   uint8
+	handed  bool        // another member gave it, or a fill there brought it
+	why     staleReason // with retry: why the refill brought nothing
 }
 
 const (
@@ -36,6 +41,22 @@ const (
 	serveStale                // past soft expiry; serve, and refresh
 	serveLate                 // past soft expiry and a refill failed lately; serve
 )
+
+// whyStale is why e is served if it is past its soft expiry.
+func (e *entry) whyStale(late bool) staleReason {
+	if late {
+		return e.why
+	}
+	return staleRefresh
+}
+
+// whyOf is why a copy is served in place of err.
+func whyOf(err error) staleReason {
+	if errors.Is(err, ErrOverloaded) {
+		return staleShed
+	}
+	return staleError
+}
 
 // refreshAge as a read's MaxAge accepts nothing whose load began before the read.
 const refreshAge = time.Microsecond

@@ -113,10 +113,16 @@ func (c *Cache[V]) patience(ctx context.Context) int64 {
 // join returns the live flight for key, starting one if there is none. prev is the
 // copy that the caller saw; until is how long he waits.
 func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (*flight[V], error) {
+	f, _, err := c.joinOrStart(key, hash, cl, why, prev, chain, short, until)
+	return f, err
+}
+
+// joinOrStart is join, and says whether it has started the flight.
+func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (f *flight[V], started bool, err error) {
 	if !c.life.begin() {
-		return nil, ErrClosed
+		return nil, false, ErrClosed
 	}
-	f, started := c.flights.join(hash, key, until != noWait, func() *flight[V] {
+	f, started = c.flights.join(hash, key, until != noWait, func() *flight[V] {
 		return &flight[V]{
 			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short,
 			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
@@ -128,10 +134,10 @@ func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entr
 		if until != noWait {
 			c.gov.promote(&f.ticket, cl, c.govTime(until))
 		}
-		return f, nil
+		return f, false, nil
 	}
 	go c.fly(f)
-	return f, nil
+	return f, true, nil
 }
 
 // govTime is a time of this cache's clock on the governor's, which may be shared.
@@ -153,6 +159,9 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		if c.flights.skip(f, e, c.stillValid(f)) {
 			return
 		}
+	}
+	if c.inherit(f) {
+		return
 	}
 	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
 	defer cancel()
@@ -226,6 +235,7 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	}
 	c.stats.observe(cost, c.clock.now())
 	c.gov.release(&f.ticket, out, cost)
+	c.tellBreaker()
 	c.drillEnded(f, out)
 }
 
@@ -288,6 +298,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 	}
 	c.stats.results[resultTimeout].Add(1)
 	c.gov.overran(&f.ticket)
+	c.tellBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
 }
 
@@ -387,7 +398,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
 	res := result[V]{err: wrapped}
 	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&entryFailed == 0 {
-		if late := c.postpone(f, e, now, errorTTL); e.flags&entryNotFound == 0 {
+		if late := c.postpone(f, e, now, errorTTL, staleError); e.flags&entryNotFound == 0 {
 			res.e = late
 		}
 		return res
@@ -402,8 +413,9 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 }
 
 // postpone puts the next attempt to refresh e off, by half of d to one and a half.
-func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64) *entry {
+func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64, why staleReason) *entry {
 	late := *e
+	late.why = why
 	late.retry = now + d/2 + int64(c.dice.float64()*float64(d))
 	c.fences.update(f.hash, func() {
 		if cur, ok := c.owned.get(f.key); ok && cur == e {
@@ -428,7 +440,7 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
 		res.e = e
 		if over != nil {
-			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)))
+			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)), staleShed)
 		}
 	}
 	return res

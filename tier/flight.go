@@ -3,6 +3,7 @@ package tier
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // maxRunning is how many loads of one key may run at once on its owner: a live one, and
@@ -36,6 +37,7 @@ type flight[V any] struct {
 	short  bool // filled as a successor: keep it for a short time only
 	ticket ticket
 	done   chan struct{}
+	loads  atomic.Bool // it is past asking the key's previous owner
 
 	// guarded by the shard's mu
 	loading bool
@@ -55,6 +57,8 @@ type result[V any] struct {
 	value V
 	typed bool // value holds e's value
 	err   error
+	// private: e is only for who started the flight.
+	private bool
 }
 
 func newFlights[V any]() *flights[V] {

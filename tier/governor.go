@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,6 +14,8 @@ import (
 //
 // One governor may serve several caches. Its times are on a clock of its own.
 type governor struct {
+	changes atomic.Uint64 // of the breaker: rises with each change of its state; written with mu held
+
 	o     Origin // defaults filled in
 	now   func() int64
 	share func() (permits, members int) // of this node, now; called without mu held
@@ -257,6 +260,7 @@ func (g *governor) grant(now int64) bool {
 			g.used++
 			g.peak = max(g.peak, g.used)
 			g.breaker = g.breaker.begun(now)
+			g.changes.Store(g.breaker.gen)
 			t.gen, t.told = g.breaker.gen, false
 			return true
 		}
@@ -319,6 +323,7 @@ func (g *governor) tell(t *ticket, out outcomeOfLoad, cost time.Duration, now in
 	}
 	t.told = true
 	g.breaker = g.breaker.ended(g.o.Breaker, t.gen, out, now)
+	g.changes.Store(g.breaker.gen)
 	if out == loadVoid {
 		return
 	}
@@ -446,6 +451,12 @@ func (g *governor) look() (used int, well bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.used, g.breaker.state == breakerClosed
+}
+
+func (g *governor) breakerState() (state breakerState, openings int64) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.breaker.state, g.breaker.openings
 }
 
 func (g *governor) snapshot() GovernorStats {

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/weircache/weir/ring"
@@ -45,7 +46,13 @@ func (h handler[V]) InspectKey(key string) any {
 	return out
 }
 
-// InvalidateKeys is Invalidate for the operator.
-func (h handler[V]) InvalidateKeys(ctx context.Context, keys []string) error {
-	return h.c.Invalidate(ctx, keys...)
+// InvalidateFor is Apply for the operator. If some members have not confirmed, unreached names them, and their
+// copies are gone by cleanBy; after any other error nothing is invalidated.
+func (h handler[V]) InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error) {
+	t, err := h.c.Apply(ctx, Change{Keys: keys, Tags: tags, All: all, Version: version})
+	var e *InvalidateError
+	if errors.As(err, &e) {
+		unreached, cleanBy = e.Unreached, e.CleanBy
+	}
+	return t.String(), unreached, cleanBy, err
 }

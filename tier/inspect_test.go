@@ -33,7 +33,7 @@ func TestInspectKey(t *testing.T) {
 		if s := c.Stats(); s.Near != 0 {
 			t.Errorf("looking counted as %d reads", s.Near)
 		}
-		if err := h.InvalidateKeys(t.Context(), []string{"k"}); err != nil {
+		if token, _, _, err := h.InvalidateFor(t.Context(), []string{"k"}, nil, false, 0); err != nil || token == "" {
 			t.Fatal(err)
 		}
 		if got := copies("k"); len(got) != 0 {

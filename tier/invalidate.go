@@ -82,6 +82,7 @@ func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context
 		return token, nil
 	}
 	c.stats.unconfirmed.Add(1)
+	c.tellUnconfirmed(err)
 	return token, err
 }
 
@@ -227,10 +228,7 @@ func (c *Cache[V]) unreached(w *waiter) error {
 	for _, name := range out.Unreached {
 		errs = append(errs, fmt.Errorf("%s: %w", name, w.failed[name]))
 	}
-	now := time.Now()
-	if c.cfg.Now != nil {
-		now = c.cfg.Now()
-	}
+	now := c.cfg.wallClock()
 	out.Err, out.CleanBy = errors.Join(errs...), now.Add(time.Duration(c.log.longest.Load()))
 	return out
 }

@@ -63,6 +63,8 @@ func isolated(stable []string, sees, left func(name string) bool) bool {
 type isolation struct {
 	// cut: the node is isolated and the cache must not serve as always. Set with mu held.
 	cut atomic.Bool
+	// lost: the node is isolated, whatever the cache does then. Set with mu held.
+	lost atomic.Bool
 
 	mu       sync.Mutex // guards the rest, and makes changes of Cache.watch take turns
 	stable   []string   // names of the last stable view
@@ -85,6 +87,7 @@ func (s *isolation) look(view *ring.View, now int64, left func(name string) bool
 	sees := func(name string) bool { return view.Index(name) >= 0 }
 	was := s.off
 	s.off = isolated(s.stable, sees, left)
+	s.lost.Store(s.off)
 	return s.off, s.off != was
 }
 
@@ -119,9 +122,9 @@ func (c *Cache[V]) notice() {
 	c.rewatch()
 	if off {
 		c.stats.isolations.Add(1)
-		c.cfg.Logger.Warn("isolated: this node has lost sight of more than half of the members", "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
+		c.cfg.Logger.Warn("isolated: this node has lost sight of more than half of the members", "event", eventIsolated, "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
 	} else {
-		c.cfg.Logger.Info("no longer isolated", "namespace", c.cfg.Namespace)
+		c.cfg.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.cfg.Namespace)
 	}
 }
 
@@ -142,7 +145,7 @@ func (c *Cache[V]) readIsolated(ctx context.Context, key string, maxAge time.Dur
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}
-	c.stats.answered(a.source, a.stale)
+	c.answered(&a)
 	out = Answer[V]{Source: a.source, Stale: a.stale}
 	if a.notFound {
 		return out, a.loaded, ErrNotFound

@@ -41,7 +41,9 @@ type mate struct {
 	via     string // not in this node's view, but in that of this member; "": in this node's
 	entered int64  // when it came into the view, or was last named by via; ns on the cache's clock
 	settled bool   // there was an exchange, or it has no cache, since it entered
-	gone    bool   // out of the view
+	// acquainted: it has had the same view as this node since it entered, so it has seen this node.
+	acquainted bool
+	gone       bool // out of the view
 	// acked is up to which of this cache's own numbers the member has applied what it was sent, or
 	// had no cache.
 	acked     uint64
@@ -62,6 +64,7 @@ type mate struct {
 type mateBook struct {
 	view    *ring.View
 	mates   map[string]*mate // never changed, but replaced; published in Cache.mates
+	formers map[string]*mate // that have gone from the view; entered is then when that was noticed
 	waiters []*waiter
 	ready   chan struct{} // closed when all mates are settled, nil: they are
 }
@@ -100,7 +103,7 @@ func (c *Cache[V]) refresh() {
 		case m.via != "":
 			m.via, m.entered = "", now
 		case m.member.Incarnation != member.Incarnation:
-			m.entered, m.settled = now, false
+			m.entered, m.settled, m.acquainted = now, false, false
 			m.known.Store(nil)
 		}
 		if m.member != member { // it can be reached in another way than before
@@ -182,16 +185,21 @@ func (c *Cache[V]) outside(names [][]byte, via string) {
 	}
 }
 
-// settle counts the mates of a new cache that it has not exchanged with. The caller holds log.mu.
+// settle counts the mates of a new cache that it has not exchanged with, and those that may not know
+// it. The caller holds log.mu.
 func (c *Cache[V]) settle() {
-	open := 0
+	open, strange := 0, 0
 	if c.young.Load() {
 		for _, m := range c.log.mates {
 			if !m.settled {
 				open++
 			}
+			if !m.acquainted && !m.hollow && m.via == "" {
+				strange++
+			}
 		}
 	}
+	c.strangers.Store(int32(strange))
 	switch {
 	case open > 0 && c.log.ready == nil:
 		c.log.ready = make(chan struct{})
@@ -213,6 +221,7 @@ func (c *Cache[V]) look() {
 		return
 	}
 	c.refresh()
+	l.forgetFormers(now)
 	if c.young.Load() && now-c.opened > youngFor {
 		c.young.Store(false)
 		c.settle()
@@ -227,7 +236,7 @@ func (c *Cache[V]) look() {
 				delete(next, name)
 				c.dismiss(m)
 			}
-		case k != nil && k.total != l.total && now-m.exchanged >= exchangeEvery:
+		case k != nil && k.total != l.total && now-m.exchanged >= exchangeEvery, k != nil && c.young.Load() && !m.acquainted:
 			m.dirty = true
 			c.kick(m)
 		}

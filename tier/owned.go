@@ -73,6 +73,9 @@ type ownedStore interface {
 	// each calls f, with no lock held, for entries until f returns false. What is there from
 	// beginning to end is seen once; what comes or goes meanwhile may be.
 	each(f func(key string, e *entry) bool)
+	// ranked calls f for each entry as it is, with a lock held, so f must not call back. heat is how
+	// much it was asked for, from 0 to codec.MaxHeat.
+	ranked(f func(key string, e *entry, heat uint8))
 	// close empties the store. After it, set does nothing and get finds nothing.
 	close()
 }
@@ -315,6 +318,17 @@ func (s *owned) each(f func(key string, e *entry) bool) {
 				return
 			}
 		}
+	}
+}
+
+func (s *owned) ranked(f func(key string, e *entry, heat uint8)) {
+	for i := range s.shards {
+		sh := &s.shards[i]
+		sh.mu.RLock()
+		for key, n := range sh.m {
+			f(key, n.e, uint8(n.credit.Load()))
+		}
+		sh.mu.RUnlock()
 	}
 }
 

@@ -51,10 +51,14 @@ func mix(now int64, slot uint16) uint64 {
 // noticed looks at a near hit whose mix is x: it may stand for others, or be one that a drill, which is
 // returned, wants to behave as a miss.
 func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
+	d := c.picks()
 	if x < watchSome {
 		c.demand.nearHit(key, ring.Hash(key), b.size, now)
+		if d == nil {
+			c.nearServed(b, now, nearThin, b.why)
+		}
 	}
-	return c.picks()
+	return d
 }
 
 // Projection computes what would happen if the cache vanished now. It is safe for concurrent use

@@ -76,6 +76,8 @@ type answer[V any] struct {
 	tags     []uint32
 	private  bool // only for who asked: neither kept nor given to who comes later
 	passing  bool // not to be kept
+	why      staleReason
+	age      int64 // when it was given
 	etag     uint64
 }
 
@@ -213,7 +215,7 @@ func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Durati
 	if !a.private && !a.passing && c.near != nil {
 		c.keepNear(key, hash, &a, stamp, wide, began)
 	}
-	c.stats.answered(a.source, a.stale)
+	c.answered(&a)
 	out = Answer[V]{Source: a.source, Stale: a.stale}
 	if a.notFound {
 		return out, a.loaded, ErrNotFound
@@ -245,9 +247,9 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
-		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag,
+		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag, why: a.why,
 	}
-	if b.until <= c.clock.now() {
+	if b.until <= c.clock.now() || c.leaving.Load() {
 		return
 	}
 	c.near.set(key, b, int64(a.size))
@@ -327,6 +329,9 @@ type found[V any] struct {
 	typed  bool // value holds e's
 	filled bool // a fill was waited for
 	late   bool // served although a refill failed or got no permit
+	// private: only for who asked.
+	private bool
+	why     staleReason
 }
 
 // valid returns the owned tier's entry for key, if there is one that is valid and not past
@@ -405,7 +410,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 		if hit.err != nil {
 			return f, hit.err
 		}
-		return found[V]{e: hit, late: late}, nil
+		return found[V]{e: hit, late: late, why: hit.whyStale(late)}, nil
 	}
 	cl, why := classMiss, causeExpired
 	switch {
@@ -419,7 +424,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	}
 	var r *result[V]
 	for began := c.clock.now(); ; {
-		fl, err := c.join(key, hash, cl, why, e, chain, short, c.patience(ctx))
+		fl, started, err := c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx))
 		if err != nil {
 			return f, err
 		}
@@ -438,19 +443,26 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 			cl, why, e = classMiss, causeFenced, nil
 			continue
 		}
+		if r.private && !started {
+			continue
+		}
+		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), maxAge) == mustFill {
+			cl, why, e = classStale, causeExpired, r.e
+			continue
+		}
 		if r.err != nil || maxAge <= 0 || r.e.loaded >= began || c.clock.now()-r.e.loaded <= int64(maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
 		cl, why, e = classStale, causeExpired, r.e
 	}
-	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}
+	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private}
 	if r.err != nil {
 		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
 			return f, r.err
 		}
 		c.stats.rescued.Add(1)
-		f.late = true
+		f.late, f.why = true, whyOf(r.err)
 	}
 	return f, nil
 }
@@ -494,7 +506,7 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration) (f foun
 		return f, ErrNotCached
 	}
 	c.reuse.read(key, hash, e)
-	return found[V]{e: e, late: v == serveLate}, nil
+	return found[V]{e: e, late: v == serveLate, why: e.whyStale(v == serveLate)}, nil
 }
 
 // ownAnswer is own for a caller on this node.
@@ -511,7 +523,7 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
 		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
-		etag: f.e.etag, passing: f.e.flags&entryPassing != 0,
+		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp
@@ -520,7 +532,8 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 		}
 	}
 	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
-	if f.filled && !f.late {
+	a.private = f.private
+	if f.filled && !f.late && !f.e.handed {
 		a.source = SourceFill
 	}
 	if a.notFound {

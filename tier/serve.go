@@ -29,7 +29,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		}
 		h.invalidate(req, resp)
 		return true
-	case codec.KindSync:
+	case codec.KindSync, codec.KindPush:
 		return false
 	case codec.KindPut:
 		if c.life.isClosed() {
@@ -49,6 +49,9 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	}
 	hash := ring.Hash(key)
+	if req.Flags&codec.FlagPrevious != 0 {
+		return h.previous(req, key, hash, resp)
+	}
 	if !h.mine(req, hash, resp) {
 		return true
 	}
@@ -67,7 +70,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(req, resp, found[V]{e: hit, late: late}, hit.err, 0)
+	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err, 0)
 	return true
 }
 
@@ -78,11 +81,17 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	case req.Kind == codec.KindSync:
 		h.sync(req, resp)
 		return
+	case req.Kind == codec.KindPush:
+		h.push(req, resp)
+		return
 	case req.Kind == codec.KindInvalidate && req.Flags&codec.FlagRelay != 0:
 		h.relay(ctx, req, resp)
 		return
 	case req.Kind == codec.KindInvalidate:
 		h.invalidate(req, resp)
+		return
+	case req.Flags&codec.FlagPrevious != 0:
+		h.servePrevious(ctx, req, resp)
 		return
 	}
 	began := c.clock.now()
@@ -110,6 +119,12 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	owner := view.OwnerOf(view.PartitionOf(hash))
 	if owner.Name == h.c.self {
 		return true
+	}
+	if h.c.leaving.Load() { // the new owner may not know that he is
+		now := h.c.clock.now()
+		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 {
+			return true
+		}
 	}
 	resp.Status, resp.View, resp.Owner = codec.StatusMoved, view.Fingerprint(), []byte(owner.Name)
 	return false
@@ -157,10 +172,14 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 		}
 		if now >= f.e.soft {
 			resp.Flags |= codec.FlagStale
+			resp.Why = uint8(f.why)
 		}
 	}
-	if f.filled && !f.late {
+	if f.filled && !f.late && !f.e.handed {
 		resp.Flags |= codec.FlagFilled
+	}
+	if f.private {
+		resp.Flags &^= codec.FlagSameView
 	}
 }
 
@@ -270,6 +289,9 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	if c.life.isClosed() {
 		resp.Status = codec.StatusClosed
 		return
+	}
+	if req.View == c.cfg.Cluster.View().Fingerprint() {
+		resp.Flags |= codec.FlagSameView
 	}
 	news := codec.News{Life: time.Duration(c.log.longest.Load())}
 	var asked codec.News

@@ -26,5 +26,5 @@ func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge t
 		return f, false
 	}
 	c.stats.soft.Add(1)
-	return found[V]{e: e, late: true}, true
+	return found[V]{e: e, late: true, why: staleSoft}, true
 }

@@ -53,6 +53,7 @@ type stats struct {
 	replayed    atomic.Int64 // invalidations that exchanges sent to others
 	relayed     atomic.Int64 // batches that went through another member
 	flushed     atomic.Int64 // times that everything here was taken for invalidated
+	handing
 	revalidated atomic.Int64 // near copies that their owners said are still good
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // and did not
@@ -64,7 +65,9 @@ type stats struct {
 	results [results]atomic.Int64
 	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
 	nanos   atomic.Int64                       // their sum
+	costs   histogram                          // the same, finer
 	ledger  ledger
+	ages    ages
 
 	mu    sync.Mutex // guards steps
 	steps map[string]*stepCount
@@ -84,19 +87,6 @@ const (
 
 func newStats() *stats { return &stats{steps: make(map[string]*stepCount)} }
 
-// answered counts a read that a tier below the near one has answered.
-func (s *stats) answered(from Source, stale bool) {
-	switch from {
-	case SourceOwned:
-		s.owned.Add(1)
-	case SourceFill:
-		s.filled.Add(1)
-	}
-	if stale {
-		s.stale.Add(1)
-	}
-}
-
 // begun counts a load that begins.
 func (s *stats) begun(why cause, now int64) {
 	s.fills[why].Add(1)
@@ -112,6 +102,7 @@ func (s *stats) observe(cost time.Duration, now int64) {
 	}
 	s.cost[i].Add(1)
 	s.nanos.Add(int64(cost))
+	s.costs.add(int64(cost), 1)
 }
 
 // step counts a call to a dependency.
@@ -145,6 +136,11 @@ type Stats struct {
 	Owned int64 `json:"owned"` // reads answered from an owner's copy, here or on another member
 	Fill  int64 `json:"fill"`  // reads that waited for a fill, here or on another member
 	Stale int64 `json:"stale"` // of Owned and Fill, those past soft expiry
+	// StaleNear are the near hits past soft expiry, estimated from one in 100.
+	StaleNear int64            `json:"stale_near"`
+	StaleBy   map[string]int64 `json:"stale_by_reason"` // of both, by why they were given
+	Ages      map[string]Ages  `json:"ages"`            // of the answers to callers on this node, by source
+	Bound     float64          `json:"max_age_seconds"` // Freshness.Bound: what no answer's age exceeds, but for values with Fill.SetTTL
 	// Errors are reads that got an error, not-found aside.
 	Errors  int64 `json:"errors"`
 	Rescued int64 `json:"rescued"` // reads that got a stale copy in place of an error
@@ -168,6 +164,7 @@ type Stats struct {
 	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
 	Ledger      Ledger           `json:"ledger"`
 	Projection  Projection       `json:"projection"` // what if the cache vanished now
+	Drill       DrillStats       `json:"drill"`      // under way, or the last one
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
@@ -185,7 +182,13 @@ type Stats struct {
 	Isolations   int64  `json:"isolations"`    // times that this happened
 	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
-	Follow FollowStats `json:"follow"` // the feeds that are followed on this node
+	PreviousAsked int64       `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
+	PreviousHits  int64       `json:"previous_hits"`  // that brought a copy
+	Given         int64       `json:"given"`          // copies given to new owners that asked
+	Pushed        int64       `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
+	PushesKept    int64       `json:"pushes_kept"`    // copies kept that others pushed
+	PushesRefused int64       `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+	Follow        FollowStats `json:"follow"`         // the feeds that are followed on this node
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -231,13 +234,16 @@ func (c *Cache[V]) Stats() Stats {
 		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Left: s.left.Load(),
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
+		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(), Drill: c.drillStats(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
+		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		Follow:    s.follow.snapshot(c.clock.now()),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
@@ -245,6 +251,9 @@ func (c *Cache[V]) Stats() Stats {
 	out.Flights, out.Running = c.flights.size()
 	for i := range s.shed {
 		out.Shed += s.shed[i].Load()
+	}
+	for i := range s.ages.stale {
+		out.StaleBy[staleNames[i]] = s.ages.stale[i].Load()
 	}
 	for i := range s.fills {
 		n := s.fills[i].Load()

@@ -110,9 +110,13 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	to := m.member
 	before = c.snapshot(0)
 	m.resync = false
+	view := uint64(0)
+	if c.log.view != nil {
+		view = c.log.view.Fingerprint()
+	}
 	ask.Positions = c.log.positions(nil, c.clock.now())
 	c.log.mu.Unlock()
-	req := codec.Request{Kind: codec.KindSync, Namespace: c.ns, Schema: c.schema, Timeout: timeout, News: ask}
+	req := codec.Request{Kind: codec.KindSync, Namespace: c.ns, Schema: c.schema, View: view, Timeout: timeout, News: ask}
 	var resp codec.Response
 	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
 		return nil, nil, 0, err
@@ -120,6 +124,9 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	defer resp.Release()
 	switch resp.Status {
 	case codec.StatusSynced:
+		if resp.Flags&codec.FlagSameView != 0 {
+			c.meet(m)
+		}
 	case codec.StatusUnknown, codec.StatusClosed:
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
@@ -140,12 +147,20 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 // receive applies what another member has sent, and reports how much of it was new here. It keeps nothing
 // of n.
 func (c *Cache[V]) receive(n *codec.News) (applied uint64) {
+	applied, flushed := c.takeNews(n)
+	if flushed {
+		c.cfg.Logger.Warn("cache flushed: invalidations were missed that no member can tell any more", "event", eventFlushed, "namespace", c.cfg.Namespace)
+	}
+	return applied
+}
+
+// takeNews is receive, and says whether everything here had to be taken for invalidated.
+func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 	l := c.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.total
 	now := c.clock.now()
-	flush := false
 	for i := range n.Bases {
 		b := &n.Bases[i]
 		if b.Incarnation == l.self {
@@ -187,7 +202,7 @@ func (c *Cache[V]) receive(n *codec.News) (applied uint64) {
 	if l.crowded() {
 		c.begin(codec.ScopeAll, nil, 0)
 	}
-	return l.total - before
+	return l.total - before, flush
 }
 
 // begin starts an invalidation, of this cache's own. The caller holds log.mu.
@@ -224,7 +239,6 @@ func (c *Cache[V]) enter(e logged) {
 func (c *Cache[V]) flush() {
 	c.wipe()
 	c.stats.flushed.Add(1)
-	c.cfg.Logger.Info("cache flushed: invalidations were missed that no member can tell any more", "namespace", c.cfg.Namespace)
 }
 
 // wipe makes everything that is here unusable.

@@ -70,6 +70,12 @@ type tracedCluster struct {
 	tracer Tracer
 }
 
+// Lost is the Cluster's own; who does not tell counts every member out of sight as lost.
+func (t tracedCluster) Lost(name string) bool {
+	l, ok := t.Cluster.(loser)
+	return !ok || l.Lost(name)
+}
+
 // Call implements Cluster.
 func (t tracedCluster) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
 	kind := "get"

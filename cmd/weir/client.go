@@ -101,8 +101,13 @@ func (c *client) ask(ctx context.Context, method, name string, query url.Values,
 // failure is what a member says that did not do what it was asked.
 func (c *client) failure(status int, body []byte) error {
 	text := strings.TrimSpace(string(body[:min(len(body), 300)]))
+	var refusal peer.OperatorError
+	refused := json.Unmarshal(body, &refusal) == nil && refusal.Error != ""
+	if refused {
+		text = refusal.Error
+	}
 	switch {
-	case status == http.StatusNotFound && !strings.HasPrefix(text, "there is no namespace"):
+	case status == http.StatusNotFound && !refused:
 		return notWeir("there is no stats endpoint of weir at %s: --addr names the place where the service has mounted it", c.base)
 	case status == http.StatusUnauthorized && c.token == "":
 		return usageError("the member wants the operator's token: give --token-file")

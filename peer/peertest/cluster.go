@@ -187,7 +187,7 @@ type readKey struct{}
 
 // Call implements tier.Cluster.
 func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
-	if req.Kind == codec.KindGet {
+	if req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious == 0 { // a flight's own question, which nobody passes on
 		r, _ := ctx.Value(readKey{}).(*Read)
 		w.history.asked(r, w.Name(), string(req.Key))
 	}

@@ -1,0 +1,97 @@
+package codec
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+)
+
+const (
+	// MaxPushed is how many copies one frame may carry.
+	MaxPushed = 1 << 9
+	// pushedLeast is the least that a copy takes in a frame.
+	pushedLeast = 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1
+)
+
+// Pushed is one copy that a member gives to another. A decoded one borrows Key and Value. Durations count
+// from when the frame was made, in microseconds on the wire.
+type Pushed struct {
+	Key      []byte
+	Value    []byte // encoded; empty with NotFound
+	NotFound bool   // the origin has no value
+	Heat     uint8  // how much it was asked for lately, from 0 to MaxHeat
+	Age      time.Duration
+	Soft     time.Duration // to soft expiry; negative: past it
+	Hard     time.Duration // to hard expiry
+	Cost     time.Duration // what its load took
+	Version  uint64        // the origin's, 0: unknown
+	Tags     []uint32      // hashes of its tags
+}
+
+// MaxHeat is the highest Heat.
+const MaxHeat = 3
+
+// size is about how many bytes p takes in a frame, and never less.
+func (p *Pushed) size() int {
+	return 10*binary.MaxVarintLen64 + 2 + 4*len(p.Tags) + len(p.Key) + len(p.Value)
+}
+
+const (
+	pushedNotFound = 1 << 2
+	pushedFlags    = pushedNotFound | MaxHeat
+)
+
+func appendPushed(dst []byte, list []Pushed) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(list)))
+	for i := range list {
+		p := &list[i]
+		flags := min(p.Heat, MaxHeat)
+		if p.NotFound {
+			flags |= pushedNotFound
+		}
+		dst = append(dst, flags)
+		dst = appendDuration(dst, p.Age)
+		dst = binary.AppendVarint(dst, floorMicros(p.Soft))
+		dst = appendDuration(dst, p.Hard.Truncate(time.Microsecond))
+		dst = appendDuration(dst, p.Cost)
+		dst = binary.AppendUvarint(dst, p.Version)
+		dst = appendTags(dst, p.Tags)
+		dst = appendBytes(dst, p.Key)
+		dst = appendBytes(dst, p.Value)
+	}
+	return dst
+}
+
+// pushed reads copies, and reuses what list had.
+func (d *decoder) pushed(list []Pushed) []Pushed {
+	count := d.count("copies", MaxPushed, pushedLeast)
+	list = room(list, count)
+	for i := range count {
+		flags := d.byte()
+		if flags&^pushedFlags != 0 {
+			d.fail("flags %x of a copy are unknown", flags)
+		}
+		p := Pushed{NotFound: flags&pushedNotFound != 0, Heat: flags & MaxHeat}
+		p.Age, p.Soft, p.Hard, p.Cost = d.duration(), d.signedDuration(), d.duration(), d.duration()
+		p.Version = d.uvarint()
+		p.Tags = d.tags(list[:cap(list)][i].Tags[:0])
+		p.Key = d.bytes("key", MaxKey)
+		p.Value = d.bytes("value", len(d.b))
+		if d.err == nil && p.NotFound && len(p.Value) > 0 {
+			d.fail("%d bytes of value in a copy that says that there is none", len(p.Value))
+		}
+		if d.err != nil {
+			return nil
+		}
+		list = append(list, p)
+	}
+	return list
+}
+
+// A Drainer is a Handler that wants to be told when its node leaves.
+type Drainer interface {
+	// Drain is called once the node has told the others that it leaves, so that their views give it
+	// no keys; requests still come. The node goes when Drain has returned. ctx ends at the deadline for
+	// that, or when the node is closed.
+	Drain(ctx context.Context)
+}

@@ -1,0 +1,158 @@
+package peer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// maxDrill is the longest drill that an operator can begin.
+const maxDrill = time.Hour
+
+// DrillRequest is the body of POST /drill, as JSON: a rehearsal of losing a namespace's cache.
+type DrillRequest struct {
+	Namespace string  `json:"namespace"`
+	Fraction  float64 `json:"fraction"` // of the reads that find a copy, which behave as misses
+	Seconds   float64 `json:"seconds"`  // for how long, 3600 at most
+	Cluster   bool    `json:"cluster"`  // for the reads on every member, not on this one alone
+	Stop      bool    `json:"stop"`     // ends the drill in place of beginning one
+}
+
+// DrillResult is the answer to it, with status 202: it has begun, or has been stopped, on some members. What
+// it shows is in the namespace's statistics.
+type DrillResult struct {
+	Members []string        `json:"members"` // where
+	Missing []MissingMember `json:"missing"` // where not, and why
+}
+
+// driller is a namespace in which an operator can begin a drill.
+type driller interface {
+	// BeginDrill begins one. run looks after it until it ends, or ctx; it must be called.
+	BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error)
+}
+
+// drillRun is a drill that an operator has begun on this node.
+type drillRun struct{ stop context.CancelFunc }
+
+func (r *DrillRequest) check() error {
+	switch {
+	case r.Stop:
+		return nil
+	case !(r.Fraction > 0 && r.Fraction <= 1):
+		return fmt.Errorf("fraction is %v: it must be above 0 and at most 1", r.Fraction)
+	case !(r.Seconds > 0 && r.Seconds <= maxDrill.Seconds()):
+		return fmt.Errorf("seconds is %v: it must be above 0 and at most %v", r.Seconds, maxDrill.Seconds())
+	}
+	return nil
+}
+
+func (n *Node) serveDrill(w http.ResponseWriter, r *http.Request) {
+	var req DrillRequest
+	if !n.operator(w, r) || !n.order(w, r, &req, `{"namespace": "...", "fraction": 0.05, "seconds": 60}`) {
+		return
+	}
+	if err := req.check(); err != nil {
+		n.refuse(w, http.StatusBadRequest, "%v", err)
+		return
+	}
+	if !n.known(w, req.Namespace) {
+		return
+	}
+	question, err := json.Marshal(req)
+	if err != nil || 1+len(question) > codec.MaxKey {
+		n.refuse(w, http.StatusBadRequest, "the namespace's name is too long")
+		return
+	}
+	out := DrillResult{Members: []string{}, Missing: []MissingMember{}}
+	if req.Cluster {
+		ctx, cancel := context.WithTimeout(r.Context(), clusterTimeout)
+		defer cancel()
+		docs, missing := n.askAll(ctx, append([]byte{askDrill}, question...), func() ([]byte, error) { return nil, n.drill(req) })
+		for _, d := range docs {
+			out.Members = append(out.Members, d.Name)
+		}
+		out.Missing = append(out.Missing, missing...)
+	} else if err := n.drill(req); err != nil {
+		out.Missing = append(out.Missing, MissingMember{Name: n.id.name, Addr: n.Addr(), State: StateAlive, Reason: err.Error()})
+	} else {
+		out.Members = append(out.Members, n.id.name)
+	}
+	if len(out.Members) == 0 {
+		var why []string
+		for _, m := range out.Missing {
+			why = append(why, m.Name+": "+m.Reason)
+		}
+		n.refuse(w, http.StatusConflict, "%s", strings.Join(why, "; "))
+		return
+	}
+	if req.Stop {
+		n.logger.Info("an operator has stopped a drill", "namespace", req.Namespace, "members", len(out.Members))
+	} else {
+		n.logger.Info("an operator has begun a drill", "namespace", req.Namespace, "fraction", req.Fraction, "seconds", req.Seconds, "members", len(out.Members))
+	}
+	n.serveJSON(w, http.StatusAccepted, out, nil)
+}
+
+// drill begins or stops a drill on this node.
+func (n *Node) drill(req DrillRequest) error {
+	if req.Stop {
+		n.eyes.mu.Lock()
+		d := n.eyes.drills[req.Namespace]
+		n.eyes.mu.Unlock()
+		if d == nil {
+			return errors.New("no drill that an operator has begun is under way")
+		}
+		d.stop()
+		return nil
+	}
+	space, ok := n.handlers()[req.Namespace].(driller)
+	if !ok {
+		return fmt.Errorf("there is no namespace %.130q that can have a drill", req.Namespace)
+	}
+	run, err := space.BeginDrill(req.Fraction, time.Duration(req.Seconds*float64(time.Second)))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(n.ctx)
+	d := &drillRun{cancel}
+	n.eyes.mu.Lock()
+	if n.eyes.drills == nil {
+		n.eyes.drills = make(map[string]*drillRun)
+	}
+	n.eyes.drills[req.Namespace] = d
+	n.eyes.mu.Unlock()
+	look := func() {
+		defer cancel()
+		run(ctx)
+		n.eyes.mu.Lock()
+		defer n.eyes.mu.Unlock()
+		if n.eyes.drills[req.Namespace] == d { // and not the next one
+			delete(n.eyes.drills, req.Namespace)
+		}
+	}
+	if !n.start(look) {
+		cancel()
+		look()
+		return ErrClosed
+	}
+	return nil
+}
+
+// obey does what another member's operator wants of this node.
+func (n *Node) obey(question []byte) error {
+	var req DrillRequest
+	if err := json.Unmarshal(slices.Clone(question), &req); err != nil {
+		return errors.New("the order is not understood")
+	}
+	if err := req.check(); err != nil {
+		return err
+	}
+	return n.drill(req)
+}

@@ -1,0 +1,115 @@
+package peertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/tier"
+)
+
+// steady is a contract under which nothing expires while a test runs.
+var steady = tier.Freshness{TTL: 4 * time.Hour, NearTTL: 500 * time.Millisecond, RefreshAhead: -1, Jitter: -1}
+
+// warm reads the keys until all are resident, and returns how many loads that took.
+func warm(ctx context.Context, t *testing.T, c *Cluster, keys int) {
+	t.Helper()
+	for k := range keys {
+		if !c.Read(k%len(c.hosts), fmt.Sprintf("k%d", k), tier.AnyAge, patience) {
+			t.Fatal("a node is down")
+		}
+	}
+}
+
+// load reads all keys again and again from all nodes that are up, until ctx ends.
+func load(ctx context.Context, c *Cluster, keys int, pace time.Duration) (wait func()) {
+	var wg sync.WaitGroup
+	for i := range c.hosts {
+		dice := c.random(uint64(500 + i))
+		wg.Go(func() {
+			for ctx.Err() == nil {
+				c.Get(i, fmt.Sprintf("k%d", dice.IntN(keys)), patience)
+				sleep(ctx, upTo(dice, 2*pace))
+			}
+		})
+	}
+	return wg.Wait
+}
+
+// failures is how many reads failed since a stamp.
+func failures(h *History) (n int, first error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.reads {
+		if r.Err != nil {
+			if n++; first == nil {
+				first = fmt.Errorf("%s on %s after %v: %w", r.Key, r.Node, r.EndedAt.Sub(r.BeganAt), r.Err)
+			}
+		}
+	}
+	return n, first
+}
+
+// G9: all nodes restart one by one, under load: the origin does not notice.
+func TestRollingRestart(t *testing.T) {
+	for _, pause := range []time.Duration{3 * time.Second, 20 * time.Second} {
+		t.Run(fmt.Sprint(pause), func(t *testing.T) {
+			Bubble(t, func(t *testing.T) {
+				const keys = 1000
+				c := New(Options{Seed: 7, Nodes: 5, Freshness: steady, Concurrency: 50})
+				defer func() {
+					if err := c.Stop(); err != nil {
+						t.Error(err)
+					}
+				}()
+				for i := range c.hosts {
+					if err := c.Start(t.Context(), i); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := c.Settle(time.Minute); err != nil {
+					t.Fatal(err)
+				}
+				warm(t.Context(), t, c, keys)
+				sleep(t.Context(), 20*time.Second)
+				before := c.History.Figures()
+				ctx, cancel := context.WithCancel(t.Context())
+				wait := load(ctx, c, keys, 5*time.Millisecond)
+				for i := range c.hosts {
+					if err := c.Leave(t.Context(), i); err != nil {
+						t.Error(err)
+					}
+					if err := c.Start(t.Context(), i); err != nil {
+						t.Error(err)
+					}
+					sleep(t.Context(), pause)
+				}
+				cancel()
+				wait()
+				warm(t.Context(), t, c, keys) // what the load has not asked for
+				after := c.History.Figures()
+				loads := after.Loads - before.Loads
+				failed, err := failures(c.History)
+				by := make(map[string]int64)
+				for i := range c.hosts {
+					_, cache := c.Node(i)
+					for why, n := range cache.Stats().LoadsBy {
+						by[why] += n
+					}
+				}
+				t.Logf("%d keys, %d reads, %d loads %v, %d failed", keys, after.Reads-before.Reads, loads, by, failed)
+				if loads*100 > keys {
+					t.Errorf("%d loads for %d keys", loads, keys)
+				}
+				if failed > 0 {
+					t.Errorf("%d reads failed, the first: %v", failed, err)
+				}
+				for _, v := range c.History.Check(c.Rules()) {
+					t.Error(v)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,218 @@
+package tier
+
+import (
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// staleReason is why an answer past its soft expiry was given.
+type staleReason uint8
+
+const (
+	staleRefresh  staleReason = iota // within StaleWhileRevalidate
+	staleError                       // the refill failed
+	staleShed                        // the governor refused the refill
+	staleSoft                        // the caller's SoftTimeout was over
+	staleIsolated                    // any of these, while this node had lost sight of most members
+	staleDrill                       // a drill's load brought nothing
+	staleReasons
+)
+
+var staleNames = [staleReasons]string{"revalidating", "error", "shed", "soft_timeout", "isolated", "drill"}
+
+// A histogram counts times in buckets that are equally wide on a logarithmic scale: bucket i ends, inclusively,
+// at 2^(i/4) seconds, as Prometheus's native histograms of schema 2 have it. Counting is an atomic add; quantiles
+// are good to about a tenth. The zero value is empty.
+type histogram struct {
+	counts [histogramBuckets]atomic.Int64
+	max    atomic.Int64 // ns
+}
+
+const (
+	histogramSchema  = 2
+	histogramFirst   = -14 << histogramSchema // what ends at 61 us or less
+	histogramLast    = 25 << histogramSchema  // what is above a year or so
+	histogramBuckets = histogramLast - histogramFirst + 1
+)
+
+// quarters are what splits an octave in four.
+var quarters = [1 << histogramSchema]float64{0.5, 0.5946035575013605, 0.7071067811865475, 0.8408964152537144}
+
+// bucketOf is the place of a time in a histogram's counts.
+func bucketOf(ns int64) int {
+	if ns <= 0 {
+		return 0
+	}
+	frac, exp := math.Frexp(float64(ns) / float64(time.Second))
+	i := (exp - 1) << histogramSchema
+	for _, q := range quarters {
+		if frac > q {
+			i++
+		}
+	}
+	return min(max(i, histogramFirst), histogramLast) - histogramFirst
+}
+
+// bucketEnd is the upper bound, in seconds, of the place i in a histogram's counts.
+func bucketEnd(i int) float64 {
+	return math.Exp2(float64(i+histogramFirst) / (1 << histogramSchema))
+}
+
+// add counts a time that stands for weight of them.
+func (h *histogram) add(ns, weight int64) {
+	h.counts[bucketOf(ns)].Add(weight)
+	for {
+		was := h.max.Load()
+		if ns <= was || h.max.CompareAndSwap(was, ns) {
+			return
+		}
+	}
+}
+
+// tally is a histogram's counts at a time.
+type tally [histogramBuckets]int64
+
+func (h *histogram) tally() (t tally) {
+	for i := range h.counts {
+		t[i] = h.counts[i].Load()
+	}
+	return t
+}
+
+func (t *tally) total() (n int64) {
+	for _, c := range t {
+		n += c
+	}
+	return n
+}
+
+// sum is about what the times add up to, in seconds: each counts as the middle of its bucket.
+func (t *tally) sum() (s float64) {
+	for i, c := range t {
+		if c != 0 {
+			s += float64(c) * bucketEnd(i) * 0.917 // the bucket's geometric middle
+		}
+	}
+	return s
+}
+
+// minus is what has been counted since before.
+func (t *tally) minus(before *tally) (d tally) {
+	for i := range t {
+		d[i] = t[i] - before[i]
+	}
+	return d
+}
+
+// quantile is the time, in seconds, that a fraction q of those counted does not exceed; 0: none is counted.
+func (t *tally) quantile(q float64) float64 {
+	n := t.total()
+	if n == 0 {
+		return 0
+	}
+	rank, below := q*float64(n), 0.0
+	for i, c := range t {
+		if c == 0 {
+			continue
+		}
+		if below+float64(c) >= rank {
+			part := (rank - below) / float64(c)
+			return bucketEnd(i) * math.Exp2((part-1)/(1<<histogramSchema))
+		}
+		below += float64(c)
+	}
+	return bucketEnd(len(t) - 1)
+}
+
+const (
+	agedSources = int(SourceFill)
+	agesSpan    = int64(30 * time.Second)
+)
+
+// ages are how old the answers were that callers on this node got, and why they were stale. Near hits are
+// counted by the sample of them that demand takes too, each with the weight of those that it stands for.
+type ages struct {
+	by    [agedSources]histogram // by source - 1
+	stale [staleReasons]atomic.Int64
+	near  atomic.Int64 // stale near hits
+
+	mu   sync.Mutex // guards the rest
+	past [2][agedSources]tally
+	at   int64 // of past[1]
+}
+
+// served counts an answer that stands for weight of them.
+func (a *ages) served(from Source, age, weight int64) { a.by[from-1].add(age, weight) }
+
+// mark lets what is older than two spans be forgotten by stats; it is called about once a second.
+func (a *ages) mark(now int64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now-a.at < agesSpan {
+		return
+	}
+	a.past[0], a.at = a.past[1], now
+	for i := range a.by {
+		a.past[1][i] = a.by[i].tally()
+	}
+}
+
+// Ages says how old the answers from one source were, counted from the start of their loads.
+type Ages struct {
+	// Answers is how many there were since the cache was made. Near hits are counted by a sample, of one in 100.
+	Answers int64   `json:"answers"`
+	P50     float64 `json:"p50_seconds"` // of those of the last 30 to 60 seconds, to about a tenth
+	P99     float64 `json:"p99_seconds"`
+	Max     float64 `json:"max_seconds"` // of all that were counted
+}
+
+// stats returns the ages by source.
+func (a *ages) stats() map[string]Ages {
+	a.mu.Lock()
+	past := a.past[0]
+	a.mu.Unlock()
+	out := make(map[string]Ages, agedSources)
+	for i := range a.by {
+		t := a.by[i].tally()
+		lately, most := t.minus(&past[i]), time.Duration(a.by[i].max.Load()).Seconds()
+		out[Source(i+1).String()] = Ages{
+			Answers: t.total(), P50: min(lately.quantile(0.5), most), P99: min(lately.quantile(0.99), most), Max: most,
+		}
+	}
+	return out
+}
+
+// nearServed counts a near hit that stands for nearThin of them.
+func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why staleReason) {
+	a := &c.stats.ages
+	a.served(SourceNear, max(now-b.loaded, 0), weight)
+	if now >= b.soft {
+		a.near.Add(weight)
+		c.staleServed(why, weight)
+	}
+}
+
+// answered counts a read that a tier below the near one has answered.
+func (c *Cache[V]) answered(a *answer[V]) {
+	s := c.stats
+	switch a.source {
+	case SourceOwned:
+		s.owned.Add(1)
+	case SourceFill:
+		s.filled.Add(1)
+	}
+	s.ages.served(a.source, a.age, 1)
+	if a.stale {
+		s.stale.Add(1)
+		c.staleServed(a.why, 1)
+	}
+}
+
+func (c *Cache[V]) staleServed(why staleReason, weight int64) {
+	if c.isolation.lost.Load() {
+		why = staleIsolated
+	}
+	c.stats.ages.stale[why].Add(weight)
+}

@@ -1,0 +1,73 @@
+package tier
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Events are lines of the log with one of these names in the attribute "event". A *peer.Node's Logger keeps
+// them for the stats endpoint and its page. The texts may change, the names stay.
+const (
+	eventBreakerOpened = "breaker_opened"
+	eventBreakerClosed = "breaker_closed"
+	eventDrillBegun    = "drill_begun"
+	eventDrillEnded    = "drill_ended"
+	eventFlushed       = "cache_flushed"
+	eventIsolated      = "isolated"
+	eventConnected     = "isolation_ended"
+	eventUnconfirmed   = "invalidation_unconfirmed"
+)
+
+// EventNames lists the names of a cache's events.
+func EventNames() []string {
+	return []string{eventBreakerClosed, eventBreakerOpened, eventFlushed, eventDrillBegun, eventDrillEnded, eventUnconfirmed, eventIsolated, eventConnected}
+}
+
+// unconfirmedEvery is how often, at most, it is told that an invalidation did not reach everybody: during a
+// partition none does.
+const unconfirmedEvery = int64(time.Minute)
+
+// told is what has been told of the breaker and of invalidations.
+type told struct {
+	turn        atomic.Uint64 // of the breaker's, the last one looked at
+	unconfirmed atomic.Int64  // until when nothing more is told of these, ns on the cache's clock
+
+	mu       sync.Mutex // guards the rest
+	open     bool
+	openings int64
+	since    int64 // when it opened
+}
+
+// tellBreaker tells when the breaker has opened, and when it has closed. It is called after loads and once a second.
+func (c *Cache[V]) tellBreaker() {
+	t, turn := &c.told, c.gov.changes.Load()
+	if t.turn.Swap(turn) == turn {
+		return
+	}
+	state, openings := c.gov.breakerState()
+	now := c.clock.now()
+	t.mu.Lock()
+	opened := openings > t.openings && !t.open
+	if opened {
+		t.since = now
+	}
+	closed := state == breakerClosed && (t.open || opened)
+	lasted := time.Duration(now - t.since)
+	t.open, t.openings = state != breakerClosed, openings
+	t.mu.Unlock()
+	if opened {
+		c.cfg.Logger.Error("the breaker has opened: the origin fails and is left alone", "event", eventBreakerOpened, "namespace", c.cfg.Namespace)
+	}
+	if closed {
+		c.cfg.Logger.Info("the breaker has closed: the origin answers again", "event", eventBreakerClosed, "namespace", c.cfg.Namespace, "after", lasted.Round(time.Millisecond))
+	}
+}
+
+// tellUnconfirmed tells of an invalidation that did not reach everybody, if none was told of lately.
+func (c *Cache[V]) tellUnconfirmed(err error) {
+	now, until := c.clock.now(), c.told.unconfirmed.Load()
+	if now >= until && c.told.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
+		c.cfg.Logger.Warn("an invalidation has not reached every member", "event", eventUnconfirmed, "namespace", c.cfg.Namespace, "error", err)
+	}
+}

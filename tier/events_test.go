@@ -1,0 +1,182 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// events is a slog.Handler that keeps the names of events.
+type events struct {
+	mu   sync.Mutex // guards list
+	list []string
+}
+
+func (*events) Enabled(context.Context, slog.Level) bool { return true }
+func (e *events) WithAttrs([]slog.Attr) slog.Handler     { return e }
+func (e *events) WithGroup(string) slog.Handler          { return e }
+func (e *events) Handle(_ context.Context, r slog.Record) error {
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "event" {
+			e.mu.Lock()
+			defer e.mu.Unlock()
+			e.list = append(e.list, a.Value.String())
+		}
+		return true
+	})
+	return nil
+}
+
+func (e *events) take() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := strings.Join(e.list, " ")
+	e.list = nil
+	return out
+}
+
+// The breaker's opening and closing is told once each, however often it tries in between; a drill's begin and
+// end, too.
+func TestEvents(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o, e := &counter{}, new(events)
+		cfg := plain(ByKey(o.load))
+		cfg.Logger, cfg.Freshness.ErrorTTL = slog.New(e), -1
+		cfg.Origin.Breaker = Breaker{Failures: 0.1, Minimum: 2, Pause: time.Second, Probes: 2}
+		c := open(t, cfg)
+		o.setFail(errDown)
+		for range 50 {
+			_, _ = c.Get(t.Context(), "k")
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := e.take(); got != eventBreakerOpened {
+			t.Errorf("while the origin fails: %s", got)
+		}
+		if n := c.Stats().Governor.BreakerOpenings; n < 3 {
+			t.Errorf("%d openings", n)
+		}
+		o.setFail(nil)
+		for i := range 20 {
+			_, _ = c.Get(t.Context(), strings.Repeat("x", i+1))
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := e.take(); got != eventBreakerClosed {
+			t.Errorf("when it is back: %s", got)
+		}
+
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.Drill(t.Context(), 0.5, 4*time.Second) })
+		time.Sleep(2 * time.Second)
+		must(t, c, "x")
+		if d := c.Stats().Drill; !d.Running || d.Fraction != 0.5 || d.Duration != 4 || d.Seconds != 2 || d.Ended != "" {
+			t.Errorf("while it runs: %+v", d)
+		}
+		wg.Wait()
+		if d := c.Stats().Drill; d.Running || d.Ended != "time" || d.Seconds != 4 {
+			t.Errorf("afterwards: %+v", d)
+		}
+		if got := e.take(); got != eventDrillBegun+" "+eventDrillEnded {
+			t.Errorf("a drill: %s", got)
+		}
+	})
+}
+
+func must(t *testing.T, c *Cache[string], key string) string {
+	t.Helper()
+	v, err := c.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// A flush is told, and invalidations that do not reach everybody are, but not each.
+func TestEventsOfInvalidations(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		sim, e := newSim(t, 2), new(events)
+		caches := sim.start(newOrigin(), Config[simValue]{
+			Freshness: Freshness{TTL: time.Minute}, Logger: slog.New(e), InvalidateTimeout: time.Second,
+		})
+		defer sim.stop(caches)
+		synctest.Wait()
+		c := caches[sim.names[0]]
+		c.receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 5, Flush: true}}})
+		if got := e.take(); got != eventFlushed {
+			t.Errorf("a flush: %s", got)
+		}
+		sim.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{lost: true} })
+		for range 30 { // 30 seconds
+			var unreached *InvalidateError
+			if err := c.Invalidate(t.Context(), "k"); !errors.As(err, &unreached) {
+				t.Fatal(err)
+			}
+		}
+		sim.setRule(nil)
+		if got := e.take(); got != eventUnconfirmed {
+			t.Errorf("while nobody is reached: %s", got)
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// Each event has its name in the description of the stats endpoint, and each name is listed.
+func TestEventNames(t *testing.T) {
+	b, err := os.ReadFile("../peer/STATS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := EventNames()
+	for _, name := range names {
+		if !strings.Contains(string(b), "`"+name+"`") {
+			t.Errorf("%q is not in STATS.md", name)
+		}
+	}
+	slices.Sort(names)
+	if len(slices.Compact(names)) != 8 {
+		t.Errorf("%d names: %v", len(names), names)
+	}
+}
+
+// Each field of a cache's statistics is in the description of the stats endpoint.
+func TestStatsDocumented(t *testing.T) {
+	b, err := os.ReadFile("../peer/STATS.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, seen := string(b), make(map[reflect.Type]bool)
+	var look func(typ reflect.Type)
+	look = func(typ reflect.Type) {
+		for typ.Kind() == reflect.Slice || typ.Kind() == reflect.Map {
+			typ = typ.Elem()
+		}
+		if typ.Kind() != reflect.Struct || seen[typ] {
+			return
+		}
+		seen[typ] = true
+		for f := range typ.Fields() {
+			name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+			if !f.Anonymous && (name == "" || !strings.Contains(text, "`"+name+"`")) {
+				t.Errorf("%v.%s: %q is not in STATS.md", typ, f.Name, name)
+			}
+			look(f.Type)
+		}
+	}
+	look(reflect.TypeFor[Stats]())
+	for _, names := range [][]string{staleNames[:], breakerNames[:]} {
+		for _, name := range names {
+			if !strings.Contains(text, "`"+name+"`") {
+				t.Errorf("%q is not in STATS.md", name)
+			}
+		}
+	}
+}

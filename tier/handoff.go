@@ -1,0 +1,362 @@
+package tier
+
+import (
+	"cmp"
+	"context"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// A node that leaves pushes its copies to their new owners, those that were asked for most first, and
+// answers what they ask it as the previous owner until all is done or the time for it is over.
+//
+// A pushed copy obeys the same rule as any: no invalidation that covers it was applied at the receiver after its
+// load began. The receiver gives out tokens. Each stands for a moment of his at which the pusher had applied
+// everything that he had: with each push comes how far the pusher has come (positions), he compares, and either says
+// what is lacking there or gives a token. The pusher looks at his entries only after he got the token that
+// goes with them. So an invalidation applied at the receiver before that moment was applied at the pusher
+// before he looked, and one applied since is above the fence clocks of that moment, which the entry is given
+// as its stamp. Age and expiry count from that moment too, since nobody knows how long the push was on its way. What a
+// mark covers that came with a request, and is in nobody's log yet, is not taken at all. And the receiver must be one whom every
+// other member knows, as for copies that he asks for himself (previous.go): until then he gives no token.
+const (
+	// DefaultHandoffRate is Config.HandoffRate where it is 0.
+	DefaultHandoffRate = 32 << 20
+	// handoffBatch is about how many bytes one push carries.
+	handoffBatch = 256 << 10
+	// handoffAtOnce is how many members are pushed to at the same time.
+	handoffAtOnce = 8
+	// handoffTimeout bounds one push, and handoffTries how often in a row one may fail.
+	handoffTimeout = 2 * time.Second
+	handoffTries   = 3
+	// handoffPause is how long a pusher waits before he asks again for a token that he did not get.
+	handoffPause = 50 * time.Millisecond
+	// maxTokens is how many tokens are remembered.
+	maxTokens = 256
+)
+
+// tokens are what a receiver has given out.
+type tokens struct {
+	mu    sync.Mutex // guards the rest
+	given map[uint64]issued
+	order []uint64
+}
+
+// issued is what a token stands for.
+type issued struct {
+	known *known
+	at    int64 // ns on the cache's clock
+}
+
+// issue returns a token for a pusher who has applied what k says.
+func (t *tokens) issue(k *known, now int64) (token uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.given == nil {
+		t.given = make(map[uint64]issued)
+	}
+	if len(t.order) == maxTokens {
+		delete(t.given, t.order[0])
+		t.order = t.order[1:]
+	}
+	token = rand.Uint64() | 1
+	t.given[token] = issued{k, now}
+	t.order = append(t.order, token)
+	return token
+}
+
+func (t *tokens) find(token uint64) (issued, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, ok := t.given[token]
+	return k, ok
+}
+
+// push takes another member's copies.
+func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
+	c := h.c
+	resp.Incarnation = c.log.self
+	switch {
+	case c.life.isClosed():
+		resp.Status = codec.StatusClosed
+		return
+	case c.schema != req.Schema:
+		resp.Status = codec.StatusMismatch
+		return
+	}
+	if k, ok := c.tokens.find(req.Token); ok {
+		for i := range req.Pushed {
+			c.receiveCopy(&req.Pushed[i], k)
+		}
+	}
+	resp.Status = codec.StatusDone
+	if c.leaving.Load() || c.young.Load() && c.unsettled.Load() > 0 || !c.acquainted() || req.News == nil {
+		return
+	}
+	now := c.clock.now()
+	var lacks codec.News
+	c.log.mu.Lock()
+	c.log.tell(lagOf(req.News), &lacks, now)
+	k := c.snapshot(0)
+	c.log.mu.Unlock()
+	if len(lacks.Bases)+len(lacks.Invalidations) > 0 {
+		resp.Status, resp.Value = codec.StatusSynced, codec.AppendNews(nil, &lacks)
+		return
+	}
+	resp.Seq = c.tokens.issue(k, now)
+}
+
+// receiveCopy keeps a copy that came with a token, if it may.
+func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued) {
+	key := string(p.Key)
+	if checkKey(key) != nil {
+		return
+	}
+	hash, k := ring.Hash(key), token.known
+	e := &entry{
+		stamp: k.clocks[fenceSlot(hash)/slotsPerShard], version: p.Version, handed: true, cost: p.Cost,
+		loaded: token.at - int64(p.Age), soft: token.at + int64(p.Soft), hard: token.at + int64(p.Hard),
+		tags: tagsAt(append([]uint32(nil), p.Tags...), k.wide),
+	}
+	if p.NotFound {
+		e.flags, e.swr = entryNotFound, e.soft
+	} else {
+		e.value = append([]byte(nil), p.Value...)
+		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
+	}
+	if c.keepGiven(key, hash, e, token.at, true) != e {
+		c.stats.pushesRefused.Add(1)
+		return
+	}
+	for range p.Heat { // so that what is pushed later does not drive it out
+		c.owned.get(key)
+	}
+	c.stats.pushesKept.Add(1)
+}
+
+// commitGiven is commit for a copy that another member has pushed.
+func (f *fences) commitGiven(key string, hash, stamp uint64, began int64, store func()) bool {
+	s := f.shard(fenceSlot(hash))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.m[key]
+	if ok && (x.stamp > stamp || x.marks[fenceMarks-1].mark.Seq != 0) || s.floor > stamp || f.now()-began > f.retention {
+		return false
+	}
+	for i := range x.marks {
+		if x.marks[i].loose {
+			return false
+		}
+	}
+	store()
+	return true
+}
+
+// Drain implements codec.Drainer: it hands over what is here.
+func (h handler[V]) Drain(ctx context.Context) { h.c.handOver(ctx) }
+
+// handOver pushes this node's copies to who owns their keys now, and returns when that is done and no fill
+// is in progress here, or when ctx ends.
+func (c *Cache[V]) handOver(ctx context.Context) {
+	if !c.life.begin() {
+		return
+	}
+	defer c.life.end()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	began := c.clock.now()
+	c.leaving.Store(true)
+	c.near.clear() // nobody tells this node of invalidations any more
+	pace := &pacer{rate: c.cfg.HandoffRate}
+	done := c.pushAll(ctx, pace, func(*entry) bool { return true })
+	tick := time.NewTicker(handoffPause)
+	defer tick.Stop()
+	for late := false; ; late = true {
+		if live, _ := c.flights.size(); live == 0 {
+			if late {
+				done = c.pushAll(ctx, pace, func(e *entry) bool { return e.loaded+int64(e.cost) >= began }) && done
+			}
+			break
+		}
+		select {
+		case <-tick.C:
+			continue
+		case <-ctx.Done():
+		}
+		break
+	}
+	if !done && c.cfg.HandoffRate > 0 {
+		c.cfg.Logger.Warn("not all copies were handed over", "namespace", c.cfg.Namespace, "handed", c.stats.pushed.Load())
+		<-ctx.Done() // until then others may ask for them
+	}
+}
+
+// hot is a key of the owned tier and how much it was asked for.
+type hot struct {
+	key  string
+	heat uint8
+}
+
+// hottest returns the keys of the owned tier whose entries are wanted, those that were asked for most first.
+func (c *Cache[V]) hottest(wanted func(key string, e *entry) bool) []hot {
+	var list []hot
+	c.owned.ranked(func(key string, e *entry, heat uint8) {
+		if wanted(key, e) {
+			list = append(list, hot{key, heat})
+		}
+	})
+	slices.SortStableFunc(list, func(a, b hot) int { return cmp.Compare(b.heat, a.heat) })
+	return list
+}
+
+// pushAll pushes the entries that are wanted to the owners of their keys. done: all that could be was.
+func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, wanted func(*entry) bool) (done bool) {
+	if c.cfg.HandoffRate < 0 {
+		return true
+	}
+	view := c.cfg.Cluster.View()
+	list := c.hottest(func(_ string, e *entry) bool { return e.flags&entryFailed == 0 && wanted(e) })
+	parts := make([][]hot, view.Len())
+	var turns []int // members, the one with the hottest key first
+	for _, x := range list {
+		i := view.OwnerIndex(x.key)
+		if view.Members()[i].Name == c.self {
+			continue
+		}
+		if parts[i] == nil {
+			turns = append(turns, i)
+		}
+		parts[i] = append(parts[i], x)
+	}
+	var wg sync.WaitGroup
+	var failed atomic.Bool
+	next := make(chan int)
+	for range min(handoffAtOnce, len(turns)) {
+		wg.Go(func() {
+			for i := range next {
+				if !c.pushTo(ctx, view, view.Members()[i], parts[i], pace) {
+					failed.Store(true)
+				}
+			}
+		})
+	}
+	for _, i := range turns {
+		next <- i
+	}
+	close(next)
+	wg.Wait()
+	return !failed.Load()
+}
+
+// pushTo pushes keys to a member. It reports whether that has got them all, as far as they are still here.
+func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer) bool {
+	var token, incarnation uint64
+	for failures := 0; len(keys) > 0 && ctx.Err() == nil; {
+		req := codec.Request{Kind: codec.KindPush, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
+		taken := 0
+		if token != 0 {
+			req.Pushed, taken = c.batch(keys)
+		}
+		c.log.mu.Lock()
+		req.News = &codec.News{Life: time.Duration(c.log.longest.Load()), Positions: c.log.positions(nil, c.clock.now())}
+		c.log.mu.Unlock()
+		answer, news, err := c.postPush(ctx, to, &req)
+		wait := time.Duration(0)
+		switch {
+		case err != nil:
+			if failures++; failures == handoffTries {
+				c.cfg.Logger.Debug("member takes no copies", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
+				return false
+			}
+			wait = handoffPause
+		case token != 0 && answer.Incarnation != incarnation: // another cache, to which the token says nothing
+			token = 0
+		default:
+			failures, incarnation = 0, answer.Incarnation
+			c.stats.pushed.Add(int64(len(req.Pushed)))
+			keys = keys[taken:]
+			if answer.Status == codec.StatusSynced {
+				if c.receive(news) == 0 && token == 0 {
+					wait = handoffPause
+				}
+			} else if token = answer.Seq; token == 0 {
+				wait = handoffPause
+			}
+			wait = max(wait, pace.spend(req.Size(), c.clock.now()))
+		}
+		if wait > 0 && len(keys) > 0 && sleep(ctx, wait) != nil {
+			return false
+		}
+	}
+	return len(keys) == 0
+}
+
+// batch makes what one push carries of the first keys; taken is how many of them that is.
+func (c *Cache[V]) batch(keys []hot) (list []codec.Pushed, taken int) {
+	now, size := c.clock.now(), 0
+	for _, x := range keys {
+		if len(list) == codec.MaxPushed {
+			break
+		}
+		e := c.valid(x.key, ring.Hash(x.key), now)
+		if e == nil || e.flags&(entryFailed|entryPassing) != 0 {
+			taken++
+			continue
+		}
+		bytes := len(x.key) + len(e.value) + 4*len(e.tags.list())
+		if len(list) > 0 && size+bytes > handoffBatch {
+			break
+		}
+		size += bytes
+		taken++
+		list = append(list, codec.Pushed{
+			Key: bytesOf(x.key), Value: e.value, NotFound: e.flags&entryNotFound != 0, Heat: x.heat,
+			Age: time.Duration(max(now-e.loaded, 0)), Soft: time.Duration(e.soft - now), Hard: time.Duration(e.hard - now),
+			Cost: e.cost, Version: e.version, Tags: e.tags.list(),
+		})
+	}
+	return list, taken
+}
+
+// postPush sends a push and returns what the answer says.
+func (c *Cache[V]) postPush(ctx context.Context, to ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
+	ctx, cancel := context.WithTimeout(ctx, handoffTimeout)
+	defer cancel()
+	var resp codec.Response
+	if err := c.cfg.Cluster.Call(ctx, to, req, &resp); err != nil {
+		return answer, nil, err
+	}
+	defer resp.Release()
+	answer = codec.Response{Status: resp.Status, Incarnation: resp.Incarnation, Seq: resp.Seq}
+	switch resp.Status {
+	case codec.StatusDone:
+		return answer, nil, nil
+	case codec.StatusSynced:
+		lacks = new(codec.News)
+		return answer, lacks, codec.DecodeNews(lacks, append([]byte(nil), resp.Value...))
+	}
+	return answer, nil, errAnswer
+}
+
+// A pacer holds what several send together to a number of bytes a second.
+type pacer struct {
+	rate int64
+
+	mu   sync.Mutex // guards next
+	next int64      // when all that was sent so far is within the rate; ns
+}
+
+// spend counts bytes and returns how long to wait before the next.
+func (p *pacer) spend(bytes int, now int64) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = max(p.next, now) + int64(float64(bytes)/float64(p.rate)*float64(time.Second))
+	return time.Duration(p.next - now)
+}

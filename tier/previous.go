@@ -1,0 +1,508 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// When a partition has moved, a flight first asks the member that owned it before. That one loads
+// nothing for it: it gives its copy, fresh or stale, or what a fill brings that is in progress there.
+//
+// Why the copy may be kept here. The rule is that no invalidation covering it was applied here after its load
+// began. The fence clocks are noted before the request is sent, and stand for the beginning of the load.
+//
+//   - An invalidation that is applied here later is above them: the copy is not committed, or not served.
+//   - One that was applied here before, he must have applied before he looked. It is as with any
+//     other request (see log.go): what he is known to have, one mark that goes along, an exchange. Only that a
+//     mark that came here with a request, and not yet by itself, is in no exchange: it goes along in any case.
+//   - One that is never applied here was started by a member that does not know this one, nor does any that
+//     it knows. So a copy is kept only if there is none such: if the giver had the same view as this node and is in
+//     it, so that he tells of this node whoever tells him; or if each member that this node sees has had the same
+//     view once since this node started (acquainted), or that is longer ago than any doubt (young). Otherwise
+//     the answer is for the one who started the flight alone.
+//
+// A flight that still asks is not waited for by others who ask here, so that two members that each believe
+// that the other one owned the key before do not wait for each other.
+const (
+	// previousWait is how long a flight waits for a previous owner, other than for a fill there.
+	previousWait = 150 * time.Millisecond
+	// previousFor is for how long after a move the previous owner is asked at most.
+	previousFor = int64(time.Hour)
+	// previousMemory is how many answers count to say whether it is worth asking, and previousWorth the share of
+	// them that must bring something.
+	previousMemory = 32
+	previousWorth  = 1. / 16
+	// After a failure a previous owner is left alone for previousPause, in ns, then twice as long each time.
+	previousPause = int64(500 * time.Millisecond)
+)
+
+// A former is a member that owned partitions before. viewHistory.mu guards what changes.
+type former struct {
+	member ring.Member
+	worth  float64 // the share of the answers that brought something, the last ones counting most
+	pause  int64   // after the last failure, 0: there was none since the last answer
+	until  int64   // not to be asked before; ns on the cache's clock
+}
+
+// move is a partition's last change of owner.
+type move struct {
+	from *former
+	at   int64 // ns on the cache's clock
+}
+
+// movedTo notes where the partitions of v were before. The caller holds mu.
+func (h *viewHistory) movedTo(v *ring.View, now int64) {
+	old := h.now
+	if old == nil || old.Len() == 1 && old.Index(h.self) == 0 || old.Partitions() != v.Partitions() {
+		// It has just come, and its keys were those members' that would have them without it.
+		h.first, h.firstAt, h.moves, h.formers = v, now, nil, make(map[string]*former)
+		return
+	}
+	if h.moves == nil {
+		h.moves = make([]move, v.Partitions())
+	}
+	formers := make(map[string]*former)
+	for p := range h.moves {
+		m := &h.moves[p]
+		from := old.OwnerOf(p)
+		if from.Name != v.OwnerOf(p).Name {
+			*m = move{h.former(from), now}
+			m.from.worth = 1
+		}
+		if m.from != nil && now-m.at > previousFor {
+			*m = move{}
+		}
+		if m.from != nil {
+			formers[m.from.member.Name] = m.from
+		}
+	}
+	h.formers = formers
+}
+
+// former returns the record of a member. The caller holds mu.
+func (h *viewHistory) former(m ring.Member) *former {
+	f := h.formers[m.Name]
+	if f == nil || f.member.Incarnation != m.Incarnation {
+		f = &former{worth: 1}
+		h.formers[m.Name] = f
+	}
+	f.member = m
+	return f
+}
+
+// previous returns who owned the key before self, or nil if there is nobody worth asking.
+func (h *viewHistory) previous(key string, hash uint64, now int64) (f *former, to ring.Member, inView bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now == nil {
+		return nil, to, false
+	}
+	p := h.now.PartitionOf(hash)
+	if h.moves != nil && h.moves[p].from != nil {
+		if f = h.moves[p].from; now-h.moves[p].at > previousFor {
+			return nil, to, false
+		}
+	} else if h.first.OwnerOf(p).Name == h.self && now-h.firstAt <= previousFor {
+		// Who started later cannot have had it.
+		self, _ := h.now.Member(h.self)
+		if m, ok := h.first.Successor(key); ok && m.Incarnation < self.Incarnation {
+			f = h.former(m)
+		}
+	}
+	if f == nil || f.member.Name == h.self || f.worth < previousWorth {
+		return nil, to, false
+	}
+	m, inView := h.now.Member(f.member.Name)
+	if inView && m.Incarnation != f.member.Incarnation {
+		return nil, to, false // it has started anew, and what it had is gone
+	}
+	if inView {
+		f.member = m
+	}
+	return f, f.member, inView
+}
+
+// open reports whether f may be asked now.
+func (h *viewHistory) open(f *former, now int64) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now >= f.until
+}
+
+// answered notes what asking f came to.
+func (h *viewHistory) answered(f *former, useful bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f.pause, f.until = 0, 0
+	f.worth -= f.worth / previousMemory
+	if useful {
+		f.worth += 1. / previousMemory
+	}
+}
+
+// failed notes that f did not answer.
+func (h *viewHistory) failed(f *former, now int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now >= f.until {
+		f.pause = min(max(2*f.pause, previousPause), int64(time.Minute))
+		f.until = now + f.pause
+	}
+}
+
+// inherit asks, for a flight that has not begun to load, the key's previous owner. true: the flight is over.
+func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
+	defer func() { f.loads.Store(!over) }()
+	switch {
+	case c.cfg.Cluster == nil || f.prev != nil && f.prev.handed:
+		return false
+	case f.cause == causeRefreshAhead || f.cause == causeDrill || f.cause == causeIsolated:
+		return false
+	}
+	c.views.note(c.cfg.Cluster.View(), c.clock.now())
+	from, to, inView := c.views.previous(f.key, f.hash, c.clock.now())
+	if from == nil {
+		return false
+	}
+	if f.cause == causeCold { // as far as is known
+		if f.cause = causeMoved; !inView {
+			f.cause = causeOwnerLost
+		}
+	}
+	if !c.views.open(from, c.clock.now()) {
+		return false
+	}
+	c.stats.previousAsked.Add(1)
+	calm := !c.young.Load() || c.calm(c.ctx)
+	e, keep, err := c.askPrevious(f, to, inView, calm, codec.FlagPrevious, previousWait)
+	if err == errFilling {
+		e, keep, err = c.askPrevious(f, to, inView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
+	}
+	switch {
+	case errors.Is(err, errGiverUnsure):
+		return false
+	case err != nil && !errors.Is(err, ErrNotCached):
+		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
+		c.views.failed(from, c.clock.now())
+		return false
+	}
+	c.views.answered(from, e != nil)
+	if e == nil {
+		if f.cause == causeMoved || f.cause == causeOwnerLost && !f.short {
+			f.cause = causeCold // it was not there either
+		}
+		return false
+	}
+	now := c.clock.now()
+	if f.short {
+		end := now + int64(successorTTL)
+		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
+	}
+	if keep {
+		if e = c.keepGiven(f.key, f.hash, e, now, false); e == nil {
+			return false
+		}
+	}
+	c.stats.previousHits.Add(1)
+	if f.prev != nil && e.loaded <= f.prev.loaded { // what is wanted is a newer one
+		return false
+	}
+	if now >= e.swr && now >= e.soft {
+		if keep { // to fall back on
+			f.prev = e
+		}
+		return false
+	}
+	f.res.private = !keep
+	if c.flights.skip(f, e, c.stillValid(f)) {
+		return true
+	}
+	f.res.private = false
+	return false
+}
+
+// keepGiven commits a copy that another member gave, unless there is a later one, which it then
+// returns. nil: it may not be kept. began is when its stamp was noted; pushed: it was not asked for.
+func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, began int64, pushed bool) (kept *entry) {
+	now := c.clock.now()
+	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.tagged(e.tags) || e.version != 0 && c.fences.behind(key, hash, e.version) {
+		return nil
+	}
+	if old := c.valid(key, hash, now); old != nil && old.flags&entryFailed == 0 && old.loaded >= e.loaded {
+		return old
+	}
+	c.log.outlasts(e.hard - e.loaded)
+	e.etag = c.etag(e)
+	commit := c.fences.commit
+	if pushed {
+		commit = c.fences.commitGiven
+	}
+	if !commit(key, hash, e.stamp, began, func() {
+		if old, ok := c.owned.get(key); ok && old.flags&entryFailed == 0 && old.stamp >= e.stamp && old.loaded > e.loaded {
+			kept = old
+			return
+		}
+		kept = e
+		c.owned.set(key, e)
+	}) {
+		return nil
+	}
+	return kept
+}
+
+// errFilling says that the previous owner is filling the key.
+var errFilling = errors.New("weir: a fill is in progress")
+
+// errGiverUnsure says that there are invalidations of the key that cannot be passed on, so that its
+// previous owner's copy would be worth nothing.
+var errGiverUnsure = errors.New("weir: the key was invalidated too often")
+
+// askPrevious asks a member for its copy of f's key and waits for so long. keep: the copy may be kept and given
+// to who comes later. The error is ErrNotCached if there is none, errFilling if there will be, errGiverUnsure if there is no asking.
+func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, flags uint8, wait time.Duration) (e *entry, keep bool, err error) {
+	m := c.mateOrFormer(to, inView)
+	if m == nil {
+		return nil, false, errGone
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, wait)
+	defer cancel()
+	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
+	need := uint64(0) // the tag clock up to which he must have applied all
+	for range 2 * maxAgain {
+		began, stamp, wide := c.clock.now(), c.fences.stamp(f.hash), c.fences.wide.Load()
+		var k *known
+		if k, q.Fence, err = c.readyPrevious(ctx, m, f.key, f.hash, need); err != nil {
+			return nil, false, err
+		}
+		var resp codec.Response
+		q.View = c.cfg.Cluster.View().Fingerprint()
+		if err := c.cfg.Cluster.Call(ctx, to, &q, &resp); err != nil {
+			return nil, false, err
+		}
+		if resp.Flags&codec.FlagSameView != 0 {
+			c.meet(m)
+		}
+		switch resp.Status {
+		case codec.StatusValue, codec.StatusNotFound:
+			if resp.Incarnation != k.incarnation {
+				m.known.CompareAndSwap(k, nil)
+				break
+			}
+			if q.Fence.Seq != 0 {
+				c.fences.told(f.key, f.hash, q.Fence, resp.Incarnation)
+			}
+			if resp.Flags&codec.FlagTagged != 0 && k.wide < wide && c.fences.after(resp.Tags, k.wide) {
+				need = wide
+				break
+			}
+			e = c.given(&resp, min(began+int64(resp.Held), c.clock.now()), stamp, wide)
+			keep = calm && (c.acquainted() || inView && resp.Flags&codec.FlagSameView != 0)
+			resp.Release()
+			return e, keep, nil
+		case codec.StatusNotCached:
+			filling := resp.Flags&codec.FlagFilled != 0
+			resp.Release()
+			if filling && flags&codec.FlagJoin == 0 {
+				return nil, false, errFilling
+			}
+			return nil, false, ErrNotCached
+		default:
+			resp.Release()
+			return nil, false, errAnswer
+		}
+		resp.Release()
+	}
+	return nil, false, errGiverUnsure
+}
+
+// given makes an entry of a copy that another member had at the given time. He and this node agree on
+// the contract.
+func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *entry {
+	e := &entry{
+		stamp: stamp, version: r.Version, handed: true,
+		loaded: at - int64(r.Age), soft: at + int64(r.Soft), hard: at + int64(r.Hard),
+	}
+	if r.Status == codec.StatusNotFound {
+		e.flags, e.swr = entryNotFound, e.soft
+	} else {
+		e.value = append([]byte(nil), r.Value...)
+		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
+	}
+	if r.Flags&codec.FlagTagged != 0 {
+		e.tags = tagsAt(append([]uint32(nil), r.Tags...), wide)
+	}
+	return e
+}
+
+// readyPrevious returns what m is known to have applied, and the mark that a request for a copy to be
+// kept must carry, after an exchange if that is needed.
+func (c *Cache[V]) readyPrevious(ctx context.Context, m *mate, key string, hash, wide uint64) (k *known, mark codec.Mark, err error) {
+	for try := 0; ; try++ {
+		if k = m.known.Load(); k != nil {
+			mark, behind, sure := c.fences.passOn(key, hash, k)
+			switch {
+			case !sure:
+				return nil, mark, errGiverUnsure
+			case !behind && k.wide >= wide:
+				return k, mark, nil
+			}
+		}
+		if try == maxAgain {
+			return nil, mark, errGiverUnsure
+		}
+		if err := c.exchangeWith(ctx, m); err != nil {
+			return nil, mark, err
+		}
+	}
+}
+
+// passOn is carry for a copy that is to be kept and given to others: it also passes on a mark that came
+// with a request. sure is false if there may be several of those.
+func (f *fences) passOn(key string, hash uint64, known *known) (mark codec.Mark, behind, sure bool) {
+	slot := fenceSlot(hash)
+	has := known.clocks[slot/slotsPerShard]
+	s := f.shard(slot)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.m[key]
+	if !ok {
+		return mark, s.floor > has, true
+	}
+	if x.marks[fenceMarks-1].mark.Seq != 0 { // one that was pushed out may have come with a request
+		return mark, false, false
+	}
+	behind = x.lost > has
+	loose := 0
+	for i := range x.marks {
+		m := &x.marks[i]
+		if m.mark.Seq == 0 || m.told == known.incarnation || m.stamp <= has && !m.loose {
+			continue
+		}
+		if m.loose {
+			loose++
+		}
+		behind = behind || mark.Seq != 0
+		if mark.Seq == 0 || m.loose {
+			mark = m.mark
+		}
+	}
+	return mark, behind, loose < 2
+}
+
+// mateOrFormer returns what is known of a member, also if it is no longer in the view.
+func (c *Cache[V]) mateOrFormer(to ring.Member, inView bool) *mate {
+	if inView {
+		return c.mate(to.Name)
+	}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	m := c.log.formers[to.Name]
+	if m == nil || m.member.Incarnation != to.Incarnation {
+		m = newMate(to.Name, c.clock.now())
+		m.member = to
+		if c.log.formers == nil {
+			c.log.formers = make(map[string]*mate)
+		}
+		c.log.formers[to.Name] = m
+	}
+	return m
+}
+
+// formerFor is for how long, in ns, a member that has gone from the view is remembered.
+const formerFor = int64(time.Minute)
+
+// forgetFormers gives up members that have gone from the view long ago. The caller holds mu.
+func (l *logbook) forgetFormers(now int64) {
+	for name, m := range l.formers {
+		if now-m.entered > formerFor {
+			delete(l.formers, name)
+		}
+	}
+}
+
+// acquainted reports whether every member that this node sees is known to know it.
+func (c *Cache[V]) acquainted() bool { return !c.young.Load() || c.strangers.Load() == 0 }
+
+// meet notes that m has had the same view as this node since this node started.
+func (c *Cache[V]) meet(m *mate) {
+	if c.acquainted() {
+		return
+	}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	m.acquainted = true
+	c.settle()
+}
+
+// loading returns the key's live flight if it is past asking others.
+func (t *flights[V]) loading(hash uint64, key string) *flight[V] {
+	s := t.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot := s.m[key]; slot != nil && slot.live != nil && slot.live.loads.Load() {
+		return slot.live
+	}
+	return nil
+}
+
+// previous answers the new owner of a key, or who believes that he is. false: only Serve can.
+func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
+	c := h.c
+	if req.View == c.cfg.Cluster.View().Fingerprint() {
+		resp.Flags |= codec.FlagSameView
+	}
+	h.fence(req, key, hash)
+	if e := c.valid(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
+		h.fill(req, resp, found[V]{e: e}, nil, 0)
+		c.stats.given.Add(1)
+		return true
+	}
+	if c.flights.loading(hash, key) != nil {
+		if req.Flags&codec.FlagJoin != 0 {
+			return false
+		}
+		resp.Flags |= codec.FlagFilled
+	}
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
+	return true
+}
+
+// servePrevious is previous, and waits for the fill in progress.
+func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
+	c := h.c
+	began, wide := c.clock.now(), c.fences.wide.Load()
+	key := strings.Clone(stringOf(req.Key))
+	hash := ring.Hash(key)
+	if h.previous(req, key, hash, resp) {
+		return
+	}
+	if f := c.flights.loading(hash, key); f != nil {
+		select {
+		case <-f.done:
+			r := &f.res
+			if r.err == nil && !r.private && r.e.flags&entryPassing == 0 && !c.retagged(r.e, wide) {
+				h.fill(req, resp, found[V]{e: r.e}, nil, time.Duration(c.clock.now()-began))
+				c.stats.given.Add(1)
+				return
+			}
+		case <-ctx.Done():
+		}
+	}
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
+}
+
+// handing are the counters of what members give one another.
+type handing struct {
+	previousAsked atomic.Int64 // times that a previous owner was asked
+	previousHits  atomic.Int64 // that brought a copy
+	given         atomic.Int64 // copies given to new owners that asked
+	pushed        atomic.Int64 // copies pushed to other members
+	pushesKept    atomic.Int64 // of those that others pushed
+	pushesRefused atomic.Int64 // likewise
+}

@@ -1,0 +1,467 @@
+package tier
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// aged is a view of members whose incarnations are their places: who is named later has started later.
+func aged(t *testing.T, names ...string) *ring.View {
+	t.Helper()
+	var m []ring.Member
+	for i, name := range names {
+		m = append(m, ring.Member{Name: name, Addr: name + ":1", Incarnation: uint64(i + 1)})
+	}
+	v, err := ring.New(m, ring.Config{Partitions: 61})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// moving is a cluster of three in which n2 is to join the others.
+type moving struct {
+	*simNet
+	t      *testing.T
+	o      *simOrigin
+	cfg    Config[simValue]
+	caches map[string]*Cache[simValue]
+	old    *ring.View // of n0 and n1
+	new    *ring.View // of all
+}
+
+func newMoving(t *testing.T, cfg Config[simValue]) *moving {
+	m := &moving{simNet: newSim(t, 3), t: t, o: newOrigin(), cfg: cfg, caches: make(map[string]*Cache[simValue]), old: aged(t, "n0", "n1"), new: aged(t, "n0", "n1", "n2")}
+	for _, name := range []string{"n0", "n1"} {
+		m.nodes[name].setView(m.old)
+		m.caches[name] = m.open(name, m.o, cfg)
+	}
+	return m
+}
+
+// join starts n2. Those named see it.
+func (m *moving) join(seenBy ...string) {
+	m.nodes["n2"].setView(m.new)
+	for _, name := range seenBy {
+		m.nodes[name].setView(m.new)
+	}
+	m.caches["n2"] = m.open("n2", m.o, m.cfg)
+	synctest.Wait()
+}
+
+func (m *moving) end() { m.stop(m.caches) }
+
+// moved returns a key that n2 takes over from n0.
+func (m *moving) moved(nth int) string {
+	for i := 0; ; i++ {
+		if k := fmt.Sprintf("k%d", i); m.new.Owner(k).Name == "n2" && m.old.Owner(k).Name == "n0" {
+			if nth--; nth < 0 {
+				return k
+			}
+		}
+	}
+}
+
+func (m *moving) read(name, key string) Answer[simValue] {
+	m.t.Helper()
+	a, err := m.caches[name].Read(m.t.Context(), key, ReadOptions{MaxAge: AnyAge})
+	if err != nil {
+		m.t.Fatalf("read of %s on %s: %v", key, name, err)
+	}
+	return a
+}
+
+func (m *moving) loads(want int64) {
+	m.t.Helper()
+	if n := m.o.loads.Load(); n != want {
+		m.t.Errorf("%d loads, want %d", n, want)
+	}
+}
+
+// G9: who joins costs the origin nothing for what was fresh, and copies keep their age.
+func TestJoinCostsNoLoads(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		const keys = 300
+		for i := range keys {
+			m.read("n0", fmt.Sprintf("k%d", i))
+		}
+		m.loads(keys)
+		time.Sleep(2 * time.Minute) // so that there are no near copies
+		m.join("n0", "n1")
+		for i := range keys {
+			key := fmt.Sprintf("k%d", i)
+			for _, name := range []string{"n1", "n2", "n0"} {
+				if a := m.read(name, key); a.Age < 2*time.Minute || a.Source == SourceFill || a.Stale {
+					t.Fatalf("%s: %+v", key, a)
+				}
+			}
+		}
+		m.loads(keys)
+		s := m.caches["n2"].Stats()
+		if s.PreviousHits == 0 || s.PreviousHits != s.PreviousAsked || s.LoadsBy["moved"] != 0 || s.OwnedEntries != int(s.PreviousHits) {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(time.Hour) // TTL counts from the load
+		m.read("n1", m.moved(0))
+		m.loads(keys + 1)
+	})
+}
+
+// A fill in progress at the previous owner is joined, however long it takes.
+func TestJoinMeetsFlight(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cfg := Config[simValue]{}
+		cfg.Origin.Timeout = 10 * time.Second
+		m := newMoving(t, cfg)
+		defer m.end()
+		m.o.delay = func() time.Duration { return 2 * time.Second }
+		key := m.moved(0)
+		done := make(chan error, 1)
+		go func() {
+			_, err := m.caches["n0"].Get(context.Background(), key)
+			done <- err
+		}()
+		time.Sleep(time.Second)
+		m.join("n0", "n1")
+		began := time.Now()
+		m.read("n2", key)
+		if took := time.Since(began); took != 3*time.Second {
+			t.Errorf("took %v", took)
+		}
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		m.loads(1)
+	})
+}
+
+// A stale copy is given too: it is served, and refreshed by the new owner.
+func TestJoinStaleCopy(t *testing.T) {
+	for _, late := range []bool{false, true} { // past StaleWhileRevalidate: it is only to fall back on
+		bubble(t, func(t *testing.T) {
+			cfg := Config[simValue]{Freshness: Freshness{TTL: time.Minute, StaleWhileRevalidate: time.Minute, StaleIfError: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}}
+			m := newMoving(t, cfg)
+			defer m.end()
+			key := m.moved(0)
+			m.read("n0", key)
+			time.Sleep(90 * time.Second)
+			if late {
+				time.Sleep(time.Minute)
+				m.o.mu.Lock()
+				m.o.fail = errDown
+				m.o.mu.Unlock()
+			}
+			m.join("n0", "n1")
+			if a := m.read("n2", key); !a.Stale || a.Age < 90*time.Second {
+				t.Errorf("%+v", a)
+			}
+			if late {
+				m.loads(2) // which failed
+				return
+			}
+			m.loads(1)
+			m.read("n2", key)
+			synctest.Wait()
+			if a := m.read("n2", key); a.Stale {
+				t.Errorf("%+v", a)
+			}
+			m.loads(2)
+			time.Sleep(time.Second)
+			if a, err := m.caches["n2"].Refresh(t.Context(), m.moved(0)); err != nil || a.Node != "n2" {
+				t.Errorf("%+v, %v", a, err)
+			}
+			m.loads(3)
+		})
+	}
+}
+
+// What a read demands holds for copies of the previous owner too.
+func TestJoinDemands(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{Freshness: Freshness{TTL: time.Minute, StaleWhileRevalidate: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}})
+		defer m.end()
+		young, old, fresh := m.moved(0), m.moved(1), m.moved(2)
+		m.read("n0", old)
+		time.Sleep(2 * time.Minute)
+		m.read("n0", young)
+		m.read("n0", fresh)
+		m.loads(3)
+		time.Sleep(5 * time.Second)
+		m.join("n0", "n1")
+		c := m.caches["n2"]
+		for _, x := range []struct {
+			key    string
+			maxAge time.Duration
+			loads  int64
+		}{{young, 0, 3}, {fresh, time.Second, 4}, {old, 0, 5}} {
+			a, err := c.Read(t.Context(), x.key, ReadOptions{MaxAge: x.maxAge})
+			if err != nil || x.maxAge > 0 && a.Age > x.maxAge || a.Stale {
+				t.Errorf("%+v: %+v, %v", x, a, err)
+			}
+			m.loads(x.loads)
+		}
+	})
+}
+
+// A previous owner who says nothing costs little, and is left alone for a while; then what is loaded counts as moved.
+func TestJoinSilentPreviousOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		for i := range 3 {
+			m.read("n0", m.moved(i))
+		}
+		m.join("n0", "n1")
+		m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: to == "n0", silent: true}
+		})
+		began := time.Now()
+		m.read("n2", m.moved(0))
+		if took := time.Since(began); took > previousWait {
+			t.Errorf("took %v", took)
+		}
+		began = time.Now()
+		m.read("n2", m.moved(1))
+		if took := time.Since(began); took != 0 {
+			t.Errorf("took %v", took)
+		}
+		m.loads(5)
+		if s := m.caches["n2"].Stats(); s.LoadsBy["moved"] != 2 {
+			t.Errorf("%+v", s.LoadsBy)
+		}
+		m.setRule(nil)
+		time.Sleep(time.Second)
+		m.read("n2", m.moved(2))
+		m.loads(5)
+	})
+}
+
+// Who has nothing is not asked for long.
+func TestJoinUselessPreviousOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		m.join("n0", "n1")
+		for i := range 150 {
+			m.read("n2", m.moved(i))
+		}
+		s := m.caches["n2"].Stats()
+		if s.PreviousAsked < previousMemory || s.PreviousAsked > 120 || s.PreviousHits != 0 || s.LoadsBy["cold"] < s.PreviousAsked {
+			t.Errorf("asked %d times; %v", s.PreviousAsked, s.LoadsBy)
+		}
+	})
+}
+
+// Who restarts has lost what it had, and is not asked; nor does the eldest ask who came later.
+func TestPreviousOwnerRestarted(t *testing.T) {
+	var h viewHistory
+	h.self = "n0"
+	v := aged(t, "n1", "n0")
+	h.note(v, 0)
+	key, other := keyOf(v, "n0", 0), keyOf(v, "n1", 0)
+	if f, _, _ := h.previous(key, ring.Hash(key), 1); f == nil || f.member.Name != "n1" {
+		t.Error("who has come does not ask who was there")
+	}
+	alone := aged(t, "n0")
+	h.note(alone, 2)
+	if f, to, in := h.previous(other, ring.Hash(other), 3); f == nil || to.Name != "n1" || in {
+		t.Error("who has gone is not asked")
+	}
+	h.note(v, 4)
+	h.note(alone, 5)
+	again := aged(t, "n0", "n1") // n1 has another number
+	h.note(again, 6)
+	gone := aged(t, "n0")
+	h.note(gone, 7)
+	if f, to, in := h.previous(other, ring.Hash(other), 8); f == nil || to.Incarnation != 2 || in {
+		t.Errorf("%+v %+v %v", f, to, in)
+	}
+	if f, _, _ := h.previous(other, ring.Hash(other), 8+previousFor); f != nil {
+		t.Error("asked for ever")
+	}
+	h = viewHistory{self: "n0"}
+	h.note(again, 0)
+	if f, _, _ := h.previous(key, ring.Hash(key), 1); f != nil {
+		t.Error("the eldest asks")
+	}
+}
+
+// Two that each believe that the other was the owner before do not wait for one another.
+func TestPreviousOwnersOfEachOther(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		m.join("n0", "n1")
+		key := m.moved(0)
+		m.o.delay = func() time.Duration { return 50 * time.Millisecond }
+		m.setRule(func(string, string, codec.Kind, bool) hop { return hop{delay: 10 * time.Millisecond} })
+		m.nodes["n0"].setView(m.old) // n0 takes the key back
+		synctest.Wait()
+		began := time.Now()
+		errs := make(chan error, 2)
+		for _, name := range []string{"n0", "n2"} {
+			go func() {
+				_, err := m.caches[name].Get(context.Background(), key)
+				errs <- err
+			}()
+		}
+		for range 2 {
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if took := time.Since(began); took > 500*time.Millisecond {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// Section by section: what the new owner has applied, or has been told, the previous owner's copy is not older than.
+func TestJoinNeverBringsBackWhatWasInvalidated(t *testing.T) {
+	type scene struct {
+		name string
+		do   func(m *moving, c *Cache[simValue], key string)
+	}
+	keys := func(m *moving, c *Cache[simValue], key string) { _ = c.Invalidate(m.t.Context(), key) }
+	for _, s := range []scene{
+		{"key", keys},
+		{"key twice", func(m *moving, c *Cache[simValue], key string) { keys(m, c, key); keys(m, c, key) }},
+		{"key often", func(m *moving, c *Cache[simValue], key string) {
+			for range 5 {
+				keys(m, c, key)
+			}
+		}},
+		{"tag", func(m *moving, c *Cache[simValue], _ string) { _ = c.InvalidateTag(m.t.Context(), "tag") }},
+		{"all", func(m *moving, c *Cache[simValue], _ string) { _ = c.InvalidateAll(m.t.Context()) }},
+	} {
+		for _, by := range []string{"n1", "n2"} { // n2 is the new owner; if n1 starts it, n2 hears of it with the request at first
+			t.Run(s.name+" by "+by, func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					var o atomic.Pointer[simOrigin]
+					cfg := Config[simValue]{InvalidateTimeout: 100 * time.Millisecond, Loader: func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+						f.Tag("tag")
+						return o.Load().loader("any")(ctx, f)
+					}}
+					m := newMoving(t, cfg)
+					o.Store(m.o)
+					defer m.end()
+					key := m.moved(0)
+					m.read("n0", key)
+					m.join("n0", "n1")
+					time.Sleep(20 * time.Second) // nobody is young
+					m.read("n2", keyOf(m.new, "n0", 0))
+					m.read("n1", keyOf(m.new, "n2", 7))
+					m.o.write(key)
+					// No invalidation arrives by itself.
+					m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+						return hop{lost: kind == codec.KindInvalidate && !answer}
+					})
+					s.do(m, m.caches[by], key)
+					if a := m.read(by, key); a.Value.Version != 1 {
+						t.Errorf("%+v", a)
+					}
+					m.setRule(nil)
+					time.Sleep(time.Minute)
+					if a := m.read("n0", key); a.Value.Version != 1 {
+						t.Errorf("%+v", a)
+					}
+				})
+			})
+		}
+	}
+}
+
+// While the giver does not know the new owner, an invalidation may pass that by: the copy is for who asked, and
+// the next one asks again. Once they have seen one another it is kept.
+func TestJoinUnknownToTheGiver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		key := m.moved(0)
+		m.read("n0", key)
+		m.join() // unseen
+		if a := m.read("n2", key); a.Value.Version != 0 {
+			t.Errorf("%+v", a)
+		}
+		m.loads(1)
+		if s := m.caches["n2"].Stats(); s.OwnedEntries != 0 || s.PreviousHits != 1 {
+			t.Errorf("kept: %+v", s)
+		}
+		m.o.write(key)
+		if err := m.caches["n1"].Invalidate(t.Context(), key); err != nil { // of whom n2 hears nothing
+			t.Fatal(err)
+		}
+		if a := m.read("n2", key); a.Value.Version != 1 {
+			t.Errorf("%+v: n2 has kept what it should not have", a)
+		}
+		other := m.moved(1)
+		m.read("n0", other)
+		m.nodes["n0"].setView(m.new)
+		m.nodes["n1"].setView(m.new)
+		time.Sleep(2 * time.Second)
+		for range 2 {
+			m.read("n2", other)
+		}
+		if s := m.caches["n2"].Stats(); s.OwnedEntries == 0 || !slices.Contains([]int64{2, 3}, s.PreviousHits) {
+			t.Errorf("not kept: %+v", s)
+		}
+	})
+}
+
+// A mark that came with a request is in no exchange, so it goes along whatever the previous owner is known to have.
+func TestPassOn(t *testing.T) {
+	var now int64
+	f := newFences(func() int64 { return now }, 0)
+	hash := ring.Hash("k")
+	shard := fenceSlot(hash) / slotsPerShard
+	know := func() *known {
+		k := &known{incarnation: 9}
+		k.clocks[shard] = f.stamp(hash)
+		return k
+	}
+	check := func(k *known, mark codec.Mark, behind, sure bool) {
+		t.Helper()
+		if m, b, s := f.passOn("k", hash, k); m != mark || b != behind || s != sure {
+			t.Errorf("%+v %v %v, want %+v %v %v", m, b, s, mark, behind, sure)
+		}
+	}
+	apply := func(mark codec.Mark, loose bool) { f.apply("k", hash, mark, 0, loose, func() {}) }
+	one, two, three := codec.Mark{Incarnation: 1, Seq: 1}, codec.Mark{Incarnation: 2, Seq: 1}, codec.Mark{Incarnation: 3, Seq: 1}
+	before := know()
+	check(before, codec.Mark{}, false, true)
+	apply(one, true)
+	check(before, one, false, true)
+	check(know(), one, false, true)
+	f.told("k", hash, one, 9)
+	check(know(), codec.Mark{}, false, true)
+	apply(two, false)
+	check(before, two, false, true)
+	check(know(), codec.Mark{}, false, true)
+	apply(three, true)
+	check(know(), codec.Mark{}, false, false) // there may have been others that came with requests
+
+	f = newFences(func() int64 { return now }, 0)
+	before = know()
+	apply(one, true)
+	apply(two, true)
+	check(know(), one, true, false)
+	f = newFences(func() int64 { return now }, 0)
+	before = know()
+	apply(one, false)
+	apply(two, false)
+	check(before, two, true, true)
+	check(know(), codec.Mark{}, false, true)
+	f.wipe()
+	check(before, codec.Mark{}, true, true)
+	check(know(), codec.Mark{}, false, true)
+}
