@@ -25,19 +25,36 @@ func keysNamed(n int) []string {
 	return keys
 }
 
-// manyKinds counts the requests by kind, and lets each through.
-func (s *simNet) countKinds() map[codec.Kind]int {
-	n := make(map[codec.Kind]int)
-	var mu sync.Mutex
+// kindCount counts requests by kind.
+type kindCount struct {
+	mu sync.Mutex // guards n
+	n  map[codec.Kind]int
+}
+
+func (k *kindCount) of(kind codec.Kind) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.n[kind]
+}
+
+func (k *kindCount) reset() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	clear(k.n)
+}
+
+// countKinds counts the requests by kind, and lets each through.
+func (s *simNet) countKinds() *kindCount {
+	k := &kindCount{n: make(map[codec.Kind]int)}
 	s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
-		mu.Lock()
-		defer mu.Unlock()
+		k.mu.Lock()
+		defer k.mu.Unlock()
 		if !answer {
-			n[kind]++
+			k.n[kind]++
 		}
 		return hop{}
 	})
-	return n
+	return k
 }
 
 func TestGetManyAlone(t *testing.T) {
@@ -157,28 +174,28 @@ func TestGetManyOneRequestAnOwner(t *testing.T) {
 		keys := keysNamed(100)
 		kinds := s.countKinds()
 		for round, most := range []int{4, 2} {
-			clear(kinds)
+			kinds.reset()
 			got, err := caches["n0"].GetMany(background, keys)
 			if err != nil || len(got) != len(keys) {
 				t.Fatalf("%d values, %v", len(got), err)
 			}
-			if kinds[codec.KindGetMany] > most || kinds[codec.KindGet] != 0 {
+			if kinds.of(codec.KindGetMany) > most || kinds.of(codec.KindGet) != 0 {
 				t.Errorf("round %d: %v", round, kinds)
 			}
 			if loads := o.loads.Load(); loads != int64(len(keys)) {
 				t.Errorf("%d loads", loads)
 			}
 		}
-		clear(kinds)
-		if got, err := caches["n1"].GetMany(background, keys); err != nil || len(got) != len(keys) || kinds[codec.KindGetMany] != 2 {
+		kinds.reset()
+		if got, err := caches["n1"].GetMany(background, keys); err != nil || len(got) != len(keys) || kinds.of(codec.KindGetMany) != 2 {
 			t.Errorf("another member: %d values, %v, %v", len(got), err, kinds)
 		}
 		if loads := o.loads.Load(); loads != int64(len(keys)) {
 			t.Errorf("%d loads", loads)
 		}
-		clear(kinds)
+		kinds.reset()
 		_ = pause(background, 2*time.Minute) // the near copies end, and are still good
-		if got, err := caches["n1"].GetMany(background, keys); err != nil || len(got) != len(keys) || kinds[codec.KindGetMany] != 2 {
+		if got, err := caches["n1"].GetMany(background, keys); err != nil || len(got) != len(keys) || kinds.of(codec.KindGetMany) != 2 {
 			t.Errorf("revalidated: %d values, %v, %v", len(got), err, kinds)
 		}
 		if n := caches["n1"].Stats().Revalidated; n < 50 {
@@ -319,7 +336,7 @@ func TestGetManyLarge(t *testing.T) {
 				large++
 			}
 		}
-		if n := kinds[codec.KindGet]; n != 2*large || large == 0 {
+		if n := kinds.of(codec.KindGet); n != 2*large || large == 0 {
 			t.Errorf("%d single gets, %d values are too large: %v", n, large, kinds)
 		}
 	})

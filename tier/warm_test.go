@@ -47,7 +47,7 @@ func TestWarm(t *testing.T) {
 		if r.Keys != 1002 || r.Present != 50 || r.NotFound != 10 || r.Failed != 12 || r.Loaded != 930 || r.Seconds <= 0 {
 			t.Errorf("%+v", r)
 		}
-		if kinds[codec.KindGet] != 0 || kinds[codec.KindGetMany] > 6 || batches > 20 {
+		if kinds.of(codec.KindGet) != 0 || kinds.of(codec.KindGetMany) > 6 || batches > 20 {
 			t.Errorf("%v, %d batches", kinds, batches)
 		}
 		before := batches
