@@ -1,10 +1,11 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
 # make check: format, vet, staticcheck, tidy, a build for 386.
-# make bench: the speed table (redis-server is used if it is installed).
+# make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
+#   BENCHFLAGS (such as -quick) it is only shown.
 # make browser: the page in a headless Chromium; pictures in bin/page.
 # make monitoring: the alert rules, the dashboard and the metrics, with promtool.
 # make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
-# make bench-docs: the tables in bench/README.md anew from the files in bench/results.
+# make bench-docs: the tables in README.md, bench/README.md and bench/speed.md anew from the files in bench/results.
 # make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
 # make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
 # make fuzz: each fuzz target for FUZZTIME.
@@ -51,7 +52,7 @@ demo:
 	cd examples && $(GO) build -o ../bin/catalogue ./catalogue && cd .. && ./bin/catalogue $(DEMOFLAGS)
 
 bench:
-	cd bench/rivals && $(GO) run ./speed $(BENCHFLAGS)
+	cd bench/rivals && $(GO) run ./speed $(if $(BENCHFLAGS),$(BENCHFLAGS),-out ../results/speed.json)
 
 browser:
 	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \

@@ -102,12 +102,7 @@ func (c *Cache[V]) after(key string, t Token) error {
 	if t.namespace != c.tokenOf {
 		return fmt.Errorf("%w: it is not of namespace %q", ErrBadToken, c.cfg.Namespace)
 	}
-	l := c.log
-	l.mu.Lock()
-	track := l.tracks[t.mark.Incarnation]
-	applied := track != nil && track.top >= t.mark.Seq
-	l.mu.Unlock()
-	if !applied { // as if a request for the key had brought it
+	if !c.log.applied(t.mark) { // as if a request for the key had brought it
 		c.fence(cloneString(key), ring.Hash(key), t.mark, 0, true)
 	}
 	return nil

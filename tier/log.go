@@ -102,6 +102,15 @@ func (t *track) has(seq uint64) bool {
 	return ok
 }
 
+// applied reports whether that invalidation, whole, and all before it of its incarnation are known to have been
+// applied here.
+func (l *logbook) applied(m codec.Mark) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.tracks[m.Incarnation]
+	return t != nil && t.top >= m.Seq
+}
+
 // note notes that seq, which t does not have, is applied.
 func (t *track) note(seq uint64) {
 	if seq == t.top+1 {

@@ -29,7 +29,7 @@ const (
 	// eight bytes: two or more for each entry of 512 bytes. Twice as many are hardly faster.
 	nearFrontEvery = 128
 	// Ristretto hears of one in 1 << nearFeedBits hits of the front. Compared with all of them, a tier
-	// for a tenth of the keys has up to 0.8 points fewer hits, one for a hundredth up to three more.
+	// for a tenth of the keys has about one point fewer hits, one for a hundredth up to three more.
 	nearFeedBits = 6
 
 	nearCells = 128

@@ -117,7 +117,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 
 // fence applies the invalidation that the asker has seen, if this node has not.
 func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied bool) {
-	if req.Fence.Seq == 0 {
+	if req.Fence.Seq == 0 || h.c.log.applied(req.Fence) {
 		return false
 	}
 	return h.c.fence(strings.Clone(key), hash, req.Fence, 0, true) // the fence keeps the key

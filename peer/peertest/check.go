@@ -13,12 +13,8 @@ type Rules struct {
 	Freshness   tier.Freshness // the contract in force, NearTTL and NegativeTTL filled in
 	Concurrency int            // the cap on loads at once, the whole cluster's
 	Timeout     time.Duration  // of a load
-	// Carry is for how long members tell one another of an invalidation with each request, and
-	// Memory for how long they remember it: one that does not know it counts it as new.
-	Carry, Memory time.Duration
-	// Marks is how many invalidations of one key a member can tell apart: an older one that a
-	// request still carries counts as new.
-	Marks int
+	// Carry is for how long members tell one another of an invalidation with each request.
+	Carry time.Duration
 	// Asks is how many requests to other members one read may cost: to two members, and to each
 	// once more if the copy that it sent expired on the way.
 	Asks int
@@ -48,7 +44,7 @@ const maxViolations = 3
 type checker struct {
 	*History
 	rules Rules
-	byKey map[string][]*Invalidation // in the order of Began
+	byKey map[string][]*Invalidation // in the order of Began; made by of
 	found map[string]int
 	out   []Violation
 }
@@ -84,18 +80,16 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //     none fails but for a storm that the origin's cap cannot bear.
 //   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
 //     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
+//   - G7: in a calm time no read has data whose load began before an invalidation that had ended
+//     before the calm time, whoever it had not reached then, if its sender has not been restarted.
 //   - G8: no read costs more than Asks requests, and no request comes from anything but a read.
 //   - G10: nobody gets the value of another key.
 //
-// G11, that no goroutine is left, is Bubble's. What is not here needs what weir does not do yet: the
-// exchange after a partition, and handing over on join and leave.
+// G11, that no goroutine is left, is Bubble's. What is not here is G9, the handing over on join and leave.
 func (h *History) Check(rules Rules) []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	c := &checker{History: h, rules: rules, found: make(map[string]int), byKey: make(map[string][]*Invalidation)}
-	for _, i := range h.invalidations {
-		c.byKey[i.Key] = append(c.byKey[i.Key], i)
-	}
 	c.overlaps()
 	c.fresh()
 	c.ages()
@@ -106,6 +100,20 @@ func (h *History) Check(rules Rules) []Violation {
 	c.newest()
 	c.hops()
 	return c.out
+}
+
+// of returns the invalidations that cover key, in the order in which they began.
+func (c *checker) of(key string) []*Invalidation {
+	list, ok := c.byKey[key]
+	if !ok {
+		for _, i := range c.invalidations {
+			if i.Covers(key) {
+				list = append(list, i)
+			}
+		}
+		c.byKey[key] = list
+	}
+	return list
 }
 
 // calmAt reports whether nothing was wrong from one moment to another. The end of a calm time may be the
@@ -143,20 +151,17 @@ func (c *checker) overlaps() {
 // invalidatedBetween reports whether l's node may have applied an invalidation of the key between from
 // and the start of l.
 func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
-	up, lately := c.starts[start{l.Node, l.Incarnation}], 0
-	for _, i := range c.byKey[l.Key] {
+	up := c.starts[start{l.Node, l.Incarnation}]
+	for _, i := range c.of(l.Key) {
 		switch {
 		case i.Began > l.Began:
 		case i.Ended == 0 || i.Ended > from:
 			return true
-		case l.BeganAt.Sub(i.EndedAt) > c.rules.Memory:
 		case i.Err != nil || !i.Whole || i.Ended < up || c.jumpedIn(l.Node, i.EndedAt, l.BeganAt):
-			return true // others knew it, this node did not, or has forgotten it
-		default:
-			lately++
+			return true // others knew it, this node may not have known it before, or has forgotten it
 		}
 	}
-	return lately > c.rules.Marks
+	return false
 }
 
 // jumpedIn reports whether a node's clock was set ahead between two moments.

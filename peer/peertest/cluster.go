@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -73,7 +74,7 @@ type instance struct {
 	node   *peer.Node
 	cache  *tier.Cache[Value]
 	clock  *Clock
-	cancel context.CancelFunc // ends the loads of a crashed process
+	cancel context.CancelCauseFunc // ends the loads of a crashed process
 }
 
 // New makes a cluster whose nodes are all down.
@@ -109,8 +110,8 @@ func New(o Options) *Cluster {
 func (c *Cluster) Rules() Rules {
 	return Rules{
 		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
-		Carry: 15 * time.Second, Memory: 30 * time.Second, Marks: 3,
-		Asks: 4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
+		Carry: 15 * time.Second,
+		Asks:  4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
 	}
 }
 
@@ -148,7 +149,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 	h.starts++
 	incarnation := h.starts
 	c.History.started(h.name, incarnation)
-	life, cancel := context.WithCancel(context.Background())
+	life, cancel := context.WithCancelCause(context.Background())
 	clock := NewClock()
 	loader := c.Origin.loader(life, h.name, incarnation)
 	if c.opt.Loader != nil {
@@ -165,12 +166,15 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 		Now: clock.Now,
 	})
 	if err != nil {
-		cancel()
+		cancel(errEnded)
 		return errors.Join(err, n.Close())
 	}
 	*p = instance{node: n, cache: cache, clock: clock, cancel: cancel}
 	return nil
 }
+
+// errEnded is why a load failed whose process is gone.
+var errEnded = errors.New("the process is gone")
 
 // watched is a cluster that notes the requests for keys that go out through it.
 type watched struct {
@@ -202,7 +206,7 @@ func (c *Cluster) stop(i int, end func(p instance) error) error {
 	h.instance, h.changing = instance{}, true
 	h.mu.Unlock()
 	err := end(p)
-	p.cancel()
+	p.cancel(errEnded)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changing = false
@@ -213,7 +217,7 @@ func (c *Cluster) stop(i int, end func(p instance) error) error {
 func (c *Cluster) Crash(i int) error {
 	return c.stop(i, func(p instance) error {
 		c.History.Note("%s crashes", p.node.Name())
-		p.cancel()
+		p.cancel(errEnded)
 		c.Net.Crash(c.IP(i))
 		return errors.Join(closeCache(p.cache), p.node.Close())
 	})
@@ -355,20 +359,28 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 	return true
 }
 
-// Write writes key at the origin, or with gone takes its value away there, and invalidates it from
-// the i-th node. false: the node is down.
+// Write writes key at the origin, where it is gone afterwards or has a new version, and invalidates it through
+// the i-th node. false: that one is down, and nothing was done.
 func (c *Cluster) Write(i int, key string, gone bool) bool {
+	return c.Change(i, gone, tier.Change{Keys: []string{key}})
+}
+
+// Change writes keys at the origin and applies what has changed through the i-th node: keys are those of
+// the change and more, which its tags or all of it should cover. false: the node is down, and nothing was done.
+func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) bool {
 	n, cache := c.Node(i)
 	if cache == nil {
 		return false
 	}
-	c.Origin.write(key, gone)
+	for _, key := range slices.Concat(change.Keys, more) {
+		c.Origin.write(key, gone)
+	}
 	var told []string
 	for _, m := range n.View().Members() {
 		told = append(told, m.Name)
 	}
-	inv := c.History.beginInvalidation(key, c.hosts[i].name, told)
-	err := cache.Invalidate(context.Background(), key)
+	inv := c.History.beginInvalidation(change, c.hosts[i].name, told)
+	_, err := cache.Apply(context.Background(), change)
 	c.History.endInvalidation(inv, c.seesAll(n), err)
 	return true
 }

@@ -20,14 +20,73 @@ import (
 type deaf struct{ tier.Cluster }
 
 func (d deaf) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
-	if req.Kind == codec.KindInvalidate {
-		*resp = codec.Response{Status: codec.StatusDone}
-		return nil
-	}
 	if req.Fence.Seq != 0 {
 		req.Fence = codec.Mark{}
 	}
-	return d.Cluster.Call(ctx, to, req, resp)
+	return liar{mute(d)}.Call(ctx, to, req, resp)
+}
+
+// liar is a cluster whose members confirm invalidations and do not apply them.
+type liar struct{ tier.Cluster }
+
+func (l liar) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind != codec.KindInvalidate || len(req.News.Invalidations) == 0 {
+		return l.Cluster.Call(ctx, to, req, resp)
+	}
+	last := req.News.Invalidations[len(req.News.Invalidations)-1].Mark.Seq
+	nothing := *req
+	nothing.News = new(codec.News)
+	err := l.Cluster.Call(ctx, to, &nothing, resp)
+	resp.Seq = last
+	return err
+}
+
+// mute is a cluster whose members keep to themselves what another lacks.
+type mute struct{ tier.Cluster }
+
+func (m mute) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	err := m.Cluster.Call(ctx, to, req, resp)
+	var news codec.News
+	if err != nil || resp.Status != codec.StatusSynced || codec.DecodeNews(&news, resp.Value) != nil {
+		return err
+	}
+	news.Bases, news.Invalidations = nil, nil
+	resp.Value = codec.AppendNews(nil, &news)
+	return nil
+}
+
+// forgetful is a cluster in which nobody is told of an invalidation that others were told of two
+// seconds ago.
+type forgetful struct {
+	mute
+	*told
+}
+
+type told struct {
+	mu    sync.Mutex // guards first
+	first map[codec.Mark]time.Time
+}
+
+func (f forgetful) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind != codec.KindInvalidate || len(req.News.Invalidations) == 0 {
+		return f.mute.Call(ctx, to, req, resp)
+	}
+	last := req.News.Invalidations[len(req.News.Invalidations)-1].Mark.Seq
+	some := *req
+	some.News = new(codec.News)
+	f.mu.Lock()
+	for _, v := range req.News.Invalidations {
+		if _, ok := f.first[v.Mark]; !ok {
+			f.first[v.Mark] = time.Now()
+		}
+		if time.Since(f.first[v.Mark]) < 2*time.Second {
+			some.News.Invalidations = append(some.News.Invalidations, v)
+		}
+	}
+	f.mu.Unlock()
+	err := f.mute.Call(ctx, to, &some, resp)
+	resp.Seq = last
+	return err
 }
 
 // greedy is a cluster that gives each member the whole cap.
@@ -59,10 +118,10 @@ func (p patient) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 type partial struct{ tier.Cluster }
 
 func (p partial) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
-	if req.Kind == codec.KindInvalidate && (to.Name == "n2" || to.Name == "n0" && p.Name() == "n2") {
+	if req.Kind == codec.KindInvalidate && (to.Name == "n2" || string(req.Target) == "n2" || to.Name == "n0" && p.Name() == "n2") {
 		return errors.New("not this one")
 	}
-	return deaf{p.Cluster}.Call(ctx, to, req, resp)
+	return deaf(p).Call(ctx, to, req, resp)
 }
 
 // loner is a cluster in which each node is the only member.
@@ -176,6 +235,8 @@ func TestControls(t *testing.T) {
 	calm := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}
 	busy := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second, Keys: 40, Clients: 8}
 	rough := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second}
+	healed := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: 20 * time.Second, Steady: true, Keys: 200, Clients: 4, Storms: 20 * time.Second}
+	tales := told{first: make(map[codec.Mark]time.Time)}
 	wrap := func(f func(tier.Cluster) tier.Cluster) Options { return Options{Nodes: 3, Wrap: f} }
 	for _, c := range []struct {
 		name, broken, text string
@@ -188,6 +249,10 @@ func TestControls(t *testing.T) {
 		{"invalidations that reach nobody", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return deaf{c} }), calm, nil},
 		{"invalidations that do not reach who is not named", "G2", "everybody in view true, weir: invalidation in sim did not reach",
 			wrap(func(c tier.Cluster) tier.Cluster { return partial{c} }), Plan{Calm: time.Minute, Faults: time.Second, After: time.Second, Keys: 40}, nil},
+		{"members that confirm and do not apply", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return liar{c} }), calm, nil},
+		{"replays that are lost", "G7", "after the cluster had healed", Options{
+			Nodes: 3, Freshness: tier.Freshness{TTL: time.Hour, NearTTL: time.Second},
+			Wrap: func(c tier.Cluster) tier.Cluster { return forgetful{mute{c}, &tales} }}, healed, nil},
 		{"a loader that finds nothing", "G2", "found none", Options{Nodes: 3, Loader: blind}, calm, nil},
 		{"answers that lie about their age", "G3", "aged", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil},
 		{"a cap that is not divided", "G4", "the cap is 3", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, busy,
@@ -283,7 +348,7 @@ func TestViolationTells(t *testing.T) {
 	_, text := play(t, Options{Nodes: 3, Wrap: func(c tier.Cluster) tier.Cluster { return deaf{c} }}, Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}, nil)
 	_, first, _ := strings.Cut(text, "G2 is broken")
 	first, _, _ = strings.Cut(first, "is broken")
-	for _, want := range []string{"loads, version", "invalidates, and sees n0 n1 n2", "ends invalidation", "ends read"} {
+	for _, want := range []string{"loads, version", "invalidates keys", "and sees n0 n1 n2", "ends invalidation", "ends read"} {
 		if !strings.Contains(first, want) {
 			t.Errorf("it does not tell of %q:\n%s", want, first)
 		}
@@ -299,7 +364,7 @@ func double(l tier.Loader[Value]) tier.Loader[Value] {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			defer func() { _ = recover() }() // the origin's moods
-			_, _ = l(ctx, f)
+			_, _ = l(ctx, &tier.Fill[Value]{Key: f.Key}) // f is one load's own
 		})
 		defer wg.Wait()
 		return l(ctx, f)

@@ -27,10 +27,13 @@ func (c *checker) fresh() {
 			continue
 		}
 		var floor *Invalidation // the last that r may not have missed
-		for _, i := range c.byKey[r.Key] {
+		for _, i := range c.of(r.Key) {
 			if i.Ended != 0 && i.Ended < r.Began && (i.Err == nil && i.Whole || c.known(i, r)) {
 				floor = i
 			}
+		}
+		if i := c.replayed(r); i != nil && !r.missing() && r.Value.Load < i.Began {
+			c.broken("G7", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d after the cluster had healed, which is older than invalidation %d", r.Node, r.Key, r.Value.Load, i.Began)
 		}
 		least := uint64(0)
 		if floor != nil {
@@ -51,6 +54,32 @@ func (c *checker) fresh() {
 	}
 }
 
+// replayed returns the last invalidation of r's key that was started before the calm time in which r
+// was made: whoever it had not reached has had it replayed since, if its sender is still the same one.
+func (c *checker) replayed(r *Read) (last *Invalidation) {
+	for _, w := range c.calms {
+		if r.BeganAt.Before(w.from) || !r.EndedAt.Before(w.to) {
+			continue
+		}
+		for _, i := range c.of(r.Key) {
+			if i.Ended != 0 && i.EndedAt.Before(w.from) && !c.restarted(i.Node, i.Began, r.Began) {
+				last = i
+			}
+		}
+	}
+	return last
+}
+
+// restarted reports whether a node was started between two stamps.
+func (c *checker) restarted(node string, from, to uint64) bool {
+	for s, stamp := range c.starts {
+		if s.node == node && stamp > from && stamp < to {
+			return true
+		}
+	}
+	return false
+}
+
 // known reports whether r's node has applied i, which did not reach everybody, and tells everyone of it
 // whom it asks: that is sure only if it has no other invalidation of the key to tell of.
 func (c *checker) known(i *Invalidation, r *Read) bool {
@@ -58,16 +87,14 @@ func (c *checker) known(i *Invalidation, r *Read) bool {
 	if i.Err != nil && (!errors.As(i.Err, &failed) || slices.Contains(failed.Unreached, r.Node)) || !slices.Contains(i.Told, r.Node) {
 		return false
 	}
-	for s, stamp := range c.starts {
-		if s.node == r.Node && stamp > i.Began && stamp < r.Began {
-			return false
-		}
+	if c.restarted(r.Node, i.Began, r.Began) {
+		return false
 	}
 	since := i.BeganAt
 	if r.EndedAt.Sub(since) > c.rules.Carry-time.Second || c.jumpedIn(r.Node, since, r.EndedAt) {
 		return false
 	}
-	for _, o := range c.byKey[r.Key] {
+	for _, o := range c.of(r.Key) {
 		if o != i && o.Began < r.Ended && (o.Ended == 0 || o.EndedAt.After(since.Add(-c.rules.Carry-time.Second))) {
 			return false
 		}

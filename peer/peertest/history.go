@@ -61,14 +61,28 @@ type Read struct {
 // missing reports whether the answer was that there is no value.
 func (r *Read) missing() bool { return errors.Is(r.Err, tier.ErrNotFound) }
 
-// Invalidation is one write at the origin followed by an Invalidate.
+// Invalidation is one write at the origin followed by an Apply of what it changed.
 type Invalidation struct {
-	Key, Node        string
+	Change           tier.Change
+	Node             string
 	Began, Ended     uint64 // of Invalidate; Ended is 0 while it runs
 	BeganAt, EndedAt time.Time
 	Told             []string // the sender's view when it began
 	Whole            bool     // when it ended, every node that was up was in the sender's view
 	Err              error
+}
+
+// Covers reports whether the invalidation is one of key, which has the tag TagOf(key).
+func (i *Invalidation) Covers(key string) bool {
+	return i.Change.All || slices.Contains(i.Change.Keys, key) || slices.Contains(i.Change.Tags, TagOf(key))
+}
+
+// TagOf is the tag that the simulated origin gives to a key's value. There are five.
+func TagOf(key string) string {
+	if key == "" {
+		return "t"
+	}
+	return fmt.Sprintf("t%d", key[len(key)-1]%5)
 }
 
 // A History records what clients, loaders and invalidations saw, in the order of stamps: the
@@ -187,10 +201,10 @@ func (h *History) asked(r *Read, node, key string) {
 	h.forwards = append(h.forwards, &Read{Key: key, Node: node, Began: h.next()})
 }
 
-func (h *History) beginInvalidation(key, node string, told []string) *Invalidation {
+func (h *History) beginInvalidation(change tier.Change, node string, told []string) *Invalidation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	i := &Invalidation{Key: key, Node: node, Began: h.next(), BeganAt: time.Now(), Told: told}
+	i := &Invalidation{Change: change, Node: node, Began: h.next(), BeganAt: time.Now(), Told: told}
 	h.invalidations = append(h.invalidations, i)
 	return i
 }
@@ -255,8 +269,8 @@ func (h *History) tell(key string, from, to uint64, show func(*Read) bool) strin
 		}
 	}
 	for _, i := range h.invalidations {
-		if i.Key == key {
-			add(i.Began, "%s invalidates, and sees %s", i.Node, strings.Join(i.Told, " "))
+		if i.Covers(key) {
+			add(i.Began, "%s invalidates keys %q, tags %q, all %t, and sees %s", i.Node, i.Change.Keys, i.Change.Tags, i.Change.All, strings.Join(i.Told, " "))
 			add(i.Ended, "%s ends invalidation %d: everybody in view %t, %v", i.Node, i.Began, i.Whole, i.Err)
 		}
 	}

@@ -43,7 +43,7 @@ func (l *lab) write(i int, key string) {
 		return
 	}
 	l.origin.write(key, false)
-	inv := l.history.beginInvalidation(key, p.name, nil)
+	inv := l.history.beginInvalidation(tier.Change{Keys: []string{key}}, p.name, nil)
 	up := l.up()
 	var a InvalidateReply
 	if !l.call(p, client, "Node.Invalidate", key, &a) {
@@ -208,7 +208,7 @@ func TestNamespaces(t *testing.T) {
 		t.Error("too little came about to say anything")
 	}
 	// All clocks are one, but processes wait for a processor, and for the parent to look at the time.
-	for _, v := range l.history.Check(Rules{Freshness: nodeFreshness(), Concurrency: 2 * nodeCount, Timeout: loadTimeout, Memory: 30 * time.Second, Marks: 3, Slack: 2 * time.Second}) {
+	for _, v := range l.history.Check(Rules{Freshness: nodeFreshness(), Concurrency: 2 * nodeCount, Timeout: loadTimeout, Slack: 2 * time.Second}) {
 		t.Errorf("seed %d: %v", seed, v)
 	}
 }

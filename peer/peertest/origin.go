@@ -43,12 +43,13 @@ func (o *Origin) SetMoods(m Moods) {
 	o.moods = m
 }
 
-// write changes key, or with gone takes its value away.
-func (o *Origin) write(key string, gone bool) {
+// write changes key, or with gone takes its value away, and returns its new version.
+func (o *Origin) write(key string, gone bool) (version uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.versions[key]++
 	o.missing[key] = gone
+	return o.versions[key]
 }
 
 func (o *Origin) version(key string) (version uint64, gone bool) {
@@ -87,6 +88,7 @@ func (o *Origin) fate() (f fate) {
 func (o *Origin) loader(life context.Context, node string, incarnation int) tier.Loader[Value] {
 	return func(ctx context.Context, fill *tier.Fill[Value]) (Value, error) {
 		key, gone, outcome := fill.Key, false, Failed
+		fill.Tag(TagOf(key))
 		l := o.history.beginLoad(key, node, incarnation, func() (version uint64) {
 			version, gone = o.version(key)
 			return version
@@ -109,7 +111,7 @@ func (o *Origin) loader(life context.Context, node string, incarnation int) tier
 		case <-enough:
 			return Value{}, ctx.Err()
 		case <-life.Done():
-			return Value{}, life.Err()
+			return Value{}, context.Cause(life)
 		}
 		switch {
 		case f.crash:

@@ -104,7 +104,7 @@ func (c *Cluster) Stop() error {
 	var errs []error
 	for i := range c.hosts {
 		errs = append(errs, c.stop(i, func(p instance) error {
-			p.cancel()
+			p.cancel(errEnded)
 			return errors.Join(closeCache(p.cache), p.node.Close())
 		}))
 	}
@@ -134,7 +134,7 @@ func (c *Cluster) client(ctx context.Context, i int, p Plan, dice *rand.Rand) {
 	for ctx.Err() == nil {
 		key := someKey(p, dice)
 		if dice.Float64() < 0.05 {
-			c.Write(i, key, dice.Float64() < 0.15)
+			c.anyWrite(i, p, key, dice)
 		} else {
 			c.anyRead(i, key, dice)
 		}
@@ -160,6 +160,22 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 		c.Get(i, key, 2*time.Second)
 	default:
 		c.Get(i, key, brief)
+	}
+}
+
+// anyWrite is a write as the dice will have it: mostly of one key, sometimes of two, of a tag's, or with an
+// invalidation of everything.
+func (c *Cluster) anyWrite(i int, p Plan, key string, dice *rand.Rand) {
+	gone := dice.Float64() < 0.15
+	switch at := dice.Float64(); {
+	case at < 0.02:
+		c.Change(i, gone, tier.Change{All: true}, key)
+	case at < 0.10:
+		c.Change(i, gone, tier.Change{Tags: []string{TagOf(key), TagOf(someKey(p, dice))}}, key)
+	case at < 0.20:
+		c.Change(i, gone, tier.Change{Keys: []string{key, someKey(p, dice)}, Tags: []string{"nothing has it"}})
+	default:
+		c.Write(i, key, gone)
 	}
 }
 
@@ -193,7 +209,7 @@ func (c *Cluster) storms(ctx context.Context, p Plan, dice *rand.Rand) {
 		}
 		for range dice.IntN(3) {
 			i := dice.IntN(len(c.hosts))
-			at(stormLength/2, func(dice *rand.Rand) { c.Write(i, key, dice.Float64() < 0.15) })
+			at(stormLength/2, func(dice *rand.Rand) { c.anyWrite(i, p, key, dice) })
 		}
 	}
 }

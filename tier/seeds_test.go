@@ -1,0 +1,46 @@
+package tier
+
+import (
+	"testing"
+	"time"
+)
+
+// What the simulator of peer/peertest has found, each by the number of its seed.
+
+// A request carried an invalidation that its owner had applied, and forgotten with all its marks since, when it
+// was flushed: it took it for a new one, and loaded the key while it was being loaded.
+func TestSeed1000003(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{NearBytes: -1})
+		defer s.stop(caches)
+		asker, owner := caches["n0"], caches["n1"]
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		get := func() {
+			if _, err := asker.Get(background, key); err != nil {
+				t.Error(err)
+			}
+		}
+		get()
+		if err := caches["n2"].Invalidate(background, key); err != nil { // n0 does not know that n1 has heard of it
+			t.Fatal(err)
+		}
+		owner.log.mu.Lock()
+		owner.flush()
+		owner.log.mu.Unlock()
+		o.delay = func() time.Duration { return 50 * time.Millisecond }
+		loaded := make(chan struct{})
+		go func() {
+			defer close(loaded)
+			if _, err := owner.Get(background, key); err != nil {
+				t.Error(err)
+			}
+		}()
+		_ = pause(background, 20*time.Millisecond)
+		get()
+		<-loaded
+		if o.most != 1 || o.loads.Load() != 2 {
+			t.Errorf("%d loads, %d at once", o.loads.Load(), o.most)
+		}
+	})
+}
