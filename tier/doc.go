@@ -23,6 +23,14 @@
 //  6. Error. A copy within StaleIfError is served and the next attempt waits a little. Without one
 //     the error itself is remembered for ErrorTTL.
 //
+// # Many keys
+//
+// [Cache.GetMany] reads many keys at once, and [Cache.GetEach] does so in their order: near copies first, then
+// one request to each owner for what it has, and a second one for what it must load, so that no slow load keeps a hit
+// waiting. Each key keeps every rule that Get keeps; what a frame cannot settle is read as Get reads it. With a
+// [BatchLoader] the keys that miss at an owner are one call and one permit, with a commit for each key. [Cache.Warm]
+// fills the owners ahead of demand, at the lowest class.
+//
 // # What a miss costs, and what the origin is spared
 //
 // The governor holds the loads of all members together to [Origin].Concurrency, and to a rate if
