@@ -56,7 +56,7 @@ example-postgres:
 	@for d in $$(echo "$$PATH" | tr : ' ') /usr/lib/postgresql/*/bin; do \
 	  [ -x "$$d/initdb" ] && [ -x "$$d/postgres" ] && [ -x "$$d/psql" ] && exit 0; done; \
 	  echo "make example-postgres needs PostgreSQL's programs initdb, postgres and psql: apt-get install postgresql"; exit 1
-	cd examples && $(GO) run ./outbox $(DEMOFLAGS)
+	cd examples && $(GO) run ./outbox $(EXAMPLEFLAGS)
 
 bench:
 	cd bench/rivals && $(GO) run ./speed $(if $(BENCHFLAGS),$(BENCHFLAGS),-out ../results/speed.json)

@@ -335,6 +335,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error) {
 	if !a.private && !a.passing && c.near != nil {
 		c.keepNear(r.key, r.hash, a, r.stamp, m.wide, m.began)
 	}
+	a.age = max(c.clock.now()-a.loaded, 0)
 	c.answered(a)
 	r.value, r.loaded, r.source, r.stale, r.err = a.value, a.loaded, a.source, a.stale, nil
 	if a.notFound {

@@ -50,6 +50,9 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, o, os.Stdout)
+	if err != nil && ctx.Err() != nil {
+		err = errors.New("interrupted; the server and the nodes are stopped")
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "outbox:", err)

@@ -272,9 +272,3 @@ func TestFeed(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestProgramsMissing(t *testing.T) {
-	if !strings.Contains(errNoPostgres.Error(), "apt-get install postgresql") {
-		t.Error("it does not say what to install")
-	}
-}
