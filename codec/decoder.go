@@ -67,6 +67,14 @@ func (d *decoder) fail(format string, args ...any) {
 	d.b = nil
 }
 
+// newer is fail for what is well formed, and unknown to this version.
+func (d *decoder) newer(format string, args ...any) {
+	if d.err == nil {
+		d.err = unsupported(format, args...)
+	}
+	d.b = nil
+}
+
 func (d *decoder) byte() byte {
 	if len(d.b) < 1 {
 		d.fail("cut short")

@@ -56,11 +56,30 @@ const (
 	KindGoodbye    Kind = 18 // the connection is about to be closed, and why
 )
 
+// Asks reports whether a frame of this kind is a request, or may be one of a later version: all numbers are
+// that are not taken by something else.
+func (k Kind) Asks() bool {
+	switch k {
+	case KindHello, KindCancel, KindPing, KindAnswer, KindPong, KindGoodbye:
+		return false
+	}
+	return true
+}
+
 // ErrFrame is wrapped by every error that malformed bytes of a frame cause.
 var ErrFrame = errors.New("malformed frame")
 
+// ErrUnsupported is wrapped by the error of a request that is whole but of a kind, or with a flag, that
+// this version does not know: a newer member made it. It is answered with StatusUnsupported; the
+// connection goes on.
+var ErrUnsupported = errors.New("unsupported request")
+
 func malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrFrame, fmt.Sprintf(format, args...))
+}
+
+func unsupported(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUnsupported, fmt.Sprintf(format, args...))
 }
 
 // A Mark names one invalidation: the Seq-th that the cache instance with this

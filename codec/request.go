@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 )
 
@@ -137,13 +138,36 @@ func appendChain(dst []byte, chain []uint64) []byte {
 	return dst
 }
 
+// knownFlags returns the flags that a request of the kind may have; false: the kind is unknown.
+func knownFlags(kind Kind) (flags uint8, known bool) {
+	switch kind {
+	case KindGet:
+		return math.MaxUint8, true
+	case KindGetMany, KindPut:
+		return 0, true
+	case KindInvalidate, KindSync, KindPush:
+		return FlagRelay, true
+	}
+	return 0, false
+}
+
 // DecodeRequest fills r from the body of a get, get of many, put, invalidate, sync or push frame. r borrows body;
-// r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame.
+// r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame, or ErrUnsupported
+// if a later version made the request.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
+	flags, known := knownFlags(kind)
+	switch {
+	case !kind.Asks():
+		return malformed("kind %d is no request", kind)
+	case !known:
+		return unsupported("kind %d", kind)
+	}
 	d := decoder{b: body}
 	news, pushed := r.News, r.Pushed
 	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0], Tags: r.Tags[:0], Many: r.Many[:0]}
-	r.Flags = d.byte()
+	if r.Flags = d.byte(); r.Flags&^flags != 0 {
+		return unsupported("flags %#x of kind %d", r.Flags&^flags, kind)
+	}
 	r.Namespace = d.bytes("namespace", MaxNamespace)
 	r.Schema = d.uint64()
 	r.View = d.uint64()
@@ -183,8 +207,6 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 		r.Tags = d.tags(r.Tags)
 		r.Key = d.bytes("key", MaxKey)
 		r.Value = d.rest()
-	default:
-		return malformed("kind %d is no request", kind)
 	}
 	return d.end()
 }

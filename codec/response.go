@@ -2,6 +2,7 @@ package codec
 
 import (
 	"encoding/binary"
+	"fmt"
 	"time"
 )
 
@@ -27,7 +28,10 @@ const (
 	StatusNotCached  Status = 15 // there is no copy, and no fill was wanted
 	StatusSame       Status = 16 // the value is the one that the asker has
 	StatusIsolated   Status = 17 // the answerer has lost sight of most members
-	statusMax               = StatusIsolated
+	// StatusUnsupported: one of the two knows more than the other. The answerer does not know the request's kind or one of
+	// its flags; or, decoded, the answer has a status that is unknown here. Text says which.
+	StatusUnsupported Status = 18
+	statusMax                = StatusUnsupported
 )
 
 // Flags of an answer.
@@ -153,8 +157,8 @@ func appendAnswer(dst []byte, r *Response) []byte {
 	return dst
 }
 
-// DecodeResponse fills r from the body of an answer frame. r borrows body. The error
-// wraps ErrFrame.
+// DecodeResponse fills r from the body of an answer frame. r borrows body. A status that is unknown becomes
+// StatusUnsupported. The error wraps ErrFrame.
 func DecodeResponse(r *Response, id uint64, body []byte) error {
 	d := decoder{b: body}
 	*r = Response{ID: id, Tags: r.Tags[:0], Members: r.Members[:0]}
@@ -198,8 +202,12 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.RetryAfter = d.duration()
 		r.Owner = d.bytes("owner", MaxNamespace)
 		r.Text = d.bytes("text", MaxErrorText)
-	default:
-		return malformed("status %d is unknown", r.Status)
+	case r.Status == 0:
+		return malformed("no status")
+	default: // what follows is what a later version would know
+		r.Text = fmt.Appendf(nil, "status %d is unknown here", r.Status)
+		r.Status = StatusUnsupported
+		return nil
 	}
 	return d.end()
 }
