@@ -2,6 +2,7 @@ package peer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,7 +24,7 @@ import (
 //	/events      ClusterStats again and again, as server-sent events
 //	/metrics     the node's and its namespaces' metrics for Prometheus
 //	/healthz     200 while the node runs, 503 once it is closed
-//	/readyz      200 if the node takes part, else 503 and why
+//	/readyz      200 if the node takes part, else 503 and why; see Ready
 //	/key         which member owns a key and who has copies: ?namespace=N&key=K
 //	/invalidate  POST: see InvalidateRequest
 //	/drill       POST: see DrillRequest
@@ -166,7 +167,47 @@ func (n *Node) unready() string {
 	case !n.joined.Load() && n.View().Len() < 2:
 		return "no seed has answered yet"
 	}
-	return ""
+	return n.waiting()
+}
+
+// Ready returns nil if the node takes part and can be given traffic, as /readyz says, or else an error
+// whose text is the reason. A node that has just started waits for its caches: each compares with every member
+// what both have applied of invalidations, and until then keeps less of what others give it. It waits for at
+// most 15 seconds from when the cache was made. Make the caches before you ask. Safe for concurrent use.
+func (n *Node) Ready() error {
+	if reason := n.unready(); reason != "" {
+		return errors.New("peer: not ready: " + reason)
+	}
+	return nil
+}
+
+// positioner is a Handler that compares with other members what invalidations each has applied.
+type positioner interface {
+	// PositionsDue names the members with which that is still to be done before the handler is ready.
+	PositionsDue() []string
+}
+
+// waitingShown is how many members are named that a node waits for.
+const waitingShown = 5
+
+// waiting says what the caches of this node wait for; "": nothing.
+func (n *Node) waiting() string {
+	var names []string
+	for _, h := range n.handlers() {
+		if p, ok := h.(positioner); ok {
+			names = append(names, p.PositionsDue()...)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	more := ""
+	if n := len(names) - waitingShown; n > 0 {
+		names, more = names[:waitingShown], fmt.Sprintf(" and %d more", n)
+	}
+	return "waiting for: positions with " + strings.Join(names, ", ") + more
 }
 
 // handlers returns a copy of what is registered.
