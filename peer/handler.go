@@ -58,7 +58,7 @@ func (n *Node) Handler() http.Handler {
 		case "healthz":
 			serveState(w, n.unhealthy())
 		case "readyz":
-			serveState(w, n.unready())
+			serveState(w, n.unready(), n.warming()...)
 		case "key":
 			n.serveKey(w, r)
 		case "invalidate":
@@ -119,15 +119,17 @@ func (n *Node) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
 }
 
 // serveState answers 200, or 503 with the reason.
-func serveState(w http.ResponseWriter, reason string) {
+func serveState(w http.ResponseWriter, reason string, remarks ...string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if reason != "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, reason+"\n")
-		return
+	} else {
+		reason = "ok"
 	}
-	_, _ = io.WriteString(w, "ok\n")
+	for _, line := range append([]string{reason}, remarks...) {
+		_, _ = io.WriteString(w, line+"\n")
+	}
 }
 
 // redirectToSlash sends who asked for the mount point without its last slash to the one with it:
@@ -185,6 +187,25 @@ func (n *Node) Ready() error {
 type positioner interface {
 	// PositionsDue names the members with which that is still to be done before the handler is ready.
 	PositionsDue() []string
+}
+
+// warmer is a Handler that may warm itself after its start. That does not keep the node from being ready.
+type warmer interface {
+	// Warming tells how many of the keys to warm are dealt with, and whether that is all.
+	Warming() (done, total int, finished bool)
+}
+
+// warming has a line for each namespace that warms itself.
+func (n *Node) warming() (lines []string) {
+	for namespace, h := range n.handlers() {
+		if w, ok := h.(warmer); ok {
+			if done, total, finished := w.Warming(); !finished && total > 0 {
+				lines = append(lines, fmt.Sprintf("warming: %s, %d of %d keys", namespace, done, total))
+			}
+		}
+	}
+	slices.Sort(lines)
+	return lines
 }
 
 // waitingShown is how many members are named that a node waits for.

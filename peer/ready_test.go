@@ -8,7 +8,10 @@ import (
 type due struct {
 	counting
 	names []string
+	done  int
 }
+
+func (d *due) Warming() (done, total int, finished bool) { return d.done, 20, d.done == 20 }
 
 func (d *due) PositionsDue() []string { return d.names }
 
@@ -18,7 +21,7 @@ func TestReadyWaitsForPositions(t *testing.T) {
 		if err := n.Ready(); err != nil {
 			t.Error(err)
 		}
-		d := &due{newCounting(), []string{"n3", "n2", "n3"}}
+		d := &due{newCounting(), []string{"n3", "n2", "n3"}, 20}
 		if _, err := n.Register("product", 1, d); err != nil {
 			t.Fatal(err)
 		}
@@ -40,8 +43,12 @@ func TestReadyWaitsForPositions(t *testing.T) {
 		if err := n.Ready(); err != nil {
 			t.Error(err)
 		}
-		if code, _ := get(n.Handler(), "/readyz"); code != 200 {
-			t.Errorf("readyz: %d", code)
+		if code, body := get(n.Handler(), "/readyz"); code != 200 || body != "ok\n" {
+			t.Errorf("readyz: %d %q", code, body)
+		}
+		d.done = 7 // told, but no reason to wait
+		if code, body := get(n.Handler(), "/readyz"); code != 200 || body != "ok\nwarming: product, 7 of 20 keys\n" {
+			t.Errorf("readyz: %d %q", code, body)
 		}
 	})
 }
