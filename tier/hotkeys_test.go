@@ -30,7 +30,9 @@ func TestHotKeysColdStart(t *testing.T) {
 			cfg.HotKeys, cfg.Freshness.TTL, cfg.Origin.Concurrency = path, time.Hour, 16
 			visit := func(c *Cache[string]) {
 				for i := range 300 {
-					get(t, c, fmt.Sprintf("dear%d", i%20), fmt.Sprintf("dear%d", i%20))
+					if i%5 == 0 { // asked for less often, and still worth more
+						get(t, c, fmt.Sprintf("dear%d", i/5%20), fmt.Sprintf("dear%d", i/5%20))
+					}
 					get(t, c, fmt.Sprintf("cheap%d", i%60), fmt.Sprintf("cheap%d", i%60))
 				}
 			}
@@ -193,6 +195,8 @@ func TestHotKeysOwned(t *testing.T) {
 			caches["n0"].near.clear()
 		}
 		view, sum := s.nodes["n0"].View(), 0
+		foreign := keyOf(view, "n2", 0) // as of a time when n2 could not be reached
+		caches["n0"].owned.set(foreign, &entry{hard: 1 << 60, cost: time.Hour})
 		s.nodes["n1"].setView(simView(t, "n0", "n2"))
 		handler[simValue]{caches["n1"]}.Drain(background)
 		synctest.Wait()
