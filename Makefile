@@ -1,10 +1,12 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
 # make check: format, vet, staticcheck, tidy, a build for 386.
-# make bench: the speed table (redis-server is used if it is installed).
+# make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
+#   BENCHFLAGS (such as -quick) it is only shown.
+# make example-postgres: a cache that follows a database with four writers; uses PostgreSQL's programs.
 # make browser: the page in a headless Chromium; pictures in bin/page.
 # make monitoring: the alert rules, the dashboard and the metrics, with promtool.
 # make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
-# make bench-docs: the tables in bench/README.md anew from the files in bench/results.
+# make bench-docs: the tables in README.md, bench/README.md and bench/speed.md anew from the files in bench/results.
 # make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
 # make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
 # make fuzz: each fuzz target for FUZZTIME.
@@ -20,7 +22,7 @@ SOAK       ?= 1000000h
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
-.PHONY: all test soak check demo bench bench-rivals bench-docs bench-compare browser monitoring fuzz clean
+.PHONY: all test soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz clean
 
 all: check test
 
@@ -50,8 +52,14 @@ soak:
 demo:
 	cd examples && $(GO) build -o ../bin/catalogue ./catalogue && cd .. && ./bin/catalogue $(DEMOFLAGS)
 
+example-postgres:
+	@for d in $$(echo "$$PATH" | tr : ' ') /usr/lib/postgresql/*/bin; do \
+	  [ -x "$$d/initdb" ] && [ -x "$$d/postgres" ] && [ -x "$$d/psql" ] && exit 0; done; \
+	  echo "make example-postgres needs PostgreSQL's programs initdb, postgres and psql: apt-get install postgresql"; exit 1
+	cd examples && $(GO) run ./outbox $(EXAMPLEFLAGS)
+
 bench:
-	cd bench/rivals && $(GO) run ./speed $(BENCHFLAGS)
+	cd bench/rivals && $(GO) run ./speed $(if $(BENCHFLAGS),$(BENCHFLAGS),-out ../results/speed.json)
 
 browser:
 	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \

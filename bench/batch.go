@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 )
@@ -47,4 +48,29 @@ func HeapBytes() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
+}
+
+// Timed runs body at once in so many goroutines, n times in each, with the number of the goroutine and of the
+// call, and times every call. It is for a fixed number of calls, where Callers are for a fixed time.
+func Timed(goroutines, n int, body func(g, k int) error) (Sample, error) {
+	if n < 1 {
+		return Sample{}, errors.New("bench: timed calls need a call at least")
+	}
+	took := make([]time.Duration, max(0, goroutines)*n)
+	s, err := Batch(goroutines, n, func(g, n int) error {
+		for k := range n {
+			began := time.Now()
+			if err := body(g, k); err != nil {
+				return err
+			}
+			took[g*n+k] = time.Since(began)
+		}
+		return nil
+	})
+	if err != nil {
+		return s, err
+	}
+	slices.Sort(took)
+	s.P50, s.P99 = took[len(took)/2], took[len(took)*99/100]
+	return s, nil
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -160,6 +161,21 @@ func TestBatch(t *testing.T) {
 	if _, err := Batch(2, 1, func(g, _ int) error { return []error{nil, meant}[g] }); !errors.Is(err, meant) {
 		t.Errorf("a body fails: %v", err)
 	}
+	timed, err := Timed(2, 10, func(g, k int) error {
+		if g == 1 && k == 9 {
+			<-time.After(20 * time.Millisecond) // the one slow call of twenty
+		}
+		return nil
+	})
+	if err != nil || timed.Calls != 20 || timed.P50 >= timed.P99 || timed.P99 < 20*time.Millisecond {
+		t.Errorf("timed: %+v, %v", timed, err)
+	}
+	if _, err := Timed(1, 3, func(_, k int) error { return []error{nil, meant, nil}[k] }); !errors.Is(err, meant) {
+		t.Errorf("a timed body fails: %v", err)
+	}
+	if _, err := Timed(1, 0, nil); err == nil {
+		t.Error("no timed call: no error")
+	}
 	if _, err := Batch(0, 1, nil); err == nil {
 		t.Error("no goroutines: no error")
 	}
@@ -188,6 +204,21 @@ func TestTable(t *testing.T) {
 `
 	if b.String() != want || err != nil || int(n) != len(want) {
 		t.Errorf("wrote %d, %v:\n%s\nwant:\n%s", n, err, &b, want)
+	}
+	path := filepath.Join(t.TempDir(), "t.json")
+	if err := table.WriteFile(path); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ReadTable(path); err != nil || !reflect.DeepEqual(got, &table) {
+		t.Errorf("the table came back as %+v, %v", got, err)
+	}
+	for _, bad := range []string{"", "{}", `{"rows":[{"aim":"< 3"}]}`, `{"rows":[{"aim":"<= x"}]}`} {
+		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadTable(path); err == nil {
+			t.Errorf("%q is read as a table", bad)
+		}
 	}
 	if table.Lost() != 1 {
 		t.Errorf("%d lost, want 1", table.Lost())

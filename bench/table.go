@@ -1,9 +1,12 @@
 package bench
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
+	"os"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -32,15 +35,50 @@ func (a Aim) Met(x float64) bool {
 	return true
 }
 
+// String is "<= 1.15", ">= 3", or nothing.
+func (a Aim) String() string {
+	number := strconv.FormatFloat(a.limit, 'f', -1, 64)
+	switch a.kind {
+	case -1:
+		return "<= " + number
+	case +1:
+		return ">= " + number
+	}
+	return ""
+}
+
+// MarshalText is String.
+func (a Aim) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (a *Aim) UnmarshalText(b []byte) error {
+	*a = Aim{}
+	if len(b) == 0 {
+		return nil
+	}
+	sign, number, _ := strings.Cut(string(b), " ")
+	limit, err := strconv.ParseFloat(number, 64)
+	switch {
+	case err != nil:
+	case sign == "<=":
+		*a = AtMost(limit)
+		return nil
+	case sign == ">=":
+		*a = AtLeast(limit)
+		return nil
+	}
+	return fmt.Errorf("bench: %q is no aim, such as <= 1.15", b)
+}
+
 // A Row is a line of the table. A row without a ratio holds Value against its aim, if any.
 type Row struct {
-	What   string
-	Value  float64 // what Result says, for the aim of a row without a ratio
-	Result string
-	Floor  string  // what it is compared with; empty: nothing
-	Ratio  float64 // of the result to the floor; 0: none
-	Aim    Aim
-	Note   string // in place of the verdict: why there is none
+	What   string  `json:"what"`
+	Value  float64 `json:"value,omitempty"` // what Result says, for the aim of a row without a ratio
+	Result string  `json:"result"`
+	Floor  string  `json:"floor,omitempty"` // what it is compared with; empty: nothing
+	Ratio  float64 `json:"ratio,omitempty"` // of the result to the floor; 0: none
+	Aim    Aim     `json:"aim"`
+	Note   string  `json:"note,omitempty"` // in place of the verdict: why there is none
 }
 
 // Verdict is "met", "LOST", or the note, or nothing where nothing is aimed at.
@@ -61,25 +99,45 @@ func (r Row) Verdict() string {
 }
 
 func (r Row) cells() []string {
-	ratio, aim := "", ""
-	suffix := ""
+	ratio, aim := "", r.Aim.String()
 	if r.Ratio != 0 {
-		ratio, suffix = fmt.Sprintf("%.2f x", r.Ratio), " x"
-	}
-	number := strconv.FormatFloat(r.Aim.limit, 'f', -1, 64)
-	switch r.Aim.kind {
-	case -1:
-		aim = "<= " + number + suffix
-	case +1:
-		aim = ">= " + number + suffix
+		ratio = fmt.Sprintf("%.2f x", r.Ratio)
+		if aim != "" {
+			aim += " x"
+		}
 	}
 	return []string{r.What, r.Result, r.Floor, ratio, aim, r.Verdict()}
 }
 
 // Table is the rows in order. The zero Table is empty.
 type Table struct {
-	Heading []string // lines above it
-	Rows    []Row
+	Heading []string `json:"heading"` // lines above it
+	Rows    []Row    `json:"rows"`
+}
+
+// WriteFile writes the table as JSON, which ReadTable reads.
+func (t *Table) WriteFile(path string) error {
+	b, err := json.MarshalIndent(t, "", " ")
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}
+
+// ReadTable reads what WriteFile wrote.
+func ReadTable(path string) (*Table, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
+	t := &Table{}
+	if err = json.Unmarshal(b, t); err == nil && len(t.Rows) == 0 {
+		err = errors.New("it has no rows")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bench: %s is no table of the harness: %w", path, err)
+	}
+	return t, nil
 }
 
 // Add appends rows.

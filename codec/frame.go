@@ -50,6 +50,7 @@ const (
 	KindCancel     Kind = 4  // the asker no longer waits for the request with this id; no answer
 	KindPing       Kind = 5  // are you there
 	KindSync       Kind = 6  // a request to compare which invalidations have been applied
+	KindGetMany    Kind = 7  // a request for the values of many keys
 	KindPush       Kind = 8  // a request to keep copies that the asker had
 	KindPut        Kind = 9  // a request to take a value as if it had just been loaded
 	KindAnswer     Kind = 16 // the answer to a request
@@ -114,6 +115,10 @@ type Request struct {
 	Trace  Trace  // with FlagTrace: what the asker does, as its tracer calls it
 	Have   uint64 // with FlagHave: the Etag of the copy that the asker has
 
+	// of a get of many, which has Chain too
+	Mode Mode
+	Many []Wanted
+
 	// of a put, which has Fence and Key too
 	Version uint64        // the origin's version of the value
 	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: what the contract says
@@ -132,7 +137,7 @@ type Request struct {
 // Size is at least how many bytes AppendRequest appends.
 func (r *Request) Size() int {
 	if r.News == nil {
-		return FrameOverhead + len(r.Key) + len(r.Value) + 4*len(r.Tags)
+		return FrameOverhead + len(r.Key) + len(r.Value) + 4*len(r.Tags) + r.manySize()
 	}
 	n := FrameOverhead + r.News.Size()
 	for i := range r.Pushed {
@@ -212,6 +217,8 @@ type Response struct {
 	Owner   []byte   // who failed; with StatusMoved, who is the owner in the answerer's view
 	Text    []byte   // the error, cut to MaxErrorText
 	Value   []byte
+	// Many, with StatusMany, is on the answering side what Value is on the asking side.
+	Many *Answers
 
 	release func([]byte)
 	buf     []byte
@@ -294,6 +301,8 @@ func AppendRequest(dst []byte, r *Request) []byte {
 	dst = appendDuration(dst, r.Timeout)
 	switch r.Kind {
 	case KindGet:
+	case KindGetMany:
+		return EndFrame(appendMany(dst, r), start)
 	case KindPut:
 		dst = appendMark(dst, r.Fence)
 		dst = binary.AppendUvarint(dst, r.Version)
@@ -325,20 +334,25 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		dst = binary.BigEndian.AppendUint64(dst, r.Have)
 	}
 	dst = appendMark(dst, r.Fence)
-	dst = binary.AppendUvarint(dst, uint64(len(r.Chain)))
-	for _, c := range r.Chain {
-		dst = binary.BigEndian.AppendUint64(dst, c)
-	}
+	dst = appendChain(dst, r.Chain)
 	dst = appendBytes(dst, r.Key)
 	return EndFrame(dst, start)
 }
 
-// DecodeRequest fills r from the body of a get, put, invalidate, sync or push frame. r borrows body;
-// r.News, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame.
+func appendChain(dst []byte, chain []uint64) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(chain)))
+	for _, c := range chain {
+		dst = binary.BigEndian.AppendUint64(dst, c)
+	}
+	return dst
+}
+
+// DecodeRequest fills r from the body of a get, get of many, put, invalidate, sync or push frame. r borrows body;
+// r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	d := decoder{b: body}
 	news, pushed := r.News, r.Pushed
-	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0], Tags: r.Tags[:0]}
+	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0], Tags: r.Tags[:0], Many: r.Many[:0]}
 	r.Flags = d.byte()
 	r.Namespace = d.bytes("namespace", MaxNamespace)
 	r.Schema = d.uint64()
@@ -368,11 +382,10 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 			r.Have = d.uint64()
 		}
 		r.Fence = d.mark()
-		n := d.count("chain", MaxChain, 8)
-		for range n {
-			r.Chain = append(r.Chain, d.uint64())
-		}
+		r.Chain = d.chain(r.Chain)
 		r.Key = d.bytes("key", MaxKey)
+	case KindGetMany:
+		d.many(r)
 	case KindPut:
 		r.Fence = d.mark()
 		r.Version = d.uvarint()
@@ -390,7 +403,11 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 // Text and Owner are cut to their limits.
 func AppendResponse(dst []byte, r *Response) []byte {
 	start := len(dst)
-	dst = BeginFrame(dst, KindAnswer, r.ID)
+	return EndFrame(appendAnswer(BeginFrame(dst, KindAnswer, r.ID), r), start)
+}
+
+// appendAnswer appends an answer's body.
+func appendAnswer(dst []byte, r *Response) []byte {
 	dst = append(dst, byte(r.Status), r.Flags)
 	if r.Status == StatusMoved {
 		dst = binary.BigEndian.AppendUint64(dst, r.View)
@@ -422,6 +439,12 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		}
 	case StatusSynced:
 		dst = append(dst, r.Value...)
+	case StatusMany:
+		if r.Many != nil {
+			return r.Many.appendTo(dst)
+		}
+		dst = append(dst, r.Value...)
+	case StatusPending, StatusLeftOut:
 	case StatusMoved:
 		dst = appendBytes(dst, cut(r.Owner, MaxNamespace))
 	default:
@@ -429,7 +452,7 @@ func AppendResponse(dst []byte, r *Response) []byte {
 		dst = appendBytes(dst, cut(r.Owner, MaxNamespace))
 		dst = appendBytes(dst, cut(r.Text, MaxErrorText))
 	}
-	return EndFrame(dst, start)
+	return dst
 }
 
 // DecodeResponse fills r from the body of an answer frame. r borrows body. The error
@@ -468,8 +491,9 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		for range d.count("members", MaxMembers, 1) {
 			r.Members = append(r.Members, d.bytes("member", MaxNamespace))
 		}
-	case r.Status == StatusSynced:
+	case r.Status == StatusSynced || r.Status == StatusMany:
 		r.Value = d.rest()
+	case r.Status == StatusPending || r.Status == StatusLeftOut:
 	case r.Status == StatusMoved:
 		r.Owner = d.bytes("owner", MaxNamespace)
 	case r.Status >= StatusFailed && r.Status <= statusMax:
@@ -585,6 +609,14 @@ func appendTags(dst []byte, tags []uint32) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(tags)))
 	for _, tag := range tags {
 		dst = binary.BigEndian.AppendUint32(dst, tag)
+	}
+	return dst
+}
+
+// chain appends a chain to dst.
+func (d *decoder) chain(dst []uint64) []uint64 {
+	for range d.count("chain", MaxChain, 8) {
+		dst = append(dst, d.uint64())
 	}
 	return dst
 }

@@ -16,6 +16,10 @@ func requests() []Request {
 	for i := range keys {
 		keys[i] = []byte{byte(i), byte(i >> 8)}
 	}
+	wants := make([]Wanted, MaxKeysPerGet)
+	for i := range wants {
+		wants[i].Key = keys[i]
+	}
 	full := func(n int) []byte { return bytes.Repeat([]byte{0xff}, n) }
 	chain := slices.Repeat([]uint64{math.MaxUint64}, MaxChain)
 	return []Request{
@@ -31,6 +35,9 @@ func requests() []Request {
 		{Kind: KindGet, ID: 12, Flags: FlagNoFill | FlagHave, Have: math.MaxUint64 - 1, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindPut, ID: 13, Namespace: []byte("n"), Fence: Mark{1, 2}, Version: math.MaxUint64, TTL: time.Minute, Tags: slices.Repeat([]uint32{7}, MaxTags), Key: full(MaxKey), Value: []byte("value")},
 		{Kind: KindPut, ID: 14, Namespace: []byte("n"), Fence: Mark{1, 2}, Key: []byte("k")},
+		{Kind: KindGetMany, ID: 18, Namespace: []byte("n"), Mode: ModeWait},
+		{Kind: KindGetMany, ID: 19, Namespace: []byte("n"), Mode: ModeWarm, Chain: chain, Many: []Wanted{{Key: []byte("a")}, {Key: full(MaxKey), Fence: Mark{3, math.MaxUint64}, Have: math.MaxUint64}, {}}},
+		{Kind: KindGetMany, ID: 20, Namespace: []byte("n"), Timeout: time.Second, Many: wants},
 		{Kind: KindGet, ID: 15, Flags: FlagPrevious | FlagJoin, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindPush, ID: 16, Namespace: []byte("n"), News: &News{}},
 		{Kind: KindPush, ID: 17, Namespace: []byte("n"), News: allNews(), Token: math.MaxUint64, Pushed: allPushed()},
@@ -77,6 +84,12 @@ func responses() []Response {
 		{ID: 4, Status: StatusSynced, Incarnation: 7, Value: AppendNews(nil, allNews())},
 		{ID: 5, Status: StatusMoved, View: 9, Owner: []byte("node-2")},
 	}
+	var parts Answers
+	for i := range list {
+		parts.Add(&list[i])
+	}
+	list = append(list, Response{ID: 7, Status: StatusPending}, Response{ID: 7, Status: StatusLeftOut, Incarnation: 3},
+		Response{ID: 7, Status: StatusMany, Value: parts.appendTo(nil)})
 	for s := StatusFailed; s <= StatusBusy; s++ {
 		list = append(list, Response{ID: 6, Status: s, RetryAfter: time.Second, Owner: []byte("node"), Text: text})
 	}
@@ -102,6 +115,10 @@ func sameRequest(a, b Request) bool {
 		r.Chain = append([]uint64{}, r.Chain...)
 		r.Key, r.Namespace, r.Target = append([]byte{}, r.Key...), append([]byte{}, r.Namespace...), append([]byte{}, r.Target...)
 		r.Tags, r.Value = append([]uint32{}, r.Tags...), append([]byte{}, r.Value...)
+		r.Many = append([]Wanted{}, r.Many...)
+		for i := range r.Many {
+			r.Many[i].Key = append([]byte{}, r.Many[i].Key...)
+		}
 	}
 	if (a.News == nil) != (b.News == nil) || a.News != nil && !sameNews(*a.News, *b.News) {
 		return false
@@ -161,7 +178,7 @@ func TestResponseRoundTrip(t *testing.T) {
 		for i := range len(b) - len(r.Value) { // a value has no length of its own
 			wantErr(t, DecodeResponse(&got, id, b[:i:i]), ErrFrame)
 		}
-		if r.Status != StatusValue && r.Status != StatusSynced {
+		if r.Status != StatusValue && r.Status != StatusSynced && r.Status != StatusMany {
 			wantErr(t, DecodeResponse(&got, id, append(slices.Clone(b), 0)), ErrFrame)
 		}
 	}
@@ -257,6 +274,9 @@ func TestRequestLimits(t *testing.T) {
 		"key":           {KindGet, join(head(1), []byte{0, 0}, over(MaxKey+1))},
 		"tags of a put": {KindPut, join(head(1), []byte{0, 0, 0}, over(MaxTags+1))},
 		"key of a put":  {KindPut, join(head(1), []byte{0, 0, 0, 0}, over(MaxKey+1))},
+		"keys of a get": {KindGetMany, join(head(1), []byte{0, 0}, over(MaxKeysPerGet+1))},
+		"key of many":   {KindGetMany, join(head(1), []byte{0, 0, 1, 0, 0}, over(MaxKey+1))},
+		"chain of many": {KindGetMany, join(head(1), over(MaxChain+1))},
 		"positions":     {KindSync, join(head(1), over(MaxPositions+1))},
 		"bases":         {KindSync, join(head(1), []byte{0}, over(MaxPositions+1))},
 		"invalidations": {KindInvalidate, join(head(1), []byte{0, 0}, over(MaxKeysPerFrame+1))},

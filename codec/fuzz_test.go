@@ -214,13 +214,13 @@ func FuzzDecodeRequest(f *testing.F) {
 	for kind := range 256 {
 		f.Add(uint8(kind), get)
 	}
-	for _, kind := range []Kind{KindGet, KindInvalidate} {
+	for _, kind := range []Kind{KindGet, KindGetMany, KindInvalidate} {
 		addStrangers(func(b []byte) { f.Add(uint8(kind), b) })
 		for _, n := range []uint64{0, MaxNamespace, MaxNamespace + 1, 1 << 31, 1<<32 - 1, 1 << 63} {
 			f.Add(uint8(kind), append(binary.AppendUvarint([]byte{0}, n), make([]byte, 2*MaxNamespace)...)) // the namespace's length
 		}
 		before := make([]byte, 1+1+8+8+1+1) // flags, namespace, schema, view, timeout, mark or fence
-		for _, n := range []uint64{0, MaxChain, MaxChain + 1, MaxKey, MaxKey + 1, MaxKeysPerFrame, MaxKeysPerFrame + 1, 1 << 31, 1<<32 - 1, 1 << 63} {
+		for _, n := range []uint64{0, MaxChain, MaxChain + 1, MaxKey, MaxKey + 1, MaxKeysPerGet, MaxKeysPerGet + 1, MaxKeysPerFrame, MaxKeysPerFrame + 1, 1 << 31, 1<<32 - 1, 1 << 63} {
 			count := binary.AppendUvarint(bytes.Clone(before), n)
 			f.Add(uint8(kind), append(bytes.Clone(count), make([]byte, n&(1<<13-1))...))
 			f.Add(uint8(kind), count)
@@ -290,6 +290,57 @@ func FuzzDecodeNews(f *testing.F) {
 		}
 		if err := DecodeNews(&again, out); err != nil || !sameNews(n, again) {
 			t.Errorf("%+v, then %+v, %v", n, again, err)
+		}
+	})
+}
+
+func FuzzNextAnswer(f *testing.F) {
+	var parts Answers
+	for _, r := range responses() {
+		if r.Status != StatusMany {
+			parts.Add(&r)
+		}
+	}
+	b := parts.appendTo(nil)
+	for i := 0; i <= len(b); i += 1 + len(b)/500 {
+		f.Add(b[:i])
+	}
+	f.Add(append(bytes.Clone(b), 0))
+	f.Add(bytes.Repeat([]byte{0}, 1<<10))
+	for _, n := range []uint64{1, 10, MaxAnswers, 1 << 31, 1<<32 - 1, 1 << 63} {
+		f.Add(append(binary.AppendUvarint(nil, n), make([]byte, 40)...))
+	}
+	f.Add(binary.AppendUvarint(nil, 10)[:1])
+	f.Add(append([]byte{10, byte(StatusMany)}, make([]byte, 9)...))
+	addStrangers(func(b []byte) { f.Add(b) })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rest, n := b, 0
+		for len(rest) > 0 {
+			var r Response
+			var err error
+			last := rest
+			atMost(t, uint64(4*len(rest)+64<<10), func() { rest, err = NextAnswer(&r, rest) })
+			if err != nil {
+				wantErr(t, err, ErrFrame)
+				return
+			}
+			if len(rest) >= len(last) {
+				t.Fatalf("%d bytes are left of %d", len(rest), len(last))
+			}
+			if r.Status == StatusMany {
+				t.Error("a part has parts")
+			}
+			if n++; n > 100 {
+				return
+			}
+			var parts Answers
+			if !parts.Add(&r) {
+				continue
+			}
+			var again Response
+			if more, err := NextAnswer(&again, parts.appendTo(nil)); err != nil || len(more) > 0 || !sameResponse(r, again) {
+				t.Errorf("%+v, then %+v, %v", r, again, err)
+			}
 		}
 	})
 }

@@ -77,7 +77,7 @@ func (d *data) call(ctx context.Context, to ring.Member, req *codec.Request, res
 
 func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Response) error {
 	s := &p.slots[0]
-	if len(p.slots) > 1 && req.Kind == codec.KindGet {
+	if len(p.slots) > 1 && (req.Kind == codec.KindGet || req.Kind == codec.KindGetMany) {
 		s = &p.slots[p.turn.Add(1)%uint32(len(p.slots))]
 	}
 	timeout := req.Timeout

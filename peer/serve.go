@@ -183,7 +183,7 @@ func (s *session) read(wg *sync.WaitGroup) error {
 			return err
 		}
 		switch kind {
-		case codec.KindGet, codec.KindPut, codec.KindInvalidate, codec.KindSync, codec.KindPush:
+		case codec.KindGet, codec.KindGetMany, codec.KindPut, codec.KindInvalidate, codec.KindSync, codec.KindPush:
 			if err := codec.DecodeRequest(&req, kind, id, body); err != nil {
 				return err
 			}
@@ -212,7 +212,7 @@ func (s *session) answer(wg *sync.WaitGroup, req *codec.Request, body, batch []b
 	switch {
 	case r == nil:
 		resp.Status = codec.StatusUnknown
-	case r.schema != req.Schema && (req.Kind == codec.KindGet || req.Kind == codec.KindPut || req.Kind == codec.KindPush):
+	case r.schema != req.Schema && (req.Kind == codec.KindGet || req.Kind == codec.KindGetMany || req.Kind == codec.KindPut || req.Kind == codec.KindPush):
 		resp.Status = codec.StatusMismatch
 	case s.try(r.handler, req, resp):
 	default:
@@ -297,12 +297,12 @@ func (s *session) reply(id uint64, resp *codec.Response) {
 	if !wanted {
 		return
 	}
-	size := codec.FrameOverhead + len(resp.Value)
+	size := codec.FrameOverhead + resp.ValueSize()
 	if !s.d.reserve(size) {
 		*resp = codec.Response{Status: codec.StatusBusy}
 		size = 0
 	}
-	frame := s.d.bufs.get(codec.FrameOverhead + len(resp.Value))
+	frame := s.d.bufs.get(codec.FrameOverhead + resp.ValueSize())
 	_ = s.out.add(s.appendAnswer(frame[:0], id, resp), true) // fails only with the connection
 	s.d.bufs.put(frame)
 	s.d.unreserve(size)

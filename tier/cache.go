@@ -54,6 +54,7 @@ type Cache[V any] struct {
 	// young: the cache was made so lately that an Invalidate from before may not have returned.
 	young     atomic.Bool
 	isolation isolation
+	gathered  gatherer[V]  // single misses that wait to be loaded together
 	unsettled atomic.Int32 // while young, members without an exchange so far
 	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
 	tokens    tokens

@@ -34,7 +34,7 @@ const (
 	MaxInvalidateTimeout = 10 * time.Second
 )
 
-// Config describes a cache. Loader and Freshness.TTL are required; every other zero
+// Config describes a cache. Loader or BatchLoader, and Freshness.TTL, are required; every other zero
 // value is a documented default. It is checked once, in New.
 type Config[V any] struct {
 	// Cluster connects the members; nil: this process alone.
@@ -42,8 +42,16 @@ type Config[V any] struct {
 	// Namespace names the cache; the same on every member, at most
 	// codec.MaxNamespace bytes of printable UTF-8. Required with a Cluster.
 	Namespace string
-	// Loader reads the origin. Required.
+	// Loader reads the origin. Required, unless there is a BatchLoader.
 	Loader Loader[V]
+	// BatchLoader reads the origin for many keys at once, where GetMany or Warm miss many. Single
+	// misses go to Loader, if there is one too.
+	BatchLoader BatchLoader[V]
+	// BatchSize is the most keys of one call of BatchLoader. 0: DefaultBatchSize.
+	BatchSize int
+	// BatchWindow is for how long a single miss waits for others that are then loaded with it by one
+	// call of BatchLoader. 0: single misses are loaded at once and alone. At most MaxBatchWindow.
+	BatchWindow time.Duration
 	// Freshness is the contract.
 	Freshness Freshness
 	// Origin bounds what the origin is asked by this cache.
@@ -128,7 +136,7 @@ func (cfg Config[V]) withDefaults() Config[V] {
 		}
 	}
 	cfg.Freshness = cfg.Freshness.withDefaults()
-	return cfg
+	return cfg.batches()
 }
 
 // check finds every problem at once. It is called before withDefaults.
@@ -145,9 +153,7 @@ func (cfg *Config[V]) check() error {
 	case strings.ContainsFunc(cfg.Namespace, func(r rune) bool { return !unicode.IsPrint(r) }):
 		bad("Namespace %q has characters that cannot be printed: it becomes a metric's label", cfg.Namespace)
 	}
-	if cfg.Loader == nil {
-		bad("Loader is nil: give the function that reads the origin, tier.ByKey adapts a plain one")
-	}
+	cfg.checkBatch(bad)
 	if err := cfg.Freshness.check(); err != nil {
 		errs = append(errs, err)
 	}

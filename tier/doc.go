@@ -23,6 +23,14 @@
 //  6. Error. A copy within StaleIfError is served and the next attempt waits a little. Without one
 //     the error itself is remembered for ErrorTTL.
 //
+// # Many keys
+//
+// [Cache.GetMany] reads many keys at once, and [Cache.GetEach] does so in their order: near copies first, then
+// one request to each owner for what it has, and a second one for what it must load, so that no slow load keeps a hit
+// waiting. Each key keeps every rule that Get keeps; what a frame cannot settle is read as Get reads it. With a
+// [BatchLoader] the keys that miss at an owner are one call and one permit, with a commit for each key. [Cache.Warm]
+// fills the owners ahead of demand, at the lowest class.
+//
 // # What a miss costs, and what the origin is spared
 //
 // The governor holds the loads of all members together to [Origin].Concurrency, and to a rate if
@@ -53,6 +61,9 @@
 // read; a flight that a fence has overtaken is detached, so that nobody who comes later
 // gets its value; and a node that has seen a fence tells the owner of it with its next
 // request for the key, so that a node ahead of the owner cannot bring the old value back.
+//
+// Programs that know nothing of the cache may write to the origin too: [Cache.Follow] takes invalidations from
+// a [Feed] of all writes, such as an outbox table.
 //
 // # Ages
 //

@@ -28,6 +28,11 @@ type Fill[V any] struct {
 	tags    []uint32
 	tagErr  error
 	version uint64
+
+	// what a batch loader says
+	value V
+	err   error
+	done  bool
 }
 
 // Previous returns the stale copy that the fill replaces, if there is one: for a
@@ -42,13 +47,14 @@ func (f *Fill[V]) Previous() (value V, ok bool) {
 }
 
 // KeepPrevious says that the previous value is still the origin's ("not modified"): it
-// becomes fresh again. A loader returns what it returns.
+// becomes fresh again. A Loader returns what it returns; for a BatchLoader the fill is then settled.
 func (f *Fill[V]) KeepPrevious() (V, error) {
 	value, ok := f.Previous()
 	if !ok {
 		return value, errNoPrevious
 	}
 	f.keep = true
+	f.value, f.err, f.done = value, nil, true
 	return value, nil
 }
 
@@ -131,12 +137,11 @@ func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, pre
 	})
 	if !started {
 		c.life.end()
-		if until != noWait {
-			c.gov.promote(&f.ticket, cl, c.govTime(until))
-		}
-		return f, false, nil
+		return f, false, c.boarded(f, cl, chain, until)
 	}
-	go c.fly(f)
+	if !c.gather(f, cl, chain) {
+		go c.fly(f)
+	}
 	return f, true, nil
 }
 
@@ -153,12 +158,8 @@ func (c *Cache[V]) govTime(at int64) int64 {
 func (c *Cache[V]) fly(f *flight[V]) {
 	defer c.life.end()
 
-	// What the starter missed may have been filled, or have failed, before this flight became
-	// the live one.
-	if e := c.valid(f.key, f.hash, c.clock.now()); e != nil && e != f.prev && c.clock.now() < e.soft {
-		if c.flights.skip(f, e, c.stillValid(f)) {
-			return
-		}
+	if c.needless(f) {
+		return
 	}
 	if c.inherit(f) {
 		return
@@ -209,6 +210,13 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		}
 		err, fill = ErrGoexit, &Fill[V]{Key: f.key, c: c, prev: f.prev}
 	}
+}
+
+// needless ends a flight that has nothing to load: what its starter missed may have been filled, or have
+// failed, before it became the live one.
+func (c *Cache[V]) needless(f *flight[V]) bool {
+	e := c.valid(f.key, f.hash, c.clock.now())
+	return e != nil && e != f.prev && c.clock.now() < e.soft && c.flights.skip(f, e, c.stillValid(f))
 }
 
 // admit waits for a permit, and for a place among the key's loads, and counts the load as begun.
@@ -297,7 +305,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 		return
 	}
 	c.stats.results[resultTimeout].Add(1)
-	c.gov.overran(&f.ticket)
+	c.gov.overran(f.claim())
 	c.tellBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
 }

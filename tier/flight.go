@@ -36,6 +36,7 @@ type flight[V any] struct {
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
 	ticket ticket
+	group  atomic.Pointer[group[V]] // whose load and permit it shares, nil: it has its own
 	done   chan struct{}
 	loads  atomic.Bool // it is past asking the key's previous owner
 

@@ -86,8 +86,33 @@ func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context
 	return token, err
 }
 
+// confirmAll waits until every member has applied all that this cache has started so far, for as long as Invalidate
+// would.
+func (c *Cache[V]) confirmAll(ctx context.Context) error {
+	if c.cfg.Cluster == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.InvalidateTimeout)
+	defer cancel()
+	l := c.log
+	w := &waiter{first: 1, done: make(chan struct{})}
+	l.mu.Lock()
+	w.last = l.own().top
+	if w.last == 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	l.waiters = append(l.waiters, w)
+	c.resolve()
+	for _, m := range l.mates {
+		c.kick(m)
+	}
+	l.mu.Unlock()
+	return c.confirmed(ctx, w)
+}
+
 // start applies the invalidations here, in as many steps as need be, and leaves them to the pumps. w
-// waits for them then.
+// waits for them then; nil: nobody does.
 func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts []piece) (token Token) {
 	l := c.log
 	left := 0
@@ -112,12 +137,12 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 			names, left = names[n:], left-n
 			c.pace(ctx, int64(size))
 			l.mu.Lock()
-			if token.zero() && c.cfg.Cluster != nil {
+			if token.zero() && w != nil && c.cfg.Cluster != nil {
 				w.first = l.own().top + 1
 				l.waiters = append(l.waiters, w)
 			}
 			token = Token{namespace: c.tokenOf, mark: codec.Mark{Incarnation: l.self, Seq: c.begin(p.scope, some, version)}}
-			if left == 0 {
+			if left == 0 && w != nil {
 				w.last = token.mark.Seq
 				if c.cfg.Cluster != nil {
 					c.resolve()

@@ -62,7 +62,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		e, keep, err = c.askPrevious(f, p.to, p.inView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
 	}
 	switch {
-	case errors.Is(err, errUnsure):
+	case errors.Is(err, errGiverUnsure):
 		return false
 	case err != nil && !errors.Is(err, ErrNotCached):
 		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.to.Name, "err", err)
@@ -136,12 +136,12 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, began int64, pus
 // errFilling says that the previous owner is filling the key.
 var errFilling = errors.New("weir: a fill is in progress")
 
-// errUnsure says that there are invalidations of the key that cannot be passed on, so that its
+// errGiverUnsure says that there are invalidations of the key that cannot be passed on, so that its
 // previous owner's copy would be worth nothing.
-var errUnsure = errors.New("weir: the key was invalidated too often")
+var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 
 // askPrevious asks a member for its copy of f's key and waits for so long. keep: the copy may be kept and given
-// to who comes later. The error is ErrNotCached if there is none, errFilling if there will be, errUnsure if there is no asking.
+// to who comes later. The error is ErrNotCached if there is none, errFilling if there will be, errGiverUnsure if there is no asking.
 func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, flags uint8, wait time.Duration) (e *entry, keep bool, err error) {
 	m := c.mateOrFormer(to, inView)
 	if m == nil {
@@ -195,7 +195,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 		}
 		resp.Release()
 	}
-	return nil, false, errUnsure
+	return nil, false, errGiverUnsure
 }
 
 // given makes an entry of a copy that another member had at the given time. He and this node agree on
@@ -225,13 +225,13 @@ func (c *Cache[V]) readyPrevious(ctx context.Context, m *mate, key string, hash,
 			mark, behind, sure := c.fences.passOn(key, hash, k)
 			switch {
 			case !sure:
-				return nil, mark, errUnsure
+				return nil, mark, errGiverUnsure
 			case !behind && k.wide >= wide:
 				return k, mark, nil
 			}
 		}
 		if try == maxAgain {
-			return nil, mark, errUnsure
+			return nil, mark, errGiverUnsure
 		}
 		if err := c.exchangeWith(ctx, m); err != nil {
 			return nil, mark, err

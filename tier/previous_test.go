@@ -459,7 +459,6 @@ func TestPassOn(t *testing.T) {
 	check(know(), codec.Mark{}, false, false) // there may have been others that came with requests
 
 	f = newFences(func() int64 { return now }, 0)
-	before = know()
 	apply(one, true)
 	apply(two, true)
 	check(know(), one, true, false)

@@ -422,21 +422,32 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	if c.isolation.cut.Load() {
 		why = causeIsolated
 	}
+	return c.ride(ctx, key, hash, maxAge, chain, short, cl, why, e, wide, c.clock.now(), nil, false)
+}
+
+// ride waits for the key's flight: fl, which the caller has joined, or started, when the read began at began and the tag
+// clock was wide, or if that is nil one that it joins.
+func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool, cl class, why cause, e *entry, wide uint64, began int64, fl *flight[V], started bool) (f found[V], err error) {
 	var r *result[V]
-	for began := c.clock.now(); ; {
-		fl, started, err := c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx))
-		if err != nil {
-			return f, err
+	for ; ; fl = nil {
+		if fl == nil {
+			if fl, started, err = c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx)); err != nil {
+				return f, err
+			}
 		}
-		if s, ok := c.soften(ctx, fl, e, maxAge); ok {
+		if s, ok := c.soften(ctx, fl, e, maxAge, began); ok {
 			return s, nil
 		}
 		select {
 		case <-fl.done:
 		case <-ctx.Done():
-			c.stats.left.Add(1)
-			c.flights.leave(fl)
-			return f, ctx.Err()
+			select {
+			case <-fl.done: // while he waited for another of many keys
+			default:
+				c.stats.left.Add(1)
+				c.flights.leave(fl)
+				return f, ctx.Err()
+			}
 		}
 		r = &fl.res
 		if r.err == nil && c.retagged(r.e, wide) {
@@ -516,6 +527,11 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	if err != nil {
 		return a, err
 	}
+	return c.answerOf(key, f, from)
+}
+
+// answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
+func (c *Cache[V]) answerOf(key string, f found[V], from int64) (a answer[V], err error) {
 	now := c.clock.now()
 	if f.filled { // the owner's word is no older than the load's end
 		from = max(from, f.e.loaded+int64(f.e.cost))

@@ -31,6 +31,8 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	case codec.KindSync, codec.KindPush:
 		return false
+	case codec.KindGetMany:
+		return h.tryMany(req, resp)
 	case codec.KindPut:
 		if c.life.isClosed() {
 			resp.Status = codec.StatusClosed
@@ -80,6 +82,9 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	switch {
 	case req.Kind == codec.KindSync:
 		h.sync(req, resp)
+		return
+	case req.Kind == codec.KindGetMany:
+		h.serveMany(ctx, req, resp)
 		return
 	case req.Kind == codec.KindPush:
 		h.push(req, resp)

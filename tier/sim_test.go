@@ -253,7 +253,7 @@ func (n *simNode) serve(ctx context.Context, frame []byte) []byte {
 	switch {
 	case !ok:
 		resp.Status = codec.StatusUnknown
-	case r.schema != req.Schema && kind == codec.KindGet:
+	case r.schema != req.Schema && (kind == codec.KindGet || kind == codec.KindGetMany):
 		resp.Status = codec.StatusMismatch
 	case r.h.TryServe(&req, &resp):
 	default:

@@ -5,14 +5,19 @@ import (
 	"time"
 )
 
-// soften waits for fl until Freshness.SoftTimeout is over, if the caller has seen a copy e, and
+// soften waits for fl until Freshness.SoftTimeout is over since the read began, if the caller has seen a copy e, and
 // then gives the copy that there is in place of the fill's result. The fill goes on.
-func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge time.Duration) (f found[V], ok bool) {
+func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge time.Duration, began int64) (f found[V], ok bool) {
 	d := c.cfg.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
 		return f, false
 	}
-	t := time.NewTimer(d)
+	select {
+	case <-fl.done:
+		return f, false
+	default:
+	}
+	t := time.NewTimer(max(d-time.Duration(c.clock.now()-began), 0))
 	defer t.Stop()
 	select {
 	case <-fl.done:

@@ -41,6 +41,7 @@ type stats struct {
 	unreachable atomic.Int64 // owners that could not be asked
 	bypassed    atomic.Int64 // reads that ended at this node because nobody else answered
 	doomed      atomic.Int64 // fills whose callers had all left
+	batches     atomic.Int64 // calls of the batch loader
 	retries     atomic.Int64 // loads that repeated a failed one
 	noRetry     atomic.Int64 // retries that the budget did not allow
 	soft        atomic.Int64 // reads that took a stale copy when their patience was over
@@ -58,6 +59,7 @@ type stats struct {
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // and did not
 	isolations  atomic.Int64 // times that this node became isolated
+	follow      followStats
 
 	shed    [shedReasons]atomic.Int64 // fills refused by the governor
 	fills   [causes]atomic.Int64
@@ -95,6 +97,11 @@ func (s *stats) begun(why cause, now int64) {
 // observe counts a load that has returned.
 func (s *stats) observe(cost time.Duration, now int64) {
 	s.ledger.load(-1, now)
+	s.took(cost)
+}
+
+// took counts how long a key's load took.
+func (s *stats) took(cost time.Duration) {
 	i := 0
 	for i < len(fillBuckets) && cost.Seconds() > fillBuckets[i] {
 		i++
@@ -151,7 +158,8 @@ type Stats struct {
 	Unreachable int64 `json:"unreachable"` // asked owners that did not answer
 	Bypassed    int64 `json:"bypassed"`    // reads loaded here because nobody else answered
 
-	Loads       int64            `json:"loads"`            // loads begun here
+	Loads       int64            `json:"loads"`            // loads begun here, each key of a batch for itself
+	Batches     int64            `json:"batches"`          // calls of BatchLoader for more than one key
 	LoadsBy     map[string]int64 `json:"loads_by_cause"`   // by what made them necessary
 	ResultsBy   map[string]int64 `json:"loads_by_result"`  // by how they ended
 	LoadSeconds float64          `json:"load_seconds"`     // spent in loads that have returned
@@ -181,12 +189,13 @@ type Stats struct {
 	Isolations   int64  `json:"isolations"`    // times that this happened
 	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
-	PreviousAsked int64 `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
-	PreviousHits  int64 `json:"previous_hits"`  // that brought a copy
-	Given         int64 `json:"given"`          // copies given to new owners that asked
-	Pushed        int64 `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
-	PushesKept    int64 `json:"pushes_kept"`    // copies kept that others pushed
-	PushesRefused int64 `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+	PreviousAsked int64       `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
+	PreviousHits  int64       `json:"previous_hits"`  // that brought a copy
+	Given         int64       `json:"given"`          // copies given to new owners that asked
+	Pushed        int64       `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
+	PushesKept    int64       `json:"pushes_kept"`    // copies kept that others pushed
+	PushesRefused int64       `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+	Follow        FollowStats `json:"follow"`         // the feeds that are followed on this node
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -234,7 +243,7 @@ func (c *Cache[V]) Stats() Stats {
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Projection: c.Projection(), Drill: c.drillStats(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.Projection(), Drill: c.drillStats(),
 		Governor: c.gov.snapshot(), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
@@ -242,6 +251,7 @@ func (c *Cache[V]) Stats() Stats {
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
+		Follow:    s.follow.snapshot(c.clock.now()),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}

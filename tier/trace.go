@@ -34,7 +34,20 @@ type Tracer interface {
 // watched returns cfg with its loader labelled for profiles and, if there is a Tracer, traced,
 // and its cluster traced.
 func (cfg Config[V]) watched() Config[V] {
-	cfg.Loader = labelled(cfg.Namespace, cfg.Tracer, cfg.Loader)
+	run := labelled(cfg.Namespace, cfg.Tracer)
+	load, batch := cfg.Loader, cfg.BatchLoader
+	cfg.Loader = func(ctx context.Context, fill *Fill[V]) (v V, err error) {
+		err = run(ctx, func(ctx context.Context) (err error) {
+			v, err = load(ctx, fill)
+			return err
+		})
+		return v, err
+	}
+	if batch != nil {
+		cfg.BatchLoader = func(ctx context.Context, fills []*Fill[V]) error {
+			return run(ctx, func(ctx context.Context) error { return batch(ctx, fills) })
+		}
+	}
 	if cfg.Tracer != nil && cfg.Cluster != nil {
 		cfg.Cluster = tracedCluster{cfg.Cluster, cfg.Tracer}
 	}
@@ -42,9 +55,9 @@ func (cfg Config[V]) watched() Config[V] {
 }
 
 // labelled makes a loader's goroutine show up in profiles as what it is, and traces it.
-func labelled[V any](namespace string, tracer Tracer, load Loader[V]) Loader[V] {
+func labelled(namespace string, tracer Tracer) func(ctx context.Context, load func(context.Context) error) error {
 	labels := pprof.Labels("weir_namespace", namespace, "weir_phase", "load")
-	return func(ctx context.Context, fill *Fill[V]) (v V, err error) {
+	return func(ctx context.Context, load func(context.Context) error) (err error) {
 		pprof.Do(ctx, labels, func(ctx context.Context) {
 			if tracer != nil {
 				var end func(error)
@@ -58,9 +71,9 @@ func labelled[V any](namespace string, tracer Tracer, load Loader[V]) Loader[V] 
 					end(err)
 				}()
 			}
-			v, err = load(ctx, fill)
+			err = load(ctx)
 		})
-		return v, err
+		return err
 	}
 }
 
@@ -94,7 +107,7 @@ func answerError(err error, resp *codec.Response) error {
 		return err
 	}
 	switch resp.Status {
-	case codec.StatusValue, codec.StatusNotFound, codec.StatusDone, codec.StatusMoved:
+	case codec.StatusValue, codec.StatusNotFound, codec.StatusDone, codec.StatusMoved, codec.StatusMany:
 		return nil
 	}
 	return fmt.Errorf("weir: status %d: %s", resp.Status, resp.Text)

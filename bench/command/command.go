@@ -24,6 +24,9 @@ import (
 // shown and written.
 var ErrPartial = errors.New("not all was measured")
 
+// ErrClaim is returned by a run in which weir did not hold what the scenario claims.
+var ErrClaim = errors.New("the scenario's claim was not held")
+
 // Options say who is measured besides weir.
 type Options struct {
 	// Use is how the command is called; "": "bench".
@@ -266,6 +269,16 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 	}
 	if err == nil && r.Partial != "" {
 		err = fmt.Errorf("%w: %s", ErrPartial, r.Partial)
+	}
+	for _, y := range r.Systems {
+		if y.Name != (harness.Weir{}).Name() {
+			continue
+		}
+		for _, v := range harness.Judge(s.Claims, y) {
+			if !v.Held {
+				err = errors.Join(err, fmt.Errorf("%w: it is %v, and should be %s", ErrClaim, v.Value, v.Claim))
+			}
+		}
 	}
 	return err
 }

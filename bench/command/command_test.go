@@ -60,7 +60,7 @@ func file(t *testing.T, text string) string {
 
 func TestListAndShow(t *testing.T) {
 	out, _, err := do(t.Context(), Options{}, "list")
-	if err != nil || strings.Count(out, "\n") != 11 || !strings.Contains(out, "hot-expiry") {
+	if err != nil || strings.Count(out, "\n") != 15 || !strings.Contains(out, "hot-expiry") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, _, err = do(t.Context(), Options{}, "show", "storm")
@@ -86,6 +86,22 @@ func TestRunAndReport(t *testing.T) {
 	again, _, err := do(t.Context(), Options{}, "report", path+".json")
 	if err != nil || again != out {
 		t.Errorf("shown again it is another: %v\n%s\n%s", err, out, again)
+	}
+}
+
+// A run whose claim is not held ends with an error, once its table has been shown.
+func TestClaims(t *testing.T) {
+	const claims = "claims:\n  - {measure: amplification, most: 1, says: nothing is loaded twice}\n  - {measure: errors, most: 0, says: all are answered}\n"
+	out, _, err := do(t.Context(), Options{}, "--file", file(t, mine+claims))
+	if err != nil || !strings.Contains(out, "- amplification <= 1: nothing is loaded twice; held by weir (1.00).") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, _, err = do(t.Context(), Options{}, "--file", file(t, mine+strings.Replace(claims, "most: 1", "most: 0.5", 1)))
+	if !errors.Is(err, ErrClaim) || !strings.Contains(err.Error(), "it is 1, and should be amplification <= 0.5: nothing") || strings.Contains(err.Error(), "all are") {
+		t.Errorf("a claim that cannot be held: %v", err)
+	}
+	if !strings.Contains(out, "- amplification <= 0.5: nothing is loaded twice; NOT HELD by weir (1.00).") || !strings.Contains(out, "all are answered; held by weir") {
+		t.Error(out)
 	}
 }
 

@@ -34,6 +34,8 @@ type driver struct {
 	turn    atomic.Uint64
 	gone    []gauge // for each node, how often it went
 	calling []gauge // for each node, calls under way
+	sees    func(node int) nodeSet
+	parted  atomic.Bool // a cut is between the nodes
 }
 
 // node is whose caller asks next, -1 if no node is up.
@@ -68,6 +70,7 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 	switch op {
 	case workload.Read:
 		d.ledger.asked(key, began)
+		seen, parted := d.sees(node), d.parted.Load()
 		var b []byte
 		b, o.err = d.cluster.Get(ctx, node, name)
 		o.ended = d.clock.now()
@@ -75,15 +78,18 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 			version, loaded, err := readValue(b, key)
 			if o.wrong = err != nil; !o.wrong {
 				o.age = o.ended - loaded
-				o.stale, o.broken = d.ledger.staleness(key, version, began)
+				o.stale, o.broken, o.missed = d.ledger.staleness(key, version, began, node)
+				o.rejoined = o.missed > 0 && !parted && d.seesAll(seen)
 			}
 		}
 	case workload.Write:
 		version := d.ledger.write(key, d.clock.now())
+		seen := d.sees(node)
 		o.err = d.cluster.Invalidate(ctx, node, name)
 		o.ended = d.clock.now()
 		if o.err == nil {
-			d.ledger.settle(key, version, o.ended)
+			// Who was in sight at any end of the call has been reached, or the error would have named him.
+			d.ledger.settle(key, version, o.ended, seen|d.sees(node))
 		}
 	case workload.Invalidate:
 		d.ledger.forget(key)
@@ -97,6 +103,16 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 		}
 	}
 	d.rec.add(worker, o)
+}
+
+// seesAll reports whether all nodes that are up are among those seen.
+func (d *driver) seesAll(seen nodeSet) bool {
+	for _, n := range *d.up.Load() {
+		if !seen.has(n) {
+			return false
+		}
+	}
+	return true
 }
 
 // errOver is the cause that ends calls that outlast the run by far.

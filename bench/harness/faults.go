@@ -99,7 +99,12 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 		}
 		return err
 	}
-	return d.cluster.Fault(ctx, s)
+	if err = d.cluster.Fault(ctx, s); err == nil && s.Do == StepCut {
+		d.parted.Store(true)
+	} else if s.Do == StepHeal {
+		d.parted.Store(false)
+	}
+	return err
 }
 
 // setUp sends callers to the node, or not. Only the goroutine of the faults calls it.

@@ -24,11 +24,20 @@ type keyState struct {
 	version atomic.Uint64 // the origin's
 }
 
-// writeTimes are when a version came to be, and when its invalidation had been confirmed.
+// writeTimes are when a version came to be, and when its invalidation had been confirmed, for which nodes.
 type writeTimes struct {
 	version            uint64
 	committed, settled time.Duration // settled: 0 as long as it is not
+	covered            nodeSet
 }
+
+// nodeSet is a set of nodes, a bit for each.
+type nodeSet uint64
+
+// allNodes is everybody.
+const allNodes = ^nodeSet(0)
+
+func (s nodeSet) has(node int) bool { return s>>node&1 == 1 }
 
 // epoch makes all times of a run, the warm-up's included, positive.
 const epoch = int64(4 * time.Hour)
@@ -83,23 +92,24 @@ func (l *ledger) forgetAll() {
 	}
 }
 
-// settle notes that the invalidation after a write was confirmed.
-func (l *ledger) settle(key int, version uint64, now time.Duration) {
+// settle notes that the invalidation after a write was confirmed, for the nodes that it covers.
+func (l *ledger) settle(key int, version uint64, now time.Duration, covered nodeSet) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i := range l.writes[key] {
 		if w := &l.writes[key][i]; w.version == version {
-			w.settled = now
+			w.settled, w.covered = now, covered
 		}
 	}
 }
 
-// staleness says of an answer with a version, to a call that began at the time, for how long
-// the origin had had a newer one by then (0: it had none), and for how long one whose
-// invalidation had been confirmed: an answer that a promise of invalidation forbids.
-func (l *ledger) staleness(key int, version uint64, began time.Duration) (stale, broken time.Duration) {
+// staleness says of a node's answer with a version, to a call that began at the time, for how long
+// the origin had had a newer one by then (0: it had none); for how long one whose
+// invalidation had been confirmed for this node: an answer that a promise of invalidation forbids; and for how
+// long one whose invalidation had been confirmed, but not for this node, which could not be reached.
+func (l *ledger) staleness(key int, version uint64, began time.Duration, node int) (stale, broken, missed time.Duration) {
 	if l.keys[key].version.Load() == version {
-		return 0, 0
+		return 0, 0, 0
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -110,11 +120,16 @@ func (l *ledger) staleness(key int, version uint64, began time.Duration) (stale,
 		if stale == 0 && w.committed < began {
 			stale = began - w.committed
 		}
-		if broken == 0 && w.settled != 0 && w.settled < began {
-			broken = began - w.settled
+		if w.settled == 0 || w.settled >= began {
+			continue
+		}
+		if w.covered.has(node) {
+			broken = max(broken, began-w.settled)
+		} else {
+			missed = max(missed, began-w.settled)
 		}
 	}
-	return stale, broken
+	return stale, broken, missed
 }
 
 // known is how many keys have been asked for, or were until they were invalidated.

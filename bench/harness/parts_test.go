@@ -37,24 +37,53 @@ func TestLedger(t *testing.T) {
 	if n := l.due.Load(); n != 2 {
 		t.Errorf("%d loads due after a write, not 2", n)
 	}
-	if s, b := l.staleness(0, 0, 12*time.Second); s != time.Second || b != 0 {
+	if s, b, _ := l.staleness(0, 0, 12*time.Second, 0); s != time.Second || b != 0 {
 		t.Errorf("stale for %v and %v before the invalidation is confirmed", s, b)
 	}
-	l.settle(0, v1, 12*time.Second)
-	if s, b := l.staleness(0, 0, 11500*time.Millisecond); s != 500*time.Millisecond || b != 0 {
+	l.settle(0, v1, 12*time.Second, 0b011)
+	if s, b, _ := l.staleness(0, 0, 11500*time.Millisecond, 0); s != 500*time.Millisecond || b != 0 {
 		t.Errorf("stale for %v and %v for a call before the confirmation", s, b)
 	}
-	if s, b := l.staleness(0, 0, 14*time.Second); s != 3*time.Second || b != 2*time.Second {
-		t.Errorf("stale for %v and %v", s, b)
+	if s, b, m := l.staleness(0, 0, 14*time.Second, 1); s != 3*time.Second || b != 2*time.Second || m != 0 {
+		t.Errorf("stale for %v and %v, %v", s, b, m)
 	}
-	if s, b := l.staleness(0, v1, 14*time.Second); s != 0 || b != 0 {
-		t.Errorf("the newest version is stale for %v and %v", s, b)
+	if s, b, m := l.staleness(0, 0, 14*time.Second, 2); s != 3*time.Second || b != 0 || m != 2*time.Second {
+		t.Errorf("on a node that the invalidation could not reach it is stale for %v and %v, %v", s, b, m)
+	}
+	if s, b, m := l.staleness(0, v1, 14*time.Second, 0); s != 0 || b != 0 || m != 0 {
+		t.Errorf("the newest version is stale for %v and %v, %v", s, b, m)
 	}
 	for range 3 * writesKept {
 		l.write(1, time.Second)
 	}
 	if n := len(l.writes[1]); n != writesKept {
 		t.Errorf("%d writes are kept", n)
+	}
+}
+
+func TestJudge(t *testing.T) {
+	m := Measures{}
+	for _, name := range scenario.Claimable() {
+		if _, ok := m.Named(name); !ok {
+			t.Errorf("a claim about %s, which is no measure", name)
+		}
+	}
+	most, least := 2.0, 0.9
+	claims := []scenario.Claim{{Measure: "errors", Most: &most}, {Measure: "hit_ratio", Least: &least}, {Measure: "recover_seconds", Most: &most}}
+	r := &Result{Rounds: []Round{{Measures: Measures{Errors: 2, HitRatio: 0.95}}, {Measures: Measures{Errors: 3, HitRatio: 0.9, Recover: -1}}, {}}}
+	r.Rounds[2].Measures.HitRatio = 1
+	var held []bool
+	for _, v := range Judge(claims, r) {
+		held = append(held, v.Held)
+	}
+	if !reflect.DeepEqual(held, []bool{false, true, false}) {
+		t.Errorf("held: %v", held)
+	}
+	if v := Judge(claims, r); v[0].Value != 3 || v[2].Value != -1 {
+		t.Errorf("the round that does not hold it is not shown: %+v", v)
+	}
+	if v := Judge(claims, &Result{}); v != nil {
+		t.Errorf("of nothing: %+v", v)
 	}
 }
 

@@ -67,6 +67,8 @@ type outcome struct {
 	age               time.Duration
 	read              bool
 	stale, broken     time.Duration
+	missed            time.Duration // stale by an invalidation that this node had missed
+	rejoined          bool          // though the cut was over and it saw all others again when it was asked
 	wrong             bool
 }
 
@@ -84,8 +86,8 @@ type shard struct {
 // tally is what is counted, and added up at the end.
 type tally struct {
 	reads, writes, errors, lost, wrong int64
-	stale, broken                      int64
-	maxStale, maxBroken                time.Duration
+	stale, broken, missed, rejoined    int64
+	maxStale, maxBroken, maxMissed     time.Duration
 	latency, late, age                 *hdrhistogram.Histogram
 	points                             []*hdrhistogram.Histogram // latency, by the timeline's points
 	kinds                              map[string]int64          // of errors
@@ -154,6 +156,13 @@ func (r *recorder) add(worker int, o outcome) {
 		s.broken++
 		s.maxBroken = max(s.maxBroken, o.broken)
 	}
+	switch {
+	case o.missed > 0 && o.rejoined:
+		s.rejoined++
+	case o.missed > 0:
+		s.missed++
+		s.maxMissed = max(s.maxMissed, o.missed)
+	}
 	if !o.read {
 		return // latencies are the readers'
 	}
@@ -182,8 +191,11 @@ func (r *recorder) sum() tally {
 		t.wrong += s.wrong
 		t.stale += s.stale
 		t.broken += s.broken
+		t.missed += s.missed
+		t.rejoined += s.rejoined
 		t.maxStale = max(t.maxStale, s.maxStale)
 		t.maxBroken = max(t.maxBroken, s.maxBroken)
+		t.maxMissed = max(t.maxMissed, s.maxMissed)
 		t.latency.Merge(s.latency)
 		t.late.Merge(s.late)
 		t.age.Merge(s.age)

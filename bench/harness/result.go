@@ -71,13 +71,18 @@ type Measures struct {
 	Max  float64 `json:"max_ms"`
 	Late float64 `json:"harness_p99_ms"` // by which the harness itself began requests late
 
-	Errors    float64 `json:"errors"`
-	Lost      float64 `json:"lost"`  // calls whose own node went
-	Wrong     float64 `json:"wrong"` // answers that are another key's
-	Stale     float64 `json:"stale"` // answers that the origin had replaced before the call
-	MaxStale  float64 `json:"stale_max_ms"`
-	Broken    float64 `json:"stale_after_invalidate"` // of those, where the invalidation had been confirmed before the call
+	Errors   float64 `json:"errors"`
+	Lost     float64 `json:"lost"`  // calls whose own node went
+	Wrong    float64 `json:"wrong"` // answers that are another key's
+	Stale    float64 `json:"stale"` // answers that the origin had replaced before the call
+	MaxStale float64 `json:"stale_max_ms"`
+	// Of those, where the invalidation had been confirmed before the call: for the node that answered (Broken); for others, of which
+	// this one was not in sight, while it still was not (CutOff) and when it saw all others again (Rejoined).
+	Broken    float64 `json:"stale_after_invalidate"`
 	MaxBroken float64 `json:"stale_after_invalidate_max_ms"`
+	Rejoined  float64 `json:"stale_rejoined"`
+	CutOff    float64 `json:"stale_cut_off"`
+	MaxCutOff float64 `json:"stale_cut_off_max_ms"`
 	AgeP99    float64 `json:"age_p99_ms"` // of answers, since their load began
 	MaxAge    float64 `json:"age_max_ms"`
 	Recover   float64 `json:"recover_seconds"` // the longest that callers felt a fault; -1: to the end of the run
@@ -193,7 +198,7 @@ func recovery(points []Point, faults []time.Duration, width time.Duration) float
 func fields(m *Measures) []*float64 {
 	return []*float64{&m.Seconds, &m.Gets, &m.Writes, &m.Rate, &m.OriginCalls, &m.OriginFailed, &m.Due, &m.Amplification,
 		&m.OriginPeak, &m.OriginMean, &m.OriginSeconds, &m.PerFill, &m.HitRatio, &m.P50, &m.P99, &m.P999, &m.Max, &m.Late,
-		&m.Errors, &m.Lost, &m.Wrong, &m.Stale, &m.MaxStale, &m.Broken, &m.MaxBroken, &m.AgeP99, &m.MaxAge, &m.Recover,
+		&m.Errors, &m.Lost, &m.Wrong, &m.Stale, &m.MaxStale, &m.Broken, &m.MaxBroken, &m.Rejoined, &m.CutOff, &m.MaxCutOff, &m.AgeP99, &m.MaxAge, &m.Recover,
 		&m.CPUPerMillion, &m.AllocsPerMillion, &m.HeapPerKey}
 }
 

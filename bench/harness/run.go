@@ -168,6 +168,10 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		up[i] = i
 	}
 	d.up.Store(&up)
+	d.sees = func(int) nodeSet { return allNodes }
+	if v, ok := d.cluster.(viewer); ok && slices.ContainsFunc(s.Faults, func(f scenario.Fault) bool { return f.Do == scenario.Cut }) {
+		d.sees = v.sees
+	}
 
 	d.clock.set(s.Warmup.D())
 	var m0, m1 runtime.MemStats
@@ -279,6 +283,7 @@ func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed ti
 			P50: q(50), P99: q(99), P999: q(99.9), Max: q(100), Late: float64(t.late.ValueAtQuantile(99)) / 1e6,
 			Errors: float64(t.errors), Lost: float64(t.lost), Wrong: float64(t.wrong),
 			Stale: float64(t.stale), MaxStale: ms(t.maxStale), Broken: float64(t.broken), MaxBroken: ms(t.maxBroken),
+			Rejoined: float64(t.rejoined), CutOff: float64(t.missed), MaxCutOff: ms(t.maxMissed),
 			AgeP99: float64(t.age.ValueAtQuantile(99)) / 1e6, MaxAge: float64(t.age.Max()) / 1e6,
 		},
 		Errors: t.kinds, Width: scenario.Duration(d.rec.line.width), Timeline: points, Marks: marks,

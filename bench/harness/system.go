@@ -52,6 +52,12 @@ type Counter interface {
 	Counters() map[string]float64
 }
 
+// A viewer is a Cluster whose nodes tell which nodes they see, themselves included. The others are taken to see
+// all, always: what their invalidations confirm is held against every node.
+type viewer interface {
+	sees(node int) nodeSet
+}
+
 // A Step is a single act of a fault.
 type Step struct {
 	Do    StepKind

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 
 	"github.com/weircache/weir/bench/scenario"
@@ -60,6 +62,7 @@ func cacheConfig(env Env, p *peer.Node, logger *slog.Logger) tier.Config[[]byte]
 		Freshness: Freshness(c.Freshness),
 		Origin:    tier.Origin{Concurrency: c.Concurrency, Timeout: c.Timeout.D()},
 		NearBytes: int64(c.Near), OwnedBytes: int64(c.Owned), Logger: logger,
+		WhenIsolated: map[string]tier.WhenIsolated{"bypass": tier.Bypass, "fail": tier.Fail}[c.WhenIsolated],
 	}
 }
 
@@ -170,6 +173,21 @@ func (c *weirCluster) Invalidate(ctx context.Context, i int, key string) error {
 		return tier.ErrClosed
 	}
 	return n.cache.Invalidate(ctx, key)
+}
+
+// sees tells which nodes are in a node's view.
+func (c *weirCluster) sees(i int) nodeSet {
+	n := c.nodes[i].Load()
+	if n == nil {
+		return 0
+	}
+	seen := nodeSet(0)
+	for _, m := range n.peer.View().Members() {
+		if k, err := strconv.Atoi(strings.TrimPrefix(m.Name, "n")); err == nil && k < len(c.nodes) {
+			seen |= 1 << k
+		}
+	}
+	return seen
 }
 
 // Fault does a step.

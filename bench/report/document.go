@@ -7,11 +7,13 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"github.com/weircache/weir/bench"
 )
 
 // marker begins what is generated; the path is of a result file, as seen from the document.
 func marker() *regexp.Regexp {
-	return regexp.MustCompile(`(?m)^<!-- bench:(\S+) -->\n`)
+	return regexp.MustCompile(`(?m)^<!-- (bench|speed):(\S+) -->\n`)
 }
 
 // closing ends it.
@@ -24,7 +26,7 @@ const closing = "<!-- /bench -->"
 //	(generated: a table as Text writes it)
 //	<!-- /bench -->
 //
-// Paths are relative to dir, the document's directory. The rest of the text stays as it is. It is
+// A marker <!-- speed:results/speed.json --> stands for a table of the micro-benchmarks in the same way. Paths are relative to dir, the document's directory. The rest of the text stays as it is. It is
 // an error if a marker is not closed, or there is none.
 func Fill(text []byte, dir string) ([]byte, error) {
 	var out bytes.Buffer
@@ -35,31 +37,53 @@ func Fill(text []byte, dir string) ([]byte, error) {
 			break
 		}
 		found++
-		path := string(text[at[2]:at[3]])
+		kind, path := string(text[at[2]:at[3]]), string(text[at[4]:at[5]])
 		end := bytes.Index(text[at[1]:], []byte(closing))
 		if end < 0 {
 			return nil, fmt.Errorf("report: the marker of %s is not closed with %s", path, closing)
 		}
-		r, err := ReadJSON(filepath.Join(dir, path))
-		if err != nil {
-			return nil, err
-		}
 		out.Write(text[:at[1]])
 		out.WriteByte('\n')
-		if err := Text(&out, r); err != nil {
-			return nil, err
+		generate := scenarioTable
+		if kind == "speed" {
+			generate = speedTable
 		}
-		if r.Command != "" {
-			fmt.Fprintf(&out, "\nMade by `%s`, %s.\n", strings.ReplaceAll(r.Command, "`", "'"), r.Began.Format("2006-01-02"))
+		if err := generate(&out, filepath.Join(dir, path)); err != nil {
+			return nil, err
 		}
 		out.WriteByte('\n')
 		text = text[at[1]+end:]
 	}
 	if found == 0 {
-		return nil, fmt.Errorf("report: there is no marker <!-- bench:file.json --> in the document")
+		return nil, fmt.Errorf("report: there is no marker <!-- bench:file.json --> or <!-- speed:file.json --> in the document")
 	}
 	out.Write(text)
 	return out.Bytes(), nil
+}
+
+// scenarioTable writes what a run of a scenario found.
+func scenarioTable(out *bytes.Buffer, path string) error {
+	r, err := ReadJSON(path)
+	if err != nil {
+		return err
+	}
+	if err := Text(out, r); err != nil {
+		return err
+	}
+	if r.Command != "" {
+		fmt.Fprintf(out, "\nMade by `%s`, %s.\n", strings.ReplaceAll(r.Command, "`", "'"), r.Began.Format("2006-01-02"))
+	}
+	return nil
+}
+
+// speedTable writes what a run of the micro-benchmarks found.
+func speedTable(out *bytes.Buffer, path string) error {
+	t, err := bench.ReadTable(path)
+	if err != nil {
+		return err
+	}
+	_, err = t.WriteTo(out)
+	return err
 }
 
 // FillFile does so with a file, and reports whether it was out of date. With write it is

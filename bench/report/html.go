@@ -72,7 +72,7 @@ func HTML(w io.Writer, r *harness.Report) error {
 	}
 	rows := cells(r)
 	return page.Execute(w, map[string]any{
-		"Title": "weir bench: " + r.Scenario.Name, "Header": header(r), "Head": rows[0], "Rows": rows[1:], "Notes": notes(r),
+		"Title": "weir bench: " + r.Scenario.Name, "Header": header(r), "Head": rows[0], "Rows": rows[1:], "Notes": append(notes(r), claims(r)...),
 		"Several": len(r.Systems) > 1, "Scenario": string(full), "Command": r.Command, "Began": r.Began.Format("2006-01-02 15:04 MST"),
 		"CSS": template.CSS(uplotCSS), "UPlot": template.JS(uplotJS), "Licence": uplotLicence, "Script": template.JS(pageJS),
 		"Data": map[string]any{"systems": all, "bars": bars},

@@ -184,7 +184,7 @@ func TestFill(t *testing.T) {
 		strings.Count(got, "origin calls") != 2 || !strings.HasSuffix(got, "<!-- /bench -->\n") {
 		t.Errorf("the document is\n%s", got)
 	}
-	for text, want := range map[string]string{"nothing\n": "no marker", "<!-- bench:r.json -->\n": "not closed", "<!-- bench:x.json -->\n<!-- /bench -->": "x.json"} {
+	for text, want := range map[string]string{"nothing\n": "no marker", "<!-- speed:r.json -->\n<!-- /bench -->": "no rows", "<!-- bench:r.json -->\n": "not closed", "<!-- bench:x.json -->\n<!-- /bench -->": "x.json"} {
 		if _, err := Fill([]byte(text), dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -193,7 +193,7 @@ func TestFill(t *testing.T) {
 
 // The documents' tables are what the result files say. To bring them up to date: make bench-docs.
 func TestDocuments(t *testing.T) {
-	for _, doc := range []string{"../README.md"} {
+	for _, doc := range []string{"../README.md", "../speed.md", "../../README.md"} {
 		stale, err := FillFile(doc, *update)
 		if err != nil {
 			t.Error(err)

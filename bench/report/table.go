@@ -71,6 +71,9 @@ func measures() []measure {
 		{"stale", "stale answers", func(m *ms) float64 { return m.Stale }, whole, -1, false},
 		{"stale_max_ms", "stale answers, oldest, ms", func(m *ms) float64 { return m.MaxStale }, whole, -1, false},
 		{"stale_after_invalidate", "stale after a confirmed invalidation", func(m *ms) float64 { return m.Broken }, whole, -1, false},
+		{"stale_rejoined", "stale on a member back in sight, of what it missed", func(m *ms) float64 { return m.Rejoined }, whole, -1, false},
+		{"stale_cut_off", "stale on a member while it was cut off", func(m *ms) float64 { return m.CutOff }, whole, -1, false},
+		{"stale_cut_off_max_ms", "stale while cut off, oldest, ms", func(m *ms) float64 { return m.MaxCutOff }, whole, -1, false},
 		{"age_max_ms", "oldest answer, ms", func(m *ms) float64 { return m.MaxAge }, whole, 0, true},
 		{"recover_seconds", "callers felt a fault for, s", func(m *ms) float64 { return m.Recover }, recovered, -1, false},
 		{"cpu_seconds_per_million_gets", "CPU seconds for a million gets", func(m *ms) float64 { return m.CPUPerMillion }, digits, -1, true},
@@ -133,6 +136,33 @@ func notes(r *harness.Report) []string {
 			line += " Errors: " + kinds + "."
 		}
 		lines = append(lines, line)
+	}
+	return lines
+}
+
+// claims are a line for each claim: what it says, who held it and who did not.
+func claims(r *harness.Report) []string {
+	var lines []string
+	for i, c := range r.Scenario.Claims {
+		var held, not []string
+		for _, s := range r.Systems {
+			if v := harness.Judge(r.Scenario.Claims, s); v != nil {
+				text := fmt.Sprintf("%s (%s)", s.Name, digits(v[i].Value))
+				if v[i].Held {
+					held = append(held, text)
+				} else {
+					not = append(not, text)
+				}
+			}
+		}
+		line := c.String()
+		if len(held) > 0 {
+			line += "; held by " + strings.Join(held, ", ")
+		}
+		if len(not) > 0 {
+			line += "; NOT HELD by " + strings.Join(not, ", ")
+		}
+		lines = append(lines, line+".")
 	}
 	return lines
 }
@@ -216,6 +246,12 @@ func Text(w io.Writer, r *harness.Report) error {
 	}
 	for _, l := range notes(r) {
 		b.WriteString("- " + l + "\n")
+	}
+	if lines := claims(r); len(lines) > 0 {
+		b.WriteString("\nWhat the scenario claims:\n\n")
+		for _, l := range lines {
+			b.WriteString("- " + l + "\n")
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err

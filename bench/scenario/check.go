@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/weircache/weir/bench/trace"
 )
@@ -25,7 +25,7 @@ const (
 
 // checker collects problems.
 type checker struct {
-	file     *ast.File
+	file     *yaml.Node
 	problems []Problem
 }
 
@@ -69,6 +69,7 @@ func (c *checker) scenario(s *Scenario) {
 	for i := range s.Faults {
 		c.fault(fmt.Sprintf("faults[%d]", i), s, &s.Faults[i])
 	}
+	c.claims(s)
 }
 
 func (c *checker) cluster(k *Cluster) {
@@ -85,6 +86,7 @@ func (c *checker) cluster(k *Cluster) {
 	between(c, "cluster.freshness.stale_while_revalidate", f.StaleWhileRevalidate, 0, Duration(1000*time.Hour))
 	between(c, "cluster.freshness.stale_if_error", f.StaleIfError, 0, Duration(1000*time.Hour))
 	between(c, "cluster.freshness.jitter", f.Jitter, -1, 0.9)
+	c.among("cluster.when_isolated", k.WhenIsolated, "serve-stale", "bypass", "fail")
 	existing := k.Kind == Existing
 	if existing && len(k.Addresses) == 0 {
 		c.bad("cluster.addresses", "a cluster that exists needs the addresses of its services, such as http://127.0.0.1:8080")

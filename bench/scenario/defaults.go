@@ -27,6 +27,7 @@ func (s *Scenario) fill() {
 	or(&c.Concurrency, 64)
 	or(&c.Timeout, Duration(2*time.Second))
 	or(&c.Freshness.TTL, Duration(time.Minute))
+	or(&c.WhenIsolated, "serve-stale")
 	v := &s.Values
 	or(&v.Kind, "fixed")
 	switch v.Kind {

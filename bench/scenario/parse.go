@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
-	"github.com/goccy/go-yaml"
-	"github.com/goccy/go-yaml/ast"
-	"github.com/goccy/go-yaml/parser"
+	"go.yaml.in/yaml/v3"
 )
 
 // maxFile is more than any scenario needs, in bytes.
@@ -64,7 +63,7 @@ func ReadFile(path string) (*Scenario, error) {
 // Parse reads a scenario, fills in the defaults and checks it. The error is an *Error that
 // names every problem with its line.
 func Parse(name string, b []byte) (s *Scenario, err error) {
-	// The YAML library panics on some files that are no YAML; fuzzing found them.
+	// YAML libraries panic on some files that are no YAML; fuzzing found such.
 	defer func() {
 		if p := recover(); p != nil {
 			s, err = nil, &Error{name, []Problem{{Text: fmt.Sprintf("it cannot be read as YAML: %v", p)}}}
@@ -73,22 +72,22 @@ func Parse(name string, b []byte) (s *Scenario, err error) {
 	if len(b) > maxFile {
 		return nil, &Error{name, []Problem{{Text: fmt.Sprintf("%d bytes; a scenario has at most %d", len(b), maxFile)}}}
 	}
-	file, err := parser.ParseBytes(b, 0)
-	if err != nil {
-		return nil, &Error{name, []Problem{positioned(err)}}
+	var file yaml.Node
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	if err := d.Decode(&file); err != nil {
+		return nil, &Error{name, problemsOf(err)}
 	}
-	if len(file.Docs) > 1 {
+	if err := d.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return nil, &Error{name, []Problem{{Text: "several documents (---) in one file: a scenario is one"}}}
 	}
 	s = &Scenario{}
-	if err := yaml.NewDecoder(bytes.NewReader(b), yaml.Strict()).Decode(s); err != nil {
-		if errors.Is(err, io.EOF) {
-			return nil, &Error{name, []Problem{{Text: "there is nothing in it"}}}
-		}
-		return nil, &Error{name, []Problem{positioned(err)}}
+	d = yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(s); err != nil {
+		return nil, &Error{name, problemsOf(err)}
 	}
 	s.fill()
-	c := checker{file: file}
+	c := checker{file: &file}
 	c.scenario(s)
 	if len(c.problems) > 0 {
 		return nil, &Error{name, c.problems}
@@ -96,34 +95,67 @@ func Parse(name string, b []byte) (s *Scenario, err error) {
 	return s, nil
 }
 
-// positioned takes the line out of the library's error, whose text is its first line.
-func positioned(err error) Problem {
-	p := Problem{Text: err.Error()}
-	var y yaml.Error
+// problemsOf takes the lines out of the library's error, which has them in its text.
+func problemsOf(err error) []Problem {
 	var u *unitError
-	if errors.As(err, &u) {
-		p.Text, p.Line = u.Error(), u.line
-	} else if errors.As(err, &y) {
-		p.Text = y.GetMessage()
-		if t := y.GetToken(); t != nil && t.Position != nil {
-			p.Line = t.Position.Line
+	var t *yaml.TypeError
+	switch {
+	case errors.Is(err, io.EOF):
+		return []Problem{{Text: "there is nothing in it"}}
+	case errors.As(err, &u):
+		return []Problem{{Line: u.line, Text: u.Error()}}
+	case !errors.As(err, &t):
+		return []Problem{problemOf(strings.TrimPrefix(err.Error(), "yaml: "))}
+	}
+	var all []Problem
+	for _, text := range t.Errors {
+		all = append(all, problemOf(text))
+	}
+	return all
+}
+
+// problemOf takes "line 5: field cluter not found in type scenario.Scenario" apart.
+func problemOf(text string) Problem {
+	p := Problem{}
+	p.Text, _, _ = strings.Cut(text, "\n")
+	if at, rest, ok := strings.Cut(p.Text, ": "); ok && strings.HasPrefix(at, "line ") {
+		if n, err := strconv.Atoi(at[len("line "):]); err == nil {
+			p.Line, p.Text = n, rest
 		}
 	}
-	p.Text, _, _ = strings.Cut(p.Text, "\n")
+	if field, _, ok := strings.Cut(p.Text, " not found in type "); ok {
+		p.Text = fmt.Sprintf("unknown field %q", strings.TrimPrefix(field, "field "))
+	}
 	return p
 }
 
-// line finds where a path is written; if it is not, where what it is a part of is.
-func line(file *ast.File, path string) int {
-	for path != "" {
-		if p, err := yaml.PathString("$." + path); err == nil {
-			if n, err := p.FilterFile(file); err == nil && n != nil && n.GetToken() != nil {
-				return n.GetToken().Position.Line
+// line finds where a path is written; if it is not, where what it is a part of is; 0: nowhere.
+func line(file *yaml.Node, path string) int {
+	if len(file.Content) == 0 {
+		return 0
+	}
+	n, at := file.Content[0], 0
+	for _, word := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		for n.Kind == yaml.AliasNode {
+			n = n.Alias
+		}
+		var next *yaml.Node
+		if i, err := strconv.Atoi(word); err == nil && n.Kind == yaml.SequenceNode && i < len(n.Content) {
+			next = n.Content[i]
+			at = next.Line
+		}
+		for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == word {
+				next = n.Content[i+1]
+				at = n.Content[i].Line
 			}
 		}
-		path = path[:max(0, strings.LastIndexAny(path, ".["))]
+		if next == nil {
+			break
+		}
+		n = next
 	}
-	return 0
+	return at
 }
 
 // YAML writes the scenario out in full, defaults included.

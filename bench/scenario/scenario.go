@@ -16,6 +16,7 @@ type Scenario struct {
 	Origin   Origin   `yaml:"origin" json:"origin"`
 	Load     []Load   `yaml:"load" json:"load"`
 	Faults   []Fault  `yaml:"faults,omitempty" json:"faults,omitempty"`
+	Claims   []Claim  `yaml:"claims,omitempty" json:"claims,omitempty"`
 }
 
 // The kinds of a cluster.
@@ -34,6 +35,8 @@ type Cluster struct {
 	Concurrency int       `yaml:"concurrency" json:"concurrency"` // loads at once, of the whole cluster
 	Timeout     Duration  `yaml:"timeout" json:"timeout"`         // of one load
 	Freshness   Freshness `yaml:"freshness" json:"freshness"`
+	// WhenIsolated is what a node does that has lost sight of most others: serve-stale, bypass or fail.
+	WhenIsolated string `yaml:"when_isolated" json:"when_isolated"`
 	// Addresses are the services' base URLs; Path asks for a key, "{key}" stands for it;
 	// Stats is the path of a node's statistics. For kind existing alone.
 	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`

@@ -15,7 +15,8 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBuiltins(t *testing.T) {
-	want := []string{"brownout", "cold-cluster", "drill", "hot-expiry", "invalidate", "outage", "partition", "restart", "rolling", "storm", "trace"}
+	want := []string{"brownout", "cold-cluster", "common-miss", "drill", "hot-expiry", "invalidate", "ninety-nine", "outage", "partition", "privacy", "ranking",
+		"restart", "rolling", "storm", "trace"}
 	if got := Names(); !slices.Equal(got, want) {
 		t.Errorf("the built-in scenarios are %v", got)
 	}
@@ -69,35 +70,40 @@ func TestDefaults(t *testing.T) {
 // Each problem comes with the line it is on.
 func TestProblems(t *testing.T) {
 	for text, want := range map[string]string{
-		small + "cluter: {nodes: 3}\n":                                     `x.yaml:5: unknown field "cluter"`,
-		small + "    calers: 3\n":                                          `x.yaml:5: unknown field "calers"`,
-		small + "cluster:\n  freshness:\n    tll: 3s\n":                    `x.yaml:7: unknown field "tll"`,
-		small + "warmup: soon\n":                                           `x.yaml:5: "soon" is no duration`,
-		small + "warmup: 3\n":                                              `x.yaml:5: "3" is no duration`,
-		small + "cluster: {near: lots}\n":                                  `x.yaml:5: "lots" is no size`,
-		small + "cluster: {nodes: many}\n":                                 `x.yaml:5: `,
-		small + "faults:\n  - {at: 0s, do: kill, node: 3}\n":               `x.yaml:6: faults[0].node: there is no node 3: they are 0 to 2`,
-		small + "faults:\n  - {at: 0s, do: explode}\n":                     `x.yaml:6: faults[0].do: "explode" is none of kill`,
-		small + "faults:\n  - {at: 2s, do: flush}\n":                       `x.yaml:6: faults[0].at: 2s is not within the run`,
-		small + "faults:\n  - {at: 0s, do: pause}\n":                       `x.yaml:6: faults[0].do: a node stands still only`,
-		small + "faults:\n  - {at: 0s, do: cut, nodes: [0, 1, 2]}\n":       `x.yaml:6: faults[0].nodes: a cut needs`,
-		small + "faults:\n  - {at: 0s, do: rolling, every: 1s, for: 1s}\n": `x.yaml:6: faults[0].for: a node is down for 1s`,
-		small + "    keys: {kind: zipf, theta: 1}\n":                       `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
-		small + "    rate: 5\n":                                            `x.yaml:5: load[0].rate: a rate is for an open loop`,
-		small + "    callers: 0x7fffffff\n":                                `x.yaml:5: load[0].callers: 2147483647 is not between`,
-		small + "origin:\n  errors: .nan\n":                                `x.yaml:6: origin.errors: NaN`,
-		small + "origin:\n  outages:\n    - {from: 3s, to: 2s}\n":          `x.yaml:7: origin.outages[0]: from 3s to 2s is no time`,
-		small + "values: {kind: fixed, size: 3}\n":                         `x.yaml:5: values.size: 3 is not between 24`,
-		small + "cluster: {kind: existing, addresses: [there]}\n":          `x.yaml:5: cluster.addresses[0]: "there" is no address`,
-		small + "name: again\n":                                            `x.yaml:5: `,
-		"duration: 1s\nload: [{loop: closed}]\n":                           "x.yaml: name: a scenario needs a name",
-		"name: a\nload: [{loop: closed}]\n":                                "x.yaml: duration: a scenario needs a duration",
-		"name: a\nduration: 1s\n":                                          "x.yaml: load: there is no load",
-		"name: a\n  b: [":                                                  "x.yaml:",
-		"":                                                                 "x.yaml: ",
-		"[]":                                                               "x.yaml:1: ",
-		small + "---\n" + small:                                            "x.yaml: several documents",
-		strings.Repeat("#", maxFile+1):                                     "x.yaml: 1048577 bytes",
+		small + "cluter: {nodes: 3}\n":                                         `x.yaml:5: unknown field "cluter"`,
+		small + "    calers: 3\n":                                              `x.yaml:5: unknown field "calers"`,
+		small + "cluster:\n  freshness:\n    tll: 3s\n":                        `x.yaml:7: unknown field "tll"`,
+		small + "warmup: soon\n":                                               `x.yaml:5: "soon" is no duration`,
+		small + "warmup: 3\n":                                                  `x.yaml:5: "3" is no duration`,
+		small + "cluster: {near: lots}\n":                                      `x.yaml:5: "lots" is no size`,
+		small + "cluster: {nodes: many}\n":                                     `x.yaml:5: `,
+		small + "faults:\n  - {at: 0s, do: kill, node: 3}\n":                   `x.yaml:6: faults[0].node: there is no node 3: they are 0 to 2`,
+		small + "faults:\n  - {at: 0s, do: explode}\n":                         `x.yaml:6: faults[0].do: "explode" is none of kill`,
+		small + "faults:\n  - {at: 2s, do: flush}\n":                           `x.yaml:6: faults[0].at: 2s is not within the run`,
+		small + "faults:\n  - {at: 0s, do: pause}\n":                           `x.yaml:6: faults[0].do: a node stands still only`,
+		small + "faults:\n  - {at: 0s, do: cut, nodes: [0, 1, 2]}\n":           `x.yaml:6: faults[0].nodes: a cut needs`,
+		small + "faults:\n  - {at: 0s, do: rolling, every: 1s, for: 1s}\n":     `x.yaml:6: faults[0].for: a node is down for 1s`,
+		small + "    keys: {kind: zipf, theta: 1}\n":                           `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
+		small + "    rate: 5\n":                                                `x.yaml:5: load[0].rate: a rate is for an open loop`,
+		small + "    callers: 0x7fffffff\n":                                    `x.yaml:5: load[0].callers: 2147483647 is not between`,
+		small + "origin:\n  errors: .nan\n":                                    `x.yaml:6: origin.errors: NaN`,
+		small + "origin:\n  outages:\n    - {from: 3s, to: 2s}\n":              `x.yaml:7: origin.outages[0]: from 3s to 2s is no time`,
+		small + "values: {kind: fixed, size: 3}\n":                             `x.yaml:5: values.size: 3 is not between 24`,
+		small + "cluster: {kind: existing, addresses: [there]}\n":              `x.yaml:5: cluster.addresses[0]: "there" is no address`,
+		small + "claims:\n  - {measure: joy, most: 1, says: x}\n":              `x.yaml:6: claims[0].measure: "joy" is none of gets_per_second`,
+		small + "claims:\n  - {measure: errors, says: x}\n":                    `x.yaml:6: claims[0]: a claim needs a bound`,
+		small + "claims:\n  - {measure: errors, most: 1, least: 2, says: x}\n": `x.yaml:6: claims[0]: at least 2 and at most 1 is nothing`,
+		small + "claims:\n  - {measure: errors, most: 1}\n":                    `x.yaml:6: claims[0].says: a claim says what it means`,
+		small + "cluster: {when_isolated: pray}\n":                             `x.yaml:5: cluster.when_isolated: "pray" is none of serve-stale`,
+		small + "name: again\n":                                                `x.yaml:5: `,
+		"duration: 1s\nload: [{loop: closed}]\n":                               "x.yaml: name: a scenario needs a name",
+		"name: a\nload: [{loop: closed}]\n":                                    "x.yaml: duration: a scenario needs a duration",
+		"name: a\nduration: 1s\n":                                              "x.yaml: load: there is no load",
+		"name: a\n  b: [":                                                      "x.yaml:",
+		"":                                                                     "x.yaml: ",
+		"[]":                                                                   "x.yaml:1: ",
+		small + "---\n" + small:                                                "x.yaml: several documents",
+		strings.Repeat("#", maxFile+1):                                         "x.yaml: 1048577 bytes",
 	} {
 		s, err := Parse("x.yaml", []byte(text))
 		var e *Error

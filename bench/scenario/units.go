@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/goccy/go-yaml/ast"
+	"go.yaml.in/yaml/v3"
 )
 
 // unitError is a value that cannot be read, with its place.
@@ -20,17 +20,13 @@ type unitError struct {
 func (e *unitError) Error() string { return e.err.Error() }
 
 // unmarshal reads a value of one word.
-func unmarshal(n ast.Node, into encoding.TextUnmarshaler) error {
-	text := n.String()
-	if s, ok := n.(*ast.StringNode); ok {
-		text = s.Value
+func unmarshal(n *yaml.Node, into encoding.TextUnmarshaler) error {
+	text := n.Value
+	if n.Kind != yaml.ScalarNode {
+		text = "a list or a map"
 	}
 	if err := into.UnmarshalText([]byte(text)); err != nil {
-		e := &unitError{err: err}
-		if t := n.GetToken(); t != nil && t.Position != nil {
-			e.line = t.Position.Line
-		}
-		return e
+		return &unitError{n.Line, err}
 	}
 	return nil
 }
@@ -49,7 +45,7 @@ func (d *Duration) UnmarshalText(b []byte) error {
 }
 
 // UnmarshalYAML is UnmarshalText for a file: its error has a line.
-func (d *Duration) UnmarshalYAML(n ast.Node) error { return unmarshal(n, d) }
+func (d *Duration) UnmarshalYAML(n *yaml.Node) error { return unmarshal(n, d) }
 
 // MarshalText writes what UnmarshalText reads.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
@@ -83,7 +79,7 @@ func (n *Bytes) UnmarshalText(b []byte) error {
 }
 
 // UnmarshalYAML is UnmarshalText for a file: its error has a line.
-func (n *Bytes) UnmarshalYAML(node ast.Node) error { return unmarshal(node, n) }
+func (n *Bytes) UnmarshalYAML(node *yaml.Node) error { return unmarshal(node, n) }
 
 // MarshalText writes what UnmarshalText reads.
 func (n Bytes) MarshalText() ([]byte, error) { return []byte(n.String()), nil }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,7 +101,10 @@ func (c *client) ask(ctx context.Context, method, name string, query url.Values,
 
 // failure is what a member says that did not do what it was asked.
 func (c *client) failure(status int, body []byte) error {
-	text := strings.TrimSpace(string(body[:min(len(body), 300)]))
+	var refused peer.OperatorError
+	_ = json.Unmarshal(body, &refused) // then it is no JSON
+	text := printable(cmp.Or(refused.Error, strings.TrimSpace(string(body))))
+	text = text[:min(len(text), 300)]
 	switch {
 	case status == http.StatusNotFound && !strings.HasPrefix(text, "there is no namespace"):
 		return notWeir("there is no stats endpoint of weir at %s: --addr names the place where the service has mounted it", c.base)

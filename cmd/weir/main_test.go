@@ -137,6 +137,18 @@ func TestCommands(t *testing.T) {
 		{[]string{"invalidate", "-n", "product", addr, secret}, exitUsage, nil, "no keys"},
 		{[]string{"invalidate", "-n", "product", "--keys", file(t, strings.Repeat("key\n", 1500)), "k1", addr, secret}, 0, []string{"1501 keys"}, ""},
 		{[]string{"ring", "k1", "-n", "product", addr, secret}, 0, []string{"no copy"}, ""},
+		{[]string{"invalidate", "-n", "product", "--tag", "brand:7", "--tag=x", "k1", addr, secret}, 0, []string{"1 keys and 2 tags of product are invalidated"}, ""},
+		{[]string{"invalidate", "-n", "product", "--all", addr, secret}, 0, []string{"everything of product is invalidated"}, ""},
+		{[]string{"invalidate", "-n", "product", "--all", "k1", addr, secret}, exitUsage, nil, "--all is everything"},
+		{[]string{"invalidate", "-n", "product", "--tag", strings.Repeat("t", 2000), addr, secret}, exitFailed, nil, "tag 1 of 1"},
+		{[]string{"stats", "--ages", addr}, 0, []string{"SERVED FROM", "fill", "OLDEST SERVED", "of 1m0s"}, ""},
+		{[]string{"drill", addr, secret}, exitUsage, nil, "--namespace"},
+		{[]string{"drill", "-n", "product", "--fraction=2", addr, secret}, exitUsage, nil, "--fraction"},
+		{[]string{"drill", "-n", "product", "--for=2h", addr, secret}, exitUsage, nil, "--for"},
+		{[]string{"drill", "-n", "product", addr}, exitUsage, nil, "--token-file"},
+		{[]string{"drill", "-n", "nope", addr, secret}, exitFailed, nil, "no namespace"},
+		{[]string{"drill", "-n", "product", "--stop", addr, secret}, exitFailed, nil, "no drill"},
+		{[]string{"drill", "-n", "product", "--for=100ms", addr, secret}, 0, []string{"MEMBER", "n1", "time"}, ""},
 		{[]string{"stats", "--addr=:bad"}, exitUsage, nil, "no address"},
 		{[]string{"stats", "--addr=" + a + "/elsewhere"}, exitTarget, nil, "no stats endpoint"},
 		{[]string{"stats", "--addr=http://127.0.0.1:1"}, exitTarget, nil, "nothing answers"},
@@ -160,11 +172,25 @@ func TestCommands(t *testing.T) {
 			}
 		}
 	}
-	for _, args := range [][]string{{"stats"}, {"members"}, {"top", "--times=1"}, {"ring", "k", "-n", "product", secret}, {"invalidate", "k", "-n", "product", secret}} {
+	for _, args := range [][]string{{"stats"}, {"members"}, {"top", "--times=1"}, {"ring", "k", "-n", "product", secret}, {"invalidate", "k", "-n", "product", secret}, {"drill", "-n", "product", "--for=100ms", secret}} {
 		code, out, errs := try(t, append(args, "--json", addr)...)
 		if code != 0 || !json.Valid([]byte(out)) {
 			t.Errorf("%v --json: %d %s %s", args, code, out, errs)
 		}
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	var o, e bytes.Buffer
+	ended := make(chan int)
+	go func() {
+		ended <- run(ctx, []string{"drill", "-n", "product", "--for=1h", "--cluster", addr, secret}, &world{out: &o, err: &e})
+	}()
+	for running := false; !running; { // as weir top shows
+		_, out, _ := try(t, "top", addr, "--times=1")
+		running = strings.Contains(out, "a drill of product on n1") && strings.Contains(out, "on n2: 5 % of the hits")
+	}
+	interrupt()
+	if code := <-ended; code != 0 || strings.Count(o.String(), "context") != 2 {
+		t.Errorf("a drill that is interrupted: %d\n%s%s", code, o.String(), e.String())
 	}
 	if err := endB(); err != nil {
 		t.Error(err)

@@ -96,10 +96,12 @@ const invalidateBatch = 1000
 
 func invalidateCommand(w *world) *cobra.Command {
 	var namespace, file string
+	var tags []string
+	var all bool
 	c := &cobra.Command{
-		Use:   "invalidate --namespace NAME KEY... | --keys FILE",
+		Use:   "invalidate --namespace NAME KEY... | --keys FILE | --tag TAG | --all",
 		Short: "Make every copy of the keys, on every member, unusable",
-		Long: `Make every copy of the keys, on every member, unusable. It needs the operator's token. It ends with 0
+		Long: `Make every copy of the keys, of what has the tags, or of everything, on every member, unusable. It needs the operator's token. It ends with 0
 only if every member has confirmed; a member that was not reached is named, and the exit code is 3.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, keys []string) error {
@@ -117,13 +119,23 @@ only if every member has confirmed; a member that was not reached is named, and 
 				}
 				keys = append(keys, more...)
 			}
-			if len(keys) == 0 {
-				return usageError("no keys are named")
+			switch {
+			case all && len(keys)+len(tags) > 0:
+				return usageError("--all is everything: name no keys and no tags with it")
+			case !all && len(keys)+len(tags) == 0:
+				return usageError("no keys and no tags are named; --all is everything")
+			}
+			what := fmt.Sprintf("%d keys of %s are", len(keys), printable(namespace))
+			switch {
+			case all:
+				what = "everything of " + printable(namespace) + " is"
+			case len(tags) > 0:
+				what = fmt.Sprintf("%d keys and %d tags of %s are", len(keys), len(tags), printable(namespace))
 			}
 			done, unconfirmed := 0, []string(nil)
-			for len(keys) > 0 {
+			for len(keys) > 0 || len(tags) > 0 || all {
 				n := min(len(keys), invalidateBatch)
-				status, body, err := c.ask(cmd.Context(), http.MethodPost, "invalidate", nil, peer.InvalidateRequest{Namespace: namespace, Keys: keys[:n]})
+				status, body, err := c.ask(cmd.Context(), http.MethodPost, "invalidate", nil, peer.InvalidateRequest{Namespace: namespace, Keys: keys[:n], Tags: tags, All: all})
 				if err != nil {
 					return err
 				}
@@ -134,7 +146,7 @@ only if every member has confirmed; a member that was not reached is named, and 
 				if result.Error != "" {
 					unconfirmed = append(unconfirmed, printable(result.Error))
 				}
-				done, keys = done+result.Invalidated, keys[n:]
+				done, keys, tags, all = done+result.Invalidated, keys[n:], nil, false
 			}
 			if w.json {
 				b, err := json.Marshal(peer.InvalidateResult{Invalidated: done, Error: strings.Join(unconfirmed, "; ")})
@@ -144,7 +156,7 @@ only if every member has confirmed; a member that was not reached is named, and 
 				if err != nil {
 					return err
 				}
-			} else if _, err := fmt.Fprintf(w.out, "%d keys of %s are invalidated\n", done, printable(namespace)); err != nil {
+			} else if _, err := fmt.Fprintln(w.out, what, "invalidated"); err != nil {
 				return err
 			}
 			if len(unconfirmed) > 0 {
@@ -155,6 +167,8 @@ only if every member has confirmed; a member that was not reached is named, and 
 	}
 	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
 	c.Flags().StringVar(&file, "keys", "", "a `file` with one key a line; - is standard input")
+	c.Flags().StringArrayVar(&tags, "tag", nil, "a `tag` that values have; may be given several times")
+	c.Flags().BoolVar(&all, "all", false, "everything in the namespace")
 	return c
 }
 

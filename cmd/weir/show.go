@@ -84,7 +84,8 @@ func indented(out io.Writer, raw []byte) error {
 }
 
 func statsCommand(w *world) *cobra.Command {
-	return &cobra.Command{
+	var ages bool
+	c := &cobra.Command{
 		Use:   "stats",
 		Short: "What the cluster's namespaces have done, added up over the members",
 		Args:  cobra.NoArgs,
@@ -103,16 +104,26 @@ func statsCommand(w *world) *cobra.Command {
 				}
 				return partial(doc.Missing)
 			}
-			rows := [][]string{{"NAMESPACE", "READS", "NEAR", "OWNED", "WAITED", "ERRORS", "LOADS", "MEAN LOAD", "RUNNING", "WAITING", "REFUSED", "RESCUED", "OWNED BYTES"}}
+			rows := [][]string{{"NAMESPACE", "READS", "NEAR", "OWNED", "WAITED", "ERRORS", "LOADS", "MEAN LOAD", "RUNNING", "WAITING", "REFUSED", "RESCUED", "STALE", "OLDEST SERVED", "OWNED BYTES"}}
 			for _, name := range slices.Sorted(maps.Keys(doc.Total)) {
 				rows = append(rows, append([]string{name}, spaceRow(doc.Total[name])...))
 			}
 			if err := table(w.out, rows...); err != nil {
 				return err
 			}
+			if ages {
+				if _, err := fmt.Fprintln(w.out); err != nil {
+					return err
+				}
+				if err := table(w.out, ageRows(doc.Total)...); err != nil {
+					return err
+				}
+			}
 			return partial(doc.Missing)
 		},
 	}
+	c.Flags().BoolVar(&ages, "ages", false, "also how old the answers were, and why they were stale")
+	return c
 }
 
 // spaceRow is a namespace's line.
@@ -125,8 +136,55 @@ func spaceRow(d any) []string {
 	return []string{
 		count(reads), ratio(near, reads), ratio(owned, reads), ratio(fill, reads), ratio(failed, reads), count(number(d, "loads")), cost,
 		count(number(d, "governor.in_use")) + "/" + count(number(d, "governor.share")), count(number(d, "governor.waiting")),
-		count(number(d, "shed")), count(number(d, "rescued")), size(number(d, "owned_bytes")),
+		count(number(d, "shed")), count(number(d, "rescued")),
+		count(number(d, "stale") + number(d, "stale_near")), oldest(d), size(number(d, "owned_bytes")),
 	}
+}
+
+// oldest is the greatest age served, and the greatest that the contract allows.
+func oldest(d any) string {
+	age := 0.0
+	for _, source := range []string{"near", "owned", "fill"} {
+		age = max(age, number(d, "ages."+source+".max_seconds"))
+	}
+	if bound := number(d, "max_age_seconds"); bound > 0 {
+		return rough(age) + " of " + rough(bound)
+	}
+	return "-"
+}
+
+// rough is a time to three digits or so.
+func rough(v float64) string {
+	d := time.Duration(v * float64(time.Second))
+	for _, unit := range []time.Duration{time.Second, time.Millisecond} {
+		if d >= 10*unit {
+			return d.Round(unit).String()
+		}
+	}
+	return d.Round(10 * time.Microsecond).String()
+}
+
+// ageRows tells what was served, by namespace and source, against the contract.
+func ageRows(total map[string]any) [][]string {
+	rows := [][]string{{"NAMESPACE", "SERVED FROM", "ANSWERS", "AGE P50", "AGE P99", "OLDEST", "STALE, AND WHY"}}
+	for _, name := range slices.Sorted(maps.Keys(total)) {
+		d, why := total[name], ""
+		m, _ := d.(map[string]any)
+		reasons, _ := m["stale_by_reason"].(map[string]any)
+		for _, reason := range slices.Sorted(maps.Keys(reasons)) {
+			if n := number(reasons, reason); n > 0 {
+				why = strings.TrimPrefix(why+", "+count(n)+" "+strings.ReplaceAll(reason, "_", " "), ", ")
+			}
+		}
+		for _, source := range []string{"near", "owned", "fill"} {
+			at := "ages." + source
+			rows = append(rows, []string{
+				name, source, count(number(d, at+".answers")), rough(number(d, at+".p50_seconds")), rough(number(d, at+".p99_seconds")), rough(number(d, at+".max_seconds")), why,
+			})
+			name, why = "", ""
+		}
+	}
+	return rows
 }
 
 // A memberLine is a member as weir members prints it.

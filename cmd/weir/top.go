@@ -108,7 +108,25 @@ func draw(screen *bytes.Buffer, doc, last peer.ClusterStats) {
 		})
 	}
 	_ = table(screen, rows...)
+	drawDrills(screen, doc)
 	for _, m := range doc.Missing {
 		fmt.Fprintf(screen, "\nno answer from %s (%s): %s\n", printable(m.Name), m.Addr, printable(m.Reason))
+	}
+}
+
+// drawDrills tells of the drills under way.
+func drawDrills(screen *bytes.Buffer, doc peer.ClusterStats) {
+	var names []string
+	for _, m := range doc.Members {
+		names = append(names, m.Name)
+	}
+	for _, space := range slices.Sorted(maps.Keys(doc.Total)) {
+		drills, _ := drillsOf(doc, space, names)
+		for _, d := range drills {
+			if d.Drill.Running {
+				fmt.Fprintf(screen, "\na drill of %s on %s: %.3g %% of the hits, %s of %s, %d loads, %d spared\n", printable(space), printable(d.Name),
+					100*d.Drill.Fraction, rough(d.Drill.Seconds), rough(d.Drill.Duration), d.Drill.Loads, d.Drill.Spared)
+			}
+		}
 	}
 }

@@ -191,6 +191,11 @@ func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 		r, _ := ctx.Value(readKey{}).(*Read)
 		w.history.asked(r, w.Name(), string(req.Key))
 	}
+	if r, _ := ctx.Value(readKey{}).(*Read); r == nil {
+		for i := range req.Many {
+			w.history.asked(nil, w.Name(), string(req.Many[i].Key))
+		}
+	}
 	return w.Cluster.Call(ctx, to, req, resp)
 }
 

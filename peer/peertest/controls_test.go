@@ -363,7 +363,7 @@ func double(l tier.Loader[Value]) tier.Loader[Value] {
 	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			defer func() { _ = recover() }() // the origin's moods
+			defer func() { _ = recover() }()             // the origin's moods
 			_, _ = l(ctx, &tier.Fill[Value]{Key: f.Key}) // f is one load's own
 		})
 		defer wg.Wait()

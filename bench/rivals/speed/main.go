@@ -2,14 +2,13 @@
 //
 //	go run ./speed                  everything, about four minutes
 //	go run ./speed -quick           fewer and shorter rounds: a look, not a result
-//	go run ./speed -only hop,near   some of near, hop, storm, ring, memory
-//	go run ./speed -out ../speed.md also writes the table to a file
+//	go run ./speed -only hop,near   some of near, hop, storm, invalidate, ring, memory
+//	go run ./speed -out FILE.json   also writes the table to a file
 //
 // It needs nothing but Go. Redis takes part if redis-server is installed.
 package main
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"os"
@@ -43,8 +42,8 @@ func main() {
 func run() error {
 	var (
 		quick = flag.Bool("quick", false, "fewer and shorter rounds")
-		out   = flag.String("out", "", "also write the table to this `file`")
-		only  = flag.String("only", "near,hop,storm,ring,memory", "the parts to run, with commas between")
+		out   = flag.String("out", "", "also write the table to this `file`, as JSON")
+		only  = flag.String("only", "near,hop,storm,invalidate,ring,memory", "the parts to run, with commas between")
 		prof  = flag.String("cpuprofile", "", "write a profile of this process to this `file`")
 	)
 	flag.Parse()
@@ -60,12 +59,12 @@ func run() error {
 		fmt.Fprintf(os.Stderr, "%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
 	parts := map[string]func(options, *bench.Table) error{
-		"near": near, "hop": hop, "storm": storm, "ring": view, "memory": memory,
+		"near": near, "hop": hop, "storm": storm, "invalidate": invalidate, "ring": view, "memory": memory,
 	}
 	names := strings.Split(*only, ",")
 	for _, name := range names {
 		if parts[name] == nil {
-			return fmt.Errorf("-only %q: the parts are near, hop, storm, ring and memory", name)
+			return fmt.Errorf("-only %q: the parts are near, hop, storm, invalidate, ring and memory", name)
 		}
 	}
 	if *prof != "" {
@@ -83,6 +82,9 @@ func run() error {
 		"Measured on: " + bench.Machine() + ".",
 		fmt.Sprintf("Medians of %d alternating rounds; a ratio is the median of the rounds' ratios.", o.rounds),
 	}}
+	if *out != "" {
+		t.Heading = append(t.Heading, "Made by `make bench`, "+began.Format("2006-01-02")+".")
+	}
 	if o.quick {
 		t.Heading = append(t.Heading, "A quick run: a look, not a result.")
 	}
@@ -91,15 +93,11 @@ func run() error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
-	var b bytes.Buffer
-	if _, err := t.WriteTo(&b); err != nil {
-		return err
-	}
-	if _, err := os.Stdout.Write(b.Bytes()); err != nil {
+	if _, err := t.WriteTo(os.Stdout); err != nil {
 		return err
 	}
 	if *out != "" {
-		if err := os.WriteFile(*out, b.Bytes(), 0o644); err != nil {
+		if err := t.WriteFile(*out); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,149 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+// BenchmarkMany reads 100 keys that three nodes of this process own, on one of them and without its near tier, beside
+// one remote get. In each round every way has its turn, after a rest; the medians are reported, in microseconds.
+func BenchmarkMany(b *testing.B) {
+	caches := manyCaches(b, 3)
+	c, ctx := caches[0].cache, context.Background()
+	keys := make([]string, 100)
+	for i := range keys {
+		keys[i] = "many:" + strconv.Itoa(i)
+	}
+	remote := keys[slices.IndexFunc(keys, func(k string) bool { return caches[0].node.View().Owner(k).Name != "n0" })]
+	ways := []struct {
+		name string
+		read func() error
+	}{
+		{"remote_get", func() error {
+			_, err := c.Get(ctx, remote)
+			return err
+		}},
+		{"get_many", func() error {
+			got, err := c.GetMany(ctx, keys)
+			if err == nil && len(got) != len(keys) {
+				err = fmt.Errorf("%d values", len(got))
+			}
+			return err
+		}},
+		{"one_by_one", func() error {
+			for _, key := range keys {
+				if _, err := c.Get(ctx, key); err != nil {
+					return err
+				}
+			}
+			return nil
+		}},
+		{"at_once", func() error { // single gets, pipelined
+			var wg sync.WaitGroup
+			for _, key := range keys {
+				wg.Go(func() {
+					if _, err := c.Get(ctx, key); err != nil {
+						b.Error(err)
+					}
+				})
+			}
+			wg.Wait()
+			return nil
+		}},
+	}
+	took := make([][]float64, len(ways))
+	rest := time.NewTicker(time.Millisecond)
+	defer rest.Stop()
+	for b.Loop() {
+		for i, way := range ways {
+			<-rest.C
+			<-rest.C
+			began := time.Now()
+			if err := way.read(); err != nil {
+				b.Fatal(err)
+			}
+			took[i] = append(took[i], float64(time.Since(began).Nanoseconds())/1e3)
+		}
+	}
+	b.ReportMetric(0, "ns/op") // with the rests it means nothing
+	for i, way := range ways {
+		slices.Sort(took[i])
+		b.ReportMetric(took[i][len(took[i])/2], way.name+"-us")
+	}
+}
+
+// BenchmarkGetMany is GetMany alone, without rests.
+func BenchmarkGetMany(b *testing.B) {
+	c := manyCaches(b, 3)[0].cache
+	for _, n := range []int{1, 10, 100, 1000} {
+		keys := make([]string, n)
+		for i := range keys {
+			keys[i] = "many:" + strconv.Itoa(i)
+		}
+		b.Run(fmt.Sprintf("keys=%d", n), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := c.GetMany(context.Background(), keys); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+type manyNode struct {
+	node  *peer.Node
+	cache *tier.Cache[[]byte]
+}
+
+func manyCaches(b *testing.B, n int) (out []manyNode) {
+	b.Helper()
+	value, quiet := make([]byte, 256), slog.New(slog.DiscardHandler)
+	var join []string
+	for i := range n {
+		node, err := peer.Start(context.Background(), peer.Config{Name: "n" + strconv.Itoa(i), Join: join, Logger: quiet})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() {
+			if err := node.Close(); err != nil {
+				b.Error(err)
+			}
+		})
+		join = []string{node.Addr()}
+		c, err := tier.New(tier.Config[[]byte]{
+			Cluster: node, Namespace: "many", Codec: codec.Raw[[]byte](), NearBytes: -1, Freshness: tier.Freshness{TTL: time.Hour},
+			Loader: tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() {
+			if err := c.Close(context.Background()); err != nil {
+				b.Error(err)
+			}
+		})
+		out = append(out, manyNode{node, c})
+	}
+	for _, m := range out {
+		for m.node.View().Len() < n {
+			<-m.node.ViewChanged()
+		}
+		for i := range 1000 {
+			if _, err := m.cache.Get(context.Background(), "many:"+strconv.Itoa(i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,326 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/rueidis"
+
+	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/tier"
+)
+
+// invalidate compares an Invalidate, which returns when all nodes have applied it, with deleting a key
+// in Redis and waiting until as many clients, each with a copy of the key in its client-side cache, have got
+// the server's push. All nodes of weir and all of Redis's clients are in this process, over real sockets, so
+// that the push can be waited for; redis-server is a process of its own. Each key is in every cache before.
+func invalidate(o options, t *bench.Table) error {
+	for _, nodes := range []int{3, 5} {
+		if err := invalidateOn(o, t, nodes); err != nil {
+			return fmt.Errorf("%d nodes: %w", nodes, err)
+		}
+	}
+	return nil
+}
+
+// eraser is who can delete keys everywhere.
+type eraser interface {
+	// prepare puts a copy of the first n keys into every cache.
+	prepare(n int) error
+	// erase returns when the copies are gone, from the caches of all.
+	erase(caller, key int) error
+	close() error
+}
+
+func eraseKey(i int) string { return "erase:" + strconv.Itoa(i) }
+
+func invalidateOn(o options, t *bench.Table, nodes int) (err error) {
+	o.log("invalidate: starting %d nodes", nodes)
+	systems := map[string]eraser{}
+	defer func() {
+		for _, s := range systems {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if systems["weir"], err = startErasers(nodes); err != nil {
+		delete(systems, "weir")
+		return err
+	}
+	server, addr, err := startRedis()
+	switch {
+	case errors.Is(err, errNoRedis):
+		o.log("invalidate: %v", err)
+	case err != nil:
+		return err
+	default:
+		defer func() { _ = server.Stop() }()
+		for i, d := range flushDelays {
+			r, err := dialErasers(addr, d, nodes)
+			if err != nil {
+				return err
+			}
+			systems[redisName(i)] = r
+		}
+	}
+	for _, load := range []struct{ callers, each int }{{1, 2000}, {64, 250}} {
+		if o.quick {
+			load.each /= 4
+		}
+		if err := eraseRows(o, t, systems, nodes, load.callers, load.each); err != nil {
+			return fmt.Errorf("%d callers: %w", load.callers, err)
+		}
+	}
+	return nil
+}
+
+// eraseRows measures one number of callers, who delete so many keys each.
+func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, callers, each int) error {
+	turn := func(name string) bench.Contender {
+		s := systems[name]
+		return bench.Contender{Name: name, Run: func() (bench.Sample, error) {
+			if err := s.prepare(callers * each); err != nil {
+				return bench.Sample{}, err
+			}
+			return bench.Timed(callers, each, func(g, k int) error { return s.erase(g, g*each+k) })
+		}}
+	}
+	turns := []bench.Contender{turn("weir")}
+	for i := range len(systems) - 1 {
+		turns = append(turns, turn(redisName(i)))
+	}
+	got, err := bench.Rounds(o.rounds, turns...)
+	if err != nil {
+		return err
+	}
+	what := fmt.Sprintf("invalidate on %d nodes, %d callers", nodes, callers)
+	if callers == 1 {
+		what = fmt.Sprintf("invalidate on %d nodes, one caller", nodes)
+	}
+	p99 := func(s bench.Sample) float64 { return float64(s.P99) / 1e3 }
+	micros := func(x float64) string { return fmt.Sprintf("%.0f", x) }
+	for _, m := range []struct {
+		unit string
+		of   func(bench.Sample) float64
+		text func(float64) string
+	}{
+		{", p50, us", bench.P50Micros, micros}, {", p99, us", p99, micros}, {", a second", bench.Sample.PerSecond, bench.Count},
+	} {
+		weir := got["weir"]
+		row := bench.Row{What: what + m.unit, Result: m.text(weir.Median(m.of)), Floor: "Redis", Note: errNoRedis.Error()}
+		// The delay that gives the most deletions a second is Redis's best.
+		best := 0
+		for i := range len(systems) - 1 {
+			if got[redisName(i)].Median(bench.Sample.PerSecond) > got[redisName(best)].Median(bench.Sample.PerSecond) {
+				best = i
+			}
+		}
+		if redis := got[redisName(best)]; redis != nil {
+			name := "Redis, pushes awaited"
+			if best > 0 {
+				name += fmt.Sprintf(" (flush delay %v)", flushDelays[best])
+			}
+			row.Floor, row.Ratio, row.Note = m.text(redis.Median(m.of))+" "+name, weir.Ratio(redis, m.of), ""
+		}
+		t.Add(row)
+	}
+	o.log("%s: weir p50 %.0f us, %s/s", what, got["weir"].Median(bench.P50Micros), bench.Count(got["weir"].Median(bench.Sample.PerSecond)))
+	return nil
+}
+
+// erasers is weir: so many nodes in this process.
+type erasers struct {
+	nodes  []*peer.Node
+	caches []*tier.Cache[[]byte]
+}
+
+func startErasers(nodes int) (s *erasers, err error) {
+	s = &erasers{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	var join []string
+	for i := range nodes {
+		n, err := peer.Start(context.Background(), peer.Config{
+			Name: fmt.Sprintf("n%d", i), Bind: "127.0.0.1:0", Join: join, ClusterName: "invalidate",
+			Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			return s, err
+		}
+		c, err := tier.New(tier.Config[[]byte]{
+			Cluster: n, Namespace: "invalidate",
+			Loader:    tier.ByKey(func(context.Context, string) ([]byte, error) { return value(sizes[0]), nil }),
+			Codec:     codec.Raw[[]byte](),
+			Freshness: tier.Freshness{TTL: forever, NearTTL: time.Hour},
+		})
+		if err != nil {
+			return s, errors.Join(err, n.Close())
+		}
+		s.nodes, s.caches, join = append(s.nodes, n), append(s.caches, c), []string{n.Addr()}
+	}
+	for _, n := range s.nodes {
+		if err := awaitMembers(n, nodes); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+func (s *erasers) prepare(n int) error {
+	const readers = 64
+	for _, c := range s.caches {
+		if _, err := bench.Batch(readers, (n+readers-1)/readers, func(g, each int) error {
+			for k := g * each; k < min(n, (g+1)*each); k++ {
+				if _, err := c.Get(context.Background(), eraseKey(k)); err != nil {
+					return err
+				}
+			}
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *erasers) erase(caller, key int) error {
+	return s.caches[caller%len(s.caches)].Invalidate(context.Background(), eraseKey(key))
+}
+
+func (s *erasers) close() error {
+	var errs []error
+	for i := range s.caches {
+		errs = append(errs, closeNode(s.nodes[i], s.caches[i]))
+	}
+	return errors.Join(errs...)
+}
+
+// redisErasers is Redis: so many clients with client-side caching, each with a connection of its own.
+type redisErasers struct {
+	fill    rueidis.Client // sets the keys; it caches nothing
+	clients []rueidis.Client
+	// left is, of each key, how many clients have still to be told; who is the last tells told.
+	left []atomic.Int32
+	told []chan struct{}
+}
+
+// maxErased is how many keys there are at most.
+const maxErased = 64 * 250
+
+func dialErasers(addr string, delay time.Duration, clients int) (_ *redisErasers, err error) {
+	s := &redisErasers{left: make([]atomic.Int32, maxErased), told: make([]chan struct{}, maxErased)}
+	for i := range s.told {
+		s.told[i] = make(chan struct{}, 1)
+	}
+	defer func() {
+		if err != nil {
+			_ = s.close()
+		}
+	}()
+	if s.fill, err = dialRedis(addr, 0); err != nil {
+		return nil, err
+	}
+	for range clients {
+		c, err := rueidis.NewClient(rueidis.ClientOption{
+			InitAddress: []string{addr}, MaxFlushDelay: delay, CacheSizeEachConn: 128 << 20, PipelineMultiplex: -1,
+			OnInvalidations: s.pushed,
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.clients = append(s.clients, c)
+	}
+	return s, nil
+}
+
+// pushed is told by each client of the keys that it has dropped.
+func (s *redisErasers) pushed(keys []rueidis.RedisMessage) {
+	for _, m := range keys {
+		name, err := m.ToString()
+		if err != nil {
+			continue
+		}
+		if k, err := strconv.Atoi(name[len("erase:"):]); err == nil && s.left[k].Add(-1) == 0 {
+			s.told[k] <- struct{}{}
+		}
+	}
+}
+
+func (s *redisErasers) prepare(n int) error {
+	const chunk = 1000
+	ctx := context.Background()
+	text := rueidis.BinaryString(value(sizes[0]))
+	for from := 0; from < n; from += chunk {
+		to := min(n, from+chunk)
+		var set rueidis.Commands
+		for k := from; k < to; k++ {
+			set = append(set, s.fill.B().Set().Key(eraseKey(k)).Value(text).Build())
+		}
+		for _, r := range s.fill.DoMulti(ctx, set...) {
+			if err := r.Error(); err != nil {
+				return err
+			}
+		}
+		for _, c := range s.clients {
+			var get []rueidis.CacheableTTL
+			for k := from; k < to; k++ {
+				get = append(get, rueidis.CT(c.B().Get().Key(eraseKey(k)).Cache(), time.Hour))
+			}
+			for _, r := range c.DoMultiCache(ctx, get...) {
+				if err := r.Error(); err != nil {
+					return err
+				}
+			}
+		}
+		for k := from; k < to; k++ {
+			s.left[k].Store(int32(len(s.clients)))
+		}
+	}
+	return nil
+}
+
+// pushWithin is more than any push takes: one that does not come is an error, not a hang.
+const pushWithin = 10 * time.Second
+
+func (s *redisErasers) erase(caller, key int) error {
+	c := s.clients[caller%len(s.clients)]
+	n, err := c.Do(context.Background(), c.B().Del().Key(eraseKey(key)).Build()).AsInt64()
+	if err == nil && n != 1 {
+		err = fmt.Errorf("redis: %s was not there", eraseKey(key))
+	}
+	if err != nil {
+		return err
+	}
+	select { // the usual case needs no timer
+	case <-s.told[key]:
+		return nil
+	default:
+	}
+	late := time.NewTimer(pushWithin)
+	defer late.Stop()
+	select {
+	case <-s.told[key]:
+		return nil
+	case <-late.C:
+		return fmt.Errorf("redis: no push of %s to all clients after %v", eraseKey(key), pushWithin)
+	}
+}
+
+func (s *redisErasers) close() error {
+	if s.fill != nil {
+		s.fill.Close()
+	}
+	for _, c := range s.clients {
+		c.Close()
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package codec
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+const (
+	// MaxKeysPerGet is how many keys one get of many may ask for.
+	MaxKeysPerGet = 1 << 10
+	// MaxAnswers is about how many bytes the parts of one answer take: some 16 KiB more if most of them
+	// have no room. Each connection takes such a frame, whatever its limit.
+	MaxAnswers = 512 << 10
+)
+
+// Mode says what a get of many keys wants of those that must be filled first.
+type Mode uint8
+
+// The modes. The numbers are part of the wire format.
+const (
+	ModeLook Mode = 0 // no waiting: StatusPending
+	ModeWait Mode = 1 // wait for the fills
+	ModeWarm Mode = 2 // wait for the fills, which are not urgent, and send no values
+	modeMax       = ModeWarm
+)
+
+// The statuses of gets of many keys.
+const (
+	StatusPending Status = 24 // of a part: a fill is needed, and was not waited for, or not long enough
+	StatusLeftOut Status = 25 // of a part: there was no room in the answer
+	StatusMany    Status = 26 // Value holds the parts, in the order of the keys: see NextAnswer
+)
+
+// Wanted is one key of a get of many. Decoded, it borrows the bytes of Key.
+type Wanted struct {
+	Key   []byte
+	Fence Mark   // as Request.Fence
+	Have  uint64 // as Request.Have, 0: no copy
+}
+
+// wantedSize is the most, in bytes, that a key takes beside itself.
+const wantedSize = 10 + 8 + 1 + 8 + 2
+
+// ManySize is at most how many bytes a key of so many bytes takes in a get of many.
+func ManySize(key int) int { return wantedSize + key }
+
+func (r *Request) manySize() (n int) {
+	for i := range r.Many {
+		n += ManySize(len(r.Many[i].Key))
+	}
+	return n
+}
+
+func appendMany(dst []byte, r *Request) []byte {
+	dst = appendChain(dst, r.Chain)
+	dst = append(dst, byte(r.Mode))
+	dst = binary.AppendUvarint(dst, uint64(len(r.Many)))
+	for i := range r.Many {
+		w := &r.Many[i]
+		dst = appendMark(dst, w.Fence)
+		if w.Have != 0 {
+			dst = binary.BigEndian.AppendUint64(append(dst, 1), w.Have)
+		} else {
+			dst = append(dst, 0)
+		}
+		dst = appendBytes(dst, w.Key)
+	}
+	return dst
+}
+
+// many reads what appendMany wrote.
+func (d *decoder) many(r *Request) {
+	r.Chain = d.chain(r.Chain)
+	if r.Mode = Mode(d.byte()); r.Mode > modeMax {
+		d.fail("mode %d is unknown", r.Mode)
+	}
+	n := d.count("keys", MaxKeysPerGet, 3)
+	r.Many = slices.Grow(r.Many, n)
+	for range n {
+		w := Wanted{Fence: d.mark()}
+		switch have := d.byte(); have {
+		case 0:
+		case 1:
+			w.Have = d.uint64()
+		default:
+			d.fail("%d where it was due whether there is a copy", have)
+		}
+		w.Key = d.bytes("key", MaxKey)
+		r.Many = append(r.Many, w)
+	}
+}
+
+// Answers are the parts of an answer to a get of many keys, in the order of its keys. The zero
+// value has none. It borrows the values until the answer is appended to a frame.
+type Answers struct {
+	heads []byte // each part without its value, one after the other
+	parts []part
+	size  int
+}
+
+type part struct {
+	end   int // of its head
+	value []byte
+}
+
+// partRoom is the most that the length of a part takes.
+const partRoom = 5
+
+// Add adds a part, of which it keeps Value alone. If there is no room for it, it adds one with
+// StatusLeftOut in its place and returns false.
+func (a *Answers) Add(r *Response) bool {
+	start := len(a.heads)
+	value := r.Value
+	r.Value = nil
+	a.heads = appendAnswer(a.heads, r)
+	r.Value = value
+	if r.Status != StatusValue {
+		value = nil
+	}
+	fits := a.size+len(a.heads)-start+len(value)+partRoom <= MaxAnswers
+	if !fits && r.Status != StatusPending && r.Status != StatusLeftOut {
+		value = nil
+		a.heads = appendAnswer(a.heads[:start], &Response{Status: StatusLeftOut})
+	}
+	a.parts = append(a.parts, part{len(a.heads), value})
+	a.size += len(a.heads) - start + len(value) + partRoom
+	return fits
+}
+
+// Len is how many parts there are.
+func (a *Answers) Len() int { return len(a.parts) }
+
+func (a *Answers) appendTo(dst []byte) []byte {
+	start := 0
+	for _, p := range a.parts {
+		dst = binary.AppendUvarint(dst, uint64(p.end-start+len(p.value)))
+		dst = append(dst, a.heads[start:p.end]...)
+		dst = append(dst, p.value...)
+		start = p.end
+	}
+	return dst
+}
+
+// ValueSize is at most how many bytes Value, or Many, takes in the frame.
+func (r *Response) ValueSize() int {
+	if r.Many != nil {
+		return r.Many.size
+	}
+	return len(r.Value)
+}
+
+// NextAnswer fills r with the first of parts, which are the Value of an answer with StatusMany, and
+// returns the others. r borrows parts and reuses its Tags. The error wraps ErrFrame.
+func NextAnswer(r *Response, parts []byte) (rest []byte, err error) {
+	d := decoder{b: parts}
+	n := d.uvarint()
+	if n > uint64(len(d.b)) {
+		d.fail("a part of %d bytes where %d are left", n, len(d.b))
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	if err := DecodeResponse(r, 0, d.b[:n:n]); err != nil {
+		return nil, err
+	}
+	if r.Status == StatusMany {
+		return nil, malformed("an answer of many parts in a part")
+	}
+	return d.b[n:], nil
+}
+
+// NewAnswers returns Answers with room for n parts.
+func NewAnswers(n int) *Answers {
+	return &Answers{heads: make([]byte, 0, 40*n), parts: make([]part, 0, n)}
+}

@@ -1,0 +1,433 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// DefaultBatchSize is Config.BatchSize where it is 0.
+	DefaultBatchSize = 128
+	// MaxBatchSize is the most that Config.BatchSize may be.
+	MaxBatchSize = 1 << 16
+	// MaxBatchWindow is the most that Config.BatchWindow may be: who misses waits for it.
+	MaxBatchWindow = 100 * time.Millisecond
+)
+
+// ErrUnset says that a BatchLoader returned nil without having said what the fill came to.
+var ErrUnset = errors.New("weir: the batch loader has neither set nor failed the fill")
+
+// A BatchLoader reads the origin for many keys at once: it calls Set, Fail or KeepPrevious of each fill. The
+// fills have different keys, one at least and Config.BatchSize at most, in no order. It may keep different
+// fills busy in different goroutines, but must have joined them when it returns: the values are used then.
+//
+// The error it returns is that of all fills about which it has said nothing; with nil they fail with ErrUnset. So
+// it may return ErrNotFound when it has set what the origin has, or the error of its one query. What is said of
+// a Loader holds here too: its time, panics, and Retryable, which repeats the fills that failed with it.
+type BatchLoader[V any] func(ctx context.Context, fills []*Fill[V]) error
+
+// ByKeys adapts a plain function to a BatchLoader. A key that is not in the map it returns is not found.
+func ByKeys[V any](load func(ctx context.Context, keys []string) (map[string]V, error)) BatchLoader[V] {
+	if load == nil {
+		return nil
+	}
+	return func(ctx context.Context, fills []*Fill[V]) error {
+		keys := make([]string, len(fills))
+		for i, f := range fills {
+			keys[i] = f.Key
+		}
+		values, err := load(ctx, keys)
+		if err != nil {
+			return err
+		}
+		for _, f := range fills {
+			if v, ok := values[f.Key]; ok {
+				f.Set(v)
+			}
+		}
+		return ErrNotFound
+	}
+}
+
+// Set says that value is the key's, in a BatchLoader. The last of several calls counts.
+func (f *Fill[V]) Set(value V) { f.value, f.err, f.done, f.keep = value, nil, true, false }
+
+// Fail says that the key could not be loaded, in a BatchLoader; ErrNotFound that there is no value. err
+// must not be nil.
+func (f *Fill[V]) Fail(err error) {
+	var zero V
+	if err == nil {
+		err = ErrUnset
+	}
+	f.value, f.err, f.done, f.keep = zero, err, true, false
+}
+
+// came is what the batch loader, which returned err, says of the fill.
+func (f *Fill[V]) came(err error) (V, error) {
+	if f.done {
+		return f.value, f.err
+	}
+	var zero V
+	if err == nil {
+		err = ErrUnset
+	}
+	return zero, err
+}
+
+// batches fills in what a cache with a BatchLoader needs.
+func (cfg Config[V]) batches() Config[V] {
+	if cfg.BatchSize == 0 {
+		cfg.BatchSize = DefaultBatchSize
+	}
+	if batch := cfg.BatchLoader; batch != nil && cfg.Loader == nil {
+		cfg.Loader = func(ctx context.Context, fill *Fill[V]) (V, error) {
+			return fill.came(batch(ctx, []*Fill[V]{fill}))
+		}
+	}
+	return cfg
+}
+
+func (cfg *Config[V]) checkBatch(bad func(format string, args ...any)) {
+	if cfg.Loader == nil && cfg.BatchLoader == nil {
+		bad("Loader is nil: give the function that reads the origin, tier.ByKey adapts a plain one; or a BatchLoader")
+	}
+	if cfg.BatchSize < 0 || cfg.BatchSize > MaxBatchSize {
+		bad("BatchSize is %d: it must be from 1 to %d; 0 means %d", cfg.BatchSize, MaxBatchSize, DefaultBatchSize)
+	}
+	if cfg.BatchWindow < 0 || cfg.BatchWindow > MaxBatchWindow {
+		bad("BatchWindow is %v: it must be from 0, which is off, to %v", cfg.BatchWindow, MaxBatchWindow)
+	}
+	if cfg.BatchLoader == nil && (cfg.BatchSize != 0 || cfg.BatchWindow != 0) {
+		bad("BatchSize or BatchWindow is set without a BatchLoader: there are no batches")
+	}
+}
+
+// A group is flights that are loaded together, as one load at the origin.
+type group[V any] struct {
+	id     uint64 // stands for its keys in the chains of what its load reads
+	ticket ticket
+	chain  []uint64
+	all    []*flight[V] // guarded by gatherer.mu while it is open
+	timer  *time.Timer  // ends its being open; nil: it never was
+}
+
+// gatherer collects single misses.
+type gatherer[V any] struct {
+	mu   sync.Mutex // guards the rest
+	open [classes]*group[V]
+}
+
+// claim is the ticket for the permit that f waits for.
+func (f *flight[V]) claim() *ticket {
+	if g := f.group.Load(); g != nil {
+		return &g.ticket
+	}
+	return &f.ticket
+}
+
+// boarded adds a caller to a flight that he has joined. ErrCycle: the flight waits for what he is to load.
+func (c *Cache[V]) boarded(f *flight[V], cl class, chain []uint64, until int64) error {
+	if until == noWait {
+		return nil
+	}
+	if g := f.group.Load(); g != nil && slices.Contains(chain, g.id) {
+		c.flights.leave(f)
+		return ErrCycle
+	}
+	c.gov.promote(f.claim(), cl, c.govTime(until))
+	return nil
+}
+
+// gather puts a flight that has just been started into the group that is being collected; false: it has to
+// fly by itself.
+func (c *Cache[V]) gather(f *flight[V], cl class, chain []uint64) bool {
+	if c.cfg.BatchLoader == nil || c.cfg.BatchWindow <= 0 || len(chain) > 0 {
+		return false
+	}
+	s := &c.gathered
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.open[cl]
+	if g == nil {
+		g = &group[V]{ticket: ticket{class: cl}}
+		s.open[cl] = g
+		g.timer = time.AfterFunc(c.cfg.BatchWindow, func() { // ends with the flights: each keeps the cache from closing
+			if c.closeGroup(g, cl) {
+				c.flyMany(g)
+			}
+		})
+	}
+	g.all = append(g.all, f)
+	f.group.Store(g)
+	if len(g.all) >= c.cfg.BatchSize {
+		s.open[cl] = nil
+		g.timer.Stop()
+		go c.flyMany(g)
+	}
+	return true
+}
+
+// closeGroup takes a group out of the gatherer, once.
+func (c *Cache[V]) closeGroup(g *group[V], cl class) bool {
+	s := &c.gathered
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open[cl] != g {
+		return false
+	}
+	s.open[cl] = nil
+	return true
+}
+
+// depart lets flights that have been started at the same time fly, in groups if there is a batch loader.
+func (c *Cache[V]) depart(started []*flight[V], cl class, chain []uint64) {
+	if c.cfg.BatchLoader == nil || len(started) == 1 {
+		for _, f := range started {
+			go c.fly(f)
+		}
+		return
+	}
+	for some := range slices.Chunk(started, c.cfg.BatchSize) {
+		g := &group[V]{ticket: ticket{class: cl}, chain: chain, all: some}
+		for _, f := range some {
+			f.group.Store(g)
+		}
+		go c.flyMany(g)
+	}
+}
+
+// flyMany is fly for a group, which is closed: one permit, one call of the loader, and each key's own commit.
+func (c *Cache[V]) flyMany(g *group[V]) {
+	if len(g.all) == 1 {
+		f := g.all[0]
+		f.group.Store(nil)
+		c.fly(f)
+		return
+	}
+	alone, kept := 0, c.stillToLoad(g.all)
+	if g.all = kept; len(kept) == 0 {
+		return
+	}
+	defer func() {
+		for range len(kept) - alone {
+			c.life.end()
+		}
+	}()
+	c.gov.gather(g.tickets(), &g.ticket)
+	g.id = c.chainID(kept[0].hash)
+	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
+	defer cancel()
+	if err := c.gov.acquire(wait, &g.ticket); err != nil {
+		for _, f := range kept {
+			c.finish(f, c.refused(f, err))
+		}
+		return
+	}
+	flying, busy := c.beginAll(kept)
+	alone = len(busy)
+	for _, f := range busy { // they need not keep the others waiting
+		f.group.Store(nil)
+		go c.fly(f)
+	}
+	if len(flying) == 0 {
+		c.gov.release(&g.ticket, loadVoid, 0)
+		return
+	}
+	c.gov.admitted()
+	c.loadMany(g, flying)
+}
+
+// stillToLoad ends the flights that have nothing to load, and returns the others.
+func (c *Cache[V]) stillToLoad(flights []*flight[V]) (kept []*flight[V]) {
+	over := make([]bool, len(flights))
+	var wg sync.WaitGroup
+	var next atomic.Int64
+	for range min(len(flights), maxSingles) { // who had the keys before is asked for each
+		wg.Go(func() {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(flights) {
+					return
+				}
+				over[i] = c.needless(flights[i]) || c.inherit(flights[i])
+			}
+		})
+	}
+	wg.Wait()
+	for i, f := range flights {
+		if over[i] {
+			c.life.end()
+		} else {
+			kept = append(kept, f)
+		}
+	}
+	return kept
+}
+
+func (g *group[V]) tickets() []*ticket {
+	out := make([]*ticket, len(g.all))
+	for i, f := range g.all {
+		out[i] = &f.ticket
+	}
+	return out
+}
+
+// gather makes t stand for all of tickets.
+func (g *governor) gather(tickets []*ticket, t *ticket) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i, one := range tickets {
+		t.class = min(t.class, one.class)
+		if i == 0 || one.until == 0 || t.until != 0 && one.until > t.until {
+			t.until = one.until
+		}
+	}
+}
+
+// beginAll counts the loads of flights as running; busy are those of whose keys too many run already.
+func (c *Cache[V]) beginAll(flights []*flight[V]) (flying, busy []*flight[V]) {
+	over, cancel := context.WithCancel(c.ctx) // nobody waits
+	cancel()
+	now := c.clock.now()
+	for _, f := range flights {
+		if c.flights.begin(over, f, c.fences, c.clock.now) != nil {
+			busy = append(busy, f)
+			continue
+		}
+		c.stats.fills[f.cause].Add(1)
+		flying = append(flying, f)
+	}
+	if len(flying) > 0 {
+		c.stats.batches.Add(1)
+		c.stats.ledger.load(+1, now)
+	}
+	return flying, busy
+}
+
+// loadMany runs the batch loader for flights that have begun, with g's permit, as often as may be and need be.
+func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
+	chain := append(g.chain[:len(g.chain):len(g.chain)], g.id)
+	load, stop := context.WithTimeout(context.WithValue(c.ctx, chainKey{}, chain), c.cfg.Origin.Timeout)
+	defer stop()
+	all, expired := slices.Clone(flying), make(chan struct{})
+	disarm := context.AfterFunc(load, func() {
+		defer close(expired)
+		for _, f := range all {
+			c.overrun(f, load)
+		}
+	})
+	defer func() {
+		if !disarm() {
+			<-expired
+		}
+	}()
+	for try := 0; len(flying) > 0; try++ {
+		fills := make([]*Fill[V], len(flying))
+		for i, f := range flying {
+			fills[i] = &Fill[V]{Key: f.key, c: c, prev: f.prev}
+		}
+		began := c.clock.now()
+		err := c.callBatch(load, slices.Clone(fills))
+		flying = c.landMany(g, load, flying, fills, try, err, time.Duration(c.clock.now()-began))
+	}
+}
+
+// callBatch runs the batch loader, in a goroutine that it may end.
+func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) {
+	done := make(chan struct{})
+	err = ErrGoexit // what stands if the loader ends the goroutine
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = &PanicError{Value: p, Stack: debug.Stack()}
+			}
+		}()
+		err = c.cfg.BatchLoader(ctx, fills)
+	}()
+	<-done
+	return err
+}
+
+// landMany ends the flights of a load that has returned, but for those that are to be tried again: these it
+// returns, begun.
+func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[V], fills []*Fill[V], try int, err error, cost time.Duration) (again []*flight[V]) {
+	values, errs := make([]V, len(fills)), make([]error, len(fills))
+	failed := 0
+	for i, fill := range fills {
+		values[i], errs[i] = fill.came(err)
+		if isContext(load, errs[i]) && c.ctx.Err() == nil {
+			errs[i] = fmt.Errorf("%w (%w)", ErrTimeout, errs[i])
+		}
+		if outcomeOf(errs[i]) == loadFailed {
+			failed++
+		}
+	}
+	out := outcomeOf(err)
+	switch {
+	case c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()):
+		out = loadVoid
+	case failed == len(fills):
+		out = loadFailed
+	}
+	retry := c.retryMany(load, flying, errs, try)
+	c.stats.ledger.load(-1, c.clock.now())
+	c.gov.release(&g.ticket, out, cost)
+	c.tellBreaker()
+	for i, f := range flying {
+		c.stats.took(cost)
+		c.drillEnded(f, outcomeOf(errs[i]))
+		if retry[i] {
+			c.stats.results[resultError].Add(1)
+			again = append(again, f)
+			continue
+		}
+		c.flights.returned(f)
+		c.landed(f, fills[i], values[i], errs[i], cost)
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	c.stats.retries.Add(int64(len(again)))
+	last := make(map[*flight[V]]error, len(again))
+	for i, f := range flying {
+		last[f] = errs[i]
+	}
+	ready := sleep(load, c.cfg.Origin.Retry.backoff(try, c.dice.float64())) == nil && c.gov.acquire(load, &g.ticket) == nil
+	var begun []*flight[V]
+	if ready {
+		if begun, again = c.beginAll(again); len(begun) == 0 {
+			c.gov.release(&g.ticket, loadVoid, 0)
+		}
+	}
+	for _, f := range again {
+		c.landed(f, &Fill[V]{Key: f.key, c: c, prev: f.prev}, *new(V), last[f], cost)
+	}
+	return begun
+}
+
+// retryMany says which flights are tried again, and makes them ready for it.
+func (c *Cache[V]) retryMany(load context.Context, flying []*flight[V], errs []error, try int) []bool {
+	retry := make([]bool, len(flying))
+	p := c.cfg.Origin.Retry
+	deadline, _ := load.Deadline()
+	asked, granted := false, false
+	for i, f := range flying {
+		if !hasMark(errs[i], markRetry) || try >= p.Most || load.Err() != nil || time.Until(deadline) <= p.backoff(try, 1) {
+			continue
+		}
+		if !asked { // the batch is one load
+			if asked, granted = true, c.gov.retry(); !granted {
+				c.stats.noRetry.Add(1)
+			}
+		}
+		retry[i] = granted && c.flights.pause(f)
+	}
+	return retry
+}

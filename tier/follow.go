@@ -1,0 +1,445 @@
+package tier
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// Follow has two halves. The reader takes batches and starts their invalidations: they are applied
+// here, and on their way to the members, when it asks for the next batch. The other half, confirm, waits until all
+// members have applied what was started, and then acknowledges the last position to the feed. So a member that
+// cannot be reached holds up what is acknowledged, and not what is invalidated on the others.
+//
+// After an *InvalidateError nothing is acknowledged, although the members not reached will be told by the log: if this
+// node, and whoever else has applied it, ended before that, nobody could tell them any more. confirm tries again
+// until a wait for everything started so far succeeds, or those members are gone from the view; who comes back into
+// it has an exchange first. Neither does an isolated node acknowledge: it would tell the followers of the larger
+// part, should they start anew, that they need not hear what only this node knows.
+const (
+	// A failed call of a feed is made again after between half and all of followMin, then twice as long each time
+	// up to followMax. A feed that has to be begun again and again, without any event, waits likewise.
+	followMin = 100 * time.Millisecond
+	followMax = 10 * time.Second
+	// After a batch with nothing new, or the second one in a row that is out of order, the next one is asked for after
+	// idleMin, then twice as long each time up to idleMax.
+	idleMin = 10 * time.Millisecond
+	idleMax = time.Second
+)
+
+var errUnsure = errors.New("weir: this node is isolated")
+
+// Follow takes invalidations from where all writes meet: it applies what the feed tells on every member, and acknowledges
+// a position to the feed when all up to it is applied everywhere. So any number of programs may write to the
+// origin, and none of them needs to know of the cache.
+//
+// It runs until ctx ends, and returns its error; until the cache is closed: ErrClosed; or until the feed ends: then it
+// returns nil, or why the last events could not be acknowledged. A feed that fails is tried again, with a growing
+// and random pause, and goes on after the last event applied; Stats and the log show it. Whenever events may have been
+// missed, the whole namespace is flushed, as by InvalidateAll, and Follow goes on from where the feed was before
+// that: after ErrFeedGap, another Epoch, a number left out of consecutive ones, positions that go back, or at a start with no
+// position known. Events that come again are counted and left out.
+//
+// Where a start begins: after the feed's Acked. An empty cache needs no history for itself, but the members that it joins
+// may not have heard of the latest events, if who told them has just ended. So a feed should remember what
+// was acknowledged. One that cannot, and is followed on every member from before its first read on, may give its
+// End as Acked, which saves the flush.
+//
+// Who follows: one member is enough while the members can reach each other. More make sure that events are still
+// applied when one ends, and on both sides of a partition; applying an event again does no harm but another fill of what it
+// covers. In a partition the side without a follower hears of the events when it is over.
+//
+// Safe for concurrent use, also for several feeds at once, but give each call a Feed of its own.
+func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
+	if feed == nil {
+		return errors.New("weir: Follow: the feed is nil")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !c.life.begin() {
+		return ErrClosed
+	}
+	defer c.life.end()
+	inner, cancel := context.WithCancel(ctx)
+	defer context.AfterFunc(c.ctx, cancel)()
+	c.stats.follow.following.Add(1)
+	defer c.stats.follow.following.Add(-1)
+
+	f := &follower[V]{
+		c: c, feed: feed, stats: &c.stats.follow, why: whyStart, more: make(chan struct{}, 1),
+		log: c.cfg.Logger.With("namespace", c.cfg.Namespace),
+	}
+	var unacked error
+	confirmed := make(chan struct{})
+	go func() {
+		defer close(confirmed)
+		unacked = f.confirm(inner)
+	}()
+	defer func() { // also if the feed ends this goroutine
+		cancel()
+		<-confirmed
+		f.up()
+	}()
+	err := f.read(inner)
+	if err == nil { // the feed has ended
+		f.ended.Store(true)
+		close(f.more)
+		<-confirmed
+		err = unacked
+	}
+	switch {
+	case err == nil:
+	case c.ctx.Err() != nil:
+		return ErrClosed
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return err
+}
+
+// place is a place in a feed. It never changes.
+type place struct{ epoch, last uint64 }
+
+// A follower is one call of Follow.
+type follower[V any] struct {
+	c     *Cache[V]
+	feed  Feed
+	stats *followStats
+	log   *slog.Logger
+
+	// the reader's
+	why string // the feed has to be asked where it is, because of this; "": it is known
+	place
+	consecutive bool
+	fails       int   // calls that failed, without a batch since
+	since       int64 // when the first of them was, ns on the cache's clock
+	down        bool  // and whether it still fails
+	begun       int   // times that it has begun without an event since
+	idle        int   // batches without news, one after the other
+	broken      int   // batches out of order, one after the other
+
+	applied atomic.Pointer[place] // what confirm has to acknowledge; nil: nothing
+	more    chan struct{}         // wakes confirm; closed when the feed has ended
+	ended   atomic.Bool           // likewise
+}
+
+const whyStart = "it starts, and no acknowledged position is known"
+
+// read applies what the feed tells. It returns nil when the feed has ended.
+func (f *follower[V]) read(ctx context.Context) error {
+	for {
+		err := guarded(func() error { return f.step(ctx) })
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err == nil:
+			continue
+		case errors.Is(err, io.EOF):
+			return nil
+		case errors.Is(err, ErrFeedGap) && f.why == "":
+			f.why = err.Error()
+			continue
+		}
+		if f.fails == 0 {
+			f.since = max(f.c.clock.now(), 1)
+		}
+		f.down = true
+		f.stats.down.Store(f.since)
+		wait := f.failed("the feed fails", err, f.fails)
+		f.fails++
+		if err := sleep(ctx, wait); err != nil {
+			return err
+		}
+	}
+}
+
+// up notes that the feed answers.
+func (f *follower[V]) up() {
+	if f.down {
+		f.down = false
+		f.stats.down.Store(0)
+	}
+}
+
+// failed counts and logs the nth failure of a row, from 0, and returns how long to wait.
+func (f *follower[V]) failed(what string, err error, n int) time.Duration {
+	f.stats.failures.Add(1)
+	wait := f.backoff(n)
+	f.log.Warn(what, "error", err, "failures", n+1, "retry_in", wait)
+	return wait
+}
+
+// backoff is how long to wait after the nth failure of a row, from 0.
+func (f *follower[V]) backoff(n int) time.Duration {
+	return time.Duration((0.5 + f.c.dice.float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
+}
+
+// idling is how long to wait after the nth batch of a row that was no good, from 0.
+func idling(n int) time.Duration { return min(idleMin<<min(n, 20), idleMax) }
+
+// guarded makes a panic in a user's feed an error.
+func guarded(call func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("weir: the feed panicked: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return call()
+}
+
+// step finds out where the feed is, or takes its next batch.
+func (f *follower[V]) step(ctx context.Context) error {
+	if f.why != "" {
+		return f.begin(ctx)
+	}
+	if f.down { // it may be another one now, and does not say so before there is something new
+		if back, err := f.setBack(ctx); err != nil || back {
+			return err
+		}
+		f.log.Info("the feed answers again", "failures", f.fails, "position", f.last)
+		f.up()
+	}
+	asked := f.c.clock.now()
+	batch, err := f.feed.Next(ctx, f.last)
+	if err != nil {
+		return err
+	}
+	f.fails = 0
+	if batch.Epoch != f.epoch {
+		f.why = "its numbering is another one"
+		return nil
+	}
+	if f.accept(batch.Events) {
+		f.begun, f.idle = 0, 0
+		if f.broken > 1 {
+			return sleep(ctx, idling(f.broken-2))
+		}
+		return nil
+	}
+	if back, err := f.setBack(ctx); err != nil || back {
+		return err
+	}
+	wait := idling(f.idle) - time.Duration(f.c.clock.now()-asked)
+	f.idle++
+	return sleep(ctx, wait)
+}
+
+// setBack reports whether the feed is not, or no longer, where it has been; then it has to be begun anew.
+func (f *follower[V]) setBack(ctx context.Context) (bool, error) {
+	b, err := f.feed.Bounds(ctx)
+	switch {
+	case err != nil:
+		return false, err
+	case b.Epoch != f.epoch:
+		f.why = "its numbering is another one"
+	case b.End < f.last:
+		f.why = fmt.Sprintf("it was set back from %d to %d", f.last, b.End)
+	}
+	return f.why != "", nil
+}
+
+// begin finds out where to go on. Unless that is a position after which nothing is missing, it flushes the namespace,
+// after it has asked for the feed's end: what came before that end came before the flush.
+func (f *follower[V]) begin(ctx context.Context) error {
+	if f.begun > 0 {
+		if err := sleep(ctx, f.backoff(f.begun-1)); err != nil {
+			return err
+		}
+	}
+	b, err := f.feed.Bounds(ctx)
+	if err != nil {
+		return err
+	}
+	f.epoch, f.consecutive = b.Epoch, b.Consecutive
+	f.begun++
+	f.up()
+	if f.why == whyStart && b.Acked != 0 && b.Acked <= b.End {
+		f.why, f.last = "", b.Acked
+		f.stats.position.Store(f.last)
+		f.stats.acked.Store(f.last)
+		f.log.Info("following the feed", "after", f.last, "end", b.End)
+		return nil
+	}
+	f.flush(f.why)
+	f.why = ""
+	f.reached(b.End)
+	return nil
+}
+
+// flush makes everything in the namespace unusable.
+func (f *follower[V]) flush(why string) {
+	f.stats.flushes.Add(1)
+	f.log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
+	f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeAll, []string{""}}})
+}
+
+// reached notes that all up to position is applied here.
+func (f *follower[V]) reached(position uint64) {
+	f.last = position
+	f.stats.position.Store(position)
+	f.applied.Store(&place{f.epoch, position})
+	select {
+	case f.more <- struct{}{}:
+	default:
+	}
+}
+
+// accept applies a batch; false: there is nothing new in it.
+func (f *follower[V]) accept(events []Event) bool {
+	last, repeated, broken := f.last, 0, ""
+	var news []*Event
+	for i := range events {
+		e := &events[i]
+		switch {
+		case e.Position == 0:
+			broken = "an event has no position"
+		case e.Position <= f.last && last == f.last, e.Position == last:
+			repeated++
+			continue
+		case e.Position < last:
+			broken = fmt.Sprintf("event %d comes after event %d", e.Position, last)
+		case f.consecutive && e.Position != last+1:
+			broken = fmt.Sprintf("event %d is followed by event %d", last, e.Position)
+		}
+		last = max(last, e.Position)
+		news = append(news, e)
+	}
+	f.stats.repeated.Add(int64(repeated))
+	if len(news) == 0 {
+		return false
+	}
+	if broken != "" {
+		f.flush(broken)
+		f.broken++
+	} else {
+		f.apply(news)
+		f.broken = 0
+	}
+	f.stats.applied.Add(int64(len(news)))
+	if t := news[len(news)-1].Time; !t.IsZero() {
+		now := time.Now()
+		if f.c.cfg.Now != nil {
+			now = f.c.cfg.Now()
+		}
+		f.stats.lag.Store(int64(max(now.Sub(t), 0)))
+	}
+	f.reached(last)
+	return true
+}
+
+// apply starts the invalidations of events, each key and tag once. A key's version is the greatest that is told.
+func (f *follower[V]) apply(events []*Event) {
+	var keys, tags []string
+	versions, tagged := make(map[string]uint64), make(map[string]bool)
+	for _, e := range events {
+		if e.All {
+			f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeAll, []string{""}}})
+			break
+		}
+	}
+	for _, e := range events {
+		for _, key := range e.Keys {
+			if err := checkKey(key); err != nil {
+				f.refuse(e, err)
+				continue
+			}
+			version, has := versions[key]
+			if !has {
+				keys = append(keys, key)
+			}
+			versions[key] = max(version, e.Version)
+		}
+		for _, tag := range e.Tags {
+			if err := checkTag(tag); err != nil {
+				f.refuse(e, err)
+			} else if !tagged[tag] {
+				tagged[tag] = true
+				tags = append(tags, tag)
+			}
+		}
+	}
+	// One invalidation has one version.
+	slices.SortStableFunc(keys, func(a, b string) int { return cmp.Compare(versions[a], versions[b]) })
+	for len(keys) > 0 {
+		n := 1
+		for n < len(keys) && versions[keys[n]] == versions[keys[0]] {
+			n++
+		}
+		f.c.start(f.c.ctx, nil, versions[keys[0]], []piece{{codec.ScopeKeys, keys[:n]}})
+		keys = keys[n:]
+	}
+	f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeTags, tags}})
+}
+
+func (f *follower[V]) refuse(e *Event, err error) {
+	f.stats.refused.Add(1)
+	f.log.Warn("an event names what no value can have", "position", e.Position, "error", err)
+}
+
+// confirm acknowledges what is applied on every member. It returns nil when the feed has ended and
+// everything is acknowledged.
+func (f *follower[V]) confirm(ctx context.Context) error {
+	var acked place
+	for open := true; open; {
+		select {
+		case _, open = <-f.more:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		for fails := 0; ; fails++ {
+			to := f.applied.Load()
+			if to == nil || *to == acked || to.last == 0 {
+				break
+			}
+			err := f.acknowledge(ctx, to)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err == nil {
+				acked, fails = *to, -1
+				f.stats.acked.Store(to.last)
+				continue
+			}
+			if f.ended.Load() && fails > 0 {
+				return err
+			}
+			if err := sleep(ctx, f.waits(err, fails)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// acknowledge tells the feed that all up to a place is applied on every member, once that is so.
+func (f *follower[V]) acknowledge(ctx context.Context, to *place) error {
+	if err := f.c.confirmAll(ctx); err != nil {
+		return err
+	}
+	if f.c.isolation.isOff() {
+		return errUnsure
+	}
+	return guarded(func() error { return f.feed.Ack(ctx, to.epoch, to.last) })
+}
+
+// waits counts and logs why there was no acknowledgement, for the nth time in a row, and returns how long to wait.
+func (f *follower[V]) waits(err error, n int) time.Duration {
+	if e := (*InvalidateError)(nil); !errors.As(err, &e) && err != errUnsure {
+		return f.failed("the feed takes no acknowledgement", err, n)
+	}
+	f.stats.unconfirmed.Add(1)
+	if n == 0 {
+		f.log.Warn("events are not acknowledged yet", "error", err)
+	}
+	return followMin
+}

@@ -1,0 +1,294 @@
+package tier
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// manyAtOnce is how many keys of a get are looked for in the loop that reads the connection.
+	manyAtOnce = 256
+	// A get of many that waits for loads is answered early, by this share of its time and at most by so much,
+	// so that what has been loaded is not lost with the rest when the time is up.
+	earlyShare = 8
+	earlyMost  = 50 * time.Millisecond
+)
+
+// wanted is one of many keys that this node owns, and what it has for it.
+type wanted[V any] struct {
+	key  string
+	hash uint64
+
+	f   found[V]
+	err error
+	at  int64 // when that was the owner's word
+
+	// of one that has to be loaded
+	fl  *flight[V]
+	cl  class
+	why cause
+	e   *entry // the copy that there is, nil: none
+	// started: fl was started for it.
+	started bool
+}
+
+// seek answers w without waiting; false: it has to be loaded.
+func (c *Cache[V]) seek(w *wanted[V], chain []uint64) bool {
+	id := c.chainID(w.hash)
+	for _, x := range chain {
+		if x == id {
+			w.err = ErrCycle
+		}
+	}
+	if w.err != nil || len(chain) >= codec.MaxChain {
+		w.err = ErrCycle
+		return true
+	}
+	w.at = c.clock.now()
+	hit, e, late := c.peek(w.key, w.hash, AnyAge, chain, false)
+	if hit != nil {
+		c.reuse.read(w.key, w.hash, hit)
+		if w.err = hit.err; w.err == nil {
+			w.f = found[V]{e: hit, late: late, why: hit.whyStale(late)}
+		}
+		return true
+	}
+	w.e = e
+	return false
+}
+
+// load loads what has to be loaded, and waits for it, each until ctx ends.
+func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
+	if len(ws) == 0 {
+		return
+	}
+	began, wide := c.clock.now(), c.fences.wide.Load()
+	c.board(ctx, ws, chain)
+	for _, w := range ws {
+		if w.fl == nil {
+			continue
+		}
+		w.f, w.err = c.ride(ctx, w.key, w.hash, AnyAge, chain, false, w.cl, w.why, w.e, wide, began, w.fl, w.started)
+		w.at, w.fl = c.clock.now(), nil
+		if w.err == nil && w.f.filled {
+			w.at = min(max(began, w.f.e.loaded+int64(w.f.e.cost)), w.at)
+		}
+	}
+}
+
+// board joins the flights of what has to be loaded, and starts those that there are not yet, together. With cl as
+// w.cl where that is more urgent than a miss.
+func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
+	var started [classes][]*flight[V]
+	until := c.patience(ctx)
+	for _, w := range ws {
+		c.reuse.read(w.key, w.hash, w.e)
+		if w.cl = max(w.cl, classMiss); w.e != nil {
+			w.cl = max(w.cl, classStale)
+		}
+		if w.why = causeExpired; w.e == nil {
+			w.why = c.whyMissing(w.key, w.hash, false)
+		}
+		if !c.life.begin() {
+			w.err = ErrClosed
+			continue
+		}
+		fl, fresh := c.flights.join(w.hash, w.key, true, func() *flight[V] {
+			return &flight[V]{
+				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e,
+				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),
+				done:  make(chan struct{}), ticket: ticket{class: w.cl, until: c.govTime(until)},
+			}
+		})
+		if fresh {
+			w.fl, w.started = fl, true
+			started[w.cl] = append(started[w.cl], fl)
+			continue
+		}
+		c.life.end()
+		if w.err = c.boarded(fl, w.cl, chain, until); w.err == nil {
+			w.fl = fl
+		}
+	}
+	for cl, flights := range started {
+		if len(flights) > 0 {
+			c.depart(flights, class(cl), chain)
+		}
+	}
+}
+
+// readOwn answers reads of keys that this node owns.
+func (c *Cache[V]) readOwn(ctx context.Context, m *many[V], reads []*reading[V]) {
+	var missing []*wanted[V]
+	var readers []*reading[V]
+	for _, r := range reads {
+		w := wanted[V]{key: r.key, hash: r.hash}
+		if c.seek(&w, m.chain) {
+			c.gotOwn(m, r, &w)
+			continue
+		}
+		missing, readers = append(missing, &w), append(readers, r)
+	}
+	c.load(ctx, missing, m.chain)
+	for i, w := range missing {
+		c.gotOwn(m, readers[i], w)
+	}
+}
+
+func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V]) {
+	var a answer[V]
+	err := w.err
+	if m.warming && err == nil {
+		a.source, a.notFound = SourceOwned, w.f.e.flags&entryNotFound != 0
+		if w.f.filled {
+			a.source = SourceFill
+		}
+	} else if err == nil {
+		a, err = c.answerOf(w.key, w.f, m.began)
+	}
+	c.got(m, r, &a, err)
+}
+
+// tryMany answers a get of many keys without waiting.
+func (h handler[V]) tryMany(req *codec.Request, resp *codec.Response) bool {
+	if h.c.life.isClosed() {
+		resp.Status = codec.StatusClosed
+		return true
+	}
+	if req.Mode != codec.ModeLook || len(req.Many) > manyAtOnce || len(req.Chain) > 0 || h.c.isolation.cut.Load() {
+		return false
+	}
+	h.lookMany(req, resp)
+	return true
+}
+
+// lookMany answers what is there, and says of the rest that it is not.
+func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
+	v := h.viewOf(req)
+	parts := codec.NewAnswers(len(req.Many))
+	var part codec.Response
+	for i := range req.Many {
+		want := &req.Many[i]
+		part = codec.Response{}
+		key := stringOf(want.Key) // nothing below keeps it
+		hash := ring.Hash(key)
+		if h.accepts(v, want, key, hash, &part) {
+			w := wanted[V]{key: key, hash: hash}
+			if h.c.seek(&w, nil) {
+				h.part(want, &w, v, req.Mode, &part)
+			} else {
+				part.Status = codec.StatusPending
+			}
+		}
+		parts.Add(&part)
+	}
+	resp.Status, resp.Many = codec.StatusMany, parts
+}
+
+// serveMany answers a get of many keys that may wait.
+func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *codec.Response) {
+	c := h.c
+	if c.isolation.cut.Load() {
+		resp.Status = codec.StatusIsolated // each key for itself, if at all
+		return
+	}
+	if req.Mode == codec.ModeLook && len(req.Chain) == 0 {
+		h.lookMany(req, resp)
+		return
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		var stop context.CancelFunc
+		ctx, stop = context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/earlyShare, earlyMost)))
+		defer stop()
+	}
+	v := h.viewOf(req)
+	all := make([]*wanted[V], len(req.Many)) // nil: it has been refused
+	refused := make(map[int]codec.Response)
+	var missing []*wanted[V]
+	for i := range req.Many {
+		want := &req.Many[i]
+		key := strings.Clone(stringOf(want.Key))
+		hash := ring.Hash(key)
+		var part codec.Response
+		if !h.accepts(v, want, key, hash, &part) {
+			refused[i] = part
+			continue
+		}
+		all[i] = &wanted[V]{key: key, hash: hash}
+		if !c.seek(all[i], req.Chain) {
+			missing = append(missing, all[i])
+		}
+	}
+	if req.Mode == codec.ModeWarm {
+		c.warmOwn(ctx, missing, req.Chain)
+	} else {
+		c.load(ctx, missing, req.Chain)
+	}
+	parts := codec.NewAnswers(len(all))
+	for i, w := range all {
+		part := refused[i]
+		if w != nil {
+			h.part(&req.Many[i], w, v, req.Mode, &part)
+		}
+		parts.Add(&part)
+	}
+	resp.Status, resp.Many = codec.StatusMany, parts
+}
+
+// asking is how things were when a get of many came.
+type asking struct {
+	view  *ring.View
+	same  bool // the asker's view was the same
+	began int64
+}
+
+func (h handler[V]) viewOf(req *codec.Request) asking {
+	view := h.c.cfg.Cluster.View()
+	return asking{view, req.View == view.Fingerprint(), h.c.clock.now()}
+}
+
+// accepts reports whether this node answers for the key; it has then applied the fence that came with it. Otherwise
+// part says why not.
+func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint64, part *codec.Response) bool {
+	if err := checkKey(key); err != nil {
+		h.refuse(part, err)
+		return false
+	}
+	if !v.same {
+		if owner := v.view.OwnerOf(v.view.PartitionOf(hash)); owner.Name != h.c.self {
+			part.Status, part.View, part.Owner = codec.StatusMoved, v.view.Fingerprint(), []byte(owner.Name)
+			return false
+		}
+	}
+	if want.Fence.Seq != 0 {
+		h.c.fence(strings.Clone(key), hash, want.Fence, 0, true) // the fence keeps the key
+	}
+	return true
+}
+
+// part fills in the part for w, with its times as they were when it was found.
+func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.Mode, part *codec.Response) {
+	if w.err == ErrNotWarmed {
+		part.Status = codec.StatusPending
+		return
+	}
+	h.c.stats.servedPeers.Add(1)
+	if v.same {
+		part.Flags |= codec.FlagSameView
+	}
+	one := codec.Request{Have: want.Have}
+	if mode == codec.ModeWarm && w.err == nil {
+		one.Have = w.f.e.etag
+	}
+	if one.Have != 0 || mode == codec.ModeWarm {
+		one.Flags = codec.FlagHave
+	}
+	at := max(w.at, v.began)
+	since := time.Duration(max(h.c.clock.now()-at, 0))
+	h.fill(&one, part, w.f, w.err, time.Duration(at-v.began))
+	part.Age, part.Soft, part.Hard = max(part.Age-since, 0), part.Soft+since, part.Hard+since
+}

@@ -1,0 +1,225 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// warmFrame is how many keys an owner is asked to warm at a time.
+	warmFrame = 256
+	// warmShare is which part of its permits a member uses to warm, at most: one in so many.
+	warmShare = 4
+	// After a round that has brought nothing Warm waits for warmPause, then twice as long each time, and
+	// gives up after so many rounds.
+	warmPause  = 50 * time.Millisecond
+	warmRounds = 8
+)
+
+// ErrNotWarmed says that Warm has given a key up: for some time its owner had no permits to spare, or could not
+// be reached.
+var ErrNotWarmed = errors.New("weir: not warmed: the key's owner had no permits to spare, or could not be reached, for too long")
+
+// WarmReport says what Warm has done.
+type WarmReport struct {
+	Keys     int     `json:"keys"`      // different ones that were given
+	Present  int     `json:"present"`   // their owners had a copy
+	Loaded   int     `json:"loaded"`    // they have one now
+	NotFound int     `json:"not_found"` // the origin has no value
+	Failed   int     `json:"failed"`    // named in the error
+	Seconds  float64 `json:"seconds"`   // that it took
+}
+
+// Warm sees that the owners of keys have copies: what is missing is loaded, at the lowest class and with a part of
+// the owner's permits, so that real misses go first. It brings no values here. It returns when that is done, or
+// ctx has ended. Keys that are given twice count once.
+//
+// The report is valid also with an error: a *ManyError names the keys that failed, with the errors of Get, ErrNotWarmed
+// or ctx's; ErrClosed, ErrIsolated and the error of a ctx that has ended before the call are those of the whole call. Safe
+// for concurrent use.
+func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) {
+	if err := c.canRead(ctx); err != nil {
+		return WarmReport{}, err
+	}
+	if c.isolation.cut.Load() {
+		return WarmReport{}, ErrIsolated
+	}
+	seen := make(map[string]struct{}, len(keys))
+	var reads []*reading[V]
+	for _, key := range keys {
+		n := len(seen)
+		if seen[key] = struct{}{}; len(seen) > n {
+			reads = append(reads, &reading[V]{key: key, hash: ring.Hash(key), err: checkKey(key)})
+		}
+	}
+	began := c.clock.now()
+	c.warm(ctx, slices.DeleteFunc(slices.Clone(reads), func(r *reading[V]) bool { return r.err != nil }))
+	report := WarmReport{Keys: len(reads)}
+	failed := &ManyError{Namespace: c.cfg.Namespace, Keys: len(reads), Errs: make(map[string]error)}
+	for _, r := range reads {
+		switch {
+		case errors.Is(r.err, ErrNotFound):
+			report.NotFound++
+		case r.err != nil:
+			report.Failed++
+			failed.Errs[r.key] = r.err
+		case r.source == SourceFill:
+			report.Loaded++
+		default:
+			report.Present++
+		}
+	}
+	report.Seconds = time.Duration(c.clock.now() - began).Seconds()
+	if report.Failed > 0 {
+		return report, failed
+	}
+	return report, nil
+}
+
+// warm warms in rounds: what an owner has no time for, or another member turns out to own, is for the next one.
+func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
+	for idle := 0; len(reads) > 0; {
+		m := &many[V]{chain: chainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.now(), warming: true}
+		if c.cfg.Cluster != nil {
+			m.view = c.cfg.Cluster.View()
+		}
+		c.warmOwners(ctx, m, reads)
+		if idle++; len(m.singles) < len(reads) {
+			idle = 0
+		}
+		reads = m.singles
+		if idle > 0 && len(reads) > 0 {
+			_ = sleep(ctx, warmPause<<idle)
+		}
+		var err error
+		switch {
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		case c.life.isClosed():
+			err = ErrClosed
+		case idle == warmRounds:
+			err = ErrNotWarmed
+		default:
+			continue
+		}
+		for _, r := range reads {
+			r.err = err
+		}
+		return
+	}
+}
+
+// warmOwners has one round.
+func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[V]) {
+	var here []*reading[V]
+	there := make(map[string][]*reading[V])
+	for _, r := range reads {
+		r.stamp = c.fences.stamp(r.hash)
+		owner := c.self
+		if m.view != nil {
+			owner = m.view.OwnerOf(m.view.PartitionOf(r.hash)).Name
+		}
+		if owner == c.self {
+			here = append(here, r)
+		} else {
+			there[owner] = append(there[owner], r)
+		}
+	}
+	var wg sync.WaitGroup
+	for owner, reads := range there {
+		wg.Go(func() {
+			to, _ := m.view.Member(owner)
+			for some := range slices.Chunk(reads, warmFrame) {
+				f := frame[V]{many: m, to: to, mate: c.mate(owner)}
+				if f.mate == nil || ctx.Err() != nil {
+					m.single(some...)
+					continue
+				}
+				pending, left := c.askFrame(ctx, &f, c.readyMany(ctx, &f, some), codec.ModeWarm)
+				m.single(pending...)
+				m.single(left...)
+			}
+		})
+	}
+	for some := range slices.Chunk(here, warmFrame) {
+		var missing []*wanted[V]
+		var readers []*reading[V]
+		for _, r := range some {
+			w := &wanted[V]{key: r.key, hash: r.hash}
+			if c.seek(w, m.chain) {
+				c.gotOwn(m, r, w)
+				continue
+			}
+			missing, readers = append(missing, w), append(readers, r)
+		}
+		c.warmOwn(ctx, missing, m.chain)
+		for i, w := range missing {
+			if w.err == ErrNotWarmed {
+				m.single(readers[i])
+			} else {
+				c.gotOwn(m, readers[i], w)
+			}
+		}
+	}
+	wg.Wait()
+}
+
+// warmOwn loads what this node has to load to be warm. ErrNotWarmed: there was no permit, or no time.
+func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64) {
+	size := 1
+	if c.cfg.BatchLoader != nil {
+		size = c.cfg.BatchSize
+	}
+	patience := 2*c.cfg.Origin.Timeout + time.Second
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = time.Until(deadline)
+	}
+	until := c.clock.now() + int64(patience/2)
+	share, _ := c.origin.share()
+	next := make(chan []*wanted[V], len(ws))
+	for some := range slices.Chunk(ws, size) {
+		next <- some
+	}
+	close(next)
+	var wg sync.WaitGroup
+	for range min(max(share/warmShare, 1), len(next)) {
+		wg.Go(func() {
+			for some := range next {
+				if c.clock.now() >= until || ctx.Err() != nil {
+					for _, w := range some {
+						w.err = ErrNotWarmed
+					}
+					continue
+				}
+				for _, w := range some {
+					w.cl = classWarm
+				}
+				c.load(ctx, some, chain)
+				var after time.Duration
+				for _, w := range some {
+					var over *OverloadedError
+					if errors.As(w.err, &over) {
+						w.err, after = ErrNotWarmed, max(after, over.RetryAfter)
+					} else if isContext(ctx, w.err) {
+						w.err = ErrNotWarmed
+					}
+				}
+				if after > 0 {
+					_ = sleep(ctx, min(after, warmPause))
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// WarmKeys is Warm for the operator; the result is a WarmReport.
+func (h handler[V]) WarmKeys(ctx context.Context, keys []string) (any, error) {
+	return h.c.Warm(ctx, keys)
+}
