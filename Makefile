@@ -1,5 +1,5 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
-# make check: format, vet, staticcheck, tidy, a build for 386.
+# make check: format, vet, staticcheck, tidy, builds for 386 and arm64.
 # make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
 #   BENCHFLAGS (such as -quick) it is only shown.
 # make example-postgres: a cache that follows a database with four writers; uses PostgreSQL's programs.
@@ -9,6 +9,8 @@
 # make bench-docs: the tables in README.md, bench/README.md and bench/speed.md anew from the files in bench/results.
 # make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
 # make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
+# make vuln: known vulnerabilities; needs https://vuln.go.dev.
+# make reproducible: two builds in two directories are the same.
 # make fuzz: each fuzz target for FUZZTIME.
 
 GO         ?= go
@@ -19,10 +21,11 @@ BENCH      ?= .
 BENCHPKGS  ?= ./bench ./tier ./codec ./ring
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 SOAK       ?= 1000000h
+GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
-.PHONY: all test soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz clean
+.PHONY: all test soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -44,6 +47,20 @@ check:
 	done
 	GOARCH=386 CGO_ENABLED=0 $(GO) build ./...
 	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./ring ./codec ./peer ./tier
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+
+vuln:
+	@set -e; for m in $(MODULES); do echo "vuln $$m"; (cd $$m && $(GO) run $(GOVULNCHECK) ./...); done
+
+# Each build has an empty cache: with a common one the second would be a copy of the first.
+reproducible:
+	@set -e; dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
+	  for i in one another/place; do \
+	    mkdir -p $$dir/$$i; git ls-files -z | tar c --null -T - | tar x -C $$dir/$$i; \
+	    (cd $$dir/$$i && GOCACHE=$$dir/cache CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -o $$dir/weir-$$(basename $$i) ./cmd/weir); \
+	    rm -rf $$dir/cache; \
+	  done; \
+	  sha256sum $$dir/weir-one $$dir/weir-place; cmp $$dir/weir-one $$dir/weir-place && echo "the same"
 
 soak:
 	@mkdir -p bin
@@ -91,7 +108,7 @@ bench-compare:
 	  cd $$dir && $(GO) run $(BENCHSTAT) base.txt work.txt
 
 fuzz:
-	@set -e; for pkg in codec peer bench/trace bench/scenario; do \
+	@set -e; for pkg in cmd/weir codec peer tier bench/trace bench/scenario; do \
 	  for f in $$($(GO) test -list '^Fuzz' ./$$pkg | grep '^Fuzz'); do \
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) ./$$pkg; \
 	  done; done

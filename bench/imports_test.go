@@ -1,44 +1,45 @@
 package bench
 
 import (
+	"encoding/json"
+	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 )
 
-// Who embeds weir inherits what tier and peer import, and nothing that the command and the harness need on top:
-// no YAML, no command-line library, no histograms. A module more is a decision, made by changing this list.
-func TestInherited(t *testing.T) {
-	want := []string{
-		"github.com/beorn7/perks",           // prometheus
-		"github.com/buraksezer/consistent",  // who owns a key
-		"github.com/cespare/xxhash/v2",      // hashing
-		"github.com/dgraph-io/ristretto/v2", // the near tier
-		"github.com/dustin/go-humanize",     // ristretto
-		"github.com/google/btree",           // memberlist
-		"github.com/hashicorp/errwrap",      // memberlist
-		"github.com/hashicorp/go-immutable-radix",
-		"github.com/hashicorp/go-metrics",
-		"github.com/hashicorp/go-msgpack/v2",
-		"github.com/hashicorp/go-multierror",
-		"github.com/hashicorp/go-sockaddr",
-		"github.com/hashicorp/golang-lru",
-		"github.com/hashicorp/memberlist",     // the members
-		"github.com/klauspost/compress",       // prometheus: scrapes in zstd
-		"github.com/miekg/dns",                // memberlist
-		"github.com/munnerz/goautoneg",        // prometheus
-		"github.com/prometheus/client_golang", // the metrics
-		"github.com/prometheus/client_model",
-		"github.com/prometheus/common",
-		"github.com/prometheus/procfs",
-		"github.com/sean-/seed",
-		"github.com/vmihailenco/msgpack/v5", // values as bytes
-		"github.com/vmihailenco/tagparser/v2",
-		"golang.org/x/net", // miekg/dns
-		"golang.org/x/sys",
-		"google.golang.org/protobuf", // prometheus
+// page returns DEPENDENCIES.md, or what of it is between two marks.
+func page(t *testing.T, mark string) string {
+	t.Helper()
+	text, err := os.ReadFile("../DEPENDENCIES.md")
+	if err != nil {
+		t.Fatal(err)
 	}
+	if mark == "" {
+		return string(text)
+	}
+	_, rest, _ := strings.Cut(string(text), "<!-- "+mark+" -->")
+	part, _, found := strings.Cut(rest, "<!-- /"+mark+" -->")
+	if !found {
+		t.Fatalf("DEPENDENCIES.md has no part %q", mark)
+	}
+	return part
+}
+
+// modules are those that a table of the page has in its first column.
+func modules(table string) (list []string) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
+		list = append(list, m[1])
+	}
+	return list
+}
+
+// Who embeds weir inherits what tier and peer import, and nothing that the command and the harness need on top:
+// no YAML, no command-line library, no histograms. A module more is a decision, made by changing DEPENDENCIES.md.
+func TestInherited(t *testing.T) {
+	want := modules(page(t, "inherited"))
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}",
 		"github.com/weircache/weir/tier", "github.com/weircache/weir/peer").Output()
 	if err != nil {
@@ -54,7 +55,33 @@ func TestInherited(t *testing.T) {
 	}
 	for _, m := range want {
 		if !slices.Contains(got, m) {
-			t.Errorf("tier and peer import %s no more: take it off the list", m)
+			t.Errorf("tier and peer import %s no more: take it off DEPENDENCIES.md", m)
 		}
+	}
+}
+
+// Every module that go.mod asks for has its line in DEPENDENCIES.md.
+func TestDependenciesPage(t *testing.T) {
+	out, err := exec.Command("go", "mod", "edit", "-json", "../go.mod").Output()
+	if err != nil {
+		t.Fatalf("go mod edit: %v", err)
+	}
+	var mod struct {
+		Require []struct {
+			Path     string
+			Indirect bool
+		}
+	}
+	if err := json.Unmarshal(out, &mod); err != nil {
+		t.Fatal(err)
+	}
+	told := modules(page(t, ""))
+	for _, r := range mod.Require {
+		if !r.Indirect && !slices.Contains(told, r.Path) {
+			t.Errorf("DEPENDENCIES.md does not say what %s is for", r.Path)
+		}
+	}
+	if len(mod.Require) == 0 || len(told) < 20 {
+		t.Errorf("%d modules in go.mod, %d in the page", len(mod.Require), len(told))
 	}
 }

@@ -29,4 +29,11 @@
 // They are written and read by hand, without allocation when the structs are reused; what is
 // decoded borrows the bytes it came from. FrameLength refuses a length before anybody
 // allocates it.
+//
+// # Versions
+//
+// A frame that is whole but says what only a later version knows is no malformed one: it gives
+// ErrUnsupported, which is answered with StatusUnsupported, and an unknown status becomes that. So kinds,
+// flags of requests, modes, scopes and statuses may be added without a new protocol version; a flag that is
+// added to an answer must be one that may be overlooked. Whatever else changes the bytes needs one.
 package codec

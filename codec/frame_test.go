@@ -3,6 +3,7 @@ package codec
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"reflect"
 	"slices"
@@ -183,8 +184,35 @@ func TestResponseRoundTrip(t *testing.T) {
 		}
 	}
 	var r Response
-	for _, status := range []byte{0, byte(statusMax) + 1, 255} {
-		wantErr(t, DecodeResponse(&r, 1, append([]byte{status, 0}, make([]byte, 16)...)), ErrFrame)
+	wantErr(t, DecodeResponse(&r, 1, make([]byte, 18)), ErrFrame)
+}
+
+// What a later version says is told from what is broken.
+func TestNewerIsUnsupported(t *testing.T) {
+	var req Request
+	for _, kind := range []Kind{10, 15, 19, 255} {
+		wantErr(t, DecodeRequest(&req, kind, 1, nil), ErrUnsupported)
+	}
+	for kind, known := range map[Kind]uint8{KindGetMany: 0, KindPut: 0, KindInvalidate: FlagRelay, KindSync: FlagRelay, KindPush: FlagRelay} {
+		for bit := range 8 {
+			_, _, b := body(t, AppendRequest(nil, &Request{Kind: kind, Key: []byte("k")}))
+			if b[0] = 1 << bit; b[0]&^known != 0 {
+				wantErr(t, DecodeRequest(&req, kind, 1, b), ErrUnsupported)
+			}
+		}
+	}
+	copies := allPushed()
+	_, _, b := body(t, AppendRequest(nil, &Request{Kind: KindPush, Namespace: []byte("n"), Pushed: copies[2:]}))
+	flags := len(b) - (1 + 1 + 1 + 1 + 1 + 1 + 1 + 2*4 + 2 + 1)
+	b[flags] |= 1 << 3
+	wantErr(t, DecodeRequest(&req, KindPush, 1, b), ErrUnsupported)
+
+	for _, status := range []byte{byte(statusMax) + 1, byte(StatusMany) + 1, 255} {
+		var r Response
+		b := append([]byte{status, 0, 0, 0, 0, 0, 0, 0, 0, 5}, "what is this"...)
+		if err := DecodeResponse(&r, 1, b); err != nil || r.Status != StatusUnsupported || r.Incarnation != 5 || !strings.Contains(string(r.Text), fmt.Sprint(status)) {
+			t.Errorf("status %d: %+v, %v", status, r, err)
+		}
 	}
 }
 
@@ -358,10 +386,10 @@ func TestNewsRefused(t *testing.T) {
 	if err := DecodeNews(&n, good); err != nil || !sameNews(n, *allNews()) {
 		t.Fatalf("%+v, %v", n, err)
 	}
+	wantErr(t, DecodeNews(&n, one(func(n *News) { n.Invalidations[0].Scope = scopeMax + 1 })), ErrUnsupported)
 	for name, b := range map[string][]byte{
 		"no number":  one(func(n *News) { n.Invalidations[0].Mark.Seq = 0 }),
 		"scope 0":    one(func(n *News) { n.Invalidations[0].Scope = 0 }),
-		"scope 4":    one(func(n *News) { n.Invalidations[0].Scope = scopeMax + 1 }),
 		"all of one": one(func(n *News) { n.Invalidations[2].Names = [][]byte{{1}} }),
 		"empty name": one(func(n *News) { n.Invalidations[0].Names[0] = nil }),
 		"long tag":   one(func(n *News) { n.Invalidations[1].Names[0] = make([]byte, MaxTag+1) }),

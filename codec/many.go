@@ -72,7 +72,7 @@ func appendMany(dst []byte, r *Request) []byte {
 func (d *decoder) many(r *Request) {
 	r.Chain = d.chain(r.Chain)
 	if r.Mode = Mode(d.byte()); r.Mode > modeMax {
-		d.fail("mode %d is unknown", r.Mode)
+		d.newer("mode %d", r.Mode)
 	}
 	n := d.count("keys", MaxKeysPerGet, 3)
 	r.Many = slices.Grow(r.Many, n)

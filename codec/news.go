@@ -117,7 +117,8 @@ func AppendNews(dst []byte, n *News) []byte {
 	return appendBool(dst, n.More)
 }
 
-// DecodeNews fills n from b, which it borrows, and reuses what n had. The error wraps ErrFrame.
+// DecodeNews fills n from b, which it borrows, and reuses what n had. The error wraps ErrFrame, or
+// ErrUnsupported if a later version made it.
 func DecodeNews(n *News, b []byte) error {
 	d := decoder{b: b}
 	d.news(n)
@@ -153,8 +154,10 @@ func (d *decoder) news(n *News) {
 			limit = MaxTag
 		case ScopeAll:
 			most = 0
+		case 0:
+			d.fail("an invalidation without a scope")
 		default:
-			d.fail("scope %d is unknown", v.Scope)
+			d.newer("scope %d of an invalidation", v.Scope)
 		}
 		first := len(n.names)
 		for range d.count("names", most, 1+1) {

@@ -69,7 +69,7 @@ func (d *decoder) pushed(list []Pushed) []Pushed {
 	for i := range count {
 		flags := d.byte()
 		if flags&^pushedFlags != 0 {
-			d.fail("flags %x of a copy are unknown", flags)
+			d.newer("flags %#x of a copy", flags&^pushedFlags)
 		}
 		p := Pushed{NotFound: flags&pushedNotFound != 0, Heat: flags & MaxHeat}
 		p.Age, p.Soft, p.Hard, p.Cost = d.duration(), d.signedDuration(), d.duration(), d.duration()

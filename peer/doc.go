@@ -56,7 +56,8 @@
 // stable name. What changes something needs Config.OperatorToken. A node is ready once a seed has answered or there was
 // none to ask: names that do not resolve yet stand for nobody, so the first node of a
 // cluster becomes ready by itself. Seeds behind a name that only lists ready nodes (a
-// Kubernetes service without publishNotReadyAddresses) are found once they are ready.
+// Kubernetes service without publishNotReadyAddresses) are found once they are ready. Its caches must also have compared
+// with every member which invalidations each has applied, for which it waits for 15 seconds at most: Node.Ready.
 //
 // A Network takes the place of the operating system's in tests: with an in-memory one, a
 // whole cluster runs inside a testing/synctest bubble. memberlist's last probe outlasts

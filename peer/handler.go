@@ -2,6 +2,7 @@ package peer
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,7 +24,7 @@ import (
 //	/events      ClusterStats again and again, as server-sent events
 //	/metrics     the node's and its namespaces' metrics for Prometheus
 //	/healthz     200 while the node runs, 503 once it is closed
-//	/readyz      200 if the node takes part, else 503 and why
+//	/readyz      200 if the node takes part, else 503 and why; see Ready
 //	/key         which member owns a key and who has copies: ?namespace=N&key=K
 //	/invalidate  POST: see InvalidateRequest
 //	/drill       POST: see DrillRequest
@@ -57,7 +58,7 @@ func (n *Node) Handler() http.Handler {
 		case "healthz":
 			serveState(w, n.unhealthy())
 		case "readyz":
-			serveState(w, n.unready())
+			serveState(w, n.unready(), n.warming()...)
 		case "key":
 			n.serveKey(w, r)
 		case "invalidate":
@@ -118,15 +119,17 @@ func (n *Node) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
 }
 
 // serveState answers 200, or 503 with the reason.
-func serveState(w http.ResponseWriter, reason string) {
+func serveState(w http.ResponseWriter, reason string, remarks ...string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	if reason != "" {
 		w.WriteHeader(http.StatusServiceUnavailable)
-		_, _ = io.WriteString(w, reason+"\n")
-		return
+	} else {
+		reason = "ok"
 	}
-	_, _ = io.WriteString(w, "ok\n")
+	for _, line := range append([]string{reason}, remarks...) {
+		_, _ = io.WriteString(w, line+"\n")
+	}
 }
 
 // redirectToSlash sends who asked for the mount point without its last slash to the one with it:
@@ -166,7 +169,66 @@ func (n *Node) unready() string {
 	case !n.joined.Load() && n.View().Len() < 2:
 		return "no seed has answered yet"
 	}
-	return ""
+	return n.waiting()
+}
+
+// Ready returns nil if the node takes part and can be given traffic, as /readyz says, or else an error
+// whose text is the reason. A node that has just started waits for its caches: each compares with every member
+// what both have applied of invalidations, and until then keeps less of what others give it. It waits for at
+// most 15 seconds from when the cache was made. Make the caches before you ask. Safe for concurrent use.
+func (n *Node) Ready() error {
+	if reason := n.unready(); reason != "" {
+		return errors.New("peer: not ready: " + reason)
+	}
+	return nil
+}
+
+// positioner is a Handler that compares with other members what invalidations each has applied.
+type positioner interface {
+	// PositionsDue names the members with which that is still to be done before the handler is ready.
+	PositionsDue() []string
+}
+
+// warmer is a Handler that may warm itself after its start. That does not keep the node from being ready.
+type warmer interface {
+	// Warming tells how many of the keys to warm are dealt with, and whether that is all.
+	Warming() (done, total int, finished bool)
+}
+
+// warming has a line for each namespace that warms itself.
+func (n *Node) warming() (lines []string) {
+	for namespace, h := range n.handlers() {
+		if w, ok := h.(warmer); ok {
+			if done, total, finished := w.Warming(); !finished && total > 0 {
+				lines = append(lines, fmt.Sprintf("warming: %s, %d of %d keys", namespace, done, total))
+			}
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// waitingShown is how many members are named that a node waits for.
+const waitingShown = 5
+
+// waiting says what the caches of this node wait for; "": nothing.
+func (n *Node) waiting() string {
+	var names []string
+	for _, h := range n.handlers() {
+		if p, ok := h.(positioner); ok {
+			names = append(names, p.PositionsDue()...)
+		}
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	slices.Sort(names)
+	names = slices.Compact(names)
+	more := ""
+	if n := len(names) - waitingShown; n > 0 {
+		names, more = names[:waitingShown], fmt.Sprintf(" and %d more", n)
+	}
+	return "waiting for: positions with " + strings.Join(names, ", ") + more
 }
 
 // handlers returns a copy of what is registered.

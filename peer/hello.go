@@ -73,7 +73,8 @@ func appendName(dst []byte, s string) []byte {
 }
 
 // decodeHello reads a hello's body. The protocol comes first, so that of a newer
-// hello at least that is understood. The error wraps codec.ErrFrame.
+// hello at least that is understood. What follows the namespaces is ignored, so that a later version may add to
+// it. The error wraps codec.ErrFrame.
 func decodeHello(b []byte) (h hello, err error) {
 	const fixed = 2 + 2 + 8 + 8 + 8
 	if len(b) < 2 {
@@ -96,11 +97,8 @@ func decodeHello(b []byte) (h hello, err error) {
 	if h.name, b, err = readName(b); err != nil {
 		return h, err
 	}
-	if h.namespaces, b, err = readNamespaces(b); err != nil {
+	if h.namespaces, _, err = readNamespaces(b); err != nil {
 		return h, err
-	}
-	if len(b) != 0 {
-		return h, fmt.Errorf("%w: %d bytes after a hello", codec.ErrFrame, len(b))
 	}
 	return h, nil
 }

@@ -53,7 +53,7 @@ func (id *identity) append(dst []byte) []byte {
 }
 
 // decodeIdentity reads what append wrote. It borrows nothing from b. Flags that it
-// does not know are ignored, so that a later version may add some.
+// does not know and what follows the names are ignored, so that a later version may add some.
 func decodeIdentity(b []byte) (identity, error) {
 	var id identity
 	if len(b) < 1 || b[0] != metaFormat {
@@ -72,11 +72,8 @@ func decodeIdentity(b []byte) (identity, error) {
 	if id.name, b, err = cutText(b, MaxName); err != nil {
 		return identity{}, fmt.Errorf("%w: name: %w", errMeta, err)
 	}
-	if id.cluster, b, err = cutText(b, MaxClusterName); err != nil {
+	if id.cluster, _, err = cutText(b, MaxClusterName); err != nil {
 		return identity{}, fmt.Errorf("%w: cluster name: %w", errMeta, err)
-	}
-	if len(b) != 0 {
-		return identity{}, fmt.Errorf("%w: %d bytes too many", errMeta, len(b))
 	}
 	return id, nil
 }

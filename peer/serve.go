@@ -183,14 +183,6 @@ func (s *session) read(wg *sync.WaitGroup) error {
 			return err
 		}
 		switch kind {
-		case codec.KindGet, codec.KindGetMany, codec.KindPut, codec.KindInvalidate, codec.KindSync, codec.KindPush:
-			if err := codec.DecodeRequest(&req, kind, id, body); err != nil {
-				return err
-			}
-			s.d.served.Add(1)
-			if batch, err = s.answer(wg, &req, body, batch); err != nil {
-				return err
-			}
 		case codec.KindCancel:
 			s.withdraw(id)
 		case codec.KindPing:
@@ -199,7 +191,18 @@ func (s *session) read(wg *sync.WaitGroup) error {
 		case codec.KindGoodbye:
 			return fmt.Errorf("the peer closed: %q", body[:min(len(body), maxReason)])
 		default:
-			return fmt.Errorf("%w: kind %d where a request was due", codec.ErrFrame, kind)
+			s.d.served.Add(1)
+			switch err := codec.DecodeRequest(&req, kind, id, body); {
+			case errors.Is(err, codec.ErrUnsupported):
+				s.resp = codec.Response{Status: codec.StatusUnsupported, Text: []byte(err.Error())}
+				batch = s.appendAnswer(batch, id, &s.resp)
+				continue
+			case err != nil:
+				return err
+			}
+			if batch, err = s.answer(wg, &req, body, batch); err != nil {
+				return err
+			}
 		}
 	}
 }

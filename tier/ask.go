@@ -259,11 +259,17 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V]) (a answer[V], out ou
 		w.req.Timeout = 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the way
 	}
 	expired := true
-	for try := 0; expired && try < 2; try++ {
+	for try := 0; expired && try <= maxAgain; try++ {
 		began := c.clock.now()
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
 			a, out, expired, err = c.understand(q, &w.resp, began)
+			if expired && q.maxAge != 0 { // neither that copy again, with a little of its time still left there
+				older := max(w.resp.Age-1, 1)
+				if w.req.Flags&codec.FlagMaxAge == 0 || older < w.req.MaxAge {
+					w.req.Flags, w.req.MaxAge = w.req.Flags|codec.FlagMaxAge, older
+				}
+			}
 			w.resp.Release()
 			continue
 		}

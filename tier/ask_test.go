@@ -255,6 +255,41 @@ func TestTimesAcrossTheWire(t *testing.T) {
 	})
 }
 
+// A copy that expires on its way twice, because the second question is quicker than the first, makes nobody
+// else load than the owner.
+func TestExpiredTwiceOnItsWay(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		f := Freshness{TTL: 10 * time.Second, RefreshAhead: -1, Jitter: -1}
+		caches := s.start(o, Config[simValue]{Freshness: f})
+		defer s.stop(caches)
+		key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
+		if _, err := caches["n1"].Get(background, key); err != nil {
+			t.Fatal(err)
+		}
+		_ = pause(background, 9400*time.Millisecond)
+		asks := 0
+		s.setRule(func(_, _ string, _ codec.Kind, answer bool) hop {
+			if answer {
+				return hop{delay: 200*time.Millisecond*time.Duration(asks-1) + 50*time.Millisecond}
+			}
+			if asks++; asks == 1 {
+				return hop{delay: 350 * time.Millisecond}
+			}
+			return hop{}
+		})
+		// Answered at 9.75 s with 250 ms to live, which from the question on, at 9.4 s, is until 9.65 s. Asked again
+		// at 9.8 s; the 200 ms that the same copy still has would end before its answer is here.
+		a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge})
+		if err != nil || a.Source != SourceFill || asks != 2 {
+			t.Errorf("%+v, %v after %d questions", a, err, asks)
+		}
+		if n := c.stats.unreachable.Load(); n != 0 || caches["n1"].stats.servedPeers.Load() != 2 {
+			t.Errorf("the owner counts as unreachable %d times", n)
+		}
+	})
+}
+
 // Errors keep their identity.
 func TestErrorsAcrossTheWire(t *testing.T) {
 	bubble(t, func(t *testing.T) {

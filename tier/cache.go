@@ -64,6 +64,7 @@ type Cache[V any] struct {
 	drill     atomic.Pointer[drill] // nil: none
 	lastDrill atomic.Pointer[DrillReport]
 	told      told
+	hot       hotKeys
 	watch     atomic.Uint64 // near hits whose mix is below are looked at
 
 	ctx        context.Context // ends when the cache closes
@@ -111,6 +112,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
 	c.watch.Store(watchSome)
+	c.hot.now = make(chan struct{}, 1)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.log = newLogbook(incarnation, int64(cfg.Freshness.Bound())+c.fences.retention, cfg.limits)
 	c.log.outlasts(int64(cfg.Freshness.Bound()))
@@ -166,6 +168,11 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.life.begin()
 	go c.tend()
+	if cfg.HotKeys == "" {
+		c.hot.finished.Store(true)
+	} else if c.life.begin() {
+		go c.keepHot()
+	}
 	return c, nil
 }
 

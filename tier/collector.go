@@ -25,6 +25,7 @@ type collector struct {
 	invalidated, unconfirmed, revalidated, puts             *prometheus.Desc
 	isolated, isolations, peak, waitingBy, retriesLeft      *prometheus.Desc
 	fencesKept, left, bypassed, peers, nearDropped, flights *prometheus.Desc
+	hotKeys, hotSaves                                       *prometheus.Desc
 }
 
 func newCollector(namespace string, since time.Time) *collector {
@@ -92,6 +93,8 @@ func newCollector(namespace string, since time.Time) *collector {
 		peers:       d("peer_reads_served_total", "Reads answered for other members."),
 		nearDropped: d("near_dropped_total", "Near copies that the near tier did not take."),
 		flights:     d("flights", "Fills in progress."),
+		hotKeys:     d("hot_keys", "Keys that the file of hot keys listed at the start, by what became of them so far.", "state"),
+		hotSaves:    d("hot_keys_saves_total", "Times that the file of hot keys was to be written, by how it went.", "result"),
 	}
 }
 
@@ -106,7 +109,7 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 		m.coldLoad, m.capacity, m.margin, m.warm, m.working, m.workingBytes,
 		m.ages, m.stale, m.bound, m.drilling, m.exchanges, m.replayed, m.relayed, m.flushed,
 		m.invalidated, m.unconfirmed, m.revalidated, m.puts, m.isolated, m.isolations, m.peak, m.waitingBy, m.retriesLeft,
-		m.fencesKept, m.left, m.bypassed, m.peers, m.nearDropped, m.flights,
+		m.fencesKept, m.left, m.bypassed, m.peers, m.nearDropped, m.flights, m.hotKeys, m.hotSaves,
 	} {
 		ch <- d
 	}
@@ -219,6 +222,11 @@ func (h handler[V]) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	count(m.peers, s.ServedPeers)
 	count(m.nearDropped, s.NearDropped)
 	gauge(m.flights, float64(s.Flights))
+	gauge(m.hotKeys, float64(s.HotKeys.Total-s.HotKeys.Done-s.HotKeys.Failed), "waiting")
+	gauge(m.hotKeys, float64(s.HotKeys.Done), "done")
+	gauge(m.hotKeys, float64(s.HotKeys.Failed), "failed")
+	count(m.hotSaves, s.HotKeys.Saved, "ok")
+	count(m.hotSaves, s.HotKeys.Unsaved, "error")
 }
 
 func oneIf(yes bool) float64 {

@@ -81,6 +81,14 @@ type Config[V any] struct {
 	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
 	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
 	HandoffRate int64
+	// HotKeys is the path of a file for a list of this node's hottest keys. They are warmed in the background after
+	// the next start, at the lowest class; the file is written every minute, when the node leaves and when the cache
+	// closes. Only its owner may read it, since it has whole keys, whatever ShowKeys says; caches and members must not
+	// share one. A file that cannot be read or written is named in the log, and the cache goes on without.
+	// Warming does not keep a node from being ready: a member that is cold but serves is worth more
+	// than none, and the governor protects the origin from both; who wants to wait looks at Stats.HotKeys.Finished.
+	// "": no list.
+	HotKeys string
 	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
 	// they give hashes alone.
 	ShowKeys bool

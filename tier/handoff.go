@@ -173,6 +173,7 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	defer context.AfterFunc(c.ctx, cancel)()
 	began := c.clock.now()
 	c.leaving.Store(true)
+	c.hot.save()
 	c.near.clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
 	done := c.pushAll(ctx, pace, func(*entry) bool { return true })

@@ -210,6 +210,24 @@ func (c *Cache[V]) settle() {
 	c.unsettled.Store(int32(open))
 }
 
+// PositionsDue names the members with which a new cache has not exchanged positions. It names none once the
+// cache is older than youngFor. A peer.Node is not ready before that.
+func (h handler[V]) PositionsDue() (names []string) {
+	c := h.c
+	if !c.young.Load() || c.life.isClosed() {
+		return nil
+	}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	c.refresh()
+	for name, m := range c.log.mates {
+		if !m.settled {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // look goes over what no event does: too old entries, exchanges that are due, members that are known no more.
 func (c *Cache[V]) look() {
 	l := c.log

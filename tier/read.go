@@ -213,6 +213,9 @@ func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Durati
 		return out, 0, err
 	}
 	if !a.private && !a.passing && c.near != nil {
+		if maxAge >= 0 { // or an older copy that ristretto is about to add would stay in its place
+			c.near.del(key)
+		}
 		c.keepNear(key, hash, &a, stamp, wide, began)
 	}
 	c.answered(&a)

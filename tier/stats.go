@@ -189,13 +189,14 @@ type Stats struct {
 	Isolations   int64  `json:"isolations"`    // times that this happened
 	WhenIsolated string `json:"when_isolated"` // what the cache does then
 
-	PreviousAsked int64       `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
-	PreviousHits  int64       `json:"previous_hits"`  // that brought a copy
-	Given         int64       `json:"given"`          // copies given to new owners that asked
-	Pushed        int64       `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
-	PushesKept    int64       `json:"pushes_kept"`    // copies kept that others pushed
-	PushesRefused int64       `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
-	Follow        FollowStats `json:"follow"`         // the feeds that are followed on this node
+	PreviousAsked int64        `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
+	PreviousHits  int64        `json:"previous_hits"`  // that brought a copy
+	Given         int64        `json:"given"`          // copies given to new owners that asked
+	Pushed        int64        `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
+	PushesKept    int64        `json:"pushes_kept"`    // copies kept that others pushed
+	PushesRefused int64        `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
+	Follow        FollowStats  `json:"follow"`         // the feeds that are followed on this node
+	HotKeys       HotKeysStats `json:"hot_keys"`       // the file of hot keys, and how far warming them has come
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
@@ -251,7 +252,7 @@ func (c *Cache[V]) Stats() Stats {
 		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
-		Follow:    s.follow.snapshot(c.clock.now()),
+		Follow: s.follow.snapshot(c.clock.now()), HotKeys: c.hot.stats(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
 		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
 	}

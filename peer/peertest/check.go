@@ -34,6 +34,7 @@ type Violation struct {
 	History   string // of the key, in the order of stamps
 }
 
+// String says what was broken, and where.
 func (v Violation) String() string {
 	return fmt.Sprintf("%s is broken: %s\n%s", v.Guarantee, v.Text, v.History)
 }

@@ -1,0 +1,212 @@
+package codec
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+)
+
+// Flags of a request.
+const (
+	// FlagSuccessor: the asker could not reach the owner; serve as its successor.
+	FlagSuccessor uint8 = 1 << iota
+	// FlagMaxAge: MaxAge counts.
+	FlagMaxAge
+	// FlagDrill: fill although there is a copy, and fall back on it. Who does not know it serves
+	// the copy.
+	FlagDrill
+	// FlagRelay: pass the invalidation on to Target, which the asker cannot reach or does
+	// not know, and answer what that answers.
+	FlagRelay
+	// FlagPrevious: the answerer owned the key before; answer from what is cached, also if it is
+	// stale, or with StatusNotCached, which has FlagFilled if a fill is in progress there.
+	FlagPrevious
+	// FlagNoFill: answer from what is cached, or with StatusNotCached.
+	FlagNoFill
+	// FlagHave: Have counts.
+	FlagHave
+	// FlagJoin, with FlagPrevious: wait for the fill in progress, if there is one.
+	FlagJoin
+)
+
+// A Request is one get, put, invalidate, sync or push as it crosses the wire. A decoded Request borrows
+// the bytes it was decoded from: Namespace, Key, Target and the names in News are
+// valid only as long as those are, as is Value.
+type Request struct {
+	Kind      Kind
+	ID        uint64
+	Flags     uint8
+	Namespace []byte
+	Schema    uint64        // fingerprint of the namespace's contract and codec
+	View      uint64        // fingerprint of the asker's view
+	Timeout   time.Duration // what is left of the asker's deadline, microseconds on the wire; 0: none
+
+	// of a get
+	MaxAge time.Duration // with FlagMaxAge, microseconds on the wire
+	Fence  Mark          // the last invalidation of Key that the asker has applied, if lately
+	Chain  []uint64      // the fills that wait for this get, outermost first
+	Key    []byte
+	Trace  Trace  // with FlagTrace: what the asker does, as its tracer calls it
+	Have   uint64 // with FlagHave: the Etag of the copy that the asker has
+
+	// of a get of many, which has Chain too
+	Mode Mode
+	Many []Wanted
+
+	// of a put, which has Fence and Key too
+	Version uint64        // the origin's version of the value
+	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: what the contract says
+	Tags    []uint32      // hashes of its tags
+	Value   []byte        // encoded
+
+	// of an invalidate, a sync and a push
+	Target []byte // with FlagRelay, a member's name
+	News   *News  // nil: none
+
+	// of a push
+	Token  uint64   // what the answerer gave out last, 0: none
+	Pushed []Pushed // looked at after that
+}
+
+// Size is at least how many bytes AppendRequest appends.
+func (r *Request) Size() int {
+	if r.News == nil {
+		return FrameOverhead + len(r.Key) + len(r.Value) + 4*len(r.Tags) + r.manySize()
+	}
+	n := FrameOverhead + r.News.Size()
+	for i := range r.Pushed {
+		n += r.Pushed[i].size()
+	}
+	return n
+}
+
+// AppendRequest appends r as a whole frame to dst and returns the extended slice.
+// The caller has checked the limits of keys, namespace and chain.
+func AppendRequest(dst []byte, r *Request) []byte {
+	start := len(dst)
+	dst = BeginFrame(dst, r.Kind, r.ID)
+	dst = append(dst, r.Flags)
+	dst = appendBytes(dst, r.Namespace)
+	dst = binary.BigEndian.AppendUint64(dst, r.Schema)
+	dst = binary.BigEndian.AppendUint64(dst, r.View)
+	dst = appendDuration(dst, r.Timeout)
+	switch r.Kind {
+	case KindGet:
+	case KindGetMany:
+		return EndFrame(appendMany(dst, r), start)
+	case KindPut:
+		dst = appendMark(dst, r.Fence)
+		dst = binary.AppendUvarint(dst, r.Version)
+		dst = appendDuration(dst, r.TTL)
+		dst = appendTags(dst, r.Tags)
+		dst = appendBytes(dst, r.Key)
+		return EndFrame(append(dst, r.Value...), start)
+	default:
+		if r.Flags&FlagRelay != 0 {
+			dst = appendBytes(dst, r.Target)
+		}
+		news := r.News
+		if news == nil {
+			news = &News{}
+		}
+		dst = AppendNews(dst, news)
+		if r.Kind == KindPush {
+			dst = appendPushed(binary.BigEndian.AppendUint64(dst, r.Token), r.Pushed)
+		}
+		return EndFrame(dst, start)
+	}
+	if r.Flags&FlagTrace != 0 {
+		dst = append(dst, r.Trace[:]...)
+	}
+	if r.Flags&FlagMaxAge != 0 {
+		dst = appendDuration(dst, r.MaxAge)
+	}
+	if r.Flags&FlagHave != 0 {
+		dst = binary.BigEndian.AppendUint64(dst, r.Have)
+	}
+	dst = appendMark(dst, r.Fence)
+	dst = appendChain(dst, r.Chain)
+	dst = appendBytes(dst, r.Key)
+	return EndFrame(dst, start)
+}
+
+func appendChain(dst []byte, chain []uint64) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(chain)))
+	for _, c := range chain {
+		dst = binary.BigEndian.AppendUint64(dst, c)
+	}
+	return dst
+}
+
+// knownFlags returns the flags that a request of the kind may have; false: the kind is unknown.
+func knownFlags(kind Kind) (flags uint8, known bool) {
+	switch kind {
+	case KindGet:
+		return math.MaxUint8, true
+	case KindGetMany, KindPut:
+		return 0, true
+	case KindInvalidate, KindSync, KindPush:
+		return FlagRelay, true
+	}
+	return 0, false
+}
+
+// DecodeRequest fills r from the body of a get, get of many, put, invalidate, sync or push frame. r borrows body;
+// r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame, or ErrUnsupported
+// if a later version made the request.
+func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
+	flags, known := knownFlags(kind)
+	switch {
+	case !kind.Asks():
+		return malformed("kind %d is no request", kind)
+	case !known:
+		return unsupported("kind %d", kind)
+	}
+	d := decoder{b: body}
+	news, pushed := r.News, r.Pushed
+	*r = Request{Kind: kind, ID: id, Chain: r.Chain[:0], Tags: r.Tags[:0], Many: r.Many[:0]}
+	if r.Flags = d.byte(); r.Flags&^flags != 0 {
+		return unsupported("flags %#x of kind %d", r.Flags&^flags, kind)
+	}
+	r.Namespace = d.bytes("namespace", MaxNamespace)
+	r.Schema = d.uint64()
+	r.View = d.uint64()
+	r.Timeout = d.duration()
+	switch kind {
+	case KindInvalidate, KindSync, KindPush:
+		if r.Flags&FlagRelay != 0 {
+			r.Target = d.bytes("target", MaxNamespace)
+		}
+		if r.News = news; news == nil {
+			r.News = new(News)
+		}
+		d.news(r.News)
+		if kind == KindPush {
+			r.Token = d.uint64()
+			r.Pushed = d.pushed(pushed)
+		}
+	case KindGet:
+		if r.Flags&FlagTrace != 0 {
+			r.Trace = d.trace()
+		}
+		if r.Flags&FlagMaxAge != 0 {
+			r.MaxAge = d.duration()
+		}
+		if r.Flags&FlagHave != 0 {
+			r.Have = d.uint64()
+		}
+		r.Fence = d.mark()
+		r.Chain = d.chain(r.Chain)
+		r.Key = d.bytes("key", MaxKey)
+	case KindGetMany:
+		d.many(r)
+	case KindPut:
+		r.Fence = d.mark()
+		r.Version = d.uvarint()
+		r.TTL = d.duration()
+		r.Tags = d.tags(r.Tags)
+		r.Key = d.bytes("key", MaxKey)
+		r.Value = d.rest()
+	}
+	return d.end()
+}

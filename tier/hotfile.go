@@ -1,0 +1,150 @@
+package tier
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/weircache/weir/codec"
+)
+
+// The file of the hottest keys, which Config.HotKeys names:
+//
+//	magic    "weir hot keys\n"
+//	version  one byte
+//	name     of the namespace: its length as a uvarint, its bytes
+//	keys     how many as a uvarint; for each its length as a uvarint, its bytes. Hottest first
+//	sum      CRC-32C of all before, 4 bytes, big endian
+//
+// It is never changed in place: a new one is written beside it, synced and renamed.
+const (
+	hotMagic   = "weir hot keys\n"
+	hotVersion = 1
+	// maxHotKeys is how many keys a file has at most: what a cold owner warms before it knows better.
+	maxHotKeys = 10_000
+	// maxHotFile bounds a file, in bytes: ten thousand keys of 400 bytes.
+	maxHotFile = 4 << 20
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// appendHot appends a file of keys, or of as many of the first as there is room for.
+func appendHot(dst []byte, namespace string, keys []string) (file []byte, kept int) {
+	var list []byte
+	room := maxHotFile - len(hotMagic) - 1 - 2*binary.MaxVarintLen64 - len(namespace) - crc32.Size
+	for _, key := range keys[:min(len(keys), maxHotKeys)] {
+		if len(list)+binary.MaxVarintLen64+len(key) > room {
+			break
+		}
+		list = binary.AppendUvarint(list, uint64(len(key)))
+		list = append(list, key...)
+		kept++
+	}
+	began := len(dst)
+	dst = append(append(dst, hotMagic...), hotVersion)
+	dst = binary.AppendUvarint(dst, uint64(len(namespace)))
+	dst = append(dst, namespace...)
+	dst = binary.AppendUvarint(dst, uint64(kept))
+	dst = append(dst, list...)
+	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[began:], castagnoli)), kept
+}
+
+// parseHot returns the keys of a file. They share no memory with b. The error says what is wrong with it.
+func parseHot(b []byte, namespace string) (keys []string, err error) {
+	rest, ok := bytes.CutPrefix(b, []byte(hotMagic))
+	switch {
+	case !ok || len(rest) < 1+crc32.Size:
+		return nil, errors.New("it is not a list of hot keys")
+	case len(b) > maxHotFile:
+		return nil, fmt.Errorf("it has more than %d bytes", maxHotFile)
+	case rest[0] != hotVersion:
+		return nil, fmt.Errorf("its format is version %d, this program reads %d", rest[0], hotVersion)
+	}
+	end := len(b) - crc32.Size
+	if sum := binary.BigEndian.Uint32(b[end:]); sum != crc32.Checksum(b[:end], castagnoli) {
+		return nil, errors.New("its checksum is wrong")
+	}
+	rest = rest[1 : len(rest)-crc32.Size]
+	text := func(least, most int) (s string) {
+		if err != nil {
+			return ""
+		}
+		n, used := binary.Uvarint(rest)
+		if used <= 0 || n < uint64(least) || n > uint64(most) || n > uint64(len(rest)-used) {
+			err = fmt.Errorf("a length %d bytes before its end is wrong", len(rest))
+			return ""
+		}
+		s, rest = string(rest[used:used+int(n)]), rest[used+int(n):]
+		return s
+	}
+	if name := text(0, codec.MaxNamespace); err == nil && name != namespace {
+		return nil, fmt.Errorf("it is of the namespace %q", name)
+	}
+	count, used := binary.Uvarint(rest)
+	if err != nil || used <= 0 || count > maxHotKeys || count > uint64(len(rest)) {
+		return nil, errors.Join(errors.New("its number of keys is wrong"), err)
+	}
+	rest = rest[used:]
+	keys = make([]string, 0, count)
+	for range count {
+		keys = append(keys, text(1, codec.MaxKey))
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case len(rest) > 0:
+		return nil, fmt.Errorf("%d bytes are left over", len(rest))
+	}
+	return keys, nil
+}
+
+// readHot reads a file of keys.
+func readHot(path, namespace string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait for who writes to it
+		return nil, errors.New("it is not a regular file")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxHotFile+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	return parseHot(b, namespace)
+}
+
+// writeHot puts a new file in the place of the one at path. Only its owner may read it. After an error the
+// old one is as it was.
+func writeHot(path string, b []byte) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // with mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if d, err := os.Open(dir); err == nil { // so that the new name survives a loss of power, where that can be had
+		_ = d.Sync()
+		_ = d.Close()
+	}
+	return nil
+}

@@ -1,0 +1,240 @@
+package tier
+
+import (
+	"cmp"
+	"container/heap"
+	"errors"
+	"io/fs"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// A member that starts with nothing asks the origin for everything. What it will be asked for first it could know:
+// it was asked for the same before. So it keeps a list of its hottest keys in a file, writes it anew every minute, when
+// its node leaves and when it closes, and warms what is on it after the start: at the lowest class, so that
+// real misses go first.
+//
+// Hottest is what spares the origin most: how often a key is asked for, times what its load takes. Each member lists
+// the keys that it owns, so all lists together are the cluster's. While a list is being warmed it is not
+// replaced by a worse one, and keys that could not be warmed stay on it as long as there is room.
+const (
+	// hotEvery is how often the list is written.
+	hotEvery = time.Minute
+	// hotChunk is how many keys are warmed at a time; progress is counted so.
+	hotChunk = 128
+	// hotPause is between looks at whether warming can begin, or go on.
+	hotPause = 100 * time.Millisecond
+	// heatSpan is in how many seconds an entry is taken to have got its heat, where nothing better is known.
+	heatSpan = 60.0
+	// leastRate is how often a second a key is taken to be asked for at least. What was warmed and not yet asked for
+	// so stays on the list, behind the others, and a restart soon after another does not lose it.
+	leastRate = 1e-4
+	// leastCost is what a load is taken to cost at least, in seconds.
+	leastCost = 1e-3
+)
+
+// HotKeysStats is about the file that Config.HotKeys names.
+type HotKeysStats struct {
+	Total    int   `json:"total"`    // keys that the file had at the start
+	Done     int   `json:"done"`     // of those, the ones that have been warmed, or that the origin does not have
+	Failed   int   `json:"failed"`   // the ones that were given up
+	Finished bool  `json:"finished"` // all are done or failed, or there is nothing to warm
+	Damaged  int64 `json:"damaged"`  // 1: there was a file and it could not be used; the log says why
+	Listed   int   `json:"listed"`   // keys in the file written last
+	Saved    int64 `json:"saved"`    // times that it was written
+	Unsaved  int64 `json:"unsaved"`  // times that it could not be written
+}
+
+// hotKeys is what is known of the list. One goroutine, keepHot, changes it; everybody may read the counters.
+type hotKeys struct {
+	total, done, failed, listed atomic.Int64
+	damaged, saved, unsaved     atomic.Int64
+	finished                    atomic.Bool
+	now                         chan struct{} // asks for the file to be written; has room for one
+
+	unwarmed []string // keepHot's alone
+	trouble  error    // likewise: why the last attempt to write failed
+}
+
+func (h *hotKeys) stats() HotKeysStats {
+	return HotKeysStats{
+		Total: int(h.total.Load()), Done: int(h.done.Load()), Failed: int(h.failed.Load()), Finished: h.finished.Load(),
+		Damaged: h.damaged.Load(), Listed: int(h.listed.Load()), Saved: h.saved.Load(), Unsaved: h.unsaved.Load(),
+	}
+}
+
+// save asks for the file to be written soon.
+func (h *hotKeys) save() {
+	select {
+	case h.now <- struct{}{}:
+	default:
+	}
+}
+
+// Warming tells how far a new cache has come with its list of hot keys. finished: nothing is left to do.
+func (h handler[V]) Warming() (done, total int, finished bool) {
+	s := h.c.hot.stats()
+	return s.Done + s.Failed, s.Total, s.Finished
+}
+
+// keepHot warms what the file lists and then writes it again and again. It ends with c.ctx; Close waits for it.
+func (c *Cache[V]) keepHot() {
+	defer c.life.end()
+	c.warmHot()
+	tick := time.NewTicker(hotEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.saveHot()
+		case <-c.hot.now:
+			c.saveHot()
+		case <-c.ctx.Done():
+			if c.hot.finished.Load() {
+				c.saveHot()
+			}
+			return
+		}
+	}
+}
+
+// warmHot warms what the file lists.
+func (c *Cache[V]) warmHot() {
+	h, path := &c.hot, c.cfg.HotKeys
+	keys, err := readHot(path, c.cfg.Namespace)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		h.damaged.Store(1)
+		c.cfg.Logger.Warn("the list of hot keys cannot be used: starting without it", "namespace", c.cfg.Namespace, "file", path, "err", err)
+	}
+	h.total.Store(int64(len(keys)))
+	until := c.clock.now() + youngFor
+	for c.young.Load() && c.unsettled.Load() > 0 && c.clock.now() < until && sleep(c.ctx, hotPause) == nil { // what is not settled may not be kept
+	}
+	for some := range slices.Chunk(keys, hotChunk) {
+		report, err := c.Warm(c.ctx, some)
+		for errors.Is(err, ErrIsolated) && sleep(c.ctx, hotPause) == nil {
+			report, err = c.Warm(c.ctx, some)
+		}
+		if c.ctx.Err() != nil {
+			return
+		}
+		var many *ManyError
+		if errors.As(err, &many) {
+			for key := range many.Errs {
+				h.unwarmed = append(h.unwarmed, key)
+			}
+		} else if err != nil {
+			return // closed
+		}
+		h.failed.Add(int64(report.Failed))
+		h.done.Add(int64(len(some) - report.Failed))
+	}
+	h.finished.Store(true)
+	if len(keys) > 0 {
+		c.cfg.Logger.Info("hot keys are warm", "namespace", c.cfg.Namespace, "keys", len(keys), "failed", h.failed.Load())
+	}
+}
+
+// saveHot writes the list. An empty one takes no other's place.
+func (c *Cache[V]) saveHot() {
+	h := &c.hot
+	keys := c.hotList()
+	if len(keys) == 0 {
+		return
+	}
+	listed := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		listed[key] = true
+	}
+	for _, key := range h.unwarmed {
+		if !listed[key] {
+			keys = append(keys, key)
+		}
+	}
+	b, kept := appendHot(nil, c.cfg.Namespace, keys)
+	err := writeHot(c.cfg.HotKeys, b)
+	if err != nil {
+		h.unsaved.Add(1)
+		if !sameTrouble(err, h.trouble) {
+			c.cfg.Logger.Warn("the list of hot keys cannot be written", "namespace", c.cfg.Namespace, "file", c.cfg.HotKeys, "err", err)
+		}
+	} else {
+		h.saved.Add(1)
+		h.listed.Store(int64(kept))
+		if h.trouble != nil {
+			c.cfg.Logger.Info("the list of hot keys is written again", "namespace", c.cfg.Namespace, "file", c.cfg.HotKeys)
+		}
+	}
+	h.trouble = err
+}
+
+// sameTrouble reports whether two errors have the same cause, though they may name other files.
+func sameTrouble(a, b error) bool {
+	var x, y syscall.Errno
+	return a != nil && b != nil && errors.As(a, &x) == errors.As(b, &y) && x == y
+}
+
+// spared is a key and what it spares the origin: seconds of loads a second.
+type spared struct {
+	key   string
+	worth float64
+}
+
+// sparedHeap has the least worth on top.
+type sparedHeap []spared
+
+func (s sparedHeap) Len() int           { return len(s) }
+func (s sparedHeap) Less(i, j int) bool { return s[i].worth < s[j].worth }
+func (s sparedHeap) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+func (s *sparedHeap) Push(x any)        { *s = append(*s, x.(spared)) }
+func (s *sparedHeap) Pop() any {
+	last := len(*s) - 1
+	x := (*s)[last]
+	*s = (*s)[:last]
+	return x
+}
+
+// hotList returns the hottest of the keys that this node owns, hottest first. A node that leaves, and owns none any
+// more, lists what it has.
+func (c *Cache[V]) hotList() []string {
+	now := c.clock.now()
+	rates := make(map[uint64]float64)
+	c.demand.rates(c.near.hitCount()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
+	mine := func(uint64) bool { return true }
+	if c.cfg.Cluster != nil {
+		if view := c.cfg.Cluster.View(); contains(view, c.self) {
+			mine = func(hash uint64) bool { return view.OwnerOf(view.PartitionOf(hash)).Name == c.self }
+		}
+	}
+	var best sparedHeap
+	c.owned.ranked(func(key string, e *entry, heat uint8) { // some 100 ns for an entry
+		if e.flags != 0 || now >= e.hard {
+			return
+		}
+		hash := ring.Hash(key)
+		rate := max(rates[hash], float64(heat)/heatSpan, leastRate)
+		worth := rate * max(e.cost.Seconds(), leastCost)
+		if len(best) == maxHotKeys && worth <= best[0].worth || !mine(hash) {
+			return
+		}
+		if len(best) == maxHotKeys {
+			heap.Pop(&best)
+		}
+		heap.Push(&best, spared{key, worth})
+	})
+	slices.SortFunc(best, func(a, b spared) int { return cmp.Or(cmp.Compare(b.worth, a.worth), cmp.Compare(a.key, b.key)) })
+	keys := make([]string, len(best))
+	for i := range best {
+		keys[i] = best[i].key
+	}
+	return keys
+}
+
+func contains(view *ring.View, name string) bool {
+	_, ok := view.Member(name)
+	return ok
+}
