@@ -31,7 +31,7 @@ func (n *Node) drain() {
 	dropped := slices.Sorted(maps.Keys(n.dropped))
 	n.mu.Unlock()
 	if len(dropped) > 0 {
-		n.logger.Warn("closed before the node leaves, so they hand nothing over", "namespaces", dropped)
+		n.logger.Warn("caches were closed before the node leaves: they hand nothing over", "namespaces", dropped)
 	}
 	wg.Wait()
 }

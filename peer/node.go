@@ -225,6 +225,9 @@ func (n *Node) gossipConfig(label string) *memberlist.Config {
 	return c
 }
 
+// ValueLimit returns the longest encoded value, in bytes, that the node carries: Config.ValueLimit.
+func (n *Node) ValueLimit() int { return n.cfg.ValueLimit }
+
 // Name returns the node's stable name.
 func (n *Node) Name() string { return n.id.name }
 

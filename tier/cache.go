@@ -168,7 +168,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.life.begin()
 	go c.tend()
-	if cfg.HotKeys == "" {
+	if cfg.HotKeysFile == "" {
 		c.hot.finished.Store(true)
 	} else if c.life.begin() {
 		go c.keepHot()

@@ -7,8 +7,12 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Cluster is what a cache needs of the network: who the members are, and a way to
-// ask one of them. *peer.Node satisfies it. All methods are safe for concurrent use.
+// Cluster is what a cache needs of the network: who the members are, and a way to ask one of them. *peer.Node
+// satisfies it. All methods are safe for concurrent use.
+//
+// A Cluster may have further methods, as *peer.Node does, of which a cache makes use: Logger() *slog.Logger is the
+// default of Config.Logger; ValueLimit() int is the longest value, in bytes, that it carries; Lost(name string) bool
+// reports whether a member that is not in the view is gone without having left.
 type Cluster interface {
 	// Name is this node's stable name.
 	Name() string

@@ -29,7 +29,7 @@
 // one request to each owner for what it has, and a second one for what it must load, so that no slow load keeps a hit
 // waiting. Each key keeps every rule that Get keeps; what a frame cannot settle is read as Get reads it. With a
 // [BatchLoader] the keys that miss at an owner are one call and one permit, with a commit for each key. [Cache.Warm]
-// fills the owners ahead of demand, at the lowest class. With [Config].HotKeys a cache does that by itself after a start,
+// fills the owners ahead of demand, at the lowest class. With [Config].HotKeysFile a cache does that by itself after a start,
 // with the list of its hottest keys that it keeps in a file.
 //
 // # What a miss costs, and what the origin is spared

@@ -82,7 +82,7 @@ func (e *PanicError) Unwrap() error {
 
 // OverloadedError is the ErrOverloaded that a Get returns.
 type OverloadedError struct {
-	Reason     string
+	Reason     string        // for people: what was short, and on which member if it is another one
 	RetryAfter time.Duration // an estimate of when a permit is likely
 
 	why shedReason

@@ -30,15 +30,16 @@ type Feed interface {
 	// Bounds says where the feed is. Follow asks at its start, and when the feed seems to have been set back.
 	Bounds(ctx context.Context) (FeedBounds, error)
 	// Next waits until there are events after a position, and returns the first of them, as many as are good to hold in
-	// memory. None, without an error, is allowed after a while of waiting. The events are Follow's until the
-	// next call of Next, which may use their memory again.
+	// memory. None, without an error, is allowed after a while of waiting. Follow reads the events until the next
+	// call of Next, which may use their memory again, and does not change them.
 	//
 	// io.EOF says that the feed has ended for good, ErrFeedGap that events are missing; every other
 	// error is a failure that may pass.
 	Next(ctx context.Context, after uint64) (FeedBatch, error)
-	// Ack says that all events of an epoch up to a position have been applied on every member. A feed with a memory
-	// keeps the greatest of the epoch that it is in, for FeedBounds.Acked, beyond this process; others do nothing.
-	// An error means that Ack is called again.
+	// Ack says that all events of an epoch up to a position have been applied on every member, or that a flush has
+	// made up for them: a Get that starts now sees all writes up to there. A feed with a memory keeps the greatest
+	// of the epoch that it is in, for FeedBounds.Acked, beyond this process; others do nothing. An error means
+	// that Ack is called again.
 	Ack(ctx context.Context, epoch, position uint64) error
 }
 
@@ -48,7 +49,7 @@ type FeedBounds struct {
 	// goes on at a copy that may lack its last events. 0 will do if that cannot happen.
 	Epoch uint64
 	// Acked is the greatest position that was acknowledged in this epoch, by any follower of these caches. Follow
-	// goes on after it. 0: it is not known; Follow flushes the namespace and begins at End.
+	// goes on after it. 0: none, or it is not known; Follow flushes the namespace, acknowledges End, and begins there.
 	Acked uint64
 	// End is the position of the newest event, 0 if there was none yet. Events that are not yet
 	// to be seen will have greater positions.
@@ -60,8 +61,8 @@ type FeedBounds struct {
 
 // FeedBatch is what a Feed gives at once.
 type FeedBatch struct {
-	Epoch  uint64
-	Events []Event
+	Epoch  uint64  // the numbering that the positions are of, see FeedBounds
+	Events []Event // in the order of their positions
 }
 
 // An Event says what a write, or several, have changed.

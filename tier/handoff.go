@@ -26,8 +26,6 @@ import (
 // mark covers that came with a request, and is in nobody's log yet, is not taken at all. And the receiver must be one whom every
 // other member knows, as for copies that he asks for himself (previous.go): until then he gives no token.
 const (
-	// DefaultHandoffRate is Config.HandoffRate where it is 0.
-	DefaultHandoffRate = 32 << 20
 	// handoffBatch is about how many bytes one push carries.
 	handoffBatch = 256 << 10
 	// handoffAtOnce is how many members are pushed to at the same time.

@@ -57,7 +57,9 @@ func (s *Store) wait(ctx context.Context, done func() bool) error {
 }
 
 // settled waits until no reader on any node can see what was there before the write at a position.
-func (s *Store) settled(ctx context.Context, at uint64) { _ = s.wait(ctx, func() bool { return s.acked >= at }) }
+func (s *Store) settled(ctx context.Context, at uint64) {
+	_ = s.wait(ctx, func() bool { return s.acked >= at })
+}
 
 // Bounds implements tier.Feed. This log is never pruned nor set back, so one epoch does.
 func (s *Store) Bounds(context.Context) (tier.FeedBounds, error) {
