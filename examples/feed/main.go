@@ -123,7 +123,6 @@ func run(ctx context.Context) error {
 		got, err := front.Get(ctx, "lamp")
 		fmt.Println("the lamp costs", got, err)
 	}
-
 	// Two writers at once. Each reads back, through the other node's cache, what it has written.
 	var stale atomic.Int64
 	var writers sync.WaitGroup
