@@ -70,10 +70,16 @@ type Config struct {
 	// Default: the address that Bind led to.
 	Advertise string
 
-	// Join names seeds: "host:port", where host is an address or a DNS name. Names are
+	// Join names seeds: "host:port", where host is an address or a DNS name, which stands for all
+	// its addresses; or the name of SRV records, "_service._tcp.name", which say the ports too. Names are
 	// resolved anew at each attempt. A seed that is this node itself is skipped, so all
-	// members can have the same list. Empty: the node waits for others to join it.
+	// members can have the same list. Empty, and no Discover: the node waits for others to join it.
 	Join []string
+
+	// Discover, if not nil, finds further seeds, of the same forms. It is called at Start and
+	// at each RejoinInterval, not concurrently, and must return when its context ends, after two
+	// seconds or when the node closes. If it fails, the error is logged and what it found last counts.
+	Discover func(ctx context.Context) ([]string, error)
 
 	// ClusterName keeps clusters apart: gossip and data of another name are refused at
 	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
@@ -215,10 +221,8 @@ func (c Config) check() (settings, error) {
 		}
 	}
 	for i, seed := range c.Join {
-		if _, port, err := splitAddress(seed); err != nil {
+		if err := checkSeed(seed); err != nil {
 			wrong("Join[%d]: %w", i, err)
-		} else if port == 0 {
-			wrong("Join[%d]: %q has port 0; name the port that the seed listens on", i, seed)
 		}
 	}
 	if c.Name != "" {
@@ -335,26 +339,4 @@ func placement(cfg ring.Config) (uint64, error) {
 		return 0, err
 	}
 	return v.Fingerprint(), nil
-}
-
-// resolve turns a "host:port" into addresses, asking the network for names.
-func resolve(ctx context.Context, network Network, addr string) ([]netip.AddrPort, error) {
-	host, port, err := splitAddress(addr)
-	if err != nil {
-		return nil, err
-	}
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), port)}, nil
-	}
-	found, err := network.LookupHost(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]netip.AddrPort, 0, len(found))
-	for _, f := range found {
-		if ip, err := netip.ParseAddr(f); err == nil {
-			out = append(out, netip.AddrPortFrom(ip.Unmap(), port))
-		}
-	}
-	return out, nil
 }

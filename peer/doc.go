@@ -4,7 +4,7 @@
 // # The story of a member
 //
 //  1. Start opens one port and lists this node in a view of its own. Then it resolves the
-//     seeds of Config.Join and exchanges states with those that answer; none answering is
+//     seeds (Config.Join, and what Config.Discover finds) and exchanges states with those that answer; none answering is
 //     no error, the node goes on alone and tries again.
 //  2. Gossip (hashicorp/memberlist) spreads who is there. Each node's meta says its
 //     stable name, which start of it this is (the incarnation), and how it places keys.

@@ -58,6 +58,7 @@ type Node struct {
 	measured    atomic.Bool   // collector is registered
 	joined      atomic.Bool   // a seed has answered, or there was none to ask
 	tried       chan struct{} // closed after the first attempt to join
+	discovered  []string      // what Config.Discover found last; the rejoining goroutine's
 	refreshes   chan chan struct{}
 
 	rndMu sync.Mutex // guards rnd
@@ -103,7 +104,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel()
 		return nil, err
 	}
-	if len(s.Join) == 0 {
+	if len(s.Join) == 0 && s.Discover == nil {
 		n.joined.Store(true)
 		close(n.tried)
 	} else {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,8 +16,6 @@ import (
 const (
 	// startWait is how long Start waits for the first attempt to join.
 	startWait = 5 * time.Second
-	// lookupWait bounds one resolution of a seed's name.
-	lookupWait = 2 * time.Second
 	// seedsPerRound is how many addresses one round joins. One that answers is enough:
 	// gossip does the rest.
 	seedsPerRound = 8
@@ -116,30 +113,6 @@ func unwrapOne(err error) error {
 		return many.WrappedErrors()[0]
 	}
 	return err
-}
-
-// resolveSeeds returns the addresses of all seeds, each once, and what could not be
-// resolved. A name that does not exist is no failure: it stands for no members.
-func (n *Node) resolveSeeds(ctx context.Context) ([]netip.AddrPort, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupWait)
-	defer cancel()
-	found := make([][]netip.AddrPort, len(n.cfg.Join))
-	errs := make([]error, len(n.cfg.Join))
-	var wg sync.WaitGroup
-	for i, seed := range n.cfg.Join {
-		wg.Go(func() {
-			addrs, err := resolve(ctx, n.cfg.Network, seed)
-			var dns *net.DNSError
-			if err != nil && !(errors.As(err, &dns) && dns.IsNotFound) {
-				errs[i] = fmt.Errorf("seed %s: %w", seed, err)
-			}
-			found[i] = addrs
-		})
-	}
-	wg.Wait()
-	all := slices.Concat(found...)
-	slices.SortFunc(all, netip.AddrPort.Compare)
-	return slices.Compact(all), errors.Join(errs...)
 }
 
 // announce tells each of the members directly who this node is and whether it leaves,

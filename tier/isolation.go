@@ -140,8 +140,8 @@ func (c *Cache[V]) readIsolated(ctx context.Context, key string, maxAge time.Dur
 	case flags&codec.FlagNoFill != 0:
 		return out, 0, ErrNotCached
 	}
-	a, err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0)
-	if err != nil {
+	var a answer[V]
+	if err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0, &a); err != nil {
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}
