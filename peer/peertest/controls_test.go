@@ -280,7 +280,7 @@ func TestControls(t *testing.T) {
 				if found[c.broken] && strings.Contains(text, c.text) {
 					break
 				}
-				if c.o.Seed == 16 {
+				if c.o.Seed == 20 {
 					t.Fatalf("the checker found %v, and not %q, that %s is broken\n%s", found, c.text, c.broken, text[:min(len(text), 2000)])
 				}
 			}
