@@ -11,12 +11,13 @@ import (
 
 // A Checker is a Codec that can tell, before there is any value, that its type cannot be encoded.
 type Checker interface {
-	// Check returns nil, or an error that names the part of the type that cannot be encoded. Safe for concurrent use.
+	// Check returns nil, or an error that names the part of the type that cannot be encoded. Safe
+	// for concurrent use.
 	Check() error
 }
 
-// Check implements Checker: it refuses channels, functions and the like, and structs of which nothing would be
-// encoded, since all of their fields are unexported.
+// Check implements Checker: it refuses channels, functions and the like, and structs of which
+// nothing would be encoded, since all of their fields are unexported.
 func (c *msgpackCodec[V]) Check() error {
 	return fits(reflect.TypeFor[V](), convention{"msgpack", selfEncodeTypes[:]})
 }

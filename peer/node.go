@@ -309,11 +309,12 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return n.data.call(ctx, to, req, resp)
 }
 
-// Leave announces that the node leaves, waits until the others have heard it, so that they drop it from their views,
-// lets the caches that use it hand over what they have, at most for Config.DrainTimeout, answers for a moment what
-// was on its way, and closes the node. Close the caches after it: those that are closed hand over nothing, and the
-// log says so. If ctx ends first it closes the node and returns ctx's error. A second call, or one after Close,
-// waits for the node to be closed.
+// Leave announces that the node leaves, waits until the others have heard it, so that they drop it
+// from their views, lets the caches that use it hand over what they have, at most for
+// Config.DrainTimeout, answers for a moment what was on its way, and closes the node. Close the
+// caches after it: those that are closed hand over nothing, and the log says so. If ctx ends first
+// it closes the node and returns ctx's error. A second call, or one after Close, waits for the node
+// to be closed.
 func (n *Node) Leave(ctx context.Context) error {
 	n.mu.Lock()
 	if !n.leaving && !n.closing {

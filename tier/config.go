@@ -42,8 +42,8 @@ const (
 type Config[V any] struct {
 	// Cluster connects the members; nil: this process alone.
 	Cluster Cluster
-	// Namespace names the cache; the same on every member, at most
-	// codec.MaxNamespace bytes of printable UTF-8. Required with a Cluster.
+	// Namespace names the cache; the same on every member, at most codec.MaxNamespace bytes of
+	// printable UTF-8. Required with a Cluster.
 	Namespace string
 	// Loader reads the origin. Required, unless there is a BatchLoader.
 	Loader Loader[V]
@@ -64,8 +64,8 @@ type Config[V any] struct {
 	SharedOrigin *SharedOrigin
 	// Codec encodes values for the owned tier and the wire. nil: codec.Msgpack.
 	Codec codec.Codec[V]
-	// Clone, if set, copies a value for each caller. Without it callers share
-	// values and must not change them.
+	// Clone, if set, copies a value for each caller. Without it callers share values and must not
+	// change them.
 	Clone func(V) V
 	// NearBytes is about how much this node's near tier holds, counting a value as
 	// long as its encoding. 0: DefaultNearBytes. Below 0: no near tier.
@@ -73,24 +73,25 @@ type Config[V any] struct {
 	// OwnedBytes is about how much this node's owned tier holds, in encoded bytes and
 	// their bookkeeping. 0: DefaultOwnedBytes.
 	OwnedBytes int64
-	// ValueLimit is the longest encoded value, in bytes, at most the node's own limit. 0: DefaultValueLimit, or the
-	// node's limit if that is less.
+	// ValueLimit is the longest encoded value, in bytes, at most the node's own limit. 0:
+	// DefaultValueLimit, or the node's limit if that is less.
 	ValueLimit int
 	// WhenIsolated says what happens while this node has lost sight of more than half of the
 	// members, and may miss invalidations. 0: ServeStale.
 	WhenIsolated WhenIsolated
-	// InvalidateTimeout is how long Invalidate tries to reach a member.
-	// 0: DefaultInvalidateTimeout.
+	// InvalidateTimeout is how long Invalidate tries to reach a member. 0:
+	// DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
 	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
 	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
 	HandoffRate int64
-	// HotKeysFile is the path of a file for a list of this node's hottest keys. They are warmed in the background after
-	// the next start, at the lowest class; the file is written every minute, when the node leaves and when the cache
-	// closes. Only its owner may read it, since it has whole keys, whatever ShowKeys says; caches and members must not
-	// share one. A file that cannot be read or written is named in the log, and the cache goes on without.
-	// Warming does not keep a node from being ready: a member that is cold but serves is worth more
-	// than none, and the governor protects the origin from both; who wants to wait looks at Stats.HotKeys.Finished.
+	// HotKeysFile is the path of a file for a list of this node's hottest keys. They are warmed in
+	// the background after the next start, at the lowest class; the file is written every minute,
+	// when the node leaves and when the cache closes. Only its owner may read it, since it has
+	// whole keys, whatever ShowKeys says; caches and members must not share one. A file that cannot
+	// be read or written is named in the log, and the cache goes on without. Warming does not keep
+	// a node from being ready: a member that is cold but serves is worth more than none, and the
+	// governor protects the origin from both; who wants to wait looks at Stats.HotKeys.Finished.
 	// "": no list.
 	HotKeysFile string
 	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
