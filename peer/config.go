@@ -49,17 +49,15 @@ const (
 // The error names every field that is wrong, and what to do about it.
 var ErrConfig = errors.New("peer: bad configuration")
 
-// A Config says how a node takes part in a cluster. The zero Config is one node
-// alone on a port of the loopback that the system picks. Start copies it; slices
-// must not be changed afterwards.
+// A Config says how a node takes part in a cluster. The zero Config is one node alone on a port of
+// the loopback that the system picks. Start copies it; slices must not be changed afterwards.
 type Config struct {
-	// Name is the node's stable name. It places keys, so a node that restarts under
-	// its name gets its keys back. It must be unique in the cluster: of two live nodes
-	// with one name only the newest is in the view, because after a crash the others cannot
-	// tell the two apart for seconds. The older one logs an error, is not ready, and serves
-	// its callers through the newest. At most MaxName bytes, printable,
-	// without spaces. Default: the address that others dial, which is unique, and as
-	// stable as the port is.
+	// Name is the node's stable name. It places keys, so a node that restarts under its name gets
+	// its keys back. It must be unique in the cluster: of two live nodes with one name only the
+	// newest is in the view, because after a crash the others cannot tell the two apart for
+	// seconds. The older one logs an error, is not ready, and serves its callers through the
+	// newest. At most MaxName bytes, printable, without spaces. Default: the address that others
+	// dial, which is unique, and as stable as the port is.
 	Name string
 
 	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP,

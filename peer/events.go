@@ -24,7 +24,7 @@ const (
 // also a line in the log, with the attribute "event" holding the same name.
 type Event struct {
 	At     time.Time `json:"at"`
-	Name   string    `json:"name"`             // stable, see EventNames
+	Name   string    `json:"name"`             // stable; STATS.md lists them
 	Level  string    `json:"level"`            // "INFO", "WARN" or "ERROR"
 	Node   string    `json:"node"`             // who saw it
 	Member string    `json:"member,omitempty"` // whom it is about
@@ -58,17 +58,6 @@ func eventNames() map[string]string {
 		"an operator has stopped a drill":  "operator_drill_stopped",
 		"an operator's token was wrong":    "operator_refused",
 	}
-}
-
-// EventNames lists the names of the node's own events, sorted. A cache whose logger comes
-// from Node.Logger adds its own.
-func EventNames() []string {
-	var names []string
-	for _, name := range eventNames() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // eventBook remembers the newest events.

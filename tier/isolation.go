@@ -11,8 +11,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// WhenIsolated says what a cache does while its node has lost sight of more than half of the members
-// that it last knew for stableFor: it cannot hear of their invalidations then.
+// WhenIsolated says what a cache does while its node has lost sight of more than half of the
+// members of the last view that stood for 30 seconds: it cannot hear of their invalidations then.
 type WhenIsolated uint8
 
 // What a cache does when it is isolated.

@@ -13,11 +13,12 @@ import (
 // AnyAge as ReadOptions.MaxAge accepts whatever the contract allows, as Get does.
 const AnyAge time.Duration = -1
 
-// ReadOptions are one read's own demands on freshness. They only add to the contract.
+// ReadOptions are one read's own demands on freshness. They only add to the contract. The zero ReadOptions are the
+// strictest: who wants NoFill or After alone sets MaxAge to AnyAge beside it.
 type ReadOptions struct {
-	// MaxAge is the oldest copy that this read accepts, counted from the start of its
-	// load; an older one is refreshed first. 0 is the owner's word: no near copy, and
-	// no copy past its soft expiry. Below 0, as AnyAge: as Get.
+	// MaxAge is the age of the oldest copy that this read accepts, counted from the start of its load; an older one
+	// is refreshed first. 0 is the owner's word: no near copy, and no copy past its soft expiry. Below 0, as
+	// AnyAge is: as Get.
 	MaxAge time.Duration
 	// NoFill answers from what is cached, here or at the owner: a key for which there is no copy
 	// that the contract and MaxAge allow is ErrNotCached. The origin is not asked, nor is
@@ -84,9 +85,9 @@ type answer[V any] struct {
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
 // all who want the key share. The value is shared too: do not change it, or set Config.Clone.
 //
-// Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served;
-// ErrOverloaded if the origin could not be asked; ErrClosed, ErrEmptyKey, ErrKeyTooLarge,
-// ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
+// Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served; ErrOverloaded if the origin could
+// not be asked; ErrIsolated with Config.WhenIsolated Fail; ErrClosed, ErrEmptyKey, ErrKeyTooLarge, ErrCycle; and
+// ctx's error. Ending ctx ends this call and nobody else's.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	if c.near == nil {
 		a, _, err := c.read(ctx, key, AnyAge, nil)
@@ -118,7 +119,8 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	return a.Value, err
 }
 
-// Read is Get with demands of its own, and says where the answer came from and how old it is.
+// Read is Get with demands of its own, and says where the answer came from and how old it is. The errors are those of
+// Get, and ErrNotCached with ReadOptions.NoFill.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
 	if !o.After.zero() {
 		if err := c.after(key, o.After); err != nil {
