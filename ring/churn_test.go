@@ -34,9 +34,11 @@ func churn(t *rapid.T) {
 	}
 	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 
+	some := rapid.IntRange(0, 3).Draw(t, "zones") // 0: nobody has one
+
 	now := map[string]Member{}
 	for range rapid.IntRange(1, 12).Draw(t, "first") {
-		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13))}
+		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13)), Zone: someZone(rng, some)}
 		now[m.Name] = m
 	}
 	v, err := build(shuffled(rng, now), cfg, hash)
@@ -47,7 +49,7 @@ func churn(t *rapid.T) {
 		return // no room from the start
 	}
 	for range rapid.IntRange(1, 6).Draw(t, "steps") {
-		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13)), Incarnation: rng.Uint64()}
+		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13)), Incarnation: rng.Uint64(), Zone: someZone(rng, some)}
 		if _, ok := now[m.Name]; ok && len(now) > 1 && rapid.Bool().Draw(t, "leave") {
 			delete(now, m.Name)
 		} else {
@@ -70,6 +72,7 @@ func churn(t *rapid.T) {
 		requireSound(t, v)
 		requireDiff(t, v, old)
 		requireExact(t, v, rng.IntN(v.Len()))
+		requireApart(t, v)
 	}
 }
 
@@ -251,8 +254,8 @@ func requireExact(t fataler, v *View, lost int) {
 		if v.OwnerIndex(key) != lost {
 			continue
 		}
-		if got, ok := v.Successor(key); !ok || got != without.Owner(key) {
-			t.Fatalf("%s goes to %v, Successor says %v", key, without.Owner(key), got)
+		if got, ok := v.Heir(key); !ok || got != without.Owner(key) {
+			t.Fatalf("%s goes to %v, Heir says %v", key, without.Owner(key), got)
 		}
 	}
 }

@@ -14,7 +14,9 @@
 // When an owner is lost, all nodes must turn to the same other member before any new view is
 // there. [View.Successor] is the owner that the new view will have, exactly. The next member on
 // the ring would be wrong where that one is full: see "as walked" below. The table for it is
-// made once for each lost owner; [View.Prepare] does so ahead of need.
+// made once for each lost owner; [View.Prepare] does so ahead of need. Where members say in which
+// zone they are, the successor is one of another zone than the owner's, for a zone's loss must not
+// take both; [View.Heir] is still the owner of the new view.
 //
 // Build views off the hot path: the first with [New], the others with [View.Next], which gives
 // the same result and moves the library's ring by what changed. New has the library sort

@@ -5,13 +5,15 @@ import (
 	"sync"
 )
 
-// lost is the table of owners without one member, made when first asked for.
+// lost has the tables for one member's loss, made when first asked for. Both are of
+// partitions, and have places in the members of the whole view.
 type lost struct {
-	once   sync.Once
-	owners []uint16 // of partitions, as places in the members of the whole view
+	once       sync.Once
+	heirs      []uint16 // the owners without the member
+	successors []uint16 // the successors of the member's partitions; where no zones matter the heirs
 }
 
-// Prepare makes the table that Successor reads when the named member is the owner, so that
+// Prepare makes the tables that Successor and Heir read when the named member is the owner, so that
 // the first caller need not wait for it. It takes about a millisecond for up to a hundred
 // members and a few for a thousand. A name that is not in the view is ignored.
 func (v *View) Prepare(name string) {
@@ -20,13 +22,17 @@ func (v *View) Prepare(name string) {
 	}
 }
 
-// lose returns the owners of partitions in the view without one of its members, of which
-// there must be two.
-func (l *layout) lose(member int) []uint16 {
+// lose returns the tables for the loss of a member. There must be two.
+func (l *layout) lose(member int) *lost {
 	t := &l.without[member]
-	t.once.Do(func() { t.owners = l.losing(member) })
-	return t.owners
+	t.once.Do(func() {
+		t.heirs = l.losing(member)
+		t.successors = l.succeeding(member, t.heirs)
+	})
+	return t
 }
+
+// losing returns the owners of partitions in the view without one of its members.
 
 func (l *layout) losing(member int) []uint16 {
 	rest := slices.Delete(slices.Clone(l.names), member, member+1)
@@ -50,20 +56,33 @@ func (l *layout) losing(member int) []uint16 {
 	return owners
 }
 
-// Successor returns the member that a key goes to if its owner is lost: exactly its owner
-// in the view without the owner. false: there is no other member. It does not allocate,
-// but the first call for each owner takes as long as Prepare does.
+// Successor returns the member that a key goes to if its owner is lost: its Heir, if that is
+// in another zone than the owner, else the first that is, in the order of the ring from
+// the key's partition. Where the owner's zone or all the others' are unknown, or all the
+// same, it is the Heir. false: there is no other member. It does not allocate, but the first
+// call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
 	if len(v.members) < 2 {
 		return Member{}, false
 	}
 	p := v.Partition(key)
-	return v.members[v.lose(int(v.owners[p]))[p]], true
+	return v.members[v.lose(int(v.owners[p])).successors[p]], true
+}
+
+// Heir returns the member that owns a key in the view without the key's owner, whatever
+// the zones. false: there is no other member. It costs what Successor does.
+func (v *View) Heir(key string) (Member, bool) {
+	if len(v.members) < 2 {
+		return Member{}, false
+	}
+	p := v.Partition(key)
+	return v.members[v.lose(int(v.owners[p])).heirs[p]], true
 }
 
 // Successors returns the first n distinct members after the owner of a key: first its
-// Successor, then the others in the order of the ring from the key's partition, which is
-// the same on every node. There are fewer than n where the view has no more. The
+// Successor, then the others of other zones than the owner's, then the rest, its Heir
+// before the others, all in the order of the ring from the key's partition, which is the same
+// on every node. There are fewer than n where the view has no more. The
 // slice is the caller's.
 func (v *View) Successors(key string, n int) []Member {
 	if n = min(n, len(v.members)-1); n <= 0 {
@@ -71,11 +90,31 @@ func (v *View) Successors(key string, n int) []Member {
 	}
 	p := v.Partition(key)
 	owner := int(v.owners[p])
-	first := int(v.lose(owner)[p])
-	out := make([]Member, 1, n)
-	out[0] = v.members[first]
-	for _, i := range v.walk(p, []int{owner, first}, n-1) {
-		out = append(out, v.members[i])
+	lost := v.lose(owner)
+	first, heir := int(lost.successors[p]), int(lost.heirs[p])
+	order := make([]int, 1, len(v.members))
+	order[0] = first
+	if v.alone(owner) {
+		order = append(order, v.walk(p, []int{owner, first}, n-1)...)
+	} else {
+		rest := v.walk(p, []int{owner, first}, len(v.members)-2)
+		for _, i := range rest {
+			if v.apart(owner, i) {
+				order = append(order, i)
+			}
+		}
+		if heir != first && !v.apart(owner, heir) {
+			order = append(order, heir)
+		}
+		for _, i := range rest {
+			if !v.apart(owner, i) && i != heir {
+				order = append(order, i)
+			}
+		}
+	}
+	out := make([]Member, n)
+	for i := range out {
+		out[i] = v.members[order[i]]
 	}
 	return out
 }

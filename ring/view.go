@@ -26,6 +26,8 @@ const (
 	DefaultReplicas = 20
 	// MaxName is the longest member name, in bytes.
 	MaxName = 128
+	// MaxZone is the longest name of a zone, in bytes.
+	MaxZone = 64
 
 	maxPartitions = math.MaxUint16 // members are numbered in 16 bits, and are no more than partitions
 	maxReplicas   = 1000
@@ -48,6 +50,7 @@ type Member struct {
 	Name        string // stable across restarts: it alone places keys
 	Addr        string // host:port
 	Incarnation uint64 // of this start of the process
+	Zone        string // what fails together, such as a rack or a data centre; empty: unknown. At most MaxZone bytes
 }
 
 // Config says how keys are placed. It must be the same on every member. Every zero
@@ -90,7 +93,8 @@ func (c Config) check() error {
 }
 
 // A View is an immutable snapshot: the members, and the owner of every partition. It is a
-// pure function of the members, Version and Config; the members' names alone place keys.
+// pure function of the members, Version and Config; the members' names alone place keys, and
+// their zones only choose successors.
 // All its methods are safe for concurrent use, and all but Next, Prepare and the
 // first Successor after the loss of an owner read it without a lock. No method may be
 // called on a nil View.
@@ -99,12 +103,14 @@ type View struct {
 	*layout
 }
 
-// layout is what follows from the members' names and the configuration. Views whose
-// members have the same names share one.
+// layout is what follows from the members' names and zones, and the configuration. Views whose
+// members have the same names and zones share one.
 type layout struct {
 	names       []string // sorted: places in it are places in View.members
+	zones       []string // by member; nil: none has one
 	owners      []uint16 // of partitions
 	counts      []int    // partitions owned, by member
+	placed      uint64   // fingerprint without the zones
 	fingerprint uint64
 	points      []point // in the order of the ring
 	distinct    bool    // whether no two points coincide
@@ -136,13 +142,14 @@ func build(members []Member, cfg Config, hash hasher) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.zone(members)
 	return &View{members, l}, nil
 }
 
 // Next returns the same view of members as New does with v's Config. It is faster where
 // members are many and few of them are new or gone (a few milliseconds for each of
-// them, where there are a thousand), and takes no time to speak of where only addresses
-// and incarnations changed. The errors are New's; v is as good as before in any case.
+// them, where there are a thousand), and takes no time to speak of where only addresses,
+// incarnations and zones changed. The errors are New's; v is as good as before in any case.
 func (v *View) Next(members []Member) (*View, error) {
 	cfg := v.placer.cfg
 	members, names, err := sorted(members, cfg)
@@ -150,7 +157,12 @@ func (v *View) Next(members []Member) (*View, error) {
 		return nil, err
 	}
 	if slices.Equal(names, v.names) {
-		return &View{members, v.layout}, nil
+		l := v.layout
+		if !slices.Equal(zones(members), v.zones) {
+			l = l.again()
+			l.zone(members)
+		}
+		return &View{members, l}, nil
 	}
 	p := v.placer
 	if changes := missing(names, v.names, nil) + missing(v.names, names, nil); !v.distinct || !worthMoving(changes, len(names)) {
@@ -160,6 +172,7 @@ func (v *View) Next(members []Member) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.zone(members)
 	return &View{members, l}, nil
 }
 
@@ -180,6 +193,9 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 		}
 		if i > 0 && m.Name == names[i-1] {
 			return nil, nil, fmt.Errorf("%w: %q", ErrDuplicateMember, m.Name)
+		}
+		if len(m.Zone) > MaxZone {
+			return nil, nil, fmt.Errorf("%w: the zone of %q has %d bytes: it must have at most %d", ErrConfig, m.Name, len(m.Zone), MaxZone)
 		}
 		names[i] = m.Name
 	}
@@ -211,7 +227,8 @@ func lay(names []string, p *placer) (*layout, error) {
 		_, _ = h.Write(n[:])       // never fails
 		_, _ = h.WriteString(name) // never fails
 	}
-	l.fingerprint = h.Sum64()
+	l.placed = h.Sum64()
+	l.fingerprint = l.placed
 	return l, nil
 }
 
@@ -267,7 +284,7 @@ func (v *View) Share(name string) float64 {
 	return float64(v.counts[i]) / float64(len(v.owners))
 }
 
-// Fingerprint identifies the placement: two views have the same one if and only if (up to
-// a collision of 64 bits) their members' names, Version and Config are the same. Addresses
-// and incarnations do not count.
+// Fingerprint identifies the placement and the successors: two views have the same one if and only if (up to
+// a collision of 64 bits) their members' names and zones, Version and Config are the same.
+// Addresses and incarnations do not count.
 func (v *View) Fingerprint() uint64 { return v.fingerprint }
