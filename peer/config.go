@@ -33,6 +33,8 @@ const (
 	MaxName = 128
 	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
 	MaxClusterName = 64
+	// MaxZone is the longest name of a zone, in bytes, for the same reason.
+	MaxZone = ring.MaxZone
 	// MaxConnections is the most data connections to one member: beyond a few, each
 	// one more only spreads the same bytes over more system calls.
 	MaxConnections = 16
@@ -59,6 +61,12 @@ type Config struct {
 	// without spaces. Default: the address that others dial, which is unique, and as
 	// stable as the port is.
 	Name string
+
+	// Zone names what fails together with this node: a rack, an availability zone. The
+	// successor of a key is then a member of another zone than the key's owner, where there is
+	// one. Zones place no keys. Set it on all members or on none; a member without one
+	// is as good as any. At most MaxZone bytes, printable, without spaces. Default: none.
+	Zone string
 
 	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP,
 	// all on this one port number. It is always explicit, never every interface. Port 0
@@ -224,6 +232,11 @@ func (c Config) check() (settings, error) {
 	if c.Name != "" {
 		if err := checkName(c.Name, MaxName); err != nil {
 			wrong("Name: %w", err)
+		}
+	}
+	if c.Zone != "" {
+		if err := checkName(c.Zone, MaxZone); err != nil {
+			wrong("Zone: %w", err)
 		}
 	}
 	if err := checkName(c.ClusterName, MaxClusterName); err != nil {

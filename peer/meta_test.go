@@ -16,7 +16,7 @@ func sample() identity {
 }
 
 func TestMetaFits(t *testing.T) {
-	id := identity{name: strings.Repeat("n", MaxName), cluster: strings.Repeat("c", MaxClusterName), leaving: true}
+	id := identity{name: strings.Repeat("n", MaxName), cluster: strings.Repeat("c", MaxClusterName), leaving: true, zone: strings.Repeat("z", MaxZone)}
 	b := id.append(nil)
 	if len(b) != metaMax || metaMax > memberlist.MetaMaxSize {
 		t.Errorf("the longest meta has %d bytes, metaMax is %d, memberlist's limit %d", len(b), metaMax, memberlist.MetaMaxSize)
@@ -48,6 +48,10 @@ func FuzzMeta(f *testing.F) {
 	f.Add(id.append(nil))
 	id.leaving = true
 	f.Add(id.append(nil))
+	id.zone = "eu-west-1a"
+	f.Add(id.append(nil))
+	f.Add(append(id.append(nil), "and more"...))
+	id.zone = ""
 	whole := id.append(nil)
 	for cut := range whole {
 		f.Add(whole[:cut])

@@ -94,6 +94,7 @@ type MemberInfo struct {
 	Name        string        `json:"name"`
 	Addr        string        `json:"addr"`                 // "ip:port" of gossip and data
 	Incarnation uint64        `json:"incarnation,string"`   // which start of the member
+	Zone        string        `json:"zone,omitempty"`       // Config.Zone of the member
 	State       State         `json:"state"`                // see the constants
 	Share       float64       `json:"share"`                // of the partitions, 0 to 1
 	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
@@ -106,7 +107,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 	r.mu.Lock()
 	out := make([]MemberInfo, 0, len(r.table)+len(r.vanished))
 	for name, rec := range r.table {
-		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, RTT: rec.rtt, Reason: rec.refused}
+		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, State: StateAlive, RTT: rec.rtt, Reason: rec.refused}
 		switch {
 		case rec.refused != "":
 			m.State = StateRefused
