@@ -15,7 +15,7 @@ type lost struct {
 // the first caller need not wait for it. It takes about a millisecond for up to a hundred
 // members and a few for a thousand. A name that is not in the view is ignored.
 func (v *View) Prepare(name string) {
-	if i := v.Index(name); i >= 0 && len(v.members) > 1 {
+	if i := v.seat(name); i >= 0 && len(v.active) > 1 {
 		v.lose(i)
 	}
 }
@@ -54,11 +54,11 @@ func (l *layout) losing(member int) []uint16 {
 // in the view without the owner. false: there is no other member. It does not allocate,
 // but the first call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
-	if len(v.members) < 2 {
+	if len(v.active) < 2 {
 		return Member{}, false
 	}
 	p := v.Partition(key)
-	return v.members[v.lose(int(v.owners[p]))[p]], true
+	return v.active[v.lose(int(v.owners[p]))[p]], true
 }
 
 // Successors returns the first n distinct members after the owner of a key: first its
@@ -66,16 +66,16 @@ func (v *View) Successor(key string) (Member, bool) {
 // the same on every node. There are fewer than n where the view has no more. The
 // slice is the caller's.
 func (v *View) Successors(key string, n int) []Member {
-	if n = min(n, len(v.members)-1); n <= 0 {
+	if n = min(n, len(v.active)-1); n <= 0 {
 		return nil
 	}
 	p := v.Partition(key)
 	owner := int(v.owners[p])
 	first := int(v.lose(owner)[p])
 	out := make([]Member, 1, n)
-	out[0] = v.members[first]
+	out[0] = v.active[first]
 	for _, i := range v.walk(p, []int{owner, first}, n-1) {
-		out = append(out, v.members[i])
+		out = append(out, v.active[i])
 	}
 	return out
 }
