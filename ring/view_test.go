@@ -170,7 +170,7 @@ func TestFingerprint(t *testing.T) {
 		}
 		seen[sum] = name
 	}
-	moved := []Member{{base[0].Name, "elsewhere:1", 9}, base[1], base[2]}
+	moved := []Member{{Name: base[0].Name, Addr: "elsewhere:1", Incarnation: 9}, base[1], base[2]}
 	for _, cfg := range []Config{{}, {Partitions: DefaultPartitions, Load: DefaultLoad, Replicas: DefaultReplicas}} {
 		if seen[mustNew(t, moved, cfg).Fingerprint()] != "base" {
 			t.Error("an address, an incarnation or a spelled-out default counts")
@@ -179,12 +179,12 @@ func TestFingerprint(t *testing.T) {
 }
 
 func TestDiff(t *testing.T) {
-	a, b, c := Member{"a", "h:1", 1}, Member{"b", "h:2", 1}, Member{"c", "h:3", 1}
+	a, b, c := Member{Name: "a", Addr: "h:1", Incarnation: 1}, Member{Name: "b", Addr: "h:2", Incarnation: 1}, Member{Name: "c", Addr: "h:3", Incarnation: 1}
 	old := mustNew(t, []Member{a, b}, Config{Partitions: 31})
 	if d := old.Diff(old); !reflect.DeepEqual(d, Diff{}) {
 		t.Errorf("a view differs from itself: %+v", d)
 	}
-	b2 := Member{"b", "h:9", 2}
+	b2 := Member{Name: "b", Addr: "h:9", Incarnation: 2}
 	v, err := old.Next([]Member{c, b2})
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +194,7 @@ func TestDiff(t *testing.T) {
 		t.Errorf("Diff is %+v", d)
 	}
 	requireDiff(t, v, old)
-	again, err := v.Next([]Member{b2, {"c", "h:4", 2}})
+	again, err := v.Next([]Member{b2, {Name: "c", Addr: "h:4", Incarnation: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}

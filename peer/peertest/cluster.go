@@ -40,6 +40,7 @@ type Options struct {
 	MinMembers  int         // as peer.Config has it; 0: Nodes
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
+	HoldDown    time.Duration // as peer.Gossip has it
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
 	// Loader, if set, stands between a cache and the origin.
@@ -141,7 +142,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
-		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond},
+		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, HoldDown: c.opt.HoldDown},
 	})
 	if err != nil {
 		return err
