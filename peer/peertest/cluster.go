@@ -112,6 +112,7 @@ func (c *Cluster) Rules() Rules {
 	return Rules{
 		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
 		Carry: 15 * time.Second,
+		Moved: 0.01,
 		Asks:  4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
 	}
 }

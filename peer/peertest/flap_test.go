@@ -69,6 +69,9 @@ func flapping(t *testing.T, how string, holdDown time.Duration) (rounds float64)
 	warm(t.Context(), t, c, keys)
 	sleep(t.Context(), 20*time.Second)
 	before := len(c.History.loads)
+	if how == "left" {
+		c.History.BeginMoves()
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	wait := load(ctx, c, keys, 5*time.Millisecond)
 	flap := flaps(t, c)[how]
@@ -78,6 +81,9 @@ func flapping(t *testing.T, how string, holdDown time.Duration) (rounds float64)
 	sleep(ctx, 20*time.Second)
 	cancel()
 	wait()
+	if how == "left" {
+		c.History.EndMoves()
+	}
 	loads := 0
 	for _, l := range c.History.loads[before:] {
 		if mine[l.Key] && l.Node != "n0" || l.Node == "n0" && how != "cut off" && how != "paused" { // then it is a side of a split
