@@ -40,6 +40,7 @@ type Options struct {
 	MinMembers  int         // as peer.Config has it; 0: Nodes
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
+	HoldDown    time.Duration // as peer.Gossip has it
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
 	// Loader, if set, stands between a cache and the origin.
@@ -111,6 +112,7 @@ func (c *Cluster) Rules() Rules {
 	return Rules{
 		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
 		Carry: 15 * time.Second,
+		Moved: 0.01,
 		Asks:  4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
 	}
 }
@@ -141,7 +143,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
-		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond},
+		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, HoldDown: c.opt.HoldDown},
 	})
 	if err != nil {
 		return err
