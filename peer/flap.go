@@ -13,8 +13,9 @@ import (
 // invalidation and answers, but owns nothing, until the penalty has fallen below wakeAt. One crash, or
 // a restart of each node in turn, makes nobody rest.
 //
-// Members see nearly the same, and tell one another their penalties whenever they exchange states:
-// the highest counts. So they come to one view, and a member that starts learns that it is to rest.
+// Members see nearly the same. Who learns of a higher penalty of one that rests tells some others at once, and everybody
+// tells when states are exchanged: the highest counts. So they come to one view, and a member that
+// starts learns that it is to rest.
 // While they differ, the worst that a read meets is that who is asked is not the owner.
 const (
 	// DefaultHoldDown is Gossip.HoldDown where it is 0.
@@ -24,6 +25,12 @@ const (
 	wakeAt = 0.75
 	// penaltyMax bounds the penalty, and with it for how long a member rests: for three half-lives.
 	penaltyMax = 6
+	// flapFormat is the first byte of a message that tells of who rests.
+	flapFormat = 0xF1
+	// flapFanout is how many members are told of a penalty that is news, and flapNews by how much it must
+	// be higher to be.
+	flapFanout = 4
+	flapNews   = 0.05
 	// onceFor is how far apart two signs of one return may be.
 	onceFor = 3 * time.Second
 	// maxFlaps bounds the members whose penalties are remembered.
@@ -72,6 +79,7 @@ func (r *roster) returned(name string, now time.Time) {
 	f = f.after(now, r.hold).more(1)
 	f.last = now
 	r.flaps[name] = f
+	r.flapped = r.flapped || f.rests
 }
 
 // answered notes that a member answers again that this node alone, or first, has found silent.
@@ -134,12 +142,11 @@ func (r *roster) resting(chosen map[string]*record, now time.Time) (names map[st
 	return names, again
 }
 
-// appendFlaps appends the penalties of the members that rest to a list of lost members: an empty name, which ends the list for
-// who does not know of them, then name and penalty in thousandths. The caller holds mu.
+// appendFlaps appends the penalties of the members that rest, or would if they were fewer: name and penalty in thousandths.
+// The caller holds mu.
 func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
-	buf = append(buf, 0)
 	for name, f := range r.flaps {
-		if f = f.after(now, r.hold); f.rests && r.rests[name] {
+		if f = f.after(now, r.hold); f.rests {
 			buf = append(append(buf, byte(len(name))), name...)
 			buf = binary.BigEndian.AppendUint16(buf, uint16(f.penalty*1000))
 		}
@@ -147,8 +154,7 @@ func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
 	return buf
 }
 
-// mergeFlaps takes over what appendFlaps has written on another member, behind the empty name. The caller
-// holds mu.
+// mergeFlaps takes over what appendFlaps has written on another member. The caller holds mu.
 func (r *roster) mergeFlaps(buf []byte, now time.Time) {
 	for r.hold > 0 && len(buf) > 0 {
 		name, rest, err := cutText(buf, MaxName)
@@ -158,11 +164,23 @@ func (r *roster) mergeFlaps(buf []byte, now time.Time) {
 		told := min(float64(binary.BigEndian.Uint16(rest))/1000, penaltyMax)
 		buf = rest[2:]
 		f, known := r.flaps[name]
-		if !known && len(r.flaps) >= maxFlaps || told < wakeAt {
+		if !known && len(r.flaps) >= maxFlaps {
 			continue
 		}
 		f = f.after(now, r.hold)
-		f.penalty, f.rests = max(f.penalty, told), true
-		r.flaps[name] = f
+		if higher := told > f.penalty+flapNews; higher && told > wakeAt+flapNews || !f.rests && told > wakeAt+flapNews {
+			r.flapped = true
+			f.penalty, f.rests = max(f.penalty, told), true
+			r.flaps[name] = f
+		}
 	}
+}
+
+// news returns the message for other members, if there is news of who rests. The caller holds mu.
+func (r *roster) news(now time.Time) []byte {
+	if !r.flapped {
+		return nil
+	}
+	r.flapped = false
+	return r.appendFlaps([]byte{flapFormat}, now)
 }

@@ -67,6 +67,7 @@ type roster struct {
 	doubles  map[string]bool      // gossip names already reported as older doubles
 	flaps    map[string]flap      // by stable name
 	rests    map[string]bool      // as of the last look
+	flapped  bool                 // there is news in flaps for other members
 	notices  []notice
 }
 
@@ -222,8 +223,15 @@ func (r *roster) NodeMeta(limit int) []byte {
 }
 
 // NotifyMsg hears an announcement: the meta of a member that joins or leaves, sent to
-// each member directly because gossip takes a while and may lose it.
+// each member directly because gossip takes a while and may lose it. Or it hears who rests.
 func (r *roster) NotifyMsg(msg []byte) {
+	if len(msg) > 0 && msg[0] == flapFormat {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.mergeFlaps(msg[1:], time.Now())
+		r.signal()
+		return
+	}
 	id, err := decodeIdentity(msg)
 	if err != nil || r.admissible(&id, id.gossipName()) != "" || id.name == r.self.name {
 		return
@@ -263,7 +271,7 @@ func (r *roster) LocalState(bool) []byte {
 	for name := range r.vanished {
 		buf = append(append(buf, byte(len(name))), name...)
 	}
-	return r.appendFlaps(buf, time.Now())
+	return r.appendFlaps(append(buf, 0), time.Now()) // an empty name ends the list for who does not know of the rest
 }
 
 // MergeRemoteState takes over who rests, and the lost members that another knows, when nodes join.
@@ -317,6 +325,7 @@ type sight struct {
 	superseded bool              // a later start of this node's name is in the view
 	share      share             // what Divisor should come to
 	expire     time.Duration     // when to look again; 0: at the next signal
+	flaps      []byte            // a message for some of the others; nil: none
 	notices    []notice
 }
 
@@ -356,7 +365,7 @@ func (r *roster) look(now time.Time) sight {
 		}
 	}
 	rests, again := r.resting(chosen, now)
-	s.expire = soonest(s.expire, again)
+	s.expire, s.flaps = soonest(s.expire, again), r.news(now)
 	for name, rec := range chosen {
 		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, Resting: rests[name]})
 		s.reachable[name] = rec.id.incarnation

@@ -293,7 +293,7 @@ func (c *Cluster) up() (n int) {
 	return n
 }
 
-// Agreed reports whether all nodes that are up have one view, of all of them, and nothing in flight.
+// Agreed reports whether all nodes that are up have one view, of all of them, of which none rests, and nothing in flight.
 func (c *Cluster) Agreed() error {
 	up, print := c.up(), uint64(0)
 	for i := range c.hosts {
@@ -302,6 +302,9 @@ func (c *Cluster) Agreed() error {
 			continue
 		}
 		v := n.View()
+		if k := slices.IndexFunc(v.Members(), func(m ring.Member) bool { return m.Resting }); k >= 0 {
+			return fmt.Errorf("%s sees %s rest", n.Name(), v.Members()[k].Name)
+		}
 		if v.Len() != up {
 			return fmt.Errorf("%s sees %d members, %d are up", n.Name(), v.Len(), up)
 		}
