@@ -33,6 +33,8 @@ const (
 	MaxName = 128
 	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
 	MaxClusterName = 64
+	// MaxZone is the longest name of a zone, in bytes, for the same reason.
+	MaxZone = 64
 	// MaxConnections is the most data connections to one member: beyond a few, each
 	// one more only spreads the same bytes over more system calls.
 	MaxConnections = 16
@@ -82,6 +84,11 @@ type Config struct {
 	// ClusterName keeps clusters apart: gossip and data of another name are refused at
 	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
 	ClusterName string
+
+	// Zone is what the node may be lost together with: a rack, a building, a cloud's availability zone.
+	// Who succeeds a lost owner is in another zone than the owner was, if there is any. Set it on all members or
+	// on none. At most MaxZone bytes, printable, without spaces. Empty: not known.
+	Zone string
 
 	// Secret is what makes a node a member: with it gossip is encrypted, and the data
 	// connections are TLS 1.3 on which both sides prove that they have it and who they are. All
@@ -230,6 +237,11 @@ func (c Config) check() (settings, error) {
 	}
 	if err := checkName(c.ClusterName, MaxClusterName); err != nil {
 		wrong("ClusterName: %w", err)
+	}
+	if c.Zone != "" {
+		if err := checkName(c.Zone, MaxZone); err != nil {
+			wrong("Zone: %w", err)
+		}
 	}
 	if len(c.Secret) > 0 || c.Secret != nil {
 		if err := c.Secret.check(); err != nil {

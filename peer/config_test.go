@@ -37,6 +37,8 @@ func TestConfigOneByOne(t *testing.T) {
 		{"advertise port 0", "cannot dial", Config{Advertise: "127.0.0.1:0"}},
 		{"in flight", "InFlightBytes", Config{InFlightBytes: 10}},
 		{"control character", "Name", Config{Name: "a\x00"}},
+		{"zone with a space", "Zone", Config{Zone: "a b"}},
+		{"long zone", "Zone", Config{Zone: strings.Repeat("z", MaxZone+1)}},
 		{"bad UTF-8", "UTF-8", Config{Name: "\xff"}},
 		{"long name", "limit", Config{Name: strings.Repeat("n", MaxName+1)}},
 		{"value limit", "ValueLimit", Config{ValueLimit: MaxValueLimit + 1}},

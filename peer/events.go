@@ -48,6 +48,8 @@ func eventNames() map[string]string {
 		"the view cannot be rebuilt":       "view_failed",
 		"cannot connect to peer":           "peer_unreachable",
 		"connection to peer lost":          "peer_lost",
+		"a peer is bypassed":               "peer_bypassed",
+		"a peer answers again":             "peer_answers",
 		"data connection refused":          "connection_refused",
 		"most of the members are lost":     "view_split",
 		"most of the members are back":     "view_healed",

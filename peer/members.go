@@ -325,7 +325,7 @@ func (r *roster) look(now time.Time) sight {
 		}
 	}
 	for name, rec := range chosen {
-		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation})
+		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone})
 		s.reachable[name] = rec.id.incarnation
 	}
 	slices.SortFunc(s.members, func(a, b ring.Member) int { return cmp.Compare(a.Name, b.Name) })

@@ -19,6 +19,7 @@ type identity struct {
 	ringVersion uint16
 	placement   uint64 // fingerprint of ring version and configuration
 	leaving     bool
+	zone        string // "": not told
 }
 
 const (
@@ -28,7 +29,7 @@ const (
 	// format, flags, protocol, ring version, placement, incarnation
 	metaFixed = 1 + 1 + 2 + 2 + 8 + 8
 	// metaMax is the longest meta: far below the 512 bytes at which memberlist panics.
-	metaMax = metaFixed + 1 + MaxName + 1 + MaxClusterName
+	metaMax = metaFixed + 1 + MaxName + 1 + MaxClusterName + 1 + MaxZone
 )
 
 var errMeta = errors.New("malformed meta")
@@ -37,7 +38,9 @@ var errMeta = errors.New("malformed meta")
 // is its length in one byte and its bytes:
 //
 //	format uint8, flags uint8, protocol uint16, ring version uint16,
-//	placement uint64, incarnation uint64, name text, cluster text
+//	placement uint64, incarnation uint64, name text, cluster text, zone text
+//
+// A zone that is not told is left out.
 func (id *identity) append(dst []byte) []byte {
 	var flags byte
 	if id.leaving {
@@ -49,11 +52,15 @@ func (id *identity) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, id.placement)
 	dst = binary.BigEndian.AppendUint64(dst, id.incarnation)
 	dst = append(append(dst, byte(len(id.name))), id.name...)
-	return append(append(dst, byte(len(id.cluster))), id.cluster...)
+	dst = append(append(dst, byte(len(id.cluster))), id.cluster...)
+	if id.zone != "" {
+		dst = append(append(dst, byte(len(id.zone))), id.zone...)
+	}
+	return dst
 }
 
 // decodeIdentity reads what append wrote. It borrows nothing from b. Flags that it
-// does not know and what follows the names are ignored, so that a later version may add some.
+// does not know and what follows the zone are ignored, so that a later version may add some.
 func decodeIdentity(b []byte) (identity, error) {
 	var id identity
 	if len(b) < 1 || b[0] != metaFormat {
@@ -72,8 +79,13 @@ func decodeIdentity(b []byte) (identity, error) {
 	if id.name, b, err = cutText(b, MaxName); err != nil {
 		return identity{}, fmt.Errorf("%w: name: %w", errMeta, err)
 	}
-	if id.cluster, _, err = cutText(b, MaxClusterName); err != nil {
+	if id.cluster, b, err = cutText(b, MaxClusterName); err != nil {
 		return identity{}, fmt.Errorf("%w: cluster name: %w", errMeta, err)
+	}
+	if len(b) > 0 && b[0] > 0 {
+		if id.zone, _, err = cutText(b, MaxZone); err != nil {
+			return identity{}, fmt.Errorf("%w: zone: %w", errMeta, err)
+		}
 	}
 	return id, nil
 }

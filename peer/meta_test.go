@@ -16,7 +16,7 @@ func sample() identity {
 }
 
 func TestMetaFits(t *testing.T) {
-	id := identity{name: strings.Repeat("n", MaxName), cluster: strings.Repeat("c", MaxClusterName), leaving: true}
+	id := identity{name: strings.Repeat("n", MaxName), cluster: strings.Repeat("c", MaxClusterName), zone: strings.Repeat("z", MaxZone), leaving: true}
 	b := id.append(nil)
 	if len(b) != metaMax || metaMax > memberlist.MetaMaxSize {
 		t.Errorf("the longest meta has %d bytes, metaMax is %d, memberlist's limit %d", len(b), metaMax, memberlist.MetaMaxSize)
@@ -36,6 +36,17 @@ func TestMetaMalformed(t *testing.T) {
 	}
 	if got, err := decodeIdentity(append(bytes.Clone(good), 0)); err != nil || got != id {
 		t.Errorf("with what a later version adds: %+v, %v", got, err)
+	}
+	zoned := id
+	zoned.zone = "east"
+	b := zoned.append(nil)
+	if got, err := decodeIdentity(append(bytes.Clone(b), 7, 8)); err != nil || got != zoned {
+		t.Errorf("with a zone and what a later version adds: %+v, %v", got, err)
+	}
+	for n := len(good) + 1; n < len(b); n++ {
+		if _, err := decodeIdentity(b[:n]); !errors.Is(err, errMeta) {
+			t.Errorf("a zone cut to %d bytes: %v", n, err)
+		}
 	}
 	id.name = "new\nline"
 	if _, err := decodeIdentity(id.append(nil)); !errors.Is(err, errMeta) {

@@ -161,7 +161,7 @@ func (n *Node) open(ctx context.Context) error {
 	s.Secret, s.AcceptSecrets = nil, nil // what is not kept is not printed
 	n.id = identity{
 		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
-		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest,
+		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest, zone: s.Zone,
 	}
 	n.logger = s.Logger.With("node", s.Name)
 	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers, memberLimit(s.Ring))

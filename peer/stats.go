@@ -95,6 +95,7 @@ type MemberInfo struct {
 	Addr        string        `json:"addr"`                 // "ip:port" of gossip and data
 	Incarnation uint64        `json:"incarnation,string"`   // which start of the member
 	State       State         `json:"state"`                // see the constants
+	Zone        string        `json:"zone,omitempty"`       // as it says; "": not told
 	Share       float64       `json:"share"`                // of the partitions, 0 to 1
 	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
 	Reason      string        `json:"reason,omitempty"`     // of a refused one
@@ -106,7 +107,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 	r.mu.Lock()
 	out := make([]MemberInfo, 0, len(r.table)+len(r.vanished))
 	for name, rec := range r.table {
-		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, RTT: rec.rtt, Reason: rec.refused}
+		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, Zone: rec.id.zone, RTT: rec.rtt, Reason: rec.refused}
 		switch {
 		case rec.refused != "":
 			m.State = StateRefused

@@ -5,10 +5,10 @@ import (
 	"sync"
 )
 
-// lost is the table of owners without one member, made when first asked for.
+// lost is the table of who takes over from one member, made when first asked for.
 type lost struct {
-	once   sync.Once
-	owners []uint16 // of partitions, as places in the members of the whole view
+	once  sync.Once
+	heirs []uint16 // by partition, as places in the members; of those that are not the member's it tells nothing
 }
 
 // Prepare makes the table that Successor reads when the named member is the owner, so that
@@ -20,13 +20,39 @@ func (v *View) Prepare(name string) {
 	}
 }
 
-// lose returns the owners of partitions in the view without one of its members, of which
-// there must be two.
+// lose returns who takes over the partitions of one of the members, of which there must be two.
 func (l *layout) lose(member int) []uint16 {
 	t := &l.without[member]
-	t.once.Do(func() { t.owners = l.losing(member) })
-	return t.owners
+	t.once.Do(func() {
+		t.heirs = l.losing(member)
+		for p, heir := range t.heirs {
+			if int(l.owners[p]) == member && l.together(member, int(heir)) {
+				t.heirs[p] = l.apart(p, member, heir)
+			}
+		}
+	})
+	return t.heirs
 }
+
+// together reports whether two members are in one zone.
+func (l *layout) together(a, b int) bool {
+	return l.zones != nil && l.zones[a] != "" && l.zones[a] == l.zones[b]
+}
+
+// apart returns the first member in the order of the ring from a partition that is in another zone than
+// member, or heir if there is none.
+func (l *layout) apart(partition, member int, heir uint16) uint16 {
+	at := l.from(partition)
+	for i := range l.points {
+		m := l.points[(at+i)%len(l.points)].member
+		if zone := l.zones[m]; zone != "" && zone != l.zones[member] {
+			return m
+		}
+	}
+	return heir
+}
+
+// losing returns the owners of partitions in the view without one member.
 
 func (l *layout) losing(member int) []uint16 {
 	rest := slices.Delete(slices.Clone(l.names), member, member+1)
@@ -50,9 +76,10 @@ func (l *layout) losing(member int) []uint16 {
 	return owners
 }
 
-// Successor returns the member that a key goes to if its owner is lost: exactly its owner
-// in the view without the owner. false: there is no other member. It does not allocate,
-// but the first call for each owner takes as long as Prepare does.
+// Successor returns the member that all turn to if a key's owner is lost: exactly the key's owner
+// in the view without the owner; but if that one is in the owner's zone, the first one in the
+// order of the ring that is in another, if there is any. false: there is no other member. It does not
+// allocate, but the first call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
 	if len(v.members) < 2 {
 		return Member{}, false
@@ -63,7 +90,7 @@ func (v *View) Successor(key string) (Member, bool) {
 
 // Successors returns the first n distinct members after the owner of a key: first its
 // Successor, then the others in the order of the ring from the key's partition, which is
-// the same on every node. There are fewer than n where the view has no more. The
+// the same on every node; those in the owner's zone come last. There are fewer than n where the view has no more. The
 // slice is the caller's.
 func (v *View) Successors(key string, n int) []Member {
 	if n = min(n, len(v.members)-1); n <= 0 {
@@ -74,7 +101,18 @@ func (v *View) Successors(key string, n int) []Member {
 	first := int(v.lose(owner)[p])
 	out := make([]Member, 1, n)
 	out[0] = v.members[first]
-	for _, i := range v.walk(p, []int{owner, first}, n-1) {
+	var last []int // who is in the owner's zone
+	for _, i := range v.walk(p, []int{owner, first}, len(v.members)-2) {
+		switch {
+		case len(out) == n:
+			return out
+		case v.together(owner, i):
+			last = append(last, i)
+		default:
+			out = append(out, v.members[i])
+		}
+	}
+	for _, i := range last[:n-len(out)] {
 		out = append(out, v.members[i])
 	}
 	return out

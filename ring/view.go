@@ -48,6 +48,9 @@ type Member struct {
 	Name        string // stable across restarts: it alone places keys
 	Addr        string // host:port
 	Incarnation uint64 // of this start of the process
+	// Zone is what the member may be lost together with: a rack, a building. A Successor is in another one
+	// if there is any. "": not known.
+	Zone string
 }
 
 // Config says how keys are placed. It must be the same on every member. Every zero
@@ -90,7 +93,8 @@ func (c Config) check() error {
 }
 
 // A View is an immutable snapshot: the members, and the owner of every partition. It is a
-// pure function of the members, Version and Config; the members' names alone place keys.
+// pure function of the members, Version and Config; the members' names alone place keys,
+// their zones too say who succeeds an owner.
 // All its methods are safe for concurrent use, and all but Next, Prepare and the
 // first Successor after the loss of an owner read it without a lock. No method may be
 // called on a nil View.
@@ -99,10 +103,11 @@ type View struct {
 	*layout
 }
 
-// layout is what follows from the members' names and the configuration. Views whose
-// members have the same names share one.
+// layout is what follows from the members' names and zones and the configuration. Views whose
+// members have the same share one.
 type layout struct {
 	names       []string // sorted: places in it are places in View.members
+	zones       []string // by member; nil: nobody has told
 	owners      []uint16 // of partitions
 	counts      []int    // partitions owned, by member
 	fingerprint uint64
@@ -132,11 +137,25 @@ func build(members []Member, cfg Config, hash hasher) (*View, error) {
 		return nil, err
 	}
 	p := &placer{cfg: cfg, hash: hash}
-	l, err := lay(names, p)
+	l, err := lay(names, zonesOf(members), p)
 	if err != nil {
 		return nil, err
 	}
 	return &View{members, l}, nil
+}
+
+// zonesOf returns the members' zones, nil if there are none.
+func zonesOf(members []Member) (zones []string) {
+	for i, m := range members {
+		if m.Zone == "" {
+			continue
+		}
+		if zones == nil {
+			zones = make([]string, len(members))
+		}
+		zones[i] = m.Zone
+	}
+	return zones
 }
 
 // Next returns the same view of members as New does with v's Config. It is faster where
@@ -149,14 +168,19 @@ func (v *View) Next(members []Member) (*View, error) {
 	if err != nil {
 		return nil, err
 	}
+	zones := zonesOf(members)
 	if slices.Equal(names, v.names) {
-		return &View{members, v.layout}, nil
+		l := v.layout
+		if !slices.Equal(zones, l.zones) {
+			l = l.in(zones)
+		}
+		return &View{members, l}, nil
 	}
 	p := v.placer
 	if changes := missing(names, v.names, nil) + missing(v.names, names, nil); !v.distinct || !worthMoving(changes, len(names)) {
 		p = &placer{cfg: cfg, hash: p.hash}
 	}
-	l, err := lay(names, p)
+	l, err := lay(names, zones, p)
 	if err != nil {
 		return nil, err
 	}
@@ -178,6 +202,9 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 		if m.Name == "" || len(m.Name) > MaxName {
 			return nil, nil, fmt.Errorf("%w: a member's name has %d bytes: it must have from 1 to %d", ErrConfig, len(m.Name), MaxName)
 		}
+		if len(m.Zone) > MaxName {
+			return nil, nil, fmt.Errorf("%w: a member's zone has %d bytes: it must have at most %d", ErrConfig, len(m.Zone), MaxName)
+		}
 		if i > 0 && m.Name == names[i-1] {
 			return nil, nil, fmt.Errorf("%w: %q", ErrDuplicateMember, m.Name)
 		}
@@ -187,8 +214,8 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 }
 
 // lay places every partition.
-func lay(names []string, p *placer) (*layout, error) {
-	l := &layout{names: names, placer: p, counts: make([]int, len(names)), without: make([]lost, len(names))}
+func lay(names, zones []string, p *placer) (*layout, error) {
+	l := &layout{names: names, placer: p, counts: make([]int, len(names))}
 	l.points, l.distinct = points(names, p.cfg.Replicas, p.hash)
 	owners, place := []uint16(nil), p.owners
 	if !l.distinct {
@@ -203,16 +230,26 @@ func lay(names []string, p *placer) (*layout, error) {
 	for _, o := range owners {
 		l.counts[o]++
 	}
+	return l.in(zones), nil
+}
+
+// in returns the layout of the same names in these zones.
+func (l *layout) in(zones []string) *layout {
+	o := *l
+	o.zones, o.without = zones, make([]lost, len(l.names))
+	cfg := l.placer.cfg
 	h := xxhash.New()
-	fmt.Fprintf(h, "weir ring %d %d %x %d", Version, p.cfg.Partitions, math.Float64bits(p.cfg.Load), p.cfg.Replicas)
+	fmt.Fprintf(h, "weir ring %d %d %x %d", Version, cfg.Partitions, math.Float64bits(cfg.Load), cfg.Replicas)
 	var n [2]byte
-	for _, name := range names {
-		binary.BigEndian.PutUint16(n[:], uint16(len(name)))
-		_, _ = h.Write(n[:])       // never fails
-		_, _ = h.WriteString(name) // never fails
+	for _, texts := range [][]string{l.names, zones} {
+		for _, text := range texts {
+			binary.BigEndian.PutUint16(n[:], uint16(len(text)))
+			_, _ = h.Write(n[:])       // never fails
+			_, _ = h.WriteString(text) // never fails
+		}
 	}
-	l.fingerprint = h.Sum64()
-	return l, nil
+	o.fingerprint = h.Sum64()
+	return &o
 }
 
 // Members returns the members, sorted by name. The slice is the view's own: do not change it.
@@ -268,6 +305,6 @@ func (v *View) Share(name string) float64 {
 }
 
 // Fingerprint identifies the placement: two views have the same one if and only if (up to
-// a collision of 64 bits) their members' names, Version and Config are the same. Addresses
-// and incarnations do not count.
+// a collision of 64 bits) their members' names and zones, Version and Config are the same.
+// Addresses and incarnations do not count.
 func (v *View) Fingerprint() uint64 { return v.fingerprint }

@@ -163,6 +163,8 @@ func TestFingerprint(t *testing.T) {
 		"replicas":   {base, Config{Replicas: 21}},
 		"ab c":       {[]Member{{Name: "ab"}, {Name: "c"}}, Config{}},
 		"a bc":       {[]Member{{Name: "a"}, {Name: "bc"}}, Config{}},
+		"a, b in c":  {[]Member{{Name: "a"}, {Name: "b", Zone: "c"}}, Config{}},
+		"a in c, b":  {[]Member{{Name: "a", Zone: "c"}, {Name: "b"}}, Config{}},
 	} {
 		sum := mustNew(t, c.members, c.cfg).Fingerprint()
 		if seen[sum] != "" {
@@ -170,7 +172,7 @@ func TestFingerprint(t *testing.T) {
 		}
 		seen[sum] = name
 	}
-	moved := []Member{{base[0].Name, "elsewhere:1", 9}, base[1], base[2]}
+	moved := []Member{{base[0].Name, "elsewhere:1", 9, ""}, base[1], base[2]}
 	for _, cfg := range []Config{{}, {Partitions: DefaultPartitions, Load: DefaultLoad, Replicas: DefaultReplicas}} {
 		if seen[mustNew(t, moved, cfg).Fingerprint()] != "base" {
 			t.Error("an address, an incarnation or a spelled-out default counts")
@@ -179,12 +181,12 @@ func TestFingerprint(t *testing.T) {
 }
 
 func TestDiff(t *testing.T) {
-	a, b, c := Member{"a", "h:1", 1}, Member{"b", "h:2", 1}, Member{"c", "h:3", 1}
+	a, b, c := Member{"a", "h:1", 1, ""}, Member{"b", "h:2", 1, ""}, Member{"c", "h:3", 1, ""}
 	old := mustNew(t, []Member{a, b}, Config{Partitions: 31})
 	if d := old.Diff(old); !reflect.DeepEqual(d, Diff{}) {
 		t.Errorf("a view differs from itself: %+v", d)
 	}
-	b2 := Member{"b", "h:9", 2}
+	b2 := Member{"b", "h:9", 2, ""}
 	v, err := old.Next([]Member{c, b2})
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +196,7 @@ func TestDiff(t *testing.T) {
 		t.Errorf("Diff is %+v", d)
 	}
 	requireDiff(t, v, old)
-	again, err := v.Next([]Member{b2, {"c", "h:4", 2}})
+	again, err := v.Next([]Member{b2, {"c", "h:4", 2, ""}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -191,6 +191,7 @@ func ageRows(total map[string]any) [][]string {
 type memberLine struct {
 	Name    string     `json:"name"`
 	Addr    string     `json:"addr"`
+	Zone    string     `json:"zone,omitempty"`
 	State   peer.State `json:"state"`
 	Ready   bool       `json:"ready"`
 	Reason  string     `json:"reason,omitempty"` // why it is not ready, or does not answer
@@ -220,7 +221,7 @@ func memberLines(doc peer.ClusterStats) []memberLine {
 		if k.State == "" {
 			k.State = peer.StateAlive
 		}
-		out = append(out, memberLine{m.Name, s.Node.Addr, k.State, s.Node.Ready, s.Node.Reason, k.Share, m.RTT, s.Node.Version, s.Node.Uptime, s.View.Fingerprint})
+		out = append(out, memberLine{m.Name, s.Node.Addr, k.Zone, k.State, s.Node.Ready, s.Node.Reason, k.Share, m.RTT, s.Node.Version, s.Node.Uptime, s.View.Fingerprint})
 	}
 	for _, m := range doc.Missing {
 		out = append(out, memberLine{Name: m.Name, Addr: m.Addr, State: m.State, Reason: m.Reason, Share: known[m.Name].Share})
@@ -264,6 +265,10 @@ func membersCommand(w *world) *cobra.Command {
 
 func memberRows(lines []memberLine) [][]string {
 	rows := [][]string{{"MEMBER", "ADDRESS", "STATE", "READY", "SHARE", "ROUND TRIP", "UP FOR", "VERSION", "VIEW"}}
+	zones := slices.ContainsFunc(lines, func(m memberLine) bool { return m.Zone != "" })
+	if zones {
+		rows[0] = append(rows[0], "ZONE")
+	}
 	for _, m := range lines {
 		ready, uptime := "no", "-"
 		if m.Ready {
@@ -275,6 +280,9 @@ func memberRows(lines []memberLine) [][]string {
 		rows = append(rows, []string{
 			m.Name, m.Addr, string(m.State), ready, fmt.Sprintf("%.1f %%", 100*m.Share), seconds(m.RTT), uptime, m.Version, m.View[:min(8, len(m.View))],
 		})
+		if zones {
+			rows[len(rows)-1] = append(rows[len(rows)-1], m.Zone)
+		}
 	}
 	return rows
 }
