@@ -10,7 +10,7 @@ import (
 
 func TestConfigErrorsAllAtOnce(t *testing.T) {
 	_, err := Start(t.Context(), Config{
-		Name: "two words", Bind: "0.0.0.0:7946", Advertise: "here", Join: []string{"a", "b:0", "c:99999"},
+		Name: "two words", Zone: "two words", Bind: "0.0.0.0:7946", Advertise: "here", Join: []string{"a", "b:0", "c:99999"},
 		ClusterName: strings.Repeat("c", MaxClusterName+1), Ring: ring.Config{Load: 0.5},
 		Connections: -1, ValueLimit: -1, InFlightBytes: 1, MinMembers: -1, RejoinInterval: -1,
 		Gossip: Gossip{ProbeTimeout: 1e9, ProbeInterval: 1e9, SuspicionMult: -1},
@@ -18,7 +18,7 @@ func TestConfigErrorsAllAtOnce(t *testing.T) {
 	if !errors.Is(err, ErrConfig) {
 		t.Fatalf("the error is %v", err)
 	}
-	for _, want := range []string{"Name:", "Bind:", "Advertise:", "Join[0]", "Join[1]", "Join[2]", "ClusterName:", "Ring:", "Connections:",
+	for _, want := range []string{"Name:", "Zone:", "Bind:", "Advertise:", "Join[0]", "Join[1]", "Join[2]", "ClusterName:", "Ring:", "Connections:",
 		"ValueLimit:", "MinMembers:", "RejoinInterval:", "ProbeTimeout", "SuspicionMult:"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s:\n%v", want, err)
@@ -37,10 +37,10 @@ func TestConfigOneByOne(t *testing.T) {
 		{"advertise port 0", "cannot dial", Config{Advertise: "127.0.0.1:0"}},
 		{"in flight", "InFlightBytes", Config{InFlightBytes: 10}},
 		{"control character", "Name", Config{Name: "a\x00"}},
-		{"zone with a space", "Zone", Config{Zone: "a b"}},
-		{"long zone", "Zone", Config{Zone: strings.Repeat("z", MaxZone+1)}},
 		{"bad UTF-8", "UTF-8", Config{Name: "\xff"}},
 		{"long name", "limit", Config{Name: strings.Repeat("n", MaxName+1)}},
+		{"long zone", "Zone", Config{Zone: strings.Repeat("z", MaxZone+1)}},
+		{"zone with a line break", "Zone", Config{Zone: "a\nb"}},
 		{"value limit", "ValueLimit", Config{ValueLimit: MaxValueLimit + 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

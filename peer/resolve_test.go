@@ -3,7 +3,6 @@ package peer
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -157,36 +156,4 @@ func TestLookupSRV(t *testing.T) {
 	if got, err := network.LookupSRV(t.Context(), "_weir._tcp.other.test"); !isMissing(err) || len(got) > 0 {
 		t.Errorf("%q, %v", got, err)
 	}
-}
-
-// Everybody learns of everybody's zone, and the successor of a key is in another one than its owner.
-func TestZones(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		world, seed := newMemNet(), []string{"10.0.0.1:7946"}
-		zones := map[string]string{"n1": "east", "n2": "east", "n3": "west", "n4": "east"}
-		var nodes []*Node
-		for i := 1; i <= 4; i++ {
-			nodes = append(nodes, simulated(t, world, i, Config{Join: seed, Zone: zones[fmt.Sprintf("n%d", i)]}))
-		}
-		awaitNames(t, "n1 n2 n3 n4", nodes...)
-		for _, n := range nodes {
-			v := n.View()
-			for _, m := range v.Members() {
-				if m.Zone != zones[m.Name] {
-					t.Errorf("%s believes that %s is in %q", n.Name(), m.Name, m.Zone)
-				}
-			}
-			for _, m := range n.Stats().View.Members {
-				if m.Zone != zones[m.Name] {
-					t.Errorf("the stats of %s say that %s is in %q", n.Name(), m.Name, m.Zone)
-				}
-			}
-			for i := range 100 {
-				key := fmt.Sprint("k", i)
-				if next, ok := v.Successor(key); !ok || next.Zone == v.Owner(key).Zone {
-					t.Errorf("%s is owned by %v and would go to %v", key, v.Owner(key), next)
-				}
-			}
-		}
-	})
 }

@@ -34,9 +34,11 @@ func churn(t *rapid.T) {
 	}
 	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 
+	some := rapid.IntRange(0, 3).Draw(t, "zones") // 0: nobody has one
+
 	now := map[string]Member{}
 	for range rapid.IntRange(1, 12).Draw(t, "first") {
-		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13))}
+		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13)), Zone: someZone(rng, some)}
 		now[m.Name] = m
 	}
 	v, err := build(shuffled(rng, now), cfg, hash)
@@ -46,12 +48,8 @@ func churn(t *rapid.T) {
 	if err != nil {
 		return // no room from the start
 	}
-	zoned := rapid.Bool().Draw(t, "zoned")
 	for range rapid.IntRange(1, 6).Draw(t, "steps") {
-		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13)), Incarnation: rng.Uint64()}
-		if zoned {
-			m.Zone = []string{"", "east", "west", "north"}[rng.IntN(4)]
-		}
+		m := Member{Name: "m" + strconv.Itoa(rng.IntN(13)), Incarnation: rng.Uint64(), Zone: someZone(rng, some)}
 		if _, ok := now[m.Name]; ok && len(now) > 1 && rapid.Bool().Draw(t, "leave") {
 			delete(now, m.Name)
 		} else {
@@ -74,6 +72,7 @@ func churn(t *rapid.T) {
 		requireSound(t, v)
 		requireDiff(t, v, old)
 		requireExact(t, v, rng.IntN(v.Len()))
+		requireApart(t, v)
 	}
 }
 
@@ -187,13 +186,8 @@ func requireSound(t fataler, v *View) {
 		if ok != (len(next) > 0) || ok && first != next[0] {
 			t.Fatalf("%s: Successor is %v, %v and Successors are %v", key, first, ok, next)
 		}
-		seen, near := map[string]bool{v.Owner(key).Name: true}, false
-		for i, m := range next {
-			same := m.Zone != "" && m.Zone == v.Owner(key).Zone
-			if near && !same { // the first may be near if nobody is known to be elsewhere
-				t.Fatalf("%s of zone %s: %v", key, v.Owner(key).Zone, next)
-			}
-			near = near || same && i > 0
+		seen := map[string]bool{v.Owner(key).Name: true}
+		for _, m := range next {
 			if seen[m.Name] {
 				t.Fatalf("%s of %s: %v come twice or own it", key, v.Owner(key).Name, next)
 			}
@@ -244,11 +238,6 @@ func requireDiff(t fataler, v, old *View) {
 	}
 }
 
-// elsewhere returns who is known to be in another zone.
-func elsewhere(members []Member, zone string) []Member {
-	return slices.DeleteFunc(slices.Clone(members), func(m Member) bool { return m.Zone == "" || m.Zone == zone })
-}
-
 // requireExact compares the successors of one member's keys with the owners in a new view
 // without it.
 func requireExact(t fataler, v *View, lost int) {
@@ -265,15 +254,8 @@ func requireExact(t fataler, v *View, lost int) {
 		if v.OwnerIndex(key) != lost {
 			continue
 		}
-		got, ok := v.Successor(key)
-		if zone := v.Members()[lost].Zone; zone != "" && without.Owner(key).Zone == zone && len(elsewhere(rest, zone)) > 0 {
-			if !ok || !slices.Contains(elsewhere(rest, zone), got) {
-				t.Fatalf("%s was owned in zone %s, Successor says %v", key, zone, got)
-			}
-			continue
-		}
-		if !ok || got != without.Owner(key) {
-			t.Fatalf("%s goes to %v, Successor says %v", key, without.Owner(key), got)
+		if got, ok := v.Heir(key); !ok || got != without.Owner(key) {
+			t.Fatalf("%s goes to %v, Heir says %v", key, without.Owner(key), got)
 		}
 	}
 }

@@ -5,7 +5,7 @@ package ring
 type Diff struct {
 	Joined    []Member // not in the old view
 	Left      []Member // not in the new view; as the old one has them
-	Restarted []Member // in both, with another incarnation or address; as the new one has them
+	Restarted []Member // in both, with another incarnation, address or zone; as the new one has them
 	Moved     []Move   // partitions with another owner
 }
 

@@ -11,10 +11,10 @@
 // [View.Fingerprint] to know it. Addresses and incarnations place nothing.
 //
 // When an owner is lost, all nodes must turn to the same other member before any new view is there.
-// [View.Successor] is the owner that the new view will have, exactly, unless that one is in the
-// lost owner's zone. The next member on the ring would be wrong where that one is full: see "as
-// walked" below. The table for it is made once for each lost owner; [View.Prepare] does so ahead of
-// need.
+// [View.Heir] is the owner that the new view will have, exactly. The next member on the ring would
+// be wrong where that one is full: see "as walked" below. [View.Successor] is the heir too, unless
+// that one is in the owner's zone, which may be lost as a whole: then it is one in another. The
+// tables for them are made once for each lost owner; [View.Prepare] does so ahead of need.
 //
 // Build views off the hot path: the first with [New], the others with [View.Next], which gives the
 // same result and moves the library's ring by what changed. New has the library sort all points

@@ -5,13 +5,15 @@ import (
 	"sync"
 )
 
-// lost is the table of who takes over from one member, made when first asked for.
+// lost has the tables for one member's loss, made when first asked for. Both are of
+// partitions, and have places in the members of the whole view.
 type lost struct {
-	once  sync.Once
-	heirs []uint16 // by partition, as places in the members; of those that are not the member's it tells nothing
+	once       sync.Once
+	heirs      []uint16 // the owners without the member
+	successors []uint16 // the successors of the member's partitions; where no zones matter the heirs
 }
 
-// Prepare makes the table that Successor reads when the named member is the owner, so that
+// Prepare makes the tables that Successor and Heir read when the named member is the owner, so that
 // the first caller need not wait for it. It takes about a millisecond for up to a hundred
 // members and a few for a thousand. A name that is not in the view is ignored.
 func (v *View) Prepare(name string) {
@@ -20,39 +22,17 @@ func (v *View) Prepare(name string) {
 	}
 }
 
-// lose returns who takes over the partitions of one of the members, of which there must be two.
-func (l *layout) lose(member int) []uint16 {
+// lose returns the tables for the loss of a member. There must be two.
+func (l *layout) lose(member int) *lost {
 	t := &l.without[member]
 	t.once.Do(func() {
 		t.heirs = l.losing(member)
-		for p, heir := range t.heirs {
-			if int(l.owners[p]) == member && l.together(member, int(heir)) {
-				t.heirs[p] = l.apart(p, member, heir)
-			}
-		}
+		t.successors = l.succeeding(member, t.heirs)
 	})
-	return t.heirs
+	return t
 }
 
-// together reports whether two members are in one zone.
-func (l *layout) together(a, b int) bool {
-	return l.zones != nil && l.zones[a] != "" && l.zones[a] == l.zones[b]
-}
-
-// apart returns the first member in the order of the ring from a partition that is in another zone than
-// member, or heir if there is none.
-func (l *layout) apart(partition, member int, heir uint16) uint16 {
-	at := l.from(partition)
-	for i := range l.points {
-		m := l.points[(at+i)%len(l.points)].member
-		if zone := l.zones[m]; zone != "" && zone != l.zones[member] {
-			return m
-		}
-	}
-	return heir
-}
-
-// losing returns the owners of partitions in the view without one member.
+// losing returns the owners of partitions in the view without one of its members.
 
 func (l *layout) losing(member int) []uint16 {
 	rest := slices.Delete(slices.Clone(l.names), member, member+1)
@@ -76,21 +56,33 @@ func (l *layout) losing(member int) []uint16 {
 	return owners
 }
 
-// Successor returns the member that all turn to if a key's owner is lost: exactly the key's owner
-// in the view without the owner; but if that one is in the owner's zone, the first one in the
-// order of the ring that is in another, if there is any. false: there is no other member. It does not
-// allocate, but the first call for each owner takes as long as Prepare does.
+// Successor returns the member that a key goes to if its owner is lost: its Heir, if that is
+// in another zone than the owner, else the first that is, in the order of the ring from
+// the key's partition. Where the owner's zone or all the others' are unknown, or all the
+// same, it is the Heir. false: there is no other member. It does not allocate, but the first
+// call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
 	if len(v.members) < 2 {
 		return Member{}, false
 	}
 	p := v.Partition(key)
-	return v.members[v.lose(int(v.owners[p]))[p]], true
+	return v.members[v.lose(int(v.owners[p])).successors[p]], true
+}
+
+// Heir returns the member that owns a key in the view without the key's owner, whatever
+// the zones. false: there is no other member. It costs what Successor does.
+func (v *View) Heir(key string) (Member, bool) {
+	if len(v.members) < 2 {
+		return Member{}, false
+	}
+	p := v.Partition(key)
+	return v.members[v.lose(int(v.owners[p])).heirs[p]], true
 }
 
 // Successors returns the first n distinct members after the owner of a key: first its
-// Successor, then the others in the order of the ring from the key's partition, which is
-// the same on every node; those in the owner's zone come last. There are fewer than n where the view has no more. The
+// Successor, then the others of other zones than the owner's, then the rest, its Heir
+// before the others, all in the order of the ring from the key's partition, which is the same
+// on every node. There are fewer than n where the view has no more. The
 // slice is the caller's.
 func (v *View) Successors(key string, n int) []Member {
 	if n = min(n, len(v.members)-1); n <= 0 {
@@ -98,22 +90,31 @@ func (v *View) Successors(key string, n int) []Member {
 	}
 	p := v.Partition(key)
 	owner := int(v.owners[p])
-	first := int(v.lose(owner)[p])
-	out := make([]Member, 1, n)
-	out[0] = v.members[first]
-	var last []int // who is in the owner's zone
-	for _, i := range v.walk(p, []int{owner, first}, len(v.members)-2) {
-		switch {
-		case len(out) == n:
-			return out
-		case v.together(owner, i):
-			last = append(last, i)
-		default:
-			out = append(out, v.members[i])
+	lost := v.lose(owner)
+	first, heir := int(lost.successors[p]), int(lost.heirs[p])
+	order := make([]int, 1, len(v.members))
+	order[0] = first
+	if v.alone(owner) {
+		order = append(order, v.walk(p, []int{owner, first}, n-1)...)
+	} else {
+		rest := v.walk(p, []int{owner, first}, len(v.members)-2)
+		for _, i := range rest {
+			if v.apart(owner, i) {
+				order = append(order, i)
+			}
+		}
+		if heir != first && !v.apart(owner, heir) {
+			order = append(order, heir)
+		}
+		for _, i := range rest {
+			if !v.apart(owner, i) && i != heir {
+				order = append(order, i)
+			}
 		}
 	}
-	for _, i := range last[:n-len(out)] {
-		out = append(out, v.members[i])
+	out := make([]Member, n)
+	for i := range out {
+		out[i] = v.members[order[i]]
 	}
 	return out
 }

@@ -26,6 +26,8 @@ const (
 	DefaultReplicas = 20
 	// MaxName is the longest member name, in bytes.
 	MaxName = 128
+	// MaxZone is the longest name of a zone, in bytes.
+	MaxZone = 64
 
 	maxPartitions = math.MaxUint16 // members are numbered in 16 bits, and are no more than partitions
 	maxReplicas   = 1000
@@ -48,9 +50,7 @@ type Member struct {
 	Name        string // stable across restarts: it alone places keys
 	Addr        string // host:port
 	Incarnation uint64 // of this start of the process
-	// Zone is what the member may be lost together with: a rack, a building. A Successor is in another one
-	// if there is any. "": not known.
-	Zone string
+	Zone        string // what fails together, such as a rack or a data centre; empty: unknown. At most MaxZone bytes
 }
 
 // Config says how keys are placed. It must be the same on every member. Every zero
@@ -93,8 +93,8 @@ func (c Config) check() error {
 }
 
 // A View is an immutable snapshot: the members, and the owner of every partition. It is a
-// pure function of the members, Version and Config; the members' names alone place keys,
-// their zones too say who succeeds an owner.
+// pure function of the members, Version and Config; the members' names alone place keys, and
+// their zones only choose successors.
 // All its methods are safe for concurrent use, and all but Next, Prepare and the
 // first Successor after the loss of an owner read it without a lock. No method may be
 // called on a nil View.
@@ -103,13 +103,14 @@ type View struct {
 	*layout
 }
 
-// layout is what follows from the members' names and zones and the configuration. Views whose
-// members have the same share one.
+// layout is what follows from the members' names and zones, and the configuration. Views whose
+// members have the same names and zones share one.
 type layout struct {
 	names       []string // sorted: places in it are places in View.members
-	zones       []string // by member; nil: nobody has told
+	zones       []string // by member; nil: none has one
 	owners      []uint16 // of partitions
 	counts      []int    // partitions owned, by member
+	placed      uint64   // fingerprint without the zones
 	fingerprint uint64
 	points      []point // in the order of the ring
 	distinct    bool    // whether no two points coincide
@@ -137,42 +138,29 @@ func build(members []Member, cfg Config, hash hasher) (*View, error) {
 		return nil, err
 	}
 	p := &placer{cfg: cfg, hash: hash}
-	l, err := lay(names, zonesOf(members), p)
+	l, err := lay(names, p)
 	if err != nil {
 		return nil, err
 	}
+	l.zone(members)
 	return &View{members, l}, nil
-}
-
-// zonesOf returns the members' zones, nil if there are none.
-func zonesOf(members []Member) (zones []string) {
-	for i, m := range members {
-		if m.Zone == "" {
-			continue
-		}
-		if zones == nil {
-			zones = make([]string, len(members))
-		}
-		zones[i] = m.Zone
-	}
-	return zones
 }
 
 // Next returns the same view of members as New does with v's Config. It is faster where
 // members are many and few of them are new or gone (a few milliseconds for each of
-// them, where there are a thousand), and takes no time to speak of where only addresses
-// and incarnations changed. The errors are New's; v is as good as before in any case.
+// them, where there are a thousand), and takes no time to speak of where only addresses,
+// incarnations and zones changed. The errors are New's; v is as good as before in any case.
 func (v *View) Next(members []Member) (*View, error) {
 	cfg := v.placer.cfg
 	members, names, err := sorted(members, cfg)
 	if err != nil {
 		return nil, err
 	}
-	zones := zonesOf(members)
 	if slices.Equal(names, v.names) {
 		l := v.layout
-		if !slices.Equal(zones, l.zones) {
-			l = l.in(zones)
+		if !slices.Equal(zones(members), v.zones) {
+			l = l.again()
+			l.zone(members)
 		}
 		return &View{members, l}, nil
 	}
@@ -180,10 +168,11 @@ func (v *View) Next(members []Member) (*View, error) {
 	if changes := missing(names, v.names, nil) + missing(v.names, names, nil); !v.distinct || !worthMoving(changes, len(names)) {
 		p = &placer{cfg: cfg, hash: p.hash}
 	}
-	l, err := lay(names, zones, p)
+	l, err := lay(names, p)
 	if err != nil {
 		return nil, err
 	}
+	l.zone(members)
 	return &View{members, l}, nil
 }
 
@@ -202,11 +191,11 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 		if m.Name == "" || len(m.Name) > MaxName {
 			return nil, nil, fmt.Errorf("%w: a member's name has %d bytes: it must have from 1 to %d", ErrConfig, len(m.Name), MaxName)
 		}
-		if len(m.Zone) > MaxName {
-			return nil, nil, fmt.Errorf("%w: a member's zone has %d bytes: it must have at most %d", ErrConfig, len(m.Zone), MaxName)
-		}
 		if i > 0 && m.Name == names[i-1] {
 			return nil, nil, fmt.Errorf("%w: %q", ErrDuplicateMember, m.Name)
+		}
+		if len(m.Zone) > MaxZone {
+			return nil, nil, fmt.Errorf("%w: the zone of %q has %d bytes: it must have at most %d", ErrConfig, m.Name, len(m.Zone), MaxZone)
 		}
 		names[i] = m.Name
 	}
@@ -214,8 +203,8 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 }
 
 // lay places every partition.
-func lay(names, zones []string, p *placer) (*layout, error) {
-	l := &layout{names: names, placer: p, counts: make([]int, len(names))}
+func lay(names []string, p *placer) (*layout, error) {
+	l := &layout{names: names, placer: p, counts: make([]int, len(names)), without: make([]lost, len(names))}
 	l.points, l.distinct = points(names, p.cfg.Replicas, p.hash)
 	owners, place := []uint16(nil), p.owners
 	if !l.distinct {
@@ -230,26 +219,17 @@ func lay(names, zones []string, p *placer) (*layout, error) {
 	for _, o := range owners {
 		l.counts[o]++
 	}
-	return l.in(zones), nil
-}
-
-// in returns the layout of the same names in these zones.
-func (l *layout) in(zones []string) *layout {
-	o := *l
-	o.zones, o.without = zones, make([]lost, len(l.names))
-	cfg := l.placer.cfg
 	h := xxhash.New()
-	fmt.Fprintf(h, "weir ring %d %d %x %d", Version, cfg.Partitions, math.Float64bits(cfg.Load), cfg.Replicas)
+	fmt.Fprintf(h, "weir ring %d %d %x %d", Version, p.cfg.Partitions, math.Float64bits(p.cfg.Load), p.cfg.Replicas)
 	var n [2]byte
-	for _, texts := range [][]string{l.names, zones} {
-		for _, text := range texts {
-			binary.BigEndian.PutUint16(n[:], uint16(len(text)))
-			_, _ = h.Write(n[:])       // never fails
-			_, _ = h.WriteString(text) // never fails
-		}
+	for _, name := range names {
+		binary.BigEndian.PutUint16(n[:], uint16(len(name)))
+		_, _ = h.Write(n[:])       // never fails
+		_, _ = h.WriteString(name) // never fails
 	}
-	o.fingerprint = h.Sum64()
-	return &o
+	l.placed = h.Sum64()
+	l.fingerprint = l.placed
+	return l, nil
 }
 
 // Members returns the members, sorted by name. The slice is the view's own: do not change it.
@@ -304,7 +284,7 @@ func (v *View) Share(name string) float64 {
 	return float64(v.counts[i]) / float64(len(v.owners))
 }
 
-// Fingerprint identifies the placement: two views have the same one if and only if (up to
+// Fingerprint identifies the placement and the successors: two views have the same one if and only if (up to
 // a collision of 64 bits) their members' names and zones, Version and Config are the same.
 // Addresses and incarnations do not count.
 func (v *View) Fingerprint() uint64 { return v.fingerprint }

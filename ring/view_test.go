@@ -163,8 +163,10 @@ func TestFingerprint(t *testing.T) {
 		"replicas":   {base, Config{Replicas: 21}},
 		"ab c":       {[]Member{{Name: "ab"}, {Name: "c"}}, Config{}},
 		"a bc":       {[]Member{{Name: "a"}, {Name: "bc"}}, Config{}},
-		"a, b in c":  {[]Member{{Name: "a"}, {Name: "b", Zone: "c"}}, Config{}},
-		"a in c, b":  {[]Member{{Name: "a", Zone: "c"}, {Name: "b"}}, Config{}},
+		"zoned":      {zoned(3, "a", "b"), Config{}},
+		"two in a":   {zoned(3, "a", "a", "b"), Config{}},
+		"all in a":   {zoned(3, "a"), Config{}},
+		"a, none":    {zoned(3, "a", ""), Config{}},
 	} {
 		sum := mustNew(t, c.members, c.cfg).Fingerprint()
 		if seen[sum] != "" {
@@ -181,12 +183,12 @@ func TestFingerprint(t *testing.T) {
 }
 
 func TestDiff(t *testing.T) {
-	a, b, c := Member{"a", "h:1", 1, ""}, Member{"b", "h:2", 1, ""}, Member{"c", "h:3", 1, ""}
+	a, b, c := Member{Name: "a", Addr: "h:1", Incarnation: 1}, Member{Name: "b", Addr: "h:2", Incarnation: 1}, Member{Name: "c", Addr: "h:3", Incarnation: 1}
 	old := mustNew(t, []Member{a, b}, Config{Partitions: 31})
 	if d := old.Diff(old); !reflect.DeepEqual(d, Diff{}) {
 		t.Errorf("a view differs from itself: %+v", d)
 	}
-	b2 := Member{"b", "h:9", 2, ""}
+	b2 := Member{Name: "b", Addr: "h:9", Incarnation: 2}
 	v, err := old.Next([]Member{c, b2})
 	if err != nil {
 		t.Fatal(err)
@@ -196,7 +198,7 @@ func TestDiff(t *testing.T) {
 		t.Errorf("Diff is %+v", d)
 	}
 	requireDiff(t, v, old)
-	again, err := v.Next([]Member{b2, {"c", "h:4", 2, ""}})
+	again, err := v.Next([]Member{b2, {Name: "c", Addr: "h:4", Incarnation: 2}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -96,7 +96,7 @@ func (h *viewHistory) previous(key string, hash uint64, now int64) (p prior) {
 	} else if h.first.OwnerOf(i).Name == h.self && now-h.firstAt <= previousFor {
 		// Who started later cannot have had it.
 		self, _ := h.now.Member(h.self)
-		if m, ok := h.first.Successor(key); ok && m.Incarnation < self.Incarnation {
+		if m, ok := h.first.Heir(key); ok && m.Incarnation < self.Incarnation {
 			f = h.former(m)
 		}
 	}

@@ -67,7 +67,7 @@ export class Model {
         bytes += rate(`${id}/bytes/${c.name}`, number(c.bytes_received) + number(c.bytes_sent));
       }
       out.push({
-        name: m.name, addr: node.addr || known.addr || "", state: known.state || "alive", share: number(known.share), ready: !!node.ready,
+        name: m.name, addr: node.addr || known.addr || "", zone: known.zone || "", state: known.state || "alive", share: number(known.share), ready: !!node.ready,
         reason: node.reason || "", rtt: m.name === doc.by ? null : number(m.rtt_seconds), self: m.name === doc.by,
         inFlight, calls, errors, bytes, uptime: number(node.uptime_seconds), answers: true,
       });

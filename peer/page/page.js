@@ -115,7 +115,7 @@ function members(v) {
     const state = !m.answers && m.state === "alive" ? "no answer" : m.answers && !m.ready ? "not ready" : m.state;
     const name = make("td", {}, make("span", { className: "key" }), m.name + (m.self ? " (this one)" : ""));
     name.firstChild.style.background = m.answers ? `var(${palette[i % palette.length]})` : "var(--line)";
-    name.title = m.addr;
+    name.title = m.zone ? `${m.addr}, zone ${m.zone}` : m.addr;
     const cells = m.answers
       ? [percent(m.share), m.rtt === null ? "–" : seconds(m.rtt), count(m.inFlight), count(m.calls), count(m.errors), bytes(m.bytes) + "/s", seconds(m.uptime)]
       : [m.share ? percent(m.share) : "–", "–", "–", "–", "–", "–", "–"];
