@@ -22,8 +22,12 @@ import (
 // While it is open one goroutine probes: one attempt to connect at a time, with pauses that grow
 // up to backoffMax, or pings on a connection that is up. The first byte that comes back closes it.
 
-// breakerRow is how many attempts to connect must fail in a row.
-const breakerRow = 3
+const (
+	// breakerRow is how many attempts to connect must fail in a row.
+	breakerRow = 3
+	// togetherFor is how far apart breakers may open for one reason: requests are seldom to some members.
+	togetherFor = 3 * time.Second
+)
 
 // Breaker states, as in PeerStats.
 const (
@@ -39,6 +43,7 @@ type breaker struct {
 	backoff  time.Duration // the last pause
 	retry    time.Time     // no attempt to connect before this
 	openings int64
+	since    time.Time // when it opened last
 }
 
 // failed is after an attempt to connect that failed, or a connection that did not last. jitter takes a random
@@ -48,15 +53,15 @@ func (b breaker) failed(now time.Time, bypass bool, jitter func(time.Duration) t
 	b.backoff = min(max(2*b.backoff, backoffMin), backoffMax)
 	b.retry = now.Add(jitter(b.backoff))
 	if bypass && b.row >= breakerRow {
-		b = b.tripped()
+		b = b.tripped(now)
 	}
 	return b
 }
 
 // tripped is after it has opened.
-func (b breaker) tripped() breaker {
+func (b breaker) tripped(now time.Time) breaker {
 	if !b.open {
-		b.open = true
+		b.open, b.since = true, now
 		b.openings++
 	}
 	return b
@@ -117,7 +122,7 @@ func (p *peer) silent(l *link, cause error) {
 	p.mu.Lock()
 	tell := func() {}
 	if p.last = cause; l.up() && p.fit() == nil {
-		tell = p.change(p.breaker.tripped())
+		tell = p.change(p.breaker.tripped(time.Now()))
 	}
 	p.mu.Unlock()
 	tell()
@@ -126,9 +131,28 @@ func (p *peer) silent(l *link, cause error) {
 // alive notes that a link that was silent is not.
 func (p *peer) alive() {
 	p.mu.Lock()
+	was := p.breaker
 	tell := p.change(p.breaker.answered())
 	p.mu.Unlock()
 	tell()
+	lasted := was.open && time.Since(was.since) >= deadAfter*linkTick // else it was a pause, or a packet
+	if lasted && p.d.cfg.returned != nil && p.d.alone(p, was.since) {
+		p.d.cfg.returned(p.to.Name)
+	}
+}
+
+// alone reports whether only the breaker of p opened at that time. If others did too it may as well have been
+// this node that was cut off.
+func (d *data) alone(p *peer, at time.Time) bool {
+	for _, o := range *d.peers.Load() {
+		o.mu.Lock()
+		apart := at.Sub(o.breaker.since).Abs()
+		o.mu.Unlock()
+		if o != p && apart < togetherFor {
+			return false
+		}
+	}
+	return true
 }
 
 // overdue notes that an attempt to connect has come to nothing for too long.
@@ -137,7 +161,7 @@ func (p *peer) overdue() error {
 	tell := func() {}
 	if p.fit() == nil && p.closed == nil {
 		p.last = fmt.Errorf("no connection after %v", silentAfter*linkTick)
-		tell = p.change(p.breaker.tripped())
+		tell = p.change(p.breaker.tripped(time.Now()))
 	}
 	err := p.bypassed()
 	p.mu.Unlock()

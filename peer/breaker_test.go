@@ -39,7 +39,7 @@ func TestBreakerSteps(t *testing.T) {
 	if b.open {
 		t.Error("open although a connection works")
 	}
-	if b = b.tripped().tripped(); !b.open || b.openings != 2 {
+	if b = b.tripped(now).tripped(now); !b.open || b.openings != 2 {
 		t.Errorf("after a silence: %+v", b)
 	}
 	if b = b.renewed(); !b.open || b.backoff != 0 || !b.retry.IsZero() {

@@ -170,7 +170,11 @@ type Config struct {
 type Gossip struct {
 	ProbeInterval time.Duration // between two probes of this node; default 500 ms
 	ProbeTimeout  time.Duration // for the answer to a probe; default 200 ms; below ProbeInterval
-	SuspicionMult int           // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
+	// HoldDown is the half-life of what the others remember of a member that was lost and came back: after two such
+	// returns within it a member rests, and owns nothing, for one to three half-lives. The same on every
+	// member. 0: DefaultHoldDown; below 0: no member rests.
+	HoldDown      time.Duration
+	SuspicionMult int // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
 }
 
 // settings is a Config with its defaults filled in and its addresses parsed.
@@ -201,6 +205,7 @@ func (c Config) check() (settings, error) {
 	c.RejoinInterval = cmp.Or(c.RejoinInterval, DefaultRejoinInterval)
 	c.Gossip.ProbeInterval = cmp.Or(c.Gossip.ProbeInterval, 500*time.Millisecond)
 	c.Gossip.ProbeTimeout = cmp.Or(c.Gossip.ProbeTimeout, 200*time.Millisecond)
+	c.Gossip.HoldDown = cmp.Or(c.Gossip.HoldDown, DefaultHoldDown)
 	c.Gossip.SuspicionMult = cmp.Or(c.Gossip.SuspicionMult, 3)
 
 	s := settings{}

@@ -56,8 +56,9 @@ type dataConfig struct {
 	dial        func(ctx context.Context, addr string) (net.Conn, error)
 	logger      *slog.Logger
 	seed        uint64
-	placement   uint64 // see hello
-	trust       *trust // nil, or one without TLS: plaintext
+	placement   uint64              // see hello
+	trust       *trust              // nil, or one without TLS: plaintext
+	returned    func(member string) // told of a member that alone was silent, and answers again; may be nil
 }
 
 // data is the data plane: it sends requests to other members and answers theirs.

@@ -42,6 +42,8 @@ func eventNames() map[string]string {
 		"a member has left":                "member_left",
 		"a member is lost":                 "member_lost",
 		"a lost member is forgotten":       "member_forgotten",
+		"a member flaps":                   "member_resting",
+		"a member rests no more":           "member_rested",
 		"a member is kept out of the view": "member_refused",
 		"two live members have one name":   "name_taken",
 		"another node has taken":           "name_taken",

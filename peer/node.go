@@ -165,6 +165,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.logger = s.Logger.With("node", s.Name)
 	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers, memberLimit(s.Ring))
+	n.roster.hold = max(s.Gossip.HoldDown, 0)
 
 	first := n.roster.look(time.Now())
 	view, err := ring.New(first.members, s.Ring)
@@ -404,5 +405,6 @@ func (n *Node) dataConfig() dataConfig {
 		seed:        n.random(),
 		placement:   n.id.placement,
 		trust:       n.trust,
+		returned:    n.roster.answered,
 	}
 }

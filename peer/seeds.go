@@ -122,7 +122,11 @@ func (n *Node) announce(ctx context.Context, to []peerAddress) {
 		return
 	}
 	n.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
-	msg := n.roster.NodeMeta(memberlist.MetaMaxSize)
+	n.tell(ctx, to, n.roster.NodeMeta(memberlist.MetaMaxSize))
+}
+
+// tell sends a message to each of the members, and waits for it, at most announceWait.
+func (n *Node) tell(ctx context.Context, to []peerAddress, msg []byte) {
 	ctx, cancel := context.WithTimeout(ctx, announceWait)
 	defer cancel()
 

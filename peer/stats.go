@@ -97,6 +97,7 @@ type MemberInfo struct {
 	State       State         `json:"state"`                // see the constants
 	Zone        string        `json:"zone,omitempty"`       // as it says; "": not told
 	Share       float64       `json:"share"`                // of the partitions, 0 to 1
+	Resting     bool          `json:"resting,omitempty"`    // it has flapped: alive, and owns nothing for a while
 	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
 	Reason      string        `json:"reason,omitempty"`     // of a refused one
 	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost one
@@ -124,7 +125,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 	for i := range out {
 		m := &out[i]
 		if in, ok := view.Member(m.Name); ok && in.Incarnation == m.Incarnation && m.State == StateAlive {
-			m.Share = view.Share(m.Name)
+			m.Share, m.Resting = view.Share(m.Name), in.Resting
 		}
 	}
 	slices.SortFunc(out, func(a, b MemberInfo) int {
