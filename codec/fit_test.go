@@ -38,6 +38,8 @@ type (
 	live struct{ Done chan int }
 )
 
+var _ = []any{hidden{"a"}, mixed{"a", "b"}, embeds{hidden{"a"}}} // their fields are used by reflection alone
+
 // What cannot be encoded is found before there is a value; what can is let through.
 func TestCheck(t *testing.T) {
 	check := func(name, want string, msgpack, json error) {

@@ -49,7 +49,7 @@ func (n *Node) seeds(ctx context.Context) ([]string, error) {
 	}
 	found, err := n.cfg.Discover(ctx)
 	if err != nil {
-		err = fmt.Errorf("Discover: %w", err)
+		err = fmt.Errorf("calling Discover: %w", err)
 	} else {
 		n.discovered = slices.Clone(found)
 	}
