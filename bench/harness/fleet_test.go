@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -107,6 +108,27 @@ func (f *fleet) owned() (n int) {
 		}
 	}
 	return n
+}
+
+// causes are why the nodes that are up have loaded, each since it started.
+func (f *fleet) causes() map[string]float64 {
+	f.Helper()
+	sum := make(map[string]float64)
+	for i := range fleetNodes {
+		if f.c.nodes[i].Load() == nil {
+			continue
+		}
+		all, err := f.c.counters(i)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for name, n := range all {
+			if n != 0 && strings.HasPrefix(name, "loads_") {
+				sum[fmt.Sprint(i,name)] += n
+			}
+		}
+	}
+	return sum
 }
 
 func (f *fleet) ownedBy(i int) int {
@@ -228,10 +250,12 @@ func TestRollingRestartOfProcesses(t *testing.T) {
 		}
 		f.settle(ctx, fleetNodes)
 		f.open(i)
+		t.Log(f.causes())
 		t.Logf("node %d took %v to leave, and was back %v later; %d loads so far", i, left.Round(time.Millisecond), (time.Since(began) - left).Round(time.Millisecond), f.loads.Load()-fleetKeys)
 	}
 	f.asked(200)
 	stop()
+	t.Log(f.causes())
 	f.sweep(t.Context(), 1) // what the load has not asked for
 	caused := f.loads.Load() - fleetKeys
 	t.Logf("%d calls, the slowest took %v; %d loads caused, %d keys", f.calls, f.slowest, caused, fleetKeys)
