@@ -78,10 +78,25 @@ type Config struct {
 	// Default: the address that Bind led to.
 	Advertise string
 
-	// Join names seeds: "host:port", where host is an address or a DNS name. Names are
-	// resolved anew at each attempt. A seed that is this node itself is skipped, so all
-	// members can have the same list. Empty: the node waits for others to join it.
+	// Join names seeds: "host:port", where host is an address or a DNS name, or the name of
+	// a service, "_members._tcp.weir.example.org", whose SRV records have hosts and ports,
+	// tried in the order of their priority. Names are resolved anew at each attempt, and all
+	// their addresses count; one that cannot be resolved stands for what it last was. A seed that
+	// is this node itself is skipped, so all members can have the same list. Empty, and no
+	// Discover: the node waits for others to join it.
 	Join []string
+
+	// Discover, if not nil, returns further seeds, in the forms of Join; the slice stays
+	// its own. It is called at the start and then every
+	// RejoinInterval, never twice at once, and has three seconds: it must end when ctx does; one
+	// that does not is not waited for, by Close neither, and its answer counts when it is there. What is wrong with its answer is
+	// logged; after an error, or if no seed of the answer can be used, the last good answer
+	// counts. An empty answer without an error says that there are no seeds.
+	Discover func(ctx context.Context) ([]string, error)
+
+	// LookupSRV returns the SRV records of a name, and must end when ctx does. It is called
+	// concurrently. Default: the operating system's resolver. (Network resolves hosts.)
+	LookupSRV func(ctx context.Context, name string) ([]*net.SRV, error)
 
 	// ClusterName keeps clusters apart: gossip and data of another name are refused at
 	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
@@ -187,6 +202,9 @@ func (c Config) check() (settings, error) {
 	if !custom {
 		c.Network = systemNetwork{}
 	}
+	if c.LookupSRV == nil {
+		c.LookupSRV = systemLookupSRV
+	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -223,10 +241,8 @@ func (c Config) check() (settings, error) {
 		}
 	}
 	for i, seed := range c.Join {
-		if _, port, err := splitAddress(seed); err != nil {
+		if err := checkSeed(seed); err != nil {
 			wrong("Join[%d]: %w", i, err)
-		} else if port == 0 {
-			wrong("Join[%d]: %q has port 0; name the port that the seed listens on", i, seed)
 		}
 	}
 	if c.Name != "" {
@@ -356,6 +372,11 @@ func resolve(ctx context.Context, network Network, addr string) ([]netip.AddrPor
 	if err != nil {
 		return nil, err
 	}
+	return resolveHost(ctx, network, host, port)
+}
+
+// resolveHost is resolve for a host and a port.
+func resolveHost(ctx context.Context, network Network, host string, port uint16) ([]netip.AddrPort, error) {
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), port)}, nil
 	}

@@ -101,7 +101,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel()
 		return nil, err
 	}
-	if len(s.Join) == 0 {
+	if len(s.Join) == 0 && s.Discover == nil {
 		n.joined.Store(true)
 		close(n.tried)
 	} else {
