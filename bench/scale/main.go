@@ -85,8 +85,9 @@ func invalidate(ctx context.Context, c *tier.Cache[string], o options) (confirme
 		}
 		for range each {
 			key++
+			name := "product-" + strconv.Itoa(key)
 			wg.Go(func() {
-				e := c.Invalidate(ctx, "product-"+strconv.Itoa(key))
+				e := c.Invalidate(ctx, name)
 				mu.Lock()
 				defer mu.Unlock()
 				if e == nil {

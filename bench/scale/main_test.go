@@ -25,7 +25,7 @@ func TestWhole(t *testing.T) {
 	if r.idleConnections != 0 {
 		t.Errorf("%d data connections, and nobody has asked for anything", r.idleConnections)
 	}
-	if r.connections != 3 || r.invalidations != 40 || r.sender < 3*r.receiver || r.receiver == 0 {
+	if r.connections != 3 || r.invalidations != 40 || r.sender < 2*r.receiver || r.receiver == 0 {
 		t.Errorf("%+v", r)
 	}
 }
