@@ -103,8 +103,8 @@ type Handler interface {
 	Stats() any
 }
 
-// BeginFrame appends a frame's header for the kind and id and returns the
-// extended slice; EndFrame, given the length of dst before, fills in the length.
+// BeginFrame appends a frame's header for the kind and id and returns the extended slice; EndFrame,
+// given the length of dst before, fills in the length.
 func BeginFrame(dst []byte, kind Kind, id uint64) []byte {
 	dst = append(dst, 0, 0, 0, 0, byte(kind))
 	return binary.BigEndian.AppendUint64(dst, id)

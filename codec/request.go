@@ -80,8 +80,8 @@ func (r *Request) Size() int {
 	return n
 }
 
-// AppendRequest appends r as a whole frame to dst and returns the extended slice.
-// The caller has checked the limits of keys, namespace and chain.
+// AppendRequest appends r as a whole frame to dst and returns the extended slice. The caller has
+// checked the limits of keys, namespace and chain.
 func AppendRequest(dst []byte, r *Request) []byte {
 	start := len(dst)
 	dst = BeginFrame(dst, r.Kind, r.ID)
@@ -151,9 +151,9 @@ func knownFlags(kind Kind) (flags uint8, known bool) {
 	return 0, false
 }
 
-// DecodeRequest fills r from the body of a get, get of many, put, invalidate, sync or push frame. r borrows body;
-// r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps ErrFrame, or ErrUnsupported
-// if a later version made the request.
+// DecodeRequest fills r from the body of a get, get of many, put, invalidate, sync or push frame. r
+// borrows body; r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps
+// ErrFrame, or ErrUnsupported if a later version made the request.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	flags, known := knownFlags(kind)
 	switch {

@@ -28,8 +28,9 @@ const (
 	StatusNotCached  Status = 15 // there is no copy, and no fill was wanted
 	StatusSame       Status = 16 // the value is the one that the asker has
 	StatusIsolated   Status = 17 // the answerer has lost sight of most members
-	// StatusUnsupported: one of the two knows more than the other. The answerer does not know the request's kind or one of
-	// its flags; or, decoded, the answer has a status that is unknown here. Text says which.
+	// StatusUnsupported: one of the two knows more than the other. The answerer does not know the
+	// request's kind or one of its flags; or, decoded, the answer has a status that is unknown
+	// here. Text says which.
 	StatusUnsupported Status = 18
 	statusMax                = StatusUnsupported
 )
@@ -52,8 +53,8 @@ const (
 
 // A Response is the answer to a Request as it crosses the wire.
 //
-// On the answering side Value is borrowed: it is copied into the frame. On the
-// asking side Value belongs to a pooled buffer, which Release gives back.
+// On the answering side Value is borrowed: it is copied into the frame. On the asking side Value
+// belongs to a pooled buffer, which Release gives back.
 type Response struct {
 	ID     uint64
 	Status Status
@@ -73,8 +74,9 @@ type Response struct {
 	Etag uint64
 	// Why, with FlagStale, is why a stale value is given; what the numbers mean is the handlers' own affair.
 	Why uint8
-	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that
-	// started the last one in the request have been applied; for a push, the Token for the next one, 0: not yet.
+	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that started
+	// the last one in the request have been applied; for a push, the Token for the next one, 0: not
+	// yet.
 	Seq     uint64
 	Members [][]byte // with StatusDone: who else is in the answerer's view, if that is not the asker's
 	Owner   []byte   // who failed; with StatusMoved, who is the owner in the answerer's view

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// AddStats adds several members' statistics of one namespace, or of several by name, as
+// addStats adds several members' statistics of one namespace, or of several by name, as
 // encoding/json decodes them into an any:
 //
 //   - numbers are added up; of those whose names begin with "max", "p50" or "p9", or end with
@@ -17,7 +17,7 @@ import (
 //     ratios (names with "_per_" or "recent_") nothing is kept: they do not add up.
 //
 // The arguments are not changed.
-func AddStats(docs ...map[string]any) map[string]any {
+func addStats(docs ...map[string]any) map[string]any {
 	out := make(map[string]any)
 	for _, d := range docs {
 		addInto(out, d)

@@ -15,7 +15,7 @@ import (
 
 const (
 	// After a failed attempt to connect the next waits for backoffMin, then twice as
-	// long each time up to backoffMax, less a random part. Calls fail at once meanwhile.
+	// long each time up to backoffMax, less a random part. Calls fail at once meanwhile. See breaker.
 	backoffMin = 50 * time.Millisecond
 	backoffMax = 2 * time.Second
 	// dialTimeout bounds one attempt, the handshake included.
@@ -38,15 +38,16 @@ type peer struct {
 
 	mu      sync.Mutex // guards the rest and the slots' dialling
 	closed  error
-	backoff time.Duration
-	retry   time.Time // no attempt before this
-	last    error     // what the last attempt came to
+	breaker breaker
+	shut    chan struct{} // closed when the breaker shuts that is open
+	last    error         // what the last attempt came to
 }
 
 // slot holds one link to the peer, or the attempt to make one.
 type slot struct {
 	link    atomic.Pointer[link]
 	dialing chan struct{} // closed when the attempt in progress has ended; nil: none. Guarded by peer.mu
+	began   time.Time     // when it began; guarded by peer.mu
 }
 
 func newPeer(d *data, to ring.Member) *peer {
@@ -91,13 +92,11 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 		}
 	}
 	l := s.link.Load()
-	if l == nil {
+	if l == nil || l.mute.Load() {
 		began := time.Now()
 		var err error
 		if l, err = p.connect(ctx, s, timeout); err != nil {
-			if l = p.anyLink(); l == nil || !errors.Is(err, ErrUnreachable) {
-				return err
-			}
+			return err
 		}
 		if timeout > 0 {
 			if timeout -= time.Since(began); timeout <= 0 {
@@ -108,20 +107,21 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 	return l.call(ctx, timeout, req, resp)
 }
 
-// anyLink returns a link that is up, nil if there is none.
-func (p *peer) anyLink() *link {
+// fit returns a link that works, nil if there is none.
+func (p *peer) fit() *link {
 	for i := range p.slots {
-		if l := p.slots[i].link.Load(); l != nil {
+		if l := p.slots[i].link.Load(); l != nil && !l.mute.Load() {
 			return l
 		}
 	}
 	return nil
 }
 
-// connect waits for the slot's link, until ctx or timeout ends, if that is above 0.
+// connect returns the slot's link, or another one that works. If there is none it waits for the slot's, until ctx or
+// timeout ends, if that is above 0, but not while the breaker is open, and not for long enough to open it.
 func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*link, error) {
 	p.mu.Lock()
-	if l := s.link.Load(); l != nil {
+	if l := s.link.Load(); l != nil && !l.mute.Load() {
 		p.mu.Unlock()
 		return l, nil
 	}
@@ -129,35 +129,48 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 		p.mu.Unlock()
 		return nil, p.closed
 	}
-	if s.dialing == nil {
-		if wait := time.Until(p.retry); wait > 0 {
+	if p.breaker.open {
+		defer p.mu.Unlock()
+		return nil, p.bypassed()
+	}
+	other := p.fit()
+	if s.dialing == nil && s.link.Load() == nil {
+		wait := time.Until(p.breaker.retry)
+		if wait > 0 && other == nil {
 			err := fmt.Errorf("%w: %s at %s: next attempt in %v: %v", ErrUnreachable, p.to.Name, p.to.Addr, wait.Round(time.Millisecond), p.last)
 			p.mu.Unlock()
 			return nil, err
 		}
-		s.dialing = make(chan struct{})
-		if !p.d.start(func() { p.dial(s) }) {
-			close(s.dialing)
-			s.dialing = nil
+		if wait <= 0 && p.attempt(s) == nil {
 			p.mu.Unlock()
 			return nil, ErrClosed
 		}
 	}
-	dialing := s.dialing
+	if other != nil || s.dialing == nil { // it has just gone silent, or been lost
+		defer p.mu.Unlock()
+		if other == nil {
+			return nil, p.bypassed()
+		}
+		return other, nil
+	}
+	dialing, most := s.dialing, silentAfter*linkTick-time.Since(s.began)
 	p.mu.Unlock()
 
-	var late <-chan time.Time
-	if timeout > 0 {
-		t := time.NewTimer(timeout)
-		defer t.Stop()
-		late = t.C
+	own := timeout > 0 && timeout < most
+	if own {
+		most = timeout
 	}
+	t := time.NewTimer(most)
+	defer t.Stop()
 	select {
 	case <-dialing:
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-late:
-		return nil, context.DeadlineExceeded
+	case <-t.C:
+		if own {
+			return nil, context.DeadlineExceeded
+		}
+		return nil, p.overdue()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -168,6 +181,19 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 		return nil, p.closed
 	}
 	return nil, fmt.Errorf("%w: %s at %s: %v", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
+}
+
+// attempt begins to fill a slot, in a goroutine of its own, and returns what closes when that has ended. nil: the data
+// plane is closing. The caller holds mu.
+func (p *peer) attempt(s *slot) <-chan struct{} {
+	s.dialing, s.began = make(chan struct{}), time.Now()
+	dialing := s.dialing
+	if !p.d.start(func() { p.dial(s) }) {
+		close(s.dialing)
+		s.dialing = nil
+		return nil
+	}
+	return dialing
 }
 
 // dial makes one attempt to fill the slot.
@@ -183,33 +209,36 @@ func (p *peer) dial(s *slot) {
 			_ = raw.Close()
 		}
 	}
-	if p.settle(s, conn, err) {
+	news, tell := p.settle(s, conn, err)
+	if news {
 		p.d.cfg.logger.Warn("cannot connect to peer", "peer", p.to.Name, "addr", p.to.Addr, "err", err)
 	}
+	tell()
 }
 
-// settle records what an attempt came to, and reports whether that is news.
-func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool) {
+// settle records what an attempt came to, and reports whether that is news, and what there is to tell of the breaker.
+func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool, tell func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	tell = func() {}
 	switch {
 	case err != nil:
 		news = p.closed == nil && (p.last == nil || p.last.Error() != err.Error())
 		p.last = err
-		p.pause()
+		tell = p.pause()
 	case p.closed != nil || !p.adopt(s, conn):
 		p.last = ErrClosed
 		_ = conn.Close()
 	}
 	close(s.dialing)
 	s.dialing = nil
-	return news
+	return news, tell
 }
 
-// pause puts the next attempt off, longer each time. The caller holds mu.
-func (p *peer) pause() {
-	p.backoff = min(max(2*p.backoff, backoffMin), backoffMax)
-	p.retry = time.Now().Add(p.d.jitter(p.backoff))
+// pause puts the next attempt off, longer each time. It returns what there is to tell of the breaker. The
+// caller holds mu.
+func (p *peer) pause() (tell func()) {
+	return p.change(p.breaker.failed(time.Now(), p.fit() == nil, p.d.jitter))
 }
 
 // renew notes that the member has started again, at the same address: it is asked at once.
@@ -218,14 +247,18 @@ func (p *peer) renew(incarnation uint64) {
 	defer p.mu.Unlock()
 	if incarnation > p.newest.Load() {
 		p.newest.Store(incarnation)
-		p.backoff, p.retry = 0, time.Time{}
+		p.breaker = p.breaker.renewed()
 	}
 }
 
 // adopt makes a link of conn; false: the data plane is closing. The caller holds p.mu, which
-// keeps a link that fails at once from being taken out of the slot before it is in.
+// keeps a link that fails at once from being taken out of the slot before it is in. While the breaker is open
+// a link has to show a sign of life before it is used.
 func (p *peer) adopt(s *slot, conn net.Conn) bool {
 	l := newLink(p, conn)
+	l.ticking = p.breaker.open
+	l.mute.Store(p.breaker.open)
+	p.breaker.row = 0
 	if !p.d.start(l.run) {
 		return false
 	}
@@ -238,19 +271,21 @@ func (p *peer) adopt(s *slot, conn net.Conn) bool {
 func (p *peer) lost(l *link, cause error) {
 	p.mu.Lock()
 	p.last = cause
-	if time.Since(l.born) >= backoffMax {
-		p.backoff, p.retry = 0, time.Time{}
-	} else {
-		p.pause()
-	}
-	news := p.closed == nil && !errors.Is(cause, ErrClosed)
 	for i := range p.slots {
 		p.slots[i].link.CompareAndSwap(l, nil)
 	}
+	tell := func() {}
+	if time.Since(l.born) >= backoffMax && !l.mute.Load() {
+		p.breaker = p.breaker.renewed()
+	} else {
+		tell = p.pause()
+	}
+	news := p.closed == nil && !errors.Is(cause, ErrClosed)
 	p.mu.Unlock()
 	if news {
 		p.d.cfg.logger.Warn("connection to peer lost", "peer", p.to.Name, "addr", p.to.Addr, "err", cause)
 	}
+	tell()
 }
 
 // close closes the links, ends attempts to connect, and makes no more.
@@ -273,6 +308,9 @@ func (p *peer) close(why error) {
 }
 
 func (p *peer) stats() PeerStats {
+	p.mu.Lock()
+	b, dialing := p.breaker, p.slots[0].dialing != nil
+	p.mu.Unlock()
 	s := PeerStats{
 		Name: p.to.Name, Addr: p.to.Addr, Calls: p.calls.Load(), Errors: p.errors.Load(),
 		BytesIn: p.bytesIn.Load(), BytesOut: p.bytesOut.Load(), Dials: p.dials.Load(),
@@ -285,6 +323,12 @@ func (p *peer) stats() PeerStats {
 			s.Queued += len(l.out.buf) + len(l.out.rest)
 			l.out.unlock()
 		}
+	}
+	switch s.Breaker, s.Openings = breakerClosed, b.openings; {
+	case b.open && (dialing || s.Connected > 0):
+		s.Breaker = breakerHalfOpen
+	case b.open:
+		s.Breaker = breakerOpen
 	}
 	return s
 }

@@ -62,7 +62,7 @@ type ClusterStats struct {
 	At      time.Time       `json:"at"`      // when it did
 	Members []MemberStats   `json:"members"` // who answered, by name, the asking node included
 	Missing []MissingMember `json:"missing"` // who did not, by name
-	// Total has the namespaces' statistics added up over Members, see AddStats.
+	// Total has the namespaces' statistics put together over Members; STATS.md says how.
 	Total map[string]any `json:"total"`
 }
 
@@ -139,7 +139,7 @@ func (n *Node) ask(p *poll) {
 		p.out.Members = append(p.out.Members, MemberStats{Name: d.Name, RTT: d.rtt.Seconds(), Stats: d.body})
 	}
 	slices.SortFunc(p.out.Missing, func(a, b MissingMember) int { return cmp.Compare(a.Name, b.Name) })
-	p.out.Total = AddStats(all...)
+	p.out.Total = addStats(all...)
 	n.eyes.mu.Lock()
 	n.eyes.poll = nil
 	n.eyes.mu.Unlock()

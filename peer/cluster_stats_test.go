@@ -190,7 +190,7 @@ func TestClusterStatsEnds(t *testing.T) {
 }
 
 func TestAddStats(t *testing.T) {
-	got := AddStats(
+	got := addStats(
 		map[string]any{"n": 1.0, "j": json.Number("2"), "max": 3.0, "a_max": 9.0, "p99": 1.0, "s": "x", "b": false, "list": []any{1}, "x_per_y": 1.0, "o": map[string]any{"n": 1.0}, "projection": map[string]any{}, "drill": map[string]any{"n": 1.0}},
 		map[string]any{"n": 2.0, "max": 2.0, "a_max": 10.0, "p99": 4.0, "s": "y", "b": true, "o": map[string]any{"n": 5.0}, "recent_x": 1.0, "mixed": 1.0},
 		map[string]any{"s": "x", "o": "not an object", "mixed": map[string]any{"n": 1.0}},

@@ -34,7 +34,7 @@ const (
 	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
 	MaxClusterName = 64
 	// MaxZone is the longest name of a zone, in bytes, for the same reason.
-	MaxZone = ring.MaxZone
+	MaxZone = 64
 	// MaxConnections is the most data connections to one member: beyond a few, each
 	// one more only spreads the same bytes over more system calls.
 	MaxConnections = 16
@@ -49,24 +49,16 @@ const (
 // The error names every field that is wrong, and what to do about it.
 var ErrConfig = errors.New("peer: bad configuration")
 
-// A Config says how a node takes part in a cluster. The zero Config is one node
-// alone on a port of the loopback that the system picks. Start copies it; slices
-// must not be changed afterwards.
+// A Config says how a node takes part in a cluster. The zero Config is one node alone on a port of
+// the loopback that the system picks. Start copies it; slices must not be changed afterwards.
 type Config struct {
-	// Name is the node's stable name. It places keys, so a node that restarts under
-	// its name gets its keys back. It must be unique in the cluster: of two live nodes
-	// with one name only the newest is in the view, because after a crash the others cannot
-	// tell the two apart for seconds. The older one logs an error, is not ready, and serves
-	// its callers through the newest. At most MaxName bytes, printable,
-	// without spaces. Default: the address that others dial, which is unique, and as
-	// stable as the port is.
+	// Name is the node's stable name. It places keys, so a node that restarts under its name gets
+	// its keys back. It must be unique in the cluster: of two live nodes with one name only the
+	// newest is in the view, because after a crash the others cannot tell the two apart for
+	// seconds. The older one logs an error, is not ready, and serves its callers through the
+	// newest. At most MaxName bytes, printable, without spaces. Default: the address that others
+	// dial, which is unique, and as stable as the port is.
 	Name string
-
-	// Zone names what fails together with this node: a rack, an availability zone. The
-	// successor of a key is then a member of another zone than the key's owner, where there is
-	// one. Zones place no keys. Set it on all members or on none; a member without one
-	// is as good as any. At most MaxZone bytes, printable, without spaces. Default: none.
-	Zone string
 
 	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP,
 	// all on this one port number. It is always explicit, never every interface. Port 0
@@ -78,29 +70,25 @@ type Config struct {
 	// Default: the address that Bind led to.
 	Advertise string
 
-	// Join names seeds: "host:port", where host is an address or a DNS name, or the name of
-	// a service, "_members._tcp.weir.example.org", whose SRV records have hosts and ports,
-	// tried in the order of their priority. Names are resolved anew at each attempt, and all
-	// their addresses count; one that cannot be resolved stands for what it last was. A seed that
-	// is this node itself is skipped, so all members can have the same list. Empty, and no
-	// Discover: the node waits for others to join it.
+	// Join names seeds: "host:port", where host is an address or a DNS name, which stands for all
+	// its addresses; or the name of SRV records, "_service._tcp.name", which say the ports too. Names are
+	// resolved anew at each attempt. A seed that is this node itself is skipped, so all
+	// members can have the same list. Empty, and no Discover: the node waits for others to join it.
 	Join []string
 
-	// Discover, if not nil, returns further seeds, in the forms of Join; the slice stays
-	// its own. It is called at the start and then every
-	// RejoinInterval, never twice at once, and has three seconds: it must end when ctx does; one
-	// that does not is not waited for, by Close neither, and its answer counts when it is there. What is wrong with its answer is
-	// logged; after an error, or if no seed of the answer can be used, the last good answer
-	// counts. An empty answer without an error says that there are no seeds.
+	// Discover, if not nil, finds further seeds, of the same forms. It is called at Start and
+	// at each RejoinInterval, not concurrently, and must return when its context ends, after two
+	// seconds or when the node closes. If it fails, the error is logged and what it found last counts.
 	Discover func(ctx context.Context) ([]string, error)
-
-	// LookupSRV returns the SRV records of a name, and must end when ctx does. It is called
-	// concurrently. Default: the operating system's resolver. (Network resolves hosts.)
-	LookupSRV func(ctx context.Context, name string) ([]*net.SRV, error)
 
 	// ClusterName keeps clusters apart: gossip and data of another name are refused at
 	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
 	ClusterName string
+
+	// Zone is what the node may be lost together with: a rack, a building, a cloud's availability zone.
+	// Who succeeds a lost owner is in another zone than the owner was, if there is any. Set it on all members or
+	// on none. At most MaxZone bytes, printable, without spaces. Empty: not known.
+	Zone string
 
 	// Secret is what makes a node a member: with it gossip is encrypted, and the data
 	// connections are TLS 1.3 on which both sides prove that they have it and who they are. All
@@ -182,7 +170,11 @@ type Config struct {
 type Gossip struct {
 	ProbeInterval time.Duration // between two probes of this node; default 500 ms
 	ProbeTimeout  time.Duration // for the answer to a probe; default 200 ms; below ProbeInterval
-	SuspicionMult int           // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
+	// HoldDown is the half-life of what the others remember of a member that was lost and came back: after two such
+	// returns within it a member rests, and owns nothing, for one to three half-lives. The same on every
+	// member. 0: DefaultHoldDown; below 0: no member rests.
+	HoldDown      time.Duration
+	SuspicionMult int // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
 }
 
 // settings is a Config with its defaults filled in and its addresses parsed.
@@ -202,9 +194,6 @@ func (c Config) check() (settings, error) {
 	if !custom {
 		c.Network = systemNetwork{}
 	}
-	if c.LookupSRV == nil {
-		c.LookupSRV = systemLookupSRV
-	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -216,6 +205,7 @@ func (c Config) check() (settings, error) {
 	c.RejoinInterval = cmp.Or(c.RejoinInterval, DefaultRejoinInterval)
 	c.Gossip.ProbeInterval = cmp.Or(c.Gossip.ProbeInterval, 500*time.Millisecond)
 	c.Gossip.ProbeTimeout = cmp.Or(c.Gossip.ProbeTimeout, 200*time.Millisecond)
+	c.Gossip.HoldDown = cmp.Or(c.Gossip.HoldDown, DefaultHoldDown)
 	c.Gossip.SuspicionMult = cmp.Or(c.Gossip.SuspicionMult, 3)
 
 	s := settings{}
@@ -250,13 +240,13 @@ func (c Config) check() (settings, error) {
 			wrong("Name: %w", err)
 		}
 	}
+	if err := checkName(c.ClusterName, MaxClusterName); err != nil {
+		wrong("ClusterName: %w", err)
+	}
 	if c.Zone != "" {
 		if err := checkName(c.Zone, MaxZone); err != nil {
 			wrong("Zone: %w", err)
 		}
-	}
-	if err := checkName(c.ClusterName, MaxClusterName); err != nil {
-		wrong("ClusterName: %w", err)
 	}
 	if len(c.Secret) > 0 || c.Secret != nil {
 		if err := c.Secret.check(); err != nil {
@@ -364,31 +354,4 @@ func placement(cfg ring.Config) (uint64, error) {
 		return 0, err
 	}
 	return v.Fingerprint(), nil
-}
-
-// resolve turns a "host:port" into addresses, asking the network for names.
-func resolve(ctx context.Context, network Network, addr string) ([]netip.AddrPort, error) {
-	host, port, err := splitAddress(addr)
-	if err != nil {
-		return nil, err
-	}
-	return resolveHost(ctx, network, host, port)
-}
-
-// resolveHost is resolve for a host and a port.
-func resolveHost(ctx context.Context, network Network, host string, port uint16) ([]netip.AddrPort, error) {
-	if ip, err := netip.ParseAddr(host); err == nil {
-		return []netip.AddrPort{netip.AddrPortFrom(ip.Unmap(), port)}, nil
-	}
-	found, err := network.LookupHost(ctx, host)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]netip.AddrPort, 0, len(found))
-	for _, f := range found {
-		if ip, err := netip.ParseAddr(f); err == nil {
-			out = append(out, netip.AddrPortFrom(ip.Unmap(), port))
-		}
-	}
-	return out, nil
 }

@@ -56,8 +56,9 @@ type dataConfig struct {
 	dial        func(ctx context.Context, addr string) (net.Conn, error)
 	logger      *slog.Logger
 	seed        uint64
-	placement   uint64 // see hello
-	trust       *trust // nil, or one without TLS: plaintext
+	placement   uint64              // see hello
+	trust       *trust              // nil, or one without TLS: plaintext
+	returned    func(member string) // told of a member that alone was silent, and answers again; may be nil
 }
 
 // data is the data plane: it sends requests to other members and answers theirs.
@@ -88,6 +89,7 @@ type data struct {
 // totals counts since the start, over all peers.
 type totals struct {
 	calls, errors, dials, served, refused, bytesIn, bytesOut atomic.Int64
+	opened, shut                                             atomic.Int64 // breakers
 }
 
 // registered is one namespace's handler.
@@ -246,6 +248,10 @@ type PeerStats struct {
 	BytesIn   int64  `json:"bytes_received"` // on connections that this node opened
 	BytesOut  int64  `json:"bytes_sent"`     // likewise
 	Dials     int64  `json:"dials"`          // attempts to connect
+	// Breaker is "closed", "open" while the peer refuses or is silent and is not asked, or "half_open"
+	// while a probe of such a peer is under way.
+	Breaker  string `json:"breaker"`
+	Openings int64  `json:"breaker_openings"` // how often it has opened
 }
 
 // stats returns what there is to say of each peer, by name.

@@ -232,12 +232,12 @@ func TestConnectShared(t *testing.T) {
 				}
 			})
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
-		check(ctx, 0, context.DeadlineExceeded, time.Second)
-		check(t.Context(), 500*time.Millisecond, context.DeadlineExceeded, 500*time.Millisecond)
-		check(t.Context(), 0, ErrUnreachable, 2*time.Second)
-		pause(t.Context(), 2*time.Second)
+		check(ctx, 0, context.DeadlineExceeded, 200*time.Millisecond)
+		check(t.Context(), 300*time.Millisecond, context.DeadlineExceeded, 300*time.Millisecond)
+		check(t.Context(), 0, ErrUnreachable, 400*time.Millisecond)
+		pause(t.Context(), 400*time.Millisecond)
 		synctest.Wait()
 		d.forget("b") // who waits is told now
 		wg.Wait()

@@ -2,6 +2,8 @@ package peer
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,6 +28,10 @@ func (n *Node) drain() {
 			wg.Go(func() { d.Drain(ctx) })
 		}
 	}
+	dropped := slices.Sorted(maps.Keys(n.dropped))
 	n.mu.Unlock()
+	if len(dropped) > 0 {
+		n.logger.Warn("caches were closed before the node leaves: they hand nothing over", "namespaces", dropped)
+	}
 	wg.Wait()
 }

@@ -24,7 +24,7 @@ const (
 // also a line in the log, with the attribute "event" holding the same name.
 type Event struct {
 	At     time.Time `json:"at"`
-	Name   string    `json:"name"`             // stable, see EventNames
+	Name   string    `json:"name"`             // stable; STATS.md lists them
 	Level  string    `json:"level"`            // "INFO", "WARN" or "ERROR"
 	Node   string    `json:"node"`             // who saw it
 	Member string    `json:"member,omitempty"` // whom it is about
@@ -42,12 +42,16 @@ func eventNames() map[string]string {
 		"a member has left":                "member_left",
 		"a member is lost":                 "member_lost",
 		"a lost member is forgotten":       "member_forgotten",
+		"a member flaps":                   "member_resting",
+		"a member rests no more":           "member_rested",
 		"a member is kept out of the view": "member_refused",
 		"two live members have one name":   "name_taken",
 		"another node has taken":           "name_taken",
 		"the view cannot be rebuilt":       "view_failed",
 		"cannot connect to peer":           "peer_unreachable",
 		"connection to peer lost":          "peer_lost",
+		"a peer is bypassed":               "peer_bypassed",
+		"a peer answers again":             "peer_answers",
 		"data connection refused":          "connection_refused",
 		"most of the members are lost":     "view_split",
 		"most of the members are back":     "view_healed",
@@ -56,17 +60,6 @@ func eventNames() map[string]string {
 		"an operator has stopped a drill":  "operator_drill_stopped",
 		"an operator's token was wrong":    "operator_refused",
 	}
-}
-
-// EventNames lists the names of the node's own events, sorted. A cache whose logger comes
-// from Node.Logger adds its own.
-func EventNames() []string {
-	var names []string
-	for _, name := range eventNames() {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }
 
 // eventBook remembers the newest events.

@@ -16,8 +16,8 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// Handler returns the node's HTTP handler, for the service to mount where it likes,
-// with or without http.StripPrefix; it looks at the end of the path only:
+// Handler returns the node's HTTP handler, for the service to mount where it likes, with or without
+// http.StripPrefix; it looks at the end of the path only:
 //
 //	/            the page: the cluster, live
 //	/stats       the Stats document as JSON; with ?cluster=1 the ClusterStats document
@@ -29,9 +29,9 @@ import (
 //	/invalidate  POST: see InvalidateRequest
 //	/drill       POST: see DrillRequest
 //
-// The last three need Config.OperatorToken. Values are never shown; keys are where
-// a cache's own configuration allows it. Everybody who reaches the handler can read the
-// rest: mount it where only the right people do. Safe for concurrent use.
+// The last three need Config.OperatorToken. Values are never shown; keys are where a cache's own
+// configuration allows it. Everybody who reaches the handler can read the rest: mount it where only
+// the right people do. Safe for concurrent use.
 //
 // A stream of events lasts until the node is closed, so close the node before an
 // http.Server whose Shutdown waits for open requests.
@@ -172,10 +172,11 @@ func (n *Node) unready() string {
 	return n.waiting()
 }
 
-// Ready returns nil if the node takes part and can be given traffic, as /readyz says, or else an error
-// whose text is the reason. A node that has just started waits for its caches: each compares with every member
-// what both have applied of invalidations, and until then keeps less of what others give it. It waits for at
-// most 15 seconds from when the cache was made. Make the caches before you ask. Safe for concurrent use.
+// Ready returns nil if the node takes part and can be given traffic, as /readyz says, or else an
+// error whose text is the reason. A node that has just started waits for its caches: each compares
+// with every member what both have applied of invalidations, and until then keeps less of what
+// others give it. It waits for at most 15 seconds from when the cache was made. Make the caches
+// before you ask. Safe for concurrent use.
 func (n *Node) Ready() error {
 	if reason := n.unready(); reason != "" {
 		return errors.New("peer: not ready: " + reason)

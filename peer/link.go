@@ -17,10 +17,12 @@ const (
 	// linkTick is how often a link with calls in flight is looked after. A call whose
 	// Timeout is up ends at most two ticks later.
 	linkTick = 10 * time.Millisecond
-	// After pingAfter ticks without a byte from a peer that owes an answer it is asked
-	// whether it is there, after deadAfter it counts as dead.
-	pingAfter = 50
-	deadAfter = 200
+	// While a peer that owes an answer sends no byte, it is asked every pingEvery ticks whether it is
+	// there. After silentAfter ticks those who wait are told to turn elsewhere, after deadAfter the link is
+	// given up.
+	pingEvery   = 10
+	silentAfter = 50
+	deadAfter   = 200
 	// idleTicks is after how many ticks without a call the ticking stops.
 	idleTicks = 100
 	// maxCalls is how many calls may wait on one link.
@@ -42,6 +44,7 @@ type link struct {
 	out   *outbox
 	born  time.Time
 	heard atomic.Bool // something came since the last tick
+	mute  atomic.Bool // no sign of life although one is due: not to be used. Set with out.mu held, or before the link runs
 
 	// guarded by out.mu
 	pending map[uint64]*waiter
@@ -79,6 +82,11 @@ func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Reque
 		o.unlock()
 		l.d.waiters.Put(w)
 		return err
+	}
+	if l.mute.Load() {
+		o.unlock()
+		l.d.waiters.Put(w)
+		return fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, errSilent)
 	}
 	if len(l.pending) >= maxCalls || o.room(size) != nil && len(o.buf) > 0 {
 		o.unlock()
@@ -241,45 +249,93 @@ func (d *data) giveBack(buf []byte) {
 
 // tend ticks while there are calls: deadlines, and whether the peer is alive.
 func (l *link) tend() {
+	if l.mute.Load() { // the breaker is open: this link has to show that the peer is there
+		l.ping()
+		if !l.tickUntilIdle(silentAfter) {
+			return
+		}
+	}
 	for {
 		select {
 		case <-l.gone:
 			return
 		case <-l.alarm:
 		}
-		if !l.tickUntilIdle() {
+		if !l.tickUntilIdle(0) {
 			return
 		}
 	}
 }
 
-// tickUntilIdle returns true when there was no call for a while, false when the link is gone.
-func (l *link) tickUntilIdle() bool {
+// tickUntilIdle returns true when there was no call for a while, false when the link is gone. The peer has been
+// quiet for so many ticks already.
+func (l *link) tickUntilIdle(quiet int) bool {
 	t := time.NewTicker(linkTick)
 	defer t.Stop()
-	for quiet, idle := 0, 0; ; {
+	for idle := 0; ; {
 		select {
 		case <-l.gone:
 			return false
 		case <-t.C:
 		}
 		calls := l.expire()
-		if quiet++; l.heard.Swap(false) || calls == 0 {
+		switch {
+		case l.heard.Swap(false):
 			quiet = 0
+			if l.mute.CompareAndSwap(true, false) {
+				l.p.alive()
+			}
+		case calls > 0 || quiet > 0: // also if nobody waits any more: the answer to a ping is due
+			quiet++
 		}
-		if idle++; calls > 0 {
+		if idle++; calls > 0 || quiet > 0 {
 			idle = 0
 		}
+		if quiet > 0 && quiet%pingEvery == 0 {
+			l.ping()
+		}
 		switch {
-		case quiet == pingAfter:
-			_ = l.out.add(codec.EndFrame(codec.BeginFrame(nil, codec.KindPing, 0), 0), false)
 		case quiet >= deadAfter:
-			l.fail(fmt.Errorf("no sign of life for %v", deadAfter*linkTick))
+			l.fail(fmt.Errorf("%w for %v", errSilent, deadAfter*linkTick))
 			return false
+		case quiet == silentAfter:
+			l.fallSilent()
 		case idle >= idleTicks && l.rest():
 			return true
 		}
 	}
+}
+
+// ping asks whether the peer is there.
+func (l *link) ping() {
+	_ = l.out.add(codec.EndFrame(codec.BeginFrame(nil, codec.KindPing, 0), 0), false)
+}
+
+// fallSilent fails every call that waits on the link, and keeps others off until there is a sign of life.
+func (l *link) fallSilent() {
+	cause := fmt.Errorf("%w for %v", errSilent, silentAfter*linkTick)
+	l.out.lock()
+	if l.err != nil {
+		l.out.unlock()
+		return
+	}
+	l.mute.Store(true)
+	pending := l.pending
+	l.pending = make(map[uint64]*waiter)
+	l.soonest = math.MaxInt64
+	l.out.unlock()
+	err := fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, cause)
+	for _, w := range pending {
+		w.done <- err
+	}
+	l.p.silent(l, cause)
+}
+
+// up reports whether the link has not failed.
+func (l *link) up() bool {
+	l.out.lock()
+	defer l.out.unlock()
+	return l.err == nil
 }
 
 // rest stops the ticking unless a call came meanwhile.

@@ -37,6 +37,7 @@ type lost struct {
 	addr        string
 	incarnation uint64
 	at          time.Time
+	crowd       bool // it vanished with half of all, or more
 }
 
 // notice is a log line that waits until no lock is held.
@@ -54,6 +55,7 @@ type roster struct {
 	minimum int           // Divisor counts at least so many
 	limit   int           // most members of a view
 	changed chan struct{} // holds one token when there is something to look at
+	hold    time.Duration // see flap; 0: nobody rests
 	noise   sparse        // of members that are kept out, one line for each reason
 
 	mu       sync.Mutex           // guards everything below
@@ -63,6 +65,9 @@ type roster struct {
 	expected map[string]time.Time // announced members by stable name, until when they count
 	peak     int                  // most live names ever seen at once
 	doubles  map[string]bool      // gossip names already reported as older doubles
+	flaps    map[string]flap      // by stable name
+	rests    map[string]bool      // as of the last look
+	flapped  bool                 // there is news in flaps for other members
 	notices  []notice
 }
 
@@ -76,6 +81,7 @@ func newRoster(self identity, addr string, minimum, limit int) *roster {
 		vanished: make(map[string]lost),
 		expected: make(map[string]time.Time),
 		doubles:  make(map[string]bool),
+		flaps:    make(map[string]flap),
 	}
 }
 
@@ -137,10 +143,24 @@ func (r *roster) note(n *memberlist.Node) {
 	}
 	r.table[n.Name] = rec
 	if rec.refused == "" {
+		if was, lost := r.vanished[id.name]; old == nil && (lost && was.addr != "" && !was.crowd || r.restarted(&id)) {
+			r.returned(id.name, time.Now())
+		}
 		delete(r.vanished, id.name)
 		delete(r.expected, id.name)
 	}
 	r.signal()
+}
+
+// restarted reports whether an earlier start of a member is still believed to live, without having said that
+// it leaves. The caller holds mu.
+func (r *roster) restarted(id *identity) bool {
+	for _, other := range r.table {
+		if other.refused == "" && other.id.name == id.name && other.id.incarnation < id.incarnation && !other.id.leaving {
+			return true
+		}
+	}
+	return false
 }
 
 // NotifyLeave notes a member that has gone. memberlist does not tell whether it left or
@@ -169,6 +189,7 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 		}
 	}
 	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: time.Now()}
+	r.crowd()
 	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
 }
 
@@ -202,8 +223,15 @@ func (r *roster) NodeMeta(limit int) []byte {
 }
 
 // NotifyMsg hears an announcement: the meta of a member that joins or leaves, sent to
-// each member directly because gossip takes a while and may lose it.
+// each member directly because gossip takes a while and may lose it. Or it hears who rests.
 func (r *roster) NotifyMsg(msg []byte) {
+	if len(msg) > 0 && msg[0] == flapFormat {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.mergeFlaps(msg[1:], time.Now())
+		r.signal()
+		return
+	}
 	id, err := decodeIdentity(msg)
 	if err != nil || r.admissible(&id, id.gossipName()) != "" || id.name == r.self.name {
 		return
@@ -232,27 +260,39 @@ func (r *roster) GetBroadcasts(int, int) [][]byte { return nil }
 const lostFormat = 1
 
 // LocalState is the list of lost members: who joins must divide a cap by as many as the
-// others do. The format byte, then texts as in the meta.
+// others do. The format byte, then texts as in the meta, then who rests, see flap.
 func (r *roster) LocalState(bool) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.vanished) == 0 {
+	if len(r.vanished)+len(r.flaps) == 0 {
 		return nil
 	}
 	buf := []byte{lostFormat}
 	for name := range r.vanished {
 		buf = append(append(buf, byte(len(name))), name...)
 	}
-	return buf
+	return r.appendFlaps(append(buf, 0), time.Now()) // an empty name ends the list for who does not know of the rest
 }
 
-// MergeRemoteState takes over the lost members that another knows, when nodes join.
+// MergeRemoteState takes over who rests, and the lost members that another knows, when nodes join.
 func (r *roster) MergeRemoteState(buf []byte, join bool) {
-	if !join || len(buf) == 0 || buf[0] != lostFormat {
+	if len(buf) == 0 || buf[0] != lostFormat {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	defer r.signal()
+	at := 1
+	for at < len(buf) && buf[at] != 0 {
+		at += 1 + int(buf[at])
+	}
+	if at < len(buf) {
+		r.mergeFlaps(buf[at+1:], time.Now())
+		buf = buf[:at]
+	}
+	if !join {
+		return
+	}
 	live := make(map[string]bool, len(r.table))
 	for _, rec := range r.table {
 		live[rec.id.name] = true
@@ -267,7 +307,6 @@ func (r *roster) MergeRemoteState(buf []byte, join bool) {
 			r.vanished[name] = lost{at: time.Now()}
 		}
 	}
-	r.signal()
 }
 
 // leave marks this node as leaving: it drops out of every view.
@@ -286,6 +325,7 @@ type sight struct {
 	superseded bool              // a later start of this node's name is in the view
 	share      share             // what Divisor should come to
 	expire     time.Duration     // when to look again; 0: at the next signal
+	flaps      []byte            // a message for some of the others; nil: none
 	notices    []notice
 }
 
@@ -324,8 +364,10 @@ func (r *roster) look(now time.Time) sight {
 			r.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)
 		}
 	}
+	rests, again := r.resting(chosen, now)
+	s.expire, s.flaps = soonest(s.expire, again), r.news(now)
 	for name, rec := range chosen {
-		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone})
+		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, Resting: rests[name]})
 		s.reachable[name] = rec.id.incarnation
 	}
 	slices.SortFunc(s.members, func(a, b ring.Member) int { return cmp.Compare(a.Name, b.Name) })

@@ -19,7 +19,7 @@ type identity struct {
 	ringVersion uint16
 	placement   uint64 // fingerprint of ring version and configuration
 	leaving     bool
-	zone        string // empty: unknown
+	zone        string // "": not told
 }
 
 const (
@@ -38,8 +38,9 @@ var errMeta = errors.New("malformed meta")
 // is its length in one byte and its bytes:
 //
 //	format uint8, flags uint8, protocol uint16, ring version uint16,
-//	placement uint64, incarnation uint64, name text, cluster text,
-//	zone text, which is left out where it is empty and nothing follows
+//	placement uint64, incarnation uint64, name text, cluster text, zone text
+//
+// A zone that is not told is left out.
 func (id *identity) append(dst []byte) []byte {
 	var flags byte
 	if id.leaving {
@@ -52,15 +53,14 @@ func (id *identity) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint64(dst, id.incarnation)
 	dst = append(append(dst, byte(len(id.name))), id.name...)
 	dst = append(append(dst, byte(len(id.cluster))), id.cluster...)
-	if id.zone != "" { // without one the meta is that of a version that knows no zones
+	if id.zone != "" {
 		dst = append(append(dst, byte(len(id.zone))), id.zone...)
 	}
 	return dst
 }
 
 // decodeIdentity reads what append wrote. It borrows nothing from b. Flags that it
-// does not know and what follows the zone are ignored, so that a later version may add some;
-// what an earlier version wrote ends before the zone.
+// does not know and what follows the zone are ignored, so that a later version may add some.
 func decodeIdentity(b []byte) (identity, error) {
 	var id identity
 	if len(b) < 1 || b[0] != metaFormat {
@@ -82,11 +82,10 @@ func decodeIdentity(b []byte) (identity, error) {
 	if id.cluster, b, err = cutText(b, MaxClusterName); err != nil {
 		return identity{}, fmt.Errorf("%w: cluster name: %w", errMeta, err)
 	}
-	if len(b) == 0 || b[0] == 0 {
-		return id, nil
-	}
-	if id.zone, _, err = cutText(b, MaxZone); err != nil {
-		return identity{}, fmt.Errorf("%w: zone: %w", errMeta, err)
+	if len(b) > 0 && b[0] > 0 {
+		if id.zone, _, err = cutText(b, MaxZone); err != nil {
+			return identity{}, fmt.Errorf("%w: zone: %w", errMeta, err)
+		}
 	}
 	return id, nil
 }

@@ -13,6 +13,7 @@ type collector struct {
 
 	calls, errors, dials, served, bytes  *prometheus.Desc
 	inFlight, connections, inFlightBytes *prometheus.Desc
+	breakersOpen, breakerChanges         *prometheus.Desc
 	ready, build                         *prometheus.Desc
 	streams, streamsEnded                *prometheus.Desc
 }
@@ -37,6 +38,9 @@ func newCollector(n *Node) *collector {
 		connections:   desc("peer_connections", "Data connections that are up, by who opened them.", "opened"),
 		inFlightBytes: desc("peer_in_flight_bytes", "Bytes counted against Config.InFlightBytes."),
 
+		breakersOpen:   desc("peer_breakers_open", "Members that are bypassed because they refuse or are silent."),
+		breakerChanges: desc("peer_breaker_changes_total", "How often a member's breaker has opened or closed.", "to"),
+
 		ready:        desc("ready", "1 if the node takes part, as /readyz says, else 0."),
 		build:        desc("build_info", "Always 1; the label says which version of weir this is.", "version"),
 		streams:      desc("stats_streams", "Streams of events that are open."),
@@ -49,7 +53,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.members, c.view, c.divisor, c.refused,
 		c.calls, c.errors, c.dials, c.served, c.bytes, c.inFlight, c.connections, c.inFlightBytes,
-		c.ready, c.build, c.streams, c.streamsEnded,
+		c.breakersOpen, c.breakerChanges, c.ready, c.build, c.streams, c.streamsEnded,
 	} {
 		ch <- d
 	}
@@ -82,11 +86,17 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.served, float64(data.served.Load()))
 	counter(c.bytes, float64(data.bytesIn.Load()), "in")
 	counter(c.bytes, float64(data.bytesOut.Load()), "out")
-	var inFlight, opened int
+	counter(c.breakerChanges, float64(data.opened.Load()), breakerOpen)
+	counter(c.breakerChanges, float64(data.shut.Load()), breakerClosed)
+	var inFlight, opened, bypassed int
 	for _, p := range data.stats() {
 		inFlight += p.InFlight
 		opened += p.Connected
+		if p.Breaker != breakerClosed {
+			bypassed++
+		}
 	}
+	gauge(c.breakersOpen, float64(bypassed))
 	gauge(c.inFlight, float64(inFlight))
 	gauge(c.connections, float64(opened), "here")
 	gauge(c.connections, float64(data.accepted()), "there")

@@ -7,11 +7,12 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
 // A Network is how a node reaches others. All methods are called concurrently.
-// Addresses are "ip:port"; only LookupHost gets names. The simulator of the tests
+// Addresses are "ip:port"; only the lookups get names. The simulator of the tests
 // brings its own; everything else uses the operating system's.
 type Network interface {
 	// ListenPacket opens a packet socket, as net.ListenPacket does for "udp".
@@ -23,10 +24,15 @@ type Network interface {
 	Dial(ctx context.Context, addr string) (net.Conn, error)
 	// LookupHost returns the IP addresses of a name.
 	LookupHost(ctx context.Context, host string) ([]string, error)
+	// LookupSRV returns the targets of the SRV records of a name as "host:port", in the order of
+	// their priority and, by weight, at random.
+	LookupSRV(ctx context.Context, name string) ([]string, error)
 }
 
 // systemNetwork is the operating system's network.
-type systemNetwork struct{}
+type systemNetwork struct {
+	resolver *net.Resolver // nil: net.DefaultResolver
+}
 
 func (systemNetwork) ListenPacket(ctx context.Context, addr string) (net.PacketConn, error) {
 	var lc net.ListenConfig
@@ -43,8 +49,20 @@ func (systemNetwork) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	return d.DialContext(ctx, "tcp", addr)
 }
 
-func (systemNetwork) LookupHost(ctx context.Context, host string) ([]string, error) {
-	return net.DefaultResolver.LookupHost(ctx, host)
+func (s systemNetwork) LookupHost(ctx context.Context, host string) ([]string, error) {
+	return s.resolver.LookupHost(ctx, host)
+}
+
+func (s systemNetwork) LookupSRV(ctx context.Context, name string) ([]string, error) {
+	_, records, err := s.resolver.LookupSRV(ctx, "", "", name)
+	var targets []string
+	for _, r := range records { // with a bad one among them there is an error too
+		targets = append(targets, net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
+	}
+	if len(targets) > 0 {
+		err = nil
+	}
+	return targets, err
 }
 
 // portAttempts is how many free TCP ports are tried until one is free for UDP too.

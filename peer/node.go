@@ -58,6 +58,7 @@ type Node struct {
 	measured    atomic.Bool   // collector is registered
 	joined      atomic.Bool   // a seed has answered, or there was none to ask
 	tried       chan struct{} // closed after the first attempt to join
+	discovered  []string      // what Config.Discover found last; the rejoining goroutine's
 	refreshes   chan chan struct{}
 
 	rndMu sync.Mutex // guards rnd
@@ -69,6 +70,7 @@ type Node struct {
 
 	mu         sync.Mutex               // guards the fields below
 	namespaces map[string]codec.Handler // registered here
+	dropped    map[string]bool          // were registered here, had something to hand over, and are not any more
 	leaving    bool                     // Leave was called
 	closing    bool                     // Close was called
 	leaves     sync.WaitGroup           // the announcing part of Leave; Add only under mu and before closing
@@ -89,6 +91,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: s, tried: make(chan struct{}), refreshes: make(chan chan struct{}), closed: make(chan struct{}),
 		namespaces: make(map[string]codec.Handler),
+		dropped:    make(map[string]bool),
 		registry:   prometheus.NewRegistry(),
 	}
 	seed := s.Seed
@@ -162,6 +165,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.logger = s.Logger.With("node", s.Name)
 	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers, memberLimit(s.Ring))
+	n.roster.hold = max(s.Gossip.HoldDown, 0)
 
 	first := n.roster.look(time.Now())
 	view, err := ring.New(first.members, s.Ring)
@@ -223,6 +227,9 @@ func (n *Node) gossipConfig(label string) *memberlist.Config {
 	return c
 }
 
+// ValueLimit returns the longest encoded value, in bytes, that the node carries: Config.ValueLimit.
+func (n *Node) ValueLimit() int { return n.cfg.ValueLimit }
+
 // Name returns the node's stable name.
 func (n *Node) Name() string { return n.id.name }
 
@@ -280,10 +287,14 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 	}
 	n.mu.Lock()
 	n.namespaces[namespace] = h
+	delete(n.dropped, namespace)
 	n.mu.Unlock()
 	return sync.OnceFunc(func() {
 		n.mu.Lock()
 		delete(n.namespaces, namespace)
+		if _, ok := h.(codec.Drainer); ok {
+			n.dropped[namespace] = true
+		}
 		n.mu.Unlock()
 		if metrics != nil {
 			n.unregisterMetrics(metrics)
@@ -299,11 +310,12 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return n.data.call(ctx, to, req, resp)
 }
 
-// Leave announces that the node leaves, waits until the others have heard it, so that
-// they drop it from their views, lets the caches that use it hand over what they have (at most for
-// Config.DrainTimeout: close them after the node), answers for a moment what was on its
-// way, and closes the node. If ctx ends first it closes the node and returns ctx's error.
-// A second call, or one after Close, waits for the node to be closed.
+// Leave announces that the node leaves, waits until the others have heard it, so that they drop it
+// from their views, lets the caches that use it hand over what they have, at most for
+// Config.DrainTimeout, answers for a moment what was on its way, and closes the node. Close the
+// caches after it: those that are closed hand over nothing, and the log says so. If ctx ends first
+// it closes the node and returns ctx's error. A second call, or one after Close, waits for the node
+// to be closed.
 func (n *Node) Leave(ctx context.Context) error {
 	n.mu.Lock()
 	if !n.leaving && !n.closing {
@@ -393,5 +405,6 @@ func (n *Node) dataConfig() dataConfig {
 		seed:        n.random(),
 		placement:   n.id.placement,
 		trust:       n.trust,
+		returned:    n.roster.answered,
 	}
 }

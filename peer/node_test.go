@@ -150,7 +150,9 @@ func TestStartEndsWithItsContext(t *testing.T) {
 func simulated(t *testing.T, world memNet, i int, cfg Config) *Node {
 	t.Helper()
 	ip := fmt.Sprintf("10.0.0.%d", i)
-	cfg.Bind, cfg.Network = ip+":7946", world.host(ip)
+	if cfg.Network = world.host(ip); cfg.Bind == "" {
+		cfg.Bind = ip + ":7946"
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = quick("").Logger
 	}

@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,14 +16,9 @@ import (
 const (
 	// startWait is how long Start waits for the first attempt to join.
 	startWait = 5 * time.Second
-	// lookupWait bounds one resolution of a seed's name.
-	lookupWait = 2 * time.Second
-	// seedsAtOnce is how many addresses are joined at the same time. One that answers is
-	// enough: gossip does the rest.
-	seedsAtOnce = 8
-	// seedsPerRound is how many addresses one round tries until one answers. The next
-	// round tries others.
-	seedsPerRound = 64
+	// seedsPerRound is how many addresses one round joins. One that answers is enough:
+	// gossip does the rest.
+	seedsPerRound = 8
 	// announceWait bounds the announcing of a join or a leave to each member.
 	announceWait = time.Second
 	// announceAtOnce is how many members are told at the same time.
@@ -36,8 +30,7 @@ const (
 
 // rejoin joins the seeds now and again and again until the node closes.
 func (n *Node) rejoin() {
-	seeds := newFinder(&n.cfg)
-	n.joinSeeds(n.ctx, seeds)
+	n.joinSeeds(n.ctx)
 	close(n.tried)
 	for {
 		wait := n.cfg.RejoinInterval
@@ -47,82 +40,64 @@ func (n *Node) rejoin() {
 		if !pause(n.ctx, wait) {
 			return
 		}
-		n.joinSeeds(n.ctx, seeds)
+		n.joinSeeds(n.ctx)
 	}
 }
 
-// joinSeeds finds the seeds and joins those that are no members: a few at once, by priority,
-// until one has answered or none is left.
-func (n *Node) joinSeeds(ctx context.Context, seeds *finder) {
-	all, failed := seeds.find(ctx)
+// joinSeeds resolves the seeds and joins those that are no members.
+func (n *Node) joinSeeds(ctx context.Context) {
+	addrs, failed := n.resolveSeeds(ctx)
 	known := map[netip.AddrPort]bool{n.addr: true}
 	for _, o := range n.roster.others() {
 		known[o.addr] = true
 	}
-	strangers := slices.DeleteFunc(all, func(c candidate) bool { return known[c.addr] })
+	strangers := slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return known[a] })
 	if len(strangers) == 0 {
 		if failed == nil || len(known) > 1 {
 			n.joined.Store(true) // everyone is here, or there is nobody to join
-			if failed != nil && ctx.Err() == nil && n.noise.allow("seeds", time.Now()) {
-				n.logger.Warn("some seeds cannot be found", "error", failed, "again in", n.cfg.RejoinInterval)
-			}
 			return
 		}
 	}
 	n.shuffle(len(strangers), func(i, j int) { strangers[i], strangers[j] = strangers[j], strangers[i] })
-	slices.SortStableFunc(strangers, func(a, b candidate) int { return cmp.Compare(a.priority, b.priority) })
 	strangers = strangers[:min(len(strangers), seedsPerRound)]
 
-	var tried []netip.AddrPort
-	var errs []error
-	answered := 0
-	for answered == 0 && len(tried) < len(strangers) && ctx.Err() == nil {
-		some := strangers[len(tried):min(len(strangers), len(tried)+seedsAtOnce)]
-		got := n.joinEach(some)
-		for i, err := range got {
-			tried = append(tried, some[i].addr)
-			if err == nil {
-				answered++
+	errs := make([]error, len(strangers))
+	var wg sync.WaitGroup
+	for i, a := range strangers {
+		wg.Go(func() {
+			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
+				errs[i] = joinError(a, unwrapOne(err))
 			}
-		}
-		errs = append(errs, got...)
+		})
 	}
+	wg.Wait()
 	if ctx.Err() != nil {
 		return
 	}
 	first := !n.joined.Load()
+	answered := 0
+	for _, err := range errs {
+		if err == nil {
+			answered++
+		}
+	}
 	if answered > 0 {
 		n.joined.Store(true)
 		if first {
 			n.logger.Info("joined", "seeds", answered, "members", len(n.roster.others())+1)
 			if others := n.roster.others(); len(others) <= announceJoinTo {
-				others = slices.DeleteFunc(others, func(o peerAddress) bool { return slices.Contains(tried, o.addr) })
+				others = slices.DeleteFunc(others, func(o peerAddress) bool { return slices.Contains(strangers, o.addr) })
 				n.announce(ctx, others)
 			}
 		}
 	}
-	if err := errors.Join(append(errs[:min(len(errs), seedsAtOnce)], failed)...); err != nil && n.noise.allow("seeds", time.Now()) {
+	if err := errors.Join(append(errs, failed)...); err != nil && n.noise.allow("seeds", time.Now()) {
 		text := "some seeds did not answer"
 		if first && answered == 0 {
 			text = "no seed answered; the node goes on alone and tries again"
 		}
 		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
 	}
-}
-
-// joinEach joins some seeds at once and returns the error of each.
-func (n *Node) joinEach(seeds []candidate) []error {
-	errs := make([]error, len(seeds))
-	var wg sync.WaitGroup
-	for i, c := range seeds {
-		wg.Go(func() {
-			if _, err := n.gossip.Join([]string{c.addr.String()}); err != nil {
-				errs[i] = joinError(c.addr, unwrapOne(err))
-			}
-		})
-	}
-	wg.Wait()
-	return errs
 }
 
 // joinError says what a failed attempt to join means.
@@ -147,7 +122,11 @@ func (n *Node) announce(ctx context.Context, to []peerAddress) {
 		return
 	}
 	n.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
-	msg := n.roster.NodeMeta(memberlist.MetaMaxSize)
+	n.tell(ctx, to, n.roster.NodeMeta(memberlist.MetaMaxSize))
+}
+
+// tell sends a message to each of the members, and waits for it, at most announceWait.
+func (n *Node) tell(ctx context.Context, to []peerAddress, msg []byte) {
 	ctx, cancel := context.WithTimeout(ctx, announceWait)
 	defer cancel()
 

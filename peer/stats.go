@@ -94,9 +94,10 @@ type MemberInfo struct {
 	Name        string        `json:"name"`
 	Addr        string        `json:"addr"`                 // "ip:port" of gossip and data
 	Incarnation uint64        `json:"incarnation,string"`   // which start of the member
-	Zone        string        `json:"zone,omitempty"`       // Config.Zone of the member
 	State       State         `json:"state"`                // see the constants
+	Zone        string        `json:"zone,omitempty"`       // as it says; "": not told
 	Share       float64       `json:"share"`                // of the partitions, 0 to 1
+	Resting     bool          `json:"resting,omitempty"`    // it has flapped: alive, and owns nothing for a while
 	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
 	Reason      string        `json:"reason,omitempty"`     // of a refused one
 	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost one
@@ -107,7 +108,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 	r.mu.Lock()
 	out := make([]MemberInfo, 0, len(r.table)+len(r.vanished))
 	for name, rec := range r.table {
-		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, State: StateAlive, RTT: rec.rtt, Reason: rec.refused}
+		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, Zone: rec.id.zone, RTT: rec.rtt, Reason: rec.refused}
 		switch {
 		case rec.refused != "":
 			m.State = StateRefused
@@ -124,7 +125,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 	for i := range out {
 		m := &out[i]
 		if in, ok := view.Member(m.Name); ok && in.Incarnation == m.Incarnation && m.State == StateAlive {
-			m.Share = view.Share(m.Name)
+			m.Share, m.Resting = view.Share(m.Name), in.Resting
 		}
 	}
 	slices.SortFunc(out, func(a, b MemberInfo) int {

@@ -22,7 +22,7 @@ func TestStatsDocumented(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range EventNames() {
+	for _, name := range eventNames() {
 		if !strings.Contains(text, "`"+name+"`") {
 			t.Errorf("event %q is not in STATS.md", name)
 		}

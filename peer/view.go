@@ -66,6 +66,13 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		n.share.Store(&applied)
 	}
 	n.superseded.Store(s.superseded)
+	if s.flaps != nil {
+		n.wg.Go(func() {
+			to := n.roster.others()
+			n.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
+			n.tell(n.ctx, to[:min(len(to), flapFanout)], s.flaps)
+		})
+	}
 
 	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
 	old := n.published.Load()

@@ -25,7 +25,7 @@ func (v *View) Diff(old *View) Diff {
 			d.Joined = append(d.Joined, m)
 		} else if o, ok := old.Member(m.Name); !ok {
 			d.Joined = append(d.Joined, m)
-		} else if o != m {
+		} else if o.Resting = m.Resting; o != m {
 			d.Restarted = append(d.Restarted, m)
 		}
 	}

@@ -17,7 +17,7 @@ type lost struct {
 // the first caller need not wait for it. It takes about a millisecond for up to a hundred
 // members and a few for a thousand. A name that is not in the view is ignored.
 func (v *View) Prepare(name string) {
-	if i := v.Index(name); i >= 0 && len(v.members) > 1 {
+	if i := v.seat(name); i >= 0 && len(v.active) > 1 {
 		v.lose(i)
 	}
 }
@@ -62,21 +62,21 @@ func (l *layout) losing(member int) []uint16 {
 // same, it is the Heir. false: there is no other member. It does not allocate, but the first
 // call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
-	if len(v.members) < 2 {
+	if len(v.active) < 2 {
 		return Member{}, false
 	}
 	p := v.Partition(key)
-	return v.members[v.lose(int(v.owners[p])).successors[p]], true
+	return v.active[v.lose(int(v.owners[p])).successors[p]], true
 }
 
 // Heir returns the member that owns a key in the view without the key's owner, whatever
 // the zones. false: there is no other member. It costs what Successor does.
 func (v *View) Heir(key string) (Member, bool) {
-	if len(v.members) < 2 {
+	if len(v.active) < 2 {
 		return Member{}, false
 	}
 	p := v.Partition(key)
-	return v.members[v.lose(int(v.owners[p])).heirs[p]], true
+	return v.active[v.lose(int(v.owners[p])).heirs[p]], true
 }
 
 // Successors returns the first n distinct members after the owner of a key: first its
@@ -85,19 +85,19 @@ func (v *View) Heir(key string) (Member, bool) {
 // on every node. There are fewer than n where the view has no more. The
 // slice is the caller's.
 func (v *View) Successors(key string, n int) []Member {
-	if n = min(n, len(v.members)-1); n <= 0 {
+	if n = min(n, len(v.active)-1); n <= 0 {
 		return nil
 	}
 	p := v.Partition(key)
 	owner := int(v.owners[p])
 	lost := v.lose(owner)
 	first, heir := int(lost.successors[p]), int(lost.heirs[p])
-	order := make([]int, 1, len(v.members))
+	order := make([]int, 1, len(v.active))
 	order[0] = first
 	if v.alone(owner) {
 		order = append(order, v.walk(p, []int{owner, first}, n-1)...)
 	} else {
-		rest := v.walk(p, []int{owner, first}, len(v.members)-2)
+		rest := v.walk(p, []int{owner, first}, len(v.active)-2)
 		for _, i := range rest {
 			if v.apart(owner, i) {
 				order = append(order, i)
@@ -114,7 +114,7 @@ func (v *View) Successors(key string, n int) []Member {
 	}
 	out := make([]Member, n)
 	for i := range out {
-		out[i] = v.members[order[i]]
+		out[i] = v.active[order[i]]
 	}
 	return out
 }

@@ -51,6 +51,8 @@ type Member struct {
 	Addr        string // host:port
 	Incarnation uint64 // of this start of the process
 	Zone        string // what fails together, such as a rack or a data centre; empty: unknown. At most MaxZone bytes
+	// Resting: it is in the view, and owns nothing. Where all members rest, none does.
+	Resting bool
 }
 
 // Config says how keys are placed. It must be the same on every member. Every zero
@@ -93,21 +95,24 @@ func (c Config) check() error {
 }
 
 // A View is an immutable snapshot: the members, and the owner of every partition. It is a
-// pure function of the members, Version and Config; the members' names alone place keys, and
-// their zones only choose successors.
+// pure function of the members, Version and Config; the names of those that do not rest alone
+// place keys, and their zones only choose successors.
 // All its methods are safe for concurrent use, and all but Next, Prepare and the
 // first Successor after the loss of an owner read it without a lock. No method may be
 // called on a nil View.
 type View struct {
 	members []Member // sorted by name
+	active  []Member // those that do not rest, or all
+	seats   []int    // places in members of the active ones, nil: nobody rests
+	rest    uint64   // hash of the names of those that rest, 0: nobody does
 	*layout
 }
 
-// layout is what follows from the members' names and zones, and the configuration. Views whose
-// members have the same names and zones share one.
+// layout is what follows from the active members' names and zones, and the configuration. Views
+// whose active members have the same names and zones share one.
 type layout struct {
-	names       []string // sorted: places in it are places in View.members
-	zones       []string // by member; nil: none has one
+	names       []string // sorted: places in it are places in View.active
+	zones       []string // by active member; nil: none has one
 	owners      []uint16 // of partitions
 	counts      []int    // partitions owned, by member
 	placed      uint64   // fingerprint without the zones
@@ -133,17 +138,15 @@ func build(members []Member, cfg Config, hash hasher) (*View, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	members, names, err := sorted(members, cfg)
+	v, names, err := seated(members, cfg)
 	if err != nil {
 		return nil, err
 	}
-	p := &placer{cfg: cfg, hash: hash}
-	l, err := lay(names, p)
-	if err != nil {
+	if v.layout, err = lay(names, &placer{cfg: cfg, hash: hash}); err != nil {
 		return nil, err
 	}
-	l.zone(members)
-	return &View{members, l}, nil
+	v.zone(v.active)
+	return v, nil
 }
 
 // Next returns the same view of members as New does with v's Config. It is faster where
@@ -152,32 +155,30 @@ func build(members []Member, cfg Config, hash hasher) (*View, error) {
 // incarnations and zones changed. The errors are New's; v is as good as before in any case.
 func (v *View) Next(members []Member) (*View, error) {
 	cfg := v.placer.cfg
-	members, names, err := sorted(members, cfg)
+	next, names, err := seated(members, cfg)
 	if err != nil {
 		return nil, err
 	}
 	if slices.Equal(names, v.names) {
-		l := v.layout
-		if !slices.Equal(zones(members), v.zones) {
-			l = l.again()
-			l.zone(members)
+		if next.layout = v.layout; !slices.Equal(zones(next.active), v.zones) {
+			next.layout = v.again()
+			next.zone(next.active)
 		}
-		return &View{members, l}, nil
+		return next, nil
 	}
 	p := v.placer
 	if changes := missing(names, v.names, nil) + missing(v.names, names, nil); !v.distinct || !worthMoving(changes, len(names)) {
 		p = &placer{cfg: cfg, hash: p.hash}
 	}
-	l, err := lay(names, p)
-	if err != nil {
+	if next.layout, err = lay(names, p); err != nil {
 		return nil, err
 	}
-	l.zone(members)
-	return &View{members, l}, nil
+	next.zone(next.active)
+	return next, nil
 }
 
-// sorted checks the members and returns a copy sorted by name, and the names.
-func sorted(members []Member, cfg Config) ([]Member, []string, error) {
+// seated checks the members and returns a view of them that lacks its layout, and the names of the active ones.
+func seated(members []Member, cfg Config) (*View, []string, error) {
 	if len(members) == 0 {
 		return nil, nil, ErrNoMembers
 	}
@@ -186,20 +187,36 @@ func sorted(members []Member, cfg Config) ([]Member, []string, error) {
 	}
 	members = slices.Clip(slices.Clone(members))
 	slices.SortFunc(members, func(a, b Member) int { return strings.Compare(a.Name, b.Name) })
-	names := make([]string, len(members))
+	v := &View{members: members, active: members}
 	for i, m := range members {
 		if m.Name == "" || len(m.Name) > MaxName {
 			return nil, nil, fmt.Errorf("%w: a member's name has %d bytes: it must have from 1 to %d", ErrConfig, len(m.Name), MaxName)
 		}
-		if i > 0 && m.Name == names[i-1] {
+		if i > 0 && m.Name == members[i-1].Name {
 			return nil, nil, fmt.Errorf("%w: %q", ErrDuplicateMember, m.Name)
 		}
 		if len(m.Zone) > MaxZone {
 			return nil, nil, fmt.Errorf("%w: the zone of %q has %d bytes: it must have at most %d", ErrConfig, m.Name, len(m.Zone), MaxZone)
 		}
+	}
+	rests := func(m Member) bool { return m.Resting }
+	if slices.ContainsFunc(members, rests) && slices.ContainsFunc(members, func(m Member) bool { return !m.Resting }) {
+		v.active = slices.DeleteFunc(slices.Clone(members), rests)
+		h := xxhash.New()
+		for i, m := range members {
+			if m.Resting {
+				fmt.Fprintf(h, "%d %s", len(m.Name), m.Name)
+			} else {
+				v.seats = append(v.seats, i)
+			}
+		}
+		v.rest = h.Sum64()
+	}
+	names := make([]string, len(v.active))
+	for i, m := range v.active {
 		names[i] = m.Name
 	}
-	return members, names, nil
+	return v, names, nil
 }
 
 // lay places every partition.
@@ -240,6 +257,15 @@ func (v *View) Len() int { return len(v.members) }
 
 // Index returns the place of the named member in Members, -1 if it is not there.
 func (v *View) Index(name string) int {
+	i, ok := slices.BinarySearchFunc(v.members, name, func(m Member, name string) int { return strings.Compare(m.Name, name) })
+	if !ok {
+		return -1
+	}
+	return i
+}
+
+// seat returns the place of the named member among the active ones, -1 if it is not there.
+func (v *View) seat(name string) int {
 	i, ok := slices.BinarySearch(v.names, name)
 	if !ok {
 		return -1
@@ -266,25 +292,31 @@ func (v *View) Partition(key string) int { return v.PartitionOf(Hash(key)) }
 func (v *View) PartitionOf(hash uint64) int { return int(hash % uint64(len(v.owners))) }
 
 // Owner returns the member that owns a key. It does not allocate.
-func (v *View) Owner(key string) Member { return v.members[v.OwnerIndex(key)] }
+func (v *View) Owner(key string) Member { return v.OwnerOf(v.Partition(key)) }
 
 // OwnerIndex returns the place in Members of the member that owns a key. It does not allocate.
-func (v *View) OwnerIndex(key string) int { return int(v.owners[v.Partition(key)]) }
+func (v *View) OwnerIndex(key string) int {
+	i := int(v.owners[v.Partition(key)])
+	if v.seats != nil {
+		return v.seats[i]
+	}
+	return i
+}
 
 // OwnerOf returns the member that owns a partition, which must be from 0 up and below Partitions.
-func (v *View) OwnerOf(partition int) Member { return v.members[v.owners[partition]] }
+func (v *View) OwnerOf(partition int) Member { return v.active[v.owners[partition]] }
 
 // Share returns the fraction of the partitions that the named member owns, 0 if it is not
 // in the view.
 func (v *View) Share(name string) float64 {
-	i := v.Index(name)
+	i := v.seat(name)
 	if i < 0 {
 		return 0
 	}
 	return float64(v.counts[i]) / float64(len(v.owners))
 }
 
-// Fingerprint identifies the placement and the successors: two views have the same one if and only if (up to
-// a collision of 64 bits) their members' names and zones, Version and Config are the same.
-// Addresses and incarnations do not count.
-func (v *View) Fingerprint() uint64 { return v.fingerprint }
+// Fingerprint identifies the placement and the successors: two views have the same one if and only
+// if (up to a collision of 64 bits) their members' names and zones, which of them rest, Version and
+// Config are the same. Addresses and incarnations do not count.
+func (v *View) Fingerprint() uint64 { return v.fingerprint ^ v.rest }

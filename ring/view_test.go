@@ -174,7 +174,7 @@ func TestFingerprint(t *testing.T) {
 		}
 		seen[sum] = name
 	}
-	moved := []Member{{base[0].Name, "elsewhere:1", 9, ""}, base[1], base[2]}
+	moved := []Member{{Name: base[0].Name, Addr: "elsewhere:1", Incarnation: 9}, base[1], base[2]}
 	for _, cfg := range []Config{{}, {Partitions: DefaultPartitions, Load: DefaultLoad, Replicas: DefaultReplicas}} {
 		if seen[mustNew(t, moved, cfg).Fingerprint()] != "base" {
 			t.Error("an address, an incarnation or a spelled-out default counts")

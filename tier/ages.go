@@ -161,7 +161,8 @@ func (a *ages) mark(now int64) {
 
 // Ages says how old the answers from one source were, counted from the start of their loads.
 type Ages struct {
-	// Answers is how many there were since the cache was made. Near hits are counted by a sample, of one in 100.
+	// Answers is how many there were since the cache was made. Near hits are counted by a sample,
+	// of one in 100.
 	Answers int64   `json:"answers"`
 	P50     float64 `json:"p50_seconds"` // of those of the last 30 to 60 seconds, to about a tenth
 	P99     float64 `json:"p99_seconds"`

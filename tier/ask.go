@@ -93,11 +93,14 @@ func (t *asks[V]) detachAll(fn *fences) {
 	}
 }
 
+// Questions and answers are large: they are passed by pointer, or a fresh goroutine's first read would
+// spend more time on growing its stack than on anything else.
+
 // ask puts q to its member, or joins the question of another caller of the key. The error
 // is a final answer if outcome says so, else why there is none.
-func (c *Cache[V]) ask(ctx context.Context, q question[V]) (answer[V], outcome, error) {
+func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outcome, error) {
 	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 || q.alone {
-		return c.put(ctx, &q) // a question of its own
+		return c.put(ctx, q, a) // a question of its own
 	}
 	s := &c.asks.shards[q.hash%64]
 	for {
@@ -113,7 +116,7 @@ func (c *Cache[V]) ask(ctx context.Context, q question[V]) (answer[V], outcome, 
 			w.stamp, w.wide = q.stamp, q.wide
 			s.m[q.key] = w
 			s.mu.Unlock()
-			return c.lead(ctx, s, w, &q)
+			return c.lead(ctx, s, w, q, a)
 		}
 		if w.done == nil {
 			w.done = make(chan struct{})
@@ -123,16 +126,17 @@ func (c *Cache[V]) ask(ctx context.Context, q question[V]) (answer[V], outcome, 
 		select {
 		case <-done:
 		case <-ctx.Done():
-			return answer[V]{}, outcome{answered: true}, ctx.Err()
+			return outcome{answered: true}, ctx.Err()
 		}
 		if !w.left && (w.wide >= q.wide || !c.fences.after(w.a.tags, w.wide)) {
-			return w.a, w.out, w.err
+			*a = w.a
+			return w.out, w.err
 		}
 	}
 }
 
 // lead sends the question and tells everyone who has joined.
-func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V]) (a answer[V], out outcome, err error) {
+func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V], a *answer[V]) (out outcome, err error) {
 	finished := false
 	defer func() { // also if a user's codec panics
 		s.mu.Lock()
@@ -141,7 +145,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		}
 		joined := w.done != nil
 		if joined {
-			w.a, w.out, w.err = a, out, err
+			w.a, w.out, w.err = *a, out, err
 			w.left = !finished || err != nil && ended(ctx) || a.private
 			close(w.done)
 		}
@@ -150,9 +154,9 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 			c.asks.unused.Put(w)
 		}
 	}()
-	a, out, err = c.put(ctx, q)
+	out, err = c.put(ctx, q, a)
 	finished = true
-	return a, out, err
+	return out, err
 }
 
 // ended reports whether ctx has ended, also where its deadline has passed and its timer is late.
@@ -166,28 +170,29 @@ const maxAgain = 3
 
 // askFresh asks a member who has applied everything that covers the key and was applied here before
 // the read began.
-func (c *Cache[V]) askFresh(ctx context.Context, q question[V]) (a answer[V], out outcome, err error) {
+func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
 	m := c.mate(q.to.Name)
 	if m == nil {
-		return a, out, errGone
+		return out, errGone
 	}
 	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which he must have applied all
 	for range maxAgain {
-		if q.known, q.fence, err = c.ready(ctx, m, &q, wide); err != nil {
-			return a, outcome{}, err
+		if q.known, q.fence, err = c.ready(ctx, m, q, wide); err != nil {
+			return outcome{}, err
 		}
-		a, out, err = c.ask(ctx, q)
+		*a = answer[V]{}
+		out, err = c.ask(ctx, q, a)
 		switch {
 		case out.replaced:
 			c.forget(m, q.known)
 		case out.behind:
 			wide = q.wide
 		default:
-			return a, out, err
+			return out, err
 		}
 	}
-	return a, outcome{}, err
+	return outcome{}, err
 }
 
 // ready returns what m is known to have applied, and the mark that the request must carry, after
@@ -239,7 +244,7 @@ type wire struct {
 var wires = sync.Pool{New: func() any { return new(wire) }}
 
 // put sends the question and makes sense of the answer.
-func (c *Cache[V]) put(ctx context.Context, q *question[V]) (a answer[V], out outcome, err error) {
+func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
 		Kind: codec.KindGet, Flags: q.flags, Namespace: c.ns, Schema: c.schema, View: q.view,
@@ -263,7 +268,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V]) (a answer[V], out ou
 		began := c.clock.now()
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
-			a, out, expired, err = c.understand(q, &w.resp, began)
+			out, expired, err = c.understand(q, &w.resp, began, a)
 			if expired && q.maxAge != 0 { // neither that copy again, with a little of its time still left there
 				older := max(w.resp.Age-1, 1)
 				if w.req.Flags&codec.FlagMaxAge == 0 || older < w.req.MaxAge {
@@ -289,7 +294,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V]) (a answer[V], out ou
 	}
 	*w = wire{}
 	wires.Put(w)
-	return a, out, err
+	return out, err
 }
 
 // errExpired is why an answer does not count that took longer than what was left of its copy.
@@ -299,7 +304,7 @@ var errExpired = errors.New("weir: the copy passed its hard expiry on the way")
 // Times count from the latest moment before which the member cannot have answered: when
 // it was asked, and for how long it says that it held the request. expired: it is a copy past
 // its hard expiry, so the member has another answer by now.
-func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a answer[V], out outcome, expired bool, err error) {
+func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
 	now := c.clock.now()
 	at := min(began+int64(r.Held), now)
 	out.answered = true
@@ -308,7 +313,7 @@ func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a
 	}
 	switch r.Status {
 	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame:
-		a = answer[V]{
+		*a = answer[V]{
 			notFound: r.Status == codec.StatusNotFound, loaded: at - int64(r.Age), soft: at + int64(r.Soft),
 			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64, wide: math.MaxUint64,
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
@@ -318,10 +323,10 @@ func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a
 			a.why = staleReason(r.Why)
 		}
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
-			return a, outcome{}, false, errAnswer
+			return outcome{}, false, errAnswer
 		}
 		if r.Incarnation != q.known.incarnation {
-			return a, outcome{replaced: true}, false, errAnswer
+			return outcome{replaced: true}, false, errAnswer
 		}
 		if q.fence.Seq != 0 {
 			c.fences.told(q.key, q.hash, q.fence, r.Incarnation)
@@ -329,13 +334,13 @@ func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a
 		if r.Flags&codec.FlagTagged != 0 {
 			a.tags = append(a.tags, r.Tags...)
 			if q.known.wide < q.wide && c.fences.after(a.tags, q.known.wide) {
-				return a, outcome{behind: true}, false, errAnswer
+				return outcome{behind: true}, false, errAnswer
 			}
 		}
 		if r.Flags&codec.FlagFilled != 0 {
 			a.source = SourceFill
 		} else if now >= at+int64(r.Hard) {
-			return a, out, true, nil
+			return out, true, nil
 		}
 		late := a.stale && r.Soft <= -c.cfg.Freshness.StaleWhileRevalidate
 		a.until = c.lease(at, a.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), at+int64(r.Hard), late)
@@ -370,7 +375,7 @@ func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64) (a
 		out.answered = false
 		err = remoteError("status " + string(r.Text))
 	}
-	return a, out, expired, err
+	return out, expired, err
 }
 
 // bytesOf returns the bytes of s without copying. They must only be read.

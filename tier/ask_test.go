@@ -381,7 +381,8 @@ func TestAskOvertakenByFence(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			to, _ := s.nodes["n0"].View().Member("n1")
-			_, _, _ = c.ask(background, question[simValue]{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()})
+			var a answer[simValue]
+			_, _ = c.ask(background, &question[simValue]{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()}, &a)
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))

@@ -23,13 +23,15 @@ const (
 // ErrUnset says that a BatchLoader returned nil without having said what the fill came to.
 var ErrUnset = errors.New("weir: the batch loader has neither set nor failed the fill")
 
-// A BatchLoader reads the origin for many keys at once: it calls Set, Fail or KeepPrevious of each fill. The
-// fills have different keys, one at least and Config.BatchSize at most, in no order. It may keep different
-// fills busy in different goroutines, but must have joined them when it returns: the values are used then.
+// A BatchLoader reads the origin for many keys at once: it calls Set, Fail or KeepPrevious of each
+// fill. The fills have different keys, one at least and Config.BatchSize at most, in no order. It
+// may keep different fills busy in different goroutines, but must have joined them when it returns:
+// the values are used then.
 //
-// The error it returns is that of all fills about which it has said nothing; with nil they fail with ErrUnset. So
-// it may return ErrNotFound when it has set what the origin has, or the error of its one query. What is said of
-// a Loader holds here too: its time, panics, and Retryable, which repeats the fills that failed with it.
+// The error it returns is that of all fills about which it has said nothing; with nil they fail
+// with ErrUnset. So it may return ErrNotFound when it has set what the origin has, or the error of
+// its one query. What is said of a Loader holds here too: its time, panics, and Retryable, which
+// repeats the fills that failed with it.
 type BatchLoader[V any] func(ctx context.Context, fills []*Fill[V]) error
 
 // ByKeys adapts a plain function to a BatchLoader. A key that is not in the map it returns is not found.

@@ -11,8 +11,8 @@ type Breaker struct {
 	Minimum int
 	// Window is how far back loads count. 0: DefaultBreakerWindow.
 	Window time.Duration
-	// Pause is how long an open breaker lets nothing through before it probes.
-	// 0: DefaultBreakerPause.
+	// Pause is how long an open breaker lets nothing through before it probes. 0:
+	// DefaultBreakerPause.
 	Pause time.Duration
 	// Probes is how many loads run to try the origin after a pause, and must all succeed to
 	// close the breaker again. 0: DefaultBreakerProbes.

@@ -88,8 +88,8 @@ type box[V any] struct {
 	etag     uint64 // the owner's, 0: unknown
 }
 
-// New checks cfg and starts a cache. The error names every field that is wrong. Close it
-// before the Cluster that it uses.
+// New checks cfg and starts a cache. The error names every field that is wrong. Close it after its
+// Cluster has left, as by peer's Node.Leave: a node that leaves hands over what its caches have.
 func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -168,7 +168,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.life.begin()
 	go c.tend()
-	if cfg.HotKeys == "" {
+	if cfg.HotKeysFile == "" {
 		c.hot.finished.Store(true)
 	} else if c.life.begin() {
 		go c.keepHot()

@@ -25,8 +25,8 @@ type Change struct {
 // At is the Change of keys whose version at the origin is now this one.
 func At(version uint64, keys ...string) Change { return Change{Keys: keys, Version: version} }
 
-// Apply is Invalidate, InvalidateTag and InvalidateAll in one call, with the same errors. The Token names these
-// invalidations; it is valid also with an *InvalidateError.
+// Apply is Invalidate, InvalidateTag and InvalidateAll in one call, with the same errors. The Token
+// names these invalidations; it is valid also with an *InvalidateError.
 func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
 	if err := errors.Join(checkKeys(ch.Keys), checkTags(ch.Tags)); err != nil {
 		return Token{}, err
@@ -38,13 +38,13 @@ func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
 	return c.spread(ctx, ch.Version, nil, parts...)
 }
 
-// A Token names invalidations, to be handed to another service, in an HTTP header say, and given to Read
-// there: ReadOptions.After. What that Read returns was loaded after they were started, also on a member that has
-// not heard of them, and in a cluster of other processes. It covers each key that it is given with: for one
-// that was not invalidated it costs a fill at most.
+// A Token names invalidations, to be handed to another service, in an HTTP header say, and given to
+// Read there: ReadOptions.After. What that Read returns was loaded after they were started, also on
+// a member that has not heard of them, and in a cluster of other processes. It covers each key that
+// it is given with: for one that was not invalidated it costs a fill at most.
 //
-// The zero Token names none. A Token is a small value: copy it, compare it with ==. Its text form has some 40 characters
-// fit for a URL.
+// The zero Token names none. A Token is a small value: copy it, compare it with ==. Its text form
+// has some 40 characters fit for a URL.
 type Token struct {
 	namespace uint64
 	mark      codec.Mark

@@ -7,8 +7,13 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Cluster is what a cache needs of the network: who the members are, and a way to
-// ask one of them. *peer.Node satisfies it. All methods are safe for concurrent use.
+// Cluster is what a cache needs of the network: who the members are, and a way to ask one of them.
+// *peer.Node satisfies it. All methods are safe for concurrent use.
+//
+// A Cluster may have further methods, as *peer.Node does, of which a cache makes use: Logger()
+// *slog.Logger is the default of Config.Logger; ValueLimit() int is the longest value, in bytes,
+// that it carries; Lost(name string) bool reports whether a member that is not in the view is gone
+// without having left.
 type Cluster interface {
 	// Name is this node's stable name.
 	Name() string
@@ -16,9 +21,9 @@ type Cluster interface {
 	View() *ring.View
 	// ViewChanged returns a channel that is closed when View next changes.
 	ViewChanged() <-chan struct{}
-	// Divisor says among how many members a cluster-wide cap is divided and which
-	// of them this node is, counting from 0. Members that vanished without leaving
-	// still count, so that a partition cannot raise the cap.
+	// Divisor says among how many members a cluster-wide cap is divided and which of them this node
+	// is, counting from 0. Members that vanished without leaving still count, so that a partition
+	// cannot raise the cap.
 	Divisor() (members, rank int)
 	// Register makes h answer the requests for the namespace that reach this node.
 	// schema is the fingerprint of the namespace's contract: a request with another

@@ -65,7 +65,7 @@ func newCollector(namespace string, since time.Time) *collector {
 		overloaded:    d("loads_overloaded", "1: a queue for the origin is overloaded."),
 		coldLoad:      d("cold_loads_per_second", "Loads a second that the origin would see from the cluster if the cache were empty, as this node sees it."),
 		capacity:      d("origin_capacity_per_second", "Loads a second that the configured limits allow."),
-		margin:        d("survivability_margin", "Capacity by cold loads: below 1 the cache cannot be lost without refusing callers."),
+		margin:        d("survivability_margin", "Capacity by cold loads: below 1 the cache cannot be lost without refusing callers. 0: not known."),
 		warm:          d("seconds_to_warm", "Time to load the working set at capacity."),
 		working:       d("working_set_keys", "Keys read in the last 30 to 60 seconds, by callers on this node."),
 		workingBytes:  d("working_set_bytes", "What they take in the owned tiers."),

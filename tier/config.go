@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"time"
 	"unicode"
@@ -17,16 +18,18 @@ import (
 
 // Defaults and limits of Config.
 const (
-	// DefaultNearBytes is Config.NearBytes where it is 0.
+	// DefaultNearBytes is Config.NearBytes where it is 0, in bytes.
 	DefaultNearBytes = 32 << 20
-	// DefaultOwnedBytes is Config.OwnedBytes where it is 0.
+	// DefaultOwnedBytes is Config.OwnedBytes where it is 0, in bytes.
 	DefaultOwnedBytes = 128 << 20
-	// DefaultValueLimit is Config.ValueLimit where it is 0.
+	// DefaultValueLimit is Config.ValueLimit where it is 0, in bytes.
 	DefaultValueLimit = 1 << 20
-	// MaxValueLimit is the most that Config.ValueLimit may be.
+	// MaxValueLimit is the most that Config.ValueLimit may be, in bytes.
 	MaxValueLimit = 64 << 20
-	// MinBytes is the least size of a tier that is on: less holds nothing worth it.
+	// MinBytes is the least size of a tier that is on, in bytes: less holds nothing worth it.
 	MinBytes = 64 << 10
+	// DefaultHandoffRate is Config.HandoffRate where it is 0, in bytes a second.
+	DefaultHandoffRate = 32 << 20
 	// DefaultInvalidateTimeout is Config.InvalidateTimeout where it is 0.
 	DefaultInvalidateTimeout = 5 * time.Second
 	// MaxInvalidateTimeout is the most that Config.InvalidateTimeout may be: fences
@@ -39,8 +42,8 @@ const (
 type Config[V any] struct {
 	// Cluster connects the members; nil: this process alone.
 	Cluster Cluster
-	// Namespace names the cache; the same on every member, at most
-	// codec.MaxNamespace bytes of printable UTF-8. Required with a Cluster.
+	// Namespace names the cache; the same on every member, at most codec.MaxNamespace bytes of
+	// printable UTF-8. Required with a Cluster.
 	Namespace string
 	// Loader reads the origin. Required, unless there is a BatchLoader.
 	Loader Loader[V]
@@ -61,8 +64,8 @@ type Config[V any] struct {
 	SharedOrigin *SharedOrigin
 	// Codec encodes values for the owned tier and the wire. nil: codec.Msgpack.
 	Codec codec.Codec[V]
-	// Clone, if set, copies a value for each caller. Without it callers share
-	// values and must not change them.
+	// Clone, if set, copies a value for each caller. Without it callers share values and must not
+	// change them.
 	Clone func(V) V
 	// NearBytes is about how much this node's near tier holds, counting a value as
 	// long as its encoding. 0: DefaultNearBytes. Below 0: no near tier.
@@ -70,25 +73,27 @@ type Config[V any] struct {
 	// OwnedBytes is about how much this node's owned tier holds, in encoded bytes and
 	// their bookkeeping. 0: DefaultOwnedBytes.
 	OwnedBytes int64
-	// ValueLimit is the longest encoded value, in bytes. 0: DefaultValueLimit.
+	// ValueLimit is the longest encoded value, in bytes, at most the node's own limit. 0:
+	// DefaultValueLimit, or the node's limit if that is less.
 	ValueLimit int
 	// WhenIsolated says what happens while this node has lost sight of more than half of the
 	// members, and may miss invalidations. 0: ServeStale.
 	WhenIsolated WhenIsolated
-	// InvalidateTimeout is how long Invalidate tries to reach a member.
-	// 0: DefaultInvalidateTimeout.
+	// InvalidateTimeout is how long Invalidate tries to reach a member. 0:
+	// DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
 	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
 	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
 	HandoffRate int64
-	// HotKeys is the path of a file for a list of this node's hottest keys. They are warmed in the background after
-	// the next start, at the lowest class; the file is written every minute, when the node leaves and when the cache
-	// closes. Only its owner may read it, since it has whole keys, whatever ShowKeys says; caches and members must not
-	// share one. A file that cannot be read or written is named in the log, and the cache goes on without.
-	// Warming does not keep a node from being ready: a member that is cold but serves is worth more
-	// than none, and the governor protects the origin from both; who wants to wait looks at Stats.HotKeys.Finished.
+	// HotKeysFile is the path of a file for a list of this node's hottest keys. They are warmed in
+	// the background after the next start, at the lowest class; the file is written every minute,
+	// when the node leaves and when the cache closes. Only its owner may read it, since it has
+	// whole keys, whatever ShowKeys says; caches and members must not share one. A file that cannot
+	// be read or written is named in the log, and the cache goes on without. Warming does not keep
+	// a node from being ready: a member that is cold but serves is worth more than none, and the
+	// governor protects the origin from both; who wants to wait looks at Stats.HotKeys.Finished.
 	// "": no list.
-	HotKeys string
+	HotKeysFile string
 	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
 	// they give hashes alone.
 	ShowKeys bool
@@ -129,7 +134,7 @@ func (cfg Config[V]) withDefaults() Config[V] {
 		cfg.OwnedBytes = DefaultOwnedBytes
 	}
 	if cfg.ValueLimit == 0 {
-		cfg.ValueLimit = DefaultValueLimit
+		cfg.ValueLimit = min(DefaultValueLimit, cfg.carries())
 	}
 	if cfg.InvalidateTimeout == 0 {
 		cfg.InvalidateTimeout = DefaultInvalidateTimeout
@@ -147,6 +152,14 @@ func (cfg Config[V]) withDefaults() Config[V] {
 	return cfg.batches()
 }
 
+// carries is the longest value, in bytes, that the Cluster says it carries from member to member.
+func (cfg *Config[V]) carries() int {
+	if l, ok := cfg.Cluster.(interface{ ValueLimit() int }); ok {
+		return l.ValueLimit()
+	}
+	return MaxValueLimit
+}
+
 // check finds every problem at once. It is called before withDefaults.
 func (cfg *Config[V]) check() error {
 	var errs []error
@@ -160,6 +173,20 @@ func (cfg *Config[V]) check() error {
 		bad("Namespace %q is not valid UTF-8: it becomes a metric's label", cfg.Namespace)
 	case strings.ContainsFunc(cfg.Namespace, func(r rune) bool { return !unicode.IsPrint(r) }):
 		bad("Namespace %q has characters that cannot be printed: it becomes a metric's label", cfg.Namespace)
+	}
+	if v := reflect.ValueOf(cfg.Cluster); v.Kind() == reflect.Pointer && v.IsNil() {
+		bad("Cluster is a nil %T: leave the field empty for a process alone", cfg.Cluster)
+	} else if l := cfg.carries(); cfg.ValueLimit > l {
+		bad("ValueLimit is %d: the node carries values of at most %d, raise its ValueLimit too", cfg.ValueLimit, l)
+	}
+	if k, ok := cfg.Codec.(codec.Checker); ok {
+		if err := k.Check(); err != nil {
+			bad("Codec %s: %w", cfg.Codec.Name(), err)
+		}
+	} else if cfg.Codec == nil {
+		if err := codec.Msgpack[V]().(codec.Checker).Check(); err != nil {
+			bad("Codec is empty, so it is msgpack: %w", err)
+		}
 	}
 	cfg.checkBatch(bad)
 	if err := cfg.Freshness.check(); err != nil {

@@ -41,6 +41,51 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
+// carrier is a Cluster that carries short values only.
+type carrier struct{ Cluster }
+
+func (carrier) ValueLimit() int { return 1000 }
+
+// What could only fail later, with the first value or on another member, fails in New.
+func TestConfigOfTheType(t *testing.T) {
+	type hidden struct{ name string }
+	type live struct{ Done chan int }
+	want := func(err error, text string) {
+		t.Helper()
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%v, want %q", err, text)
+		}
+	}
+	loaderOf := func(change func(*Config[hidden])) error {
+		cfg := Config[hidden]{
+			Freshness: Freshness{TTL: time.Minute},
+			Loader:    ByKey(func(context.Context, string) (hidden, error) { return hidden{"v"}, nil }),
+		}
+		change(&cfg)
+		_, err := New(cfg)
+		return err
+	}
+	want(loaderOf(func(*Config[hidden]) {}), "Codec is empty, so it is msgpack: tier.hidden: nothing")
+	want(loaderOf(func(c *Config[hidden]) { c.Codec = codec.JSON[hidden]() }), "Codec json: tier.hidden: nothing")
+	_, err := New(Config[live]{
+		Freshness: Freshness{TTL: time.Minute},
+		Loader:    ByKey(func(context.Context, string) (live, error) { return live{}, nil }),
+	})
+	want(err, "tier.live.Done: a chan int cannot be encoded")
+	_, err = New(Config[string]{
+		Cluster: (*carrier)(nil), Namespace: "x", Freshness: Freshness{TTL: time.Minute},
+		Loader: ByKey(func(context.Context, string) (string, error) { return "v", nil }),
+	})
+	want(err, "Cluster is a nil *tier.carrier")
+	cfg := Config[string]{Cluster: &carrier{}, Namespace: "x", ValueLimit: 1001}
+	_, err = New(cfg)
+	want(err, "ValueLimit is 1001: the node carries values of at most 1000")
+	cfg.ValueLimit = 0
+	if l := cfg.withDefaults().ValueLimit; l != 1000 {
+		t.Errorf("the default limit is %d, the node carries values of at most 1000", l)
+	}
+}
+
 func TestConfigEdges(t *testing.T) {
 	load := ByKey(func(context.Context, string) (string, error) { return "v", nil })
 	for name, x := range map[string]struct {

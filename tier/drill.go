@@ -79,14 +79,15 @@ func (d *drill) ended() bool {
 }
 
 // Drill rehearses the loss of the cache: for the time given, that fraction of the reads on this
-// node that find a copy behave as misses. They go to their key's owner, which loads the key anew, at the
-// lowest class, within the governor: real misses and refreshes go first. Who would get an error, or
-// has waited for half of the time to his deadline, gets the copy after all. Near copies and the members' owned
-// copies stay. It ends by itself: when the time is over, with ctx, and at once when this node's breaker is not
-// closed or more than a tenth of its loads on this node fail.
+// node that find a copy behave as misses. They go to their key's owner, which loads the key anew,
+// at the lowest class, within the governor: real misses and refreshes go first. Who would get an
+// error, or has waited for half of the time to his deadline, gets the copy after all. Near copies
+// and the members' owned copies stay. It ends by itself: when the time is over, with ctx, and at
+// once when this node's breaker is not closed or more than a tenth of its loads on this node fail.
 //
-// The report is valid also if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with
-// the arguments: fraction is above 0 and at most 1, duration above 0 and at most MaxDrill.
+// The report is valid also if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is
+// wrong with the arguments: fraction is above 0 and at most 1, duration above 0 and at most
+// MaxDrill.
 func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
 	if err := checkDrill(fraction, duration); err != nil {
 		return DrillReport{}, err
@@ -313,8 +314,8 @@ func (c *Cache[V]) drillEnded(f *flight[V], out outcomeOfLoad) {
 	}
 }
 
-// BeginDrill begins a drill for an operator. run looks after it until it ends, or ctx, and must be called; the
-// namespace's statistics tell what it shows.
+// BeginDrill begins a drill for an operator. run looks after it until it ends, or ctx, and must be
+// called; the namespace's statistics tell what it shows.
 func (h handler[V]) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
 	if err := checkDrill(fraction, duration); err != nil {
 		return nil, err

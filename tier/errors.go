@@ -11,11 +11,11 @@ import (
 )
 
 var (
-	// ErrNotFound says that the origin has no value for the key. A loader returns
-	// it; it is a fact, cached for Freshness.NegativeTTL.
+	// ErrNotFound says that the origin has no value for the key. A loader returns it; it is a fact,
+	// cached for Freshness.NegativeTTL.
 	ErrNotFound = errors.New("weir: not found")
-	// ErrOverloaded says that the governor gave no permit to read the origin and
-	// that no copy could be served. errors.As with *OverloadedError tells when to retry.
+	// ErrOverloaded says that the governor gave no permit to read the origin and that no copy could
+	// be served. errors.As with *OverloadedError tells when to retry.
 	ErrOverloaded = errors.New("weir: overloaded")
 	// ErrNotCached says that a read with NoFill found no copy that it could have.
 	ErrNotCached = errors.New("weir: not cached")
@@ -32,16 +32,16 @@ var (
 	ErrKeyTooLarge = errors.New("weir: the key is too large")
 	// ErrValueTooLarge says that an encoded value is longer than Config.ValueLimit.
 	ErrValueTooLarge = errors.New("weir: the value is too large")
-	// ErrCycle says that a loader asked, directly or through other fills, for the
-	// key that it is loading: waiting would never end.
+	// ErrCycle says that a loader asked, directly or through other fills, for the key that it is
+	// loading: waiting would never end.
 	ErrCycle = errors.New("weir: the fill waits for itself")
 	// ErrGoexit says that a loader ended its goroutine with runtime.Goexit.
 	ErrGoexit = errors.New("weir: the loader called runtime.Goexit")
 	// ErrOutlived says that a load took longer than its value may live, by the
 	// contract or by Fill.SetTTL: the value could never be served.
 	ErrOutlived = errors.New("weir: the load took longer than its value may live")
-	// ErrTimeout says that a load took longer than Origin.Timeout.
-	// errors.Is(err, context.DeadlineExceeded) holds for it too.
+	// ErrTimeout says that a load took longer than Origin.Timeout. errors.Is(err,
+	// context.DeadlineExceeded) holds for it too.
 	ErrTimeout = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)
 )
 
@@ -82,7 +82,7 @@ func (e *PanicError) Unwrap() error {
 
 // OverloadedError is the ErrOverloaded that a Get returns.
 type OverloadedError struct {
-	Reason     string
+	Reason     string        // for people: what was short, and on which member if it is another one
 	RetryAfter time.Duration // an estimate of when a permit is likely
 
 	why shedReason

@@ -19,11 +19,6 @@ const (
 	eventUnconfirmed   = "invalidation_unconfirmed"
 )
 
-// EventNames lists the names of a cache's events.
-func EventNames() []string {
-	return []string{eventBreakerClosed, eventBreakerOpened, eventFlushed, eventDrillBegun, eventDrillEnded, eventUnconfirmed, eventIsolated, eventConnected}
-}
-
 // unconfirmedEvery is how often, at most, it is told that an invalidation did not reach everybody: during a
 // partition none does.
 const unconfirmedEvery = int64(time.Minute)

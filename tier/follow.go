@@ -16,15 +16,17 @@ import (
 )
 
 // Follow has two halves. The reader takes batches and starts their invalidations: they are applied
-// here, and on their way to the members, when it asks for the next batch. The other half, confirm, waits until all
-// members have applied what was started, and then acknowledges the last position to the feed. So a member that
-// cannot be reached holds up what is acknowledged, and not what is invalidated on the others.
+// here, and on their way to the members, when it asks for the next batch. The other half, confirm,
+// waits until all members have applied what was started, and then acknowledges the last position to
+// the feed. So a member that cannot be reached holds up what is acknowledged, and not what is
+// invalidated on the others.
 //
-// After an *InvalidateError nothing is acknowledged, although the members not reached will be told by the log: if this
-// node, and whoever else has applied it, ended before that, nobody could tell them any more. confirm tries again
-// until a wait for everything started so far succeeds, or those members are gone from the view; who comes back into
-// it has an exchange first. Neither does an isolated node acknowledge: it would tell the followers of the larger
-// part, should they start anew, that they need not hear what only this node knows.
+// After an *InvalidateError nothing is acknowledged, although the members not reached will be told
+// by the log: if this node, and whoever else has applied it, ended before that, nobody could tell
+// them any more. confirm tries again until a wait for everything started so far succeeds, or those
+// members are gone from the view; who comes back into it has an exchange first. Neither does an
+// isolated node acknowledge: it would tell the followers of the larger part, should they start
+// anew, that they need not hear what only this node knows.
 const (
 	// A failed call of a feed is made again after between half and all of followMin, then twice as long each time
 	// up to followMax. A feed that has to be begun again and again, without any event, waits likewise.
@@ -38,25 +40,27 @@ const (
 
 var errUnsure = errors.New("weir: this node is isolated")
 
-// Follow takes invalidations from where all writes meet: it applies what the feed tells on every member, and acknowledges
-// a position to the feed when all up to it is applied everywhere. So any number of programs may write to the
-// origin, and none of them needs to know of the cache.
+// Follow takes invalidations from where all writes meet: it applies what the feed tells on every
+// member, and acknowledges a position to the feed when all up to it is applied everywhere. So any
+// number of programs may write to the origin, and none of them needs to know of the cache.
 //
-// It runs until ctx ends, and returns its error; until the cache is closed: ErrClosed; or until the feed ends: then it
-// returns nil, or why the last events could not be acknowledged. A feed that fails is tried again, with a growing
-// and random pause, and goes on after the last event applied; Stats and the log show it. Whenever events may have been
-// missed, the whole namespace is flushed, as by InvalidateAll, and Follow goes on from where the feed was before
-// that: after ErrFeedGap, another Epoch, a number left out of consecutive ones, positions that go back, or at a start with no
-// position known. Events that come again are counted and left out.
+// It runs until ctx ends, and returns its error; until the cache is closed: ErrClosed; or until the
+// feed ends: then it returns nil, or why the last events could not be acknowledged. A feed that
+// fails is tried again, with a growing and random pause, and goes on after the last event applied;
+// Stats and the log show it. Whenever events may have been missed, the whole namespace is flushed,
+// as by InvalidateAll, and Follow goes on from where the feed was before that: after ErrFeedGap,
+// another Epoch, a number left out of consecutive ones, positions that go back, or at a start with
+// no position known. Events that come again are counted and left out.
 //
-// Where a start begins: after the feed's Acked. An empty cache needs no history for itself, but the members that it joins
-// may not have heard of the latest events, if who told them has just ended. So a feed should remember what
-// was acknowledged. One that cannot, and is followed on every member from before its first read on, may give its
-// End as Acked, which saves the flush.
+// Where a start begins: after the feed's Acked. An empty cache needs no history for itself, but the
+// members that it joins may not have heard of the latest events, if who told them has just ended.
+// So a feed should remember what was acknowledged. One that cannot, and is followed on every member
+// from before its first read on, may give its End as Acked, which saves the flush.
 //
-// Who follows: one member is enough while the members can reach each other. More make sure that events are still
-// applied when one ends, and on both sides of a partition; applying an event again does no harm but another fill of what it
-// covers. In a partition the side without a follower hears of the events when it is over.
+// Who follows: one member is enough while the members can reach each other. More make sure that
+// events are still applied when one ends, and on both sides of a partition; applying an event again
+// does no harm but another fill of what it covers. In a partition the side without a follower hears
+// of the events when it is over.
 //
 // Safe for concurrent use, also for several feeds at once, but give each call a Feed of its own.
 func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {

@@ -33,9 +33,9 @@ type Freshness struct {
 	// Jitter is the largest fraction by which a TTL is shortened at random, so that
 	// keys loaded together do not expire together. 0: 0.1. Below 0: none. At most 0.9.
 	Jitter float64
-	// RefreshAhead is XFetch's beta: how eagerly a hot key is refreshed before soft
-	// expiry. 0: 1. Below 0: never. See Vattani, Chierichetti, Lowenstein:
-	// Optimal Probabilistic Cache Stampede Prevention, VLDB 2015.
+	// RefreshAhead is XFetch's beta: how eagerly a hot key is refreshed before soft expiry. 0: 1.
+	// Below 0: never. See Vattani, Chierichetti, Lowenstein: Optimal Probabilistic Cache Stampede
+	// Prevention, VLDB 2015.
 	RefreshAhead float64
 }
 

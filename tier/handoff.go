@@ -3,10 +3,10 @@ package tier
 import (
 	"cmp"
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -14,7 +14,8 @@ import (
 )
 
 // A node that leaves pushes its copies to their new owners, those that were asked for most first, and
-// answers what they ask it as the previous owner until all is done or the time for it is over.
+// answers what they ask it as the previous owner until all is done or the time for it is over. Of members that leave
+// at the same time none takes copies: each pushes to those who stay.
 //
 // A pushed copy obeys the same rule as any: no invalidation that covers it was applied at the receiver after its
 // load began. The receiver gives out tokens. Each stands for a moment of his at which the pusher had applied
@@ -26,8 +27,6 @@ import (
 // mark covers that came with a request, and is in nobody's log yet, is not taken at all. And the receiver must be one whom every
 // other member knows, as for copies that he asks for himself (previous.go): until then he gives no token.
 const (
-	// DefaultHandoffRate is Config.HandoffRate where it is 0.
-	DefaultHandoffRate = 32 << 20
 	// handoffBatch is about how many bytes one push carries.
 	handoffBatch = 256 << 10
 	// handoffAtOnce is how many members are pushed to at the same time.
@@ -83,7 +82,7 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	resp.Incarnation = c.log.self
 	switch {
-	case c.life.isClosed():
+	case c.life.isClosed(), c.leaving.Load(): // what it took now nobody would get
 		resp.Status = codec.StatusClosed
 		return
 	case c.schema != req.Schema:
@@ -96,7 +95,7 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 		}
 	}
 	resp.Status = codec.StatusDone
-	if c.leaving.Load() || c.young.Load() && c.unsettled.Load() > 0 || !c.acquainted() || req.News == nil {
+	if c.young.Load() && c.unsettled.Load() > 0 || !c.acquainted() || req.News == nil {
 		return
 	}
 	now := c.clock.now()
@@ -176,13 +175,13 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	c.hot.save()
 	c.near.clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
-	done := c.pushAll(ctx, pace, func(*entry) bool { return true })
+	done := c.pushAll(ctx, pace, func(string, *entry) bool { return true })
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
 	for late := false; ; late = true {
 		if live, _ := c.flights.size(); live == 0 {
 			if late {
-				done = c.pushAll(ctx, pace, func(e *entry) bool { return e.loaded+int64(e.cost) >= began }) && done
+				done = c.pushAll(ctx, pace, func(_ string, e *entry) bool { return e.loaded+int64(e.cost) >= began }) && done
 			}
 			break
 		}
@@ -217,13 +216,65 @@ func (c *Cache[V]) hottest(wanted func(key string, e *entry) bool) []hot {
 	return list
 }
 
-// pushAll pushes the entries that are wanted to the owners of their keys. done: all that could be was.
-func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, wanted func(*entry) bool) (done bool) {
+// pushAll pushes the entries that are wanted to the owners of their keys. done: all that could be was. Owners that leave
+// as well take nothing: their keys go to those whom the next view names, and to nobody if all others leave.
+func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, wanted func(key string, e *entry) bool) (done bool) {
 	if c.cfg.HandoffRate < 0 {
 		return true
 	}
-	view := c.cfg.Cluster.View()
-	list := c.hottest(func(_ string, e *entry) bool { return e.flags&entryFailed == 0 && wanted(e) })
+	view, going := c.cfg.Cluster.View(), map[ring.Member]bool{}
+	done, more := c.pushOwners(ctx, view, pace, wanted)
+	for len(more) > 0 {
+		refused := make(map[string]bool, len(more))
+		for _, m := range more {
+			going[m], refused[m.Name] = true, true
+		}
+		was := view
+		if view = c.viewWithout(ctx, going); view == nil {
+			return done && ctx.Err() == nil
+		}
+		var ok bool
+		ok, more = c.pushOwners(ctx, view, pace, func(key string, e *entry) bool {
+			return refused[was.Owner(key).Name] && wanted(key, e)
+		})
+		done = done && ok
+	}
+	return done
+}
+
+// viewWithout waits for a view without those who go. nil: there will be none, for all others go, or ctx has ended.
+func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
+	for {
+		changed := c.cfg.Cluster.ViewChanged()
+		view := c.cfg.Cluster.View()
+		stay, leave := 0, 0
+		for _, m := range view.Members() {
+			switch {
+			case m.Name == c.self:
+			case going[m]:
+				leave++
+			default:
+				stay++
+			}
+		}
+		switch {
+		case stay == 0:
+			return nil
+		case leave == 0:
+			return view
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// pushOwners pushes the entries that are wanted to the owners that a view gives their keys. It returns the owners that
+// take nothing since they leave; done tells of the others.
+func (c *Cache[V]) pushOwners(ctx context.Context, view *ring.View, pace *pacer, wanted func(key string, e *entry) bool) (done bool, going []ring.Member) {
+	list := c.hottest(func(key string, e *entry) bool { return e.flags&entryFailed == 0 && wanted(key, e) })
 	parts := make([][]hot, view.Len())
 	var turns []int // members, the one with the hottest key first
 	for _, x := range list {
@@ -237,14 +288,12 @@ func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, wanted func(*entry)
 		parts[i] = append(parts[i], x)
 	}
 	var wg sync.WaitGroup
-	var failed atomic.Bool
+	errs := make([]error, view.Len())
 	next := make(chan int)
 	for range min(handoffAtOnce, len(turns)) {
 		wg.Go(func() {
 			for i := range next {
-				if !c.pushTo(ctx, view, view.Members()[i], parts[i], pace) {
-					failed.Store(true)
-				}
+				errs[i] = c.pushTo(ctx, view, view.Members()[i], parts[i], pace)
 			}
 		})
 	}
@@ -253,13 +302,28 @@ func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, wanted func(*entry)
 	}
 	close(next)
 	wg.Wait()
-	return !failed.Load()
+	done = true
+	for i, err := range errs {
+		switch {
+		case err == errGoes:
+			going = append(going, view.Members()[i])
+		case err != nil:
+			done = false
+		}
+	}
+	return done, going
 }
 
-// pushTo pushes keys to a member. It reports whether that has got them all, as far as they are still here.
-func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer) bool {
+// errGoes says that a member takes no copies, because it leaves or its cache is closed.
+var errGoes = errors.New("weir: the member leaves")
+
+// pushTo pushes keys to a member. nil: that has got them all, as far as they are still here.
+func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer) error {
 	var token, incarnation uint64
-	for failures := 0; len(keys) > 0 && ctx.Err() == nil; {
+	for failures := 0; len(keys) > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		req := codec.Request{Kind: codec.KindPush, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
 		taken := 0
 		if token != 0 {
@@ -271,10 +335,12 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 		answer, news, err := c.postPush(ctx, to, &req)
 		wait := time.Duration(0)
 		switch {
+		case err == errGoes:
+			return err
 		case err != nil:
 			if failures++; failures == handoffTries {
 				c.cfg.Logger.Debug("member takes no copies", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
-				return false
+				return err
 			}
 			wait = handoffPause
 		case token != 0 && answer.Incarnation != incarnation: // another cache, to which the token says nothing
@@ -292,11 +358,13 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 			}
 			wait = max(wait, pace.spend(req.Size(), c.clock.now()))
 		}
-		if wait > 0 && len(keys) > 0 && sleep(ctx, wait) != nil {
-			return false
+		if wait > 0 && len(keys) > 0 {
+			if err := sleep(ctx, wait); err != nil {
+				return err
+			}
 		}
 	}
-	return len(keys) == 0
+	return nil
 }
 
 // batch makes what one push carries of the first keys; taken is how many of them that is.
@@ -342,6 +410,8 @@ func (c *Cache[V]) postPush(ctx context.Context, to ring.Member, req *codec.Requ
 	case codec.StatusSynced:
 		lacks = new(codec.News)
 		return answer, lacks, codec.DecodeNews(lacks, append([]byte(nil), resp.Value...))
+	case codec.StatusClosed:
+		return answer, nil, errGoes
 	}
 	return answer, nil, errAnswer
 }

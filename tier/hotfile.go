@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// The file of the hottest keys, which Config.HotKeys names:
+// The file of the hottest keys, which Config.HotKeysFile names:
 //
 //	magic    "weir hot keys\n"
 //	version  one byte

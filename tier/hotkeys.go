@@ -104,7 +104,7 @@ func (c *Cache[V]) keepHot() {
 
 // warmHot warms what the file lists.
 func (c *Cache[V]) warmHot() {
-	h, path := &c.hot, c.cfg.HotKeys
+	h, path := &c.hot, c.cfg.HotKeysFile
 	keys, err := readHot(path, c.cfg.Namespace)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		h.damaged.Store(1)
@@ -156,17 +156,17 @@ func (c *Cache[V]) saveHot() {
 		}
 	}
 	b, kept := appendHot(nil, c.cfg.Namespace, keys)
-	err := writeHot(c.cfg.HotKeys, b)
+	err := writeHot(c.cfg.HotKeysFile, b)
 	if err != nil {
 		h.unsaved.Add(1)
 		if !sameTrouble(err, h.trouble) {
-			c.cfg.Logger.Warn("the list of hot keys cannot be written", "namespace", c.cfg.Namespace, "file", c.cfg.HotKeys, "err", err)
+			c.cfg.Logger.Warn("the list of hot keys cannot be written", "namespace", c.cfg.Namespace, "file", c.cfg.HotKeysFile, "err", err)
 		}
 	} else {
 		h.saved.Add(1)
 		h.listed.Store(int64(kept))
 		if h.trouble != nil {
-			c.cfg.Logger.Info("the list of hot keys is written again", "namespace", c.cfg.Namespace, "file", c.cfg.HotKeys)
+			c.cfg.Logger.Info("the list of hot keys is written again", "namespace", c.cfg.Namespace, "file", c.cfg.HotKeysFile)
 		}
 	}
 	h.trouble = err

@@ -27,7 +27,7 @@ func TestHotKeysColdStart(t *testing.T) {
 				}
 				return key, pause(ctx, 10*time.Millisecond)
 			}))
-			cfg.HotKeys, cfg.Freshness.TTL, cfg.Origin.Concurrency = path, time.Hour, 16
+			cfg.HotKeysFile, cfg.Freshness.TTL, cfg.Origin.Concurrency = path, time.Hour, 16
 			visit := func(c *Cache[string]) {
 				for i := range 300 {
 					if i%5 == 0 { // asked for less often, and still worth more
@@ -89,7 +89,7 @@ func TestHotKeysTrouble(t *testing.T) {
 		var log bytes.Buffer
 		o := &counter{}
 		cfg := plain(ByKey(o.load))
-		cfg.HotKeys, cfg.Freshness.TTL, cfg.Logger = path, time.Hour, slog.New(slog.NewTextHandler(&log, nil))
+		cfg.HotKeysFile, cfg.Freshness.TTL, cfg.Logger = path, time.Hour, slog.New(slog.NewTextHandler(&log, nil))
 		c := open(t, cfg)
 		get(t, c, "a", "a#1")
 		_ = pause(t.Context(), 5*hotEvery+time.Second)
@@ -116,7 +116,7 @@ func TestHotKeysTrouble(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var log bytes.Buffer
 		cfg := plain(ByKey((&counter{}).load))
-		cfg.HotKeys, cfg.Logger = path, slog.New(slog.NewTextHandler(&log, nil))
+		cfg.HotKeysFile, cfg.Logger = path, slog.New(slog.NewTextHandler(&log, nil))
 		c := open(t, cfg)
 		get(t, c, "a", "a#1")
 		synctest.Wait()
@@ -135,7 +135,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 	}
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(slow(10 * time.Second).load))
-		cfg.HotKeys, cfg.Origin.Concurrency = path, 128
+		cfg.HotKeysFile, cfg.Origin.Concurrency = path, 128
 		c, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -162,7 +162,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 			}
 			return key, nil
 		}))
-		cfg.HotKeys = path
+		cfg.HotKeysFile = path
 		c, err := New(cfg)
 		if err != nil {
 			t.Fatal(err)
@@ -189,7 +189,7 @@ func TestHotKeysOwned(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := map[string]*Cache[simValue]{}
 		for _, name := range s.names {
-			caches[name] = s.open(name, o, Config[simValue]{HotKeys: path + name})
+			caches[name] = s.open(name, o, Config[simValue]{HotKeysFile: path + name})
 		}
 		for range 2 {
 			if _, err := caches["n0"].GetMany(background, keysNamed(100)); err != nil {

@@ -46,8 +46,8 @@ func (h handler[V]) InspectKey(key string) any {
 	return out
 }
 
-// InvalidateFor is Apply for the operator. If some members have not confirmed, unreached names them, and their
-// copies are gone by cleanBy; after any other error nothing is invalidated.
+// InvalidateFor is Apply for the operator. If some members have not confirmed, unreached names
+// them, and their copies are gone by cleanBy; after any other error nothing is invalidated.
 func (h handler[V]) InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error) {
 	t, err := h.c.Apply(ctx, Change{Keys: keys, Tags: tags, All: all, Version: version})
 	var e *InvalidateError

@@ -154,16 +154,15 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 	return token
 }
 
-// pace waits, before size more bytes of names are started, while the log is half full of what members
-// that can be reached have not confirmed: what falls out of it would cost them a flush.
+// pace waits, before size more bytes of names are started, while half of the log is what a member that can be
+// reached has not confirmed: what falls out of it would cost that one a flush.
 func (c *Cache[V]) pace(ctx context.Context, size int64) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		c.log.mu.Lock()
-		full := c.log.bytes+size > c.log.limit.bytes/2
-		if full {
-			full = false
+		full, half := false, c.log.limit.bytes/2
+		if c.log.bytes+size > half {
 			for _, m := range c.log.mates {
-				full = full || m.err == nil && m.via == "" && m.acked < c.log.own().top
+				full = full || m.err == nil && m.via == "" && m.acked < c.log.own().top && c.log.backlog(m.acked)+size > half
 			}
 		}
 		c.log.mu.Unlock()

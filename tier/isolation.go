@@ -11,8 +11,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// WhenIsolated says what a cache does while its node has lost sight of more than half of the members
-// that it last knew for stableFor: it cannot hear of their invalidations then.
+// WhenIsolated says what a cache does while its node has lost sight of more than half of the
+// members of the last view that stood for 30 seconds: it cannot hear of their invalidations then.
 type WhenIsolated uint8
 
 // What a cache does when it is isolated.
@@ -140,8 +140,8 @@ func (c *Cache[V]) readIsolated(ctx context.Context, key string, maxAge time.Dur
 	case flags&codec.FlagNoFill != 0:
 		return out, 0, ErrNotCached
 	}
-	a, err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0)
-	if err != nil {
+	var a answer[V]
+	if err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0, &a); err != nil {
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}

@@ -3,6 +3,7 @@ package tier
 import (
 	"cmp"
 	"slices"
+	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -51,7 +52,7 @@ const (
 	// defaultLogBytes is how much a log takes, in bytes: room for some 100,000 keys.
 	defaultLogBytes = 8 << 20
 	// loggedCost and nameCost are what an invalidation, and each of its names, takes beside the names.
-	loggedCost = 96
+	loggedCost = 112
 	nameCost   = 16
 	// maxTracks is how many incarnations' positions are kept.
 	maxTracks = 1 << 11
@@ -72,7 +73,9 @@ type logged struct {
 	scope   codec.Scope
 	version uint64 // the origin's, 0: not told
 	names   []string
-	at      int64 // when, ns on the cache's clock
+	at      int64  // when, ns on the cache's clock
+	own     uint64 // how many of this cache's own had been applied then, this one included
+	written int64  // the log's written then, this one included
 }
 
 func (e *logged) cost() int64 {
@@ -156,6 +159,7 @@ type logbook struct {
 	entries []logged          // in the order in which they were applied; the first is number dropped
 	dropped uint64
 	bytes   int64
+	written int64  // bytes put into the log so far
 	total   uint64 // invalidations and flushes applied here so far
 	mateBook
 }
@@ -181,8 +185,13 @@ func (l *logbook) track(incarnation uint64) *track {
 
 // add puts what has been applied into the log. The caller holds mu.
 func (l *logbook) add(e logged) {
-	l.entries = append(l.entries, e)
+	if e.own = l.own().top; e.mark.Incarnation == l.self {
+		e.own = e.mark.Seq
+	}
 	l.bytes += e.cost()
+	l.written += e.cost()
+	e.written = l.written
+	l.entries = append(l.entries, e)
 	l.total++
 	l.trim(e.at)
 }
@@ -317,6 +326,20 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	return false
 }
 
+// after returns the place in entries of the first of this cache's own after the number seq. The caller holds mu.
+func (l *logbook) after(seq uint64) int {
+	return sort.Search(len(l.entries), func(i int) bool { return l.entries[i].own > seq })
+}
+
+// backlog is how many bytes of the log a member needs that has confirmed this cache's own up to seq. The caller holds mu.
+func (l *logbook) backlog(seq uint64) int64 {
+	i := l.after(seq)
+	if i == len(l.entries) {
+		return 0
+	}
+	return l.written - l.entries[i].written + l.entries[i].cost()
+}
+
 // since fills n with this cache's own invalidations after the number seq, as many as one frame
 // takes, and returns the last one's number. whole is false if the log has not got them all; then a base
 // stands for those that are missing. The caller holds mu.
@@ -328,17 +351,8 @@ func (l *logbook) since(seq uint64, n *codec.News) (last uint64, whole bool) {
 		n.Bases = append(n.Bases, codec.Base{Incarnation: l.self, Seq: gone, Flush: true})
 		last, whole = gone, false
 	}
-	first := len(l.entries)
-	for i := len(l.entries) - 1; i >= 0; i-- {
-		if m := l.entries[i].mark; m.Incarnation == l.self {
-			if m.Seq <= last {
-				break
-			}
-			first = i
-		}
-	}
 	names, size := 0, 0
-	for i := first; i < len(l.entries); i++ {
+	for i := l.after(last); i < len(l.entries); i++ {
 		e := &l.entries[i]
 		if e.mark.Incarnation != l.self {
 			continue

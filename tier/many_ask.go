@@ -211,7 +211,8 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 			}
 		}
 		q.key, q.hash, q.stamp, q.have, q.fence = r.key, r.hash, r.stamp, r.have, r.fence
-		a, out, expired, err := c.understand(&q, &part, began)
+		var a answer[V]
+		out, expired, err := c.understand(&q, &part, began, &a)
 		if out.replaced {
 			c.forget(f.mate, f.known)
 		}

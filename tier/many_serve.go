@@ -148,7 +148,7 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V]) {
 			a.source = SourceFill
 		}
 	} else if err == nil {
-		a, err = c.answerOf(w.key, w.f, m.began)
+		err = c.answerOf(w.key, &w.f, m.began, &a)
 	}
 	c.got(m, r, &a, err)
 }

@@ -58,8 +58,8 @@ type Origin struct {
 	// Timeout is how long one load may take, retries included, and how long a flight waits
 	// for a permit before that. 0: DefaultTimeout.
 	Timeout time.Duration
-	// Queue is how many flights may wait for a permit on this node; more are
-	// refused at once. 0: DefaultQueue.
+	// Queue is how many flights may wait for a permit on this node; more are refused at once. 0:
+	// DefaultQueue.
 	Queue int
 	// QueueInterval is for how long flights may queue without a break before the queue counts as
 	// overloaded: then the newest is served first, and who waits for longer than QueueTarget is

@@ -29,132 +29,9 @@ import (
 //
 // A flight that still asks is not waited for by others who ask here, so that two members that each believe
 // that the other one owned the key before do not wait for each other.
-const (
-	// previousWait is how long a flight waits for a previous owner, other than for a fill there.
-	previousWait = 150 * time.Millisecond
-	// previousFor is for how long after a move the previous owner is asked at most.
-	previousFor = int64(time.Hour)
-	// previousMemory is how many answers count to say whether it is worth asking, and previousWorth the share of
-	// them that must bring something.
-	previousMemory = 32
-	previousWorth  = 1. / 16
-	// After a failure a previous owner is left alone for previousPause, in ns, then twice as long each time.
-	previousPause = int64(500 * time.Millisecond)
-)
 
-// A former is a member that owned partitions before. viewHistory.mu guards what changes.
-type former struct {
-	member ring.Member
-	worth  float64 // the share of the answers that brought something, the last ones counting most
-	pause  int64   // after the last failure, 0: there was none since the last answer
-	until  int64   // not to be asked before; ns on the cache's clock
-}
-
-// move is a partition's last change of owner.
-type move struct {
-	from *former
-	at   int64 // ns on the cache's clock
-}
-
-// movedTo notes where the partitions of v were before. The caller holds mu.
-func (h *viewHistory) movedTo(v *ring.View, now int64) {
-	old := h.now
-	if old == nil || old.Len() == 1 && old.Index(h.self) == 0 || old.Partitions() != v.Partitions() {
-		// It has just come, and its keys were those members' that would have them without it.
-		h.first, h.firstAt, h.moves, h.formers = v, now, nil, make(map[string]*former)
-		return
-	}
-	if h.moves == nil {
-		h.moves = make([]move, v.Partitions())
-	}
-	formers := make(map[string]*former)
-	for p := range h.moves {
-		m := &h.moves[p]
-		from := old.OwnerOf(p)
-		if from.Name != v.OwnerOf(p).Name {
-			*m = move{h.former(from), now}
-			m.from.worth = 1
-		}
-		if m.from != nil && now-m.at > previousFor {
-			*m = move{}
-		}
-		if m.from != nil {
-			formers[m.from.member.Name] = m.from
-		}
-	}
-	h.formers = formers
-}
-
-// former returns the record of a member. The caller holds mu.
-func (h *viewHistory) former(m ring.Member) *former {
-	f := h.formers[m.Name]
-	if f == nil || f.member.Incarnation != m.Incarnation {
-		f = &former{worth: 1}
-		h.formers[m.Name] = f
-	}
-	f.member = m
-	return f
-}
-
-// previous returns who owned the key before self, or nil if there is nobody worth asking.
-func (h *viewHistory) previous(key string, hash uint64, now int64) (f *former, to ring.Member, inView bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.now == nil {
-		return nil, to, false
-	}
-	p := h.now.PartitionOf(hash)
-	if h.moves != nil && h.moves[p].from != nil {
-		if f = h.moves[p].from; now-h.moves[p].at > previousFor {
-			return nil, to, false
-		}
-	} else if h.first.OwnerOf(p).Name == h.self && now-h.firstAt <= previousFor {
-		// Who started later cannot have had it.
-		self, _ := h.now.Member(h.self)
-		if m, ok := h.first.Heir(key); ok && m.Incarnation < self.Incarnation {
-			f = h.former(m)
-		}
-	}
-	if f == nil || f.member.Name == h.self || f.worth < previousWorth {
-		return nil, to, false
-	}
-	m, inView := h.now.Member(f.member.Name)
-	if inView && m.Incarnation != f.member.Incarnation {
-		return nil, to, false // it has started anew, and what it had is gone
-	}
-	if inView {
-		f.member = m
-	}
-	return f, f.member, inView
-}
-
-// open reports whether f may be asked now.
-func (h *viewHistory) open(f *former, now int64) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return now >= f.until
-}
-
-// answered notes what asking f came to.
-func (h *viewHistory) answered(f *former, useful bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	f.pause, f.until = 0, 0
-	f.worth -= f.worth / previousMemory
-	if useful {
-		f.worth += 1. / previousMemory
-	}
-}
-
-// failed notes that f did not answer.
-func (h *viewHistory) failed(f *former, now int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if now >= f.until {
-		f.pause = min(max(2*f.pause, previousPause), int64(time.Minute))
-		f.until = now + f.pause
-	}
-}
+// previousWait is how long a flight waits for a previous owner, other than for a fill there.
+const previousWait = 150 * time.Millisecond
 
 // inherit asks, for a flight that has not begun to load, the key's previous owner. true: the flight is over.
 func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
@@ -166,33 +43,33 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		return false
 	}
 	c.views.note(c.cfg.Cluster.View(), c.clock.now())
-	from, to, inView := c.views.previous(f.key, f.hash, c.clock.now())
-	if from == nil {
-		return false
-	}
+	p := c.views.previous(f.key, f.hash, c.clock.now())
 	if f.cause == causeCold { // as far as is known
-		if f.cause = causeMoved; !inView {
+		switch {
+		case p.lost || p.from != nil && !p.inView:
 			f.cause = causeOwnerLost
+		case p.from != nil:
+			f.cause = causeMoved
 		}
 	}
-	if !c.views.open(from, c.clock.now()) {
+	if p.from == nil || p.pause {
 		return false
 	}
 	c.stats.previousAsked.Add(1)
 	calm := !c.young.Load() || c.calm(c.ctx)
-	e, keep, err := c.askPrevious(f, to, inView, calm, codec.FlagPrevious, previousWait)
+	e, keep, err := c.askPrevious(f, p.to, p.inView, calm, codec.FlagPrevious, previousWait)
 	if err == errFilling {
-		e, keep, err = c.askPrevious(f, to, inView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
+		e, keep, err = c.askPrevious(f, p.to, p.inView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
 		return false
 	case err != nil && !errors.Is(err, ErrNotCached):
-		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
-		c.views.failed(from, c.clock.now())
+		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.to.Name, "err", err)
+		c.views.failed(p.from, c.clock.now())
 		return false
 	}
-	c.views.answered(from, e != nil)
+	c.views.answered(p.from, e != nil)
 	if e == nil {
 		if f.cause == causeMoved || f.cause == causeOwnerLost && !f.short {
 			f.cause = causeCold // it was not there either

@@ -269,12 +269,12 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	v := aged(t, "n1", "n0")
 	h.note(v, 0)
 	key, other := keyOf(v, "n0", 0), keyOf(v, "n1", 0)
-	if f, _, _ := h.previous(key, ring.Hash(key), 1); f == nil || f.member.Name != "n1" {
+	if p := h.previous(key, ring.Hash(key), 1); p.from == nil || p.to.Name != "n1" {
 		t.Error("who has come does not ask who was there")
 	}
 	alone := aged(t, "n0")
 	h.note(alone, 2)
-	if f, to, in := h.previous(other, ring.Hash(other), 3); f == nil || to.Name != "n1" || in {
+	if p := h.previous(other, ring.Hash(other), 3); p.from == nil || p.to.Name != "n1" || p.inView {
 		t.Error("who has gone is not asked")
 	}
 	h.note(v, 4)
@@ -283,15 +283,23 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	h.note(again, 6)
 	gone := aged(t, "n0")
 	h.note(gone, 7)
-	if f, to, in := h.previous(other, ring.Hash(other), 8); f == nil || to.Incarnation != 2 || in {
-		t.Errorf("%+v %+v %v", f, to, in)
+	if p := h.previous(other, ring.Hash(other), 8); p.from == nil || p.to.Incarnation != 2 || p.inView {
+		t.Errorf("%+v", p)
 	}
-	if f, _, _ := h.previous(other, ring.Hash(other), 8+previousFor); f != nil {
+	if p := h.previous(other, ring.Hash(other), 8+previousFor); p.from != nil {
 		t.Error("asked for ever")
+	}
+	h.note(again, 9)
+	n1, _ := again.Member("n1")
+	n1.Incarnation = 1
+	h.moves = make([]move, again.Partitions())
+	h.moves[again.Partition(key)] = move{&former{member: n1, worth: 1}, 9}
+	if p := h.previous(key, ring.Hash(key), 10); p.from != nil || !p.lost {
+		t.Errorf("who has started anew is asked: %+v", p)
 	}
 	h = viewHistory{self: "n0"}
 	h.note(again, 0)
-	if f, _, _ := h.previous(key, ring.Hash(key), 1); f != nil {
+	if p := h.previous(key, ring.Hash(key), 1); p.from != nil {
 		t.Error("the eldest asks")
 	}
 }

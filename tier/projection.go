@@ -18,7 +18,7 @@ type Projection struct {
 	ColdLoad float64 `json:"loads_a_second"`  // what it would see through weir, but empty: sum of r/(1+r*L) over the keys
 	Cost     float64 `json:"seconds_a_load"`  // L, on average
 	Capacity float64 `json:"capacity"`        // loads a second that Origin allows: Concurrency/L, or Rate
-	Margin   float64 `json:"margin"`          // Capacity / ColdLoad: below 1 the cache could not be lost without refusing callers
+	Margin   float64 `json:"margin"`          // Capacity / ColdLoad: below 1 the cache could not be lost without refusing callers; 0: nothing was read yet
 	Keys     float64 `json:"keys"`            // the working set: keys read in the window
 	Bytes    int64   `json:"bytes"`           // and what they take in the owned tiers
 	Warm     float64 `json:"seconds_to_warm"` // to load the working set at Capacity

@@ -24,14 +24,15 @@ type PutOptions struct {
 // ErrNoVersion says that a Put has no version.
 var ErrNoVersion = errors.New("weir: a Put needs the origin's version of the value: without one, use Invalidate")
 
-// Put is Invalidate for a key whose new value is at hand, after the write to the origin has committed: every copy
-// becomes unusable, and the owner takes the value, so that the next Get does not cost a load.
-// The errors are those of Invalidate, and ErrNoVersion, ErrValueTooLarge, ErrBadTag and the codec's. Safe for concurrent use.
+// Put is Invalidate for a key whose new value is at hand, after the write to the origin has
+// committed: every copy becomes unusable, and the owner takes the value, so that the next Get does
+// not cost a load. The errors are those of Invalidate, and ErrNoVersion, ErrValueTooLarge,
+// ErrBadTag and the codec's. Safe for concurrent use.
 //
-// The owner keeps the value only if there can be no newer one: not if a higher version of the key is known,
-// nor if the key, one of the tags or the namespace was invalidated without a version within the last half minute or so, nor
-// if it cannot be reached. In doubt the next Get loads; that is no error. Stats tells how many were kept.
-// value must not be changed afterwards.
+// The owner keeps the value only if there can be no newer one: not if a higher version of the key
+// is known, nor if the key, one of the tags or the namespace was invalidated without a version
+// within the last half minute or so, nor if it cannot be reached. In doubt the next Get loads; that
+// is no error. Stats tells how many were kept. value must not be changed afterwards.
 func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) error {
 	if err := errors.Join(checkKey(key), checkTags(o.Tags)); err != nil {
 		return err

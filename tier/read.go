@@ -13,11 +13,12 @@ import (
 // AnyAge as ReadOptions.MaxAge accepts whatever the contract allows, as Get does.
 const AnyAge time.Duration = -1
 
-// ReadOptions are one read's own demands on freshness. They only add to the contract.
+// ReadOptions are one read's own demands on freshness. They only add to the contract. The zero ReadOptions are the
+// strictest: who wants NoFill or After alone sets MaxAge to AnyAge beside it.
 type ReadOptions struct {
-	// MaxAge is the oldest copy that this read accepts, counted from the start of its
-	// load; an older one is refreshed first. 0 is the owner's word: no near copy, and
-	// no copy past its soft expiry. Below 0, as AnyAge: as Get.
+	// MaxAge is the age of the oldest copy that this read accepts, counted from the start of its load; an older one
+	// is refreshed first. 0 is the owner's word: no near copy, and no copy past its soft expiry. Below 0, as
+	// AnyAge is: as Get.
 	MaxAge time.Duration
 	// NoFill answers from what is cached, here or at the owner: a key for which there is no copy
 	// that the contract and MaxAge allow is ErrNotCached. The origin is not asked, nor is
@@ -84,9 +85,9 @@ type answer[V any] struct {
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
 // all who want the key share. The value is shared too: do not change it, or set Config.Clone.
 //
-// Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served;
-// ErrOverloaded if the origin could not be asked; ErrClosed, ErrEmptyKey, ErrKeyTooLarge,
-// ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
+// Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served; ErrOverloaded if the origin could
+// not be asked; ErrIsolated with Config.WhenIsolated Fail; ErrClosed, ErrEmptyKey, ErrKeyTooLarge, ErrCycle; and
+// ctx's error. Ending ctx ends this call and nobody else's.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	if c.near == nil {
 		a, _, err := c.read(ctx, key, AnyAge, nil)
@@ -118,7 +119,8 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	return a.Value, err
 }
 
-// Read is Get with demands of its own, and says where the answer came from and how old it is.
+// Read is Get with demands of its own, and says where the answer came from and how old it is. The errors are those of
+// Get, and ErrNotCached with ReadOptions.NoFill.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
 	if !o.After.zero() {
 		if err := c.after(key, o.After); err != nil {
@@ -198,7 +200,8 @@ func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Durati
 	if c.near != nil || d != nil {
 		began = c.clock.now()
 	}
-	a, err := c.find(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have)
+	var a answer[V]
+	err = c.find(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have, &a)
 	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
 	if d != nil {
 		c.drilled(d, a.source, err, began)
@@ -259,45 +262,57 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide u
 }
 
 // find asks the key's owner: here or there. stamp and wide are the clocks when the read began.
-func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8, have *box[V]) (a answer[V], err error) {
-	chain := chainOf(ctx)
+func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8, have *box[V], a *answer[V]) error {
+	q := question[V]{key: key, have: have, hash: hash, stamp: stamp, wide: wide, maxAge: maxAge, chain: chainOf(ctx), flags: more}
 	if c.cfg.Cluster == nil {
-		return c.ownAnswer(ctx, key, hash, maxAge, chain, more)
+		return c.ownAnswer(ctx, key, hash, maxAge, q.chain, more, a)
 	}
 	view := c.cfg.Cluster.View()
-	to, flags := view.Owner(key), uint8(0)
-	for try := 0; ; try++ {
-		if to.Name == c.self {
-			return c.ownAnswer(ctx, key, hash, maxAge, chain, flags|more)
-		}
-		var out outcome
-		a, out, err = c.askFresh(ctx, question[V]{key: key, have: have, hash: hash, stamp: stamp, wide: wide, to: to, maxAge: maxAge, chain: chain, flags: flags | more, view: view.Fingerprint()})
-		switch {
-		case out.answered:
-			return a, err
-		case ctx.Err() != nil:
-			return a, ctx.Err()
-		case try == 1: // at most one retry: rather load here than look further
-			c.stats.bypassed.Add(1)
-			return c.ownAnswer(ctx, key, hash, maxAge, chain, codec.FlagSuccessor|more&codec.FlagNoFill)
-		case out.moved:
-			c.stats.moved.Add(1)
-			view = c.await(ctx, view, out.hint)
-			to = view.Owner(key)
-			if m, ok := view.Member(out.hint); ok {
-				to = m
-			}
-		default: // unreachable: all nodes turn to the same successor
-			c.stats.unreachable.Add(1)
-			c.cfg.Logger.Debug("owner did not answer", "namespace", c.cfg.Namespace, "owner", to.Name, "err", err)
-			next, ok := view.Successor(key)
-			if !ok {
-				next, _ = view.Member(c.self)
-				next.Name = c.self
-			}
-			to, flags, have = next, codec.FlagSuccessor, nil
-		}
+	if q.to = view.Owner(key); q.to.Name == c.self {
+		return c.ownAnswer(ctx, key, hash, maxAge, q.chain, more, a)
 	}
+	q.view = view.Fingerprint()
+	out, err := c.askFresh(ctx, &q, a)
+	if out.answered {
+		return err
+	}
+	return c.findElsewhere(ctx, view, &q, out, err, a)
+}
+
+// findElsewhere puts a question again, once, which the key's owner by the view did not answer.
+func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *question[V], out outcome, err error, a *answer[V]) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	own := q.flags
+	if out.moved {
+		c.stats.moved.Add(1)
+		view = c.await(ctx, view, out.hint)
+		q.to = view.Owner(q.key)
+		if m, ok := view.Member(out.hint); ok {
+			q.to = m
+		}
+	} else { // unreachable: all nodes turn to the same successor
+		c.stats.unreachable.Add(1)
+		c.cfg.Logger.Debug("owner did not answer", "namespace", c.cfg.Namespace, "owner", q.to.Name, "err", err)
+		next, ok := view.Successor(q.key)
+		if !ok {
+			next.Name = c.self
+		}
+		q.to, q.flags, q.have = next, q.flags|codec.FlagSuccessor, nil
+	}
+	if q.to.Name == c.self {
+		return c.ownAnswer(ctx, q.key, q.hash, q.maxAge, q.chain, q.flags, a)
+	}
+	q.view = view.Fingerprint()
+	if out, err = c.askFresh(ctx, q, a); out.answered {
+		return err
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	c.stats.bypassed.Add(1) // rather load here than look further
+	return c.ownAnswer(ctx, q.key, q.hash, q.maxAge, q.chain, codec.FlagSuccessor|own&codec.FlagNoFill, a)
 }
 
 // viewPatience is for how long a read waits for the view to change when the owner that it
@@ -524,22 +539,22 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration) (f foun
 }
 
 // ownAnswer is own for a caller on this node.
-func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (a answer[V], err error) {
+func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8, a *answer[V]) error {
 	from := c.clock.now()
 	f, err := c.ownAsked(ctx, key, hash, maxAge, chain, flags)
-	if err != nil {
-		return a, err
+	if *a = (answer[V]{}); err != nil {
+		return err
 	}
-	return c.answerOf(key, f, from)
+	return c.answerOf(key, &f, from, a)
 }
 
 // answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
-func (c *Cache[V]) answerOf(key string, f found[V], from int64) (a answer[V], err error) {
+func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
 	now := c.clock.now()
 	if f.filled { // the owner's word is no older than the load's end
 		from = max(from, f.e.loaded+int64(f.e.cost))
 	}
-	a = answer[V]{
+	*a = answer[V]{
 		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
 		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
 		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
@@ -557,17 +572,17 @@ func (c *Cache[V]) answerOf(key string, f found[V], from int64) (a answer[V], er
 	}
 	if a.notFound {
 		a.stale = false
-		return a, nil
+		return nil
 	}
 	a.size = len(f.e.value)
 	if f.typed {
 		a.value = f.value
-		return a, nil
+		return nil
 	}
 	if a.value, err = c.decode(f.e.value); err != nil {
-		return a, &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: err}
+		return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: err}
 	}
-	return a, nil
+	return nil
 }
 
 // lease is until when a copy that its owner gave out at from may be served from the near tier.

@@ -27,7 +27,8 @@ type Tracer interface {
 	// called once when it is over: err is nil if it brought an answer, also "not found".
 	//
 	// A get's ctx is its caller's, or of one of several callers who share it. A fill serves
-	// callers on many nodes and runs detached from all: its ctx has nothing of theirs.
+	// callers on many nodes and runs detached from all: its ctx has nothing of theirs. Nor has that of an
+	// invalidate, since what several callers started goes to a member together.
 	Start(ctx context.Context, w Work) (_ context.Context, end func(err error))
 }
 

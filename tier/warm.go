@@ -22,8 +22,8 @@ const (
 	warmRounds = 8
 )
 
-// ErrNotWarmed says that Warm has given a key up: for some time its owner had no permits to spare, or could not
-// be reached.
+// ErrNotWarmed says that Warm has given a key up: for some time its owner had no permits to spare,
+// or could not be reached.
 var ErrNotWarmed = errors.New("weir: not warmed: the key's owner had no permits to spare, or could not be reached, for too long")
 
 // WarmReport says what Warm has done.
@@ -36,13 +36,13 @@ type WarmReport struct {
 	Seconds  float64 `json:"seconds"`   // that it took
 }
 
-// Warm sees that the owners of keys have copies: what is missing is loaded, at the lowest class and with a part of
-// the owner's permits, so that real misses go first. It brings no values here. It returns when that is done, or
-// ctx has ended. Keys that are given twice count once.
+// Warm sees that the owners of keys have copies: what is missing is loaded, at the lowest class and
+// with a part of the owner's permits, so that real misses go first. It brings no values here. It
+// returns when that is done, or ctx has ended. Keys that are given twice count once.
 //
-// The report is valid also with an error: a *ManyError names the keys that failed, with the errors of Get, ErrNotWarmed
-// or ctx's; ErrClosed, ErrIsolated and the error of a ctx that has ended before the call are those of the whole call. Safe
-// for concurrent use.
+// The report is valid also with an error: a *ManyError names the keys that failed, with the errors
+// of Get, ErrNotWarmed or ctx's; ErrClosed, ErrIsolated and the error of a ctx that has ended
+// before the call are those of the whole call. Safe for concurrent use.
 func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) {
 	if err := c.canRead(ctx); err != nil {
 		return WarmReport{}, err

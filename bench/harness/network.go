@@ -2,6 +2,7 @@ package harness
 
 import (
 	"context"
+	"errors"
 	"net"
 	"slices"
 	"sync"
@@ -126,6 +127,10 @@ func (v *view) Dial(ctx context.Context, addr string) (net.Conn, error) {
 
 func (v *view) LookupHost(ctx context.Context, host string) ([]string, error) {
 	return net.DefaultResolver.LookupHost(ctx, host)
+}
+
+func (v *view) LookupSRV(context.Context, string) ([]string, error) {
+	return nil, errors.New("the harness knows its nodes by their addresses")
 }
 
 // packets loses the datagrams that a cut is in the way of.

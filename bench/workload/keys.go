@@ -70,19 +70,6 @@ const (
 	Invalidate           // invalidate the key, without a change
 )
 
-// String is "read", "write" or "invalidate".
-func (o Op) String() string {
-	switch o {
-	case Read:
-		return "read"
-	case Write:
-		return "write"
-	case Invalidate:
-		return "invalidate"
-	}
-	return "op " + strconv.Itoa(int(o))
-}
-
 // A Mix is how often each operation is chosen, by weights. The zero Mix reads only.
 type Mix struct{ read, write, all float64 }
 

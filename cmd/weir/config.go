@@ -74,8 +74,8 @@ func parseConfig(file string, text []byte) (config, error) {
 
 	node := root.section("node")
 	c.peer = peer.Config{
-		Name: node.text("name", ""), Zone: node.text("zone", ""), Bind: node.text("bind", ""), Advertise: node.text("advertise", ""),
-		Join: node.texts("join"), ClusterName: node.text("cluster", ""), MinMembers: node.integer("min_members"),
+		Name: node.text("name", ""), Bind: node.text("bind", ""), Advertise: node.text("advertise", ""),
+		Join: node.texts("join"), ClusterName: node.text("cluster", ""), Zone: node.text("zone", ""), MinMembers: node.integer("min_members"),
 		ValueLimit: int(min(node.size("value_limit"), peer.MaxValueLimit+1)),
 	}
 	c.peer.Secret = readClusterSecret(node, "secret_file")

@@ -224,7 +224,7 @@ func memberLines(doc peer.ClusterStats) []memberLine {
 		out = append(out, memberLine{m.Name, s.Node.Addr, k.Zone, k.State, s.Node.Ready, s.Node.Reason, k.Share, m.RTT, s.Node.Version, s.Node.Uptime, s.View.Fingerprint})
 	}
 	for _, m := range doc.Missing {
-		out = append(out, memberLine{Name: m.Name, Addr: m.Addr, Zone: known[m.Name].Zone, State: m.State, Reason: m.Reason, Share: known[m.Name].Share})
+		out = append(out, memberLine{Name: m.Name, Addr: m.Addr, State: m.State, Reason: m.Reason, Share: known[m.Name].Share})
 	}
 	slices.SortFunc(out, func(a, b memberLine) int { return strings.Compare(a.Name, b.Name) })
 	return out
@@ -264,7 +264,11 @@ func membersCommand(w *world) *cobra.Command {
 }
 
 func memberRows(lines []memberLine) [][]string {
-	rows := [][]string{{"MEMBER", "ADDRESS", "ZONE", "STATE", "READY", "SHARE", "ROUND TRIP", "UP FOR", "VERSION", "VIEW"}}
+	rows := [][]string{{"MEMBER", "ADDRESS", "STATE", "READY", "SHARE", "ROUND TRIP", "UP FOR", "VERSION", "VIEW"}}
+	zones := slices.ContainsFunc(lines, func(m memberLine) bool { return m.Zone != "" })
+	if zones {
+		rows[0] = append(rows[0], "ZONE")
+	}
 	for _, m := range lines {
 		ready, uptime := "no", "-"
 		if m.Ready {
@@ -274,12 +278,10 @@ func memberRows(lines []memberLine) [][]string {
 			uptime = (time.Duration(m.Uptime) * time.Second).String()
 		}
 		rows = append(rows, []string{
-			m.Name, m.Addr, m.Zone, string(m.State), ready, fmt.Sprintf("%.1f %%", 100*m.Share), seconds(m.RTT), uptime, m.Version, m.View[:min(8, len(m.View))],
+			m.Name, m.Addr, string(m.State), ready, fmt.Sprintf("%.1f %%", 100*m.Share), seconds(m.RTT), uptime, m.Version, m.View[:min(8, len(m.View))],
 		})
-	}
-	if !slices.ContainsFunc(lines, func(m memberLine) bool { return m.Zone != "" }) {
-		for i := range rows {
-			rows[i] = slices.Delete(rows[i], 2, 3) // zones are not in use
+		if zones {
+			rows[len(rows)-1] = append(rows[len(rows)-1], m.Zone)
 		}
 	}
 	return rows

@@ -108,7 +108,7 @@ func runNode(args []string) error {
 	}
 	down, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
-	return errors.Join(server.Shutdown(down), s.products.Close(down), node.Leave(down))
+	return errors.Join(node.Leave(down), server.Shutdown(down), s.products.Close(down))
 }
 
 func (s *service) get(w http.ResponseWriter, r *http.Request) {

@@ -21,6 +21,15 @@ type demo struct {
 	failed int
 }
 
+// legend says what the columns of the table are.
+const legend = `
+Each line below is a second of HTTP requests to all nodes. The same traffic goes to a naive cache-aside beside them.
+  near%%, owned%%, fill%%  answered from the node's own memory, from the copy of the key's owner, by a call of the database
+  stale%%                answered with a copy past its time while it is refreshed, as the contract allows
+  origin/s, loads       calls of the database, and the most of them at once; the cap for all nodes is %d
+  by cause              why: cold (first time), expired, refresh_ahead (soon to expire), fenced (invalidated), owner_lost
+`
+
 func demonstrate(ctx context.Context, o options) (err error) {
 	c, err := newCluster(o.ports)
 	if err != nil {
@@ -44,6 +53,7 @@ func demonstrate(ctx context.Context, o options) (err error) {
 		urls[i] = c.url(i)
 		fmt.Printf("  node %d  %s   page: %s/weir/  metrics: %s/weir/metrics\n", i, urls[i], urls[i], urls[i])
 	}
+	fmt.Printf(legend, concurrency)
 	d := &demo{o: o, c: c, l: newLoad(urls, o.products-1000, o.rate), m: newMeter(filepath.Join(c.dir, "journal"))}
 	d.t = &table{d: d}
 	for i := range d.l.up {
@@ -279,7 +289,7 @@ func (d *demo) summary() error {
 	row := func(name string, a, b any) { d.t.say(fmt.Sprintf("          %-22s %12v %12v", name, a, b)) }
 	row("requests", sum.requests, "the same")
 	row("origin calls", weir, naive)
-	row("for so many keys", keys, naiveKeys)
+	row("different keys asked", keys, naiveKeys)
 	row("origin calls a key", fmt.Sprintf("%.2f", float64(weir)/float64(max(keys, 1))), fmt.Sprintf("%.2f", float64(naive)/float64(max(naiveKeys, 1))))
 	row("most loads at once", peak, naivePeak)
 	d.claim(peak <= concurrency, "never more than %d loads at once, the cap is %d", peak, concurrency)

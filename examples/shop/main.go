@@ -1,8 +1,15 @@
-// Shop is the smallest service that embeds weir in a cluster: an HTTP server with one resource. Start several:
+// Shop is the smallest service that embeds weir in a cluster: an HTTP server with one resource. Start several, each in
+// a terminal of its own:
 //
-//	go run ./shop -http :8081 -bind 127.0.0.1:7001 &
-//	go run ./shop -http :8082 -bind 127.0.0.1:7002 -join 127.0.0.1:7001 &
-//	curl localhost:8081/product/lamp; curl -X PUT -d 12 localhost:8082/product/lamp; curl localhost:8081/product/lamp
+//	go run ./shop -http 127.0.0.1:8081 -bind 127.0.0.1:7001
+//	go run ./shop -http 127.0.0.1:8082 -bind 127.0.0.1:7002 -join 127.0.0.1:7001
+//
+// Write at one, read at the other:
+//
+//	curl -X PUT -d 10 localhost:8081/product/lamp; curl localhost:8082/product/lamp
+//	curl -X PUT -d 12 localhost:8082/product/lamp; curl localhost:8081/product/lamp
+//
+// The page of the cluster is at http://localhost:8081/weir/.
 package main
 
 import (
@@ -10,13 +17,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
+	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -30,24 +39,44 @@ type Product struct {
 	Price int
 }
 
-// shelf stands for the database that all nodes share.
-type shelf struct{ prices sync.Map }
+// shelf stands for the database that all nodes share: a folder with a file for each product.
+type shelf struct{ *os.Root }
 
-func (s *shelf) load(_ context.Context, name string) (Product, error) {
-	price, ok := s.prices.Load(name)
-	if !ok {
+func openShelf(dir string) (shelf, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return shelf{}, err
+	}
+	root, err := os.OpenRoot(dir)
+	return shelf{root}, err
+}
+
+func (s shelf) load(_ context.Context, name string) (Product, error) {
+	text, err := s.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
 		return Product{}, tier.ErrNotFound
 	}
-	return Product{name, price.(int)}, nil
+	if err != nil {
+		return Product{}, err
+	}
+	price, err := strconv.Atoi(string(text))
+	return Product{name, price}, err
+}
+
+func (s shelf) store(name string, price int) error {
+	temporary := fmt.Sprintf(".%s.%d", name, os.Getpid()) // so that nobody reads half of it
+	if err := s.WriteFile(temporary, []byte(strconv.Itoa(price)), 0o600); err != nil {
+		return err
+	}
+	return s.Rename(temporary, name)
 }
 
 // serve runs one node until ctx ends. ready is called with the address of its HTTP server.
-func serve(ctx context.Context, db *shelf, addr string, cfg peer.Config, ready func(addr string)) error {
+func serve(ctx context.Context, db shelf, addr string, cfg peer.Config, ready func(addr string)) error {
 	node, err := peer.Start(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	defer within(ctx, node.Leave)
+	defer node.Close() // if it has not left
 	products, err := tier.New(tier.Config[Product]{
 		Cluster:   node,
 		Namespace: "product",
@@ -84,7 +113,10 @@ func serve(ctx context.Context, db *shelf, addr string, cfg peer.Config, ready f
 			http.Error(w, "the body must be a number", http.StatusBadRequest)
 			return
 		}
-		db.prices.Store(name, price)
+		if err := db.store(name, price); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
 		if err := products.Invalidate(r.Context(), name); err != nil { // the write stands; some nodes may be late
 			log.Print(err)
 		}
@@ -98,13 +130,14 @@ func serve(ctx context.Context, db *shelf, addr string, cfg peer.Config, ready f
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		within(ctx, server.Shutdown)
+		within(ctx, node.Leave)      // the cache hands over what it has, so it must still be open; streams of the page end
+		within(ctx, server.Shutdown) // requests that are under way are answered
 	})()
 	ready(listener.Addr().String())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	<-stopped // requests that were under way have been answered
+	<-stopped
 	return nil
 }
 
@@ -121,6 +154,7 @@ func main() {
 	addr := flag.String("http", "127.0.0.1:8081", "address of the HTTP server")
 	bind := flag.String("bind", "127.0.0.1:7001", "address of the node")
 	join := flag.String("join", "", "addresses of other nodes, with commas between them")
+	dir := flag.String("db", filepath.Join(os.TempDir(), "weir-shop"), "folder that stands for the database, the same for all")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -128,8 +162,10 @@ func main() {
 	if *join != "" {
 		cfg.Join = strings.Split(*join, ",")
 	}
-	db := new(shelf)
-	db.prices.Store("lamp", 10)
+	db, err := openShelf(*dir)
+	if err != nil {
+		log.Fatal(err)
+	}
 	if err := serve(ctx, db, *addr, cfg, func(addr string) { log.Print("http://", addr) }); err != nil {
 		log.Fatal(err)
 	}

@@ -18,8 +18,13 @@ func TestShop(t *testing.T) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer stop()
-	db := new(shelf)
-	db.prices.Store("lamp", 10)
+	db, err := openShelf(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.store("lamp", 10); err != nil {
+		t.Fatal(err)
+	}
 	var join []string
 	urls := make([]string, 3)
 	for i := range urls {

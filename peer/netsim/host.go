@@ -29,6 +29,16 @@ func (h *Host) LookupHost(_ context.Context, host string) ([]string, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
+// LookupSRV returns what SetService has given.
+func (h *Host) LookupSRV(_ context.Context, name string) ([]string, error) {
+	h.net.mu.Lock()
+	defer h.net.mu.Unlock()
+	if targets := h.net.services[name]; len(targets) > 0 {
+		return slices.Clone(targets), nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}
+
 // claim returns the address that a socket gets. The caller holds the network's mu.
 func (h *Host) claim(addr string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(addr)

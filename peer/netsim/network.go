@@ -72,6 +72,7 @@ type Network struct {
 	sides     int
 	paused    map[netip.Addr]int // how many pauses hold a host
 	names     map[string][]string
+	services  map[string][]string
 	listeners map[netip.AddrPort]*listener
 	sockets   map[netip.AddrPort]*socket
 	conns     map[*conn]struct{}
@@ -83,7 +84,7 @@ type Network struct {
 // New returns a network without faults. seed decides the faults that are set later.
 func New(seed uint64) *Network {
 	return &Network{
-		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]int), names: make(map[string][]string),
+		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]int), names: make(map[string][]string), services: make(map[string][]string),
 		listeners: make(map[netip.AddrPort]*listener), sockets: make(map[netip.AddrPort]*socket), conns: make(map[*conn]struct{}),
 		sent: make(map[link]uint64), port: 20000, changed: make(chan struct{}),
 	}
@@ -91,6 +92,13 @@ func New(seed uint64) *Network {
 
 // Host is the network as the host with this IP address sees it. It panics if ip is none.
 func (n *Network) Host(ip string) *Host { return &Host{n, netip.MustParseAddr(ip)} }
+
+// SetService makes name the one of SRV records with these targets, each a "host:port", on all hosts.
+func (n *Network) SetService(name string, targets ...string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.services[name] = targets
+}
 
 // SetName makes name resolve to ips, on all hosts.
 func (n *Network) SetName(name string, ips ...string) {

@@ -18,6 +18,8 @@ type Rules struct {
 	// Asks is how many requests to other members one read may cost: to two members, and to each
 	// once more if the copy that it sent expired on the way.
 	Asks int
+	// Moved is the share of the keys that may be loaded for nothing while nodes leave and start.
+	Moved float64
 	// Patience is a deadline that no read needs.
 	Patience time.Duration
 	// Drift is the share by which a clock may be fast or slow.
@@ -84,9 +86,11 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //   - G7: in a calm time no read has data whose load began before an invalidation that had ended
 //     before the calm time, whoever it had not reached then, if its sender has not been restarted.
 //   - G8: no read costs more than Asks requests, and no request comes from anything but a read.
+//   - G9: between BeginMoves and EndMoves, of the keys that had a copy before no more than the share Moved is loaded although
+//     the copy is fresh, nothing has invalidated it and no read wants a newer one.
 //   - G10: nobody gets the value of another key.
 //
-// G11, that no goroutine is left, is Bubble's. What is not here is G9, the handing over on join and leave.
+// G11, that no goroutine is left, is Bubble's.
 func (h *History) Check(rules Rules) []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -100,6 +104,7 @@ func (h *History) Check(rules Rules) []Violation {
 	c.leases()
 	c.newest()
 	c.hops()
+	c.handed()
 	return c.out
 }
 

@@ -40,6 +40,7 @@ type Options struct {
 	MinMembers  int         // as peer.Config has it; 0: Nodes
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
+	HoldDown    time.Duration // as peer.Gossip has it
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
 	// Loader, if set, stands between a cache and the origin.
@@ -111,6 +112,7 @@ func (c *Cluster) Rules() Rules {
 	return Rules{
 		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
 		Carry: 15 * time.Second,
+		Moved: 0.01,
 		Asks:  4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
 	}
 }
@@ -141,7 +143,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
-		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond},
+		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, HoldDown: c.opt.HoldDown},
 	})
 	if err != nil {
 		return err
@@ -291,7 +293,7 @@ func (c *Cluster) up() (n int) {
 	return n
 }
 
-// Agreed reports whether all nodes that are up have one view, of all of them, and nothing in flight.
+// Agreed reports whether all nodes that are up have one view, of all of them, of which none rests, and nothing in flight.
 func (c *Cluster) Agreed() error {
 	up, print := c.up(), uint64(0)
 	for i := range c.hosts {
@@ -300,6 +302,9 @@ func (c *Cluster) Agreed() error {
 			continue
 		}
 		v := n.View()
+		if k := slices.IndexFunc(v.Members(), func(m ring.Member) bool { return m.Resting }); k >= 0 {
+			return fmt.Errorf("%s sees %s rest", n.Name(), v.Members()[k].Name)
+		}
 		if v.Len() != up {
 			return fmt.Errorf("%s sees %d members, %d are up", n.Name(), v.Len(), up)
 		}

@@ -1,11 +1,11 @@
-// Package peertest runs whole clusters of real nodes in one process, over the network in
-// memory of package netsim, and checks what they did.
+// Package peertest runs whole clusters of real nodes in one process, over the network in memory of
+// package netsim, and checks what they did.
 //
-// A [Cluster] starts nodes and a cache on each, lets clients read and write, and makes faults
-// from a seed: packets that are lost, connections that stall and break, hosts that are cut off,
-// one way or both, paused, killed and started again, clocks that are fast, slow or set ahead, and
-// an origin that is slow, fails, hangs or panics. [Cluster.Run] plays a whole schedule; a test may as
-// well make its own with Start, Crash, Leave, Get, Read, Write, [Cluster.Net], [Cluster.Origin] and
+// A [Cluster] starts nodes and a cache on each, lets clients read and write, and makes faults from
+// a seed: packets that are lost, connections that stall and break, hosts that are cut off, one way
+// or both, paused, killed and started again, clocks that are fast, slow or set ahead, and an origin
+// that is slow, fails, hangs or panics. [Cluster.Run] plays a whole schedule; a test may as well
+// make its own with Start, Crash, Leave, Get, Read, Write, [Cluster.Net], [Cluster.Origin] and
 // [Cluster.Clock]. Run it in a [Bubble], and minutes take less than a second:
 //
 //	peertest.Bubble(t, func(t *testing.T) {
@@ -21,15 +21,15 @@
 // # Guarantees
 //
 // Everything that loaders and clients see goes into a [History], and [History.Check] looks for
-// broken guarantees in it: those that the README states, by the numbers that Check gives them. weir is
-// available under partition, so both sides of a split may load a key; the [Rules] ask for no more than
-// the README promises. Tests of the checker break each guarantee on purpose, and
-// see it found.
+// broken guarantees in it: those that the README states, by the numbers that Check gives them. weir
+// is available under partition, so both sides of a split may load a key; the [Rules] ask for no
+// more than the README promises. Tests of the checker break each guarantee on purpose, and see it
+// found.
 //
 // # Seeds
 //
-// A seed decides the schedule: who is cut off, stopped or written to, when, for how long, and what becomes
-// of the n-th packet of a way. How goroutines take turns it does not decide, so a violation may
-// need its seed played more than once: go test ./peer/peertest -run Sim -seed N -count 20.
-// make soak plays new seeds until it is stopped, and keeps those that failed.
+// A seed decides the schedule: who is cut off, stopped or written to, when, for how long, and what
+// becomes of the n-th packet of a way. How goroutines take turns it does not decide, so a violation
+// may need its seed played more than once: go test ./peer/peertest -run Sim -seed N -count 20. make
+// soak plays new seeds until it is stopped, and keeps those that failed.
 package peertest

@@ -100,6 +100,7 @@ type History struct {
 	jumps         map[string][]time.Time // of each node's clock
 	notes         []note
 	calms         []calm
+	moves         []calm // in which nodes leave and start
 }
 
 // start is one start of a node.

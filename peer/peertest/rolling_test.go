@@ -2,11 +2,14 @@ package peertest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
 
@@ -75,6 +78,7 @@ func TestRollingRestart(t *testing.T) {
 				warm(t.Context(), t, c, keys)
 				sleep(t.Context(), 20*time.Second)
 				before := c.History.Figures()
+				c.History.BeginMoves()
 				ctx, cancel := context.WithCancel(t.Context())
 				wait := load(ctx, c, keys, 5*time.Millisecond)
 				for i := range c.hosts {
@@ -89,6 +93,7 @@ func TestRollingRestart(t *testing.T) {
 				cancel()
 				wait()
 				warm(t.Context(), t, c, keys) // what the load has not asked for
+				c.History.EndMoves()
 				after := c.History.Figures()
 				loads := after.Loads - before.Loads
 				failed, err := failures(c.History)
@@ -110,6 +115,63 @@ func TestRollingRestart(t *testing.T) {
 					t.Error(v)
 				}
 			})
+		})
+	}
+}
+
+// forsaken is a cluster in which nobody gets anything from who had it before.
+type forsaken struct{ tier.Cluster }
+
+func (f forsaken) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindPush || req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious != 0 {
+		return errors.New("no")
+	}
+	return f.Cluster.Call(ctx, to, req, resp)
+}
+
+// Nodes leave and start while others read, write and want new values: the checker finds no load that was not due,
+// and finds them where nothing is handed over.
+func TestMoves(t *testing.T) {
+	for _, handed := range []bool{true, false} {
+		Bubble(t, func(t *testing.T) {
+			const keys = 200
+			o := Options{Seed: 9, Nodes: 3, Freshness: steady, Concurrency: 50}
+			if !handed {
+				o.Wrap = func(c tier.Cluster) tier.Cluster { return forsaken{c} }
+			}
+			c, stop := whole(t, o)
+			defer stop()
+			warm(t.Context(), t, c, keys)
+			sleep(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithCancel(t.Context())
+			p := Plan{Keys: keys, Pace: 50 * time.Millisecond}.withDefaults()
+			var wg sync.WaitGroup
+			for i := range c.hosts {
+				wg.Go(func() { c.client(ctx, i, p, c.random(uint64(70+i))) })
+			}
+			c.History.BeginMoves()
+			for i := range c.hosts {
+				if err := c.Leave(t.Context(), i); err != nil {
+					t.Error(err)
+				}
+				sleep(ctx, 5*time.Second)
+				if err := c.Start(t.Context(), i); err != nil {
+					t.Error(err)
+				}
+				sleep(ctx, 5*time.Second)
+			}
+			cancel()
+			wg.Wait()
+			c.History.EndMoves()
+			found := false
+			for _, v := range c.History.Check(c.Rules()) {
+				if found = v.Guarantee == "G9"; handed || !found {
+					t.Error(v)
+				}
+			}
+			if !handed && !found {
+				t.Error("nothing was handed over, and the checker has not noticed")
+			}
 		})
 	}
 }

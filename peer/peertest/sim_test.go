@@ -48,7 +48,7 @@ var contracts = []tier.Freshness{
 // members that it remembers, which a node that starts again does not. Of five clusters three are small, and their
 // schedules short.
 func seeded(seed uint64) (Options, Plan) {
-	o, p := Options{Seed: seed, Freshness: contracts[seed%uint64(len(contracts))]}, Plan{}
+	o, p := Options{Seed: seed, Freshness: contracts[seed%uint64(len(contracts))], HoldDown: 10 * time.Second}, Plan{}
 	switch seed % 8 {
 	case 5:
 		o.Secret = bytes.Repeat([]byte{byte(seed), 7}, peer.SecretSize/2)

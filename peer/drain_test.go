@@ -1,0 +1,52 @@
+package peer
+
+import (
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/weircache/weir/codec"
+)
+
+// drainer counts how often it is told that its node leaves.
+type drainer struct {
+	codec.Handler
+	told *atomic.Int32
+}
+
+func (d drainer) Drain(context.Context) { d.told.Add(1) }
+
+// What is registered when its node leaves is told so. What was closed before cannot be, and the log says so: it
+// looks like a graceful end, and costs the origin the loads that a crash would.
+func TestLeaveDrains(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		var log logBook
+		n1 := simulated(t, world, 1, Config{})
+		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}, Logger: log.logger()})
+		awaitNames(t, "n1 n2", n1, n2)
+		var told atomic.Int32
+		for _, namespace := range []string{"kept", "closed", "again"} {
+			unregister, err := n2.Register(namespace, 1, drainer{told: &told})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if namespace != "kept" {
+				unregister()
+			}
+		}
+		if _, err := n2.Register("again", 1, drainer{told: &told}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n2.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := told.Load(); n != 2 {
+			t.Errorf("%d namespaces were told, want 2", n)
+		}
+		if !strings.Contains(log.String(), "namespaces=[closed]") {
+			t.Errorf("the log does not name the closed one:\n%s", log.String())
+		}
+	})
+}

@@ -1,0 +1,159 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// A service's SRV records say where the members are, each on a port of its own, also after it has changed.
+func TestService(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		const name = "_weir._tcp.catalog.test"
+		world.SetName("a.catalog.test", "10.0.0.1")
+		world.SetName("b.catalog.test", "10.0.0.2")
+		world.SetService(name, "a.catalog.test:7946", "b.catalog.test:7947", "gone.catalog.test:7946")
+		n1 := simulated(t, world, 1, Config{Bind: "10.0.0.1:7946", Join: []string{name}})
+		n2 := simulated(t, world, 2, Config{Bind: "10.0.0.2:7947", Join: []string{name}})
+		awaitNames(t, "n1 n2", n1, n2)
+
+		// A third comes, whom only the records name.
+		n3 := simulated(t, world, 3, Config{Bind: "10.0.0.3:7950"})
+		world.SetService(name, "10.0.0.3:7950")
+		awaitNames(t, "n1 n2 n3", n1, n2, n3)
+	})
+}
+
+func TestDiscover(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world, logs := newMemNet(), new(logBook)
+		var down atomic.Bool
+		var calls atomic.Int64
+		n1 := simulated(t, world, 1, Config{Bind: "10.0.0.1:7946"})
+		n2 := simulated(t, world, 2, Config{Bind: "10.0.0.2:7946", Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
+			calls.Add(1)
+			if down.Load() {
+				<-ctx.Done() // as long as it is allowed to
+				return nil, errors.New("the registry is down")
+			}
+			return []string{"10.0.0.1:7946", "nonsense", "10.0.0.9:0"}, nil
+		}})
+		awaitNames(t, "n1 n2", n1, n2)
+		for _, want := range []string{"nonsense", "10.0.0.9:0", "port 0"} {
+			if !strings.Contains(logs.String(), want) {
+				t.Errorf("the log does not say %q:\n%s", want, logs)
+			}
+		}
+
+		// While the function fails, what it found before counts.
+		down.Store(true)
+		world.split("10.0.0.2")
+		awaitNames(t, "n2", n2)
+		pause(t.Context(), 2*time.Minute)
+		world.split()
+		awaitNames(t, "n1 n2", n1, n2)
+		if calls.Load() < 8 || !strings.Contains(logs.String(), "the registry is down") {
+			t.Errorf("%d calls; the log:\n%s", calls.Load(), logs)
+		}
+
+		// Close does not wait for more than the end of its context.
+		began := time.Now()
+		if err := n2.Close(); err != nil || time.Since(began) > 5*time.Second {
+			t.Errorf("Close took %v: %v", time.Since(began), err)
+		}
+	})
+}
+
+// A node that has nobody to ask, because the function fails from the beginning, is not ready.
+func TestDiscoverFails(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := simulated(t, newMemNet(), 1, Config{Discover: func(context.Context) ([]string, error) { return nil, errors.New("down") }})
+		pause(t.Context(), time.Minute)
+		if err := n.Ready(); err == nil {
+			t.Error("ready, although it cannot know whether there are others")
+		}
+	})
+}
+
+func TestCheckSeed(t *testing.T) {
+	for _, x := range []struct{ seed, want string }{
+		{"a.test:7946", ""}, {"10.0.0.1:1", ""}, {"[::1]:7", ""}, {"_weir._tcp.a.test", ""}, {"_weir._tcp.a.test.", ""}, {"_w._udp.t", ""},
+		{"a.test", "host:port"}, {"a.test:0", "port 0"}, {":7946", "no host"}, {"", "host:port"},
+		{"_weir._tcp.a.test:7946", "leave the port out"}, {"_weir.a.test", "_service._tcp.name"}, {"_weir._tcp", "_service._tcp.name"},
+		{"_._tcp.a", "_service._tcp.name"}, {"_weir._tcp..a", "_service._tcp.name"},
+	} {
+		err := checkSeed(x.seed)
+		if x.want == "" && err != nil || x.want != "" && (err == nil || !strings.Contains(err.Error(), x.want)) {
+			t.Errorf("%q: %v, want %q", x.seed, err, x.want)
+		}
+	}
+}
+
+// Of a service with many targets some are resolved, and other ones the next time.
+func TestLookups(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		n := simulated(t, world, 1, Config{})
+		var targets []string
+		for i := range 5 * lookups {
+			targets = append(targets, net.JoinHostPort(net.IPv4(10, 1, 0, byte(i)).String(), "7946"))
+		}
+		const name = "_weir._tcp.many.test"
+		world.SetService(name, targets...)
+		one, err := n.resolveSeed(t.Context(), name)
+		two, err2 := n.resolveSeed(t.Context(), name)
+		if err != nil || err2 != nil || len(one) != lookups || len(two) != lookups || slices.Equal(one, two) {
+			t.Errorf("%d and %d addresses, %v, %v", len(one), len(two), err, err2)
+		}
+	})
+}
+
+// The operating system's network asks a real server.
+func TestLookupSRV(t *testing.T) {
+	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &dns.Server{PacketConn: packets, Handler: dns.HandlerFunc(func(w dns.ResponseWriter, q *dns.Msg) {
+		var m dns.Msg
+		m.SetReply(q)
+		if name := q.Question[0].Name; name == "_weir._tcp.catalog.test." && q.Question[0].Qtype == dns.TypeSRV {
+			for i, target := range []string{"late.catalog.test.", "early.catalog.test."} {
+				m.Answer = append(m.Answer, &dns.SRV{
+					Hdr: dns.RR_Header{Name: name, Rrtype: dns.TypeSRV, Class: dns.ClassINET, Ttl: 1}, Priority: uint16(9 - i), Port: uint16(7946 + i), Target: target,
+				})
+			}
+		} else {
+			m.Rcode = dns.RcodeNameError
+		}
+		_ = w.WriteMsg(&m) // the asker tries again
+	})}
+	started, done := make(chan struct{}), make(chan error, 1)
+	server.NotifyStartedFunc = func() { close(started) }
+	go func() { done <- server.ActivateAndServe() }()
+	<-started
+	defer func() {
+		if err := errors.Join(server.Shutdown(), <-done); err != nil {
+			t.Error(err)
+		}
+	}()
+	network := systemNetwork{&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "udp", packets.LocalAddr().String())
+	}}}
+	got, err := network.LookupSRV(t.Context(), "_weir._tcp.catalog.test")
+	if want := []string{"early.catalog.test:7947", "late.catalog.test:7946"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%q, %v, want %q", got, err, want)
+	}
+	if got, err := network.LookupSRV(t.Context(), "_weir._tcp.other.test"); !isMissing(err) || len(got) > 0 {
+		t.Errorf("%q, %v", got, err)
+	}
+}

@@ -1,0 +1,136 @@
+package tier
+
+import (
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+const (
+	// previousFor is for how long after a move the previous owner is asked at most.
+	previousFor = int64(time.Hour)
+	// previousMemory is how many answers count to say whether it is worth asking, and previousWorth the share of
+	// them that must bring something.
+	previousMemory = 32
+	previousWorth  = 1. / 16
+	// After a failure a previous owner is left alone for previousPause, in ns, then twice as long each time.
+	previousPause = int64(500 * time.Millisecond)
+)
+
+// A former is a member that owned partitions before. viewHistory.mu guards what changes.
+type former struct {
+	member ring.Member
+	worth  float64 // the share of the answers that brought something, the last ones counting most
+	pause  int64   // after the last failure, 0: there was none since the last answer
+	until  int64   // not to be asked before; ns on the cache's clock
+}
+
+// move is a partition's last change of owner.
+type move struct {
+	from *former
+	at   int64 // ns on the cache's clock
+}
+
+// movedTo notes where the partitions of v were before. The caller holds mu.
+func (h *viewHistory) movedTo(v *ring.View, now int64) {
+	old := h.now
+	if old == nil || old.Len() == 1 && old.Index(h.self) == 0 || old.Partitions() != v.Partitions() {
+		// It has just come, and its keys were those members' that would have them without it.
+		h.first, h.firstAt, h.moves, h.formers = v, now, nil, make(map[string]*former)
+		return
+	}
+	if h.moves == nil {
+		h.moves = make([]move, v.Partitions())
+	}
+	formers := make(map[string]*former)
+	for p := range h.moves {
+		m := &h.moves[p]
+		from := old.OwnerOf(p)
+		if from.Name != v.OwnerOf(p).Name {
+			*m = move{h.former(from), now}
+			m.from.worth = 1
+		}
+		if m.from != nil && now-m.at > previousFor {
+			*m = move{}
+		}
+		if m.from != nil {
+			formers[m.from.member.Name] = m.from
+		}
+	}
+	h.formers = formers
+}
+
+// former returns the record of a member. The caller holds mu.
+func (h *viewHistory) former(m ring.Member) *former {
+	f := h.formers[m.Name]
+	if f == nil || f.member.Incarnation != m.Incarnation {
+		f = &former{worth: 1}
+		h.formers[m.Name] = f
+	}
+	f.member = m
+	return f
+}
+
+// A prior is what is known of who owned a key before.
+type prior struct {
+	from   *former // nil: nobody worth asking
+	to     ring.Member
+	inView bool
+	pause  bool // he is to be left alone for a while
+	lost   bool // he has gone, and what he had with him
+}
+
+// previous returns who owned the key before self.
+func (h *viewHistory) previous(key string, hash uint64, now int64) (p prior) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now == nil {
+		return p
+	}
+	var f *former
+	i := h.now.PartitionOf(hash)
+	if h.moves != nil && h.moves[i].from != nil {
+		if f = h.moves[i].from; now-h.moves[i].at > previousFor {
+			return p
+		}
+	} else if h.first.OwnerOf(i).Name == h.self && now-h.firstAt <= previousFor {
+		// Who started later cannot have had it.
+		self, _ := h.now.Member(h.self)
+		if m, ok := h.first.Heir(key); ok && m.Incarnation < self.Incarnation {
+			f = h.former(m)
+		}
+	}
+	if f == nil || f.member.Name == h.self || f.worth < previousWorth {
+		return p
+	}
+	m, inView := h.now.Member(f.member.Name)
+	if inView && m.Incarnation != f.member.Incarnation {
+		p.lost = true
+		return p
+	}
+	if inView {
+		f.member = m
+	}
+	return prior{from: f, to: f.member, inView: inView, pause: now < f.until}
+}
+
+// answered notes what asking f came to.
+func (h *viewHistory) answered(f *former, useful bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	f.pause, f.until = 0, 0
+	f.worth -= f.worth / previousMemory
+	if useful {
+		f.worth += 1. / previousMemory
+	}
+}
+
+// failed notes that f did not answer.
+func (h *viewHistory) failed(f *former, now int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now >= f.until {
+		f.pause = min(max(2*f.pause, previousPause), int64(time.Minute))
+		f.until = now + f.pause
+	}
+}

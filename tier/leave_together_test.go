@@ -1,0 +1,70 @@
+package tier
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// leaveAt drains caches at the same time and returns how long the longest took.
+func (m *moving) leaveAt(names ...string) (took time.Duration) {
+	ctx, cancel := context.WithTimeout(m.t.Context(), 10*time.Second)
+	defer cancel()
+	began := time.Now()
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() { handler[simValue]{m.caches[name]}.Drain(ctx) })
+	}
+	wg.Wait()
+	return time.Since(began)
+}
+
+// When all leave at once nobody is left to take copies, and nobody waits for one.
+func TestAllLeave(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newLeaving(t, Config[simValue]{Freshness: Freshness{TTL: time.Hour}})
+		defer m.end()
+		for i := range 60 {
+			m.read("n0", fmt.Sprintf("k%d", i))
+		}
+		m.nodes["n0"].setView(aged(t, "n1", "n2")) // as the news goes round, each believes that others stay
+		m.nodes["n1"].setView(aged(t, "n2"))
+		m.nodes["n2"].setView(aged(t, "n1"))
+		if took := m.leaveAt("n0", "n1", "n2"); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+	})
+}
+
+// When two leave at once, what one would have pushed to the other goes to who stays.
+func TestTwoLeave(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		const keys = 200
+		m := newLeaving(t, Config[simValue]{Freshness: Freshness{TTL: time.Hour, RefreshAhead: -1, Jitter: -1}})
+		defer m.end()
+		for i := range keys {
+			m.read("n0", fmt.Sprintf("k%d", i))
+		}
+		stays := aged(t, "n0")
+		m.nodes["n0"].setView(stays)
+		m.nodes["n1"].setView(aged(t, "n0", "n2"))
+		m.nodes["n2"].setView(aged(t, "n0", "n1"))
+		heard := time.AfterFunc(time.Second, func() {
+			m.nodes["n1"].setView(stays)
+			m.nodes["n2"].setView(stays)
+		})
+		defer heard.Stop()
+		if took := m.leaveAt("n1", "n2"); took > 3*time.Second {
+			t.Errorf("took %v", took)
+		}
+		m.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{lost: from != to} })
+		for i := range keys {
+			m.read("n0", fmt.Sprintf("k%d", i))
+		}
+		m.loads(keys)
+	})
+}
