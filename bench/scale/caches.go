@@ -79,11 +79,13 @@ func boarded(ctx context.Context, n int, o options) (r result, err error) {
 	b := &board{view: view, handler: make([]atomic.Pointer[codec.Handler], n), never: make(chan struct{})}
 	seats, caches := make([]seat, n), make([]*tier.Cache[string], n)
 	defer func() {
-		for _, c := range caches {
-			if c != nil {
-				err = errors.Join(err, c.Close(context.WithoutCancel(ctx)))
+		o.say("closing")
+		err = errors.Join(err, inParallel(n, func(i int) error {
+			if caches[i] != nil {
+				return caches[i].Close(context.WithoutCancel(ctx))
 			}
-		}
+			return nil
+		}))
 	}()
 	cpu0 := cpuTime()
 	for i := range caches {
@@ -92,10 +94,12 @@ func boarded(ctx context.Context, n int, o options) (r result, err error) {
 			return r, err
 		}
 	}
+	o.say("caches are made")
 	// The first one confirms only when every member has exchanged positions with this one.
 	if err := caches[0].Invalidate(ctx, "first"); err != nil {
 		return r, fmt.Errorf("the first invalidation: %w", err)
 	}
+	o.say("the first invalidation is confirmed")
 	if err := pause(ctx, o.rest); err != nil {
 		return r, err
 	}
@@ -110,6 +114,7 @@ func boarded(ctx context.Context, n int, o options) (r result, err error) {
 	r.sender = seats[0].sent.Load() - sent
 	r.senderIn = seats[0].gotten.Load() - gotten
 	r.receiver = r.sender / int64(max(n-1, 1))
+	o.say("%+v", r)
 	return r, err
 }
 

@@ -33,6 +33,7 @@ import (
 type options struct {
 	rest, load time.Duration
 	rate       int // invalidations a second
+	say        func(format string, args ...any)
 }
 
 // A result is what one cluster came to.
@@ -145,8 +146,15 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.DurationVar(&o.rest, "rest", 10*time.Second, "how long a cluster is watched at rest")
 	flags.DurationVar(&o.load, "load", 5*time.Second, "how long there are invalidations")
 	flags.IntVar(&o.rate, "rate", 1000, "invalidations a second")
+	verbose := flags.Bool("v", false, "say on standard error how far it is")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	began := time.Now()
+	o.say = func(format string, args ...any) {
+		if *verbose {
+			fmt.Fprintf(os.Stderr, "%5.1fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...)
+		}
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	for _, part := range []struct {

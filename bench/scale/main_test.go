@@ -18,7 +18,7 @@ func TestMain(m *testing.M) {
 func TestWhole(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
-	r, err := whole(ctx, 4, options{rest: 100 * time.Millisecond, load: 200 * time.Millisecond, rate: 200})
+	r, err := whole(ctx, 4, options{rest: 100 * time.Millisecond, load: 200 * time.Millisecond, rate: 200, say: t.Logf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -31,7 +31,7 @@ func TestWhole(t *testing.T) {
 }
 
 func TestCaches(t *testing.T) {
-	r, err := boarded(t.Context(), 5, options{rest: 10 * time.Millisecond, load: 100 * time.Millisecond, rate: 200})
+	r, err := boarded(t.Context(), 5, options{rest: 10 * time.Millisecond, load: 100 * time.Millisecond, rate: 200, say: t.Logf})
 	if err != nil || r.invalidations != 20 || r.calls < 4 || r.sender == 0 || r.senderIn == 0 {
 		t.Errorf("%+v, %v", r, err)
 	}

@@ -22,6 +22,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	meters, nodes := make([]meter, n), make([]*peer.Node, n)
 	caches := make([]*tier.Cache[string], n)
 	defer func() {
+		o.say("closing")
 		err = errors.Join(err, inParallel(n, func(i int) error {
 			if caches[i] != nil {
 				return caches[i].Close(context.WithoutCancel(ctx))
@@ -45,6 +46,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	if err := errors.Join(start(0), inParallel(n-1, func(i int) error { return start(i + 1) })); err != nil {
 		return r, err
 	}
+	o.say("nodes are started")
 	for _, p := range nodes {
 		for changed := p.ViewChanged(); p.View().Len() < n; changed = p.ViewChanged() {
 			if p.View().Len() == n {
@@ -57,6 +59,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 			}
 		}
 	}
+	o.say("all see all")
 	// Gossip alone: nobody has a cache, so nobody talks to anybody over a data connection.
 	if err := pause(ctx, o.rest); err != nil {
 		return r, err
@@ -70,6 +73,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	}); err != nil {
 		return r, err
 	}
+	o.say("caches are made")
 	for _, p := range nodes {
 		for p.Ready() != nil {
 			if err := pause(ctx, 20*time.Millisecond); err != nil {
@@ -81,6 +85,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 		r.connections += float64(connections(p)) / float64(n)
 	}
 	r.perNode(before, measureProcess(), n)
+	o.say("ready, measured")
 	var cpu time.Duration
 	if r.rest, cpu, err = rest(ctx, meters, o.rest); err != nil {
 		return r, err
@@ -97,6 +102,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	r.senderIn = meters[0].read().minus(from).in()
 	r.receiver = sum(meters[1:]).minus(others).in() / int64(max(n-1, 1))
 	r.seconds = d
+	o.say("%+v", r)
 	return r, err
 }
 
