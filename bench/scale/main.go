@@ -1,11 +1,11 @@
 // Command scale says what one node of a large cluster pays: memory, connections, goroutines, bytes, CPU
 // and the time to rebuild a view.
 //
-//	go run ./bench/scale                    # 10 and 100 whole nodes; 10, 100 and 1000 caches
+//	go run ./bench/scale                    # 10 and 50 whole nodes; 10 and 100 caches; views up to 1000
 //	go run ./bench/scale -whole 30 -caches ""
 //
 // Whole nodes are peer.Node and tier.Cache as they are, over the simulated network, all in this process and in
-// real time. A thousand of them do not fit, so beyond a hundred it is caches: tier.Cache as it is, over a
+// real time. Hundreds of them do not fit, so beyond that it is caches: tier.Cache as it is, over a
 // cluster in memory with one view for all, whose calls are encoded and decoded, but which has neither
 // connections nor gossip. See scale.md.
 package main
@@ -139,8 +139,8 @@ func numbers(text string) (out []int, err error) {
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("scale", flag.ContinueOnError)
-	wholes := flags.String("whole", "10,100", "numbers of whole nodes")
-	cached := flags.String("caches", "10,100,1000", "numbers of caches in memory")
+	wholes := flags.String("whole", "10,50", "numbers of whole nodes")
+	cached := flags.String("caches", "10,100", "numbers of caches in memory")
 	views := flags.String("views", "10,100,1000", "numbers of members of views")
 	var o options
 	flags.DurationVar(&o.rest, "rest", 10*time.Second, "how long a cluster is watched at rest")
