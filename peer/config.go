@@ -170,9 +170,9 @@ type Config struct {
 type Gossip struct {
 	ProbeInterval time.Duration // between two probes of this node; default 500 ms
 	ProbeTimeout  time.Duration // for the answer to a probe; default 200 ms; below ProbeInterval
-	// HoldDown is the half-life of what the others remember of a member that was lost and came back: after two such
-	// returns within it a member rests, and owns nothing, for one to three half-lives. The same on every
-	// member. 0: DefaultHoldDown; below 0: no member rests.
+	// HoldDown is the half-life of what the others remember of a member that was lost and came
+	// back: after two such returns within it a member rests, and owns nothing, for one to three
+	// half-lives. The same on every member. 0: DefaultHoldDown; below 0: no member rests.
 	HoldDown      time.Duration
 	SuspicionMult int // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
 }

@@ -33,7 +33,6 @@ func (l *layout) lose(member int) *lost {
 }
 
 // losing returns the owners of partitions in the view without one of its members.
-
 func (l *layout) losing(member int) []uint16 {
 	rest := slices.Delete(slices.Clone(l.names), member, member+1)
 	place := l.placer.owners
