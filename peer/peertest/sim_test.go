@@ -49,6 +49,9 @@ var contracts = []tier.Freshness{
 // schedules short.
 func seeded(seed uint64) (Options, Plan) {
 	o, p := Options{Seed: seed, Freshness: contracts[seed%uint64(len(contracts))]}, Plan{}
+	if seed%3 == 0 {
+		o.Replicas = 1
+	}
 	switch seed % 8 {
 	case 5:
 		o.Secret = bytes.Repeat([]byte{byte(seed), 7}, peer.SecretSize/2)
