@@ -134,7 +134,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.near = n
 	}
 	c.owned = newOwned(cfg.OwnedBytes, func(key string, e *entry) {
-		if e.flags&entryFailed == 0 {
+		if e.flags&entryFailed == 0 && !e.replica {
 			c.evicted.add(ring.Hash(key))
 			c.stats.evicted.Add(1)
 		}
@@ -168,6 +168,9 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.life.begin()
 	go c.tend()
+	if cfg.Cluster != nil && c.life.begin() {
+		go c.keepReplicas()
+	}
 	if cfg.HotKeysFile == "" {
 		c.hot.finished.Store(true)
 	} else if c.life.begin() {

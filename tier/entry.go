@@ -23,6 +23,7 @@ type entry struct {
 	err     error         // with entryFailed
 	flags   uint8
 	handed  bool        // another member gave it, or a fill there brought it
+	replica bool        // its owner keeps it here in case that it is lost, see replica.go
 	why     staleReason // with retry: why the refill brought nothing
 }
 

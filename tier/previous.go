@@ -382,4 +382,9 @@ type handing struct {
 	pushed        atomic.Int64 // copies pushed to other members
 	pushesKept    atomic.Int64 // of those that others pushed
 	pushesRefused atomic.Int64 // likewise
+
+	replicasSent    atomic.Int64 // copies pushed to successors
+	replicasKept    atomic.Int64 // of those that others pushed
+	replicasRefused atomic.Int64 // likewise
+	replicasServed  atomic.Int64 // reads answered with one in its owner's place
 }
