@@ -57,6 +57,7 @@ type Cache[V any] struct {
 	gathered  gatherer[V]  // single misses that wait to be loaded together
 	unsettled atomic.Int32 // while young, members without an exchange so far
 	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
+	stood     atomic.Bool  // it may have entries that it filled in their owners' place
 	tokens    tokens
 	strangers atomic.Int32 // while young, members that may not know this one
 	demand    *demand

@@ -78,6 +78,8 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	now := c.clock.now()
 	if f.short {
+		e.full = &expiry{e.soft, e.swr, e.hard}
+		c.stood.Store(true)
 		end := now + int64(successorTTL)
 		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
 	}

@@ -147,9 +147,11 @@ func (c *Cache[V]) roomFor(key string, e *entry) bool {
 	return bytes+weight(key, e) <= c.cfg.OwnedBytes/replicasIn
 }
 
-// adopt makes the replicas of the keys that are this node's in the view entries like the rest.
+// adopt makes the replicas of the keys that are this node's in the view, and what it has filled in
+// their owner's place, entries like the rest.
 func (c *Cache[V]) adopt(view *ring.View) {
-	if n, _ := c.owned.replicas(); n == 0 {
+	stood := c.stood.Swap(false)
+	if n, _ := c.owned.replicas(); n == 0 && !stood {
 		return
 	}
 	type mine struct {
@@ -157,14 +159,26 @@ func (c *Cache[V]) adopt(view *ring.View) {
 		e   *entry
 	}
 	var list []mine
+	now, later := c.clock.now(), false
 	c.owned.ranked(func(key string, e *entry, _ uint8) {
-		if e.replica && view.Owner(key).Name == c.self {
+		switch {
+		case !e.replica && e.full == nil || now >= e.hard:
+		case view.Owner(key).Name == c.self:
 			list = append(list, mine{key, e})
+		default:
+			later = later || e.full != nil
 		}
 	})
+	if later {
+		c.stood.Store(true)
+	}
 	for _, x := range list {
 		own := *x.e
 		own.replica = false
+		if own.full != nil {
+			own.soft, own.swr, own.hard, own.full = own.full.soft, own.full.swr, own.full.hard, nil
+			c.log.outlasts(own.hard - own.loaded)
+		}
 		c.fences.update(ring.Hash(x.key), func() {
 			if now, ok := c.owned.get(x.key); ok && now == x.e {
 				c.owned.set(x.key, &own)
