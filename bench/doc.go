@@ -14,5 +14,6 @@
 //
 // How a cluster stands up to storms, faults and a weak origin is the work of the packages below:
 // scenario (what happens), workload and trace (what is asked for), harness (running and
-// measuring it), report (showing it) and command (weir bench).
+// measuring it), report (showing it) and command (weir bench). What one node of a large
+// cluster pays is in scale.
 package bench

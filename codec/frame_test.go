@@ -41,7 +41,7 @@ func requests() []Request {
 		{Kind: KindGetMany, ID: 20, Namespace: []byte("n"), Timeout: time.Second, Many: wants},
 		{Kind: KindGet, ID: 15, Flags: FlagPrevious | FlagJoin, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindPush, ID: 16, Namespace: []byte("n"), News: &News{}},
-		{Kind: KindPush, ID: 17, Namespace: []byte("n"), News: allNews(), Token: math.MaxUint64, Pushed: allPushed()},
+		{Kind: KindPush, ID: 17, Flags: FlagSuccessor, Namespace: []byte("n"), News: allNews(), Token: math.MaxUint64, Pushed: allPushed()},
 		{Kind: KindSync, ID: 10, Namespace: []byte("n"), News: &News{}},
 		{Kind: KindSync, ID: 11, Namespace: []byte("n"), News: allNews()},
 	}
@@ -193,7 +193,7 @@ func TestNewerIsUnsupported(t *testing.T) {
 	for _, kind := range []Kind{10, 15, 19, 255} {
 		wantErr(t, DecodeRequest(&req, kind, 1, nil), ErrUnsupported)
 	}
-	for kind, known := range map[Kind]uint8{KindGetMany: 0, KindPut: 0, KindInvalidate: FlagRelay, KindSync: FlagRelay, KindPush: FlagRelay} {
+	for kind, known := range map[Kind]uint8{KindGetMany: 0, KindPut: 0, KindInvalidate: FlagRelay, KindSync: FlagRelay, KindPush: FlagRelay | FlagSuccessor} {
 		for bit := range 8 {
 			_, _, b := body(t, AppendRequest(nil, &Request{Kind: kind, Key: []byte("k")}))
 			if b[0] = 1 << bit; b[0]&^known != 0 {

@@ -8,7 +8,8 @@ import (
 
 // Flags of a request.
 const (
-	// FlagSuccessor: the asker could not reach the owner; serve as its successor.
+	// FlagSuccessor: the asker could not reach the owner; serve as its successor. With a push: keep the copies for the
+	// case that this will be so.
 	FlagSuccessor uint8 = 1 << iota
 	// FlagMaxAge: MaxAge counts.
 	FlagMaxAge
@@ -145,8 +146,10 @@ func knownFlags(kind Kind) (flags uint8, known bool) {
 		return math.MaxUint8, true
 	case KindGetMany, KindPut:
 		return 0, true
-	case KindInvalidate, KindSync, KindPush:
+	case KindInvalidate, KindSync:
 		return FlagRelay, true
+	case KindPush:
+		return FlagRelay | FlagSuccessor, true
 	}
 	return 0, false
 }

@@ -55,10 +55,11 @@ type Node struct {
 	share       atomic.Pointer[share]
 	viewChanges atomic.Int64
 	superseded  atomic.Bool
-	measured    atomic.Bool   // collector is registered
-	joined      atomic.Bool   // a seed has answered, or there was none to ask
-	tried       chan struct{} // closed after the first attempt to join
-	discovered  []string      // what Config.Discover found last; the rejoining goroutine's
+	measured    atomic.Bool      // collector is registered
+	joined      atomic.Bool      // a seed has answered, or there was none to ask
+	tried       chan struct{}    // closed after the first attempt to join
+	doubts      chan ring.Member // who has another view
+	discovered  []string         // what Config.Discover found last; the rejoining goroutine's
 	refreshes   chan chan struct{}
 
 	rndMu sync.Mutex // guards rnd
@@ -89,7 +90,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: s, tried: make(chan struct{}), refreshes: make(chan chan struct{}), closed: make(chan struct{}),
+		cfg: s, tried: make(chan struct{}), refreshes: make(chan chan struct{}), doubts: make(chan ring.Member, 1), closed: make(chan struct{}),
 		namespaces: make(map[string]codec.Handler),
 		dropped:    make(map[string]bool),
 		registry:   prometheus.NewRegistry(),
@@ -172,7 +173,7 @@ func (n *Node) open(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
-	n.published.Store(&published{view: view, changed: make(chan struct{})})
+	n.published.Store(&published{view: view, at: time.Now(), changed: make(chan struct{})})
 	n.share.Store(&first.share)
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
@@ -190,6 +191,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	w := watcher{settling: settling{applied: first.share, target: first.share}}
 	n.wg.Go(func() { n.watch(w) })
+	n.wg.Go(n.settleDoubts)
 	if err := n.registerMetrics(n.collector); err != nil {
 		return errors.Join(err, n.Close())
 	}
@@ -307,7 +309,11 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 // with req.Timeout. The error is ctx's, or wraps ErrUnreachable, ErrBusy or ErrClosed.
 // resp holds a pooled buffer until resp.Release.
 func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
-	return n.data.call(ctx, to, req, resp)
+	err := n.data.call(ctx, to, req, resp)
+	if err == nil {
+		n.compare(to, req, resp)
+	}
+	return err
 }
 
 // Leave announces that the node leaves, waits until the others have heard it, so that they drop it

@@ -309,3 +309,23 @@ func TestUnreachedSeedsAreNotFatal(t *testing.T) {
 		t.Errorf("the log does not tell:\n%s", book)
 	}
 }
+
+// One round tries all addresses of a name, however many of them are dead.
+func TestManyDeadSeeds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		n1 := simulated(t, world, 1, Config{})
+		ips := []string{"10.0.0.1"}
+		for i := range 5 * seedsAtOnce {
+			ips = append(ips, fmt.Sprint("10.0.9.", i+1))
+		}
+		world.SetName("weir.svc", ips...)
+		for i := 2; i < 6; i++ {
+			n := simulated(t, world, i, Config{Join: []string{"weir.svc:7946"}})
+			if n.View().Len() != i { // at once, not after the next attempt
+				t.Errorf("n%d starts with %s", i, viewNames(n.View()))
+			}
+		}
+		await(t, n1, "all", func(v *ring.View) bool { return v.Len() == 5 })
+	})
+}

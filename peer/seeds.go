@@ -16,9 +16,12 @@ import (
 const (
 	// startWait is how long Start waits for the first attempt to join.
 	startWait = 5 * time.Second
-	// seedsPerRound is how many addresses one round joins. One that answers is enough:
-	// gossip does the rest.
-	seedsPerRound = 8
+	// seedsAtOnce is how many addresses are joined at the same time. One that answers is
+	// enough: gossip does the rest.
+	seedsAtOnce = 8
+	// seedsPerRound is how many addresses one round tries until one answers. The next
+	// round tries others.
+	seedsPerRound = 64
 	// announceWait bounds the announcing of a join or a leave to each member.
 	announceWait = time.Second
 	// announceAtOnce is how many members are told at the same time.
@@ -44,7 +47,8 @@ func (n *Node) rejoin() {
 	}
 }
 
-// joinSeeds resolves the seeds and joins those that are no members.
+// joinSeeds resolves the seeds and joins those that are no members: a few at once, until one has
+// answered or none is left.
 func (n *Node) joinSeeds(ctx context.Context) {
 	addrs, failed := n.resolveSeeds(ctx)
 	known := map[netip.AddrPort]bool{n.addr: true}
@@ -61,32 +65,29 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	n.shuffle(len(strangers), func(i, j int) { strangers[i], strangers[j] = strangers[j], strangers[i] })
 	strangers = strangers[:min(len(strangers), seedsPerRound)]
 
-	errs := make([]error, len(strangers))
-	var wg sync.WaitGroup
-	for i, a := range strangers {
-		wg.Go(func() {
-			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
-				errs[i] = joinError(a, unwrapOne(err))
+	var tried []netip.AddrPort
+	var errs []error
+	answered := 0
+	for answered == 0 && len(tried) < len(strangers) && ctx.Err() == nil {
+		some := strangers[len(tried):min(len(strangers), len(tried)+seedsAtOnce)]
+		tried = strangers[:len(tried)+len(some)]
+		errs = n.joinEach(some) // of those before nobody answered either
+		for _, err := range errs {
+			if err == nil {
+				answered++
 			}
-		})
+		}
 	}
-	wg.Wait()
 	if ctx.Err() != nil {
 		return
 	}
 	first := !n.joined.Load()
-	answered := 0
-	for _, err := range errs {
-		if err == nil {
-			answered++
-		}
-	}
 	if answered > 0 {
 		n.joined.Store(true)
 		if first {
 			n.logger.Info("joined", "seeds", answered, "members", len(n.roster.others())+1)
 			if others := n.roster.others(); len(others) <= announceJoinTo {
-				others = slices.DeleteFunc(others, func(o peerAddress) bool { return slices.Contains(strangers, o.addr) })
+				others = slices.DeleteFunc(others, func(o peerAddress) bool { return slices.Contains(tried, o.addr) })
 				n.announce(ctx, others)
 			}
 		}
@@ -98,6 +99,21 @@ func (n *Node) joinSeeds(ctx context.Context) {
 		}
 		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
 	}
+}
+
+// joinEach joins some seeds at once and returns the error of each.
+func (n *Node) joinEach(seeds []netip.AddrPort) []error {
+	errs := make([]error, len(seeds))
+	var wg sync.WaitGroup
+	for i, a := range seeds {
+		wg.Go(func() {
+			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
+				errs[i] = joinError(a, unwrapOne(err))
+			}
+		})
+	}
+	wg.Wait()
+	return errs
 }
 
 // joinError says what a failed attempt to join means.

@@ -11,6 +11,7 @@ import (
 // published is a view and the channel that closes when the next one is published.
 type published struct {
 	view    *ring.View
+	at      time.Time
 	changed chan struct{}
 }
 
@@ -82,7 +83,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		case err == nil:
 			w.failed = ""
 			n.viewChanges.Add(1)
-			n.published.Store(&published{view: view, changed: make(chan struct{})})
+			n.published.Store(&published{view: view, at: now, changed: make(chan struct{})})
 			close(old.changed)
 			n.logger.Info("view changed", "members", view.Len(), "fingerprint", fmt.Sprintf("%016x", view.Fingerprint()))
 			n.viewEvents(old.view, view)

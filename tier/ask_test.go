@@ -87,6 +87,53 @@ func TestOwnerUnreachable(t *testing.T) {
 	})
 }
 
+// Who becomes the owner of what he filled in the owner's place keeps it for its whole time; who does not, does not.
+func TestStandInBecomesOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{Freshness: Freshness{TTL: time.Minute, NearTTL: time.Second, Jitter: -1, RefreshAhead: -1}})
+		defer s.stop(caches)
+		view := s.nodes["n0"].View()
+		key := keyOf(view, "n1", 0)
+		next, _ := view.Successor(key)
+		s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n1" || to == "n1"} })
+		read := func(want int64) {
+			t.Helper()
+			for name, c := range caches {
+				if name != "n1" {
+					if _, err := c.Read(background, key, ReadOptions{}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if n := o.loads.Load(); n != want {
+				t.Errorf("%d loads, want %d", n, want)
+			}
+		}
+		read(1)
+		_ = pause(background, successorTTL+time.Second)
+		read(2) // it was kept for a short time
+		var rest []string
+		for _, name := range s.names {
+			if name != "n1" {
+				rest = append(rest, name)
+			}
+		}
+		without := simView(t, rest...)
+		if without.Owner(key).Name != next.Name {
+			t.Fatalf("%s would own it, and %s stood in", without.Owner(key).Name, next.Name)
+		}
+		for _, name := range rest {
+			s.nodes[name].setView(without)
+		}
+		synctest.Wait()
+		_ = pause(background, 3*successorTTL)
+		read(2)
+		_ = pause(background, time.Minute)
+		read(3)
+	})
+}
+
 // Each of two members believes that the other is the owner, or a third is in the game.
 func TestViewsDisagree(t *testing.T) {
 	bubble(t, func(t *testing.T) {

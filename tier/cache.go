@@ -57,6 +57,7 @@ type Cache[V any] struct {
 	gathered  gatherer[V]  // single misses that wait to be loaded together
 	unsettled atomic.Int32 // while young, members without an exchange so far
 	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
+	stood     atomic.Bool  // it may have entries that it filled in their owners' place
 	tokens    tokens
 	strangers atomic.Int32 // while young, members that may not know this one
 	demand    *demand
@@ -134,7 +135,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.near = n
 	}
 	c.owned = newOwned(cfg.OwnedBytes, func(key string, e *entry) {
-		if e.flags&entryFailed == 0 {
+		if e.flags&entryFailed == 0 && !e.replica {
 			c.evicted.add(ring.Hash(key))
 			c.stats.evicted.Add(1)
 		}
@@ -168,6 +169,9 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.life.begin()
 	go c.tend()
+	if cfg.Cluster != nil && c.life.begin() {
+		go c.keepReplicas()
+	}
 	if cfg.HotKeysFile == "" {
 		c.hot.finished.Store(true)
 	} else if c.life.begin() {

@@ -91,7 +91,7 @@ func TestReadAfter(t *testing.T) {
 		o.write(key)
 		// Nobody hears of it.
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
-			return hop{lost: kind != codec.KindGet && from == "n0" && !answer}
+			return hop{lost: kind != codec.KindGet && from == "n0"}
 		})
 		token, err := caches["n0"].Apply(background, Change{Keys: []string{key}})
 		var unreached *InvalidateError

@@ -25,7 +25,7 @@ type collector struct {
 	invalidated, unconfirmed, revalidated, puts             *prometheus.Desc
 	isolated, isolations, peak, waitingBy, retriesLeft      *prometheus.Desc
 	fencesKept, left, bypassed, peers, nearDropped, flights *prometheus.Desc
-	hotKeys, hotSaves                                       *prometheus.Desc
+	hotKeys, hotSaves, replicas, replicaEntries             *prometheus.Desc
 }
 
 func newCollector(namespace string, since time.Time) *collector {
@@ -95,6 +95,9 @@ func newCollector(namespace string, since time.Time) *collector {
 		flights:     d("flights", "Fills in progress."),
 		hotKeys:     d("hot_keys", "Keys that the file of hot keys listed at the start, by what became of them so far.", "state"),
 		hotSaves:    d("hot_keys_saves_total", "Times that the file of hot keys was to be written, by how it went.", "result"),
+
+		replicas:       d("replicas_total", "Copies of hot entries for the case that their owner is lost: sent to successors; kept and refused of those that came; reads served with one.", "event"),
+		replicaEntries: d("replica_entries", "Entries of other owners kept in the owned tier for the case that those are lost."),
 	}
 }
 
@@ -109,7 +112,7 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 		m.coldLoad, m.capacity, m.margin, m.warm, m.working, m.workingBytes,
 		m.ages, m.stale, m.bound, m.drilling, m.exchanges, m.replayed, m.relayed, m.flushed,
 		m.invalidated, m.unconfirmed, m.revalidated, m.puts, m.isolated, m.isolations, m.peak, m.waitingBy, m.retriesLeft,
-		m.fencesKept, m.left, m.bypassed, m.peers, m.nearDropped, m.flights, m.hotKeys, m.hotSaves,
+		m.fencesKept, m.left, m.bypassed, m.peers, m.nearDropped, m.flights, m.hotKeys, m.hotSaves, m.replicas, m.replicaEntries,
 	} {
 		ch <- d
 	}
@@ -173,6 +176,7 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	count(m.fences, s.Fences)
 	gauge(m.bytes, float64(s.NearBytes), "near")
 	gauge(m.bytes, float64(s.OwnedBytes), "owned")
+	gauge(m.bytes, float64(s.ReplicaBytes), "replica")
 	gauge(m.entries, float64(s.OwnedEntries))
 	count(m.evicted, s.NearEvicted, "near")
 	count(m.evicted, s.OwnedEvicted, "owned")
@@ -227,6 +231,11 @@ func (h handler[V]) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	gauge(m.hotKeys, float64(s.HotKeys.Failed), "failed")
 	count(m.hotSaves, s.HotKeys.Saved, "ok")
 	count(m.hotSaves, s.HotKeys.Unsaved, "error")
+	count(m.replicas, s.ReplicasSent, "sent")
+	count(m.replicas, s.ReplicasKept, "kept")
+	count(m.replicas, s.ReplicasRefused, "refused")
+	count(m.replicas, s.ReplicasServed, "served")
+	gauge(m.replicaEntries, float64(s.Replicas))
 }
 
 func oneIf(yes bool) float64 {

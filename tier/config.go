@@ -85,6 +85,10 @@ type Config[V any] struct {
 	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
 	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
 	HandoffRate int64
+	// Replicas is how many copies of the hottest entries their owner keeps on other members: 0, or 1 at the key's successor,
+	// so that the loss of a node costs the origin nothing for them. They are pushed in the background with up to an eighth of
+	// HandoffRate, fresh ones only, and take at most a quarter of a member's OwnedBytes. A member takes them whatever its own setting.
+	Replicas int
 	// HotKeysFile is the path of a file for a list of this node's hottest keys. They are warmed in
 	// the background after the next start, at the lowest class; the file is written every minute,
 	// when the node leaves and when the cache closes. Only its owner may read it, since it has
@@ -216,6 +220,11 @@ func (cfg *Config[V]) check() error {
 	}
 	if limit > 0 && owned >= MinBytes && limit > owned/4 && cfg.ValueLimit != 0 {
 		bad("ValueLimit %d is over a quarter of OwnedBytes %d: a few values would fill the tier; raise OwnedBytes", limit, owned)
+	}
+	if cfg.Replicas < 0 || cfg.Replicas > 1 {
+		bad("Replicas is %d: it must be 0 or 1", cfg.Replicas)
+	} else if cfg.Replicas > 0 && cfg.HandoffRate < 0 {
+		bad("Replicas is %d, but HandoffRate is below 0: nothing may be pushed; leave one of them 0", cfg.Replicas)
 	}
 	if cfg.WhenIsolated > Fail {
 		bad("WhenIsolated is %d: it must be ServeStale, Bypass or Fail", uint8(cfg.WhenIsolated))

@@ -138,6 +138,10 @@ func TestConfigEdges(t *testing.T) {
 		"retry backoff":        {func(c *Config[string]) { c.Origin.Retry.Backoff = -1 }, "Origin.Retry.Backoff"},
 		"negative patience":    {func(c *Config[string]) { c.Freshness.SoftTimeout = -1 }, "Freshness.SoftTimeout"},
 		"patience in vain":     {func(c *Config[string]) { c.Freshness.SoftTimeout = 1 }, "Freshness.SoftTimeout"},
+		"replicas":             {func(c *Config[string]) { c.Replicas = 1 }, ""},
+		"too many replicas":    {func(c *Config[string]) { c.Replicas = 2 }, "Replicas"},
+		"no replicas":          {func(c *Config[string]) { c.Replicas = -1 }, "Replicas"},
+		"replicas, no pushes":  {func(c *Config[string]) { c.Replicas, c.HandoffRate = 1, -1 }, "Replicas"},
 		"nil ByKey":            {func(c *Config[string]) { c.Loader = ByKey[string](nil) }, "Loader"},
 	} {
 		t.Run(name, func(t *testing.T) {

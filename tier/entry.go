@@ -23,8 +23,13 @@ type entry struct {
 	err     error         // with entryFailed
 	flags   uint8
 	handed  bool        // another member gave it, or a fill there brought it
+	replica bool        // its owner keeps it here in case that it is lost, see replica.go
 	why     staleReason // with retry: why the refill brought nothing
+	full    *expiry     // what the times are if this node owns the key; nil: those that are there
 }
+
+// expiry are the times of an entry that a stand-in keeps for a shorter time.
+type expiry struct{ soft, swr, hard int64 }
 
 const (
 	entryNotFound uint8 = 1 << iota // the origin has no value

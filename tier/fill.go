@@ -344,7 +344,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		return
 	}
 	now := c.clock.now()
-	c.setExpiry(e, fill.ttl, f.short, now)
+	c.setExpiry(e, fill.ttl, f.short && !c.owns(f.hash), now)
 	if now >= e.hard && e.flags&entryNotFound == 0 {
 		c.stats.results[resultError].Add(1)
 		c.finish(f, c.failed(f, fmt.Errorf("%w: %v: raise Freshness.TTL or speed up the origin", ErrOutlived, cost)))
@@ -378,6 +378,15 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 	c.finish(f, res)
 }
 
+// owns reports whether a key is this node's in the present view.
+func (c *Cache[V]) owns(hash uint64) bool {
+	if c.cfg.Cluster == nil {
+		return true
+	}
+	view := c.cfg.Cluster.View()
+	return view.OwnerOf(view.PartitionOf(hash)).Name == c.self
+}
+
 // setExpiry gives e its soft and hard expiry by the contract.
 func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool, now int64) {
 	f := &c.cfg.Freshness
@@ -393,6 +402,8 @@ func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool, now int64)
 		e.hard = e.soft + int64(max(f.StaleWhileRevalidate, f.StaleIfError))
 	}
 	if short {
+		e.full = &expiry{e.soft, e.swr, e.hard}
+		c.stood.Store(true)
 		end := now + int64(successorTTL)
 		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
 	}

@@ -91,7 +91,7 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	}
 	if k, ok := c.tokens.find(req.Token); ok {
 		for i := range req.Pushed {
-			c.receiveCopy(&req.Pushed[i], k)
+			c.receiveCopy(&req.Pushed[i], k, req.Flags&codec.FlagSuccessor != 0)
 		}
 	}
 	resp.Status = codec.StatusDone
@@ -111,8 +111,8 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	resp.Seq = c.tokens.issue(k, now)
 }
 
-// receiveCopy keeps a copy that came with a token, if it may.
-func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued) {
+// receiveCopy keeps a copy that came with a token, if it may; spare: for the case that its owner is lost.
+func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	key := string(p.Key)
 	if checkKey(key) != nil {
 		return
@@ -129,14 +129,23 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued) {
 		e.value = append([]byte(nil), p.Value...)
 		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
 	}
+	kept, refused := &c.stats.pushesKept, &c.stats.pushesRefused
+	if spare {
+		kept, refused = &c.stats.replicasKept, &c.stats.replicasRefused
+		e.replica = c.cfg.Cluster.View().Owner(key).Name != c.self
+		if e.replica && !c.roomFor(key, e) {
+			refused.Add(1)
+			return
+		}
+	}
 	if c.keepGiven(key, hash, e, token.at, true) != e {
-		c.stats.pushesRefused.Add(1)
+		refused.Add(1)
 		return
 	}
 	for range p.Heat { // so that what is pushed later does not drive it out
 		c.owned.get(key)
 	}
-	c.stats.pushesKept.Add(1)
+	kept.Add(1)
 }
 
 // commitGiven is commit for a copy that another member has pushed.
@@ -175,13 +184,13 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	c.hot.save()
 	c.near.clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
-	done := c.pushAll(ctx, pace, func(string, *entry) bool { return true })
+	done := c.pushAll(ctx, pace, func(_ string, e *entry) bool { return !e.replica })
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
 	for late := false; ; late = true {
 		if live, _ := c.flights.size(); live == 0 {
 			if late {
-				done = c.pushAll(ctx, pace, func(_ string, e *entry) bool { return e.loaded+int64(e.cost) >= began }) && done
+				done = c.pushAll(ctx, pace, func(_ string, e *entry) bool { return !e.replica && e.loaded+int64(e.cost) >= began }) && done
 			}
 			break
 		}
@@ -275,11 +284,19 @@ func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) 
 // take nothing since they leave; done tells of the others.
 func (c *Cache[V]) pushOwners(ctx context.Context, view *ring.View, pace *pacer, wanted func(key string, e *entry) bool) (done bool, going []ring.Member) {
 	list := c.hottest(func(key string, e *entry) bool { return e.flags&entryFailed == 0 && wanted(key, e) })
+	left, going := c.pushParts(ctx, view, list, view.OwnerIndex, pace, false)
+	return len(left) == 0, going
+}
+
+// pushParts pushes keys, each to the member of the view that to tells, unless that is this node; spare: for the case
+// that this one is lost. It returns those that could not be pushed, and the members that take nothing since they leave, whose
+// keys are not among those.
+func (c *Cache[V]) pushParts(ctx context.Context, view *ring.View, list []hot, to func(key string) int, pace *pacer, spare bool) (left []hot, going []ring.Member) {
 	parts := make([][]hot, view.Len())
 	var turns []int // members, the one with the hottest key first
 	for _, x := range list {
-		i := view.OwnerIndex(x.key)
-		if view.Members()[i].Name == c.self {
+		i := to(x.key)
+		if i < 0 || view.Members()[i].Name == c.self {
 			continue
 		}
 		if parts[i] == nil {
@@ -293,7 +310,7 @@ func (c *Cache[V]) pushOwners(ctx context.Context, view *ring.View, pace *pacer,
 	for range min(handoffAtOnce, len(turns)) {
 		wg.Go(func() {
 			for i := range next {
-				errs[i] = c.pushTo(ctx, view, view.Members()[i], parts[i], pace)
+				parts[i], errs[i] = c.pushTo(ctx, view, view.Members()[i], parts[i], pace, spare)
 			}
 		})
 	}
@@ -302,32 +319,34 @@ func (c *Cache[V]) pushOwners(ctx context.Context, view *ring.View, pace *pacer,
 	}
 	close(next)
 	wg.Wait()
-	done = true
-	for i, err := range errs {
-		switch {
-		case err == errGoes:
+	for _, i := range turns {
+		if errs[i] == errGoes {
 			going = append(going, view.Members()[i])
-		case err != nil:
-			done = false
+		} else {
+			left = append(left, parts[i]...)
 		}
 	}
-	return done, going
+	return left, going
 }
 
 // errGoes says that a member takes no copies, because it leaves or its cache is closed.
 var errGoes = errors.New("weir: the member leaves")
 
-// pushTo pushes keys to a member. nil: that has got them all, as far as they are still here.
-func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer) error {
+// pushTo pushes keys to a member. It returns those that it has not got although they are still here, and why.
+func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer, spare bool) (left []hot, err error) {
 	var token, incarnation uint64
+	flags, pushed := uint8(0), &c.stats.pushed
+	if spare {
+		flags, pushed = codec.FlagSuccessor, &c.stats.replicasSent
+	}
 	for failures := 0; len(keys) > 0; {
 		if err := ctx.Err(); err != nil {
-			return err
+			return keys, err
 		}
-		req := codec.Request{Kind: codec.KindPush, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
+		req := codec.Request{Kind: codec.KindPush, Flags: flags, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
 		taken := 0
 		if token != 0 {
-			req.Pushed, taken = c.batch(keys)
+			req.Pushed, taken = c.batch(keys, spare)
 		}
 		c.log.mu.Lock()
 		req.News = &codec.News{Life: time.Duration(c.log.longest.Load()), Positions: c.log.positions(nil, c.clock.now())}
@@ -336,18 +355,18 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 		wait := time.Duration(0)
 		switch {
 		case err == errGoes:
-			return err
+			return keys, err
 		case err != nil:
 			if failures++; failures == handoffTries {
 				c.cfg.Logger.Debug("member takes no copies", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
-				return err
+				return keys, err
 			}
 			wait = handoffPause
 		case token != 0 && answer.Incarnation != incarnation: // another cache, to which the token says nothing
 			token = 0
 		default:
 			failures, incarnation = 0, answer.Incarnation
-			c.stats.pushed.Add(int64(len(req.Pushed)))
+			pushed.Add(int64(len(req.Pushed)))
 			keys = keys[taken:]
 			if answer.Status == codec.StatusSynced {
 				if c.receive(news) == 0 && token == 0 {
@@ -360,22 +379,22 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 		}
 		if wait > 0 && len(keys) > 0 {
 			if err := sleep(ctx, wait); err != nil {
-				return err
+				return keys, err
 			}
 		}
 	}
-	return nil
+	return nil, nil
 }
 
-// batch makes what one push carries of the first keys; taken is how many of them that is.
-func (c *Cache[V]) batch(keys []hot) (list []codec.Pushed, taken int) {
+// batch makes what one push carries of the first keys; taken is how many of them that is. fresh: only of what is fresh.
+func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
 	now, size := c.clock.now(), 0
 	for _, x := range keys {
 		if len(list) == codec.MaxPushed {
 			break
 		}
 		e := c.valid(x.key, ring.Hash(x.key), now)
-		if e == nil || e.flags&(entryFailed|entryPassing) != 0 {
+		if e == nil || e.flags&(entryFailed|entryPassing) != 0 || fresh && (e.replica || now >= e.soft) {
 			taken++
 			continue
 		}

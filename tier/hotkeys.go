@@ -182,6 +182,8 @@ func sameTrouble(a, b error) bool {
 type spared struct {
 	key   string
 	worth float64
+	e     *entry
+	heat  uint8
 }
 
 // sparedHeap has the least worth on top.
@@ -202,6 +204,18 @@ func (s *sparedHeap) Pop() any {
 // more, lists what it has.
 func (c *Cache[V]) hotList() []string {
 	now := c.clock.now()
+	best := c.mostSparing(maxHotKeys, func(e *entry, _ bool) bool { return !e.replica && now < e.hard })
+	keys := make([]string, len(best))
+	for i := range best {
+		keys[i] = best[i].key
+	}
+	return keys
+}
+
+// mostSparing returns the keys with a value that are wanted and spare the origin most, of those that this node owns if the
+// view has it, at most so many. asked: somebody asked for it lately.
+func (c *Cache[V]) mostSparing(most int, wanted func(e *entry, asked bool) bool) []spared {
+	now := c.clock.now()
 	rates := make(map[uint64]float64)
 	c.demand.rates(c.near.hitCount()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
 	mine := func(uint64) bool { return true }
@@ -212,26 +226,22 @@ func (c *Cache[V]) hotList() []string {
 	}
 	var best sparedHeap
 	c.owned.ranked(func(key string, e *entry, heat uint8) { // some 100 ns for an entry
-		if e.flags != 0 || now >= e.hard {
+		hash := ring.Hash(key)
+		if e.flags != 0 || !wanted(e, heat > 0 || rates[hash] > 0) {
 			return
 		}
-		hash := ring.Hash(key)
 		rate := max(rates[hash], float64(heat)/heatSpan, leastRate)
 		worth := rate * max(e.cost.Seconds(), leastCost)
-		if len(best) == maxHotKeys && worth <= best[0].worth || !mine(hash) {
+		if len(best) == most && worth <= best[0].worth || !mine(hash) {
 			return
 		}
-		if len(best) == maxHotKeys {
+		if len(best) == most {
 			heap.Pop(&best)
 		}
-		heap.Push(&best, spared{key, worth})
+		heap.Push(&best, spared{key, worth, e, heat})
 	})
 	slices.SortFunc(best, func(a, b spared) int { return cmp.Or(cmp.Compare(b.worth, a.worth), cmp.Compare(a.key, b.key)) })
-	keys := make([]string, len(best))
-	for i := range best {
-		keys[i] = best[i].key
-	}
-	return keys
+	return best
 }
 
 func contains(view *ring.View, name string) bool {

@@ -99,6 +99,7 @@ func TestInvalidateWithoutCache(t *testing.T) {
 		if _, err := caches["n1"].Get(background, key); err != nil {
 			t.Fatal(err)
 		}
+		_ = pause(background, time.Second) // no exchange is under way that could bring the invalidation to n1
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{
 				delay: map[bool]time.Duration{true: 500 * time.Millisecond}[kind == codec.KindInvalidate && to == "n1" && !answer],

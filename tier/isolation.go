@@ -12,7 +12,8 @@ import (
 )
 
 // WhenIsolated says what a cache does while its node has lost sight of more than half of the
-// members of the last view that stood for 30 seconds: it cannot hear of their invalidations then.
+// members of the last view that stood for 30 seconds, or hears nothing from them: it cannot hear of
+// their invalidations then.
 type WhenIsolated uint8
 
 // What a cache does when it is isolated.
@@ -75,7 +76,7 @@ type isolation struct {
 }
 
 // look takes note of a view, or of the time, and reports whether the node is isolated and whether that is new.
-func (s *isolation) look(view *ring.View, now int64, left func(name string) bool) (off, changed bool) {
+func (s *isolation) look(view *ring.View, now int64, silent, left func(name string) bool) (off, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.view != s.stableOf && !s.off && now-s.since >= stableFor {
@@ -84,9 +85,10 @@ func (s *isolation) look(view *ring.View, now int64, left func(name string) bool
 	if view != s.view {
 		s.view, s.since = view, now
 	}
-	sees := func(name string) bool { return view.Index(name) >= 0 }
+	sees := func(name string) bool { return view.Index(name) >= 0 && !silent(name) }
+	gone := func(name string) bool { return view.Index(name) < 0 && left(name) }
 	was := s.off
-	s.off = isolated(s.stable, sees, left)
+	s.off = isolated(s.stable, sees, gone)
 	s.lost.Store(s.off)
 	return s.off, s.off != was
 }
@@ -108,13 +110,20 @@ func namesOf(view *ring.View) []string {
 // loser is a Cluster that can tell who of those who are not in its view was lost, and did not leave in order.
 type loser interface{ Lost(name string) bool }
 
+// bypasser is a Cluster that can tell who of those in its view refuses or is silent.
+type bypasser interface{ Bypassed(name string) bool }
+
 // notice sees whether this node is isolated.
 func (c *Cache[V]) notice() {
 	left := func(string) bool { return false }
 	if l, ok := c.cfg.Cluster.(loser); ok {
 		left = func(name string) bool { return !l.Lost(name) }
 	}
-	off, changed := c.isolation.look(c.cfg.Cluster.View(), c.clock.now(), left)
+	silent := func(string) bool { return false }
+	if b, ok := c.cfg.Cluster.(bypasser); ok {
+		silent = b.Bypassed
+	}
+	off, changed := c.isolation.look(c.cfg.Cluster.View(), c.clock.now(), silent, left)
 	if !changed {
 		return
 	}

@@ -56,7 +56,7 @@ func TestIsolationLook(t *testing.T) {
 		if n > 2 {
 			v = all
 		}
-		if off, _ := s.look(v, int64(at), nobody); off != want {
+		if off, _ := s.look(v, int64(at), nobody, nobody); off != want {
 			t.Errorf("%d members at %v: isolated %v", n, at, off)
 		}
 	}
@@ -69,6 +69,20 @@ func TestIsolationLook(t *testing.T) {
 	look(2, time.Hour, false)
 	look(2, time.Hour+31*time.Second, false)
 	look(1, time.Hour+32*time.Second, false) // half of two
+
+	// Who is in the view and silent counts as lost, also if it has not been lost by gossip's account.
+	s = isolation{}
+	left := func(string) bool { return true }
+	for _, x := range []struct {
+		silent string
+		want   bool
+	}{{"", false}, {"b", false}, {"bc", true}, {"c", false}} {
+		silent := func(name string) bool { return strings.Contains(x.silent, name) }
+		s.look(all, 0, nobody, left)
+		if off, _ := s.look(all, int64(31*time.Second), silent, left); off != x.want {
+			t.Errorf("silent are %q: isolated %v", x.silent, off)
+		}
+	}
 }
 
 func TestWhenIsolated(t *testing.T) {

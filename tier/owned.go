@@ -70,6 +70,8 @@ type ownedStore interface {
 	len() int
 	// bytes is what the entries weigh together.
 	bytes() int64
+	// replicas are how many of the entries are replicas, and what those weigh.
+	replicas() (entries int, bytes int64)
 	// each calls f, with no lock held, for entries until f returns false. What is there from
 	// beginning to end is seen once; what comes or goes meanwhile may be.
 	each(f func(key string, e *entry) bool)
@@ -116,6 +118,8 @@ type owned struct {
 	shards  [ownedShards]ownedShard
 	count   atomic.Int64
 	weighs  atomic.Int64
+
+	spare, spareWeighs atomic.Int64 // of both, what is replicas; changed with mu held
 
 	mu     sync.Mutex // guards the rest and the nodes' weight, links and home, and orders all changes
 	young  nodeQueue
@@ -195,6 +199,7 @@ func (s *owned) set(key string, e *entry) {
 		sh.m[key] = n
 		sh.mu.Unlock()
 		s.count.Add(1)
+		s.tally(n, 1)
 		s.settle(gone)
 		return
 	}
@@ -202,12 +207,14 @@ func (s *owned) set(key string, e *entry) {
 	// in none it cannot be evicted for its own sake.
 	home := n.home
 	home.remove(n)
+	s.tally(n, -1)
 	gone := s.makeRoom(w)
 	n.weight = w
 	home.push(n)
 	sh.mu.Lock()
 	n.e = e
 	sh.mu.Unlock()
+	s.tally(n, 1)
 	s.settle(gone)
 }
 
@@ -242,6 +249,7 @@ func (s *owned) forget(sh *ownedShard, n *ownedNode) {
 	delete(sh.m, n.key)
 	sh.mu.Unlock()
 	s.count.Add(-1)
+	s.tally(n, -1)
 }
 
 // makeRoom evicts until w more bytes fit or nothing is left in the queues, and returns
@@ -296,6 +304,18 @@ func (s *owned) victim() *ownedNode {
 	return n
 }
 
+// tally counts n, which has come, or with -1 is gone, if it is a replica. The caller holds mu.
+func (s *owned) tally(n *ownedNode, sign int64) {
+	if n.e.replica {
+		s.spare.Add(sign)
+		s.spareWeighs.Add(sign * n.weight)
+	}
+}
+
+func (s *owned) replicas() (entries int, bytes int64) {
+	return int(s.spare.Load()), s.spareWeighs.Load()
+}
+
 func (s *owned) len() int     { return int(s.count.Load()) }
 func (s *owned) bytes() int64 { return s.weighs.Load() }
 
@@ -347,6 +367,8 @@ func (s *owned) close() {
 	s.ghosts = ghosts{}
 	s.count.Store(0)
 	s.weighs.Store(0)
+	s.spare.Store(0)
+	s.spareWeighs.Store(0)
 }
 
 // nodeQueue is a doubly linked list of nodes with their weight: in at the back, out at the

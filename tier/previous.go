@@ -78,6 +78,8 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	now := c.clock.now()
 	if f.short {
+		e.full = &expiry{e.soft, e.swr, e.hard}
+		c.stood.Store(true)
 		end := now + int64(successorTTL)
 		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
 	}
@@ -382,4 +384,9 @@ type handing struct {
 	pushed        atomic.Int64 // copies pushed to other members
 	pushesKept    atomic.Int64 // of those that others pushed
 	pushesRefused atomic.Int64 // likewise
+
+	replicasSent    atomic.Int64 // copies pushed to successors
+	replicasKept    atomic.Int64 // of those that others pushed
+	replicasRefused atomic.Int64 // likewise
+	replicasServed  atomic.Int64 // reads answered with one in its owner's place
 }

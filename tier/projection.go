@@ -136,9 +136,9 @@ func (c *Cache[V]) Projection() Projection {
 // coalesced estimates by how much coalescing lowers a key's loads a second, r - r/(1+r*L) = r*r*L/(1+r*L),
 // from a sampled r with the variance noise. For n samples with mean m, n(n-1) has the mean m*m, where n*n
 // would be far too high for a few samples of great weight; and n(n-1)*g(n-2) has the mean of m*m*g(n), above
-// m*m*g(m) for this g, as n(n-1)*g(n) is below it: n-1 is between.
+// m*m*g(m) for this g, as n(n-1)*g(n-1) is below it: n-1.5 is between (TestProjectionIsTrue: within 2 %, on average).
 func coalesced(r, noise, cost float64) float64 {
-	return max(r*r-noise, 0) * cost / (1 + max(r-noise/r, 0)*cost)
+	return max(r*r-noise, 0) * cost / (1 + max(r-1.5*noise/r, 0)*cost)
 }
 
 // meanCost is what loads that have returned took on average, in seconds.

@@ -369,9 +369,12 @@ func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []u
 	if e = c.valid(key, hash, now); e == nil {
 		return nil, nil, false
 	}
+	if short && e.replica && maxAge == 0 { // that wants the owner's word
+		return nil, e, false
+	}
 	switch e.judge(now, maxAge) {
 	case serve:
-		if c.ahead(e, now) {
+		if !(short && e.replica) && c.ahead(e, now) {
 			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait)
 		}
 	case serveStale:
@@ -515,7 +518,7 @@ func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge
 		return c.own(ctx, key, hash, refreshAge, chain, short)
 	}
 	if flags&codec.FlagNoFill != 0 {
-		return c.cached(key, hash, maxAge)
+		return c.cached(key, hash, maxAge, short)
 	}
 	if flags&codec.FlagDrill != 0 && maxAge < 0 {
 		return c.refill(ctx, key, hash, chain, short)
@@ -524,10 +527,10 @@ func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge
 }
 
 // cached answers a read that wants no fill.
-func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration) (f found[V], err error) {
+func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short bool) (f found[V], err error) {
 	now := c.clock.now()
 	e := c.valid(key, hash, now)
-	if e == nil || e.flags&entryFailed != 0 {
+	if e == nil || e.flags&entryFailed != 0 || short && e.replica && maxAge == 0 {
 		return f, ErrNotCached
 	}
 	v := e.judge(now, maxAge)
@@ -545,7 +548,12 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	if *a = (answer[V]{}); err != nil {
 		return err
 	}
-	return c.answerOf(key, &f, from, a)
+	err = c.answerOf(key, &f, from, a)
+	if f.e.replica && flags&codec.FlagSuccessor != 0 {
+		c.stats.replicasServed.Add(1)
+		a.until = min(a.until, c.clock.now()+int64(successorTTL))
+	}
+	return err
 }
 
 // answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.

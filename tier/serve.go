@@ -61,7 +61,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return false
 	}
 	if req.Flags&codec.FlagNoFill != 0 {
-		f, err := c.cached(key, hash, maxAgeOf(req))
+		f, err := c.cached(key, hash, maxAgeOf(req), req.Flags&codec.FlagSuccessor != 0)
 		c.stats.servedPeers.Add(1)
 		h.fill(req, resp, f, err, 0)
 		return true
@@ -127,7 +127,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	}
 	if h.c.leaving.Load() { // the new owner may not know that he is
 		now := h.c.clock.now()
-		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 {
+		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 && !e.replica {
 			return true
 		}
 	}
@@ -164,6 +164,10 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 	}
 	resp.Age = time.Duration(max(now-f.e.loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
+	if f.e.replica && req.Flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
+		h.c.stats.replicasServed.Add(1)
+		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
+	}
 	if f.e.flags&entryPassing != 0 {
 		resp.Flags |= codec.FlagPassing
 	}

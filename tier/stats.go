@@ -201,9 +201,16 @@ type Stats struct {
 	NearBytes    int64 `json:"near_bytes"`    // in use
 	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
 	NearEvicted  int64 `json:"near_evicted"`  // near copies that made room
-	OwnedBytes   int64 `json:"owned_bytes"`   // in use
-	OwnedEntries int   `json:"owned_entries"` // in the owned tier
+	OwnedBytes   int64 `json:"owned_bytes"`   // in use, without replicas
+	OwnedEntries int   `json:"owned_entries"` // in the owned tier, without replicas
 	OwnedEvicted int64 `json:"owned_evicted"` // entries that made room
+
+	Replicas        int   `json:"replicas"`         // entries of other owners kept here for the case that those are lost
+	ReplicaBytes    int64 `json:"replica_bytes"`    // what they take
+	ReplicasSent    int64 `json:"replicas_sent"`    // copies of its own entries that this node pushed to their successors
+	ReplicasKept    int64 `json:"replicas_kept"`    // copies kept that others pushed so
+	ReplicasRefused int64 `json:"replicas_refused"` // copies not kept that others pushed so, for want of room, as too old or in doubt
+	ReplicasServed  int64 `json:"replicas_served"`  // reads answered with one because the owner did not
 }
 
 // GovernorStats is the governor's state. With a SharedOrigin it is that of all its caches.
@@ -236,6 +243,7 @@ type Step struct {
 func (c *Cache[V]) Stats() Stats {
 	s := c.stats
 	near := c.near.stats()
+	spare, spareBytes := c.owned.replicas()
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),
 		Near:     max(near.hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
@@ -254,7 +262,9 @@ func (c *Cache[V]) Stats() Stats {
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		Follow: s.follow.snapshot(c.clock.now()), HotKeys: c.hot.stats(),
 		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
-		OwnedBytes: c.owned.bytes(), OwnedEntries: c.owned.len(), OwnedEvicted: s.evicted.Load(),
+		OwnedBytes: max(c.owned.bytes()-spareBytes, 0), OwnedEntries: max(c.owned.len()-spare, 0), OwnedEvicted: s.evicted.Load(),
+		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.replicasSent.Load(), ReplicasKept: s.replicasKept.Load(),
+		ReplicasRefused: s.replicasRefused.Load(), ReplicasServed: s.replicasServed.Load(),
 	}
 	out.Flights, out.Running = c.flights.size()
 	for i := range s.shed {

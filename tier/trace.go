@@ -84,6 +84,12 @@ type tracedCluster struct {
 	tracer Tracer
 }
 
+// Bypassed is the Cluster's own; who does not tell hears from all.
+func (t tracedCluster) Bypassed(name string) bool {
+	b, ok := t.Cluster.(bypasser)
+	return ok && b.Bypassed(name)
+}
+
 // Lost is the Cluster's own; who does not tell counts every member out of sight as lost.
 func (t tracedCluster) Lost(name string) bool {
 	l, ok := t.Cluster.(loser)

@@ -159,7 +159,7 @@ func readNamespace(name string, s *section) namespaceConfig {
 			ErrorTTL: fresh.duration("error_ttl"), NearTTL: fresh.duration("near_ttl"),
 		},
 		Origin:    tier.Origin{Concurrency: origin.integer("concurrency"), Timeout: origin.duration("timeout"), Queue: origin.integer("queue")},
-		NearBytes: s.size("near_bytes"), OwnedBytes: s.size("owned_bytes"), ValueLimit: int(min(s.size("value_limit"), tier.MaxValueLimit+1)),
+		NearBytes: s.size("near_bytes"), OwnedBytes: s.size("owned_bytes"), Replicas: s.integer("replicas"), ValueLimit: int(min(s.size("value_limit"), tier.MaxValueLimit+1)),
 	}
 	if n.clientMaxAge = s.duration("client_max_age"); n.clientMaxAge < 0 || n.clientMaxAge > n.cache.Freshness.TTL {
 		s.wrong("client_max_age", "%v is not between 0 and freshness.ttl, %v", n.clientMaxAge, n.cache.Freshness.TTL)

@@ -38,6 +38,7 @@ type Options struct {
 	Freshness   tier.Freshness
 	Concurrency int         // 0: two for each node
 	MinMembers  int         // as peer.Config has it; 0: Nodes
+	Replicas    int         // as tier.Config has it
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	HoldDown    time.Duration // as peer.Gossip has it
@@ -165,7 +166,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 		Cluster: cluster, Namespace: "sim", Loader: loader, Freshness: c.opt.Freshness,
 		Origin:    tier.Origin{Concurrency: c.opt.Concurrency, Timeout: loadTimeout},
 		NearBytes: 1 << 20, OwnedBytes: 1 << 20, Seed: c.opt.Seed + uint64(i) + 1, InvalidateTimeout: 2 * time.Second,
-		Now: clock.Now,
+		Now: clock.Now, Replicas: c.opt.Replicas,
 	})
 	if err != nil {
 		cancel(errEnded)

@@ -1,0 +1,224 @@
+// Command scale says what one node of a large cluster pays: memory, connections, goroutines, bytes, CPU
+// and the time to rebuild a view.
+//
+//	go run ./bench/scale                    # 10 and 50 whole nodes; 10 and 100 caches; views up to 1000
+//	go run ./bench/scale -whole 30 -caches ""
+//
+// Whole nodes are peer.Node and tier.Cache as they are, over the simulated network, all in this process and in
+// real time. Hundreds of them do not fit, so beyond that it is caches: tier.Cache as it is, over a
+// cluster in memory with one view for all, whose calls are encoded and decoded, but which has neither
+// connections nor gossip. See scale.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier"
+)
+
+// options say how long and how much.
+type options struct {
+	rest, load time.Duration
+	rate       int // invalidations a second
+	say        func(format string, args ...any)
+}
+
+// A result is what one cluster came to.
+type result struct {
+	members                    int
+	heap, stack, goroutines    float64 // of one node
+	connections                float64 // that a node with a cache has opened, in the mean
+	idleConnections            int     // of all nodes, before they had caches
+	rest                       reading // of one node in a second
+	restCPU, startCPU, loadCPU float64 // cores; startCPU: seconds. loadCPU is of the whole process
+	invalidations              int
+	seconds                    float64
+	sender, senderIn, receiver int64 // bytes of the load
+	calls                      int64 // of the node that invalidates
+}
+
+// process is what this process has at one moment.
+type process struct {
+	heap, stack uint64
+	goroutines  int
+}
+
+func measureProcess() process {
+	runtime.GC()
+	runtime.GC() // what pools held is gone after two
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return process{m.HeapAlloc, m.StackInuse, runtime.NumGoroutine()}
+}
+
+func (r *result) perNode(before, after process, n int) {
+	r.heap = (float64(after.heap) - float64(before.heap)) / float64(n)
+	r.stack = (float64(after.stack) - float64(before.stack)) / float64(n)
+	r.goroutines = float64(after.goroutines-before.goroutines) / float64(n)
+}
+
+// invalidate starts single keys' invalidations at the rate, each without waiting for the one before, and returns
+// how many were confirmed. Those that are late because of the machine are not made up for.
+func invalidate(ctx context.Context, c *tier.Cache[string], o options) (confirmed int, err error) {
+	const tick = 10 * time.Millisecond
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	var mu sync.Mutex // guards confirmed and err
+	var wg sync.WaitGroup
+	each, key := max(1, o.rate*int(tick/time.Millisecond)/1000), 0
+	for range int(o.load / tick) {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+		for range each {
+			key++
+			name := "product-" + strconv.Itoa(key)
+			wg.Go(func() {
+				e := c.Invalidate(ctx, name)
+				mu.Lock()
+				defer mu.Unlock()
+				if e == nil {
+					confirmed++
+				} else {
+					err = e
+				}
+			})
+		}
+	}
+	wg.Wait()
+	return confirmed, err
+}
+
+// rebuild measures a view of n members: from nothing, and the median of those after one has gone or come.
+func rebuild(n int) (fresh, next time.Duration, err error) {
+	all := members(n)
+	began := time.Now()
+	v, err := ring.New(all, ring.Config{})
+	fresh = time.Since(began)
+	var took []time.Duration
+	for i := 0; i < 21 && err == nil && n > 1; i++ {
+		set := all
+		if i%2 == 0 {
+			set = slices.Delete(slices.Clone(all), i%n, i%n+1)
+		}
+		began = time.Now()
+		v, err = v.Next(set)
+		took = append(took, time.Since(began))
+	}
+	slices.Sort(took)
+	if len(took) > 0 {
+		next = took[len(took)/2]
+	}
+	return fresh, next, err
+}
+
+func numbers(text string) (out []int, err error) {
+	for f := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' }) {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 2 || n > 4000 {
+			return nil, fmt.Errorf("%q: a number of members is from 2 to 4000", f)
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("scale", flag.ContinueOnError)
+	wholes := flags.String("whole", "10,50", "numbers of whole nodes")
+	cached := flags.String("caches", "10,100", "numbers of caches in memory")
+	views := flags.String("views", "10,100,1000", "numbers of members of views")
+	var o options
+	flags.DurationVar(&o.rest, "rest", 10*time.Second, "how long a cluster is watched at rest")
+	flags.DurationVar(&o.load, "load", 5*time.Second, "how long there are invalidations")
+	flags.IntVar(&o.rate, "rate", 1000, "invalidations a second")
+	verbose := flags.Bool("v", false, "say on standard error how far it is")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	began := time.Now()
+	o.say = func(format string, args ...any) {
+		if *verbose {
+			fmt.Fprintf(os.Stderr, "%5.1fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...)
+		}
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, part := range []struct {
+		title, sizes string
+		measure      func(context.Context, int, options) (result, error)
+	}{{"whole nodes", *wholes, whole}, {"caches in memory", *cached, boarded}} {
+		sizes, err := numbers(part.sizes)
+		if err != nil {
+			return err
+		}
+		for _, n := range sizes {
+			r, err := part.measure(ctx, n, o)
+			if err != nil {
+				return fmt.Errorf("%d %s: %w", n, part.title, err)
+			}
+			r.print(w, part.title)
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+	sizes, err := numbers(*views)
+	if err != nil {
+		return err
+	}
+	for _, n := range sizes {
+		fresh, next, err := rebuild(n)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "view of %d: new %.1f ms, one member more or less %.1f ms\n", n, fresh.Seconds()*1e3, next.Seconds()*1e3)
+	}
+	return nil
+}
+
+// print writes what one node pays.
+func (r *result) print(w io.Writer, title string) {
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(w, "%s\t  "+format+"\n", append([]any{name}, args...)...)
+	}
+	per := func(bytes int64) float64 { return float64(bytes) / r.seconds / 1024 }
+	row(fmt.Sprintf("%d %s", r.members, title), "")
+	row("heap, stacks KiB", "%.0f, %.0f", r.heap/1024, r.stack/1024)
+	row("goroutines", "%.1f", r.goroutines)
+	if title == "whole nodes" {
+		row("data connections of all, without caches", "%d", r.idleConnections)
+		row("data connections opened by one, with caches", "%.1f", r.connections)
+		row("at rest: UDP, TCP bytes/s out", "%d, %d", r.rest.udpOut, r.rest.tcpOut)
+		row("at rest: CPU", "%.2f %%", 100*r.restCPU)
+	} else {
+		row("CPU s to start", "%.3f", r.startCPU)
+		row("calls/s of the one that invalidates", "%.0f", float64(r.calls)/r.seconds)
+	}
+	row("invalidations/s confirmed", "%.0f", float64(r.invalidations)/r.seconds)
+	row("KiB/s out, in of the one that invalidates", "%.0f, %.0f", per(r.sender), per(r.senderIn))
+	row("KiB/s in of another", "%.1f", per(r.receiver))
+	row("CPU cores, all nodes together", "%.2f", r.loadCPU)
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,454 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// replicaFresh is a contract in which every read comes to the owner, and nothing ends by itself.
+var replicaFresh = Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}
+
+// spare is a cluster of three of which n2, or another, is to be lost.
+type spare struct {
+	*moving
+	keys []string // n2's, in both views
+}
+
+func newSpare(t *testing.T, cfg Config[simValue], keys int) *spare {
+	s := &spare{moving: newLeaving(t, cfg)}
+	for i := 0; len(s.keys) < keys; i++ {
+		if key := fmt.Sprintf("k%d", i); s.new.Owner(key).Name == "n2" {
+			s.keys = append(s.keys, key)
+		}
+	}
+	return s
+}
+
+// ask reads all keys from n0 and n1.
+func (s *spare) ask() {
+	s.t.Helper()
+	for _, key := range s.keys {
+		s.read("n0", key)
+		s.read("n1", key)
+	}
+}
+
+// holder is the member that has the key's replica.
+func (s *spare) holder(key string) *Cache[simValue] {
+	to, _ := s.new.Successor(key)
+	return s.caches[to.Name]
+}
+
+// other is the one of n0 and n1 that has not.
+func (s *spare) other(key string) string {
+	if to, _ := s.new.Successor(key); to.Name == "n0" {
+		return "n1"
+	}
+	return "n0"
+}
+
+// push pushes what n2 would push in its next round.
+func (s *spare) push(r *replicas) {
+	r.pace = &pacer{rate: DefaultHandoffRate}
+	s.caches["n2"].replicate(r)
+}
+
+// A crash costs the origin nothing for what was hot, before anybody has noticed and after.
+func TestCrashWithReplicas(t *testing.T) {
+	for _, n := range []int{0, 1} {
+		t.Run(fmt.Sprintf("%d", n), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newSpare(t, Config[simValue]{Replicas: n, Freshness: replicaFresh}, 40)
+				defer s.end()
+				began := time.Now()
+				s.ask()
+				time.Sleep(10 * time.Second)
+				s.loads(40)
+				own := s.caches["n0"].Stats().OwnedEntries + s.caches["n1"].Stats().OwnedEntries
+				if own != 0 {
+					t.Errorf("%d replicas count as owned", own)
+				}
+				s.gone()
+				s.ask()
+				want := int64(40)
+				if n == 0 {
+					want = 80
+				}
+				s.loads(want) // whoever asks
+				for _, key := range s.keys {
+					if a := s.read("n0", key); n == 1 && (a.Age < time.Since(began) || a.Age > time.Since(began)+time.Second || a.Source != SourceOwned) {
+						t.Fatalf("%+v after %v", a, time.Since(began))
+					}
+				}
+				time.Sleep(time.Minute) // a short time to live would be over
+				s.unsee("n0", "n1")
+				s.ask()
+				if n == 1 {
+					s.loads(want)
+				}
+				var sum Stats
+				for _, name := range []string{"n0", "n1"} {
+					st := s.caches[name].Stats()
+					sum.ReplicasKept, sum.ReplicasServed, sum.Replicas = sum.ReplicasKept+st.ReplicasKept, sum.ReplicasServed+st.ReplicasServed, sum.Replicas+st.Replicas
+					sum.OwnedEntries += st.OwnedEntries
+				}
+				sent := s.caches["n2"].Stats().ReplicasSent
+				if n == 1 && (sent != 40 || sum.ReplicasKept != 40 || sum.ReplicasServed != 3*40 || sum.OwnedEntries != 40 || sum.Replicas != 0) {
+					t.Errorf("sent %d; %+v", sent, sum)
+				}
+				if n == 0 && (sent != 0 || sum.ReplicasKept != 0 || sum.ReplicasServed != 0) {
+					t.Errorf("sent %d; %+v", sent, sum)
+				}
+				time.Sleep(10 * time.Second) // the new owners have successors of their own
+				if got := s.caches["n0"].Stats().Replicas + s.caches["n1"].Stats().Replicas; got != 40*n {
+					t.Errorf("%d replicas", got)
+				}
+			})
+		})
+	}
+}
+
+// What a replica holder may and may not do with it while it is asked in the owner's place.
+func TestReplicaInTheOwnersPlace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := Freshness{TTL: 5 * time.Minute, NearTTL: time.Minute, RefreshAhead: 100, Jitter: -1}
+		s := newSpare(t, Config[simValue]{Freshness: f}, 1)
+		defer s.end()
+		s.o.delay = func() time.Duration { return time.Second }
+		key := s.keys[0]
+		hash := ring.Hash(key)
+		s.read("n0", key)
+		s.read("n1", key)
+		time.Sleep(time.Minute)
+		loads := s.o.loads.Load()
+		var r replicas
+		s.push(&r)
+		s.gone()
+		synctest.Wait()
+		h := s.holder(key)
+		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.ns, Schema: h.schema, View: s.new.Fingerprint(), Key: []byte(key)}
+		for range 100 { // not refreshed ahead
+			var resp codec.Response
+			if !(handler[simValue]{h}).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > successorTTL || resp.Soft > successorTTL || resp.Age < time.Minute {
+				t.Fatalf("%+v", resp)
+			}
+		}
+		var a answer[simValue]
+		err := h.ownAnswer(t.Context(), key, hash, AnyAge, nil, codec.FlagSuccessor, &a)
+		if now := h.clock.now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
+			t.Errorf("a lease of %v, %v", time.Duration(a.until-now), err)
+		}
+		synctest.Wait()
+		s.loads(loads)
+		if _, err := s.caches[s.other(key)].Read(t.Context(), key, ReadOptions{MaxAge: 0, NoFill: true}); !errors.Is(err, ErrNotCached) {
+			t.Errorf("taken for the owner's word: %v", err)
+		}
+		if _, err := s.caches[s.other(key)].Read(t.Context(), key, ReadOptions{MaxAge: AnyAge, NoFill: true}); err != nil {
+			t.Error(err)
+		}
+		if _, err := s.caches[s.other(key)].Read(t.Context(), key, ReadOptions{MaxAge: 30 * time.Second, NoFill: true}); !errors.Is(err, ErrNotCached) {
+			t.Errorf("older than asked for: %v", err)
+		}
+		s.loads(loads)
+		strict, err := s.caches[s.other(key)].Read(t.Context(), key, ReadOptions{MaxAge: 0})
+		if err != nil || strict.Source != SourceFill {
+			t.Errorf("%+v, %v", strict, err)
+		}
+		s.loads(loads + 1)
+	})
+}
+
+// An invalidation ends replicas like everything else.
+func TestReplicaInvalidated(t *testing.T) {
+	for name, invalidate := range map[string]func(ctx context.Context, c *Cache[simValue], key string) error{
+		"key": func(ctx context.Context, c *Cache[simValue], key string) error { return c.Invalidate(ctx, key) },
+		"tag": func(ctx context.Context, c *Cache[simValue], key string) error {
+			return c.InvalidateTag(ctx, "of "+key)
+		},
+		"all": func(ctx context.Context, c *Cache[simValue], _ string) error { return c.InvalidateAll(ctx) },
+		"at": func(ctx context.Context, c *Cache[simValue], key string) error {
+			_, err := c.Apply(ctx, At(2, key))
+			return err
+		},
+		"none": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				var loads int64
+				cfg := Config[simValue]{Replicas: 1, Freshness: replicaFresh, Loader: func(_ context.Context, f *Fill[simValue]) (simValue, error) {
+					f.Tag("of " + f.Key)
+					loads++
+					f.SetVersion(uint64(loads))
+					return simValue{Version: loads}, nil
+				}}
+				s := newSpare(t, cfg, 1)
+				defer s.end()
+				key := s.keys[0]
+				s.ask()
+				time.Sleep(5 * time.Second)
+				h := s.holder(key)
+				if e := h.valid(key, ring.Hash(key), h.clock.now()); e == nil || !e.replica {
+					t.Fatalf("no replica: %+v", e)
+				}
+				want := int64(1)
+				if invalidate != nil {
+					if err := invalidate(t.Context(), s.caches[s.other(key)], key); err != nil {
+						t.Fatal(err)
+					}
+					want = 2
+				}
+				s.gone()
+				if a := s.read(s.other(key), key); a.Value.Version != want {
+					t.Errorf("%+v", a)
+				}
+			})
+		})
+	}
+}
+
+// A push that an invalidation has overtaken on the way brings nothing.
+func TestReplicaOvertaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 1)
+		defer s.end()
+		key := s.keys[0]
+		s.ask()
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindPush {
+				return hop{delay: 100 * time.Millisecond}
+			}
+			return hop{delay: time.Millisecond}
+		})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			var r replicas
+			s.push(&r)
+		}()
+		time.Sleep(250 * time.Millisecond) // the token is there, and the copy on its way
+		if err := s.caches["n0"].Invalidate(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		h := s.holder(key)
+		if st := h.Stats(); st.ReplicasKept != 0 || st.ReplicasRefused != 1 || st.Replicas != 0 {
+			t.Errorf("%d kept, %d refused, %d there", st.ReplicasKept, st.ReplicasRefused, st.Replicas)
+		}
+		if e := h.valid(key, ring.Hash(key), h.clock.now()); e != nil {
+			t.Errorf("%+v", e)
+		}
+	})
+}
+
+// What the owner has replaced is replaced in the next round, and only then anything is sent.
+func TestReplicaReplaced(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSpare(t, Config[simValue]{Replicas: 1, Freshness: replicaFresh}, 10)
+		defer s.end()
+		s.ask()
+		time.Sleep(time.Minute)
+		if n := s.caches["n2"].Stats().ReplicasSent; n != 10 {
+			t.Errorf("%d sent", n)
+		}
+		key := s.keys[3]
+		s.o.write(key)
+		if _, err := s.caches["n0"].Refresh(t.Context(), key); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(4 * time.Second)
+		if n := s.caches["n2"].Stats().ReplicasSent; n != 11 {
+			t.Errorf("%d sent", n)
+		}
+		s.gone()
+		loads := s.o.loads.Load()
+		if a := s.read(s.other(key), key); a.Value.Version != 1 || a.Age > 5*time.Second {
+			t.Errorf("%+v", a)
+		}
+		s.loads(loads)
+	})
+}
+
+// What has expired, was not asked for, or expires while it waits for a token, is not sent.
+func TestReplicaNotOfTheExpired(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := replicaFresh
+		f.TTL, f.StaleWhileRevalidate = time.Minute, time.Hour
+		s := newSpare(t, Config[simValue]{Freshness: f}, 2)
+		defer s.end()
+		var r replicas
+		once := s.keys[1]
+		s.keys = s.keys[:1]
+		s.ask()
+		s.read("n0", once)
+		sent := func(want int64) {
+			t.Helper()
+			s.push(&r)
+			if n := s.caches["n2"].Stats().ReplicasSent; n != want {
+				t.Errorf("%d sent, want %d", n, want)
+			}
+		}
+		sent(1) // the control
+		r = replicas{}
+		time.Sleep(time.Minute - 10*time.Millisecond)
+		s.setRule(func(string, string, codec.Kind, bool) hop { return hop{delay: 10 * time.Millisecond} })
+		sent(1)
+		s.setRule(nil)
+		time.Sleep(time.Minute)
+		sent(1)
+	})
+}
+
+// Closing does not wait for who does not answer.
+func TestReplicaClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSpare(t, Config[simValue]{Replicas: 1, Freshness: replicaFresh}, 10)
+		var pushes atomic.Int64
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindPush && !answer {
+				pushes.Add(1)
+			}
+			return hop{lost: kind == codec.KindPush, silent: true}
+		})
+		s.ask()
+		time.Sleep(4 * time.Second) // a push is under way
+		began := time.Now()
+		s.end()
+		if took := time.Since(began); took > 0 || pushes.Load() == 0 {
+			t.Errorf("took %v after %d pushes", took, pushes.Load())
+		}
+	})
+}
+
+// What a successor could not take comes later, what it has no room for does not, and the owner goes on in any case.
+func TestReplicaRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSpare(t, Config[simValue]{Replicas: 1, Codec: padded{}, OwnedBytes: 4 << 20, Freshness: replicaFresh}, 30)
+		defer s.end()
+		for _, name := range []string{"n0", "n1"} {
+			if err := s.caches[name].Close(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			small := s.cfg
+			small.OwnedBytes, small.Replicas = 200<<10, 0
+			s.caches[name] = s.open(name, s.o, small)
+		}
+		time.Sleep(20 * time.Second)
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{lost: kind == codec.KindPush} })
+		s.ask()
+		time.Sleep(10 * time.Second)
+		if n := s.caches["n2"].Stats().ReplicasSent; n != 0 {
+			t.Errorf("%d sent", n)
+		}
+		s.setRule(nil)
+		time.Sleep(10 * time.Second)
+		if n := s.caches["n2"].Stats().ReplicasSent; n != 30 {
+			t.Errorf("%d sent", n)
+		}
+		var kept, refused int64
+		for _, name := range []string{"n0", "n1"} {
+			st := s.caches[name].Stats()
+			kept, refused = kept+st.ReplicasKept, refused+st.ReplicasRefused
+			if st.ReplicaBytes > 50<<10 || st.Replicas == 0 {
+				t.Errorf("%s: %d bytes of %d replicas", name, st.ReplicaBytes, st.Replicas)
+			}
+		}
+		if kept+refused != 30 || kept > 8 {
+			t.Errorf("%d kept, %d refused", kept, refused)
+		}
+		s.ask()
+		s.loads(30)
+	})
+}
+
+// A view that gives keys another successor has them pushed there, and a copy is pushed again after a while.
+func TestReplicaFollowsTheView(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 20)
+		defer s.end()
+		s.ask()
+		var r replicas
+		s.push(&r)
+		sent := s.caches["n2"].Stats().ReplicasSent
+		s.push(&r)
+		if n := s.caches["n2"].Stats().ReplicasSent; n != sent || n != 20 {
+			t.Errorf("%d sent, then %d", sent, n)
+		}
+		at0 := s.caches["n0"].Stats().Replicas
+		moved := 0
+		for _, key := range s.keys {
+			if to, _ := s.new.Successor(key); to.Name == "n0" {
+				moved++
+			}
+		}
+		two := func() *ring.View { // with the incarnations that they have
+			m := []ring.Member{s.new.Members()[1], s.new.Members()[2]}
+			v, err := ring.New(m, ring.Config{Partitions: 61})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}()
+		s.nodes["n1"].setView(two)
+		s.nodes["n2"].setView(two)
+		synctest.Wait()
+		s.push(&r)
+		if n := s.caches["n2"].Stats().ReplicasSent; at0 != moved || moved == 0 || n != sent+int64(moved) {
+			t.Errorf("%d had n0 as their successor, %d were there, then %d sent", moved, at0, n-sent)
+		}
+		if n := s.caches["n1"].Stats().Replicas; n != 20 {
+			t.Errorf("%d at n1", n)
+		}
+		time.Sleep(time.Duration(replicaAgain))
+		s.push(&r)
+		if n := s.caches["n2"].Stats().ReplicasSent; n != sent+int64(moved)+20 {
+			t.Errorf("%d sent again", n-sent-int64(moved))
+		}
+	})
+}
+
+// Who leaves hands over what it owns, and neither pushes nor lists nor serves others' replicas.
+func TestReplicaHolderLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 0)
+		defer s.end()
+		var key string // n0's, with n2 as its successor
+		for i := 0; key == ""; i++ {
+			k := fmt.Sprintf("k%d", i)
+			if to, _ := s.new.Successor(k); to.Name == "n2" && s.new.Owner(k).Name == "n0" {
+				key = k
+			}
+		}
+		s.read("n0", key)
+		s.read("n0", key)
+		r := replicas{pace: &pacer{rate: DefaultHandoffRate}}
+		s.caches["n0"].replicate(&r)
+		if st := s.caches["n2"].Stats(); st.Replicas != 1 || st.OwnedEntries != 0 || st.OwnedBytes != 0 {
+			t.Fatalf("%d replicas, %d entries, %d bytes", st.Replicas, st.OwnedEntries, st.OwnedBytes)
+		}
+		if list := s.caches["n2"].hotList(); len(list) != 0 {
+			t.Errorf("listed: %v", list)
+		}
+		s.unsee("n0", "n1", "n2")
+		s.drain(10 * time.Second)
+		h := handler[simValue]{s.caches["n2"]}
+		var resp codec.Response
+		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.ns, Schema: h.c.schema, View: 1, Key: []byte(key)}
+		if !h.TryServe(&req, &resp) || resp.Status != codec.StatusMoved {
+			t.Errorf("%+v", resp)
+		}
+		if list := s.caches["n2"].hotList(); len(list) != 0 {
+			t.Errorf("listed: %v", list)
+		}
+		if n := s.caches["n2"].Stats().Pushed; n != 0 {
+			t.Errorf("%d pushed", n)
+		}
+	})
+}
