@@ -44,6 +44,7 @@ type Cache[V any] struct {
 	origin  *SharedOrigin // whose governor it is
 	stats   *stats
 	metrics *collector
+	carrier Carrier // nil: no tracer, or one that is none
 	evicted *evictions
 	views   viewHistory
 	seed    maphash.Seed // of etags
@@ -109,6 +110,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		evicted: new(evictions),
 		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
+	c.carrier, _ = cfg.Tracer.(Carrier)
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())

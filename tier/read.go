@@ -375,10 +375,10 @@ func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []u
 	switch e.judge(now, maxAge) {
 	case serve:
 		if !(short && e.replica) && c.ahead(e, now) {
-			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait)
+			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait, Trace{})
 		}
 	case serveStale:
-		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short, noWait) // ErrClosed: then nothing is refreshed
+		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short, noWait, Trace{}) // ErrClosed: then nothing is refreshed
 	case serveLate:
 		late = true
 	default:
@@ -452,7 +452,7 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 	var r *result[V]
 	for ; ; fl = nil {
 		if fl == nil {
-			if fl, started, err = c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx)); err != nil {
+			if fl, started, err = c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx), c.traceOf(ctx)); err != nil {
 				return f, err
 			}
 		}
