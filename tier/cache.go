@@ -46,6 +46,7 @@ type Cache[V any] struct {
 	metrics *collector
 	carrier Carrier // nil: no tracer, or one that is none
 	evicted *evictions
+	loads   *ownLoads
 	views   viewHistory
 	seed    maphash.Seed // of etags
 	tokenOf uint64       // the namespace in tokens
@@ -108,6 +109,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		asks:    newAsks[V](),
 		stats:   newStats(),
 		evicted: new(evictions),
+		loads:   new(ownLoads),
 		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
 	c.carrier, _ = cfg.Tracer.(Carrier)

@@ -348,6 +348,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		return
 	}
 	now := c.clock.now()
+	c.loads.add(f.hash, e.loaded)
 	c.setExpiry(e, fill.ttl, f.short && !c.owns(f.hash), now)
 	if now >= e.hard && e.flags&entryNotFound == 0 {
 		c.stats.results[resultError].Add(1)
