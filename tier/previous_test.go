@@ -117,6 +117,25 @@ func TestJoinCostsNoLoads(t *testing.T) {
 	})
 }
 
+// Who leaves sees that first. Until the others do, and before it begins to hand over, it answers for what it has.
+func TestLeaverAnswersAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{NearBytes: -1})
+		defer m.end()
+		m.join("n0", "n1")
+		key := m.moved(0)
+		m.read("n1", key)
+		m.loads(1)
+		m.nodes["n2"].setView(m.old)
+		for _, name := range []string{"n0", "n1"} {
+			if a := m.read(name, key); a.Source == SourceFill {
+				t.Errorf("%s: %+v", name, a)
+			}
+		}
+		m.loads(1)
+	})
+}
+
 // What the previous owner has is not taken for a copy that this node has loaded later and lost.
 func TestJoinNeverGoesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
