@@ -30,11 +30,11 @@ MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 all: check test
 
 test:
-	$(GO) test -race -timeout 15m -skip '^(TestSim|TestNamespaces)$$' ./...
+	$(GO) test -race -timeout 15m -skip '^(TestSim|TestNamespaces.*)$$' ./...
 	$(GO) test -race -timeout 15m -v -run '^TestSim$$' ./peer/peertest
 	@if [ "$$(id -u)" = 0 ] && command -v ip >/dev/null && ip netns list >/dev/null 2>&1; then \
-	  $(GO) test -race -timeout 5m -run '^TestNamespaces$$' ./peer/peertest; \
-	else echo "left out: TestNamespaces, three processes in network namespaces; it needs root and iproute2 (apt-get install iproute2)"; fi
+	  $(GO) test -race -timeout 5m -run '^TestNamespaces' ./peer/peertest; \
+	else echo "left out: TestNamespaces and TestNamespacesSplit, three and five processes in network namespaces; they need root and iproute2 (apt-get install iproute2)"; fi
 	cd examples && $(GO) test -timeout 10m ./...
 	cd tier/oteltier && $(GO) test -race ./...
 

@@ -14,8 +14,8 @@ import (
 const (
 	fleetNodes    = 5
 	fleetKeys     = 1000
-	fleetDeadline = 5 * time.Second // of a caller
-	fleetPatience = time.Minute     // of the test
+	fleetDeadline = 10 * time.Second // of a caller: far more than any call needs, on a busy machine too
+	fleetPatience = time.Minute      // of the test
 )
 
 // fleet is five nodes in processes of their own, where nothing expires, with callers who are sent
@@ -152,7 +152,7 @@ func (f *fleet) get(i, key int) {
 		f.Errorf("node %d, %s, after %v: %v", i, name, took, err)
 	case string(b) != "the value of "+name:
 		f.Errorf("node %d, %s: %q", i, name, b)
-	case took > fleetDeadline+time.Second: // what a busy machine adds
+	case took > 2*fleetDeadline: // and not "for good"; a busy machine may add to the deadline
 		f.Errorf("node %d, %s: it took %v, and the deadline was after %v", i, name, took, fleetDeadline)
 	}
 }
@@ -200,10 +200,15 @@ func (f *fleet) load(seed uint64) (stop func()) {
 
 // asked waits until the callers have made so many more calls.
 func (f *fleet) asked(more int) {
+	f.Helper()
 	count := func() int { f.mu.Lock(); defer f.mu.Unlock(); return f.calls }
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
+	began := time.Now()
 	for until := count() + more; count() < until; <-poll.C {
+		if time.Since(began) > fleetPatience {
+			f.Fatalf("after %v %d calls are missing", time.Since(began), until-count())
+		}
 	}
 }
 

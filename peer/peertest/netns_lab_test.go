@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/rpc"
@@ -23,10 +24,11 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// lab is three nodes in processes of their own, each in a network namespace of its own: a pair
-// of veth devices leads from each to a bridge in a fourth namespace.
+// lab is a few nodes in processes of their own, each in a network namespace of its own: a pair
+// of veth devices leads from each to a bridge in one more namespace, where there is a second bridge for a split.
 type lab struct {
 	*testing.T
+	world   world
 	history *History
 	origin  *Origin
 	secret  string
@@ -48,7 +50,7 @@ type process struct {
 	pauses      [][2]time.Time // when it was stopped and continued; the latter is zero while it is stopped
 }
 
-func newLab(t *testing.T, seed uint64) *lab {
+func newLab(t *testing.T, seed uint64, w world) *lab {
 	ip, err := exec.LookPath("ip")
 	if err != nil || os.Geteuid() != 0 {
 		t.Fatalf("this test makes network namespaces, for which it needs the command ip (found: %q; apt-get install iproute2) and root (user id: %d). Leave it out with -short", ip, os.Geteuid())
@@ -60,7 +62,7 @@ func newLab(t *testing.T, seed uint64) *lab {
 	key := make([]byte, peer.SecretSize)
 	_, _ = rand.Read(key)
 	h := &History{}
-	l := &lab{T: t, history: h, origin: newOrigin(h, seed), secret: hex.EncodeToString(key), dir: dir, prefix: fmt.Sprintf("weir%d-", os.Getpid())}
+	l := &lab{T: t, world: w, history: h, origin: newOrigin(h, seed), secret: hex.EncodeToString(key), dir: dir, prefix: fmt.Sprintf("weir%d-", os.Getpid())}
 	t.Cleanup(func() {
 		for _, p := range l.procs {
 			l.end(p, (*process).kill)
@@ -78,7 +80,9 @@ func newLab(t *testing.T, seed uint64) *lab {
 	l.ip("netns add %s", hub)
 	l.ip("-n %s link add name hub type bridge forward_delay 0", hub)
 	l.ip("-n %s link set hub up", hub)
-	for i := range nodeCount {
+	l.ip("-n %s link add name annex type bridge forward_delay 0", hub)
+	l.ip("-n %s link set annex up", hub)
+	for i := range w.Nodes {
 		p := &process{name: fmt.Sprintf("n%d", i), ip: addressOf(i), space: fmt.Sprintf("%sn%d", l.prefix, i)}
 		l.procs = append(l.procs, p)
 		l.ip("netns add %s", p.space)
@@ -107,6 +111,15 @@ func (l *lab) cut(i int) { l.ip("-n %shub link set port%d down", l.prefix, i) }
 
 // mend puts it in again.
 func (l *lab) mend(i int) { l.ip("-n %shub link set port%d up", l.prefix, i) }
+
+// move puts the cables of these nodes into the bridge called hub, where all are at first, or annex. Between the
+// two nothing passes.
+func (l *lab) move(bridge string, nodes ...int) {
+	l.Helper()
+	for _, i := range nodes {
+		l.ip("-n %shub link set port%d master %s", l.prefix, i, bridge)
+	}
+}
 
 // cutOneWay makes all that a sends to b go astray, by a hardware address that nobody has. What b sends arrives.
 func (l *lab) cutOneWay(a, b int) {
@@ -169,8 +182,12 @@ func (l *lab) start(p *process) {
 		l.Fatal(err)
 	}
 	defer log.Close()
+	common, err := json.Marshal(l.world)
+	if err != nil {
+		l.Fatal(err)
+	}
 	cmd := exec.Command("ip", "netns", "exec", p.space, os.Args[0])
-	cmd.Env = append(os.Environ(), nodeName+"="+p.name, nodeIP+"="+p.ip, nodeSecret+"="+l.secret, nodeOrigin+"="+socket)
+	cmd.Env = append(os.Environ(), nodeName+"="+p.name, nodeIP+"="+p.ip, nodeSecret+"="+l.secret, nodeOrigin+"="+socket, nodeWorld+"="+string(common))
 	cmd.Stderr = log
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()

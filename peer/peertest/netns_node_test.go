@@ -2,6 +2,7 @@ package peertest
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -22,12 +23,21 @@ const (
 	nodeIP     = "PEERTEST_IP"
 	nodeSecret = "PEERTEST_SECRET"
 	nodeOrigin = "PEERTEST_ORIGIN" // the path of the origin's unix socket
+	nodeWorld  = "PEERTEST_WORLD"  // a world, in JSON
 	nodePort   = 7946
-	nodeCount  = 3
 )
 
-// nodeFreshness is what the caches of the processes promise.
-func nodeFreshness() tier.Freshness {
+// world is what all processes of a lab have in common.
+type world struct {
+	Nodes     int
+	Freshness tier.Freshness // what their caches promise
+}
+
+// concurrency is the cap on loads at once: two for each node.
+func (w world) concurrency() int { return 2 * w.Nodes }
+
+// shortLived is a contract under which copies expire all the time.
+func shortLived() tier.Freshness {
 	return tier.Freshness{TTL: 2 * time.Second, StaleWhileRevalidate: 3 * time.Second, StaleIfError: 6 * time.Second, NearTTL: 500 * time.Millisecond}
 }
 
@@ -47,19 +57,23 @@ func runNode(name, ip string) error {
 	if err != nil {
 		return err
 	}
+	var w world
+	if err := json.Unmarshal([]byte(os.Getenv(nodeWorld)), &w); err != nil {
+		return err
+	}
 	origin, err := rpc.Dial("unix", os.Getenv(nodeOrigin))
 	if err != nil {
 		return err
 	}
 	defer origin.Close()
 	var seeds []string
-	for i := range nodeCount {
+	for i := range w.Nodes {
 		seeds = append(seeds, fmt.Sprintf("%s:%d", addressOf(i), nodePort))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	n, err := peer.Start(ctx, peer.Config{
-		Name: name, Bind: fmt.Sprintf("%s:%d", ip, nodePort), Join: seeds, Secret: secret, MinMembers: nodeCount,
+		Name: name, Bind: fmt.Sprintf("%s:%d", ip, nodePort), Join: seeds, Secret: secret, MinMembers: w.Nodes,
 		RejoinInterval: 2 * time.Second, Logger: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {
@@ -69,8 +83,8 @@ func runNode(name, ip string) error {
 		return errors.Join(err, n.Close())
 	}
 	cache, err := tier.New(tier.Config[Value]{
-		Cluster: n, Namespace: "netns", Loader: remoteLoader(origin), Freshness: nodeFreshness(),
-		Origin:    tier.Origin{Concurrency: 2 * nodeCount, Timeout: loadTimeout},
+		Cluster: n, Namespace: "netns", Loader: remoteLoader(origin), Freshness: w.Freshness,
+		Origin:    tier.Origin{Concurrency: w.concurrency(), Timeout: loadTimeout},
 		NearBytes: 1 << 20, OwnedBytes: 1 << 20, InvalidateTimeout: 2 * time.Second,
 	})
 	if err != nil {
@@ -121,6 +135,7 @@ type ReadReply struct {
 // InvalidateReply is how an invalidation ended.
 type InvalidateReply struct {
 	Before, After []string // the members in the node's view
+	Unreached     []string // whom the error names
 	Failed        string
 }
 
@@ -129,6 +144,8 @@ type StatusReply struct {
 	Members     []string
 	Fingerprint uint64
 	Busy        int // flights and loads
+	// Replayed are the invalidations that its exchanges have brought to others, Flushed is how often it took all for invalidated.
+	Replayed, Flushed int64
 }
 
 // nodeCalls are the calls that a node's process takes.
@@ -154,7 +171,12 @@ func (n *nodeCalls) Read(c ReadCall, r *ReadReply) error {
 
 func (n *nodeCalls) Invalidate(key string, r *InvalidateReply) error {
 	r.Before = n.members()
-	r.Failed = text(n.cache.Invalidate(context.Background(), key))
+	err := n.cache.Invalidate(context.Background(), key)
+	var failed *tier.InvalidateError
+	if errors.As(err, &failed) {
+		r.Unreached = failed.Unreached
+	}
+	r.Failed = text(err)
 	r.After = n.members()
 	return nil
 }
@@ -162,6 +184,7 @@ func (n *nodeCalls) Invalidate(key string, r *InvalidateReply) error {
 func (n *nodeCalls) Status(_ struct{}, r *StatusReply) error {
 	s := n.cache.Stats()
 	r.Members, r.Fingerprint, r.Busy = n.members(), n.node.View().Fingerprint(), int(s.Flights)+int(s.Running)
+	r.Replayed, r.Flushed = s.Replayed, s.Flushed
 	return nil
 }
 

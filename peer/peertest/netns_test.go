@@ -161,7 +161,7 @@ func TestNamespaces(t *testing.T) {
 	}
 	const seed = 1
 	t.Logf("seed %d", seed)
-	l := newLab(t, seed)
+	l := newLab(t, seed, world{Nodes: 3, Freshness: shortLived()})
 	everyone := []string{"n0", "n1", "n2"}
 	for _, p := range l.procs {
 		l.start(p)
@@ -208,7 +208,7 @@ func TestNamespaces(t *testing.T) {
 		t.Error("too little came about to say anything")
 	}
 	// All clocks are one, but processes wait for a processor, and for the parent to look at the time.
-	for _, v := range l.history.Check(Rules{Freshness: nodeFreshness(), Concurrency: 2 * nodeCount, Timeout: loadTimeout, Slack: 2 * time.Second}) {
+	for _, v := range l.history.Check(Rules{Freshness: l.world.Freshness, Concurrency: l.world.concurrency(), Timeout: loadTimeout, Slack: 2 * time.Second}) {
 		t.Errorf("seed %d: %v", seed, v)
 	}
 }
