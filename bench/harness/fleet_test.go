@@ -246,7 +246,7 @@ func TestRollingRestartOfProcesses(t *testing.T) {
 }
 
 // One of five processes is killed under load: every key is answered within the caller's deadline, and each of
-// the dead node's is loaded once.
+// the dead node's is loaded once, or once for each time that its stand-in may keep it.
 func TestProcessIsKilled(t *testing.T) {
 	f := newFleet(t)
 	const victim = 2
@@ -277,7 +277,9 @@ func TestProcessIsKilled(t *testing.T) {
 	felt := max(0, f.slow.Sub(killed))
 	t.Logf("%d calls, %d lost with their node; the slowest took %v, the last over 100 ms ended %v after the kill; every key was answered by all after %v, all views were without it after %v; %d loads caused, it owned %d keys",
 		f.calls, f.lost, f.slowest, felt, swept, seen, caused, its)
-	if its == 0 || caused > its+fleetKeys/100 { // a busy machine may make another look dead for a moment
-		t.Errorf("%d loads caused by the death of a node that owned %d keys", caused, its)
+	// Until the views are without it a successor keeps what it fills for 5 seconds; so a machine that is so busy that
+	// they take longer costs the keys a load for each 5 seconds more. And it may make another look dead for a moment.
+	if most := its*(1+int(seen/(5*time.Second))) + fleetKeys/100; its == 0 || caused > most {
+		t.Errorf("%d loads caused by the death of a node that owned %d keys, want %d at most", caused, its, most)
 	}
 }
