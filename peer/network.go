@@ -57,12 +57,9 @@ func (s systemNetwork) LookupSRV(ctx context.Context, name string) ([]string, er
 	_, records, err := s.resolver.LookupSRV(ctx, "", "", name)
 	var targets []string
 	for _, r := range records { // with a bad one among them there is an error too
-		if r.Target == "." || r.Port == 0 { // it says that there is no such service
-			continue
-		}
 		targets = append(targets, net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
 	}
-	if len(records) > 0 {
+	if len(targets) > 0 {
 		err = nil
 	}
 	return targets, err
