@@ -51,7 +51,7 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 			*m = move{from: h.former(from), at: now}
 			m.from.worth = 1
 			if v.OwnerOf(p).Name == h.self && v.Index(from.Name) < 0 {
-				m.stood = h.standIn(old, v, p, stood)
+				m.stood = h.standIn(old, p, stood)
 			}
 		}
 		if m.from != nil && now-m.at > previousFor {
@@ -67,9 +67,9 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 // standIn returns the record, in those of this change, of the member that reads of a partition's keys turned to
 // while its owner in the old view could not be reached. With zones it may be another than the next owner.
 // The caller holds mu.
-func (h *viewHistory) standIn(old, v *ring.View, partition int, records map[string]*former) *former {
+func (h *viewHistory) standIn(old *ring.View, partition int, records map[string]*former) *former {
 	m, ok := old.SuccessorOf(partition)
-	if !ok || m.Name == h.self || v.Index(m.Name) < 0 {
+	if !ok {
 		return nil
 	}
 	f := records[m.Name]
@@ -134,7 +134,10 @@ func (h *viewHistory) stoodIn(hash uint64, now int64) (p prior) {
 	if now-m.at > standInFor {
 		return p
 	}
-	return h.prior(m.stood, now)
+	if p = h.prior(m.stood, now); !p.inView { // it is lost too
+		return prior{}
+	}
+	return p
 }
 
 // prior tells whether f is worth asking. The caller holds mu.

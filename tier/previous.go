@@ -57,7 +57,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	if p.from != nil && !p.inView && c.lost(p.to.Name) {
 		// Who stood in for it has loaded what has been read since; with zones that need not be this node.
-		if s := c.views.stoodIn(f.hash, c.clock.now()); s.from != nil && s.inView && !s.pause {
+		if s := c.views.stoodIn(f.hash, c.clock.now()); s.from != nil && !s.pause {
 			if over, _ := c.inheritFrom(f, s); over {
 				return true
 			}

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -227,11 +228,63 @@ func TestStandInRemembered(t *testing.T) {
 		if asked == 0 {
 			t.Error("nobody is asked: this test shows nothing")
 		}
-		h.note(back, 4) // n4 takes partitions of members that are still there
-		for p, m := range h.moves {
-			if back.OwnerOf(p).Name != now.OwnerOf(p).Name && m.stood != nil {
-				t.Errorf("partition %d: %+v", p, m.stood)
+		h.note(zoned(t, map[string]string{"n0": "a", "n3": "b"}), 4)
+		for p := range h.moves {
+			if m := &h.moves[p]; m.stood != nil && m.stood.member.Name == "n2" {
+				key := ""
+				for i := 0; key == "" || old.Partition(key) != p; i++ {
+					key = fmt.Sprintf("k%d", i)
+				}
+				if s := h.stoodIn(ring.Hash(key), 5); s.from != nil {
+					t.Errorf("who is lost too is asked: %+v", s)
+				}
 			}
 		}
+		n4 := viewHistory{self: "n4"}
+		n4.note(now, 1)
+		n4.note(back, 2) // it takes partitions of members that are still there
+		moved := 0
+		for _, m := range n4.moves {
+			if m.from != nil {
+				moved++
+			}
+			if m.stood != nil {
+				t.Errorf("%s stood in for %s, which is there", m.stood.member.Name, m.from.member.Name)
+			}
+		}
+		if moved == 0 {
+			t.Error("nothing has moved")
+		}
+	})
+}
+
+// The stand-in itself becomes the owner: what it filled is its own for the whole time, also if it has just ended there.
+func TestStandInKeepsAsOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{Freshness: minutely})
+		defer s.stop(caches)
+		view := s.nodes["n0"].View()
+		key := keyOf(view, "n1", 0)
+		next, _ := view.Successor(key)
+		s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n1" || to == "n1"} })
+		read := func(want int64) {
+			t.Helper()
+			if _, err := caches[next.Name].Get(background, key); err != nil || o.loads.Load() != want {
+				t.Errorf("%d loads, want %d; %v", o.loads.Load(), want, err)
+			}
+		}
+		read(1)
+		_ = pause(background, successorTTL+time.Second)
+		without := simView(t, slices.DeleteFunc(slices.Clone(s.names), func(name string) bool { return name == "n1" })...)
+		for _, name := range s.names {
+			if name != "n1" {
+				s.nodes[name].setView(without)
+			}
+		}
+		synctest.Wait()
+		read(1)
+		_ = pause(background, 2*time.Minute)
+		read(2)
 	})
 }
