@@ -106,6 +106,8 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 		return
 	}
 	h.fence(req, key, hash)
+	ctx, end := c.serveTraced(ctx, req)
+	defer func() { end(resp) }()
 	f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
 	c.stats.servedPeers.Add(1)
 	h.fill(req, resp, f, err, time.Duration(c.clock.now()-began))

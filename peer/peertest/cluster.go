@@ -39,10 +39,10 @@ type Options struct {
 	Concurrency int         // 0: two for each node
 	MinMembers  int         // as peer.Config has it; 0: Nodes
 	Replicas    int         // as tier.Config has it
+	Zones       int         // the nodes take turns at this many; 0: none has one
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	HoldDown    time.Duration // as peer.Gossip has it
-	Zones       []string      // the nodes' zones, in turn; none: not known
 	Probe       time.Duration // between two probes; 0: a second
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
@@ -142,13 +142,12 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 
 // start makes p a running node of the i-th host. After an error it is empty.
 func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
-	h := c.hosts[i]
-	zone := ""
-	if len(c.opt.Zones) > 0 {
-		zone = c.opt.Zones[i%len(c.opt.Zones)]
+	h, zone := c.hosts[i], ""
+	if c.opt.Zones > 0 {
+		zone = fmt.Sprintf("z%d", i%c.opt.Zones)
 	}
 	n, err := peer.Start(ctx, peer.Config{
-		Name: h.name, Zone: zone, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
+		Zone: zone, Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
 		Gossip: peer.Gossip{ProbeInterval: c.opt.Probe, ProbeTimeout: c.opt.Probe * 3 / 10, HoldDown: c.opt.HoldDown},
