@@ -59,7 +59,7 @@ type Node struct {
 	joined      atomic.Bool      // a seed has answered, or there was none to ask
 	tried       chan struct{}    // closed after the first attempt to join
 	doubts      chan ring.Member // who has another view
-	discovered  []string         // what Config.Discover found last; the rejoining goroutine's
+	finder      *finder          // the rejoining goroutine's
 	refreshes   chan chan struct{}
 
 	rndMu sync.Mutex // guards rnd
@@ -100,6 +100,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		seed = rand.Uint64()
 	}
 	n.rnd = rand.New(rand.NewPCG(seed, 0))
+	n.finder = &finder{network: s.Network, fixed: s.Join, discover: discovery{call: s.Discover}, shuffle: n.shuffle}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(ctx); err != nil {
 		n.cancel()
