@@ -251,11 +251,16 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 // keepNear stores a near copy of an answer to a read that began at began with the stamp and
 // the tag clock wide.
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
+	c.keepNearAt(key, hash, a, stamp, wide, began, c.clock.now())
+}
+
+// keepNearAt is keepNear for who knows the time.
+func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, began, now int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
 		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag, why: a.why,
 	}
-	if b.until <= c.clock.now() || c.leaving.Load() {
+	if b.until <= now || c.leaving.Load() {
 		return
 	}
 	c.near.set(key, b, int64(a.size))
@@ -365,7 +370,11 @@ func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 // peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
 // a fill is needed; e is then the copy that there is, if any.
 func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
-	now := c.clock.now()
+	return c.peekAt(c.clock.now(), key, hash, maxAge, chain, short)
+}
+
+// peekAt is peek for who knows the time.
+func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
 	if e = c.valid(key, hash, now); e == nil {
 		return nil, nil, false
 	}
@@ -558,7 +567,11 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 
 // answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
 func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
-	now := c.clock.now()
+	return c.answerAt(c.clock.now(), key, f, from, a)
+}
+
+// answerAt is answerOf for who knows the time.
+func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *answer[V]) (err error) {
 	if f.filled { // the owner's word is no older than the load's end
 		from = max(from, f.e.loaded+int64(f.e.cost))
 	}
