@@ -13,7 +13,7 @@ import (
 // reading is one key of a call for many.
 type reading[V any] struct {
 	key   string
-	hash  uint64
+	hash  uint64     // ring.Hash, or while reads are added the hash for many.table
 	stamp uint64     // the fence clock when it began
 	have  *box[V]    // a near copy that may turn out to be still good, nil: none
 	fence codec.Mark // that its owner is to be told
@@ -33,8 +33,8 @@ type reading[V any] struct {
 
 // many is the reads of one call, of different keys, and what they have in common.
 type many[V any] struct {
-	reads []reading[V]
-	view  *ring.View // nil: no cluster
+	reads []reading[V] // room for all that are added, empty beyond its length
+	view  *ring.View   // nil: no cluster
 	chain []uint64
 	wide  uint64 // the tag clock when they began
 	began int64
@@ -63,14 +63,18 @@ func (m *many[V]) single(reads ...*reading[V]) {
 // added.
 func (m *many[V]) add(key string) int {
 	mask := len(m.table) - 1
-	for i := int(maphash.String(m.seed, key)) & mask; ; i = (i + 1) & mask {
+	hash := maphash.String(m.seed, key)
+	for i := int(hash) & mask; ; i = (i + 1) & mask {
 		at := int(m.table[i]) - 1
 		if at < 0 {
-			m.reads = append(m.reads, reading[V]{key: key})
-			m.table[i] = int32(len(m.reads))
-			return len(m.reads) - 1
+			at = len(m.reads)
+			m.reads = m.reads[:at+1] // what is beyond its end is empty
+			r := &m.reads[at]
+			r.key, r.hash = key, hash
+			m.table[i] = int32(at + 1)
+			return at
 		}
-		if m.reads[at].key == key {
+		if r := &m.reads[at]; r.hash == hash && r.key == key {
 			return at
 		}
 	}
@@ -126,7 +130,9 @@ func (l *lots[V]) get(n int) *many[V] {
 	}
 	m.table = slices.Grow(m.table[:0], size)[:size]
 	clear(m.table)
-	m.reads = slices.Grow(m.reads[:0], n)
+	if cap(m.reads) < n {
+		m.reads = make([]reading[V], 0, n)
+	}
 	return m
 }
 

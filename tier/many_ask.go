@@ -384,7 +384,9 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 			}
 		}
 		q.key, q.hash, q.stamp, q.have, q.fence = r.key, r.hash, r.stamp, r.have, r.fence
-		a = answer[V]{}
+		if part.Status != codec.StatusValue { // that leaves nothing of a as it was
+			a = answer[V]{}
+		}
 		out, expired, err := c.understandAt(now, &q, &part, began, &a)
 		if out.replaced {
 			c.forget(f.mate, f.known)
