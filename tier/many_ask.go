@@ -272,15 +272,20 @@ func (c *Cache[V]) question(ctx context.Context, f *frame[V], req *codec.Request
 	}
 }
 
-// put gives a wire back for reuse. What its request pointed to is not kept.
+// put gives a wire back for reuse.
 func (w *wire) put() {
+	w.empty()
+	wires.Put(w)
+}
+
+// empty keeps nothing of a wire but memory, and nothing that its request pointed to.
+func (w *wire) empty() {
 	many := w.req.Many
 	if cap(many) > codec.MaxKeysPerGet {
 		many = nil
 	}
 	clear(many)
 	*w = wire{req: codec.Request{Many: many[:0]}}
-	wires.Put(w)
 }
 
 // askFrame puts the questions of one frame. It returns those that he has not answered: pending are to wait
