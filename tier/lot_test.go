@@ -183,3 +183,32 @@ func TestWireEmpty(t *testing.T) {
 		t.Errorf("%+v is left", many[0])
 	}
 }
+
+// Who ends ctx does not wait for owners that do not answer, and has what others have answered.
+func TestGetManyCancelled(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{NearBytes: -1})
+		defer s.stop(caches)
+		keys := keysNamed(90)
+		for range 3 { // each third request is not sent in the same way
+			if got, err := caches["n0"].GetMany(background, keys); len(got) != 90 || err != nil {
+				t.Fatalf("%d values, %v", len(got), err)
+			}
+			s.setRule(func(_, to string, _ codec.Kind, answer bool) hop { return hop{lost: to == "n1" && !answer, silent: true} })
+			ctx, cancel := context.WithCancel(background)
+			began := time.Now()
+			time.AfterFunc(10*time.Millisecond, cancel)
+			got, err := caches["n0"].GetMany(ctx, keys)
+			if took := time.Since(began); took > 10*time.Millisecond || !errors.Is(err, context.Canceled) {
+				t.Errorf("%v after %v", err, took)
+			}
+			for _, key := range keys {
+				if _, ok := got[key]; ok == (s.nodes["n0"].View().Owner(key).Name == "n1") {
+					t.Errorf("%s: there is a value: %v", key, ok)
+				}
+			}
+			s.setRule(nil)
+		}
+	})
+}
