@@ -44,7 +44,9 @@ type Cache[V any] struct {
 	origin  *SharedOrigin // whose governor it is
 	stats   *stats
 	metrics *collector
+	carrier Carrier // nil: no tracer, or one that is none
 	evicted *evictions
+	loads   *ownLoads
 	views   viewHistory
 	seed    maphash.Seed // of etags
 	lots    lots[V]
@@ -109,8 +111,10 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		asks:    newAsks[V](),
 		stats:   newStats(),
 		evicted: new(evictions),
+		loads:   new(ownLoads),
 		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
+	c.carrier, _ = cfg.Tracer.(Carrier)
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.lots.seed = maphash.MakeSeed()

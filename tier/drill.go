@@ -276,7 +276,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	if e == nil || e.flags&entryFailed != 0 || len(chain) > 0 {
 		return c.own(ctx, key, hash, AnyAge, chain, short)
 	}
-	fl, err := c.join(key, hash, classWarm, causeDrill, e, chain, short, c.patience(ctx))
+	fl, err := c.join(key, hash, classWarm, causeDrill, e, chain, short, c.patience(ctx), c.traceOf(ctx))
 	if err != nil {
 		return found[V]{}, err
 	}

@@ -31,8 +31,8 @@ func (f changes) Next(ctx context.Context, after uint64) (tier.FeedBatch, error)
 	}
 }
 
-func (f changes) Ack(_ context.Context, epoch, position uint64) error {
-	f.acked <- position
+func (f changes) Ack(_ context.Context, upTo tier.FeedPosition) error {
+	f.acked <- upTo.Position
 	return nil
 }
 

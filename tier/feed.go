@@ -39,11 +39,17 @@ type Feed interface {
 	// io.EOF says that the feed has ended for good, ErrFeedGap that events are missing; every other
 	// error is a failure that may pass.
 	Next(ctx context.Context, after uint64) (FeedBatch, error)
-	// Ack says that all events of an epoch up to a position have been applied on every member, or
+	// Ack says that all events of its epoch up to a position have been applied on every member, or
 	// that a flush has made up for them: a Get that starts now sees all writes up to there. A feed
 	// with a memory keeps the greatest of the epoch that it is in, for FeedBounds.Acked, beyond
 	// this process; others do nothing. An error means that Ack is called again.
-	Ack(ctx context.Context, epoch, position uint64) error
+	Ack(ctx context.Context, upTo FeedPosition) error
+}
+
+// FeedPosition is a place in a Feed: after the event of that position, in one numbering of events.
+type FeedPosition struct {
+	Epoch    uint64 // see FeedBounds
+	Position uint64
 }
 
 // FeedBounds says where a Feed is.

@@ -117,20 +117,20 @@ func (c *Cache[V]) patience(ctx context.Context) int64 {
 }
 
 // join returns the live flight for key, starting one if there is none. prev is the
-// copy that the caller saw; until is how long he waits.
-func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (*flight[V], error) {
-	f, _, err := c.joinOrStart(key, hash, cl, why, prev, chain, short, until)
+// copy that the caller saw; until is how long he waits; from is what he does, if that is followed.
+func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64, from Trace) (*flight[V], error) {
+	f, _, err := c.joinOrStart(key, hash, cl, why, prev, chain, short, until, from)
 	return f, err
 }
 
 // joinOrStart is join, and says whether it has started the flight.
-func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64) (f *flight[V], started bool, err error) {
+func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64, from Trace) (f *flight[V], started bool, err error) {
 	if !c.life.begin() {
 		return nil, false, ErrClosed
 	}
 	f, started = c.flights.join(hash, key, until != noWait, func() *flight[V] {
 		return &flight[V]{
-			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short,
+			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short, from: from,
 			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
 			done:  make(chan struct{}), ticket: ticket{class: cl, until: c.govTime(max(until, 0))},
 		}
@@ -172,7 +172,11 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	}
 	c.gov.admitted()
 
-	load, stop := context.WithTimeout(context.WithValue(c.ctx, chainKey{}, f.chain), c.cfg.Origin.Timeout)
+	base := context.WithValue(c.ctx, chainKey{}, f.chain)
+	if f.from != (Trace{}) {
+		base = context.WithValue(base, causeKey{}, f.from)
+	}
+	load, stop := context.WithTimeout(base, c.cfg.Origin.Timeout)
 	defer stop()
 	expired := make(chan struct{})
 	disarm := context.AfterFunc(load, func() {
@@ -344,6 +348,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		return
 	}
 	now := c.clock.now()
+	c.loads.add(f.hash, e.loaded)
 	c.setExpiry(e, fill.ttl, f.short && !c.owns(f.hash), now)
 	if now >= e.hard && e.flags&entryNotFound == 0 {
 		c.stats.results[resultError].Add(1)

@@ -37,6 +37,7 @@ type flight[V any] struct {
 	short  bool // filled as a successor: keep it for a short time only
 	ticket ticket
 	group  atomic.Pointer[group[V]] // whose load and permit it shares, nil: it has its own
+	from   Trace                    // the work of the read that started it, if that is followed
 	done   chan struct{}
 	loads  atomic.Bool // it is past asking the key's previous owner
 

@@ -433,7 +433,7 @@ func (f *follower[V]) acknowledge(ctx context.Context, to *place) error {
 	if f.c.isolation.isOff() {
 		return errUnsure
 	}
-	return guarded(func() error { return f.feed.Ack(ctx, to.epoch, to.last) })
+	return guarded(func() error { return f.feed.Ack(ctx, FeedPosition{Epoch: to.epoch, Position: to.last}) })
 }
 
 // waits counts and logs why there was no acknowledgement, for the nth time in a row, and returns how long to wait.

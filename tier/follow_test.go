@@ -102,15 +102,15 @@ func (m *memFeed) Next(ctx context.Context, after uint64) (FeedBatch, error) {
 	}
 }
 
-func (m *memFeed) Ack(_ context.Context, epoch, position uint64) error {
+func (m *memFeed) Ack(_ context.Context, upTo FeedPosition) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.acks = append(m.acks, position)
+	m.acks = append(m.acks, upTo.Position)
 	if m.ackFail != nil {
 		return m.ackFail
 	}
-	if epoch == m.bounds.Epoch {
-		m.bounds.Acked = max(m.bounds.Acked, position)
+	if upTo.Epoch == m.bounds.Epoch {
+		m.bounds.Acked = max(m.bounds.Acked, upTo.Position)
 	}
 	return nil
 }

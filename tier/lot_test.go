@@ -195,7 +195,9 @@ func TestGetManyCancelled(t *testing.T) {
 			if got, err := caches["n0"].GetMany(background, keys); len(got) != 90 || err != nil {
 				t.Fatalf("%d values, %v", len(got), err)
 			}
-			s.setRule(func(_, to string, _ codec.Kind, answer bool) hop { return hop{lost: to == "n1" && !answer, silent: true} })
+			s.setRule(func(_, to string, _ codec.Kind, answer bool) hop {
+				return hop{lost: to == "n1" && !answer, silent: true}
+			})
 			ctx, cancel := context.WithCancel(background)
 			began := time.Now()
 			time.AfterFunc(10*time.Millisecond, cancel)

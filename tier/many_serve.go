@@ -84,7 +84,7 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 // w.cl where that is more urgent than a miss.
 func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	var started [classes][]*flight[V]
-	until := c.patience(ctx)
+	until, from := c.patience(ctx), c.traceOf(ctx)
 	for _, w := range ws {
 		c.reuse.read(w.key, w.hash, w.e)
 		if w.cl = max(w.cl, classMiss); w.e != nil {
@@ -99,7 +99,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 		}
 		fl, fresh := c.flights.join(w.hash, w.key, true, func() *flight[V] {
 			return &flight[V]{
-				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e,
+				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
 				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),
 				done:  make(chan struct{}), ticket: ticket{class: w.cl, until: c.govTime(until)},
 			}

@@ -27,6 +27,9 @@ import (
 //     view once since this node started (acquainted), or that is longer ago than any doubt (young). Otherwise
 //     the answer is for the one who started the flight alone.
 //
+// A copy that is older than one which this node has loaded itself, and lost since, is not taken: callers have seen
+// the newer one.
+//
 // A flight that still asks is not waited for by others who ask here, so that two members that each believe
 // that the other one owned the key before do not wait for each other.
 
@@ -76,6 +79,9 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		}
 		return false
 	}
+	if c.loads.newer(f.hash, e.loaded) {
+		return false
+	}
 	now := c.clock.now()
 	if f.short {
 		e.full = &expiry{e.soft, e.swr, e.hard}
@@ -111,6 +117,9 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, began int64, pushed bool) (kept *entry) {
 	now := c.clock.now()
 	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.tagged(e.tags) || e.version != 0 && c.fences.behind(key, hash, e.version) {
+		return nil
+	}
+	if c.loads.newer(hash, e.loaded) {
 		return nil
 	}
 	if old := c.valid(key, hash, now); old != nil && old.flags&entryFailed == 0 && old.loaded >= e.loaded {

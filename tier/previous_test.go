@@ -117,6 +117,55 @@ func TestJoinCostsNoLoads(t *testing.T) {
 	})
 }
 
+// Who leaves sees that first. Until the others do, and before it begins to hand over, it answers for what it has.
+func TestLeaverAnswersAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{NearBytes: -1})
+		defer m.end()
+		m.join("n0", "n1")
+		key := m.moved(0)
+		m.read("n1", key)
+		m.loads(1)
+		m.nodes["n2"].setView(m.old)
+		for _, name := range []string{"n0", "n1"} {
+			if a := m.read(name, key); a.Source == SourceFill {
+				t.Errorf("%s: %+v", name, a)
+			}
+		}
+		m.loads(1)
+	})
+}
+
+// What the previous owner has is not taken for a copy that this node has loaded later and lost.
+func TestJoinNeverGoesBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{NearBytes: -1})
+		defer m.end()
+		key := m.moved(0)
+		first := m.read("n0", key)
+		time.Sleep(2 * time.Minute)
+		m.join("n0", "n1")
+		n2 := m.caches["n2"]
+		if _, err := n2.Refresh(background, key); err != nil {
+			t.Fatal(err)
+		}
+		own := m.read("n2", key)
+		if own.Value.Began <= first.Value.Began {
+			t.Fatalf("%+v, and then %+v: it was not loaded anew", first, own)
+		}
+		before := n2.Stats()
+		for range 2 { // as if it had made room for others
+			n2.owned.delete(key)
+			if a := m.read("n2", key); a.Value.Began < own.Value.Began {
+				t.Errorf("%+v after %+v", a, own)
+			}
+		}
+		if s := n2.Stats(); s.PreviousAsked == before.PreviousAsked || s.PreviousHits != before.PreviousHits {
+			t.Errorf("%d asked, %d taken", s.PreviousAsked-before.PreviousAsked, s.PreviousHits-before.PreviousHits)
+		}
+	})
+}
+
 // A fill in progress at the previous owner is joined, however long it takes.
 func TestJoinMeetsFlight(t *testing.T) {
 	bubble(t, func(t *testing.T) {

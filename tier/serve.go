@@ -106,6 +106,8 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 		return
 	}
 	h.fence(req, key, hash)
+	ctx, end := c.serveTraced(ctx, req)
+	defer func() { end(resp) }()
 	f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
 	c.stats.servedPeers.Add(1)
 	h.fill(req, resp, f, err, time.Duration(c.clock.now()-began))
@@ -125,7 +127,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	if owner.Name == h.c.self {
 		return true
 	}
-	if h.c.leaving.Load() { // the new owner may not know that he is
+	if h.c.leaving.Load() || !contains(view, h.c.self) { // it leaves, and the new owner may not know that he is
 		now := h.c.clock.now()
 		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 && !e.replica {
 			return true

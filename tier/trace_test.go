@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -87,6 +88,69 @@ func TestTracer(t *testing.T) {
 	if _, err := c.Get(t.Context(), "k"); err != nil || len(tracer.take()) != 0 {
 		t.Error("a hit was traced")
 	}
+}
+
+// carrying is a book whose works are numbered, and known to the others by their number.
+type carrying struct {
+	book
+	last atomic.Uint32
+}
+
+type numberKey struct{}
+
+func (b *carrying) Start(ctx context.Context, w Work) (context.Context, func(error)) {
+	ctx = context.WithValue(ctx, numberKey{}, Trace{0: byte(b.last.Add(1))})
+	if w.Cause != (Trace{}) {
+		ctx = context.WithValue(ctx, bookKey{}, fmt.Sprint("caused by ", w.Cause[0]))
+	}
+	return b.book.Start(ctx, w)
+}
+
+func (b *carrying) Trace(ctx context.Context) (Trace, bool) {
+	w, ok := ctx.Value(numberKey{}).(Trace)
+	return w, ok
+}
+
+func (b *carrying) Within(ctx context.Context, w Trace) context.Context {
+	return context.WithValue(context.WithValue(ctx, bookKey{}, fmt.Sprint("within ", w[0])), numberKey{}, w)
+}
+
+// What a get carries makes the owner's work a part of it; a hit there is none.
+func TestCarrier(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		b := new(carrying)
+		caches := s.start(o, Config[simValue]{Tracer: b, NearBytes: -1})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		for i, want := range [][]string{
+			{`fill sim in "caused by 2": <nil>`, `serve sim in "within 1": <nil>`, `get sim n1 in "": <nil>`},
+			{`get sim n1 in "": <nil>`},
+		} {
+			if _, err := caches["n0"].Get(background, key); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.take(); !slices.Equal(got, want) {
+				t.Errorf("read %d: %q", i, got)
+			}
+		}
+		ctx := b.Within(background, Trace{0: 77})
+		if _, err := caches["n0"].Get(ctx, keyOf(s.nodes["n0"].View(), "n0", 0)); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.take(); !slices.Equal(got, []string{`fill sim in "caused by 77": <nil>`}) {
+			t.Errorf("of an own key: %q", got)
+		}
+		many := []string{keyOf(s.nodes["n0"].View(), "n0", 1), keyOf(s.nodes["n0"].View(), "n1", 1)}
+		if _, err := caches["n0"].GetMany(ctx, many); err != nil {
+			t.Fatal(err)
+		}
+		got := b.take() // the owner is asked for what it has, then for the rest
+		slices.Sort(got)
+		if !slices.Equal(slices.Compact(got), []string{`fill sim in "": <nil>`, `fill sim in "caused by 77": <nil>`, `getmany sim n1 in "within 77": <nil>`}) {
+			t.Errorf("of several: %q", got)
+		}
+	})
 }
 
 func TestAnswerError(t *testing.T) {

@@ -78,10 +78,10 @@ func (s *Store) Next(ctx context.Context, after uint64) (b tier.FeedBatch, err e
 }
 
 // Ack implements tier.Feed.
-func (s *Store) Ack(_ context.Context, _, position uint64) error {
+func (s *Store) Ack(_ context.Context, upTo tier.FeedPosition) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.acked = max(s.acked, position)
+	s.acked = max(s.acked, upTo.Position)
 	s.move()
 	return nil
 }

@@ -180,17 +180,17 @@ func take(ctx context.Context, tx pgx.Tx, after uint64) ([]tier.Event, error) {
 }
 
 // Ack implements tier.Feed.
-func (o *outbox) Ack(ctx context.Context, epoch, position uint64) error {
+func (o *outbox) Ack(ctx context.Context, upTo tier.FeedPosition) error {
 	return o.do(ctx, &o.acker, false, func(conn *pgx.Conn) error {
-		if epoch != o.acker.epoch {
+		if upTo.Epoch != o.acker.epoch {
 			return nil // of a history that is over
 		}
 		_, err := conn.Exec(ctx, `insert into outbox_ack as a (name, epoch, position) values ($1, $2, $3)
 			on conflict (name) do update set epoch = excluded.epoch, position =
 				case when a.epoch = excluded.epoch then greatest(a.position, excluded.position) else excluded.position end`,
-			o.group, int64(epoch), int64(position))
+			o.group, int64(upTo.Epoch), int64(upTo.Position))
 		if err == nil && o.told != nil {
-			o.told(position)
+			o.told(upTo.Position)
 		}
 		return err
 	})

@@ -233,11 +233,11 @@ func TestFeed(t *testing.T) {
 	// Acknowledgements are kept, the greatest, for the group and the epoch.
 	epoch := bounds(feed).Epoch
 	for _, position := range []uint64{last - 1, last, last - 2} {
-		if err := other.Ack(ctx, epoch, position); err != nil {
+		if err := other.Ack(ctx, tier.FeedPosition{Epoch: epoch, Position: position}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := other.Ack(ctx, epoch+1, last+100); err != nil {
+	if err := other.Ack(ctx, tier.FeedPosition{Epoch: epoch + 1, Position: last + 100}); err != nil {
 		t.Fatal(err)
 	}
 	if b := bounds(feed); b.Acked != last || b.End != last || !b.Consecutive {

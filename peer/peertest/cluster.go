@@ -39,6 +39,7 @@ type Options struct {
 	Concurrency int         // 0: two for each node
 	MinMembers  int         // as peer.Config has it; 0: Nodes
 	Replicas    int         // as tier.Config has it
+	Zones       int         // the nodes take turns at this many; 0: none has one
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	HoldDown    time.Duration // as peer.Gossip has it
@@ -139,9 +140,12 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 
 // start makes p a running node of the i-th host. After an error it is empty.
 func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
-	h := c.hosts[i]
+	h, zone := c.hosts[i], ""
+	if c.opt.Zones > 0 {
+		zone = fmt.Sprintf("z%d", i%c.opt.Zones)
+	}
 	n, err := peer.Start(ctx, peer.Config{
-		Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
+		Zone: zone, Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
 		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, HoldDown: c.opt.HoldDown},

@@ -54,6 +54,9 @@ func seeded(seed uint64) (Options, Plan) {
 	if seed%3 == 0 {
 		o.Replicas = 1
 	}
+	if seed%7 < 3 {
+		o.Zones = 2
+	}
 	switch seed % 8 {
 	case 5:
 		o.Secret = bytes.Repeat([]byte{byte(seed), 7}, peer.SecretSize/2)

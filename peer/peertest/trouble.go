@@ -47,8 +47,8 @@ func (c *Cluster) trouble(ctx context.Context, p Plan) error {
 	return nil
 }
 
-// kinds is how many kinds of faults there are; the last three end a node.
-const kinds = 14
+// kinds is how many kinds of faults there are; the last four end a node.
+const kinds = 15
 
 // fault makes one fault. What ends it later belongs to wg. Faults overlap, and end in another order.
 func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.WaitGroup) error {
@@ -69,7 +69,7 @@ func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.W
 	restart := func() { _ = c.Start(ctx, i) } // fails with ctx only
 	kind := dice.IntN(kinds)
 	if p.Steady {
-		kind = dice.IntN(kinds - 3)
+		kind = dice.IntN(kinds - 4)
 	}
 	switch kind {
 	case 0:
@@ -123,6 +123,14 @@ func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.W
 		defer cancel()
 		_ = c.Leave(bye, i) // who is cut off cannot say goodbye
 		during(restart, "n%d stays away", i)
+	case 14:
+		c.History.Note("n%d flaps", i)
+		for range 2 + dice.IntN(4) {
+			if err := errors.Join(c.Crash(i), c.Start(ctx, i)); err != nil {
+				return err
+			}
+			sleep(ctx, upTo(dice, 3*time.Second))
+		}
 	}
 	return nil
 }

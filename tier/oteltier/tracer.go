@@ -3,10 +3,10 @@
 //
 //	tier.Config[Product]{ ..., Tracer: oteltier.New(otel.GetTracerProvider()) }
 //
-// A remote get is a client span within its caller's; a fill is a span that starts a trace of its own,
-// since it serves callers on many nodes and runs on when they leave. Spans of clients that the
-// loader uses are within the fill's. The context of a trace does not cross from one
-// member to another yet: the owner's fill is not within the asker's get.
+// A remote get is a client span within its caller's. Where its key's owner has to wait for an answer, it has a server
+// span within that get, since the context of the trace crosses the wire. A fill is within the work of the read that
+// started it, on whichever member that came in; it serves others who join it, and may outlive that read. A fill
+// that no read waits for starts a trace of its own. Spans of clients that the loader uses are within the fill's.
 package oteltier
 
 import (
@@ -27,8 +27,10 @@ const (
 
 type tracer struct{ spans trace.Tracer }
 
-// New returns a tier.Tracer that makes spans with the provider: "weir.fill", "weir.get" and
-// "weir.invalidate". Safe for concurrent use, and for several caches.
+var _ tier.Carrier = tracer{}
+
+// New returns a tier.Tracer, and tier.Carrier, that makes spans with the provider, named "weir." and
+// tier.Work's Kind. Safe for concurrent use, and for several caches.
 func New(provider trace.TracerProvider) tier.Tracer {
 	return tracer{provider.Tracer("github.com/weircache/weir/tier/oteltier")}
 }
@@ -37,9 +39,15 @@ func New(provider trace.TracerProvider) tier.Tracer {
 func (t tracer) Start(ctx context.Context, w tier.Work) (context.Context, func(error)) {
 	attributes := []attribute.KeyValue{NamespaceKey.String(w.Namespace)}
 	kind := trace.SpanKindInternal
-	if w.Member != "" {
+	switch {
+	case w.Member != "":
 		attributes = append(attributes, MemberKey.String(w.Member))
 		kind = trace.SpanKindClient
+	case w.Kind == "serve":
+		kind = trace.SpanKindServer
+	}
+	if w.Cause != (tier.Trace{}) {
+		ctx = t.Within(ctx, w.Cause)
 	}
 	ctx, span := t.spans.Start(ctx, "weir."+w.Kind, trace.WithSpanKind(kind), trace.WithAttributes(attributes...))
 	return ctx, func(err error) {
@@ -49,4 +57,28 @@ func (t tracer) Start(ctx context.Context, w tier.Work) (context.Context, func(e
 		}
 		span.End()
 	}
+}
+
+// Trace implements tier.Carrier.
+func (t tracer) Trace(ctx context.Context) (w tier.Trace, ok bool) {
+	s := trace.SpanContextFromContext(ctx)
+	if !s.IsValid() {
+		return w, false
+	}
+	traceID, spanID := s.TraceID(), s.SpanID()
+	copy(w[:16], traceID[:])
+	copy(w[16:24], spanID[:])
+	w[24] = byte(s.TraceFlags())
+	return w, true
+}
+
+// Within implements tier.Carrier. What is no trace changes nothing.
+func (t tracer) Within(ctx context.Context, w tier.Trace) context.Context {
+	s := trace.NewSpanContext(trace.SpanContextConfig{
+		TraceID: trace.TraceID(w[:16]), SpanID: trace.SpanID(w[16:24]), TraceFlags: trace.TraceFlags(w[24]), Remote: true,
+	})
+	if !s.IsValid() {
+		return ctx
+	}
+	return trace.ContextWithRemoteSpanContext(ctx, s)
 }

@@ -16,8 +16,8 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Two nodes: a read on one of a key that the other owns is a get within the caller's span there, and
-// a fill on the owner.
+// Two nodes: a read on one of a key that the other owns is a get within the caller's span there, and within that
+// what the owner does for it, and the fill.
 func TestSpans(t *testing.T) {
 	spans := tracetest.NewInMemoryExporter()
 	provider := sdk.NewTracerProvider(sdk.WithSyncer(spans))
@@ -72,8 +72,17 @@ func TestSpans(t *testing.T) {
 	if get.Parent.SpanID() != caller.SpanContext().SpanID() || get.SpanKind != trace.SpanKindClient {
 		t.Errorf("get: %+v", get)
 	}
-	if !fill.SpanContext.IsValid() || fill.Parent.IsValid() || query.Parent.SpanID() != fill.SpanContext.SpanID() {
+	serve := by["weir.serve "]
+	if serve.Parent.SpanID() != get.SpanContext.SpanID() || !serve.Parent.IsRemote() || serve.SpanKind != trace.SpanKindServer {
+		t.Errorf("serve: %+v", serve)
+	}
+	if fill.Parent.SpanID() != serve.SpanContext.SpanID() || query.Parent.SpanID() != fill.SpanContext.SpanID() {
 		t.Errorf("fill: %+v", fill)
+	}
+	for _, s := range []tracetest.SpanStub{get, serve, fill, query} {
+		if s.SpanContext.TraceID() != caller.SpanContext().TraceID() {
+			t.Errorf("%s is of another trace than its caller", s.Name)
+		}
 	}
 	if s := by["weir.invalidate "]; !s.SpanContext.IsValid() || s.Parent.IsValid() {
 		t.Errorf("invalidate: %+v", s)
@@ -92,5 +101,21 @@ func TestSpans(t *testing.T) {
 	}
 	if err == nil || !failed {
 		t.Errorf("%v, a failed span: %v", err, failed)
+	}
+}
+
+func TestWithin(t *testing.T) {
+	tr := tracer{}
+	if _, ok := tr.Trace(t.Context()); ok {
+		t.Error("a trace from nowhere")
+	}
+	for _, w := range []tier.Trace{{}, {0: 1}, {16: 1}} { // what a member may send
+		if ctx := tr.Within(t.Context(), w); ctx != t.Context() {
+			t.Errorf("%v: %v", w, trace.SpanContextFromContext(ctx))
+		}
+	}
+	want := tier.Trace{0: 1, 15: 2, 16: 3, 23: 4, 24: 1}
+	if got, ok := tr.Trace(tr.Within(t.Context(), want)); !ok || got != want {
+		t.Errorf("%v, %v", got, ok)
 	}
 }

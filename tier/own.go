@@ -1,0 +1,280 @@
+package tier
+
+import (
+	"cmp"
+	"context"
+	"math"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// found is what the owner has for a read.
+type found[V any] struct {
+	e      *entry
+	value  V
+	typed  bool // value holds e's
+	filled bool // a fill was waited for
+	late   bool // served although a refill failed or got no permit
+	// private: only for who asked.
+	private bool
+	why     staleReason
+}
+
+// valid returns the owned tier's entry for key, if there is one that is valid and not past
+// hard expiry.
+func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
+	e, ok := c.owned.get(key)
+	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp) || c.fences.tagged(e.tags) {
+		return nil
+	}
+	return e
+}
+
+// peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
+// a fill is needed; e is then the copy that there is, if any.
+func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
+	return c.peekAt(c.clock.now(), key, hash, maxAge, chain, short)
+}
+
+// peekAt is peek for who knows the time.
+func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
+	if e = c.valid(key, hash, now); e == nil {
+		return nil, nil, false
+	}
+	if short && e.replica && maxAge == 0 { // that wants the owner's word
+		return nil, e, false
+	}
+	switch e.judge(now, maxAge) {
+	case serve:
+		if !(short && e.replica) && c.ahead(e, now) {
+			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait, Trace{})
+		}
+	case serveStale:
+		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short, noWait, Trace{}) // ErrClosed: then nothing is refreshed
+	case serveLate:
+		late = true
+	default:
+		return nil, e, false
+	}
+	return e, e, late
+}
+
+// ahead decides whether a fresh entry is refreshed before its soft expiry: XFetch. The dearer
+// the fill and the nearer the expiry, the likelier.
+func (c *Cache[V]) ahead(e *entry, now int64) bool {
+	beta := c.cfg.Freshness.RefreshAhead
+	if beta <= 0 || e.flags != 0 {
+		return false
+	}
+	gap, scale := float64(e.soft-now), float64(e.cost)*beta
+	const least = 37 // -ln of the smallest number that the dice give but 0
+	if gap > scale*least {
+		return false
+	}
+	return scale*-math.Log(1-c.dice.float64()) >= gap
+}
+
+// lookout is when near copies of a fresh entry end although they might live on: while XFetch
+// may want to refresh it, reads must come here, or a hot key would expire unseen.
+func (c *Cache[V]) lookout(e *entry, now int64) int64 {
+	beta := c.cfg.Freshness.RefreshAhead
+	if beta <= 0 || e.flags != 0 || now >= e.soft {
+		return math.MaxInt64
+	}
+	const early = 8 // a refresh is this many costs ahead once in 3000 reads
+	return e.soft - int64(min(early*beta*float64(e.cost), float64(e.soft-e.loaded)/8))
+}
+
+// own answers a read on the member that owns the key, or stands in for its owner.
+func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (f found[V], err error) {
+	id := c.chainID(hash)
+	for _, x := range chain {
+		if x == id {
+			return f, ErrCycle
+		}
+	}
+	if len(chain) >= codec.MaxChain {
+		return f, ErrCycle
+	}
+	wide := c.fences.wide.Load()
+	hit, e, late := c.peek(key, hash, maxAge, chain, short)
+	c.reuse.read(key, hash, cmp.Or(hit, e))
+	if hit != nil {
+		if hit.err != nil {
+			return f, hit.err
+		}
+		return found[V]{e: hit, late: late, why: hit.whyStale(late)}, nil
+	}
+	cl, why := classMiss, causeExpired
+	switch {
+	case e != nil:
+		cl = classStale
+	default:
+		why = c.whyMissing(key, hash, short)
+	}
+	if c.isolation.cut.Load() {
+		why = causeIsolated
+	}
+	return c.ride(ctx, key, hash, maxAge, chain, short, cl, why, e, wide, c.clock.now(), nil, false)
+}
+
+// ride waits for the key's flight: fl, which the caller has joined, or started, when the read began at began and the tag
+// clock was wide, or if that is nil one that it joins.
+func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool, cl class, why cause, e *entry, wide uint64, began int64, fl *flight[V], started bool) (f found[V], err error) {
+	var r *result[V]
+	for ; ; fl = nil {
+		if fl == nil {
+			if fl, started, err = c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx), c.traceOf(ctx)); err != nil {
+				return f, err
+			}
+		}
+		if s, ok := c.soften(ctx, fl, e, maxAge, began); ok {
+			return s, nil
+		}
+		select {
+		case <-fl.done:
+		case <-ctx.Done():
+			select {
+			case <-fl.done: // while he waited for another of many keys
+			default:
+				c.stats.left.Add(1)
+				c.flights.leave(fl)
+				return f, ctx.Err()
+			}
+		}
+		r = &fl.res
+		if r.err == nil && c.retagged(r.e, wide) {
+			cl, why, e = classMiss, causeFenced, nil
+			continue
+		}
+		if r.private && !started {
+			continue
+		}
+		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), maxAge) == mustFill {
+			cl, why, e = classStale, causeExpired, r.e
+			continue
+		}
+		if r.err != nil || maxAge <= 0 || r.e.loaded >= began || c.clock.now()-r.e.loaded <= int64(maxAge) {
+			break
+		}
+		// The flight that was joined had begun to load too long ago. The next one has not.
+		cl, why, e = classStale, causeExpired, r.e
+	}
+	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private}
+	if r.err != nil {
+		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
+			return f, r.err
+		}
+		c.stats.rescued.Add(1)
+		f.late, f.why = true, whyOf(r.err)
+	}
+	return f, nil
+}
+
+// retagged reports whether a tag of what a flight brought was, or may have been, invalidated after
+// its load began and before the read did that joined it when the tag clock was wide.
+func (c *Cache[V]) retagged(e *entry, wide uint64) bool {
+	return e.tags != nil && e.tags.wide < wide && c.fences.tagged(e.tags)
+}
+
+// ownAsked is own as the flags of a request have it.
+func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (found[V], error) {
+	short := flags&codec.FlagSuccessor != 0
+	if c.isolation.cut.Load() { // others may not know yet that this node is
+		switch {
+		case c.cfg.WhenIsolated == Fail:
+			return found[V]{}, ErrIsolated
+		case flags&codec.FlagNoFill != 0:
+			return found[V]{}, ErrNotCached
+		}
+		return c.own(ctx, key, hash, refreshAge, chain, short)
+	}
+	if flags&codec.FlagNoFill != 0 {
+		return c.cached(key, hash, maxAge, short)
+	}
+	if flags&codec.FlagDrill != 0 && maxAge < 0 {
+		return c.refill(ctx, key, hash, chain, short)
+	}
+	return c.own(ctx, key, hash, maxAge, chain, short)
+}
+
+// cached answers a read that wants no fill.
+func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short bool) (f found[V], err error) {
+	now := c.clock.now()
+	e := c.valid(key, hash, now)
+	if e == nil || e.flags&entryFailed != 0 || short && e.replica && maxAge == 0 {
+		return f, ErrNotCached
+	}
+	v := e.judge(now, maxAge)
+	if v == mustFill {
+		return f, ErrNotCached
+	}
+	c.reuse.read(key, hash, e)
+	return found[V]{e: e, late: v == serveLate, why: e.whyStale(v == serveLate)}, nil
+}
+
+// ownAnswer is own for a caller on this node.
+func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8, a *answer[V]) error {
+	from := c.clock.now()
+	f, err := c.ownAsked(ctx, key, hash, maxAge, chain, flags)
+	if *a = (answer[V]{}); err != nil {
+		return err
+	}
+	err = c.answerOf(key, &f, from, a)
+	if f.e.replica && flags&codec.FlagSuccessor != 0 {
+		c.stats.replicasServed.Add(1)
+		a.until = min(a.until, c.clock.now()+int64(successorTTL))
+	}
+	return err
+}
+
+// answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
+func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
+	return c.answerAt(c.clock.now(), key, f, from, a)
+}
+
+// answerAt is answerOf for who knows the time.
+func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *answer[V]) (err error) {
+	if f.filled { // the owner's word is no older than the load's end
+		from = max(from, f.e.loaded+int64(f.e.cost))
+	}
+	*a = answer[V]{
+		notFound: f.e.flags&entryNotFound != 0, loaded: f.e.loaded, soft: f.e.soft,
+		source: SourceOwned, stale: now >= f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
+		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
+	}
+	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
+		a.stamp = f.e.stamp
+		if f.e.tags != nil {
+			a.wide = f.e.tags.wide
+		}
+	}
+	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
+	a.private = f.private
+	if f.filled && !f.late && !f.e.handed {
+		a.source = SourceFill
+	}
+	if a.notFound {
+		a.stale = false
+		return nil
+	}
+	a.size = len(f.e.value)
+	if f.typed {
+		a.value = f.value
+		return nil
+	}
+	if a.value, err = c.decode(f.e.value); err != nil {
+		return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: err}
+	}
+	return nil
+}
+
+// lease is until when a copy that its owner gave out at from may be served from the near tier.
+func (c *Cache[V]) lease(from, swr, hard int64, late bool) int64 {
+	until := min(from+int64(c.cfg.Freshness.NearTTL), hard)
+	if !late {
+		until = min(until, max(swr, from))
+	}
+	return until
+}

@@ -1,0 +1,137 @@
+package tier
+
+import (
+	"math/rand/v2"
+	"sync"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// The receiving half of handoff.go.
+
+// tokens are what a receiver has given out.
+type tokens struct {
+	mu    sync.Mutex // guards the rest
+	given map[uint64]issued
+	order []uint64
+}
+
+// issued is what a token stands for.
+type issued struct {
+	known *known
+	at    int64 // ns on the cache's clock
+}
+
+// issue returns a token for a pusher who has applied what k says.
+func (t *tokens) issue(k *known, now int64) (token uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.given == nil {
+		t.given = make(map[uint64]issued)
+	}
+	if len(t.order) == maxTokens {
+		delete(t.given, t.order[0])
+		t.order = t.order[1:]
+	}
+	token = rand.Uint64() | 1
+	t.given[token] = issued{k, now}
+	t.order = append(t.order, token)
+	return token
+}
+
+func (t *tokens) find(token uint64) (issued, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	k, ok := t.given[token]
+	return k, ok
+}
+
+// push takes another member's copies.
+func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
+	c := h.c
+	resp.Incarnation = c.log.self
+	switch {
+	case c.life.isClosed(), c.leaving.Load(): // what it took now nobody would get
+		resp.Status = codec.StatusClosed
+		return
+	case c.schema != req.Schema:
+		resp.Status = codec.StatusMismatch
+		return
+	}
+	if k, ok := c.tokens.find(req.Token); ok {
+		for i := range req.Pushed {
+			c.receiveCopy(&req.Pushed[i], k, req.Flags&codec.FlagSuccessor != 0)
+		}
+	}
+	resp.Status = codec.StatusDone
+	if c.young.Load() && c.unsettled.Load() > 0 || !c.acquainted() || req.News == nil {
+		return
+	}
+	now := c.clock.now()
+	var lacks codec.News
+	c.log.mu.Lock()
+	c.log.tell(lagOf(req.News), &lacks, now)
+	k := c.snapshot(0)
+	c.log.mu.Unlock()
+	if len(lacks.Bases)+len(lacks.Invalidations) > 0 {
+		resp.Status, resp.Value = codec.StatusSynced, codec.AppendNews(nil, &lacks)
+		return
+	}
+	resp.Seq = c.tokens.issue(k, now)
+}
+
+// receiveCopy keeps a copy that came with a token, if it may; spare: for the case that its owner is lost.
+func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
+	key := string(p.Key)
+	if checkKey(key) != nil {
+		return
+	}
+	hash, k := ring.Hash(key), token.known
+	e := &entry{
+		stamp: k.clocks[fenceSlot(hash)/slotsPerShard], version: p.Version, handed: true, cost: p.Cost,
+		loaded: token.at - int64(p.Age), soft: token.at + int64(p.Soft), hard: token.at + int64(p.Hard),
+		tags: tagsAt(append([]uint32(nil), p.Tags...), k.wide),
+	}
+	if p.NotFound {
+		e.flags, e.swr = entryNotFound, e.soft
+	} else {
+		e.value = append([]byte(nil), p.Value...)
+		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
+	}
+	kept, refused := &c.stats.pushesKept, &c.stats.pushesRefused
+	if spare {
+		kept, refused = &c.stats.replicasKept, &c.stats.replicasRefused
+		e.replica = c.cfg.Cluster.View().Owner(key).Name != c.self
+		if e.replica && !c.roomFor(key, e) {
+			refused.Add(1)
+			return
+		}
+	}
+	if c.keepGiven(key, hash, e, token.at, true) != e {
+		refused.Add(1)
+		return
+	}
+	for range p.Heat { // so that what is pushed later does not drive it out
+		c.owned.get(key)
+	}
+	kept.Add(1)
+}
+
+// commitGiven is commit for a copy that another member has pushed.
+func (f *fences) commitGiven(key string, hash, stamp uint64, began int64, store func()) bool {
+	s := f.shard(fenceSlot(hash))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, ok := s.m[key]
+	if ok && (x.stamp > stamp || x.marks[fenceMarks-1].mark.Seq != 0) || s.floor > stamp || f.now()-began > f.retention {
+		return false
+	}
+	for i := range x.marks {
+		if x.marks[i].loose {
+			return false
+		}
+	}
+	store()
+	return true
+}
