@@ -317,6 +317,14 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return err
 }
 
+// Send is Call for a get of many keys that is not waited for: call.Done gets call when it has ended. It does not
+// block. call.Withdraw takes it back, which must happen when nobody cares for it any more. false: the request could not
+// be sent at once, as without a connection, and call will never end; Call tells more. call and what it points to are
+// in use until it has ended.
+func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
+	return n.data.send(ctx, to, call)
+}
+
 // Leave announces that the node leaves, waits until the others have heard it, so that they drop it
 // from their views, lets the caches that use it hand over what they have, at most for
 // Config.DrainTimeout, answers for a moment what was on its way, and closes the node. Close the
