@@ -35,7 +35,7 @@ type phaseCount struct {
 	calls, gets, errors, lost atomic.Int64
 }
 
-// newPhases are a scenario's, none if it does not ask for them or has no time before the first fault.
+// newPhases are a scenario's, none if it does not ask for them.
 func newPhases(s *scenario.Scenario) []phaseCount {
 	if !s.ByFault || len(s.Faults) == 0 {
 		return nil
