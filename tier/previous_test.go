@@ -117,6 +117,25 @@ func TestJoinCostsNoLoads(t *testing.T) {
 	})
 }
 
+// Who leaves sees that first. Until the others do, and before it begins to hand over, it answers for what it has.
+func TestLeaverAnswersAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{NearBytes: -1})
+		defer m.end()
+		m.join("n0", "n1")
+		key := m.moved(0)
+		m.read("n1", key)
+		m.loads(1)
+		m.nodes["n2"].setView(m.old)
+		for _, name := range []string{"n0", "n1"} {
+			if a := m.read(name, key); a.Source == SourceFill {
+				t.Errorf("%s: %+v", name, a)
+			}
+		}
+		m.loads(1)
+	})
+}
+
 // What the previous owner has is not taken for a copy that this node has loaded later and lost.
 func TestJoinNeverGoesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -323,7 +342,7 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	n1, _ := again.Member("n1")
 	n1.Incarnation = 1
 	h.moves = make([]move, again.Partitions())
-	h.moves[again.Partition(key)] = move{&former{member: n1, worth: 1}, 9}
+	h.moves[again.Partition(key)] = move{from: &former{member: n1, worth: 1}, at: 9}
 	if p := h.previous(key, ring.Hash(key), 10); p.from != nil || !p.lost {
 		t.Errorf("who has started anew is asked: %+v", p)
 	}

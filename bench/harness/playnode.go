@@ -48,6 +48,21 @@ func (s *NodeService) Await(q Lookup, a *Found) error {
 	return nil
 }
 
+// Ready waits until the node takes part, as its /readyz says.
+func (s *NodeService) Ready(q Lookup, a *Found) error {
+	ctx, cancel := within(q.Left)
+	defer cancel()
+	*a = found(nil, s.n.ready(ctx))
+	return nil
+}
+
+// Counters tells the node's own counters.
+func (s *NodeService) Counters(_ struct{}, a *map[string]float64) error {
+	*a = make(map[string]float64)
+	count(*a, s.n.cache.Stats())
+	return nil
+}
+
 // PlayNode is the process of a node. args are what follows NodeArg; it reads the scenario from in, writes its
 // addresses to out, and leaves when in ends, which is when the parent says so or dies.
 func PlayNode(args []string, in io.Reader, out io.Writer) error {

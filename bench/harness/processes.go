@@ -147,7 +147,7 @@ func startProcesses(ctx context.Context, env Env, exe []string) (Cluster, error)
 		}
 	}
 	for i := range c.nodes {
-		if err := c.await(ctx, i); err != nil {
+		if err := c.await(ctx, i, len(c.nodes)); err != nil {
 			return nil, errors.Join(err, c.Close(ctx))
 		}
 	}
@@ -172,7 +172,7 @@ func (c *processes) accept() {
 	}
 }
 
-// join starts node i and waits until it is ready.
+// join starts node i.
 func (c *processes) join(ctx context.Context, i int) error {
 	if c.nodes[i].Load() != nil {
 		return fmt.Errorf("node %d is up already", i)
@@ -235,10 +235,27 @@ func (c *processes) join(ctx context.Context, i int) error {
 	return nil
 }
 
-// await waits until node i sees all.
-func (c *processes) await(ctx context.Context, i int) error {
-	_, err := call(ctx, c.nodes[i].Load().client, "Node.Await", Lookup{Key: strconv.Itoa(len(c.nodes)), Left: left(ctx)})
+// await waits until node i sees so many members.
+func (c *processes) await(ctx context.Context, i, members int) error {
+	_, err := call(ctx, c.nodes[i].Load().client, "Node.Await", Lookup{Key: strconv.Itoa(members), Left: left(ctx)})
 	return err
+}
+
+// ready waits until node i takes part.
+func (c *processes) ready(ctx context.Context, i int) error {
+	_, err := call(ctx, c.nodes[i].Load().client, "Node.Ready", Lookup{Left: left(ctx)})
+	return err
+}
+
+// counters are those of node i.
+func (c *processes) counters(i int) (map[string]float64, error) {
+	p := c.nodes[i].Load()
+	if p == nil {
+		return nil, fmt.Errorf("node %d is down", i)
+	}
+	var out map[string]float64
+	err := p.client.Call("Node.Counters", struct{}{}, &out)
+	return out, err
 }
 
 // Get reads a key on a node.
@@ -263,7 +280,10 @@ func (c *processes) Invalidate(ctx context.Context, i int, key string) error {
 // Fault does a step.
 func (c *processes) Fault(ctx context.Context, s Step) error {
 	if s.Do == StepJoin {
-		return c.join(ctx, s.Node)
+		if err := c.join(ctx, s.Node); err != nil {
+			return err
+		}
+		return c.ready(ctx, s.Node)
 	}
 	if s.Do != StepKill && s.Do != StepLeave && s.Do != StepPause && s.Do != StepResume {
 		return fmt.Errorf("%w %s", ErrCannot, s)

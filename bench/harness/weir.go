@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/codec"
@@ -146,13 +147,30 @@ func newNode(ctx context.Context, env Env, cfg peer.Config) (*node, error) {
 func (n *node) await(ctx context.Context, members int) error {
 	for {
 		changed := n.peer.ViewChanged()
-		if n.peer.View().Len() >= members {
+		if n.peer.View().Len() == members {
 			return nil
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return fmt.Errorf("%s sees %d of %d members: %w", n.peer.Name(), n.peer.View().Len(), members, ctx.Err())
+		}
+	}
+}
+
+// ready waits until the node takes part, as who sends it callers would.
+func (n *node) ready(ctx context.Context) error {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for {
+		err := n.peer.Ready()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
 		}
 	}
 }
@@ -207,7 +225,10 @@ func (c *weirCluster) Fault(ctx context.Context, s Step) error {
 		}
 		return n.leave(ctx)
 	case StepJoin:
-		return c.join(ctx, s.Node)
+		if err := c.join(ctx, s.Node); err != nil {
+			return err
+		}
+		return c.nodes[s.Node].Load().ready(ctx)
 	case StepCut:
 		c.wires.cut(s.Nodes)
 		return nil
