@@ -220,8 +220,3 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 	}
 	wg.Wait()
 }
-
-// WarmKeys is Warm for the operator; the result is a WarmReport.
-func (h handler[V]) WarmKeys(ctx context.Context, keys []string) (any, error) {
-	return h.c.Warm(ctx, keys)
-}
