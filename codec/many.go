@@ -3,6 +3,8 @@ package codec
 import (
 	"encoding/binary"
 	"slices"
+	"sync"
+	"time"
 )
 
 const (
@@ -152,6 +154,9 @@ func (r *Response) ValueSize() int {
 // NextAnswer fills r with the first of parts, which are the Value of an answer with StatusMany, and
 // returns the others. r borrows parts and reuses its Tags. The error wraps ErrFrame.
 func NextAnswer(r *Response, parts []byte) (rest []byte, err error) {
+	if rest, ok := r.next(parts); ok {
+		return rest, nil
+	}
 	d := decoder{b: parts}
 	n := d.uvarint()
 	if n > uint64(len(d.b)) {
@@ -169,7 +174,62 @@ func NextAnswer(r *Response, parts []byte) (rest []byte, err error) {
 	return d.b[n:], nil
 }
 
+// answers keeps the memory of Answers.
+var answers = sync.Pool{New: func() any { return new(Answers) }}
+
 // NewAnswers returns Answers with room for n parts.
 func NewAnswers(n int) *Answers {
-	return &Answers{heads: make([]byte, 0, 40*n), parts: make([]part, 0, n)}
+	a := answers.Get().(*Answers)
+	a.heads, a.parts = slices.Grow(a.heads, 40*n), slices.Grow(a.parts, n)
+	return a
+}
+
+// Release gives the memory of Answers back that have been appended to a frame, and are not used any more. It may be left
+// out.
+func (a *Answers) Release() {
+	if cap(a.parts) > MaxKeysPerGet || cap(a.heads) > 64*MaxKeysPerGet {
+		return
+	}
+	clear(a.parts)
+	*a = Answers{heads: a.heads[:0], parts: a.parts[:0]}
+	answers.Put(a)
+}
+
+// next is NextAnswer for most parts: values that are fresh and have no tags. false: it is another one, or malformed, and r
+// is spoilt.
+func (r *Response) next(parts []byte) (rest []byte, ok bool) {
+	n, b, ok := number(parts)
+	if !ok || n > uint64(len(b)) || n < 10 || b[0] != byte(StatusValue) || b[1]&(FlagTagged|FlagStale) != 0 {
+		return nil, false
+	}
+	b, rest = b[:n:n], b[n:]
+	r.ID, r.View, r.Seq, r.RetryAfter, r.Why = 0, 0, 0, 0, 0
+	r.Owner, r.Text, r.Tags, r.Members, r.Many, r.buf, r.release = nil, nil, r.Tags[:0], r.Members[:0], nil, nil, nil
+	r.Status, r.Flags, r.Incarnation = StatusValue, b[1], binary.BigEndian.Uint64(b[2:])
+	var age, soft, hard, held uint64
+	var oks [5]bool
+	age, b, oks[0] = number(b[10:])
+	soft, b, oks[1] = number(b)
+	hard, b, oks[2] = number(b)
+	held, b, oks[3] = number(b)
+	r.Version, b, oks[4] = number(b)
+	r.Age, r.Hard, r.Held = time.Duration(age)*time.Microsecond, time.Duration(hard)*time.Microsecond, time.Duration(held)*time.Microsecond
+	r.Soft = time.Duration(int64(soft>>1)^-int64(soft&1)) * time.Microsecond // zigzag
+	if oks != [5]bool{true, true, true, true, true} || max(age, soft/2, hard, held) >= maxMicros || len(b) < 8 {
+		return nil, false
+	}
+	r.Etag, r.Value = binary.BigEndian.Uint64(b), b[8:]
+	return rest, true
+}
+
+// number reads a number, as binary.Uvarint does.
+func number(b []byte) (v uint64, rest []byte, ok bool) {
+	for i, c := range b {
+		if c < 0x80 {
+			v |= uint64(c) << (7 * i)
+			return v, b[i+1:], i < binary.MaxVarintLen64-1
+		}
+		v |= uint64(c&0x7f) << (7 * i)
+	}
+	return 0, nil, false
 }

@@ -76,20 +76,64 @@ func (d *data) call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return err
 }
 
-func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Response) error {
-	s := &p.slots[0]
-	if len(p.slots) > 1 && (req.Kind == codec.KindGet || req.Kind == codec.KindGetMany) {
-		s = &p.slots[p.turn.Add(1)%uint32(len(p.slots))]
+// send sends a call's request to a member. See Node.Send.
+func (d *data) send(ctx context.Context, to ring.Member, call *codec.Call) bool {
+	if ctx.Err() != nil {
+		return false
 	}
+	p, err := d.peer(to)
+	if err != nil {
+		return false
+	}
+	timeout, ok := timeLeft(ctx, call.Req)
+	l := p.slot(call.Req).link.Load()
+	if !ok || l == nil || l.mute.Load() {
+		return false
+	}
+	call.Withdraw = func() bool {
+		ok := l.withdraw(call.Req.ID)
+		if ok {
+			p.errors.Add(1)
+			d.errors.Add(1)
+		}
+		return ok
+	}
+	if l.send(&waiter{sent: call, p: p, resp: call.Resp}, timeout, call.Req) != nil {
+		return false
+	}
+	p.calls.Add(1)
+	d.calls.Add(1)
+	return true
+}
+
+// slot picks the slot for a request.
+func (p *peer) slot(req *codec.Request) *slot {
+	if len(p.slots) > 1 && (req.Kind == codec.KindGet || req.Kind == codec.KindGetMany) {
+		return &p.slots[p.turn.Add(1)%uint32(len(p.slots))]
+	}
+	return &p.slots[0]
+}
+
+// timeLeft is how long a request may take, 0: as long as it likes; false: its time is up.
+func timeLeft(ctx context.Context, req *codec.Request) (time.Duration, bool) {
 	timeout := req.Timeout
 	if end, ok := ctx.Deadline(); ok {
 		left := time.Until(end)
 		if left <= 0 {
-			return context.DeadlineExceeded
+			return 0, false
 		}
 		if timeout <= 0 || left < timeout {
 			timeout = left
 		}
+	}
+	return timeout, true
+}
+
+func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Response) error {
+	s := p.slot(req)
+	timeout, ok := timeLeft(ctx, req)
+	if !ok {
+		return context.DeadlineExceeded
 	}
 	l := s.link.Load()
 	if l == nil || l.mute.Load() {

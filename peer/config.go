@@ -71,14 +71,18 @@ type Config struct {
 	Advertise string
 
 	// Join names seeds: "host:port", where host is an address or a DNS name, which stands for all
-	// its addresses; or the name of SRV records, "_service._tcp.name", which say the ports too. Names are
-	// resolved anew at each attempt. A seed that is this node itself is skipped, so all
+	// its addresses; or the name of SRV records, "_service._tcp.name", which say the ports too and are tried
+	// in the order of their priority, then by weight. Names are resolved anew at each attempt; while that
+	// fails, which is logged, what they last stood for counts. A seed that is this node itself is skipped, so all
 	// members can have the same list. Empty, and no Discover: the node waits for others to join it.
 	Join []string
 
-	// Discover, if not nil, finds further seeds, of the same forms. It is called at Start and
-	// at each RejoinInterval, not concurrently, and must return when its context ends, after two
-	// seconds or when the node closes. If it fails, the error is logged and what it found last counts.
+	// Discover, if not nil, finds further seeds, of the same forms. It is called at Start and at each
+	// RejoinInterval, in a goroutine of its own, not concurrently. It must return when its context
+	// ends: after ten seconds, or when the node closes. One that does not is not called again before it
+	// returns, and Close waits for it for a second and leaves its goroutine behind. An attempt to join waits
+	// two seconds for it. If it fails, panics or hangs, that is logged and what it found last
+	// counts. Of one answer the first 1024 seeds count. The slice is copied.
 	Discover func(ctx context.Context) ([]string, error)
 
 	// ClusterName keeps clusters apart: gossip and data of another name are refused at

@@ -56,6 +56,7 @@ func eventNames() map[string]string {
 		"most of the members are lost":     "view_split",
 		"most of the members are back":     "view_healed",
 		"an operator has invalidated keys": "operator_invalidated",
+		"an operator has warmed keys":      "operator_warmed",
 		"an operator has begun a drill":    "operator_drill_begun",
 		"an operator has stopped a drill":  "operator_drill_stopped",
 		"an operator's token was wrong":    "operator_refused",

@@ -63,11 +63,13 @@ func (n *Node) Handler() http.Handler {
 			n.serveKey(w, r)
 		case "invalidate":
 			n.serveInvalidate(w, r)
+		case "warm":
+			n.serveWarm(w, r)
 		case "drill":
 			n.serveDrill(w, r)
 		default:
 			if !page.serve(w, r, name) {
-				http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key, invalidate and drill here", http.StatusNotFound)
+				http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key, invalidate, warm and drill here", http.StatusNotFound)
 			}
 		}
 	})
@@ -78,7 +80,7 @@ const maxScrapes = 4
 
 // methods says what may be done with what is served under the name.
 func methods(name string) []string {
-	if name == "invalidate" || name == "drill" {
+	if name == "invalidate" || name == "warm" || name == "drill" {
 		return []string{http.MethodPost}
 	}
 	return []string{http.MethodGet, http.MethodHead}

@@ -31,9 +31,25 @@ const (
 
 // waiter is one call that waits for its answer.
 type waiter struct {
-	done   chan error // one result a use
+	done   chan error  // one result a use
+	sent   *codec.Call // in place of done, of a call that nobody waits for in l.call
+	p      *peer       // with sent
 	resp   *codec.Response
 	expire int64 // link tick at which it times out, 0: never
+}
+
+// end says what became of the call. It does not block; w is its caller's again.
+func (w *waiter) end(err error) {
+	if w.sent == nil {
+		w.done <- err
+		return
+	}
+	if err != nil {
+		w.p.errors.Add(1)
+		w.p.d.errors.Add(1)
+	}
+	w.sent.Err = err
+	w.sent.Done <- w.sent
 }
 
 // A link is one connection to a peer, as the asking side has it.
@@ -69,28 +85,50 @@ func newLink(p *peer, conn net.Conn) *link {
 
 // call sends req and waits for the answer, for at most timeout if that is above 0.
 func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Request, resp *codec.Response) error {
+	w := l.d.waiters.Get().(*waiter)
+	w.resp, w.expire = resp, 0
+	err := l.send(w, timeout, req)
+	if err != nil {
+		l.d.waiters.Put(w)
+		return err
+	}
+	if done := ctx.Done(); done == nil {
+		err = <-w.done
+	} else {
+		select {
+		case err = <-w.done:
+		case <-done:
+			if l.withdraw(req.ID) {
+				err = ctx.Err()
+			} else {
+				err = <-w.done // the answer is just being handed over
+			}
+		}
+	}
+	w.resp = nil
+	l.d.waiters.Put(w)
+	return err
+}
+
+// send sends req, and notes that w waits for the answer, for at most timeout if that is above 0. It does not block.
+func (l *link) send(w *waiter, timeout time.Duration, req *codec.Request) error {
 	size := req.Size()
 	if size > l.d.limit {
 		return fmt.Errorf("weir: a request of %d bytes, the limit is %d", size, l.d.limit)
 	}
-	w := l.d.waiters.Get().(*waiter)
-	w.resp, w.expire = resp, 0
 	o := l.out
 	o.lock()
 	if l.err != nil {
 		err := l.err
 		o.unlock()
-		l.d.waiters.Put(w)
 		return err
 	}
 	if l.mute.Load() {
 		o.unlock()
-		l.d.waiters.Put(w)
 		return fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, errSilent)
 	}
 	if len(l.pending) >= maxCalls || o.room(size) != nil && len(o.buf) > 0 {
 		o.unlock()
-		l.d.waiters.Put(w)
 		return fmt.Errorf("%w: to %s", ErrBusy, l.p.to.Name)
 	}
 	l.lastID++
@@ -118,24 +156,7 @@ func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Reque
 	if mine {
 		o.flush(others)
 	}
-
-	var err error
-	if done := ctx.Done(); done == nil {
-		err = <-w.done
-	} else {
-		select {
-		case err = <-w.done:
-		case <-done:
-			if l.withdraw(req.ID) {
-				err = ctx.Err()
-			} else {
-				err = <-w.done // the answer is just being handed over
-			}
-		}
-	}
-	w.resp = nil
-	l.d.waiters.Put(w)
-	return err
+	return nil
 }
 
 // withdraw takes a call back and tells the peer. false: it has been answered.
@@ -226,18 +247,18 @@ func (l *link) handle(frame []byte) error {
 		return err
 	}
 	if !l.d.reserve(len(body)) {
-		w.done <- fmt.Errorf("%w: no room for an answer of %d bytes from %s", ErrBusy, len(body), l.p.to.Name)
+		w.end(fmt.Errorf("%w: no room for an answer of %d bytes from %s", ErrBusy, len(body), l.p.to.Name))
 		return nil
 	}
 	buf := l.d.bufs.get(len(body))
 	copy(buf, body)
 	if err := codec.DecodeResponse(w.resp, id, buf); err != nil {
 		l.d.giveBack(buf)
-		w.done <- fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, err)
+		w.end(fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, err))
 		return err
 	}
 	w.resp.Own(buf, l.p.giveBack)
-	w.done <- nil
+	w.end(nil)
 	return nil
 }
 
@@ -326,7 +347,7 @@ func (l *link) fallSilent() {
 	l.out.unlock()
 	err := fmt.Errorf("%w: %s: %w", ErrUnreachable, l.p.to.Name, cause)
 	for _, w := range pending {
-		w.done <- err
+		w.end(err)
 	}
 	l.p.silent(l, cause)
 }
@@ -365,7 +386,7 @@ func (l *link) expire() int {
 		case w.expire == 0:
 		case w.expire <= l.tick:
 			delete(l.pending, id)
-			w.done <- context.DeadlineExceeded
+			w.end(context.DeadlineExceeded)
 		default:
 			l.soonest = min(l.soonest, w.expire)
 		}
@@ -393,7 +414,7 @@ func (l *link) fail(cause error) {
 	close(l.gone)
 	_ = l.conn.Close()
 	for _, w := range pending {
-		w.done <- err
+		w.end(err)
 	}
 	l.p.lost(l, cause)
 }

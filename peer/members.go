@@ -358,7 +358,7 @@ func (r *roster) look(now time.Time) sight {
 		if !r.doubles[gossipName] {
 			r.doubles[gossipName] = true
 			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
-			if rec.id.incarnation == r.self.incarnation {
+			if rec.id.name == r.self.name && rec.id.incarnation == r.self.incarnation {
 				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
 			}
 			r.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)

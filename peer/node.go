@@ -59,7 +59,7 @@ type Node struct {
 	joined      atomic.Bool      // a seed has answered, or there was none to ask
 	tried       chan struct{}    // closed after the first attempt to join
 	doubts      chan ring.Member // who has another view
-	discovered  []string         // what Config.Discover found last; the rejoining goroutine's
+	finder      *finder          // the rejoining goroutine's
 	refreshes   chan chan struct{}
 
 	rndMu sync.Mutex // guards rnd
@@ -100,6 +100,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		seed = rand.Uint64()
 	}
 	n.rnd = rand.New(rand.NewPCG(seed, 0))
+	n.finder = &finder{network: s.Network, fixed: s.Join, discover: discovery{call: s.Discover}, shuffle: n.shuffle}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(ctx); err != nil {
 		n.cancel()
@@ -314,6 +315,14 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 		n.compare(to, req, resp)
 	}
 	return err
+}
+
+// Send is Call for a get of many keys that is not waited for: call.Done gets call when it has ended. It does not
+// block. call.Withdraw takes it back, which must happen when nobody cares for it any more. false: the request could not
+// be sent at once, as without a connection, and call will never end; Call tells more. call and what it points to are
+// in use until it has ended.
+func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
+	return n.data.send(ctx, to, call)
 }
 
 // Leave announces that the node leaves, waits until the others have heard it, so that they drop it

@@ -15,9 +15,15 @@ import (
 const (
 	// lookupWait bounds one attempt to find the seeds' addresses.
 	lookupWait = 2 * time.Second
-	// lookups is how many of a service's targets one attempt resolves: some of them, other ones each time.
-	// One seed that answers is enough.
+	// lookups is how many of a service's targets one attempt resolves: those that come first, then some of
+	// all, in turn. One seed that answers is enough.
 	lookups = 32
+	// lookupsAtOnce is how many names are resolved at the same time.
+	lookupsAtOnce = 16
+	// maxSeed is the longest seed, in bytes: a name of the DNS, and a port.
+	maxSeed = 253 + len(":65535")
+	// fewErrors is how many errors of one kind are told.
+	fewErrors = 4
 )
 
 // isService reports whether a seed is the name of SRV records, whose first label is "_service".
@@ -25,6 +31,9 @@ func isService(seed string) bool { return strings.HasPrefix(seed, "_") }
 
 // checkSeed says what is wrong with an element of Config.Join, or of what Config.Discover found.
 func checkSeed(seed string) error {
+	if len(seed) > maxSeed {
+		return fmt.Errorf("%.32q...: %d bytes, the limit is %d", seed, len(seed), maxSeed)
+	}
 	if isService(seed) {
 		switch labels := strings.Split(strings.TrimSuffix(seed, "."), "."); {
 		case strings.Contains(seed, ":"):
@@ -41,80 +50,204 @@ func checkSeed(seed string) error {
 	return err
 }
 
-// seeds returns Config.Join and what Config.Discover finds or, if it fails, found last. It is called by one
-// goroutine at a time.
-func (n *Node) seeds(ctx context.Context) ([]string, error) {
-	if n.cfg.Discover == nil {
-		return n.cfg.Join, nil
-	}
-	found, err := n.cfg.Discover(ctx)
-	if err != nil {
-		err = fmt.Errorf("calling Discover: %w", err)
-	} else {
-		n.discovered = slices.Clone(found)
-	}
-	return slices.Concat(n.cfg.Join, n.discovered), err
+// A finder turns the seeds of a Config into addresses. Only the goroutine of rejoin uses it.
+type finder struct {
+	network  Network
+	fixed    []string // Config.Join
+	discover discovery
+	shuffle  func(count int, swap func(i, j int))
+
+	// The last good answers, for as long as a resolver fails.
+	targets map[string][]string         // of the names of SRV records
+	addrs   map[string][]netip.AddrPort // of each "host:port"
+
+	widely bool // this attempt takes any seeds, not those that come first
+	cut    bool // it has looked at some targets of a service only
+
+	told []string // the failures that the log knows of
 }
 
-// resolveSeeds returns the addresses of all seeds, each once, and what could not be
-// resolved. A name that does not exist is no failure: it stands for no members.
-func (n *Node) resolveSeeds(ctx context.Context) ([]netip.AddrPort, error) {
+// A lookup is what one attempt finds out about names. Its goroutines share it.
+type lookup struct {
+	f     *finder
+	slots chan struct{} // one for each lookup at the same time
+
+	mu      sync.Mutex // guards the fields below
+	targets map[string][]string
+	addrs   map[string][]netip.AddrPort
+	failed  []failure
+}
+
+// find returns the addresses of all seeds, each once, and what went wrong. The targets of a service are in
+// their order, and the addresses of a name at random; the seeds take turns. A seed that cannot be resolved
+// stands for what it last did. A name that does not exist is no failure: it stands for no members.
+func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
+	found, err := f.discover.ask(ctx)
+	seeds := slices.Concat(f.fixed, found)
+	slices.Sort(seeds)
+	seeds = slices.Compact(seeds)
+	f.shuffle(len(seeds), func(i, j int) { seeds[i], seeds[j] = seeds[j], seeds[i] })
+
 	ctx, cancel := context.WithTimeout(ctx, lookupWait)
 	defer cancel()
-	seeds, failed := n.seeds(ctx)
-	found := make([][]netip.AddrPort, len(seeds))
-	errs := make([]error, len(seeds))
+	l := lookup{f: f, slots: make(chan struct{}, lookupsAtOnce), targets: make(map[string][]string), addrs: make(map[string][]netip.AddrPort)}
+	if err != nil {
+		l.failed = append(l.failed, failure{"Discover", err})
+	}
+	f.cut = false
+	groups := make([][]string, len(seeds)) // the "host:port"s of each seed
 	var wg sync.WaitGroup
 	for i, seed := range seeds {
-		wg.Go(func() {
-			addrs, err := n.resolveSeed(ctx, seed)
-			if err != nil && !isMissing(err) {
-				errs[i] = fmt.Errorf("seed %s: %w", seed, err)
-			}
-			found[i] = addrs
-		})
+		if groups[i] = []string{seed}; isService(seed) {
+			wg.Go(func() { groups[i] = l.service(ctx, seed) })
+		}
 	}
 	wg.Wait()
-	all := slices.Concat(found...)
-	slices.SortFunc(all, netip.AddrPort.Compare)
-	return slices.Compact(all), errors.Join(append(errs, failed)...)
+	var later []string // nobody asks for them now
+	for i, targets := range groups {
+		if len(targets) > lookups {
+			f.cut = true
+			if f.widely {
+				f.shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
+			}
+			groups[i], later = targets[:lookups], append(later, targets[lookups:]...)
+		}
+		for _, target := range groups[i] {
+			wg.Go(func() { l.host(ctx, target) })
+		}
+	}
+	wg.Wait()
+	for _, target := range later {
+		if _, ok := l.addrs[target]; !ok && f.addrs[target] != nil {
+			l.addrs[target] = f.addrs[target]
+		}
+	}
+	f.targets, f.addrs = l.targets, l.addrs
+	all := make([][]netip.AddrPort, len(groups))
+	for i, targets := range groups {
+		for _, target := range targets {
+			addrs := slices.Clone(f.addrs[target])
+			f.shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+			all[i] = append(all[i], addrs...)
+		}
+	}
+	addrs := inTurn(all)
+	if f.widely {
+		f.shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	}
+	slices.SortFunc(l.failed, func(a, b failure) int { return strings.Compare(a.what, b.what) })
+	return addrs, l.failed
+}
+
+// service returns the targets of a service, in their order.
+func (l *lookup) service(ctx context.Context, name string) []string {
+	targets, err := inSlot(ctx, l.slots, func() ([]string, error) { return l.f.network.LookupSRV(ctx, name) })
+	if err == nil || isMissing(err) {
+		targets = slices.DeleteFunc(slices.Clone(targets), func(t string) bool { return isService(t) || checkSeed(t) != nil })
+	} else {
+		targets = l.f.targets[name]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.note(name, err)
+	l.targets[name] = targets
+	return slices.Clone(targets)
+}
+
+// host finds the addresses of a "host:port".
+func (l *lookup) host(ctx context.Context, target string) {
+	addrs, err := inSlot(ctx, l.slots, func() ([]netip.AddrPort, error) { return resolve(ctx, l.f.network, target) })
+	if err != nil && !isMissing(err) {
+		addrs = l.f.addrs[target]
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.addrs[target]; !ok { // else two services have it
+		l.note(target, err)
+	}
+	l.addrs[target] = addrs
+}
+
+// note keeps a failure. The caller holds mu.
+func (l *lookup) note(what string, err error) {
+	if err != nil && !isMissing(err) {
+		l.failed = append(l.failed, failure{"seed " + what, err})
+	}
+}
+
+// inSlot runs f when there is a slot for it.
+func inSlot[T any](ctx context.Context, slots chan struct{}, f func() (T, error)) (t T, err error) {
+	select {
+	case slots <- struct{}{}:
+	case <-ctx.Done():
+		return t, ctx.Err()
+	}
+	defer func() { <-slots }()
+	return f()
+}
+
+// inTurn returns the first of each list, then the second of each, and so on, each address once.
+func inTurn(lists [][]netip.AddrPort) []netip.AddrPort {
+	var out []netip.AddrPort
+	seen := make(map[netip.AddrPort]bool)
+	for i, more := 0, true; more; i++ {
+		more = false
+		for _, list := range lists {
+			if i >= len(list) {
+				continue
+			}
+			if more = true; !seen[list[i]] {
+				seen[list[i]] = true
+				out = append(out, list[i])
+			}
+		}
+	}
+	return out
+}
+
+// A failure is why a seed is not known, or only what it was.
+type failure struct {
+	what string
+	err  error
+}
+
+func (f failure) Error() string { return f.what + ": " + f.err.Error() }
+
+func (f failure) Unwrap() error { return f.err }
+
+// kind is what the failure says, without what is different each time: ports, durations, stacks.
+func (f failure) kind() string {
+	if k, ok := f.err.(interface{ kind() string }); ok {
+		return f.what + ": " + k.kind()
+	}
+	var dns *net.DNSError
+	if errors.As(f.err, &dns) && dns.IsTimeout || errors.Is(f.err, context.DeadlineExceeded) {
+		return f.what + ": timeout"
+	}
+	return f.Error()
+}
+
+// allFailed is an error of all failures, or nil.
+func allFailed(failed []failure) error {
+	errs := make([]error, len(failed))
+	for i, f := range failed {
+		errs[i] = f
+	}
+	return few(errs)
+}
+
+// few joins errors, the first of them if there are many.
+func few(errs []error) error {
+	if rest := len(errs) - fewErrors; rest > 0 {
+		errs = append(slices.Clone(errs[:fewErrors]), fmt.Errorf("and %d more", rest))
+	}
+	return errors.Join(errs...)
 }
 
 // isMissing reports whether an error says that there is no such name.
 func isMissing(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && dns.IsNotFound
-}
-
-// resolveSeed returns the addresses of a seed: a "host:port", or the name of SRV records.
-func (n *Node) resolveSeed(ctx context.Context, seed string) ([]netip.AddrPort, error) {
-	network := n.cfg.Network
-	if err := checkSeed(seed); err != nil {
-		return nil, err
-	}
-	if !isService(seed) {
-		return resolve(ctx, network, seed)
-	}
-	targets, err := network.LookupSRV(ctx, seed)
-	if err != nil {
-		return nil, err
-	}
-	if len(targets) > lookups {
-		n.shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
-		targets = targets[:lookups]
-	}
-	found := make([][]netip.AddrPort, len(targets))
-	errs := make([]error, len(targets))
-	var wg sync.WaitGroup
-	for i, target := range targets {
-		wg.Go(func() {
-			if found[i], errs[i] = resolve(ctx, network, target); isMissing(errs[i]) {
-				errs[i] = nil // it has gone since
-			}
-		})
-	}
-	wg.Wait()
-	return slices.Concat(found...), errors.Join(errs...)
 }
 
 // resolve turns a "host:port" into addresses, asking the network for names.

@@ -97,25 +97,6 @@ func TestCheckSeed(t *testing.T) {
 	}
 }
 
-// Of a service with many targets some are resolved, and other ones the next time.
-func TestLookups(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		world := newMemNet()
-		n := simulated(t, world, 1, Config{})
-		var targets []string
-		for i := range 5 * lookups {
-			targets = append(targets, net.JoinHostPort(net.IPv4(10, 1, 0, byte(i)).String(), "7946"))
-		}
-		const name = "_weir._tcp.many.test"
-		world.SetService(name, targets...)
-		one, err := n.resolveSeed(t.Context(), name)
-		two, err2 := n.resolveSeed(t.Context(), name)
-		if err != nil || err2 != nil || len(one) != lookups || len(two) != lookups || slices.Equal(one, two) {
-			t.Errorf("%d and %d addresses, %v, %v", len(one), len(two), err, err2)
-		}
-	})
-}
-
 // The operating system's network asks a real server.
 func TestLookupSRV(t *testing.T) {
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,12 @@ const (
 
 // rejoin joins the seeds now and again and again until the node closes.
 func (n *Node) rejoin() {
+	f := n.finder
+	defer func() {
+		if !f.discover.end() {
+			n.logger.Warn("Discover goes on although its context has ended; Close does not wait for it")
+		}
+	}()
 	n.joinSeeds(n.ctx)
 	close(n.tried)
 	for {
@@ -40,30 +47,45 @@ func (n *Node) rejoin() {
 		n.rndMu.Lock()
 		wait += time.Duration((n.rnd.Float64()*0.4 - 0.2) * float64(wait))
 		n.rndMu.Unlock()
-		if !pause(n.ctx, wait) {
-			return
+		t := time.NewTimer(wait)
+		for due := false; !due; {
+			select {
+			case <-t.C:
+				due = true
+			case a := <-f.discover.answer: // nil if there is no call
+				due = f.discover.came(a)
+			case <-n.ctx.Done():
+				t.Stop()
+				return
+			}
 		}
+		t.Stop()
 		n.joinSeeds(n.ctx)
 	}
 }
 
 // joinSeeds resolves the seeds and joins those that are no members: a few at once, until one has
-// answered or none is left.
+// answered or none is left. Where there are more than it tries, the next attempt picks at random: those that
+// come first may be dead, or be this node's own side of a split.
 func (n *Node) joinSeeds(ctx context.Context) {
-	addrs, failed := n.resolveSeeds(ctx)
+	f := n.finder
+	addrs, unfound := f.find(ctx)
+	if ctx.Err() != nil {
+		return
+	}
 	known := map[netip.AddrPort]bool{n.addr: true}
 	for _, o := range n.roster.others() {
 		known[o.addr] = true
 	}
 	strangers := slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return known[a] })
-	if len(strangers) == 0 {
-		if failed == nil || len(known) > 1 {
-			n.joined.Store(true) // everyone is here, or there is nobody to join
-			return
-		}
+	if len(strangers) == 0 && (len(unfound) == 0 || len(known) > 1) {
+		n.joined.Store(true) // everyone is here, or there is nobody to join
+		n.complain(unfound)
+		f.widely = !f.widely && f.cut
+		return
 	}
-	n.shuffle(len(strangers), func(i, j int) { strangers[i], strangers[j] = strangers[j], strangers[i] })
-	strangers = strangers[:min(len(strangers), seedsPerRound)]
+	all := len(strangers)
+	strangers = strangers[:min(all, seedsPerRound)]
 
 	var tried []netip.AddrPort
 	var errs []error
@@ -78,6 +100,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 			}
 		}
 	}
+	f.widely = !f.widely && (f.cut || len(tried) < all)
 	if ctx.Err() != nil {
 		return
 	}
@@ -92,12 +115,37 @@ func (n *Node) joinSeeds(ctx context.Context) {
 			}
 		}
 	}
-	if err := errors.Join(append(errs, failed)...); err != nil && n.noise.allow("seeds", time.Now()) {
+	n.complain(unfound)
+	err := errors.Join(errs...)
+	if first && answered == 0 {
+		err = cmp.Or(err, allFailed(unfound))
+	}
+	if err != nil && n.noise.allow("seeds", time.Now()) {
 		text := "some seeds did not answer"
 		if first && answered == 0 {
 			text = "no seed answered; the node goes on alone and tries again"
 		}
 		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
+	}
+}
+
+// complain logs which seeds cannot be found, once for each change, and when all can be again.
+func (n *Node) complain(failed []failure) {
+	var kinds []string
+	for _, f := range failed {
+		kinds = append(kinds, f.kind())
+	}
+	if slices.Equal(kinds, n.finder.told) {
+		return
+	}
+	if len(kinds) == 0 {
+		n.finder.told = nil
+		n.logger.Info("all seeds can be found again")
+		return
+	}
+	if n.noise.allow("finding seeds", time.Now()) { // else after the next attempt
+		n.finder.told = kinds
+		n.logger.Warn("seeds cannot be found; what they were last counts", "error", allFailed(failed), "again in", n.cfg.RejoinInterval)
 	}
 }
 

@@ -239,7 +239,12 @@ func (s *session) appendAnswer(dst []byte, id uint64, resp *codec.Response) []by
 	if resp.ID = id; resp.Owner == nil && resp.Status != codec.StatusMoved {
 		resp.Owner = s.d.nameBytes
 	}
-	return codec.AppendResponse(dst, resp)
+	dst = codec.AppendResponse(dst, resp)
+	if resp.Many != nil {
+		resp.Many.Release()
+		resp.Many = nil
+	}
+	return dst
 }
 
 // try lets the handler answer at once.

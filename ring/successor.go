@@ -61,11 +61,15 @@ func (l *layout) losing(member int) []uint16 {
 // same, it is the Heir. false: there is no other member. It does not allocate, but the first
 // call for each owner takes as long as Prepare does.
 func (v *View) Successor(key string) (Member, bool) {
+	return v.SuccessorOf(v.Partition(key))
+}
+
+// SuccessorOf returns the Successor of the keys of a partition, which must be from 0 up and below Partitions.
+func (v *View) SuccessorOf(partition int) (Member, bool) {
 	if len(v.active) < 2 {
 		return Member{}, false
 	}
-	p := v.Partition(key)
-	return v.active[v.lose(int(v.owners[p])).successors[p]], true
+	return v.active[v.lose(int(v.owners[partition])).successors[partition]], true
 }
 
 // Heir returns the member that owns a key in the view without the key's owner, whatever

@@ -295,8 +295,11 @@ func (v *View) PartitionOf(hash uint64) int { return int(hash % uint64(len(v.own
 func (v *View) Owner(key string) Member { return v.OwnerOf(v.Partition(key)) }
 
 // OwnerIndex returns the place in Members of the member that owns a key. It does not allocate.
-func (v *View) OwnerIndex(key string) int {
-	i := int(v.owners[v.Partition(key)])
+func (v *View) OwnerIndex(key string) int { return v.OwnerIndexOf(v.Partition(key)) }
+
+// OwnerIndexOf is OwnerIndex for a partition, which must be from 0 up and below Partitions.
+func (v *View) OwnerIndexOf(partition int) int {
+	i := int(v.owners[partition])
 	if v.seats != nil {
 		return v.seats[i]
 	}

@@ -71,6 +71,31 @@ func (h *histogram) add(ns, weight int64) {
 	}
 }
 
+// someAges gathers times that a histogram is to count, so that those in a row that are in one bucket touch it once. The
+// zero value has none.
+type someAges struct {
+	bucket int
+	n, max int64
+}
+
+// add is h.add(ns, 1), perhaps not before flush.
+func (g *someAges) add(h *histogram, ns int64) {
+	if b := bucketOf(ns); b != g.bucket {
+		g.flush(h)
+		g.bucket = b
+	}
+	g.n++
+	g.max = max(g.max, ns)
+}
+
+func (g *someAges) flush(h *histogram) {
+	if g.n > 0 {
+		h.add(g.max, 0)
+		h.counts[g.bucket].Add(g.n)
+		g.n = 0
+	}
+}
+
 // tally is a histogram's counts at a time.
 type tally [histogramBuckets]int64
 

@@ -305,7 +305,11 @@ var errExpired = errors.New("weir: the copy passed its hard expiry on the way")
 // it was asked, and for how long it says that it held the request. expired: it is a copy past
 // its hard expiry, so the member has another answer by now.
 func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
-	now := c.clock.now()
+	return c.understandAt(c.clock.now(), q, r, began, a)
+}
+
+// understandAt is understand for who knows the time.
+func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
 	at := min(began+int64(r.Held), now)
 	out.answered = true
 	fail := func(err error) error {

@@ -49,7 +49,9 @@ type Cache[V any] struct {
 	loads   *ownLoads
 	views   viewHistory
 	seed    maphash.Seed // of etags
-	tokenOf uint64       // the namespace in tokens
+	lots    lots[V]
+	sender  sender // nil: Cluster is none
+	tokenOf uint64 // the namespace in tokens
 	log     *logbook
 	mates   atomic.Pointer[map[string]*mate] // the other members; replaced with log.mu held
 	opened  int64                            // when the cache was made, ns on its clock
@@ -115,6 +117,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.carrier, _ = cfg.Tracer.(Carrier)
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
+	c.lots.seed = maphash.MakeSeed()
+	c.sender, _ = cfg.Cluster.(sender)
 	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)

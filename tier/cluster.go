@@ -13,7 +13,7 @@ import (
 // A Cluster may have further methods, as *peer.Node does, of which a cache makes use: Logger()
 // *slog.Logger is the default of Config.Logger; ValueLimit() int is the longest value, in bytes,
 // that it carries; Lost(name string) bool reports whether a member that is not in the view is gone
-// without having left.
+// without having left; Send is the first half of Call, so that one goroutine can ask several members.
 type Cluster interface {
 	// Name is this node's stable name.
 	Name() string
@@ -35,4 +35,12 @@ type Cluster interface {
 	// not the context's means that the member could not be asked or did not answer.
 	// req and what it points to are not used after Call returns.
 	Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error
+}
+
+// sender is a Cluster that can ask without waiting.
+type sender interface {
+	// Send sends call.Req, a get of many, to a member, and returns; call.Done gets call when it has ended: call.Err is as
+	// Call's error, and call.Resp must be released if that is nil. call and what it points to are Send's until then.
+	// false: the request cannot be sent at once, and nothing has been done; Call may help.
+	Send(ctx context.Context, to ring.Member, call *codec.Call) bool
 }

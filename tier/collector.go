@@ -26,6 +26,8 @@ type collector struct {
 	isolated, isolations, peak, waitingBy, retriesLeft      *prometheus.Desc
 	fencesKept, left, bypassed, peers, nearDropped, flights *prometheus.Desc
 	hotKeys, hotSaves, replicas, replicaEntries             *prometheus.Desc
+	follows, followed, followFlushes, followFailures        *prometheus.Desc
+	followUnconfirmed, followLag, followDown                *prometheus.Desc
 }
 
 func newCollector(namespace string, since time.Time) *collector {
@@ -96,6 +98,14 @@ func newCollector(namespace string, since time.Time) *collector {
 		hotKeys:     d("hot_keys", "Keys that the file of hot keys listed at the start, by what became of them so far.", "state"),
 		hotSaves:    d("hot_keys_saves_total", "Times that the file of hot keys was to be written, by how it went.", "result"),
 
+		follows:           d("follow_running", "Calls of Follow that run on this node."),
+		followed:          d("follow_events_total", "Events of feeds, by what became of them; refused: keys and tags that no value can have.", "result"),
+		followFlushes:     d("follow_flushes_total", "Times that the namespace was flushed because its feed could not tell all."),
+		followFailures:    d("follow_failures_total", "Calls of a feed that failed."),
+		followUnconfirmed: d("follow_unconfirmed_total", "Times that an acknowledgement had to wait for a member."),
+		followLag:         d("follow_lag_seconds", "From the newest event's write to its application on this node, if the feed tells times."),
+		followDown:        d("follow_down_seconds", "For how long the feed has failed by now; 0: it works."),
+
 		replicas:       d("replicas_total", "Copies of hot entries for the case that their owner is lost: sent to successors; kept and refused of those that came; reads served with one.", "event"),
 		replicaEntries: d("replica_entries", "Entries of other owners kept in the owned tier for the case that those are lost."),
 	}
@@ -113,6 +123,7 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 		m.ages, m.stale, m.bound, m.drilling, m.exchanges, m.replayed, m.relayed, m.flushed,
 		m.invalidated, m.unconfirmed, m.revalidated, m.puts, m.isolated, m.isolations, m.peak, m.waitingBy, m.retriesLeft,
 		m.fencesKept, m.left, m.bypassed, m.peers, m.nearDropped, m.flights, m.hotKeys, m.hotSaves, m.replicas, m.replicaEntries,
+		m.follows, m.followed, m.followFlushes, m.followFailures, m.followUnconfirmed, m.followLag, m.followDown,
 	} {
 		ch <- d
 	}
@@ -226,6 +237,15 @@ func (h handler[V]) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	count(m.peers, s.ServedPeers)
 	count(m.nearDropped, s.NearDropped)
 	gauge(m.flights, float64(s.Flights))
+	gauge(m.follows, float64(s.Follow.Following))
+	count(m.followed, s.Follow.Applied, "applied")
+	count(m.followed, s.Follow.Repeated, "repeated")
+	count(m.followed, s.Follow.Refused, "refused")
+	count(m.followFlushes, s.Follow.Flushes)
+	count(m.followFailures, s.Follow.Failures)
+	count(m.followUnconfirmed, s.Follow.Unconfirmed)
+	gauge(m.followLag, s.Follow.LagSeconds)
+	gauge(m.followDown, s.Follow.DownSeconds)
 	gauge(m.hotKeys, float64(s.HotKeys.Total-s.HotKeys.Done-s.HotKeys.Failed), "waiting")
 	gauge(m.hotKeys, float64(s.HotKeys.Done), "done")
 	gauge(m.hotKeys, float64(s.HotKeys.Failed), "failed")

@@ -126,6 +126,41 @@ func (d *demand) read(key string, hash uint64, size int, cost time.Duration, now
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.roll(now)
+	s.read(key, hash, size, cost)
+}
+
+// readMany is read for n reads, each as get has it; one that get says is none is left out. Of a number of them each
+// shard is locked once.
+func (d *demand) readMany(n int, get func(i int) (key string, hash uint64, size int, cost time.Duration, ok bool)) {
+	const some = 128
+	now := d.now.Load()
+	for from := 0; from < n; from += some {
+		var first [demandShards]uint8 // of each shard, the place in the group and 1; 0: none
+		var next [some]uint8          // likewise
+		for i := min(some, n-from) - 1; i >= 0; i-- {
+			if _, hash, _, _, ok := get(from + i); ok {
+				shard := hash >> 20 % demandShards
+				next[i], first[shard] = first[shard], uint8(i+1)
+			}
+		}
+		for shard, at := range first {
+			if at == 0 {
+				continue
+			}
+			s := &d.shards[shard]
+			s.mu.Lock()
+			s.roll(now)
+			for ; at != 0; at = next[at-1] {
+				key, hash, size, cost, _ := get(from + int(at) - 1)
+				s.read(key, hash, size, cost)
+			}
+			s.mu.Unlock()
+		}
+	}
+}
+
+// read is demand.read; the caller holds mu.
+func (s *demandShard) read(key string, hash uint64, size int, cost time.Duration) {
 	s.total.other[0]++
 	if s.turn++; s.turn%heavyThin == 0 {
 		s.weigh(key, hash, demandSum{other: [2]float64{heavyThin}}, cost)

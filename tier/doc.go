@@ -54,7 +54,8 @@
 // clock, and their ceiling cannot follow the members.
 //
 // An owner that cannot be reached is passed over by all nodes to the same successor, which keeps
-// what it fills for a few seconds only. With [Config].Replicas the successor has the owner's copies
+// what it fills for a few seconds only. The keys' next owner, if that is another member, asks it
+// before it loads, so that a crash costs one load a key. With [Config].Replicas the successor has the owner's copies
 // of what is hot.
 //
 // # Invalidation

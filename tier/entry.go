@@ -31,6 +31,24 @@ type entry struct {
 // expiry are the times of an entry that a stand-in keeps for a shorter time.
 type expiry struct{ soft, swr, hard int64 }
 
+// standInFor is for how long, in ns, after a load in the owner's place its result may become the next owner's: it
+// takes some seconds until that is one, and the key may be read only then. Of an older one the owner that was
+// lost may have had a newer copy.
+const standInFor = int64(time.Minute)
+
+// asOwned returns e with the times that it has at the key's owner. nil: it is too old to become the owner's.
+func (e *entry) asOwned(now int64) *entry {
+	switch {
+	case e.full == nil && now < e.hard:
+		return e
+	case e.full == nil || now >= e.full.hard || now >= e.hard && now-e.loaded >= standInFor:
+		return nil
+	}
+	own := *e
+	own.soft, own.swr, own.hard, own.full = e.full.soft, e.full.swr, e.full.hard, nil
+	return &own
+}
+
 const (
 	entryNotFound uint8 = 1 << iota // the origin has no value
 	entryFailed                     // the fill failed; remembered until hard

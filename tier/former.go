@@ -17,7 +17,7 @@ const (
 	previousPause = int64(500 * time.Millisecond)
 )
 
-// A former is a member that owned partitions before. viewHistory.mu guards what changes.
+// A former is a member that owned partitions before, or stood in for who did. viewHistory.mu guards what changes.
 type former struct {
 	member ring.Member
 	worth  float64 // the share of the answers that brought something, the last ones counting most
@@ -27,8 +27,9 @@ type former struct {
 
 // move is a partition's last change of owner.
 type move struct {
-	from *former
-	at   int64 // ns on the cache's clock
+	from  *former
+	stood *former // who stood in for it, if it was lost and another than this node did; nil: nobody
+	at    int64   // ns on the cache's clock
 }
 
 // movedTo notes where the partitions of v were before. The caller holds mu.
@@ -42,13 +43,16 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 	if h.moves == nil {
 		h.moves = make([]move, v.Partitions())
 	}
-	formers := make(map[string]*former)
+	formers, stood := make(map[string]*former), make(map[string]*former)
 	for p := range h.moves {
 		m := &h.moves[p]
 		from := old.OwnerOf(p)
 		if from.Name != v.OwnerOf(p).Name {
-			*m = move{h.former(from), now}
+			*m = move{from: h.former(from), at: now}
 			m.from.worth = 1
+			if v.OwnerOf(p).Name == h.self && v.Index(from.Name) < 0 {
+				m.stood = h.standIn(old, p, stood)
+			}
 		}
 		if m.from != nil && now-m.at > previousFor {
 			*m = move{}
@@ -58,6 +62,22 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 		}
 	}
 	h.formers = formers
+}
+
+// standIn returns the record, in those of this change, of the member that reads of a partition's keys turned to
+// while its owner in the old view could not be reached. With zones it may be another than the next owner.
+// The caller holds mu.
+func (h *viewHistory) standIn(old *ring.View, partition int, records map[string]*former) *former {
+	m, ok := old.SuccessorOf(partition)
+	if !ok {
+		return nil
+	}
+	f := records[m.Name]
+	if f == nil {
+		f = &former{member: m, worth: 1}
+		records[m.Name] = f
+	}
+	return f
 }
 
 // former returns the record of a member. The caller holds mu.
@@ -100,6 +120,28 @@ func (h *viewHistory) previous(key string, hash uint64, now int64) (p prior) {
 			f = h.former(m)
 		}
 	}
+	return h.prior(f, now)
+}
+
+// stoodIn returns who stood in for the owner that the key had before self, if that was lost.
+func (h *viewHistory) stoodIn(hash uint64, now int64) (p prior) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now == nil || h.moves == nil {
+		return p
+	}
+	m := &h.moves[h.now.PartitionOf(hash)]
+	if now-m.at > standInFor {
+		return p
+	}
+	if p = h.prior(m.stood, now); !p.inView { // it is lost too
+		return prior{}
+	}
+	return p
+}
+
+// prior tells whether f is worth asking. The caller holds mu.
+func (h *viewHistory) prior(f *former, now int64) (p prior) {
 	if f == nil || f.member.Name == h.self || f.worth < previousWorth {
 		return p
 	}

@@ -56,3 +56,13 @@ func (h handler[V]) InvalidateFor(ctx context.Context, keys, tags []string, all 
 	}
 	return t.String(), unreached, cleanBy, err
 }
+
+// WarmFor is Warm for the operator.
+func (h handler[V]) WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error) {
+	r, err := h.c.Warm(ctx, keys)
+	var many *ManyError
+	if errors.As(err, &many) {
+		failed, err = many.Errs, nil
+	}
+	return r.Present, r.Loaded, r.NotFound, failed, err
+}

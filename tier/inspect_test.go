@@ -39,5 +39,9 @@ func TestInspectKey(t *testing.T) {
 		if got := copies("k"); len(got) != 0 {
 			t.Errorf("after the invalidation: %+v", got)
 		}
+		present, loaded, notFound, failed, err := h.WarmFor(t.Context(), []string{"k", "k2", "k2", ""})
+		if err != nil || present != 0 || loaded != 2 || notFound != 0 || len(failed) != 1 || failed[""] == nil {
+			t.Errorf("warmed: %d present, %d loaded, %d not found, %v failed, %v", present, loaded, notFound, failed, err)
+		}
 	})
 }

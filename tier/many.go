@@ -7,9 +7,9 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 )
 
@@ -77,32 +77,28 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 	if err := c.canRead(ctx); err != nil {
 		return nil, err
 	}
-	out := make(map[string]V, len(keys))
-	reads := make([]reading[V], 0, len(keys))
-	var zero V
+	m := c.lots.get(len(keys))
 	for _, key := range keys {
-		n := len(out)
-		if out[key] = zero; len(out) > n {
-			reads = append(reads, reading[V]{key: key})
-		}
+		m.add(key)
 	}
-	c.readMany(ctx, reads)
+	c.readMany(ctx, m)
+	out := make(map[string]V, len(m.reads))
 	var failed *ManyError
-	for i := range reads {
-		r := &reads[i]
+	for i := range m.reads {
+		r := &m.reads[i]
 		if r.err == nil {
 			out[r.key] = c.clone(r.value)
 			continue
 		}
-		delete(out, r.key)
 		if errors.Is(r.err, ErrNotFound) {
 			continue
 		}
 		if failed == nil {
-			failed = &ManyError{Namespace: c.cfg.Namespace, Keys: len(reads), Errs: make(map[string]error)}
+			failed = &ManyError{Namespace: c.cfg.Namespace, Keys: len(m.reads), Errs: make(map[string]error)}
 		}
 		failed.Errs[r.key] = r.err
 	}
+	c.lots.put(m)
 	if failed != nil {
 		return out, failed
 	}
@@ -117,26 +113,24 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string, Result[V]] {
 	return func(yield func(string, Result[V]) bool) {
 		for some := range slices.Chunk(keys, eachGroup) {
-			at := make(map[string]int, len(some))
-			reads := make([]reading[V], 0, len(some))
-			for _, key := range some {
-				if _, ok := at[key]; !ok {
-					at[key] = len(reads)
-					reads = append(reads, reading[V]{key: key})
-				}
+			m := c.lots.get(len(some))
+			at := make([]int, len(some))
+			for i, key := range some {
+				at[i] = m.add(key)
 			}
 			if err := c.canRead(ctx); err != nil {
-				for i := range reads {
-					reads[i].err = err
+				for i := range m.reads {
+					m.reads[i].err = err
 				}
 			} else {
-				c.readMany(ctx, reads)
+				c.readMany(ctx, m)
 			}
-			for _, key := range some {
-				if !yield(key, c.resultOf(&reads[at[key]])) {
-					return
+			for i, key := range some {
+				if !yield(key, c.resultOf(&m.reads[at[i]])) {
+					return // m is not used again: who breaks off may do so by a panic
 				}
 			}
+			c.lots.put(m)
 		}
 	}
 }
@@ -163,88 +157,57 @@ func (c *Cache[V]) canRead(ctx context.Context) error {
 	return nil
 }
 
-// reading is one key of a call for many.
-type reading[V any] struct {
-	key   string
-	hash  uint64
-	stamp uint64     // the fence clock when it began
-	have  *box[V]    // a near copy that may turn out to be still good, nil: none
-	fence codec.Mark // that its owner is to be told
-
-	// what became of it
-	value  V
-	loaded int64 // start of the load
-	source Source
-	stale  bool
-	err    error
-}
-
-// many is what the reads of one call have in common.
-type many[V any] struct {
-	view  *ring.View // nil: no cluster
-	chain []uint64
-	wide  uint64 // the tag clock when they began
-	began int64
-	// warming: nothing is read, only the owners' copies matter.
-	warming bool
-
-	mu      sync.Mutex    // guards the rest
-	singles []*reading[V] // to be read as Get does
-}
-
-// single leaves reads to be made as Get does.
-func (m *many[V]) single(reads ...*reading[V]) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.singles = append(m.singles, reads...)
-}
-
-// readMany answers reads of different keys.
-func (c *Cache[V]) readMany(ctx context.Context, reads []reading[V]) {
-	m := &many[V]{chain: chainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.now()}
+// readMany answers the reads of m.
+func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
+	m.chain, m.wide, m.began = chainOf(ctx), c.fences.wide.Load(), c.clock.now()
+	self, places := 0, 1
 	if c.cfg.Cluster != nil {
 		m.view = c.cfg.Cluster.View()
+		self, places = m.view.Index(c.self), m.view.Len()
 	}
-	cut := c.isolation.cut.Load()
-	var here []*reading[V]
-	there := make(map[string][]*reading[V])
-	for i := range reads {
-		r := &reads[i]
+	cut, drilled := c.isolation.cut.Load(), c.drill.Load() != nil
+	left := 0
+	for i := range m.reads {
+		r := &m.reads[i]
+		r.owner = -1
 		if r.err = checkKey(r.key); r.err != nil {
 			continue
 		}
-		b := c.near.get(r.key)
-		switch {
-		case cut:
-			if b != nil {
+		if c.near != nil {
+			b := c.near.get(r.key)
+			switch {
+			case b != nil && !cut && c.takeNear(ctx, r, b, m.began):
+				continue
+			case b != nil:
 				c.stats.nearUnused.Add(1)
+				if !cut {
+					r.have = b
+				}
 			}
+		}
+		if cut {
 			m.singles = append(m.singles, r)
 			continue
-		case b != nil && c.takeNear(ctx, r, b, m.began):
-			continue
-		case b != nil:
-			c.stats.nearUnused.Add(1)
-			r.have = b
 		}
 		r.hash = ring.Hash(r.key)
 		r.stamp = c.fences.stamp(r.hash)
-		if d := c.drill.Load(); d != nil {
+		if drilled {
 			m.singles = append(m.singles, r)
 			continue
 		}
-		owner := c.self
+		r.owner = 0
 		if m.view != nil {
-			owner = m.view.OwnerOf(m.view.PartitionOf(r.hash)).Name
+			r.owner = int32(m.view.OwnerIndexOf(m.view.PartitionOf(r.hash)))
 		}
-		if owner == c.self {
-			here = append(here, r)
-		} else {
-			there[owner] = append(there[owner], r)
-		}
+		left++
 	}
-	c.readOwners(ctx, m, here, there)
-	c.readSingly(ctx, m)
+	if left > 0 {
+		c.readOwners(ctx, m, self, m.sort(places, left))
+		c.account(m)
+	}
+	if len(m.singles) > 0 {
+		c.readSingly(ctx, m)
+	}
 }
 
 // takeNear answers r with a near copy, if that may be served.
@@ -266,39 +229,6 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now i
 	return true
 }
 
-// readOwners asks the keys' owners, all at once; here are those of which this node is one.
-func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], here []*reading[V], there map[string][]*reading[V]) {
-	var frames [][]*reading[V]
-	var owners []ring.Member
-	for owner, reads := range there {
-		to, _ := m.view.Member(owner)
-		for len(reads) > 0 {
-			n := frameful(reads)
-			frames, owners = append(frames, reads[:n]), append(owners, to)
-			reads = reads[n:]
-		}
-	}
-	if len(frames) == 1 && len(here) == 0 {
-		c.askMany(ctx, m, owners[0], frames[0])
-		return
-	}
-	var wg sync.WaitGroup
-	next := make(chan int, len(frames))
-	for i := range frames {
-		next <- i
-	}
-	close(next)
-	for range min(len(frames), maxFrames) {
-		wg.Go(func() {
-			for i := range next {
-				c.askMany(ctx, m, owners[i], frames[i])
-			}
-		})
-	}
-	c.readOwn(ctx, m, here)
-	wg.Wait()
-}
-
 // readSingly makes the reads that are left to be made as Get makes them.
 func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 	var wg sync.WaitGroup
@@ -318,27 +248,71 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 	wg.Wait()
 }
 
-// got settles a read that an owner has answered, or could not.
-func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error) {
+// got settles a read that an owner has answered, or could not, at now.
+func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now int64) {
 	if m.warming {
 		if r.source, r.err = a.source, err; a.notFound {
 			r.err = ErrNotFound
 		}
 		return
 	}
-	c.demand.read(r.key, r.hash, a.size, a.cost, c.demand.now.Load())
+	r.answered, r.size, r.cost = true, int32(a.size), a.cost
 	if err != nil {
-		c.stats.errors.Add(1)
 		r.err = err
 		return
 	}
 	if !a.private && !a.passing && c.near != nil {
-		c.keepNear(r.key, r.hash, a, r.stamp, m.wide, m.began)
+		c.keepNearAt(r.key, r.hash, a, r.stamp, m.wide, m.began, now)
 	}
-	a.age = max(c.clock.now()-a.loaded, 0)
-	c.answered(a)
-	r.value, r.loaded, r.source, r.stale, r.err = a.value, a.loaded, a.source, a.stale, nil
+	r.value, r.loaded, r.source, r.stale, r.why, r.err = a.value, a.loaded, a.source, a.stale, a.why, nil
 	if a.notFound {
-		r.stale, r.err = false, ErrNotFound
+		r.err = ErrNotFound
+	}
+}
+
+// account counts what the owners have answered, when all is there: the counters are common to all goroutines, so each is
+// touched once for all keys.
+func (c *Cache[V]) account(m *many[V]) {
+	c.demand.readMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
+		r := &m.reads[i]
+		return r.key, r.hash, int(r.size), r.cost, r.answered
+	})
+	now := c.clock.now()
+	var failed, owned, filled int64
+	var old [agedSources]someAges
+	for i := range m.reads {
+		r := &m.reads[i]
+		switch {
+		case !r.answered:
+			continue
+		case r.source == SourceOwned:
+			owned++
+		case r.source == SourceFill:
+			filled++
+		}
+		if r.source == 0 {
+			failed++
+			continue
+		}
+		old[r.source-1].add(&c.stats.ages.by[r.source-1], max(now-r.loaded, 0))
+		if r.stale {
+			c.stats.stale.Add(1)
+			c.staleServed(r.why, 1)
+		}
+		if r.err != nil { // not found
+			r.stale = false
+		}
+	}
+	for i := range old {
+		old[i].flush(&c.stats.ages.by[i])
+	}
+	addTo(&c.stats.errors, failed)
+	addTo(&c.stats.owned, owned)
+	addTo(&c.stats.filled, filled)
+}
+
+func addTo(n *atomic.Int64, more int64) {
+	if more != 0 {
+		n.Add(more)
 	}
 }

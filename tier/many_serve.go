@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,20 +37,14 @@ type wanted[V any] struct {
 	started bool
 }
 
-// seek answers w without waiting; false: it has to be loaded.
-func (c *Cache[V]) seek(w *wanted[V], chain []uint64) bool {
-	id := c.chainID(w.hash)
-	for _, x := range chain {
-		if x == id {
-			w.err = ErrCycle
-		}
-	}
-	if w.err != nil || len(chain) >= codec.MaxChain {
+// seek answers w without waiting; false: it has to be loaded. It is now, or was a moment ago.
+func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
+	if len(chain) > 0 && (len(chain) >= codec.MaxChain || slices.Contains(chain, c.chainID(w.hash))) {
 		w.err = ErrCycle
 		return true
 	}
-	w.at = c.clock.now()
-	hit, e, late := c.peek(w.key, w.hash, AnyAge, chain, false)
+	w.at = now
+	hit, e, late := c.peekAt(now, w.key, w.hash, AnyAge, chain, false)
 	if hit != nil {
 		c.reuse.read(w.key, w.hash, hit)
 		if w.err = hit.err; w.err == nil {
@@ -68,6 +63,11 @@ func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	}
 	began, wide := c.clock.now(), c.fences.wide.Load()
 	c.board(ctx, ws, chain)
+	c.rideAll(ctx, ws, chain, wide, began)
+}
+
+// rideAll waits for what has boarded, for reads that began at began, when the tag clock was wide.
+func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64, wide uint64, began int64) {
 	for _, w := range ws {
 		if w.fl == nil {
 			continue
@@ -121,25 +121,48 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	}
 }
 
-// readOwn answers reads of keys that this node owns.
-func (c *Cache[V]) readOwn(ctx context.Context, m *many[V], reads []*reading[V]) {
-	var missing []*wanted[V]
-	var readers []*reading[V]
-	for _, r := range reads {
+// owing is what has to be loaded for reads of keys that this node owns. The loads have begun.
+type owing[V any] struct {
+	ws    []*wanted[V]
+	reads []*reading[V]
+	wide  uint64
+	began int64
+}
+
+// seekOwn answers reads of keys that this node owns, if that needs no waiting. nil: there are no others.
+func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V]) (rest *owing[V]) {
+	var now int64
+	for i, r := range reads {
+		if i%clockEvery == 0 {
+			now = c.clock.now()
+		}
 		w := wanted[V]{key: r.key, hash: r.hash}
-		if c.seek(&w, m.chain) {
-			c.gotOwn(m, r, &w)
+		if c.seek(&w, m.chain, now) {
+			c.gotOwn(m, r, &w, now)
 			continue
 		}
-		missing, readers = append(missing, &w), append(readers, r)
+		if rest == nil {
+			rest = new(owing[V])
+		}
+		own := w // only those that are needed are on the heap
+		rest.ws, rest.reads = append(rest.ws, &own), append(rest.reads, r)
 	}
-	c.load(ctx, missing, m.chain)
-	for i, w := range missing {
-		c.gotOwn(m, readers[i], w)
+	if rest != nil {
+		rest.began, rest.wide = c.clock.now(), c.fences.wide.Load()
+		c.board(ctx, rest.ws, m.chain)
+	}
+	return rest
+}
+
+// awaitOwn answers what seekOwn has left.
+func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
+	c.rideAll(ctx, rest.ws, m.chain, rest.wide, rest.began)
+	for i, w := range rest.ws {
+		c.gotOwn(m, rest.reads[i], w, c.clock.now())
 	}
 }
 
-func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V]) {
+func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
 	var a answer[V]
 	err := w.err
 	if m.warming && err == nil {
@@ -148,9 +171,9 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V]) {
 			a.source = SourceFill
 		}
 	} else if err == nil {
-		err = c.answerOf(w.key, &w.f, m.began, &a)
+		err = c.answerAt(now, w.key, &w.f, m.began, &a)
 	}
-	c.got(m, r, &a, err)
+	c.got(m, r, &a, err, now)
 }
 
 // tryMany answers a get of many keys without waiting.
@@ -171,21 +194,27 @@ func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 	v := h.viewOf(req)
 	parts := codec.NewAnswers(len(req.Many))
 	var part codec.Response
+	now, served := v.began, 0
 	for i := range req.Many {
+		if i%clockEvery == clockEvery-1 {
+			now = h.c.clock.now()
+		}
 		want := &req.Many[i]
 		part = codec.Response{}
 		key := stringOf(want.Key) // nothing below keeps it
 		hash := ring.Hash(key)
 		if h.accepts(v, want, key, hash, &part) {
 			w := wanted[V]{key: key, hash: hash}
-			if h.c.seek(&w, nil) {
-				h.part(want, &w, v, req.Mode, &part)
+			if h.c.seek(&w, nil, now) {
+				h.part(want, &w, v, req.Mode, &part, now)
+				served++
 			} else {
 				part.Status = codec.StatusPending
 			}
 		}
 		parts.Add(&part)
 	}
+	addTo(&h.c.stats.servedPeers, int64(served))
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 
@@ -219,7 +248,7 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 			continue
 		}
 		all[i] = &wanted[V]{key: key, hash: hash}
-		if !c.seek(all[i], req.Chain) {
+		if !c.seek(all[i], req.Chain, c.clock.now()) {
 			missing = append(missing, all[i])
 		}
 	}
@@ -229,13 +258,18 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 		c.load(ctx, missing, req.Chain)
 	}
 	parts := codec.NewAnswers(len(all))
+	served := 0
 	for i, w := range all {
 		part := refused[i]
-		if w != nil {
-			h.part(&req.Many[i], w, v, req.Mode, &part)
+		if w != nil && w.err == ErrNotWarmed {
+			part.Status = codec.StatusPending
+		} else if w != nil {
+			h.part(&req.Many[i], w, v, req.Mode, &part, c.clock.now())
+			served++
 		}
 		parts.Add(&part)
 	}
+	addTo(&c.stats.servedPeers, int64(served))
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 
@@ -270,25 +304,24 @@ func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint6
 	return true
 }
 
-// part fills in the part for w, with its times as they were when it was found.
-func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.Mode, part *codec.Response) {
-	if w.err == ErrNotWarmed {
-		part.Status = codec.StatusPending
-		return
-	}
-	h.c.stats.servedPeers.Add(1)
+// part fills in the part for w, with its times as they were when it was found. It is now, or was a moment ago.
+func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.Mode, part *codec.Response, now int64) {
 	if v.same {
 		part.Flags |= codec.FlagSameView
 	}
-	one := codec.Request{Have: want.Have}
-	if mode == codec.ModeWarm && w.err == nil {
-		one.Have = w.f.e.etag
+	if w.err != nil {
+		h.refuse(part, w.err)
+		return
 	}
-	if one.Have != 0 || mode == codec.ModeWarm {
-		one.Flags = codec.FlagHave
+	flags, have := uint8(0), want.Have
+	if mode == codec.ModeWarm {
+		have = w.f.e.etag
+	}
+	if have != 0 || mode == codec.ModeWarm {
+		flags = codec.FlagHave
 	}
 	at := max(w.at, v.began)
-	since := time.Duration(max(h.c.clock.now()-at, 0))
-	h.fill(&one, part, w.f, w.err, time.Duration(at-v.began))
+	since := time.Duration(max(now-at, 0))
+	h.fillAt(now, flags, have, part, &w.f, time.Duration(at-v.began))
 	part.Age, part.Soft, part.Hard = max(part.Age-since, 0), part.Soft+since, part.Hard+since
 }

@@ -34,7 +34,11 @@ func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 // peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
 // a fill is needed; e is then the copy that there is, if any.
 func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
-	now := c.clock.now()
+	return c.peekAt(c.clock.now(), key, hash, maxAge, chain, short)
+}
+
+// peekAt is peek for who knows the time.
+func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
 	if e = c.valid(key, hash, now); e == nil {
 		return nil, nil, false
 	}
@@ -227,7 +231,11 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 
 // answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
 func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
-	now := c.clock.now()
+	return c.answerAt(c.clock.now(), key, f, from, a)
+}
+
+// answerAt is answerOf for who knows the time.
+func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *answer[V]) (err error) {
 	if f.filled { // the owner's word is no older than the load's end
 		from = max(from, f.e.loaded+int64(f.e.cost))
 	}

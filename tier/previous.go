@@ -14,6 +14,9 @@ import (
 // When a partition has moved, a flight first asks the member that owned it before. That one loads
 // nothing for it: it gives its copy, fresh or stale, or what a fill brings that is in progress there.
 //
+// If that member was lost, another one stood in for it until the view changed, and with zones that need not be this node:
+// it is asked first, in the same way, for a minute. It keeps what it filled for a short time, but gives it for its whole one.
+//
 // Why the copy may be kept here. The rule is that no invalidation covering it was applied here after its load
 // began. The fence clocks are noted before the request is sent, and stand for the beginning of the load.
 //
@@ -55,9 +58,32 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 			f.cause = causeMoved
 		}
 	}
+	if p.from != nil && !p.inView && c.lost(p.to.Name) {
+		// Who stood in for it has loaded what has been read since; with zones that need not be this node.
+		if s := c.views.stoodIn(f.hash, c.clock.now()); s.from != nil && !s.pause {
+			if over, _ := c.inheritFrom(f, s); over {
+				return true
+			}
+		}
+	}
 	if p.from == nil || p.pause {
 		return false
 	}
+	over, none := c.inheritFrom(f, p)
+	if none && (f.cause == causeMoved || f.cause == causeOwnerLost && !f.short) {
+		f.cause = causeCold // it was not there either
+	}
+	return over
+}
+
+// lost reports whether a member that has gone from the view did not leave in order.
+func (c *Cache[V]) lost(name string) bool {
+	l, ok := c.cfg.Cluster.(loser)
+	return !ok || l.Lost(name)
+}
+
+// inheritFrom is inherit from one member. none: it has answered that it has no copy.
+func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 	c.stats.previousAsked.Add(1)
 	calm := !c.young.Load() || c.calm(c.ctx)
 	e, keep, err := c.askPrevious(f, p.to, p.inView, calm, codec.FlagPrevious, previousWait)
@@ -66,21 +92,18 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
-		return false
+		return false, false
 	case err != nil && !errors.Is(err, ErrNotCached):
 		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.to.Name, "err", err)
 		c.views.failed(p.from, c.clock.now())
-		return false
+		return false, false
 	}
 	c.views.answered(p.from, e != nil)
 	if e == nil {
-		if f.cause == causeMoved || f.cause == causeOwnerLost && !f.short {
-			f.cause = causeCold // it was not there either
-		}
-		return false
+		return false, true
 	}
 	if c.loads.newer(f.hash, e.loaded) {
-		return false
+		return false, false
 	}
 	now := c.clock.now()
 	if f.short {
@@ -91,25 +114,25 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	if keep {
 		if e = c.keepGiven(f.key, f.hash, e, now, false); e == nil {
-			return false
+			return false, false
 		}
 	}
 	c.stats.previousHits.Add(1)
 	if f.prev != nil && e.loaded <= f.prev.loaded { // what is wanted is a newer one
-		return false
+		return false, false
 	}
 	if now >= e.swr && now >= e.soft {
 		if keep { // to fall back on
 			f.prev = e
 		}
-		return false
+		return false, false
 	}
 	f.res.private = !keep
 	if c.flights.skip(f, e, c.stillValid(f)) {
-		return true
+		return true, false
 	}
 	f.res.private = false
-	return false
+	return false, false
 }
 
 // keepGiven commits a copy that another member gave, unless there is a later one, which it then
@@ -346,7 +369,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 		resp.Flags |= codec.FlagSameView
 	}
 	h.fence(req, key, hash)
-	if e := c.valid(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
+	if e := c.owning(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
 		h.fill(req, resp, found[V]{e: e}, nil, 0)
 		c.stats.given.Add(1)
 		return true
@@ -359,6 +382,16 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 	}
 	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
 	return true
+}
+
+// owning returns this node's valid copy of a key as the next owner may have it: what this node filled in the
+// owner's place, and keeps for a short time only, is that one's for its whole time.
+func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
+	e, ok := c.owned.get(key)
+	if !ok || !c.fences.owned(key, hash, e.stamp) || c.fences.tagged(e.tags) {
+		return nil
+	}
+	return e.asOwned(now)
 }
 
 // servePrevious is previous, and waits for the fill in progress.
@@ -374,8 +407,12 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 		select {
 		case <-f.done:
 			r := &f.res
-			if r.err == nil && !r.private && r.e.flags&entryPassing == 0 && !c.retagged(r.e, wide) {
-				h.fill(req, resp, found[V]{e: r.e}, nil, time.Duration(c.clock.now()-began))
+			if r.err != nil || r.private || r.e.flags&entryPassing != 0 || c.retagged(r.e, wide) {
+				break
+			}
+			now := c.clock.now()
+			if e := r.e.asOwned(now); e != nil {
+				h.fill(req, resp, found[V]{e: e}, nil, time.Duration(now-began))
 				c.stats.given.Add(1)
 				return
 			}

@@ -342,7 +342,7 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	n1, _ := again.Member("n1")
 	n1.Incarnation = 1
 	h.moves = make([]move, again.Partitions())
-	h.moves[again.Partition(key)] = move{&former{member: n1, worth: 1}, 9}
+	h.moves[again.Partition(key)] = move{from: &former{member: n1, worth: 1}, at: 9}
 	if p := h.previous(key, ring.Hash(key), 10); p.from != nil || !p.lost {
 		t.Errorf("who has started anew is asked: %+v", p)
 	}

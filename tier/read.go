@@ -249,11 +249,16 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 // keepNear stores a near copy of an answer to a read that began at began with the stamp and
 // the tag clock wide.
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
+	c.keepNearAt(key, hash, a, stamp, wide, began, c.clock.now())
+}
+
+// keepNearAt is keepNear for who knows the time.
+func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, began, now int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
 		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag, why: a.why,
 	}
-	if b.until <= c.clock.now() || c.leaving.Load() {
+	if b.until <= now || c.leaving.Load() {
 		return
 	}
 	c.near.set(key, b, int64(a.size))

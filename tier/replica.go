@@ -162,7 +162,7 @@ func (c *Cache[V]) adopt(view *ring.View) {
 	now, later := c.clock.now(), false
 	c.owned.ranked(func(key string, e *entry, _ uint8) {
 		switch {
-		case !e.replica && e.full == nil || now >= e.hard:
+		case !e.replica && e.full == nil || e.asOwned(now) == nil:
 		case view.Owner(key).Name == c.self:
 			list = append(list, mine{key, e})
 		default:
@@ -173,10 +173,9 @@ func (c *Cache[V]) adopt(view *ring.View) {
 		c.stood.Store(true)
 	}
 	for _, x := range list {
-		own := *x.e
+		own := *x.e.asOwned(now)
 		own.replica = false
-		if own.full != nil {
-			own.soft, own.swr, own.hard, own.full = own.full.soft, own.full.swr, own.full.hard, nil
+		if x.e.full != nil {
 			c.log.outlasts(own.hard - own.loaded)
 		}
 		c.fences.update(ring.Hash(x.key), func() {

@@ -158,7 +158,11 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 		h.refuse(resp, err)
 		return
 	}
-	now := h.c.clock.now()
+	h.fillAt(h.c.clock.now(), req.Flags, req.Have, resp, &f, held)
+}
+
+// fillAt fills in what was found for a read with the flags.
+func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Response, f *found[V], held time.Duration) {
 	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
 	if f.e.tags != nil {
 		resp.Flags |= codec.FlagTagged
@@ -166,7 +170,7 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 	}
 	resp.Age = time.Duration(max(now-f.e.loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
-	if f.e.replica && req.Flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
+	if f.e.replica && flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
 		h.c.stats.replicasServed.Add(1)
 		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
 	}
@@ -176,7 +180,7 @@ func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], e
 	if f.e.flags&entryNotFound != 0 {
 		resp.Status = codec.StatusNotFound
 	} else {
-		if req.Flags&codec.FlagHave != 0 && req.Have == f.e.etag {
+		if flags&codec.FlagHave != 0 && have == f.e.etag {
 			resp.Status = codec.StatusSame
 		} else {
 			resp.Value, resp.Etag = f.e.value, f.e.etag

@@ -49,6 +49,7 @@ type simNode struct {
 	reg     map[string]simReg
 	wrap    func(codec.Handler) codec.Handler
 	divisor [2]int
+	sends   int
 }
 
 type simReg struct {
@@ -234,6 +235,42 @@ func (n *simNode) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Send is what a Cluster may have: every third time it cannot.
+func (n *simNode) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
+	n.mu.Lock()
+	n.sends++
+	can := n.sends%3 != 0
+	n.mu.Unlock()
+	if !can || ctx.Err() != nil {
+		return false
+	}
+	req := *call.Req // the caller's own may be another one's when it is withdrawn
+	req.Many = slices.Clone(req.Many)
+	var settled atomic.Bool
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	call.Withdraw = func() bool {
+		if settled.Swap(true) {
+			return false
+		}
+		cancel()
+		return true
+	}
+	n.net.wg.Go(func() {
+		defer cancel()
+		var resp codec.Response
+		err := n.Call(ctx, to, &req, &resp)
+		if settled.Swap(true) {
+			if err == nil {
+				resp.Release()
+			}
+			return
+		}
+		*call.Resp, call.Err = resp, err
+		call.Done <- call
+	})
+	return true
 }
 
 // serve answers a frame as a peer's connection would.

@@ -1,11 +1,46 @@
 package tier
 
 import (
+	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
+
+// Each number of a feed is under its own name.
+func TestFollowMetrics(t *testing.T) {
+	cfg := plain(ByKey(new(counter).load))
+	cfg.Namespace = "product"
+	c := open(t, cfg)
+	f := &c.stats.follow
+	for i, n := range []*atomic.Int64{&f.following, &f.applied, &f.repeated, &f.refused, &f.flushes, &f.failures, &f.unconfirmed, &f.lag} {
+		n.Store(int64(i + 1))
+	}
+	f.lag.Store(int64(8 * time.Second))
+	var want strings.Builder
+	for _, m := range []struct{ name, kind, help, labels, value string }{
+		{"follow_running", "gauge", "Calls of Follow that run on this node.", "", "1"},
+		{"follow_flushes_total", "counter", "Times that the namespace was flushed because its feed could not tell all.", "", "5"},
+		{"follow_failures_total", "counter", "Calls of a feed that failed.", "", "6"},
+		{"follow_unconfirmed_total", "counter", "Times that an acknowledgement had to wait for a member.", "", "7"},
+		{"follow_lag_seconds", "gauge", "From the newest event's write to its application on this node, if the feed tells times.", "", "8"},
+		{"follow_down_seconds", "gauge", "For how long the feed has failed by now; 0: it works.", "", "0"},
+	} {
+		fmt.Fprintf(&want, "# HELP weir_%s %s\n# TYPE weir_%s %s\nweir_%s{namespace=\"product\"} %s\n", m.name, m.help, m.name, m.kind, m.name, m.value)
+	}
+	want.WriteString("# HELP weir_follow_events_total Events of feeds, by what became of them; refused: keys and tags that no value can have.\n# TYPE weir_follow_events_total counter\n")
+	for i, result := range []string{"applied", "repeated", "refused"} {
+		fmt.Fprintf(&want, "weir_follow_events_total{namespace=\"product\",result=%q} %d\n", result, i+2)
+	}
+	if err := testutil.CollectAndCompare(c.Collector(), strings.NewReader(want.String()), "weir_follow_running", "weir_follow_flushes_total",
+		"weir_follow_failures_total", "weir_follow_unconfirmed_total", "weir_follow_lag_seconds", "weir_follow_down_seconds", "weir_follow_events_total"); err != nil {
+		t.Error(err)
+	}
+}
 
 func TestCollector(t *testing.T) {
 	o := &counter{}

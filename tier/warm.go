@@ -141,9 +141,11 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 					m.single(some...)
 					continue
 				}
-				pending, left := c.askFrame(ctx, &f, c.readyMany(ctx, &f, some), codec.ModeWarm)
-				m.single(pending...)
-				m.single(left...)
+				if ready := c.readyMany(ctx, &f, some); len(ready) > 0 {
+					pending, left := c.askFrame(ctx, &f, ready, codec.ModeWarm)
+					m.single(pending...)
+					m.single(left...)
+				}
 			}
 		})
 	}
@@ -152,8 +154,8 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 		var readers []*reading[V]
 		for _, r := range some {
 			w := &wanted[V]{key: r.key, hash: r.hash}
-			if c.seek(w, m.chain) {
-				c.gotOwn(m, r, w)
+			if now := c.clock.now(); c.seek(w, m.chain, now) {
+				c.gotOwn(m, r, w, now)
 				continue
 			}
 			missing, readers = append(missing, w), append(readers, r)
@@ -163,7 +165,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 			if w.err == ErrNotWarmed {
 				m.single(readers[i])
 			} else {
-				c.gotOwn(m, readers[i], w)
+				c.gotOwn(m, readers[i], w, c.clock.now())
 			}
 		}
 	}
@@ -217,9 +219,4 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 		})
 	}
 	wg.Wait()
-}
-
-// WarmKeys is Warm for the operator; the result is a WarmReport.
-func (h handler[V]) WarmKeys(ctx context.Context, keys []string) (any, error) {
-	return h.c.Warm(ctx, keys)
 }

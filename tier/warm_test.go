@@ -116,9 +116,8 @@ func TestWarmEnds(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		caches["n0"].isolation.cut.Store(false)
-		any, err := handler[simValue]{caches["n0"]}.WarmKeys(background, []string{key})
-		if report, ok := any.(WarmReport); err != nil || !ok || report.Loaded != 1 {
-			t.Errorf("%+v, %v", any, err)
+		if r, err := caches["n0"].Warm(background, []string{key}); err != nil || r.Loaded != 1 {
+			t.Errorf("%+v, %v", r, err)
 		}
 	})
 	bubble(t, func(t *testing.T) {

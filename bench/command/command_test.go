@@ -60,7 +60,7 @@ func file(t *testing.T, text string) string {
 
 func TestListAndShow(t *testing.T) {
 	out, _, err := do(t.Context(), Options{}, "list")
-	if err != nil || strings.Count(out, "\n") != 15 || !strings.Contains(out, "hot-expiry") {
+	if err != nil || strings.Count(out, "\n") != 16 || !strings.Contains(out, "hot-expiry") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, _, err = do(t.Context(), Options{}, "show", "storm")

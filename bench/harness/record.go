@@ -26,6 +26,7 @@ const buckets = 150
 type timeline struct {
 	width  time.Duration
 	points []point
+	phases []phaseCount // none unless the scenario asks for them
 }
 
 type point struct {
@@ -41,7 +42,7 @@ func newTimeline(d time.Duration) *timeline {
 		}
 		width = w * time.Millisecond
 	}
-	return &timeline{width, make([]point, (d+width-1)/width)}
+	return &timeline{width: width, points: make([]point, (d+width-1)/width)}
 }
 
 // at is the point of a time, nil outside of the run.
@@ -56,6 +57,9 @@ func (t *timeline) originCall(now time.Duration, running int64) {
 	if p := t.at(now); p != nil {
 		p.originCalls.Add(1)
 		raise(&p.originPeak, running)
+	}
+	if p := t.phase(now); p != nil {
+		p.calls.Add(1)
 	}
 }
 
@@ -119,6 +123,9 @@ func (r *recorder) add(worker int, o outcome) {
 		return
 	}
 	p.offered.Add(1)
+	if q := r.line.phase(o.due); q != nil {
+		q.count(o)
+	}
 	if o.err == nil {
 		if q := r.line.at(o.ended); q != nil {
 			q.answered.Add(1)

@@ -46,6 +46,7 @@ type Round struct {
 	Timeline []Point            `json:"timeline"`
 	Latency  []Quantile         `json:"latency"`
 	Marks    []Mark             `json:"marks,omitempty"`
+	Phases   []Phase            `json:"phases,omitempty"` // if the scenario says by_fault
 }
 
 // Measures are the numbers of a round. Times are in milliseconds where the name says so.

@@ -139,6 +139,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		ours: s.Cluster.Kind != scenario.Existing,
 		gone: make([]gauge, s.Cluster.Nodes), calling: make([]gauge, s.Cluster.Nodes)}
 	line := newTimeline(d.end)
+	line.phases = newPhases(s)
 	d.rec = newRecorder(line)
 	d.ledger = newLedger(len(u.names), s.Cluster.Freshness.TTL.D())
 	origin := newOrigin(s.Origin, u.sizes, d.ledger, d.clock, line, d.end, seed)
@@ -287,6 +288,7 @@ func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed ti
 			AgeP99: float64(t.age.ValueAtQuantile(99)) / 1e6, MaxAge: float64(t.age.Max()) / 1e6,
 		},
 		Errors: t.kinds, Width: scenario.Duration(d.rec.line.width), Timeline: points, Marks: marks,
+		Phases: sumPhases(d.rec.line.phases, int(d.ledger.known()), s.Cluster.Nodes, elapsed),
 	}
 	for _, p := range quantiles {
 		r.Latency = append(r.Latency, Quantile{p / 100, q(p)})

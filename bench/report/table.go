@@ -241,6 +241,11 @@ func Text(w io.Writer, r *harness.Report) error {
 	b.WriteByte('\n')
 	grid(&b, cells(r))
 	b.WriteByte('\n')
+	if rows := phases(r); rows != nil {
+		b.WriteString(phasesHead)
+		grid(&b, rows)
+		b.WriteByte('\n')
+	}
 	if len(r.Systems) > 1 {
 		b.WriteString("The best of a row has a star.\n")
 	}

@@ -66,6 +66,9 @@ func (c *checker) scenario(s *Scenario) {
 	for i := range s.Load {
 		c.load(fmt.Sprintf("load[%d]", i), s, &s.Load[i])
 	}
+	if s.ByFault && len(s.Faults) == 0 {
+		c.bad("by_fault", "there are no faults to tell apart")
+	}
 	for i := range s.Faults {
 		c.fault(fmt.Sprintf("faults[%d]", i), s, &s.Faults[i])
 	}

@@ -16,7 +16,9 @@ type Scenario struct {
 	Origin   Origin   `yaml:"origin" json:"origin"`
 	Load     []Load   `yaml:"load" json:"load"`
 	Faults   []Fault  `yaml:"faults,omitempty" json:"faults,omitempty"`
-	Claims   []Claim  `yaml:"claims,omitempty" json:"claims,omitempty"`
+	// ByFault tells origin calls and errors for each fault apart, beside those before the first one.
+	ByFault bool    `yaml:"by_fault,omitempty" json:"by_fault,omitempty"`
+	Claims  []Claim `yaml:"claims,omitempty" json:"claims,omitempty"`
 }
 
 // The kinds of a cluster.

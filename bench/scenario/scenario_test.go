@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBuiltins(t *testing.T) {
-	want := []string{"brownout", "cold-cluster", "common-miss", "drill", "hot-expiry", "invalidate", "ninety-nine", "outage", "partition", "privacy", "ranking",
+	want := []string{"brownout", "cold-cluster", "common-miss", "drill", "hot-expiry", "invalidate", "membership", "ninety-nine", "outage", "partition", "privacy", "ranking",
 		"restart", "rolling", "storm", "trace"}
 	if got := Names(); !slices.Equal(got, want) {
 		t.Errorf("the built-in scenarios are %v", got)
@@ -95,6 +95,7 @@ func TestProblems(t *testing.T) {
 		small + "claims:\n  - {measure: errors, most: 1, least: 2, says: x}\n": `x.yaml:6: claims[0]: at least 2 and at most 1 is nothing`,
 		small + "claims:\n  - {measure: errors, most: 1}\n":                    `x.yaml:6: claims[0].says: a claim says what it means`,
 		small + "cluster: {when_isolated: pray}\n":                             `x.yaml:5: cluster.when_isolated: "pray" is none of serve-stale`,
+		small + "by_fault: true\n":                                             `x.yaml:5: by_fault: there are no faults to tell apart`,
 		small + "name: again\n":                                                `x.yaml:5: `,
 		"duration: 1s\nload: [{loop: closed}]\n":                               "x.yaml: name: a scenario needs a name",
 		"name: a\nload: [{loop: closed}]\n":                                    "x.yaml: duration: a scenario needs a duration",

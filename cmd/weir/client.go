@@ -62,7 +62,12 @@ func notWeir(format string, args ...any) error {
 
 // ask sends a request and returns the status and the body. The error says what to do.
 func (c *client) ask(ctx context.Context, method, name string, query url.Values, body any) (int, []byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	return c.askFor(ctx, askTime, method, name, query, body)
+}
+
+// askFor is ask, and waits for so long.
+func (c *client) askFor(ctx context.Context, wait time.Duration, method, name string, query url.Values, body any) (int, []byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	u := c.base.JoinPath(name)
 	u.RawQuery = query.Encode()

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/weircache/weir/peer"
+	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
 
@@ -76,8 +77,18 @@ func parseConfig(file string, text []byte) (config, error) {
 	c.peer = peer.Config{
 		Name: node.text("name", ""), Bind: node.text("bind", ""), Advertise: node.text("advertise", ""),
 		Join: node.texts("join"), ClusterName: node.text("cluster", ""), Zone: node.text("zone", ""), MinMembers: node.integer("min_members"),
-		ValueLimit: int(min(node.size("value_limit"), peer.MaxValueLimit+1)),
+		ValueLimit: int(min(node.size("value_limit"), peer.MaxValueLimit+1)), InFlightBytes: node.size("in_flight_bytes"),
+		Connections: node.integer("connections"), DrainTimeout: node.duration("drain_timeout"), RejoinInterval: node.duration("rejoin_interval"),
 	}
+	placing := node.section("ring")
+	c.peer.Ring = ring.Config{Partitions: placing.integer("partitions"), Load: placing.number("load"), Replicas: placing.integer("replicas")}
+	placing.end()
+	gossip := node.section("gossip")
+	c.peer.Gossip = peer.Gossip{
+		ProbeInterval: gossip.duration("probe_interval"), ProbeTimeout: gossip.duration("probe_timeout"),
+		HoldDown: gossip.duration("hold_down"), SuspicionMult: gossip.integer("suspicion_mult"),
+	}
+	gossip.end()
 	c.peer.Secret = readClusterSecret(node, "secret_file")
 	for _, file := range node.texts("accept_secret_files") {
 		if secret, err := clusterSecret(file); err != nil {
@@ -156,10 +167,13 @@ func readNamespace(name string, s *section) namespaceConfig {
 		Freshness: tier.Freshness{
 			TTL: fresh.duration("ttl"), StaleWhileRevalidate: fresh.duration("stale_while_revalidate"),
 			StaleIfError: fresh.duration("stale_if_error"), NegativeTTL: fresh.duration("negative_ttl"),
-			ErrorTTL: fresh.duration("error_ttl"), NearTTL: fresh.duration("near_ttl"),
+			ErrorTTL: fresh.duration("error_ttl"), NearTTL: fresh.duration("near_ttl"), SoftTimeout: fresh.duration("soft_timeout"),
+			Jitter: fresh.number("jitter"), RefreshAhead: fresh.number("refresh_ahead"),
 		},
-		Origin:    tier.Origin{Concurrency: origin.integer("concurrency"), Timeout: origin.duration("timeout"), Queue: origin.integer("queue")},
+		Origin:    readOrigin(origin),
 		NearBytes: s.size("near_bytes"), OwnedBytes: s.size("owned_bytes"), Replicas: s.integer("replicas"), ValueLimit: int(min(s.size("value_limit"), tier.MaxValueLimit+1)),
+		WhenIsolated: readIsolated(s), InvalidateTimeout: s.duration("invalidate_timeout"), HandoffRate: s.size("handoff_rate"),
+		HotKeysFile: s.text("hot_keys_file", ""), ShowKeys: s.truth("show_keys"),
 	}
 	if n.clientMaxAge = s.duration("client_max_age"); n.clientMaxAge < 0 || n.clientMaxAge > n.cache.Freshness.TTL {
 		s.wrong("client_max_age", "%v is not between 0 and freshness.ttl, %v", n.clientMaxAge, n.cache.Freshness.TTL)
@@ -170,7 +184,7 @@ func readNamespace(name string, s *section) namespaceConfig {
 
 	// The cache's own check names its fields; each is put beside the line that it comes from.
 	check := n.cache
-	check.Loader = newOrigin(n, nil).load
+	check.Loader, check.HotKeysFile = newOrigin(n, nil).load, "" // nothing is read or written yet
 	if err := checkCache(check); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			line = strings.TrimPrefix(line, fmt.Sprintf("weir: cache %q: ", name))
@@ -184,10 +198,45 @@ func readNamespace(name string, s *section) namespaceConfig {
 				field = line
 			}
 			field, _, _ = strings.Cut(field, " ")
+			if group, _, ok := strings.Cut(field, "."); ok { // Breaker and Retry: the line where they begin
+				field = group
+			}
 			at.wrong(snake(field), "%s", line)
 		}
 	}
 	return n
+}
+
+// readOrigin reads what the governor allows.
+func readOrigin(s *section) tier.Origin {
+	o := tier.Origin{
+		Concurrency: s.integer("concurrency"), MinConcurrency: s.integer("min_concurrency"),
+		Rate: s.number("rate"), Burst: s.integer("burst"), Timeout: s.duration("timeout"),
+		Queue: s.integer("queue"), QueueInterval: s.duration("queue_interval"), QueueTarget: s.duration("queue_target"),
+	}
+	breaker := s.section("breaker")
+	o.Breaker = tier.Breaker{
+		Failures: breaker.number("failures"), Minimum: breaker.integer("minimum"), Window: breaker.duration("window"),
+		Pause: breaker.duration("pause"), Probes: breaker.integer("probes"),
+	}
+	breaker.end()
+	retry := s.section("retry")
+	o.Retry = tier.Retry{Budget: retry.number("budget"), Most: retry.integer("most"), Backoff: retry.duration("backoff")}
+	retry.end()
+	return o
+}
+
+func readIsolated(s *section) tier.WhenIsolated {
+	switch v := s.text("when_isolated", "serve_stale"); v {
+	case "serve_stale":
+	case "bypass":
+		return tier.Bypass
+	case "fail":
+		return tier.Fail
+	default:
+		s.wrong("when_isolated", "%q is not serve_stale, bypass or fail", v)
+	}
+	return tier.ServeStale
 }
 
 // readClusterSecret reads the file that a name of the section names, if it does.

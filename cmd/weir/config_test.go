@@ -54,7 +54,7 @@ whatever: 1
 	}
 	got := err.Error()
 	for _, want := range []string{
-		"weir.yml:2: node.bind: ", "weir.yml:3: node.joyn means nothing here; known are accept_secret_files, advertise, bind, cluster, join,",
+		"weir.yml:2: node.bind: ", "weir.yml:3: node.joyn means nothing here; known are accept_secret_files, advertise, bind, cluster, connections,",
 		"weir.yml:4: node.join: one value", "weir.yml:4: node.join: \"nowhere\"", "weir.yml:5: node.operator_token_file: ",
 		"weir.yml:6: node.secret_file: ", "weir.yml:7: node.accept_secret_files: ", "weir.yml:9: http.listen: ", "weir.yml:10: http.grace: \"soon\" is no duration", "weir.yml:11: http.grace is given twice, first in line 10",
 		"weir.yml:12: log.level: ", "weir.yml:12: log.format: ",

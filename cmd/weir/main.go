@@ -102,6 +102,6 @@ some members did not answer or confirm; 4 nothing answers at --addr, or it is no
 	flags.StringVarP(&w.addr, "addr", "a", "http://127.0.0.1:8080/weir/", "the stats endpoint of one member, a `URL`")
 	flags.StringVar(&w.token, "token-file", "", "a `file` that holds the operator's token")
 	flags.BoolVar(&w.json, "json", false, "print JSON in place of a table")
-	root.AddCommand(nodeCommand(w), statsCommand(w), membersCommand(w), topCommand(w), ringCommand(w), invalidateCommand(w), drillCommand(w), command.New(command.Options{}))
+	root.AddCommand(nodeCommand(w), statsCommand(w), membersCommand(w), topCommand(w), ringCommand(w), invalidateCommand(w), warmCommand(w), drillCommand(w), command.New(command.Options{}))
 	return root
 }

@@ -98,6 +98,15 @@ func startNode(t *testing.T, text string) (web, peers string, log *lines, end fu
 	}
 }
 
+// numbered is so many keys, one a line.
+func numbered(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "w%d\n", i)
+	}
+	return b.String()
+}
+
 // The commands against a cluster of two, one member of which then goes.
 func TestCommands(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "value of ", r.URL.Path) }))
@@ -142,6 +151,13 @@ func TestCommands(t *testing.T) {
 		{[]string{"invalidate", "-n", "product", "--all", "k1", addr, secret}, exitUsage, nil, "--all is everything"},
 		{[]string{"invalidate", "-n", "product", "--tag", strings.Repeat("t", 2000), addr, secret}, exitFailed, nil, "tag 1 of 1"},
 		{[]string{"stats", "--ages", addr}, 0, []string{"SERVED FROM", "fill", "OLDEST SERVED", "of 1m0s"}, ""},
+		{[]string{"warm", "k", addr, secret}, exitUsage, nil, "--namespace"},
+		{[]string{"warm", "-n", "product", addr, secret}, exitUsage, nil, "no keys"},
+		{[]string{"warm", "-n", "product", "k", addr}, exitUsage, nil, "--token-file"},
+		{[]string{"warm", "-n", "nope", "k", addr, secret}, exitFailed, nil, "no namespace"},
+		{[]string{"warm", "-n", "product", "--keys", file(t, numbered(2100)), addr, secret}, 0, []string{"LOADED", "2100"}, ""},
+		{[]string{"ring", "w2099", "-n", "product", addr, secret}, 0, []string{"FRESH FOR", "ms"}, ""},
+		{[]string{"warm", "-n", "product", strings.Repeat("k", 2000), "w1", addr, secret}, exitPartial, []string{"PRESENT", "1"}, "1 keys were not warmed"},
 		{[]string{"drill", addr, secret}, exitUsage, nil, "--namespace"},
 		{[]string{"drill", "-n", "product", "--fraction=2", addr, secret}, exitUsage, nil, "--fraction"},
 		{[]string{"drill", "-n", "product", "--for=2h", addr, secret}, exitUsage, nil, "--for"},
@@ -172,7 +188,7 @@ func TestCommands(t *testing.T) {
 			}
 		}
 	}
-	for _, args := range [][]string{{"stats"}, {"members"}, {"top", "--times=1"}, {"ring", "k", "-n", "product", secret}, {"invalidate", "k", "-n", "product", secret}, {"drill", "-n", "product", "--for=100ms", secret}} {
+	for _, args := range [][]string{{"stats"}, {"members"}, {"top", "--times=1"}, {"ring", "k", "-n", "product", secret}, {"invalidate", "k", "-n", "product", secret}, {"warm", "k", "-n", "product", secret}, {"drill", "-n", "product", "--for=100ms", secret}} {
 		code, out, errs := try(t, append(args, "--json", addr)...)
 		if code != 0 || !json.Valid([]byte(out)) {
 			t.Errorf("%v --json: %d %s %s", args, code, out, errs)

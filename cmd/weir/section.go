@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,6 +142,32 @@ func (s *section) integer(name string) int {
 		s.wrong(name, "%q is no whole number", v)
 	}
 	return int(n)
+}
+
+// number takes a number with or without a fraction.
+func (s *section) number(name string) float64 {
+	v, ok := s.scalar(name)
+	if !ok {
+		return 0
+	}
+	x, err := strconv.ParseFloat(v, 64)
+	if err != nil || math.IsNaN(x) || math.IsInf(x, 0) {
+		s.wrong(name, "%q is no number", v)
+		return 0
+	}
+	return x
+}
+
+// truth takes true or false.
+func (s *section) truth(name string) bool {
+	v, ok := s.scalar(name)
+	if !ok || v == "false" {
+		return false
+	}
+	if v != "true" {
+		s.wrong(name, "%q is neither true nor false", v)
+	}
+	return true
 }
 
 // size takes a number of bytes, with or without a unit.

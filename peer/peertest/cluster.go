@@ -43,6 +43,7 @@ type Options struct {
 	Secret      peer.Secret // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	HoldDown    time.Duration // as peer.Gossip has it
+	Probe       time.Duration // between two probes; 0: a second
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
 	// Loader, if set, stands between a cache and the origin.
@@ -92,6 +93,7 @@ func New(o Options) *Cluster {
 		o.Freshness = tier.Freshness{TTL: 2 * time.Second, StaleWhileRevalidate: 3 * time.Second, StaleIfError: 6 * time.Second, NearTTL: 500 * time.Millisecond}
 	}
 	o.MinMembers = cmp.Or(o.MinMembers, o.Nodes)
+	o.Probe = cmp.Or(o.Probe, time.Second)
 	o.Freshness.NearTTL = cmp.Or(o.Freshness.NearTTL, min(o.Freshness.TTL, time.Second))
 	o.Freshness.NegativeTTL = cmp.Or(o.Freshness.NegativeTTL, min(o.Freshness.TTL, 5*time.Second))
 	if o.Logger == nil {
@@ -148,7 +150,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 		Zone: zone, Name: h.name, Bind: h.ip + ":7946", Join: []string{"weir.test:7946"}, Network: c.Net.Host(h.ip), MinMembers: c.opt.MinMembers,
 		Logger: c.opt.Logger.With("host", h.name), Seed: c.opt.Seed + uint64(i) + 1, Secret: c.opt.Secret,
 		Ring:   ring.Config{Partitions: partitions},
-		Gossip: peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, HoldDown: c.opt.HoldDown},
+		Gossip: peer.Gossip{ProbeInterval: c.opt.Probe, ProbeTimeout: c.opt.Probe * 3 / 10, HoldDown: c.opt.HoldDown},
 	})
 	if err != nil {
 		return err

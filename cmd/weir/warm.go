@@ -1,0 +1,108 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weircache/weir/peer"
+)
+
+const (
+	// warmBatch is how many keys one request carries, and warmBytes about how many bytes of them.
+	warmBatch = 1000
+	warmBytes = 512 << 10
+	// warmTime is how long a member may take to answer it: a little more than it gives itself.
+	warmTime = 70 * time.Second
+	// warmShown is how many keys that failed are named.
+	warmShown = 20
+)
+
+func warmCommand(w *world) *cobra.Command {
+	var namespace, file string
+	c := &cobra.Command{
+		Use:   "warm --namespace NAME KEY... | --keys FILE",
+		Short: "Have the owners of keys load those that they have no copy of",
+		Long: `Have the owners of keys load those that they have no copy of, at the lowest class, so that real misses go first. It needs the
+operator's token. A key that the origin has no value of counts as done. The exit code is 3 if keys failed; the first of them are named,
+and it does no harm to give the same list again.`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, keys []string) error {
+			if namespace == "" {
+				return usageError("--namespace is missing: name the cache that the keys are of")
+			}
+			if file != "" {
+				more, err := readKeys(file)
+				if err != nil {
+					return usageError(fmt.Sprintf("--keys: %v", err))
+				}
+				keys = append(keys, more...)
+			}
+			if len(keys) == 0 {
+				return usageError("no keys are named")
+			}
+			c, err := newClientOf(w)
+			if err != nil {
+				return err
+			}
+			var sum peer.WarmResult
+			for len(keys) > 0 {
+				n := batchOf(keys)
+				status, body, err := c.askFor(cmd.Context(), warmTime, http.MethodPost, "warm", nil, peer.WarmRequest{Namespace: namespace, Keys: keys[:n]})
+				if err != nil {
+					return err
+				}
+				var r peer.WarmResult
+				if json.Unmarshal(body, &r) != nil || status != http.StatusOK && (status != http.StatusBadGateway || r.Failed == 0) {
+					return c.failure(status, body)
+				}
+				sum.Keys, sum.Present, sum.Loaded = sum.Keys+r.Keys, sum.Present+r.Present, sum.Loaded+r.Loaded
+				sum.NotFound, sum.Failed = sum.NotFound+r.NotFound, sum.Failed+r.Failed
+				sum.Failures = append(sum.Failures, r.Failures...)
+				sum.Failures = sum.Failures[:min(len(sum.Failures), warmShown)]
+				keys = keys[n:]
+			}
+			return showWarmed(w, sum)
+		},
+	}
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
+	c.Flags().StringVar(&file, "keys", "", "a `file` with one key a line; - is standard input")
+	return c
+}
+
+// batchOf is how many of the keys one request takes.
+func batchOf(keys []string) int {
+	size := 0
+	for i, key := range keys {
+		if size += len(key) + 3; i == warmBatch || i > 0 && size > warmBytes {
+			return i
+		}
+	}
+	return len(keys)
+}
+
+func showWarmed(w *world, r peer.WarmResult) error {
+	if w.json {
+		b, err := json.Marshal(r)
+		if err == nil {
+			err = indented(w.out, b)
+		}
+		if err != nil {
+			return err
+		}
+	} else if err := table(w.out, []string{"KEYS", "PRESENT", "LOADED", "NOT FOUND", "FAILED"},
+		[]string{fmt.Sprint(r.Keys), fmt.Sprint(r.Present), fmt.Sprint(r.Loaded), fmt.Sprint(r.NotFound), fmt.Sprint(r.Failed)}); err != nil {
+		return err
+	}
+	if r.Failed == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("%d keys were not warmed", r.Failed)
+	for _, f := range r.Failures {
+		text += fmt.Sprintf("\n%s: %s", printable(f.Key), printable(f.Error))
+	}
+	return &exitError{exitPartial, text}
+}

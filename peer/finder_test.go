@@ -1,0 +1,336 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// books is a Network of which only the lookups work, as long as they are not down.
+type books struct {
+	Network
+	hosts    map[string][]string
+	services map[string][]string
+	down     map[string]bool
+}
+
+func (b *books) LookupHost(_ context.Context, host string) ([]string, error) {
+	return b.look(b.hosts, host)
+}
+
+func (b *books) LookupSRV(_ context.Context, name string) ([]string, error) {
+	return b.look(b.services, name)
+}
+
+func (b *books) look(all map[string][]string, name string) ([]string, error) {
+	if b.down[name] {
+		return nil, &net.DNSError{Err: "server misbehaving", Name: name, IsTemporary: true}
+	}
+	if found, ok := all[name]; ok {
+		return found, nil
+	}
+	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+}
+
+// finderOf finds seeds in b; it shuffles by reversing.
+func finderOf(b *books, seeds ...string) *finder {
+	return &finder{network: b, fixed: seeds, shuffle: func(n int, swap func(i, j int)) {
+		for i := range n / 2 {
+			swap(i, n-1-i)
+		}
+	}}
+}
+
+// found is what f finds, and which seeds it could not, as text.
+func found(t *testing.T, f *finder) string {
+	t.Helper()
+	addrs, failed := f.find(t.Context())
+	text := fmt.Sprint(addrs)
+	for _, x := range failed {
+		text += " " + x.what + "!"
+	}
+	return text
+}
+
+// The targets of a service keep their order, the seeds take turns, and bad targets count for nothing.
+func TestFindOrder(t *testing.T) {
+	b := &books{
+		hosts: map[string][]string{"a.test": {"10.0.0.1", "fd00::1"}, "b.test": {"10.0.0.2"}, "c.test": {"10.0.0.3"}},
+		services: map[string][]string{
+			"_w._tcp.one":  {"b.test:2", "a.test:1", "10.0.0.9:9", "gone.test:1", "a.test:0", "nonsense", ":7946", "_w._tcp.one", "c.test:3"},
+			"_w._tcp.none": {},
+		},
+	}
+	f := finderOf(b, "_w._tcp.one", "_w._tcp.none", "_w._tcp.unknown", "c.test:3", "gone.test:4", "c.test:3")
+	if got, want := found(t, f), "[10.0.0.3:3 10.0.0.2:2 [fd00::1]:1 10.0.0.1:1 10.0.0.9:9]"; got != want {
+		t.Errorf("found %s, want %s", got, want)
+	}
+}
+
+// While a resolver fails a seed stands for what it last did; a name that has gone stands for nobody.
+func TestFindLast(t *testing.T) {
+	b := &books{
+		hosts:    map[string][]string{"a.test": {"10.0.0.1"}, "b.test": {"10.0.0.2"}},
+		services: map[string][]string{"_w._tcp.one": {"a.test:1", "b.test:2"}},
+		down:     map[string]bool{"b.test": true},
+	}
+	f := finderOf(b, "_w._tcp.one", "b.test:7")
+	expect := func(want string) {
+		t.Helper()
+		if got := found(t, f); got != want {
+			t.Errorf("found %s, want %s", got, want)
+		}
+	}
+	expect("[10.0.0.1:1] seed b.test:2! seed b.test:7!") // there is no last one yet
+	b.down = nil
+	expect("[10.0.0.2:7 10.0.0.1:1 10.0.0.2:2]")
+	for range 3 {
+		b.down = map[string]bool{"_w._tcp.one": true, "a.test": true, "b.test": true}
+		expect("[10.0.0.2:7 10.0.0.1:1 10.0.0.2:2] seed _w._tcp.one! seed a.test:1! seed b.test:2! seed b.test:7!")
+	}
+	delete(b.hosts, "a.test")
+	b.down = map[string]bool{"_w._tcp.one": true}
+	expect("[10.0.0.2:7 10.0.0.2:2] seed _w._tcp.one!")
+	b.services, b.down = nil, nil
+	expect("[10.0.0.2:7]")
+	b.down = map[string]bool{"_w._tcp.one": true}
+	expect("[10.0.0.2:7] seed _w._tcp.one!") // it was nobody
+	if len(f.addrs) != 1 || len(f.targets) != 1 {
+		t.Errorf("it remembers %v and %v", f.addrs, f.targets)
+	}
+}
+
+// Of a service with many targets those that come first are resolved, others if these were not enough.
+func TestFindMany(t *testing.T) {
+	var targets []string
+	for i := range 3 * lookups {
+		targets = append(targets, fmt.Sprintf("10.1.0.%d:1", i))
+	}
+	f := finderOf(&books{services: map[string][]string{"_w._tcp.many": targets}}, "_w._tcp.many")
+	first, _ := f.find(t.Context())
+	f.widely = f.cut
+	other, _ := f.find(t.Context())
+	if len(first) != lookups || first[0].String() != targets[0] || first[lookups-1].String() != targets[lookups-1] {
+		t.Errorf("first %v", first)
+	}
+	if len(other) != lookups || slices.ContainsFunc(other, func(a netip.AddrPort) bool { return slices.Contains(first, a) }) {
+		t.Errorf("then %v", other)
+	}
+}
+
+// A live target is found behind many dead ones.
+func TestServiceMany(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		var targets []string
+		for i := range 3 * lookups {
+			targets = append(targets, fmt.Sprintf("10.9.0.%d:7946", i+1))
+		}
+		world.SetService("_w._tcp.test", append(targets, "10.0.0.1:7946")...)
+		n1 := simulated(t, world, 1, Config{})
+		n2 := simulated(t, world, 2, Config{Join: []string{"_w._tcp.test"}})
+		if n2.View().Len() != 1 {
+			t.Errorf("the first attempt is not in order: %s", viewNames(n2.View()))
+		}
+		pause(t.Context(), 3*time.Minute) // it is among those of each second attempt with one chance in three
+		awaitNames(t, "n1 n2", n1, n2)
+	})
+}
+
+// What Discover brings that is good counts; what is wrong with the rest is told.
+func TestDiscoverAnswers(t *testing.T) {
+	lots := slices.Repeat([]string{"10.0.0.5:1"}, 2*maxDiscovered)
+	for i, x := range []struct {
+		seeds       []string
+		err         error
+		want, wrong string
+	}{
+		{seeds: []string{"10.0.0.1:1", "10.0.0.2:1"}, want: "[10.0.0.1:1 10.0.0.2:1]"},
+		{err: errors.New("down"), want: "[10.0.0.1:1 10.0.0.2:1]", wrong: "down"},
+		{seeds: []string{"bad"}, want: "[10.0.0.1:1 10.0.0.2:1]", wrong: "host:port"},
+		{seeds: []string{"10.0.0.3:1", "bad"}, want: "[10.0.0.3:1]", wrong: "host:port"},
+		{want: "[]"},
+		{seeds: append(lots, "10.0.0.6:1"), want: fmt.Sprint(lots[:maxDiscovered]), wrong: "the first 1024 count"},
+		{seeds: []string{strings.Repeat("x", 1<<20) + ":1", "10.0.0.1:1"}, want: "[10.0.0.1:1]", wrong: "the limit is"},
+		{seeds: slices.Repeat([]string{"bad"}, 50), want: "[10.0.0.1:1]", wrong: "and 46 more"},
+	} {
+		d := discovery{call: func(context.Context) ([]string, error) { return x.seeds, x.err }, last: []string{"10.0.0.1:1", "10.0.0.2:1"}}
+		if i > 5 {
+			d.last = d.last[:1]
+		}
+		last, err := d.ask(t.Context())
+		if fmt.Sprint(last) != x.want || (err == nil) != (x.wrong == "") || err != nil && (!strings.Contains(err.Error(), x.wrong) || len(err.Error()) > 1000) {
+			t.Errorf("answer %d: %.100v, %.1000v", i, last, err)
+		}
+	}
+}
+
+// A Discover that panics, or ends its goroutine, is an error like others, and called again.
+func TestDiscoverPanics(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world, logs := newMemNet(), new(logBook)
+		var calls atomic.Int64
+		n1 := simulated(t, world, 1, Config{})
+		n2 := simulated(t, world, 2, Config{Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
+			switch calls.Add(1) {
+			case 1:
+				panic("a bug of mine")
+			case 2:
+				var bad *badError
+				return nil, bad
+			}
+			return []string{"10.0.0.1:7946"}, nil
+		}})
+		pause(t.Context(), 30*time.Second)
+		awaitNames(t, "n1 n2", n1, n2)
+		if text := logs.String(); calls.Load() < 3 || !strings.Contains(text, "it panicked: a bug of mine") || !strings.Contains(text, "finder_test.go") {
+			t.Errorf("%d calls; the log:\n%s", calls.Load(), text)
+		}
+	})
+}
+
+// badError is an error that cannot say what it is.
+type badError struct{ text string }
+
+func (e *badError) Error() string { return e.text }
+
+// A Discover that hangs holds up neither Start, nor joining by other seeds, nor Close for long; there is one call
+// at a time; and its late answer counts at once.
+func TestDiscoverHangs(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world, logs := newMemNet(), new(logBook)
+		var inside, calls atomic.Int64
+		hang := make(chan []string)
+		n1 := simulated(t, world, 1, Config{})
+		began := time.Now()
+		n2 := simulated(t, world, 2, Config{Logger: logs.logger(), Join: []string{"10.0.0.1:7946"}, Discover: func(ctx context.Context) ([]string, error) {
+			if calls.Add(1); inside.Add(1) > 1 {
+				t.Error("two calls at once")
+			}
+			defer inside.Add(-1)
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) != discoverLimit {
+				t.Errorf("its context ends in %v", time.Until(end))
+			}
+			return <-hang, nil // whatever its context says
+		}})
+		if d := time.Since(began); d > discoverWait || viewNames(n2.View()) != "n1 n2" {
+			t.Errorf("Start took %v; the view has %s", d, viewNames(n2.View()))
+		}
+		// A split: the other seed is still joined.
+		world.split("10.0.0.2")
+		pause(t.Context(), 2*time.Minute)
+		awaitNames(t, "n2", n2)
+		world.split()
+		awaitNames(t, "n1 n2", n1, n2)
+		pause(t.Context(), 5*time.Minute)
+		if n := strings.Count(logs.String(), "although its context ended"); calls.Load() != 1 || n != 1 {
+			t.Errorf("%d calls; it is told %d times that it hangs:\n%s", calls.Load(), n, logs)
+		}
+		// It returns, long after: that counts before the next attempt is due.
+		n3 := simulated(t, world, 3, Config{})
+		pause(t.Context(), 30*time.Second)
+		hang <- []string{"10.0.0.3:7946"}
+		pause(t.Context(), 100*time.Millisecond)
+		if n2.View().Len() != 3 {
+			t.Errorf("the late answer does not count yet: %s", viewNames(n2.View()))
+		}
+		awaitNames(t, "n1 n2 n3", n1, n2, n3)
+
+		// Close leaves the next call alone.
+		pause(t.Context(), 15*time.Second)
+		began = time.Now()
+		if err := n2.Close(); err != nil || time.Since(began) > discoverGrace+time.Second {
+			t.Errorf("Close took %v: %v", time.Since(began), err)
+		}
+		if inside.Load() != 1 || calls.Load() != 2 || !strings.Contains(logs.String(), "Close does not wait for it") {
+			t.Errorf("%d of %d calls go on; the log:\n%s", inside.Load(), calls.Load(), logs)
+		}
+		close(hang)
+		synctest.Wait()
+	})
+}
+
+// Close waits for a Discover that ends with its context, and calls it no more.
+func TestDiscoverClose(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var inside atomic.Int64
+		logs := new(logBook)
+		n := simulated(t, newMemNet(), 1, Config{Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
+			inside.Add(1)
+			defer inside.Add(-1)
+			<-ctx.Done()
+			pause(context.WithoutCancel(ctx), discoverGrace/2) // it has something to put in order
+			return nil, ctx.Err()
+		}})
+		began := time.Now()
+		if err := n.Close(); err != nil || inside.Load() != 0 || time.Since(began) > 2*discoverGrace || strings.Contains(logs.String(), "does not wait") {
+			t.Errorf("Close took %v: %v; %d calls go on; the log:\n%s", time.Since(began), err, inside.Load(), logs)
+		}
+	})
+}
+
+// fallible is a network whose lookups fail while it is down.
+type fallible struct {
+	Network
+	down atomic.Pointer[string] // why
+}
+
+func (f *fallible) LookupHost(ctx context.Context, host string) ([]string, error) {
+	if why := f.down.Load(); why != nil {
+		return nil, errors.New(*why)
+	}
+	return f.Network.LookupHost(ctx, host)
+}
+
+// What cannot be found is logged once for each change, also where all members are known, and no more often than
+// once a minute.
+func TestFindFailuresAreLogged(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world, logs := newMemNet(), new(logBook)
+		world.SetName("weir.test", "10.0.0.1", "10.0.0.2")
+		n1 := simulated(t, world, 1, Config{})
+		network := &fallible{Network: world.host("10.0.0.2")}
+		n2 := start(t, Config{Name: "n2", Bind: "10.0.0.2:7946", Network: network, Logger: logs.logger(), Join: []string{"weir.test:7946"}})
+		awaitNames(t, "n1 n2", n1, n2)
+		expect := func(want map[string]int) {
+			t.Helper()
+			got := make(map[string]int)
+			for text := range want {
+				got[text] = strings.Count(logs.String(), text)
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("the log has %v, want %v:\n%s", got, want, logs)
+			}
+		}
+		fail := func(why string) { network.down.Store(&why); pause(t.Context(), 20*time.Second) }
+		const again = "all seeds can be found again"
+		expect(map[string]int{"cannot be found": 0, again: 0})
+		fail("no route to the resolver")
+		expect(map[string]int{"cannot be found": 1, "no route": 1, again: 0})
+		pause(t.Context(), 10*time.Minute)
+		expect(map[string]int{"cannot be found": 1, again: 0})
+		fail("another reason")
+		expect(map[string]int{"cannot be found": 2, "another reason": 1, again: 0})
+		network.down.Store(nil)
+		pause(t.Context(), 5*time.Minute)
+		expect(map[string]int{"cannot be found": 2, again: 1})
+		for i := range 30 { // ten minutes of other reasons
+			fail(fmt.Sprint("reason ", i))
+		}
+		if n := strings.Count(logs.String(), "cannot be found"); n < 2+8 || n > 2+11 {
+			t.Errorf("%d lines in ten minutes", n-2)
+		}
+		if n2.View().Len() != 2 {
+			t.Errorf("the view has %s", viewNames(n2.View()))
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package peer
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// warmTime bounds what one operator's request to warm keys does.
+	warmTime = time.Minute
+	// warmFailures is how many keys that failed are named.
+	warmFailures = 20
+)
+
+// WarmRequest is the body of POST /warm, as JSON of at most 1 MiB: the owners of the keys load those that
+// they have no copy of, at the lowest class.
+type WarmRequest struct {
+	Namespace string   `json:"namespace"`
+	Keys      []string `json:"keys"`
+}
+
+// WarmResult is the answer to it, with status 200 if no key failed, and otherwise 502. What is not done after a minute
+// has failed; it does no harm to send the request again.
+type WarmResult struct {
+	Keys     int           `json:"keys"`               // different ones that were given
+	Present  int           `json:"present"`            // their owners had a copy
+	Loaded   int           `json:"loaded"`             // they have one now
+	NotFound int           `json:"not_found"`          // the origin has no value
+	Failed   int           `json:"failed"`             // neither
+	Failures []WarmFailure `json:"failures,omitempty"` // of some, 20 at most
+}
+
+// WarmFailure is a key that was not warmed.
+type WarmFailure struct {
+	Key   string `json:"key"`
+	Error string `json:"error"`
+}
+
+// warmable is a namespace in which an operator can warm keys.
+type warmable interface {
+	// WarmFor does what Warm of a cache does. With an error nothing was done.
+	WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error)
+}
+
+func (n *Node) serveWarm(w http.ResponseWriter, r *http.Request) {
+	var req WarmRequest
+	if !n.operator(w, r) || !n.order(w, r, &req, `{"namespace": "...", "keys": ["..."]}`) {
+		return
+	}
+	if len(req.Keys) == 0 {
+		n.refuse(w, http.StatusBadRequest, "no keys are named: there is nothing to warm")
+		return
+	}
+	if !n.known(w, req.Namespace) {
+		return
+	}
+	space, ok := n.handlers()[req.Namespace].(warmable)
+	if !ok {
+		n.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be warmed from outside", req.Namespace)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), warmTime)
+	defer cancel()
+	present, loaded, notFound, failed, err := space.WarmFor(ctx, req.Keys)
+	if err != nil {
+		n.refuse(w, http.StatusServiceUnavailable, "%v", err)
+		return
+	}
+	out, code := WarmResult{Present: present, Loaded: loaded, NotFound: notFound, Failed: len(failed)}, http.StatusOK
+	out.Keys = present + loaded + notFound + len(failed)
+	for key, err := range failed {
+		out.Failures = append(out.Failures, WarmFailure{key, err.Error()})
+	}
+	slices.SortFunc(out.Failures, func(a, b WarmFailure) int { return strings.Compare(a.Key, b.Key) })
+	if out.Failed > 0 {
+		out.Failures, code = out.Failures[:min(len(out.Failures), warmFailures)], http.StatusBadGateway
+	}
+	n.logger.Info("an operator has warmed keys", "namespace", req.Namespace, "keys", out.Keys, "loaded", out.Loaded, "failed", out.Failed)
+	n.serveJSON(w, code, out, nil)
+}

@@ -1,0 +1,153 @@
+package tier
+
+import (
+	"hash/maphash"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// reading is one key of a call for many.
+type reading[V any] struct {
+	key   string
+	hash  uint64     // ring.Hash, or while reads are added the hash for many.table
+	stamp uint64     // the fence clock when it began
+	have  *box[V]    // a near copy that may turn out to be still good, nil: none
+	fence codec.Mark // that its owner is to be told
+	owner int32      // its place in the view, -1: none is to be asked
+
+	// what became of it
+	answered bool // by its owner, or with the error of asking him
+	stale    bool
+	source   Source
+	why      staleReason
+	size     int32         // bytes of the value's encoding
+	cost     time.Duration // of its load, 0: not known
+	loaded   int64         // start of the load
+	value    V
+	err      error
+}
+
+// many is the reads of one call, of different keys, and what they have in common.
+type many[V any] struct {
+	reads []reading[V] // room for all that are added, empty beyond its length
+	view  *ring.View   // nil: no cluster
+	chain []uint64
+	wide  uint64 // the tag clock when they began
+	began int64
+	// warming: nothing is read, only the owners' copies matter.
+	warming bool
+
+	seed   maphash.Seed
+	table  []int32       // of reads: their places and 1, by the keys' hashes; at least half of it is 0
+	order  []*reading[V] // those whose owners are asked, by owner
+	ends   []int32       // of each owner's part of order
+	frames []frame[V]
+	done   chan *codec.Call // has room for maxFrames
+
+	mu      sync.Mutex    // guards the rest
+	singles []*reading[V] // to be read as Get does
+}
+
+// single leaves reads to be made as Get does.
+func (m *many[V]) single(reads ...*reading[V]) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.singles = append(m.singles, reads...)
+}
+
+// add returns the place of the key's read, which it adds if there is none. Reads must not be pointed to before all are
+// added.
+func (m *many[V]) add(key string) int {
+	mask := len(m.table) - 1
+	hash := maphash.String(m.seed, key)
+	for i := int(hash) & mask; ; i = (i + 1) & mask {
+		at := int(m.table[i]) - 1
+		if at < 0 {
+			at = len(m.reads)
+			m.reads = m.reads[:at+1] // what is beyond its end is empty
+			r := &m.reads[at]
+			r.key, r.hash = key, hash
+			m.table[i] = int32(at + 1)
+			return at
+		}
+		if r := &m.reads[at]; r.hash == hash && r.key == key {
+			return at
+		}
+	}
+}
+
+// sort puts the n reads whose owners are asked in order; there are so many places in the view.
+// It returns a function that gives the reads of each owner.
+func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
+	m.ends = slices.Grow(m.ends[:0], places+1)[:places+1]
+	clear(m.ends)
+	for i := range m.reads {
+		if o := m.reads[i].owner; o >= 0 {
+			m.ends[o+1]++
+		}
+	}
+	for i := 1; i <= places; i++ {
+		m.ends[i] += m.ends[i-1]
+	}
+	m.order = slices.Grow(m.order[:0], n)[:n]
+	for i := range m.reads {
+		if r := &m.reads[i]; r.owner >= 0 {
+			m.order[m.ends[r.owner]] = r
+			m.ends[r.owner]++ // so in the end it is the end of that owner's
+		}
+	}
+	return func(owner int) []*reading[V] {
+		from := int32(0)
+		if owner > 0 {
+			from = m.ends[owner-1]
+		}
+		return m.order[from:m.ends[owner]:m.ends[owner]]
+	}
+}
+
+// lots keeps the memory of calls for many keys for the next ones.
+type lots[V any] struct {
+	pool sync.Pool // of *many[V]
+	seed maphash.Seed
+}
+
+// lotKept is for how many keys memory is kept.
+const lotKept = 4096
+
+// get returns a many with room for n keys.
+func (l *lots[V]) get(n int) *many[V] {
+	m, _ := l.pool.Get().(*many[V])
+	if m == nil {
+		m = &many[V]{seed: l.seed, done: make(chan *codec.Call, maxFrames)}
+	}
+	size := 16
+	for size < 2*n {
+		size *= 2
+	}
+	m.table = slices.Grow(m.table[:0], size)[:size]
+	clear(m.table)
+	if cap(m.reads) < n {
+		m.reads = make([]reading[V], 0, n)
+	}
+	return m
+}
+
+// put takes back one that nobody uses any more.
+func (l *lots[V]) put(m *many[V]) {
+	if cap(m.reads) > lotKept {
+		return
+	}
+	clear(m.reads)
+	clear(m.order)
+	clear(m.frames)
+	clear(m.singles)
+	*m = many[V]{
+		seed: m.seed, done: m.done, table: m.table, ends: m.ends,
+		reads: m.reads[:0], order: m.order[:0], frames: m.frames[:0], singles: m.singles[:0],
+	}
+	l.pool.Put(m)
+}

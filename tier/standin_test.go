@@ -1,0 +1,290 @@
+package tier
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// zoned is a view of members in zones, by name.
+func zoned(t *testing.T, zones map[string]string) *ring.View {
+	t.Helper()
+	var m []ring.Member
+	for name, zone := range zones {
+		m = append(m, ring.Member{Name: name, Addr: name + ":1", Zone: zone})
+	}
+	v, err := ring.New(m, ring.Config{Partitions: 61})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// lossAcrossZones is a cluster of four, of which n1 is to be lost, and a key of n1's whose stand-in and next owner are two.
+type lossAcrossZones struct {
+	*simNet
+	t           *testing.T
+	o           *simOrigin
+	caches      map[string]*Cache[simValue]
+	key         string
+	stood, next string
+	without     *ring.View
+}
+
+func newLossAcrossZones(t *testing.T, f Freshness) *lossAcrossZones {
+	l := &lossAcrossZones{simNet: newSim(t, 4), t: t, o: newOrigin()}
+	all := zoned(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
+	l.without = zoned(t, map[string]string{"n0": "a", "n2": "b", "n3": "b"})
+	for _, n := range l.nodes {
+		n.setView(all)
+	}
+	for i := 0; l.stood == l.next; i++ {
+		l.key = fmt.Sprintf("k%d", i)
+		if all.Owner(l.key).Name == "n1" {
+			stood, _ := all.Successor(l.key)
+			l.stood, l.next = stood.Name, l.without.Owner(l.key).Name
+		}
+	}
+	l.caches = l.start(l.o, Config[simValue]{Freshness: f})
+	l.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n1" || to == "n1"} })
+	return l
+}
+
+// lose takes n1 out of the views.
+func (l *lossAcrossZones) lose() {
+	for name, n := range l.nodes {
+		if name != "n1" {
+			n.setView(l.without)
+		}
+	}
+	synctest.Wait()
+}
+
+// read reads the key on all that are left, the next owner first, and expects so many loads in all.
+func (l *lossAcrossZones) read(want int64) {
+	l.t.Helper()
+	for _, name := range []string{l.next, "n0", "n2", "n3"} {
+		if _, err := l.caches[name].Read(background, l.key, ReadOptions{MaxAge: AnyAge}); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	if n := l.o.loads.Load(); n != want {
+		l.t.Errorf("%d loads, want %d", n, want)
+	}
+}
+
+var minutely = Freshness{TTL: 2 * time.Minute, NearTTL: time.Second, Jitter: -1, RefreshAhead: -1}
+
+// Who becomes the owner has from the stand-in what that has filled, for its whole time, also where the stand-in itself
+// keeps it no longer.
+func TestStandInGivesToOwner(t *testing.T) {
+	for _, wait := range []time.Duration{0, successorTTL + time.Second, 50 * time.Second} {
+		bubble(t, func(t *testing.T) {
+			l := newLossAcrossZones(t, minutely)
+			defer l.stop(l.caches)
+			l.read(1)
+			if s := l.caches[l.stood].Stats(); s.OwnedEntries != 1 {
+				t.Fatalf("%s does not stand in", l.stood)
+			}
+			_ = pause(background, wait)
+			l.lose()
+			l.read(1)
+			if s := l.caches[l.next].Stats(); s.PreviousAsked != 1 || s.PreviousHits != 1 || s.LoadsBy["owner_lost"] != 0 {
+				t.Errorf("%s asked %d times, %d times for something; loads %v", l.next, s.PreviousAsked, s.PreviousHits, s.LoadsBy)
+			}
+			_ = pause(background, time.Minute)
+			l.read(1)
+			_ = pause(background, time.Minute)
+			l.read(2)
+		})
+	}
+}
+
+// What the stand-in loaded long ago, when the owner was not reached for a while, is not given, nor made its own.
+func TestStandInOfLongAgo(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := newLossAcrossZones(t, minutely)
+		defer l.stop(l.caches)
+		l.read(1)
+		_ = pause(background, time.Duration(standInFor))
+		l.lose()
+		l.read(2)
+	})
+}
+
+// An invalidation while the stand-in stands in holds for what it gives.
+func TestStandInInvalidated(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := newLossAcrossZones(t, minutely)
+		defer l.stop(l.caches)
+		l.read(1)
+		l.o.write(l.key)
+		_ = l.caches["n0"].Invalidate(background, l.key) // n1 is not reached
+		l.lose()
+		l.read(2)
+	})
+}
+
+// A stand-in that does not answer, or that has nothing, costs one short wait, and none when the key is read again.
+func TestStandInSilent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := newLossAcrossZones(t, minutely)
+		defer l.stop(l.caches)
+		l.read(1)
+		l.setRule(func(from, to string, _ codec.Kind, _ bool) hop {
+			silent := from == l.stood || to == l.stood
+			return hop{lost: from == "n1" || to == "n1" || silent, silent: silent}
+		})
+		l.lose()
+		for _, limit := range []time.Duration{previousWait, 0} {
+			began := time.Now()
+			if _, err := l.caches[l.next].Read(background, l.key, ReadOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took != limit {
+				t.Errorf("took %v, want %v", took, limit)
+			}
+			if n := l.o.loads.Load(); n != 2 {
+				t.Errorf("%d loads", n)
+			}
+			l.key = l.another()
+			l.o.loads.Store(1)
+		}
+	})
+}
+
+// another returns another key with the same stand-in and next owner.
+func (l *lossAcrossZones) another() string {
+	all := zoned(l.t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
+	for i := 0; ; i++ {
+		key := fmt.Sprintf("k%d", i)
+		stood, _ := all.Successor(key)
+		if key != l.key && all.Owner(key).Name == "n1" && stood.Name == l.stood && l.without.Owner(key).Name == l.next {
+			return key
+		}
+	}
+}
+
+// orderly is a node all of whose members leave in order.
+type orderly struct{ *simNode }
+
+func (orderly) Lost(string) bool { return false }
+
+// Nobody stands in for a member that leaves in order.
+func TestStandInNotForWhoLeft(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		l := newLossAcrossZones(t, minutely)
+		defer l.stop(l.caches)
+		if err := l.caches[l.next].Close(background); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if l.caches[l.next], err = New(Config[simValue]{
+			Cluster: orderly{l.nodes[l.next]}, Namespace: "sim", NearBytes: MinBytes, Loader: l.o.loader(l.next), Freshness: minutely,
+		}); err != nil {
+			t.Fatal(err)
+		}
+		l.read(1)
+		l.lose()
+		l.read(2)
+		if s := l.caches[l.stood].Stats(); s.Given != 0 {
+			t.Errorf("%d copies given", s.Given)
+		}
+	})
+}
+
+// Who stood in is remembered for the partitions of who is gone that are this node's now, and for a minute.
+func TestStandInRemembered(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		h := viewHistory{self: "n0"}
+		old := zoned(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
+		now := zoned(t, map[string]string{"n0": "a", "n2": "b", "n3": "b"})
+		back := zoned(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b", "n4": "a"})
+		h.note(old, 1)
+		h.note(now, 2)
+		asked := 0
+		for p := range old.Partitions() {
+			key := ""
+			for i := 0; key == "" || old.Partition(key) != p; i++ {
+				key = fmt.Sprintf("k%d", i)
+			}
+			want := ""
+			if next, _ := old.Successor(key); old.Owner(key).Name == "n1" && now.Owner(key).Name == "n0" && next.Name != "n0" {
+				want = next.Name
+				asked++
+			}
+			if s := h.stoodIn(ring.Hash(key), 3); s.to.Name != want || want != "" && !s.inView {
+				t.Errorf("%s: %+v, want %q", key, s, want)
+			}
+			if s := h.stoodIn(ring.Hash(key), 3+standInFor); s.from != nil {
+				t.Errorf("%s: asked for ever: %+v", key, s)
+			}
+		}
+		if asked == 0 {
+			t.Error("nobody is asked: this test shows nothing")
+		}
+		h.note(zoned(t, map[string]string{"n0": "a", "n3": "b"}), 4)
+		for p := range h.moves {
+			if m := &h.moves[p]; m.stood != nil && m.stood.member.Name == "n2" {
+				key := ""
+				for i := 0; key == "" || old.Partition(key) != p; i++ {
+					key = fmt.Sprintf("k%d", i)
+				}
+				if s := h.stoodIn(ring.Hash(key), 5); s.from != nil {
+					t.Errorf("who is lost too is asked: %+v", s)
+				}
+			}
+		}
+		n4 := viewHistory{self: "n4"}
+		n4.note(now, 1)
+		n4.note(back, 2) // it takes partitions of members that are still there
+		moved := 0
+		for _, m := range n4.moves {
+			if m.from != nil {
+				moved++
+			}
+			if m.stood != nil {
+				t.Errorf("%s stood in for %s, which is there", m.stood.member.Name, m.from.member.Name)
+			}
+		}
+		if moved == 0 {
+			t.Error("nothing has moved")
+		}
+	})
+}
+
+// The stand-in itself becomes the owner: what it filled is its own for the whole time, also if it has just ended there.
+func TestStandInKeepsAsOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{Freshness: minutely})
+		defer s.stop(caches)
+		view := s.nodes["n0"].View()
+		key := keyOf(view, "n1", 0)
+		next, _ := view.Successor(key)
+		s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n1" || to == "n1"} })
+		read := func(want int64) {
+			t.Helper()
+			if _, err := caches[next.Name].Get(background, key); err != nil || o.loads.Load() != want {
+				t.Errorf("%d loads, want %d; %v", o.loads.Load(), want, err)
+			}
+		}
+		read(1)
+		_ = pause(background, successorTTL+time.Second)
+		without := simView(t, slices.DeleteFunc(slices.Clone(s.names), func(name string) bool { return name == "n1" })...)
+		for _, name := range s.names {
+			if name != "n1" {
+				s.nodes[name].setView(without)
+			}
+		}
+		synctest.Wait()
+		read(1)
+		_ = pause(background, 2*time.Minute)
+		read(2)
+	})
+}
