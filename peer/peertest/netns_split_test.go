@@ -22,8 +22,8 @@ const (
 
 func splitKey(i int) string { return fmt.Sprintf("k%d", i) }
 
-// told is an invalidation that some members say they have applied. It is a lower bound of what they know.
-type told struct {
+// word is an invalidation that some members say they have applied. It is a lower bound of what they know.
+type word struct {
 	key   string
 	began uint64   // a load that began before is too old
 	ended uint64   // for reads that begin later
@@ -35,7 +35,7 @@ type split struct {
 	*lab
 	sides [2][]int
 
-	told []told // by the test's own goroutine
+	told []word // by the test's own goroutine
 }
 
 // stamp is a moment, for what begins later.
@@ -107,14 +107,14 @@ func (s *split) change(side int, key string) {
 		}
 	}
 	by := slices.DeleteFunc(s.names(side), func(name string) bool { return slices.Contains(a.Unreached, name) })
-	s.told = append(s.told, told{key, inv.Began, inv.Ended, by})
+	s.told = append(s.told, word{key, inv.Began, inv.Ended, by})
 }
 
 // outdated tells of a read that ought to have known better, if any: of the invalidations that these members were
 // told of, and with everybody of all.
 func (s *split) outdated(reads []*Read, everybody bool) *Read {
 	for _, r := range reads {
-		if r.Err == nil && slices.ContainsFunc(s.told, func(i told) bool {
+		if r.Err == nil && slices.ContainsFunc(s.told, func(i word) bool {
 			return i.key == r.Key && i.ended < r.Began && r.Value.Load < i.began && (everybody || slices.Contains(i.by, r.Node))
 		}) {
 			return r
