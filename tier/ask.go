@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -55,6 +56,7 @@ type ask[V any] struct {
 	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
 	left  bool          // the leader gave up, or got what only he may have: the others must see for themselves
+	kept  atomic.Bool
 	a     answer[V]
 	out   outcome
 	err   error
@@ -145,6 +147,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		}
 		joined := w.done != nil
 		if joined {
+			a.kept = &w.kept
 			w.a, w.out, w.err = *a, out, err
 			w.left = !finished || err != nil && ended(ctx) || a.private
 			close(w.done)

@@ -18,14 +18,52 @@ type entry struct {
 	soft    int64         // soft expiry
 	swr     int64         // until when it is served stale while one refresh runs
 	hard    int64         // hard expiry
-	retry   int64         // after a failed refill: no other before this, the copy is served meanwhile
 	cost    time.Duration // what the fill took
-	err     error         // with entryFailed
+	rare    *rare         // nil: all of it is zero
 	flags   uint8
-	handed  bool        // another member gave it, or a fill there brought it
-	replica bool        // its owner keeps it here in case that it is lost, see replica.go
-	why     staleReason // with retry: why the refill brought nothing
-	full    *expiry     // what the times are if this node owns the key; nil: those that are there
+	handed  bool // another member gave it, or a fill there brought it
+	replica bool // its owner keeps it here in case that it is lost, see replica.go
+}
+
+// rare is what few entries have. It is immutable too.
+type rare struct {
+	err   error       // with entryFailed
+	retry int64       // after a failed refill: no other before this, the copy is served meanwhile
+	full  *expiry     // what the times are if this node owns the key; nil: those that are there
+	why   staleReason // with retry: why the refill brought nothing
+}
+
+// change applies f to what e has of the rare. Nobody else has e yet; what it was copied from does not change.
+func (e *entry) change(f func(*rare)) {
+	var r rare
+	if e.rare != nil {
+		r = *e.rare
+	}
+	f(&r)
+	if e.rare = nil; r != (rare{}) {
+		e.rare = &r
+	}
+}
+
+func (e *entry) err() error {
+	if e.rare == nil {
+		return nil
+	}
+	return e.rare.err
+}
+
+func (e *entry) retry() int64 {
+	if e.rare == nil {
+		return 0
+	}
+	return e.rare.retry
+}
+
+func (e *entry) full() *expiry {
+	if e.rare == nil {
+		return nil
+	}
+	return e.rare.full
 }
 
 // expiry are the times of an entry that a stand-in keeps for a shorter time.
@@ -38,14 +76,16 @@ const standInFor = int64(time.Minute)
 
 // asOwned returns e with the times that it has at the key's owner. nil: it is too old to become the owner's.
 func (e *entry) asOwned(now int64) *entry {
+	full := e.full()
 	switch {
-	case e.full == nil && now < e.hard:
+	case full == nil && now < e.hard:
 		return e
-	case e.full == nil || now >= e.full.hard || now >= e.hard && now-e.loaded >= standInFor:
+	case full == nil || now >= full.hard || now >= e.hard && now-e.loaded >= standInFor:
 		return nil
 	}
 	own := *e
-	own.soft, own.swr, own.hard, own.full = e.full.soft, e.full.swr, e.full.hard, nil
+	own.soft, own.swr, own.hard = full.soft, full.swr, full.hard
+	own.change(func(r *rare) { r.full = nil })
 	return &own
 }
 
@@ -67,8 +107,8 @@ const (
 
 // whyStale is why e is served if it is past its soft expiry.
 func (e *entry) whyStale(late bool) staleReason {
-	if late {
-		return e.why
+	if late && e.rare != nil {
+		return e.rare.why
 	}
 	return staleRefresh
 }
@@ -105,7 +145,7 @@ func (e *entry) judge(now int64, maxAge time.Duration) verdict {
 	switch {
 	case now < e.soft:
 		return serve
-	case now < e.retry:
+	case now < e.retry():
 		return serveLate
 	case now < e.swr:
 		return serveStale

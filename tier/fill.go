@@ -407,11 +407,17 @@ func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool, now int64)
 		e.hard = e.soft + int64(max(f.StaleWhileRevalidate, f.StaleIfError))
 	}
 	if short {
-		e.full = &expiry{e.soft, e.swr, e.hard}
-		c.stood.Store(true)
-		end := now + int64(successorTTL)
-		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
+		c.standIn(e, now)
 	}
+}
+
+// standIn gives e, which nobody else has yet, the times of a copy in the owner's place.
+func (c *Cache[V]) standIn(e *entry, now int64) {
+	full := &expiry{e.soft, e.swr, e.hard}
+	e.change(func(r *rare) { r.full = full })
+	c.stood.Store(true)
+	end := now + int64(successorTTL)
+	e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
 }
 
 // failed settles what a failed load means: a copy within StaleIfError waits before it
@@ -428,7 +434,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 		return res
 	}
 	if errorTTL > 0 {
-		e := &entry{stamp: f.stamp, loaded: f.began, flags: entryFailed, err: wrapped}
+		e := &entry{stamp: f.stamp, loaded: f.began, flags: entryFailed, rare: &rare{err: wrapped}}
 		e.soft = now + errorTTL
 		e.swr, e.hard = e.soft, e.soft
 		c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() { c.owned.set(f.key, e) })
@@ -439,8 +445,8 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 // postpone puts the next attempt to refresh e off, by half of d to one and a half.
 func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64, why staleReason) *entry {
 	late := *e
-	late.why = why
-	late.retry = now + d/2 + int64(c.dice.float64()*float64(d))
+	again := now + d/2 + int64(c.dice.float64()*float64(d))
+	late.change(func(r *rare) { r.retry, r.why = again, why })
 	c.fences.update(f.hash, func() {
 		if cur, ok := c.owned.get(f.key); ok && cur == e {
 			c.owned.set(f.key, &late)

@@ -40,6 +40,7 @@ type flight[V any] struct {
 	from   Trace                    // the work of the read that started it, if that is followed
 	done   chan struct{}
 	loads  atomic.Bool // it is past asking the key's previous owner
+	kept   atomic.Bool // one of those who waited here keeps its result near
 
 	// guarded by the shard's mu
 	loading bool
@@ -217,7 +218,7 @@ func (t *flights[V]) skip(f *flight[V], e *entry, valid func(e *entry) bool) boo
 	}
 	f.settled = true
 	if f.res.e = e; e.flags&entryFailed != 0 {
-		f.res = result[V]{err: e.err}
+		f.res = result[V]{err: e.err()}
 	}
 	close(f.done)
 	return true

@@ -64,23 +64,29 @@ func TestFrontSamples(t *testing.T) {
 	}
 }
 
+func testEntryOf(hash, check uint64, box *testBox) *testEntry {
+	e := &testEntry{hash: hash, box: box}
+	e.check.Store(check)
+	return e
+}
+
 // A hash of 64 bits is not enough to be taken for a key, in front or in ristretto.
 func TestFrontTellsKeysApart(t *testing.T) {
 	n := tunedNear(t, nil).of
 	defer n.close()
 	hash, check := n.hashes("k")
 	box := &testBox{}
-	other := &testEntry{hash: hash, check: check + 1, box: box}
+	other := testEntryOf(hash, check+1, box)
 	n.place(hash).Store(other)
 	if n.get("k") != nil {
 		t.Error("the front gave another key's box")
 	}
-	other = &testEntry{hash: hash + uint64(len(n.front)), check: check, box: box}
+	other = testEntryOf(hash+uint64(len(n.front)), check, box)
 	n.place(hash).Store(other)
 	if n.get("k") != nil {
 		t.Error("the front gave the box of a key with another hash")
 	}
-	n.c.Set(hash, &testEntry{hash: hash, check: check + 1, box: box}, 1)
+	n.c.Set(hash, testEntryOf(hash, check+1, box), 1)
 	n.c.Wait()
 	if n.get("k") != nil {
 		t.Error("ristretto gave another key's box")
@@ -123,7 +129,7 @@ func TestFrontHides(t *testing.T) {
 				t.Fatalf("the front has %v after a hit", e)
 			}
 			leave(n)
-			if name != "evict" && (n.of.place(hash).Load() != nil || !e.gone.Load()) {
+			if name != "evict" && (n.of.place(hash).Load() != nil || e.check.Load() != 0) {
 				t.Error("the front still has what left ristretto")
 			}
 			if name == "set" {
@@ -132,7 +138,7 @@ func TestFrontHides(t *testing.T) {
 				}
 			}
 			for _, e := range inFront(n.of) {
-				if e.gone.Load() {
+				if e.check.Load() == 0 {
 					t.Error("the front has an entry that is gone")
 				}
 			}

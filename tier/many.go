@@ -261,7 +261,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 		r.err = err
 		return
 	}
-	if !a.private && !a.passing && c.near != nil {
+	if !a.private && !a.passing && c.near != nil && a.first() {
 		c.keepNearAt(r.key, r.hash, a, r.stamp, m.wide, m.began, now)
 	}
 	r.value, r.loaded, r.source, r.stale, r.why, r.err = a.value, a.loaded, a.source, a.stale, a.why, nil

@@ -47,7 +47,7 @@ func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
 	hit, e, late := c.peekAt(now, w.key, w.hash, AnyAge, chain, false)
 	if hit != nil {
 		c.reuse.read(w.key, w.hash, hit)
-		if w.err = hit.err; w.err == nil {
+		if w.err = hit.err(); w.err == nil {
 			w.f = found[V]{e: hit, late: late, why: hit.whyStale(late)}
 		}
 		return true

@@ -56,7 +56,7 @@ const (
 // place holds for a moment longer is a box that was set under the key, as any other.
 // Ristretto must hear of hits to know what to keep, and a sample of them is enough.
 //
-// A key is known by 128 bits of hash, all of them seeded for each near tier: who chooses keys
+// A key is known by 127 bits of hash, all of them seeded for each near tier: who chooses keys
 // cannot make one find another's box.
 //
 // The gate is a set of counters, of which a call uses the one that its goroutine's stack
@@ -85,12 +85,11 @@ type near[T any] struct {
 	mu sync.Mutex // makes clear and close take turns; closed is set under it
 }
 
-// nearEntry is a box and its key's hashes. Only gone ever changes. What a hit reads is together,
-// at the beginning.
+// nearEntry is a box and its key's hashes. What a hit reads is together, at the beginning.
 type nearEntry[T any] struct {
-	hash, check uint64
-	box         T
-	gone        atomic.Bool // ristretto has it no longer, or never had it
+	hash  uint64
+	check atomic.Uint64 // 0: gone, ristretto has it no longer, or never had it; it never changes otherwise
+	box   T
 }
 
 const nearPad = 128 // cache lines are fetched in pairs
@@ -139,9 +138,9 @@ func newNear[T any](maxBytes int64, tune func(*ristretto.Config[uint64, *nearEnt
 // powerOf2 is the highest power of two that is not above most, but 64 at least.
 func powerOf2(most int64) int64 { return 1 << (bits.Len64(uint64(max(most, 64))) - 1) }
 
-// hashes are what a key is known by: where it is, and that it is the key.
+// hashes are what a key is known by: where it is, and that it is the key. check is never 0.
 func (n *near[T]) hashes(key string) (hash, check uint64) {
-	return maphash.String(n.seeds[0], key), maphash.String(n.seeds[1], key)
+	return maphash.String(n.seeds[0], key), maphash.String(n.seeds[1], key) | 1
 }
 
 func (n *near[T]) place(hash uint64) *atomic.Pointer[nearEntry[T]] {
@@ -152,7 +151,7 @@ func (n *near[T]) place(hash uint64) *atomic.Pointer[nearEntry[T]] {
 func (n *near[T]) show(e *nearEntry[T]) {
 	place := n.place(e.hash)
 	place.Store(e)
-	if e.gone.Load() { // hide may have looked before
+	if e.check.Load() == 0 { // hide may have looked before
 		place.CompareAndSwap(e, nil)
 	}
 }
@@ -162,7 +161,7 @@ func (n *near[T]) hide(e *nearEntry[T]) {
 	if e == nil { // of a Del that found nothing
 		return
 	}
-	e.gone.Store(true)
+	e.check.Store(0)
 	n.place(e.hash).CompareAndSwap(e, nil)
 }
 
@@ -192,7 +191,7 @@ func (n *near[T]) get(key string) *T {
 	}
 	hash, check := n.hashes(key)
 	e := n.place(hash).Load()
-	if e == nil || e.hash != hash || e.check != check {
+	if e == nil || e.hash != hash || e.check.Load() != check {
 		return n.look(hash, check)
 	}
 	// Multiples of the golden ratio: keys that come in turn are sampled alike.
@@ -209,7 +208,7 @@ func (n *near[T]) look(hash, check uint64) *T {
 		return nil
 	}
 	e, ok := n.c.Get(hash)
-	if !ok || e.check != check {
+	if !ok || e.check.Load() != check {
 		c.misses.Add(1)
 		return nil
 	}
@@ -237,7 +236,9 @@ func (n *near[T]) set(key string, box T, cost int64) {
 		return
 	}
 	hash, check := n.hashes(key)
-	if !n.c.Set(hash, &nearEntry[T]{hash: hash, check: check, box: box}, max(cost, 0)+n.entry) {
+	e := &nearEntry[T]{hash: hash, box: box}
+	e.check.Store(check)
+	if !n.c.Set(hash, e, max(cost, 0)+n.entry) {
 		n.dropped.Add(1)
 	}
 	c.other.Add(1)

@@ -19,6 +19,7 @@ type found[V any] struct {
 	// private: only for who asked.
 	private bool
 	why     staleReason
+	flight  *flight[V] // which brought it, nil: none
 }
 
 // valid returns the owned tier's entry for key, if there is one that is valid and not past
@@ -101,8 +102,8 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
 	c.reuse.read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
-		if hit.err != nil {
-			return f, hit.err
+		if err := hit.err(); err != nil {
+			return f, err
 		}
 		return found[V]{e: hit, late: late, why: hit.whyStale(late)}, nil
 	}
@@ -161,7 +162,7 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		// The flight that was joined had begun to load too long ago. The next one has not.
 		cl, why, e = classStale, causeExpired, r.e
 	}
-	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private}
+	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
 	if r.err != nil {
 		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
 			return f, r.err
@@ -252,6 +253,9 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 	}
 	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
 	a.private = f.private
+	if f.flight != nil {
+		a.kept = &f.flight.kept
+	}
 	if f.filled && !f.late && !f.e.handed {
 		a.source = SourceFill
 	}

@@ -95,7 +95,7 @@ const (
 	// ownedOverhead is what an entry costs beside its key and its value, in bytes: the
 	// node, its share of the map and of the ghosts, and the entry. TestOwnedOverhead
 	// compares it with the heap.
-	ownedOverhead = int64(unsafe.Sizeof(entry{})) + 140
+	ownedOverhead = int64(unsafe.Sizeof(entry{})) + 122
 )
 
 // weight is what an entry costs in bytes.
@@ -103,6 +103,12 @@ func weight(key string, e *entry) int64 {
 	w := int64(len(key)) + int64(cap(e.value)) + ownedOverhead
 	if e.tags != nil {
 		w += int64(unsafe.Sizeof(*e.tags)) + 4*int64(cap(e.tags.hashes))
+	}
+	if e.rare != nil {
+		w += int64(unsafe.Sizeof(*e.rare))
+		if e.rare.full != nil {
+			w += int64(unsafe.Sizeof(*e.rare.full))
+		}
 	}
 	return w
 }
@@ -113,6 +119,7 @@ func weight(key string, e *entry) int64 {
 // Lock order: mu, then a shard's mu, one at a time. Nothing is called with a lock held.
 type owned struct {
 	seed    maphash.Seed
+	mask    uint64 // what of a hash is used: all but in tests
 	max     int64
 	onEvict func(key string, e *entry)
 	shards  [ownedShards]ownedShard
@@ -121,7 +128,7 @@ type owned struct {
 
 	spare, spareWeighs atomic.Int64 // of both, what is replicas; changed with mu held
 
-	mu     sync.Mutex // guards the rest and the nodes' weight, links and home, and orders all changes
+	mu     sync.Mutex // guards the rest and the nodes' weight, links and queue, and orders all changes
 	young  nodeQueue
 	main   nodeQueue
 	ghosts ghosts
@@ -129,9 +136,11 @@ type owned struct {
 }
 
 type ownedShard struct {
-	mu sync.RWMutex // guards m and its nodes' e; both change only with owned.mu held too
-	m  map[string]*ownedNode
-	_  [96]byte // two shards never share a cache line, nor a pair of them
+	mu sync.RWMutex // guards m and its nodes' e and same; all change only with owned.mu held too
+	// By hash, not by key: a slot is eight bytes smaller. Keys of one hash, of which there are hardly ever
+	// any, are linked by same.
+	m map[uint64]*ownedNode
+	_ [96]byte // two shards never share a cache line, nor a pair of them
 }
 
 type ownedNode struct {
@@ -139,8 +148,18 @@ type ownedNode struct {
 	e          *entry
 	weight     int64
 	prev, next *ownedNode
-	home       *nodeQueue
+	same       *ownedNode    // another key of the same hash
 	credit     atomic.Uint32 // hits, up to ownedCredit
+	main       bool          // it is in the main queue, or was when it was taken out
+}
+
+// find returns key's node, nil: there is none. The caller holds sh.mu or owned.mu.
+func (sh *ownedShard) find(hash uint64, key string) *ownedNode {
+	n := sh.m[hash]
+	for n != nil && n.key != key {
+		n = n.same
+	}
+	return n
 }
 
 // newOwned returns a store for maxBytes bytes, as weight counts them. One entry is kept even
@@ -148,21 +167,33 @@ type ownedNode struct {
 // room, by the goroutine whose set it was, with no lock of the store held; the key may have
 // been set again by then.
 func newOwned(maxBytes int64, onEvict func(key string, e *entry)) *owned {
-	s := &owned{seed: maphash.MakeSeed(), max: maxBytes, onEvict: onEvict}
+	s := &owned{seed: maphash.MakeSeed(), mask: ^uint64(0), max: maxBytes, onEvict: onEvict}
 	for i := range s.shards {
-		s.shards[i].m = make(map[string]*ownedNode)
+		s.shards[i].m = make(map[uint64]*ownedNode)
 	}
+	s.main.main = true
 	s.young.init()
 	s.main.init()
 	return s
 }
 
+func (s *owned) hash(key string) uint64 { return maphash.String(s.seed, key) & s.mask }
+
+// home is the queue that n is in, or was in when it was taken out. The caller holds mu.
+func (s *owned) home(n *ownedNode) *nodeQueue {
+	if n.main {
+		return &s.main
+	}
+	return &s.young
+}
+
 func (s *owned) shard(hash uint64) *ownedShard { return &s.shards[hash%ownedShards] }
 
 func (s *owned) get(key string) (*entry, bool) {
-	sh := s.shard(maphash.String(s.seed, key))
+	hash := s.hash(key)
+	sh := s.shard(hash)
 	sh.mu.RLock()
-	n := sh.m[key]
+	n := sh.find(hash, key)
 	if n == nil {
 		sh.mu.RUnlock()
 		return nil, false
@@ -177,7 +208,7 @@ func (s *owned) get(key string) (*entry, bool) {
 }
 
 func (s *owned) set(key string, e *entry) {
-	hash := maphash.String(s.seed, key)
+	hash := s.hash(key)
 	sh := s.shard(hash)
 	w := weight(key, e)
 
@@ -186,7 +217,7 @@ func (s *owned) set(key string, e *entry) {
 		s.mu.Unlock()
 		return
 	}
-	n := sh.m[key] // no shard's map changes while mu is held
+	n := sh.find(hash, key) // no shard's map changes while mu is held
 	if n == nil {
 		gone := s.makeRoom(w)
 		n = &ownedNode{key: key, e: e, weight: w}
@@ -196,7 +227,8 @@ func (s *owned) set(key string, e *entry) {
 			s.young.push(n)
 		}
 		sh.mu.Lock()
-		sh.m[key] = n
+		n.same = sh.m[hash] // after makeRoom, which may have removed some
+		sh.m[hash] = n
 		sh.mu.Unlock()
 		s.count.Add(1)
 		s.tally(n, 1)
@@ -205,7 +237,7 @@ func (s *owned) set(key string, e *entry) {
 	}
 	// A new value is as good as a new key: it goes to the back of its queue. While it is
 	// in none it cannot be evicted for its own sake.
-	home := n.home
+	home := s.home(n)
 	home.remove(n)
 	s.tally(n, -1)
 	gone := s.makeRoom(w)
@@ -231,22 +263,32 @@ func (s *owned) settle(gone *ownedNode) {
 }
 
 func (s *owned) delete(key string) {
-	sh := s.shard(maphash.String(s.seed, key))
+	hash := s.hash(key)
+	sh := s.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := sh.m[key]
+	n := sh.find(hash, key)
 	if n == nil {
 		return
 	}
-	n.home.remove(n)
-	s.forget(sh, n)
+	s.home(n).remove(n)
+	s.forget(sh, hash, n)
 	s.weighs.Store(s.young.bytes + s.main.bytes)
 }
 
 // forget takes n, which is in no queue any more, out of its shard. The caller holds mu.
-func (s *owned) forget(sh *ownedShard, n *ownedNode) {
+func (s *owned) forget(sh *ownedShard, hash uint64, n *ownedNode) {
 	sh.mu.Lock()
-	delete(sh.m, n.key)
+	if first := sh.m[hash]; first != n {
+		for first.same != n {
+			first = first.same
+		}
+		first.same = n.same
+	} else if n.same != nil {
+		sh.m[hash] = n.same
+	} else {
+		delete(sh.m, hash)
+	}
 	sh.mu.Unlock()
 	s.count.Add(-1)
 	s.tally(n, -1)
@@ -260,11 +302,11 @@ func (s *owned) makeRoom(w int64) (gone *ownedNode) {
 		if n == nil {
 			break
 		}
-		hash := maphash.String(s.seed, n.key)
-		if n.home == &s.young {
+		hash := s.hash(n.key)
+		if !n.main {
 			s.ghosts.remember(hash, s.count.Load())
 		}
-		s.forget(s.shard(hash), n)
+		s.forget(s.shard(hash), hash, n)
 		n.next, gone = gone, n
 	}
 	return gone
@@ -300,7 +342,7 @@ func (s *owned) victim() *ownedNode {
 	if n == nil {
 		n = s.young.first()
 	}
-	n.home.remove(n)
+	s.home(n).remove(n)
 	return n
 }
 
@@ -329,8 +371,10 @@ func (s *owned) each(f func(key string, e *entry) bool) {
 		sh := &s.shards[i]
 		pairs = pairs[:0]
 		sh.mu.RLock()
-		for key, n := range sh.m {
-			pairs = append(pairs, pair{key, n.e})
+		for _, n := range sh.m {
+			for ; n != nil; n = n.same {
+				pairs = append(pairs, pair{n.key, n.e})
+			}
 		}
 		sh.mu.RUnlock()
 		for _, p := range pairs {
@@ -345,8 +389,10 @@ func (s *owned) ranked(f func(key string, e *entry, heat uint8)) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.RLock()
-		for key, n := range sh.m {
-			f(key, n.e, uint8(n.credit.Load()))
+		for _, n := range sh.m {
+			for ; n != nil; n = n.same {
+				f(n.key, n.e, uint8(n.credit.Load()))
+			}
 		}
 		sh.mu.RUnlock()
 	}
@@ -376,6 +422,7 @@ func (s *owned) close() {
 type nodeQueue struct {
 	root  ownedNode // root.next is the front, root.prev the back
 	bytes int64
+	main  bool // which of the two it is; never changes
 }
 
 func (q *nodeQueue) init() {
@@ -391,12 +438,12 @@ func (q *nodeQueue) first() *ownedNode {
 }
 
 func (q *nodeQueue) push(n *ownedNode) {
-	n.prev, n.next, n.home = q.root.prev, &q.root, q
+	n.prev, n.next, n.main = q.root.prev, &q.root, q.main
 	n.prev.next, n.next.prev = n, n
 	q.bytes += n.weight
 }
 
-// remove leaves n.home: it tells where n was.
+// remove leaves n.main: it tells where n was.
 func (q *nodeQueue) remove(n *ownedNode) {
 	n.prev.next, n.next.prev = n.next, n.prev
 	n.prev, n.next = nil, nil

@@ -2,7 +2,6 @@ package tier
 
 import (
 	"fmt"
-	"hash/maphash"
 	"math/rand/v2"
 	"runtime"
 	"strconv"
@@ -77,16 +76,17 @@ func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 
 // peek is a get that does not count as one.
 func (s *owned) peek(key string) *ownedNode {
-	sh := s.shard(maphash.String(s.seed, key))
+	hash := s.hash(key)
+	sh := s.shard(hash)
 	sh.mu.RLock()
 	defer sh.mu.RUnlock()
-	return sh.m[key]
+	return sh.find(hash, key)
 }
 
 // The store against a map that is told of evictions.
 func TestOwnedModel(t *testing.T) {
 	r := ownedRand(t)
-	for range 20 {
+	for round := range 20 {
 		model := map[string]*entry{}
 		limit := int64(5_000 + r.IntN(100_000))
 		evicted := 0
@@ -97,6 +97,9 @@ func TestOwnedModel(t *testing.T) {
 			delete(model, key)
 			evicted++
 		})
+		if round%2 == 1 {
+			s.mask = 7 // so that 400 keys have eight hashes
+		}
 		for range 5_000 {
 			key := fixedKey(r.IntN(400))
 			switch p := r.IntN(100); {
@@ -146,8 +149,11 @@ func checkOwned(t *testing.T, s *owned, want map[string]*entry) {
 	for _, q := range []*nodeQueue{&s.young, &s.main} {
 		for n := q.root.next; n != &q.root; n = n.next {
 			queued++
-			if n.home != q {
+			if s.home(n) != q {
 				t.Errorf("%q is in a queue that is not its home", n.key)
+			}
+			if s.peek(n.key) != n {
+				t.Errorf("%q is in a queue, but cannot be found", n.key)
 			}
 		}
 	}

@@ -107,10 +107,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 	}
 	now := c.clock.now()
 	if f.short {
-		e.full = &expiry{e.soft, e.swr, e.hard}
-		c.stood.Store(true)
-		end := now + int64(successorTTL)
-		e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
+		c.standIn(e, now)
 	}
 	if keep {
 		if e = c.keepGiven(f.key, f.hash, e, now, false); e == nil {

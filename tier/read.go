@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -78,7 +79,11 @@ type answer[V any] struct {
 	why      staleReason
 	age      int64 // when it was given
 	etag     uint64
+	kept     *atomic.Bool // whether one of those who have the same answer keeps it near; nil: nobody else has it
 }
+
+// first reports whether the caller is the first of those who have the same answer: one near copy is enough.
+func (a *answer[V]) first() bool { return a.kept == nil || !a.kept.Load() && !a.kept.Swap(true) }
 
 // Get returns the value of key: from the near tier, from the key's owner, or from a fill that
 // all who want the key share. The value is shared too: do not change it, or set Config.Clone.
@@ -213,10 +218,12 @@ func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Durati
 		c.stats.errors.Add(1)
 		return out, 0, err
 	}
-	if !a.private && !a.passing && c.near != nil {
-		if maxAge >= 0 { // or an older copy that ristretto is about to add would stay in its place
-			c.near.del(key)
-		}
+	switch {
+	case a.private || a.passing || c.near == nil:
+	case maxAge >= 0: // an older copy that ristretto is about to add would stay in its place
+		c.near.del(key)
+		c.keepNear(key, hash, &a, stamp, wide, began)
+	case a.first():
 		c.keepNear(key, hash, &a, stamp, wide, began)
 	}
 	c.answered(&a)

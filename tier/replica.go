@@ -162,11 +162,11 @@ func (c *Cache[V]) adopt(view *ring.View) {
 	now, later := c.clock.now(), false
 	c.owned.ranked(func(key string, e *entry, _ uint8) {
 		switch {
-		case !e.replica && e.full == nil || e.asOwned(now) == nil:
+		case !e.replica && e.full() == nil || e.asOwned(now) == nil:
 		case view.Owner(key).Name == c.self:
 			list = append(list, mine{key, e})
 		default:
-			later = later || e.full != nil
+			later = later || e.full() != nil
 		}
 	})
 	if later {
@@ -175,7 +175,7 @@ func (c *Cache[V]) adopt(view *ring.View) {
 	for _, x := range list {
 		own := *x.e.asOwned(now)
 		own.replica = false
-		if x.e.full != nil {
+		if x.e.full() != nil {
 			c.log.outlasts(own.hard - own.loaded)
 		}
 		c.fences.update(ring.Hash(x.key), func() {

@@ -72,7 +72,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err, 0)
+	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err(), 0)
 	return true
 }
 
