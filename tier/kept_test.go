@@ -1,0 +1,89 @@
+package tier
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// nearCalls is how often n was asked for what its front did not have, or told of anything.
+func nearCalls[T any](n *near[T]) (calls int64) {
+	for i := range n.cells {
+		calls += n.cells[i].in.Load()
+	}
+	return calls
+}
+
+// Who waited for the same answer keeps one near copy of it together: on the owner, and on a node that asked.
+func TestSharedAnswerIsKeptOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		o.delay = func() time.Duration { return time.Second }
+		s.setRule(func(string, string, codec.Kind, bool) hop { return hop{delay: time.Millisecond} })
+		caches := s.start(o, Config[simValue]{Freshness: Freshness{TTL: time.Minute, NearTTL: time.Minute, RefreshAhead: -1}})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		const callers = 50
+		before := map[string]int64{}
+		for name, c := range caches {
+			before[name] = nearCalls(c.near)
+		}
+		var wg sync.WaitGroup
+		for _, c := range caches {
+			for range callers {
+				wg.Go(func() {
+					if _, err := c.Get(background, key); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+		}
+		wg.Wait()
+		for name, c := range caches {
+			// each caller has looked for it
+			if kept := nearCalls(c.near) - before[name] - callers; kept != 1 {
+				t.Errorf("%s kept the answer %d times", name, kept)
+			}
+			c.near.c.Wait()
+			synctest.Wait()
+			if a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge}); err != nil || a.Source != SourceNear {
+				t.Errorf("%s then has %+v, %v: want a near copy", name, a, err)
+			}
+		}
+		if n := o.loads.Load(); n != 1 {
+			t.Errorf("%d loads", n)
+		}
+	})
+}
+
+// A read with a demand of its own replaces the near copy, though it shared the answer.
+func TestSharedAnswerReplacesAnOlderCopy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o := slow(time.Second)
+		cfg := plain(ByKey(o.load))
+		cfg.NearBytes, cfg.Freshness.NearTTL = 1<<20, time.Hour
+		cfg.Freshness.TTL = time.Hour
+		c := open(t, cfg)
+		get(t, c, "k", "k#1")
+		c.near.c.Wait()
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if a := read(t, c, "k", time.Second); a.Value != "k#2" {
+					t.Errorf("%+v, want the second", a)
+				}
+			})
+		}
+		wg.Wait()
+		c.near.c.Wait()
+		synctest.Wait()
+		if a := read(t, c, "k", AnyAge); a.Value != "k#2" {
+			t.Errorf("%+v afterwards, want the second", a)
+		}
+	})
+}
