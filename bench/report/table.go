@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -103,13 +104,20 @@ func header(r *harness.Report) []string {
 	s := r.Scenario
 	lines := []string{
 		fmt.Sprintf("Scenario %s: %s.", s.Name, strings.TrimSuffix(s.About, ".")),
-		fmt.Sprintf("%d nodes (%s), %v, rounds: %d. Medians.", s.Cluster.Nodes, s.Cluster.Kind, s.Duration, r.Rounds),
+		fmt.Sprintf("%s (%s), %v, rounds: %d. Medians.", nodes(s.Cluster.Nodes), s.Cluster.Kind, s.Duration, r.Rounds),
 		"Measured on: " + r.Machine + ".",
 	}
 	if r.Partial != "" {
 		lines = append(lines, "PARTIAL, not all was measured: "+first(r.Partial))
 	}
 	return lines
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }
 
 // first is a text's first line.
@@ -129,6 +137,7 @@ func notes(r *harness.Report) []string {
 		if len(s.Cannot) > 0 {
 			line += " In this scenario it did not do: " + strings.Join(s.Cannot, "; ") + "."
 		}
+		line += held(s)
 		if s.Partial != "" {
 			line += " PARTIAL: " + first(s.Partial) + "."
 		}
@@ -139,6 +148,24 @@ func notes(r *harness.Report) []string {
 	}
 	return lines
 }
+
+// held says what a system held at the end of its last round that tells, by its own count.
+func held(s *harness.Result) string {
+	for _, one := range slices.Backward(s.Rounds) {
+		bytes, ok := one.Counters[harness.HeldBytes]
+		if !ok {
+			continue
+		}
+		text := " At the end it held " + mebibytes(bytes)
+		if n := one.Counters[harness.AllocatedBytes]; n > 0 {
+			text += ", and had allocated " + mebibytes(n) + " for that"
+		}
+		return text + "."
+	}
+	return ""
+}
+
+func mebibytes(n float64) string { return digits(n/(1<<20)) + " MiB" }
 
 // claims are a line for each claim: what it says, who held it and who did not.
 func claims(r *harness.Report) []string {
