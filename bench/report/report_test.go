@@ -70,6 +70,12 @@ func TestText(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
+	// Half a run is no better for having asked less.
+	r := sample(t)
+	r.Systems[1].Median.OriginCalls = 1
+	if part := render(t, r, Text); strings.Contains(part, " 1 * |") || !strings.Contains(part, " 10 * |") {
+		t.Errorf("a system that was measured in part is the best:\n%s", part)
+	}
 	if strings.Contains(text, "wrong answers") {
 		t.Error("a row that is 0 for all is shown")
 	}
@@ -126,8 +132,11 @@ func TestCSV(t *testing.T) {
 }
 
 func TestHTML(t *testing.T) {
-	page := render(t, sample(t), HTML)
-	for _, want := range []string{"uPlot", "kill node 1", "a &lt;b&gt;rival", "Licence", "rate: 2000"} {
+	r := sample(t)
+	r.Systems[0].Rounds[0].Phases = []harness.Phase{{From: 0, To: 3e9, OriginCalls: 6}, {What: "leave node 1", From: 3e9, To: 7e9, Caused: 75}}
+	page := render(t, r, HTML)
+	for _, want := range []string{"uPlot", "kill node 1", "a &lt;b&gt;rival", "Licence", "rate: 2000", `<div class="partial">PARTIAL, not all was measured`,
+		"<span>4,000 (partial)</span>", "<span>not measured</span>", "width: calc(0.25% * .6)", "<noscript>", "<td>leave node 1: origin calls caused</td><td>75</td>"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is not in the page", want)
 		}

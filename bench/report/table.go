@@ -219,15 +219,11 @@ func errorKinds(s *harness.Result) string {
 }
 
 // cells are the table: a row a measure, a column a system. The best of a row is marked with a
-// star if there are several systems and they differ.
+// star if there are several systems and they differ; one that was measured in part only has none.
 func cells(r *harness.Report) [][]string {
 	head := []string{""}
 	for _, s := range r.Systems {
-		name := s.Name
-		if s.Partial != "" {
-			name += " (partial)"
-		}
-		head = append(head, name)
+		head = append(head, called(s))
 	}
 	rows := [][]string{head}
 	for _, m := range shown(r) {
@@ -238,7 +234,7 @@ func cells(r *harness.Report) [][]string {
 			if len(s.Rounds) > 0 {
 				x := m.of(&s.Median)
 				text = m.format(x)
-				if v := -float64(m.better) * x; v < best && !(m.name == "recover_seconds" && x < 0) {
+				if v := -float64(m.better) * x; ranks(s) && v < best && !(m.name == "recover_seconds" && x < 0) {
 					best = v
 				}
 			}
@@ -249,7 +245,7 @@ func cells(r *harness.Report) [][]string {
 		}
 		for i, s := range r.Systems {
 			t := texts[i]
-			if differ && m.better != 0 && t != "-" && m.format(m.of(&s.Median)) == m.format(-float64(m.better)*best) {
+			if differ && m.better != 0 && ranks(s) && m.format(m.of(&s.Median)) == m.format(-float64(m.better)*best) {
 				t += " *"
 			}
 			row = append(row, t)
@@ -257,6 +253,11 @@ func cells(r *harness.Report) [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// ranks says whether a system's medians are of whole rounds: of half a run all counts are low.
+func ranks(s *harness.Result) bool {
+	return slices.ContainsFunc(s.Rounds, func(one harness.Round) bool { return one.Partial == "" })
 }
 
 // Text writes the report as a table that reads well on a terminal and is Markdown too.
@@ -269,7 +270,7 @@ func Text(w io.Writer, r *harness.Report) error {
 	grid(&b, cells(r))
 	b.WriteByte('\n')
 	if rows := phases(r); rows != nil {
-		b.WriteString(phasesHead)
+		b.WriteString(phasesHead + "\n\n")
 		grid(&b, rows)
 		b.WriteByte('\n')
 	}
