@@ -47,10 +47,19 @@ const (
 	redisAnswers = 2 * time.Second
 )
 
-func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+// find finds the server.
+func (redis) find() (string, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
-		return nil, errors.New("redis-server is not installed: apt-get install redis-server")
+		return "", errors.New("redis-server is not installed: apt-get install redis-server")
+	}
+	return path, nil
+}
+
+func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	path, err := redis{}.find()
+	if err != nil {
+		return nil, err
 	}
 	k := env.Scenario.Cluster
 	c := &redisCluster{env: env, nodes: make([]atomic.Pointer[rueidisaside.CacheAsideClient], k.Nodes)}
