@@ -54,8 +54,12 @@ type Process struct {
 
 	cmd  *exec.Cmd
 	in   io.Closer
-	done chan error
+	done chan struct{} // closed once err is set
+	err  error
 }
+
+// Done is closed when the process has ended, whoever ended it.
+func (p *Process) Done() <-chan struct{} { return p.done }
 
 // Child starts this binary once more, in the role, and waits until it is ready.
 func Child(role string) (*Process, error) {
@@ -105,8 +109,11 @@ func start(cmd *exec.Cmd, in io.Closer) (*Process, error) {
 		}
 		return nil, err
 	}
-	p := &Process{cmd: cmd, in: in, done: make(chan error, 1)}
-	go func() { p.done <- cmd.Wait() }()
+	p := &Process{cmd: cmd, in: in, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
 	return p, nil
 }
 
@@ -126,10 +133,11 @@ func (p *Process) Stop() error {
 	late := time.NewTimer(5 * time.Second)
 	defer late.Stop()
 	select {
-	case err := <-p.done:
-		return err
+	case <-p.done:
+		return p.err
 	case <-late.C:
 		_ = p.cmd.Process.Kill()
-		return errors.Join(errors.New("bench: the other process did not end when told, and was killed"), <-p.done)
+		<-p.done
+		return errors.Join(errors.New("bench: the other process did not end when told, and was killed"), p.err)
 	}
 }

@@ -52,6 +52,13 @@ type Counter interface {
 	Counters() map[string]float64
 }
 
+// Counters that reports show beside the table: what all nodes' caches hold, in bytes, as the system counts them
+// towards its limit; and what it allocated for that, if it says so.
+const (
+	HeldBytes      = "held_bytes"
+	AllocatedBytes = "allocated_bytes"
+)
+
 // A viewer is a Cluster whose nodes tell which nodes they see, themselves included. The others are taken to see
 // all, always: what their invalidations confirm is held against every node.
 type viewer interface {

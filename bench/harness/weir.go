@@ -273,7 +273,7 @@ func (c *weirCluster) Counters() map[string]float64 {
 func count(sum map[string]float64, s tier.Stats) {
 	for name, n := range map[string]int64{
 		"near": s.Near, "owned": s.Owned, "fill": s.Fill, "stale": s.Stale, "rescued": s.Rescued, "bypassed": s.Bypassed,
-		"unreachable": s.Unreachable, "shed": s.Shed, "near_bytes": s.NearBytes, "owned_bytes": s.OwnedBytes,
+		"unreachable": s.Unreachable, "shed": s.Shed, "near_bytes": s.NearBytes, "owned_bytes": s.OwnedBytes, HeldBytes: s.NearBytes + s.OwnedBytes,
 		"owned_entries": int64(s.OwnedEntries), "owned_evicted": s.OwnedEvicted, "unconfirmed": s.Unconfirmed,
 	} {
 		sum[name] += float64(n)

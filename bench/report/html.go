@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"html/template"
 	"io"
+	"strings"
 
 	"github.com/weircache/weir/bench/harness"
 )
@@ -29,12 +30,55 @@ type series struct {
 	Timeline []harness.Point    `json:"timeline"`
 	Latency  []harness.Quantile `json:"latency"`
 	Marks    []harness.Mark     `json:"marks"`
-	Bars     []float64          `json:"bars"` // by the page's bars
+	Colour   string             `json:"colour"`
+}
+
+// bars are one measure side by side.
+type bars struct {
+	Title string
+	Bars  []bar
 }
 
 type bar struct {
-	Title  string `json:"title"`
-	Better string `json:"better"`
+	Name, Text, Colour string
+	Percent            float64 // of the longest; -1: it was not measured
+}
+
+// colour is a system's, in bars and plots alike. Grey is left for what is offered to all.
+func colour(i int) string {
+	return []string{"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2"}[i%8]
+}
+
+// called is a system's name, with a word if not all of it was measured.
+func called(s *harness.Result) string {
+	if s.Partial != "" {
+		return s.Name + " (partial)"
+	}
+	return s.Name
+}
+
+// barsOf are a measure's bars.
+func barsOf(r *harness.Report, m measure) bars {
+	out := bars{Title: m.what + map[int]string{-1: ", less is better", 1: ", more is better"}[m.better]}
+	most := 0.0
+	for _, s := range r.Systems {
+		most = max(most, m.of(&s.Median))
+	}
+	for i, s := range r.Systems {
+		b := bar{Name: s.Name, Text: "not measured", Colour: colour(i), Percent: -1}
+		if len(s.Rounds) > 0 {
+			v := m.of(&s.Median)
+			b.Text, b.Percent = m.format(v), 0
+			if v > 0 {
+				b.Percent = 100 * v / most
+			}
+			if s.Partial != "" {
+				b.Text += " (partial)"
+			}
+		}
+		out.Bars = append(out.Bars, b)
+	}
+	return out
 }
 
 // HTML writes one file that holds all it needs: the table, the notes, the scenario, and plots
@@ -49,32 +93,28 @@ func HTML(w io.Writer, r *harness.Report) error {
 		return err
 	}
 	var all []series
-	var bars []bar
-	var picked []measure
+	var side []bars
 	for _, m := range measures() {
 		switch m.name {
-		case "origin_calls", "amplification", "origin_peak", "p99_ms", "errors", "cpu_seconds_per_million_gets":
-			picked = append(picked, m)
-			bars = append(bars, bar{m.what, map[int]string{-1: "less is better", 1: "more is better"}[m.better]})
+		case "origin_calls", "origin_peak", "hit_ratio", "p99_ms", "errors", "cpu_seconds_per_million_gets":
+			side = append(side, barsOf(r, m))
 		}
 	}
-	for _, s := range r.Systems {
-		one := series{Name: s.Name, Timeline: []harness.Point{}}
+	for i, s := range r.Systems {
+		one := series{Name: called(s), Timeline: []harness.Point{}, Colour: colour(i)}
 		for _, x := range s.Rounds {
 			if len(one.Timeline) == 0 || x.Partial == "" {
 				one.Timeline, one.Latency, one.Marks = x.Timeline, x.Latency, x.Marks
 			}
-		}
-		for _, m := range picked {
-			one.Bars = append(one.Bars, m.of(&s.Median))
 		}
 		all = append(all, one)
 	}
 	rows := cells(r)
 	return page.Execute(w, map[string]any{
 		"Title": "weir bench: " + r.Scenario.Name, "Header": header(r), "Head": rows[0], "Rows": rows[1:], "Notes": append(notes(r), claims(r)...),
-		"Several": len(r.Systems) > 1, "Scenario": string(full), "Command": r.Command, "Began": r.Began.Format("2006-01-02 15:04 MST"),
+		"Phases": phases(r), "PhasesHead": strings.ReplaceAll(phasesHead, "*", ""), "Partial": r.Partial != "",
+		"Several": len(r.Systems) > 1, "Side": side, "Scenario": string(full), "Command": r.Command, "Began": r.Began.Format("2006-01-02 15:04 MST"),
 		"CSS": template.CSS(uplotCSS), "UPlot": template.JS(uplotJS), "Licence": uplotLicence, "Script": template.JS(pageJS),
-		"Data": map[string]any{"systems": all, "bars": bars},
+		"Data": map[string]any{"systems": all},
 	})
 }

@@ -8,7 +8,7 @@ import (
 )
 
 const phasesHead = "Fault by fault, each until the next one. *Caused* are the origin calls that the rate before the first fault does not account for; " +
-	"*keys that move* are those of a node that owns as many as the others, in a rolling restart of each node twice.\n\n"
+	"*keys that move* are those of a node that owns as many as the others, in a rolling restart of each node twice."
 
 // phases are the table of what each fault cost: three rows a fault, a column a system, medians of the rounds that have the phase.
 // Of rounds in even number it is the lower one. nil: the scenario did not ask for it.

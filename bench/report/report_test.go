@@ -34,10 +34,12 @@ func sample(t *testing.T) *harness.Report {
 		Measures: harness.Measures{Gets: 1000, OriginCalls: 10, P99: 1.5, HitRatio: 0.99, Recover: -1},
 		Errors:   map[string]int64{"timed out": 3}, Width: scenario.Duration(time.Second),
 		Timeline: []harness.Point{{T: 0, Offered: 5, P99: 1}, {T: 1, Offered: 6}}, Latency: []harness.Quantile{{Q: 0.5, MS: 1}, {Q: 1, MS: 2}},
-		Marks: []harness.Mark{{At: scenario.Duration(time.Second), What: "kill node 1"}},
+		Counters: map[string]float64{harness.HeldBytes: 3 << 20},
+		Marks:    []harness.Mark{{At: scenario.Duration(time.Second), What: "kill node 1"}},
 	}
 	other := round
 	other.Measures.OriginCalls, other.Partial = 4000, "the server died\nat a line"
+	other.Counters = map[string]float64{harness.HeldBytes: 47 << 20, harness.AllocatedBytes: 4500 << 20}
 	return &harness.Report{Schema: harness.Schema, Machine: "a machine", Command: "bench restart", Scenario: s, Rounds: 1, Partial: "rival: died",
 		Began: time.Date(2026, 1, 2, 3, 4, 0, 0, time.UTC),
 		Systems: []*harness.Result{
@@ -61,11 +63,18 @@ func TestText(t *testing.T) {
 	text := render(t, sample(t), Text)
 	for _, want := range []string{
 		"PARTIAL, not all was measured: rival: died", "a <b>rival</b> (partial)", " 10 * |", "4,000 |", "not within the run",
-		"It has no cut. In this scenario it did not do: kill node 1: cannot. PARTIAL: the server died.", "3 timed out", "absent (partial)",
+		"It has no cut. In this scenario it did not do: kill node 1: cannot. At the end it held 47.0 MiB, and had allocated 4,500 MiB for that. PARTIAL: the server died.",
+		"weir: as it comes. At the end it held 3.00 MiB. Errors", "absent: v2. PARTIAL", "3 timed out", "absent (partial)",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
+	}
+	// Half a run is no better for having asked less.
+	r := sample(t)
+	r.Systems[1].Median.OriginCalls = 1
+	if part := render(t, r, Text); strings.Contains(part, " 1 * |") || !strings.Contains(part, " 10 * |") {
+		t.Errorf("a system that was measured in part is the best:\n%s", part)
 	}
 	if strings.Contains(text, "wrong answers") {
 		t.Error("a row that is 0 for all is shown")
@@ -123,8 +132,11 @@ func TestCSV(t *testing.T) {
 }
 
 func TestHTML(t *testing.T) {
-	page := render(t, sample(t), HTML)
-	for _, want := range []string{"uPlot", "kill node 1", "a &lt;b&gt;rival", "Licence", "rate: 2000"} {
+	r := sample(t)
+	r.Systems[0].Rounds[0].Phases = []harness.Phase{{From: 0, To: 3e9, OriginCalls: 6}, {What: "leave node 1", From: 3e9, To: 7e9, Caused: 75}}
+	page := render(t, r, HTML)
+	for _, want := range []string{"uPlot", "kill node 1", "a &lt;b&gt;rival", "Licence", "rate: 2000", `<div class="partial">PARTIAL, not all was measured`,
+		"<span>4,000 (partial)</span>", "<span>not measured</span>", "width: calc(0.25% * .6)", "<noscript>", "<td>leave node 1: origin calls caused</td><td>75</td>"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("%q is not in the page", want)
 		}

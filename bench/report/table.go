@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -103,13 +104,20 @@ func header(r *harness.Report) []string {
 	s := r.Scenario
 	lines := []string{
 		fmt.Sprintf("Scenario %s: %s.", s.Name, strings.TrimSuffix(s.About, ".")),
-		fmt.Sprintf("%d nodes (%s), %v, rounds: %d. Medians.", s.Cluster.Nodes, s.Cluster.Kind, s.Duration, r.Rounds),
+		fmt.Sprintf("%s (%s), %v, rounds: %d. Medians.", nodes(s.Cluster.Nodes), s.Cluster.Kind, s.Duration, r.Rounds),
 		"Measured on: " + r.Machine + ".",
 	}
 	if r.Partial != "" {
 		lines = append(lines, "PARTIAL, not all was measured: "+first(r.Partial))
 	}
 	return lines
+}
+
+func nodes(n int) string {
+	if n == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", n)
 }
 
 // first is a text's first line.
@@ -129,6 +137,7 @@ func notes(r *harness.Report) []string {
 		if len(s.Cannot) > 0 {
 			line += " In this scenario it did not do: " + strings.Join(s.Cannot, "; ") + "."
 		}
+		line += held(s)
 		if s.Partial != "" {
 			line += " PARTIAL: " + first(s.Partial) + "."
 		}
@@ -139,6 +148,24 @@ func notes(r *harness.Report) []string {
 	}
 	return lines
 }
+
+// held says what a system held at the end of its last round that tells, by its own count.
+func held(s *harness.Result) string {
+	for _, one := range slices.Backward(s.Rounds) {
+		bytes, ok := one.Counters[harness.HeldBytes]
+		if !ok {
+			continue
+		}
+		text := " At the end it held " + mebibytes(bytes)
+		if n := one.Counters[harness.AllocatedBytes]; n > 0 {
+			text += ", and had allocated " + mebibytes(n) + " for that"
+		}
+		return text + "."
+	}
+	return ""
+}
+
+func mebibytes(n float64) string { return digits(n/(1<<20)) + " MiB" }
 
 // claims are a line for each claim: what it says, who held it and who did not.
 func claims(r *harness.Report) []string {
@@ -192,15 +219,11 @@ func errorKinds(s *harness.Result) string {
 }
 
 // cells are the table: a row a measure, a column a system. The best of a row is marked with a
-// star if there are several systems and they differ.
+// star if there are several systems and they differ; one that was measured in part only has none.
 func cells(r *harness.Report) [][]string {
 	head := []string{""}
 	for _, s := range r.Systems {
-		name := s.Name
-		if s.Partial != "" {
-			name += " (partial)"
-		}
-		head = append(head, name)
+		head = append(head, called(s))
 	}
 	rows := [][]string{head}
 	for _, m := range shown(r) {
@@ -211,7 +234,7 @@ func cells(r *harness.Report) [][]string {
 			if len(s.Rounds) > 0 {
 				x := m.of(&s.Median)
 				text = m.format(x)
-				if v := -float64(m.better) * x; v < best && !(m.name == "recover_seconds" && x < 0) {
+				if v := -float64(m.better) * x; ranks(s) && v < best && !(m.name == "recover_seconds" && x < 0) {
 					best = v
 				}
 			}
@@ -222,7 +245,7 @@ func cells(r *harness.Report) [][]string {
 		}
 		for i, s := range r.Systems {
 			t := texts[i]
-			if differ && m.better != 0 && t != "-" && m.format(m.of(&s.Median)) == m.format(-float64(m.better)*best) {
+			if differ && m.better != 0 && ranks(s) && m.format(m.of(&s.Median)) == m.format(-float64(m.better)*best) {
 				t += " *"
 			}
 			row = append(row, t)
@@ -230,6 +253,11 @@ func cells(r *harness.Report) [][]string {
 		rows = append(rows, row)
 	}
 	return rows
+}
+
+// ranks says whether a system's medians are of whole rounds: of half a run all counts are low.
+func ranks(s *harness.Result) bool {
+	return slices.ContainsFunc(s.Rounds, func(one harness.Round) bool { return one.Partial == "" })
 }
 
 // Text writes the report as a table that reads well on a terminal and is Markdown too.
@@ -242,7 +270,7 @@ func Text(w io.Writer, r *harness.Report) error {
 	grid(&b, cells(r))
 	b.WriteByte('\n')
 	if rows := phases(r); rows != nil {
-		b.WriteString(phasesHead)
+		b.WriteString(phasesHead + "\n\n")
 		grid(&b, rows)
 		b.WriteByte('\n')
 	}

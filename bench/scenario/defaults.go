@@ -40,10 +40,10 @@ func (s *Scenario) fill() {
 		or(&v.Max, 512<<10)
 	}
 	l := &s.Origin.Latency
-	or(&l.Kind, "fixed")
-	if l.Kind == "fixed" {
-		or(&l.P50, Duration(40*time.Millisecond))
+	if *l == (Latency{}) { // who names the kind may well want none: p50: 0s
+		*l = Latency{Kind: "fixed", P50: Duration(40 * time.Millisecond)}
 	}
+	or(&l.Kind, "fixed")
 	if s.Origin.Capacity > 0 {
 		or(&s.Origin.Growth, 1)
 	}

@@ -79,7 +79,7 @@ type Origin struct {
 }
 
 // Latency is a distribution: fixed (p50), uniform (min to max), exponential (mean) or lognormal
-// (p50 and p99).
+// (p50 and p99). If nothing is said it is 40ms, fixed.
 type Latency struct {
 	Kind string   `yaml:"kind" json:"kind"`
 	Mean Duration `yaml:"mean,omitempty" json:"mean,omitempty"`

@@ -65,6 +65,18 @@ func TestDefaults(t *testing.T) {
 	if s.Cluster.Nodes != 3 || s.Values.Size != 256 || s.Origin.Latency.P50.D() != 40*time.Millisecond || l.Callers != 64 || l.Keys.Theta != 0.99 {
 		t.Errorf("the defaults are %+v", s)
 	}
+	// Who says 0 gets 0, written out and read again too.
+	s, err = Parse("small.yaml", []byte(small+"origin: {latency: {kind: fixed, p50: 0s}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	full, err := s.YAML()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Parse("full.yaml", full); err != nil || s.Origin.Latency.P50 != 0 {
+		t.Errorf("a latency of 0 becomes %v, %v", s.Origin.Latency.P50, err)
+	}
 }
 
 // Each problem comes with the line it is on.

@@ -1,8 +1,7 @@
 "use strict";
 (() => {
-  const colours = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"];
   const grey = "#888";
-  const width = () => Math.min(1060, document.body.clientWidth - 10);
+  const width = () => document.getElementById("time").clientWidth;
   const plots = [];
   const axis = (label, more) => Object.assign({ label, stroke: grey, grid: { stroke: "#8883" }, ticks: { stroke: "#8883" } }, more);
 
@@ -17,9 +16,11 @@
         (list || []).forEach((m, i) => {
           const at = seconds(m.at), x = u.valToPos(at, "x", true);
           if (x < u.bbox.left || x > u.bbox.left + u.bbox.width) return;
-          c.strokeStyle = c.fillStyle = m.error ? "#8888" : "#d6272899";
+          c.strokeStyle = c.fillStyle = m.error ? grey : "#d62728";
           c.beginPath(); c.moveTo(x, u.bbox.top); c.lineTo(x, u.bbox.top + u.bbox.height); c.stroke();
-          c.fillText(m.what + (m.error ? " (" + m.error + ")" : ""), x + 3, u.bbox.top + (12 + 12 * (i % 4)) * devicePixelRatio);
+          const text = m.what + (m.error ? " (" + m.error + ")" : ""), wide = c.measureText(text).width, gap = 3 * devicePixelRatio;
+          const left = x + gap + wide > u.bbox.left + u.bbox.width ? Math.max(u.bbox.left, x - gap - wide) : x + gap;
+          c.fillText(text, left, u.bbox.top + (12 + 12 * (i % 4)) * devicePixelRatio);
         });
         c.restore();
       }],
@@ -50,25 +51,31 @@
   const longest = data.systems.reduce((a, s) => (s.timeline.length > a.length ? s.timeline : a), []);
   const t = longest.map((p) => p.t);
   const column = (s, of) => t.map((_, i) => (i < s.timeline.length ? of(s.timeline[i]) : null));
-  const line = (label, i, more) => Object.assign({ label, stroke: colours[i % colours.length], width: 1.5 }, more);
-  const allMarks = [], seen = new Set();
-  data.systems.forEach((s) => (s.marks || []).forEach((m) => {
-    const k = m.what + Math.round(seconds(m.at));
-    if (!seen.has(k)) { seen.add(k); allMarks.push(m); }
-  }));
+  const line = (label, i, more) => Object.assign({ label, stroke: data.systems[i].colour, width: i ? 1.5 : 2.5 }, more);
+  // Each fault once, whichever system it met first, unless that one could not do it and another could.
+  const faults = new Map();
+  data.systems.forEach((s) => {
+    const times = {};
+    (s.marks || []).forEach((m) => {
+      const k = m.what + "/" + (times[m.what] = (times[m.what] || 0) + 1);
+      if (!faults.has(k) || faults.get(k).error && !m.error) faults.set(k, m);
+    });
+  });
+  const allMarks = [...faults.values()].sort((a, b) => seconds(a.at) - seconds(b.at));
   const time = { x: { time: false } };
   const over = (title, unit, of) => plot("time", title, data.systems.map((s, i) => line(s.name, i)),
     [t, ...data.systems.map((s) => column(s, of))], allMarks, time, [{ label: "seconds" }, { label: unit }]);
   if (t.length) {
     const loads = data.systems.map((s, i) => line(s.name + ", answered", i));
-    plot("time", "Load: offered and answered", [line("offered", 7, { dash: [6, 4] }), ...loads],
+    plot("time", "Load: offered and answered", [{ label: "offered", stroke: grey, width: 1.5, dash: [6, 4] }, ...loads],
       [t, longest.map((p) => p.offered), ...data.systems.map((s) => column(s, (p) => p.answered))], allMarks, time, [{ label: "seconds" }, { label: "a second" }]);
     over("Origin: calls", "a second", (p) => p.origin);
     over("Origin: loads at once", "loads", (p) => p.origin_peak);
     const log = { x: { time: false }, y: { distr: 3 } };
-    plot("time", "Latency, p99", data.systems.map((s, i) => line(s.name, i)),
+    // A storm's answers stand alone, with nothing before and after: they are joined, or nothing would be seen of them.
+    plot("time", "Latency, p99", data.systems.map((s, i) => line(s.name, i, { spanGaps: true })),
       [t, ...data.systems.map((s) => column(s, (p) => p.p99_ms || null))], allMarks, log, [{ label: "seconds" }, { label: "ms" }]);
-    over("Errors", "a second", (p) => p.errors);
+    if (data.systems.some((s) => s.timeline.some((p) => p.errors))) over("Errors", "a second", (p) => p.errors);
     if (data.systems.some((s) => s.timeline.some((p) => p.stale))) over("Stale answers", "a second", (p) => p.stale);
   }
 
@@ -84,25 +91,5 @@
       [{ label: "percentile", splits: () => [0.301, 1, 2, 3, 4, 5], values: () => ["50", "90", "99", "99.9", "99.99", "slowest"] }, { label: "ms" }]);
   }
 
-  const bars = document.getElementById("bars");
-  if (bars) {
-    data.bars.forEach((b, k) => {
-      const box = document.createElement("div"), h = document.createElement("h3");
-      h.textContent = b.title + (b.better ? ", " + b.better : "");
-      box.append(h);
-      const most = Math.max(...data.systems.map((s) => s.bars[k]), 1e-9);
-      data.systems.forEach((s, i) => {
-        const row = document.createElement("div"), name = document.createElement("span"), track = document.createElement("div");
-        const fill = document.createElement("div"), text = document.createElement("span");
-        row.className = "bar"; name.className = "name"; track.className = "track"; fill.className = "fill";
-        name.textContent = name.title = s.name;
-        fill.style.width = (70 * Math.max(0, s.bars[k]) / most) + "%";
-        fill.style.background = colours[i % colours.length];
-        text.textContent = s.bars[k].toLocaleString("en", { maximumSignificantDigits: 3 });
-        track.append(fill, text); row.append(name, track); box.append(row);
-      });
-      bars.append(box);
-    });
-  }
   addEventListener("resize", () => plots.forEach((u) => u.setSize({ width: width(), height: 260 })));
 })();

@@ -23,7 +23,7 @@ type grouped struct{}
 
 func (grouped) Name() string { return "groupcache-go" }
 func (grouped) Setup() string {
-	return "groupcache-go v3.2.0, a daemon a node over HTTP with 512 idle connections to a peer, as many bytes as weir's two tiers, xxhash and 512 points a node on its ring for an even one (fnv1 gave one node up to two thirds of the keys), each node with the same address when it comes back; who the peers are is told to all at once, which a user would have to build"
+	return "groupcache-go v3.2.0, a daemon a node over HTTP with 512 idle connections to a peer, as many bytes as weir's two tiers, an eighth of them for copies of other nodes' keys (it counts keys and values; bookkeeping comes on top), xxhash and 512 points a node on its ring for an even one (fnv1 gave one node up to two thirds of the keys), each node with the same address when it comes back; who the peers are is told to all at once, which a user would have to build"
 }
 func (grouped) Limits() []string {
 	return []string{"membership of its own", "limit of loads at once", "stale copy while it refreshes or when the origin fails", "cut of its network"}
@@ -131,6 +131,18 @@ func (c *groupCluster) Invalidate(ctx context.Context, node int, key string) err
 		return errDown
 	}
 	return n.group.Remove(ctx, key)
+}
+
+// Counters tells what the nodes that are up hold.
+func (c *groupCluster) Counters() map[string]float64 {
+	sum := 0.0
+	for i := range c.nodes {
+		if n := c.nodes[i].Load(); n != nil {
+			mine, copies := n.group.UsedBytes()
+			sum += float64(mine + copies)
+		}
+	}
+	return map[string]float64{harness.HeldBytes: sum}
 }
 
 func (c *groupCluster) Fault(ctx context.Context, s harness.Step) error {

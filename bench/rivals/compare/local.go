@@ -24,6 +24,7 @@ type store interface {
 	drop(key string)
 	clear()
 	close()
+	held() int64 // bytes, as it counts them
 }
 
 // locals are nodes that each have a store of their own.
@@ -100,6 +101,17 @@ func (l *locals) Fault(_ context.Context, s harness.Step) error {
 	return fmt.Errorf("%w %s", harness.ErrCannot, s)
 }
 
+// Counters tells what the nodes that are up hold.
+func (l *locals) Counters() map[string]float64 {
+	sum := 0.0
+	for i := range l.nodes {
+		if s := l.nodes[i].Load(); s != nil {
+			sum += float64((*s).held())
+		}
+	}
+	return map[string]float64{harness.HeldBytes: sum}
+}
+
 func (l *locals) Close(context.Context) error {
 	for i := range l.nodes {
 		if s := l.nodes[i].Swap(nil); s != nil {
@@ -120,8 +132,11 @@ func bytesOf(env harness.Env) int64 {
 	return max(0, int64(c.Near)) + int64(c.Owned)
 }
 
-// overhead is what an entry is taken to cost beside its value, in bytes.
+// overhead is what an entry is taken to cost beside its key and its value, in bytes, where that is for us to say.
 const overhead = 128
+
+// costOf is what such an entry counts.
+func costOf(key string, b []byte) int64 { return int64(len(key) + len(b) + overhead) }
 
 // detached is a context for a load that others wait for too: it does not end with the caller.
 func detached(ctx context.Context, env harness.Env) (context.Context, context.CancelFunc) {
@@ -140,7 +155,7 @@ func (a aside) Name() string {
 }
 
 func (a aside) Setup() string {
-	s := "ristretto v2.4.2 on each node, as many bytes as weir's two tiers, 10 counters for an entry, Wait after each Set so that none is lost"
+	s := "ristretto v2.4.2 on each node, as many bytes as weir's two tiers (key, value and 128 for an entry), 10 counters for an entry, Wait after each Set so that none is lost"
 	if a.shared {
 		s += ", x/sync/singleflight before the origin, loads detached from their callers"
 	}
@@ -203,7 +218,7 @@ func (s *asideStore) get(ctx context.Context, key string) ([]byte, error) {
 func (s *asideStore) load(ctx context.Context, key string) ([]byte, error) {
 	b, err := s.env.Load(ctx, key)
 	if err == nil {
-		s.cache.SetWithTTL(key, b, int64(len(b)+overhead), s.env.Scenario.Cluster.Freshness.TTL.D())
+		s.cache.SetWithTTL(key, b, costOf(key, b), s.env.Scenario.Cluster.Freshness.TTL.D())
 		s.cache.Wait()
 	}
 	return b, err
@@ -212,13 +227,14 @@ func (s *asideStore) load(ctx context.Context, key string) ([]byte, error) {
 func (s *asideStore) drop(key string) { s.cache.Del(key) }
 func (s *asideStore) clear()          { s.cache.Clear() }
 func (s *asideStore) close()          { s.cache.Close() }
+func (s *asideStore) held() int64     { return s.cache.MaxCost() - s.cache.RemainingCost() }
 
 // loading is otter alone, with its own loading and refreshing.
 type loading struct{}
 
 func (loading) Name() string { return "otter" }
 func (loading) Setup() string {
-	return "otter v2.4.0 on each node with its loader, as many bytes as weir's two tiers; it refreshes from the TTL on where the scenario allows stale answers"
+	return "otter v2.4.0 on each node with its loader, as many bytes as weir's two tiers (key, value and 128 for an entry); it refreshes from the TTL on where the scenario allows stale answers"
 }
 func (loading) Limits() []string { return noPeers()[:3] }
 
@@ -228,7 +244,7 @@ func (loading) Start(_ context.Context, env harness.Env) (harness.Cluster, error
 		stale := max(f.StaleWhileRevalidate.D(), f.StaleIfError.D())
 		o := &otter.Options[string, []byte]{
 			MaximumWeight:    uint64(bytesOf(env)),
-			Weigher:          func(_ string, b []byte) uint32 { return uint32(len(b) + overhead) },
+			Weigher:          func(key string, b []byte) uint32 { return uint32(costOf(key, b)) },
 			ExpiryCalculator: otter.ExpiryWriting[string, []byte](f.TTL.D() + stale),
 			Logger:           &otter.NoopLogger{},
 		}
@@ -263,6 +279,7 @@ func (s *otterStore) Reload(ctx context.Context, key string, _ []byte) ([]byte, 
 func (s *otterStore) drop(key string) { s.cache.Invalidate(key) }
 func (s *otterStore) clear()          { s.cache.InvalidateAll() }
 func (s *otterStore) close()          { s.cache.StopAllGoroutines() }
+func (s *otterStore) held() int64     { return int64(s.cache.WeightedSize()) }
 
 // until is when a value that is loaded now expires.
 func until(env harness.Env) time.Time { return time.Now().Add(env.Scenario.Cluster.Freshness.TTL.D()) }

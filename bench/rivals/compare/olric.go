@@ -9,6 +9,7 @@ import (
 	"net"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/olric-data/olric"
 	"github.com/olric-data/olric/config"
@@ -22,7 +23,7 @@ type dmap struct{}
 
 func (dmap) Name() string { return "olric" }
 func (dmap) Setup() string {
-	return "olric v0.7.3 embedded in each node, one DMap with as many bytes as weir's two tiers and LRU, cache-aside with x/sync/singleflight on each node"
+	return "olric v0.7.3 embedded in each node, one DMap with as many bytes as weir's two tiers and LRU, which is no bound: a put evicts one key at most, so that values of unlike sizes outgrow it, and its tables are allocated on top, cache-aside with x/sync/singleflight on each node"
 }
 func (dmap) Limits() []string {
 	return []string{"loading (cache-aside around it)", "copies near the caller", "shared load of a key between nodes", "limit of loads at once",
@@ -31,6 +32,8 @@ func (dmap) Limits() []string {
 
 type olricNode struct {
 	db    *olric.Olric
+	own   *olric.EmbeddedClient
+	addr  string // of its server, by which it knows itself
 	dm    olric.DMap
 	group singleflight.Group
 	peer  string // memberlist's address
@@ -85,7 +88,7 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	n := &olricNode{db: db, peer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), ended: make(chan error, 1)}
+	n := &olricNode{db: db, own: db.NewEmbeddedClient(), addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])), peer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), ended: make(chan error, 1)}
 	go func() { n.ended <- db.Start() }()
 	select {
 	case <-started:
@@ -94,7 +97,7 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	case <-ctx.Done():
 		return errors.Join(ctx.Err(), db.Shutdown(context.WithoutCancel(ctx)))
 	}
-	if n.dm, err = db.NewEmbeddedClient().NewDMap("bench"); err != nil {
+	if n.dm, err = n.own.NewDMap("bench"); err != nil {
 		return err
 	}
 	c.nodes[i].Store(n)
@@ -147,6 +150,30 @@ func (c *olricCluster) Invalidate(ctx context.Context, node int, key string) err
 	}
 	_, err := n.dm.Delete(ctx, key)
 	return err
+}
+
+// Counters tells what the nodes that are up hold, and what their tables take.
+func (c *olricCluster) Counters() map[string]float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	held, allocated := 0.0, 0.0
+	for i := range c.nodes {
+		n := c.nodes[i].Load()
+		if n == nil {
+			continue
+		}
+		s, err := n.own.Stats(ctx, n.addr)
+		if err != nil {
+			return nil // then the report does not say it
+		}
+		for _, p := range s.Partitions {
+			for _, d := range p.DMaps {
+				held += float64(d.SlabInfo.Inuse)
+				allocated += float64(d.SlabInfo.Allocated)
+			}
+		}
+	}
+	return map[string]float64{harness.HeldBytes: held, harness.AllocatedBytes: allocated}
 }
 
 func (c *olricCluster) Fault(ctx context.Context, s harness.Step) error {

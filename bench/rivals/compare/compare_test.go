@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/scenario"
+)
+
+func TestMain(m *testing.M) {
+	// rueidis waits up to a second before it dials again, closed or not.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/redis/rueidis.(*call).DelayDo.func1"))
+}
+
+// parse reads a scenario of a test.
+func parse(t *testing.T, text string) *scenario.Scenario {
+	t.Helper()
+	s, err := scenario.Parse("test.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+const small = `name: small
+about: a test
+duration: 2s
+cluster: {nodes: 1, near: 128KiB, owned: 384KiB}
+values: {size: 1KiB}
+origin: {latency: {kind: fixed, p50: 0s}}
+load: [{callers: 2, rate: 2000, loop: open, keys: {kind: uniform, count: 3000}}]
+`
+
+func needRedis(t *testing.T) {
+	t.Helper()
+	if _, err := (redis{}).find(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// All rivals run one after the other, and none that has a bound holds more than weir's tiers together.
+func TestRivalsHoldEqualBytes(t *testing.T) {
+	s := parse(t, small)
+	systems := rivals()
+	if _, err := (redis{}).find(); err != nil {
+		t.Log("left out: ", err)
+		systems = systems[:len(systems)-1]
+	}
+	r, err := harness.Run(t.Context(), s, systems, harness.Options{})
+	if err != nil || r.Partial != "" {
+		t.Fatalf("%v, %s", err, r.Partial)
+	}
+	for _, y := range r.Systems {
+		held, ok := y.Rounds[0].Counters[harness.HeldBytes]
+		m := y.Median
+		switch {
+		case !ok || held == 0:
+			t.Errorf("%s does not tell what it holds", y.Name)
+		case m.Errors > 0 || m.Wrong > 0 || m.OriginCalls < 1000:
+			t.Errorf("%s: %+v", y.Name, m)
+		}
+		t.Logf("%s holds %.0f bytes", y.Name, held)
+		most := 512 << 10
+		switch y.Name {
+		case "olric":
+			continue // it says that its LRU is no bound
+		case "redis+rueidisaside":
+			most += 64 << 10 // buffers of its connections
+		}
+		if held > float64(most) || held < float64(most)/3 {
+			t.Errorf("%s holds %.0f bytes of %d", y.Name, held, most)
+		}
+	}
+}
+
+// Rivals that cannot take part are named with what to do, and the others are measured.
+func TestRedisCannotStart(t *testing.T) {
+	s := parse(t, strings.Replace(small, "duration: 2s", "duration: 200ms", 1))
+	for name, c := range map[string]struct {
+		script string
+		want   []string
+	}{
+		"missing":    {"", []string{"redis-server is not installed", "apt-get install redis-server"}},
+		"ends":       {"#!/bin/sh\nexit 3\n", []string{"redis-server ended at its start", "to see why: ", "--port "}},
+		"no program": {"\x00", []string{"cannot be run"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if c.script != "" {
+				if err := os.WriteFile(filepath.Join(dir, "redis-server"), []byte(c.script), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("PATH", dir)
+			r, err := harness.Run(t.Context(), s, []harness.System{redis{}, loading{}}, harness.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(r.Systems[0].Partial, want) {
+					t.Errorf("%q does not say %q", r.Systems[0].Partial, want)
+				}
+			}
+			if y := r.Systems[1]; y.Partial != "" || y.Median.Gets == 0 {
+				t.Errorf("otter was not measured: %+v", y)
+			}
+		})
+	}
+}
+
+// mortal is Redis whose server dies at a get.
+type mortal struct {
+	redis
+	gets atomic.Int64
+}
+
+type mortalCluster struct {
+	*redisCluster
+	of *mortal
+}
+
+func (m *mortal) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	c, err := m.redis.Start(ctx, env)
+	if err != nil {
+		return nil, err
+	}
+	return mortalCluster{c.(*redisCluster), m}, nil
+}
+
+func (c mortalCluster) Get(ctx context.Context, node int, key string) ([]byte, error) {
+	if c.of.gets.Add(1) == 200 {
+		if err := c.server.Stop(); err != nil {
+			return nil, err
+		}
+	}
+	return c.redisCluster.Get(ctx, node, key)
+}
+
+// A server that dies ends its own run at once; what was measured is kept, and the others go on.
+func TestRedisDiesInTheMiddle(t *testing.T) {
+	needRedis(t)
+	s := parse(t, strings.Replace(small, "duration: 2s", "duration: 1m", 1))
+	r, err := harness.Run(t.Context(), s, []harness.System{&mortal{}}, harness.Options{Rounds: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y := r.Systems[0]
+	if len(y.Rounds) != 1 || !strings.Contains(y.Partial, "redis-server does not answer") || y.Median.Gets < 200 || y.Median.Seconds > 30 || r.Partial == "" {
+		t.Errorf("%d rounds, %q, %v gets in %v s, %q", len(y.Rounds), y.Partial, y.Median.Gets, y.Median.Seconds, r.Partial)
+	}
+}
+
+// The limit is set beside what an empty server takes.
+func TestRedisLimit(t *testing.T) {
+	needRedis(t)
+	s := parse(t, small)
+	y, err := redis{}.Start(t.Context(), harness.Env{Scenario: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := y.(*redisCluster)
+	defer func() {
+		if err := c.Close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	got, err := c.watch.Do(t.Context(), c.watch.B().ConfigGet().Parameter("maxmemory").Build()).AsStrMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := strconv.FormatInt(c.empty+384<<10, 10); c.empty == 0 || got["maxmemory"] != want {
+		t.Errorf("maxmemory is %s, not %s", got["maxmemory"], want)
+	}
+}
