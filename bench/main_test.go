@@ -11,7 +11,8 @@ import (
 // The test binary is also the other process: Child starts it in one of these roles.
 func TestMain(m *testing.M) {
 	played, err := Play(map[string]Role{
-		"greets": func() (string, func(), error) { return "hello there", nil, nil },
+		remoteOwner: playRemoteOwner,
+		"greets":    func() (string, func(), error) { return "hello there", nil, nil },
 		"leaves": func() (string, func(), error) {
 			return "about to", func() {
 				if err := os.WriteFile(os.Getenv("BENCH_TEST_LEFT"), []byte("left"), 0o600); err != nil {

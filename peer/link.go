@@ -23,8 +23,9 @@ const (
 	pingEvery   = 10
 	silentAfter = 50
 	deadAfter   = 200
-	// idleTicks is after how many ticks without a call the ticking stops.
-	idleTicks = 100
+	// idleTicks is after how many ticks without a call the ticking stops: soon, or a call now and then would keep a
+	// node ticking that has nothing else to do.
+	idleTicks = 3
 	// maxCalls is how many calls may wait on one link.
 	maxCalls = 1 << 16
 )
@@ -150,11 +151,11 @@ func (l *link) send(w *waiter, timeout time.Duration, req *codec.Request) error 
 	req.Timeout = whole
 	mine := o.claim()
 	o.unlock()
-	if start {
-		l.alarm <- struct{}{}
-	}
 	if mine {
 		o.flush(others)
+	}
+	if start { // after the request is on its way
+		l.alarm <- struct{}{}
 	}
 	return nil
 }

@@ -17,9 +17,10 @@ const (
 	// nearOverhead is what ristretto keeps for an entry beside the entry, in bytes: its share
 	// of two maps. TestNearOverhead compares it with the heap.
 	nearOverhead = 108
-	// nearCounterBytes is what one of ristretto's counters takes: four rows of four bits and
-	// ten bits of a bloom filter, rounded up to sixteen.
-	nearCounterBytes = 4
+	// nearCounterBytes is what one of ristretto's counters takes: four rows of four bits and eight bits of a
+	// bloom filter. Ristretto rounds both up to a power of two, the second from 9.6 bits for a counter that it is
+	// told of: so it is told of five sixths of a power of two, or the filter would be twice as large.
+	nearCounterBytes = 3
 	// nearCounterEvery is for how many bytes of the near tier there is a counter. 10 to 30
 	// counters an entry are best, fewer and many more both cost hits: that is what this gives entries of
 	// 300 to 1000 bytes. The counters take up to an eighth of the tier, which is taken off
@@ -111,7 +112,7 @@ func newNear[T any](maxBytes int64, tune func(*ristretto.Config[uint64, *nearEnt
 		entry: nearOverhead + (int64(unsafe.Sizeof(nearEntry[T]{}))+15)/16*16,
 	}
 	cfg := &ristretto.Config[uint64, *nearEntry[T]]{
-		NumCounters:        counters,
+		NumCounters:        counters - counters/6,
 		MaxCost:            max(maxBytes-counters*nearCounterBytes-places*int64(unsafe.Sizeof(n.front[0])), 1),
 		BufferItems:        64,
 		IgnoreInternalCost: true, // set adds what it really is

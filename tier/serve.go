@@ -66,13 +66,18 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		h.fill(req, resp, f, err, 0)
 		return true
 	}
-	hit, _, late := c.peek(key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
+	now := c.clock.now() // once: of all that a hit takes this is among the dearest
+	hit, _, late := c.peekAt(now, key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
 	if hit == nil {
 		return false
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	h.fill(req, resp, found[V]{e: hit, late: late, why: hit.whyStale(late)}, hit.err(), 0)
+	if err := hit.err(); err != nil {
+		h.refuse(resp, err)
+		return true
+	}
+	h.fillAt(now, req.Flags, req.Have, resp, &found[V]{e: hit, late: late, why: hit.whyStale(late)}, 0)
 	return true
 }
 

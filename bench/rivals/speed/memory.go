@@ -4,99 +4,211 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
+	"time"
+
+	"github.com/dgraph-io/ristretto/v2"
+	"github.com/maypok86/otter/v2"
 
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier"
 )
 
-// memory measures the heap that an entry of each tier takes: its key, its value and all else.
+const memoryValue = 256
+
+// memory measures the heap that an entry takes in a cache that is full, its key, its value and all else, in each of the
+// tiers and in the stores that others build on. Maps double, so what an entry takes depends on how many there are: each is
+// measured with four counts, evenly spread over a doubling, and the mean taken.
 func memory(o options, t *bench.Table) error {
-	count := 200_000
+	count := 100_000
 	if o.quick {
-		count = 50_000
+		count = 25_000
 	}
-	const size = 256
-	keys := make([]string, count)
-	for i := range keys {
-		keys[i] = fmt.Sprintf("product:%08d", i)
+	holders := []struct {
+		name string
+		fill func(keys []string) (any, int, error) // what holds the entries, and how many
+	}{
+		{"owned tier", fillOwned},
+		{"near tier", fillNear},
+		{"raw ristretto", func(keys []string) (any, int, error) { return fillRistretto(keys, 0) }},
+		{"ristretto with expiry", func(keys []string) (any, int, error) { return fillRistretto(keys, forever) }},
+		{"otter", func(keys []string) (any, int, error) { return fillOtter(keys, false) }},
+		{"otter with expiry", func(keys []string) (any, int, error) { return fillOtter(keys, true) }},
 	}
-	// The tiers keep these very strings, as they would a service's: their bytes are
-	// added below, their headers are in the tiers.
-	keyBytes := float64(len(keys[0]))
-	owned, ownedEntries, _, err := heap(keys, size, -1)
-	if err != nil {
-		return err
+	bytes := make([]float64, len(holders))
+	const counts = 4
+	for i, h := range holders {
+		for j := range counts {
+			all, held, err := heapFor(int(float64(count)*math.Pow(2, float64(j)/counts)), h.fill)
+			if err != nil {
+				return fmt.Errorf("%s: %w", h.name, err)
+			}
+			if i == 1 { // beside the near tier that cache has a small owned one, and all else
+				rest, _, err := heapFor(count, fillLeast)
+				if err != nil {
+					return err
+				}
+				all -= rest
+			}
+			bytes[i] += all / float64(held) / counts
+		}
+		o.log("memory: %s: %.0f B", h.name, bytes[i])
 	}
-	if ownedEntries == 0 {
-		return errors.New("the owned tier is empty")
-	}
-	anEntry := float64(owned) / float64(ownedEntries)
-	both, bothOwned, near, err := heap(keys, size, int64(count)*1000)
-	if err != nil {
-		return err
-	}
-	if near == 0 {
-		return errors.New("the near tier is empty")
-	}
-	nearEntry := (float64(both) - anEntry*float64(bothOwned)) / float64(near)
-	for _, r := range []struct {
-		tier  string
-		bytes float64
-		n     int
-	}{{"owned", anEntry, ownedEntries}, {"near", nearEntry, near}} {
-		all := r.bytes + keyBytes
-		t.Add(bench.Row{
-			What:   fmt.Sprintf("memory of an entry, %s tier, %d-byte value, %.0f-byte key", r.tier, size, keyBytes),
-			Result: fmt.Sprintf("%.0f B", all),
-			Floor:  fmt.Sprintf("%.0f B key and value", keyBytes+size),
-			Ratio:  all / (keyBytes + size),
-		})
-		o.log("memory: %s tier: %.0f B (%d entries)", r.tier, all, r.n)
+	for i, h := range holders[:2] {
+		for j, floor := range holders[2:] {
+			aim := bench.Aim{}
+			if j == 0 {
+				aim = bench.AtMost(1.2)
+			}
+			t.Add(bench.Row{
+				What:   fmt.Sprintf("memory of an entry, %s, %d-byte value, 16-byte key", h.name, memoryValue),
+				Result: fmt.Sprintf("%.0f B", bytes[i]),
+				Floor:  fmt.Sprintf("%.0f B %s", bytes[2+j], floor.name),
+				Ratio:  bytes[i] / bytes[2+j], Aim: aim,
+			})
+		}
 	}
 	return nil
 }
 
-// heap fills a cache and returns what the heap grew by, and how many entries each tier has.
-func heap(keys []string, size int, nearBytes int64) (bytes int64, owned, near int, err error) {
-	ctx := context.Background()
+// heapFor is what the heap grows by when n keys are put into a cache, and how many entries that has then. The keys are
+// made for it and not held otherwise: who keeps them has them counted.
+func heapFor(n int, fill func(keys []string) (any, int, error)) (bytes float64, held int, err error) {
 	before := bench.HeapBytes()
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("product:%08d", i)
+	}
+	c, held, err := fill(keys)
+	if err != nil {
+		return 0, 0, err
+	}
+	clear(keys)
+	runtime.KeepAlive(keys)
+	keys = nil
+	bytes = float64(bench.HeapBytes() - before)
+	if held == 0 {
+		err = errors.New("it is empty")
+	}
+	switch c := c.(type) {
+	case *tier.Cache[[]byte]:
+		err = errors.Join(err, c.Close(context.Background()))
+	case *ristretto.Cache[string, []byte]:
+		c.Close()
+	case *otter.Cache[string, []byte]:
+		c.StopAllGoroutines()
+	}
+	return bytes, held, err
+}
+
+func fillOwned(keys []string) (any, int, error) {
+	c, err := memoryCache(-1, int64(len(keys))*1000)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, k := range keys {
+		if _, err := c.Get(context.Background(), k); err != nil {
+			return nil, 0, err
+		}
+	}
+	return c, c.Stats().OwnedEntries, nil
+}
+
+// fillNear has the least near tier, to one part in twenty, that holds all keys.
+func fillNear(keys []string) (any, int, error) {
+	for room := 480.0; room < 1000; room *= 1.05 {
+		c, err := memoryCache(int64(float64(len(keys))*room), tier.MinBytes)
+		if err != nil {
+			return nil, 0, err
+		}
+		for range 3 { // a near tier may drop what comes in a burst: it comes back
+			near := 0
+			for _, k := range keys {
+				a, err := c.Read(context.Background(), k, tier.ReadOptions{MaxAge: tier.AnyAge})
+				if err != nil {
+					return nil, 0, err
+				}
+				if a.Source == tier.SourceNear {
+					near++
+				}
+			}
+			if near == len(keys) {
+				return c, near, nil
+			}
+		}
+		if err := c.Close(context.Background()); err != nil {
+			return nil, 0, err
+		}
+	}
+	return nil, 0, errors.New("1000 bytes for each key are not enough")
+}
+
+// fillLeast has what a cache has beside a near tier.
+func fillLeast(keys []string) (any, int, error) {
+	c, err := memoryCache(-1, tier.MinBytes)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, k := range keys {
+		if _, err := c.Get(context.Background(), k); err != nil {
+			return nil, 0, err
+		}
+	}
+	return c, c.Stats().OwnedEntries, nil
+}
+
+// fillRistretto has ten counters for an entry, as ristretto's README wants them.
+func fillRistretto(keys []string, ttl time.Duration) (any, int, error) {
+	c, err := ristretto.NewCache(&ristretto.Config[string, []byte]{
+		NumCounters: int64(len(keys)) * 10, MaxCost: int64(len(keys)), BufferItems: 64, IgnoreInternalCost: true,
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	held := 0
+	for i, k := range keys {
+		c.SetWithTTL(k, value(memoryValue), 1, ttl)
+		if i%1000 == 999 { // or its buffer drops some
+			c.Wait()
+		}
+	}
+	c.Wait()
+	for _, k := range keys {
+		if _, ok := c.Get(k); ok {
+			held++
+		}
+	}
+	return c, held, nil
+}
+
+func fillOtter(keys []string, expiry bool) (any, int, error) {
+	o := &otter.Options[string, []byte]{MaximumSize: len(keys)}
+	if expiry {
+		o.ExpiryCalculator = otter.ExpiryWriting[string, []byte](forever)
+	}
+	c, err := otter.New(o)
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, k := range keys {
+		c.Set(k, value(memoryValue))
+	}
+	c.CleanUp()
+	return c, c.EstimatedSize(), nil
+}
+
+func memoryCache(nearBytes, ownedBytes int64) (*tier.Cache[[]byte], error) {
 	f := tier.Freshness{TTL: forever, NearTTL: forever}
 	if nearBytes < 0 {
 		f.NearTTL = -1
 	}
-	c, err := tier.New(tier.Config[[]byte]{
+	return tier.New(tier.Config[[]byte]{
 		Namespace: "memory",
-		Loader:    tier.ByKey(func(context.Context, string) ([]byte, error) { return value(size), nil }),
+		Loader:    tier.ByKey(func(context.Context, string) ([]byte, error) { return value(memoryValue), nil }),
 		Codec:     codec.Raw[[]byte](),
 		Freshness: f,
-		NearBytes: nearBytes, OwnedBytes: int64(len(keys)) * 1000,
+		NearBytes: nearBytes, OwnedBytes: ownedBytes,
 	})
-	if err != nil {
-		return 0, 0, 0, err
-	}
-	defer func() { err = errors.Join(err, c.Close(ctx)) }()
-	for range 2 { // what the near tier's buffers dropped comes back
-		for _, k := range keys {
-			if _, err := c.Get(ctx, k); err != nil {
-				return 0, 0, 0, err
-			}
-		}
-	}
-	if nearBytes >= 0 {
-		for _, k := range keys {
-			a, err := c.Read(ctx, k, tier.ReadOptions{MaxAge: tier.AnyAge})
-			if err != nil {
-				return 0, 0, 0, err
-			}
-			if a.Source == tier.SourceNear {
-				near++
-			}
-		}
-	}
-	bytes = bench.HeapBytes() - before
-	owned = c.Stats().OwnedEntries
-	runtime.KeepAlive(c)
-	return bytes, owned, near, nil
 }
