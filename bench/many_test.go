@@ -106,7 +106,7 @@ type manyNode struct {
 	cache *tier.Cache[[]byte]
 }
 
-func manyCaches(b *testing.B, n int) (out []manyNode) {
+func manyCaches(b testing.TB, n int) (out []manyNode) {
 	b.Helper()
 	value, quiet := make([]byte, 256), slog.New(slog.DiscardHandler)
 	var join []string
@@ -136,8 +136,12 @@ func manyCaches(b *testing.B, n int) (out []manyNode) {
 		out = append(out, manyNode{node, c})
 	}
 	for _, m := range out {
-		for m.node.View().Len() < n {
-			<-m.node.ViewChanged()
+		for {
+			changed := m.node.ViewChanged() // taken before the look, so that no change is missed
+			if m.node.View().Len() >= n {
+				break
+			}
+			<-changed
 		}
 		for i := range 1000 {
 			if _, err := m.cache.Get(context.Background(), "many:"+strconv.Itoa(i)); err != nil {

@@ -1,0 +1,129 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+)
+
+// The guards of what crosses from node to node. All nodes are in this process, so that the allocations of
+// both sides count.
+
+// echoFloor answers requests of 40 bytes with size bytes over TCP on the loopback, and returns what asks once.
+func echoFloor(t *testing.T, size int) func() error {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var served error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		c, err := l.Accept()
+		if err != nil {
+			served = err
+			return
+		}
+		defer func() { _ = c.Close() }()
+		request, answer := make([]byte, 40), make([]byte, size)
+		for {
+			if _, err := io.ReadFull(c, request); err != nil {
+				if !errors.Is(err, io.EOF) {
+					served = err
+				}
+				return
+			}
+			if _, err := c.Write(answer); err != nil {
+				served = err
+				return
+			}
+		}
+	})
+	c, err := net.Dial("tcp", l.Addr().String())
+	t.Cleanup(func() {
+		if c != nil {
+			_ = c.Close()
+		}
+		_ = l.Close()
+		wg.Wait()
+		if served != nil {
+			t.Error(served)
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, answer := make([]byte, 40), make([]byte, size)
+	return func() error {
+		if _, err := c.Write(request); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(c, answer)
+		return err
+	}
+}
+
+// guard lets weir and the floor take turns, and checks what weir allocates a call. The ratio to the floor is only
+// logged: the race detector slows weir but not the kernel, which does most of the floor's work.
+func guard(t *testing.T, what string, calls int, weir, floor func() error, mostAllocs float64) {
+	t.Helper()
+	turn := func(call func() error) func() (Sample, error) {
+		return func() (Sample, error) {
+			return Batch(1, calls, func(_, n int) error {
+				for range n {
+					if err := call(); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+	}
+	got, err := Rounds(7, Contender{"weir", turn(weir)}, Contender{"floor", turn(floor)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	allocs, ratio := got["weir"].Median(Allocs), got["weir"].Ratio(got["floor"], Nanos)
+	t.Logf("%s: %.1f allocations, %.2f times the floor", what, allocs, ratio)
+	if allocs > mostAllocs {
+		t.Errorf("%s: %.1f allocations, more than %v", what, allocs, mostAllocs)
+	}
+}
+
+func TestGuardRemoteHit(t *testing.T) {
+	caches := manyCaches(t, 2)
+	keys := make([]string, 1000)
+	for i := range keys {
+		keys[i] = "many:" + strconv.Itoa(i)
+	}
+	at := slices.IndexFunc(keys, func(k string) bool { return caches[0].node.View().Owner(k).Name != "n0" })
+	if at < 0 {
+		t.Fatal("the other node owns no key")
+	}
+	c, ctx := caches[0].cache, context.Background()
+	guard(t, "a remote hit", 500, func() error {
+		_, err := c.Get(ctx, keys[at])
+		return err
+	}, echoFloor(t, 256), 8)
+}
+
+func TestGuardGetMany(t *testing.T) {
+	c, ctx := manyCaches(t, 3)[0].cache, context.Background()
+	keys := make([]string, 100)
+	for i := range keys {
+		keys[i] = "many:" + strconv.Itoa(i)
+	}
+	guard(t, "GetMany of 100", 100, func() error {
+		got, err := c.GetMany(ctx, keys)
+		if err == nil && len(got) != len(keys) {
+			err = fmt.Errorf("%d values", len(got))
+		}
+		return err
+	}, echoFloor(t, 100*256), 250)
+}
