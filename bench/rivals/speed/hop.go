@@ -15,7 +15,7 @@ import (
 
 const rolePeer = "peer"
 
-// playPeer is the other process: a node of weir, raw TCP and gRPC, each on a port that it says.
+// playPeer is the other process: a node of weir, raw TCP, gRPC and a node of groupcache, each on a port that it says.
 func playPeer() (line string, stop func(), err error) {
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -36,7 +36,12 @@ func playPeer() (line string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return fmt.Sprintln(n.Addr(), raw.Addr(), l.Addr(), sn.Addr()), func() {
+	g, err := startGroup(keepsOwned())
+	if err != nil {
+		return "", nil, err
+	}
+	return fmt.Sprintln(n.Addr(), raw.Addr(), l.Addr(), sn.Addr(), g.addr), func() {
+		_ = g.close()
 		_ = closeNode(n, c)
 		_ = closeNode(sn, sc)
 		s.Stop()
@@ -58,10 +63,12 @@ type wires struct {
 	keys  map[int][]string    // by size, those that the other node owns
 	raw   string
 	grpc  *grpc.ClientConn
+	group *group
+	asked map[int][]string // by size, the keys that the other node of groupcache owns
 	redis []rueidis.Client // one for each flush delay; empty without Redis
 }
 
-// hop compares a get of a key that another process owns with raw TCP, gRPC and Redis.
+// hop compares a get of a key that another process owns with raw TCP, gRPC, groupcache-go and Redis.
 func hop(o options, t *bench.Table) (err error) {
 	o.log("hop: starting the other processes")
 	p, err := bench.Child(rolePeer)
@@ -69,7 +76,7 @@ func hop(o options, t *bench.Table) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Stop()) }()
-	if len(p.Words) != 4 {
+	if len(p.Words) != 5 {
 		return fmt.Errorf("the other process said %q", p.Words)
 	}
 	n, c, err := startNode(nil, "here", p.Words[0])
@@ -85,8 +92,14 @@ func hop(o options, t *bench.Table) (err error) {
 	if err := errors.Join(awaitMembers(n, 2), awaitMembers(sn, 2)); err != nil {
 		return err
 	}
-	w := wires{cache: c, tls: sc, raw: p.Words[1], keys: map[int][]string{}}
+	g, err := startGroup(keepsOwned(), p.Words[4])
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	w := wires{cache: c, tls: sc, raw: p.Words[1], keys: map[int][]string{}, group: g, asked: map[int][]string{}}
 	for _, size := range sizes {
+		w.asked[size] = g.keys(size, 0, 512*keysEach)
 		w.keys[size] = ownedBy(n, rolePeer, size, 512*keysEach)
 	}
 	if w.grpc, err = dialGRPC(p.Words[2]); err != nil {
@@ -166,6 +179,9 @@ func hopRows(o options, t *bench.Table, w *wires, callers, size int) error {
 		add("weir", func(i int) (bench.Caller, error) { return weirCaller(w.cache, keys[i*keysEach:(i+1)*keysEach]), nil }),
 		add("weir, TLS", func(i int) (bench.Caller, error) { return weirCaller(w.tls, keys[i*keysEach:(i+1)*keysEach]), nil }),
 		add("raw TCP", func(int) (bench.Caller, error) { return rawCaller(w.raw, size) }),
+		add("groupcache", func(i int) (bench.Caller, error) {
+			return w.group.each(w.asked[size][i*keysEach : (i+1)*keysEach]), nil
+		}),
 		add("gRPC", func(i int) (bench.Caller, error) { return grpcCaller(w.grpc, size, i), nil }),
 	}
 	for i, client := range w.redis {
@@ -234,6 +250,11 @@ func hopTable(t *bench.Table, what string, callers, redis int, got map[string]be
 		Ratio: got["weir, TLS"].Ratio(weir, of), Aim: sealed,
 	})
 	row("gRPC", "gRPC", bench.Aim{})
+	group := bench.Aim{}
+	if callers == 64 {
+		group = bench.AtLeast(8)
+	}
+	row("groupcache", "groupcache-go", group)
 	if redis == 0 {
 		t.Add(bench.Row{What: what + unit, Result: text(weir), Floor: "Redis", Aim: rival, Note: errNoRedis.Error()})
 	} else {

@@ -2,7 +2,7 @@
 //
 //	go run ./speed                  everything, about four minutes
 //	go run ./speed -quick           fewer and shorter rounds: a look, not a result
-//	go run ./speed -only hop,near   some of near, hop, many, storm, invalidate, ring, memory
+//	go run ./speed -only hop,near   some of near, loaders, hop, many, decode, storm, invalidate, ring, memory
 //	go run ./speed -out FILE.json   also writes the table to a file
 //
 // It needs nothing but Go. Redis takes part if redis-server is installed.
@@ -18,6 +18,8 @@ import (
 
 	"github.com/weircache/weir/bench"
 )
+
+const allParts = "near,loaders,hop,many,decode,storm,invalidate,ring,memory"
 
 // options are how much is measured.
 type options struct {
@@ -43,7 +45,7 @@ func run() error {
 	var (
 		quick = flag.Bool("quick", false, "fewer and shorter rounds")
 		out   = flag.String("out", "", "also write the table to this `file`, as JSON")
-		only  = flag.String("only", "near,hop,many,storm,invalidate,ring,memory", "the parts to run, with commas between")
+		only  = flag.String("only", allParts, "the parts to run, with commas between")
 		prof  = flag.String("cpuprofile", "", "write a profile of this process to this `file`")
 	)
 	flag.Parse()
@@ -59,12 +61,12 @@ func run() error {
 		fmt.Fprintf(os.Stderr, "%5.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
 	parts := map[string]func(options, *bench.Table) error{
-		"near": near, "hop": hop, "many": many, "storm": storm, "invalidate": invalidate, "ring": view, "memory": memory,
+		"near": near, "loaders": loaders, "decode": decode, "hop": hop, "many": many, "storm": storm, "invalidate": invalidate, "ring": view, "memory": memory,
 	}
 	names := strings.Split(*only, ",")
 	for _, name := range names {
 		if parts[name] == nil {
-			return fmt.Errorf("-only %q: the parts are near, hop, many, storm, invalidate, ring and memory", name)
+			return fmt.Errorf("-only %q: the parts are %s", name, allParts)
 		}
 	}
 	if *prof != "" {

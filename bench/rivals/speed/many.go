@@ -37,7 +37,7 @@ func playMany() (line string, stop func(), err error) {
 	if err != nil {
 		return "", nil, errors.Join(err, l.Close())
 	}
-	g, err := startGroup()
+	g, err := startGroup(keepsOwned())
 	if err != nil {
 		return "", nil, errors.Join(err, closeNode(n, c), l.Close())
 	}
@@ -72,7 +72,7 @@ func many(o options, t *bench.Table) (err error) {
 	if err := awaitMembers(n, 1+manyPeers); err != nil {
 		return err
 	}
-	g, err := startGroup(group...)
+	g, err := startGroup(keepsOwned(), group...)
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func many(o options, t *bench.Table) (err error) {
 		turns = append(turns, bench.Contender{Name: name, Run: func() (bench.Sample, error) { return c.Load(o.each) }})
 		return nil
 	}
-	err = errors.Join(add("GetMany", manyCaller(c, keys)), add("one get", weirCaller(c, one)), add("groupcache", g.caller(g.keys(manyKeys-remote, remote))))
+	err = errors.Join(add("GetMany", manyCaller(c, keys)), add("one get", weirCaller(c, one)), add("groupcache", g.caller(g.keys(sizes[0], manyKeys-remote, remote))))
 	server, addr, redisErr := startRedis()
 	if redisErr == nil {
 		defer func() { _ = server.Stop() }()
@@ -210,25 +210,30 @@ type group struct {
 	client *http.Transport
 }
 
-// startGroup starts a node. Who is told of no others owns what it is asked for.
-func startGroup(others ...string) (*group, error) {
+// keepsOwned makes caches of which the first one that a group makes, for what the node owns, keeps everything, and the
+// second one, for what it has from others, nothing.
+func keepsOwned() func(int64) (groupcache.Cache, error) {
+	made := 0
+	return func(int64) (groupcache.Cache, error) {
+		made++
+		return &groupKept{m: make(map[string]transport.ByteView), off: made%2 == 0}, nil
+	}
+}
+
+// startGroup starts a node. Who is told of no others owns what it is asked for. caches nil: groupcache's own.
+func startGroup(caches func(int64) (groupcache.Cache, error), others ...string) (*group, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
 	if err != nil {
 		return nil, err
 	}
-	g := &group{addr: l.Addr().String(), client: &http.Transport{MaxIdleConns: 64, MaxIdleConnsPerHost: 16}}
+	g := &group{addr: l.Addr().String(), client: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 512}}
 	_ = l.Close()
 	ctx, quiet := context.Background(), slog.New(slog.DiscardHandler)
-	var made int
 	g.daemon, err = groupcache.ListenAndServe(ctx, g.addr, groupcache.Options{
-		Logger:    quiet,
-		HashFn:    func(key []byte) uint64 { return ring.Hash(string(key)) }, // its own gives keys that are alike to one node
-		Transport: transport.NewHttpTransport(transport.HttpTransportOptions{Client: &http.Client{Transport: g.client}, Logger: quiet}),
-		// The first one that a group makes holds what the node owns, the second one what it has from others.
-		CacheFactory: func(int64) (groupcache.Cache, error) {
-			made++
-			return &groupKept{m: make(map[string]transport.ByteView), off: made%2 == 0}, nil
-		},
+		Logger:       quiet,
+		HashFn:       func(key []byte) uint64 { return ring.Hash(string(key)) }, // its own gives keys that are alike to one node
+		Transport:    transport.NewHttpTransport(transport.HttpTransportOptions{Client: &http.Client{Transport: g.client}, Logger: quiet}),
+		CacheFactory: caches,
 	})
 	if err != nil {
 		return nil, err
@@ -249,11 +254,11 @@ func startGroup(others ...string) (*group, error) {
 	return g, nil
 }
 
-// keys are so many that the node owns and so many that others do.
-func (g *group) keys(here, there int) []string {
+// keys are so many, of values of that size, that the node owns, and so many that others do.
+func (g *group) keys(size, here, there int) []string {
 	var out []string
 	for i := 0; here+there > 0; i++ {
-		k, left := keyOf(sizes[0], i), &here
+		k, left := keyOf(size, i), &here
 		if _, remote := g.daemon.GetInstance().PickPeer(k); remote {
 			left = &there
 		}
@@ -267,19 +272,34 @@ func (g *group) keys(here, there int) []string {
 
 // caller gets all keys, one after the other: groupcache has no other way.
 func (g *group) caller(keys []string) bench.Caller {
-	ctx := context.Background()
 	return bench.Caller{Call: func() error {
 		for _, k := range keys {
-			var b []byte
-			if err := g.group.Get(ctx, k, transport.AllocatingByteSliceSink(&b)); err != nil {
+			if err := g.get(k); err != nil {
 				return err
-			}
-			if len(b) != sizeOf(k) {
-				return fmt.Errorf("groupcache: %q: %d bytes", k, len(b))
 			}
 		}
 		return nil
 	}}
+}
+
+// each gets a key at a time.
+func (g *group) each(keys []string) bench.Caller {
+	i := 0
+	return bench.Caller{Call: func() error {
+		i++
+		return g.get(keys[i%len(keys)])
+	}}
+}
+
+func (g *group) get(key string) error {
+	var v transport.ByteView
+	if err := g.group.Get(context.Background(), key, transport.ByteViewSink(&v)); err != nil {
+		return err
+	}
+	if v.Len() != sizeOf(key) {
+		return fmt.Errorf("groupcache: %q: %d bytes", key, v.Len())
+	}
+	return nil
 }
 
 func (g *group) close() error {
