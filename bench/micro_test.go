@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"math/rand/v2"
 	"strconv"
 	"testing"
 	"time"
@@ -48,6 +49,23 @@ func BenchmarkNearHit(b *testing.B) {
 	ctx, i := context.Background(), 0
 	for b.Loop() {
 		if _, err := c.Get(ctx, keys[i%len(keys)]); err != nil {
+			b.Fatal(err)
+		}
+		i++
+	}
+}
+
+// Few keys have most of the gets, and many the rest.
+func BenchmarkNearHitZipf(b *testing.B) {
+	c, keys := microCache(b, tier.Freshness{TTL: time.Hour, NearTTL: time.Hour}, 0)
+	z := rand.NewZipf(rand.New(rand.NewPCG(1, 1)), 1.01, 1, uint64(len(keys)-1))
+	draws := make([]string, 1<<16)
+	for i := range draws {
+		draws[i] = keys[z.Uint64()]
+	}
+	ctx, i := context.Background(), 0
+	for b.Loop() {
+		if _, err := c.Get(ctx, draws[i%len(draws)]); err != nil {
 			b.Fatal(err)
 		}
 		i++
@@ -101,4 +119,55 @@ func BenchmarkFill(b *testing.B) {
 		}
 		i++
 	}
+}
+
+// BenchmarkDecode has a struct from the near tier, which holds it decoded, from the owned tier, which holds its encoding,
+// and from the codec alone.
+func BenchmarkDecode(b *testing.B) {
+	type variant struct {
+		SKU   string
+		Sizes []int
+	}
+	type product struct {
+		ID       int64
+		Name     string
+		Price    float64
+		Tags     []string
+		Variants []variant
+	}
+	p := product{ID: 4711, Name: "a chair that folds", Price: 49.9, Tags: []string{"chair", "wood"}}
+	for i := range 10 {
+		p.Variants = append(p.Variants, variant{SKU: "sku-" + strconv.Itoa(i), Sizes: []int{40, 41, i}})
+	}
+	for name, lease := range map[string]time.Duration{"near": time.Hour, "owned": -1} {
+		b.Run(name, func(b *testing.B) {
+			c, err := tier.New(tier.Config[product]{
+				Namespace: "micro", Freshness: tier.Freshness{TTL: time.Hour, NearTTL: lease},
+				Loader: tier.ByKey(func(context.Context, string) (product, error) { return p, nil }),
+			})
+			if err != nil {
+				b.Fatal(err)
+			}
+			b.Cleanup(func() { _ = c.Close(context.Background()) })
+			b.ReportAllocs()
+			for b.Loop() {
+				if got, err := c.Get(context.Background(), "k"); err != nil || got.ID != p.ID {
+					b.Fatal(got, err)
+				}
+			}
+		})
+	}
+	b.Run("codec", func(b *testing.B) {
+		m := codec.Msgpack[product]()
+		packed, err := m.Append(nil, p)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := m.Decode(packed); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
