@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weircache/weir/bench/scenario"
@@ -20,7 +21,8 @@ import (
 type existing struct {
 	c      scenario.Cluster
 	client *http.Client
-	before map[string]float64 // the counters at the start
+	before []map[string]float64 // each service's counters at the start; nil: no statistics
+	unseen []string             // the services whose counters could not be had at the end
 }
 
 func startExisting(ctx context.Context, s *scenario.Scenario) (Cluster, error) {
@@ -38,9 +40,12 @@ func startExisting(ctx context.Context, s *scenario.Scenario) (Cluster, error) {
 		}
 	}
 	if e.c.Stats != "" {
-		var err error
-		if e.before, err = e.stats(ctx); err != nil {
-			return nil, err
+		for _, a := range e.c.Addresses {
+			counters, err := e.stats(ctx, a)
+			if err != nil {
+				return nil, err
+			}
+			e.before = append(e.before, counters)
 		}
 	}
 	return e, nil
@@ -87,58 +92,81 @@ func (e *existing) Close(context.Context) error {
 	return nil
 }
 
-// Counters are what the services' own counters have risen by; none without statistics.
+// Counters are what the services' own counters have risen by; none without statistics. Of a service that does not
+// answer any more nothing is counted, and of one that began anew what it has counted since.
 func (e *existing) Counters() map[string]float64 {
 	if e.before == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	now, err := e.stats(ctx)
-	if err != nil {
+	type reading struct {
+		counters map[string]float64
+		err      error
+	}
+	readings := make([]reading, len(e.c.Addresses))
+	var wg sync.WaitGroup
+	for i, a := range e.c.Addresses { // at once: one that hangs must not cost the others their turn
+		wg.Go(func() { readings[i].counters, readings[i].err = e.stats(ctx, a) })
+	}
+	wg.Wait()
+	sum := make(map[string]float64)
+	e.unseen = nil
+	for i, r := range readings {
+		if r.err != nil {
+			e.unseen = append(e.unseen, e.c.Addresses[i])
+			continue
+		}
+		anew := false
+		for name, x := range r.counters {
+			anew = anew || x < e.before[i][name]
+		}
+		for name, x := range r.counters {
+			if !anew {
+				x -= e.before[i][name]
+			}
+			sum[name] += x
+		}
+	}
+	if len(e.unseen) == len(readings) {
 		return nil
 	}
-	for name := range now {
-		now[name] -= e.before[name]
-	}
-	return now
+	return sum
 }
 
-// stats adds up the counters of all namespaces of all services.
-func (e *existing) stats(ctx context.Context) (map[string]float64, error) {
+// stats adds up the counters of all namespaces of a service.
+func (e *existing) stats(ctx context.Context, a string) (map[string]float64, error) {
 	sum := make(map[string]float64)
-	for _, a := range e.c.Addresses {
-		at := strings.TrimSuffix(a, "/") + e.c.Stats
-		b, err := e.fetch(ctx, at)
-		if err != nil {
-			return nil, fmt.Errorf("harness: the statistics at %s: %w", at, err)
-		}
-		var doc struct {
-			Namespaces map[string]struct {
-				Near   float64            `json:"near"`
-				Owned  float64            `json:"owned"`
-				Fill   float64            `json:"fill"`
-				Stale  float64            `json:"stale"`
-				Errors float64            `json:"errors"`
-				Loads  float64            `json:"loads"`
-				By     map[string]float64 `json:"loads_by_cause"`
-				Secs   float64            `json:"load_seconds"`
-			} `json:"namespaces"`
-		}
-		if err := json.Unmarshal(b, &doc); err != nil || doc.Namespaces == nil {
-			return nil, fmt.Errorf("harness: at %s there are no statistics of a weir node", at)
-		}
-		for _, n := range doc.Namespaces {
-			sum["near"] += n.Near
-			sum["owned"] += n.Owned
-			sum["fill"] += n.Fill
-			sum["stale"] += n.Stale
-			sum["errors"] += n.Errors
-			sum["loads"] += n.Loads
-			sum["load_seconds"] += n.Secs
-			for cause, x := range n.By {
-				sum["loads_"+cause] += x
-			}
+	at := strings.TrimSuffix(a, "/") + e.c.Stats
+	b, err := e.fetch(ctx, at)
+	if err != nil {
+		return nil, fmt.Errorf("harness: the statistics at %s: %w", at, err)
+	}
+	var doc struct {
+		Namespaces map[string]struct {
+			Near   float64            `json:"near"`
+			Owned  float64            `json:"owned"`
+			Fill   float64            `json:"fill"`
+			Stale  float64            `json:"stale"`
+			Errors float64            `json:"errors"`
+			Loads  float64            `json:"loads"`
+			By     map[string]float64 `json:"loads_by_cause"`
+			Secs   float64            `json:"load_seconds"`
+		} `json:"namespaces"`
+	}
+	if err := json.Unmarshal(b, &doc); err != nil || doc.Namespaces == nil {
+		return nil, fmt.Errorf("harness: at %s there are no statistics of a weir node", at)
+	}
+	for _, n := range doc.Namespaces {
+		sum["near"] += n.Near
+		sum["owned"] += n.Owned
+		sum["fill"] += n.Fill
+		sum["stale"] += n.Stale
+		sum["errors"] += n.Errors
+		sum["loads"] += n.Loads
+		sum["load_seconds"] += n.Secs
+		for cause, x := range n.By {
+			sum["loads_"+cause] += x
 		}
 	}
 	return sum, nil

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -221,6 +222,10 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		m.OriginCalls, m.OriginSeconds = out.Counters["loads"], out.Counters["load_seconds"]
 		m.Amplification, m.OriginPeak, m.AgeP99, m.MaxAge = ratio(m.OriginCalls, m.Due), 0, 0, 0
 		m.OriginMean, m.PerFill, m.HitRatio = ratio(m.OriginSeconds, m.Seconds), ratio(m.Gets, m.OriginCalls), 1-ratio(m.OriginCalls, m.Gets)
+		out.Marks = append(out.Marks, Mark{What: "amplification", Error: fmt.Sprintf("holds for a TTL of %v: the services' own is not known, cluster.freshness may say it", s.Cluster.Freshness.TTL.D())})
+		if e, ok := d.cluster.(*existing); ok && out.Counters != nil && len(e.unseen) > 0 {
+			out.Marks = append(out.Marks, Mark{What: "what the origin is asked", Error: "not counted of " + strings.Join(e.unseen, ", ") + ", which did not answer at the end"})
+		}
 		if out.Counters == nil {
 			m.HitRatio = 0
 			out.Marks = append(out.Marks, Mark{What: "what the origin is asked", Error: "not seen, cluster.stats names no statistics that answer"})

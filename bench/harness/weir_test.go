@@ -7,9 +7,12 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/weircache/weir/bench/scenario"
 )
 
 // Weir itself, over real sockets: one load for a storm, and callers who feel little of a restart.
@@ -145,5 +148,45 @@ func TestExisting(t *testing.T) {
 	_, err := Run(t.Context(), parse(t, text), []System{Weir{}}, Options{})
 	if err == nil || !strings.Contains(err.Error(), "refused") {
 		t.Errorf("a service that is not there: %v", err)
+	}
+}
+
+// Of three services one dies and one begins anew: what the others say is counted, and it is said of whom nothing is.
+func TestExistingDies(t *testing.T) {
+	loads := [3]atomic.Int64{}
+	var services []*httptest.Server
+	for i := range loads {
+		loads[i].Store(1000)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+			if q.URL.Path == "/stats" {
+				_, _ = fmt.Fprintf(w, `{"namespaces":{"a":{"loads":%d}}}`, loads[i].Load())
+			}
+		}))
+		defer s.Close()
+		services = append(services, s)
+	}
+	c := scenario.Cluster{Kind: scenario.Existing, Path: "/v/{key}", Stats: "/stats"}
+	for _, s := range services {
+		c.Addresses = append(c.Addresses, s.URL)
+	}
+	cluster, err := startExisting(t.Context(), &scenario.Scenario{Cluster: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cluster.Close(t.Context()) }()
+	e := cluster.(*existing)
+	loads[0].Store(1005)
+	loads[1].Store(7) // it has begun anew
+	services[2].Close()
+	if got := e.Counters()["loads"]; got != 12 {
+		t.Errorf("%v loads, want 5 and 7", got)
+	}
+	if !slices.Equal(e.unseen, []string{services[2].URL}) {
+		t.Errorf("not counted: %v", e.unseen)
+	}
+	services[0].Close()
+	services[1].Close()
+	if got := e.Counters(); got != nil {
+		t.Errorf("%v although nobody answers", got)
 	}
 }
