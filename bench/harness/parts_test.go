@@ -5,7 +5,10 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/url"
+	"os"
 	"reflect"
+	"syscall"
 	"testing"
 	"time"
 
@@ -269,5 +272,18 @@ func TestUniverse(t *testing.T) {
 	s.Load[1].Keys = scenario.Keys{Kind: "trace", File: "/nowhere", Format: "keys"}
 	if _, err := newUniverse(s); err == nil {
 		t.Error("a trace that is not there was read")
+	}
+}
+
+// Errors of one kind count as one, whatever key they name, and there is a bound for those that are all different.
+func TestKindsAreFew(t *testing.T) {
+	for want, err := range map[string]error{
+		"connection refused": &url.Error{Op: "Get", URL: "http://x/key:1", Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}},
+		"connection lost":    &url.Error{Op: "Get", URL: "http://x/key:2", Err: io.EOF},
+		"a text of its own":  &url.Error{Op: "Get", URL: "http://x/key:3", Err: errors.New("a text of its own")},
+	} {
+		if got := kindOf(err); got != want {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
 	}
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
+// maxKinds bounds how many kinds of errors a caller counts apart.
+const maxKinds = 16
+
 // Latencies are kept in nanoseconds, from 64 to a minute and a half, ages to three hours; what
 // is longer counts as that.
 const (
@@ -150,7 +153,11 @@ func (r *recorder) add(worker int, o outcome) {
 		return
 	case o.err != nil:
 		s.errors++
-		s.kinds[kindOf(o.err)]++
+		k := kindOf(o.err)
+		if _, ok := s.kinds[k]; !ok && len(s.kinds) >= maxKinds { // texts that are all different
+			k = "other"
+		}
+		s.kinds[k]++
 	}
 	if o.wrong {
 		s.wrong++

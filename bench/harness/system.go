@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/url"
 	"strings"
+	"syscall"
 
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/tier"
@@ -116,6 +119,8 @@ func kindOf(err error) string {
 		{tier.ErrOverloaded, "overloaded"}, {ErrOrigin, "origin fails"}, {ErrRefused, "origin refuses"},
 		{tier.ErrTimeout, "load timed out"}, {context.DeadlineExceeded, "timed out"}, {context.Canceled, "cancelled"},
 		{tier.ErrClosed, "closed"}, {tier.ErrOutlived, "load outlived its value"}, {errNotBegun, "never begun"}, {errOver, "not answered by the end"}, {errNoNode, "no node up"},
+		{syscall.ECONNREFUSED, "connection refused"}, {syscall.ECONNRESET, "connection lost"}, {syscall.EPIPE, "connection lost"},
+		{io.EOF, "connection lost"}, {io.ErrUnexpectedEOF, "connection lost"},
 	} {
 		if errors.Is(err, k.err) {
 			return k.name
@@ -126,6 +131,9 @@ func kindOf(err error) string {
 	}
 	if errors.As(err, new(*tier.FillError)) {
 		return "fill failed" // on another member: its error has lost its identity on the way
+	}
+	if u := (*url.Error)(nil); errors.As(err, &u) { // without the address, which has the key
+		err = u.Err
 	}
 	text := err.Error()
 	if strings.Contains(text, context.DeadlineExceeded.Error()) {

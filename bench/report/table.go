@@ -103,7 +103,7 @@ func shown(r *harness.Report) []measure {
 func header(r *harness.Report) []string {
 	s := r.Scenario
 	lines := []string{
-		fmt.Sprintf("Scenario %s: %s.", s.Name, strings.TrimSuffix(s.About, ".")),
+		strings.TrimSuffix(fmt.Sprintf("Scenario %s: %s", s.Name, strings.TrimSuffix(s.About, ".")), ": ") + ".",
 		fmt.Sprintf("%s (%s), %v, rounds: %d. Medians.", nodes(s.Cluster.Nodes), s.Cluster.Kind, s.Duration, r.Rounds),
 		"Measured on: " + r.Machine + ".",
 	}
