@@ -1,6 +1,6 @@
 // Command speed measures weir beside what else there is, and prints one table.
 //
-//	go run ./speed                  everything, about four minutes
+//	go run ./speed                  everything, about seven minutes
 //	go run ./speed -quick           fewer and shorter rounds: a look, not a result
 //	go run ./speed -only hop,near   some of near, loaders, hop, many, decode, storm, invalidate, ring, memory
 //	go run ./speed -out FILE.json   also writes the table to a file
