@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -249,6 +250,15 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 		}
 		w.Exe = append([]string{self}, strings.Fields(c.CommandPath())[1:]...)
 		systems[0] = w
+	}
+	if f.out != "" { // or what was measured for minutes could not be kept
+		probe, err := os.CreateTemp(filepath.Dir(f.out), ".weir-bench-*")
+		if err != nil {
+			return fmt.Errorf("--out %s cannot be written: %w", f.out, err)
+		}
+		if err := errors.Join(probe.Close(), os.Remove(probe.Name())); err != nil {
+			return err
+		}
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

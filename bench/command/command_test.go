@@ -119,6 +119,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{[]string{"trace", "--trace", "/nowhere", "--format", "keys"}, "/nowhere"},
 		{[]string{"trace", "--trace", "/nowhere", "--format", "tape"}, `"tape" is none of oraclegeneral`},
 		{[]string{"storm", "--systems", "weir,magic"}, `no system "magic"; there are weir, rival`},
+		{[]string{"storm", "--out", "/nowhere/x"}, "--out /nowhere/x cannot be written"},
 		{[]string{"report", "/nowhere"}, "/nowhere"},
 		{[]string{"show", "nothing"}, "there are brownout"},
 	} {
