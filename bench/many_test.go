@@ -106,6 +106,17 @@ type manyNode struct {
 	cache *tier.Cache[[]byte]
 }
 
+// awaitView returns when the node sees n members.
+func awaitView(node *peer.Node, n int) {
+	for {
+		changed := node.ViewChanged() // taken before the look, so that no change is missed
+		if node.View().Len() >= n {
+			return
+		}
+		<-changed
+	}
+}
+
 func manyCaches(b testing.TB, n int) (out []manyNode) {
 	b.Helper()
 	value, quiet := make([]byte, 256), slog.New(slog.DiscardHandler)
@@ -136,13 +147,7 @@ func manyCaches(b testing.TB, n int) (out []manyNode) {
 		out = append(out, manyNode{node, c})
 	}
 	for _, m := range out {
-		for {
-			changed := m.node.ViewChanged() // taken before the look, so that no change is missed
-			if m.node.View().Len() >= n {
-				break
-			}
-			<-changed
-		}
+		awaitView(m.node, n)
 		for i := range 1000 {
 			if _, err := m.cache.Get(context.Background(), "many:"+strconv.Itoa(i)); err != nil {
 				b.Fatal(err)

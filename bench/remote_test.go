@@ -67,9 +67,7 @@ func BenchmarkRemoteGet(b *testing.B) {
 		_ = c.Close(context.Background())
 		_ = n.Close()
 	}()
-	for n.View().Len() < 2 {
-		<-n.ViewChanged()
-	}
+	awaitView(n, 2)
 	ctx := context.Background()
 	var keys []string
 	for i := 0; len(keys) < most*each; i++ {

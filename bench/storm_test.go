@@ -1,6 +1,6 @@
 //go:build unix
 
-package bench_test
+package bench
 
 import (
 	"context"
@@ -43,9 +43,7 @@ func BenchmarkStorm(b *testing.B) {
 		join, all, caches = []string{node.Addr()}, append(all, node), append(caches, c)
 	}
 	for _, n := range all {
-		for n.View().Len() < nodes {
-			<-n.ViewChanged()
-		}
+		awaitView(n, nodes)
 	}
 	began, i := cpuTime(b), 0
 	for b.Loop() {

@@ -56,7 +56,7 @@ type ask[V any] struct {
 	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
 	left  bool          // the leader gave up, or got what only he may have: the others must see for themselves
-	kept  atomic.Bool
+	kept  atomic.Bool   // one of those who share the answer keeps it near
 	a     answer[V]
 	out   outcome
 	err   error

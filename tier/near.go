@@ -24,7 +24,7 @@ const (
 	nearCounterBytes = 3
 	// nearCounterEvery is for how many bytes of the near tier there is a counter. 10 to 30
 	// counters an entry are best, fewer and many more both cost hits: that is what this gives entries of
-	// 300 to 1000 bytes. The counters take up to an eighth of the tier, which is taken off
+	// 300 to 1000 bytes. The counters take up to a tenth of the tier, which is taken off
 	// what entries may use.
 	nearCounterEvery = 32
 	// nearFrontEvery is for how many bytes of the near tier there is a place in the front, of

@@ -3,6 +3,7 @@ package harness
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/url"
@@ -285,5 +286,12 @@ func TestKindsAreFew(t *testing.T) {
 		if got := kindOf(err); got != want {
 			t.Errorf("%v: %q, want %q", err, got, want)
 		}
+	}
+	kinds := map[string]int64{}
+	for i := range 1000 {
+		addKind(kinds, fmt.Sprint("text ", i), 2)
+	}
+	if len(kinds) != maxKinds+1 || kinds["text 0"] != 2 || kinds["other"] != 2*(1000-maxKinds) {
+		t.Errorf("%d kinds: %v", len(kinds), kinds)
 	}
 }

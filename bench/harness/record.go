@@ -8,8 +8,16 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// maxKinds bounds how many kinds of errors a caller counts apart.
+// maxKinds bounds how many kinds of errors are counted apart, for each caller and in the sum.
 const maxKinds = 16
+
+// addKind counts n errors more of the kind, or of "other" where there are too many kinds: texts that are all different.
+func addKind(kinds map[string]int64, kind string, n int64) {
+	if _, ok := kinds[kind]; !ok && len(kinds) >= maxKinds {
+		kind = "other"
+	}
+	kinds[kind] += n
+}
 
 // Latencies are kept in nanoseconds, from 64 to a minute and a half, ages to three hours; what
 // is longer counts as that.
@@ -153,11 +161,7 @@ func (r *recorder) add(worker int, o outcome) {
 		return
 	case o.err != nil:
 		s.errors++
-		k := kindOf(o.err)
-		if _, ok := s.kinds[k]; !ok && len(s.kinds) >= maxKinds { // texts that are all different
-			k = "other"
-		}
-		s.kinds[k]++
+		addKind(s.kinds, kindOf(o.err), 1)
 	}
 	if o.wrong {
 		s.wrong++
@@ -223,7 +227,7 @@ func (r *recorder) sum() tally {
 			t.points[k].Merge(h)
 		}
 		for k, n := range s.kinds {
-			t.kinds[k] += n
+			addKind(t.kinds, k, n)
 		}
 		s.mu.Unlock()
 	}

@@ -53,20 +53,20 @@ func (grouped) Start(ctx context.Context, env harness.Env) (harness.Cluster, err
 	return c, c.introduce(ctx)
 }
 
-// freePort finds an address that is free now.
-func freePort() (string, error) {
+// freePort finds an address of the loopback that is free now, and its port.
+func freePort() (addr string, port int, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	return l.Addr().String(), l.Close()
+	return l.Addr().String(), l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 func (c *groupCluster) join(ctx context.Context, i int) error {
 	addr := c.addrs[i]
 	if addr == "" {
 		var err error
-		if addr, err = freePort(); err != nil {
+		if addr, _, err = freePort(); err != nil {
 			return err
 		}
 	}

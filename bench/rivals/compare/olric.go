@@ -59,15 +59,8 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	cfg := config.New("local")
 	var ports [2]int
 	for k := range ports {
-		addr, err := freePort()
-		if err != nil {
-			return err
-		}
-		_, port, err := net.SplitHostPort(addr)
-		if err != nil {
-			return err
-		}
-		if ports[k], err = strconv.Atoi(port); err != nil {
+		var err error
+		if _, ports[k], err = freePort(); err != nil {
 			return err
 		}
 	}

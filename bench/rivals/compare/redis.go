@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -89,15 +88,11 @@ func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error
 
 // serve starts a server and waits until it answers.
 func (c *redisCluster) serve(ctx context.Context, path string) error {
-	addr, err := freePort()
+	addr, port, err := freePort()
 	if err != nil {
 		return err
 	}
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return err
-	}
-	args := []string{"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"}
+	args := []string{"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"}
 	server, err := bench.Command(path, args...)
 	if err != nil {
 		return fmt.Errorf("%s cannot be run: %w", path, err)
@@ -111,7 +106,7 @@ func (c *redisCluster) serve(ctx context.Context, path string) error {
 		select {
 		case <-time.After(redisPoll):
 		case <-server.Done():
-			return errors.Join(fmt.Errorf("redis-server ended at its start; to see why: %s --bind 127.0.0.1 --port %s", path, port), server.Stop())
+			return errors.Join(fmt.Errorf("redis-server ended at its start; to see why: %s --bind 127.0.0.1 --port %d", path, port), server.Stop())
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("redis-server at %s does not answer: %w", addr, err), server.Stop())
 		}

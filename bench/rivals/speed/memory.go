@@ -18,8 +18,8 @@ import (
 
 const memoryValue = 256
 
-// memory measures the heap that an entry takes in a cache that is full, its key, its value and all else, in each of the
-// tiers and in the stores that others build on. Maps double, so what an entry takes depends on how many there are: each is
+// memory measures the heap that an entry takes in a cache that holds all of them and was never asked for more, its key, its
+// value and all else, in each of the tiers and in the stores that others build on. Maps double, so what an entry takes depends on how many there are: each is
 // measured with four counts, evenly spread over a doubling, and the mean taken.
 func memory(o options, t *bench.Table) error {
 	count := 100_000
@@ -103,8 +103,14 @@ func heapFor(n int, fill func(keys []string) (any, int, error)) (bytes float64, 
 	return bytes, held, err
 }
 
-func fillOwned(keys []string) (any, int, error) {
-	c, err := memoryCache(-1, int64(len(keys))*1000)
+// fillOwned has an owned tier with room for the keys, and no near one.
+func fillOwned(keys []string) (any, int, error) { return fillTier(keys, int64(len(keys))*1000) }
+
+// fillLeast has what a cache has beside a near tier.
+func fillLeast(keys []string) (any, int, error) { return fillTier(keys, tier.MinBytes) }
+
+func fillTier(keys []string, ownedBytes int64) (any, int, error) {
+	c, err := memoryCache(-1, ownedBytes)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -143,20 +149,6 @@ func fillNear(keys []string) (any, int, error) {
 		}
 	}
 	return nil, 0, errors.New("1000 bytes for each key are not enough")
-}
-
-// fillLeast has what a cache has beside a near tier.
-func fillLeast(keys []string) (any, int, error) {
-	c, err := memoryCache(-1, tier.MinBytes)
-	if err != nil {
-		return nil, 0, err
-	}
-	for _, k := range keys {
-		if _, err := c.Get(context.Background(), k); err != nil {
-			return nil, 0, err
-		}
-	}
-	return c, c.Stats().OwnedEntries, nil
 }
 
 // fillRistretto has ten counters for an entry, as ristretto's README wants them.
