@@ -1,4 +1,6 @@
 # make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
+# make flaky: every test of tier, peer, ring, codec and cmd COUNT times for each CPU, shuffled and under load; choose with PKG and RUN:
+#   make flaky PKG=./tier RUN='^TestMany' COUNT=200 CPU=1,4.
 # make check: format, vet, staticcheck, tidy, builds for 386 and arm64.
 # make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
 #   BENCHFLAGS (such as -quick) it is only shown.
@@ -16,7 +18,10 @@
 GO         ?= go
 FUZZTIME   ?= 20s
 SCENARIO   ?= storm
-COUNT      ?= 6
+COUNT      ?= $(if $(filter flaky,$(MAKECMDGOALS)),50,6)
+CPU        ?= 1,2,4
+PKG        ?= ./tier ./peer/... ./ring ./codec ./cmd/...
+RUN        ?=
 BENCH      ?= .
 BENCHPKGS  ?= ./bench ./tier ./codec ./ring
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
@@ -25,7 +30,14 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
-.PHONY: all test soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+# What the long tests leave to "make test-long", wherever they run.
+LONG        = ^(TestSim|TestNamespaces.*)$$
+
+export GO
+# A program with the race detector waits for a second before it exits; the tests start many.
+export GORACE ?= atexit_sleep_ms=20
+
+.PHONY: all test flaky soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -40,6 +52,9 @@ test:
 	@if command -v redis-server >/dev/null; then short=; else short=-short; \
 	  echo "left out: the rivals' tests with a Redis; they need redis-server (apt-get install redis-server)"; fi; \
 	cd bench/rivals && $(GO) test -race $$short -timeout 5m ./...
+
+flaky:
+	$(GO) run ./cmd/suite flaky -count $(COUNT) -cpu $(CPU) -run '$(RUN)' -skip '$(LONG)' $(PKG)
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
