@@ -1,4 +1,9 @@
-# make test: the tests.  make demo: the demonstration.  Both need Go and make alone.
+# make test: the tests, with the race detector, in at most four minutes on two cores.  make demo: the demonstration.
+#   Both need Go and make alone.
+# make test-long: what takes longer or needs more: the tests whose names end in Long (500 seeds of the simulator, five
+#   processes, network namespaces), the examples, the rivals. Targets below name what they need; a part whose programs
+#   are missing is left out with a message, or is an error with REQUIRE=1.
+# make test-loaded: make test beside four busy loops for each processor.
 # make flaky: every test of tier, peer, ring, codec and cmd COUNT times for each CPU, shuffled and under load; choose with PKG and RUN:
 #   make flaky PKG=./tier RUN='^TestMany' COUNT=200 CPU=1,4.
 # make check: format, vet, staticcheck, tidy, builds for 386 and arm64.
@@ -30,42 +35,56 @@ GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
 
-# What the long tests leave to "make test-long", wherever they run.
-LONG        = ^(TestSim|TestNamespaces.*)$$
+SUITE       = $(GO) run ./cmd/suite
+FAST        = -gcflags='all=-N -l'
+LONG        = ^Test.*Long$$
+LONGPKGS    = $(shell grep -rl '^func Test[A-Za-z]*Long' --include='*_test.go' ring codec tier peer cmd bench | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
 export GO
 # A program with the race detector waits for a second before it exits; the tests start many.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test flaky soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
+# The packages that take longest go first, so that the others fill the gaps.
 test:
-	$(GO) test -race -timeout 15m -skip '^(TestSim|TestNamespaces.*)$$' ./...
-	$(GO) test -race -timeout 15m -v -run '^TestSim$$' ./peer/peertest
-	@if [ "$$(id -u)" = 0 ] && command -v ip >/dev/null && ip netns list >/dev/null 2>&1; then \
-	  $(GO) test -race -timeout 5m -run '^TestNamespaces' ./peer/peertest; \
-	else echo "left out: TestNamespaces and TestNamespacesSplit, three and five processes in network namespaces; they need root and iproute2 (apt-get install iproute2)"; fi
-	cd examples && $(GO) test -timeout 10m ./...
-	cd tier/oteltier && $(GO) test -race ./...
-	@if command -v redis-server >/dev/null; then short=; else short=-short; \
-	  echo "left out: the rivals' tests with a Redis; they need redis-server (apt-get install redis-server)"; fi; \
-	cd bench/rivals && $(GO) test -race $$short -timeout 5m ./...
+	$(SUITE) test -race -count=1 -timeout 1h -p 3 -skip '$(LONG)' ./peer/peertest ./peer ./tier ./bench/harness ./...
+
+test-loaded:
+	$(SUITE) load $(MAKE) test
+
+test-long:
+	@set -e; skip=; short=; \
+	  missing() { echo "left out: $$1; $$2 (apt-get install $$3)"; [ -z "$(REQUIRE)" ]; }; \
+	  if [ "$$(id -u)" != 0 ] || ! ip netns list >/dev/null 2>&1; then \
+	    missing "processes in network namespaces" "they need root and ip" iproute2; skip="-skip ^TestNamespaces"; fi; \
+	  if ! command -v redis-server >/dev/null; then missing "the rivals' tests with a Redis" "they need redis-server" redis-server; short=-short; fi; \
+	  if ! command -v promtool >/dev/null; then missing "the alert rules" "they need promtool" prometheus; fi; \
+	  $(SUITE) test -race -count=1 -timeout 3h -p 3 -run '$(LONG)' $$skip $(LONGPKGS) \
+	    -- -C tier/oteltier -race -count=1 -timeout 1h ./... \
+	    -- -C examples -count=1 -timeout 1h ./... \
+	    -- -C bench/rivals -race -count=1 -timeout 1h $$short ./...
+	@if grep -q '^test-replay:' $(firstword $(MAKEFILE_LIST)); then $(MAKE) test-replay; fi
 
 flaky:
-	$(GO) run ./cmd/suite flaky -count $(COUNT) -cpu $(CPU) -run '$(RUN)' -skip '$(LONG)' $(PKG)
+	$(GO) run ./cmd/suite flaky -count $(COUNT) -cpu $(CPU) -run '$(RUN)' -skip '$(LONG)|^TestSim$$' $(PKG)
 
-check:
+check: bin/staticcheck
 	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
 	  if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
 	@set -e; for m in $(MODULES); do \
 	  echo "check $$m"; \
-	  (cd $$m && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) mod tidy -diff); \
+	  (cd $$m && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...); \
 	done
-	GOARCH=386 CGO_ENABLED=0 $(GO) build ./...
-	GOARCH=386 CGO_ENABLED=0 $(GO) vet ./ring ./codec ./peer ./tier
-	GOARCH=arm64 CGO_ENABLED=0 $(GO) build ./...
+	@# Other processors: what compiles is all that is asked, so the compiler does not optimize.
+	GOARCH=386 CGO_ENABLED=0 $(GO) vet $(FAST) ./ring ./codec ./peer ./tier
+	GOARCH=386 CGO_ENABLED=0 $(GO) build $(FAST) ./...
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) build $(FAST) ./...
+
+bin/staticcheck: Makefile
+	GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK)
 
 vuln:
 	@set -e; for m in $(MODULES); do echo "vuln $$m"; (cd $$m && $(GO) run $(GOVULNCHECK) ./...); done

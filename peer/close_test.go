@@ -15,7 +15,7 @@ import (
 
 // Close cuts a Leave short at whatever point that is.
 func TestCloseDuringLeave(t *testing.T) {
-	for after := time.Duration(0); after < 1500*time.Millisecond; after += 50 * time.Millisecond {
+	for after := time.Duration(0); after < 1500*time.Millisecond; after += 100 * time.Millisecond {
 		bubble(t, func(t *testing.T) {
 			world := newMemNet()
 			simulated(t, world, 1, Config{})

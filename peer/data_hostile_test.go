@@ -233,8 +233,9 @@ func TestBoundedQueue(t *testing.T) {
 // Who asks and never reads is cut off, and holds up nobody else.
 func TestClientThatNeverReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
+		large := make([]byte, 1<<20) // one for all answers: the client gets thousands of requests into its window
 		w := newWire(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
-			resp.Status, resp.Value = codec.StatusValue, make([]byte, 1<<20)
+			resp.Status, resp.Value = codec.StatusValue, large
 		}})
 		conn := dialRaw(t, w.b)
 		_ = conn.SetDeadline(time.Time{})

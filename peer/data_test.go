@@ -72,7 +72,7 @@ func TestLargeValues(t *testing.T) {
 		for i := range 8 {
 			wg.Go(func() {
 				key := fmt.Sprintf("%08d", i)
-				for range 4 {
+				for range 2 {
 					status, value, err := w.get(t.Context(), key, 0)
 					if err != nil || status != codec.StatusValue || value != strings.Repeat(key, 1<<20/len(key)) {
 						t.Errorf("status %d, %d bytes, %v", status, len(value), err)

@@ -61,7 +61,7 @@ func start(t *testing.T, cfg Config) *Node {
 // await waits for a view of n that ok accepts.
 func await(t *testing.T, n *Node, what string, ok func(*ring.View) bool) {
 	t.Helper()
-	timer := time.NewTimer(20 * time.Second)
+	timer := time.NewTimer(2 * time.Minute)
 	defer timer.Stop()
 	for {
 		changed := n.ViewChanged()
@@ -111,7 +111,7 @@ func (m memNet) split(hosts ...string) {
 // mustEnd reads from conn until its end and returns what came.
 func mustEnd(t *testing.T, conn net.Conn) string {
 	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 	b, err := io.ReadAll(conn)
 	if err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrClosedPipe) {
 		t.Fatalf("the connection did not end: %v", err)

@@ -190,27 +190,25 @@ func TestNearOffByConfig(t *testing.T) {
 	})
 }
 
+// A caller gets a clone of its own, once: of a fill, of a near copy and of an owned one. What is kept is never a clone.
 func TestClone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		cfg := Config[[]int]{
-			Loader:    func(context.Context, *Fill[[]int]) ([]int, error) { return []int{1, 2}, nil },
-			Freshness: Freshness{TTL: time.Minute},
-			NearBytes: 1 << 20,
-			Clone:     func(v []int) []int { return append([]int(nil), v...) },
-		}
+		cfg := plain(ByKey(func(context.Context, string) (string, error) { return "v", nil }))
+		cfg.NearBytes = 1 << 20
+		cfg.Clone = func(v string) string { return v + "'" }
 		c := open(t, cfg)
-		for i := range 6 { // a fill, the near tier, and the owned tier
+		sources := make(map[Source]bool)
+		for i := range 6 {
 			a, err := c.Read(t.Context(), "k", ReadOptions{MaxAge: time.Duration(-(i % 2))})
-			if err != nil || a.Value[0] != 1 {
+			if err != nil || a.Value != "v'" {
 				t.Fatalf("read %d: %+v, %v", i, a, err)
 			}
-			a.Value[0] = 99
-			v, err := c.Get(t.Context(), "k")
-			if err != nil || v[0] != 1 {
-				t.Fatalf("get %d: %v, %v", i, v, err)
-			}
-			v[0] = 98
+			sources[a.Source] = true
+			get(t, c, "k", "v'")
 			synctest.Wait()
+		}
+		if !sources[SourceFill] || !sources[SourceNear] || !sources[SourceOwned] {
+			t.Errorf("only %v were read", sources)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -261,6 +262,7 @@ func TestTimesAcrossTheWire(t *testing.T) {
 		f := Freshness{TTL: 10 * time.Second, NearTTL: 2 * time.Second, RefreshAhead: -1, Jitter: -1}
 		caches := s.start(o, Config[simValue]{Freshness: f})
 		defer s.stop(caches)
+		s.acquaint(caches)
 		key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
 		began := time.Now()
 		if _, err := caches["n1"].Get(background, key); err != nil {
@@ -310,26 +312,30 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 		f := Freshness{TTL: 10 * time.Second, RefreshAhead: -1, Jitter: -1}
 		caches := s.start(o, Config[simValue]{Freshness: f})
 		defer s.stop(caches)
+		s.acquaint(caches)
 		key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
 		if _, err := caches["n1"].Get(background, key); err != nil {
 			t.Fatal(err)
 		}
 		_ = pause(background, 9400*time.Millisecond)
-		asks := 0
-		s.setRule(func(_, _ string, _ codec.Kind, answer bool) hop {
-			if answer {
-				return hop{delay: 200*time.Millisecond*time.Duration(asks-1) + 50*time.Millisecond}
-			}
-			if asks++; asks == 1 {
+		var asks atomic.Int64 // requests for the key
+		s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+			switch {
+			case kind != codec.KindGet:
+				return hop{}
+			case answer:
+				return hop{delay: 200*time.Millisecond*time.Duration(asks.Load()-1) + 50*time.Millisecond}
+			case asks.Add(1) == 1:
 				return hop{delay: 350 * time.Millisecond}
+			default:
+				return hop{}
 			}
-			return hop{}
 		})
 		// Answered at 9.75 s with 250 ms to live, which from the question on, at 9.4 s, is until 9.65 s. Asked again
 		// at 9.8 s; the 200 ms that the same copy still has would end before its answer is here.
 		a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge})
-		if err != nil || a.Source != SourceFill || asks != 2 {
-			t.Errorf("%+v, %v after %d questions", a, err, asks)
+		if err != nil || a.Source != SourceFill || asks.Load() != 2 {
+			t.Errorf("%+v, %v after %d requests", a, err, asks.Load())
 		}
 		if n := c.stats.unreachable.Load(); n != 0 || caches["n1"].stats.servedPeers.Load() != 2 {
 			t.Errorf("the owner counts as unreachable %d times", n)

@@ -147,11 +147,16 @@ func flood(f *fences, key string, n int) {
 	}
 }
 
-func TestHistories(t *testing.T) {
+func TestHistories(t *testing.T)     { manyHistories(t, 40) }
+func TestHistoriesLong(t *testing.T) { manyHistories(t, 240) }
+
+// manyHistories plays n histories with seeds of their own.
+func manyHistories(t *testing.T, n int) {
+	t.Helper()
 	base := rand.Uint64N(1 << 32)
 	t.Logf("seeds from %d", base)
 	done, loads := 0, int64(0)
-	for i := range uint64(240) {
+	for i := range uint64(n) {
 		seed := base + i
 		h := history{nodes: 3 + int(i%3), keys: 1 + int(i%3), ops: 24, near: i%4 != 3, storm: i%5 == 1, late: i%5 == 2, strip: false}
 		r := h.run(t, seed)
@@ -163,7 +168,7 @@ func TestHistories(t *testing.T) {
 		}
 		done, loads = done+r.done, loads+r.loads
 	}
-	if done < 1000 {
+	if done < 4*n {
 		t.Errorf("only %d invalidations were confirmed", done)
 	}
 	t.Logf("%d invalidations confirmed, %d loads", done, loads)
@@ -257,7 +262,7 @@ func TestFencesFull(t *testing.T) {
 	*now = 1
 	f.apply("first", otherShard, mark(1), 0, false, nothing)
 	before := f.stamp(otherShard) - 1
-	for i := range uint64(100_000) {
+	for i := range uint64(20 * fencesPerShard) {
 		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), 0, false, nothing)
 		if n := f.size(); n > fencesPerShard {
 			t.Fatalf("%d fences after %d", n, i)

@@ -54,7 +54,7 @@ func TestAloneOneLoadForAll(t *testing.T) {
 func TestInstantLoadForAll(t *testing.T) {
 	for name, fail := range map[string]error{"ok": nil, "fails": errors.New("down"), "not found": ErrNotFound} {
 		t.Run(name, func(t *testing.T) {
-			for round := range 100 {
+			for round := range 20 {
 				o := &counter{}
 				o.setFail(fail)
 				cfg := plain(ByKey(func(ctx context.Context, key string) (string, error) {

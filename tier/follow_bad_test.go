@@ -26,21 +26,10 @@ func eventsAt(positions ...uint64) FeedBatch {
 func TestFollowBadFeeds(t *testing.T) {
 	says := func(positions ...uint64) feedReply { return feedReply{batch: eventsAt(positions...)} }
 	end := func(end uint64) func(*memFeed) { return func(m *memFeed) { m.bounds.End = end } }
-	var forever []feedReply
-	for range 100_000 {
-		forever = append(forever, says(3))
-	}
-	var nobody []feedReply
-	for range 100_000 {
-		nobody = append(nobody, says(0))
-	}
-	var gaps []feedReply
-	for range 100_000 {
-		gaps = append(gaps, feedReply{err: ErrFeedGap})
-	}
 	for _, x := range []struct {
 		name        string
 		script      []feedReply
+		forever     bool       // the script begins again at its end
 		bounds      FeedBounds // instead of {Acked: 5, End: 5}
 		want        FollowStats
 		told, other bool // whether these keys have been loaded again
@@ -56,7 +45,7 @@ func TestFollowBadFeeds(t *testing.T) {
 			want: FollowStats{Position: 7, Applied: 2, Repeated: 2}, told: true},
 		{name: "repeats a batch", script: []feedReply{says(6, 7), says(6, 7), says(7, 8)},
 			want: FollowStats{Position: 8, Applied: 3, Repeated: 3}, told: true},
-		{name: "repeats for ever", script: forever, calls: 80,
+		{name: "repeats for ever", script: []feedReply{says(3)}, forever: true, calls: 80,
 			want: FollowStats{Position: 5}},
 		{name: "answers with nothing", script: []feedReply{says(), says(), says(6)},
 			want: FollowStats{Position: 6, Applied: 1}, told: true},
@@ -84,11 +73,11 @@ func TestFollowBadFeeds(t *testing.T) {
 			want: FollowStats{Position: 6, Applied: 1, Flushes: 3}, told: true, other: true},
 		{name: "an event without a position", script: []feedReply{says(0), says(6)},
 			want: FollowStats{Position: 6, Applied: 2, Flushes: 1}, told: true, other: true},
-		{name: "events without positions for ever", script: nobody, calls: 80,
+		{name: "events without positions for ever", script: []feedReply{says(0)}, forever: true, calls: 80,
 			want: FollowStats{Position: 5}, told: true, other: true},
 		{name: "does not go back that far", script: []feedReply{{err: fmt.Errorf("deleted: %w", ErrFeedGap), then: end(50)}},
 			want: FollowStats{Position: 50, Flushes: 1}, told: true, other: true},
-		{name: "never goes back that far", script: gaps, calls: 20,
+		{name: "never goes back that far", script: []feedReply{{err: ErrFeedGap}}, forever: true, calls: 20,
 			want: FollowStats{Position: 5}, told: true, other: true},
 		{name: "does not know what was acknowledged", bounds: FeedBounds{End: 9},
 			want: FollowStats{Position: 9, Flushes: 1}, told: true, other: true},
@@ -106,7 +95,7 @@ func TestFollowBadFeeds(t *testing.T) {
 				o, feed := newOrigin(), newMemFeed()
 				c := single(t, o, Config[simValue]{Seed: 1})
 				defer shut(t, c)
-				feed.bounds, feed.script, feed.silent = x.bounds, x.script, true
+				feed.bounds, feed.script, feed.forever, feed.silent = x.bounds, x.script, x.forever, true
 				if x.bounds == (FeedBounds{}) {
 					feed.bounds = FeedBounds{Acked: 5, End: 5}
 				}

@@ -27,6 +27,7 @@ type memFeed struct {
 	calls   int         // of Next
 	asked   []uint64    // what Next was asked for
 	script  []feedReply // what Next answers before it looks at events
+	forever bool        // script begins again at its end
 	changed chan struct{}
 }
 
@@ -69,7 +70,9 @@ func (m *memFeed) Next(ctx context.Context, after uint64) (FeedBatch, error) {
 		}
 		if m.fail == nil && len(m.script) > 0 {
 			r := m.script[0]
-			m.script = m.script[1:]
+			if m.script = m.script[1:]; m.forever {
+				m.script = append(m.script, r)
+			}
 			for _, e := range r.batch.Events {
 				m.bounds.End = max(m.bounds.End, e.Position)
 			}

@@ -194,18 +194,18 @@ func hardExpiry(t *testing.T, r *rapid.T, f Freshness, seed uint64, n int, step 
 	var mu sync.Mutex // guards takes and fails
 	var takes time.Duration
 	var fails bool
-	c, err := New(Config[int64]{
+	c, err := New(Config[simValue]{
 		Freshness: f, Seed: seed, NearBytes: 1 << 20,
-		Loader: func(context.Context, *Fill[int64]) (int64, error) {
+		Loader: func(context.Context, *Fill[simValue]) (simValue, error) {
 			began := time.Now().UnixNano()
 			mu.Lock()
 			d, bad := takes, fails
 			mu.Unlock()
 			time.Sleep(d)
 			if bad {
-				return 0, errDown
+				return simValue{}, errDown
 			}
-			return began, nil
+			return simValue{Began: began}, nil
 		},
 	})
 	if err != nil {
@@ -231,7 +231,7 @@ func hardExpiry(t *testing.T, r *rapid.T, f Freshness, seed uint64, n int, step 
 			}
 			continue
 		}
-		age := time.Since(time.Unix(0, a.Value))
+		age := time.Since(time.Unix(0, a.Value.Began))
 		switch {
 		case a.Age != age:
 			r.Fatalf("step %d: age %v, really %v", i, a.Age, age)
@@ -263,7 +263,7 @@ func TestHotKeyNeverWaits(t *testing.T) {
 			c := open(t, cfg)
 			_, _ = c.Get(t.Context(), "hot")
 			waited := 0
-			for range 200_000 { // 200 s
+			for range 40_000 { // 200 s
 				began := time.Now()
 				if _, err := c.Get(t.Context(), "hot"); err != nil {
 					t.Fatal(err)
@@ -271,7 +271,7 @@ func TestHotKeyNeverWaits(t *testing.T) {
 				if time.Since(began) > 0 {
 					waited++
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(5 * time.Millisecond)
 			}
 			s := c.Stats()
 			if waited > 0 || s.LoadsBy["refresh_ahead"] < 19 {
@@ -280,8 +280,8 @@ func TestHotKeyNeverWaits(t *testing.T) {
 			if s.Loads > 32 {
 				t.Errorf("near %d: %d loads in 200 s at a TTL of 9 to 10 s", near, s.Loads)
 			}
-			if near > 0 && s.Near < 180_000 {
-				t.Errorf("near hits %d of 200000", s.Near)
+			if near > 0 && s.Near < 36_000 {
+				t.Errorf("near hits %d of 40000", s.Near)
 			}
 		})
 	}

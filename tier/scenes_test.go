@@ -109,7 +109,7 @@ func (s *scene) play(t *testing.T, governed bool) (f figures) {
 		z := newZipf(rnd, s.keys, s.skew)
 		o := s.origin()
 		var shed int64
-		var c *Cache[int]
+		var c *Cache[string]
 		n := &naive{o: o, ttl: s.fresh.TTL, m: make(map[string]time.Time)}
 		start := func() {
 			if c != nil {
@@ -118,8 +118,8 @@ func (s *scene) play(t *testing.T, governed bool) (f figures) {
 					t.Error(err)
 				}
 			}
-			cfg := Config[int]{
-				Loader:    ByKey(func(ctx context.Context, _ string) (int, error) { return 1, o.load(ctx) }),
+			cfg := Config[string]{
+				Loader:    ByKey(func(ctx context.Context, _ string) (string, error) { return "1", o.load(ctx) }),
 				Freshness: s.fresh, Origin: Origin{Concurrency: s.cap, Timeout: 2 * time.Second},
 			}
 			var err error
@@ -153,7 +153,7 @@ func (s *scene) play(t *testing.T, governed bool) (f figures) {
 				var err error
 				var stale bool
 				if governed {
-					var a Answer[int]
+					var a Answer[string]
 					a, err = cache.Read(ctx, key, ReadOptions{MaxAge: AnyAge})
 					stale = a.Stale
 				} else {

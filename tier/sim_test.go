@@ -400,6 +400,23 @@ func (s *simNet) open(name string, o *simOrigin, cfg Config[simValue]) *Cache[si
 	return c
 }
 
+// acquaint lets each cache exchange positions with each other. A cache that starts first finds no cache on the others
+// and exchanges nothing with them before it needs to; a test that counts requests, or sets how long they take, does
+// not leave to chance when that is.
+func (s *simNet) acquaint(caches map[string]*Cache[simValue]) {
+	s.t.Helper()
+	for name, c := range caches {
+		for other := range caches {
+			if other == name {
+				continue
+			}
+			if err := c.exchangeWith(background, c.mate(other)); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+	}
+}
+
 // stop closes the caches and waits for what is under way.
 func (s *simNet) stop(caches map[string]*Cache[simValue]) {
 	for _, name := range slices.Sorted(func(yield func(string) bool) {

@@ -21,6 +21,9 @@ type gauge struct {
 // stepWithin bounds one step: a system that hangs on it must not hold up the rest.
 const stepWithin = 15 * time.Second
 
+// notDone is the error of a step that the end of the run cut short.
+const notDone = "not done by the end of the run"
+
 // faults does what the scenario plans, when it is due, and returns the marks of it.
 func (d *driver) faults(ctx context.Context, s *scenario.Scenario, tell func(time.Duration, string)) []Mark {
 	var marks []Mark
@@ -41,7 +44,7 @@ func (d *driver) faults(ctx context.Context, s *scenario.Scenario, tell func(tim
 		case errors.Is(err, ErrCannot):
 			m.Error = "cannot"
 		case err != nil && ctx.Err() != nil:
-			m.Error = "not done by the end of the run"
+			m.Error = notDone
 		case err != nil:
 			m.Error = err.Error()
 		}

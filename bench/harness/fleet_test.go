@@ -214,7 +214,7 @@ func (f *fleet) asked(more int) {
 
 // Five processes restart one by one, under load: no caller gets an error, and the origin is asked for one key in a
 // hundred at most.
-func TestRollingRestartOfProcesses(t *testing.T) {
+func TestRollingRestartOfProcessesLong(t *testing.T) {
 	f := newFleet(t)
 	stop := f.load(1)
 	defer stop()
@@ -247,7 +247,7 @@ func TestRollingRestartOfProcesses(t *testing.T) {
 
 // One of five processes is killed under load: every key is answered within the caller's deadline, and each of
 // the dead node's is loaded once, or once for each time that its stand-in may keep it.
-func TestProcessIsKilled(t *testing.T) {
+func TestProcessIsKilledLong(t *testing.T) {
 	f := newFleet(t)
 	const victim = 2
 	stop := f.load(1)

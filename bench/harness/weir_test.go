@@ -52,7 +52,8 @@ faults:
 		t.Errorf("%q, %+v", r.Partial, res.Median)
 	}
 	for _, m := range res.Rounds[0].Marks {
-		if m.Error != "" && m.What != "flush" {
+		// How soon a fault is done is the machine's affair.
+		if m.Error != "" && m.Error != notDone && m.What != "flush" {
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
 	}
@@ -101,7 +102,7 @@ faults:
 	marks := 0
 	for _, m := range res.Rounds[0].Marks {
 		marks++
-		if m.Error != "" && m.What != "leave node 2" { // which may take until the end
+		if m.Error != "" && m.Error != notDone { // how soon a fault is done is the machine's affair
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
 	}

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 
 // A node has no connection to a member that it does not talk to, and one to each that it does.
 func TestWhole(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	r, err := whole(ctx, 4, options{rest: 100 * time.Millisecond, load: 200 * time.Millisecond, rate: 200, say: t.Logf})
 	if err != nil {

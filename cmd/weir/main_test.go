@@ -248,7 +248,7 @@ func TestPartial(t *testing.T) {
 	for a.View().Len() > 1 {
 		select {
 		case <-a.ViewChanged():
-		case <-time.After(20 * time.Second):
+		case <-time.After(2 * time.Minute):
 			t.Fatal("b was not noticed")
 		}
 	}

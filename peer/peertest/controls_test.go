@@ -231,7 +231,13 @@ func play(t *testing.T, o Options, p Plan, before func(*Cluster)) (found map[str
 	return found, text
 }
 
-func TestControls(t *testing.T) {
+func TestControls(t *testing.T)     { control(t, false) }
+func TestControlsLong(t *testing.T) { control(t, true) }
+
+// control plays the controls that take a moment, or those that take long.
+func control(t *testing.T, long bool) {
+	t.Helper()
+	brief := Plan{Calm: 5 * time.Second, Faults: time.Second, After: time.Second}
 	calm := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}
 	busy := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second, Keys: 40, Clients: 8}
 	rough := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second}
@@ -243,22 +249,23 @@ func TestControls(t *testing.T) {
 		o                  Options
 		p                  Plan
 		before             func(*Cluster)
+		long               bool
 	}{
-		{"a loader that loads twice", "G1", "loaded twice at once", Options{Nodes: 3, Loader: double}, calm, nil},
-		{"nodes that are all owners", "G1", "loaded twice at once", wrap(func(c tier.Cluster) tier.Cluster { return loner{c} }), calm, nil},
-		{"invalidations that reach nobody", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return deaf{c} }), calm, nil},
+		{"a loader that loads twice", "G1", "loaded twice at once", Options{Nodes: 3, Loader: double}, calm, nil, false},
+		{"nodes that are all owners", "G1", "loaded twice at once", wrap(func(c tier.Cluster) tier.Cluster { return loner{c} }), calm, nil, false},
+		{"invalidations that reach nobody", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return deaf{c} }), calm, nil, false},
 		{"invalidations that do not reach who is not named", "G2", "everybody in view true, weir: invalidation in sim did not reach",
-			wrap(func(c tier.Cluster) tier.Cluster { return partial{c} }), Plan{Calm: time.Minute, Faults: time.Second, After: time.Second, Keys: 40}, nil},
-		{"members that confirm and do not apply", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return liar{c} }), calm, nil},
+			wrap(func(c tier.Cluster) tier.Cluster { return partial{c} }), Plan{Calm: time.Minute, Faults: time.Second, After: time.Second, Keys: 40}, nil, true},
+		{"members that confirm and do not apply", "G2", "after invalidation", wrap(func(c tier.Cluster) tier.Cluster { return liar{c} }), calm, nil, false},
 		{"replays that are lost", "G7", "after the cluster had healed", Options{
 			Nodes: 3, Freshness: tier.Freshness{TTL: time.Hour, NearTTL: time.Second},
-			Wrap: func(c tier.Cluster) tier.Cluster { return forgetful{mute{c}, &tales} }}, healed, nil},
-		{"a loader that finds nothing", "G2", "found none", Options{Nodes: 3, Loader: blind}, calm, nil},
-		{"answers that lie about their age", "G3", "aged", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil},
+			Wrap: func(c tier.Cluster) tier.Cluster { return forgetful{mute{c}, &tales} }}, healed, nil, true},
+		{"a loader that finds nothing", "G2", "found none", Options{Nodes: 3, Loader: blind}, calm, nil, false},
+		{"answers that lie about their age", "G3", "aged", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil, false},
 		{"a cap that is not divided", "G4", "the cap is 3", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, busy,
-			func(c *Cluster) { c.Origin.SetMoods(Moods{Slow: 1}) }},
-		{"calls that outlive their context", "G5", "after its deadline", wrap(func(c tier.Cluster) tier.Cluster { return patient{c} }), rough, nil},
-		{"an origin that fails in calm times", "G5", "nothing was wrong", Options{Nodes: 3}, calm, func(c *Cluster) { c.Origin.SetMoods(Moods{Fail: 1}) }},
+			func(c *Cluster) { c.Origin.SetMoods(Moods{Slow: 1}) }, false},
+		{"calls that outlive their context", "G5", "after its deadline", wrap(func(c tier.Cluster) tier.Cluster { return patient{c} }), rough, nil, false},
+		{"an origin that fails in calm times", "G5", "nothing was wrong", Options{Nodes: 3}, calm, func(c *Cluster) { c.Origin.SetMoods(Moods{Fail: 1}) }, false},
 		{"clocks that run too slowly", "G6", "after it heard of it", Options{Nodes: 3}, calm,
 			func(c *Cluster) {
 				time.AfterFunc(5*time.Second, func() {
@@ -266,13 +273,16 @@ func TestControls(t *testing.T) {
 						c.Clock(i).SetRate(0.3)
 					}
 				})
-			}},
+			}, false},
 		{"members that say what they said before", "G6", "had ended",
-			wrap(func(c tier.Cluster) tier.Cluster { return &clinging{Cluster: c, said: make(map[string]codec.Response)} }), calm, nil},
-		{"members that ask on behalf of others", "G8", "not for a client", wrap(func(c tier.Cluster) tier.Cluster { return forwarding{c} }), calm, nil},
-		{"reads that ask too often", "G8", "cost", wrap(func(c tier.Cluster) tier.Cluster { return stubborn{c} }), calm, nil},
-		{"answers for another key", "G10", "got the value of", wrap(func(c tier.Cluster) tier.Cluster { return confused{c} }), calm, nil},
+			wrap(func(c tier.Cluster) tier.Cluster { return &clinging{Cluster: c, said: make(map[string]codec.Response)} }), calm, nil, false},
+		{"members that ask on behalf of others", "G8", "not for a client", wrap(func(c tier.Cluster) tier.Cluster { return forwarding{c} }), brief, nil, false},
+		{"reads that ask too often", "G8", "cost", wrap(func(c tier.Cluster) tier.Cluster { return stubborn{c} }), calm, nil, false},
+		{"answers for another key", "G10", "got the value of", wrap(func(c tier.Cluster) tier.Cluster { return confused{c} }), calm, nil, false},
 	} {
+		if c.long != long {
+			continue
+		}
 		t.Run(c.name, func(t *testing.T) {
 			// A seed does not decide how goroutines take turns, so what is broken may not show in a schedule.
 			for c.o.Seed = 11; ; c.o.Seed++ {
@@ -285,6 +295,9 @@ func TestControls(t *testing.T) {
 				}
 			}
 		})
+	}
+	if long {
+		return
 	}
 	t.Run("none", func(t *testing.T) {
 		if found, text := play(t, Options{Nodes: 3}, calm, nil); len(found) > 0 || text != "" {

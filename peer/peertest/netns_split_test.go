@@ -168,10 +168,10 @@ func (l *lab) peaks() map[string]int {
 	return out
 }
 
-// TestNamespacesSplit splits five processes on real sockets into three and two, under load. Both sides serve, with
+// TestNamespacesSplitLong splits five processes on real sockets into three and two, under load. Both sides serve, with
 // what each may ask of the origin, and invalidate; nothing expires meanwhile. When the network is whole again, all
 // see all, have what the other side has invalidated, and never serve what is older. It takes about 20 seconds.
-func TestNamespacesSplit(t *testing.T) {
+func TestNamespacesSplitLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test takes half a minute and needs root and iproute2")
 	}
@@ -236,7 +236,7 @@ func TestNamespacesSplit(t *testing.T) {
 	}
 }
 
-// schedule is the one of TestNamespacesSplit.
+// schedule is the one of TestNamespacesSplitLong.
 func (s *split) schedule(everyone []string) {
 	s.Helper()
 	before, flushed := s.sums()

@@ -152,10 +152,10 @@ func (l *lab) wantDial(from, to int, want bool) {
 	}
 }
 
-// TestNamespaces runs three nodes as processes on real sockets, cuts the network between them,
+// TestNamespacesLong runs three nodes as processes on real sockets, cuts the network between them,
 // stops one, kills one and starts it again, all under load, and checks what the clients saw. It
 // takes about 50 seconds.
-func TestNamespaces(t *testing.T) {
+func TestNamespacesLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test takes a minute and needs root and iproute2")
 	}
@@ -213,7 +213,7 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-// faults is the schedule of TestNamespaces.
+// faults is the schedule of TestNamespacesLong.
 func (l *lab) faults(ctx context.Context) {
 	l.Helper()
 	everyone := []string{"n0", "n1", "n2"}

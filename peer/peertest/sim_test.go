@@ -22,7 +22,7 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("seed", 0, "run only the schedule of this seed")
-	seedsFlag = flag.Int("seeds", 500, "how many seeds to run")
+	seedsFlag = flag.Int("seeds", 40, "how many seeds TestSim runs")
 	firstFlag = flag.Uint64("first", 1, "the first of them")
 	soakFlag  = flag.Duration("soak", 0, "run seed after seed for this long, from one that the clock gives")
 	shardFlag = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
@@ -90,17 +90,24 @@ func (s *summary) add(o summary) {
 	s.Outages += o.Outages
 }
 
+// counters are the figures that the end of make test shows.
+func (s summary) counters() map[string]int64 {
+	return map[string]int64{"seeds": int64(s.Seeds), "faults": s.faults(), "reads": int64(s.Figures.Reads), "violations": int64(s.Violations)}
+}
+
+func (s summary) faults() int64 { return int64(s.Network.Total()) + s.Clocks + s.Outages }
+
 func (s summary) String() string {
 	f, n := s.Figures, s.Network
 	return fmt.Sprintf("simulator: %d seeds, %v of virtual time, %d faults injected, %d reads checked (%d got an error), %d loads, %d invalidations (%d confirmed, %d by all who were up), %d violations\n"+
 		"faults: packets dropped %d, doubled %d, late %d; connections stalled %d, broken %d, half-closed %d; ways clogged %d; nodes paused %d, killed %d; clocks set %d; outages of the origin %d",
-		s.Seeds, s.Virtual.Round(time.Second), n.Total()+s.Clocks+s.Outages, f.Reads, f.Failed, f.Loads, f.Invalidations, f.Confirmed, f.Whole, s.Violations,
+		s.Seeds, s.Virtual.Round(time.Second), s.faults(), f.Reads, f.Failed, f.Loads, f.Invalidations, f.Confirmed, f.Whole, s.Violations,
 		n.Dropped, n.Duplicated, n.Delayed, n.Stalled, n.Broken, n.HalfClosed, n.Clogged, n.Paused, n.Crashed, s.Clocks, s.Outages)
 }
 
-// TestSim plays the schedules of many seeds: of five of them two on five nodes, about two virtual minutes each, the
-// others on three nodes, for some 45 seconds. Repeat
-// one with: go test ./peer/peertest -run Sim -seed N. Bubbles take one processor each, so the
+// TestSim plays the schedules of some seeds, and TestSimLong of 500: of five of them two on five nodes, about two
+// virtual minutes each, the others on three nodes, for some 45 seconds. Repeat
+// one with: go test ./peer/peertest -run '^TestSim$' -seed N. Bubbles take one processor each, so the
 // seeds are shared out to as many processes as there are processors.
 func TestSim(t *testing.T) {
 	switch {
@@ -125,6 +132,14 @@ func TestSim(t *testing.T) {
 		}
 		return
 	}
+	playSeeds(t, *seedsFlag)
+}
+
+func TestSimLong(t *testing.T) { playSeeds(t, 500) }
+
+// playSeeds plays seeds in processes of their own, and reports the sum of their figures.
+func playSeeds(t *testing.T, seeds int) {
+	t.Helper()
 	var all summary
 	var mu sync.Mutex // guards all
 	var wg sync.WaitGroup
@@ -135,7 +150,7 @@ func TestSim(t *testing.T) {
 	}
 	for i := range shards {
 		wg.Go(func() {
-			s := runShard(t, fmt.Sprintf("%s/%d.json", dir, i), first+uint64(i)*1e6, *seedsFlag*(i+1)/shards-*seedsFlag*i/shards)
+			s := runShard(t, fmt.Sprintf("%s/%d.json", dir, i), first+uint64(i)*1e6, seeds*(i+1)/shards-seeds*i/shards)
 			mu.Lock()
 			defer mu.Unlock()
 			all.add(s)
@@ -143,6 +158,9 @@ func TestSim(t *testing.T) {
 	}
 	wg.Wait()
 	t.Log(all)
+	for name, n := range all.counters() {
+		t.Attr(name, fmt.Sprint(n))
+	}
 	if path := os.Getenv("SIM_SUMMARY"); path != "" {
 		if err := os.WriteFile(path, []byte(all.String()+"\n"), 0o644); err != nil {
 			t.Error(err)
