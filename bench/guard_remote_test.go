@@ -71,10 +71,16 @@ func echoFloor(t *testing.T, size int) func() error {
 	}
 }
 
-// guard lets weir and the floor take turns, and checks what weir allocates a call and its ratio to the floor. The bounds
-// of the ratios are five times what was measured with the race detector, which slows weir but not the kernel, which does
+// guarded is what a call costs.
+type guarded struct {
+	allocs float64
+	ratio  float64 // of its time to the floor's
+}
+
+// guard lets weir and the floor take turns, and returns what weir allocates a call and its ratio to the floor. The bounds
+// of the ratios, which the long tests check, are five times what was measured with the race detector, which slows weir but not the kernel, which does
 // most of the floor's work: a wait, a connection for each call or a lock held across one would show.
-func guard(t *testing.T, what string, calls int, weir, floor func() error, mostAllocs, mostRatio float64) {
+func guard(t *testing.T, what string, calls int, weir, floor func() error) guarded {
 	t.Helper()
 	turn := func(call func() error) func() (Sample, error) {
 		return func() (Sample, error) {
@@ -92,17 +98,30 @@ func guard(t *testing.T, what string, calls int, weir, floor func() error, mostA
 	if err != nil {
 		t.Fatal(err)
 	}
-	allocs, ratio := got["weir"].Median(Allocs), got["weir"].Ratio(got["floor"], Nanos)
-	t.Logf("%s: %.1f allocations, %.2f times the floor", what, allocs, ratio)
-	if allocs > mostAllocs {
-		t.Errorf("%s: %.1f allocations, more than %v", what, allocs, mostAllocs)
-	}
-	if ratio > mostRatio {
-		t.Errorf("%s: %.2f times the floor, more than %v", what, ratio, mostRatio)
+	cost := guarded{allocs: got["weir"].Median(Allocs), ratio: got["weir"].Ratio(got["floor"], Nanos)}
+	t.Logf("%s: %.1f allocations, %.2f times the floor", what, cost.allocs, cost.ratio)
+	return cost
+}
+
+func (g guarded) mustAllocate(t *testing.T, most float64) {
+	t.Helper()
+	if g.allocs > most {
+		t.Errorf("%.1f allocations, more than %v", g.allocs, most)
 	}
 }
 
-func TestGuardRemoteHit(t *testing.T) {
+func (g guarded) mustTake(t *testing.T, most float64) {
+	t.Helper()
+	if g.ratio > most {
+		t.Errorf("%.2f times the floor, more than %v", g.ratio, most)
+	}
+}
+
+func TestGuardRemoteHit(t *testing.T)     { remoteHit(t).mustAllocate(t, 8) }
+func TestGuardRemoteHitLong(t *testing.T) { remoteHit(t).mustTake(t, 60) }
+
+func remoteHit(t *testing.T) guarded {
+	t.Helper()
 	caches := manyCaches(t, 2)
 	keys := make([]string, 1000)
 	for i := range keys {
@@ -113,29 +132,33 @@ func TestGuardRemoteHit(t *testing.T) {
 		t.Fatal("the other node owns no key")
 	}
 	c, ctx := caches[0].cache, context.Background()
-	guard(t, "a remote hit", 500, func() error {
+	return guard(t, "a remote hit", 500, func() error {
 		_, err := c.Get(ctx, keys[at])
 		return err
-	}, echoFloor(t, 256), 8, 60)
+	}, echoFloor(t, 256))
 }
 
-func TestGuardGetMany(t *testing.T) {
+func TestGuardGetMany(t *testing.T)     { getMany(t).mustAllocate(t, 250) }
+func TestGuardGetManyLong(t *testing.T) { getMany(t).mustTake(t, 120) }
+
+func getMany(t *testing.T) guarded {
+	t.Helper()
 	c, ctx := manyCaches(t, 3)[0].cache, context.Background()
 	keys := make([]string, 100)
 	for i := range keys {
 		keys[i] = "many:" + strconv.Itoa(i)
 	}
-	guard(t, "GetMany of 100", 100, func() error {
+	return guard(t, "GetMany of 100", 100, func() error {
 		got, err := c.GetMany(ctx, keys)
 		if err == nil && len(got) != len(keys) {
 			err = fmt.Errorf("%d values", len(got))
 		}
 		return err
-	}, echoFloor(t, 100*256), 250, 120)
+	}, echoFloor(t, 100*256))
 }
 
 // The floor of a fill is a Set of a new key.
-func TestGuardFillBesideTheFloor(t *testing.T) {
+func TestGuardFillBesideTheFloorLong(t *testing.T) {
 	c, _ := guardCache(t)
 	raw, err := ristretto.NewCache(&ristretto.Config[string, []byte]{NumCounters: 100_000, MaxCost: 10_000, BufferItems: 64, IgnoreInternalCost: true})
 	if err != nil {
@@ -143,7 +166,7 @@ func TestGuardFillBesideTheFloor(t *testing.T) {
 	}
 	defer raw.Close()
 	ctx, i, j := context.Background(), 0, 0
-	guard(t, "a fill", 500, func() error {
+	cost := guard(t, "a fill", 500, func() error {
 		i++
 		_, err := c.Get(ctx, "new:"+strconv.Itoa(i))
 		return err
@@ -152,5 +175,7 @@ func TestGuardFillBesideTheFloor(t *testing.T) {
 		raw.Set("new:"+strconv.Itoa(j), make([]byte, 256), 1)
 		raw.Wait()
 		return nil
-	}, 60, 60)
+	})
+	cost.mustAllocate(t, 60)
+	cost.mustTake(t, 60)
 }
