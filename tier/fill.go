@@ -447,12 +447,20 @@ func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64, why staleReaso
 	late := *e
 	again := now + d/2 + int64(c.dice.float64()*float64(d))
 	late.change(func(r *rare) { r.retry, r.why = again, why })
-	c.fences.update(f.hash, func() {
-		if cur, ok := c.owned.get(f.key); ok && cur == e {
-			c.owned.set(f.key, &late)
+	c.replace(f.key, f.hash, e, &late)
+	return &late
+}
+
+// replace puts next into the owned tier instead of old, unless old is not there any more. It is the one way to store
+// what was made of an entry: a fill, a fence or a Put may have come since that was seen.
+func (c *Cache[V]) replace(key string, hash uint64, old, next *entry) (replaced bool) {
+	c.fences.update(hash, func() {
+		if now, ok := c.owned.get(key); ok && now == old {
+			c.owned.set(key, next)
+			replaced = true
 		}
 	})
-	return &late
+	return replaced
 }
 
 // refused is the result of a flight that got no permit. If there is a copy to serve, reads do

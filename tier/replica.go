@@ -178,10 +178,6 @@ func (c *Cache[V]) adopt(view *ring.View) {
 		if x.e.full() != nil {
 			c.log.outlasts(own.hard - own.loaded)
 		}
-		c.fences.update(ring.Hash(x.key), func() {
-			if now, ok := c.owned.get(x.key); ok && now == x.e {
-				c.owned.set(x.key, &own)
-			}
-		})
+		c.replace(x.key, ring.Hash(x.key), x.e, &own)
 	}
 }

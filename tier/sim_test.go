@@ -50,6 +50,8 @@ type simNode struct {
 	wrap    func(codec.Handler) codec.Handler
 	divisor [2]int
 	sends   int
+
+	dividing func() // runs before each answer to Divisor; nil: nothing does
 }
 
 type simReg struct {
@@ -138,6 +140,9 @@ func (n *simNode) setView(v *ring.View) {
 }
 
 func (n *simNode) Divisor() (members, rank int) {
+	if n.dividing != nil {
+		n.dividing()
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.divisor[0], n.divisor[1]
@@ -387,7 +392,7 @@ func (s *simNet) open(name string, o *simOrigin, cfg Config[simValue]) *Cache[si
 	cfg.Cluster = s.nodes[name]
 	cfg.Namespace = cmp.Or(cfg.Namespace, "sim")
 	cfg.NearBytes = cmp.Or(cfg.NearBytes, MinBytes)
-	if cfg.Loader == nil {
+	if cfg.Loader == nil && cfg.BatchLoader == nil {
 		cfg.Loader = o.loader(name)
 	}
 	if cfg.Freshness.TTL == 0 {

@@ -1,0 +1,264 @@
+package tier
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// What is handed out once is not handed out, shared or kept near any longer than the rules allow.
+
+// tagging is a loader of o's that gives every value the tag "t".
+func tagging(o *simOrigin) Loader[simValue] {
+	return func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+		f.Tag("t")
+		return o.loader("any")(ctx, f)
+	}
+}
+
+// A caller joins a flight between a fence and the detaching of it, and is the only one that is left when the
+// flight ends. Its near copy counts from the load, not from its own beginning.
+func TestJoinerOfFencedFlightKeepsNoNearCopy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o := newOrigin()
+		o.delay = func() time.Duration { return 20 * time.Millisecond }
+		c, key := single(t, o, Config[simValue]{NearBytes: MinBytes}), "k"
+		defer shut(t, c)
+		hash := ring.Hash(key)
+		ctx, leave := context.WithCancel(background)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.Get(ctx, key) })
+		synctest.Wait()
+		least := o.seq.Add(1)
+		stamp, _ := c.fences.apply(key, hash, mark(1), 0, false, func() { c.owned.delete(key) })
+		wg.Go(func() { _, _ = c.Get(background, key) })
+		synctest.Wait()
+		c.flights.detach(key, hash, stamp)
+		leave()
+		wg.Wait()
+		synctest.Wait()
+		if o.loads.Load() != 1 {
+			t.Fatalf("%d loads: the second caller did not join", o.loads.Load())
+		}
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+	})
+}
+
+// A caller that comes after InvalidateTag has returned joins a request that began before: its answer is too old.
+func TestJoinerOfRequestSeesItsTagInvalidated(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{Loader: tagging(o)})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		gets(t, caches["n1"], key, 0)
+		if err := caches["n0"].exchangeWith(background, caches["n0"].mate("n1")); err != nil {
+			t.Fatal(err)
+		}
+		s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindGet && answer {
+				return hop{delay: 50 * time.Millisecond}
+			}
+			return hop{}
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() { gets(t, caches["n0"], key, 0) })
+		time.Sleep(10 * time.Millisecond) // n1 has given its old copy
+		o.write(key)
+		if err := caches["n0"].InvalidateTag(background, "t"); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			gets(t, caches["n0"], key, 1)
+		}
+		wg.Wait()
+		gets(t, caches["n0"], key, 1)
+	})
+}
+
+// A caller that comes after InvalidateTag has returned joins a load that began before: its result is too old.
+func TestJoinerOfFlightSeesItsTagInvalidated(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		o := newOrigin()
+		o.delay = func() time.Duration { return 20 * time.Millisecond }
+		c := single(t, o, Config[simValue]{Loader: tagging(o), NearBytes: MinBytes})
+		defer shut(t, c)
+		var wg sync.WaitGroup
+		wg.Go(func() { gets(t, c, "k", 0) })
+		time.Sleep(30 * time.Millisecond) // the load has read the version
+		o.write("k")
+		if err := c.InvalidateTag(background, "t"); err != nil {
+			t.Fatal(err)
+		}
+		gets(t, c, "k", 1)
+		wg.Wait()
+		gets(t, c, "k", 1)
+	})
+}
+
+// A copy that was found before a fence is not handed out after it.
+func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
+	flights := newFlights[simValue]()
+	start := func() *flight[simValue] {
+		f, _ := flights.join(1, "k", true, func() *flight[simValue] {
+			return &flight[simValue]{key: "k", hash: 1, done: make(chan struct{})}
+		})
+		return f
+	}
+	for _, valid := range []bool{false, true} {
+		asked := func(*entry) bool { return valid }
+		copied := new(entry)
+		f := start()
+		flights.finish(f, result[simValue]{e: copied, err: errDown}, asked)
+		<-f.done
+		if has := f.res.e == copied; has != valid || f.res.err != errDown {
+			t.Errorf("valid %v: a failed flight ended with %+v", valid, f.res)
+		}
+		f = start()
+		if skipped := flights.skip(f, copied, asked); skipped != valid {
+			t.Errorf("valid %v: skip = %v", valid, skipped)
+		}
+		if live := start() == f; live == valid {
+			t.Errorf("valid %v: the flight is live: %v", valid, live)
+		}
+	}
+}
+
+// The copy that spares a flight its load is invalidated while the flight looks at it, wherever that is: then it loads.
+func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
+	for n := range int64(4) {
+		bubble(t, func(t *testing.T) {
+			var stop stopper
+			o := newOrigin()
+			c := single(t, o, Config[simValue]{Now: stop.now})
+			defer shut(t, c)
+			gets(t, c, "k", 0)
+			stop.at(n+1, func() { apply(c, "k", mark(1)) })
+			f, err := c.join("k", ring.Hash("k"), classMiss, causeCold, nil, nil, false, 0, Trace{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-f.done
+			if stop.ran() && o.loads.Load() != 2 {
+				t.Errorf("look %d: %d loads: the flight ended with the old copy", n+1, o.loads.Load())
+			}
+		})
+	}
+}
+
+// A read that is under way when its node begins to leave keeps nothing near: others do not tell the node of
+// invalidations any more.
+func TestReadKeepsNothingNearOnceItsNodeLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newLeaving(t, Config[simValue]{})
+		defer m.end()
+		key := m.stays()
+		m.read("n0", key)
+		m.slowAnswers(50 * time.Millisecond)
+		var wg sync.WaitGroup
+		wg.Go(func() { m.read("n2", key) })
+		time.Sleep(10 * time.Millisecond) // n0 has answered, and sees n2
+		wg.Go(func() { m.drain(time.Second) })
+		wg.Wait()
+		m.setRule(nil)
+		m.unsee("n0", "n1", "n2")
+		m.o.write(key)
+		if err := m.caches["n1"].Invalidate(background, key); err != nil {
+			t.Fatal(err)
+		}
+		gets(t, m.caches["n2"], key, 1)
+	})
+}
+
+// Callers on a node that leaves do not share a request: nothing tells the node that the answer is outdated.
+func TestCallersShareNoRequestOnceTheirNodeLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newLeaving(t, Config[simValue]{})
+		defer m.end()
+		key := m.stays()
+		m.read("n0", key)
+		m.unsee("n0", "n1", "n2")
+		m.drain(time.Second)
+		m.slowAnswers(50 * time.Millisecond)
+		var wg sync.WaitGroup
+		wg.Go(func() { gets(t, m.caches["n2"], key, 0) })
+		time.Sleep(10 * time.Millisecond) // n0 has answered
+		m.o.write(key)
+		if err := m.caches["n1"].Invalidate(background, key); err != nil {
+			t.Fatal(err)
+		}
+		gets(t, m.caches["n2"], key, 1)
+		wg.Wait()
+	})
+}
+
+// stays returns a key that n0 owns with n2 and without.
+func (m *moving) stays() string {
+	for i := 0; ; i++ {
+		if key := keyOf(m.new, "n0", i); m.old.Owner(key).Name == "n0" {
+			return key
+		}
+	}
+}
+
+// slowAnswers delays what members answer to gets.
+func (m *moving) slowAnswers(d time.Duration) {
+	m.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+		if kind == codec.KindGet && answer {
+			return hop{delay: d}
+		}
+		return hop{}
+	})
+}
+
+// G6: the lease of what a fill brings counts from the end of its load: not from the beginning of the read, or a slow load
+// would leave no near copy, and not from when the caller collects it, after other keys of the same call.
+func TestLeaseOfAFilledCopyCountsFromItsLoad(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := single(t, newOrigin(), Config[simValue]{
+			NearBytes: MinBytes,
+			Freshness: Freshness{TTL: time.Hour, NearTTL: 2 * time.Second, RefreshAhead: -1, Jitter: -1},
+			Origin:    Origin{Timeout: time.Minute},
+			Loader: func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+				if f.Key == "slow" {
+					return simValue{}, pause(ctx, 5*time.Second)
+				}
+				return simValue{}, nil
+			},
+		})
+		defer shut(t, c)
+		from := func(key string, want Source) {
+			t.Helper()
+			if a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge}); err != nil || a.Source != want {
+				t.Errorf("%s after %v: %v, %v, want %v", key, time.Duration(c.clock.now()), a.Source, err, want)
+			}
+		}
+		for _, keys := range [][]string{{"fast 1", "slow"}, {"slow", "fast 2"}} {
+			if _, err := c.GetMany(background, keys); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // near copies are seen
+			for _, key := range keys {
+				if key != "slow" {
+					from(key, SourceOwned)
+				}
+			}
+			if err := c.Invalidate(background, "slow"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		gets(t, c, "slow", 0)
+		synctest.Wait()
+		time.Sleep(2*time.Second - 1)
+		from("slow", SourceNear)
+		time.Sleep(1)
+		from("slow", SourceOwned)
+	})
+}

@@ -1,0 +1,157 @@
+package tier
+
+import (
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// What is newer stays, whatever comes late.
+
+// A value that is put arrives after a fill has brought a later version, which nothing but the fill has told.
+func TestLatePutDoesNotReplaceALaterVersion(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		o.tell = func(version int64) uint64 { return uint64(version) + 7 }
+		caches := s.start(o, Config[simValue]{NearBytes: -1})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+			if kind == codec.KindPut && !answer {
+				return hop{delay: 50 * time.Millisecond}
+			}
+			return hop{}
+		})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if err := caches["n0"].Put(background, key, simValue{Version: 99}, PutOptions{Version: 7}); err != nil {
+				t.Error(err)
+			}
+		})
+		time.Sleep(10 * time.Millisecond)
+		o.write(key)
+		gets(t, caches["n1"], key, 1) // whose version is 8
+		wg.Wait()
+		gets(t, caches["n1"], key, 1)
+		if n := o.loads.Load(); n != 1 {
+			t.Errorf("%d loads, want 1: the later version is gone", n)
+		}
+		if st := caches["n0"].Stats(); st.PutKept != 0 || st.PutRefused != 1 {
+			t.Errorf("kept %d, refused %d", st.PutKept, st.PutRefused)
+		}
+	})
+}
+
+// A copy of the previous owner that may only be given to the caller that asked is not given either, if this node
+// has loaded a later one and lost it.
+func TestPrivateCopyNeverGoesBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{NearBytes: -1})
+		defer m.end()
+		key := m.moved(0)
+		first := m.read("n0", key)
+		time.Sleep(2 * time.Minute)
+		m.join() // unseen: n0 cannot vouch for what it gives
+		n2 := m.caches["n2"]
+		if _, err := n2.Refresh(background, key); err != nil {
+			t.Fatal(err)
+		}
+		own := m.read("n2", key)
+		if own.Value.Began <= first.Value.Began {
+			t.Fatalf("%+v, and then %+v: it was not loaded again", first, own)
+		}
+		asked := n2.Stats().PreviousAsked
+		n2.owned.delete(key) // as if it had made room for others
+		if a := m.read("n2", key); a.Value.Began < own.Value.Began {
+			t.Errorf("%+v after %+v", a, own)
+		}
+		if n2.Stats().PreviousAsked == asked {
+			t.Error("the previous owner was not asked")
+		}
+	})
+}
+
+// replace leaves an entry alone that is not the one that its caller saw.
+func TestReplaceComparesFirst(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := single(t, newOrigin(), Config[simValue]{})
+		defer shut(t, c)
+		hash := ring.Hash("k")
+		gets(t, c, "k", 0)
+		seen, _ := c.owned.get("k")
+		newer, late := *seen, *seen
+		c.owned.set("k", &newer)
+		if c.replace("k", hash, seen, &late) {
+			t.Error("an entry that was not seen was replaced")
+		}
+		if now, _ := c.owned.get("k"); now != &newer {
+			t.Error("the newer entry is gone")
+		}
+		if !c.replace("k", hash, &newer, &late) {
+			t.Error("the entry that was seen was not replaced")
+		}
+		if now, _ := c.owned.get("k"); now != &late {
+			t.Error("the new entry is not there")
+		}
+		c.owned.delete("k")
+		if c.replace("k", hash, &late, seen) || c.owned.len() != 0 {
+			t.Error("an entry that is gone came back")
+		}
+	})
+}
+
+// A failed refresh puts off the next one of the copy that it was for, and of no other.
+func TestPostponeLeavesALaterFillAlone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		c := single(t, newOrigin(), Config[simValue]{})
+		defer shut(t, c)
+		gets(t, c, "k", 0)
+		seen, _ := c.owned.get("k")
+		newer := *seen
+		f := &flight[simValue]{key: "k", hash: ring.Hash("k")}
+		c.postpone(f, seen, c.clock.now(), int64(time.Second), staleError)
+		late, _ := c.owned.get("k")
+		if late == seen || late.retry() == 0 {
+			t.Errorf("%+v: not postponed", late)
+		}
+		c.owned.set("k", &newer) // a fill that ended meanwhile
+		c.postpone(f, late, c.clock.now(), int64(time.Second), staleError)
+		if now, _ := c.owned.get("k"); now != &newer {
+			t.Error("a later fill was replaced by a copy from before it")
+		}
+	})
+}
+
+// Between the look at what is here and the commit of a copy that another member gave, a fill ends: its later
+// result stays.
+func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
+	for _, pushed := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			var stop stopper
+			c := single(t, newOrigin(), Config[simValue]{Now: stop.now})
+			defer shut(t, c)
+			gets(t, c, "k", 0)
+			here, _ := c.owned.get("k")
+			c.owned.delete("k")
+			time.Sleep(time.Minute)
+			now, hash := c.clock.now(), ring.Hash("k")
+			given, later := *here, *here
+			given.loaded, later.loaded = now-2, now-1
+			c.loads = new(ownLoads)
+			stop.at(2, func() { c.owned.set("k", &later) }) // the first look is before that at what is here
+			kept := c.keepGiven("k", hash, &given, now, pushed)
+			if !stop.ran() {
+				t.Fatal("the fill did not come between")
+			}
+			if has, _ := c.owned.get("k"); has != &later || kept != &later {
+				t.Errorf("pushed %v: a copy of %d, a fill of %d: kept %+v", pushed, given.loaded, later.loaded, kept)
+			}
+			if kept = c.keepGiven("k", hash, &given, now, pushed); kept != &later {
+				t.Errorf("pushed %v: kept %+v", pushed, kept)
+			}
+		})
+	}
+}

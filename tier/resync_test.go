@@ -1,0 +1,118 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// What a member has missed is made good, also where nothing but a number shows that it has missed something.
+
+// unreached invalidates keys and wants to be told that the named member has not confirmed.
+func unreached(t *testing.T, c *Cache[simValue], name string, keys ...string) {
+	t.Helper()
+	var failed *InvalidateError
+	if err := c.Invalidate(background, keys...); !errors.As(err, &failed) || len(failed.Unreached) != 1 || failed.Unreached[0] != name {
+		t.Fatalf("%v, want %s named", err, name)
+	}
+}
+
+// A member gets a later invalidation through another one, and has missed an earlier one, which nobody waits for any
+// more. Its acknowledgement shows that by its number: it does not count as having applied everything.
+func TestMemberThatConfirmsBeyondAGapIsNotUpToDate(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond})
+		defer s.stop(caches)
+		time.Sleep(20 * time.Second) // all have exchanged, and none is young
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		gets(t, caches["n1"], key, 0)
+		s.setRule(func(_, to string, _ codec.Kind, answer bool) hop { return hop{lost: to == "n1" && !answer} })
+		o.write(key)
+		unreached(t, caches["n0"], "n1", key)
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: to == "n1" && !answer && (from == "n0" || kind == codec.KindSync)}
+		})
+		if err := caches["n0"].Invalidate(background, "another"); err != nil { // through n2
+			t.Fatal(err)
+		}
+		s.setRule(func(_, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: to == "n1" && !answer && kind == codec.KindSync}
+		})
+		gets(t, caches["n0"], key, 1)
+		s.setRule(nil)
+		time.Sleep(10 * time.Second)
+		gets(t, caches["n1"], key, 1)
+	})
+}
+
+// A member has missed invalidations that the log of the member that started them has no room for: it flushes.
+func TestMissedInvalidationsThatWereCutCostAFlush(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1})
+		defer s.stop(caches)
+		time.Sleep(20 * time.Second)
+		smallLogs(caches, 4<<10)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		gets(t, caches["n1"], key, 0)
+		s.setRule(func(string, string, codec.Kind, bool) hop { return hop{lost: true} })
+		o.write(key)
+		unreached(t, caches["n0"], "n1", key)
+		for i := range 8 { // they drive the first one out of the log
+			var others []string
+			for j := range 32 {
+				others = append(others, fmt.Sprint("other ", i, " ", j))
+			}
+			unreached(t, caches["n0"], "n1", others...)
+		}
+		s.setRule(nil)
+		time.Sleep(10 * time.Second)
+		gets(t, caches["n1"], key, 1)
+		if n := caches["n1"].Stats().Flushed; n != 1 {
+			t.Errorf("flushed %d times, want once", n)
+		}
+	})
+}
+
+// A member has missed invalidations that are too old for the log of the member that started them, and holds copies
+// that live longer than anything there: it flushes.
+func TestMissedInvalidationsThatAgedCostAFlush(t *testing.T) {
+	for _, ttl := range []time.Duration{2 * time.Hour, 0} {
+		bubble(t, func(t *testing.T) {
+			s, o := newSim(t, 2), newOrigin()
+			caches := s.start(o, Config[simValue]{
+				InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1,
+				Freshness: Freshness{TTL: time.Minute, RefreshAhead: -1, Jitter: -1},
+				Loader: func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+					if ttl > 0 {
+						f.SetTTL(ttl)
+					}
+					return o.loader("any")(ctx, f)
+				},
+			})
+			defer s.stop(caches)
+			time.Sleep(20 * time.Second)
+			key := keyOf(s.nodes["n0"].View(), "n1", 0)
+			gets(t, caches["n1"], key, 0)
+			s.setRule(func(string, string, codec.Kind, bool) hop { return hop{lost: true} })
+			o.write(key)
+			unreached(t, caches["n0"], "n1", key)
+			time.Sleep(10 * time.Minute)
+			s.setRule(nil)
+			time.Sleep(10 * time.Second)
+			gets(t, caches["n1"], key, 1)
+			want := int64(0) // nothing there is old enough
+			if ttl > 0 {
+				want = 1
+			}
+			if n := caches["n1"].Stats().Flushed; n != want {
+				t.Errorf("TTL %v: flushed %d times, want %d", ttl, n, want)
+			}
+		})
+	}
+}
