@@ -12,16 +12,18 @@ import (
 func TestBreaker(t *testing.T) {
 	p := Breaker{Failures: 0.5, Minimum: 4, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 2}
 	for name, script := range map[string]string{
-		"stays closed below the minimum": "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed",
-		"opens at half of four":          "0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 0:b=no 4:b=no",
-		"below half it stays closed":     "0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed",
-		"void loads do not count":        "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:v=closed 0:b=yes",
-		"old failures are forgotten":     "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 11:b=yes 11:f=closed",
-		"within the window they are not": "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 9:b=yes 9:f=open",
-		"probes close it":                "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:b=yes 5:b=no 6:o=half_open 6:b=no 6:o=closed 6:b=yes",
-		"a failed probe opens it":        "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:b=yes 6:o=half_open 6:f=open 10:b=no 11:b=yes",
-		"a void probe is repeated":       "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:b=yes 5:b=no 6:v=half_open 6:b=yes 6:o=half_open 6:o=closed",
-		"late loads do not count":        "0:b=yes 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:f=half_open 5:b=yes",
+		"stays closed below the minimum":       "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed",
+		"opens at half of four":                "0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 0:b=no 4:b=no",
+		"below half it stays closed":           "0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed",
+		"void loads do not count":              "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:v=closed 0:b=yes",
+		"old failures are forgotten":           "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 11:b=yes 11:f=closed",
+		"within the window they are not":       "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 9:b=yes 9:f=open",
+		"probes close it":                      "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:b=yes 5:b=no 6:o=half_open 6:b=no 6:o=closed 6:b=yes",
+		"a failed probe opens it":              "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:b=yes 6:o=half_open 6:f=open 10:b=no 11:b=yes",
+		"a void probe is repeated":             "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:b=yes 5:b=no 6:v=half_open 6:b=yes 6:o=half_open 6:o=closed",
+		"failures long after the start add up": "100:b=yes 100:f=closed 101:b=yes 101:f=closed 102:b=yes 102:f=closed 103:b=yes 103:f=open",
+		"each second is forgotten by itself":   "1:b=yes 1:f=closed 1:b=yes 1:f=closed 10:b=yes 10:o=closed 11:b=yes 11:f=closed 11:b=yes 11:f=closed 11:b=yes 11:f=open",
+		"late loads do not count":              "0:b=yes 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 5:b=yes 5:f=half_open 5:b=yes",
 	} {
 		t.Run(name, func(t *testing.T) {
 			var b breaker
@@ -59,6 +61,34 @@ func TestBreaker(t *testing.T) {
 	}
 	if b.state != breakerClosed {
 		t.Error("it opened although it is off")
+	}
+}
+
+// Each change of state is another generation, and each opening is counted.
+func TestBreakerCountsItsOpenings(t *testing.T) {
+	p := Breaker{Failures: 1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
+	var b breaker
+	now := int64(1)
+	for n := range int64(3) { // the first from closed, the others by a failed probe
+		gen := b.gen
+		b = b.begun(now)
+		b = b.ended(p, b.gen, loadFailed, now)
+		if b.state != breakerOpen || b.openings != n+1 || b.gen <= gen {
+			t.Fatalf("%+v after %d openings, was generation %d", b, n+1, gen)
+		}
+		if ok, again := b.admits(p, now); ok || again != now+int64(p.Pause) {
+			t.Fatalf("open: %v, try again at %d, want %d", ok, again, now+int64(p.Pause))
+		}
+		now += int64(p.Pause)
+	}
+	b = b.begun(now)
+	b = b.ended(p, b.gen, loadOK, now)
+	if b.state != breakerClosed || b.openings != 3 {
+		t.Errorf("%+v after a probe that succeeded", b)
+	}
+	off := Breaker{Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
+	if b = b.ended(off, b.gen, loadFailed, now); b.state != breakerClosed {
+		t.Error("a fraction of 0 opened it")
 	}
 }
 
