@@ -6,6 +6,7 @@
 # make test-loaded: make test beside four busy loops for each processor.
 # make flaky: every test of tier, peer, ring, codec and cmd COUNT times for each CPU, shuffled and under load; choose with PKG and RUN:
 #   make flaky PKG=./tier RUN='^TestMany' COUNT=200 CPU=1,4.
+# make mutate PKG=./ring: one operator of a package changed at a time, and whether its tests notice; .ci/mutate says which variables there are.
 # make check: format, vet, staticcheck, tidy, builds for 386 and arm64.
 # make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
 #   BENCHFLAGS (such as -quick) it is only shown.
@@ -44,7 +45,7 @@ export GO
 # A program with the race detector waits for a second before it exits; the tests start many.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -98,6 +99,9 @@ reproducible:
 	    rm -rf $$dir/cache; \
 	  done; \
 	  sha256sum $$dir/weir-one $$dir/weir-place; cmp $$dir/weir-one $$dir/weir-place && echo "the same"
+
+mutate:
+	@.ci/mutate
 
 soak:
 	@mkdir -p bin
