@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -109,25 +108,42 @@ func TestFindLast(t *testing.T) {
 	}
 }
 
-// Of a service with many targets those that come first are resolved, others if these were not enough.
+// Of a service with many targets those that come first are resolved, and in every second attempt the next ones of all,
+// whatever the order in which the shuffle and the resolver put them: each gets its turn.
 func TestFindMany(t *testing.T) {
 	var targets []string
-	for i := range 3 * lookups {
+	for i := range 3*lookups - 1 {
 		targets = append(targets, fmt.Sprintf("10.1.0.%d:1", i))
 	}
-	f := finderOf(&books{services: map[string][]string{"_w._tcp.many": targets}}, "_w._tcp.many")
+	b := &books{services: map[string][]string{"_w._tcp.many": targets}}
+	f := finderOf(b, "_w._tcp.many")
 	first, _ := f.find(t.Context())
-	f.widely = f.cut
-	other, _ := f.find(t.Context())
 	if len(first) != lookups || first[0].String() != targets[0] || first[lookups-1].String() != targets[lookups-1] {
 		t.Errorf("first %v", first)
 	}
-	if len(other) != lookups || slices.ContainsFunc(other, func(a netip.AddrPort) bool { return slices.Contains(first, a) }) {
-		t.Errorf("then %v", other)
+	seen := make(map[string]int)
+	for range 3 {
+		f.widely = f.cut
+		other, _ := f.find(t.Context())
+		for _, a := range other {
+			seen[a.String()]++
+		}
+		f.widely = false
+		if again, _ := f.find(t.Context()); !slices.Equal(again, first) {
+			t.Errorf("those that come first are %v", again)
+		}
+		b.services["_w._tcp.many"] = slices.Clone(targets)
+	}
+	if len(seen) != len(targets) {
+		t.Errorf("%d of %d targets had their turn in three attempts", len(seen), len(targets))
+	}
+	b.services["_w._tcp.many"] = targets[:1]
+	if _, _ = f.find(t.Context()); len(f.targetTurn) > 0 {
+		t.Errorf("it remembers %v", f.targetTurn)
 	}
 }
 
-// A live target is found behind many dead ones.
+// A live target is found behind many dead ones, after as many attempts as there are turns.
 func TestServiceMany(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
@@ -141,7 +157,28 @@ func TestServiceMany(t *testing.T) {
 		if n2.View().Len() != 1 {
 			t.Errorf("the first attempt is not in order: %s", viewNames(n2.View()))
 		}
-		pause(t.Context(), 3*time.Minute) // it is among those of each second attempt with one chance in three
+		const turns = 4 // of lookups targets each
+		pause(t.Context(), 2*turns*(n2.cfg.RejoinInterval*6/5)+time.Second)
+		if names := viewNames(n2.View()); names != "n1 n2" {
+			t.Errorf("after every target had its turn the view has %s", names)
+		}
+		awaitNames(t, "n1 n2", n1, n2)
+	})
+}
+
+// A live address is found behind many dead ones of one name, too.
+func TestAddressMany(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		var ips []string
+		for i := range 2 * seedsPerRound {
+			ips = append(ips, fmt.Sprintf("10.9.0.%d", i+1))
+		}
+		world.SetName("many.test", append(ips, "10.0.0.1")...)
+		n1 := simulated(t, world, 1, Config{})
+		n2 := simulated(t, world, 2, Config{Join: []string{"many.test:7946"}})
+		const turns = 3 // of seedsPerRound addresses each
+		pause(t.Context(), 2*turns*(n2.cfg.RejoinInterval*6/5)+time.Second)
 		awaitNames(t, "n1 n2", n1, n2)
 	})
 }

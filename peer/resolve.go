@@ -15,8 +15,9 @@ import (
 const (
 	// lookupWait bounds one attempt to find the seeds' addresses.
 	lookupWait = 2 * time.Second
-	// lookups is how many of a service's targets one attempt resolves: those that come first, then some of
-	// all, in turn. One seed that answers is enough.
+	// lookups is how many of a service's targets one attempt resolves. Attempts alternate: one takes the targets
+	// that come first, the next one goes on in the list of all where the one before it stopped, so that each target
+	// gets its turn. One seed that answers is enough.
 	lookups = 32
 	// lookupsAtOnce is how many names are resolved at the same time.
 	lookupsAtOnce = 16
@@ -61,8 +62,13 @@ type finder struct {
 	targets map[string][]string         // of the names of SRV records
 	addrs   map[string][]netip.AddrPort // of each "host:port"
 
-	widely bool // this attempt takes any seeds, not those that come first
+	widely bool // this attempt goes on in the list of all seeds, instead of taking those that come first
 	cut    bool // it has looked at some targets of a service only
+
+	// Where the last such attempt stopped: the last target that it resolved, by service, and the last address that
+	// it joined.
+	targetTurn map[string]string
+	addrTurn   netip.AddrPort
 
 	told []string // the failures that the log knows of
 }
@@ -108,7 +114,11 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 		if len(targets) > lookups {
 			f.cut = true
 			if f.widely {
-				f.shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
+				targets = turnOf(targets, f.targetTurn[seeds[i]], strings.Compare, f.shuffle)
+				if f.targetTurn == nil {
+					f.targetTurn = make(map[string]string)
+				}
+				f.targetTurn[seeds[i]] = targets[lookups-1]
 			}
 			groups[i], later = targets[:lookups], append(later, targets[lookups:]...)
 		}
@@ -123,6 +133,11 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 		}
 	}
 	f.targets, f.addrs = l.targets, l.addrs
+	for service := range f.targetTurn {
+		if len(f.targets[service]) <= lookups {
+			delete(f.targetTurn, service)
+		}
+	}
 	all := make([][]netip.AddrPort, len(groups))
 	for i, targets := range groups {
 		for _, target := range targets {
@@ -132,8 +147,11 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 		}
 	}
 	addrs := inTurn(all)
-	if f.widely {
+	switch {
+	case f.widely && f.cut: // the targets take turns already
 		f.shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	case f.widely:
+		addrs = turnOf(addrs, f.addrTurn, netip.AddrPort.Compare, f.shuffle)
 	}
 	slices.SortFunc(l.failed, func(a, b failure) int { return strings.Compare(a.what, b.what) })
 	return addrs, l.failed
@@ -184,6 +202,23 @@ func inSlot[T any](ctx context.Context, slots chan struct{}, f func() (T, error)
 	}
 	defer func() { <-slots }()
 	return f()
+}
+
+// turnOf returns a list sorted, and turned so that it begins behind last: the next attempt's turn. Where last is the
+// zero value, there was no attempt, and it begins anywhere, so that not all nodes press upon the same seeds.
+func turnOf[T comparable](list []T, last T, compare func(a, b T) int, shuffle func(int, func(i, j int))) []T {
+	list = slices.Clone(list)
+	var none T
+	if len(list) > 0 && last == none {
+		shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+		last = list[0]
+	}
+	slices.SortFunc(list, compare)
+	i, found := slices.BinarySearchFunc(list, last, compare)
+	if found {
+		i++
+	}
+	return slices.Concat(list[i:], list[:i])
 }
 
 // inTurn returns the first of each list, then the second of each, and so on, each address once.

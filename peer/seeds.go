@@ -20,8 +20,8 @@ const (
 	// seedsAtOnce is how many addresses are joined at the same time. One that answers is
 	// enough: gossip does the rest.
 	seedsAtOnce = 8
-	// seedsPerRound is how many addresses one round tries until one answers. The next
-	// round tries others.
+	// seedsPerRound is how many addresses one round tries until one answers. Every second
+	// round goes on behind those that the round before it tried, so that each gets its turn.
 	seedsPerRound = 64
 	// announceWait bounds the announcing of a join or a leave to each member.
 	announceWait = time.Second
@@ -65,7 +65,7 @@ func (n *Node) rejoin() {
 }
 
 // joinSeeds resolves the seeds and joins those that are no members: a few at once, until one has
-// answered or none is left. Where there are more than it tries, the next attempt picks at random: those that
+// answered or none is left. Where there are more than it tries, the next attempt goes on with the others: those that
 // come first may be dead, or be this node's own side of a split.
 func (n *Node) joinSeeds(ctx context.Context) {
 	f := n.finder
@@ -99,6 +99,9 @@ func (n *Node) joinSeeds(ctx context.Context) {
 				answered++
 			}
 		}
+	}
+	if f.widely && len(tried) > 0 {
+		f.addrTurn = tried[len(tried)-1]
 	}
 	f.widely = !f.widely && (f.cut || len(tried) < all)
 	if ctx.Err() != nil {
