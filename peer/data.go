@@ -83,6 +83,7 @@ type data struct {
 	mu       sync.Mutex // guards the rest, and replacing registry and peers
 	rand     *rand.Rand
 	closed   bool
+	members  map[string]uint64 // that may be asked, and the newest start of each; nil: any. Replaced, never changed
 	sessions map[*session]struct{}
 }
 
@@ -206,6 +207,10 @@ func (d *data) meet(to ring.Member) (*peer, error) {
 		d.mu.Unlock()
 		return old, nil
 	}
+	if err := d.absent(to); err != nil {
+		d.mu.Unlock()
+		return nil, err
+	}
 	if old != nil && to.Incarnation < old.newest.Load() { // the asker's view is the older one
 		d.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s has moved from %s to %s", ErrUnreachable, to.Name, to.Addr, old.to.Addr)
@@ -221,18 +226,53 @@ func (d *data) meet(to ring.Member) (*peer, error) {
 	return p, nil
 }
 
-// forget closes the connections to a member that is gone and fails who waits for it.
-func (d *data) forget(name string) {
+// absent says why there is no record to be made of a member. The caller holds mu.
+func (d *data) absent(to ring.Member) error {
+	if d.members == nil {
+		return nil
+	}
+	switch newest, ok := d.members[to.Name]; {
+	case !ok:
+		return fmt.Errorf("%w: %q is not a member", ErrUnreachable, to.Name)
+	case to.Incarnation < newest:
+		return fmt.Errorf("%w: %s has started again since", ErrUnreachable, to.Name)
+	}
+	return nil
+}
+
+// allow adds to the members that may be asked. From the first call on no others may.
+func (d *data) allow(members map[string]uint64) {
 	d.mu.Lock()
-	p := (*d.peers.Load())[name]
-	if p != nil {
-		next := maps.Clone(*d.peers.Load())
-		delete(next, name)
+	defer d.mu.Unlock()
+	next := maps.Clone(members)
+	for name, incarnation := range d.members {
+		if _, ok := next[name]; !ok {
+			next[name] = incarnation
+		}
+	}
+	d.members = next
+}
+
+// confine closes the connections to all but these members, and to other starts of them, and fails the calls that wait
+// there. Which members may be asked and which have a record changes in one step, so that a late call, of a caller that
+// still has an older view, brings no record back.
+func (d *data) confine(members map[string]uint64) {
+	d.mu.Lock()
+	d.members = members
+	var gone []*peer
+	next := maps.Clone(*d.peers.Load())
+	for name, p := range next {
+		if newest, ok := members[name]; !ok || newest != p.newest.Load() {
+			delete(next, name)
+			gone = append(gone, p)
+		}
+	}
+	if len(gone) > 0 {
 		d.peers.Store(&next)
 	}
 	d.mu.Unlock()
-	if p != nil {
-		p.close(fmt.Errorf("%w: %s is no longer a member", ErrUnreachable, name))
+	for _, p := range gone {
+		p.close(fmt.Errorf("%w: %s is no longer a member", ErrUnreachable, p.to.Name))
 	}
 }
 

@@ -239,7 +239,7 @@ func TestConnectShared(t *testing.T) {
 		check(t.Context(), 0, ErrUnreachable, 400*time.Millisecond)
 		pause(t.Context(), 400*time.Millisecond)
 		synctest.Wait()
-		d.forget("b") // who waits is told now
+		d.confine(map[string]uint64{}) // the calls that wait are told now
 		wg.Wait()
 		if n := d.dials.Load(); n != 1 {
 			t.Errorf("%d attempts", n)

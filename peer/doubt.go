@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"slices"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -11,8 +12,8 @@ import (
 // member that has not noticed anything itself: it sees the others, and they, who do not see it, tell it
 // of no invalidation. Nobody gossips to who is believed to be dead, and the next exchange of states may be
 // pushPullInterval away. But an answer says whether the member that gave it has the same view. If it has not, and
-// the view here is no new one, this node exchanges states with it: it then hears that it is believed to be dead, and
-// contradicts.
+// the view here is not a new one, this node exchanges states with it, and tells it that it is alive: it then hears that it is
+// believed to be dead, and contradicts.
 const (
 	// doubtAfter is how old a view must be for a difference to be worth an exchange: gossip takes so long.
 	doubtAfter = time.Second
@@ -23,7 +24,11 @@ const (
 
 // compare looks at an answer, and notes if its giver has another view.
 func (n *Node) compare(to ring.Member, req *codec.Request, resp *codec.Response) {
-	if resp.Flags&codec.FlagSameView != 0 || req.Kind != codec.KindGet && req.Kind != codec.KindSync {
+	if req.Kind != codec.KindGet && req.Kind != codec.KindSync {
+		return
+	}
+	if resp.Flags&codec.FlagSameView != 0 {
+		n.differ.note(to.Name, true, time.Time{})
 		return
 	}
 	switch resp.Status {
@@ -31,9 +36,12 @@ func (n *Node) compare(to ring.Member, req *codec.Request, resp *codec.Response)
 	default:
 		return // it tells nothing of the view
 	}
-	p := n.published.Load()
-	if req.View != p.view.Fingerprint() || time.Since(p.at) < doubtAfter {
+	p, now := n.published.Load(), time.Now()
+	if req.View != p.view.Fingerprint() || now.Sub(p.at) < doubtAfter {
 		return
+	}
+	if n.differ.note(to.Name, false, now) {
+		n.roster.signal()
 	}
 	select {
 	case n.doubts <- to:
@@ -64,6 +72,9 @@ func (n *Node) settleDoubts() {
 		} else {
 			n.logger.Debug("states exchanged with a member that has another view", "member", to.Name)
 		}
+		// It may believe that this node has left, which an exchange of states does not tell.
+		others := n.roster.others()
+		n.announce(n.ctx, slices.DeleteFunc(others, func(o peerAddress) bool { return o.addr.String() != to.Addr }))
 		n.rndMu.Lock()
 		jitter := time.Duration(n.rnd.Float64() * 0.4 * float64(wait))
 		n.rndMu.Unlock()

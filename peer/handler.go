@@ -171,6 +171,9 @@ func (n *Node) unready() string {
 	case !n.joined.Load() && n.View().Len() < 2:
 		return "no seed has answered yet"
 	}
+	if names := n.differ.mostly(); names != nil {
+		return "most of the members have another view than this node, and may not see it: " + fewNames(names)
+	}
 	return n.waiting()
 }
 
@@ -226,12 +229,16 @@ func (n *Node) waiting() string {
 		return ""
 	}
 	slices.Sort(names)
-	names = slices.Compact(names)
+	return "waiting for: positions with " + fewNames(slices.Compact(names))
+}
+
+// fewNames lists the first of some names, and says how many more there are.
+func fewNames(names []string) string {
 	more := ""
 	if n := len(names) - waitingShown; n > 0 {
 		names, more = names[:waitingShown], fmt.Sprintf(" and %d more", n)
 	}
-	return "waiting for: positions with " + strings.Join(names, ", ") + more
+	return strings.Join(names, ", ") + more
 }
 
 // handlers returns a copy of what is registered.

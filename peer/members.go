@@ -25,10 +25,23 @@ const (
 )
 
 // A record is one incarnation of one member, as gossip last told of it.
+//
+// Which starts of a name are in the view, as what is known of each changes:
+//
+//	state    what led there                                       in the view   counts in Divisor
+//	live     gossip says that it is alive                         the newest    yes
+//	leaving  it has said so itself; it never takes that back      no            no
+//	retired  a later start of its name has said that it leaves    no            yes
+//	gone     gossip says that it is dead, or has left             no            yes if it was live: it is lost
+//
+// An earlier start is dead in most cases: the process crashed, started again and left before gossip had noticed the crash. But it
+// may also be another process that lives, with the same name by mistake. So what a later start says of itself only retires
+// an earlier one, and any sign of life of that, its own word or its answer to a probe, takes it back: it contradicts.
 type record struct {
 	id      identity
 	addr    string
 	refused string        // why it cannot be in the view
+	retired bool          // see above
 	rtt     time.Duration // of gossip probes, smoothed; 0: unknown
 }
 
@@ -68,6 +81,7 @@ type roster struct {
 	flaps    map[string]flap      // by stable name
 	rests    map[string]bool      // as of the last look
 	flapped  bool                 // there is news in flaps for other members
+	mistaken bool                 // others may believe that this node has gone: it has to tell them that it has not
 	notices  []notice
 }
 
@@ -136,7 +150,8 @@ func (r *roster) note(n *memberlist.Node) {
 	old := r.table[n.Name]
 	if old != nil {
 		rec.rtt = old.rtt
-		rec.id.leaving = rec.id.leaving || old.id.leaving // nobody changes his mind about leaving
+		rec.id.leaving = rec.id.leaving || old.id.leaving // a member does not change its mind about leaving
+		r.contradicted(old)
 	}
 	if rec.refused != "" && (old == nil || old.refused == "") && r.noise.allow(rec.refused, time.Now()) {
 		r.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
@@ -156,7 +171,7 @@ func (r *roster) note(n *memberlist.Node) {
 // it leaves. The caller holds mu.
 func (r *roster) restarted(id *identity) bool {
 	for _, other := range r.table {
-		if other.refused == "" && other.id.name == id.name && other.id.incarnation < id.incarnation && !other.id.leaving {
+		if other.refused == "" && other.id.name == id.name && other.id.incarnation < id.incarnation && !other.id.leaving && !other.retired {
 			return true
 		}
 	}
@@ -178,7 +193,10 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 	if rec.refused != "" {
 		return
 	}
-	if rec.id.leaving {
+	if rec.id.name == r.self.name && rec.id.incarnation > r.self.incarnation {
+		r.mistaken = true
+	}
+	if rec.id.leaving || rec.retired {
 		delete(r.vanished, rec.id.name)
 		r.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
 		return
@@ -198,12 +216,23 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []b
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if rec := r.table[n.Name]; rec != nil {
+		r.contradicted(rec)
 		if rec.rtt == 0 {
 			rec.rtt = rtt
 		} else {
 			rec.rtt += (rtt - rec.rtt) / 8
 		}
 	}
+}
+
+// contradicted notes a sign of life of a member that had been retired. The caller holds mu.
+func (r *roster) contradicted(rec *record) {
+	if !rec.retired {
+		return
+	}
+	rec.retired = false
+	r.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.name, "address", rec.addr)
+	r.signal()
 }
 
 // AckPayload adds nothing to the answers to probes.
@@ -233,20 +262,34 @@ func (r *roster) NotifyMsg(msg []byte) {
 		return
 	}
 	id, err := decodeIdentity(msg)
-	if err != nil || r.admissible(&id, id.gossipName()) != "" || id.name == r.self.name {
+	if err != nil || r.admissible(&id, id.gossipName()) != "" {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.table[id.gossipName()]
 	switch {
+	case id.name == r.self.name:
+		if !id.leaving || id.incarnation == r.self.incarnation {
+			return
+		}
+		r.mistaken = true
+		if rec != nil {
+			rec.id.leaving = true
+		}
 	case id.leaving:
 		delete(r.expected, id.name)
-		for _, other := range r.table { // earlier starts of the member are gone for good
-			if other.id.name == id.name && other.id.incarnation <= id.incarnation {
+		for _, other := range r.table {
+			switch {
+			case other.id.name != id.name || other.id.incarnation > id.incarnation || other.refused != "":
+			case other.id.incarnation == id.incarnation:
 				other.id.leaving = true
+			default:
+				other.retired = true
 			}
 		}
+	case rec != nil:
+		r.contradicted(rec)
 	case rec == nil && len(r.expected) < maxExpected:
 		r.expected[id.name] = time.Now().Add(expectTime)
 	}
@@ -326,6 +369,7 @@ type sight struct {
 	share      share             // what Divisor should come to
 	expire     time.Duration     // when to look again; 0: at the next signal
 	flaps      []byte            // a message for some of the others; nil: none
+	mistaken   bool              // this node has to tell the others that it is alive
 	notices    []notice
 }
 
@@ -336,7 +380,8 @@ func (r *roster) look(now time.Time) sight {
 	s := sight{reachable: make(map[string]uint64, len(r.table))}
 
 	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
-	used := make(map[string]bool, len(r.table))      // addresses
+	var retired []string
+	used := make(map[string]bool, len(r.table)) // addresses
 	for gossipName, rec := range r.table {
 		if rec.refused != "" {
 			continue
@@ -344,6 +389,10 @@ func (r *roster) look(now time.Time) sight {
 		used[rec.addr] = true
 		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
 		if rec.id.leaving {
+			continue
+		}
+		if rec.retired {
+			retired = append(retired, rec.id.name)
 			continue
 		}
 		newest := chosen[rec.id.name]
@@ -396,7 +445,7 @@ func (r *roster) look(now time.Time) sight {
 		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest)
 	}
 
-	names := []string{r.self.name}
+	names := append(retired, r.self.name)
 	for name := range chosen {
 		names = append(names, name)
 	}
@@ -416,6 +465,7 @@ func (r *roster) look(now time.Time) sight {
 	rank, _ := slices.BinarySearch(names, r.self.name)
 	s.share = share{members: max(len(names), r.minimum), rank: rank}
 
+	s.mistaken, r.mistaken = r.mistaken && !r.leaving, false
 	s.notices, r.notices = r.notices, nil
 	return s
 }

@@ -10,6 +10,7 @@ import (
 type collector struct {
 	n                               *Node
 	members, view, divisor, refused *prometheus.Desc
+	differing                       *prometheus.Desc
 
 	calls, errors, dials, served, bytes  *prometheus.Desc
 	inFlight, connections, inFlightBytes *prometheus.Desc
@@ -23,11 +24,12 @@ func newCollector(n *Node) *collector {
 		return prometheus.NewDesc("weir_"+name, help, labels, nil)
 	}
 	return &collector{
-		n:       n,
-		members: desc("members", "Members by what this node knows of them.", "state"),
-		view:    desc("view_changes_total", "Views published since the start."),
-		divisor: desc("divisor_members", "Members that a cap for the whole cluster is divided by."),
-		refused: desc("connections_refused_total", "Connections closed at the port or in their handshake."),
+		n:         n,
+		members:   desc("members", "Members by what this node knows of them.", "state"),
+		view:      desc("view_changes_total", "Views published since the start."),
+		differing: desc("view_disagreements", "Members whose view has differed from this node's for more than ten seconds."),
+		divisor:   desc("divisor_members", "Members that a cap for the whole cluster is divided by."),
+		refused:   desc("connections_refused_total", "Connections closed at the port or in their handshake."),
 
 		calls:         desc("peer_calls_total", "Requests that this node has sent, or tried to send, to other members."),
 		errors:        desc("peer_call_errors_total", "Those of them that were not answered."),
@@ -51,7 +53,7 @@ func newCollector(n *Node) *collector {
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.members, c.view, c.divisor, c.refused,
+		c.members, c.view, c.divisor, c.refused, c.differing,
 		c.calls, c.errors, c.dials, c.served, c.bytes, c.inFlight, c.connections, c.inFlightBytes,
 		c.breakersOpen, c.breakerChanges, c.ready, c.build, c.streams, c.streamsEnded,
 	} {
@@ -78,6 +80,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.viewChanges.Load()))
 	counter(c.refused, float64(c.n.refused()))
+	gauge(c.differing, float64(len(c.n.differ.listed())))
 
 	data := c.n.data
 	counter(c.calls, float64(data.calls.Load()))

@@ -58,7 +58,8 @@ type Node struct {
 	measured    atomic.Bool      // collector is registered
 	joined      atomic.Bool      // a seed has answered, or there was none to ask
 	tried       chan struct{}    // closed after the first attempt to join
-	doubts      chan ring.Member // who has another view
+	doubts      chan ring.Member // the members that have another view
+	differ      differences      // those that have had another view for long
 	finder      *finder          // the rejoining goroutine's
 	refreshes   chan chan struct{}
 
@@ -179,6 +180,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
 	n.data.registry.Store(n.reserved())
+	n.data.allow(first.reachable)
 	n.eyes.book.node = s.Name
 	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
 	label := "weir/" + s.ClusterName

@@ -46,6 +46,7 @@ type ViewStats struct {
 	Fingerprint string       `json:"fingerprint"` // hexadecimal; equal on members that agree
 	Changes     int64        `json:"changes"`     // views published since the start
 	Members     []MemberInfo `json:"members"`
+	Differing   []string     `json:"differing,omitempty"` // members that have had another view for more than ten seconds
 }
 
 // Stats returns the document that the stats endpoint serves. The handlers' Stats are
@@ -61,7 +62,7 @@ func (n *Node) Stats() Stats {
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
 			Members: members, Rank: rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
 		},
-		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members(), Differing: n.differ.listed()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
 		Events:      n.eyes.book.list(),
@@ -113,7 +114,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 		case rec.refused != "":
 			m.State = StateRefused
 			m.Name = cmp.Or(m.Name, name)
-		case rec.id.leaving:
+		case rec.id.leaving, rec.retired:
 			m.State = StateLeaving
 		}
 		out = append(out, m)

@@ -151,9 +151,11 @@ func authorityOf(s Secret) (cert *x509.Certificate, private ed25519.PrivateKey, 
 	return cert, private, id, err
 }
 
-// certificate returns what this node shows, made anew now and then. Making one takes less
-// than a millisecond and waits for nothing.
+// certificate returns what this node shows, and makes another one now and then. Making one takes less
+// than a millisecond and waits for nothing. Certificates end by the wall clock, and so does what is compared here: after
+// a step of the clock, or while the machine was suspended, the monotonic one says something else.
 func (t *trust) certificate(now time.Time) (*tls.Certificate, error) {
+	now = now.Round(0)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.leaf != nil && now.Before(t.renew) && !now.Before(t.leaf.Leaf.NotBefore.Add(certBefore/2)) {

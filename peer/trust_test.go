@@ -11,6 +11,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 )
 
 // Nodes with one secret are a cluster, and nobody who listens learns anything but the label.
@@ -360,4 +361,39 @@ func TestServerVerifiesItsClients(t *testing.T) {
 		}
 		mustServe(t, n1, n2)
 	})
+}
+
+// A certificate is renewed by the wall clock, also where that was stepped while the monotonic one went on or stood still.
+func TestCertificateAfterAClockStep(t *testing.T) {
+	tr, err := newTrust(&Config{Secret: bytes.Repeat([]byte{1, 2}, SecretSize/2), ClusterName: "weir"}, "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	for _, d := range []time.Duration{13 * time.Hour, 25 * time.Hour, 30 * 24 * time.Hour, -2 * time.Hour} {
+		later := stepped(now.Add(time.Second), d)
+		if later.Sub(now) != time.Second || later.Round(0).Sub(now.Round(0)) != d+time.Second {
+			t.Fatal("the clock is not stepped as it should be:", later.Sub(now), later.Round(0).Sub(now.Round(0)))
+		}
+		c, err := tr.certificate(later)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left := c.Leaf.NotAfter.Sub(later.Round(0)); left < certLife-certRenew || left > certLife {
+			t.Errorf("the clock stepped by %v: the certificate is valid for another %v", d, left)
+		}
+	}
+}
+
+// stepped is now with the wall clock d later and the same monotonic reading: what time.Now gives after a step of the clock, or
+// after a machine was suspended.
+func stepped(now time.Time, d time.Duration) time.Time {
+	type raw struct {
+		wall uint64
+		ext  int64
+		loc  *time.Location
+	}
+	r := (*raw)(unsafe.Pointer(&now))
+	r.wall += uint64(int64(d/time.Second)) << 30 // seconds, in bits 30 to 62
+	return now
 }

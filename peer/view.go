@@ -3,6 +3,7 @@ package peer
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weircache/weir/ring"
@@ -51,9 +52,8 @@ func (n *Node) watch(w watcher) {
 
 // A watcher is what the goroutine of watch remembers.
 type watcher struct {
-	settling  settling
-	reachable map[string]uint64 // as of the last look
-	failed    string            // why the last view could not be built
+	settling settling
+	failed   string // why the last view could not be built
 }
 
 // look publishes what has changed and returns when to look again; 0: when told to.
@@ -67,6 +67,10 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		n.share.Store(&applied)
 	}
 	n.superseded.Store(s.superseded)
+	if s.mistaken {
+		n.logger.Error("another node with this node's name has left; this node tells the others that it is alive: names must be unique")
+		n.wg.Go(func() { n.announce(n.ctx, n.roster.others()) })
+	}
 	if s.flaps != nil {
 		n.wg.Go(func() {
 			to := n.roster.others()
@@ -75,6 +79,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		})
 	}
 
+	n.data.allow(s.reachable) // before a caller can see them in a view
 	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
 	old := n.published.Load()
 	if len(s.members) > 0 && !slices.Equal(s.members, old.view.Members()) {
@@ -92,12 +97,15 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 			n.logger.Error("the view cannot be rebuilt, the old one stays", "error", err)
 		}
 	}
-	for name, incarnation := range w.reachable {
-		if now, ok := s.reachable[name]; (!ok || now != incarnation) && name != n.id.name {
-			n.data.forget(name) // its connections lead nowhere
-		}
+	n.data.confine(s.reachable)
+	long, news, again := n.differ.look(n.View(), now)
+	switch {
+	case news && len(long) > 0:
+		n.logger.Warn("members have had another view for long", "members", strings.Join(long, " "), "for", differLong)
+	case news:
+		n.logger.Info("all members have one view again")
 	}
-	w.reachable = s.reachable
+	wait = soonest(wait, again)
 	return soonest(wait, s.expire)
 }
 

@@ -43,6 +43,7 @@ export class Model {
       missing: doc.missing || [], members: this.members(doc, own, rate),
       events: mergeEvents(answers.map((m) => m.stats?.events || [])),
       fingerprints: new Set(answers.map((m) => m.stats?.view?.fingerprint)).size,
+      differing: answers.filter((m) => m.stats?.view?.differing?.length).map((m) => ({ name: m.name, than: m.stats.view.differing })),
       spaces: [],
     };
     const names = new Set(answers.flatMap((m) => Object.keys(m.stats?.namespaces || {})));

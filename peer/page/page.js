@@ -81,6 +81,10 @@ function state() {
     text += "; they do not agree on the view";
     if (level === "good") level = "warn";
   }
+  for (const d of v.differing.slice(0, 3)) {
+    text += `; ${d.name} has had another view than ${d.than.join(", ")} for more than ten seconds`;
+    level = "bad";
+  }
   $("dot").className = "dot " + level;
   say($("state-text"), `${text} · seen from ${v.by}${link === "polling" ? " · polling" : ""}${paused ? " · paused" : ""}`);
 }

@@ -1,0 +1,213 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// A later start that says that it leaves retires the earlier ones, which may be dead or alive: what becomes of them decides.
+func TestRetired(t *testing.T) {
+	now := time.Now()
+	early, late := gossiped("b", 10, 2, nil), gossiped("b", 20, 3, nil)
+	goodbye := gossiped("b", 20, 3, func(id *identity) { id.leaving = true })
+	for _, c := range []struct {
+		name    string
+		then    func(r *roster)
+		view    string
+		divisor int
+	}{
+		{"nothing is known of it", func(*roster) {}, "c", 2},
+		{"it is dead", func(r *roster) { r.NotifyLeave(early) }, "c", 1},
+		{"it answers a probe", func(r *roster) { r.NotifyPingComplete(early, time.Millisecond, nil) }, "bc", 2},
+		{"it says that it is alive", func(r *roster) { r.NotifyMsg(early.Meta) }, "bc", 2},
+		{"gossip has another word from it", func(r *roster) { r.NotifyUpdate(early) }, "bc", 2},
+		{"it answers, and dies", func(r *roster) { r.NotifyMsg(early.Meta); r.NotifyLeave(early) }, "c", 2},
+		{"it leaves itself", func(r *roster) {
+			r.NotifyMsg(early.Meta)
+			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
+			r.NotifyMsg(early.Meta)
+		}, "c", 1},
+		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 2},
+	} {
+		r := sampleRoster()
+		r.hold = time.Minute
+		r.NotifyJoin(early)
+		r.NotifyJoin(late)
+		r.look(now)
+		flaps := len(r.flaps)
+		r.NotifyMsg(goodbye.Meta)
+		r.NotifyLeave(late)
+		c.then(r)
+		s := r.look(now)
+		names := ""
+		for _, m := range s.members {
+			names += m.Name[:1]
+		}
+		if names != c.view || s.share.members != c.divisor {
+			t.Errorf("%s: the view has %s, want %s; it divides by %d, want %d", c.name, names, c.view, s.share.members, c.divisor)
+		}
+		if len(r.flaps) != flaps {
+			t.Errorf("%s: it flaps", c.name)
+		}
+	}
+}
+
+// A second node with a name that is in use leaves in order: the first one is back in all views at once, the cap was never divided by
+// fewer, and all know of what has happened.
+func TestSecondOfANameLeaves(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world, logs, first := newMemNet(), new(logBook), new(logBook)
+		seeds := []string{"10.0.0.1:7946", "10.0.0.2:7946"}
+		n1 := simulated(t, world, 1, Config{Join: seeds, MinMembers: 1, Logger: first.logger()})
+		n2 := simulated(t, world, 2, Config{Join: seeds, MinMembers: 1, Logger: logs.logger()})
+		n3 := simulated(t, world, 3, Config{Join: seeds, MinMembers: 1})
+		awaitNames(t, "n1 n2 n3", n1, n2, n3)
+		pause(t.Context(), 3*time.Second)
+		double := simulated(t, world, 4, Config{Name: "n1", Join: seeds, MinMembers: 1})
+		awaitNames(t, "n1 n2 n3", double)
+		pause(t.Context(), 3*time.Second)
+		if reason := n1.unready(); !strings.Contains(reason, "has taken this node's name") {
+			t.Errorf("the first one is ready, or for another reason not: %q", reason)
+		}
+		least, left := 3, make(chan struct{})
+		go func() {
+			defer close(left)
+			if err := double.Leave(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}()
+		for range 500 {
+			pause(t.Context(), 10*time.Millisecond)
+			for _, n := range []*Node{n1, n2, n3} {
+				members, _ := n.Divisor()
+				least = min(least, members)
+			}
+		}
+		<-left
+		for _, n := range []*Node{n1, n2, n3} {
+			m, ok := n.View().Member("n1")
+			if !ok || m.Addr != n1.Addr() || n.View().Len() != 3 {
+				t.Errorf("%s sees n1 at %q, and %s", n.Name(), m.Addr, viewNames(n.View()))
+			}
+			if reason := n.unready(); reason != "" {
+				t.Errorf("%s is not ready: %s", n.Name(), reason)
+			}
+		}
+		if least < 3 {
+			t.Errorf("for a while caps were divided by %d", least)
+		}
+		for log, event := range map[*logBook]string{logs: "event=member_contradicts", first: "event=name_released"} {
+			if !strings.Contains(log.String(), event) {
+				t.Errorf("no %s in the log:\n%s", event, log)
+			}
+		}
+	})
+}
+
+// A member whose answers tell of another view for long makes it known; if most do, the node is not ready.
+func TestViewsThatDiffer(t *testing.T) {
+	view, err := ring.New([]ring.Member{{Name: "a", Addr: "10.0.0.1:1"}, {Name: "b", Addr: "10.0.0.2:1"}, {Name: "c", Addr: "10.0.0.3:1"}, {Name: "d", Addr: "10.0.0.4:1"}}, ring.Config{Partitions: 7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d differences
+	now := time.Now()
+	step := func(after time.Duration, long string, news, most bool) {
+		t.Helper()
+		now = now.Add(after)
+		names, isNews, again := d.look(view, now)
+		if fmt.Sprint(names) != long || isNews != news || (d.mostly() != nil) != most || (d.count.Load() > 0) != (again > 0) {
+			t.Errorf("%v (news %v, most %v, again after %v), want %v (news %v, most %v)", names, isNews, d.mostly(), again, long, news, most)
+		}
+	}
+	step(0, "[]", false, false)
+	for _, name := range []string{"b", "c", "gone"} {
+		if !d.note(name, false, now) || d.note(name, false, now) {
+			t.Error("it is not the first one, or the first one twice")
+		}
+	}
+	step(differLong-1, "[]", false, false)
+	d.note("b", false, now)
+	step(1, "[]", false, false) // who knows what is now
+	d.note("b", false, now)
+	step(0, "[b]", true, false)
+	step(0, "[b]", false, false)
+	d.note("c", false, now)
+	step(0, "[b c]", true, true)
+	d.note("c", true, now)
+	step(0, "[b]", true, false)
+	step(differFor+1, "[]", true, false) // it has not been heard of
+	step(0, "[]", false, false)
+}
+
+// Nothing is left of members that have gone, whatever their names, and whoever still asks for them: no record, no goroutine.
+func TestNothingIsLeftOfTheDeparted(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world := newMemNet()
+		seeds := []string{"10.0.0.1:7946"}
+		n1 := simulated(t, world, 1, Config{Join: seeds})
+		n2 := simulated(t, world, 2, Config{Join: seeds})
+		awaitNames(t, "n1 n2", n1, n2)
+		var old []ring.Member
+		ask := func(m ring.Member) error {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			req := codec.Request{Kind: codec.KindGet, Namespace: []byte("n"), Schema: 1, Key: []byte("k")}
+			var resp codec.Response
+			defer resp.Release()
+			return n1.Call(ctx, m, &req, &resp)
+		}
+		settle := func() int {
+			for _, m := range old {
+				if err := ask(m); err == nil {
+					t.Errorf("%s answers", m.Name)
+				}
+			}
+			pause(t.Context(), 2*time.Minute)
+			synctest.Wait()
+			return runtime.NumGoroutine()
+		}
+		before := settle()
+		for i := range 12 {
+			m := simulated(t, world, 10+i, Config{Name: fmt.Sprintf("pod-%d", i), Join: seeds})
+			for _, n := range []*Node{n1, n2} {
+				await(t, n, m.Name(), func(v *ring.View) bool { return v.Index(m.Name()) >= 0 })
+			}
+			is, _ := n1.View().Member(m.Name())
+			old = append(old, is)
+			if err := ask(is); err != nil {
+				t.Error(err)
+			}
+			if i%2 == 0 {
+				_ = m.Leave(t.Context())
+			} else {
+				_ = m.Close()
+			}
+			_ = ask(is) // while it goes
+			awaitNames(t, "n1 n2", n1, n2)
+		}
+		after := settle()
+		for _, n := range []*Node{n1, n2} {
+			n.roster.mu.Lock()
+			if r := n.roster; len(r.table) != 2 || len(r.doubles)+len(r.expected) > 0 || len(r.vanished) > r.peak {
+				t.Errorf("%s remembers %d members, %d doubles, %d expected, %d lost", n.Name(), len(r.table), len(r.doubles), len(r.expected), len(r.vanished))
+			}
+			n.roster.mu.Unlock()
+			if peers := *n.data.peers.Load(); len(peers) > 1 {
+				t.Errorf("%s has records of %d members", n.Name(), len(peers))
+			}
+		}
+		if after > before {
+			buf := make([]byte, 1<<20)
+			t.Errorf("%d goroutines, %d before:\n%s", after, before, buf[:runtime.Stack(buf, true)])
+		}
+	})
+}

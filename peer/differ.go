@@ -1,0 +1,106 @@
+package peer
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// A member whose view differs from this node's is nothing unusual for a second. If it differs for long, the exchanges of
+// states have not helped (see doubt.go), and an operator has to know: there is an event, a metric and a sentence on the page. If
+// most members differ, it is likely this node that they do not see, and it turns unready.
+//
+//	event                        what is noted of the member
+//	an answer with another view  since when, if nothing was noted, and the last time
+//	an answer with the same view nothing any more
+//	not in the view any more     nothing any more
+//	no answer for differFor      nothing any more: it is not known whether the views differ
+const (
+	// differLong is for how long a member must have had another view: several exchanges of states.
+	differLong = 10 * time.Second
+	// differFor is for how long the last answer with another view counts.
+	differFor = 30 * time.Second
+)
+
+// difference is since when, and until when at least, a member has had another view.
+type difference struct{ first, last time.Time }
+
+// differences are the members with another view.
+type differences struct {
+	count atomic.Int64 // of seen: a look without the lock
+
+	mu   sync.Mutex // guards the rest
+	seen map[string]difference
+	long []string // the members that have had another view for long, as of the last look; replaced, never changed
+	most bool     // they are most of the other members
+}
+
+// note takes in an answer. It reports whether it is the first one with another view.
+func (d *differences) note(member string, same bool, now time.Time) (first bool) {
+	if same && d.count.Load() == 0 {
+		return false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer func() { d.count.Store(int64(len(d.seen))) }()
+	if same {
+		delete(d.seen, member)
+		return false
+	}
+	if d.seen == nil {
+		d.seen = make(map[string]difference)
+	}
+	e, known := d.seen[member]
+	if !known {
+		e.first = now
+	}
+	e.last = now
+	d.seen[member] = e
+	return !known
+}
+
+// look reports which members have had another view for long, whether that is news, and after what time to look again; 0: when there
+// is another difference.
+func (d *differences) look(view *ring.View, now time.Time) (long []string, news bool, again time.Duration) {
+	if d.count.Load() == 0 && len(d.listed()) == 0 {
+		return nil, false, 0
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for name, e := range d.seen {
+		switch {
+		case view.Index(name) < 0 || now.Sub(e.last) > differFor:
+			delete(d.seen, name)
+		case e.last.Sub(e.first) >= differLong:
+			long = append(long, name)
+			again = soonest(again, differLong)
+		default:
+			again = soonest(again, time.Second)
+		}
+	}
+	d.count.Store(int64(len(d.seen)))
+	slices.Sort(long)
+	news = !slices.Equal(long, d.long)
+	d.long, d.most = long, 2*len(long) > view.Len()-1
+	return long, news, again
+}
+
+// listed returns the members that have had another view for long.
+func (d *differences) listed() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.long
+}
+
+// mostly returns the members that have had another view for long if they are most of the others, else nil.
+func (d *differences) mostly() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.most {
+		return nil
+	}
+	return d.long
+}
