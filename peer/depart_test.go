@@ -170,6 +170,12 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 				if err := ask(m); err == nil {
 					t.Errorf("%s answers", m.Name)
 				}
+				if (*n1.data.peers.Load())[m.Name] != nil {
+					t.Errorf("a late call has made a record of %s", m.Name)
+				}
+				if (*n1.data.peers.Load())[m.Name] != nil {
+					t.Errorf("a late call has made a record of %s", m.Name)
+				}
 			}
 			pause(t.Context(), 2*time.Minute)
 			synctest.Wait()
