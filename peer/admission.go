@@ -1,7 +1,9 @@
 package peer
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/memberlist"
 
@@ -25,10 +27,14 @@ func memberLimit(cfg ring.Config) int {
 }
 
 // NotifyAlive refuses members beyond what the table may hold: those that gossip tells of one
-// by one. The error makes memberlist ignore the member, with a line in the log.
+// by one. It refuses a start of a member that has left in order, of which only late or recorded packets can
+// tell. The error makes memberlist ignore the member, with a line in the log.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if slices.Contains(r.departed, n.Name) {
+		return errors.New("it has left")
+	}
 	if r.table[n.Name] == nil && len(r.table) >= tableFactor*r.limit {
 		return fmt.Errorf("%d members are known already, and %d may be in the view", len(r.table), r.limit)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 )
@@ -57,6 +59,33 @@ func TestRetired(t *testing.T) {
 		if len(r.flaps) != flaps {
 			t.Errorf("%s: it flaps", c.name)
 		}
+	}
+}
+
+// A start that has left in order never comes back, whatever packets still say of it; one that has crashed may, and a later start does.
+func TestDepartedStaysAway(t *testing.T) {
+	r := sampleRoster()
+	left, crashed := gossiped("b", 10, 2, nil), gossiped("c", 10, 3, nil)
+	r.NotifyJoin(left)
+	r.NotifyJoin(crashed)
+	r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
+	r.NotifyLeave(left)
+	r.NotifyLeave(crashed)
+	if err := r.NotifyAlive(left); err == nil {
+		t.Error("a start that has left is back")
+	}
+	for _, n := range []*memberlist.Node{crashed, gossiped("b", 11, 2, nil)} {
+		if err := r.NotifyAlive(n); err != nil {
+			t.Errorf("%s: %v", n.Name, err)
+		}
+	}
+	for i := range uint64(2 * maxDeparted) {
+		n := gossiped("d", 100+i, 4, func(id *identity) { id.leaving = true })
+		r.NotifyJoin(n)
+		r.NotifyLeave(n)
+	}
+	if len(r.departed) != maxDeparted {
+		t.Errorf("it remembers %d", len(r.departed))
 	}
 }
 

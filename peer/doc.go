@@ -28,7 +28,8 @@
 // Gossip over UDP, gossip over TCP and data over TCP share one port number: an operator opens one
 // port in the firewall, names one in the seeds, and a node cannot be half reachable. A TCP
 // connection tells by its first bytes what it is: data starts with "WEIR", with TLS right behind
-// it, gossip with memberlist's label header, which has the cluster's name in it. Everything else
+// it, gossip with "WEIG" and TLS, in which memberlist's label header follows, which has the cluster's name in
+// it; without a secret it is the label header alone. Everything else
 // (an HTTP request, a port scan, silence for three seconds) is closed, and the log says what it
 // was. How many may be undecided at once is bounded.
 //
@@ -36,7 +37,8 @@
 //
 // Config.Secret is shared by the members and nobody else. Derived from it are the keys that encrypt
 // gossip and a certificate authority, the same on every node: each node makes a certificate of its
-// own with its name in it, valid for a day and renewed by the half. Data connections are TLS 1.3
+// own with its name in it, valid for a day and renewed by the half. Gossip streams are TLS 1.3 with these
+// certificates, so that memberlist reads nothing of a stranger. Data connections are TLS 1.3
 // with certificates on both sides: the dialling node checks that it reached the member that it
 // meant, the other one that the hello's name is the certificate's. Config.TLS takes the place of
 // the derived authority for who has one. Without a secret Config.Bind must be on the loopback. What

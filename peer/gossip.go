@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -12,10 +13,10 @@ import (
 )
 
 const (
-	// maxStreams is how many gossip streams may be open at once, in and out. Few are:
+	// maxStreams is how many gossip streams that others opened may be open at once. Few are:
 	// each member starts one exchange of states every pushPullInterval. memberlist
 	// believes a length of up to 20 MiB in a stream before its bytes are there, so this
-	// bounds what a hostile one can make it allocate.
+	// bounds what a member can make it allocate; strangers do not get here, see gossip_tls.go.
 	maxStreams = 64
 	// packetSize is the largest packet that UDP can bring.
 	packetSize = 64 << 10
@@ -28,25 +29,27 @@ type transport struct {
 	network Network
 	pc      net.PacketConn
 	self    netip.AddrPort // what others dial
+	trust   *trust
 	logger  *slog.Logger
 	ctx     context.Context // ends at Shutdown
 	cancel  context.CancelFunc
 	packets chan *memberlist.Packet
 	streams chan net.Conn
 
-	mu   sync.Mutex // guards open and done
-	open map[*stream]struct{}
-	done bool
+	mu       sync.Mutex // guards the rest
+	open     map[*stream]struct{}
+	incoming int // how many of them others opened
+	done     bool
 
 	wg sync.WaitGroup
 }
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-func newTransport(network Network, pc net.PacketConn, self netip.AddrPort, logger *slog.Logger) *transport {
+func newTransport(network Network, pc net.PacketConn, self netip.AddrPort, trust *trust, logger *slog.Logger) *transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
-		network: network, pc: pc, self: self, logger: logger, ctx: ctx, cancel: cancel,
+		network: network, pc: pc, self: self, trust: trust, logger: logger, ctx: ctx, cancel: cancel,
 		packets: make(chan *memberlist.Packet),
 		streams: make(chan net.Conn),
 		open:    make(map[*stream]struct{}),
@@ -125,10 +128,18 @@ func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, e
 	if err != nil {
 		return nil, err
 	}
+	if t.trust.gossipClient != nil {
+		sealed, err := t.trust.dialGossip(ctx, conn)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		conn = sealed
+	}
 	s := &stream{Conn: conn, t: t}
-	if !t.track(s, false) {
+	if err := t.track(s); err != nil {
 		_ = conn.Close()
-		return nil, net.ErrClosed
+		return nil, err
 	}
 	return s, nil
 }
@@ -138,30 +149,35 @@ func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Dur
 	return t.DialTimeout(addr.Addr, timeout)
 }
 
-// take hands a stream that another node opened to memberlist.
-func (t *transport) take(conn net.Conn) {
-	s := &stream{Conn: conn, t: t}
-	if !t.track(s, true) {
-		_ = conn.Close()
-		return
+// take hands a stream that another node opened to memberlist. An error says why not; the stream is the caller's then.
+func (t *transport) take(conn net.Conn) error {
+	s := &stream{Conn: conn, t: t, incoming: true}
+	if err := t.track(s); err != nil {
+		return err
 	}
 	select {
 	case t.streams <- s:
 	case <-t.ctx.Done():
 		_ = s.Close()
 	}
+	return nil
 }
 
-// track remembers an open stream so that Shutdown can end it. False: there are too
-// many that others opened, or the transport is shut down.
-func (t *transport) track(s *stream, incoming bool) bool {
+// track remembers an open stream so that Shutdown can end it. An error says that there are too
+// many that others opened, or that the transport is shut down.
+func (t *transport) track(s *stream) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.done || incoming && len(t.open) >= maxStreams {
-		return false
+	switch {
+	case t.done:
+		return net.ErrClosed
+	case s.incoming && t.incoming >= maxStreams:
+		return fmt.Errorf("%d gossip streams of other nodes are open already", maxStreams)
+	case s.incoming:
+		t.incoming++
 	}
 	t.open[s] = struct{}{}
-	return true
+	return nil
 }
 
 // Shutdown closes the socket and all streams and joins the transport's goroutine.
@@ -185,11 +201,15 @@ func (t *transport) Shutdown() error {
 // stream is a gossip stream that the transport knows of while it is open.
 type stream struct {
 	net.Conn
-	t *transport
+	t        *transport
+	incoming bool // another node opened it
 }
 
 func (s *stream) Close() error {
 	s.t.mu.Lock()
+	if _, open := s.t.open[s]; open && s.incoming {
+		s.t.incoming--
+	}
 	delete(s.t.open, s)
 	s.t.mu.Unlock()
 	return s.Conn.Close()

@@ -20,6 +20,8 @@ const (
 	expectTime = 10 * time.Second
 	// maxExpected bounds the announced members that are remembered.
 	maxExpected = 128
+	// maxDeparted bounds the starts that are remembered because they have left in order.
+	maxDeparted = 512
 	// maxNotices bounds the log lines that wait to be written.
 	maxNotices = 64
 )
@@ -81,6 +83,7 @@ type roster struct {
 	flaps    map[string]flap      // by stable name
 	rests    map[string]bool      // as of the last look
 	flapped  bool                 // there is news in flaps for other members
+	departed []string             // gossip names of starts that have left in order, oldest first: they never come back
 	mistaken bool                 // others may believe that this node has gone: it has to tell them that it has not
 	notices  []notice
 }
@@ -197,6 +200,12 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 		r.mistaken = true
 	}
 	if rec.id.leaving || rec.retired {
+		if rec.id.leaving {
+			if len(r.departed) == maxDeparted {
+				r.departed = slices.Delete(r.departed, 0, 1)
+			}
+			r.departed = append(r.departed, n.Name)
+		}
 		delete(r.vanished, rec.id.name)
 		r.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
 		return
@@ -365,6 +374,7 @@ func (r *roster) leave() {
 type sight struct {
 	members    []ring.Member     // of the view, sorted by name
 	reachable  map[string]uint64 // live names, the leaving ones too, and their incarnation
+	used       map[string]bool   // addresses of the members, the leaving ones too
 	superseded bool              // a later start of this node's name is in the view
 	share      share             // what Divisor should come to
 	expire     time.Duration     // when to look again; 0: at the next signal
@@ -465,6 +475,7 @@ func (r *roster) look(now time.Time) sight {
 	rank, _ := slices.BinarySearch(names, r.self.name)
 	s.share = share{members: max(len(names), r.minimum), rank: rank}
 
+	s.used = used
 	s.mistaken, r.mistaken = r.mistaken && !r.leaving, false
 	s.notices, r.notices = r.notices, nil
 	return s

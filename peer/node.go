@@ -52,6 +52,7 @@ type Node struct {
 	eyes      eyes // what the operator's endpoint needs
 
 	published   atomic.Pointer[published]
+	addrs       atomic.Pointer[map[netip.Addr]bool] // of the members; replaced, never changed
 	share       atomic.Pointer[share]
 	viewChanges atomic.Int64
 	superseded  atomic.Bool
@@ -182,9 +183,13 @@ func (n *Node) open(ctx context.Context) error {
 	n.data.registry.Store(n.reserved())
 	n.data.allow(first.reachable)
 	n.eyes.book.node = s.Name
-	n.transport = newTransport(s.Network, pc, n.addr, n.logger)
+	n.transport = newTransport(s.Network, pc, n.addr, n.trust, n.logger)
 	label := "weir/" + s.ClusterName
-	n.port = newPort(ln, label, n.trust.keyring != nil, n.logger, n.data.take, n.transport.take)
+	gate := portConfig{label: label, logger: n.logger, member: n.isMemberAddr, data: n.data.take, gossip: n.transport.take}
+	if n.trust.gossipServer != nil {
+		gate.secure = n.trust.acceptGossip
+	}
+	n.port = newPort(ln, gate)
 	n.gossip, err = memberlist.Create(n.gossipConfig(label))
 	if err != nil {
 		_ = n.transport.Shutdown()

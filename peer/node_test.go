@@ -150,7 +150,10 @@ func TestStartEndsWithItsContext(t *testing.T) {
 func simulated(t *testing.T, world memNet, i int, cfg Config) *Node {
 	t.Helper()
 	ip := fmt.Sprintf("10.0.0.%d", i)
-	if cfg.Network = world.host(ip); cfg.Bind == "" {
+	if cfg.Network == nil {
+		cfg.Network = world.host(ip)
+	}
+	if cfg.Bind == "" {
 		cfg.Bind = ip + ":7946"
 	}
 	if cfg.Logger == nil {

@@ -7,13 +7,15 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
 const (
-	// dataMagic is what a data connection starts with.
+	// dataMagic is what a data connection starts with. A gossip stream starts with sealedMagic or, without a Secret, with
+	// gossipMagic.
 	dataMagic = "WEIR"
 	// gossipMagic is what a gossip stream with a label starts with: memberlist's
 	// message type of a label header. The label's length and the label follow.
@@ -24,46 +26,62 @@ const (
 	// tlsRecord is what a TLS handshake starts with.
 	tlsRecord = 0x16
 
-	// handshakeTimeout is how long a connection may take to say what it is. It covers a
+	// handshakeTimeout is how long a connection may take to say what it is, and to shake hands. It covers a
 	// lost packet and its repetition twice over.
 	handshakeTimeout = 3 * time.Second
-	// maxUndecided is how many connections may be undecided at once: saying what they are, or
-	// shaking hands. With the timeouts it bounds what strangers can hold.
+	// maxUndecided is how many connections of strangers may be undecided at once: saying what they are, or
+	// shaking hands. With the timeouts it bounds what strangers can hold. Members' connections are not among them.
 	maxUndecided = 256
-	// maxUndecidedOf is how many of them may be from one host, so that one cannot keep out
-	// the others.
+	// maxUndecidedOf is how many may be undecided from one host.
 	maxUndecidedOf = 64
 )
 
+// portConfig is what a port needs to know. The functions are called concurrently.
+type portConfig struct {
+	label  string                              // of this cluster's gossip streams
+	secure func(net.Conn) (net.Conn, error)    // shakes hands on a gossip stream, sealedMagic consumed; nil: gossip is plain
+	member func(netip.Addr) bool               // reports whether a member has the address; nil: none has
+	data   func(conn net.Conn, decided func()) // takes a data connection, dataMagic consumed; returns at once, and calls decided after the handshake
+	gossip func(conn net.Conn) error           // takes a gossip stream from its label on; returns at once or when the node closes
+	logger *slog.Logger
+}
+
 // port takes the connections of the one TCP listener and hands each, by its first
 // bytes, to the data plane or to gossip.
+//
+// What a stranger can hold until it has shaken hands is a place among the undecided. Members have places of their own,
+// so that strangers do not keep them out. Where all places of strangers are taken, the host that has most of them
+// gives up its oldest one, so that a few hosts do not keep out a node that wants to join. A host is an IPv4 address, or the
+// /64 of an IPv6 one, of which one customer has them all.
 type port struct {
+	portConfig
 	ln     net.Listener
-	label  string                              // of this cluster's gossip streams
-	sealed bool                                // gossip is encrypted
-	data   func(conn net.Conn, decided func()) // takes a data connection, dataMagic consumed; returns at once, and calls decided after the handshake
-	gossip func(conn net.Conn)                 // takes a gossip stream, nothing consumed; returns at once or when the node closes
-	logger *slog.Logger
 	noise  sparse
 	ctx    context.Context // ends when the port closes
 	cancel context.CancelFunc
 
 	refused atomic.Int64 // connections that were closed here
 
-	mu        sync.Mutex          // guards the rest
-	undecided map[net.Conn]string // and their hosts; close closes them
-	hosts     map[string]int      // how many are undecided, by host
+	mu        sync.Mutex // guards the rest
+	undecided map[net.Conn]undecided
+	hosts     map[netip.Prefix]int // how many are undecided, by host
+	strangers int                  // how many of them are no member's
+	admitted  uint64               // so far
 	closed    bool
 
 	wg sync.WaitGroup
 }
 
-func newPort(ln net.Listener, label string, sealed bool, logger *slog.Logger, data func(net.Conn, func()), gossip func(net.Conn)) *port {
+// undecided is what is known of such a connection.
+type undecided struct {
+	host   netip.Prefix
+	member bool
+	number uint64 // older ones have lower numbers
+}
+
+func newPort(ln net.Listener, cfg portConfig) *port {
 	ctx, cancel := context.WithCancel(context.Background())
-	p := &port{
-		ln: ln, label: label, sealed: sealed, data: data, gossip: gossip, logger: logger, ctx: ctx, cancel: cancel,
-		undecided: make(map[net.Conn]string), hosts: make(map[string]int),
-	}
+	p := &port{portConfig: cfg, ln: ln, ctx: ctx, cancel: cancel, undecided: make(map[net.Conn]undecided), hosts: make(map[netip.Prefix]int)}
 	p.wg.Go(p.accept)
 	return p
 }
@@ -101,7 +119,11 @@ func (p *port) accept() {
 			continue
 		}
 		delay = least
-		if why := p.admit(conn); why != "" {
+		victim, why := p.admit(conn)
+		if victim != nil {
+			p.refuse(victim, "it has not shaken hands, its host has most of such connections, and there are too many")
+		}
+		if why != "" {
 			p.refuse(conn, why)
 			continue
 		}
@@ -109,109 +131,206 @@ func (p *port) accept() {
 	}
 }
 
-// admit counts conn among the undecided, or says why not.
-func (p *port) admit(conn net.Conn) string {
-	host := hostOf(conn.RemoteAddr().String())
+// hostPrefix is the host that a connection is from, as the bounds count hosts, and its address.
+func hostPrefix(addr net.Addr) (netip.Prefix, netip.Addr) {
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return netip.Prefix{}, netip.Addr{} // of a network whose addresses are something else: one host
+	}
+	a := ap.Addr().Unmap().WithZone("")
+	bits := a.BitLen()
+	if a.Is6() {
+		bits = 64
+	}
+	host, _ := a.Prefix(bits) // the bits are in range
+	return host, a
+}
+
+// admit counts conn among the undecided, or says why not. The victim has to make room for it.
+func (p *port) admit(conn net.Conn) (victim net.Conn, why string) {
+	host, addr := hostPrefix(conn.RemoteAddr())
+	member := p.member != nil && p.member(addr)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
 	case p.closed:
-		return "the node is closing"
-	case len(p.undecided) >= maxUndecided:
-		return "too many connections that have not said what they are"
+		return nil, "the node is closing"
 	case p.hosts[host] >= maxUndecidedOf:
-		return "too many connections from this host that have not said what they are"
+		return nil, "too many connections from this host that have not said what they are"
+	case !member && p.strangers >= maxUndecided:
+		if victim = p.oldestOfMost(); victim == nil || p.hosts[p.undecided[victim].host] <= p.hosts[host] {
+			return nil, "too many connections that have not said what they are"
+		}
+		p.drop(victim)
 	}
-	p.undecided[conn] = host
+	p.admitted++
+	p.undecided[conn] = undecided{host, member, p.admitted}
 	p.hosts[host]++
-	return ""
+	if !member {
+		p.strangers++
+	}
+	return victim, ""
 }
 
-// release takes conn from the undecided; false if the port has closed meanwhile.
+// oldestOfMost returns the oldest undecided connection of the host that has most of the strangers'. The caller holds mu.
+func (p *port) oldestOfMost() (oldest net.Conn) {
+	var of undecided
+	for conn, u := range p.undecided {
+		if u.member {
+			continue
+		}
+		switch more := p.hosts[u.host] - p.hosts[of.host]; {
+		case oldest == nil, more > 0, more == 0 && u.number < of.number:
+			oldest, of = conn, u
+		}
+	}
+	return oldest
+}
+
+// drop takes conn from the undecided; false: it is not among them. The caller holds mu.
+func (p *port) drop(conn net.Conn) bool {
+	u, ok := p.undecided[conn]
+	if !ok {
+		return false
+	}
+	delete(p.undecided, conn)
+	if p.hosts[u.host]--; p.hosts[u.host] == 0 {
+		delete(p.hosts, u.host)
+	}
+	if !u.member {
+		p.strangers--
+	}
+	return true
+}
+
+// release takes conn from the undecided; false if it had to make room for another, or the port has closed meanwhile.
 func (p *port) release(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if host, ok := p.undecided[conn]; ok {
-		delete(p.undecided, conn)
-		if p.hosts[host]--; p.hosts[host] == 0 {
-			delete(p.hosts, host)
-		}
-	}
-	return !p.closed
+	return p.drop(conn) && !p.closed
 }
 
-// decide reads conn's first bytes and passes it on.
+// decide reads conn's first bytes, shakes hands on a gossip stream, and passes it on.
 func (p *port) decide(conn net.Conn) {
-	kind, read, err := p.identify(conn)
-	if err == nil && kind == dataMagic[0] {
-		p.data(conn, func() { p.release(conn) })
-		return
+	stream := conn
+	magic, front, err := p.identify(conn)
+	switch {
+	case err != nil:
+	case magic == dataMagic:
+		if err = conn.SetReadDeadline(time.Time{}); err == nil {
+			p.data(conn, func() { p.release(conn) })
+			return
+		}
+	case magic == sealedMagic:
+		stream, front, err = p.unseal(conn)
+	}
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
 	}
 	open := p.release(conn)
+	if err == nil && open {
+		err = p.gossip(&replay{Conn: stream, front: front})
+	}
 	switch {
-	case err == nil && open:
-		p.gossip(&replay{Conn: conn, front: read})
 	case !open:
 		_ = conn.Close()
-	default:
+	case err != nil:
 		p.refuse(conn, err.Error())
 	}
 }
 
-// identify reads what conn starts with. The bytes read are to be replayed to gossip.
-func (p *port) identify(conn net.Conn) (kind byte, read []byte, err error) {
-	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
-		return 0, nil, err
+// unseal shakes hands on a gossip stream and reads its label, which is to be read again.
+func (p *port) unseal(conn net.Conn) (stream net.Conn, front []byte, err error) {
+	if p.secure == nil {
+		return nil, nil, errors.New("its gossip is encrypted: it has a Secret, and this node has none")
 	}
+	if err := conn.SetDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return nil, nil, err
+	}
+	if stream, err = p.secure(conn); err != nil {
+		return nil, nil, err
+	}
+	var first [1]byte
+	if _, err := io.ReadFull(stream, first[:]); err != nil {
+		return nil, nil, fmt.Errorf("it said nothing after the handshake: %w", err)
+	}
+	if first[0] != gossipMagic {
+		return nil, nil, errors.New("its gossip has no label")
+	}
+	front, next, err := p.readLabel(stream)
+	if err == nil && next != gossipSealed {
+		err = errors.New("its gossip is not encrypted, and this node's is")
+	}
+	return stream, front, err
+}
+
+// readLabel reads the label of a gossip stream, whose first byte has been read, and one byte more.
+func (p *port) readLabel(conn net.Conn) (front []byte, next byte, err error) {
 	buf := make([]byte, 2+255+1)
-	if _, err := io.ReadFull(conn, buf[:1]); err != nil {
-		return 0, nil, fmt.Errorf("it said nothing: %w", err)
+	buf[0] = gossipMagic
+	if _, err := io.ReadFull(conn, buf[1:2]); err != nil {
+		return nil, 0, fmt.Errorf("its label was cut short: %w", err)
 	}
-	switch buf[0] {
+	end := 2 + int(buf[1])
+	if _, err := io.ReadFull(conn, buf[2:end]); err != nil {
+		return nil, 0, fmt.Errorf("its label was cut short: %w", err)
+	}
+	if label := buf[2:end]; string(label) != p.label {
+		return nil, 0, fmt.Errorf("it belongs to the cluster %q, this is %q; one of the two has the other among its seeds", label, p.label)
+	}
+	if _, err := io.ReadFull(conn, buf[end:end+1]); err != nil {
+		return nil, 0, fmt.Errorf("it said nothing after its label: %w", err)
+	}
+	return buf[:end+1], buf[end], nil
+}
+
+// identify reads what conn starts with: dataMagic, sealedMagic, or "", a plain gossip stream, of which front is to be
+// read again. The deadline for reading stays set.
+func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
+	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
+		return "", nil, err
+	}
+	var first [len(dataMagic)]byte
+	if _, err := io.ReadFull(conn, first[:1]); err != nil {
+		return "", nil, fmt.Errorf("it said nothing: %w", err)
+	}
+	switch first[0] {
 	case dataMagic[0]:
-		if _, err := io.ReadFull(conn, buf[1:len(dataMagic)]); err != nil {
-			return 0, nil, fmt.Errorf("its first bytes were cut short: %w", err)
+		if _, err := io.ReadFull(conn, first[1:]); err != nil {
+			return "", nil, fmt.Errorf("its first bytes were cut short: %w", err)
 		}
-		if string(buf[:len(dataMagic)]) != dataMagic {
-			return 0, nil, fmt.Errorf("it starts with %q, which is no connection of weir", buf[:len(dataMagic)])
+		if magic = string(first[:]); magic != dataMagic && magic != sealedMagic {
+			return "", nil, fmt.Errorf("it starts with %q, which is no connection of weir", magic)
 		}
+		return magic, nil, nil
 	case gossipMagic:
-		if _, err := io.ReadFull(conn, buf[1:2]); err != nil {
-			return 0, nil, fmt.Errorf("its label was cut short: %w", err)
+		front, next, err := p.readLabel(conn)
+		switch sealed := next == gossipSealed; {
+		case err != nil:
+			return "", nil, err
+		case p.secure != nil && !sealed:
+			return "", nil, errors.New("its gossip is not encrypted, and this node's is: it has no Secret")
+		case p.secure != nil:
+			return "", nil, errors.New("its gossip stream comes without a handshake: it runs an earlier version of weir, see Rolling upgrades in peer/OPERATING.md")
+		case sealed:
+			return "", nil, errors.New("its gossip is encrypted: it has a Secret, and this node has none")
 		}
-		end := 2 + int(buf[1])
-		if _, err := io.ReadFull(conn, buf[2:end]); err != nil {
-			return 0, nil, fmt.Errorf("its label was cut short: %w", err)
-		}
-		if label := buf[2:end]; string(label) != p.label {
-			return 0, nil, fmt.Errorf("it belongs to the cluster %q, this is %q; one of the two has the other among its seeds", label, p.label)
-		}
-		if _, err := io.ReadFull(conn, buf[end:end+1]); err != nil {
-			return 0, nil, fmt.Errorf("it said nothing after its label: %w", err)
-		}
-		switch sealed := buf[end] == gossipSealed; {
-		case p.sealed && !sealed:
-			return 0, nil, errors.New("its gossip is not encrypted, and this node's is: it has no Secret")
-		case sealed && !p.sealed:
-			return 0, nil, errors.New("its gossip is encrypted: it has a Secret, and this node has none")
-		}
-		read = buf[:end+1]
+		return "", front, nil
 	case 'G', 'P', 'H', 'D', 'O':
-		return 0, nil, fmt.Errorf("it starts with %q, as an HTTP request does; stats are where the service mounts the node's handler", buf[:1])
+		return "", nil, fmt.Errorf("it starts with %q, as an HTTP request does; stats are where the service mounts the node's handler", first[:1])
 	case tlsRecord:
-		return 0, nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q; stats are where the service mounts the node's handler", dataMagic)
-	default:
-		return 0, nil, fmt.Errorf("it starts with %q, which is no connection of weir", buf[:1])
+		return "", nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q or %q; stats are where the service mounts the node's handler", dataMagic, sealedMagic)
 	}
-	return buf[0], read, conn.SetReadDeadline(time.Time{})
+	return "", nil, fmt.Errorf("it starts with %q, which is no connection of weir", first[:1])
 }
 
 // refuse closes conn and says why, not too often for one host.
 func (p *port) refuse(conn net.Conn, reason string) {
 	p.refused.Add(1)
-	remote := conn.RemoteAddr().String()
+	remote := conn.RemoteAddr()
 	_ = conn.Close()
-	if p.ctx.Err() == nil && p.noise.allow(hostOf(remote), time.Now()) {
+	host, _ := hostPrefix(remote)
+	if p.ctx.Err() == nil && p.noise.allow(host.String(), time.Now()) {
 		p.logger.Warn("connection refused", "remote", remote, "reason", reason)
 	}
 }

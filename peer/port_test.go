@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -34,7 +35,7 @@ func newPortFixture(t *testing.T) *portFixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.port = newPort(ln, "weir/x", false, f.book.logger(), f.take, func(c net.Conn) { f.gossip <- c })
+	f.port = newPort(ln, portConfig{label: "weir/x", logger: f.book.logger(), data: f.take, gossip: func(c net.Conn) error { f.gossip <- c; return nil }})
 	t.Cleanup(f.port.close)
 	return f
 }
@@ -122,22 +123,55 @@ func TestPortRefuses(t *testing.T) {
 func TestPortBoundsTheUndecided(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newPortFixture(t)
-		for i := range maxUndecided {
-			f.dialFrom(t, i/maxUndecidedOf+1)
+		f.port.member = func(a netip.Addr) bool { return a == netip.MustParseAddr("10.0.0.9") }
+		var conns []net.Conn
+		for i := range maxUndecided - 1 {
+			conns = append(conns, f.dialFrom(t, i/maxUndecidedOf+1))
 		}
-		mustEnd(t, f.dialFrom(t, 9)) // at once
-		synctest.Wait()              // the line in the log comes after the connection's end
-		if got := f.port.refused.Load(); got != 1 {
-			t.Errorf("%d refused, want 1", got)
+		f.dialFrom(t, 8)
+		refused := func(want int64, what string) {
+			t.Helper()
+			synctest.Wait() // the line in the log comes after the connection's end
+			if got := f.port.refused.Load(); got != want {
+				t.Errorf("%s: %d refused, want %d", what, got, want)
+			}
+		}
+		refused(0, "there is room")
+		f.dialFrom(t, 9)
+		refused(0, "a member")
+		for i := range 3 { // the oldest one of each host that has most of them makes room for another host
+			f.dialFrom(t, 20+i)
+			mustEnd(t, conns[i*maxUndecidedOf])
+			refused(int64(i+1), "another host")
+		}
+		mustEnd(t, f.dialFrom(t, 4)) // one of those that have most of them gets no more
+		refused(4, "a host that has most of them")
+		if f.port.strangers != maxUndecided || len(f.port.undecided) != maxUndecided+1 {
+			t.Errorf("%d strangers of %d undecided", f.port.strangers, len(f.port.undecided))
 		}
 		f.port.close() // ends the others though they stall
-		if n := strings.Count(f.book.String(), "refused"); n != 1 {
-			t.Errorf("%d lines in the log, want 1", n)
+		if n := strings.Count(f.book.String(), "refused"); n != 4 {
+			t.Errorf("%d lines in the log, want one for each host", n)
 		}
 		if len(f.port.hosts) != 0 || len(f.port.undecided) != 0 {
 			t.Errorf("%d hosts and %d connections are still counted", len(f.port.hosts), len(f.port.undecided))
 		}
 	})
+}
+
+// All addresses of an IPv6 network of the smallest size are one host, and so is an IPv4 address, however it is written.
+func TestHostPrefix(t *testing.T) {
+	for addr, want := range map[string]string{
+		"10.0.0.1:7": "10.0.0.1/32", "[::ffff:10.0.0.1]:7": "10.0.0.1/32", "[2001:db8:1:2:3:4:5:6]:7": "2001:db8:1:2::/64",
+		"[2001:db8:1:2::1]:9": "2001:db8:1:2::/64", "[fe80::1%eth0]:9": "fe80::/64",
+	} {
+		if host, _ := hostPrefix(net.TCPAddrFromAddrPort(netip.MustParseAddrPort(addr))); host.String() != want {
+			t.Errorf("%s is of %s, want %s", addr, host, want)
+		}
+	}
+	if host, _ := hostPrefix(&net.UnixAddr{Name: "/tmp/socket"}); host.IsValid() {
+		t.Errorf("a socket's name is of %s", host)
+	}
 }
 
 // One host that floods the port does not keep out another; connections that shake hands

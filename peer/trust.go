@@ -45,6 +45,8 @@ type trust struct {
 	keyring       *memberlist.Keyring // of gossip; nil: plaintext
 	server        *tls.Config         // of data connections; nil: plaintext
 	client        *tls.Config         // likewise
+	gossipServer  *tls.Config         // of gossip streams, with certificates of the secret; nil: plaintext
+	gossipClient  *tls.Config         // likewise
 	own           bool                // certificates are made here, of a secret
 	id            string              // tells secrets apart, tells nothing of them; "" without a secret
 	accepts       []string            // ids of the other secrets
@@ -107,6 +109,9 @@ func (t *trust) useSecrets(secrets []Secret) error {
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return t.certificate(time.Now()) },
 	}
 	t.server, t.client = harden(base), harden(base)
+	gossip := harden(base)
+	gossip.NextProtos = []string{gossipALPN}
+	t.gossipServer, t.gossipClient = gossip, gossip
 	_, err = t.certificate(time.Now())
 	return err
 }
@@ -267,21 +272,35 @@ func (t *trust) names(cert *x509.Certificate, name string) error {
 		}
 		return nil
 	}
+	if err := t.ofCluster(cert); err != nil {
+		return err
+	}
+	if member := memberOfCert(cert).Get("name"); member != name {
+		return fmt.Errorf("its certificate is for the member %q, not %q", member, name)
+	}
+	return nil
+}
+
+// ofCluster reports whether a certificate that was made of a secret is for a member of this cluster.
+func (t *trust) ofCluster(cert *x509.Certificate) error {
+	is := memberOfCert(cert)
+	switch cluster := is.Get("cluster"); {
+	case is == nil:
+		return errors.New("its certificate names no member")
+	case cluster != t.cluster:
+		return fmt.Errorf("its certificate is for the cluster %q, this is %q; both have one Secret: give each its own", cluster, t.cluster)
+	}
+	return nil
+}
+
+// memberOfCert is what a certificate that was made of a secret says of its member; nil: nothing.
+func memberOfCert(cert *x509.Certificate) url.Values {
 	for _, u := range cert.URIs {
-		if u.Scheme != certScheme {
-			continue
-		}
-		is := u.Query()
-		switch cluster, member := is.Get("cluster"), is.Get("name"); {
-		case cluster != t.cluster:
-			return fmt.Errorf("its certificate is for the cluster %q, this is %q; both have one Secret: give each its own", cluster, t.cluster)
-		case member != name:
-			return fmt.Errorf("its certificate is for the member %q, not %q", member, name)
-		default:
-			return nil
+		if u.Scheme == certScheme {
+			return u.Query()
 		}
 	}
-	return fmt.Errorf("its certificate names no member, where %q was expected", name)
+	return nil
 }
 
 // kind says in a word what protects the data connections.

@@ -33,8 +33,14 @@ func newRig() *rig { return &rig{world: newMemNet(), books: make(map[string]*log
 // add starts node n<i> at 10.0.0.<i>.
 func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
 	t.Helper()
+	return r.addOver(t, i, nil, cfg)
+}
+
+// addOver is add over a network that stands before the rig's; nil: none does.
+func (r *rig) addOver(t *testing.T, i int, over Network, cfg Config) *Node {
+	t.Helper()
 	book := &logBook{}
-	cfg.Logger = book.logger()
+	cfg.Logger, cfg.Network = book.logger(), over
 	n := simulated(t, r.world, i, cfg)
 	r.books[n.Name()] = book
 	if _, err := n.Register("n", 7, value("v")); err != nil {

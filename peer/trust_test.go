@@ -52,7 +52,7 @@ func TestWrongSecret(t *testing.T) {
 		synctest.Wait()
 		awaitNames(t, "n1 n2", n1, n2)
 		awaitNames(t, "n3", n3)
-		r.mustLog(t, "n1", "WARN", "it has another Secret")
+		r.mustLog(t, "n1", "WARN", "connection refused", "do both have one Secret")
 		r.mustLog(t, "n3", "no seed answered", "another Secret")
 		r.mustRefuse(t, n3, n1, "another Secret", "data connection refused")
 		r.mustRefuse(t, n1, n3, "another Secret", "do both have one Secret")
@@ -120,7 +120,11 @@ func TestWrongClusterName(t *testing.T) {
 			synctest.Wait()
 			awaitNames(t, "n1 n2", n1, n2)
 			awaitNames(t, "n3", n3)
-			r.mustLog(t, "n1", "connection refused", `belongs to the cluster`, "weir/other")
+			if secret == nil {
+				r.mustLog(t, "n1", "connection refused", `belongs to the cluster`, "weir/other")
+			} else {
+				r.mustLog(t, "n1", "msg=\"connection refused", `certificate is for the cluster`, "other")
+			}
 			r.mustRefuse(t, n3, n1, `other`, `other`)
 			mustServe(t, n1, n2)
 		})

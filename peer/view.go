@@ -2,6 +2,8 @@ package peer
 
 import (
 	"fmt"
+	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -53,7 +55,8 @@ func (n *Node) watch(w watcher) {
 // A watcher is what the goroutine of watch remembers.
 type watcher struct {
 	settling settling
-	failed   string // why the last view could not be built
+	failed   string          // why the last view could not be built
+	used     map[string]bool // addresses as of the last look
 }
 
 // look publishes what has changed and returns when to look again; 0: when told to.
@@ -79,6 +82,10 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		})
 	}
 
+	if !maps.Equal(w.used, s.used) {
+		w.used = s.used
+		n.noteAddrs(s.used)
+	}
 	n.data.allow(s.reachable) // before a caller can see them in a view
 	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
 	old := n.published.Load()
@@ -107,6 +114,23 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	}
 	wait = soonest(wait, again)
 	return soonest(wait, s.expire)
+}
+
+// noteAddrs notes the members' addresses, "ip:port" each, for isMemberAddr.
+func (n *Node) noteAddrs(used map[string]bool) {
+	addrs := make(map[netip.Addr]bool, len(used))
+	for a := range used {
+		if ap, err := netip.ParseAddrPort(a); err == nil {
+			addrs[ap.Addr().Unmap()] = true
+		}
+	}
+	n.addrs.Store(&addrs)
+}
+
+// isMemberAddr reports whether a member has the address.
+func (n *Node) isMemberAddr(a netip.Addr) bool {
+	addrs := n.addrs.Load()
+	return addrs != nil && (*addrs)[a]
 }
 
 // build makes the view that follows the current one.
