@@ -290,7 +290,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 		}
 	}
 	if expired {
-		out, err = outcome{}, errExpired
+		out, err = outcome{}, ErrExpired
 	}
 	if err != nil && errors.Is(err, context.DeadlineExceeded) && ended(ctx) {
 		out.answered, err = true, context.DeadlineExceeded // the caller's own, not the load's
@@ -299,9 +299,6 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	wires.Put(w)
 	return out, err
 }
-
-// errExpired is why an answer does not count that took longer than what was left of its copy.
-var errExpired = errors.New("weir: the copy passed its hard expiry on the way")
 
 // understand turns a member's answer to a question put at began into this node's terms.
 // Times count from the latest moment before which the member cannot have answered: when
@@ -321,8 +318,11 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 	switch r.Status {
 	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame:
 		*a = answer[V]{
-			notFound: r.Status == codec.StatusNotFound, loaded: at - int64(r.Age), soft: at + int64(r.Soft),
-			source: SourceOwned, stale: r.Flags&codec.FlagStale != 0, stamp: math.MaxUint64, wide: math.MaxUint64,
+			finding: finding[V]{
+				loaded: at - int64(r.Age), end: endOf(r, at), source: SourceOwned, stale: r.Flags&codec.FlagStale != 0,
+				notFound: r.Status == codec.StatusNotFound,
+			},
+			soft: at + int64(r.Soft), stamp: math.MaxUint64, wide: math.MaxUint64,
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
 			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
 		}
@@ -346,7 +346,8 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 		}
 		if r.Flags&codec.FlagFilled != 0 {
 			a.source = SourceFill
-		} else if now >= at+int64(r.Hard) {
+		}
+		if now >= a.end {
 			return out, true, nil
 		}
 		late := a.stale && r.Soft <= -c.cfg.Freshness.StaleWhileRevalidate

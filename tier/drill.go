@@ -223,25 +223,22 @@ func (c *Cache[V]) picks() *drill {
 
 // rehearse answers a near hit as if there were no near copy, which is b; but if there is no other
 // answer, with that.
-func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V]) (a Answer[V], loaded int64, err error) {
+func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V], a *answer[V]) error {
 	c.stats.nearUnused.Add(1)
-	return c.readOwner(ctx, key, AnyAge, d, b, b, 0)
+	return c.findAtOwner(ctx, key, AnyAge, d, b, b, 0, a)
 }
 
-// fallBack serves a near copy after all, if that may be served still. It leaves its Age to the caller.
-func (c *Cache[V]) fallBack(key string, b *box[V]) (a Answer[V], err error, ok bool) {
+// fallBack answers with a near copy after all, if that may be served still.
+func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 	now := c.clock.now()
 	if now >= b.until || !c.unfenced(key, b) {
-		return a, nil, false
+		return false
 	}
 	c.stats.nearUnused.Add(-1)
 	c.nearServed(b, now, 1, staleDrill)
-	a = Answer[V]{Source: SourceNear, Stale: now >= b.soft}
-	if b.notFound {
-		return a, ErrNotFound, true
-	}
-	a.Value = c.clone(b.value)
-	return a, nil, true
+	*a = answer[V]{}
+	a.takeNear(b, now)
+	return true
 }
 
 // rewatch makes near hits look twice while one may have to behave as something else.

@@ -259,33 +259,6 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 	return nil, nil
 }
 
-// batch makes what one push carries of the first keys; taken is how many of them that is. fresh: only of what is fresh.
-func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
-	now, size := c.clock.now(), 0
-	for _, x := range keys {
-		if len(list) == codec.MaxPushed {
-			break
-		}
-		e := c.valid(x.key, ring.Hash(x.key), now)
-		if e == nil || e.flags&(entryFailed|entryPassing) != 0 || fresh && (e.replica || now >= e.soft) {
-			taken++
-			continue
-		}
-		bytes := len(x.key) + len(e.value) + 4*len(e.tags.list())
-		if len(list) > 0 && size+bytes > handoffBatch {
-			break
-		}
-		size += bytes
-		taken++
-		list = append(list, codec.Pushed{
-			Key: bytesOf(x.key), Value: e.value, NotFound: e.flags&entryNotFound != 0, Heat: x.heat,
-			Age: time.Duration(max(now-e.loaded, 0)), Soft: time.Duration(e.soft - now), Hard: time.Duration(e.hard - now),
-			Cost: e.cost, Version: e.version, Tags: e.tags.list(),
-		})
-	}
-	return list, taken
-}
-
 // postPush sends a push and returns what the answer says.
 func (c *Cache[V]) postPush(ctx context.Context, to ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handoffTimeout)

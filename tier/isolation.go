@@ -137,28 +137,22 @@ func (c *Cache[V]) notice() {
 	}
 }
 
-// readIsolated answers a read while the cache must not serve as always.
-func (c *Cache[V]) readIsolated(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
+// findIsolated is find while the cache must not serve as always.
+func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flags uint8, a *answer[V]) error {
 	if b != nil {
 		c.stats.nearUnused.Add(1)
 	}
 	switch {
 	case c.cfg.WhenIsolated == Fail:
 		c.stats.errors.Add(1)
-		return out, 0, ErrIsolated
+		return ErrIsolated
 	case flags&codec.FlagNoFill != 0:
-		return out, 0, ErrNotCached
+		return ErrNotCached
 	}
-	var a answer[V]
-	if err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0, &a); err != nil {
+	if err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0, a); err != nil {
 		c.stats.errors.Add(1)
-		return out, 0, err
+		return err
 	}
-	c.answered(&a)
-	out = Answer[V]{Source: a.source, Stale: a.stale}
-	if a.notFound {
-		return out, a.loaded, ErrNotFound
-	}
-	out.Value = c.clone(a.value)
-	return out, a.loaded, nil
+	c.answered(a)
+	return nil
 }

@@ -20,15 +20,12 @@ type reading[V any] struct {
 	owner int32      // its place in the view, -1: none is to be asked
 
 	// what became of it
+	finding[V]
 	answered bool // by its owner, or with the error of asking him
-	stale    bool
-	source   Source
 	why      staleReason
 	size     int32         // bytes of the value's encoding
 	cost     time.Duration // of its load, 0: not known
-	loaded   int64         // start of the load
-	value    V
-	err      error
+	err      error         // ErrNotFound only where nothing but warming was wanted
 }
 
 // many is the reads of one call, of different keys, and what they have in common.

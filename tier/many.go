@@ -2,7 +2,6 @@ package tier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -82,16 +81,20 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 		m.add(key)
 	}
 	c.readMany(ctx, m)
+	now := c.readLate(ctx, m)
 	out := make(map[string]V, len(m.reads))
 	var failed *ManyError
 	for i := range m.reads {
 		r := &m.reads[i]
 		if r.err == nil {
-			out[r.key] = c.clone(r.value)
-			continue
-		}
-		if errors.Is(r.err, ErrNotFound) {
-			continue
+			a, ok, err := c.handOut(&r.finding, now)
+			if ok && err == nil {
+				out[r.key] = a.Value
+			}
+			if ok {
+				continue
+			}
+			r.err = c.expired(r.key)
 		}
 		if failed == nil {
 			failed = &ManyError{Namespace: c.cfg.Namespace, Keys: len(m.reads), Errs: make(map[string]error)}
@@ -126,7 +129,7 @@ func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string,
 				c.readMany(ctx, m)
 			}
 			for i, key := range some {
-				if !yield(key, c.resultOf(&m.reads[at[i]])) {
+				if !yield(key, c.resultOf(ctx, &m.reads[at[i]])) {
 					return // m is not used again: who breaks off may do so by a panic
 				}
 			}
@@ -135,16 +138,35 @@ func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string,
 	}
 }
 
-func (c *Cache[V]) resultOf(r *reading[V]) (out Result[V]) {
-	out.Err = r.err
-	if r.source == 0 {
-		return out
+// resultOf hands out one key's result. If it has passed its end since it was found, the key is read again.
+func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) {
+	if r.err != nil {
+		return Result[V]{Err: r.err}
 	}
-	out.Age, out.Source, out.Stale = time.Duration(max(c.clock.now()-r.loaded, 0)), r.source, r.stale
-	if r.err == nil {
-		out.Value = c.clone(r.value)
+	var ok bool
+	if out.Answer, ok, out.Err = c.handOut(&r.finding, c.clock.now()); !ok {
+		out.Answer, out.Err = c.read(ctx, r.key, AnyAge, nil, 0)
 	}
 	return out
+}
+
+// readLate reads again what passed its end while the call waited for other keys. It returns the time at which the
+// results are handed out.
+func (c *Cache[V]) readLate(ctx context.Context, m *many[V]) (now int64) {
+	for range maxAgain {
+		now = c.clock.now()
+		m.singles = m.singles[:0]
+		for i := range m.reads {
+			if r := &m.reads[i]; r.err == nil && now >= r.end {
+				m.singles = append(m.singles, r)
+			}
+		}
+		if len(m.singles) == 0 {
+			return now
+		}
+		c.readSingly(ctx, m)
+	}
+	return c.clock.now()
 }
 
 func (c *Cache[V]) canRead(ctx context.Context) error {
@@ -217,15 +239,13 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now i
 	}
 	if x := mix(now, b.slot); x < c.watch.Load() {
 		if d := c.noticed(r.key, b, now, x); d != nil {
-			a, loaded, err := c.rehearse(ctx, d, r.key, b)
-			r.value, r.loaded, r.source, r.stale, r.err = a.Value, loaded, a.Source, a.Stale, err
+			var a answer[V]
+			r.err = c.rehearse(ctx, d, r.key, b, &a)
+			r.finding = a.finding
 			return true
 		}
 	}
-	r.value, r.loaded, r.source, r.stale = b.value, b.loaded, SourceNear, now >= b.soft
-	if b.notFound {
-		r.stale, r.err = false, ErrNotFound
-	}
+	r.finding.takeNear(b, now)
 	return true
 }
 
@@ -240,8 +260,9 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 	for range min(len(m.singles), maxSingles) {
 		wg.Go(func() {
 			for r := range next {
-				a, loaded, err := c.readAs(ctx, r.key, AnyAge, nil, 0)
-				r.value, r.loaded, r.source, r.stale, r.err = a.Value, loaded, a.Source, a.Stale, err
+				var a answer[V]
+				r.err = c.find(ctx, r.key, AnyAge, nil, 0, &a)
+				r.finding = a.finding
 			}
 		})
 	}
@@ -264,10 +285,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 	if !a.private && !a.passing && c.near != nil && a.first() {
 		c.keepNearAt(r.key, r.hash, a, r.stamp, m.wide, m.began, now)
 	}
-	r.value, r.loaded, r.source, r.stale, r.why, r.err = a.value, a.loaded, a.source, a.stale, a.why, nil
-	if a.notFound {
-		r.err = ErrNotFound
-	}
+	r.finding, r.why, r.err = a.finding, a.why, nil
 }
 
 // account counts what the owners have answered, when all is there: the counters are common to all goroutines, so each is
@@ -298,9 +316,6 @@ func (c *Cache[V]) account(m *many[V]) {
 		if r.stale {
 			c.stats.stale.Add(1)
 			c.staleServed(r.why, 1)
-		}
-		if r.err != nil { // not found
-			r.stale = false
 		}
 	}
 	for i := range old {

@@ -380,7 +380,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 			continue
 		case codec.StatusSame:
 			if m.warming {
-				a = answer[V]{source: SourceOwned}
+				a = answer[V]{finding: finding[V]{source: SourceOwned}}
 				if part.Flags&codec.FlagFilled != 0 {
 					a.source = SourceFill
 				}

@@ -322,6 +322,9 @@ func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.
 	}
 	at := max(w.at, v.began)
 	since := time.Duration(max(now-at, 0))
-	h.fillAt(now, flags, have, part, &w.f, time.Duration(at-v.began))
+	if !h.fillAt(now, flags, have, part, &w.f, time.Duration(at-v.began)) {
+		part.Status = codec.StatusPending // the asker asks again, for this key alone if need be
+		return
+	}
 	part.Age, part.Soft, part.Hard = max(part.Age-since, 0), part.Soft+since, part.Hard+since
 }

@@ -367,9 +367,10 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 	}
 	h.fence(req, key, hash)
 	if e := c.owning(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
-		h.fill(req, resp, found[V]{e: e}, nil, 0)
-		c.stats.given.Add(1)
-		return true
+		if h.fill(req, resp, found[V]{e: e}, 0) {
+			c.stats.given.Add(1)
+			return true
+		}
 	}
 	if c.flights.loading(hash, key) != nil {
 		if req.Flags&codec.FlagJoin != 0 {
@@ -408,8 +409,7 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 				break
 			}
 			now := c.clock.now()
-			if e := r.e.asOwned(now); e != nil {
-				h.fill(req, resp, found[V]{e: e}, nil, time.Duration(now-began))
+			if e := r.e.asOwned(now); e != nil && h.fill(req, resp, found[V]{e: e}, time.Duration(now-began)) {
 				c.stats.given.Add(1)
 				return
 			}

@@ -62,24 +62,20 @@ type Answer[V any] struct {
 // answer is what the tiers below the near one give: a near copy to be, with its times on
 // this node's clock.
 type answer[V any] struct {
-	value    V
-	notFound bool
-	loaded   int64
-	soft     int64
-	until    int64 // end of a near copy's lease
-	source   Source
-	stale    bool
-	size     int           // bytes of the value's encoding
-	stamp    uint64        // a near copy's stamp is at most this
-	wide     uint64        // and its tag clock at most this
-	cost     time.Duration // of its load, 0: not known
-	tags     []uint32
-	private  bool // only for who asked: neither kept nor given to who comes later
-	passing  bool // not to be kept
-	why      staleReason
-	age      int64 // when it was given
-	etag     uint64
-	kept     *atomic.Bool // whether one of those who have the same answer keeps it near; nil: nobody else has it
+	finding[V]
+	soft    int64
+	until   int64         // end of a near copy's lease
+	size    int           // bytes of the value's encoding
+	stamp   uint64        // a near copy's stamp is at most this
+	wide    uint64        // and its tag clock at most this
+	cost    time.Duration // of its load, 0: not known
+	tags    []uint32
+	private bool // only for who asked: neither kept nor given to who comes later
+	passing bool // not to be kept
+	why     staleReason
+	age     int64 // when it was given
+	etag    uint64
+	kept    *atomic.Bool // whether one of those who have the same answer keeps it near; nil: nobody else has it
 }
 
 // first reports whether the caller is the first of those who have the same answer: one near copy is enough.
@@ -89,27 +85,27 @@ func (a *answer[V]) first() bool { return a.kept == nil || !a.kept.Load() && !a.
 // all who want the key share. The value is shared too: do not change it, or set Config.Clone.
 //
 // Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served; ErrOverloaded if the origin could
-// not be asked; ErrIsolated with Config.WhenIsolated Fail; ErrClosed, ErrEmptyKey, ErrKeyTooLarge, ErrCycle; and
-// ctx's error. Ending ctx ends this call and nobody else's.
+// not be asked; ErrIsolated with Config.WhenIsolated Fail; ErrExpired in a FillError if values live for less time than
+// an answer takes; ErrClosed, ErrEmptyKey, ErrKeyTooLarge, ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	if c.near == nil {
-		a, _, err := c.read(ctx, key, AnyAge, nil)
+		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
 	now := c.clock.now()
 	b := c.near.get(key)
 	if b == nil {
-		a, _, err := c.read(ctx, key, AnyAge, nil)
+		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
 	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && (b.tags == nil || !c.fences.tagged(b.tags)) && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
 			if c.isolation.cut.Load() {
-				a, _, err := c.read(ctx, key, AnyAge, b)
+				a, err := c.read(ctx, key, AnyAge, b, 0)
 				return a.Value, err
 			}
 			if d := c.noticed(key, b, now, x); d != nil {
-				a, _, err := c.rehearse(ctx, d, key, b)
+				a, err := c.readDrilled(ctx, d, key, b)
 				return a.Value, err
 			}
 		}
@@ -118,7 +114,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		}
 		return c.clone(b.value), nil
 	}
-	a, _, err := c.read(ctx, key, AnyAge, b)
+	a, err := c.read(ctx, key, AnyAge, b, 0)
 	return a.Value, err
 }
 
@@ -134,56 +130,69 @@ func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[
 	if o.NoFill {
 		flags = codec.FlagNoFill
 	}
-	a, loaded, err := c.readAs(ctx, key, max(o.MaxAge, AnyAge), c.near.get(key), flags)
-	if a.Source != 0 {
-		a.Age = time.Duration(max(c.clock.now()-loaded, 0))
+	return c.read(ctx, key, max(o.MaxAge, AnyAge), c.near.get(key), flags)
+}
+
+// read answers a read for which the near tier has b, or nil. flags are for the owner.
+func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (Answer[V], error) {
+	var a answer[V]
+	for range maxAgain + 1 {
+		if err := c.find(ctx, key, maxAge, b, flags, &a); err != nil {
+			return Answer[V]{}, err
+		}
+		if out, ok, err := c.handOut(&a.finding, c.clock.now()); ok {
+			return out, err
+		}
+		b = nil
 	}
-	return a, err
+	return Answer[V]{}, c.expired(key)
 }
 
-func (c *Cache[V]) clone(v V) V {
-	if c.cfg.Clone == nil {
-		return v
+// readDrilled is read of a near hit that d wants to behave as a miss.
+func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *box[V]) (Answer[V], error) {
+	var a answer[V]
+	if err := c.rehearse(ctx, d, key, b, &a); err != nil {
+		return Answer[V]{}, err
 	}
-	return c.cfg.Clone(v)
+	if out, ok, err := c.handOut(&a.finding, c.clock.now()); ok {
+		return out, err
+	}
+	return c.read(ctx, key, AnyAge, nil, 0)
 }
 
-// read answers a read for which the near tier has b, or nil. It leaves the answer's Age to
-// the caller, who may not want it, and says when the load of the answer began.
-func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V]) (out Answer[V], loaded int64, err error) {
-	return c.readAs(ctx, key, maxAge, b, 0)
+func (c *Cache[V]) expired(key string) error {
+	return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired}
 }
 
-// readAs is read with flags for the owner.
-func (c *Cache[V]) readAs(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
+// find fills a with what answers a read for which the near tier has b, or nil. Its error is never ErrNotFound.
+func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
 	if err := checkKey(key); err != nil {
-		return out, 0, err
+		return err
 	}
 	if err := ctx.Err(); err != nil {
-		return out, 0, err
+		return err
 	}
 	if c.life.isClosed() {
-		return out, 0, ErrClosed
+		return ErrClosed
 	}
 	if c.isolation.cut.Load() {
-		return c.readIsolated(ctx, key, maxAge, b, flags)
+		return c.findIsolated(ctx, key, b, flags, a)
 	}
-	return c.readHere(ctx, key, maxAge, b, flags)
+	return c.findHere(ctx, key, maxAge, b, flags, a)
 }
 
-// readHere is readAs once it is known that there is nothing against it.
-func (c *Cache[V]) readHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
+// findHere is find once it is known that there is nothing against it.
+func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
 	if b != nil {
 		if now := c.clock.now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
 				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
-					return c.rehearse(ctx, d, key, b)
+					return c.rehearse(ctx, d, key, b, a)
 				}
 			}
-			if b.notFound {
-				return Answer[V]{Source: SourceNear}, b.loaded, ErrNotFound
-			}
-			return Answer[V]{Value: c.clone(b.value), Source: SourceNear, Stale: now >= b.soft}, b.loaded, nil
+			*a = answer[V]{}
+			a.takeNear(b, now)
+			return nil
 		}
 		c.stats.nearUnused.Add(1)
 	}
@@ -191,48 +200,40 @@ func (c *Cache[V]) readHere(ctx context.Context, key string, maxAge time.Duratio
 	if maxAge < 0 && flags == 0 {
 		d = c.picks()
 	}
-	return c.readOwner(ctx, key, maxAge, d, nil, b, flags)
+	return c.findAtOwner(ctx, key, maxAge, d, nil, b, flags, a)
 }
 
-// readOwner answers a read that the near tier does not; d, if not nil, makes it behave as a miss
+// findAtOwner fills a with what answers a read that the near tier does not; d, if not nil, makes it behave as a miss
 // for the owner too. b, if not nil, is a near copy for want of any other answer; have one that may
 // turn out to be still good.
-func (c *Cache[V]) readOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b, have *box[V], flags uint8) (out Answer[V], loaded int64, err error) {
+func (c *Cache[V]) findAtOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b, have *box[V], flags uint8, a *answer[V]) error {
 	hash := ring.Hash(key)
 	stamp, wide, began := c.fences.stamp(hash), c.fences.wide.Load(), int64(0)
 	if c.near != nil || d != nil {
 		began = c.clock.now()
 	}
-	var a answer[V]
-	err = c.find(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have, &a)
+	err := c.askOwner(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have, a)
 	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
 	if d != nil {
 		c.drilled(d, a.source, err, began)
 	}
 	if err != nil {
-		if b != nil {
-			if a, err, ok := c.fallBack(key, b); ok {
-				return a, b.loaded, err
-			}
+		if b != nil && c.fallBack(key, b, a) {
+			return nil
 		}
 		c.stats.errors.Add(1)
-		return out, 0, err
+		return err
 	}
 	switch {
 	case a.private || a.passing || c.near == nil:
 	case maxAge >= 0: // an older copy that ristretto is about to add would stay in its place
 		c.near.del(key)
-		c.keepNear(key, hash, &a, stamp, wide, began)
+		c.keepNear(key, hash, a, stamp, wide, began)
 	case a.first():
-		c.keepNear(key, hash, &a, stamp, wide, began)
+		c.keepNear(key, hash, a, stamp, wide, began)
 	}
-	c.answered(&a)
-	out = Answer[V]{Source: a.source, Stale: a.stale}
-	if a.notFound {
-		return out, a.loaded, ErrNotFound
-	}
-	out.Value = c.clone(a.value)
-	return out, a.loaded, nil
+	c.answered(a)
+	return nil
 }
 
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
@@ -271,8 +272,8 @@ func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide
 	c.near.set(key, b, int64(a.size))
 }
 
-// find asks the key's owner: here or there. stamp and wide are the clocks when the read began.
-func (c *Cache[V]) find(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8, have *box[V], a *answer[V]) error {
+// askOwner asks the key's owner: here or there. stamp and wide are the clocks when the read began.
+func (c *Cache[V]) askOwner(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8, have *box[V], a *answer[V]) error {
 	q := question[V]{key: key, have: have, hash: hash, stamp: stamp, wide: wide, maxAge: maxAge, chain: chainOf(ctx), flags: more}
 	if c.cfg.Cluster == nil {
 		return c.ownAnswer(ctx, key, hash, maxAge, q.chain, more, a)

@@ -63,7 +63,12 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if req.Flags&codec.FlagNoFill != 0 {
 		f, err := c.cached(key, hash, maxAgeOf(req), req.Flags&codec.FlagSuccessor != 0)
 		c.stats.servedPeers.Add(1)
-		h.fill(req, resp, f, err, 0)
+		if err == nil && !h.fill(req, resp, f, 0) {
+			err = ErrNotCached
+		}
+		if err != nil {
+			h.refuse(resp, err)
+		}
 		return true
 	}
 	now := c.clock.now() // once: of all that a hit takes this is among the dearest
@@ -77,8 +82,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		h.refuse(resp, err)
 		return true
 	}
-	h.fillAt(now, req.Flags, req.Have, resp, &found[V]{e: hit, late: late, why: hit.whyStale(late)}, 0)
-	return true
+	return h.fillAt(now, req.Flags, req.Have, resp, &found[V]{e: hit, late: late, why: hit.whyStale(late)}, 0)
 }
 
 // Serve implements codec.Handler: it may wait for a fill.
@@ -113,9 +117,18 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	h.fence(req, key, hash)
 	ctx, end := c.serveTraced(ctx, req)
 	defer func() { end(resp) }()
-	f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
 	c.stats.servedPeers.Add(1)
-	h.fill(req, resp, f, err, time.Duration(c.clock.now()-began))
+	for range maxAgain + 1 {
+		f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
+		if err != nil {
+			h.refuse(resp, err)
+			return
+		}
+		if h.fill(req, resp, f, time.Duration(c.clock.now()-began)) {
+			return
+		}
+	}
+	h.refuse(resp, &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired})
 }
 
 // mine reports whether this node answers for the key; otherwise resp says who does.
@@ -157,50 +170,9 @@ func maxAgeOf(req *codec.Request) time.Duration {
 	return req.MaxAge
 }
 
-// fill fills in the answer of a read that was held for so long.
-func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], err error, held time.Duration) {
-	if err != nil {
-		h.refuse(resp, err)
-		return
-	}
-	h.fillAt(h.c.clock.now(), req.Flags, req.Have, resp, &f, held)
-}
-
-// fillAt fills in what was found for a read with the flags.
-func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Response, f *found[V], held time.Duration) {
-	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
-	if f.e.tags != nil {
-		resp.Flags |= codec.FlagTagged
-		resp.Tags = f.e.tags.hashes
-	}
-	resp.Age = time.Duration(max(now-f.e.loaded, 0))
-	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
-	if f.e.replica && flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
-		h.c.stats.replicasServed.Add(1)
-		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
-	}
-	if f.e.flags&entryPassing != 0 {
-		resp.Flags |= codec.FlagPassing
-	}
-	if f.e.flags&entryNotFound != 0 {
-		resp.Status = codec.StatusNotFound
-	} else {
-		if flags&codec.FlagHave != 0 && have == f.e.etag {
-			resp.Status = codec.StatusSame
-		} else {
-			resp.Value, resp.Etag = f.e.value, f.e.etag
-		}
-		if now >= f.e.soft {
-			resp.Flags |= codec.FlagStale
-			resp.Why = uint8(f.why)
-		}
-	}
-	if f.filled && !f.late && !f.e.handed {
-		resp.Flags |= codec.FlagFilled
-	}
-	if f.private {
-		resp.Flags &^= codec.FlagSameView
-	}
+// fill fills in the answer of a read that was held for so long. false: what was found must not be handed out any more.
+func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], held time.Duration) bool {
+	return h.fillAt(h.c.clock.now(), req.Flags, req.Have, resp, &f, held)
 }
 
 // refuse says why there is no value, in terms that keep the error's identity.

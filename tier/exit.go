@@ -1,0 +1,154 @@
+package tier
+
+import (
+	"errors"
+	"math"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// Values leave a node through this file alone: to a caller by handOut, to a member as an answer by fillAt and as a
+// push by batch. Each of them tests at the moment of leaving whether the copy may still be handed out. Where a copy is
+// found its end is tested too, but that saves work only: between finding and leaving a read may wait for a load, for the
+// slowest of many keys, for a network or for a suspended machine.
+//
+//	exit       end                                                 past the end
+//	handOut    near copy: its lease, others: hard expiry           the key is read again, up to maxAgain times, then ErrExpired
+//	fillAt     hard expiry                                         the owner answers again, or says that it has no copy
+//	batch      hard expiry                                         the copy is left out
+//
+// One kind of copy has no end: what a load brought whose result was past its hard expiry when the load returned. It is
+// in no tier, and belongs to the callers that waited for that load.
+
+// ErrExpired says that each copy which a read found passed its hard expiry before it could be handed out: copies live for
+// less time than an answer takes.
+var ErrExpired = errors.New("weir: the copy passed its hard expiry before it could be handed out")
+
+// never is the end of what has none.
+const never = math.MaxInt64
+
+// finding is what a read has found, before it is handed out.
+type finding[V any] struct {
+	value    V
+	loaded   int64 // start of the load, ns on the cache's clock
+	end      int64 // it must not be handed out from then on
+	source   Source
+	stale    bool
+	notFound bool
+}
+
+// handOut returns a finding as an answer to a caller. ok is false if the finding must not be handed out any more.
+func (c *Cache[V]) handOut(x *finding[V], now int64) (out Answer[V], ok bool, err error) {
+	if now >= x.end {
+		return out, false, nil
+	}
+	out = Answer[V]{Age: time.Duration(max(now-x.loaded, 0)), Source: x.source, Stale: x.stale && !x.notFound}
+	if x.notFound {
+		return out, true, ErrNotFound
+	}
+	out.Value = c.clone(x.value)
+	return out, true, nil
+}
+
+// takeNear fills x with the near copy b.
+func (x *finding[V]) takeNear(b *box[V], now int64) {
+	*x = finding[V]{value: b.value, loaded: b.loaded, end: b.until, source: SourceNear, stale: now >= b.soft, notFound: b.notFound}
+}
+
+func (c *Cache[V]) clone(v V) V {
+	if c.cfg.Clone == nil {
+		return v
+	}
+	return c.cfg.Clone(v)
+}
+
+// end is when what was found must not be handed out any more.
+func (f *found[V]) end() int64 {
+	if f.filled && f.e.outlived() {
+		return never
+	}
+	return f.e.hard
+}
+
+// outlived reports whether e was past its hard expiry when its load returned.
+func (e *entry) outlived() bool { return e.loaded+int64(e.cost) >= e.hard }
+
+// endOf is the end of a copy that another member answered with at the given time. A member sends an answer past its hard
+// expiry only if it waited for a load whose result was outlived.
+func endOf(r *codec.Response, at int64) int64 {
+	if r.Flags&codec.FlagFilled != 0 && r.Hard <= 0 {
+		return never
+	}
+	return at + int64(r.Hard)
+}
+
+// fillAt fills in the answer to a read with the flags that was held for so long. false: what was found must not be handed
+// out any more, and resp is as it was.
+func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Response, f *found[V], held time.Duration) bool {
+	if now >= f.end() {
+		return false
+	}
+	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
+	if f.e.tags != nil {
+		resp.Flags |= codec.FlagTagged
+		resp.Tags = f.e.tags.hashes
+	}
+	resp.Age = time.Duration(max(now-f.e.loaded, 0))
+	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
+	if f.e.replica && flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
+		h.c.stats.replicasServed.Add(1)
+		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
+	}
+	if f.e.flags&entryPassing != 0 {
+		resp.Flags |= codec.FlagPassing
+	}
+	if f.e.flags&entryNotFound != 0 {
+		resp.Status = codec.StatusNotFound
+	} else {
+		if flags&codec.FlagHave != 0 && have == f.e.etag {
+			resp.Status = codec.StatusSame
+		} else {
+			resp.Value, resp.Etag = f.e.value, f.e.etag
+		}
+		if now >= f.e.soft {
+			resp.Flags |= codec.FlagStale
+			resp.Why = uint8(f.why)
+		}
+	}
+	if f.filled && (!f.late && !f.e.handed || f.e.outlived()) {
+		resp.Flags |= codec.FlagFilled
+	}
+	if f.private {
+		resp.Flags &^= codec.FlagSameView
+	}
+	return true
+}
+
+// batch makes what one push carries of the first keys; taken is how many of them that is. fresh: only of what is fresh.
+func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
+	now, size := c.clock.now(), 0
+	for _, x := range keys {
+		if len(list) == codec.MaxPushed {
+			break
+		}
+		e := c.valid(x.key, ring.Hash(x.key), now) // which is nil past its hard expiry
+		if e == nil || e.flags&(entryFailed|entryPassing) != 0 || fresh && (e.replica || now >= e.soft) {
+			taken++
+			continue
+		}
+		bytes := len(x.key) + len(e.value) + 4*len(e.tags.list())
+		if len(list) > 0 && size+bytes > handoffBatch {
+			break
+		}
+		size += bytes
+		taken++
+		list = append(list, codec.Pushed{
+			Key: bytesOf(x.key), Value: e.value, NotFound: e.flags&entryNotFound != 0, Heat: x.heat,
+			Age: time.Duration(max(now-e.loaded, 0)), Soft: time.Duration(e.soft - now), Hard: time.Duration(e.hard - now),
+			Cost: e.cost, Version: e.version, Tags: e.tags.list(),
+		})
+	}
+	return list, taken
+}
