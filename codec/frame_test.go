@@ -36,6 +36,8 @@ func requests() []Request {
 		{Kind: KindGet, ID: 12, Flags: FlagNoFill | FlagHave, Have: math.MaxUint64 - 1, Namespace: []byte("n"), Key: []byte("k")},
 		{Kind: KindPut, ID: 13, Namespace: []byte("n"), Fence: Mark{1, 2}, Version: math.MaxUint64, TTL: time.Minute, Tags: slices.Repeat([]uint32{7}, MaxTags), Key: full(MaxKey), Value: []byte("value")},
 		{Kind: KindPut, ID: 14, Namespace: []byte("n"), Fence: Mark{1, 2}, Key: []byte("k")},
+		{Kind: KindPut, ID: 15, Flags: FlagClock, Namespace: []byte("n"), Key: []byte("k")},
+		{Kind: KindPut, ID: 16, Flags: FlagClock, Namespace: []byte("n"), Fence: Mark{1, 2}, Clock: Mark{math.MaxUint64, math.MaxUint64}, Since: -time.Second, Key: []byte("k"), Value: []byte("v")},
 		{Kind: KindGetMany, ID: 18, Namespace: []byte("n"), Mode: ModeWait},
 		{Kind: KindGetMany, ID: 19, Namespace: []byte("n"), Mode: ModeWarm, Chain: chain, Many: []Wanted{{Key: []byte("a")}, {Key: full(MaxKey), Fence: Mark{3, math.MaxUint64}, Have: math.MaxUint64}, {}}},
 		{Kind: KindGetMany, ID: 20, Namespace: []byte("n"), Timeout: time.Second, Many: wants},
@@ -193,7 +195,7 @@ func TestNewerIsUnsupported(t *testing.T) {
 	for _, kind := range []Kind{10, 15, 19, 255} {
 		wantErr(t, DecodeRequest(&req, kind, 1, nil), ErrUnsupported)
 	}
-	for kind, known := range map[Kind]uint8{KindGetMany: 0, KindPut: 0, KindInvalidate: FlagRelay, KindSync: FlagRelay, KindPush: FlagRelay | FlagSuccessor} {
+	for kind, known := range map[Kind]uint8{KindGetMany: 0, KindPut: FlagClock, KindInvalidate: FlagRelay, KindSync: FlagRelay, KindPush: FlagRelay | FlagSuccessor} {
 		for bit := range 8 {
 			_, _, b := body(t, AppendRequest(nil, &Request{Kind: kind, Key: []byte("k")}))
 			if b[0] = 1 << bit; b[0]&^known != 0 {

@@ -30,6 +30,9 @@ const (
 	FlagJoin
 )
 
+// FlagClock, of a put: Clock and Since count. A member of an earlier version refuses the request, and does without the value.
+const FlagClock uint8 = 1 << 0
+
 // A Request is one get, put, invalidate, sync or push as it crosses the wire. A decoded Request borrows
 // the bytes it was decoded from: Namespace, Key, Target and the names in News are
 // valid only as long as those are, as is Value.
@@ -59,6 +62,11 @@ type Request struct {
 	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: what the contract says
 	Tags    []uint32      // hashes of its tags
 	Value   []byte        // encoded
+	// Clock, with FlagClock, is what the answerer's own clock showed when the asker last heard of it: the Incarnation
+	// and Seq of an answer to a put. Since is how much later the value was the origin's, by the asker's clock, in
+	// microseconds on the wire; below 0: earlier. The zero Clock asks for what the answerer's clock shows, and carries no value.
+	Clock Mark
+	Since time.Duration
 
 	// of an invalidate, a sync and a push
 	Target []byte // with FlagRelay, a member's name
@@ -99,6 +107,10 @@ func AppendRequest(dst []byte, r *Request) []byte {
 		dst = appendMark(dst, r.Fence)
 		dst = binary.AppendUvarint(dst, r.Version)
 		dst = appendDuration(dst, r.TTL)
+		if r.Flags&FlagClock != 0 {
+			dst = appendMark(dst, r.Clock)
+			dst = binary.AppendVarint(dst, floorMicros(r.Since))
+		}
 		dst = appendTags(dst, r.Tags)
 		dst = appendBytes(dst, r.Key)
 		return EndFrame(append(dst, r.Value...), start)
@@ -144,8 +156,10 @@ func knownFlags(kind Kind) (flags uint8, known bool) {
 	switch kind {
 	case KindGet:
 		return math.MaxUint8, true
-	case KindGetMany, KindPut:
+	case KindGetMany:
 		return 0, true
+	case KindPut:
+		return FlagClock, true
 	case KindInvalidate, KindSync:
 		return FlagRelay, true
 	case KindPush:
@@ -207,6 +221,10 @@ func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 		r.Fence = d.mark()
 		r.Version = d.uvarint()
 		r.TTL = d.duration()
+		if r.Flags&FlagClock != 0 {
+			r.Clock = d.mark()
+			r.Since = d.signedDuration()
+		}
 		r.Tags = d.tags(r.Tags)
 		r.Key = d.bytes("key", MaxKey)
 		r.Value = d.rest()

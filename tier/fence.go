@@ -218,15 +218,15 @@ func (s *fenceShard) newest(key string, now, retention int64) uint64 {
 	return v
 }
 
-// place calls store with the fence clock, if what has this version, and was known before now to be the
-// origin's, is the newest that is known: no higher version has been told, and no
-// invalidation within retention that told none.
-func (f *fences) place(key string, hash, version uint64, store func(stamp uint64)) bool {
+// place calls store with the fence clock, if what has this version, and was the origin's at began, is the newest that
+// is known: no higher version has been told, no invalidation within retention that told none, and began is within
+// retention, so that none of either can have been forgotten since.
+func (f *fences) place(key string, hash, version uint64, began int64, store func(stamp uint64)) bool {
 	s := f.shard(fenceSlot(hash))
-	now := f.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m[key].plain || s.shedAt != 0 && now-s.shedAt <= f.retention || s.newest(key, now, f.retention) > version {
+	now := f.now() // with the lock held: whatever this goroutine waited for has gone by
+	if now-began > f.retention || s.m[key].plain || s.shedAt != 0 && now-s.shedAt <= f.retention || s.newest(key, now, f.retention) > version {
 		return false
 	}
 	store(s.clock.Load())

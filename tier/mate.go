@@ -33,8 +33,9 @@ type known struct {
 // A mate is another member, as this cache knows it.
 type mate struct {
 	name  string
-	known atomic.Pointer[known] // nil: there was no exchange yet, or the cache there is gone
-	wake  chan struct{}         // wakes the pump
+	known atomic.Pointer[known]        // nil: there was no exchange yet, or the cache there is gone
+	wake  chan struct{}                // wakes the pump
+	clock atomic.Pointer[clockReading] // the last that puts have heard of; nil: none
 
 	// guarded by logbook.mu
 	member  ring.Member

@@ -31,7 +31,7 @@ var ErrNoVersion = errors.New("weir: a Put needs the origin's version of the val
 //
 // The owner keeps the value only if there can be no newer one: not if a higher version of the key
 // is known, nor if the key, one of the tags or the namespace was invalidated without a version
-// within the last half minute or so, nor if it cannot be reached. In doubt the next Get loads; that
+// within the last half minute or so, nor if the value takes longer than that to get there, nor if it cannot be reached. In doubt the next Get loads; that
 // is no error. Stats tells how many were kept. value must not be changed afterwards.
 func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) error {
 	if err := errors.Join(checkKey(key), checkTags(o.Tags)); err != nil {
@@ -80,7 +80,70 @@ type put struct {
 	ttl     time.Duration
 	tags    []uint32
 	value   []byte
-	began   int64 // when it was the origin's at the latest
+	began   int64 // a time on this cache's clock at or before which it was the origin's
+}
+
+// A put travels to the owner, and nothing bounds for how long: a frame waits in the sockets of a process that is
+// stopped. Its age must not be too low, and what is older than what fences remember must not be kept at all. So the
+// owner measures it by its own clock. With each answer to a put the owner says what its clock shows. A put says which
+// showing it knows, and how much later the value was the origin's, by the putter's clock. The owner showed its clock before
+// the putter knew of it: the sum is never later than the truth, by the time of one answer at most, however long the put takes.
+//
+// A member of an earlier version says neither: what it puts counts from the longest that its own call waits.
+
+// clockReading is what another member's clock showed.
+type clockReading struct {
+	shown codec.Mark // the cache instance there, and its clock, in ns
+	heard int64      // when this member heard of it, ns on this cache's clock
+}
+
+// readingFor is for how long a reading is used, in ns: clocks do not run at quite the same rate.
+const readingFor = int64(time.Minute)
+
+// readClock returns a reading of a member's clock: the last one, or one that it asks for. nil: the member tells none.
+func (c *Cache[V]) readClock(ctx context.Context, m *mate, to ring.Member, key string, wait time.Duration) *clockReading {
+	if r := m.clock.Load(); r != nil && c.clock.now()-r.heard < readingFor {
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	req := codec.Request{Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.ns, Schema: c.schema, Timeout: wait, Key: bytesOf(key)}
+	var resp codec.Response
+	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
+		return nil
+	}
+	defer resp.Release()
+	return c.noteClock(m, &resp)
+}
+
+// noteClock notes what an answer to a put says of its member's clock. nil: nothing.
+func (c *Cache[V]) noteClock(m *mate, resp *codec.Response) *clockReading {
+	if resp.Status != codec.StatusDone || resp.Seq == 0 {
+		m.clock.Store(nil) // another cache instance, or an earlier version
+		return nil
+	}
+	r := &clockReading{codec.Mark{Incarnation: resp.Incarnation, Seq: resp.Seq}, c.clock.now()}
+	m.clock.Store(r)
+	return r
+}
+
+// showClock is what this cache's clock shows to members that put values.
+func (c *Cache[V]) showClock(now int64) uint64 { return uint64(max(now, 0)) + 1 }
+
+// beganAt is when the value of a put from another member was the origin's, on this cache's clock. ok is false if the put
+// names no time that this clock has shown.
+func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool) {
+	if req.Flags&codec.FlagClock == 0 {
+		return now - int64(min(req.Timeout, time.Hour)), true
+	}
+	if req.Clock.Incarnation != c.log.self || req.Clock.Seq == 0 || req.Clock.Seq > c.showClock(now) {
+		return 0, false
+	}
+	shown := int64(req.Clock.Seq - 1)
+	if int64(req.Since) > now-shown {
+		return 0, false
+	}
+	return shown + int64(req.Since), true
 }
 
 // offer gives p to the key's owner, and reports whether that keeps it.
@@ -93,13 +156,21 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 	if to.Name == c.self {
 		return c.take(p)
 	}
-	// The owner cannot know how long this is on its way, and takes it for the whole of its time.
+	m := c.mate(to.Name)
+	if m == nil {
+		return false
+	}
 	d := min(max(c.cfg.InvalidateTimeout/4, 100*time.Millisecond), time.Second)
+	clock := c.readClock(ctx, m, to, p.key, d)
+	if clock == nil {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	req := codec.Request{
-		Kind: codec.KindPut, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Timeout: d,
+		Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Timeout: d,
 		Fence: p.mark, Version: p.version, TTL: p.ttl, Tags: p.tags, Key: bytesOf(p.key), Value: p.value,
+		Clock: clock.shown, Since: time.Duration(p.began - clock.heard),
 	}
 	var resp codec.Response
 	if err := c.cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
@@ -107,12 +178,24 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 		return false
 	}
 	defer resp.Release()
-	return resp.Status == codec.StatusDone
+	if resp.Status != codec.StatusDone {
+		if resp.Incarnation != clock.shown.Incarnation {
+			m.clock.Store(nil)
+		}
+		return false
+	}
+	c.noteClock(m, &resp)
+	return true
 }
 
 // put takes a value from another member.
 func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	c := h.c
+	now := c.clock.now()
+	if req.Flags&codec.FlagClock != 0 && req.Clock.Seq == 0 {
+		resp.Status, resp.Incarnation, resp.Seq = codec.StatusDone, c.log.self, c.showClock(now)
+		return
+	}
 	key := strings.Clone(stringOf(req.Key))
 	if err := checkKey(key); err != nil {
 		h.refuse(resp, err)
@@ -126,12 +209,21 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	if len(req.Value) > c.cfg.ValueLimit || req.Fence.Seq == 0 {
 		return
 	}
+	began, ok := c.beganAt(req, now)
+	if !ok {
+		c.fence(key, hash, req.Fence, req.Version, true)
+		return
+	}
 	p := put{
 		key: key, hash: hash, mark: req.Fence, version: req.Version, ttl: req.TTL, tags: append([]uint32(nil), req.Tags...),
-		value: append([]byte(nil), req.Value...), began: c.clock.now() - int64(min(req.Timeout, time.Hour)),
+		value: append([]byte(nil), req.Value...), began: began,
 	}
-	if c.take(&p) {
-		resp.Status = codec.StatusDone
+	if !c.take(&p) {
+		return
+	}
+	resp.Status = codec.StatusDone
+	if req.Flags&codec.FlagClock != 0 {
+		resp.Seq = c.showClock(now)
 	}
 }
 
@@ -148,7 +240,7 @@ func (c *Cache[V]) take(p *put) (kept bool) {
 		c.log.outlasts(e.hard - e.loaded)
 	}
 	e.etag = c.etag(e)
-	return c.fences.place(p.key, p.hash, p.version, func(stamp uint64) {
+	return c.fences.place(p.key, p.hash, p.version, p.began, func(stamp uint64) {
 		if old, ok := c.owned.get(p.key); ok && old.version > p.version {
 			return
 		}

@@ -147,6 +147,128 @@ func TestPutAge(t *testing.T) {
 	})
 }
 
+// An owner may be stopped while a put waits in its sockets, for any time. A put that comes late is as old as it is, and does not
+// replace what a higher version has put meanwhile, even if that version is forgotten.
+func TestPutThatWasHeldIsNotYoung(t *testing.T) {
+	for name, c := range map[string]struct {
+		held   time.Duration
+		ttl    time.Duration
+		second bool // a higher version is put, kept and evicted before the first put comes
+		kept   bool
+	}{
+		"on time":                 {0, 5 * time.Second, false, true},
+		"late":                    {3 * time.Second, 5 * time.Second, false, true},
+		"past its TTL":            {66 * time.Second, 5 * time.Second, false, false},
+		"within fences' memory":   {20 * time.Second, time.Hour, false, true},
+		"past fences' memory":     {10 * time.Minute, time.Hour, false, false},
+		"overtaken":               {20 * time.Second, time.Hour, true, false},
+		"overtaken and forgotten": {10 * time.Minute, time.Hour, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s, o := newSim(t, 3), newOrigin()
+				caches := s.start(o, Config[simValue]{Origin: Origin{Timeout: 10 * time.Second}})
+				defer s.stop(caches)
+				key := keyOf(s.nodes["n0"].View(), "n1", 0)
+				put := func(from string, version int64) {
+					err := caches[from].Put(background, key, simValue{Version: version}, PutOptions{Version: uint64(version), TTL: c.ttl})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+				put("n0", 1) // now it knows the owner's clock
+				_ = pause(background, time.Second)
+				began := time.Now()
+				s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+					if kind == codec.KindPut && from == "n0" && !answer {
+						return hop{delay: c.held}
+					}
+					return hop{}
+				})
+				put("n0", 10)
+				if c.second {
+					put("n2", 20)
+					_ = pause(background, c.held/2)
+				}
+				if c.held > 0 {
+					caches["n1"].owned.delete(key)
+				}
+				_ = pause(background, time.Until(began.Add(c.held+time.Millisecond)))
+				a, err := caches["n1"].Read(background, key, ReadOptions{MaxAge: AnyAge, NoFill: true})
+				if kept := err == nil && a.Value.Version == 10; kept != c.kept {
+					t.Errorf("kept %v: %+v, %v", kept, a, err)
+				}
+				if err == nil && (a.Age < time.Since(began) || a.Age > time.Since(began)+time.Second) {
+					t.Errorf("age %v, %v after the put", a.Age, time.Since(began))
+				}
+			})
+		})
+	}
+}
+
+// What a put says of the owner's clock is taken only if the clock has shown it.
+func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c := caches["n1"]
+		_ = pause(background, 10*time.Second)
+		self, now := c.log.self, c.clock.now()
+		shown := c.showClock(now - int64(5*time.Second))
+		for name, x := range map[string]struct {
+			clock codec.Mark
+			since time.Duration
+			began int64
+			ok    bool
+		}{
+			"shown":                    {codec.Mark{Incarnation: self, Seq: shown}, time.Second, now - int64(4*time.Second), true},
+			"from before it":           {codec.Mark{Incarnation: self, Seq: shown}, -time.Second, now - int64(6*time.Second), true},
+			"now":                      {codec.Mark{Incarnation: self, Seq: shown}, 5 * time.Second, now, true},
+			"later than now":           {codec.Mark{Incarnation: self, Seq: shown}, 6 * time.Second, 0, false},
+			"far later than now":       {codec.Mark{Incarnation: self, Seq: shown}, 1<<63 - 1, 0, false},
+			"not shown yet":            {codec.Mark{Incarnation: self, Seq: c.showClock(now) + 1}, -time.Hour, 0, false},
+			"another cache instance's": {codec.Mark{Incarnation: self + 2, Seq: shown}, 0, 0, false},
+			"none":                     {codec.Mark{Incarnation: self}, 0, 0, false},
+		} {
+			began, ok := c.beganAt(&codec.Request{Flags: codec.FlagClock, Clock: x.clock, Since: x.since}, now)
+			if ok != x.ok || began != x.began {
+				t.Errorf("%s: %v, %v, want %v, %v", name, began, ok, x.began, x.ok)
+			}
+		}
+		if began, ok := c.beganAt(&codec.Request{Timeout: time.Second}, now); !ok || began != now-int64(time.Second) {
+			t.Errorf("of an earlier version: %v, %v", began, ok)
+		}
+	})
+}
+
+// An owner that has restarted has another clock: the first put is not kept, and the next one is.
+func TestPutToARestartedOwner(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n1", 0)
+		put := func(version uint64) int64 {
+			kept := caches["n0"].Stats().PutKept
+			if err := caches["n0"].Put(background, key, simValue{Version: int64(version)}, PutOptions{Version: version}); err != nil {
+				t.Error(err)
+			}
+			return caches["n0"].Stats().PutKept - kept
+		}
+		if put(1) != 1 {
+			t.Error("the first one is not kept")
+		}
+		shut(t, caches["n1"])
+		_ = pause(background, 5*time.Second)
+		caches["n1"] = s.open("n1", o, Config[simValue]{})
+		_ = pause(background, 5*time.Second)
+		if n, m := put(2), put(3); n != 0 || m != 1 {
+			t.Errorf("kept %d, then %d", n, m)
+		}
+	})
+}
+
 func TestPutRefuses(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{ValueLimit: 100})
