@@ -263,7 +263,7 @@ func TestHotKeyNeverWaits(t *testing.T) {
 			c := open(t, cfg)
 			_, _ = c.Get(t.Context(), "hot")
 			waited := 0
-			for range 40_000 { // 200 s
+			for range 60_000 { // 60 s: fewer reads a second would leave it to chance that one starts the refresh in time
 				began := time.Now()
 				if _, err := c.Get(t.Context(), "hot"); err != nil {
 					t.Fatal(err)
@@ -271,17 +271,17 @@ func TestHotKeyNeverWaits(t *testing.T) {
 				if time.Since(began) > 0 {
 					waited++
 				}
-				time.Sleep(5 * time.Millisecond)
+				time.Sleep(time.Millisecond)
 			}
 			s := c.Stats()
-			if waited > 0 || s.LoadsBy["refresh_ahead"] < 19 {
+			if waited > 0 || s.LoadsBy["refresh_ahead"] < 5 {
 				t.Errorf("near %d: %d reads waited; loads %v", near, waited, s.LoadsBy)
 			}
-			if s.Loads > 32 {
-				t.Errorf("near %d: %d loads in 200 s at a TTL of 9 to 10 s", near, s.Loads)
+			if s.Loads > 10 {
+				t.Errorf("near %d: %d loads in 60 s at a TTL of 9 to 10 s", near, s.Loads)
 			}
-			if near > 0 && s.Near < 36_000 {
-				t.Errorf("near hits %d of 40000", s.Near)
+			if near > 0 && s.Near < 54_000 {
+				t.Errorf("near hits %d of 60000", s.Near)
 			}
 		})
 	}
