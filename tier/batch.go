@@ -32,6 +32,9 @@ var ErrUnset = errors.New("weir: the batch loader has neither set nor failed the
 // with ErrUnset. So it may return ErrNotFound when it has set what the origin has, or the error of
 // its one query. What is said of a Loader holds here too: its time, panics, and Retryable, which
 // repeats the fills that failed with it.
+//
+// The fills of a batch end together. So keys that are made of other keys should be in another cache than these, or one batch
+// may wait for another that waits for it.
 type BatchLoader[V any] func(ctx context.Context, fills []*Fill[V]) error
 
 // ByKeys adapts a plain function to a BatchLoader. A key that is not in the map it returns is not found.
@@ -110,9 +113,10 @@ func (cfg *Config[V]) checkBatch(bad func(format string, args ...any)) {
 	}
 }
 
-// A group is flights that are loaded together, as one load at the origin.
+// A group is flights that are loaded together, as one load at the origin. Its ticket stands for theirs from the moment
+// that they board: what is promised to a caller of one of them goes to both, see governor.promote.
 type group[V any] struct {
-	id     uint64 // stands for its keys in the chains of what its load reads
+	id     uint64 // stands for its keys in the chains of what its load reads; random, so that it is no key's
 	ticket ticket
 	chain  []uint64
 	all    []*flight[V] // guarded by gatherer.mu while it is open
@@ -125,12 +129,25 @@ type gatherer[V any] struct {
 	open [classes]*group[V]
 }
 
-// claim is the ticket for the permit that f waits for.
-func (f *flight[V]) claim() *ticket {
-	if g := f.group.Load(); g != nil {
-		return &g.ticket
+func (c *Cache[V]) newGroup(cl class, chain []uint64, all []*flight[V]) *group[V] {
+	g := &group[V]{id: c.dice.uint64(), ticket: ticket{class: cl}, chain: chain}
+	g.board(c.gov, all...)
+	return g
+}
+
+// board takes flights into a group that has not departed.
+func (g *group[V]) board(gov *governor, flights ...*flight[V]) {
+	g.all = append(g.all, flights...)
+	gov.gather(g.tickets(), &g.ticket)
+	for _, f := range flights {
+		f.group.Store(g)
 	}
-	return &f.ticket
+}
+
+// ungroup lets a flight that is part of a group fly by itself.
+func (c *Cache[V]) ungroup(f *flight[V]) {
+	c.gov.split(&f.ticket)
+	f.group.Store(nil)
 }
 
 // boarded adds a caller to a flight that he has joined. ErrCycle: the flight waits for what he is to load.
@@ -142,7 +159,7 @@ func (c *Cache[V]) boarded(f *flight[V], cl class, chain []uint64, until int64) 
 		c.flights.leave(f)
 		return ErrCycle
 	}
-	c.gov.promote(f.claim(), cl, c.govTime(until))
+	c.gov.promote(&f.ticket, cl, depthOf(chain, until), c.govTime(until))
 	return nil
 }
 
@@ -157,7 +174,7 @@ func (c *Cache[V]) gather(f *flight[V], cl class, chain []uint64) bool {
 	defer s.mu.Unlock()
 	g := s.open[cl]
 	if g == nil {
-		g = &group[V]{ticket: ticket{class: cl}}
+		g = c.newGroup(cl, nil, nil)
 		s.open[cl] = g
 		g.timer = time.AfterFunc(c.cfg.BatchWindow, func() { // ends with the flights: each keeps the cache from closing
 			if c.closeGroup(g, cl) {
@@ -165,8 +182,7 @@ func (c *Cache[V]) gather(f *flight[V], cl class, chain []uint64) bool {
 			}
 		})
 	}
-	g.all = append(g.all, f)
-	f.group.Store(g)
+	g.board(c.gov, f)
 	if len(g.all) >= c.cfg.BatchSize {
 		s.open[cl] = nil
 		g.timer.Stop()
@@ -196,11 +212,7 @@ func (c *Cache[V]) depart(started []*flight[V], cl class, chain []uint64) {
 		return
 	}
 	for some := range slices.Chunk(started, c.cfg.BatchSize) {
-		g := &group[V]{ticket: ticket{class: cl}, chain: chain, all: some}
-		for _, f := range some {
-			f.group.Store(g)
-		}
-		go c.flyMany(g)
+		go c.flyMany(c.newGroup(cl, chain, some))
 	}
 }
 
@@ -208,7 +220,7 @@ func (c *Cache[V]) depart(started []*flight[V], cl class, chain []uint64) {
 func (c *Cache[V]) flyMany(g *group[V]) {
 	if len(g.all) == 1 {
 		f := g.all[0]
-		f.group.Store(nil)
+		c.ungroup(f)
 		c.fly(f)
 		return
 	}
@@ -221,28 +233,29 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 			c.life.end()
 		}
 	}()
-	c.gov.gather(g.tickets(), &g.ticket)
-	g.id = c.chainID(kept[0].hash)
+	free, busy := c.reserveAll(kept)
+	alone = len(busy)
+	for _, f := range busy { // they need not keep the others waiting
+		c.ungroup(f)
+		go c.fly(f)
+	}
+	if g.all = free; len(free) == 0 {
+		return
+	}
+	c.gov.gather(g.tickets(), &g.ticket) // those that are left
 	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
 	defer cancel()
-	if err := c.gov.acquire(wait, &g.ticket); err != nil {
-		for _, f := range kept {
+	flying, err := c.admitAll(wait, g, free)
+	if err != nil {
+		for _, f := range free {
 			c.finish(f, c.refused(f, err))
 		}
 		return
 	}
-	flying, busy := c.beginAll(kept)
-	alone = len(busy)
-	for _, f := range busy { // they need not keep the others waiting
-		f.group.Store(nil)
-		go c.fly(f)
+	if len(flying) > 0 {
+		c.gov.admitted()
+		c.loadMany(g, flying)
 	}
-	if len(flying) == 0 {
-		c.gov.release(&g.ticket, loadVoid, 0)
-		return
-	}
-	c.gov.admitted()
-	c.loadMany(g, flying)
 }
 
 // stillToLoad ends the flights that have nothing to load, and returns the others.
@@ -280,42 +293,70 @@ func (g *group[V]) tickets() []*ticket {
 	return out
 }
 
-// gather makes t stand for all of tickets.
+// gather makes t, which does not wait for a permit, stand for all of tickets and no others.
 func (g *governor) gather(tickets []*ticket, t *ticket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i, one := range tickets {
-		t.class = min(t.class, one.class)
-		if i == 0 || one.until == 0 || t.until != 0 && one.until > t.until {
+		one.into = t
+		if i == 0 {
 			t.until = one.until
 		}
+		g.raise(t, one.class, one.depth, one.until)
 	}
 }
 
-// beginAll counts the loads of flights as running; busy are those of whose keys too many run already.
-func (c *Cache[V]) beginAll(flights []*flight[V]) (flying, busy []*flight[V]) {
+// split makes t stand for itself.
+func (g *governor) split(t *ticket) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	t.into = nil
+}
+
+// reserveAll takes the flights' places among the loads of their keys; busy are those that would have to wait for one.
+func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
 	over, cancel := context.WithCancel(c.ctx) // nobody waits
 	cancel()
-	now := c.clock.now()
 	for _, f := range flights {
-		if c.flights.begin(over, f, c.fences, c.clock.now) != nil {
+		if c.flights.reserve(over, f) != nil {
 			busy = append(busy, f)
+		} else {
+			free = append(free, f)
+		}
+	}
+	return free, busy
+}
+
+// admitAll waits for a permit for flights that have their places, and counts their loads as begun. Those that have been
+// finished meanwhile are not among flying; if there are no others the permit is given back.
+func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[V]) (flying []*flight[V], err error) {
+	if err := c.gov.acquire(ctx, &g.ticket); err != nil {
+		for _, f := range flights {
+			c.flights.vacate(f)
+		}
+		return nil, err
+	}
+	for _, f := range flights {
+		if !c.flights.begin(f, c.fences, c.clock.now) {
+			c.flights.vacate(f)
 			continue
 		}
 		c.stats.fills[f.cause].Add(1)
 		flying = append(flying, f)
 	}
-	if len(flying) > 0 {
-		c.stats.batches.Add(1)
-		c.stats.ledger.load(+1, now)
+	if len(flying) == 0 {
+		c.gov.release(&g.ticket, loadVoid, 0)
+		return nil, nil
 	}
-	return flying, busy
+	c.stats.batches.Add(1)
+	c.stats.ledger.load(+1, c.clock.now())
+	return flying, nil
 }
 
 // loadMany runs the batch loader for flights that have begun, with g's permit, as often as may be and need be.
 func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 	chain := append(g.chain[:len(g.chain):len(g.chain)], g.id)
-	load, stop := context.WithTimeout(context.WithValue(c.ctx, chainKey{}, chain), c.cfg.Origin.Timeout)
+	load, stop := context.WithTimeout(c.ctx, c.cfg.Origin.Timeout)
 	defer stop()
 	all, expired := slices.Clone(flying), make(chan struct{})
 	disarm := context.AfterFunc(load, func() {
@@ -335,7 +376,7 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 			fills[i] = &Fill[V]{Key: f.key, c: c, prev: f.prev}
 		}
 		began := c.clock.now()
-		err := c.callBatch(load, slices.Clone(fills))
+		err := c.callBatch(c.gov.nested(load, &g.ticket, chain), slices.Clone(fills))
 		flying = c.landMany(g, load, flying, fills, try, err, time.Duration(c.clock.now()-began))
 	}
 }
@@ -401,15 +442,17 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[
 	for i, f := range flying {
 		last[f] = errs[i]
 	}
-	ready := sleep(load, c.cfg.Origin.Retry.backoff(try, c.dice.float64())) == nil && c.gov.acquire(load, &g.ticket) == nil
 	var begun []*flight[V]
-	if ready {
-		if begun, again = c.beginAll(again); len(begun) == 0 {
-			c.gov.release(&g.ticket, loadVoid, 0)
+	if sleep(load, c.cfg.Origin.Retry.backoff(try, c.dice.float64())) == nil {
+		free, _ := c.reserveAll(again)
+		if begun, err = c.admitAll(load, g, free); err != nil {
+			begun = nil
 		}
 	}
 	for _, f := range again {
-		c.landed(f, &Fill[V]{Key: f.key, c: c, prev: f.prev}, *new(V), last[f], cost)
+		if !slices.Contains(begun, f) {
+			c.landed(f, &Fill[V]{Key: f.key, c: c, prev: f.prev}, *new(V), last[f], cost)
+		}
 	}
 	return begun
 }

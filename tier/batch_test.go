@@ -401,6 +401,60 @@ func TestBatchBusyKey(t *testing.T) {
 	})
 }
 
+// A caller that joins a flight lends it its patience, whether the flight is then loaded alone, with others, or alone
+// after it was gathered with others.
+func TestPatienceOfThoseWhoJoin(t *testing.T) {
+	for _, window := range []time.Duration{0, 100 * time.Millisecond} {
+		for _, keys := range [][]string{{"p"}, {"p", "q"}, {"p", "hung"}} {
+			t.Run(fmt.Sprint(window, keys), func(t *testing.T) {
+				bubble(t, func(t *testing.T) {
+					b := new(batched)
+					hang := make(chan struct{})
+					cfg := plainBatch(func(ctx context.Context, fills []*Fill[string]) error {
+						if len(fills) == 1 && fills[0].Key == "hung" {
+							<-hang
+						}
+						return b.load(ctx, fills)
+					})
+					cfg.BatchWindow = window
+					cfg.Freshness.ErrorTTL = -1
+					cfg.Origin = Origin{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1, Timeout: 10 * time.Second, Breaker: Breaker{Failures: -1}}
+					c := open(t, cfg)
+					var wg sync.WaitGroup
+					defer wg.Wait()
+					defer close(hang)
+					for range maxRunning { // they hold two permits of three for good
+						getErr(t, c, "hung", ErrTimeout)
+					}
+					for i := range 30 { // the governor learns that a load takes a second
+						get(t, c, fmt.Sprint("warm", i), fmt.Sprintf("warm%d#%d", i, i+1))
+					}
+					wg.Go(func() { _, _ = c.Get(background, "busy") })
+					_ = pause(background, 110*time.Millisecond) // it loads, for a second
+					for _, key := range keys {
+						wg.Go(func() {
+							ctx, cancel := context.WithTimeout(background, 3500*time.Millisecond)
+							defer cancel()
+							_, _ = c.Get(ctx, key)
+						})
+						synctest.Wait()
+						patient := func() {
+							if v, err := c.Get(background, key); err != nil && key != "hung" {
+								t.Errorf("the patient caller of %s: %q, %v", key, v, err)
+							}
+						}
+						wg.Go(patient)
+					}
+					for i := range 5 { // more than an impatient caller would wait for
+						wg.Go(func() { _, _ = c.Get(background, fmt.Sprint("before", i)) })
+					}
+					_ = pause(background, 15*time.Second)
+				})
+			})
+		}
+	}
+}
+
 // A batch loader that reads one of its own keys is told so.
 func TestBatchCycle(t *testing.T) {
 	bubble(t, func(t *testing.T) {

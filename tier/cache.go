@@ -269,14 +269,6 @@ func (c *Cache[V]) Freshness() Freshness { return c.cfg.Freshness }
 // chainID identifies a fill of this namespace among the fills that wait for one another.
 func (c *Cache[V]) chainID(hash uint64) uint64 { return hash ^ c.nsHash*0x9E3779B97F4A7C15 }
 
-// chainKey is the context key of the fills that a loader's context belongs to, outermost first.
-type chainKey struct{}
-
-func chainOf(ctx context.Context) []uint64 {
-	chain, _ := ctx.Value(chainKey{}).([]uint64)
-	return chain
-}
-
 // lifetime counts what Close has to wait for.
 type lifetime struct {
 	closed atomic.Bool // set under mu
@@ -357,6 +349,15 @@ func (d *dice) float64() float64 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.src.Float64()
+}
+
+func (d *dice) uint64() uint64 {
+	if d.src == nil {
+		return rand.Uint64()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.src.Uint64()
 }
 
 func cloneString(s string) string { return strings.Clone(s) }

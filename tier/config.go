@@ -250,6 +250,13 @@ func (cfg *Config[V]) schema() uint64 {
 // from the callers who wait for it; ctx ends after Origin.Timeout or when the cache
 // closes, and a loader should return then: until it does it holds its permit.
 // ErrNotFound is an answer, not a failure. A panic becomes the waiters' error.
+//
+// A loader may read other keys, of this cache or another, if it passes ctx on. While it waits for them its load
+// does not count as one at the origin: it gives its permit back, and a read that had to wait returns when the load
+// has a permit again, also past the read's own deadline but not past the load's. So keys may be made of
+// keys, up to codec.MaxChain deep, with any Origin.Concurrency. Read several of them by one GetMany, or at the same time, and
+// call the origin before or after: a loader that calls it in one goroutine while another waits does so
+// outside of the cap.
 type Loader[V any] func(ctx context.Context, fill *Fill[V]) (V, error)
 
 // ByKey adapts a plain function to a Loader.

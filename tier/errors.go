@@ -37,9 +37,6 @@ var (
 	ErrCycle = errors.New("weir: the fill waits for itself")
 	// ErrGoexit says that a loader ended its goroutine with runtime.Goexit.
 	ErrGoexit = errors.New("weir: the loader called runtime.Goexit")
-	// ErrOutlived says that a load took longer than its value may live, by the
-	// contract or by Fill.SetTTL: the value could never be served.
-	ErrOutlived = errors.New("weir: the load took longer than its value may live")
 	// ErrTimeout says that a load took longer than Origin.Timeout. errors.Is(err,
 	// context.DeadlineExceeded) holds for it too.
 	ErrTimeout = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)

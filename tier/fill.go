@@ -24,6 +24,7 @@ type Fill[V any] struct {
 	prev *entry
 	ttl  time.Duration
 	keep bool
+	drop bool // the value is for the callers that wait
 
 	tags    []uint32
 	tagErr  error
@@ -58,9 +59,18 @@ func (f *Fill[V]) KeepPrevious() (V, error) {
 	return value, nil
 }
 
-// SetTTL replaces Freshness.TTL for this value. d must be above 0; it is not jittered.
-// The windows for stale answers follow it unchanged.
-func (f *Fill[V]) SetTTL(d time.Duration) { f.ttl = max(min(d, maxTTL), 1) }
+// SetTTL replaces Freshness.TTL for this value; it is not jittered. The windows for stale answers follow it unchanged.
+// With a d of 0 or below it is DoNotKeep.
+func (f *Fill[V]) SetTTL(d time.Duration) {
+	if d <= 0 {
+		f.DoNotKeep()
+	}
+	f.ttl = max(min(d, maxTTL), 1)
+}
+
+// DoNotKeep says that what is loaded is for the callers that wait for this fill alone: they get it, and nothing is
+// stored, so that the next caller starts another load. It holds for ErrNotFound too. A copy that there was before is gone.
+func (f *Fill[V]) DoNotKeep() { f.drop = true }
 
 // Step marks the start of a call to a dependency of the loader, and the function it
 // returns its end: defer fill.Step("postgres")(). That function may be given the call's error.
@@ -111,7 +121,7 @@ const noWait = -1
 // patience is until when a caller waits for a flight, 0: without end.
 func (c *Cache[V]) patience(ctx context.Context) int64 {
 	if deadline, ok := ctx.Deadline(); ok {
-		return max(c.clock.now()+int64(time.Until(deadline)), 1)
+		return max(later(c.clock.now(), time.Until(deadline)), 1)
 	}
 	return 0
 }
@@ -132,7 +142,7 @@ func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, pre
 		return &flight[V]{
 			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short, from: from,
 			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
-			done:  make(chan struct{}), ticket: ticket{class: cl, until: c.govTime(max(until, 0))},
+			done:  make(chan struct{}), ticket: ticket{class: cl, depth: depthOf(chain, until), until: c.govTime(max(until, 0))},
 		}
 	})
 	if !started {
@@ -150,7 +160,7 @@ func (c *Cache[V]) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
 	}
-	return max(at+c.gov.now()-c.clock.now(), 1)
+	return max(later(c.gov.now(), time.Duration(at-c.clock.now())), 1)
 }
 
 // fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the
@@ -172,7 +182,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	}
 	c.gov.admitted()
 
-	base := context.WithValue(c.ctx, chainKey{}, f.chain)
+	base := c.ctx
 	if f.from != (Trace{}) {
 		base = context.WithValue(base, causeKey{}, f.from)
 	}
@@ -205,7 +215,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		}
 	}()
 	for try := 0; ; try++ {
-		if value, err = c.cfg.Loader(load, fill); err == nil || !hasMark(err, markRetry) {
+		if value, err = c.cfg.Loader(c.gov.nested(load, &f.ticket, f.chain), fill); err == nil || !hasMark(err, markRetry) {
 			return
 		}
 		again := false
@@ -223,17 +233,22 @@ func (c *Cache[V]) needless(f *flight[V]) bool {
 	return e != nil && e != f.prev && c.clock.now() < e.soft && c.flights.skip(f, e, c.stillValid(f))
 }
 
-// admit waits for a permit, and for a place among the key's loads, and counts the load as begun.
+// admit waits for a place among the key's loads, then for a permit, and counts the load as begun.
 func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
-	if err := c.gov.acquire(ctx, &f.ticket); err != nil {
-		return err
-	}
-	if err := c.flights.begin(ctx, f, c.fences, c.clock.now); err != nil {
-		c.gov.release(&f.ticket, loadVoid, 0)
+	if err := c.flights.reserve(ctx, f); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = refusal(shedKey, c.cfg.Origin.Timeout)
 		}
 		return err
+	}
+	if err := c.gov.acquire(ctx, &f.ticket); err != nil {
+		c.flights.vacate(f)
+		return err
+	}
+	if !c.flights.begin(f, c.fences, c.clock.now) {
+		c.flights.vacate(f)
+		c.gov.release(&f.ticket, loadVoid, 0)
+		return context.DeadlineExceeded
 	}
 	c.stats.begun(f.cause, c.clock.now())
 	return nil
@@ -309,7 +324,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 		return
 	}
 	c.stats.results[resultTimeout].Add(1)
-	c.gov.overran(f.claim())
+	c.gov.overran(&f.ticket)
 	c.tellBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
 }
@@ -344,23 +359,25 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		} else {
 			c.stats.results[resultError].Add(1)
 		}
+		if errors.Is(err, ErrOverloaded) { // a fill that the loader reads got no permit: that may be otherwise in a moment
+			c.finish(f, c.refused(f, &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}))
+			return
+		}
 		c.finish(f, c.failed(f, err))
 		return
 	}
 	now := c.clock.now()
 	c.loads.add(f.hash, e.loaded)
 	c.setExpiry(e, fill.ttl, f.short && !c.owns(f.hash), now)
-	if now >= e.hard && e.flags&entryNotFound == 0 {
-		c.stats.results[resultError].Add(1)
-		c.finish(f, c.failed(f, fmt.Errorf("%w: %v: raise Freshness.TTL or speed up the origin", ErrOutlived, cost)))
-		return
+	if fill.drop || now >= e.hard {
+		e.passOn(now)
 	}
 	if e.flags&entryNotFound != 0 {
 		c.stats.results[resultNotFound].Add(1)
 	} else {
 		c.stats.results[resultOK].Add(1)
 	}
-	if fill.ttl > 0 {
+	if fill.ttl > 0 && e.flags&entryPassing == 0 {
 		c.log.outlasts(e.hard - e.loaded)
 	}
 	if e.version = fill.versionOf(); e.version != 0 && c.fences.behind(f.key, f.hash, e.version) {
@@ -371,7 +388,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 	}
 	e.etag = c.etag(e)
 	stored := !c.fences.tagged(e.tags) && c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
-		if now < e.hard {
+		if e.flags&entryPassing == 0 {
 			c.owned.set(f.key, e)
 		} else {
 			c.owned.delete(f.key)
@@ -471,7 +488,7 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	}
 	res := result[V]{err: err}
 	var over *OverloadedError
-	if errors.As(err, &over) {
+	if errors.As(err, &over) && err == error(over) { // not a nested fill's, which has been counted
 		c.stats.shed[over.why].Add(1)
 	}
 	now := c.clock.now()

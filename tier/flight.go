@@ -23,8 +23,9 @@ type flightShard[V any] struct {
 // flightSlot is one key's place. It is removed when it has neither flight nor load.
 type flightSlot[V any] struct {
 	live    *flight[V]
+	places  int           // taken by loads that run, or wait for a permit
 	running int           // loads that began and have not returned
-	freed   chan struct{} // closed when running falls; nil: nobody waits for that
+	freed   chan struct{} // closed when places falls; nil: nobody waits for that
 }
 
 // A flight is a fill in progress. Its result is read after done is closed.
@@ -124,9 +125,9 @@ func (t *flights[V]) pause(f *flight[V]) bool {
 	return true
 }
 
-// begin counts f's load as running and takes its stamp. With maxRunning loads of the
-// key at work it waits for one to return, until ctx ends.
-func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now func() int64) error {
+// reserve takes f's place among the loads of its key, before it asks for a permit: a flight that waits for its place
+// keeps no permit from other keys. With maxRunning places taken it waits for one to come free, until ctx ends.
+func (t *flights[V]) reserve(ctx context.Context, f *flight[V]) error {
 	s := t.shard(f.hash)
 	for {
 		s.mu.Lock()
@@ -135,10 +136,8 @@ func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now fu
 			return context.DeadlineExceeded
 		}
 		slot := s.m[f.key]
-		if slot.running < maxRunning {
-			slot.running++
-			f.loading = true
-			f.stamp, f.wide, f.began = fn.stamp(f.hash), fn.wide.Load(), now()
+		if slot.places < maxRunning {
+			slot.places++
 			s.mu.Unlock()
 			return nil
 		}
@@ -155,6 +154,21 @@ func (t *flights[V]) begin(ctx context.Context, f *flight[V], fn *fences, now fu
 	}
 }
 
+// begin takes the stamp of f's load, which has its place and its permit; false: f has been finished meanwhile, so that
+// there is nothing to load for.
+func (t *flights[V]) begin(f *flight[V], fn *fences, now func() int64) bool {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.settled {
+		return false
+	}
+	f.loading = true
+	s.m[f.key].running++
+	f.stamp, f.wide, f.began = fn.stamp(f.hash), fn.wide.Load(), now()
+	return true
+}
+
 // returned counts f's load as ended.
 func (t *flights[V]) returned(f *flight[V]) {
 	s := t.shard(f.hash)
@@ -163,9 +177,23 @@ func (t *flights[V]) returned(f *flight[V]) {
 	s.ended(f.key, s.m[f.key])
 }
 
+// vacate gives the place of f's load back, which has not begun.
+func (t *flights[V]) vacate(f *flight[V]) {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(f.key, s.m[f.key])
+}
+
 // ended counts one load of the slot less. The caller holds s.mu.
 func (s *flightShard[V]) ended(key string, slot *flightSlot[V]) {
 	slot.running--
+	s.leave(key, slot)
+}
+
+// leave counts one place less as taken. The caller holds s.mu.
+func (s *flightShard[V]) leave(key string, slot *flightSlot[V]) {
+	slot.places--
 	if slot.freed != nil {
 		close(slot.freed)
 		slot.freed = nil
@@ -255,7 +283,7 @@ func (t *flights[V]) detachAll(fn *fences) {
 
 // drop removes an empty slot. The caller holds s.mu.
 func (s *flightShard[V]) drop(key string, slot *flightSlot[V]) {
-	if slot.live == nil && slot.running == 0 {
+	if slot.live == nil && slot.places == 0 {
 		delete(s.m, key)
 	}
 }

@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"container/list"
 	"context"
 	"math"
 	"sync"
@@ -25,15 +26,17 @@ type governor struct {
 	peak    int        // the most that were held at once
 	waiting int        // over all queues
 	queues  [classes]queue
-	permits int     // in force at the last look, the adaptive limit included
-	load    float64 // mean time of a load lately, ns; 0: none has ended
-	breaker breaker
-	limit   limit
-	rate    bucket
-	retries bucket
-	part    part // as it was at the last look
-	busy    occupancy
-	closed  bool
+	// returning are the tickets of loads that want their permit again after a nested read; they go before all queues.
+	returning list.List
+	permits   int     // in force at the last look, the adaptive limit included
+	load      float64 // mean time of a load lately, ns; 0: none has ended
+	breaker   breaker
+	limit     limit
+	rate      bucket
+	retries   bucket
+	part      part // as it was at the last look
+	busy      occupancy
+	closed    bool
 
 	timer *time.Timer    // nil: nothing is due
 	due   int64          // when it is
@@ -43,6 +46,7 @@ type governor struct {
 func newGovernor(o Origin, now func() int64, share func() (permits, members int)) *governor {
 	g := &governor{o: o, now: now, share: share, part: part{0, 1}}
 	g.retries.spent = retryReserve / 2
+	g.returning.Init()
 	for i := range g.queues {
 		g.queues[i].Init()
 	}
@@ -98,11 +102,11 @@ func (g *governor) acquire(ctx context.Context, t *ticket) error {
 		g.mu.Unlock()
 		return refusal(why, after)
 	}
-	t.err, t.ready = nil, nil
+	t.err, t.ready, t.state = nil, nil, ticketWaiting
 	g.queues[t.class].push(t, now)
 	g.waiting++
 	g.turn(now)
-	if t.elem == nil {
+	if t.state != ticketWaiting {
 		g.mu.Unlock()
 		return t.err
 	}
@@ -117,11 +121,12 @@ func (g *governor) acquire(ctx context.Context, t *ticket) error {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.elem == nil { // decided meanwhile
+	if t.state != ticketWaiting { // decided meanwhile
 		return t.err
 	}
 	g.queues[t.class].drop(t)
 	g.waiting--
+	t.state = ticketIdle
 	if err := context.Cause(ctx); err != context.DeadlineExceeded {
 		return err
 	}
@@ -141,10 +146,10 @@ func (g *governor) refuses(t *ticket, share int, now int64) (why shedReason, aft
 	if g.used < g.permits && ahead == 0 {
 		return shedNone, 0
 	}
-	if g.policy().overloaded(q.filled, now) && q.Len() > 0 {
-		ahead -= q.Len() // the newest is served first
+	if g.policy().overloaded(q.filled, now) && q.Len() > 0 || t.depth > 0 {
+		ahead -= q.Len() // the newest is served first, a nested one before all of them
 	}
-	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && now+int64(wait) > t.until {
+	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && later(now, wait) > t.until {
 		return shedDeadline, wait
 	}
 	if g.waiting >= g.o.Queue && !g.displace(t, now) {
@@ -158,13 +163,14 @@ func (g *governor) refuses(t *ticket, share int, now int64) (why shedReason, aft
 func (g *governor) displace(t *ticket, now int64) bool {
 	for c := classes; c > t.class; c-- {
 		q := &g.queues[c-1]
-		if q.Len() == 0 {
+		oldest := q.root()
+		if oldest == nil {
 			continue
 		}
-		if c-1 == t.class && !g.policy().overloaded(q.filled, now) {
+		if c-1 == t.class && t.depth == 0 && !g.policy().overloaded(q.filled, now) {
 			return false
 		}
-		g.decide(q.front(), refusal(shedFull, g.after(now)))
+		g.decide(oldest, refusal(shedFull, g.after(now)))
 		return true
 	}
 	return false
@@ -204,7 +210,7 @@ func (g *governor) floor() float64 { return float64(g.o.MinConcurrency) / float6
 func (g *governor) decide(t *ticket, err error) {
 	g.queues[t.class].drop(t)
 	g.waiting--
-	t.err = err
+	t.err, t.state = err, ticketIdle
 	if t.ready != nil {
 		close(t.ready)
 	}
@@ -213,6 +219,7 @@ func (g *governor) decide(t *ticket, err error) {
 // turn decides whatever can be decided now: gives up whom the queues shed, and gives free
 // permits to the most urgent. The caller holds mu.
 func (g *governor) turn(now int64) {
+	g.readmit(now)
 	g.shed(now)
 	for g.waiting > 0 && g.used < g.permits {
 		if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
@@ -248,7 +255,7 @@ func (g *governor) grant(now int64) bool {
 	for i := range g.queues {
 		for q := &g.queues[i]; q.Len() > 0; {
 			t, over := q.front(), p.overloaded(q.filled, now)
-			if over {
+			if over && t.depth == 0 {
 				t = q.back()
 			}
 			if over && t.until > 0 && t.until <= now {
@@ -256,8 +263,8 @@ func (g *governor) grant(now int64) bool {
 				continue
 			}
 			g.decide(t, nil)
-			g.busy = g.busy.change(+1, now)
-			g.used++
+			t.left, t.away, t.nested = now, 0, 0
+			g.hold(t, now)
 			g.peak = max(g.peak, g.used)
 			g.breaker = g.breaker.begun(now)
 			g.changes.Store(g.breaker.gen)
@@ -272,8 +279,11 @@ func (g *governor) grant(now int64) bool {
 func (g *governor) shed(now int64) {
 	p := g.policy()
 	for i := range g.queues {
-		for q := &g.queues[i]; q.Len() > 0; {
-			t := q.front()
+		for q := &g.queues[i]; ; {
+			t := q.root()
+			if t == nil {
+				break
+			}
 			if at, ever := p.sheds(q.filled, t.since); !ever || at > now {
 				break
 			}
@@ -291,29 +301,49 @@ func (g *governor) refuseAll(err error) {
 	}
 }
 
-// promote makes a ticket as urgent as c, and lets it wait as long as until (0: for ever).
-func (g *governor) promote(t *ticket, c class, until int64) {
+// promote makes a ticket as urgent as c and depth, and lets it wait as long as until (0: for ever), and so the ticket
+// that stands for it.
+func (g *governor) promote(t *ticket, c class, depth int, until int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.raise(t, c, depth, until)
+	if t.into != nil {
+		g.raise(t.into, c, depth, until)
+	}
+}
+
+// raise is promote for one ticket. The caller holds mu.
+func (g *governor) raise(t *ticket, c class, depth int, until int64) {
 	if until == 0 || t.until != 0 && until > t.until {
 		t.until = until
 	}
-	if c >= t.class {
+	if c >= t.class && depth <= t.depth {
 		return
 	}
-	if t.elem != nil {
-		g.queues[t.class].drop(t)
-		g.queues[c].push(t, g.now())
+	c, depth = min(c, t.class), max(depth, t.depth)
+	if t.state != ticketWaiting {
+		t.class, t.depth = c, depth
+		return
 	}
-	t.class = c
+	g.queues[t.class].drop(t)
+	t.class, t.depth = c, depth
+	g.queues[c].push(t, g.now())
 	g.arm(g.now())
 }
 
-// overran counts a load as failed that has used up its time. It keeps its permit.
+// overran counts a load as failed that has used up its time, unless it was not at the origin but waited for other
+// loads. It keeps its permit.
 func (g *governor) overran(t *ticket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.tell(t, loadFailed, g.o.Timeout, g.now())
+	if t.into != nil {
+		t = t.into
+	}
+	out, now := loadFailed, g.now()
+	if t.state == ticketAway || t.state == ticketReturning {
+		out = loadVoid
+	}
+	g.tell(t, out, max(g.o.Timeout-time.Duration(t.away), 0), now)
 }
 
 // tell lets breaker and limit learn from a load, once. The caller holds mu.
@@ -340,9 +370,18 @@ func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
-	g.tell(t, out, cost, now)
-	g.used--
-	g.busy = g.busy.change(-1, now)
+	switch t.state {
+	case ticketHeld:
+		g.free(now)
+	case ticketReturning:
+		g.comeBack(t)
+		fallthrough
+	case ticketAway:
+		t.away += now - t.left
+	}
+	t.state = ticketIdle
+	t.round.Add(1)
+	g.tell(t, out, max(cost-time.Duration(t.away), 0), now)
 	g.settle(share, members)
 	g.turn(now)
 	g.arm(now)
@@ -364,7 +403,7 @@ func (g *governor) arm(now int64) {
 	next := int64(math.MaxInt64)
 	p := g.policy()
 	for i := range g.queues {
-		if t := g.queues[i].front(); t != nil {
+		if t := g.queues[i].root(); t != nil {
 			if at, ever := p.sheds(g.queues[i].filled, t.since); ever {
 				next = min(next, at)
 			}

@@ -136,8 +136,8 @@ func TestClassOrder(t *testing.T) {
 func TestPromotion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		got := line(t, func(g *governor, k map[string]*ticket) {
-			g.promote(k["r2"], classMiss, 0)
-			g.promote(k["m1"], classRefresh, 0) // never down
+			g.promote(k["r2"], classMiss, 0, 0)
+			g.promote(k["m1"], classRefresh, 0, 0) // never down
 		}, "r1", "s1", "m1", "r2")
 		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -266,6 +266,33 @@ func TestNoPermitServesStale(t *testing.T) {
 	})
 }
 
+// A flight that waits for its key's earlier loads to return keeps no permit from other keys.
+func TestBusyKeyHoldsNoPermit(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		cfg := plain(func(ctx context.Context, f *Fill[string]) (string, error) {
+			if f.Key == "hung" {
+				<-hang
+			}
+			return "v", nil
+		})
+		cfg.Origin = Origin{Concurrency: 3, MinConcurrency: 3, Timeout: time.Second, Breaker: Breaker{Failures: -1}, QueueInterval: -1}
+		cfg.Freshness.ErrorTTL = -1
+		c := open(t, cfg)
+		defer close(hang)
+		for range maxRunning {
+			getErr(t, c, "hung", ErrTimeout)
+		}
+		go func() { _, _ = c.Get(background, "hung") }()
+		synctest.Wait()
+		began := time.Now()
+		get(t, c, "good", "v")
+		if s := c.Stats(); time.Since(began) != 0 || s.Governor.InUse != maxRunning {
+			t.Errorf("after %v, %d permits in use", time.Since(began), s.Governor.InUse)
+		}
+	})
+}
+
 func TestShareChanges(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var share atomic.Int64
@@ -273,7 +300,8 @@ func TestShareChanges(t *testing.T) {
 		clock := newClock(nil)
 		g := newGovernor(o, clock.now, func() (int, int) { return int(share.Load()), 1 })
 		defer g.close()
-		done := new(ticket) // which one does not matter here
+		holders := make(chan *ticket, 4)
+		release := func() { g.release(<-holders, loadVoid, 0) }
 		if err := g.acquire(t.Context(), new(ticket)); !errors.Is(err, ErrOverloaded) {
 			t.Fatalf("without a share: %v", err)
 		}
@@ -281,9 +309,11 @@ func TestShareChanges(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				if err := g.acquire(t.Context(), new(ticket)); err != nil {
+				k := new(ticket)
+				if err := g.acquire(t.Context(), k); err != nil {
 					t.Error(err)
 				}
+				holders <- k
 			})
 		}
 		check := func(used, waiting int) {
@@ -298,12 +328,12 @@ func TestShareChanges(t *testing.T) {
 		g.kick()
 		check(3, 1)
 		share.Store(1)
-		g.release(done, loadVoid, 0)
-		g.release(done, loadVoid, 0)
+		release()
+		release()
 		check(1, 1) // less than before: nobody new until the rest is back
-		g.release(done, loadVoid, 0)
+		release()
 		check(1, 0)
-		g.release(done, loadVoid, 0)
+		release()
 		wg.Wait()
 		check(0, 0)
 	})

@@ -1,12 +1,16 @@
 package tier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -87,6 +91,107 @@ func TestSetTTL(t *testing.T) {
 		get(t, c, "huge", "5")
 		time.Sleep(2 * time.Minute)
 		get(t, c, "huge", "5")
+	})
+}
+
+// A value that is not kept, because the loader says so or because its load took longer than it may live, is given to the
+// callers that wait, on every member, and to no later one. It is no error, and none is remembered.
+func TestValuesThatAreNotKept(t *testing.T) {
+	for name, x := range map[string]struct {
+		takes time.Duration
+		say   func(f *Fill[simValue])
+		none  bool
+	}{
+		"DoNotKeep":           {time.Second, (*Fill[simValue]).DoNotKeep, false},
+		"DoNotKeep not found": {time.Second, (*Fill[simValue]).DoNotKeep, true},
+		"SetTTL(0)":           {time.Second, func(f *Fill[simValue]) { f.SetTTL(0) }, false},
+		"SetTTL(-1)":          {time.Second, func(f *Fill[simValue]) { f.SetTTL(-1) }, false},
+		"SetTTL(1ns)":         {time.Second, func(f *Fill[simValue]) { f.SetTTL(1) }, false},
+		"a slow origin":       {4 * time.Second, func(*Fill[simValue]) {}, false},
+		"slow and not found":  {4 * time.Second, func(*Fill[simValue]) {}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newSim(t, 2)
+				var loads atomic.Int64
+				caches := s.start(newOrigin(), Config[simValue]{
+					Freshness: Freshness{TTL: 3 * time.Second, NegativeTTL: time.Second, NearTTL: time.Second, ErrorTTL: time.Minute, Jitter: -1, RefreshAhead: -1},
+					Origin:    Origin{Timeout: 10 * time.Second},
+					Loader: func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+						n := loads.Add(1)
+						x.say(f)
+						if err := pause(ctx, x.takes); err != nil || x.none {
+							return simValue{}, cmp.Or(err, ErrNotFound)
+						}
+						return simValue{Version: n}, nil
+					},
+				})
+				defer s.stop(caches)
+				key := keyOf(s.nodes["n0"].View(), "n1", 0)
+				for round := range int64(3) {
+					var wg sync.WaitGroup
+					for i := range 20 {
+						wg.Go(func() {
+							a, err := caches[s.names[i%2]].Read(background, key, ReadOptions{MaxAge: AnyAge})
+							if x.none && !errors.Is(err, ErrNotFound) || !x.none && (err != nil || a.Value.Version != round+1 || a.Age < x.takes) {
+								t.Errorf("%+v, %v", a, err)
+							}
+						})
+					}
+					wg.Wait()
+					if n := loads.Load(); n != round+1 {
+						t.Fatalf("%d loads in %d rounds", n, round+1)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A value that is not kept takes the place of the copy that there was.
+func TestDoNotKeepReplaces(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := 0
+		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
+			if n++; n > 1 {
+				f.DoNotKeep()
+			}
+			return fmt.Sprint(n), nil
+		})
+		cfg.Freshness.StaleWhileRevalidate = time.Hour
+		c := open(t, cfg)
+		get(t, c, "k", "1")
+		time.Sleep(2 * time.Minute)
+		get(t, c, "k", "1")
+		synctest.Wait() // it has been refreshed
+		get(t, c, "k", "3")
+	})
+}
+
+// Deadlines that are centuries away are as good as any.
+func TestEndlessDeadline(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cfg := plain(ByKey(slow(time.Second).load))
+		cfg.Origin = Origin{Concurrency: 1, MinConcurrency: 1}
+		c := open(t, cfg)
+		get(t, c, "warm", "warm#1") // it is known how long a load takes
+		ctx, cancel := context.WithTimeout(background, math.MaxInt64)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i := range 3 {
+			wg.Go(func() {
+				if _, err := c.Get(ctx, fmt.Sprint(i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if _, err := c.Warm(ctx, []string{"w"}); err != nil {
+			t.Error(err)
+		}
+		if got, err := c.GetMany(ctx, []string{"a", "b"}); err != nil || len(got) != 2 {
+			t.Error(got, err)
+		}
 	})
 }
 

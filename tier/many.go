@@ -232,6 +232,15 @@ func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
 	}
 }
 
+// failWaited fails the reads that owners were asked for: the load that made them has no time left.
+func (m *many[V]) failWaited(err error) {
+	for i := range m.reads {
+		if r := &m.reads[i]; r.answered {
+			r.source, r.err = 0, err
+		}
+	}
+}
+
 // takeNear answers r with a near copy, if that may be served.
 func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now int64) bool {
 	if now >= b.until || !c.unfenced(r.key, b) {
@@ -251,6 +260,16 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now i
 
 // readSingly makes the reads that are left to be made as Get makes them.
 func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
+	if n := nestingOf(ctx); n != nil {
+		n.wait() // until the last of them has its answer
+		defer func() {
+			if over := n.resume(); over != nil {
+				for _, r := range m.singles {
+					r.source, r.err = 0, over
+				}
+			}
+		}()
+	}
 	var wg sync.WaitGroup
 	next := make(chan *reading[V], len(m.singles))
 	for _, r := range m.singles {

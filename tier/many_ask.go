@@ -73,6 +73,15 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func
 			}
 		}
 	}
+	if len(m.chain) > 0 && len(m.frames) > 0 {
+		n := nestingOf(ctx)
+		n.wait()
+		defer func() {
+			if over := n.resume(); over != nil {
+				m.failWaited(over)
+			}
+		}()
+	}
 	var slow []*frame[V]
 	sent := 0
 	for i := range m.frames {

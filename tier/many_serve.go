@@ -101,7 +101,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 			return &flight[V]{
 				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
 				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),
-				done:  make(chan struct{}), ticket: ticket{class: w.cl, until: c.govTime(until)},
+				done:  make(chan struct{}), ticket: ticket{class: w.cl, depth: depthOf(chain, until), until: c.govTime(until)},
 			}
 		})
 		if fresh {
@@ -156,7 +156,15 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 
 // awaitOwn answers what seekOwn has left.
 func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
-	c.rideAll(ctx, rest.ws, m.chain, rest.wide, rest.began)
+	over := nestingOf(ctx).around(func() error {
+		c.rideAll(ctx, rest.ws, m.chain, rest.wide, rest.began)
+		return nil
+	})
+	if over != nil {
+		for _, w := range rest.ws {
+			w.err = over
+		}
+	}
 	for i, w := range rest.ws {
 		c.gotOwn(m, rest.reads[i], w, c.clock.now())
 	}

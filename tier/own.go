@@ -123,6 +123,15 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 // ride waits for the key's flight: fl, which the caller has joined, or started, when the read began at began and the tag
 // clock was wide, or if that is nil one that it joins.
 func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool, cl class, why cause, e *entry, wide uint64, began int64, fl *flight[V], started bool) (f found[V], err error) {
+	if len(chain) > 0 {
+		n := nestingOf(ctx)
+		n.wait()
+		defer func() {
+			if over := n.resume(); over != nil {
+				f, err = found[V]{}, over
+			}
+		}()
+	}
 	var r *result[V]
 	for ; ; fl = nil {
 		if fl == nil {

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"container/list"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,12 +17,22 @@ const (
 	classes
 )
 
-// ticket is one flight's claim on a permit.
+// ticket is one flight's claim on a permit, or that of the flights that are loaded together.
 type ticket struct {
+	round atomic.Uint64 // written with governor.mu held; how many attempts of its load have returned
+
+	state  ticketState   // guarded by governor.mu
+	into   *ticket       // guarded by governor.mu; the ticket of the group that it is part of, nil: it stands for itself
+	nested int           // guarded by governor.mu; nested reads of its load that wait
+	left   int64         // guarded by governor.mu; when its load gave the permit back to wait for them
+	away   int64         // guarded by governor.mu; for how long, ns, its load held no permit for that reason
+	back   chan struct{} // written with governor.mu held; closed when it is no longer returning
+
 	class class         // guarded by governor.mu
+	depth int           // guarded by governor.mu; how many loads wait for it, one for another
 	until int64         // guarded by governor.mu; when the last of its callers gives up, 0: never
 	since int64         // guarded by governor.mu; when it began to wait in its class
-	elem  *list.Element // guarded by governor.mu; nil: not waiting
+	elem  *list.Element // guarded by governor.mu; its place among those that wait, or return; nil: neither
 	gen   uint64        // guarded by governor.mu; the breaker's generation when the permit was granted
 	told  bool          // guarded by governor.mu; the load's outcome is known
 	err   error         // written before ready is closed; nil: granted
@@ -45,7 +56,8 @@ func (p queuePolicy) fit(load float64, permits int) queuePolicy {
 	return p
 }
 
-// queue holds the tickets of one class that wait, in the order in which they came.
+// queue holds the tickets of one class that wait, in the order in which they came; before them those that loads wait
+// for, the deepest first: what has been begun is finished before more is begun. These are not given up for their wait.
 //
 // It is the queue of "Fail at Scale" (Ben Maurer, ACM Queue 13:8, 2015): CoDel and adaptive LIFO.
 // As long as it has been empty within the last interval (100 ms) it is in good order: who came
@@ -63,6 +75,12 @@ func (q *queue) push(t *ticket, now int64) {
 		q.filled = now
 	}
 	t.since = now
+	for e := q.Front(); t.depth > 0 && e != nil; e = e.Next() {
+		if ticketOf(e).depth < t.depth {
+			t.elem = q.InsertBefore(t, e)
+			return
+		}
+	}
 	t.elem = q.PushBack(t)
 }
 
@@ -74,6 +92,16 @@ func (q *queue) drop(t *ticket) {
 // front and back are the oldest and the newest ticket, nil: none.
 func (q *queue) front() *ticket { return ticketOf(q.Front()) }
 func (q *queue) back() *ticket  { return ticketOf(q.Back()) }
+
+// root is the oldest ticket that no load waits for, nil: none. Nested ones are before it.
+func (q *queue) root() *ticket {
+	for e := q.Front(); e != nil; e = e.Next() {
+		if t := ticketOf(e); t.depth == 0 {
+			return t
+		}
+	}
+	return nil
+}
 
 func ticketOf(e *list.Element) *ticket {
 	if e == nil {

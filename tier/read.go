@@ -282,12 +282,20 @@ func (c *Cache[V]) askOwner(ctx context.Context, key string, hash, stamp, wide u
 	if q.to = view.Owner(key); q.to.Name == c.self {
 		return c.ownAnswer(ctx, key, hash, maxAge, q.chain, more, a)
 	}
+	if len(q.chain) > 0 {
+		return nestingOf(ctx).around(func() error { return c.findThere(ctx, view, &q, a) })
+	}
+	return c.findThere(ctx, view, &q, a)
+}
+
+// findThere asks the key's owner by the view, another member.
+func (c *Cache[V]) findThere(ctx context.Context, view *ring.View, q *question[V], a *answer[V]) error {
 	q.view = view.Fingerprint()
-	out, err := c.askFresh(ctx, &q, a)
+	out, err := c.askFresh(ctx, q, a)
 	if out.answered {
 		return err
 	}
-	return c.findElsewhere(ctx, view, &q, out, err, a)
+	return c.findElsewhere(ctx, view, q, out, err, a)
 }
 
 // findElsewhere puts a question again, once, which the key's owner by the view did not answer.

@@ -64,6 +64,10 @@ func outcomeOf(err error) outcomeOfLoad {
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrCycle), errors.Is(err, ErrOverloaded):
 		return loadVoid // another cache that the loader reads did not let it through
 	}
+	var nested *FillError
+	if errors.As(err, &nested) {
+		return loadVoid // another fill that the loader reads failed: it has been counted where it ran
+	}
 	return loadFailed
 }
 

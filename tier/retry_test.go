@@ -157,11 +157,11 @@ func TestRetryTooLate(t *testing.T) {
 			t.Fatal("it cannot be paused")
 		}
 		c.finish(f, result[string]{err: ErrTimeout}) // as overrun does
-		if err := c.flights.begin(t.Context(), f, c.fences, c.clock.now); err == nil {
+		if c.flights.reserve(t.Context(), f) == nil || c.flights.begin(f, c.fences, c.clock.now) {
 			t.Error("a finished flight loads again")
 		}
 		c.flights.shard(1).mu.Lock() // put back what pause took, for the load that still runs
-		c.flights.shard(1).m["k"] = &flightSlot[string]{running: 1}
+		c.flights.shard(1).m["k"] = &flightSlot[string]{places: 1, running: 1}
 		c.flights.shard(1).mu.Unlock()
 	})
 }

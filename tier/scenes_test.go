@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -345,4 +346,73 @@ func TestScenePipeline(t *testing.T) {
 			}
 		}
 	})
+}
+
+// (f) Pages are made of products, which are cached as well, and each page's load reads ten of them before it calls the
+// origin itself. All is cold at once, with far more callers than permits: every caller gets its page, the origin never
+// has more loads than it is allowed to, and loads what there is once.
+func TestSceneComposite(t *testing.T) {
+	const pages, products, limit = 300, 2000, 20
+	for _, members := range []int{1, 3} {
+		t.Run(fmt.Sprint(members), func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s, o := newSim(t, members), smallOrigin()
+				o.takes = 20 * time.Millisecond // 1,000 loads a second
+				caches := make(map[string]*Cache[simValue])
+				for i, name := range s.names {
+					s.nodes[name].divisor = [2]int{members, i}
+				}
+				for _, name := range s.names {
+					caches[name] = s.open(name, newOrigin(), Config[simValue]{
+						Freshness: Freshness{TTL: time.Hour, NearTTL: time.Second},
+						Origin:    Origin{Concurrency: limit, MinConcurrency: limit, Timeout: 5 * time.Second, QueueInterval: -1},
+						Loader: func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
+							var n int
+							if _, err := fmt.Sscanf(f.Key, "page%d", &n); err == nil {
+								keys := make([]string, 10)
+								for i := range keys {
+									keys[i] = fmt.Sprint("product", (n*7+i*131)%products)
+								}
+								if n%2 == 0 {
+									if _, err := caches[name].GetMany(ctx, keys); err != nil {
+										return simValue{}, err
+									}
+								}
+								for _, key := range keys {
+									if _, err := caches[name].Get(ctx, key); err != nil {
+										return simValue{}, err
+									}
+								}
+							}
+							return simValue{}, o.load(ctx)
+						},
+					})
+				}
+				defer s.stop(caches)
+				rnd := rand.New(rand.NewPCG(21, 22))
+				z := newZipf(rnd, pages, 0.3)
+				var mu sync.Mutex // guards waits and failed
+				var waits []time.Duration
+				failed := 0
+				drive(t, rnd, z, fewer(2000), 5*time.Second, func(i int, key string) {
+					ctx, cancel := context.WithTimeout(background, 10*time.Second)
+					defer cancel()
+					came := time.Now()
+					_, err := caches[s.names[i%members]].Get(ctx, "page"+strings.TrimPrefix(key, "key"))
+					mu.Lock()
+					defer mu.Unlock()
+					if waits = append(waits, time.Since(came)); err != nil {
+						if failed++; failed < 10 {
+							t.Error(err)
+						}
+					}
+				})
+				slices.Sort(waits)
+				t.Logf("%d reads, %d failed, %d origin calls, %d at once, p99 %v, longest %v", len(waits), failed, o.calls.Load(), o.peak.Load(), waits[len(waits)*99/100], waits[len(waits)-1])
+				if failed > 0 || o.peak.Load() > limit || o.calls.Load() > pages+products {
+					t.Errorf("%d of %d reads failed, %d origin calls, %d at once", failed, len(waits), o.calls.Load(), o.peak.Load())
+				}
+			})
+		})
+	}
 }

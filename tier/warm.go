@@ -59,7 +59,16 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 		}
 	}
 	began := c.clock.now()
-	c.warm(ctx, slices.DeleteFunc(slices.Clone(reads), func(r *reading[V]) bool { return r.err != nil }))
+	valid := slices.DeleteFunc(slices.Clone(reads), func(r *reading[V]) bool { return r.err != nil })
+	over := nestingOf(ctx).around(func() error {
+		c.warm(ctx, valid)
+		return nil
+	})
+	if over != nil {
+		for _, r := range valid {
+			r.err = over
+		}
+	}
 	report := WarmReport{Keys: len(reads)}
 	failed := &ManyError{Namespace: c.cfg.Namespace, Keys: len(reads), Errs: make(map[string]error)}
 	for _, r := range reads {
@@ -182,7 +191,7 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = time.Until(deadline)
 	}
-	until := c.clock.now() + int64(patience/2)
+	until := later(c.clock.now(), patience/2)
 	share, _ := c.origin.share()
 	next := make(chan []*wanted[V], len(ws))
 	for some := range slices.Chunk(ws, size) {

@@ -62,7 +62,7 @@ type Found struct {
 func identities() map[string]error {
 	return map[string]error{
 		"overloaded": tier.ErrOverloaded, "closed": tier.ErrClosed, "deadline": context.DeadlineExceeded,
-		"origin": ErrOrigin, "refused": ErrRefused, "outlived": tier.ErrOutlived,
+		"origin": ErrOrigin, "refused": ErrRefused,
 	}
 }
 

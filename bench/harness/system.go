@@ -118,7 +118,7 @@ func kindOf(err error) string {
 	}{
 		{tier.ErrOverloaded, "overloaded"}, {ErrOrigin, "origin fails"}, {ErrRefused, "origin refuses"},
 		{tier.ErrTimeout, "load timed out"}, {context.DeadlineExceeded, "timed out"}, {context.Canceled, "cancelled"},
-		{tier.ErrClosed, "closed"}, {tier.ErrOutlived, "load outlived its value"}, {errNotBegun, "never begun"}, {errOver, "not answered by the end"}, {errNoNode, "no node up"},
+		{tier.ErrClosed, "closed"}, {errNotBegun, "never begun"}, {errOver, "not answered by the end"}, {errNoNode, "no node up"},
 		{syscall.ECONNREFUSED, "connection refused"}, {syscall.ECONNRESET, "connection lost"}, {syscall.EPIPE, "connection lost"},
 		{io.EOF, "connection lost"}, {io.ErrUnexpectedEOF, "connection lost"},
 	} {

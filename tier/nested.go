@@ -1,0 +1,202 @@
+package tier
+
+import "context"
+
+// A loader may read other keys through the cache. A load that waits in such a nested read is not at the origin, so it
+// gives its permit back and takes one again, ahead of all queues, before the read returns. No load then holds a
+// permit while it waits for another load, here or on another member: loads whose chain has no cycle cannot
+// deadlock, whatever the cap.
+//
+// A ticket's state, which governor.mu guards:
+//
+//	state      counts  event                              next
+//	idle       no      acquire                            waiting
+//	waiting    no      a permit is free                   held
+//	                   refused, or its context ends       idle
+//	held       yes     a nested read begins to wait       away
+//	                   the load returns                   idle
+//	away       no      the last nested read is answered   held, or returning if no permit is free
+//	                   the load returns                   idle
+//	returning  no      a permit is free                   held
+//	                   another nested read begins to wait away
+//	                   the load's time ends               held, above the limit if need be
+//	                   the load returns                   idle
+//
+// A loader may run several nested reads at once. Its load is away until the last of them has its answer: those that
+// have theirs before do not wait for a permit, since the one permit of the load would keep the others' loads from
+// theirs. A loader that calls the origin itself while a nested read of its own waits does so
+// outside of the cap.
+//
+// A nested read that takes its permit again may return later than its context ends, but not later than the load's.
+// When that ends there is nothing left to load for: the read returns its error, and the load counts as
+// if it had a permit until it returns, so that one that goes on regardless keeps others out.
+//
+// Each attempt of a load is a round of its ticket. Reads that an earlier attempt left behind, or that are made with the
+// context of a load that has returned, belong to no load any more.
+type ticketState uint8
+
+const (
+	ticketIdle ticketState = iota
+	ticketWaiting
+	ticketHeld
+	ticketAway
+	ticketReturning
+)
+
+// A nesting is what the context of a load tells the reads that its loader makes.
+type nesting struct {
+	chain  []uint64 // the fills that wait for one another, outermost first
+	gov    *governor
+	ticket *ticket
+	round  uint64          // of the ticket
+	load   context.Context // ends with the load's time
+}
+
+type nestingKey struct{}
+
+// nestingOf returns the nesting of the load that ctx belongs to, nil: there is none, or the load has returned.
+func nestingOf(ctx context.Context) *nesting {
+	n, _ := ctx.Value(nestingKey{}).(*nesting)
+	if n == nil || n.ticket.round.Load() != n.round {
+		return nil
+	}
+	return n
+}
+
+func chainOf(ctx context.Context) []uint64 {
+	if n := nestingOf(ctx); n != nil {
+		return n.chain
+	}
+	return nil
+}
+
+// nested returns the context of one attempt of a load that has t's permit. The attempt's nested reads end with load.
+func (g *governor) nested(load context.Context, t *ticket, chain []uint64) context.Context {
+	return context.WithValue(load, nestingKey{}, &nesting{chain, g, t, t.round.Load(), load})
+}
+
+// wait says that a nested read begins to wait: its load gives its permit back. Each wait is followed by one resume. A nil
+// nesting does nothing.
+func (n *nesting) wait() {
+	if n == nil {
+		return
+	}
+	g, t := n.gov, n.ticket
+	share, members := g.share()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if t.round.Load() != n.round {
+		return
+	}
+	now := g.now()
+	t.nested++
+	switch t.state {
+	case ticketHeld:
+		t.left = now
+		g.free(now)
+	case ticketReturning:
+		g.comeBack(t)
+	}
+	t.state = ticketAway
+	g.settle(share, members)
+	g.turn(now)
+	g.arm(now)
+}
+
+// resume says that a nested read has its answer, and waits until its load has a permit again. The error is that of
+// the load's context, if that ended before.
+func (n *nesting) resume() error {
+	if n == nil {
+		return nil
+	}
+	g, t := n.gov, n.ticket
+	share, members := g.share()
+	g.mu.Lock()
+	if t.round.Load() != n.round {
+		g.mu.Unlock()
+		return nil
+	}
+	if t.nested--; t.nested > 0 {
+		g.mu.Unlock()
+		return nil
+	}
+	t.state = ticketReturning
+	t.elem, t.back = g.returning.PushBack(t), make(chan struct{})
+	back := t.back
+	g.settle(share, members)
+	g.turn(g.now())
+	g.arm(g.now())
+	g.mu.Unlock()
+	select {
+	case <-back:
+		return nil
+	default:
+	}
+	select {
+	case <-back:
+		return nil
+	case <-n.load.Done():
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	select {
+	case <-back: // decided meanwhile
+		return nil
+	default:
+	}
+	g.comeBack(t)
+	g.hold(t, g.now())
+	return n.load.Err()
+}
+
+// comeBack ends t's wait for a permit. The caller holds mu and sets the state.
+func (g *governor) comeBack(t *ticket) {
+	g.returning.Remove(t.elem)
+	t.elem = nil
+	close(t.back)
+}
+
+// readmit gives free permits to loads that come back from nested reads. The caller holds mu.
+func (g *governor) readmit(now int64) {
+	for g.used < g.permits && g.returning.Len() > 0 {
+		t := ticketOf(g.returning.Front())
+		g.comeBack(t)
+		g.hold(t, now)
+		g.peak = max(g.peak, g.used)
+	}
+}
+
+// hold counts t as holding a permit again. The caller holds mu.
+func (g *governor) hold(t *ticket, now int64) {
+	t.state = ticketHeld
+	t.away += now - t.left
+	g.used++
+	g.busy = g.busy.change(+1, now)
+}
+
+// free counts a permit as given back. The caller holds mu.
+func (g *governor) free(now int64) {
+	g.used--
+	g.busy = g.busy.change(-1, now)
+}
+
+// around makes a nested read that waits. Its load has a permit again afterwards; if it cannot have one any more that is
+// the error.
+func (n *nesting) around(read func() error) (err error) {
+	n.wait()
+	defer func() { // also if a user's codec panics
+		if over := n.resume(); over != nil {
+			err = over
+		}
+	}()
+	return read()
+}
+
+// depthOf is the depth of a flight that is started for a read with the given chain, and patience: how many loads
+// wait for it.
+func depthOf(chain []uint64, until int64) int {
+	if until == noWait {
+		return 0
+	}
+	return len(chain)
+}
