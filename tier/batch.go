@@ -243,9 +243,7 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 		return
 	}
 	c.gov.gather(g.tickets(), &g.ticket) // those that are left
-	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
-	defer cancel()
-	flying, err := c.admitAll(wait, g, free)
+	flying, err := c.admitAll(c.ctx, g, free)
 	if err != nil {
 		for _, f := range free {
 			c.finish(f, c.refused(f, err))
@@ -315,10 +313,8 @@ func (g *governor) split(t *ticket) {
 
 // reserveAll takes the flights' places among the loads of their keys; busy are those that would have to wait for one.
 func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
-	over, cancel := context.WithCancel(c.ctx) // nobody waits
-	cancel()
 	for _, f := range flights {
-		if c.flights.reserve(over, f) != nil {
+		if c.flights.reserve(c.ctx, f, 0) != nil {
 			busy = append(busy, f)
 		} else {
 			free = append(free, f)

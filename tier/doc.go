@@ -37,9 +37,10 @@
 //
 // The governor holds the loads of all members together to [Origin].Concurrency, and to a rate if
 // there is one. Flights queue for a permit by class: no copy, a stale copy, refresh ahead, warming
-// and drills. A queue that does not empty for 100 ms is overloaded: then the newest goes first, who
-// waits for more than 5 ms is refused, and so is, at any time, who could not be served within his
-// deadline. An adaptive limit lowers the cap while loads are slow or fail; a breaker leaves a
+// and drills. A caller with a deadline and no copy to fall back on waits its turn as long as it has time, and is refused at once
+// if it cannot be served before its deadline. The queue of the others is overloaded if it does not empty for 100 ms: then the newest
+// goes first, and one that waits for more than 5 ms is refused. A load that waits for other keys, which its loader reads
+// through a cache, holds no permit meanwhile. An adaptive limit lowers the cap while loads are slow or fail; a breaker leaves a
 // failing origin alone and probes it; errors that the loader marks [Retryable] are tried again, at
 // most one retry for five loads. A load that overran its time holds its permit until it returns.
 // Caches that read one origin share a [SharedOrigin]. Who gets no permit gets a stale copy within

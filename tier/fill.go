@@ -174,9 +174,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	if c.inherit(f) {
 		return
 	}
-	wait, cancel := context.WithTimeoutCause(c.ctx, c.cfg.Origin.Timeout, context.DeadlineExceeded)
-	defer cancel()
-	if err := c.admit(wait, f); err != nil {
+	if err := c.admit(c.ctx, f); err != nil {
 		c.finish(f, c.refused(f, err))
 		return
 	}
@@ -235,7 +233,7 @@ func (c *Cache[V]) needless(f *flight[V]) bool {
 
 // admit waits for a place among the key's loads, then for a permit, and counts the load as begun.
 func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
-	if err := c.flights.reserve(ctx, f); err != nil {
+	if err := c.flights.reserve(ctx, f, c.cfg.Origin.Timeout); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = refusal(shedKey, c.cfg.Origin.Timeout)
 		}

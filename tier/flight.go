@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // maxRunning is how many loads of one key may run at once on its owner: a live one, and
@@ -126,9 +127,11 @@ func (t *flights[V]) pause(f *flight[V]) bool {
 }
 
 // reserve takes f's place among the loads of its key, before it asks for a permit: a flight that waits for its place
-// keeps no permit from other keys. With maxRunning places taken it waits for one to come free, until ctx ends.
-func (t *flights[V]) reserve(ctx context.Context, f *flight[V]) error {
+// keeps no permit from other keys. With maxRunning places taken it waits for one to come free, for patience at most and
+// until ctx ends.
+func (t *flights[V]) reserve(ctx context.Context, f *flight[V], patience time.Duration) error {
 	s := t.shard(f.hash)
+	var timer *time.Timer // set when there is something to wait for
 	for {
 		s.mu.Lock()
 		if f.settled { // its time ended while it waited to try again: its slot may be gone
@@ -146,8 +149,14 @@ func (t *flights[V]) reserve(ctx context.Context, f *flight[V]) error {
 		}
 		freed := slot.freed
 		s.mu.Unlock()
+		if timer == nil {
+			timer = time.NewTimer(patience)
+			defer timer.Stop()
+		}
 		select {
 		case <-freed:
+		case <-timer.C:
+			return context.DeadlineExceeded
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

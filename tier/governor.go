@@ -25,7 +25,7 @@ type governor struct {
 	used    int        // permits held
 	peak    int        // the most that were held at once
 	waiting int        // over all queues
-	queues  [classes]queue
+	queues  [lanes]queue
 	// returning are the tickets of loads that want their permit again after a nested read; they go before all queues.
 	returning list.List
 	permits   int     // in force at the last look, the adaptive limit included
@@ -35,6 +35,7 @@ type governor struct {
 	rate      bucket
 	retries   bucket
 	part      part // as it was at the last look
+	missed    bool // of the two lanes of misses the second had the last turn
 	busy      occupancy
 	closed    bool
 
@@ -69,7 +70,7 @@ const (
 	shedDelay               // it waited for too long in an overloaded queue
 	shedDeadline            // nobody who waits could have been served in time
 	shedBreaker             // the breaker is open
-	shedTimeout             // no permit came within Origin.Timeout
+	shedTimeout             // no permit came within Origin.Timeout, to callers without a deadline
 	shedKey                 // earlier loads of the key have not returned
 	shedReasons
 )
@@ -90,8 +91,8 @@ func refusal(why shedReason, after time.Duration) *OverloadedError {
 	return &OverloadedError{Reason: shedTexts[why], RetryAfter: max(after, time.Millisecond), why: why}
 }
 
-// acquire waits for a permit until ctx ends. The error is an *OverloadedError, or
-// ctx's cause if that was cancelled.
+// acquire waits for a permit: until the ticket's callers give up, for Origin.Timeout if they have no deadline, or until ctx
+// ends. The error is an *OverloadedError, or ctx's cause if that was cancelled.
 func (g *governor) acquire(ctx context.Context, t *ticket) error {
 	share, members := g.share()
 	g.mu.Lock()
@@ -102,8 +103,8 @@ func (g *governor) acquire(ctx context.Context, t *ticket) error {
 		g.mu.Unlock()
 		return refusal(why, after)
 	}
-	t.err, t.ready, t.state = nil, nil, ticketWaiting
-	g.queues[t.class].push(t, now)
+	t.err, t.ready, t.state, t.came = nil, nil, ticketWaiting, now
+	g.push(t, now)
 	g.waiting++
 	g.turn(now)
 	if t.state != ticketWaiting {
@@ -111,26 +112,61 @@ func (g *governor) acquire(ctx context.Context, t *ticket) error {
 		return t.err
 	}
 	t.ready = make(chan struct{})
+	timer := time.NewTimer(time.Duration(g.limitOf(t) - now))
+	defer timer.Stop()
 	g.arm(now)
 	g.mu.Unlock()
 
-	select {
-	case <-t.ready:
-		return t.err
-	case <-ctx.Done():
+	for {
+		select {
+		case <-t.ready:
+			return t.err
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		if over, err := g.giveUp(ctx, t, timer); over {
+			return err
+		}
 	}
+}
+
+// giveUp ends t's wait if its time is up or ctx has ended, or sets the timer for the time that it has been given
+// meanwhile.
+func (g *governor) giveUp(ctx context.Context, t *ticket, timer *time.Timer) (over bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t.state != ticketWaiting { // decided meanwhile
-		return t.err
+		return true, t.err
 	}
-	g.queues[t.class].drop(t)
+	now := g.now()
+	if left := g.limitOf(t) - now; left > 0 && ctx.Err() == nil {
+		timer.Reset(time.Duration(left))
+		return false, nil
+	}
+	g.queues[t.lane].drop(t)
 	g.waiting--
 	t.state = ticketIdle
-	if err := context.Cause(ctx); err != context.DeadlineExceeded {
-		return err
+	switch err := context.Cause(ctx); {
+	case err != nil && err != context.DeadlineExceeded:
+		return true, err
+	case err == nil && t.until > 0:
+		return true, refusal(shedDeadline, g.after(now))
 	}
-	return refusal(shedTimeout, g.after(g.now()))
+	return true, refusal(shedTimeout, g.after(now))
+}
+
+// limitOf is until when t waits. The caller holds mu.
+func (g *governor) limitOf(t *ticket) int64 {
+	if t.until > 0 {
+		return t.until
+	}
+	return t.came + int64(g.o.Timeout)
+}
+
+// push lets t wait. The caller holds mu.
+func (g *governor) push(t *ticket, now int64) {
+	t.lane = g.o.laneOf(t)
+	g.queues[t.lane].push(t, now)
 }
 
 // refuses says whether t cannot be let in at all. The caller holds mu.
@@ -141,15 +177,11 @@ func (g *governor) refuses(t *ticket, share int, now int64) (why shedReason, aft
 	if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
 		return shedBreaker, max(time.Duration(again-now), g.pause())
 	}
-	q := &g.queues[t.class]
-	ahead := g.urgent(t.class)
+	ahead := g.ahead(t, now)
 	if g.used < g.permits && ahead == 0 {
 		return shedNone, 0
 	}
-	if g.policy().overloaded(q.filled, now) && q.Len() > 0 || t.depth > 0 {
-		ahead -= q.Len() // the newest is served first, a nested one before all of them
-	}
-	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && later(now, wait) > t.until {
+	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && later(now, wait+time.Duration(g.load)) > t.until {
 		return shedDeadline, wait
 	}
 	if g.waiting >= g.o.Queue && !g.displace(t, now) {
@@ -161,13 +193,14 @@ func (g *governor) refuses(t *ticket, share int, now int64) (why shedReason, aft
 // displace makes room for t in a full queue: the oldest of the least urgent gives way, if it is
 // less urgent than t, or as urgent and in an overloaded queue. The caller holds mu.
 func (g *governor) displace(t *ticket, now int64) bool {
-	for c := classes; c > t.class; c-- {
-		q := &g.queues[c-1]
+	own := g.o.laneOf(t)
+	for l := lanes; l > own; l-- {
+		q := &g.queues[l-1]
 		oldest := q.root()
 		if oldest == nil {
 			continue
 		}
-		if c-1 == t.class && t.depth == 0 && !g.policy().overloaded(q.filled, now) {
+		if l-1 == own && t.depth == 0 && !g.overloaded(own, now) {
 			return false
 		}
 		g.decide(oldest, refusal(shedFull, g.after(now)))
@@ -176,12 +209,26 @@ func (g *governor) displace(t *ticket, now int64) bool {
 	return false
 }
 
-// urgent counts who waits with class c or a more urgent one. The caller holds mu.
-func (g *governor) urgent(c class) (n int) {
-	for i := range c + 1 {
-		n += g.queues[i].Len()
+// ahead counts the tickets that go before t, which comes now. The caller holds mu.
+func (g *governor) ahead(t *ticket, now int64) (n int) {
+	own := g.o.laneOf(t)
+	for l := range own + 1 {
+		n += g.queues[l].Len()
+	}
+	switch q := &g.queues[own]; {
+	case t.depth > 0: // before all that no load waits for
+		n -= q.Len()
+	case own == lanePatient: // in turns
+		n += min(q.Len()+1, g.queues[laneMiss].Len())
+	case q.Len() > 0 && g.overloaded(own, now):
+		n -= q.Len() // the newest is served first
 	}
 	return n
+}
+
+// overloaded reports whether a lane is. The caller holds mu.
+func (g *governor) overloaded(l lane, now int64) bool {
+	return l != lanePatient && g.queues[l].Len() > 0 && g.policy().overloaded(g.queues[l].filled, now)
 }
 
 // policy is the queues' policy for the origin as it is. The caller holds mu.
@@ -208,7 +255,7 @@ func (g *governor) floor() float64 { return float64(g.o.MinConcurrency) / float6
 
 // decide ends the wait of t, with a permit if err is nil. The caller holds mu.
 func (g *governor) decide(t *ticket, err error) {
-	g.queues[t.class].drop(t)
+	g.queues[t.lane].drop(t)
 	g.waiting--
 	t.err, t.state = err, ticketIdle
 	if t.ready != nil {
@@ -251,35 +298,61 @@ func (g *governor) token(now int64) (next bucket, ok bool, again int64) {
 
 // grant gives one permit; false: nobody waits. The caller holds mu.
 func (g *governor) grant(now int64) bool {
-	p := g.policy()
-	for i := range g.queues {
-		for q := &g.queues[i]; q.Len() > 0; {
-			t, over := q.front(), p.overloaded(q.filled, now)
-			if over && t.depth == 0 {
-				t = q.back()
-			}
-			if over && t.until > 0 && t.until <= now {
-				g.decide(t, refusal(shedDeadline, g.after(now)))
-				continue
-			}
-			g.decide(t, nil)
-			t.left, t.away, t.nested = now, 0, 0
-			g.hold(t, now)
-			g.peak = max(g.peak, g.used)
-			g.breaker = g.breaker.begun(now)
-			g.changes.Store(g.breaker.gen)
-			t.gen, t.told = g.breaker.gen, false
-			return true
+	for l := g.nextLane(); l < lanes; l = g.nextLane() {
+		q := &g.queues[l]
+		t, over := q.front(), g.overloaded(l, now)
+		if over && t.depth == 0 {
+			t = q.back()
 		}
+		if t.until > 0 && (over || l == lanePatient) && t.until <= now+g.least(q) {
+			g.decide(t, refusal(shedDeadline, g.after(now)))
+			continue
+		}
+		g.decide(t, nil)
+		t.left, t.away, t.nested = now, 0, 0
+		g.hold(t, now)
+		g.peak = max(g.peak, g.used)
+		g.breaker = g.breaker.begun(now)
+		g.changes.Store(g.breaker.gen)
+		t.gen, t.told = g.breaker.gen, false
+		return true
 	}
 	return false
+}
+
+// least is how much time, ns, a ticket of q must have left to be served: none if no other waits there, otherwise what a
+// load takes. The caller holds mu.
+func (g *governor) least(q *queue) int64 {
+	if q.Len() < 2 {
+		return 0
+	}
+	return int64(g.load)
+}
+
+// nextLane is the lane whose turn it is, lanes: none. The two lanes of misses have it in turns, but for tickets that loads
+// wait for. The caller holds mu.
+func (g *governor) nextLane() lane {
+	l := lanePatient
+	for l < lanes && g.queues[l].Len() == 0 {
+		l++
+	}
+	if l != lanePatient || g.queues[laneMiss].Len() == 0 {
+		return l
+	}
+	if g.queues[lanePatient].front().depth > 0 {
+		return lanePatient
+	}
+	if g.missed = !g.missed; g.missed {
+		return laneMiss
+	}
+	return lanePatient
 }
 
 // shed gives up who has waited for too long in an overloaded queue. The caller holds mu.
 func (g *governor) shed(now int64) {
 	p := g.policy()
-	for i := range g.queues {
-		for q := &g.queues[i]; ; {
+	for l := laneMiss; l < lanes; l++ {
+		for q := &g.queues[l]; ; {
 			t := q.root()
 			if t == nil {
 				break
@@ -301,8 +374,8 @@ func (g *governor) refuseAll(err error) {
 	}
 }
 
-// promote makes a ticket as urgent as c and depth, and lets it wait as long as until (0: for ever), and so the ticket
-// that stands for it.
+// promote makes a ticket as urgent as c and depth, and lets it wait as long as a caller that gives up at until (0: it has
+// no deadline), and so the ticket that stands for it.
 func (g *governor) promote(t *ticket, c class, depth int, until int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -314,21 +387,22 @@ func (g *governor) promote(t *ticket, c class, depth int, until int64) {
 
 // raise is promote for one ticket. The caller holds mu.
 func (g *governor) raise(t *ticket, c class, depth int, until int64) {
-	if until == 0 || t.until != 0 && until > t.until {
-		t.until = until
+	now := g.now()
+	switch {
+	case until == t.until:
+	case until == 0 || t.until == 0: // a caller without a deadline beside others
+		t.until = max(t.until, until, later(now, g.o.Timeout))
+	default:
+		t.until = max(t.until, until)
 	}
-	if c >= t.class && depth <= t.depth {
+	deeper := depth > t.depth
+	t.class, t.depth = min(c, t.class), max(depth, t.depth)
+	if t.state != ticketWaiting || !deeper && g.o.laneOf(t) == t.lane {
 		return
 	}
-	c, depth = min(c, t.class), max(depth, t.depth)
-	if t.state != ticketWaiting {
-		t.class, t.depth = c, depth
-		return
-	}
-	g.queues[t.class].drop(t)
-	t.class, t.depth = c, depth
-	g.queues[c].push(t, g.now())
-	g.arm(g.now())
+	g.queues[t.lane].drop(t)
+	g.push(t, now)
+	g.arm(now)
 }
 
 // overran counts a load as failed that has used up its time, unless it was not at the origin but waited for other
@@ -402,9 +476,9 @@ func (g *governor) kick() {
 func (g *governor) arm(now int64) {
 	next := int64(math.MaxInt64)
 	p := g.policy()
-	for i := range g.queues {
-		if t := g.queues[i].root(); t != nil {
-			if at, ever := p.sheds(g.queues[i].filled, t.since); ever {
+	for l := laneMiss; l < lanes; l++ {
+		if t := g.queues[l].root(); t != nil {
+			if at, ever := p.sheds(g.queues[l].filled, t.since); ever {
 				next = min(next, at)
 			}
 		}
@@ -511,9 +585,9 @@ func (g *governor) snapshot() GovernorStats {
 		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(retryReserve - g.retries.spent),
 		OriginSeconds: g.busy.total(now),
 	}
-	for i := range g.queues {
-		q := &g.queues[i]
-		s.WaitingBy[classNames[i]] = q.Len()
+	for l := range lanes {
+		q := &g.queues[l]
+		s.WaitingBy[classNames[max(l, laneMiss)-laneMiss]] += q.Len()
 		s.Overloaded = s.Overloaded || q.Len() > 0 && p.overloaded(q.filled, now)
 	}
 	return s

@@ -312,6 +312,7 @@ func TestNestedReadPastTheLoadsTime(t *testing.T) {
 		c = open(t, cfg)
 		getErr(t, c, "parent", ErrTimeout)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if nested != context.DeadlineExceeded || after != 2*time.Second {
 			t.Errorf("the nested read: %v after %v", nested, after)
 		}

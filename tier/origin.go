@@ -14,7 +14,7 @@ const (
 	// DefaultTimeout is Origin.Timeout where it is 0.
 	DefaultTimeout = 10 * time.Second
 	// DefaultQueue is Origin.Queue where it is 0.
-	DefaultQueue = 4096
+	DefaultQueue = 16384
 	// DefaultQueueTarget is Origin.QueueTarget where it is 0.
 	DefaultQueueTarget = 5 * time.Millisecond
 	// DefaultQueueInterval is Origin.QueueInterval where it is 0.
@@ -56,15 +56,19 @@ type Origin struct {
 	// a member's part is at least 1. 0: a tenth of a second's worth, at least 1.
 	Burst int
 	// Timeout is how long one load may take, retries included, and how long a flight waits
-	// for a permit before that. 0: DefaultTimeout.
+	// for a permit before that if its callers have no deadlines. 0: DefaultTimeout.
 	Timeout time.Duration
 	// Queue is how many flights may wait for a permit on this node; more are refused at once. 0:
 	// DefaultQueue.
 	Queue int
-	// QueueInterval is for how long flights may queue without a break before the queue counts as
-	// overloaded: then the newest is served first, and who waits for longer than QueueTarget is
-	// refused. Both are raised for an origin so slow that permits come free more rarely than
-	// that. 0: DefaultQueueInterval. Below 0: the oldest is served first, always.
+	// NewestFirst puts callers with a deadline under QueueInterval and QueueTarget too. Otherwise a caller with a
+	// deadline that finds no copy waits for its turn as long as it has time, and is refused only if it
+	// cannot be served before its deadline, at once if that can be foreseen, or if the queue is full.
+	NewestFirst bool
+	// QueueInterval is for how long flights for callers without a deadline, or with a stale copy, may queue without a break
+	// before their queue counts as overloaded: then the newest is served first, and one that waits for longer than
+	// QueueTarget is refused. Both are raised for an origin so slow that permits come free more rarely
+	// than that. 0: DefaultQueueInterval. Below 0: the oldest is served first, always.
 	QueueInterval time.Duration
 	// QueueTarget is how long a flight may wait in an overloaded queue. 0: DefaultQueueTarget.
 	QueueTarget time.Duration

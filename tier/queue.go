@@ -17,6 +17,27 @@ const (
 	classes
 )
 
+// lane is a queue of the governor; the lower the more urgent.
+type lane uint8
+
+const (
+	lanePatient lane = iota // misses whose callers have a deadline: in the order of their coming, until that
+	laneMiss                // other misses
+	laneStale
+	laneRefresh
+	laneWarm
+	lanes
+)
+
+// laneOf is where t waits. Callers that see a stale copy have it if they are refused, so they do not wait
+// for their deadlines.
+func (o *Origin) laneOf(t *ticket) lane {
+	if t.class == classMiss && (t.until > 0 || t.depth > 0) && !o.NewestFirst {
+		return lanePatient
+	}
+	return laneMiss + lane(t.class-classMiss)
+}
+
 // ticket is one flight's claim on a permit, or that of the flights that are loaded together.
 type ticket struct {
 	round atomic.Uint64 // written with governor.mu held; how many attempts of its load have returned
@@ -30,8 +51,10 @@ type ticket struct {
 
 	class class         // guarded by governor.mu
 	depth int           // guarded by governor.mu; how many loads wait for it, one for another
-	until int64         // guarded by governor.mu; when the last of its callers gives up, 0: never
-	since int64         // guarded by governor.mu; when it began to wait in its class
+	until int64         // guarded by governor.mu; when the last of its callers gives up, 0: none has a deadline
+	came  int64         // guarded by governor.mu; when it began to wait
+	since int64         // guarded by governor.mu; when it began to wait in its lane
+	lane  lane          // guarded by governor.mu; where it waits
 	elem  *list.Element // guarded by governor.mu; its place among those that wait, or return; nil: neither
 	gen   uint64        // guarded by governor.mu; the breaker's generation when the permit was granted
 	told  bool          // guarded by governor.mu; the load's outcome is known
@@ -56,10 +79,13 @@ func (p queuePolicy) fit(load float64, permits int) queuePolicy {
 	return p
 }
 
-// queue holds the tickets of one class that wait, in the order in which they came; before them those that loads wait
+// queue holds the tickets of one lane that wait, in the order in which they came; before them those that loads wait
 // for, the deepest first: what has been begun is finished before more is begun. These are not given up for their wait.
 //
-// It is the queue of "Fail at Scale" (Ben Maurer, ACM Queue 13:8, 2015): CoDel and adaptive LIFO.
+// Callers with a deadline wait for it, in the lane of their own: only those are refused that cannot be served in time, at once
+// if that can be foreseen.
+//
+// For all others it is the queue of "Fail at Scale" (Ben Maurer, ACM Queue 13:8, 2015): CoDel and adaptive LIFO.
 // As long as it has been empty within the last interval (100 ms) it is in good order: who came
 // first is served first, and nobody is given up. When it has not been empty for that long,
 // arrivals are above what the origin gives. Then the newest is served first, who is the likeliest to

@@ -124,7 +124,11 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 		get(t, c, "a", "a#1") // now it is known how long a load takes
 		var wg sync.WaitGroup
 		for i := range 5 {
-			wg.Go(func() { _, _ = c.Get(t.Context(), fmt.Sprint(i)) })
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				_, _ = c.Get(ctx, fmt.Sprint(i))
+			})
 		}
 		synctest.Wait()
 		ask := func(patience time.Duration) (time.Duration, error) {
@@ -149,6 +153,99 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 		if s := c.Stats(); s.Ledger.ShedBy["deadline"] != 1 || s.Shed != 1 || s.Ledger.Doomed != 0 {
 			t.Errorf("%+v", s.Ledger)
 		}
+	})
+}
+
+// Arrivals at twice what the origin gives, from callers with a second: the origin works for callers that are still there
+// when it has done, and those for whom there is no time are refused at once. With NewestFirst they are refused early instead.
+func TestOverloadOfCallersWithDeadlines(t *testing.T) {
+	for _, newest := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			g := alone(t, 10, Origin{Concurrency: 10, MinConcurrency: 10, NewestFirst: newest, Queue: 1 << 20})
+			rnd := rand.New(rand.NewPCG(1, 2))
+			var mu sync.Mutex // guards what follows
+			var served, late, refusedLate int
+			why := make(map[shedReason]int)
+			var wg sync.WaitGroup
+			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
+				takes := time.Duration(rnd.ExpFloat64() * float64(10*time.Millisecond))
+				wg.Go(func() {
+					came := time.Now()
+					k := &ticket{until: g.now() + int64(time.Second)}
+					err := g.acquire(t.Context(), k)
+					if err == nil {
+						time.Sleep(takes)
+						g.release(k, loadOK, takes)
+					}
+					took := time.Since(came)
+					mu.Lock()
+					defer mu.Unlock()
+					why[shedWhy(err)]++
+					switch {
+					case err != nil && took > 100*time.Millisecond:
+						refusedLate++
+					case err == nil && took <= time.Second:
+						served++
+					case err == nil:
+						late++
+					}
+				})
+				time.Sleep(500 * time.Microsecond)
+			}
+			wg.Wait()
+			t.Logf("newest first %v: %d served, %d too late, %d refused late, %v", newest, served, late, refusedLate, why)
+			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[shedDelay] > 0) {
+				t.Error("not as it should be")
+			}
+		})
+	}
+}
+
+// Callers with and without deadlines share the permits when there are too few.
+func TestDeadlinesShareWithNone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := alone(t, 10, Origin{Concurrency: 10, MinConcurrency: 10})
+		var served [2]atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 8000 {
+			wg.Go(func() {
+				k := new(ticket)
+				if i%2 == 0 {
+					k.until = g.now() + int64(time.Second)
+				}
+				if g.acquire(t.Context(), k) == nil {
+					served[i%2].Add(1)
+					time.Sleep(10 * time.Millisecond)
+					g.release(k, loadOK, 10*time.Millisecond)
+				}
+			})
+			time.Sleep(500 * time.Microsecond)
+		}
+		wg.Wait()
+		with, without := served[0].Load(), served[1].Load()
+		if with < 1500 || without < 1500 || with+without < 3800 {
+			t.Errorf("%d with a deadline, %d without", with, without)
+		}
+	})
+}
+
+// A caller with a deadline beyond Origin.Timeout waits for its turn until then.
+func TestDeadlineBeyondTimeout(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		cfg := plain(ByKey(slow(900 * time.Millisecond).load))
+		cfg.Origin = Origin{Concurrency: 1, MinConcurrency: 1, Timeout: time.Second}
+		c := open(t, cfg)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		for i := range 30 {
+			wg.Go(func() {
+				if _, err := c.Get(ctx, fmt.Sprint(i)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
 	})
 }
 

@@ -52,7 +52,8 @@ func (o *sceneOrigin) load(ctx context.Context) error {
 type naive struct {
 	o   *sceneOrigin
 	ttl time.Duration
-	mu  sync.Mutex // guards m
+	sem chan struct{} // if not nil: as many as it holds load at once, in the order of their coming
+	mu  sync.Mutex    // guards m
 	m   map[string]time.Time
 }
 
@@ -62,6 +63,20 @@ func (c *naive) get(ctx context.Context, key string) (stale bool, err error) {
 	c.mu.Unlock()
 	if ok && time.Now().Before(until) {
 		return false, nil
+	}
+	if c.sem != nil {
+		select {
+		case c.sem <- struct{}{}:
+			defer func() { <-c.sem }()
+		case <-ctx.Done():
+			return false, ctx.Err()
+		}
+		c.mu.Lock()
+		until, ok = c.m[key]
+		c.mu.Unlock()
+		if ok && time.Now().Before(until) { // loaded meanwhile
+			return false, nil
+		}
 	}
 	if err := c.o.load(ctx); err != nil {
 		return false, err
@@ -104,7 +119,16 @@ func (f figures) String() string {
 		f.reads, f.failed, 100*float64(f.failed)/float64(f.reads), f.stale, f.calls, f.peak, f.shed, f.p99.Round(time.Millisecond), f.recovered)
 }
 
-func (s *scene) play(t *testing.T, governed bool) (f figures) {
+// player is what answers the reads of a scene.
+type player string
+
+const (
+	playWeir  player = "weir"
+	playNaive player = "naive"
+	playSem   player = "naive behind a semaphore"
+)
+
+func (s *scene) play(t *testing.T, who player) (f figures) {
 	bubble(t, func(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(11, 12))
 		z := newZipf(rnd, s.keys, s.skew)
@@ -112,6 +136,9 @@ func (s *scene) play(t *testing.T, governed bool) (f figures) {
 		var shed int64
 		var c *Cache[string]
 		n := &naive{o: o, ttl: s.fresh.TTL, m: make(map[string]time.Time)}
+		if who == playSem {
+			n.sem = make(chan struct{}, s.cap)
+		}
 		start := func() {
 			if c != nil {
 				shed += c.Stats().Shed
@@ -153,7 +180,7 @@ func (s *scene) play(t *testing.T, governed bool) (f figures) {
 				came := time.Now()
 				var err error
 				var stale bool
-				if governed {
+				if who == playWeir {
 					var a Answer[string]
 					a, err = cache.Read(ctx, key, ReadOptions{MaxAge: AnyAge})
 					stale = a.Stale
@@ -191,8 +218,7 @@ func (s *scene) play(t *testing.T, governed bool) (f figures) {
 			t.Error(err)
 		}
 	})
-	name := map[bool]string{true: "weir ", false: "naive"}[governed]
-	t.Log(name, f)
+	t.Log(who, f)
 	return f
 }
 
@@ -218,7 +244,7 @@ func TestSceneRestart(t *testing.T) {
 		fresh:  Freshness{TTL: time.Minute, NearTTL: time.Second},
 		acts:   []act{{3 * time.Second, nil}, {6 * time.Second, func(_ *sceneOrigin, restart func()) { restart() }}},
 	}
-	weir, plain := s.play(t, true), s.play(t, false)
+	weir, plain := s.play(t, playWeir), s.play(t, playNaive)
 	if weir.peak > 64 || weir.recovered < 0 || weir.recovered > 3*time.Second || weir.calls > 3000*12/10 {
 		t.Error("weir:", weir)
 	}
@@ -242,7 +268,7 @@ func TestSceneBrownout(t *testing.T) {
 			{30 * time.Second, func(o *sceneOrigin, _ func()) { o.slower.Store(1) }},
 		},
 	}
-	weir, plain := s.play(t, true), s.play(t, false)
+	weir, plain := s.play(t, playWeir), s.play(t, playNaive)
 	if weir.peak > 20 || float64(weir.failed) > 0.01*float64(weir.reads) || weir.p99 > 500*time.Millisecond || weir.recovered != 0 {
 		t.Error("weir:", weir)
 	}
@@ -262,7 +288,7 @@ func TestSceneOutage(t *testing.T) {
 			{30 * time.Second, func(o *sceneOrigin, _ func()) { o.down.Store(false) }},
 		},
 	}
-	weir, plain := s.play(t, true), s.play(t, false)
+	weir, plain := s.play(t, playWeir), s.play(t, playNaive)
 	if weir.peak > 20 || float64(weir.failed) > 0.01*float64(weir.reads) || weir.recovered > 6*time.Second || weir.recovered < 0 {
 		t.Error("weir:", weir)
 	}
@@ -282,12 +308,47 @@ func TestSceneCollapse(t *testing.T) {
 	if raceOn {
 		s.acts[1].long = 25 * time.Second
 	}
-	weir, plain := s.play(t, true), s.play(t, false)
+	weir, plain := s.play(t, playWeir), s.play(t, playNaive)
 	if weir.peak > 20 || weir.recovered < 0 || weir.recovered > 20*time.Second {
 		t.Error("weir:", weir)
 	}
 	if plain.recovered >= 0 || plain.failed < plain.reads/2 {
 		t.Error("the control recovered: the test proves nothing:", plain)
+	}
+}
+
+// A cold cache whose callers have seconds: none is refused, and they wait no longer than behind a semaphore of the same size.
+func TestSceneColdCallersWait(t *testing.T) {
+	s := scene{
+		keys: 3000, skew: 0.5, rate: fewer(20_000), patience: 5 * time.Second, cap: 64,
+		origin: func() *sceneOrigin { return &sceneOrigin{workers: 64, most: 10000, takes: 40 * time.Millisecond} },
+		fresh:  Freshness{TTL: time.Minute, NearTTL: time.Second},
+		acts:   []act{{0, nil}, {4 * time.Second, nil}},
+	}
+	weir, sem := s.play(t, playWeir), s.play(t, playSem)
+	if weir.peak > 64 || weir.failed > 0 || weir.shed > 0 || weir.p99 > sem.p99*11/10 {
+		t.Error("weir:", weir)
+	}
+	if sem.p99 < 100*time.Millisecond && !raceOn {
+		t.Error("nobody had to wait: the test proves nothing:", sem)
+	}
+}
+
+// The machine stalls for some seconds while nearly every read is a miss, and callers have one. What is left over of them is
+// not loaded for them when it goes on: all are served again at once. Behind a semaphore they are not.
+func TestSceneStall(t *testing.T) {
+	s := scene{
+		keys: 100_000, skew: 0, rate: 450, patience: time.Second, origin: smallOrigin, cap: 20,
+		fresh: Freshness{TTL: time.Minute, NearTTL: time.Second},
+		acts: []act{
+			{5 * time.Second, nil},
+			{4 * time.Second, func(o *sceneOrigin, _ func()) { o.slower.Store(100) }},
+			{10 * time.Second, func(o *sceneOrigin, _ func()) { o.slower.Store(1) }},
+		},
+	}
+	weir := s.play(t, playWeir)
+	if weir.peak > 20 || weir.recovered < 0 || weir.recovered > 2*time.Second {
+		t.Error("weir:", weir)
 	}
 }
 
@@ -365,7 +426,7 @@ func TestSceneComposite(t *testing.T) {
 				for _, name := range s.names {
 					caches[name] = s.open(name, newOrigin(), Config[simValue]{
 						Freshness: Freshness{TTL: time.Hour, NearTTL: time.Second},
-						Origin:    Origin{Concurrency: limit, MinConcurrency: limit, Timeout: 5 * time.Second, QueueInterval: -1},
+						Origin:    Origin{Concurrency: limit, MinConcurrency: limit, Timeout: 5 * time.Second},
 						Loader: func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
 							var n int
 							if _, err := fmt.Sscanf(f.Key, "page%d", &n); err == nil {
