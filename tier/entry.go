@@ -152,14 +152,3 @@ func (e *entry) judge(now int64, maxAge time.Duration) verdict {
 	}
 	return mustFill
 }
-
-// passTime is for how long, at the least, the callers that wait for a load may take what is not kept of it.
-const passTime = time.Second
-
-// passOn makes e, which has just been loaded and which no other goroutine has yet, one for the callers that wait, however
-// long its load took: its times count from now. Its age does not.
-func (e *entry) passOn(now int64) {
-	e.flags |= entryPassing
-	e.hard = now + max(e.hard-e.loaded, int64(passTime))
-	e.soft, e.swr = e.hard, e.hard
-}

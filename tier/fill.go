@@ -64,6 +64,7 @@ func (f *Fill[V]) KeepPrevious() (V, error) {
 func (f *Fill[V]) SetTTL(d time.Duration) {
 	if d <= 0 {
 		f.DoNotKeep()
+		return
 	}
 	f.ttl = max(min(d, maxTTL), 1)
 }
@@ -368,7 +369,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 	c.loads.add(f.hash, e.loaded)
 	c.setExpiry(e, fill.ttl, f.short && !c.owns(f.hash), now)
 	if fill.drop || now >= e.hard {
-		e.passOn(now)
+		e.flags |= entryPassing
 	}
 	if e.flags&entryNotFound != 0 {
 		c.stats.results[resultNotFound].Add(1)
