@@ -78,6 +78,11 @@ func TestViewsOfOneAndTwo(t *testing.T) {
 	}
 
 	two := mustNew(t, cluster(2), Config{})
+	two.Prepare("nobody")
+	two.Prepare(two.Members()[0].Name)
+	if two.without[0].heirs == nil || two.without[1].heirs != nil {
+		t.Error("the first of two is not prepared for, or the second is")
+	}
 	for _, key := range keys()[:50] {
 		other := two.Members()[1-two.OwnerIndex(key)]
 		if m, ok := two.Successor(key); !ok || m != other {
