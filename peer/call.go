@@ -197,24 +197,34 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 		}
 		return other, nil
 	}
-	dialing, most := s.dialing, silentAfter*linkTick-time.Since(s.began)
+	dialing, began := s.dialing, s.began
 	p.mu.Unlock()
 
-	own := timeout > 0 && timeout < most
-	if own {
-		most = timeout
+	var end time.Time // the call's own; zero: none
+	due := began.Add(silentAfter * linkTick)
+	if timeout > 0 {
+		end = time.Now().Add(timeout)
 	}
-	t := time.NewTimer(most)
+	t := time.NewTimer(time.Until(sooner(due, end)))
 	defer t.Stop()
-	select {
-	case <-dialing:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-t.C:
-		if own {
-			return nil, context.DeadlineExceeded
+	for waits := true; waits; {
+		select {
+		case <-dialing:
+			waits = false
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-t.C:
+			now := time.Now()
+			if !end.IsZero() && !now.Before(end) {
+				return nil, context.DeadlineExceeded
+			}
+			p.d.hearing.fired(due, now)
+			if p.d.hearing.able(now) || now.Sub(began) >= deafMost {
+				return nil, p.overdue()
+			}
+			due = now.Add(linkTick) // this node may just not have heard of it
+			t.Reset(time.Until(sooner(due, end)))
 		}
-		return nil, p.overdue()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -225,6 +235,14 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 		return nil, p.closed
 	}
 	return nil, fmt.Errorf("%w: %s at %s: %v", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
+}
+
+// sooner is the earlier of two times, where zero is none.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // attempt begins to fill a slot, in a goroutine of its own, and returns what closes when that has ended. nil: the data

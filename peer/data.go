@@ -71,8 +71,9 @@ type data struct {
 	waiters   sync.Pool // of *waiter
 	bufs      buffers
 	flying    atomic.Int64 // bytes in flight
-	noise     sparse       // keeps one host's bad connections from filling the log
-	nameBytes []byte       // cfg.name
+	hearing   hearing
+	noise     sparse // keeps one host's bad connections from filling the log
+	nameBytes []byte // cfg.name
 	totals
 	wg sync.WaitGroup
 
@@ -109,6 +110,7 @@ func newData(cfg dataConfig) *data {
 		limit:     max(cfg.valueLimit, minFrameLimit) + codec.FrameOverhead,
 		rand:      rand.New(rand.NewPCG(cfg.seed, 1)),
 		nameBytes: []byte(cfg.name),
+		hearing:   hearing{base: time.Now()},
 		sessions:  make(map[*session]struct{}),
 	}
 	d.waiters.New = func() any { return &waiter{done: make(chan error, 1)} }

@@ -18,8 +18,8 @@ const (
 	// Timeout is up ends at most two ticks later.
 	linkTick = 10 * time.Millisecond
 	// While a peer that owes an answer sends no byte, it is asked every pingEvery ticks whether it is
-	// there. After silentAfter ticks those who wait are told to turn elsewhere, after deadAfter the link is
-	// given up.
+	// there. After silentAfter ticks the calls that wait are told to turn elsewhere, after deadAfter the link is
+	// given up. Ticks count while this node was able to listen, see hearing.go.
 	pingEvery   = 10
 	silentAfter = 50
 	deadAfter   = 200
@@ -291,39 +291,44 @@ func (l *link) tend() {
 
 // tickUntilIdle returns true when there was no call for a while, false when the link is gone. The peer has been
 // quiet for so many ticks already.
-func (l *link) tickUntilIdle(quiet int) bool {
+func (l *link) tickUntilIdle(ticks int) bool {
 	t := time.NewTicker(linkTick)
 	defer t.Stop()
+	last, quiet := time.Now(), silence{ticks: ticks}
 	for idle := 0; ; {
 		select {
 		case <-l.gone:
 			return false
 		case <-t.C:
 		}
+		now, counted := time.Now(), false
+		l.d.hearing.fired(last.Add(linkTick), now)
+		last = now
 		calls := l.expire()
 		switch {
 		case l.heard.Swap(false):
-			quiet = 0
+			quiet = silence{}
 			if l.mute.CompareAndSwap(true, false) {
 				l.p.alive()
 			}
-		case calls > 0 || quiet > 0: // also if nobody waits any more: the answer to a ping is due
-			quiet++
+		case calls > 0 || quiet != silence{}: // also if no call waits any more: the answer to a ping is due
+			quiet, counted = quiet.more(now, l.d.hearing.able(now))
 		}
-		if idle++; calls > 0 || quiet > 0 {
+		if idle++; calls > 0 || quiet != (silence{}) {
 			idle = 0
 		}
-		if quiet > 0 && quiet%pingEvery == 0 {
-			l.ping()
-		}
 		switch {
-		case quiet >= deadAfter:
+		case !counted && idle >= idleTicks && l.rest():
+			return true
+		case !counted:
+		case quiet.ticks >= deadAfter:
 			l.fail(fmt.Errorf("%w for %v", errSilent, deadAfter*linkTick))
 			return false
-		case quiet == silentAfter:
+		case quiet.ticks == silentAfter:
+			l.ping()
 			l.fallSilent()
-		case idle >= idleTicks && l.rest():
-			return true
+		case quiet.ticks%pingEvery == 0:
+			l.ping()
 		}
 	}
 }

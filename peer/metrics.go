@@ -15,6 +15,7 @@ type collector struct {
 	calls, errors, dials, served, bytes  *prometheus.Desc
 	inFlight, connections, inFlightBytes *prometheus.Desc
 	breakersOpen, breakerChanges         *prometheus.Desc
+	lateTimers                           *prometheus.Desc
 	ready, build                         *prometheus.Desc
 	streams, streamsEnded                *prometheus.Desc
 }
@@ -43,6 +44,8 @@ func newCollector(n *Node) *collector {
 		breakersOpen:   desc("peer_breakers_open", "Members that are bypassed because they refuse or are silent."),
 		breakerChanges: desc("peer_breaker_changes_total", "How often a member's breaker has opened or closed.", "to"),
 
+		lateTimers: desc("late_timers_total", "Timers of the data connections that came more than 50 ms late: this process gets too little processor time, and does not take silence for the death of a peer."),
+
 		ready:        desc("ready", "1 if the node takes part, as /readyz says, else 0."),
 		build:        desc("build_info", "Always 1; the label says which version of weir this is.", "version"),
 		streams:      desc("stats_streams", "Streams of events that are open."),
@@ -55,7 +58,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		c.members, c.view, c.divisor, c.refused, c.differing,
 		c.calls, c.errors, c.dials, c.served, c.bytes, c.inFlight, c.connections, c.inFlightBytes,
-		c.breakersOpen, c.breakerChanges, c.ready, c.build, c.streams, c.streamsEnded,
+		c.breakersOpen, c.breakerChanges, c.lateTimers, c.ready, c.build, c.streams, c.streamsEnded,
 	} {
 		ch <- d
 	}
@@ -91,6 +94,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.bytes, float64(data.bytesOut.Load()), "out")
 	counter(c.breakerChanges, float64(data.opened.Load()), breakerOpen)
 	counter(c.breakerChanges, float64(data.shut.Load()), breakerClosed)
+	counter(c.lateTimers, float64(data.hearing.lates.Load()))
 	var inFlight, opened, bypassed int
 	for _, p := range data.stats() {
 		inFlight += p.InFlight
