@@ -94,6 +94,7 @@ type viewHistory struct {
 	moves   []move
 	first   *ring.View
 	firstAt int64
+	settled *ring.View         // see settledView
 	formers map[string]*former // by name
 }
 

@@ -9,6 +9,9 @@ import (
 const (
 	// previousFor is for how long after a move the previous owner is asked at most.
 	previousFor = int64(time.Hour)
+	// startedTogether is how far apart two members may have started for neither to have had the other's keys: the
+	// one that came first may not have read them yet.
+	startedTogether = uint64(2 * time.Minute)
 	// previousMemory is how many answers count to say whether it is worth asking, and previousWorth the share of
 	// them that must bring something.
 	previousMemory = 32
@@ -28,6 +31,7 @@ type former struct {
 // move is a partition's last change of owner.
 type move struct {
 	from  *former
+	older *former // the owner before that; nil: not known
 	stood *former // who stood in for it, if it was lost and another than this node did; nil: nobody
 	at    int64   // ns on the cache's clock
 }
@@ -38,6 +42,7 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 	if old == nil || old.Len() == 1 && old.Index(h.self) == 0 || old.Partitions() != v.Partitions() {
 		// It has just come, and its keys were those members' that would have them without it.
 		h.first, h.firstAt, h.moves, h.formers = v, now, nil, make(map[string]*former)
+		h.settled = settledView(v, h.self)
 		return
 	}
 	if h.moves == nil {
@@ -48,7 +53,11 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 		m := &h.moves[p]
 		from := old.OwnerOf(p)
 		if from.Name != v.OwnerOf(p).Name {
-			*m = move{from: h.former(from), at: now}
+			older := m.from
+			if older != nil && (now-m.at > previousFor || older.member.Name == from.Name) {
+				older = nil
+			}
+			*m = move{from: h.former(from), older: older, at: now}
 			m.from.worth = 1
 			if v.OwnerOf(p).Name == h.self && v.Index(from.Name) < 0 {
 				m.stood = h.standIn(old, p, stood)
@@ -60,8 +69,34 @@ func (h *viewHistory) movedTo(v *ring.View, now int64) {
 		if m.from != nil {
 			formers[m.from.member.Name] = m.from
 		}
+		if m.older != nil {
+			formers[m.older.member.Name] = m.older
+		}
 	}
 	h.formers = formers
+}
+
+// settledView is a view without this node and the members that have started with it, or later; nil: there is nobody else, or it is
+// the view without this node alone.
+func settledView(v *ring.View, self string) *ring.View {
+	me, ok := v.Member(self)
+	if !ok {
+		return nil
+	}
+	var rest []ring.Member
+	for _, m := range v.Members() {
+		if m.Incarnation+startedTogether < me.Incarnation {
+			rest = append(rest, m)
+		}
+	}
+	if len(rest) == 0 || len(rest) >= v.Len()-1 {
+		return nil
+	}
+	settled, err := v.Next(rest)
+	if err != nil {
+		return nil // the previous owner is asked alone
+	}
+	return settled
 }
 
 // standIn returns the record, in those of this change, of the member that reads of a partition's keys turned to
@@ -121,6 +156,29 @@ func (h *viewHistory) previous(key string, hash uint64, now int64) (p prior) {
 		}
 	}
 	return h.prior(f, now)
+}
+
+// older returns the member that owned the key before the one that previous returns. Where several members have started together,
+// that is the one that had the key before any of them: previous may return another newcomer, or nothing where that started later.
+func (h *viewHistory) older(hash uint64, now int64) (p prior) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now == nil {
+		return p
+	}
+	i := h.now.PartitionOf(hash)
+	switch {
+	case h.moves != nil && h.moves[i].from != nil && now-h.moves[i].at > previousFor:
+		return p
+	case h.moves != nil && h.moves[i].older != nil:
+		p = h.prior(h.moves[i].older, now)
+	case h.settled != nil && now-h.firstAt <= previousFor:
+		p = h.prior(h.former(h.settled.OwnerOf(i)), now)
+	}
+	if p.lost {
+		return prior{}
+	}
+	return p
 }
 
 // stoodIn returns who stood in for the owner that the key had before self, if that was lost.

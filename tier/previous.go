@@ -66,10 +66,18 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 			}
 		}
 	}
-	if p.from == nil || p.pause {
-		return false
+	over, none := false, p.from == nil && !p.lost
+	if p.from != nil && !p.pause {
+		over, none = c.inheritFrom(f, p)
 	}
-	over, none := c.inheritFrom(f, p)
+	if none { // it may have come at the same time as this node: the owner before it has the copy
+		if o := c.views.older(f.hash, c.clock.now()); o.from != nil && !o.pause && o.to.Name != p.to.Name {
+			if f.cause == causeCold {
+				f.cause = causeMoved
+			}
+			over, none = c.inheritFrom(f, o)
+		}
+	}
 	if none && (f.cause == causeMoved || f.cause == causeOwnerLost && !f.short) {
 		f.cause = causeCold // it was not there either
 	}

@@ -311,6 +311,60 @@ func TestJoinUselessPreviousOwner(t *testing.T) {
 	})
 }
 
+// Members that have started together have nothing of one another: the member that had a key before all of them is asked, in
+// whatever order they came into the views, and one more owner back where a key has moved twice.
+func TestOwnerBeforeTheNewcomers(t *testing.T) {
+	const long = 10 * startedTogether
+	at := func(started map[string]uint64) *ring.View {
+		var members []ring.Member
+		for name, incarnation := range started {
+			members = append(members, ring.Member{Name: name, Addr: "10.0.0.1:1", Incarnation: incarnation})
+		}
+		v, err := ring.New(members, ring.Config{Partitions: 97})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	before := at(map[string]uint64{"n0": 1, "n1": 2})
+	with := map[string]uint64{"n0": 1, "n1": 2, "n2": long, "n3": long + 5}
+	for _, self := range []string{"n2", "n3"} {
+		for name, views := range map[string][]*ring.View{
+			"both at once": {at(with)},
+			"one by one":   {at(map[string]uint64{"n0": 1, "n1": 2, self: with[self]}), at(with)},
+		} {
+			h := viewHistory{self: self}
+			for i, v := range views {
+				h.note(v, int64(i))
+			}
+			now := views[len(views)-1]
+			for p := range now.Partitions() {
+				if now.OwnerOf(p).Name != self {
+					continue
+				}
+				key := fmt.Sprint(p)
+				for i := 0; now.Partition(key) != p; i++ {
+					key = fmt.Sprint(p, " ", i)
+				}
+				first, older := h.previous(key, ring.Hash(key), 2), h.older(ring.Hash(key), 2)
+				if had := before.OwnerOf(p).Name; (first.from == nil || first.to.Name != had) && (older.from == nil || older.to.Name != had) {
+					t.Errorf("%s, %s: partition %d was %s's; it asks %q, then %q", self, name, p, had, first.to.Name, older.to.Name)
+				}
+			}
+		}
+	}
+	h := viewHistory{self: "n2"}
+	h.note(at(map[string]uint64{"n2": 5, "n3": 6, "n4": 7}), 0) // all of them have just started
+	if h.settled != nil {
+		t.Error("nobody was there before")
+	}
+	h = viewHistory{self: "n2"}
+	h.note(at(map[string]uint64{"n0": 1, "n1": 2, "n2": long}), 0)
+	if h.settled != nil {
+		t.Error("one member more is asked although a single one has come")
+	}
+}
+
 // Who restarts has lost what it had, and is not asked; nor does the eldest ask who came later.
 func TestPreviousOwnerRestarted(t *testing.T) {
 	var h viewHistory

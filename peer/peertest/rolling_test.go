@@ -175,3 +175,52 @@ func TestMoves(t *testing.T) {
 		})
 	}
 }
+
+// G9: two nodes join at the same moment. Each asks the member that had a key before either of them, so the origin does not
+// notice; where nothing is handed over the checker finds the loads.
+func TestJoinsTogether(t *testing.T) {
+	for _, handed := range []bool{true, false} {
+		Bubble(t, func(t *testing.T) {
+			const keys = 400
+			o := Options{Seed: 5, Nodes: 5, Freshness: steady, Concurrency: 50}
+			if !handed {
+				o.Wrap = func(c tier.Cluster) tier.Cluster { return forsaken{c} }
+			}
+			c := New(o)
+			defer func() {
+				if err := c.Stop(); err != nil {
+					t.Error(err)
+				}
+			}()
+			start := func(hosts ...int) {
+				var wg sync.WaitGroup
+				for _, i := range hosts {
+					wg.Go(func() {
+						if err := c.Start(t.Context(), i); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+				if err := c.Settle(time.Minute); err != nil {
+					t.Fatal(err)
+				}
+			}
+			start(0, 1, 2)
+			for k := range keys {
+				c.Read(k%3, fmt.Sprintf("k%d", k), tier.AnyAge, patience)
+			}
+			sleep(t.Context(), 5*time.Minute)
+			before := c.History.Figures().Loads
+			c.History.BeginMoves()
+			start(3, 4)
+			warm(t.Context(), t, c, keys)
+			c.History.EndMoves()
+			loads := c.History.Figures().Loads - before
+			t.Logf("handed %v: %d loads for %d keys", handed, loads, keys)
+			if violations := c.History.Check(c.Rules()); handed != (len(violations) == 0) || handed && loads*100 > keys {
+				t.Errorf("handed over %v: %d loads for %d keys, %v", handed, loads, keys, violations)
+			}
+		})
+	}
+}
