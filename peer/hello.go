@@ -243,10 +243,14 @@ func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure
 		}
 		conn, front = s, nil
 	}
-	if _, err := conn.Write(d.hello().append(front)); err != nil {
-		return nil, fmt.Errorf("sending a hello: %w", err)
+	_, sendErr := conn.Write(d.hello().append(front))
+	if sendErr != nil && !isEnd(sendErr) {
+		return nil, fmt.Errorf("sending a hello: %w", sendErr)
 	}
-	other, err := readHello(conn)
+	other, err := readHello(conn) // if the other side has closed the connection already, it has said why
+	if err != nil && sendErr != nil && isEnd(err) {
+		err = fmt.Errorf("sending a hello: %w", sendErr)
+	}
 	if err != nil {
 		if secure {
 			err = explainRefusal(err)
