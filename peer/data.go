@@ -72,6 +72,7 @@ type data struct {
 	bufs      buffers
 	flying    atomic.Int64 // bytes in flight
 	hearing   hearing
+	backlog   backlog
 	noise     sparse // keeps one host's bad connections from filling the log
 	nameBytes []byte // cfg.name
 	totals
@@ -113,6 +114,7 @@ func newData(cfg dataConfig) *data {
 		hearing:   hearing{base: time.Now()},
 		sessions:  make(map[*session]struct{}),
 	}
+	d.backlog = backlog{limit: cfg.budget, full: d.relieve}
 	d.waiters.New = func() any { return &waiter{done: make(chan error, 1)} }
 	d.registry.Store(&map[string]*registered{})
 	d.peers.Store(&map[string]*peer{})
@@ -305,6 +307,27 @@ func (d *data) stats() []PeerStats {
 	slices.SortFunc(out, func(a, b PeerStats) int { return cmp.Compare(a.Name, b.Name) })
 	return out
 }
+
+// relieve closes the connection of another member whose answers have waited longest to be read, when what waits for all
+// of them is beyond the budget.
+func (d *data) relieve() {
+	d.mu.Lock()
+	sessions := slices.Collect(maps.Keys(d.sessions))
+	d.mu.Unlock()
+	var slowest *session
+	var since time.Time
+	for _, s := range sessions {
+		if at := s.out.storedSince(); !at.IsZero() && (slowest == nil || at.Before(since)) {
+			slowest, since = s, at
+		}
+	}
+	if slowest != nil && d.backlog.bytes.Load() > d.backlog.limit {
+		slowest.fail(errSlow)
+	}
+}
+
+// errSlow is why a connection is closed whose peer does not read.
+var errSlow = errors.New("it does not read its answers, and the answers that wait take more than Config.InFlightBytes")
 
 // accepted is how many connections from other members are open.
 func (d *data) accepted() int {

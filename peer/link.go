@@ -81,6 +81,7 @@ func newLink(p *peer, conn net.Conn) *link {
 		alarm: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	l.out = newOutbox(conn, outboxLimit, &p.bytesOut, &p.d.bytesOut, l.fail)
+	l.out.store = &p.d.backlog
 	return l
 }
 

@@ -16,6 +16,8 @@ const (
 	writeTimeout = 10 * time.Second
 	// outboxKeep is the largest write buffer, in bytes, that is kept for reuse.
 	outboxKeep = 1 << 20
+	// outboxFloor is how many bytes may wait for each connection whatever waits for the others.
+	outboxFloor = 64 << 10
 	// flushRounds is how often a caller writes for others before run takes over, so that
 	// it gets to its own answer.
 	flushRounds = 16
@@ -34,6 +36,7 @@ type outbox struct {
 	limit int              // bytes waiting beyond which add refuses
 	fail  func(error)      // closes the connection; called without mu held
 	sent  [2]*atomic.Int64 // count the bytes written
+	store *backlog         // what waits for all connections; nil: there is no bound on that
 
 	mu      sync.Mutex // guards the rest
 	buf     []byte     // waits to be written
@@ -42,6 +45,8 @@ type outbox struct {
 	busy    bool       // somebody is writing: a flusher, or run
 	closed  bool
 	drained chan struct{} // closed when bytes have been written; nil: nobody waits
+	stored  int64         // bytes that are counted in store
+	since   time.Time     // when it came to count there; zero: nothing does
 
 	wake chan struct{} // tells run that rest is there
 	try  tryWrite      // belongs to whoever set busy
@@ -62,16 +67,44 @@ func newOutbox(conn net.Conn, limit int, here, all *atomic.Int64, fail func(erro
 	return o
 }
 
-// lock and unlock are for a caller that puts its frame straight into buf.
-func (o *outbox) lock()   { o.mu.Lock() }
-func (o *outbox) unlock() { o.mu.Unlock() }
+// A backlog counts what waits in the outboxes of all connections beyond outboxFloor each, so that peers that do not read hold a
+// bounded part of this node's memory, however many there are.
+type backlog struct {
+	limit int64
+	bytes atomic.Int64
+	full  func() // told that a frame is over the limit: makes room, by closing a connection; called without a lock
+}
+
+// lock and unlock guard buf and rest, of which unlock counts the bytes. All changes go through them.
+func (o *outbox) lock() { o.mu.Lock() }
+func (o *outbox) unlock() {
+	if waits := int64(len(o.buf)+len(o.rest)) - outboxFloor; o.store != nil && (waits > 0 || o.stored > 0) {
+		waits = max(waits, 0)
+		o.store.bytes.Add(waits - o.stored)
+		switch o.stored = waits; {
+		case waits == 0:
+			o.since = time.Time{}
+		case o.since.IsZero():
+			o.since = time.Now()
+		}
+	}
+	o.mu.Unlock()
+}
+
+// storedSince is since when bytes of the outbox are counted in the backlog; zero: there are none.
+func (o *outbox) storedSince() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.since
+}
 
 // room reports whether n more bytes may wait. The caller holds mu.
 func (o *outbox) room(n int) error {
 	if o.closed {
 		return net.ErrClosed
 	}
-	if len(o.buf)+len(o.rest)+n > o.limit {
+	size := len(o.buf) + len(o.rest) + n
+	if size > o.limit || size > outboxFloor && o.store != nil && o.store.bytes.Load()-o.stored+int64(size-outboxFloor) > o.store.limit {
 		return errOutboxFull
 	}
 	return nil
@@ -89,27 +122,32 @@ func (o *outbox) claim() bool {
 // add queues p, which is copied, and writes what can be written at once. With wait it waits
 // for room, until the connection closes; without it errOutboxFull is returned.
 func (o *outbox) add(p []byte, wait bool) error {
-	o.mu.Lock()
+	o.lock()
+	over := false
 	for {
 		err := o.room(len(p))
+		over = err != nil && len(p) > outboxFloor
 		if err == nil || len(o.buf)+len(o.rest) == 0 && !o.closed {
 			break // an empty queue takes any frame
 		}
 		if !wait || o.closed {
-			o.mu.Unlock()
+			o.unlock()
 			return err
 		}
 		if o.drained == nil {
 			o.drained = make(chan struct{})
 		}
 		drained := o.drained
-		o.mu.Unlock()
+		o.unlock()
 		<-drained
-		o.mu.Lock()
+		o.lock()
 	}
 	o.buf = append(o.buf, p...)
 	mine := o.claim()
-	o.mu.Unlock()
+	o.unlock()
+	if over && o.store != nil {
+		o.store.full()
+	}
 	if mine {
 		o.flush(false)
 	}
@@ -149,8 +187,8 @@ func (o *outbox) flush(yield bool) {
 
 // leave hands the rest of p, of which n bytes are written, over to run.
 func (o *outbox) leave(p []byte, n int) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.lock()
+	defer o.unlock()
 	o.count(n)
 	if o.closed {
 		return
@@ -165,8 +203,8 @@ func (o *outbox) leave(p []byte, n int) {
 // next takes what waits, and with keep notes it as rest, so that it still counts as waiting.
 // nil: nothing; the caller is no longer the writer.
 func (o *outbox) next(keep bool) []byte {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.lock()
+	defer o.unlock()
 	if len(o.buf) == 0 || o.closed {
 		o.busy = false
 		return nil
@@ -192,8 +230,8 @@ func (o *outbox) seal(p []byte) ([]byte, error) {
 		return p, nil
 	}
 	sealed, err := o.tls.seal(p)
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.lock()
+	defer o.unlock()
 	if cap(p) <= outboxKeep {
 		o.spare = p[:0]
 	}
@@ -202,8 +240,8 @@ func (o *outbox) seal(p []byte) ([]byte, error) {
 
 // recycle keeps a written buffer and tells those who wait for room.
 func (o *outbox) recycle(p []byte) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.lock()
+	defer o.unlock()
 	o.count(len(p))
 	if o.tls != nil {
 		o.tls.give(p)
@@ -220,9 +258,9 @@ func (o *outbox) recycle(p []byte) {
 // run writes what others have left over. It ends when close is called.
 func (o *outbox) run() {
 	for range o.wake {
-		o.mu.Lock()
+		o.lock()
 		p := o.rest
-		o.mu.Unlock()
+		o.unlock()
 		for p != nil {
 			err := o.write(p)
 			if err == nil {
@@ -257,13 +295,13 @@ func (o *outbox) write(p []byte) error {
 
 // close makes run end and fails who waits for room. The connection is closed by others.
 func (o *outbox) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
+	o.lock()
+	defer o.unlock()
 	if o.closed {
 		return
 	}
 	o.closed = true
-	o.buf, o.spare = nil, nil
+	o.buf, o.spare, o.rest = nil, nil, nil
 	if o.drained != nil {
 		close(o.drained)
 		o.drained = nil

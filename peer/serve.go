@@ -47,6 +47,7 @@ func (d *data) take(conn net.Conn, decided func()) {
 	s := &session{d: d, conn: conn, serving: make(map[uint64]context.CancelFunc)}
 	s.ctx, s.cancel = context.WithCancel(d.ctx)
 	s.out = newOutbox(conn, outboxLimit, &s.bytesOut, &d.bytesOut, s.fail)
+	s.out.store = &d.backlog
 	d.mu.Lock()
 	full := len(d.sessions) >= maxSessions
 	open := !d.closed && !full
