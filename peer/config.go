@@ -126,7 +126,8 @@ type Config struct {
 	ValueLimit int
 
 	// InFlightBytes bounds the bytes that the node holds for requests and answers under
-	// way, at least twice ValueLimit. Beyond it requests fail as busy. Default:
+	// way, at least twice ValueLimit. Beyond it requests fail as busy. As many bytes again may wait to be read by
+	// other members; beyond that the connection whose bytes have waited longest is closed. Default:
 	// DefaultInFlightBytes, or twice ValueLimit if that is more.
 	InFlightBytes int64
 
