@@ -1,0 +1,83 @@
+package peertest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/tier"
+)
+
+// A second node with a name in use comes and leaves in order, again and again, while the others read and write: all come back to one view
+// with the first node in it, no guarantee is broken on the nodes whose names are their own, nor on the first one once it is back.
+func TestSecondOfAName(t *testing.T) {
+	Bubble(t, func(t *testing.T) {
+		c := New(Options{Seed: 3, Nodes: 4, MinMembers: 1, Concurrency: 6, HoldDown: -1}) // else the name rests, as one that restarts again and again
+		double := c.hosts[3]
+		double.name, double.starts = c.hosts[0].name, 100 // the history tells them apart by their starts
+		defer func() {
+			if err := c.Stop(); err != nil {
+				t.Error(err)
+			}
+		}()
+		for i := range 3 {
+			if err := c.Start(t.Context(), i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := c.Settle(time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		p := Plan{}.withDefaults()
+		clients := func(hosts ...int) (stop func()) {
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			for _, i := range hosts {
+				wg.Go(func() { c.client(ctx, i, p, c.random(uint64(300+i))) })
+			}
+			return func() { cancel(); wg.Wait() }
+		}
+		for round := range 3 {
+			stop := clients(1, 2)
+			if err := c.Start(t.Context(), 3); err != nil {
+				t.Fatal(err)
+			}
+			sleep(t.Context(), 5*time.Second)
+			if n, _ := c.Node(0); n.Ready() == nil {
+				t.Errorf("round %d: the node whose name is taken is ready", round)
+			}
+			if err := c.Leave(t.Context(), 3); err != nil {
+				t.Error(err)
+			}
+			began := time.Now()
+			if err := c.Settle(time.Minute); err != nil {
+				t.Fatalf("round %d: %v", round, err)
+			}
+			if took := time.Since(began); took > 3*time.Second {
+				t.Errorf("round %d: it took %v until all have one view", round, took)
+			}
+			stop()
+			for i := range 3 {
+				n, _ := c.Node(i)
+				if err := n.Ready(); err != nil {
+					t.Errorf("round %d: %s: %v", round, n.Name(), err)
+				}
+				if m, _ := n.Divisor(); m < 3 {
+					t.Errorf("round %d: %s divides caps by %d", round, n.Name(), m)
+				}
+			}
+			sleep(t.Context(), p.After) // copies from before end
+			stop = clients(0, 1, 2)
+			for k := range 20 {
+				c.Write(k%3, fmt.Sprintf("k%d", k%p.Keys), false)
+				c.Read((k+1)%3, fmt.Sprintf("k%d", k%p.Keys), tier.AnyAge, patience)
+			}
+			stop()
+		}
+		for _, v := range c.History.Check(c.Rules()) {
+			t.Error(v)
+		}
+	})
+}
