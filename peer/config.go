@@ -229,10 +229,8 @@ func (c Config) check() (settings, error) {
 		}
 	}
 	if c.Advertise != "" {
-		if host, port, err := splitAddress(c.Advertise); err != nil {
+		if err := checkAdvertise(c.Advertise, s.bindHost); err != nil {
 			wrong("Advertise: %w", err)
-		} else if ip, err := netip.ParseAddr(host); port == 0 || err == nil && ip.IsUnspecified() {
-			wrong("Advertise: others cannot dial %q; name the address and port that they reach", c.Advertise)
 		}
 	}
 	for i, seed := range c.Join {
@@ -307,6 +305,30 @@ func (c Config) check() (settings, error) {
 	}
 	s.Config = c
 	return s, nil
+}
+
+// checkAdvertise says why no other member could dial an advertised address, if that is so. Only what
+// holds on every network is wrong; an address behind a translation need not be known here.
+func checkAdvertise(advertise, bindHost string) error {
+	host, port, err := splitAddress(advertise)
+	if err != nil {
+		return err
+	}
+	loopback := func(host string) bool {
+		ip, err := netip.ParseAddr(host)
+		return err == nil && ip.IsLoopback() || host == "localhost"
+	}
+	ip, err := netip.ParseAddr(host)
+	ip = ip.Unmap()
+	switch broadcast := netip.AddrFrom4([4]byte{255, 255, 255, 255}); {
+	case port == 0, err == nil && (ip.IsUnspecified() || ip.IsMulticast() || ip == broadcast):
+		return fmt.Errorf("others cannot dial %q; name the address and port that they reach", advertise)
+	case loopback(host) && bindHost != "" && !loopback(bindHost):
+		return fmt.Errorf("%q is the loopback, where others reach only themselves, and Bind is not; name the address that they reach", advertise)
+	case err == nil && ip.Is6() && ip.IsLinkLocalUnicast() && ip.Zone() == "":
+		return fmt.Errorf("%q is a link-local address without a zone; name an address that others reach", advertise)
+	}
+	return nil
 }
 
 // errUnprotected says what to do about an address that others reach.

@@ -29,6 +29,7 @@ type Fill[V any] struct {
 	tags    []uint32
 	tagErr  error
 	version uint64
+	stale   *Stale // nil: as Freshness has it
 
 	// what a batch loader says
 	value V
@@ -367,7 +368,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 	}
 	now := c.clock.now()
 	c.loads.add(f.hash, e.loaded)
-	c.setExpiry(e, fill.ttl, f.short && !c.owns(f.hash), now)
+	c.setExpiry(e, lifespan{fill.ttl, fill.stale}, f.short && !c.owns(f.hash), now)
 	if fill.drop || now >= e.hard {
 		e.flags |= entryPassing
 	}
@@ -408,9 +409,9 @@ func (c *Cache[V]) owns(hash uint64) bool {
 	return view.OwnerOf(view.PartitionOf(hash)).Name == c.self
 }
 
-// setExpiry gives e its soft and hard expiry by the contract.
-func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool, now int64) {
-	f := &c.cfg.Freshness
+// setExpiry gives e its soft and hard expiry by the contract, and by what its value has of its own.
+func (c *Cache[V]) setExpiry(e *entry, own lifespan, short bool, now int64) {
+	f, ttl, stale := &c.cfg.Freshness, own.ttl, own.windows(&c.cfg.Freshness)
 	if e.flags&entryNotFound != 0 {
 		e.soft = e.loaded + int64(f.NegativeTTL)
 		e.swr, e.hard = e.soft, e.soft
@@ -419,8 +420,8 @@ func (c *Cache[V]) setExpiry(e *entry, ttl time.Duration, short bool, now int64)
 			ttl = f.TTL - time.Duration(f.Jitter*c.dice.float64()*float64(f.TTL))
 		}
 		e.soft = e.loaded + int64(ttl)
-		e.swr = e.soft + int64(f.StaleWhileRevalidate)
-		e.hard = e.soft + int64(max(f.StaleWhileRevalidate, f.StaleIfError))
+		e.swr = e.soft + int64(stale.WhileRevalidate)
+		e.hard = e.soft + int64(max(stale.WhileRevalidate, stale.IfError))
 	}
 	if short {
 		c.standIn(e, now)

@@ -232,7 +232,7 @@ func (c *Cache[V]) take(p *put) (kept bool) {
 	c.fence(p.key, p.hash, p.mark, p.version, true)
 	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.wide.Load())}
 	now := c.clock.now()
-	c.setExpiry(e, p.ttl, false, now)
+	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)
 	if now >= e.soft || c.fences.after(p.tags, c.fences.earlier()) {
 		return false
 	}

@@ -1,14 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -25,9 +26,7 @@ const maxConfig = 1 << 20
 // config is the configuration of weir node.
 type config struct {
 	peer       peer.Config
-	listen     string        // "host:port" of HTTP
-	drain      time.Duration // how long /readyz says no before the listener closes
-	grace      time.Duration // for what is under way then
+	web        webConfig
 	tokenFile  string
 	logLevel   slog.Level
 	logJSON    bool
@@ -37,9 +36,12 @@ type config struct {
 // namespaceConfig is one namespace: a cache, and the HTTP origin behind it.
 type namespaceConfig struct {
 	name         string
-	url          string // with {key}
-	headers      http.Header
-	clientMaxAge time.Duration // for Cache-Control; 0: clients ask again each time
+	address      address
+	headers      http.Header     // of each request to the origin
+	redirects    map[string]bool // the other origins to which the origin may redirect, see originOf
+	control      controlPolicy   // what the origin's Cache-Control means
+	obey         bool            // the clients' Cache-Control counts
+	clientMaxAge time.Duration   // for Cache-Control; 0: clients ask again each time
 	cache        tier.Config[page]
 }
 
@@ -62,10 +64,21 @@ func loadConfig(file string) (config, error) {
 
 func parseConfig(file string, text []byte) (config, error) {
 	var doc yaml.Node
-	if err := yaml.Unmarshal(text, &doc); err != nil {
-		return config{}, usageError(fmt.Sprintf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: ")))
-	}
 	p := &problems{file: file}
+	for d := yaml.NewDecoder(bytes.NewReader(text)); ; {
+		var next yaml.Node
+		err := d.Decode(&next)
+		if errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			return config{}, usageError(fmt.Sprintf("%s: %s", file, strings.TrimPrefix(err.Error(), "yaml: ")))
+		}
+		if doc.Kind == 0 {
+			doc = next
+		} else if len(next.Content) > 0 && next.Content[0].Tag != "!!null" {
+			p.add(next.Content[0].Line, "a second document begins (after \"---\"), which would have no effect: put everything into the first")
+		}
+	}
 	var top *yaml.Node
 	if len(doc.Content) > 0 {
 		top = doc.Content[0]
@@ -109,17 +122,7 @@ func parseConfig(file string, text []byte) (config, error) {
 	node.end()
 
 	web := root.section("http")
-	c.listen = web.text("listen", "127.0.0.1:8080")
-	if _, _, err := net.SplitHostPort(c.listen); err != nil {
-		web.wrong("listen", "%q is no \"host:port\": %v", c.listen, err)
-	}
-	c.drain, c.grace = web.duration("drain"), web.duration("grace")
-	if c.grace == 0 {
-		c.grace = 10 * time.Second
-	}
-	if c.drain < 0 || c.grace < 0 {
-		web.wrong("drain", "drain and grace cannot be below 0")
-	}
+	c.web = readWeb(web)
 	web.end()
 
 	log := root.section("log")
@@ -148,18 +151,43 @@ func parseConfig(file string, text []byte) (config, error) {
 
 // readNamespace reads one namespace and lets the cache check what it says.
 func readNamespace(name string, s *section) namespaceConfig {
-	n := namespaceConfig{name: name, headers: make(http.Header)}
+	n := namespaceConfig{name: name, headers: make(http.Header), redirects: make(map[string]bool)}
 	if name == "" || strings.ContainsAny(name, "/?#") || name == "invalidate" {
 		s.wrong("", "a namespace is a part of an address: its name cannot be empty, \"invalidate\", or have /, ? or # in it")
 	}
 	origin := s.section("origin")
-	n.url = origin.text("url", "")
-	if err := checkTemplate(n.url); err != nil {
+	var err error
+	query := s.text("query", "refuse")
+	if query != "refuse" && query != "key" {
+		s.wrong("query", "%q is not refuse or key", query)
+	}
+	if n.address, err = parseAddress(origin.text("url", ""), query == "key"); err != nil {
 		origin.wrong("url", "%v", err)
 	}
 	headers := origin.section("headers")
 	for _, h := range headers.names() {
-		n.headers.Set(h, headers.text(h, ""))
+		value := headers.text(h, "")
+		if err := checkHeader(h, value); err != nil {
+			headers.wrong(h, "%v", err)
+		}
+		n.headers.Set(h, value)
+	}
+	for _, text := range origin.texts("redirects") {
+		to, err := parseOrigin(text)
+		if err != nil {
+			origin.wrong("redirects", "%v", err)
+		}
+		n.redirects[to] = true
+	}
+	if n.control, err = parseControlPolicy(origin.text("cache_control", "bans")); err != nil {
+		origin.wrong("cache_control", "%v", err)
+	}
+	switch clients := s.text("client_cache_control", "obey"); clients {
+	case "obey":
+		n.obey = true
+	case "ignore":
+	default:
+		s.wrong("client_cache_control", "%q is not obey or ignore", clients)
 	}
 	fresh := s.section("freshness")
 	n.cache = tier.Config[page]{
@@ -177,6 +205,12 @@ func readNamespace(name string, s *section) namespaceConfig {
 	}
 	if n.clientMaxAge = s.duration("client_max_age"); n.clientMaxAge < 0 || n.clientMaxAge > n.cache.Freshness.TTL {
 		s.wrong("client_max_age", "%v is not between 0 and freshness.ttl, %v", n.clientMaxAge, n.cache.Freshness.TTL)
+	}
+	f := &n.cache.Freshness // the origin's answers are kept by these, see origin.answer
+	f.ErrorTTL = cmp.Or(f.ErrorTTL, time.Second)
+	f.NegativeTTL = cmp.Or(f.NegativeTTL, min(f.TTL, 5*time.Second))
+	if err := checkWritable(n.cache.HotKeysFile); err != nil {
+		s.wrong("hot_keys_file", "%v", err)
 	}
 	origin.end()
 	fresh.end()
@@ -314,25 +348,40 @@ func snake(field string) string {
 	return b.String()
 }
 
-// checkTemplate says what is wrong with an origin's url.
-func checkTemplate(template string) error {
-	if template == "" {
-		return errors.New("it is missing: say where the origin is, as in http://127.0.0.1:9000/products/{key}")
+// connectionHeaders are header fields that the connection to the origin writes itself, or that would
+// make an answer one for another request.
+var connectionHeaders = newHeaderSet("Connection", "Content-Length", "Expect", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since",
+	"Keep-Alive", "Proxy-Connection", "Range", "Te", "Trailer", "Transfer-Encoding", "Upgrade")
+
+// checkHeader says what is wrong with a header field for the origin.
+func checkHeader(name, value string) error {
+	if name == "" || strings.Trim(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		return fmt.Errorf("%q is not a name of a header field: those have letters, digits and hyphens", name)
 	}
-	if strings.Count(template, "{key}") != 1 {
-		return fmt.Errorf("%q must have {key} in it once", template)
+	if connectionHeaders[http.CanonicalHeaderKey(name)] {
+		return errors.New("the node sets this header field itself: leave it out")
 	}
-	const mark = "0weir0key0"
-	u, err := url.Parse(strings.Replace(template, "{key}", mark, 1))
-	switch {
-	case err != nil:
-		return fmt.Errorf("%q is no address: %w", template, err)
-	case u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
-		return fmt.Errorf("%q must begin with http:// or https:// and a host", template)
-	case strings.Contains(u.Host, mark) || strings.Contains(u.Fragment, mark):
-		return fmt.Errorf("%q: {key} belongs into the path or the query", template)
+	for _, c := range []byte(value) {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return errors.New("the value has a control character, such as the end of a line")
+		}
 	}
 	return nil
+}
+
+// checkWritable says why the list of hot keys could not be written to a file, if that is so. Nothing stays behind.
+func checkWritable(file string) error {
+	if file == "" {
+		return nil
+	}
+	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
+		return fmt.Errorf("%q is not a regular file", file)
+	}
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // as it is written later
+	if err != nil {
+		return fmt.Errorf("its directory cannot be written to: %w", err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // readSecret reads a file that holds one secret text.

@@ -16,7 +16,7 @@ func TestConfigWhole(t *testing.T) {
 	}
 	p := c.namespaces[0]
 	if len(c.namespaces) != 2 || p.name != "product" || p.cache.Freshness.StaleIfError != time.Hour || p.cache.OwnedBytes != 512<<20 ||
-		p.headers.Get("Accept") != "application/json" || c.peer.Bind != "127.0.0.1:7946" || c.grace != 10*time.Second || p.cache.Origin.Concurrency != 64 {
+		p.headers.Get("Accept") != "application/json" || c.peer.Bind != "127.0.0.1:7946" || c.web.grace != 10*time.Second || p.cache.Origin.Concurrency != 64 {
 		t.Errorf("%+v", c)
 	}
 }

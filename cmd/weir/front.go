@@ -1,10 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,13 +25,13 @@ type front struct {
 // space is one namespace of the front.
 type space struct {
 	cache        *tier.Cache[page]
+	address      address // of the origin
 	clientMaxAge time.Duration
+	obey         bool // the clients' Cache-Control counts
 }
 
-// etagOf makes an ETag of a body.
-func etagOf(body []byte) string {
-	sum := sha256.Sum256(body)
-	return `"` + hex.EncodeToString(sum[:12]) + `"`
+func newSpace(n namespaceConfig, cache *tier.Cache[page]) *space {
+	return &space{cache: cache, address: n.address, clientMaxAge: n.clientMaxAge, obey: n.obey}
 }
 
 // split takes the namespace and the key out of an address's path, as it was sent: a key may have
@@ -73,42 +70,100 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("there is no namespace %.130q here", namespace), http.StatusNotFound)
 		return
 	}
-	a, err := s.cache.Read(r.Context(), key, tier.ReadOptions{MaxAge: wantedAge(r.Header)})
-	if err != nil && !errors.Is(err, tier.ErrNotFound) {
-		f.refuse(w, r, key, err)
+	key, err := s.withQuery(key, r.URL.RawQuery)
+	if err == nil {
+		_, err = s.address.of(key)
+	}
+	if err != nil {
+		w.Header().Set("Cache-Control", "no-store")
+		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	f.describe(w.Header(), s, a)
+	wanted := wish{maxAge: tier.AnyAge}
+	if s.obey {
+		wanted = wishOf(r.Header, s.cache.Freshness().TTL)
+	}
+	a, err := s.read(r.Context(), key, wanted)
+	if err != nil && !errors.Is(err, tier.ErrNotFound) {
+		f.refuse(w, r, key, wanted, err)
+		return
+	}
+	if err == nil {
+		a.Value.setFields(w.Header())
+	}
+	f.describe(w.Header(), s, a, wanted, err != nil)
 	if err != nil {
 		http.Error(w, "the origin has no such key", http.StatusNotFound)
 		return
 	}
-	if a.Value.Type != "" {
-		w.Header().Set("Content-Type", a.Value.Type)
+	a.Value.write(w, r)
+}
+
+// withQuery returns the key of a request with a query.
+func (s *space) withQuery(key, query string) (string, error) {
+	switch {
+	case !s.address.withQuery && query != "":
+		return "", errors.New("this namespace takes no query: percent-encode it into the key, or configure \"query: key\" for the namespace")
+	case !s.address.withQuery:
+		return key, nil
+	case strings.Contains(key, "?"):
+		return "", errors.New("the key has a question mark in its path: in this namespace the query begins there")
+	case query == "":
+		return key, nil
 	}
-	w.Header().Set("ETag", a.Value.ETag)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(a.Value.Body)) // conditions and ranges
+	return key + "?" + query, nil
+}
+
+// read reads a key as the client wants it. What the origin gave may have been old already: then the read asks
+// once for a load of its own.
+func (s *space) read(ctx context.Context, key string, wanted wish) (tier.Answer[page], error) {
+	o := tier.ReadOptions{MaxAge: wanted.maxAge, NoFill: wanted.cachedOnly}
+	a, err := s.cache.Read(ctx, key, o)
+	if err != nil || wanted.maxAge < 0 || a.Source == tier.SourceFill || a.Value.Age+a.Age <= max(wanted.maxAge, a.Age) {
+		return a, err
+	}
+	o.MaxAge = revalidate
+	return s.cache.Read(ctx, key, o)
 }
 
 // describe sets what RFC 9111 and RFC 9211 say of an answer out of a cache.
-func (f *front) describe(h http.Header, s *space, a tier.Answer[page]) {
-	h.Set("Age", strconv.FormatInt(int64(a.Age/time.Second), 10))
-	control := "no-cache" // an invalidation does not reach the client's cache: it has to ask
-	if s.clientMaxAge > 0 && !a.Stale {
-		control = "max-age=" + strconv.FormatInt(int64(s.clientMaxAge/time.Second), 10)
+func (f *front) describe(h http.Header, s *space, a tier.Answer[page], wanted wish, notFound bool) {
+	p, contract := &a.Value, s.cache.Freshness()
+	lifetime := contract.TTL
+	switch {
+	case notFound:
+		lifetime = contract.NegativeTTL
+	case p.Fresh > 0:
+		lifetime = p.Fresh
+	}
+	left := int64(math.Floor((lifetime - a.Age).Seconds()))
+	age := int64((p.Age + a.Age) / time.Second)
+	h.Set("Age", strconv.FormatInt(age, 10))
+	var control string
+	switch fresh := min(int64(s.clientMaxAge/time.Second), left); {
+	case p.Unkept:
+		control = "no-store"
+	case fresh > 0 && !a.Stale: // a client's cache subtracts Age from max-age
+		control = "max-age=" + strconv.FormatInt(age+fresh, 10)
+	default:
+		control = "no-cache" // an invalidation does not reach the client's cache: it has to ask
+	}
+	if p.Control != "" {
+		control += ", " + p.Control
 	}
 	h.Set("Cache-Control", control)
-	left := strconv.FormatInt(int64(math.Floor((s.cache.Freshness().TTL - a.Age).Seconds())), 10)
 	status := quoted(f.node)
-	switch {
+	switch ttl := "; ttl=" + strconv.FormatInt(left, 10); {
+	case a.Source == tier.SourceFill && p.Unkept:
+		status += "; fwd=" + wanted.forwarded()
 	case a.Source == tier.SourceFill:
-		status += "; fwd=miss; stored; ttl=" + left
+		status += "; fwd=" + wanted.forwarded() + "; stored" + ttl
 	case a.Stale:
-		status += "; hit; ttl=" + left + "; detail=stale-" + a.Source.String()
+		status += "; hit" + ttl + "; detail=stale-" + a.Source.String()
 	default:
-		status += "; hit; ttl=" + left + "; detail=" + a.Source.String()
+		status += "; hit" + ttl + "; detail=" + a.Source.String()
 	}
-	h.Set("Cache-Status", status)
+	h.Add("Cache-Status", status) // behind those of caches before this one
 }
 
 // quoted is a name as a structured header's string (RFC 8941).
@@ -130,46 +185,55 @@ func quoted(name string) string {
 	return b.String()
 }
 
-// wantedAge is how old an answer the client's Cache-Control accepts.
-func wantedAge(h http.Header) time.Duration {
-	age := tier.AnyAge
-	for directive := range strings.SplitSeq(strings.Join(h.Values("Cache-Control"), ","), ",") {
-		name, value, _ := strings.Cut(strings.ToLower(strings.TrimSpace(directive)), "=")
-		switch name {
-		case "no-cache", "no-store":
-			return 0
-		case "max-age":
-			n, err := strconv.ParseInt(strings.Trim(value, `"`), 10, 32)
-			if d := time.Duration(n) * time.Second; err == nil && n >= 0 && (age < 0 || d < age) {
-				age = d
-			}
-		}
-	}
-	return age
-}
-
 // refuse answers a read that brought no value.
-func (f *front) refuse(w http.ResponseWriter, r *http.Request, key string, err error) {
+func (f *front) refuse(w http.ResponseWriter, r *http.Request, key string, wanted wish, err error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
-	h.Set("Cache-Status", quoted(f.node)+"; fwd=miss")
+	status := quoted(f.node) + "; fwd=" + wanted.forwarded()
 	var over *tier.OverloadedError
+	answered, fromOrigin := originErrorOf(err)
+	var code int
+	var text string
 	switch {
 	case r.Context().Err() != nil: // the client is gone
-		w.WriteHeader(http.StatusServiceUnavailable)
+		code = http.StatusServiceUnavailable
+	case errors.Is(err, tier.ErrNotCached):
+		status = quoted(f.node) + "; detail=only-if-cached"
+		code, text = http.StatusGatewayTimeout, "no copy is cached that the request allows, and it says only-if-cached"
 	case errors.As(err, &over):
-		h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(max(over.RetryAfter.Seconds(), 1))), 10))
-		http.Error(w, "the origin is overloaded", http.StatusServiceUnavailable)
+		setRetryAfter(h, over.RetryAfter)
+		code, text = http.StatusServiceUnavailable, "the origin is overloaded"
+	case fromOrigin:
+		status += "; fwd-status=" + strconv.Itoa(answered.status)
+		code, text = http.StatusBadGateway, "the origin could not be read"
+		if answered.retryAfter > 0 {
+			setRetryAfter(h, answered.retryAfter)
+		}
+		switch answered.status {
+		case http.StatusTooManyRequests:
+			code, text = answered.status, "the origin takes no more requests for now"
+		case http.StatusServiceUnavailable:
+			code, text = answered.status, "the origin is not available"
+		case http.StatusGatewayTimeout:
+			code, text = answered.status, "the origin did not answer in time"
+		}
 	case errors.Is(err, tier.ErrEmptyKey):
-		http.Error(w, "the key is empty: the address is /v1/{namespace}/{key}", http.StatusNotFound)
+		code, text = http.StatusNotFound, "the key is empty: the address is /v1/{namespace}/{key}"
 	case errors.Is(err, tier.ErrKeyTooLarge):
-		http.Error(w, "the key is too long", http.StatusRequestURITooLong)
+		code, text = http.StatusRequestURITooLong, "the key is too long"
 	case errors.Is(err, tier.ErrClosed):
-		http.Error(w, "this node is going down", http.StatusServiceUnavailable)
+		code, text = http.StatusServiceUnavailable, "this node is going down"
 	case errors.Is(err, context.DeadlineExceeded):
-		http.Error(w, "the origin did not answer in time", http.StatusGatewayTimeout)
+		code, text = http.StatusGatewayTimeout, "the origin did not answer in time"
 	default:
 		f.logger.Debug("a read failed", "key", key, "error", err)
-		http.Error(w, "the origin could not be read", http.StatusBadGateway)
+		code, text = http.StatusBadGateway, "the origin could not be read"
 	}
+	h.Set("Cache-Status", status)
+	http.Error(w, text, code)
+}
+
+// setRetryAfter says when to come back, in whole seconds and at least one.
+func setRetryAfter(h http.Header, after time.Duration) {
+	h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(max(after.Seconds(), 1))), 10))
 }

@@ -41,7 +41,7 @@ func TestKubernetes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.peer.Bind != "10.1.2.3:7946" || c.listen != "10.1.2.3:8080" || c.peer.MinMembers != 3 || c.drain+c.grace >= 40e9 {
+	if c.peer.Bind != "10.1.2.3:7946" || c.web.listen != "10.1.2.3:8080" || c.peer.MinMembers != 3 || c.web.drain+c.web.grace >= 40e9 {
 		t.Errorf("%+v", c)
 	}
 	for _, path := range []string{"/weir/readyz", "/weir/healthz"} {

@@ -81,9 +81,8 @@ func startNode(t *testing.T, text string) (web, peers string, log *lines, end fu
 	}
 	log = &lines{}
 	ctx, cancel := context.WithCancel(context.Background())
-	type where struct{ web, peers string }
-	started, ended := make(chan where, 1), make(chan error, 1)
-	go func() { ended <- runNode(ctx, cfg, log, func(web, peers string) { started <- where{web, peers} }) }()
+	started, ended := make(chan addresses, 1), make(chan error, 1)
+	go func() { ended <- runNode(ctx, cfg, log, func(at addresses) { started <- at }) }()
 	end = sync.OnceValue(func() error {
 		cancel()
 		return <-ended

@@ -6,10 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
-	"net/http"
 	"os/signal"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -29,13 +26,15 @@ func nodeCommand(w *world) *cobra.Command {
 
   GET  /v1/{namespace}/{key}   the value: from the cluster's caches, or from the namespace's origin.
                                ETag and If-None-Match; Age, Cache-Control and Cache-Status; the
-                               request's Cache-Control max-age and no-cache ask for fresher answers
+                               request's Cache-Control max-age and no-cache ask for fresher answers.
+                               cmd/weir/HTTP.md in the source has all rules
   POST /v1/invalidate          {"namespace": "...", "keys": ["..."]}, with the operator's token
-  /weir/                       the page, stats, metrics, healthz and readyz
+  /weir/                       the page, stats, metrics, healthz and readyz; with
+                               http.operator_listen on a listener of its own
 
 It is configured by one YAML file, which is checked whole: every problem is reported with its line.
-SIGTERM and SIGINT end it in order: /weir/readyz says no, requests under way are answered, the other
-members are told. A commented example: examples/node/weir.yml.`,
+SIGTERM and SIGINT end it in order: /weir/readyz says no; then the node hands over what it holds, and
+requests that run are answered, at the same time. A commented example: examples/node/weir.yml.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if file == "" {
@@ -61,74 +60,88 @@ members are told. A commented example: examples/node/weir.yml.`,
 }
 
 // runNode runs a node until ctx ends. started, if not nil, is told where it listens.
-func runNode(ctx context.Context, cfg config, log io.Writer, started func(http, peers string)) (err error) {
+func runNode(ctx context.Context, cfg config, log io.Writer, started func(addresses)) (err error) {
 	options := &slog.HandlerOptions{Level: cfg.logLevel}
 	var handler slog.Handler = slog.NewTextHandler(log, options)
 	if cfg.logJSON {
 		handler = slog.NewJSONHandler(log, options)
 	}
 	cfg.peer.Logger = slog.New(handler)
-	ln, err := net.Listen("tcp", cfg.listen)
+	web, err := cfg.web.open(handler)
 	if err != nil {
-		return fmt.Errorf("http.listen: %w", err)
+		return err
 	}
-	defer ln.Close()
+	defer web.close()
 	node, err := peer.Start(ctx, cfg.peer)
 	if err != nil {
 		return err
 	}
 	defer node.Close()
-	client := newClient()
-	defer client.CloseIdleConnections()
+	transport := newTransport()
+	defer transport.CloseIdleConnections()
 	f := &front{node: node.Name(), spaces: make(map[string]*space), logger: node.Logger()}
 	for _, n := range cfg.namespaces {
-		n.cache.Cluster, n.cache.Loader, n.cache.Logger = node, newOrigin(n, client).load, node.Logger()
+		n.cache.Cluster, n.cache.Loader, n.cache.Logger = node, newOrigin(n, transport).load, node.Logger()
 		cache, err := tier.New(n.cache)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, closeCache(cache)) }()
-		f.spaces[n.name] = &space{cache: cache, clientMaxAge: n.clientMaxAge}
+		f.spaces[n.name] = newSpace(n, cache)
 	}
 	patience := time.Minute // for one request; the slowest origin may need longer
 	for _, n := range cfg.namespaces {
 		patience = max(patience, 2*n.cache.Origin.Timeout+10*time.Second)
 	}
-	var draining atomic.Bool
-	streams, endStreams := context.WithCancel(context.Background())
-	defer endStreams()
-	server := &http.Server{
-		Handler:           routes(f, node, &draining),
-		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: patience, WriteTimeout: patience, IdleTimeout: 2 * time.Minute,
-		MaxHeaderBytes: 32 << 10,
-		ErrorLog:       slog.NewLogLogger(handler, slog.LevelDebug),
-		BaseContext:    func(net.Listener) context.Context { return streams },
+	web.serve(f, node, patience)
+	at := addresses{web: web.front.Addr().String(), peers: node.Addr()}
+	if web.operator != nil {
+		at.operator = web.operator.Addr().String()
 	}
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ln) }()
-	node.Logger().Info("serving", "http", ln.Addr().String(), "namespaces", len(cfg.namespaces), "version", peer.Version())
+	node.Logger().Info("serving", "http", at.web, "operator", at.operator, "namespaces", len(cfg.namespaces), "version", peer.Version())
 	if started != nil {
-		started(ln.Addr().String(), node.Addr())
+		started(at)
 	}
 	select {
-	case err := <-served:
-		return fmt.Errorf("http: %w", err)
+	case err := <-web.failed:
+		return errors.Join(fmt.Errorf("http: %w", err), web.shutdown())
 	case <-ctx.Done():
 	}
 
-	node.Logger().Info("going down", "drain", cfg.drain, "grace", cfg.grace)
-	draining.Store(true)
-	wait(cfg.drain)
-	down, cancel := context.WithTimeout(context.Background(), cfg.grace)
-	defer cancel()
-	// Requests that last, which are the streams of the page, end with their context.
-	defer time.AfterFunc(min(cfg.grace/2, time.Second), endStreams).Stop()
-	err = server.Shutdown(down)
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("some requests were not answered within http.grace, %v", cfg.grace)
-		_ = server.Close()
+	node.Logger().Info("going down", "drain", cfg.web.drain, "drain_timeout", cfg.peer.DrainTimeout, "grace", cfg.web.grace)
+	web.draining.Store(true)
+	wait(cfg.web.drain)
+	return goDown(web, node, cfg.peer.DrainTimeout)
+}
+
+// A leaver is a node, as far as its end is concerned.
+type leaver interface {
+	Leave(ctx context.Context) error
+}
+
+// goDown hands over what the node holds, and ends the front. Each has its own time, and neither waits for
+// the other: a client that does not read its answer costs the other members nothing.
+func goDown(front *web, node leaver, drainTimeout time.Duration) error {
+	left := make(chan error, 1)
+	go func() { left <- leave(node, drainTimeout) }() // joined below
+	err := front.shutdown()
+	return errors.Join(err, <-left)
+}
+
+// addresses are where a node listens; operator is empty if the front answers operators too.
+type addresses struct{ web, operator, peers string }
+
+// leaveSlack is what a leave may take beside the hand-off: telling the others, twice.
+const leaveSlack = 10 * time.Second
+
+// leave takes the node out of the cluster, after it has handed over what it holds.
+func leave(node leaver, drainTimeout time.Duration) error {
+	if drainTimeout == 0 {
+		drainTimeout = peer.DefaultDrainTimeout
 	}
-	return errors.Join(err, node.Leave(down))
+	ctx, cancel := context.WithTimeout(context.Background(), max(drainTimeout, 0)+leaveSlack)
+	defer cancel()
+	return node.Leave(ctx)
 }
 
 func wait(d time.Duration) {
@@ -142,25 +155,4 @@ func closeCache(c *tier.Cache[page]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return c.Close(ctx)
-}
-
-// routes is what the node's HTTP server answers.
-func routes(f *front, node *peer.Node, draining *atomic.Bool) http.Handler {
-	eyes := node.Handler()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		switch path := r.URL.Path; {
-		case path == "/v1/invalidate":
-			eyes.ServeHTTP(w, r)
-		case len(path) >= 4 && path[:4] == "/v1/":
-			f.ServeHTTP(w, r)
-		case draining.Load() && (path == "/weir/readyz" || path == "/readyz"):
-			http.Error(w, "going down", http.StatusServiceUnavailable)
-		case len(path) >= 6 && path[:6] == "/weir/", path == "/metrics", path == "/healthz", path == "/readyz":
-			eyes.ServeHTTP(w, r)
-		case path == "/" || path == "/weir":
-			http.Redirect(w, r, "/weir/", http.StatusTemporaryRedirect)
-		default:
-			http.Error(w, "values are at /v1/{namespace}/{key}, the page is at /weir/", http.StatusNotFound)
-		}
-	})
 }

@@ -7,106 +7,192 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/weircache/weir/tier"
 )
 
-// A page is what the cache holds of an answer of the origin.
-type page struct {
-	Body []byte
-	Type string // Content-Type
-	ETag string // the origin's, or one made of the body
-	Own  bool   // ETag is made of the body: the origin does not know it
-}
-
 // origin reads one namespace's values over HTTP.
 type origin struct {
-	template string
-	headers  http.Header
-	limit    int64 // bytes of a body
-	client   *http.Client
+	address   address
+	headers   http.Header
+	limit     int64 // bytes of a body
+	client    *http.Client
+	control   controlPolicy
+	freshness tier.Freshness
 }
 
-// maxDrain is how much of a body nobody wants is read so that the connection can be used again.
-const maxDrain = 64 << 10
-
-func newOrigin(n namespaceConfig, client *http.Client) *origin {
+// newOrigin returns a namespace's origin, which is reached through the transport.
+func newOrigin(n namespaceConfig, transport http.RoundTripper) *origin {
 	limit := int64(n.cache.ValueLimit)
 	if limit == 0 {
 		limit = tier.DefaultValueLimit
 	}
-	return &origin{template: n.url, headers: n.headers, limit: limit, client: client}
-}
-
-// newClient returns a client for origins, with as many idle connections to one as it has use for.
-func newClient() *http.Client {
-	return &http.Client{
-		Transport: &http.Transport{
-			MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 5 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10, ForceAttemptHTTP2: true,
-		},
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			if len(via) > 3 {
-				return errors.New("more than 3 redirects")
-			}
-			return nil
-		},
+	return &origin{
+		address: n.address, headers: n.headers, limit: limit, control: n.control, freshness: n.cache.Freshness,
+		client: newClient(transport, n.address.root, n.redirects),
 	}
 }
 
-// address is where the origin has a key.
-func (o *origin) address(key string) string {
-	before, after, _ := strings.Cut(o.template, "{key}")
-	if strings.Contains(before, "?") {
-		return before + url.QueryEscape(key) + after
+// An originError says that the origin answered with a status that brings no value. To the other
+// members it travels as its text, which is what a tier keeps of a loader's error; originErrorOf reads it back.
+type originError struct {
+	status     int
+	retryAfter time.Duration // the origin's Retry-After, 0: none
+}
+
+// The parts of an originError's text.
+const (
+	originAnswers = "the origin answers "
+	retryText     = "; Retry-After: "
+)
+
+func (e originError) Error() string {
+	text := strings.TrimSpace(fmt.Sprintf("%s%d %s", originAnswers, e.status, http.StatusText(e.status)))
+	if e.retryAfter > 0 {
+		text += retryText + strconv.FormatInt(int64(e.retryAfter/time.Second), 10)
 	}
-	escaped := url.PathEscape(key)
-	if strings.Trim(escaped, ".") == "" { // "." and ".." would mean another place
-		escaped = strings.ReplaceAll(escaped, ".", "%2E")
+	return text
+}
+
+// originErrorOf finds an originError in the error of a read, wherever in the cluster the load ran.
+func originErrorOf(err error) (e originError, ok bool) {
+	if errors.As(err, &e) {
+		return e, true
 	}
-	return before + escaped + after
+	var fill *tier.FillError
+	if !errors.As(err, &fill) {
+		return e, false
+	}
+	rest, ok := strings.CutPrefix(fill.Err.Error(), originAnswers)
+	if !ok {
+		return e, false
+	}
+	rest, after, _ := strings.Cut(rest, retryText)
+	status, _, _ := strings.Cut(rest, " ")
+	if e.status, err = strconv.Atoi(status); err != nil || e.status < 100 || e.status > 599 {
+		return originError{}, false
+	}
+	e.retryAfter, _ = deltaSeconds(after) // 0 if there is none
+	return e, true
 }
 
 // load is the namespace's loader. A copy that is there makes the request a conditional one.
 func (o *origin) load(ctx context.Context, fill *tier.Fill[page]) (page, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, o.address(fill.Key), nil)
+	to, err := o.address.of(fill.Key)
 	if err != nil {
-		return page{}, err
+		return page{}, tier.Blameless(err)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, to, nil)
+	if err != nil {
+		return page{}, tier.Blameless(err)
 	}
 	for name, values := range o.headers {
 		req.Header[name] = values
 	}
-	previous, has := fill.Previous()
-	if has && !previous.Own {
-		req.Header.Set("If-None-Match", previous.ETag)
+	if host := o.headers.Get("Host"); host != "" {
+		req.Host = host
+		req.Header.Del("Host")
 	}
+	previous, has := fill.Previous()
+	conditional := has && previous.conditions(req.Header)
 	done := fill.Step("http")
 	resp, err := o.client.Do(req)
 	if err != nil {
-		done()
-		return page{}, err
+		done(err)
+		return page{}, requestError(err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, o.limit+1))
-	done()
-	switch {
-	case resp.StatusCode == http.StatusNotModified && has:
-		return fill.KeepPrevious()
-	case resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusGone:
-		return page{}, tier.ErrNotFound
-	case resp.StatusCode != http.StatusOK:
-		_, _ = io.CopyN(io.Discard, resp.Body, maxDrain) // so that the connection can be used again
-		return page{}, fmt.Errorf("the origin answers %s", resp.Status)
-	case err != nil:
+	done(err)
+	if err != nil {
 		return page{}, fmt.Errorf("reading the origin's answer: %w", err)
-	case int64(len(body)) > o.limit:
-		return page{}, fmt.Errorf("%w: the origin's answer is longer than value_limit, %d bytes", tier.ErrValueTooLarge, o.limit)
 	}
-	p := page{Body: body, Type: resp.Header.Get("Content-Type"), ETag: resp.Header.Get("ETag")}
-	if p.ETag == "" {
-		p.ETag, p.Own = etagOf(body), true
+	if int64(len(body)) > o.limit && resp.StatusCode < 300 {
+		return page{}, tier.Blameless(fmt.Errorf("%w: the origin's answer is longer than value_limit, %d bytes", tier.ErrValueTooLarge, o.limit))
 	}
-	return p, nil
+	if resp.StatusCode == http.StatusNotModified && conditional {
+		p := previous.renewed(resp.Header)
+		return p, o.keep(fill, &p, o.control.keeping(resp.Header, o.freshness))
+	}
+	return o.answer(fill, resp, body)
+}
+
+// requestError is the error of a request that brought no answer, without the URL, which may hold credentials.
+func requestError(err error) error {
+	var request *url.Error
+	if errors.As(err, &request) {
+		err = request.Err
+	}
+	if errors.Is(err, errRedirect) { // the key's own: other keys need not lead away
+		return tier.Blameless(err)
+	}
+	return err
+}
+
+// answer is what a load returns for an answer of the origin, and says to the fill how it is kept.
+//
+//	200, 203, 204    a value
+//	other 2xx        handed to those who wait, and not kept: a cache cannot know what it means
+//	404              not found, for freshness.negative_ttl; if it may not be kept, the origin's answer
+//	410              the origin's answer, for freshness.negative_ttl
+//	429              an error that does not count against the origin: it limits this node; a stale copy may stand in
+//	other 4xx        the origin's answer, for freshness.error_ttl: the key is at fault, not the origin
+//	the rest         an error that counts against the origin; a stale copy may stand in
+func (o *origin) answer(fill *tier.Fill[page], resp *http.Response, body []byte) (page, error) {
+	keeping := o.control.keeping(resp.Header, o.freshness)
+	status := resp.StatusCode
+	switch {
+	case status == http.StatusOK, status == http.StatusNonAuthoritativeInfo, status == http.StatusNoContent:
+	case status >= 200 && status < 300:
+		keeping.not = true
+	case status == http.StatusNotFound && !keeping.not:
+		return page{}, tier.ErrNotFound
+	case status == http.StatusGone:
+		keeping.only(o.freshness.NegativeTTL)
+	case status == http.StatusTooManyRequests:
+		return page{}, tier.Blameless(originError{status, retryAfter(resp.Header)})
+	case status >= 400 && status < 500:
+		keeping.only(o.freshness.ErrorTTL)
+	default:
+		return page{}, originError{status, retryAfter(resp.Header)}
+	}
+	if int64(len(body)) > o.limit { // of an answer that is not a value the status is what counts
+		body = nil
+	}
+	p := newPage(resp, body)
+	return p, o.keep(fill, &p, keeping)
+}
+
+// keep tells the fill, and notes in the page, how the page is kept. The error is always nil.
+func (o *origin) keep(fill *tier.Fill[page], p *page, k keeping) error {
+	p.Control, p.Fresh, p.Unkept = k.control, k.ttl, k.not
+	if k.not {
+		fill.DoNotKeep()
+		return nil
+	}
+	if k.ttl > 0 {
+		fill.SetTTL(k.ttl)
+	}
+	fill.SetStale(k.stale)
+	return nil
+}
+
+// retryAfter is for how long an answer's Retry-After asks clients to wait; 0: it does not say.
+func retryAfter(h http.Header) time.Duration {
+	text := h.Get("Retry-After")
+	if d, ok := deltaSeconds(text); ok {
+		return d
+	}
+	at, err := http.ParseTime(text)
+	if err != nil {
+		return 0
+	}
+	now, err := http.ParseTime(h.Get("Date"))
+	if err != nil {
+		now = time.Now()
+	}
+	return max(at.Sub(now), 0).Truncate(time.Second)
 }
