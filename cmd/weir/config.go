@@ -246,7 +246,7 @@ func readOrigin(s *section) tier.Origin {
 	o := tier.Origin{
 		Concurrency: s.integer("concurrency"), MinConcurrency: s.integer("min_concurrency"),
 		Rate: s.number("rate"), Burst: s.integer("burst"), Timeout: s.duration("timeout"),
-		Queue: s.integer("queue"), QueueInterval: s.duration("queue_interval"), QueueTarget: s.duration("queue_target"),
+		Queue: s.integer("queue"), QueueInterval: s.duration("queue_interval"), QueueTarget: s.duration("queue_target"), NewestFirst: s.truth("newest_first"),
 	}
 	breaker := s.section("breaker")
 	o.Breaker = tier.Breaker{

@@ -40,6 +40,7 @@ namespaces:
       queue: 10
       queue_interval: 200ms
       queue_target: 6ms
+      newest_first: true
       breaker: {failures: 0.25, minimum: 30, window: 20s, pause: 2s, probes: 2}
       retry: {budget: 0.1, most: 1, backoff: 20ms}
     freshness:
