@@ -26,7 +26,7 @@ type question[V any] struct {
 	chain  []uint64
 	flags  uint8
 	view   uint64
-	fence  codec.Mark
+	debt   debt // what the member must be told; the request carries the mark
 	alone  bool // the answer must not be given to who comes later
 }
 
@@ -35,6 +35,7 @@ type outcome struct {
 	answered bool   // the answer, or its error, is final
 	moved    bool   // the member says that it is not the owner
 	behind   bool   // the member may lack an invalidation of a tag of the value
+	again    bool   // the member has applied the mark that the request carried, and must be told another
 	replaced bool   // it is not the cache that was known
 	hint     string // and that this one is
 }
@@ -180,8 +181,8 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 	}
 	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which he must have applied all
-	for range maxAgain {
-		if q.known, q.fence, err = c.ready(ctx, m, q, wide); err != nil {
+	for range maxAgain + fenceMarks {
+		if q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, wide}); err != nil {
 			return outcome{}, err
 		}
 		*a = answer[V]{}
@@ -191,6 +192,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 			c.forget(m, q.known)
 		case out.behind:
 			wide = q.wide
+		case out.again:
 		default:
 			return out, err
 		}
@@ -198,21 +200,28 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 	return outcome{}, err
 }
 
-// ready returns what m is known to have applied, and the mark that the request must carry, after
-// an exchange if that is needed.
-func (c *Cache[V]) ready(ctx context.Context, m *mate, q *question[V], wide uint64) (k *known, mark codec.Mark, err error) {
+// need is what a member must have applied before it is asked for a key.
+type need struct {
+	key   string
+	hash  uint64
+	stamp uint64 // all that covers the key and was applied here when the fence clock showed this
+	wide  uint64 // and all that covers tags, up to this tag clock
+}
+
+// ready returns what m is known to have applied and what the request must tell it, after
+// an exchange if that is needed. The debt that it returns needs none.
+func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d debt, err error) {
 	for try := 0; ; try++ {
 		if k = m.known.Load(); k != nil {
-			var behind bool
-			if mark, behind = c.fences.carry(q.key, q.hash, q.stamp, k); !behind && k.wide >= wide {
-				return k, mark, nil
+			if d = c.fences.debt(needs.key, needs.hash, needs.stamp, k); d.duty != dutyExchange && k.wide >= needs.wide {
+				return k, d, nil
 			}
 		}
 		if try == maxAgain {
-			return nil, mark, errAnswer
+			return nil, d, errAnswer
 		}
 		if err := c.exchangeWith(ctx, m); err != nil {
-			return nil, mark, err
+			return nil, d, err
 		}
 	}
 }
@@ -251,7 +260,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
 		Kind: codec.KindGet, Flags: q.flags, Namespace: c.ns, Schema: c.schema, View: q.view,
-		Fence: q.fence, Chain: q.chain, Key: bytesOf(q.key),
+		Fence: q.debt.mark, Chain: q.chain, Key: bytesOf(q.key),
 	}
 	if q.maxAge >= 0 {
 		w.req.Flags |= codec.FlagMaxAge
@@ -335,8 +344,11 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 		if r.Incarnation != q.known.incarnation {
 			return outcome{replaced: true}, false, errAnswer
 		}
-		if q.fence.Seq != 0 {
-			c.fences.told(q.key, q.hash, q.fence, r.Incarnation)
+		if q.debt.mark.Seq != 0 {
+			c.fences.told(q.key, q.hash, q.debt.mark, r.Incarnation)
+		}
+		if q.debt.duty == dutyAskAgain {
+			return outcome{again: true}, false, errAnswer
 		}
 		if r.Flags&codec.FlagTagged != 0 {
 			a.tags = append(a.tags, r.Tags...)

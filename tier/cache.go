@@ -123,6 +123,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
+	c.fences.self = incarnation
 	c.log = newLogbook(incarnation, int64(cfg.Freshness.Bound())+c.fences.retention, cfg.limits)
 	c.log.outlasts(int64(cfg.Freshness.Bound()))
 	c.mates.Store(&map[string]*mate{})

@@ -102,9 +102,7 @@ func (c *Cache[V]) after(key string, t Token) error {
 	if t.namespace != c.tokenOf {
 		return fmt.Errorf("%w: it is not of namespace %q", ErrBadToken, c.cfg.Namespace)
 	}
-	if !c.log.applied(t.mark) { // as if a request for the key had brought it
-		c.fence(cloneString(key), ring.Hash(key), t.mark, 0, true)
-	}
+	c.note(key, ring.Hash(key), t.mark, 0) // as if a request for the key had brought it
 	return nil
 }
 

@@ -167,13 +167,13 @@ func TestVersionAfterMark(t *testing.T) {
 		o.tell = func(int64) uint64 { return 5 }
 		c := single(t, o, Config[simValue]{})
 		defer shut(t, c)
-		c.fence("k", ring.Hash("k"), mark(1), 0, true)
+		c.note("k", ring.Hash("k"), mark(1), 0)
 		gets(t, c, "k", 0)
-		c.fence("k", ring.Hash("k"), mark(1), 6, false)
+		c.fence("k", ring.Hash("k"), mark(1), 6)
 		if e, ok := c.owned.get("k"); ok {
 			t.Errorf("kept: %+v", e)
 		}
-		c.fence("k", ring.Hash("k"), mark(1), 6, false)
+		c.fence("k", ring.Hash("k"), mark(1), 6)
 		if !c.fences.behind("k", ring.Hash("k"), 5) || c.fences.behind("k", ring.Hash("k"), 6) {
 			t.Error("the version is not known")
 		}

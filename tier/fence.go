@@ -18,31 +18,59 @@ import (
 // fence is not above its stamp. The test is made where an entry is committed to the
 // owned tier and at every read of either tier.
 //
-// Memory is bounded twice. A fence older than retention is forgotten: whatever began
+// # Marks
+//
+// A mark names an invalidation: an incarnation and a number. It reaches a node in one of two ways.
+//
+//   - Logged: the invalidation itself arrived, so it is in the log, and an exchange of positions tells every member that
+//     lacks it. A position of the fence clock (known) is proof that a member has applied it.
+//   - Unlogged: a request for one key, or a Token, carried the mark alone. No log has it, no exchange tells anybody of it, and
+//     no position of a clock proves that another member has it. A node tells each member of an unlogged mark with the request
+//     for the key, until the invalidation itself arrives or retention has passed. Neither an invalidation of the whole
+//     namespace nor a full table makes a node forget one earlier.
+//
+// When the invalidation itself arrives after its mark, what this node has loaded since the mark came stays valid: the load began
+// after the invalidation. Copies that other members gave since then are not: those members need not have known of it. So a
+// fence has two stamps, one for this node's own loads and one for copies, and the second is never the lower.
+//
+// Of one incarnation the highest number is enough: what was loaded after the ninth invalidation of a key began was loaded
+// after the fifth did. And an invalidation that this node starts itself stands for every mark of the key that the node had:
+// it begins after all of them. That is what becomes of an unlogged mark for which there is no room.
+//
+// # Bounds
+//
+// Memory is bounded three times. A fence older than retention is forgotten: whatever began
 // before it has ended by then, or is refused at commit for its age. A shard that is full
 // forgets its oldest fences early and raises its floor instead: flights below the floor
 // are not stored, and near copies below it ask their owner again. An invalidation of the whole
-// namespace raises every shard's floor. Those of tags are in tag.go.
+// namespace raises every shard's floor. Unlogged marks have a bound of their own, and so have the versions
+// of keys whose fences are gone (version.go). Fences of tags are in tag.go.
 const (
 	fenceSlotBits  = 12
 	fenceSlots     = 1 << fenceSlotBits
 	fenceShards    = 256
 	slotsPerShard  = fenceSlots / fenceShards
 	fencesPerShard = 256 // 65,536 fences, at most about 16 MiB with average keys
-	fenceMarks     = 3   // invalidations that a fence remembers
+	fenceMarks     = 3   // incarnations whose marks a fence remembers, of each kind
+
+	// unloggedPerShard is how many keys of a shard may have unlogged marks.
+	unloggedPerShard = 256
 
 	// fenceRetention is the least time, in ns, for which a fence is remembered.
 	fenceRetention = int64(MaxInvalidateTimeout) * 3
 )
 
+// A fence is what the invalidations of one key have left.
 type fence struct {
-	stamp uint64                // the shard's clock once the newest was applied
-	at    int64                 // when, ns on the cache's clock
-	marks [fenceMarks]fenceMark // which invalidations they were, newest first
+	// loads covers this node's loads, and copies what other members gave: both if they began when the shard's clock was
+	// lower. loads is never above copies.
+	loads, copies uint64
+	at            int64    // when the newest was applied, ns on the cache's clock
+	marks         markList // the logged ones
 	// version is the highest that an invalidation has told, 0: none has; plain: one has told none.
 	version uint64
 	plain   bool
-	// lost is the clock when the last mark was noted for which there is no room, 0: there was none.
+	// lost is the clock when the last logged mark was noted for which there is no room, 0: there was none.
 	lost uint64
 }
 
@@ -52,44 +80,89 @@ type fenceMark struct {
 	mark  codec.Mark
 	stamp uint64 // the shard's clock when it was noted
 	told  uint64 // the incarnation of a member's cache that is known to have applied it, 0: none
-	loose bool   // known only from a request that carried it, so that no log has it from here
 }
 
-// push makes m the newest mark.
-func (x *fence) push(m fenceMark) {
-	x.lost = max(x.lost, x.marks[fenceMarks-1].stamp)
-	copy(x.marks[1:], x.marks[:])
-	x.marks[0] = m
-}
+// isTold reports whether the cache that k is about is known to have applied the mark.
+func (m *fenceMark) isTold(k *known) bool { return m.told != 0 && m.told == k.incarnation }
 
-// find returns where m is remembered, nil if it is not.
-func (x *fence) find(m codec.Mark) *fenceMark {
-	for i := range x.marks {
-		if x.marks[i].mark == m && m.Seq != 0 {
-			return &x.marks[i]
+// markList is one mark an incarnation, the newest first; unused places have the number 0.
+type markList [fenceMarks]fenceMark
+
+// find returns the mark of an incarnation, nil if there is none.
+func (l *markList) find(incarnation uint64) *fenceMark {
+	for i := range l {
+		if l[i].mark.Incarnation == incarnation && l[i].mark.Seq != 0 {
+			return &l[i]
 		}
 	}
 	return nil
 }
 
+// stands reports whether the list has m, or a later one of its incarnation, which stands for it.
+func (l *markList) stands(m codec.Mark) bool {
+	x := l.find(m.Incarnation)
+	return x != nil && x.mark.Seq >= m.Seq
+}
+
+// push makes m the newest, in place of an earlier one of its incarnation, and returns the mark for which
+// there is no room any more; its number is 0 if there is none.
+func (l *markList) push(m fenceMark) (lost fenceMark) {
+	n := fenceMarks - 1
+	for i := range l {
+		if l[i].mark.Incarnation == m.mark.Incarnation || l[i].mark.Seq == 0 {
+			n = i
+			break
+		}
+	}
+	if l[n].mark.Incarnation != m.mark.Incarnation {
+		lost = l[n]
+	}
+	copy(l[1:n+1], l[:n])
+	l[0] = m
+	return lost
+}
+
+// remove takes out the mark of m's incarnation, unless it is a later one.
+func (l *markList) remove(m codec.Mark) {
+	for i := range l {
+		if l[i].mark.Incarnation == m.Incarnation && l[i].mark.Seq <= m.Seq {
+			copy(l[i:], l[i+1:])
+			l[fenceMarks-1] = fenceMark{}
+			return
+		}
+	}
+}
+
+func (l *markList) empty() bool { return l[0].mark.Seq == 0 }
+
+// full reports whether there is no room for a mark of another incarnation.
+func (l *markList) full() bool { return l[fenceMarks-1].mark.Seq != 0 }
+
+// unlogged are the marks of a key that requests have carried and no log has.
+type unlogged struct {
+	marks markList
+	at    int64 // when one of them came last, ns on the cache's clock
+}
+
 type fenceShard struct {
-	mu      sync.Mutex // guards the rest, and orders commits against fences of this shard's keys
-	m       map[string]fence
-	floor   uint64 // the highest stamp of a forgotten fence
-	wiped   uint64 // the stamp of the last invalidation of the whole namespace
-	wipedAt int64  // when that was, ns on the cache's clock
-	// Fences that were forgotten before their time, at shedAt, ns on the cache's clock, had versions up
-	// to shed. shedAt 0: there were none.
-	shed   uint64
-	shedAt int64
+	mu       sync.Mutex // guards the rest, and orders commits against fences of this shard's keys
+	m        map[string]fence
+	unlogged map[string]unlogged // nil: none
+	floor    uint64              // the highest stamp of a forgotten fence
+	wiped    uint64              // the stamp of the last invalidation of the whole namespace
+	wipedAt  int64               // when that was, ns on the cache's clock
+	versions versionBook
 	// clock is raised with mu held, as the last thing that an invalidation does, and read
 	// without: who reads a stamp sees what it stands for.
 	clock atomic.Uint64
+	// carries is how many keys have unlogged marks. It changes with mu held, before clock is raised.
+	carries atomic.Int32
 }
 
 type fences struct {
 	now       func() int64
 	retention int64
+	self      uint64 // the incarnation of this cache; set before the first invalidation
 	// slots hold, for each slot of keys, the stamp of its newest fence. They let a near
 	// hit pass with one load when nothing was fenced nearby.
 	slots  [fenceSlots]atomic.Uint64
@@ -114,40 +187,110 @@ func (f *fences) shard(slot uint32) *fenceShard {
 // stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
 func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clock.Load() }
 
-// apply leaves a fence on key and calls drop while commits of the key are held off. It
-// reports false if mark is known to have fenced the key before. loose: the mark came with a
-// request for the key, and what else it covers is not applied. version, if not 0, is the
+// dropping removes the key's entry of the owned tier, if this node has loaded it: also; a copy that another
+// member gave is always removed.
+type dropping func(loaded bool)
+
+// stamps are those of a fence.
+type stamps struct{ loads, copies uint64 }
+
+// apply leaves a fence on key for an invalidation that the log has, and calls drop while commits of the key are held off. It
+// reports false if the mark had fenced the key before, so that this node's loads stay valid. version, if not 0, is the
 // origin's of what the key stands for now. It keeps key.
-func (f *fences) apply(key string, hash uint64, mark codec.Mark, version uint64, loose bool, drop func()) (stamp uint64, applied bool) {
+func (f *fences) apply(key string, hash uint64, mark codec.Mark, version uint64, drop dropping) (at stamps, applied bool) {
+	slot := fenceSlot(hash)
+	s := f.shard(slot)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x, u := s.m[key], s.unlogged[key]
+	if x.marks.stands(mark) {
+		if version > x.version {
+			x.version = version
+			s.m[key] = x
+		}
+		return stamps{x.loads, x.copies}, false
+	}
+	x, stamp := f.open(s, key)
+	applied = !u.marks.stands(mark)
+	if x.copies = stamp; applied {
+		x.loads, x.plain = stamp, x.plain || version == 0
+	}
+	x.version = max(x.version, version)
+	if mark.Incarnation == f.self {
+		x.marks, x.lost = markList{}, 0
+		s.forgetUnlogged(key)
+	} else if u.marks.remove(mark); u.marks.empty() {
+		s.forgetUnlogged(key)
+	} else {
+		s.unlogged[key] = u
+	}
+	x.lost = max(x.lost, x.marks.push(fenceMark{mark: mark, stamp: stamp}).stamp)
+	s.m[key] = x
+	drop(applied)
+	f.raise(s, slot, stamp)
+	return stamps{x.loads, x.copies}, applied
+}
+
+// noting is what became of an unlogged mark.
+type noting uint8
+
+const (
+	noteKnown   noting = iota // it, or one that stands for it, had fenced the key before
+	noteApplied               // it has fenced the key
+	noteNoRoom                // nothing was done: start an invalidation of the key that stands for it
+)
+
+// note is apply for a mark that a request carried: what else the mark covers is not applied, and no log has it.
+func (f *fences) note(key string, hash uint64, mark codec.Mark, version uint64, drop dropping) (at stamps, n noting) {
 	slot := fenceSlot(hash)
 	s := f.shard(slot)
 	now := f.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	old, known := s.m[key]
-	if m := old.find(mark); known && m != nil {
-		if m.loose && !loose {
-			// An exchange since then has not passed it on, but from now on each does.
-			m.loose, m.stamp, m.told = false, s.clock.Load()+1, 0
-			old.version = max(old.version, version)
-			s.m[cloneString(key)] = old
-			f.raise(s, slot, m.stamp)
-		}
-		return old.stamp, false
+	x, u := s.m[key], s.unlogged[key]
+	if x.marks.stands(mark) {
+		return stamps{x.loads, x.copies}, noteKnown
 	}
-	if !known && len(s.m) >= fencesPerShard {
+	if u.marks.stands(mark) { // if the fence is forgotten, the floor stands for it
+		u.at = now
+		s.unlogged[key] = u
+		return stamps{max(x.loads, s.floor), max(x.copies, s.floor)}, noteKnown
+	}
+	if u.marks.find(mark.Incarnation) == nil && u.marks.full() || u.marks.empty() && len(s.unlogged) >= unloggedPerShard {
+		return at, noteNoRoom
+	}
+	x, stamp := f.open(s, key)
+	x.loads, x.copies, x.version, x.plain = stamp, stamp, max(x.version, version), x.plain || version == 0
+	u.marks.push(fenceMark{mark: mark, stamp: stamp})
+	u.at = now
+	if s.unlogged == nil {
+		s.unlogged = make(map[string]unlogged)
+	}
+	s.unlogged[key], s.m[key] = u, x
+	s.carries.Store(int32(len(s.unlogged)))
+	drop(true)
+	f.raise(s, slot, stamp)
+	return stamps{stamp, stamp}, noteApplied
+}
+
+// open returns the key's fence, a new one if there is none, and the stamp that an invalidation now leaves. The caller holds s.mu.
+func (f *fences) open(s *fenceShard, key string) (x fence, stamp uint64) {
+	now := f.now()
+	x, ok := s.m[key]
+	if !ok && len(s.m) >= fencesPerShard {
 		f.makeRoom(s, now)
 	}
-	stamp = s.clock.Load() + 1
-	if !known {
-		old.lost = s.floor // there may have been a fence of the key among those forgotten
+	if !ok {
+		x.lost = s.floor // there may have been a fence of the key among those forgotten
 	}
-	old.stamp, old.at, old.version, old.plain = stamp, now, max(old.version, version), old.plain || version == 0
-	old.push(fenceMark{mark: mark, stamp: stamp, loose: loose})
-	s.m[key] = old
-	drop()
-	f.raise(s, slot, stamp)
-	return stamp, true
+	x.at = now
+	return x, s.clock.Load() + 1
+}
+
+// forgetUnlogged forgets the key's unlogged marks. The caller holds s.mu.
+func (s *fenceShard) forgetUnlogged(key string) {
+	delete(s.unlogged, key)
+	s.carries.Store(int32(len(s.unlogged)))
 }
 
 // raise makes a stamp visible. The caller holds s.mu.
@@ -157,18 +300,22 @@ func (f *fences) raise(s *fenceShard, slot uint32, stamp uint64) {
 }
 
 // wipe leaves a fence on every key. Entries that it covers stay where they are until something
-// takes their place.
-func (f *fences) wipe() {
+// takes their place. own: it is an invalidation that this node starts, which stands for all unlogged marks.
+func (f *fences) wipe(own bool) {
 	now := f.now()
 	for i := range f.shards {
 		s := &f.shards[i]
 		s.mu.Lock()
 		stamp := s.clock.Load() + 1
-		for _, x := range s.m {
-			s.shed = max(s.shed, x.version)
+		for key, x := range s.m {
+			s.versions.keep(key, &x, now, f.retention)
 		}
-		s.shedAt = max(now, 1)
 		clear(s.m)
+		s.versions.doubtAt = max(now, 1) // it tells no version
+		if own {
+			clear(s.unlogged)
+			s.carries.Store(0)
+		}
 		s.floor, s.wiped, s.wipedAt = stamp, stamp, now
 		for slot := range uint32(slotsPerShard) {
 			f.slots[uint32(i)*slotsPerShard+slot].Store(stamp)
@@ -186,58 +333,23 @@ func (f *fences) makeRoom(s *fenceShard, now int64) {
 	}
 	stamps := make([]uint64, 0, len(s.m))
 	for _, x := range s.m {
-		stamps = append(stamps, x.stamp)
+		stamps = append(stamps, x.copies)
 	}
 	slices.Sort(stamps)
 	s.floor = max(s.floor, stamps[len(stamps)/2])
-	s.shedAt = max(now, 1)
 	for k, x := range s.m {
-		if x.stamp <= s.floor {
-			s.shed = max(s.shed, x.version)
+		if x.copies <= s.floor {
+			s.versions.keep(k, &x, now, f.retention)
 			delete(s.m, k)
 		}
 	}
-}
-
-// behind reports whether the origin is known to have a newer version of the key than this one. A version is
-// remembered as long as its fence; where fences were forgotten before their time, the highest of
-// theirs stands for all keys of the shard until they would have been.
-func (f *fences) behind(key string, hash, version uint64) bool {
-	s := f.shard(fenceSlot(hash))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.newest(key, f.now(), f.retention) > version
-}
-
-// newest is the highest version of the key that is known. The caller holds s.mu.
-func (s *fenceShard) newest(key string, now, retention int64) uint64 {
-	v := s.m[key].version
-	if s.shedAt != 0 && now-s.shedAt <= retention {
-		v = max(v, s.shed)
-	}
-	return v
-}
-
-// place calls store with the fence clock, if what has this version, and was the origin's at began, is the newest that
-// is known: no higher version has been told, no invalidation within retention that told none, and began is within
-// retention, so that none of either can have been forgotten since.
-func (f *fences) place(key string, hash, version uint64, began int64, store func(stamp uint64)) bool {
-	s := f.shard(fenceSlot(hash))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	now := f.now() // with the lock held: whatever this goroutine waited for has gone by
-	if now-began > f.retention || s.m[key].plain || s.shedAt != 0 && now-s.shedAt <= f.retention || s.newest(key, now, f.retention) > version {
-		return false
-	}
-	store(s.clock.Load())
-	return true
 }
 
 // expire forgets what is past retention. The caller holds s.mu.
 func (f *fences) expire(s *fenceShard, now int64) (n int) {
 	for k, x := range s.m {
 		if now-x.at > f.retention {
-			s.floor = max(s.floor, x.stamp)
+			s.floor = max(s.floor, x.copies)
 			delete(s.m, k)
 			n++
 		}
@@ -253,21 +365,51 @@ func (f *fences) sweep() {
 		s := &f.shards[i]
 		s.mu.Lock()
 		f.expire(s, now)
+		s.versions.expire(now, f.retention)
+		for key, u := range s.unlogged {
+			if now-u.at > f.retention {
+				s.forgetUnlogged(key)
+			}
+		}
 		s.mu.Unlock()
 	}
 }
 
-// commit calls store, and reports true, unless key was fenced since stamp or what began
-// at began, ns on the cache's clock, is too old for its fences to be remembered.
-func (f *fences) commit(key string, hash, stamp uint64, began int64, store func()) bool {
-	s := f.shard(fenceSlot(hash))
+// A claim is what an entry says of itself that is to be kept.
+type claim struct {
+	stamp  uint64 // the fence clock when its load, or the request for it, began
+	began  int64  // when that was, ns on the cache's clock
+	handed bool   // another member gave it
+	// pushed, if not nil, is what a member is known to have applied that gave it without being asked. It was told of no mark,
+	// so it must have owed none.
+	pushed *known
+}
+
+// commit calls store, and reports true, unless the key was fenced since c's stamp or what c says
+// began too long ago for its fences to be remembered.
+func (f *fences) commit(key string, hash uint64, c claim, store func()) bool {
+	slot := fenceSlot(hash)
+	s := f.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x, ok := s.m[key]; ok && x.stamp > stamp || s.floor > stamp || f.now()-began > f.retention {
+	if x, ok := s.m[key]; ok && x.above(c.stamp, c.handed) || s.floor > c.stamp || f.now()-c.began > f.retention {
 		return false
+	}
+	if c.pushed != nil {
+		if d := s.debt(key, slot, c.pushed); d.mark.Seq != 0 || d.duty != dutyNone {
+			return false
+		}
 	}
 	store()
 	return true
+}
+
+// above reports whether the fence covers what began at a stamp.
+func (x *fence) above(stamp uint64, handed bool) bool {
+	if handed {
+		return x.copies > stamp
+	}
+	return x.loads > stamp
 }
 
 // update calls change while fences and commits of the key are held off.
@@ -278,9 +420,9 @@ func (f *fences) update(hash uint64, change func()) {
 	change()
 }
 
-// owned reports whether an entry of the owned tier is valid. Forgotten fences need no
+// owned reports whether an entry of the owned tier is valid; handed: another member gave it. Forgotten fences need no
 // look: each dropped the entry that it covered, and commit stored none later.
-func (f *fences) owned(key string, hash, stamp uint64) bool {
+func (f *fences) owned(key string, hash, stamp uint64, handed bool) bool {
 	slot := fenceSlot(hash)
 	if f.slots[slot].Load() <= stamp {
 		return true
@@ -289,7 +431,7 @@ func (f *fences) owned(key string, hash, stamp uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.m[key]
-	return (!ok || x.stamp <= stamp) && s.wiped <= stamp
+	return (!ok || !x.above(stamp, handed)) && s.wiped <= stamp
 }
 
 // near reports whether a near copy is valid whose slot has a newer fence. upTo is the
@@ -299,43 +441,84 @@ func (f *fences) near(key string, slot uint32, stamp uint64) (upTo uint64, valid
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.m[key]
-	if ok && x.stamp > stamp || s.floor > stamp {
+	if ok && x.copies > stamp || s.floor > stamp {
 		return 0, false
 	}
 	return f.slots[slot].Load(), true
 }
 
-// carry returns the mark that a request for the key must bring to a member of whom known tells
-// what he has applied; stamp is the clock when the read began that the request is for.
-// behind: there may be more that he lacks, so that an exchange must come first. It never is
-// if that began after the read.
-func (f *fences) carry(key string, hash, stamp uint64, known *known) (mark codec.Mark, behind bool) {
+// A duty is what comes before another member's answer for a key counts, beside the mark that the request carries.
+type duty uint8
+
+const (
+	dutyNone     duty = iota
+	dutyAskAgain      // there are more marks that only a request can carry: the answer does not count, and the next request carries another
+	dutyExchange      // it may lack invalidations that the log has: an exchange of positions
+)
+
+// A debt is what another member must be told before its answer for a key counts.
+type debt struct {
+	mark codec.Mark // the request carries it; the number 0: none
+	duty duty
+}
+
+// debt tells what a member of which k is known must be told before it answers for the key; stamp is the clock when the read
+// began that the request is for. An exchange that began after the read always clears what the log has.
+//
+// It is the one answer to that question, and each kind of request does with it what it can. A request for the key carries the
+// mark, asks again or has an exchange first (ask.go, previous.go); one for many keys leaves the keys that take more than one
+// mark to be read one by one (many_ask.go); and a copy that comes unasked is not taken while anything is owed (commit).
+func (f *fences) debt(key string, hash, stamp uint64, k *known) debt {
 	slot := fenceSlot(hash)
-	has := known.clocks[slot/slotsPerShard]
-	if has >= stamp || f.slots[slot].Load() <= has {
-		return codec.Mark{}, false
+	s, has := f.shard(slot), k.clocks[slot/slotsPerShard]
+	logged := has < stamp && f.slots[slot].Load() > has
+	if !logged && s.carries.Load() == 0 {
+		return debt{}
 	}
-	s := f.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !logged {
+		return s.unloggedDebt(key, k)
+	}
+	return s.debt(key, slot, k)
+}
+
+// debt is the debt of all marks of the key. The caller holds s.mu.
+func (s *fenceShard) debt(key string, slot uint32, k *known) debt {
+	has := k.clocks[slot/slotsPerShard]
 	x, ok := s.m[key]
-	if !ok {
-		return codec.Mark{}, s.floor > has
+	if !ok && s.floor > has || ok && x.lost > has {
+		return debt{duty: dutyExchange}
 	}
-	if x.lost > has {
-		return codec.Mark{}, true
-	}
+	d := s.unloggedDebt(key, k)
 	for i := range x.marks {
 		m := &x.marks[i]
-		if m.stamp <= has || m.told == known.incarnation {
+		if m.stamp <= has || m.isTold(k) {
 			continue
 		}
-		if mark.Seq != 0 {
-			return codec.Mark{}, true
+		if d.mark.Seq != 0 {
+			return debt{duty: dutyExchange}
 		}
-		mark = m.mark
+		d.mark = m.mark
 	}
-	return mark, false
+	return d
+}
+
+// unloggedDebt is the debt of the key's unlogged marks. The caller holds s.mu.
+func (s *fenceShard) unloggedDebt(key string, k *known) (d debt) {
+	u := s.unlogged[key]
+	for i := range u.marks {
+		m := &u.marks[i]
+		if m.mark.Seq == 0 || m.isTold(k) {
+			continue
+		}
+		if d.mark.Seq != 0 {
+			d.duty = dutyAskAgain
+			return d
+		}
+		d.mark = m.mark
+	}
+	return d
 }
 
 // told notes that a member's cache has applied the mark that a request brought it.
@@ -343,18 +526,26 @@ func (f *fences) told(key string, hash uint64, mark codec.Mark, incarnation uint
 	s := f.shard(fenceSlot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	x, ok := s.m[key]
-	if !ok {
-		return
-	}
-	if m := x.find(mark); m != nil && m.told != incarnation {
-		m.told = incarnation
+	if x, ok := s.m[key]; ok && x.marks.told(mark, incarnation) {
 		s.m[cloneString(key)] = x // an assignment replaces the key too
+	}
+	if u, ok := s.unlogged[key]; ok && u.marks.told(mark, incarnation) {
+		s.unlogged[cloneString(key)] = u
 	}
 }
 
+// told notes it of one list, and reports whether that has changed.
+func (l *markList) told(mark codec.Mark, incarnation uint64) bool {
+	m := l.find(mark.Incarnation)
+	if m == nil || m.mark != mark || m.told == incarnation {
+		return false
+	}
+	m.told = incarnation
+	return true
+}
+
 // covers reports whether a fence of key that was applied after stamp is, or may have been,
-// applied here. Unlike owned it also holds for what is in no tier.
+// applied here. Unlike owned it also holds for what is in no tier, and for copies.
 func (f *fences) covers(key string, hash, stamp uint64) bool {
 	slot := fenceSlot(hash)
 	s := f.shard(slot)
@@ -364,10 +555,10 @@ func (f *fences) covers(key string, hash, stamp uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, ok := s.m[key]
-	return ok && x.stamp > stamp || s.floor > stamp
+	return ok && x.copies > stamp || s.floor > stamp
 }
 
-// fenced reports whether key was fenced lately, as far as that is remembered.
+// fenced reports whether key was fenced recently, as far as that is remembered.
 func (f *fences) fenced(key string, hash uint64) bool {
 	slot := fenceSlot(hash)
 	if f.slots[slot].Load() == 0 {

@@ -126,7 +126,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 						read(i, key)
 					}
 					if h.storm && w == 0 {
-						c.fences.apply("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, true, func() {})
+						c.fences.note("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, nothing)
 						flood(c.fences, key, fencesPerShard)
 					}
 				}
@@ -143,7 +143,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 func flood(f *fences, key string, n int) {
 	hash := ring.Hash(key)
 	for i := range n {
-		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, 0, true, func() {})
+		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, 0, nothing)
 	}
 }
 
@@ -205,15 +205,15 @@ func TestHistoriesCatch(t *testing.T) {
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			stamp, _ := c.fences.apply(key, hash, mark, 0, false, func() { c.owned.delete(key) })
-			c.asks.detach(key, hash, stamp)
+			at, _ := c.fences.apply(key, hash, mark, 0, func(bool) { c.owned.delete(key) })
+			c.asks.detach(key, hash, at.copies)
 		})},
 		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.fence(key, hash, mark, 0, false)
+			c.fence(key, hash, mark, 0)
 			c.fences.update(hash, func() { delete(c.fences.shard(fenceSlot(hash)).m, key) })
 		})},
 		"no check of near copies": {near: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.fence(key, hash, mark, 0, false)
+			c.fence(key, hash, mark, 0)
 			c.fences.slots[fenceSlot(hash)].Store(0)
 		})},
 	} {
@@ -234,7 +234,9 @@ const otherShard = 5 // keys given this hash share a shard and a slot
 
 func mark(n uint64) codec.Mark { return codec.Mark{Incarnation: 3, Seq: n} }
 
-func nothing() {}
+func nothing(bool) {}
+
+func stored() {}
 
 // invalidation is the news of one.
 func invalidation(m codec.Mark, keys ...[]byte) *codec.News {
@@ -260,39 +262,39 @@ func newTestFences() (*fences, *int64) {
 func TestFencesFull(t *testing.T) {
 	f, now := newTestFences()
 	*now = 1
-	f.apply("first", otherShard, mark(1), 0, false, nothing)
+	f.apply("first", otherShard, mark(1), 0, nothing)
 	before := f.stamp(otherShard) - 1
 	for i := range uint64(20 * fencesPerShard) {
-		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), 0, false, nothing)
+		f.apply(fmt.Sprint("k", i), otherShard, mark(i+2), 0, nothing)
 		if n := f.size(); n > fencesPerShard {
 			t.Fatalf("%d fences after %d", n, i)
 		}
 	}
-	if f.commit("first", otherShard, before, *now, nothing) {
+	if f.commit("first", otherShard, claim{stamp: before, began: *now}, stored) {
 		t.Error("a load from before a forgotten fence was stored")
 	}
 	if _, valid := f.near("first", fenceSlot(otherShard), before); valid {
 		t.Error("a near copy from before a forgotten fence was valid")
 	}
 	clock := f.stamp(otherShard)
-	if _, behind := f.carry("first", otherShard, clock, at(f, before)); !behind {
+	if d := f.debt("first", otherShard, clock, at(f, before)); d.duty != dutyExchange {
 		t.Error("who may lack a forgotten fence is asked without an exchange")
 	}
-	f.apply("first", otherShard, mark(1<<40), 0, false, nothing)
-	if m, behind := f.carry("first", otherShard, clock+1, at(f, before)); !behind {
-		t.Errorf("carry = %v: the new fence hides one that was forgotten", m)
+	f.apply("first", otherShard, mark(1<<40), 0, nothing)
+	if d := f.debt("first", otherShard, clock+1, at(f, before)); d.duty != dutyExchange {
+		t.Errorf("debt = %v: the new fence hides one that was forgotten", d)
 	}
-	if m, behind := f.carry("first", otherShard, clock+1, at(f, clock)); behind || m != mark(1<<40) {
-		t.Errorf("carry = %v, %v, want the new fence only", m, behind)
+	if d := f.debt("first", otherShard, clock+1, at(f, clock)); d != (debt{mark: mark(1 << 40)}) {
+		t.Errorf("debt = %v, want the new fence only", d)
 	}
-	if !f.commit("first", otherShard, f.stamp(otherShard), *now, nothing) {
+	if !f.commit("first", otherShard, claim{stamp: f.stamp(otherShard), began: *now}, stored) {
 		t.Error("what begins now was not stored")
 	}
 }
 
 func TestFencesForget(t *testing.T) {
 	f, now := newTestFences()
-	f.apply("k", otherShard, mark(1), 0, false, nothing)
+	f.apply("k", otherShard, mark(1), 0, nothing)
 	*now = f.retention
 	f.sweep()
 	if f.size() != 1 {
@@ -303,13 +305,13 @@ func TestFencesForget(t *testing.T) {
 	if f.size() != 0 {
 		t.Error("not forgotten")
 	}
-	if f.commit("k", otherShard, 0, *now, nothing) {
+	if f.commit("k", otherShard, claim{began: *now}, stored) {
 		t.Error("a load from before the fence was stored")
 	}
-	if f.commit("k", otherShard, 1, 0, nothing) {
+	if f.commit("k", otherShard, claim{stamp: 1}, stored) {
 		t.Error("a load older than the retention was stored")
 	}
-	if !f.commit("k", otherShard, 1, *now, nothing) {
+	if !f.commit("k", otherShard, claim{stamp: 1, began: *now}, stored) {
 		t.Error("a load that began after the fence was not stored")
 	}
 }
@@ -321,63 +323,150 @@ func TestFencesKnowTheirMarks(t *testing.T) {
 		n    uint64
 		want bool
 	}{{1, true}, {1, false}, {2, true}, {1, false}, {2, false}, {3, true}, {1, false}, {4, true}, {2, false}} {
-		if _, applied := f.apply("k", otherShard, mark(c.n), 0, false, nothing); applied != c.want {
+		if _, applied := f.apply("k", otherShard, mark(c.n), 0, nothing); applied != c.want {
 			t.Errorf("mark %d: applied = %v", c.n, applied)
 		}
 	}
 }
 
-// One mark that a member lacks goes along with the request; more than one need an exchange.
-func TestFencesCarry(t *testing.T) {
+// of is an invalidation that another incarnation has started.
+func of(incarnation uint64) codec.Mark { return codec.Mark{Incarnation: incarnation, Seq: 1} }
+
+// One mark that a member lacks goes along with the request; more than one need an exchange. Of one incarnation the
+// last mark stands for those before it.
+func TestFencesDebt(t *testing.T) {
 	f, _ := newTestFences()
-	want := func(clock uint64, m codec.Mark, behind bool) {
+	want := func(clock uint64, m codec.Mark, d duty) {
 		t.Helper()
-		if got, b := f.carry("k", otherShard, f.stamp(otherShard), at(f, clock)); got != m || b != behind {
-			t.Fatalf("carry = %v, %v, want %v, %v", got, b, m, behind)
+		if got := f.debt("k", otherShard, f.stamp(otherShard), at(f, clock)); got != (debt{m, d}) {
+			t.Fatalf("debt = %v, want %v, %v", got, m, d)
 		}
 	}
-	want(0, codec.Mark{}, false)
-	f.apply("k", otherShard, mark(1), 0, false, nothing)
-	want(0, mark(1), false)
-	want(1, codec.Mark{}, false)
-	f.apply("k", otherShard, mark(2), 0, false, nothing)
-	want(0, codec.Mark{}, true)
-	want(1, mark(2), false)
-	f.told("k", otherShard, mark(1), 7)
-	want(0, mark(2), false)
-	f.told("k", otherShard, mark(2), 7)
-	want(0, codec.Mark{}, false)
-	f.apply("k", otherShard, mark(3), 0, false, nothing)
-	f.apply("k", otherShard, mark(4), 0, false, nothing) // there is no room for 1
-	want(0, codec.Mark{}, true)
-	want(3, mark(4), false)
-	if _, behind := f.carry("k", otherShard, 3, at(f, 3)); behind {
+	none := codec.Mark{}
+	want(0, none, dutyNone)
+	f.apply("k", otherShard, of(1), 0, nothing)
+	want(0, of(1), dutyNone)
+	want(1, none, dutyNone)
+	f.apply("k", otherShard, of(2), 0, nothing)
+	want(0, none, dutyExchange)
+	want(1, of(2), dutyNone)
+	f.told("k", otherShard, of(1), 7)
+	want(0, of(2), dutyNone)
+	f.told("k", otherShard, of(2), 7)
+	want(0, none, dutyNone)
+	f.apply("k", otherShard, of(3), 0, nothing)
+	f.apply("k", otherShard, of(4), 0, nothing) // there is no room for 1
+	want(0, none, dutyExchange)
+	want(3, of(4), dutyNone)
+	f.apply("k", otherShard, codec.Mark{Incarnation: 4, Seq: 9}, 0, nothing)
+	want(3, codec.Mark{Incarnation: 4, Seq: 9}, dutyNone)
+	if d := f.debt("k", otherShard, 3, at(f, 3)); d != (debt{}) {
 		t.Error("an exchange after the read's beginning is not enough")
 	}
-	f.apply("other", otherShard, mark(5), 0, false, nothing)
-	want(4, codec.Mark{}, false)
-	f.wipe()
-	want(5, codec.Mark{}, true)
-	want(6, codec.Mark{}, false)
-	if f.owned("k", otherShard, 5) || !f.owned("k", otherShard, 6) || f.commit("k", otherShard, 5, 0, nothing) {
+	f.apply("other", otherShard, of(5), 0, nothing)
+	want(5, none, dutyNone)
+	f.wipe(false)
+	want(6, none, dutyExchange)
+	want(7, none, dutyNone)
+	if f.owned("k", otherShard, 6, false) || !f.owned("k", otherShard, 7, false) || f.commit("k", otherShard, claim{stamp: 6}, stored) {
 		t.Error("after an invalidation of everything")
 	}
 }
 
-// A mark that came with a request is in no log. When the invalidation itself comes the mark counts as new
-// for those to whom it may have to be carried, and the entries loaded since stay valid.
-func TestFencesLoose(t *testing.T) {
+// No position is proof that a member has applied an unlogged mark: it is owed until the member is told, whatever is
+// forgotten of the fences, or until the invalidation itself arrives.
+func TestFencesDebtOfUnloggedMarks(t *testing.T) {
+	f, now := newTestFences()
+	want := func(m codec.Mark, d duty) {
+		t.Helper()
+		clock := f.stamp(otherShard)
+		for _, stamp := range []uint64{1, clock} {
+			if got := f.debt("k", otherShard, stamp, at(f, clock)); got != (debt{m, d}) {
+				t.Fatalf("debt = %v, want %v, %v", got, m, d)
+			}
+		}
+	}
+	f.note("k", otherShard, of(1), 0, nothing)
+	want(of(1), dutyNone)
+	f.wipe(false)
+	want(of(1), dutyNone)
+	flood(f, "k", fencesPerShard/2) // of another shard
+	for i := range uint64(2 * fencesPerShard) {
+		f.apply(fmt.Sprint("other", i), otherShard, mark(i+1), 0, nothing)
+	}
+	want(of(1), dutyNone)
+	if _, n := f.note("k", otherShard, of(1), 0, nothing); n != noteKnown {
+		t.Error("the mark is taken for a new one")
+	}
+	f.note("k", otherShard, of(2), 0, nothing)
+	want(of(2), dutyAskAgain)
+	f.told("k", otherShard, of(2), 7)
+	want(of(1), dutyNone)
+	f.note("k", otherShard, codec.Mark{Incarnation: 1, Seq: 5}, 0, nothing) // stands for the first
+	want(codec.Mark{Incarnation: 1, Seq: 5}, dutyNone)
+	f.apply("k", otherShard, codec.Mark{Incarnation: 1, Seq: 3}, 0, nothing) // does not stand for the fifth
+	want(codec.Mark{Incarnation: 1, Seq: 5}, dutyNone)
+	f.apply("k", otherShard, codec.Mark{Incarnation: 1, Seq: 5}, 0, nothing)
+	want(codec.Mark{}, dutyNone)
+	f.note("k", otherShard, of(3), 0, nothing)
+	f.note("k", otherShard, of(4), 0, nothing)
+	if _, n := f.note("k", otherShard, of(5), 0, nothing); n != noteNoRoom {
+		t.Error("a fourth incarnation's mark has room")
+	}
+	f.self = 9
+	f.apply("k", otherShard, of(9), 0, nothing) // stands for all
+	want(codec.Mark{}, dutyNone)
+	f.note("k", otherShard, of(3), 0, nothing)
+	f.wipe(true)
+	want(codec.Mark{}, dutyNone)
+	f.note("k", otherShard, of(6), 0, nothing)
+	*now += f.retention
+	f.sweep()
+	want(of(6), dutyNone)
+	*now++
+	f.sweep()
+	want(codec.Mark{}, dutyNone)
+}
+
+// Unlogged marks are bounded: a key for which there is no room gets an invalidation of this node's own.
+func TestFencesFullOfUnloggedMarks(t *testing.T) {
 	f, _ := newTestFences()
-	f.apply("k", otherShard, mark(1), 0, true, nothing)
-	known := at(f, f.stamp(otherShard)) // an exchange, which did not pass it on
-	stamp := f.stamp(otherShard)
-	if _, applied := f.apply("k", otherShard, mark(1), 0, false, nothing); applied {
-		t.Error("applied twice")
+	for i := range unloggedPerShard {
+		if _, n := f.note(fmt.Sprint("k", i), otherShard, of(1), 0, nothing); n != noteApplied {
+			t.Fatalf("no room for the mark of key %d", i)
+		}
 	}
-	if m, behind := f.carry("k", otherShard, f.stamp(otherShard), known); behind || m != mark(1) {
-		t.Errorf("carry = %v, %v", m, behind)
+	if _, n := f.note("one more", otherShard, of(1), 0, nothing); n != noteNoRoom {
+		t.Error("there is room for more keys than unloggedPerShard")
 	}
-	if !f.owned("k", otherShard, stamp) || !f.commit("k", otherShard, stamp, 0, nothing) {
-		t.Error("what was loaded since is invalid")
+	if _, n := f.note("k0", otherShard, of(2), 0, nothing); n != noteApplied {
+		t.Error("there is no room for another mark of a key that has one")
+	}
+}
+
+// A copy that comes unasked is not taken while its giver may owe anything: it was told of no mark.
+func TestPushedCopyOwesNothing(t *testing.T) {
+	f, _ := newTestFences()
+	commit := func(k *known) bool {
+		return f.commit("k", otherShard, claim{stamp: k.clocks[fenceSlot(otherShard)/slotsPerShard], handed: true, pushed: k}, stored)
+	}
+	here := func() *known { k := at(f, f.stamp(otherShard)); k.incarnation = 0; return k }
+	before := here()
+	for i := range uint64(fenceMarks + 2) {
+		f.apply("k", otherShard, of(i+1), 0, nothing)
+	}
+	if commit(before) {
+		t.Error("taken from a giver that may lack an invalidation")
+	}
+	if !commit(here()) {
+		t.Error("not taken from a giver that has applied all")
+	}
+	f.note("k", otherShard, of(20), 0, nothing)
+	if commit(here()) {
+		t.Error("taken while a mark is unlogged, of which no position tells")
+	}
+	f.apply("k", otherShard, of(20), 0, nothing)
+	if !commit(here()) {
+		t.Error("not taken after the invalidation itself has arrived")
 	}
 }

@@ -305,7 +305,7 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 // that came since the copy was found may be forgotten already: then the copy is gone too.
 func (c *Cache[V]) stillValid(f *flight[V]) func(e *entry) bool {
 	return func(e *entry) bool {
-		if !c.fences.owned(f.key, f.hash, e.stamp) || c.fences.tagged(e.tags) {
+		if !c.fences.owned(f.key, f.hash, e.stamp, e.handed) || c.fences.tagged(e.tags) {
 			return false
 		}
 		now, ok := c.owned.get(f.key)
@@ -387,7 +387,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		return
 	}
 	e.etag = c.etag(e)
-	stored := !c.fences.tagged(e.tags) && c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() {
+	stored := !c.fences.tagged(e.tags) && c.fences.commit(f.key, f.hash, claim{stamp: e.stamp, began: e.loaded}, func() {
 		if e.flags&entryPassing == 0 {
 			c.owned.set(f.key, e)
 		} else {
@@ -454,7 +454,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 		e := &entry{stamp: f.stamp, loaded: f.began, flags: entryFailed, rare: &rare{err: wrapped}}
 		e.soft = now + errorTTL
 		e.swr, e.hard = e.soft, e.soft
-		c.fences.commit(f.key, f.hash, e.stamp, e.loaded, func() { c.owned.set(f.key, e) })
+		c.fences.commit(f.key, f.hash, claim{stamp: e.stamp, began: e.loaded}, func() { c.owned.set(f.key, e) })
 	}
 	return res
 }

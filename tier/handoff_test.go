@@ -284,7 +284,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 						hash := ring.Hash(key)
 						if s.name == "key" {
 							x := m.caches["n1"].fences.shard(fenceSlot(hash)).m[key]
-							m.caches["n0"].fence(key, hash, x.marks[0].mark, 0, true)
+							m.caches["n0"].note(key, hash, x.marks[0].mark, 0)
 						} else {
 							s.do(t, m.caches["n0"], key)
 						}

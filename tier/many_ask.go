@@ -127,7 +127,10 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	if f.mate = c.mate(f.to.Name); f.mate == nil {
 		return false
 	}
-	if f.known = f.mate.known.Load(); f.known == nil || c.carryAll(f, f.reads) < len(f.reads) {
+	if f.known = f.mate.known.Load(); f.known == nil {
+		return false
+	}
+	if n, _ := c.carryAll(f, f.reads); n < len(f.reads) {
 		return false
 	}
 	f.alone = c.leaving.Load()
@@ -229,40 +232,42 @@ func (c *Cache[V]) askWaiting(ctx context.Context, f *frame[V], reads []*reading
 	}
 }
 
-// readyMany sees what the member is known to have applied and what he must be told of each key, after
+// readyMany sees what the member is known to have applied and what it must be told of each key, after
 // an exchange if need be. It returns the reads for which that is enough.
 func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[V]) []*reading[V] {
 	for try := 0; ; try++ {
-		ready, behind := reads[:0:0], reads
+		ready, behind, exchange := reads[:0:0], reads, true
 		if f.known = f.mate.known.Load(); f.known != nil {
+			var n int
 			reads = slices.Clone(reads) // carryAll puts them in another order
-			n := c.carryAll(f, reads)
+			n, exchange = c.carryAll(f, reads)
 			if ready, behind = reads[:n:n], reads[n:]; len(behind) == 0 {
 				return ready
 			}
 		}
-		if try == maxAgain || c.exchangeWith(ctx, f.mate) != nil {
+		if try == maxAgain || !exchange || c.exchangeWith(ctx, f.mate) != nil {
 			f.many.single(behind...)
 			return ready
 		}
 	}
 }
 
-// carryAll notes for each of the reads what the member must be told, and moves those to the end for which that would not
-// be enough: he may lack more. It returns how many the others are.
-func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) int {
-	n := len(reads)
+// carryAll notes for each of the reads what the member must be told, and moves those to the end for which one request is not
+// enough. It returns how many the others are, and whether an exchange would help those.
+func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange bool) {
+	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
-		mark, lacks := c.fences.carry(r.key, r.hash, r.stamp, f.known)
-		if r.fence = mark; lacks {
+		d := c.fences.debt(r.key, r.hash, r.stamp, f.known)
+		if r.debt = d; d.duty != dutyNone {
+			exchange = exchange || d.duty == dutyExchange
 			n--
 			reads[i], reads[n] = reads[n], r
 			continue
 		}
 		i++
 	}
-	return n
+	return n, exchange
 }
 
 // question makes the request for reads.
@@ -274,7 +279,7 @@ func (c *Cache[V]) question(ctx context.Context, f *frame[V], req *codec.Request
 	}
 	for i, r := range reads {
 		want := &req.Many[i]
-		want.Key, want.Fence, want.Have = bytesOf(r.key), r.fence, 0
+		want.Key, want.Fence, want.Have = bytesOf(r.key), r.debt.mark, 0
 		if r.have != nil && !r.have.notFound {
 			want.Have = r.have.etag
 		}
@@ -397,7 +402,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 				continue
 			}
 		}
-		q.key, q.hash, q.stamp, q.have, q.fence = r.key, r.hash, r.stamp, r.have, r.fence
+		q.key, q.hash, q.stamp, q.have, q.debt = r.key, r.hash, r.stamp, r.have, r.debt
 		if part.Status != codec.StatusValue { // that leaves nothing of a as it was
 			a = answer[V]{}
 		}

@@ -306,9 +306,7 @@ func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint6
 			return false
 		}
 	}
-	if want.Fence.Seq != 0 {
-		h.c.fence(strings.Clone(key), hash, want.Fence, 0, true) // the fence keeps the key
-	}
+	h.note(want.Fence, key, hash)
 	return true
 }
 

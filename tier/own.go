@@ -26,7 +26,7 @@ type found[V any] struct {
 // hard expiry.
 func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 	e, ok := c.owned.get(key)
-	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp) || c.fences.tagged(e.tags) {
+	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp, e.handed) || c.fences.tagged(e.tags) {
 		return nil
 	}
 	return e

@@ -3,6 +3,7 @@ package tier
 import (
 	"context"
 	"errors"
+	"math"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -21,9 +22,8 @@ import (
 // began. The fence clocks are noted before the request is sent, and stand for the beginning of the load.
 //
 //   - An invalidation that is applied here later is above them: the copy is not committed, or not served.
-//   - One that was applied here before, he must have applied before he looked. It is as with any
-//     other request (see log.go): what he is known to have, one mark that goes along, an exchange. Only that a
-//     mark that came here with a request, and not yet by itself, is in no exchange: it goes along in any case.
+//   - One that was applied here before, that member must have applied before it looked. It is as with any
+//     other request (see debt in fence.go): what it is known to have, the mark that goes along, an exchange.
 //   - One that is never applied here was started by a member that does not know this one, nor does any that
 //     it knows. So a copy is kept only if there is none such: if the giver had the same view as this node and is in
 //     it, so that he tells of this node whoever tells him; or if each member that this node sees has had the same
@@ -118,7 +118,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 		c.standIn(e, now)
 	}
 	if keep {
-		if e = c.keepGiven(f.key, f.hash, e, now, false); e == nil {
+		if e = c.keepGiven(f.key, f.hash, e, claim{stamp: e.stamp, began: now, handed: true}); e == nil {
 			return false, false
 		}
 	}
@@ -141,8 +141,8 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 }
 
 // keepGiven commits a copy that another member gave, unless there is a later one, which it then
-// returns. nil: it may not be kept. began is when its stamp was noted; pushed: it was not asked for.
-func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, began int64, pushed bool) (kept *entry) {
+// returns. nil: it may not be kept.
+func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by claim) (kept *entry) {
 	now := c.clock.now()
 	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.tagged(e.tags) || e.version != 0 && c.fences.behind(key, hash, e.version) {
 		return nil
@@ -155,11 +155,7 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, began int64, pus
 	}
 	c.log.outlasts(e.hard - e.loaded)
 	e.etag = c.etag(e)
-	commit := c.fences.commit
-	if pushed {
-		commit = c.fences.commitGiven
-	}
-	if !commit(key, hash, e.stamp, began, func() {
+	if !c.fences.commit(key, hash, by, func() {
 		if old, ok := c.owned.get(key); ok && old.flags&entryFailed == 0 && old.stamp >= e.stamp && old.loaded > e.loaded {
 			kept = old
 			return
@@ -189,13 +185,18 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	ctx, cancel := context.WithTimeout(c.ctx, wait)
 	defer cancel()
 	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
-	need := uint64(0) // the tag clock up to which he must have applied all
+	applied := uint64(0) // the tag clock up to which the member must have applied all
 	for range 2 * maxAgain {
 		began, stamp, wide := c.clock.now(), c.fences.stamp(f.hash), c.fences.wide.Load()
 		var k *known
-		if k, q.Fence, err = c.readyPrevious(ctx, m, f.key, f.hash, need); err != nil {
+		var d debt
+		if k, d, err = c.ready(ctx, m, need{key: f.key, hash: f.hash, stamp: math.MaxUint64, wide: applied}); err != nil {
+			if err == errAnswer {
+				err = errGiverUnsure
+			}
 			return nil, false, err
 		}
+		q.Fence = d.mark
 		var resp codec.Response
 		q.View = c.cfg.Cluster.View().Fingerprint()
 		if err := c.cfg.Cluster.Call(ctx, to, &q, &resp); err != nil {
@@ -213,8 +214,11 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 			if q.Fence.Seq != 0 {
 				c.fences.told(f.key, f.hash, q.Fence, resp.Incarnation)
 			}
+			if d.duty == dutyAskAgain {
+				break
+			}
 			if resp.Flags&codec.FlagTagged != 0 && k.wide < wide && c.fences.after(resp.Tags, k.wide) {
-				need = wide
+				applied = wide
 				break
 			}
 			e = c.given(&resp, min(began+int64(resp.Held), c.clock.now()), stamp, wide)
@@ -254,61 +258,6 @@ func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *entry
 		e.tags = tagsAt(append([]uint32(nil), r.Tags...), wide)
 	}
 	return e
-}
-
-// readyPrevious returns what m is known to have applied, and the mark that a request for a copy to be
-// kept must carry, after an exchange if that is needed.
-func (c *Cache[V]) readyPrevious(ctx context.Context, m *mate, key string, hash, wide uint64) (k *known, mark codec.Mark, err error) {
-	for try := 0; ; try++ {
-		if k = m.known.Load(); k != nil {
-			mark, behind, sure := c.fences.passOn(key, hash, k)
-			switch {
-			case !sure:
-				return nil, mark, errGiverUnsure
-			case !behind && k.wide >= wide:
-				return k, mark, nil
-			}
-		}
-		if try == maxAgain {
-			return nil, mark, errGiverUnsure
-		}
-		if err := c.exchangeWith(ctx, m); err != nil {
-			return nil, mark, err
-		}
-	}
-}
-
-// passOn is carry for a copy that is to be kept and given to others: it also passes on a mark that came
-// with a request. sure is false if there may be several of those.
-func (f *fences) passOn(key string, hash uint64, known *known) (mark codec.Mark, behind, sure bool) {
-	slot := fenceSlot(hash)
-	has := known.clocks[slot/slotsPerShard]
-	s := f.shard(slot)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x, ok := s.m[key]
-	if !ok {
-		return mark, s.floor > has, true
-	}
-	if x.marks[fenceMarks-1].mark.Seq != 0 { // one that was pushed out may have come with a request
-		return mark, false, false
-	}
-	behind = x.lost > has
-	loose := 0
-	for i := range x.marks {
-		m := &x.marks[i]
-		if m.mark.Seq == 0 || m.told == known.incarnation || m.stamp <= has && !m.loose {
-			continue
-		}
-		if m.loose {
-			loose++
-		}
-		behind = behind || mark.Seq != 0
-		if mark.Seq == 0 || m.loose {
-			mark = m.mark
-		}
-	}
-	return mark, behind, loose < 2
 }
 
 // mateOrFormer returns what is known of a member, also if it is no longer in the view.
@@ -373,7 +322,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 	if req.View == c.cfg.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView
 	}
-	h.fence(req, key, hash)
+	h.note(req.Fence, key, hash)
 	if e := c.owning(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
 		if h.fill(req, resp, found[V]{e: e}, 0) {
 			c.stats.given.Add(1)
@@ -394,7 +343,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 // owner's place, and keeps for a short time only, is that one's for its whole time.
 func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
 	e, ok := c.owned.get(key)
-	if !ok || !c.fences.owned(key, hash, e.stamp) || c.fences.tagged(e.tags) {
+	if !ok || !c.fences.owned(key, hash, e.stamp, e.handed) || c.fences.tagged(e.tags) {
 		return nil
 	}
 	return e.asOwned(now)

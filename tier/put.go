@@ -229,7 +229,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 
 // take keeps p in the owned tier if nothing newer can be known.
 func (c *Cache[V]) take(p *put) (kept bool) {
-	c.fence(p.key, p.hash, p.mark, p.version, true)
+	c.note(p.key, p.hash, p.mark, p.version)
 	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.wide.Load())}
 	now := c.clock.now()
 	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)

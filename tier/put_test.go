@@ -119,7 +119,7 @@ func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.retention)
 // overflow makes the shard of "k" forget fences before their time.
 func overflow(c *Cache[simValue]) {
 	for i := range uint64(2 * fencesPerShard) {
-		c.fences.apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, false, func() {})
+		c.fences.apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, nothing)
 	}
 }
 

@@ -108,7 +108,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 			return
 		}
 	}
-	if c.keepGiven(key, hash, e, token.at, true) != e {
+	if c.keepGiven(key, hash, e, claim{stamp: e.stamp, began: token.at, handed: true, pushed: k}) != e {
 		refused.Add(1)
 		return
 	}
@@ -116,22 +116,4 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		c.owned.get(key)
 	}
 	kept.Add(1)
-}
-
-// commitGiven is commit for a copy that another member has pushed.
-func (f *fences) commitGiven(key string, hash, stamp uint64, began int64, store func()) bool {
-	s := f.shard(fenceSlot(hash))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	x, ok := s.m[key]
-	if ok && (x.stamp > stamp || x.marks[fenceMarks-1].mark.Seq != 0) || s.floor > stamp || f.now()-began > f.retention {
-		return false
-	}
-	for i := range x.marks {
-		if x.marks[i].loose {
-			return false
-		}
-	}
-	store()
-	return true
 }

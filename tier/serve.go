@@ -57,7 +57,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if !h.mine(req, hash, resp) {
 		return true
 	}
-	if h.fence(req, key, hash) || c.isolation.cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
+	if h.note(req.Fence, key, hash) || c.isolation.cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
 		return false
 	}
 	if req.Flags&codec.FlagNoFill != 0 {
@@ -114,7 +114,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	if !h.mine(req, hash, resp) {
 		return
 	}
-	h.fence(req, key, hash)
+	h.note(req.Fence, key, hash)
 	ctx, end := c.serveTraced(ctx, req)
 	defer func() { end(resp) }()
 	c.stats.servedPeers.Add(1)
@@ -155,12 +155,9 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	return false
 }
 
-// fence applies the invalidation that the asker has seen, if this node has not.
-func (h handler[V]) fence(req *codec.Request, key string, hash uint64) (applied bool) {
-	if req.Fence.Seq == 0 || h.c.log.applied(req.Fence) {
-		return false
-	}
-	return h.c.fence(strings.Clone(key), hash, req.Fence, 0, true) // the fence keeps the key
+// note applies the mark that a request for the key carries, if there is one and this node has not applied it.
+func (h handler[V]) note(mark codec.Mark, key string, hash uint64) (applied bool) {
+	return mark.Seq != 0 && h.c.note(key, hash, mark, 0)
 }
 
 func maxAgeOf(req *codec.Request) time.Duration {

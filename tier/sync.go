@@ -224,35 +224,34 @@ func (c *Cache[V]) enter(e logged) {
 	switch e.scope {
 	case codec.ScopeKeys:
 		for _, key := range e.names {
-			c.fence(key, ring.Hash(key), e.mark, e.version, false)
+			c.fence(key, ring.Hash(key), e.mark, e.version)
 		}
 	case codec.ScopeTags:
 		c.fences.applyTags(e.names)
 		c.stats.fences.Add(int64(len(e.names)))
 	case codec.ScopeAll:
-		c.wipe()
+		c.wipe(e.mark.Incarnation == c.log.self)
 	}
 	c.log.add(e)
 }
 
 // flush takes everything that is here for invalidated, because nobody can tell what was. The caller holds log.mu.
 func (c *Cache[V]) flush() {
-	c.wipe()
+	c.wipe(false)
 	c.stats.flushed.Add(1)
 }
 
-// wipe makes everything that is here unusable.
-func (c *Cache[V]) wipe() {
-	c.fences.wipe()
+// wipe makes everything that is here unusable; own: by an invalidation that this node starts.
+func (c *Cache[V]) wipe(own bool) {
+	c.fences.wipe(own)
 	c.flights.detachAll(c.fences)
 	c.asks.detachAll(c.fences)
 	c.stats.fences.Add(1)
 }
 
-// fence makes this node's copies of key unusable. false: that invalidation was applied
-// here before. It keeps key.
-func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint64, loose bool) bool {
-	stamp, applied := c.fences.apply(key, hash, mark, version, loose, func() { c.owned.delete(key) })
+// fence applies an invalidation of the log to key: this node's copies of it become unusable. It keeps key.
+func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint64) {
+	at, applied := c.fences.apply(key, hash, mark, version, c.dropping(key))
 	if !applied && version != 0 { // a request had brought the mark without the version
 		c.fences.update(hash, func() {
 			if e, ok := c.owned.get(key); ok && e.version != 0 && e.version < version {
@@ -260,12 +259,46 @@ func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint6
 			}
 		})
 	}
-	// From here on whoever comes must not join what began before. Who applied the same
-	// invalidation before may not have come to this yet.
-	c.flights.detach(key, hash, stamp)
-	c.asks.detach(key, hash, stamp)
+	c.overtake(key, hash, at, applied)
+}
+
+// note applies a mark that a request or a token has carried to key, unless the log has it, and reports whether that made
+// copies unusable. It does not keep key. Where there is no room for the mark, an invalidation of this node's own stands for it, and for all
+// other marks of the key. The caller does not hold log.mu.
+func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64) (applied bool) {
+	if c.log.applied(mark) { // the fence may be forgotten by now
+		return false
+	}
+	key = cloneString(key)
+	at, n := c.fences.note(key, hash, mark, version, c.dropping(key))
+	if n == noteNoRoom {
+		c.log.mu.Lock()
+		defer c.log.mu.Unlock()
+		c.begin(codec.ScopeKeys, []string{key}, version)
+		return true
+	}
+	c.overtake(key, hash, at, n == noteApplied)
+	return n == noteApplied
+}
+
+// dropping removes the key's entry of the owned tier that a fence covers.
+func (c *Cache[V]) dropping(key string) dropping {
+	return func(loaded bool) {
+		if !loaded {
+			if e, ok := c.owned.get(key); !ok || !e.handed {
+				return
+			}
+		}
+		c.owned.delete(key)
+	}
+}
+
+// overtake keeps callers from joining what began before a fence of the key. It is done also for a fence that was there
+// before: the goroutine that left it may not have come to this yet.
+func (c *Cache[V]) overtake(key string, hash uint64, at stamps, applied bool) {
+	c.flights.detach(key, hash, at.loads)
+	c.asks.detach(key, hash, at.copies)
 	if applied {
 		c.stats.fences.Add(1)
 	}
-	return applied
 }

@@ -1,0 +1,186 @@
+package tier
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// A read with a token returns nothing from before it, whatever its node and the owner have told each other between the
+// token's arrival and the read: neither an exchange nor an acknowledged invalidation tells the owner of a mark that no
+// log has.
+func TestTokenOutlivesWhatComesBetween(t *testing.T) {
+	for name, between := range map[string]func(t *testing.T, n1 *Cache[simValue], other string){
+		"an acknowledged invalidation": func(t *testing.T, n1 *Cache[simValue], other string) {
+			if err := n1.Invalidate(background, other); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"an exchange": func(t *testing.T, n1 *Cache[simValue], other string) {
+			if err := n1.exchangeWith(background, n1.mate("n2")); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"an invalidation of everything": func(t *testing.T, n1 *Cache[simValue], other string) {
+			n1.receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 77, Seq: 1}, Scope: codec.ScopeAll}}})
+		},
+		"more fences than the shard has room for": func(t *testing.T, n1 *Cache[simValue], other string) {
+			key := keyOf(n1.cfg.Cluster.(*simNode).net.nodes["n0"].View(), "n2", 0)
+			for i := range uint64(2 * fencesPerShard) {
+				n1.fences.apply(string(rune('a'+i)), ring.Hash(key), codec.Mark{Incarnation: 3, Seq: i + 1}, 0, nothing)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s, o := newSim(t, 3), newOrigin()
+				caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond})
+				defer s.stop(caches)
+				view := s.nodes["n0"].View()
+				key, other := keyOf(view, "n2", 0), keyOf(view, "n1", 0)
+				n1 := caches["n1"]
+				for _, c := range caches {
+					gets(t, c, key, 0)
+				}
+				// A process that this cluster does not hear of invalidates.
+				lone := single(t, o, Config[simValue]{Namespace: "sim"})
+				defer shut(t, lone)
+				o.write(key)
+				token, err := lone.Apply(background, Change{Keys: []string{key}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				gone, cancel := context.WithCancel(background) // a read that leaves the mark at n1 and nothing else
+				cancel()
+				_, _ = n1.Read(gone, key, ReadOptions{MaxAge: AnyAge, After: token})
+				between(t, n1, other)
+				for range 2 { // the second one may find a near copy
+					if a, err := n1.Read(background, key, ReadOptions{MaxAge: AnyAge, After: token}); err != nil || a.Value.Version != 1 {
+						t.Errorf("a read after the token: %+v, %v; want version 1", a, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// Several tokens of one key, of writers that do not know of one another, may be used at once. With more of them than a
+// fence has room for, the node starts an invalidation of its own that stands for all.
+func TestManyTokensOfOneKey(t *testing.T) {
+	for _, n := range []int{2, 3, 6} {
+		bubble(t, func(t *testing.T) {
+			s, o := newSim(t, 2), newOrigin()
+			caches := s.start(o, Config[simValue]{})
+			defer s.stop(caches)
+			key := keyOf(s.nodes["n0"].View(), "n1", 0)
+			for _, c := range caches {
+				gets(t, c, key, 0)
+			}
+			o.write(key)
+			var tokens []Token
+			for range n {
+				lone := single(t, o, Config[simValue]{Namespace: "sim"})
+				defer shut(t, lone)
+				token, err := lone.Apply(background, Change{Keys: []string{key}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				tokens = append(tokens, token)
+			}
+			s.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{delay: time.Millisecond} })
+			loads := o.loads.Load()
+			var wg sync.WaitGroup
+			for _, token := range tokens {
+				wg.Go(func() {
+					a, err := caches["n0"].Read(background, key, ReadOptions{MaxAge: AnyAge, After: token})
+					if err != nil || a.Value.Version != 1 {
+						t.Errorf("read after a token: %+v, %v; want version 1", a, err)
+					}
+				})
+			}
+			wg.Wait()
+			if extra := o.loads.Load() - loads; extra > int64(n)+1 {
+				t.Errorf("%d loads for %d tokens", extra, n)
+			}
+			if own := caches["n0"].log.own().top; (own > 0) != (n > fenceMarks) {
+				t.Errorf("n0 has started %d invalidations for %d tokens", own, n)
+			}
+		})
+	}
+}
+
+// When an invalidation arrives of which a request had brought the mark before, the copies that other members gave since
+// then are invalid: whoever gave them may not have known of it. What this node has loaded since stays.
+func TestCopiesFallWithTheInvalidationItself(t *testing.T) {
+	f, _ := newTestFences()
+	if _, applied := f.note("k", otherShard, mark(1), 0, nothing); applied != noteApplied {
+		t.Fatal("the mark is not noted")
+	}
+	since := f.stamp(otherShard)
+	f.apply("k", otherShard, mark(1), 0, nothing)
+	if _, valid := f.near("k", fenceSlot(otherShard), since); valid {
+		t.Error("a near copy from before the invalidation's arrival is valid")
+	}
+	if f.owned("k", otherShard, since, true) || f.commit("k", otherShard, claim{stamp: since, handed: true}, stored) {
+		t.Error("another member's copy from before the invalidation's arrival is valid")
+	}
+	if !f.covers("k", otherShard, since) {
+		t.Error("a request from before the invalidation's arrival is not overtaken")
+	}
+	if !f.owned("k", otherShard, since, false) || !f.commit("k", otherShard, claim{stamp: since}, stored) {
+		t.Error("what this node has loaded since the mark came is invalid")
+	}
+}
+
+// The same in a cluster: a near copy that a node kept in a partition falls when the invalidation arrives, and so does a
+// copy that its owner was given.
+func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		cfg := Config[simValue]{InvalidateTimeout: 200 * time.Millisecond, Freshness: Freshness{TTL: time.Minute, NearTTL: 30 * time.Second, RefreshAhead: -1}}
+		caches := s.start(o, cfg)
+		defer s.stop(caches)
+		all := s.nodes["n0"].View()
+		key := keyOf(all, "n2", 0)
+		gets(t, caches["n2"], key, 0)
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: from == "n0" || to == "n0"}
+		})
+		s.nodes["n0"].setView(simView(t, "n0"))
+		s.nodes["n1"].setView(simView(t, "n1", "n2"))
+		s.nodes["n2"].setView(simView(t, "n1", "n2"))
+		_ = pause(background, time.Second)
+		o.write(key)
+		token, _ := caches["n0"].Apply(background, Change{Keys: []string{key}}) // the error says that n1 and n2 were not reached
+		gone, cancel := context.WithCancel(background)
+		cancel()
+		_, _ = caches["n1"].Read(gone, key, ReadOptions{MaxAge: AnyAge, After: token})
+		if err := caches["n1"].exchangeWith(background, caches["n1"].mate("n2")); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = caches["n1"].Get(background, key) // keeps a near copy
+		s.setRule(nil)
+		for _, n := range s.names {
+			s.nodes[n].setView(all)
+		}
+		_ = pause(background, 5*time.Second)
+		if err := caches["n0"].Invalidate(background, "another"); err != nil {
+			t.Fatal(err)
+		}
+		if !caches["n1"].log.applied(token.mark) {
+			t.Fatal("n1 has not applied the invalidation: the test proves nothing")
+		}
+		for _, n := range []string{"n2", "n1"} {
+			for _, after := range []Token{{}, token} {
+				a, err := caches[n].Read(background, key, ReadOptions{MaxAge: AnyAge, After: after})
+				if err != nil || a.Value.Version != 1 {
+					t.Errorf("%s after the heal: %+v, %v; want version 1", n, a, err)
+				}
+			}
+		}
+	})
+}

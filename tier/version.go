@@ -1,0 +1,94 @@
+package tier
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+)
+
+// Versions are the origin's own numbers for the states of one key. Two keys' versions have nothing to do with each other and
+// are never compared.
+//
+// An invalidation may tell the version that its key has now, and a value that is loaded later with a lower one comes from a
+// replica that lags: it is not kept. A key's fence remembers its version. Where the fence is forgotten before retention has
+// passed, because the whole namespace was invalidated or the shard is full, the version stays in the shard's versionBook.
+
+// versionsPerShard is how many keys of a shard a versionBook remembers: 131,072 in all shards, beside those that have fences.
+const versionsPerShard = 512
+
+// versionBook are the versions of keys whose fences are gone. The lock of its shard guards it.
+type versionBook struct {
+	m map[string]versioned // nil: none
+	// doubtAt is when a fence was last forgotten early that may have been of an invalidation that told no version, ns on
+	// the cache's clock, 0: never. For retention after that no value that is put is known to be the newest.
+	doubtAt int64
+}
+
+// versioned is the highest version of a key that was told, and when, ns on the cache's clock.
+type versioned struct {
+	version uint64
+	at      int64
+}
+
+// keep remembers the version of a fence that is forgotten early. If there is no room it forgets what is past retention or,
+// if that is nothing, the older half.
+func (b *versionBook) keep(key string, x *fence, now, retention int64) {
+	b.doubtAt = max(now, 1)
+	if x.version == 0 {
+		return
+	}
+	old, ok := b.m[key]
+	if !ok && len(b.m) >= versionsPerShard && !b.expire(now, retention) {
+		keys := slices.SortedFunc(maps.Keys(b.m), func(x, y string) int { return cmp.Compare(b.m[x].at, b.m[y].at) })
+		for _, k := range keys[:len(keys)/2] {
+			delete(b.m, k)
+		}
+	}
+	if b.m == nil {
+		b.m = make(map[string]versioned)
+	}
+	b.m[key] = versioned{max(old.version, x.version), x.at}
+}
+
+// expire forgets what is past retention, and reports whether that was anything.
+func (b *versionBook) expire(now, retention int64) (any bool) {
+	for k, v := range b.m {
+		if now-v.at > retention {
+			delete(b.m, k)
+			any = true
+		}
+	}
+	return any
+}
+
+// newest is the highest version of the key that was told within retention, 0: none was. The caller holds s.mu.
+func (s *fenceShard) newest(key string, now, retention int64) uint64 {
+	version := s.m[key].version
+	if v := s.versions.m[key]; now-v.at <= retention {
+		version = max(version, v.version)
+	}
+	return version
+}
+
+// behind reports whether the origin is known to have a newer version of the key than this one.
+func (f *fences) behind(key string, hash, version uint64) bool {
+	s := f.shard(fenceSlot(hash))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newest(key, f.now(), f.retention) > version
+}
+
+// place calls store with the fence clock if a value of this version, which was the origin's at began, is the newest that
+// is known: no higher version has been told, no invalidation within retention that told none, and began is within
+// retention, so that none of either can have been forgotten since.
+func (f *fences) place(key string, hash, version uint64, began int64, store func(stamp uint64)) bool {
+	s := f.shard(fenceSlot(hash))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, doubt := f.now(), s.versions.doubtAt // with the lock held: whatever this goroutine waited for has gone by
+	if now-began > f.retention || s.m[key].plain || doubt != 0 && now-doubt <= f.retention || s.newest(key, now, f.retention) > version {
+		return false
+	}
+	store(s.clock.Load())
+	return true
+}
