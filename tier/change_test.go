@@ -2,6 +2,7 @@ package tier
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -199,4 +200,73 @@ func TestApplyRefuses(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// Versions of two keys have nothing to do with each other: what is known of one, also after its fence was forgotten, keeps
+// no value of another from being kept; and it still keeps an older value of its own key from being kept.
+func TestVersionsAreOfOneKey(t *testing.T) {
+	for name, forget := range map[string]func(c *Cache[simValue]){
+		"everything invalidated": func(c *Cache[simValue]) {
+			if err := c.InvalidateAll(background); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"more fences than there is room for": func(c *Cache[simValue]) {
+			for i := range uint64(fenceSlots * fencesPerShard / slotsPerShard) {
+				c.fences.apply(fmt.Sprint("other", i), ring.Hash(fmt.Sprint(i)), mark(i+1), 0, nothing)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				o := newOrigin()
+				o.tell = func(version int64) uint64 { return uint64(version) + 1 }
+				c := single(t, o, Config[simValue]{})
+				defer shut(t, c)
+				for i := range 2000 { // rows that were often written, some in each shard
+					if _, err := c.Apply(background, At(1000, fmt.Sprint("busy", i))); err != nil {
+						t.Fatal(err)
+					}
+				}
+				forget(c)
+				before := o.loads.Load()
+				for range 20 {
+					gets(t, c, "quiet", 0)
+					_ = pause(background, 100*time.Millisecond)
+				}
+				if n := o.loads.Load() - before; n != 1 {
+					t.Errorf("%d loads for 20 gets of a key that nobody has written", n)
+				}
+				before = o.loads.Load()
+				for range 5 {
+					gets(t, c, "busy7", 0)
+				}
+				if n := o.loads.Load() - before; n != 5 {
+					t.Errorf("%d loads for 5 gets of a key whose replica lags: an old version was kept", n)
+				}
+			})
+		})
+	}
+}
+
+// The versions of forgotten fences are bounded, and are forgotten in time.
+func TestVersionBook(t *testing.T) {
+	f, now := newTestFences()
+	for i := range uint64(20 * versionsPerShard) {
+		*now = int64(i)
+		f.apply(fmt.Sprint("k", i), otherShard, mark(i+1), 5, nothing)
+	}
+	s := f.shard(fenceSlot(otherShard))
+	last := fmt.Sprint("k", 20*versionsPerShard-fencesPerShard-1) // not among those that have fences
+	if n := len(s.versions.m); n > versionsPerShard || n < versionsPerShard/2 {
+		t.Errorf("%d versions", n)
+	}
+	if _, fenced := s.m[last]; fenced || !f.behind(last, otherShard, 4) || f.behind(last, otherShard, 5) || f.behind("k0", otherShard, 4) {
+		t.Error("not the newest versions are known")
+	}
+	*now += f.retention + 1
+	f.sweep()
+	if len(s.versions.m) != 0 || f.behind(last, otherShard, 4) {
+		t.Error("versions are remembered for ever")
+	}
 }

@@ -95,10 +95,9 @@ func (c *Cache[V]) confirmAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.InvalidateTimeout)
 	defer cancel()
 	l := c.log
-	w := &waiter{first: 1, done: make(chan struct{})}
 	l.mu.Lock()
-	w.last = l.own().top
-	if w.last == 0 {
+	w := &waiter{waits: upTo(l.own().top), done: make(chan struct{})}
+	if w.waits.last == 0 {
 		l.mu.Unlock()
 		return nil
 	}
@@ -138,13 +137,12 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 			c.pace(ctx, int64(size))
 			l.mu.Lock()
 			if token.zero() && w != nil && c.cfg.Cluster != nil {
-				w.first = l.own().top + 1
+				w.waits.first, w.open = l.own().top+1, true
 				l.waiters = append(l.waiters, w)
 			}
 			token = Token{namespace: c.tokenOf, mark: codec.Mark{Incarnation: l.self, Seq: c.begin(p.scope, some, version)}}
-			if left == 0 && w != nil {
-				w.last = token.mark.Seq
-				if c.cfg.Cluster != nil {
+			if w != nil && c.cfg.Cluster != nil {
+				if w.waits.last, w.open = token.mark.Seq, left > 0; !w.open {
 					c.resolve()
 				}
 			}
@@ -162,7 +160,7 @@ func (c *Cache[V]) pace(ctx context.Context, size int64) {
 		full, half := false, c.log.limit.bytes/2
 		if c.log.bytes+size > half {
 			for _, m := range c.log.mates {
-				full = full || m.err == nil && m.via == "" && m.acked < c.log.own().top && c.log.backlog(m.acked)+size > half
+				full = full || m.err == nil && m.via == "" && m.confirmed.all < c.log.own().top && c.log.backlog(m.confirmed.all)+size > half
 			}
 		}
 		c.log.mu.Unlock()
@@ -201,7 +199,7 @@ func (c *Cache[V]) confirmed(ctx context.Context, w *waiter) error {
 func (c *Cache[V]) outstanding(ctx context.Context, w *waiter, over bool) (any bool) {
 	for name, m := range c.log.mates {
 		switch {
-		case m.acked >= w.last:
+		case w.by(m):
 		case !over:
 			any = true
 		case c.ctx.Err() != nil:

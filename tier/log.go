@@ -341,18 +341,18 @@ func (l *logbook) backlog(seq uint64) int64 {
 }
 
 // since fills n with this cache's own invalidations after the number seq, as many as one frame
-// takes, and returns the last one's number. whole is false if the log has not got them all; then a base
-// stands for those that are missing. The caller holds mu.
-func (l *logbook) since(seq uint64, n *codec.News) (last uint64, whole bool) {
+// takes, and returns the numbers that n stands for. whole is false if the log has not got them all; then a base
+// stands for those that are missing, and for all before them. The caller holds mu.
+func (l *logbook) since(seq uint64, n *codec.News) (sent span, whole bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
 	own := l.own()
-	last, whole = seq, true
+	sent, whole = span{seq + 1, seq}, true
 	if gone := max(own.cut, own.aged); gone > seq {
 		n.Bases = append(n.Bases, codec.Base{Incarnation: l.self, Seq: gone, Flush: true})
-		last, whole = gone, false
+		sent, whole = upTo(gone), false
 	}
 	names, size := 0, 0
-	for i := l.after(last); i < len(l.entries); i++ {
+	for i := l.after(sent.last); i < len(l.entries); i++ {
 		e := &l.entries[i]
 		if e.mark.Incarnation != l.self {
 			continue
@@ -363,9 +363,9 @@ func (l *logbook) since(seq uint64, n *codec.News) (last uint64, whole bool) {
 		}
 		names, size = names+len(e.names), size+bytes
 		n.Invalidations = append(n.Invalidations, e.wire())
-		last = e.mark.Seq
+		sent.last = e.mark.Seq
 	}
-	return last, whole
+	return sent, whole
 }
 
 // wire returns e as it crosses the wire; it shares e's names.

@@ -45,9 +45,8 @@ type mate struct {
 	// acquainted: it has had the same view as this node since it entered, so it has seen this node.
 	acquainted bool
 	gone       bool // out of the view
-	// acked is up to which of this cache's own numbers the member has applied what it was sent, or
-	// had no cache.
-	acked     uint64
+	// confirmed are those of this cache's own numbers that the member has applied, or while it had no cache.
+	confirmed confirmed
 	hollow    bool // it had no cache when last asked
 	resync    bool // it lacks something that was sent before
 	dirty     bool // an exchange is due
@@ -144,12 +143,12 @@ func (c *Cache[V]) publish(mates map[string]*mate) {
 	c.settle()
 }
 
-// dismiss gives a mate up: who waits for it has waited in vain. The caller holds log.mu and takes
-// it out of the mates.
+// dismiss gives a mate up: each Invalidate that it has not confirmed as a whole names it, also one that is still being
+// started. The caller holds log.mu and takes it out of the mates.
 func (c *Cache[V]) dismiss(m *mate) {
 	m.gone = true
 	for _, w := range c.log.waiters {
-		if m.acked < w.last {
+		if !w.by(m) {
 			w.fail(m.name, errors.Join(errGone, m.err))
 		}
 	}

@@ -31,10 +31,14 @@ const (
 
 // A waiter is an Invalidate that waits for all members. logbook.mu guards it until done is closed.
 type waiter struct {
-	first, last uint64           // the numbers that it waits for; last is 0 until it is known
-	failed      map[string]error // members that are gone
-	done        chan struct{}    // closed when all others have confirmed
+	waits  span             // the numbers that it waits for; while open, those that have been started so far
+	open   bool             // it is not all started: nobody can have confirmed it
+	failed map[string]error // members that are gone
+	done   chan struct{}    // closed when all others have confirmed
 }
+
+// by reports whether a member has confirmed all that w waits for.
+func (w *waiter) by(m *mate) bool { return !w.open && m.confirmed.has(w.waits) }
 
 func (w *waiter) fail(name string, err error) {
 	if w.failed == nil {
@@ -50,13 +54,13 @@ func (c *Cache[V]) resolve() {
 		return
 	}
 	c.refresh() // who comes into the view meanwhile counts too
-	least := ^uint64(0)
+	least, gaps := ^uint64(0), false
 	for _, m := range l.mates {
-		least = min(least, m.acked)
+		least, gaps = min(least, m.confirmed.all), gaps || len(m.confirmed.beyond) > 0
 	}
 	n := 0
 	for _, w := range l.waiters {
-		if w.last != 0 && w.last <= least {
+		if !w.open && (w.waits.last <= least || gaps && l.byAll(w)) {
 			close(w.done)
 			continue
 		}
@@ -65,6 +69,16 @@ func (c *Cache[V]) resolve() {
 	}
 	clear(l.waiters[n:])
 	l.waiters = l.waiters[:n]
+}
+
+// byAll reports whether every member has confirmed what w waits for. The caller holds mu.
+func (l *logbook) byAll(w *waiter) bool {
+	for _, m := range l.mates {
+		if !w.by(m) {
+			return false
+		}
+	}
+	return true
 }
 
 // leave takes a waiter out, if it is still in. The caller holds log.mu.
@@ -77,14 +91,15 @@ func (l *logbook) leave(w *waiter) {
 	}
 }
 
-// oldest is the first number that somebody waits for, 0: nobody waits. The caller holds mu.
-func (l *logbook) oldest() (first uint64) {
+// wanted returns the first number that somebody waits for and that m has not confirmed; false: there is none. The caller
+// holds mu.
+func (l *logbook) wanted(m *mate) (first uint64, ok bool) {
 	for _, w := range l.waiters {
-		if first == 0 || w.first < first {
-			first = w.first
+		if n := m.confirmed.missing(w.waits); n <= w.waits.last && (!ok || n < first) {
+			first, ok = n, true
 		}
 	}
-	return first
+	return first, ok
 }
 
 // kick sees to it that what is to be done for a mate is done. The caller holds log.mu.
@@ -117,9 +132,8 @@ func (c *Cache[V]) next(m *mate, now int64) (j job, at int64) {
 	if m.gone || c.ctx.Err() != nil {
 		return jobNone, 0
 	}
-	top := l.own().top
-	due := top > m.acked
-	waited := due && len(l.waiters) > 0
+	due := l.own().top > m.confirmed.all
+	_, waited := l.wanted(m)
 	work := due || m.resync || m.dirty || m.known.Load() == nil && !m.hollow
 	if !work || m.via != "" && !waited {
 		return jobNone, 0
@@ -262,7 +276,7 @@ func (c *Cache[V]) post(ctx context.Context, m *mate, target string, news *codec
 func (c *Cache[V]) deliver(m *mate) error {
 	var news codec.News
 	c.log.mu.Lock()
-	last, whole := c.log.since(m.acked, &news)
+	sent, whole := c.log.since(m.confirmed.all, &news)
 	if !whole {
 		m.resync = true
 	}
@@ -276,7 +290,7 @@ func (c *Cache[V]) deliver(m *mate) error {
 	}
 	c.log.mu.Lock()
 	defer c.log.mu.Unlock()
-	c.acknowledge(m, m.name, last, &ack, without)
+	c.acknowledge(m, m.name, sent, &ack, without)
 	return nil
 }
 
@@ -284,12 +298,12 @@ func (c *Cache[V]) deliver(m *mate) error {
 func (c *Cache[V]) relay(m *mate) error {
 	var news codec.News
 	c.log.mu.Lock()
-	first := c.log.oldest()
-	if first == 0 {
+	first, wanted := c.log.wanted(m)
+	if !wanted {
 		c.log.mu.Unlock()
 		return nil
 	}
-	last, _ := c.log.since(max(m.acked, first-1), &news)
+	sent, _ := c.log.since(first-1, &news)
 	var through []*mate
 	if via := c.log.mates[m.via]; via != nil {
 		through = append(through, via)
@@ -310,17 +324,18 @@ func (c *Cache[V]) relay(m *mate) error {
 		c.stats.relayed.Add(1)
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
-		c.acknowledge(m, other.name, last, &ack, without)
+		c.acknowledge(m, other.name, sent, &ack, without)
 		return nil
 	}
 	return err
 }
 
-// acknowledge notes that m has confirmed what it was sent, up to the number last; the answer came from or
+// acknowledge notes that m has confirmed the numbers that it was sent; the answer came from or
 // through the member from. The caller holds log.mu.
-func (c *Cache[V]) acknowledge(m *mate, from string, last uint64, ack *codec.Response, without bool) {
-	m.acked = max(m.acked, last)
-	if without {
+func (c *Cache[V]) acknowledge(m *mate, from string, sent span, ack *codec.Response, without bool) {
+	m.confirmed.add(sent)
+	if without { // so it has nothing that could be covered
+		m.confirmed.add(upTo(sent.last))
 		c.vacate(m)
 		c.resolve()
 		return
@@ -331,9 +346,9 @@ func (c *Cache[V]) acknowledge(m *mate, from string, last uint64, ack *codec.Res
 	case k == nil:
 	case ack.Incarnation != k.incarnation:
 		m.known.Store(nil)
-	case ack.Seq < last: // it lacks something before: that is noticed here, by the number
+	case ack.Seq < sent.last: // it lacks something before: that is noticed here, by the number
 		m.resync = true
-	case c.log.total-k.total == c.log.own().top-k.own && c.log.own().top == last:
+	case c.log.total-k.total == c.log.own().top-k.own && m.confirmed.all == c.log.own().top:
 		// Nothing has been applied here since k but what is confirmed now.
 		m.known.Store(c.snapshot(k.incarnation))
 	}

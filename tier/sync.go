@@ -94,7 +94,7 @@ func (c *Cache[V]) sync(m *mate) error {
 	}
 	m.known.Store(k)
 	m.exchanged = c.clock.now()
-	m.acked = max(m.acked, before.own)
+	m.confirmed.add(upTo(before.own))
 	m.hollow, m.dirty, m.settled = false, false, true
 	c.settle()
 	c.resolve()
@@ -130,7 +130,7 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	case codec.StatusUnknown, codec.StatusClosed:
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
-		m.acked = max(m.acked, before.own)
+		m.confirmed.add(upTo(before.own))
 		c.vacate(m)
 		c.resolve()
 		return nil, nil, 0, errHollow

@@ -1,0 +1,170 @@
+package tier
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// What is confirmed is exactly what was added: compared with a set, number by number.
+func TestConfirmedSkipsNothing(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 2000 {
+		var c confirmed
+		var set [40]bool
+		for range 1 + rng.IntN(12) {
+			s := span{1 + rng.Uint64N(30), 0}
+			s.last = s.first + rng.Uint64N(6) - 1 // may be empty
+			c.add(s)
+			for n := s.first; n <= s.last; n++ {
+				set[n] = true
+			}
+			for first := uint64(1); first < 36; first++ {
+				want := first
+				for set[want] {
+					want++
+				}
+				if got := c.missing(span{first, 39}); got != want {
+					t.Fatalf("%+v: from %d on the first one missing is %d, want %d", c, first, got, want)
+				}
+				if c.has(span{first, first + 2}) != (want > first+2) {
+					t.Fatalf("%+v: has from %d to %d", c, first, first+2)
+				}
+			}
+		}
+	}
+}
+
+// Spans beyond a gap are bounded; what is forgotten does not count as confirmed.
+func TestConfirmedIsBounded(t *testing.T) {
+	var c confirmed
+	for n := uint64(3); n < 300; n += 2 {
+		c.add(span{n, n})
+	}
+	if len(c.beyond) != maxConfirmedSpans || c.all != 0 || c.has(span{3, 3}) || !c.has(span{299, 299}) {
+		t.Errorf("%d spans, all up to %d", len(c.beyond), c.all)
+	}
+	c.add(upTo(298))
+	if c.all != 299 || len(c.beyond) != 0 {
+		t.Errorf("all up to %d, %v", c.all, c.beyond)
+	}
+}
+
+// slowFeed holds up its first acknowledgement.
+type slowFeed struct {
+	*memFeed
+	first sync.Once
+	acks  chan uint64
+	hold  chan struct{}
+}
+
+func (f *slowFeed) Ack(ctx context.Context, p FeedPosition) error {
+	f.acks <- p.Position
+	f.first.Do(func() { <-f.hold })
+	return f.memFeed.Ack(ctx, p)
+}
+
+// Follow acknowledges an event when every member has applied it, also if a later invalidation reached a member by way of
+// another one before.
+func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		key := keyOf(s.nodes["n0"].View(), "n2", 0)
+		for _, c := range caches {
+			gets(t, c, key, 0)
+		}
+		_ = pause(background, 20*time.Second)
+		// n0 and n2 do not reach each other; n1 reaches both.
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: from == "n0" && to == "n2" || from == "n2" && to == "n0"}
+		})
+		f := &slowFeed{memFeed: newMemFeed(), acks: make(chan uint64, 10), hold: make(chan struct{})}
+		f.add("x")
+		ctx, cancel := context.WithCancel(background)
+		done := make(chan error, 1)
+		go func() { done <- caches["n0"].Follow(ctx, f) }()
+		if n := <-f.acks; n != 1 {
+			t.Fatalf("acknowledged up to %d", n)
+		}
+		_ = pause(background, 10*time.Second)
+		gets(t, caches["n2"], key, 0)
+		o.write(key)
+		f.add(key) // event 2, whose acknowledgement nobody waits for yet
+		synctest.Wait()
+		if err := caches["n0"].Invalidate(background, "other"); err != nil {
+			t.Fatal(err)
+		}
+		gets(t, caches["n2"], key, 0) // it was not told of event 2: the test proves something
+		relays := caches["n0"].Stats().Relayed
+		close(f.hold)
+		if n := <-f.acks; n != 2 {
+			t.Fatalf("acknowledged up to %d", n)
+		}
+		gets(t, caches["n2"], key, 1)
+		if n := caches["n0"].Stats().Relayed - relays; n > 2 {
+			t.Errorf("%d relays for one event", n)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// What a member has confirmed by way of another one is not sent again and again while somebody waits for a third member.
+func TestRelayIsNotRepeated(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{InvalidateTimeout: time.Second})
+		defer s.stop(caches)
+		_ = pause(background, 20*time.Second)
+		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+			return hop{lost: from == "n0" && to == "n2" || from == "n2" && to == "n0" || from == "n3" || to == "n3"}
+		})
+		var inv *InvalidateError
+		for range 2 { // the first of them stays unconfirmed at n3, so n2's confirmation of the second has a gap nowhere
+			if err := caches["n0"].Invalidate(background, "k"); !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n3"}) {
+				t.Fatal(err)
+			}
+		}
+		if n := caches["n0"].Stats().Relayed; n > 4 {
+			t.Errorf("%d relays for two invalidations", n)
+		}
+	})
+}
+
+// A member that leaves the view while an Invalidate of many frames is being started is named, unless it has confirmed all.
+func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
+	for _, n := range []int{codec.MaxKeysPerFrame, 3 * codec.MaxKeysPerFrame} {
+		bubble(t, func(t *testing.T) {
+			s, o := newSim(t, 2), newOrigin()
+			caches := s.start(o, Config[simValue]{limits: limits{bytes: 200 << 10}})
+			defer s.stop(caches)
+			key := keyOf(s.nodes["n0"].View(), "n1", 0)
+			_ = pause(background, 20*time.Second)
+			s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+				return hop{lost: kind != codec.KindGet, silent: true}
+			})
+			keys := append(keysNamed(n - 1)[:n-1:n-1], key)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				err := caches["n0"].Invalidate(background, keys...)
+				var inv *InvalidateError
+				if !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n1"}) || !errors.Is(err, errGone) {
+					t.Errorf("%d keys: n1 was told of none of them, and the error is %v", n, err)
+				}
+			})
+			_ = pause(background, 100*time.Millisecond)
+			s.nodes["n0"].setView(simView(t, "n0"))
+			wg.Wait()
+			s.setRule(nil)
+		})
+	}
+}
