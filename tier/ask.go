@@ -109,9 +109,9 @@ func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outco
 	for {
 		s.mu.Lock()
 		w := s.m[q.key]
-		// A leader who was overtaken by a fence before he put himself into m was not
-		// detached by it.
-		if w == nil || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
+		// A leader that was overtaken by a fence before it put itself into m was not
+		// detached by it. The tags of what it will be given are not known.
+		if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
 			w, _ = c.asks.unused.Get().(*ask[V])
 			if w == nil {
 				w = new(ask[V])
@@ -131,7 +131,7 @@ func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outco
 		case <-ctx.Done():
 			return outcome{answered: true}, ctx.Err()
 		}
-		if !w.left && (w.wide >= q.wide || !c.fences.after(w.a.tags, w.wide)) {
+		if !w.left {
 			*a = w.a
 			return w.out, w.err
 		}

@@ -369,7 +369,7 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 	for try := 0; len(flying) > 0; try++ {
 		fills := make([]*Fill[V], len(flying))
 		for i, f := range flying {
-			fills[i] = &Fill[V]{Key: f.key, c: c, prev: f.prev}
+			fills[i] = c.fillOf(f)
 		}
 		began := c.clock.now()
 		err := c.callBatch(c.gov.nested(load, &g.ticket, chain), slices.Clone(fills))
@@ -447,7 +447,7 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[
 	}
 	for _, f := range again {
 		if !slices.Contains(begun, f) {
-			c.landed(f, &Fill[V]{Key: f.key, c: c, prev: f.prev}, *new(V), last[f], cost)
+			c.landed(f, c.fillOf(f), *new(V), last[f], cost)
 		}
 	}
 	return begun

@@ -241,9 +241,13 @@ func (cfg *Config[V]) check() error {
 // schema is the fingerprint of what all members must agree on to exchange values.
 func (cfg *Config[V]) schema() uint64 {
 	f := cfg.Freshness
-	return xxhash.Sum64String(fmt.Sprintf("1|%s|%016x|%d %d %d %d %d %d %d",
+	s := fmt.Sprintf("1|%s|%016x|%d %d %d %d %d %d %d",
 		cfg.Codec.Name(), codec.SchemaHash[V](),
-		f.TTL, f.StaleWhileRevalidate, f.StaleIfError, f.NegativeTTL, f.ErrorTTL, f.NearTTL, f.SoftTimeout))
+		f.TTL, f.StaleWhileRevalidate, f.StaleIfError, f.NegativeTTL, f.ErrorTTL, f.NearTTL, f.SoftTimeout)
+	if f.MaxTTL != 0 { // added later: contracts without it keep the fingerprint that they had
+		s += fmt.Sprintf(" %d", f.MaxTTL)
+	}
+	return xxhash.Sum64String(s)
 }
 
 // A Loader reads the origin for one key. It runs in a goroutine of its own, detached

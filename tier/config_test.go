@@ -99,6 +99,8 @@ func TestConfigEdges(t *testing.T) {
 		}, ""},
 		"zero TTL":               {func(c *Config[string]) { c.Freshness.TTL = 0 }, "Freshness.TTL"},
 		"longest TTL":            {func(c *Config[string]) { c.Freshness.TTL = maxTTL }, ""},
+		"MaxTTL below TTL":       {func(c *Config[string]) { c.Freshness.MaxTTL = c.Freshness.TTL - 1 }, "Freshness.MaxTTL"},
+		"MaxTTL":                 {func(c *Config[string]) { c.Freshness.MaxTTL = c.Freshness.TTL }, ""},
 		"too long a TTL":         {func(c *Config[string]) { c.Freshness.TTL = maxTTL + 1 }, "Freshness.TTL"},
 		"NearTTL over TTL":       {func(c *Config[string]) { c.Freshness.NearTTL = time.Minute + 1 }, "Freshness.NearTTL"},
 		"jitter":                 {func(c *Config[string]) { c.Freshness.Jitter = 0.91 }, "Freshness.Jitter"},
@@ -188,6 +190,12 @@ func TestFreshnessInWords(t *testing.T) {
 	if got := f.String(); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
 	}
+	f.MaxTTL = 2 * time.Hour
+	want = "Fresh for 1m0s after its load began, then for 5m0s served stale while it is refreshed, for 1h0m0s if the origin fails; " +
+		"a value may be given up to 2h0m0s of its own; never older than 3h0m0s; a near copy asks its owner again after 1s; not-found is remembered for 5s."
+	if got := f.String(); got != want {
+		t.Errorf("\n got %s\nwant %s", got, want)
+	}
 	want = "Fresh for 1m0s after its load began; never older than 1m0s."
 	if got := (Freshness{TTL: time.Minute, NearTTL: -1, NegativeTTL: -1}).String(); got != want {
 		t.Errorf("\n got %s\nwant %s", got, want)
@@ -204,6 +212,7 @@ func TestSchemaTellsContractsApart(t *testing.T) {
 	for i, change := range []func(*Freshness){
 		func(f *Freshness) { f.TTL++ }, func(f *Freshness) { f.StaleWhileRevalidate++ }, func(f *Freshness) { f.StaleIfError++ },
 		func(f *Freshness) { f.NegativeTTL++ }, func(f *Freshness) { f.ErrorTTL++ }, func(f *Freshness) { f.NearTTL++ },
+		func(f *Freshness) { f.MaxTTL = 2 * time.Minute },
 	} {
 		other := base
 		change(&other.Freshness)

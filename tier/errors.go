@@ -37,6 +37,8 @@ var (
 	ErrCycle = errors.New("weir: the fill waits for itself")
 	// ErrGoexit says that a loader ended its goroutine with runtime.Goexit.
 	ErrGoexit = errors.New("weir: the loader called runtime.Goexit")
+	// ErrTTLTooLong says that a loader, or a Put, gave a value a longer TTL than Freshness.MaxTTL.
+	ErrTTLTooLong = errors.New("weir: the TTL is beyond the contract")
 	// ErrTimeout says that a load took longer than Origin.Timeout. errors.Is(err,
 	// context.DeadlineExceeded) holds for it too.
 	ErrTimeout = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)
@@ -95,9 +97,12 @@ func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded
 // InvalidateError says which members did not confirm an invalidation.
 type InvalidateError struct {
 	Namespace string
-	Unreached []string  // the members' names, sorted
-	CleanBy   time.Time // when the last copy they may still hold is past its hard expiry
-	Err       error     // why, joined
+	Unreached []string // the members' names, sorted
+	// CleanBy is when the last copy they may still hold is past its hard expiry: by the longest life of a copy that the
+	// contract allows or any member has told of. With Freshness.MaxTTL, or if no value is given a TTL of its own, it is
+	// exact; else a member that was cut off before it could tell may hold a value for longer.
+	CleanBy time.Time
+	Err     error // why, joined
 }
 
 func (e *InvalidateError) Error() string {

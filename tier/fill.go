@@ -20,11 +20,12 @@ type Fill[V any] struct {
 	// Key is what to load.
 	Key string
 
-	c    *Cache[V]
-	prev *entry
-	ttl  time.Duration
-	keep bool
-	drop bool // the value is for the callers that wait
+	c      *Cache[V]
+	flight *flight[V]
+	prev   *entry
+	ttl    time.Duration
+	keep   bool
+	drop   bool // the value is for the callers that wait
 
 	tags    []uint32
 	tagErr  error
@@ -35,6 +36,11 @@ type Fill[V any] struct {
 	value V
 	err   error
 	done  bool
+}
+
+// fillOf returns a run of the loader for a flight.
+func (c *Cache[V]) fillOf(f *flight[V]) *Fill[V] {
+	return &Fill[V]{Key: f.key, c: c, flight: f, prev: f.prev}
 }
 
 // Previous returns the stale copy that the fill replaces, if there is one: for a
@@ -61,7 +67,7 @@ func (f *Fill[V]) KeepPrevious() (V, error) {
 }
 
 // SetTTL replaces Freshness.TTL for this value; it is not jittered. The windows for stale answers follow it unchanged.
-// With a d of 0 or below it is DoNotKeep.
+// With a d of 0 or below it is DoNotKeep. If d is above Freshness.MaxTTL, where that is set, the fill fails with ErrTTLTooLong.
 func (f *Fill[V]) SetTTL(d time.Duration) {
 	if d <= 0 {
 		f.DoNotKeep()
@@ -193,7 +199,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		defer close(expired)
 		c.overrun(f, load)
 	})
-	fill := &Fill[V]{Key: f.key, c: c, prev: f.prev}
+	fill := c.fillOf(f)
 	var value V
 	err := ErrGoexit // what stands if the loader ends the goroutine
 	holds := true    // a permit, and a place among the key's loads
@@ -222,7 +228,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		if again, holds = c.retry(load, f, try, err); !again {
 			return
 		}
-		err, fill = ErrGoexit, &Fill[V]{Key: f.key, c: c, prev: f.prev}
+		err, fill = ErrGoexit, c.fillOf(f)
 	}
 }
 
@@ -349,6 +355,9 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 	if err == nil {
 		e.tags, err = fill.tagged(f.wide)
 	}
+	if err == nil && e.flags&entryNotFound == 0 {
+		err = c.cfg.Freshness.allows(fill.ttl)
+	}
 	if err != nil {
 		if c.ctx.Err() != nil {
 			c.finish(f, result[V]{err: ErrClosed})
@@ -378,7 +387,7 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		c.stats.results[resultOK].Add(1)
 	}
 	if fill.ttl > 0 && e.flags&entryPassing == 0 {
-		c.log.outlasts(e.hard - e.loaded)
+		c.log.lives.stored(e.hard - e.loaded)
 	}
 	if e.version = fill.versionOf(); e.version != 0 && c.fences.behind(f.key, f.hash, e.version) {
 		e.flags |= entryPassing

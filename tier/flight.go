@@ -45,13 +45,16 @@ type flight[V any] struct {
 	kept   atomic.Bool // one of those who waited here keeps its result near
 
 	// guarded by the shard's mu
-	loading bool
-	stamp   uint64 // the fence clock when the load began
-	wide    uint64 // the tag clock then
-	began   int64  // when the load began
-	settled bool   // somebody has taken it on himself to finish it
-	callers int64  // who wait for it
-	wanted  bool   // somebody has waited for it
+	loading   bool
+	stamp     uint64        // the fence clock when the load began
+	wide      uint64        // the tag clock then
+	began     int64         // when the load began
+	settled   bool          // somebody has taken it on himself to finish it
+	tags      []uint32      // what its loader has told so far
+	dated     bool          // a tag of it was invalidated after the load began
+	overtaken chan struct{} // closed when dated becomes true; nil: nobody waits for that
+	callers   int64         // who wait for it
+	wanted    bool          // somebody has waited for it
 
 	res result[V] // written before done is closed
 }
@@ -288,6 +291,64 @@ func (t *flights[V]) detachAll(fn *fences) {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// declare notes that what f loads has a tag, and detaches f if the tag was invalidated since its load began.
+func (t *flights[V]) declare(f *flight[V], tag uint32, fn *fences) {
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f.tags = append(f.tags, tag); f.loading && fn.after(f.tags[len(f.tags)-1:], f.wide) {
+		s.overtake(f)
+	}
+}
+
+// detachTags detaches the live flights of which a tag, as far as it is known, was invalidated since their loads began.
+func (t *flights[V]) detachTags(fn *fences) {
+	for i := range t.shards {
+		s := &t.shards[i]
+		s.mu.Lock()
+		for _, slot := range s.m {
+			if f := slot.live; f != nil && f.loading && (fn.after(f.tags, f.wide) || f.prev != nil && fn.after(f.prev.tags.list(), f.wide)) {
+				s.overtake(f)
+			}
+		}
+		s.mu.Unlock()
+	}
+}
+
+// overtake detaches a flight, and wakes the callers that may not have its result. The caller holds s.mu.
+func (s *flightShard[V]) overtake(f *flight[V]) {
+	if f.dated {
+		return
+	}
+	if f.dated = true; f.overtaken != nil {
+		close(f.overtaken)
+	}
+	if slot := s.m[f.key]; slot != nil && slot.live == f {
+		slot.live = nil
+		s.drop(f.key, slot)
+	}
+}
+
+// passed is closed when a tag of f turns out to have been invalidated between the beginning of its load and that of a read,
+// which was when the tag clock showed wide. nil: that cannot be.
+func (t *flights[V]) passed(f *flight[V], wide uint64) <-chan struct{} {
+	if wide == 0 { // no tag was ever invalidated
+		return nil
+	}
+	s := t.shard(f.hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !f.loading || f.wide >= wide {
+		return nil
+	}
+	if f.overtaken == nil {
+		if f.overtaken = make(chan struct{}); f.dated {
+			close(f.overtaken)
+		}
+	}
+	return f.overtaken
 }
 
 // drop removes an empty slot. The caller holds s.mu.

@@ -12,6 +12,11 @@ import (
 type Freshness struct {
 	// TTL is the age of the soft expiry: from then on a refresh is due. Required.
 	TTL time.Duration
+	// MaxTTL, if it is not 0, is the longest TTL that a loader may give a single value with Fill.SetTTL, or a Put with
+	// PutOptions.TTL; a longer one is refused with ErrTTLTooLong. It makes Bound hold for those values too, and
+	// InvalidateError.CleanBy exact: without it a member that is cut off may hold a copy for longer than the others have heard.
+	// At least TTL. 0: no limit.
+	MaxTTL time.Duration
 	// StaleWhileRevalidate is for how long after soft expiry a copy is still served
 	// while one refresh runs. 0: not at all, callers wait for the refill.
 	StaleWhileRevalidate time.Duration
@@ -40,9 +45,17 @@ type Freshness struct {
 }
 
 // Bound is the oldest age, since the start of its load, at which a value can be
-// served: hard expiry. Fill.SetTTL moves it for the one value.
+// served: hard expiry. Without MaxTTL, Fill.SetTTL and PutOptions.TTL move it for the one value.
 func (f Freshness) Bound() time.Duration {
-	return f.TTL + max(f.StaleWhileRevalidate, f.StaleIfError)
+	return max(f.TTL, f.MaxTTL) + max(f.StaleWhileRevalidate, f.StaleIfError)
+}
+
+// allows returns an error that wraps ErrTTLTooLong if the contract does not allow to give one value this TTL.
+func (f Freshness) allows(ttl time.Duration) error {
+	if f.MaxTTL == 0 || ttl <= f.MaxTTL {
+		return nil
+	}
+	return fmt.Errorf("%w: it is %v, the most is %v: give the value less, or raise Freshness.MaxTTL on every member", ErrTTLTooLong, ttl, f.MaxTTL)
 }
 
 // String states the contract in a sentence.
@@ -58,6 +71,9 @@ func (f Freshness) String() string {
 		if f.SoftTimeout > 0 {
 			fmt.Fprintf(&b, " or takes longer than %v", f.SoftTimeout)
 		}
+	}
+	if f.MaxTTL > f.TTL {
+		fmt.Fprintf(&b, "; a value may be given up to %v of its own", f.MaxTTL)
 	}
 	fmt.Fprintf(&b, "; never older than %v", f.Bound())
 	if f.NearTTL > 0 {
@@ -109,6 +125,7 @@ func (f Freshness) check() error {
 		neg  bool // a negative one means "not at all"
 	}{
 		{"TTL", f.TTL, true}, // its sign is checked above
+		{"MaxTTL", f.MaxTTL, false},
 		{"StaleWhileRevalidate", f.StaleWhileRevalidate, false},
 		{"StaleIfError", f.StaleIfError, false},
 		{"SoftTimeout", f.SoftTimeout, false},
@@ -122,6 +139,9 @@ func (f Freshness) check() error {
 		if d.d > maxTTL {
 			bad("Freshness.%s is %v: the most is %v", d.name, d.d, maxTTL)
 		}
+	}
+	if f.MaxTTL > 0 && f.MaxTTL < f.TTL {
+		bad("Freshness.MaxTTL is %v, below TTL %v: it limits what single values may be given, at least TTL; 0 sets no limit", f.MaxTTL, f.TTL)
 	}
 	if f.NearTTL > f.TTL && f.TTL > 0 {
 		bad("Freshness.NearTTL is %v, above TTL %v: a near copy cannot outlive its value; lower it or leave it 0", f.NearTTL, f.TTL)

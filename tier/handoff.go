@@ -222,7 +222,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 			req.Pushed, taken = c.batch(keys, spare)
 		}
 		c.log.mu.Lock()
-		req.News = &codec.News{Life: time.Duration(c.log.longest.Load()), Positions: c.log.positions(nil, c.clock.now())}
+		req.News = &codec.News{Life: time.Duration(c.log.lives.own.Load()), Positions: c.log.positions(nil, c.clock.now())}
 		c.log.mu.Unlock()
 		answer, news, err := c.postPush(ctx, to, &req)
 		wait := time.Duration(0)

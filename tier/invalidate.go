@@ -226,6 +226,6 @@ func (c *Cache[V]) unreached(w *waiter) error {
 		errs = append(errs, fmt.Errorf("%s: %w", name, w.failed[name]))
 	}
 	now := c.cfg.wallClock()
-	out.Err, out.CleanBy = errors.Join(errs...), now.Add(time.Duration(c.log.longest.Load()))
+	out.Err, out.CleanBy = errors.Join(errs...), now.Add(time.Duration(c.log.lives.cluster.Load()))
 	return out
 }

@@ -149,8 +149,7 @@ type logbook struct {
 	self  uint64 // this cache's incarnation
 	keep  int64  // ns: what was applied longer ago covers nothing that may be served
 	limit limits
-	// longest is, in ns, the longest time from load to hard expiry of anything stored here.
-	longest atomic.Int64
+	lives lives
 
 	// mu guards the rest, and orders invalidations. With it held the locks of fences, stores,
 	// flights and asks may be taken, and never the other way round.
@@ -220,17 +219,36 @@ func (l *logbook) trim(now int64) {
 	}
 }
 
-// remember is for how long, in ns, a position matters here.
-func (l *logbook) remember() int64 { return max(l.keep, l.longest.Load()) }
+// lives are how long copies live at most, from the start of a load to hard expiry, in ns. What a member lacks matters as long
+// as its own copies live; how long others remember a position, and when an unreached member's copies are gone, is a matter of the
+// longest life in the cluster. Loaders may give a value a longer life than the contract (Fill.SetTTL), so members tell one another
+// with each exchange, and have one when their own grows.
+type lives struct {
+	own     atomic.Int64 // of anything that was stored here
+	cluster atomic.Int64 // of anything that any member has told of, own included
+	told    int64        // what own was when the members were last told; logbook.mu guards it
+}
 
-// outlasts notes that something is stored that lives for so long, in ns.
-func (l *logbook) outlasts(life int64) {
+// raise makes v at least life.
+func raise(v *atomic.Int64, life int64) {
 	for {
-		if old := l.longest.Load(); life <= old || l.longest.CompareAndSwap(old, life) {
+		if old := v.Load(); life <= old || v.CompareAndSwap(old, life) {
 			return
 		}
 	}
 }
+
+// stored notes that something is stored here that lives for so long.
+func (l *lives) stored(life int64) {
+	raise(&l.own, life)
+	raise(&l.cluster, life)
+}
+
+// heard notes what another member has told of its copies.
+func (l *lives) heard(life time.Duration) { raise(&l.cluster, int64(life)) }
+
+// remember is for how long, in ns, a position matters: until no member has a copy from before it was reached.
+func (l *logbook) remember() int64 { return max(l.keep, l.lives.cluster.Load()) }
 
 // sweep forgets what is too old. The caller holds mu.
 func (l *logbook) sweep(now int64) {

@@ -245,9 +245,14 @@ func (c *Cache[V]) look() {
 		c.settle()
 	}
 	next := l.mates
+	grown := l.lives.own.Load() > l.lives.told
+	l.lives.told = l.lives.own.Load()
 	for name, m := range l.mates {
 		k := m.known.Load()
 		switch {
+		case m.via == "" && grown:
+			m.dirty = true
+			c.kick(m)
 		case m.via != "":
 			if now-m.entered > outsideFor {
 				next = maps.Clone(next)

@@ -144,6 +144,10 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		}
 		select {
 		case <-fl.done:
+		case <-c.flights.passed(fl, wide):
+			c.flights.leave(fl)
+			cl, why, e = classMiss, causeFenced, nil
+			continue
 		case <-ctx.Done():
 			select {
 			case <-fl.done: // while he waited for another of many keys

@@ -153,7 +153,7 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by claim) (kept 
 	if old := c.valid(key, hash, now); old != nil && old.flags&entryFailed == 0 && old.loaded >= e.loaded {
 		return old
 	}
-	c.log.outlasts(e.hard - e.loaded)
+	c.log.lives.stored(e.hard - e.loaded)
 	e.etag = c.etag(e)
 	if !c.fences.commit(key, hash, by, func() {
 		if old, ok := c.owned.get(key); ok && old.flags&entryFailed == 0 && old.stamp >= e.stamp && old.loaded > e.loaded {

@@ -15,7 +15,8 @@ import (
 type PutOptions struct {
 	// Version is the origin's version of the value, as loaders tell it with Fill.SetVersion. Required.
 	Version uint64
-	// TTL is the value's time to soft expiry, as by Fill.SetTTL. 0: Freshness.TTL.
+	// TTL is the value's time to soft expiry, as by Fill.SetTTL. 0: Freshness.TTL. Above Freshness.MaxTTL, where that is
+	// set, Put returns ErrTTLTooLong before anything is done.
 	TTL time.Duration
 	// Tags are those that a loader would give the value.
 	Tags []string
@@ -44,6 +45,9 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 		return fmt.Errorf("weir: Put: TTL is %v: it must not be below 0", o.TTL)
 	case len(o.Tags) > codec.MaxTags:
 		return fmt.Errorf("%w: more than %d: give the value fewer, wider ones", ErrBadTag, codec.MaxTags)
+	}
+	if err := c.cfg.Freshness.allows(o.TTL); err != nil {
+		return fmt.Errorf("weir: Put: %w", err)
 	}
 	b, err := c.encode(value)
 	if err != nil {
@@ -233,11 +237,11 @@ func (c *Cache[V]) take(p *put) (kept bool) {
 	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.wide.Load())}
 	now := c.clock.now()
 	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)
-	if now >= e.soft || c.fences.after(p.tags, c.fences.earlier()) {
+	if now >= e.soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.after(p.tags, c.fences.earlier()) {
 		return false
 	}
 	if p.ttl > 0 {
-		c.log.outlasts(e.hard - e.loaded)
+		c.log.lives.stored(e.hard - e.loaded)
 	}
 	e.etag = c.etag(e)
 	return c.fences.place(p.key, p.hash, p.version, p.began, func(stamp uint64) {

@@ -68,6 +68,7 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	if c.young.Load() && c.unsettled.Load() > 0 || !c.acquainted() || req.News == nil {
 		return
 	}
+	c.log.lives.heard(req.News.Life)
 	now := c.clock.now()
 	var lacks codec.News
 	c.log.mu.Lock()

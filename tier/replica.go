@@ -176,7 +176,7 @@ func (c *Cache[V]) adopt(view *ring.View) {
 		own := *x.e.asOwned(now)
 		own.replica = false
 		if x.e.full() != nil {
-			c.log.outlasts(own.hard - own.loaded)
+			c.log.lives.stored(own.hard - own.loaded)
 		}
 		c.replace(x.key, ring.Hash(x.key), x.e, &own)
 	}

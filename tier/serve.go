@@ -282,10 +282,11 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	if req.View == c.cfg.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView
 	}
-	news := codec.News{Life: time.Duration(c.log.longest.Load())}
+	news := codec.News{Life: time.Duration(c.log.lives.own.Load())}
 	var asked codec.News
 	if req.News != nil {
 		asked = *req.News
+		c.log.lives.heard(asked.Life)
 	}
 	now := c.clock.now()
 	c.log.mu.Lock()

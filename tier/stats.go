@@ -146,7 +146,7 @@ type Stats struct {
 	StaleNear int64            `json:"stale_near"`
 	StaleBy   map[string]int64 `json:"stale_by_reason"` // of both, by why they were given
 	Ages      map[string]Ages  `json:"ages"`            // of the answers to callers on this node, by source
-	Bound     float64          `json:"max_age_seconds"` // Freshness.Bound: what no answer's age exceeds, but for values with Fill.SetTTL
+	Bound     float64          `json:"max_age_seconds"` // Freshness.Bound: what no answer's age exceeds, but without Freshness.MaxTTL for values with a TTL of their own
 	// Errors are reads that got an error, not-found aside.
 	Errors  int64 `json:"errors"`
 	Rescued int64 `json:"rescued"` // reads that got a stale copy in place of an error

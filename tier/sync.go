@@ -105,7 +105,7 @@ func (c *Cache[V]) sync(m *mate) error {
 func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnation uint64, err error) {
 	ctx, cancel, timeout := c.attempt(c.ctx)
 	defer cancel()
-	ask := &codec.News{Life: time.Duration(c.log.longest.Load())}
+	ask := &codec.News{Life: time.Duration(c.log.lives.own.Load())}
 	c.log.mu.Lock()
 	to := m.member
 	before = c.snapshot(0)
@@ -141,6 +141,7 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	if err := codec.DecodeNews(news, append([]byte(nil), resp.Value...)); err != nil {
 		return nil, nil, 0, err
 	}
+	c.log.lives.heard(news.Life)
 	return before, news, resp.Incarnation, nil
 }
 
@@ -174,7 +175,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 			flush = true
 			t.cut, t.cutAt = b.Seq, now
 		} else {
-			t.aged, t.agedAt = b.Seq, now-l.longest.Load() // it was longer ago
+			t.aged, t.agedAt = b.Seq, now-l.lives.own.Load() // it was longer ago
 		}
 		t.reach(b.Seq)
 	}
@@ -228,6 +229,7 @@ func (c *Cache[V]) enter(e logged) {
 		}
 	case codec.ScopeTags:
 		c.fences.applyTags(e.names)
+		c.flights.detachTags(c.fences)
 		c.stats.fences.Add(int64(len(e.names)))
 	case codec.ScopeAll:
 		c.wipe(e.mark.Incarnation == c.log.self)

@@ -20,9 +20,14 @@ import (
 // that it covers: each is tested when it is read.
 //
 // What is tagged carries the tag clock of the moment when its load, or the request for it, began. So an
-// entry is valid iff none of its tags' fences is above that. Because a load's tags are known only when
-// it has ended, an invalidation detaches no flight; instead, who waits for a flight, or for another
-// caller's question, looks whether a fence of the value's tags came between its beginning and his own.
+// entry is valid iff none of its tags' fences is above that.
+//
+// The tags of a load that runs are those that its loader has told so far, and those of the copy that it replaces. An
+// invalidation of one of them overtakes the flight: later callers start a new one. A tag that was invalidated before the loader
+// tells it overtakes the flight at that moment, and callers that came after the invalidation wait no longer. A caller that waited
+// for the end of a flight looks again whether a fence of the value's tags came between the load's beginning and its own.
+// A request to another member is not joined by a caller that came after a later invalidation of any tag, since
+// its tags are known only when it is answered.
 
 const tagPlaceBits = 16
 
@@ -110,7 +115,8 @@ func (f *tagFences) after(hashes []uint32, since uint64) bool {
 }
 
 // Tag says that the value belongs to the sets that the tags name: InvalidateTag with one of them
-// covers it. It also holds for ErrNotFound. With KeepPrevious the previous value's tags stay, and
+// covers it, and callers that come after one while the load runs do not wait for it: so tell a tag as soon as it is known, at
+// best before the origin is read. It also holds for ErrNotFound. With KeepPrevious the previous value's tags stay, and
 // these are added. A value has at most codec.MaxTags tags, of at most codec.MaxTag
 // bytes each; if one is empty or too long, or there are more, the fill fails with ErrBadTag: a value
 // that misses a tag could outlive the tag's invalidation.
@@ -131,6 +137,9 @@ func (f *Fill[V]) addTag(hash uint32) {
 		f.tagErr = fmt.Errorf("%w: more than %d: give the value fewer, wider ones", ErrBadTag, codec.MaxTags)
 	default:
 		f.tags = append(f.tags, hash)
+		if f.flight != nil {
+			f.c.flights.declare(f.flight, hash, f.c.fences)
+		}
 	}
 }
 
