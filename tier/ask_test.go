@@ -264,6 +264,7 @@ func TestTimesAcrossTheWire(t *testing.T) {
 		defer s.stop(caches)
 		s.acquaint(caches)
 		key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
+		exchanged(t, c, "n1")
 		began := time.Now()
 		if _, err := caches["n1"].Get(background, key); err != nil {
 			t.Fatal(err)
@@ -314,6 +315,7 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 		defer s.stop(caches)
 		s.acquaint(caches)
 		key, c := keyOf(s.nodes["n0"].View(), "n1", 0), caches["n0"]
+		exchanged(t, c, "n1")
 		if _, err := caches["n1"].Get(background, key); err != nil {
 			t.Fatal(err)
 		}
@@ -526,4 +528,12 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 			t.Error("a copy from before the fence is valid")
 		}
 	})
+}
+
+// exchanged has an exchange with a member, so that no read needs one: n0 may have found that n1 had no cache yet.
+func exchanged(t *testing.T, c *Cache[simValue], name string) {
+	t.Helper()
+	if err := c.exchangeWith(background, c.mate(name)); err != nil {
+		t.Fatal(err)
+	}
 }

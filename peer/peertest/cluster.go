@@ -36,11 +36,12 @@ type Options struct {
 	Seed        uint64
 	Nodes       int // 0: five
 	Freshness   tier.Freshness
-	Concurrency int         // 0: two for each node
-	MinMembers  int         // as peer.Config has it; 0: Nodes
-	Replicas    int         // as tier.Config has it
-	Zones       int         // the nodes take turns at this many; 0: none has one
-	Secret      peer.Secret // nil: neither gossip nor data is encrypted
+	LongTTL     time.Duration // the TTL that loaders give the values of LongLived keys; 0: the contract's
+	Concurrency int           // 0: two for each node
+	MinMembers  int           // as peer.Config has it; 0: Nodes
+	Replicas    int           // as tier.Config has it
+	Zones       int           // the nodes take turns at this many; 0: none has one
+	Secret      peer.Secret   // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	HoldDown    time.Duration // as peer.Gossip has it
 	Probe       time.Duration // between two probes; 0: a second
@@ -58,7 +59,9 @@ type Cluster struct {
 
 	opt   Options
 	hosts []*host
-	base  netsim.ConnFaults // those of a network that is well
+	// outsider is the cache of a process outside the cluster that writes to the same origin, and hands out tokens.
+	outsider *tier.Cache[Value]
+	base     netsim.ConnFaults // those of a network that is well
 
 	clocks, outages atomic.Int64 // faults of clocks, and of the origin as a whole
 }
@@ -101,6 +104,7 @@ func New(o Options) *Cluster {
 	}
 	h := &History{}
 	c := &Cluster{History: h, Origin: newOrigin(h, o.Seed), Net: netsim.New(o.Seed), opt: o}
+	c.Origin.long = o.LongTTL
 	var ips []string
 	for i := range o.Nodes {
 		ip := fmt.Sprintf("10.0.0.%d", i+1)
@@ -369,7 +373,11 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 		r.Value, r.Err = cache.Get(ctx, r.Key)
 	} else {
 		var a tier.Answer[Value]
-		a, r.Err = cache.Read(ctx, r.Key, tier.ReadOptions{MaxAge: r.MaxAge})
+		o := tier.ReadOptions{MaxAge: r.MaxAge}
+		if r.After != nil {
+			o.After = r.After.Token
+		}
+		a, r.Err = cache.Read(ctx, r.Key, o)
 		r.Value, r.Age, r.Source = a.Value, a.Age, a.Source
 	}
 	c.History.endRead(r)
@@ -397,8 +405,42 @@ func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) b
 		told = append(told, m.Name)
 	}
 	inv := c.History.beginInvalidation(change, c.hosts[i].name, told)
-	_, err := cache.Apply(context.Background(), change)
-	c.History.endInvalidation(inv, c.seesAll(n), err)
+	token, err := cache.Apply(context.Background(), change)
+	c.History.endInvalidation(inv, token, c.seesAll(n), err)
+	return true
+}
+
+// WriteOutside writes keys at the origin from a process outside the cluster. The nodes hear of it only by the token that reads
+// bring them.
+func (c *Cluster) WriteOutside(gone bool, keys ...string) {
+	if c.outsider == nil {
+		return
+	}
+	for _, key := range keys {
+		c.Origin.write(key, gone)
+	}
+	change := tier.Change{Keys: keys}
+	inv := c.History.beginInvalidation(change, stranger, nil)
+	token, err := c.outsider.Apply(context.Background(), change)
+	c.History.endInvalidation(inv, token, false, err)
+}
+
+// Put writes key at the origin and puts a value with a TTL of its own through the i-th node. false: the node is down, and
+// nothing was done.
+func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
+	n, cache := c.Node(i)
+	if cache == nil {
+		return false
+	}
+	var told []string
+	for _, m := range n.View().Members() {
+		told = append(told, m.Name)
+	}
+	inv := c.History.beginInvalidation(tier.Change{Keys: []string{key}}, c.hosts[i].name, told)
+	l := c.History.beginPut(key, func() uint64 { return c.Origin.write(key, false) })
+	v := Value{Key: key, Version: l.Version, Load: l.Began, At: l.BeganAt.UnixNano(), TTL: ttl}
+	err := cache.Put(context.Background(), key, v, tier.PutOptions{Version: l.Version, TTL: ttl, Tags: []string{TagOf(key)}})
+	c.History.endInvalidation(inv, tier.Token{}, c.seesAll(n), err)
 	return true
 }
 

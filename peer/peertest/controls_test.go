@@ -94,6 +94,41 @@ type greedy struct{ tier.Cluster }
 
 func (greedy) Divisor() (members, rank int) { return 1, 0 }
 
+// unmarked is a cluster whose requests carry no marks: nobody is told of a token.
+type unmarked struct{ tier.Cluster }
+
+func (u unmarked) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindGet {
+		req.Fence = codec.Mark{}
+	}
+	return u.Cluster.Call(ctx, to, req, resp)
+}
+
+// narrow is a cluster in which an invalidation of everything is confirmed and not applied.
+type narrow struct{ tier.Cluster }
+
+func (n narrow) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind != codec.KindInvalidate || len(req.News.Invalidations) == 0 {
+		return n.Cluster.Call(ctx, to, req, resp)
+	}
+	some := *req
+	some.News = new(codec.News)
+	for _, v := range req.News.Invalidations {
+		if v.Scope == codec.ScopeAll { // its number counts, and it covers nothing
+			v.Scope, v.Names = codec.ScopeTags, [][]byte{[]byte("nothing has it")}
+		}
+		some.News.Invalidations = append(some.News.Invalidations, v)
+	}
+	return n.Cluster.Call(ctx, to, &some, resp)
+}
+
+// untagged is a loader that tells no tags.
+func untagged(l tier.Loader[Value]) tier.Loader[Value] {
+	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {
+		return l(ctx, &tier.Fill[Value]{Key: f.Key})
+	}
+}
+
 // young is a cluster whose answers say that they are new.
 type young struct{ tier.Cluster }
 
@@ -239,6 +274,7 @@ func control(t *testing.T, long bool) {
 	t.Helper()
 	calm := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}
 	busy := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second, Keys: 40, Clients: 8}
+	written := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second, Keys: 6, Clients: 8}
 	rough := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second}
 	healed := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: 20 * time.Second, Steady: true, Keys: 200, Clients: 4, Storms: 20 * time.Second}
 	tales := told{first: make(map[codec.Mark]time.Time)}
@@ -259,6 +295,12 @@ func control(t *testing.T, long bool) {
 		{"replays that are lost", "G7", "after the cluster had healed", Options{
 			Nodes: 3, Freshness: tier.Freshness{TTL: time.Hour, NearTTL: time.Second},
 			Wrap: func(c tier.Cluster) tier.Cluster { return forgetful{mute{c}, &tales} }}, healed, nil, true},
+		{"replays that are lost of what lives for longer than the contract says", "G7", "after the cluster had healed", Options{
+			Nodes: 3, Freshness: tier.Freshness{TTL: 2 * time.Second, NearTTL: time.Second}, LongTTL: time.Hour,
+			Wrap: func(c tier.Cluster) tier.Cluster { return forgetful{mute{c}, &tales} }}, healed, nil, true},
+		{"tokens that nobody is told of", "G2", "with the token of invalidation", wrap(func(c tier.Cluster) tier.Cluster { return unmarked{c} }), written, nil, false},
+		{"an invalidation of everything that is not applied", "G2", "all true", wrap(func(c tier.Cluster) tier.Cluster { return narrow{c} }), written, nil, false},
+		{"a loader that tells no tags", "G2", `tags ["t`, Options{Nodes: 3, Loader: untagged}, written, nil, false},
 		{"a loader that finds nothing", "G2", "found none", Options{Nodes: 3, Loader: blind}, calm, nil, false},
 		{"answers that lie about their age", "G3", "aged", wrap(func(c tier.Cluster) tier.Cluster { return young{c} }), calm, nil, false},
 		{"a cap that is not divided", "G4", "the cap is 3", Options{Nodes: 3, Concurrency: 3, Wrap: func(c tier.Cluster) tier.Cluster { return greedy{c} }}, busy,

@@ -39,9 +39,15 @@ func (c *checker) fresh() {
 		if floor != nil {
 			least = floor.Began
 		}
+		if t := r.After; t != nil && t.Began > least {
+			if !r.missing() && r.Value.Load < t.Began {
+				c.broken("G2", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d with the token of invalidation %d", r.Node, r.Key, r.Value.Load, t.Began)
+			}
+			floor, least = t, t.Began
+		}
 		switch {
 		case !r.missing():
-			if r.Value.Load < least {
+			if floor != r.After && r.Value.Load < least {
 				c.broken("G2", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d after invalidation %d had ended at %d", r.Node, r.Key, r.Value.Load, floor.Began, floor.Ended)
 			}
 		case !slices.ContainsFunc(gone[r.Key], func(l *Load) bool { return l.Began >= least && l.Began < r.Ended }):
@@ -62,12 +68,30 @@ func (c *checker) replayed(r *Read) (last *Invalidation) {
 			continue
 		}
 		for _, i := range c.of(r.Key) {
-			if i.Ended != 0 && i.EndedAt.Before(w.from) && !c.restarted(i.Node, i.Began, r.Began) {
+			if i.Ended != 0 && i.EndedAt.Before(w.from) && c.remembered(i, r) {
 				last = i
 			}
 		}
 	}
 	return last
+}
+
+// remembered reports whether somebody who was up all the time can tell the others of i: its sender, or a member that has confirmed
+// it to the sender.
+func (c *checker) remembered(i *Invalidation, r *Read) bool {
+	if i.Node == stranger {
+		return false
+	}
+	if !c.restarted(i.Node, i.Began, r.Began) {
+		return true
+	}
+	var failed *tier.InvalidateError
+	if i.Err != nil && !errors.As(i.Err, &failed) {
+		return false
+	}
+	return slices.ContainsFunc(i.Told, func(name string) bool {
+		return (failed == nil || !slices.Contains(failed.Unreached, name)) && !c.restarted(name, i.Began, r.Began)
+	})
 }
 
 // restarted reports whether a node was started between two stamps.
@@ -126,6 +150,7 @@ func (c *checker) ages() {
 		}
 		// An answer may have waited for its caller; it was right when the read began.
 		age := r.BeganAt.Sub(time.Unix(0, r.Value.At))
+		bound := bound + max(r.Value.TTL-c.rules.Freshness.TTL, 0)
 		if age > c.longer(bound) {
 			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v, the bound is %v", r.Node, r.Key, age, bound)
 		}

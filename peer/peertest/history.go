@@ -18,6 +18,8 @@ type Value struct {
 	Version uint64 // the origin's, when it was read
 	Load    uint64 // stamp of the start of the load
 	At      int64  // time of the start of the load, in unix nanoseconds
+	// TTL is what the loader gave the value of its own, 0: the contract's.
+	TTL time.Duration
 }
 
 // Outcome is how a load ended.
@@ -49,9 +51,10 @@ type Read struct {
 	EndedAt      time.Time
 	Deadline     time.Time
 	MaxAge       time.Duration
-	Plain        bool // a Get: it says neither where the answer is from nor how old it is
-	Leaves       bool // at the deadline its caller cancels it
-	Asked        int  // requests sent to other members for it
+	After        *Invalidation // whose token it has, nil: none
+	Plain        bool          // a Get: it says neither where the answer is from nor how old it is
+	Leaves       bool          // at the deadline its caller cancels it
+	Asked        int           // requests sent to other members for it
 	Value        Value
 	Age          time.Duration
 	Source       tier.Source
@@ -60,6 +63,14 @@ type Read struct {
 
 // missing reports whether the answer was that there is no value.
 func (r *Read) missing() bool { return errors.Is(r.Err, tier.ErrNotFound) }
+
+// after tells of the read's token.
+func (r *Read) after() string {
+	if r.After == nil {
+		return ""
+	}
+	return fmt.Sprintf(", after invalidation %d", r.After.Began)
+}
 
 // Invalidation is one write at the origin followed by an Apply of what it changed.
 type Invalidation struct {
@@ -70,7 +81,11 @@ type Invalidation struct {
 	Told             []string // the sender's view when it began
 	Whole            bool     // when it ended, every node that was up was in the sender's view
 	Err              error
+	Token            tier.Token // what Apply returned; it may be used once Ended is not 0
 }
+
+// stranger is the Node of an invalidation that a process outside the cluster started: the nodes hear of it by its token only.
+const stranger = ""
 
 // Covers reports whether the invalidation is one of key, which has the tag TagOf(key).
 func (i *Invalidation) Covers(key string) bool {
@@ -171,6 +186,15 @@ func (h *History) beginLoad(key, node string, incarnation int, version func() ui
 	return l
 }
 
+// beginPut notes a Put, which stands for a load that took no time: its value is as young as the write.
+func (h *History) beginPut(key string, version func() uint64) *Load {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	l := &Load{Key: key, Node: "put", Began: h.next(), BeganAt: time.Now(), Version: version(), Outcome: Loaded}
+	l.Ended, l.EndedAt = h.next(), l.BeganAt
+	return l
+}
+
 func (h *History) endLoad(l *Load, outcome Outcome) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -210,10 +234,23 @@ func (h *History) beginInvalidation(change tier.Change, node string, told []stri
 	return i
 }
 
-func (h *History) endInvalidation(i *Invalidation, whole bool, err error) {
+func (h *History) endInvalidation(i *Invalidation, token tier.Token, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	i.Ended, i.EndedAt, i.Whole, i.Err = h.next(), time.Now(), whole, err
+	i.Ended, i.EndedAt, i.Whole, i.Err, i.Token = h.next(), time.Now(), whole, err, token
+}
+
+// tokens returns the last few invalidations of a key that have ended and whose tokens clients may have, the newest first.
+func (h *History) tokens(key string) (out []*Invalidation) {
+	const most, back = 4, 300
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for n := len(h.invalidations) - 1; n >= max(0, len(h.invalidations)-back) && len(out) < most; n-- {
+		if i := h.invalidations[n]; i.Ended != 0 && i.Token != (tier.Token{}) && i.Covers(key) {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // Figures are the sizes of a history.
@@ -277,7 +314,7 @@ func (h *History) tell(key string, from, to uint64, show func(*Read) bool) strin
 	}
 	for _, r := range h.reads {
 		if r.Key == key && show(r) {
-			add(r.Began, "%s reads, MaxAge %v", r.Node, r.MaxAge)
+			add(r.Began, "%s reads, MaxAge %v%s", r.Node, r.MaxAge, r.after())
 			add(r.Ended, "%s ends read %d: load %d, version %d, from %s, aged %v, asked %d: %v", r.Node, r.Began, r.Value.Load, r.Value.Version, r.Source, r.Age, r.Asked, r.Err)
 		}
 	}

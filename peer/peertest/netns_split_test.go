@@ -96,7 +96,7 @@ func (s *split) change(side int, key string) {
 	if !s.call(p, p.callable(), "Node.Invalidate", key, &a) {
 		s.FailNow()
 	}
-	s.history.endInvalidation(inv, len(a.Before) == s.world.Nodes && len(a.After) == s.world.Nodes, failure(a.Failed))
+	s.history.endInvalidation(inv, tier.Token{}, len(a.Before) == s.world.Nodes && len(a.After) == s.world.Nodes, failure(a.Failed))
 	if a.Failed != "" && len(a.Unreached) == 0 {
 		s.Fatalf("the invalidation of %s from %s: %s", key, p.name, a.Failed)
 	}

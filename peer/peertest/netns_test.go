@@ -50,7 +50,7 @@ func (l *lab) write(i int, key string) {
 		return
 	}
 	whole := contains(a.Before, up) && contains(a.After, l.up())
-	l.history.endInvalidation(inv, whole, failure(a.Failed))
+	l.history.endInvalidation(inv, tier.Token{}, whole, failure(a.Failed))
 }
 
 // call reports whether the process has answered. It may die only of being killed.

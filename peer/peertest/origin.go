@@ -30,7 +30,12 @@ type Origin struct {
 	moods    Moods
 	versions map[string]uint64
 	missing  map[string]bool // keys that have no value at present
+	// long, if not 0, is the TTL that loaders give the values of LongLived keys.
+	long time.Duration
 }
+
+// LongLived reports whether the loader gives the key's value a TTL of its own, in a cluster that has Options.LongTTL.
+func LongLived(key string) bool { return key != "" && key[len(key)-1]%3 == 1 }
 
 func newOrigin(h *History, seed uint64) *Origin {
 	return &Origin{history: h, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64), missing: make(map[string]bool)}
@@ -95,6 +100,10 @@ func (o *Origin) loader(life context.Context, node string, incarnation int) tier
 		})
 		defer func() { o.history.endLoad(l, outcome) }()
 		v := Value{Key: key, Version: l.Version, Load: l.Began, At: l.BeganAt.UnixNano()}
+		if o.long != 0 && LongLived(key) {
+			v.TTL = o.long
+			fill.SetTTL(o.long)
+		}
 		f := o.fate()
 		enough := ctx.Done()
 		if f.overrun {

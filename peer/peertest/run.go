@@ -68,6 +68,12 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	if err := c.Settle(settleLimit); err != nil {
 		return fmt.Errorf("before any fault: %w", err)
 	}
+	if c.outsider, err = tier.New(tier.Config[Value]{
+		Namespace: "sim", Loader: c.Origin.loader(ctx, "outside", 1), Freshness: c.opt.Freshness, NearBytes: -1, OwnedBytes: 1 << 20, Seed: c.opt.Seed + 99,
+	}); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeCache(c.outsider)) }()
 	var wg sync.WaitGroup
 	end, stop := context.WithCancel(ctx)
 	defer wg.Wait()
@@ -150,6 +156,8 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 		c.Read(i, key, 0, time.Second)
 	case at < 0.15:
 		c.Read(i, key, upTo(dice, upTo(dice, 3*time.Second)), 2*time.Second)
+	case at < 0.22:
+		c.ReadAfter(i, key, dice)
 	case at < 0.3:
 		c.Read(i, key, tier.AnyAge, patience)
 	case at < 0.45:
@@ -163,17 +171,31 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 	}
 }
 
-// anyWrite is a write as the dice will have it: mostly of one key, sometimes of two, of a tag's, or with an
-// invalidation of everything.
+// ReadAfter is a recorded read of key on the i-th node with the token of one of the key's last invalidations, wherever it was
+// started and whoever has heard of it. Without one it is a read as others.
+func (c *Cluster) ReadAfter(i int, key string, dice *rand.Rand) bool {
+	r := &Read{Key: key, MaxAge: tier.AnyAge}
+	if list := c.History.tokens(key); len(list) > 0 {
+		r.After = list[dice.IntN(len(list))]
+	}
+	return c.read(i, r, 2*time.Second)
+}
+
+// anyWrite is a write as the dice will have it: mostly of one key, sometimes of two, of a tag's, with an
+// invalidation of everything, from outside the cluster, or with the value at hand.
 func (c *Cluster) anyWrite(i int, p Plan, key string, dice *rand.Rand) {
 	gone := dice.Float64() < 0.15
 	switch at := dice.Float64(); {
-	case at < 0.02:
+	case at < 0.03:
 		c.Change(i, gone, tier.Change{All: true}, key)
-	case at < 0.10:
+	case at < 0.12:
 		c.Change(i, gone, tier.Change{Tags: []string{TagOf(key), TagOf(someKey(p, dice))}}, key)
 	case at < 0.20:
 		c.Change(i, gone, tier.Change{Keys: []string{key, someKey(p, dice)}, Tags: []string{"nothing has it"}})
+	case at < 0.27:
+		c.WriteOutside(gone, key)
+	case at < 0.32:
+		c.Put(i, key, c.opt.LongTTL)
 	default:
 		c.Write(i, key, gone)
 	}

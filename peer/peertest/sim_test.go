@@ -57,6 +57,12 @@ func seeded(seed uint64) (Options, Plan) {
 	if seed%7 < 3 {
 		o.Zones = 2
 	}
+	if seed%9 < 3 {
+		o.LongTTL = 20 * time.Minute
+		if seed%2 == 0 {
+			o.Freshness.MaxTTL = max(o.LongTTL, o.Freshness.TTL)
+		}
+	}
 	switch seed % 8 {
 	case 5:
 		o.Secret = bytes.Repeat([]byte{byte(seed), 7}, peer.SecretSize/2)
