@@ -24,13 +24,16 @@ import (
 //
 //   - A near copy, an entry of the owned tier, a value that a flight brings: the fence tells, since its
 //     stamp was taken before its load, or the request for it, began (fence.go, tag.go).
-//   - A value that another member gives: he must have applied the invalidation before he looked. So each
+//   - A value that another member gives: that member must have applied the invalidation before it looked. So each
 //     member keeps, for each other, what that one is known to have applied: the fence clocks at a moment
-//     before an exchange of tracks in which he took everything that was here then (known). A fence above
-//     that which covers the key goes along with the request; if it is more than one, or cannot be told
+//     before an exchange of tracks in which it took everything that was here then (known). What it must be told
+//     beyond that is its debt (fence.go): one mark goes along with the request; if there are more, or one cannot be told
 //     any more, or is of the whole namespace, an exchange comes first; and if it is of a tag, the
 //     answer, which names its tags, is not used, an exchange follows, and the request is made again.
 //     What is known holds for one incarnation: an answer of another one is not used either.
+//   - A mark that came here with a request or a token is in no log, so known proves nothing of it. It is told with
+//     each request for its key, until the invalidation itself arrives here or retention has passed. Within that time the rule
+//     holds for it too; after that it holds for reads that bring the mark again.
 //
 // So it does not matter which way an invalidation came here: straight, by relay, with a request, by
 // replay or by flush. It raises the clocks, and from then on nothing is taken from a member before he
@@ -45,7 +48,7 @@ import (
 //
 // Memory is bounded: the log by bytes and by age, the tracks by number, the numbers beyond a gap by
 // number. What the log had to drop early is noted in the track (cut) and costs those a flush who lack
-// it. What was applied longer ago than anything that may still be served needs no one's attention. If
+// it. What was applied longer ago than any member's copy lives (lives) needs no one's attention. If
 // there are too many incarnations the oldest are forgotten, and an invalidation of the whole namespace,
 // which every log keeps like any other, stands for theirs.
 const (

@@ -9,6 +9,38 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
+// What one member knows of another, and how that changes
+//
+// A state is a row; logbook.mu guards all of it. next (outgoing.go) says what the pump of a member does in each state.
+//
+//	state     is when                              the pump                   reads
+//	unknown   known is nil, not hollow             has an exchange            wait for one before they ask
+//	current   known, nothing due                   sleeps                     carry at most the mark that is owed
+//	behind    known; own top > confirmed.all       sends what is missing      carry the mark, or have an exchange first
+//	broken    resync: a gap, or the log is short   has an exchange            as behind
+//	hollow    it has no such cache                 sleeps                     have an exchange first
+//	outside   via: only that member sees it        relays what is waited for  never ask it
+//	gone      out of the view                      ends                       never ask it
+//
+//	event                                  from             to        confirmed
+//	comes into the view                    -, outside       unknown   nothing; from outside: stays
+//	its node's incarnation changes         any in view      unknown   stays: its cache is a new one, and empty
+//	an exchange ends                       any in view      current   all up to own top when the exchange began
+//	this cache starts an invalidation      current          behind    stays
+//	confirms a frame                       behind           current,  the numbers of the frame, and only those
+//	                                                        behind
+//	confirms one by way of another member  behind, outside  the same  the numbers of the frame, and only those
+//	says that it lacks something before    behind           broken    the numbers of the frame
+//	says that it has no such cache         any              hollow    all up to what it was sent
+//	answers as another cache               current, behind  unknown   the numbers of the frame
+//	does not answer                        any              the same  stays; tried again, and relayed if somebody waits
+//	another member names it                -                outside   nothing
+//	nobody names it for outsideFor         outside          gone      each Invalidate names it that it has not confirmed whole
+//	leaves the view                        any in view      gone      the same
+//
+// What it has confirmed is a set of numbers (confirmed.go), so no event confirms a number that it is not about. An Invalidate
+// ends when all of it has been started and every member that is not gone has confirmed each of its numbers.
+
 const (
 	// youngFor is for how long, in ns, a new cache has to have exchanged with every member before it
 	// keeps what others give it. It is longer than any Invalidate that had begun before.
