@@ -215,7 +215,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	}
 	began, ok := c.beganAt(req, now)
 	if !ok {
-		c.fence(key, hash, req.Fence, req.Version, true)
+		c.note(key, hash, req.Fence, req.Version)
 		return
 	}
 	p := put{

@@ -138,18 +138,22 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			c.owned.delete("k")
 			time.Sleep(time.Minute)
 			now, hash := c.clock.now(), ring.Hash("k")
+			by := claim{stamp: here.stamp, began: now, handed: true}
+			if pushed {
+				by.pushed = c.snapshot(0)
+			}
 			given, later := *here, *here
 			given.loaded, later.loaded = now-2, now-1
 			c.loads = new(ownLoads)
 			stop.at(2, func() { c.owned.set("k", &later) }) // the first look is before that at what is here
-			kept := c.keepGiven("k", hash, &given, now, pushed)
+			kept := c.keepGiven("k", hash, &given, by)
 			if !stop.ran() {
 				t.Fatal("the fill did not come between")
 			}
 			if has, _ := c.owned.get("k"); has != &later || kept != &later {
 				t.Errorf("pushed %v: a copy of %d, a fill of %d: kept %+v", pushed, given.loaded, later.loaded, kept)
 			}
-			if kept = c.keepGiven("k", hash, &given, now, pushed); kept != &later {
+			if kept = c.keepGiven("k", hash, &given, by); kept != &later {
 				t.Errorf("pushed %v: kept %+v", pushed, kept)
 			}
 		})
