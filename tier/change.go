@@ -18,7 +18,7 @@ type Change struct {
 	All  bool // the whole namespace
 	// Version, if not 0, is the origin's version of the Keys after the write, as loaders tell it with
 	// Fill.SetVersion: what is loaded later and is older, from a replica that lags, is
-	// not kept. It is remembered for at least half a minute. It says nothing of Tags and All.
+	// not kept. It is remembered for at least half a minute, of the last 190,000 keys or so. It says nothing of Tags and All.
 	Version uint64
 }
 

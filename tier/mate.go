@@ -18,7 +18,8 @@ import (
 //	current   known, nothing due                   sleeps                     carry at most the mark that is owed
 //	behind    known; own top > confirmed.all       sends what is missing      carry the mark, or have an exchange first
 //	broken    resync: a gap, or the log is short   has an exchange            as behind
-//	hollow    it has no such cache                 sleeps                     have an exchange first
+//	hollow    it has no such cache                 asks again when something  have an exchange first
+//	                                               is started
 //	outside   via: only that member sees it        relays what is waited for  never ask it
 //	gone      out of the view                      ends                       never ask it
 //
