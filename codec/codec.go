@@ -46,7 +46,13 @@ func (r raw[V]) Decode(src []byte) (V, error) {
 	if r.text {
 		return V(src), nil // the conversion to a string copies
 	}
-	return V(append([]byte(nil), src...)), nil
+	if len(src) == 0 {
+		var none V
+		return none, nil
+	}
+	own := make([]byte, len(src)) // append would give it capacity beyond its length
+	copy(own, src)
+	return V(own), nil
 }
 
 // Schema describes V's type as far as it decides what an encoding means: kinds, field

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
 )
 
@@ -16,17 +15,40 @@ type Checker interface {
 	Check() error
 }
 
-// Check implements Checker: it refuses channels, functions and the like, and structs of which
-// nothing would be encoded, since all of their fields are unexported.
-func (c *msgpackCodec[V]) Check() error {
-	return fits(reflect.TypeFor[V](), convention{"msgpack", selfEncodeTypes[:]})
+// A Loser is a Codec that can tell which parts of its type are not encoded.
+type Loser interface {
+	// Lost returns the paths of the fields that Decode leaves empty: unexported ones, and those whose tag leaves
+	// them out. Safe for concurrent use.
+	Lost() []string
 }
 
+// Check implements Checker: it refuses what cannot be encoded, as channels and functions; what cannot be decoded again,
+// as interfaces with methods, embedded pointers to unexported structs, uintptr and types that encode themselves in a way in which they
+// do not decode themselves; and structs of which nothing would be encoded, since all of their fields are unexported.
+func (c *msgpackCodec[V]) Check() error {
+	return fits(reflect.TypeFor[V](), msgpackConvention())
+}
+
+// Lost implements Loser.
+func (c *msgpackCodec[V]) Lost() []string { return msgpackConvention().lost(reflect.TypeFor[V]()) }
+
 // Check implements Checker, with the same rules.
-func (jsonCodec[V]) Check() error {
-	return fits(reflect.TypeFor[V](), convention{"json", []reflect.Type{
-		reflect.TypeFor[json.Marshaler](), reflect.TypeFor[encoding.TextMarshaler](),
-	}})
+func (c *jsonCodec[V]) Check() error {
+	return fits(reflect.TypeFor[V](), jsonConvention())
+}
+
+// Lost implements Loser.
+func (c *jsonCodec[V]) Lost() []string { return jsonConvention().lost(reflect.TypeFor[V]()) }
+
+func msgpackConvention() convention {
+	return convention{tag: "msgpack", self: selfEncodeTypes[:], wide: true}
+}
+
+func jsonConvention() convention {
+	return convention{tag: "json", self: []reflect.Type{
+		reflect.TypeFor[json.Marshaler](), reflect.TypeFor[json.Unmarshaler](),
+		reflect.TypeFor[encoding.TextMarshaler](), reflect.TypeFor[encoding.TextUnmarshaler](),
+	}}
 }
 
 // Check implements Checker: it asks the inner codec, if that is one.
@@ -37,10 +59,39 @@ func (c *compressed[V]) Check() error {
 	return nil
 }
 
+// Lost implements Loser: it asks the inner codec, if that is one.
+func (c *compressed[V]) Lost() []string {
+	if l, ok := c.inner.(Loser); ok {
+		return l.Lost()
+	}
+	return nil
+}
+
 // A convention is what reflection has to know of an encoder.
 type convention struct {
-	tag  string         // of fields; "-" leaves one out
-	self []reflect.Type // whoever implements one encodes itself
+	tag string // of fields; "-" leaves one out
+	// self are pairs of interfaces, the first used first: a type that implements the one encodes itself, and with the other
+	// decodes itself.
+	self []reflect.Type
+	wide bool // it is msgpack, which cannot decode uintptr
+}
+
+// encodesBy is the first pair whose interface for encoding, or with 1 for decoding, t implements. -1: none.
+func (c convention) encodesBy(t reflect.Type, decoding int) int {
+	if t.Kind() == reflect.Interface {
+		return -1
+	}
+	for i := 0; i < len(c.self); i += 2 {
+		if reflect.PointerTo(t).Implements(c.self[i+decoding]) {
+			return i
+		}
+	}
+	return -1
+}
+
+// selfEncoding reports whether t has methods that the encoder or the decoder uses.
+func (c convention) selfEncoding(t reflect.Type) bool {
+	return c.encodesBy(t, 0) >= 0 || c.encodesBy(t, 1) >= 0
 }
 
 // fits reports why values of type t cannot be encoded, or nil.
@@ -54,10 +105,22 @@ func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool)
 		return nil
 	}
 	seen[t] = true
-	if t.Kind() != reflect.Interface && slices.ContainsFunc(c.self, reflect.PointerTo(t).Implements) {
+	if t.Kind() != reflect.Pointer && c.selfEncoding(t) {
+		in, out := c.encodesBy(t, 0), c.encodesBy(t, 1)
+		if in != out {
+			return fmt.Errorf("%s: a %v encodes itself in one way and decodes itself in another, or in none: give it both methods of a pair, as MarshalBinary and UnmarshalBinary", path, t)
+		}
 		return nil
 	}
 	switch t.Kind() {
+	case reflect.Interface:
+		if t.NumMethod() > 0 {
+			return fmt.Errorf("%s: a %v cannot be decoded, since its encoding does not say which type it held: use that type, or leave the field out with the tag %s:\"-\"", path, t, c.tag)
+		}
+	case reflect.Uintptr:
+		if c.wide {
+			return fmt.Errorf("%s: a %v cannot be decoded: use uint64", path, t)
+		}
 	case reflect.Chan, reflect.Func, reflect.Complex64, reflect.Complex128, reflect.UnsafePointer:
 		return fmt.Errorf("%s: a %v cannot be encoded", path, t)
 	case reflect.Pointer:
@@ -65,6 +128,9 @@ func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool)
 	case reflect.Slice, reflect.Array:
 		return c.fit(t.Elem(), path+"[]", seen)
 	case reflect.Map:
+		if err := c.fit(t.Key(), path+"[key]", seen); err != nil {
+			return err
+		}
 		return c.fit(t.Elem(), path+"[]", seen)
 	case reflect.Struct:
 		encoded, err := c.fitFields(t, path, seen)
@@ -86,7 +152,10 @@ func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type
 		if inner.Kind() == reflect.Pointer {
 			inner = inner.Elem()
 		}
-		if f.Anonymous && inner.Kind() == reflect.Struct && inner != timeType && !slices.ContainsFunc(c.self, reflect.PointerTo(inner).Implements) {
+		if f.Anonymous && !f.IsExported() && f.Type.Kind() == reflect.Pointer {
+			return encoded, fmt.Errorf("%s.%s: an embedded pointer to an unexported struct cannot be decoded: embed the struct, or export it", path, f.Name)
+		}
+		if f.Anonymous && inner.Kind() == reflect.Struct && inner != timeType && !c.selfEncoding(inner) {
 			if !seen[inner] { // its fields stand in place of it; it may have none, as a mutex
 				seen[inner] = true
 				n, err := c.fitFields(inner, path, seen)
@@ -106,4 +175,38 @@ func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type
 		}
 	}
 	return encoded, nil
+}
+
+// lost returns the paths of the fields of t that are not encoded.
+func (c convention) lost(t reflect.Type) (paths []string) {
+	seen := map[reflect.Type]bool{}
+	var look func(t reflect.Type, path string)
+	look = func(t reflect.Type, path string) {
+		if seen[t] || t == timeType || t.Kind() != reflect.Pointer && c.selfEncoding(t) {
+			return
+		}
+		seen[t] = true
+		switch t.Kind() {
+		case reflect.Pointer:
+			look(t.Elem(), path)
+		case reflect.Slice, reflect.Array:
+			look(t.Elem(), path+"[]")
+		case reflect.Map:
+			look(t.Key(), path+"[key]")
+			look(t.Elem(), path+"[]")
+		case reflect.Struct:
+			for f := range t.Fields() {
+				name, _, _ := strings.Cut(f.Tag.Get(c.tag), ",")
+				switch {
+				case f.Name == "_", f.Type.Size() == 0 && !f.IsExported():
+				case name == "-", !f.IsExported() && !f.Anonymous:
+					paths = append(paths, path+"."+f.Name)
+				default:
+					look(f.Type, path+"."+f.Name)
+				}
+			}
+		}
+	}
+	look(t, t.String())
+	return paths
 }

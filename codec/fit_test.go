@@ -66,7 +66,7 @@ func TestCheck(t *testing.T) {
 	check("branch", "", checkOf(Msgpack[branch]()), checkOf(JSON[branch]()))
 	check("left", "", checkOf(Msgpack[left]()), checkOf(JSON[left]()))
 	check("any", "", checkOf(Msgpack[any]()), checkOf(JSON[any]()))
-	check("error", "", checkOf(Msgpack[error]()), checkOf(JSON[error]()))
+	check("error", "error: a error cannot be decoded", checkOf(Msgpack[error]()), checkOf(JSON[error]()))
 
 	packed, err := Compressed(Msgpack[hidden](), Compression{})
 	if err != nil {

@@ -3,19 +3,27 @@ package codec
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 )
 
 // JSON returns a codec that uses encoding/json: slower than Msgpack, readable by
 // anything. encoding/json bounds the depth of nesting and refuses what follows the value.
 // It does not bound memory as Msgpack does: "{}" may stand for a large struct. Strings
 // that are no valid UTF-8 do not survive.
-func JSON[V any]() Codec[V] { return jsonCodec[V]{} }
+func JSON[V any]() Codec[V] {
+	c := &jsonCodec[V]{finisher: finisher{shapes: &shapes{tag: "json"}}}
+	c.finishes = c.finisher.needs(reflect.TypeFor[V]())
+	return c
+}
 
-type jsonCodec[V any] struct{}
+type jsonCodec[V any] struct {
+	finishes bool // values have something to finish
+	finisher finisher
+}
 
-func (jsonCodec[V]) Name() string { return "json" }
+func (*jsonCodec[V]) Name() string { return "json" }
 
-func (jsonCodec[V]) Append(dst []byte, v V) ([]byte, error) {
+func (*jsonCodec[V]) Append(dst []byte, v V) ([]byte, error) {
 	b, err := json.Marshal(&v) // by address: V may have its methods on *V
 	if err != nil {
 		return dst, err
@@ -23,10 +31,13 @@ func (jsonCodec[V]) Append(dst []byte, v V) ([]byte, error) {
 	return append(dst, b...), nil
 }
 
-func (jsonCodec[V]) Decode(src []byte) (v V, err error) {
+func (c *jsonCodec[V]) Decode(src []byte) (v V, err error) {
 	if err := json.Unmarshal(src, &v); err != nil {
 		var zero V
 		return zero, fmt.Errorf("%w: %w", ErrValue, err)
+	}
+	if c.finishes {
+		c.finisher.finish(reflect.ValueOf(&v).Elem())
 	}
 	return v, nil
 }

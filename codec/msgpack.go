@@ -18,19 +18,22 @@ const keepDecoder = 1 << 20
 // each other's.
 //
 // It is safe for concurrent use. Types that implement msgpack's or encoding's marshalling
-// interfaces encode themselves; their code must bear hostile bytes. Unexported fields are not
-// encoded. A time comes back in the local zone, a nil embedded pointer as a zero struct, and
+// interfaces encode themselves; their code must bear hostile bytes. Unexported fields and those with the tag
+// msgpack:"-" are not encoded: Lost names them. A time comes back in UTC, a nil embedded pointer as a zero struct, and
 // what an interface holds as msgpack's idea of it (an int may come back as an int8, a struct
-// as a slice).
+// as a slice). Lists have no capacity beyond their length.
 //
 // Decode never returns bytes of src. It refuses, with an error that wraps ErrValue, what
 // CheckMsgpack refuses and what would allocate more than 256 times its length (at most
 // 128 MiB) and 1 MiB, counted before anything is allocated; copies of strings come on
 // top. Append refuses with ErrValue what Decode would refuse, as a list of more than MaxDepth
-// links: a value that no one could read must not be stored. A panic in a value's own methods
-// becomes an error.
+// links, or a value that points back to itself: a value that no one could read must not be stored. A panic in a value's own
+// methods becomes an error.
 func Msgpack[V any]() Codec[V] {
-	c := &msgpackCodec[V]{plan: planOf(reflect.TypeFor[V]())}
+	t := reflect.TypeFor[V]()
+	c := &msgpackCodec[V]{plan: planOf(t), deep: deep(t, map[reflect.Type]bool{}), shapes: &shapes{tag: "msgpack"}}
+	c.finisher = finisher{shapes: c.shapes, utc: true}
+	c.finishes = c.finisher.needs(t)
 	c.encoders.New = func() any {
 		e := &msgpackEncoder[V]{}
 		e.enc = msgpack.NewEncoder(&e.out)
@@ -46,6 +49,10 @@ func Msgpack[V any]() Codec[V] {
 
 type msgpackCodec[V any] struct {
 	plan     *plan
+	deep     bool // values can be of any depth
+	finishes bool // values have something to finish
+	shapes   *shapes
+	finisher finisher
 	encoders sync.Pool // of *msgpackEncoder[V]
 	decoders sync.Pool // of *msgpackDecoder
 }
@@ -61,17 +68,37 @@ type msgpackDecoder struct {
 	src source
 }
 
-// appender is the writer that appends.
-type appender struct{ b []byte }
+// appender is the writer that appends, and looks from time to time whether what it has appended can still become a
+// value that is accepted.
+type appender struct {
+	b    []byte
+	from int // where the value begins
+	look int // the length of b at which the next look is due
+}
 
 func (a *appender) Write(p []byte) (int, error) {
 	a.b = append(a.b, p...)
+	if len(a.b) >= a.look {
+		return len(p), a.looked()
+	}
 	return len(p), nil
 }
 
 func (a *appender) WriteByte(c byte) error {
 	a.b = append(a.b, c)
+	if len(a.b) >= a.look {
+		return a.looked()
+	}
 	return nil
+}
+
+func (a *appender) looked() error {
+	n := len(a.b) - a.from
+	if n > maxEncoded {
+		return badValue("its encoding is longer than %d bytes", maxEncoded)
+	}
+	a.look = a.from + 2*n
+	return checkSoFar(a.b[a.from:])
 }
 
 func (c *msgpackCodec[V]) Name() string { return "msgpack" }
@@ -82,8 +109,14 @@ func (c *msgpackCodec[V]) Append(dst []byte, v V) (out []byte, err error) {
 			out, err = dst, fmt.Errorf("msgpack: %T: panic while encoding: %v", v, p)
 		}
 	}()
+	if c.deep {
+		w := depthWalk{shapes: c.shapes}
+		if err := w.check(reflect.ValueOf(&v).Elem(), 0); err != nil {
+			return dst, fmt.Errorf("msgpack: encoding %T: %w", v, err)
+		}
+	}
 	e := c.encoders.Get().(*msgpackEncoder[V])
-	e.out.b, e.v = dst, v
+	e.out, e.v = appender{dst, len(dst), len(dst) + firstLook}, v
 	e.enc.Reset(&e.out)
 	e.enc.UseArrayEncodedStructs(true)
 	err = e.enc.Encode(&e.v)
@@ -128,6 +161,9 @@ func (c *msgpackCodec[V]) decode(d *msgpackDecoder) (v V, err error) {
 	if err == nil && left == 0 {
 		if size <= keepDecoder {
 			c.decoders.Put(d)
+		}
+		if c.finishes {
+			c.finisher.finish(reflect.ValueOf(&v).Elem())
 		}
 		return v, nil
 	}

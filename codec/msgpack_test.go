@@ -93,7 +93,7 @@ func sample() product {
 	in := inner{"n", []string{"a", "", "c"}, []byte{1, 2, 3}}
 	return product{
 		ID: -1 << 40, Inner: in, Ptr: &in, List: []inner{in, {}}, ByName: map[string]inner{"k": in}, Counts: map[int]uint32{-1: 7},
-		Any: "text", When: time.Unix(1e9, 935_000_000), Took: time.Second, Ratio: 0.1, On: true, Array: [3]int16{1, -2, 3},
+		Any: "text", When: time.Unix(1e9, 935_000_000).UTC(), Took: time.Second, Ratio: 0.1, On: true, Array: [3]int16{1, -2, 3},
 		Sum: [4]byte{9, 8, 7, 6}, Addr: netip.MustParseAddr("::1"), Renamed: "r", Children: []*product{{Extra: &Extra{}}, nil},
 		address: address{"c", "s"}, Extra: &Extra{"x"},
 	}
@@ -137,8 +137,8 @@ func TestMsgpackRoundTrip(t *testing.T) {
 	roundTrip(t, Msgpack[float32](), 0.5)
 	roundTrip(t, Msgpack[bool](), true)
 	roundTrip(t, Msgpack[time.Duration](), time.Hour)
-	roundTrip(t, Msgpack[time.Time](), time.Unix(1, 2))
-	roundTrip(t, Msgpack[[]time.Time](), []time.Time{time.Unix(1, 0), time.Unix(-1e10, 5)})
+	roundTrip(t, Msgpack[time.Time](), time.Unix(1, 2).UTC())
+	roundTrip(t, Msgpack[[]time.Time](), []time.Time{time.Unix(1, 0).UTC(), time.Unix(-1e10, 5).UTC()})
 	roundTrip(t, Msgpack[[2][3]int](), [2][3]int{{1, 2, 3}, {4, 5, 6}})
 	roundTrip(t, Msgpack[[16]byte](), [16]byte{1})
 	roundTrip(t, Msgpack[struct{}](), struct{}{})

@@ -60,7 +60,8 @@ type Response struct {
 	Status Status
 	Flags  uint8
 	View   uint64 // with StatusMoved: the answerer's view
-	// Incarnation tells which cache instance answers. It is not sent with StatusMoved.
+	// Incarnation tells which cache instance answers. It is not sent with StatusMoved. With StatusFailed it is what the handlers
+	// know the error by, 0: by its text alone.
 	Incarnation uint64
 	Age         time.Duration // since the start of the load, microseconds on the wire
 	Soft        time.Duration // from now to soft expiry; negative: past it

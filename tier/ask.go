@@ -281,6 +281,12 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
 			out, expired, err = c.understand(q, &w.resp, began, a)
+			if isUndecodable(err) && try == 0 && q.maxAge != refreshAge && q.flags&codec.FlagNoFill == 0 {
+				c.stats.undecodable.Add(1)
+				w.req.Flags, w.req.MaxAge, expired = w.req.Flags|codec.FlagMaxAge, refreshAge, true // the owner loads it again
+				w.resp.Release()
+				continue
+			}
 			if expired && q.maxAge != 0 { // neither that copy again, with a little of its time still left there
 				older := max(w.resp.Age-1, 1)
 				if w.req.Flags&codec.FlagMaxAge == 0 || older < w.req.MaxAge {
@@ -377,7 +383,7 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 	case codec.StatusMoved:
 		out = outcome{moved: true, hint: string(r.Owner)}
 	case codec.StatusFailed:
-		err = fail(remoteError(r.Text))
+		err = fail(errorOf(r))
 		if len(r.Owner) > 0 && string(r.Owner) != q.to.Name {
 			err.(*FillError).Owner = string(r.Owner)
 		}

@@ -419,6 +419,7 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[
 	c.stats.ledger.load(-1, c.clock.now())
 	c.gov.release(&g.ticket, out, cost)
 	c.tellBreaker()
+	landing := make([]int, 0, len(flying))
 	for i, f := range flying {
 		c.stats.took(cost)
 		c.drillEnded(f, outcomeOf(errs[i]))
@@ -428,8 +429,12 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[
 			continue
 		}
 		c.flights.returned(f)
-		c.landed(f, fills[i], values[i], errs[i], cost)
+		landing = append(landing, i)
 	}
+	c.landAll(len(landing), func(n int) {
+		i := landing[n]
+		c.landed(flying[i], fills[i], values[i], errs[i], cost)
+	})
 	if len(again) == 0 {
 		return nil
 	}
@@ -451,6 +456,22 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[
 		}
 	}
 	return begun
+}
+
+// landAll calls land for each of n flights, in a goroutine of their own that a codec may end: the others land all the same.
+func (c *Cache[V]) landAll(n int, land func(i int)) {
+	for next := 0; next < n; {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for next < n {
+				i := next
+				next++
+				land(i)
+			}
+		}()
+		<-done
+	}
 }
 
 // retryMany says which flights are tried again, and makes them ready for it.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 )
 
@@ -36,6 +37,7 @@ type Cache[V any] struct {
 	clock   clock
 	dice    *dice
 	near    *near[box[V]] // nil: no near tier
+	weigh   func(V) int64 // what a value refers to, in bytes of memory
 	owned   ownedStore
 	fences  *fences
 	flights *flights[V]
@@ -107,6 +109,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		schema:  cfg.schema(),
 		clock:   newClock(cfg.Now),
 		dice:    newDice(cfg.Seed),
+		weigh:   codec.Weigher[V](),
 		flights: newFlights[V](),
 		asks:    newAsks[V](),
 		stats:   newStats(),
@@ -115,6 +118,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
 	c.carrier, _ = cfg.Tracer.(Carrier)
+	c.tellLost()
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.lots.seed = maphash.MakeSeed()

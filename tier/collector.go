@@ -11,10 +11,10 @@ import (
 type collector struct {
 	since time.Time // when the cache was made
 
-	reads, loads, results, steps, stepSeconds *prometheus.Desc
-	cost, inUse, share, waiting               *prometheus.Desc
-	shed, rescued, fences, bytes, entries     *prometheus.Desc
-	evicted, asked, failed                    *prometheus.Desc
+	reads, loads, results, steps, stepSeconds          *prometheus.Desc
+	cost, inUse, share, waiting                        *prometheus.Desc
+	shed, rescued, undecodable, fences, bytes, entries *prometheus.Desc
+	evicted, asked, failed                             *prometheus.Desc
 
 	stepErrors, busy, served, doomed, retries, retriesDenied, soft *prometheus.Desc
 	limit, breaker, openings, overloaded                           *prometheus.Desc
@@ -47,6 +47,7 @@ func newCollector(namespace string, since time.Time) *collector {
 		waiting:     d("loads_waiting", "Flights that wait for a permit."),
 		shed:        d("loads_shed_total", "Fills that the governor refused, by why.", "reason"),
 		rescued:     d("reads_rescued_total", "Reads that got a stale copy in place of an error."),
+		undecodable: d("copies_undecodable_total", "Copies that could not be decoded. They were dropped and loaded again."),
 		fences:      d("fences_total", "Invalidations of keys applied on this node."),
 		bytes:       d("tier_bytes", "Bytes in use.", "tier"),
 		entries:     d("owned_entries", "Entries in the owned tier."),
@@ -116,7 +117,7 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 	m := h.c.metrics
 	for _, d := range []*prometheus.Desc{
 		m.reads, m.loads, m.results, m.cost, m.steps, m.stepSeconds, m.inUse, m.share, m.waiting, m.shed,
-		m.rescued, m.fences, m.bytes, m.entries, m.evicted, m.asked, m.failed,
+		m.rescued, m.undecodable, m.fences, m.bytes, m.entries, m.evicted, m.asked, m.failed,
 		m.stepErrors, m.busy, m.served, m.doomed, m.retries, m.retriesDenied, m.soft,
 		m.limit, m.breaker, m.openings, m.overloaded,
 		m.coldLoad, m.capacity, m.margin, m.warm, m.working, m.workingBytes,
@@ -184,6 +185,7 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	gauge(m.working, p.Keys)
 	gauge(m.workingBytes, float64(p.Bytes))
 	count(m.rescued, s.Rescued)
+	count(m.undecodable, s.Undecodable)
 	count(m.fences, s.Fences)
 	gauge(m.bytes, float64(s.NearBytes), "near")
 	gauge(m.bytes, float64(s.OwnedBytes), "owned")

@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ const (
 	MaxValueLimit = 64 << 20
 	// MinBytes is the least size of a tier that is on, in bytes: less holds nothing worth it.
 	MinBytes = 64 << 10
+	// valueShare is the part of the owned tier that one value may take: one in valueShare.
+	valueShare = 4
 	// DefaultHandoffRate is Config.HandoffRate where it is 0, in bytes a second.
 	DefaultHandoffRate = 32 << 20
 	// DefaultInvalidateTimeout is Config.InvalidateTimeout where it is 0.
@@ -64,17 +67,22 @@ type Config[V any] struct {
 	SharedOrigin *SharedOrigin
 	// Codec encodes values for the owned tier and the wire. nil: codec.Msgpack.
 	Codec codec.Codec[V]
+	// ServeLoaded gives the callers that waited for a fill on this node the loader's own value. Without it they get
+	// what later callers will get, the value as its encoding is decoded, which costs a decoding for each fill. With it the loader
+	// must not use the value's memory again, fields that are not encoded differ between callers, and a value that
+	// cannot be decoded is noticed late.
+	ServeLoaded bool
 	// Clone, if set, copies a value for each caller. Without it callers share values and must not
 	// change them.
 	Clone func(V) V
-	// NearBytes is about how much this node's near tier holds, counting a value as
-	// long as its encoding. 0: DefaultNearBytes. Below 0: no near tier.
+	// NearBytes is about how much memory this node's near tier takes, counting what values refer to
+	// as codec.Weigher does. 0: DefaultNearBytes. Below 0: no near tier.
 	NearBytes int64
 	// OwnedBytes is about how much this node's owned tier holds, in encoded bytes and
 	// their bookkeeping. 0: DefaultOwnedBytes.
 	OwnedBytes int64
-	// ValueLimit is the longest encoded value, in bytes, at most the node's own limit. 0:
-	// DefaultValueLimit, or the node's limit if that is less.
+	// ValueLimit is the longest encoded value, in bytes, at most the node's own limit and a quarter of OwnedBytes. 0:
+	// the least of DefaultValueLimit and those two.
 	ValueLimit int
 	// WhenIsolated says what happens while this node has lost sight of more than half of the
 	// members, and may miss invalidations. 0: ServeStale.
@@ -138,7 +146,7 @@ func (cfg Config[V]) withDefaults() Config[V] {
 		cfg.OwnedBytes = DefaultOwnedBytes
 	}
 	if cfg.ValueLimit == 0 {
-		cfg.ValueLimit = min(DefaultValueLimit, cfg.carries())
+		cfg.ValueLimit = int(min(DefaultValueLimit, int64(cfg.carries()), cfg.OwnedBytes/valueShare))
 	}
 	if cfg.InvalidateTimeout == 0 {
 		cfg.InvalidateTimeout = DefaultInvalidateTimeout
@@ -211,14 +219,8 @@ func (cfg *Config[V]) check() error {
 	if cfg.ValueLimit < 0 || cfg.ValueLimit > MaxValueLimit {
 		bad("ValueLimit is %d: it must be from 1 to %d bytes; 0 means %d", cfg.ValueLimit, MaxValueLimit, DefaultValueLimit)
 	}
-	limit, owned := int64(cfg.ValueLimit), cfg.OwnedBytes
-	if limit == 0 {
-		limit = DefaultValueLimit
-	}
-	if owned == 0 {
-		owned = DefaultOwnedBytes
-	}
-	if limit > 0 && owned >= MinBytes && limit > owned/4 && cfg.ValueLimit != 0 {
+	owned := cmp.Or(cfg.OwnedBytes, DefaultOwnedBytes)
+	if limit := int64(cfg.ValueLimit); owned >= MinBytes && limit > owned/valueShare {
 		bad("ValueLimit %d is over a quarter of OwnedBytes %d: a few values would fill the tier; raise OwnedBytes", limit, owned)
 	}
 	if cfg.Replicas < 0 || cfg.Replicas > 1 {
@@ -253,7 +255,9 @@ func (cfg *Config[V]) schema() uint64 {
 // A Loader reads the origin for one key. It runs in a goroutine of its own, detached
 // from the callers who wait for it; ctx ends after Origin.Timeout or when the cache
 // closes, and a loader should return then: until it does it holds its permit.
-// ErrNotFound is an answer, not a failure. A panic becomes the waiters' error.
+// ErrNotFound is an answer, not a failure. A panic becomes the waiters' error. The value is encoded when
+// the loader has returned, and with Config.ServeLoaded callers get it as it is: until then, or with that for ever, its
+// memory must not be used for anything else.
 //
 // A loader may read other keys, of this cache or another, if it passes ctx on. While it waits for them its load
 // does not count as one at the origin: it gives its permit back, and a read that had to wait returns when the load
@@ -269,4 +273,16 @@ func ByKey[V any](load func(ctx context.Context, key string) (V, error)) Loader[
 		return nil
 	}
 	return func(ctx context.Context, fill *Fill[V]) (V, error) { return load(ctx, fill.Key) }
+}
+
+// tellLost logs which parts of a value its callers will never see.
+func (c *Cache[V]) tellLost() {
+	l, ok := c.cfg.Codec.(codec.Loser)
+	if !ok {
+		return
+	}
+	if lost := l.Lost(); len(lost) > 0 {
+		c.cfg.Logger.Warn("some fields of the values are not encoded: callers find them empty; export them, or give the type methods that encode it",
+			"namespace", c.cfg.Namespace, "codec", c.cfg.Codec.Name(), "fields", lost[:min(len(lost), 10)], "count", len(lost))
+	}
 }

@@ -47,7 +47,7 @@ var (
 // FillError says that a fill failed: where, and why. Unwrap gives the reason: the
 // loader's error, a *PanicError, ErrGoexit, ErrTimeout, ErrValueTooLarge or the
 // codec's error. A fill that failed on another member has that error's text; of its
-// identity only this package's errors and context.DeadlineExceeded are kept.
+// identity this package's errors, context.DeadlineExceeded and context.Canceled are kept.
 type FillError struct {
 	Namespace string
 	Key       string
@@ -112,11 +112,6 @@ func (e *InvalidateError) Error() string {
 
 // Unwrap returns Err.
 func (e *InvalidateError) Unwrap() error { return e.Err }
-
-// remoteError carries the text of an error that happened on another member.
-type remoteError string
-
-func (e remoteError) Error() string { return string(e) }
 
 func checkKey(key string) error {
 	switch {

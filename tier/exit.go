@@ -2,6 +2,7 @@ package tier
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"time"
 
@@ -151,4 +152,28 @@ func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int
 		})
 	}
 	return list, taken
+}
+
+// undecodable is the error of a copy whose bytes the codec cannot decode. Such a copy is in the owned tier only if
+// another member gave it: what is loaded or put here has been decoded once. It is dropped, counted and loaded again; whoever
+// finds it reads once more, and once only, so that a codec that fails for good does not ask the origin again and again.
+type undecodable struct{ err error }
+
+func (e *undecodable) Error() string { return fmt.Sprintf("decode: %v", e.err) }
+func (e *undecodable) Unwrap() error { return e.err }
+
+// isUndecodable reports whether err says so of a copy.
+func isUndecodable(err error) bool {
+	var u *undecodable
+	return errors.As(err, &u)
+}
+
+// drop takes an entry that cannot be decoded out of the owned tier.
+func (c *Cache[V]) drop(key string, hash uint64, e *entry) {
+	c.stats.undecodable.Add(1)
+	c.fences.update(hash, func() {
+		if now, ok := c.owned.get(key); ok && now == e {
+			c.owned.delete(key)
+		}
+	})
 }

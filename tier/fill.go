@@ -341,13 +341,26 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 		c.stats.results[resultOverran].Add(1)
 		return
 	}
+	finished := false
+	defer func() { // a codec may end the goroutine; nobody else would finish the flight
+		if !finished {
+			c.finish(f, c.failed(f, ErrGoexit))
+		}
+	}()
+	c.land(f, fill, value, err, cost)
+	finished = true
+}
+
+// land is landed for the caller that has to finish the flight.
+func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost time.Duration) {
 	e := &entry{stamp: f.stamp, loaded: f.began, cost: cost}
 	res := result[V]{e: e, value: value, typed: true}
 	switch {
 	case err == nil && fill.keep:
 		e.value = f.prev.value
+		res.value, err = c.decode(e.value) // the loader has had the other copy in its hands
 	case err == nil:
-		e.value, err = c.encode(value)
+		e.value, res.value, err = c.pack(value)
 	case errors.Is(err, ErrNotFound):
 		e.flags |= entryNotFound
 		res.typed, err = false, nil
@@ -510,6 +523,16 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	return res
 }
 
+// pack encodes a value and returns what its callers get: the value as it is decoded, which is what later callers will
+// get. So the first ones see no fields that are not encoded, and share no memory with the loader; and no value is kept that could not be decoded.
+func (c *Cache[V]) pack(v V) (b []byte, shared V, err error) {
+	if b, err = c.encode(v); err != nil || c.cfg.ServeLoaded {
+		return b, v, err
+	}
+	shared, err = c.decode(b)
+	return b, shared, err
+}
+
 // encode and decode keep a panic in a user's codec from taking the process along.
 func (c *Cache[V]) encode(v V) (b []byte, err error) {
 	defer func() {
@@ -530,12 +553,12 @@ func (c *Cache[V]) encode(v V) (b []byte, err error) {
 func (c *Cache[V]) decode(b []byte) (v V, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = &PanicError{Value: p, Stack: debug.Stack()}
+			err = &undecodable{&PanicError{Value: p, Stack: debug.Stack()}}
 		}
 	}()
 	v, err = c.cfg.Codec.Decode(b)
 	if err != nil {
-		return v, fmt.Errorf("decode: %w", err)
+		return v, &undecodable{err}
 	}
 	return v, nil
 }

@@ -410,7 +410,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 		if out.replaced {
 			c.forget(f.mate, f.known)
 		}
-		if expired || !out.answered {
+		if expired || !out.answered || isUndecodable(err) {
 			m.single(r)
 			continue
 		}

@@ -179,7 +179,10 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
 			a.source = SourceFill
 		}
 	} else if err == nil {
-		err = c.answerAt(now, w.key, &w.f, m.began, &a)
+		if err = c.answerAt(now, w.key, &w.f, m.began, &a); isUndecodable(err) {
+			m.single(r) // which loads it again
+			return
+		}
 	}
 	c.got(m, r, &a, err, now)
 }

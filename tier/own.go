@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
 )
 
 // found is what the owner has for a read.
@@ -235,7 +236,12 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAg
 	if *a = (answer[V]{}); err != nil {
 		return err
 	}
-	err = c.answerOf(key, &f, from, a)
+	if err = c.answerOf(key, &f, from, a); isUndecodable(err) { // it is gone: the second one is another
+		if f, err = c.ownAsked(ctx, key, hash, maxAge, chain, flags); err != nil {
+			return err
+		}
+		err = c.answerOf(key, &f, from, a)
+	}
 	if f.e.replica && flags&codec.FlagSuccessor != 0 {
 		c.stats.replicasServed.Add(1)
 		a.until = min(a.until, c.clock.now()+int64(successorTTL))
@@ -282,6 +288,7 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 		return nil
 	}
 	if a.value, err = c.decode(f.e.value); err != nil {
+		c.drop(key, ring.Hash(key), f.e)
 		return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: err}
 	}
 	return nil

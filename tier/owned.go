@@ -61,8 +61,8 @@ import (
 type ownedStore interface {
 	// get returns the entry of key. It does not keep key.
 	get(key string) (*entry, bool)
-	// set stores e, replacing what key had. It is never refused, and get sees it as soon as
-	// set has returned. It keeps key and e: they must not share memory with a reused buffer.
+	// set stores e, replacing what key had. It is never refused, unless e alone is larger than the store, which
+	// Config.ValueLimit rules out; get sees it as soon as set has returned. It keeps key and e: they must not share memory with a reused buffer.
 	set(key string, e *entry)
 	// delete removes key. It does not keep key.
 	delete(key string)
@@ -162,8 +162,7 @@ func (sh *ownedShard) find(hash uint64, key string) *ownedNode {
 	return n
 }
 
-// newOwned returns a store for maxBytes bytes, as weight counts them. One entry is kept even
-// if it alone weighs more. onEvict, if not nil, is called for each entry that had to go to make
+// newOwned returns a store for maxBytes bytes, as weight counts them. An entry that alone weighs more is not kept. onEvict, if not nil, is called for each entry that had to go to make
 // room, by the goroutine whose set it was, with no lock of the store held; the key may have
 // been set again by then.
 func newOwned(maxBytes int64, onEvict func(key string, e *entry)) *owned {
@@ -212,6 +211,10 @@ func (s *owned) set(key string, e *entry) {
 	sh := s.shard(hash)
 	w := weight(key, e)
 
+	if w > s.max { // it would drive out all others, and leave the tier larger than it may be
+		s.delete(key)
+		return
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()

@@ -49,7 +49,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	if err := c.cfg.Freshness.allows(o.TTL); err != nil {
 		return fmt.Errorf("weir: Put: %w", err)
 	}
-	b, err := c.encode(value)
+	b, _, err := c.pack(value)
 	if err != nil {
 		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
@@ -249,7 +250,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	if valid {
 		again := *b
 		again.checked = upTo
-		c.near.set(key, again, int64(b.size))
+		c.near.set(key, again, c.nearCost(&again))
 	}
 	return valid
 }
@@ -269,7 +270,16 @@ func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide
 	if b.until <= now || c.leaving.Load() {
 		return
 	}
-	c.near.set(key, b, int64(a.size))
+	c.near.set(key, b, c.nearCost(&b))
+}
+
+// nearCost is what a near copy takes beside its box.
+func (c *Cache[V]) nearCost(b *box[V]) int64 {
+	cost := c.weigh(b.value)
+	if b.tags != nil {
+		cost += int64(unsafe.Sizeof(*b.tags)) + 4*int64(cap(b.tags.hashes))
+	}
+	return cost
 }
 
 // askOwner asks the key's owner: here or there. stamp and wide are the clocks when the read began.

@@ -177,24 +177,26 @@ func (h handler[V]) refuse(resp *codec.Response, err error) {
 	resp.Owner, resp.Text = []byte(h.c.self), []byte(err.Error())
 	var over *OverloadedError
 	var fill *FillError
+	failed := errors.As(err, &fill)
 	switch {
 	case errors.As(err, &over):
 		resp.Status, resp.RetryAfter, resp.Text = codec.StatusOverloaded, over.RetryAfter, []byte(over.Reason)
-	case errors.Is(err, ErrNotCached):
+	// What a loader got from another cache says nothing about this one.
+	case !failed && errors.Is(err, ErrNotCached):
 		resp.Status = codec.StatusNotCached
-	case errors.Is(err, ErrIsolated):
+	case !failed && errors.Is(err, ErrIsolated):
 		resp.Status = codec.StatusIsolated
 	case errors.Is(err, ErrCycle):
 		resp.Status = codec.StatusCycle
-	case errors.Is(err, ErrClosed):
+	case !failed && errors.Is(err, ErrClosed):
 		resp.Status = codec.StatusClosed
 	case errors.Is(err, ErrValueTooLarge):
 		resp.Status = codec.StatusTooLarge
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+	case errors.Is(err, ErrTimeout), !failed && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)):
 		resp.Status = codec.StatusTimeout
 	default:
-		resp.Status = codec.StatusFailed
-		if errors.As(err, &fill) {
+		resp.Status, resp.Incarnation = codec.StatusFailed, numbersOf(err)
+		if failed {
 			resp.Text, resp.Owner = []byte(fill.Err.Error()), []byte(fill.Owner)
 		}
 	}

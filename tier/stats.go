@@ -34,6 +34,7 @@ type stats struct {
 	stale       atomic.Int64 // of both, past soft expiry
 	errors      atomic.Int64 // reads that got an error
 	rescued     atomic.Int64 // reads that got a stale copy in place of an error
+	undecodable atomic.Int64 // copies that could not be decoded, and were loaded again
 	left        atomic.Int64 // reads that gave up waiting for a fill
 	asked       atomic.Int64 // requests to other owners
 	servedPeers atomic.Int64 // requests answered for other members
@@ -150,7 +151,9 @@ type Stats struct {
 	// Errors are reads that got an error, not-found aside.
 	Errors  int64 `json:"errors"`
 	Rescued int64 `json:"rescued"` // reads that got a stale copy in place of an error
-	Left    int64 `json:"left"`    // reads whose context ended while they waited for a fill
+	// Undecodable are copies that this node could not decode. They were dropped and loaded again.
+	Undecodable int64 `json:"undecodable"`
+	Left        int64 `json:"left"` // reads whose context ended while they waited for a fill
 
 	Asked       int64 `json:"asked"`       // requests sent to other owners
 	ServedPeers int64 `json:"served"`      // requests answered for other members
@@ -247,7 +250,7 @@ func (c *Cache[V]) Stats() Stats {
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),
 		Near:     max(near.hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
-		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Left: s.left.Load(),
+		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Undecodable: s.undecodable.Load(), Left: s.left.Load(),
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
