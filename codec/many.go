@@ -168,8 +168,9 @@ func NextAnswer(r *Response, parts []byte) (rest []byte, err error) {
 	if err := DecodeResponse(r, 0, d.b[:n:n]); err != nil {
 		return nil, err
 	}
-	if r.Status == StatusMany {
-		return nil, malformed("an answer of many parts in a part")
+	switch r.Status { // Answers.Add sends none of these: they are not about a key
+	case StatusMany, StatusSynced, StatusDone:
+		return nil, malformed("status %d in a part, which is about one key", r.Status)
 	}
 	return d.b[n:], nil
 }

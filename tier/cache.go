@@ -107,7 +107,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		ns:      []byte(cfg.Namespace),
 		nsHash:  xxhash.Sum64String(cfg.Namespace),
 		schema:  cfg.schema(),
-		clock:   newClock(cfg.Now),
+		clock:   cfg.newClock(),
 		dice:    newDice(cfg.Seed),
 		weigh:   codec.Weigher[V](),
 		flights: newFlights[V](),
@@ -227,6 +227,7 @@ func (c *Cache[V]) tend() {
 			c.look()
 			c.notice()
 		case <-tick.C:
+			c.clock.tick()
 			c.fences.sweep()
 			c.tellBreaker()
 			c.look()

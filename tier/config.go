@@ -120,7 +120,15 @@ type Config[V any] struct {
 	// tests. 0: a random seed.
 	Seed uint64
 
-	limits limits // of the log; tests make them small
+	limits    limits               // of the log; tests make them small
+	suspended func() (int64, bool) // nil: the system's; tests suspend the machine
+}
+
+func (cfg *Config[V]) newClock() clock {
+	if cfg.suspended != nil {
+		return newClockOf(cfg.Now, cfg.suspended)
+	}
+	return newClock(cfg.Now)
 }
 
 // wallClock is the time of day.

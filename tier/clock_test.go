@@ -1,0 +1,58 @@
+package tier
+
+import (
+	"errors"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// A copy ages while the machine is suspended: what is past its hard expiry then is not served after it has resumed.
+func TestCopiesAgeWhileTheMachineIsSuspended(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var slept atomic.Int64
+		o := slow(0)
+		cfg := plain(ByKey(o.load))
+		cfg.NearBytes = MinBytes
+		cfg.Freshness.NearTTL = time.Hour
+		cfg.Freshness.TTL = time.Hour
+		cfg.suspended = func() (int64, bool) { return int64(7*time.Hour) + slept.Load(), true } // the machine has slept before
+		c := open(t, cfg)
+		get(t, c, "k", "k#1")
+		c.near.c.Wait()
+		_ = pause(background, 10*time.Second)
+		slept.Store(int64(time.Minute))
+		_ = pause(background, 2*sweepEvery)
+		a, err := c.Read(background, "k", ReadOptions{MaxAge: AnyAge})
+		if err != nil || a.Source != SourceNear || a.Age != time.Minute+10*time.Second+2*sweepEvery {
+			t.Errorf("%+v, %v", a, err)
+		}
+		slept.Store(int64(2 * time.Hour))
+		_ = pause(background, 2*sweepEvery)
+		if a, err := c.Read(background, "k", ReadOptions{MaxAge: AnyAge, NoFill: true}); !errors.Is(err, ErrNotCached) {
+			t.Errorf("%+v, %v", a, err)
+		}
+		get(t, c, "k", "k#2")
+		slept.Store(0) // the clocks are read one after the other, so this may be less: nothing grows younger
+		now := c.clock.now()
+		_ = pause(background, 2*sweepEvery)
+		if d := c.clock.now() - now; d != int64(2*sweepEvery) {
+			t.Errorf("the clock went on by %v", time.Duration(d))
+		}
+		slept.Store(int64(2*time.Hour) + sleptLeast/2) // what reading the clocks may take
+		_ = pause(background, 2*sweepEvery)
+		if d := c.clock.now() - now; d != int64(4*sweepEvery) {
+			t.Errorf("the clock went on by %v", time.Duration(d))
+		}
+	})
+}
+
+// Where the system says for how long it was suspended, it says about the same again.
+func TestSystemTellsForHowLongItWasSuspended(t *testing.T) {
+	first, ok := suspended()
+	second, _ := suspended()
+	if ok != (runtime.GOOS == "linux") || first < 0 || second < 0 {
+		t.Errorf("%v, %v, %v", time.Duration(first), time.Duration(second), ok)
+	}
+}
