@@ -19,13 +19,14 @@ const (
 	maxEncoded = 1 << 30
 )
 
-// deep reports whether values of the type can be of any depth.
+// deep reports whether values of the type can be of any depth. open has the types that contain it, with true, and those that are
+// known not to be deep, with false.
 func deep(t reflect.Type, open map[reflect.Type]bool) bool {
-	if open[t] {
-		return true
+	if within, seen := open[t]; seen {
+		return within
 	}
 	open[t] = true
-	defer delete(open, t)
+	defer func() { open[t] = false }()
 	switch t.Kind() {
 	case reflect.Interface:
 		return true

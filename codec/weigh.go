@@ -3,6 +3,7 @@ package codec
 import (
 	"math/bits"
 	"reflect"
+	"unsafe"
 )
 
 // Weigher returns a function that estimates how many bytes of memory a value refers to, beside those of V itself: what
@@ -14,9 +15,12 @@ func Weigher[V any]() func(V) int64 {
 	if isFlat(t) {
 		return func(V) int64 { return 0 }
 	}
-	switch t.Kind() {
-	case reflect.String:
-		return func(v V) int64 { return heapOf(int64(reflect.ValueOf(&v).Elem().Len())) }
+	switch {
+	case t.Kind() == reflect.String: // without reflection, for which a value would have to be on the heap
+		return func(v V) int64 { return heapOf(int64(len(*(*string)(unsafe.Pointer(&v))))) }
+	case t.Kind() == reflect.Slice && isFlat(t.Elem()):
+		size := int64(t.Elem().Size())
+		return func(v V) int64 { return heapOf(int64(cap(*(*[]struct{})(unsafe.Pointer(&v)))) * size) }
 	}
 	all := &shapes{}
 	return func(v V) int64 {

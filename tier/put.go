@@ -104,6 +104,9 @@ type clockReading struct {
 // readingFor is for how long a reading is used, in ns: clocks do not run at quite the same rate.
 const readingFor = int64(time.Minute)
 
+// maxBefore is by how much a reading may be younger than the value that is put: a putter asks for a reading while it puts.
+const maxBefore = time.Hour
+
 // readClock returns a reading of a member's clock: the last one, or one that it asks for. nil: the member tells none.
 func (c *Cache[V]) readClock(ctx context.Context, m *mate, to ring.Member, key string, wait time.Duration) *clockReading {
 	if r := m.clock.Load(); r != nil && c.clock.now()-r.heard < readingFor {
@@ -144,7 +147,7 @@ func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool)
 		return 0, false
 	}
 	shown := int64(req.Clock.Seq - 1)
-	if int64(req.Since) > now-shown {
+	if int64(req.Since) > now-shown || req.Since < -maxBefore {
 		return 0, false
 	}
 	return shown + int64(req.Since), true

@@ -227,6 +227,7 @@ func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
 			"now":                      {codec.Mark{Incarnation: self, Seq: shown}, 5 * time.Second, now, true},
 			"later than now":           {codec.Mark{Incarnation: self, Seq: shown}, 6 * time.Second, 0, false},
 			"far later than now":       {codec.Mark{Incarnation: self, Seq: shown}, 1<<63 - 1, 0, false},
+			"from long before it":      {codec.Mark{Incarnation: self, Seq: shown}, -1 << 63, 0, false},
 			"not shown yet":            {codec.Mark{Incarnation: self, Seq: c.showClock(now) + 1}, -time.Hour, 0, false},
 			"another cache instance's": {codec.Mark{Incarnation: self + 2, Seq: shown}, 0, 0, false},
 			"none":                     {codec.Mark{Incarnation: self}, 0, 0, false},
