@@ -17,11 +17,12 @@ type clock struct {
 	base  time.Time
 	fn    func() time.Time     // nil: package time
 	slept *atomic.Int64        // ns that the machine was suspended, as far as ticks have seen; it never falls
-	ahead func() (int64, bool) // by how much the system's clock that counts through suspension is ahead of the one that does not, ns; false: it has none
-	first int64                // that, when the clock was made
+	ahead func() (int64, bool) // for how long the machine was suspended since it was started, ns; false: that is not known
+	first int64                // that, when it was first known
+	known bool                 // first counts
 }
 
-// sleptLeast is how much the two clocks must differ, in ns: reading them takes time too.
+// sleptLeast is the shortest suspension that counts, in ns: the system's clocks are not read at the same moment.
 const sleptLeast = int64(10 * time.Millisecond)
 
 func newClock(fn func() time.Time) clock { return newClockOf(fn, suspended) }
@@ -31,7 +32,7 @@ func newClockOf(fn func() time.Time, ahead func() (int64, bool)) clock {
 	if c.base = time.Now(); fn != nil {
 		c.base = fn()
 	}
-	c.first, _ = ahead()
+	c.first, c.known = ahead()
 	return c
 }
 
@@ -45,7 +46,12 @@ func (c *clock) now() int64 {
 
 // tick looks whether the machine was suspended. One goroutine calls it.
 func (c *clock) tick() {
-	if ahead, ok := c.ahead(); ok && ahead-c.first >= c.slept.Load()+sleptLeast {
+	ahead, ok := c.ahead()
+	switch {
+	case !ok:
+	case !c.known:
+		c.first, c.known = ahead, true
+	case ahead-c.first >= c.slept.Load()+sleptLeast:
 		c.slept.Store(ahead - c.first)
 	}
 }

@@ -50,9 +50,13 @@ func TestCopiesAgeWhileTheMachineIsSuspended(t *testing.T) {
 
 // Where the system says for how long it was suspended, it says about the same again.
 func TestSystemTellsForHowLongItWasSuspended(t *testing.T) {
-	first, ok := suspended()
-	second, _ := suspended()
-	if ok != (runtime.GOOS == "linux") || first < 0 || second < 0 {
-		t.Errorf("%v, %v, %v", time.Duration(first), time.Duration(second), ok)
+	least, most := int64(1<<62), int64(0)
+	for range 1000 { // some of them while the thread has to wait for a processor
+		if slept, ok := suspended(); ok {
+			least, most = min(least, slept), max(most, slept)
+		}
+	}
+	if known := most >= least; known != (runtime.GOOS == "linux") || known && (least < -sleptLeast || most-least > sleptLeast/5) {
+		t.Errorf("from %v to %v", time.Duration(least), time.Duration(most))
 	}
 }

@@ -11,14 +11,21 @@ const (
 	clockBoottime  = 7
 )
 
-// suspended returns for how long the machine was suspended since it was started, in ns.
+// suspended returns for how long the machine was suspended since it was started, in ns, to a tenth of sleptLeast. Between
+// two readings the thread may have to wait for a processor: then they are taken again, and false is returned if that was in vain.
 func suspended() (int64, bool) {
-	before, ok := readSystemClock(clockMonotonic)
-	if !ok {
-		return 0, false
+	for range 5 {
+		before, ok1 := readSystemClock(clockMonotonic)
+		boot, ok2 := readSystemClock(clockBoottime)
+		after, ok3 := readSystemClock(clockMonotonic)
+		if !ok1 || !ok2 || !ok3 {
+			return 0, false
+		}
+		if after-before <= sleptLeast/10 {
+			return boot - before, true
+		}
 	}
-	boot, ok := readSystemClock(clockBoottime)
-	return boot - before, ok
+	return 0, false
 }
 
 func readSystemClock(id uintptr) (int64, bool) {
