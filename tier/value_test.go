@@ -230,7 +230,7 @@ func TestErrorsKeepTheirIdentityOverTheWire(t *testing.T) {
 	byName := map[string]error{
 		"ErrNotFound": ErrNotFound, "ErrOverloaded": ErrOverloaded, "ErrNotCached": ErrNotCached, "ErrIsolated": ErrIsolated,
 		"ErrClosed": ErrClosed, "ErrBadTag": ErrBadTag, "ErrEmptyKey": ErrEmptyKey, "ErrKeyTooLarge": ErrKeyTooLarge,
-		"ErrValueTooLarge": ErrValueTooLarge, "ErrCycle": ErrCycle, "ErrGoexit": ErrGoexit, "ErrOutlived": ErrOutlived,
+		"ErrValueTooLarge": ErrValueTooLarge, "ErrCycle": ErrCycle, "ErrGoexit": ErrGoexit,
 		"ErrTimeout": ErrTimeout, "ErrExpired": ErrExpired, "ErrUnset": ErrUnset, "ErrBadToken": ErrBadToken, "ErrDrilling": ErrDrilling,
 		"ErrFeedGap": ErrFeedGap, "ErrNoVersion": ErrNoVersion, "ErrNotWarmed": ErrNotWarmed,
 	}

@@ -12,7 +12,7 @@ import (
 // does not know a number has the text alone.
 var numberedErrors = [...]error{
 	1: ErrNotFound, 2: ErrOverloaded, 3: ErrNotCached, 4: ErrIsolated, 5: ErrClosed, 6: ErrBadTag, 7: ErrEmptyKey, 8: ErrKeyTooLarge,
-	9: ErrValueTooLarge, 10: ErrCycle, 11: ErrGoexit, 12: ErrOutlived, 13: ErrTimeout, 14: ErrExpired, 15: ErrUnset, 16: ErrBadToken,
+	9: ErrValueTooLarge, 10: ErrCycle, 11: ErrGoexit, 13: ErrTimeout, 14: ErrExpired, 15: ErrUnset, 16: ErrBadToken,
 	17: ErrDrilling, 18: ErrFeedGap, 19: ErrNoVersion, 20: ErrNotWarmed, 21: context.DeadlineExceeded, 22: context.Canceled,
 }
 
