@@ -232,7 +232,7 @@ func TestErrorsKeepTheirIdentityOverTheWire(t *testing.T) {
 		"ErrClosed": ErrClosed, "ErrBadTag": ErrBadTag, "ErrEmptyKey": ErrEmptyKey, "ErrKeyTooLarge": ErrKeyTooLarge,
 		"ErrValueTooLarge": ErrValueTooLarge, "ErrCycle": ErrCycle, "ErrGoexit": ErrGoexit,
 		"ErrTimeout": ErrTimeout, "ErrExpired": ErrExpired, "ErrUnset": ErrUnset, "ErrBadToken": ErrBadToken, "ErrDrilling": ErrDrilling,
-		"ErrFeedGap": ErrFeedGap, "ErrNoVersion": ErrNoVersion, "ErrNotWarmed": ErrNotWarmed,
+		"ErrFeedGap": ErrFeedGap, "ErrNoVersion": ErrNoVersion, "ErrNotWarmed": ErrNotWarmed, "ErrTTLTooLong": ErrTTLTooLong,
 	}
 	files, err := os.ReadDir(".")
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 var numberedErrors = [...]error{
 	1: ErrNotFound, 2: ErrOverloaded, 3: ErrNotCached, 4: ErrIsolated, 5: ErrClosed, 6: ErrBadTag, 7: ErrEmptyKey, 8: ErrKeyTooLarge,
 	9: ErrValueTooLarge, 10: ErrCycle, 11: ErrGoexit, 13: ErrTimeout, 14: ErrExpired, 15: ErrUnset, 16: ErrBadToken,
-	17: ErrDrilling, 18: ErrFeedGap, 19: ErrNoVersion, 20: ErrNotWarmed, 21: context.DeadlineExceeded, 22: context.Canceled,
+	17: ErrDrilling, 18: ErrFeedGap, 19: ErrNoVersion, 20: ErrNotWarmed, 21: context.DeadlineExceeded, 22: context.Canceled, 23: ErrTTLTooLong,
 }
 
 // numbersOf are the numbers of the errors that err is: a byte each, up to eight.
