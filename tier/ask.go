@@ -28,6 +28,8 @@ type question[V any] struct {
 	view   uint64
 	debt   debt // what the member must be told; the request carries the mark
 	alone  bool // the answer must not be given to who comes later
+	sent   int  // requests to the member for this read so far
+	told   int  // those of them that only told it of an invalidation
 }
 
 // outcome says what became of a question that has no answer.
@@ -172,6 +174,16 @@ func ended(ctx context.Context) bool {
 // maxAgain is how often a question is put again after an exchange that its answer made necessary.
 const maxAgain = 3
 
+// maxRequests is how many requests one read sends to one member. An answer may be one that the read cannot use: the copy
+// expired on the way, the member lacks the invalidation of a tag, or another instance answered under its name. Each of
+// these is worth another request, and one more is there for a copy that expires twice. A member that has no usable answer
+// by then counts as not answering. A request tells of one invalidation: up to fenceMarks requests more come first if the
+// member must be told of as many others. A read turns to two members at most, so it sends twice as many requests at most.
+const maxRequests = 4
+
+// mostRequests is how many requests q may send, with those that only told of an invalidation so far.
+func (q *question[V]) mostRequests() int { return maxRequests + min(q.told, fenceMarks) }
+
 // askFresh asks a member who has applied everything that covers the key and was applied here before
 // the read began.
 func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
@@ -181,7 +193,8 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 	}
 	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which he must have applied all
-	for range maxAgain + fenceMarks {
+	q.sent, q.told = 0, 0
+	for round := 0; round < maxAgain+fenceMarks && q.sent < q.mostRequests(); round++ {
 		if q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, wide}); err != nil {
 			return outcome{}, err
 		}
@@ -193,6 +206,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 		case out.behind:
 			wide = q.wide
 		case out.again:
+			q.told++
 		default:
 			return out, err
 		}
@@ -276,7 +290,8 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 		w.req.Timeout = 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the way
 	}
 	expired := true
-	for try := 0; expired && try <= maxAgain; try++ {
+	for expired && q.sent < q.mostRequests() {
+		q.sent++
 		began := c.clock.now()
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {

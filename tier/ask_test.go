@@ -345,6 +345,64 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 	})
 }
 
+// useless is a cluster whose members' answers cannot be used: by turns the copy has expired on the way, and another instance has
+// answered.
+type useless struct {
+	*simNode
+	gets map[string]int // by member, of one goroutine
+}
+
+func (u useless) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	err := u.simNode.Call(ctx, to, req, resp)
+	if err == nil && req.Kind == codec.KindGet {
+		if u.gets[to.Name]++; u.gets[to.Name]%3 == 0 {
+			resp.Incarnation++
+		} else {
+			resp.Flags, resp.Hard = resp.Flags&^codec.FlagFilled, 0
+		}
+	}
+	return err
+}
+
+// A read whose requests get nothing but useless answers sends four of them to the owner, four to its successor, and loads.
+func TestRequestsOfOneRead(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 3), newOrigin()
+		u := useless{s.nodes["n0"], make(map[string]int)}
+		key := ""
+		for i := 0; key == ""; i++ { // that n0 neither owns nor would own next
+			k := keyOf(u.View(), "n1", i)
+			if next, ok := u.View().Successor(k); ok && next.Name == "n2" {
+				key = k
+			}
+		}
+		c, err := New(Config[simValue]{Cluster: u, Namespace: "useless", NearBytes: MinBytes, Loader: o.loader("n0"), Freshness: Freshness{TTL: time.Hour, RefreshAhead: -1, Jitter: -1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close(background) }()
+		for _, name := range []string{"n1", "n2"} {
+			other, err := New(Config[simValue]{Cluster: s.nodes[name], Namespace: "useless", NearBytes: MinBytes, Loader: o.loader(name), Freshness: Freshness{TTL: time.Hour, RefreshAhead: -1, Jitter: -1}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = other.Close(background) }()
+		}
+		for _, o := range []ReadOptions{{MaxAge: AnyAge}, {MaxAge: 0}, {MaxAge: time.Minute}} {
+			clear(u.gets)
+			c.near.del(key)
+			c.owned.delete(key)
+			a, err := c.Read(background, key, o)
+			if err != nil || a.Source != SourceFill && o.MaxAge != AnyAge {
+				t.Errorf("%+v: %+v, %v", o, a, err)
+			}
+			if u.gets["n1"] != maxRequests || u.gets["n2"] != maxRequests {
+				t.Errorf("%+v: the members got %v requests, want %d each", o, u.gets, maxRequests)
+			}
+		}
+	})
+}
+
 // Errors keep their identity.
 func TestErrorsAcrossTheWire(t *testing.T) {
 	bubble(t, func(t *testing.T) {
