@@ -16,7 +16,11 @@
 # make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
 # make bench-docs: the tables in README.md, bench/README.md and bench/speed.md anew from the files in bench/results.
 # make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
-# make soak: the simulator, seed after seed, for SOAK or until it is stopped; seeds that fail are kept in bin/soak-failed.txt.
+# make sim SEED=7 SCHEDULE=3: a run of the simulator that repeats exactly; what it breaks is shown in the shortest history.
+#   SCHEDULES=200 instead of SCHEDULE tries schedules until one breaks a guarantee.
+# make soak: the simulator, pair after pair of seeds, for SOAK or until it is stopped; "seed schedule" of what fails is kept in
+#   bin/soak-failed.txt. make soak-native: likewise with the race detector, where only the seed repeats.
+# make test-replay: that a pair of seeds repeats a run of the simulator.
 # make vuln: known vulnerabilities; needs https://vuln.go.dev.
 # make reproducible: two builds in two directories are the same.
 # make fuzz: each fuzz target for FUZZTIME.
@@ -34,7 +38,7 @@ BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 SOAK       ?= 1000000h
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES     = . examples bench/rivals peer/page/browser tier/oteltier
+MODULES     = . examples bench/rivals peer/page/browser peer/peertest/replay tier/oteltier
 
 SUITE       = $(GO) run ./cmd/suite
 FAST        = -gcflags='all=-N -l'
@@ -45,7 +49,7 @@ export GO
 # A program with the race detector waits for a second before it exits; the tests start many.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky mutate soak check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate sim soak soak-native test-replay check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -103,7 +107,19 @@ reproducible:
 mutate:
 	@.ci/mutate
 
+sim:
+	@test -n "$(SEED)" || { echo "which seed? make sim SEED=7 SCHEDULE=3, or make sim SEED=7 SCHEDULES=200"; exit 2; }
+	@cd peer/peertest/replay && $(GO) run . -seed $(SEED) $(if $(SCHEDULE),-schedule $(SCHEDULE)) $(if $(SCHEDULES),-schedules $(SCHEDULES)) \
+	  $(if $(WITHOUT),-without $(WITHOUT)) $(SIMFLAGS)
+
 soak:
+	@mkdir -p bin
+	cd peer/peertest/replay && $(GO) run . -soak $(SOAK) -failed $(CURDIR)/bin/soak-failed.txt $(SIMFLAGS)
+
+test-replay:
+	cd peer/peertest/replay && $(GO) test -count=1 -timeout 60m ./...
+
+soak-native:
 	@mkdir -p bin
 	SIM_FAILED=$(CURDIR)/bin/soak-failed.txt $(GO) test -race -timeout 0 -v -run '^TestSim$$' ./peer/peertest -soak $(SOAK)
 

@@ -139,7 +139,7 @@ func (h *half) read(b []byte, open bool) (n int, wake time.Time, changed <-chan 
 
 // Write implements net.Conn.
 func (c *conn) Write(b []byte) (written int, err error) {
-	d, _, faults := c.net.roll(c.way)
+	d, _, faults := c.net.roll(c.way, len(b))
 	delay := d.upTo(faults.Delay)
 	if d.chance(faults.Stall) {
 		c.net.count.stalled.Add(1)

@@ -190,7 +190,7 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	d, faults, _ := s.net.roll(link{s.addr.Addr(), dst.Addr()})
+	d, faults, _ := s.net.roll(link{s.addr.Addr(), dst.Addr()}, len(b))
 	copies := 1
 	switch {
 	case d.chance(faults.Drop):

@@ -1,6 +1,7 @@
 package netsim
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 	"net/netip"
@@ -77,6 +78,7 @@ type Network struct {
 	sockets   map[netip.AddrPort]*socket
 	conns     map[*conn]struct{}
 	sent      map[link]uint64 // packets and writes so far
+	digest    uint64          // of all of them
 	port      uint16          // the last that was given away
 	changed   chan struct{}   // closed and replaced when cuts or pauses change
 }
@@ -207,6 +209,14 @@ func (n *Network) Faults() Counts {
 	}
 }
 
+// Digest returns a number that stands for every packet and write so far: which way it went, when, its size, and the order
+// of them all. Two runs with the same number very likely went alike.
+func (n *Network) Digest() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.digest
+}
+
 // notify wakes everyone who waits for a way to open. The caller holds mu.
 func (n *Network) notify() {
 	close(n.changed)
@@ -233,12 +243,17 @@ func (n *Network) running(ip netip.Addr) (bool, <-chan struct{}) {
 // dice are the random numbers of one packet or write.
 type dice struct{ state uint64 }
 
-// roll returns the dice of the next packet or write on the way, and the faults in force.
-func (n *Network) roll(way link) (dice, PacketFaults, ConnFaults) {
+// roll returns the dice of the next packet or write on the way, which is so large, and the faults in force.
+func (n *Network) roll(way link, size int) (dice, PacketFaults, ConnFaults) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.sent[way]++
 	state := xxhash.Sum64String(fmt.Sprint(n.seed, way.from, way.to, n.sent[way]))
+	var b [32]byte
+	for i, x := range [...]uint64{n.digest, state, uint64(size), uint64(time.Now().UnixNano())} {
+		binary.LittleEndian.PutUint64(b[8*i:], x)
+	}
+	n.digest = xxhash.Sum64(b[:])
 	return dice{state}, n.packets, n.streams
 }
 

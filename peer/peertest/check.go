@@ -15,8 +15,12 @@ type Rules struct {
 	Timeout     time.Duration  // of a load
 	// Carry is for how long members tell one another of an invalidation with each request.
 	Carry time.Duration
-	// Asks is how many requests to other members one read may cost: to two members, and to each
-	// once more if the copy that it sent expired on the way.
+	// Turns is how many times a read may turn to a member: to the owner, and if that does not answer or says that it is not
+	// the owner, once more.
+	Turns int
+	// Asks is how many requests a read may send each time: the first, and three for answers that cannot be used, because
+	// the copy expired on the way, the member lacked the invalidation of a tag, or another instance answered under its name.
+	// Three more may come before them, each of which only tells the member of an invalidation.
 	Asks int
 	// Moved is the share of the keys that may be loaded for nothing while nodes leave and start.
 	Moved float64
@@ -86,7 +90,8 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
 //   - G7: in a calm time no read has data whose load began before an invalidation that had ended
 //     before the calm time, whoever it had not reached then, if its sender or a member that had confirmed it has not been restarted.
-//   - G8: no read costs more than Asks requests, and no request comes from anything but a read.
+//   - G8: no read turns to members more than Turns times, nor sends more than Asks requests each time, and no request comes
+//     from anything but a read.
 //   - G9: between BeginMoves and EndMoves, of the keys that had a copy before no more than the share Moved is loaded although
 //     the copy is fresh, nothing has invalidated it and no read wants a newer one.
 //   - G10: nobody gets the value of another key.
@@ -183,8 +188,13 @@ func (c *checker) jumpedIn(node string, from, to time.Time) bool {
 // hops checks G8.
 func (c *checker) hops() {
 	for _, r := range c.reads {
-		if r.Asked > c.rules.Asks {
-			c.broken("G8", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s cost %d requests", r.Key, r.Node, r.Asked)
+		if len(r.Asked) > c.rules.Turns {
+			c.broken("G8", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s turned to members %d times: %+v", r.Key, r.Node, len(r.Asked), r.Asked)
+		}
+		for _, turn := range r.Asked {
+			if turn.Requests > c.rules.Asks {
+				c.broken("G8", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s cost %d requests to %s", r.Key, r.Node, turn.Requests, turn.Member)
+			}
 		}
 	}
 	for _, r := range c.forwards {

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/peer/netsim"
@@ -64,6 +66,7 @@ type Cluster struct {
 	base     netsim.ConnFaults // those of a network that is well
 
 	clocks, outages atomic.Int64 // faults of clocks, and of the origin as a whole
+	planned         atomic.Int64 // faults that the plan has come to, those that it leaves out among them
 }
 
 // host is one place for a node, which may come and go.
@@ -121,7 +124,7 @@ func (c *Cluster) Rules() Rules {
 		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
 		Carry: 15 * time.Second,
 		Moved: 0.01,
-		Asks:  4, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
+		Turns: 2, Asks: 7, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
 	}
 }
 
@@ -202,14 +205,18 @@ type readKey struct{}
 func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
 	if req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious == 0 { // a flight's own question, which nobody passes on
 		r, _ := ctx.Value(readKey{}).(*Read)
-		w.history.asked(r, w.Name(), string(req.Key))
+		w.history.asked(r, w.Name(), to.Name, string(req.Key))
 	}
 	if r, _ := ctx.Value(readKey{}).(*Read); r == nil {
 		for i := range req.Many {
-			w.history.asked(nil, w.Name(), string(req.Many[i].Key))
+			w.history.asked(nil, w.Name(), to.Name, string(req.Many[i].Key))
 		}
 	}
-	return w.Cluster.Call(ctx, to, req, resp)
+	err := w.Cluster.Call(ctx, to, req, resp)
+	if r, _ := ctx.Value(readKey{}).(*Read); r != nil && len(r.Asked) > 0 && err == nil && resp.Status == codec.StatusMoved {
+		r.Asked[len(r.Asked)-1].Moved = true
+	}
+	return err
 }
 
 // stop takes the i-th node down by end.
@@ -448,6 +455,18 @@ func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
 // many times the origin failed as a whole.
 func (c *Cluster) Faults() (net netsim.Counts, clocks, outages int64) {
 	return c.Net.Faults(), c.clocks.Load(), c.outages.Load()
+}
+
+// Planned returns how many faults the plan has come to so far, those that Plan.Without leaves out among them.
+func (c *Cluster) Planned() int { return int(c.planned.Load()) }
+
+// Digest returns a number that stands for everything that happened: what clients, loaders and invalidations saw, and every
+// packet and write. Two runs with the same number very likely went alike.
+func (c *Cluster) Digest() uint64 {
+	net, clocks, outages := c.Faults()
+	d := xxhash.New()
+	_, _ = fmt.Fprintf(d, "%d %d %+v %d %d", c.History.Digest(), c.Net.Digest(), net, clocks, outages) // a hash takes everything
+	return d.Sum64()
 }
 
 // random returns a source of the cluster's seed for the given purpose.

@@ -28,8 +28,19 @@
 //
 // # Seeds
 //
-// A seed decides the schedule: who is cut off, stopped or written to, when, for how long, and what
-// becomes of the n-th packet of a way. How goroutines take turns it does not decide, so a violation
-// may need its seed played more than once: go test ./peer/peertest -run Sim -seed N -count 20. make
-// soak plays new seeds until it is stopped, and keeps those that failed.
+// A seed decides the faults: which nodes are cut off, stopped or written to, when, for how long, and
+// what becomes of the n-th packet of a way. It does not decide how goroutines take turns. There are
+// two ways to run a seed:
+//
+//   - Natively, with the race detector: go test -race ./peer/peertest -run '^TestSim$' -seed N. It finds
+//     data races, and what needs several instructions to be cut in two. A violation may need its seed
+//     played more than once.
+//   - Repeatably, by the module in the directory replay: make sim SEED=N SCHEDULE=M. A second seed
+//     decides how goroutines take turns, so the pair decides everything: [Cluster.Digest] is the
+//     same each time. After a violation faults are left out as long as it still shows
+//     ([Plan].Without), and the shortest history that shows it is printed.
+//
+// When a native seed fails, make sim SEED=N SCHEDULES=200 tries schedules of it until one
+// fails, and prints the pair. make soak draws pairs until it is stopped, make soak-native seeds; both
+// keep what failed in bin/soak-failed.txt.
 package peertest

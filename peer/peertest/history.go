@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/weircache/weir/tier"
 )
 
@@ -54,11 +56,18 @@ type Read struct {
 	After        *Invalidation // whose token it has, nil: none
 	Plain        bool          // a Get: it says neither where the answer is from nor how old it is
 	Leaves       bool          // at the deadline its caller cancels it
-	Asked        int           // requests sent to other members for it
+	Asked        []Turn
 	Value        Value
 	Age          time.Duration
 	Source       tier.Source
 	Err          error
+}
+
+// Turn is the requests of a read to one member, until it says that it does not own the key or another member gets the next.
+type Turn struct {
+	Member   string
+	Requests int
+	Moved    bool // the member said that it does not own the key
 }
 
 // missing reports whether the answer was that there is no value.
@@ -216,9 +225,12 @@ func (h *History) endRead(r *Read) {
 }
 
 // asked notes a request to another member that r, nil if it was no client's read, made node send.
-func (h *History) asked(r *Read, node, key string) {
-	if r != nil {
-		r.Asked++ // by the goroutine that reads
+func (h *History) asked(r *Read, node, member, key string) {
+	if r != nil { // and this goroutine reads
+		if n := len(r.Asked); n == 0 || r.Asked[n-1].Moved || r.Asked[n-1].Member != member {
+			r.Asked = append(r.Asked, Turn{Member: member})
+		}
+		r.Asked[len(r.Asked)-1].Requests++
 		return
 	}
 	h.mu.Lock()
@@ -251,6 +263,32 @@ func (h *History) tokens(key string) (out []*Invalidation) {
 		}
 	}
 	return out
+}
+
+// Digest returns a number that stands for all that the history holds, in its order. Two runs with the same number very
+// likely went alike.
+func (h *History) Digest() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := xxhash.New()
+	add := func(format string, args ...any) { _, _ = fmt.Fprintf(d, format+"\n", args...) } // a hash takes everything
+	for _, l := range h.loads {
+		add("load %q %s.%d %d %d %d %d %d %d", l.Key, l.Node, l.Incarnation, l.Began, l.Ended, l.BeganAt.UnixNano(), l.EndedAt.UnixNano(), l.Version, l.Outcome)
+	}
+	for _, r := range h.reads {
+		add("read %q %s %d %d %d %d %d %t %+v %+v %d %s %v", r.Key, r.Node, r.Began, r.Ended, r.BeganAt.UnixNano(), r.EndedAt.UnixNano(), r.MaxAge, r.Plain, r.Asked, r.Value, r.Age, r.Source, r.Err)
+	}
+	for _, i := range h.invalidations {
+		add("invalidation %+v %s %d %d %d %d %q %t %v", i.Change, i.Node, i.Began, i.Ended, i.BeganAt.UnixNano(), i.EndedAt.UnixNano(), i.Told, i.Whole, i.Err)
+	}
+	for _, f := range h.forwards {
+		add("forward %q %s %d", f.Key, f.Node, f.Began)
+	}
+	for _, n := range h.notes {
+		add("note %d %s", n.stamp, n.text)
+	}
+	add("%d at once", h.peak)
+	return d.Sum64()
 }
 
 // Figures are the sizes of a history.
@@ -315,7 +353,7 @@ func (h *History) tell(key string, from, to uint64, show func(*Read) bool) strin
 	for _, r := range h.reads {
 		if r.Key == key && show(r) {
 			add(r.Began, "%s reads, MaxAge %v%s", r.Node, r.MaxAge, r.after())
-			add(r.Ended, "%s ends read %d: load %d, version %d, from %s, aged %v, asked %d: %v", r.Node, r.Began, r.Value.Load, r.Value.Version, r.Source, r.Age, r.Asked, r.Err)
+			add(r.Ended, "%s ends read %d: load %d, version %d, from %s, aged %v, asked %v: %v", r.Node, r.Began, r.Value.Load, r.Value.Version, r.Source, r.Age, r.Asked, r.Err)
 		}
 	}
 	for _, n := range h.notes {

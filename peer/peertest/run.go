@@ -20,6 +20,7 @@ type Plan struct {
 	Clients             int           // for each node; 0: one
 	Storms              time.Duration // between two storms, on the average; 0: 800 ms
 	Steady              bool          // no node is killed, or leaves
+	Without             []int         // the numbers of faults that are left out; the first is 1
 }
 
 func (p Plan) withDefaults() Plan {

@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,11 +23,14 @@ import (
 )
 
 var (
-	seedFlag  = flag.Uint64("seed", 0, "run only the schedule of this seed")
-	seedsFlag = flag.Int("seeds", 40, "how many seeds TestSim runs")
-	firstFlag = flag.Uint64("first", 1, "the first of them")
-	soakFlag  = flag.Duration("soak", 0, "run seed after seed for this long, from one that the clock gives")
-	shardFlag = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
+	seedFlag    = flag.Uint64("seed", 0, "run only the schedule of this seed")
+	seedsFlag   = flag.Int("seeds", 40, "how many seeds TestSim runs")
+	firstFlag   = flag.Uint64("first", 1, "the first of them")
+	soakFlag    = flag.Duration("soak", 0, "run seed after seed for this long, from one that the clock gives")
+	briefFlag   = flag.Bool("brief", false, "with -seed: a short schedule on three nodes")
+	withoutFlag = flag.String("without", "", "with -seed: the numbers of faults to leave out, with commas between them")
+	reportFlag  = flag.Bool("report", false, "with -seed: print a line of JSON that says what happened")
+	shardFlag   = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
 )
 
 func TestMain(m *testing.M) {
@@ -119,8 +124,15 @@ func TestSim(t *testing.T) {
 	switch {
 	case *seedFlag != 0:
 		var s summary
-		simulate(t, *seedFlag, &s)
+		r := simulate(t, *seedFlag, &s)
 		t.Log(s)
+		if *reportFlag {
+			b, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fmt.Printf("report %s\n", b)
+		}
 		return
 	case *shardFlag != "":
 		var s summary
@@ -211,30 +223,62 @@ func keepSeed(t *testing.T, seed uint64) {
 	}
 }
 
+// report says what became of one schedule. The module replay reads it.
+type report struct {
+	Digest  string   // stands for everything that happened
+	Faults  int      // how many the plan came to, those that were left out among them
+	Broken  []broken // guarantees
+	Failed  []string // whatever else went wrong
+	Summary string
+}
+
+// broken is a violation with the part of the history that shows it.
+type broken struct{ What, History string }
+
 // simulate plays the schedule of a seed, reports what it broke and adds its figures to sum.
-func simulate(t *testing.T, seed uint64, sum *summary) {
+func simulate(t *testing.T, seed uint64, sum *summary) (r report) {
 	t.Helper()
+	o, p := seeded(seed)
+	if *briefFlag {
+		o.Nodes = 3
+		p.Calm, p.Faults, p.After = 2*time.Second, 10*time.Second, 2*time.Second
+	}
+	for number := range strings.SplitSeq(*withoutFlag, ",") {
+		if number == "" {
+			continue
+		}
+		n, err := strconv.Atoi(number)
+		if err != nil {
+			t.Fatalf("-without takes numbers with commas between them: %v", err)
+		}
+		p.Without = append(p.Without, n)
+	}
 	Bubble(t, func(t *testing.T) {
 		began := time.Now()
-		o, p := seeded(seed)
+		fail := func(format string, args ...any) {
+			r.Failed = append(r.Failed, fmt.Sprintf(format, args...))
+			t.Errorf("seed %d: %s", seed, r.Failed[len(r.Failed)-1])
+		}
 		c := New(o)
 		if err := c.Run(t.Context(), p); err != nil {
-			t.Errorf("seed %d: %v", seed, err)
+			fail("%v", err)
 		}
-		violations := c.History.Check(c.Rules())
-		for _, v := range violations {
+		for _, v := range c.History.Check(c.Rules()) {
+			r.Broken = append(r.Broken, broken{v.Guarantee + " is broken: " + v.Text, v.History})
 			t.Errorf("seed %d: %v", seed, v)
 		}
-		one := summary{Seeds: 1, Violations: len(violations), Virtual: time.Since(began), Figures: c.History.Figures()}
+		one := summary{Seeds: 1, Violations: len(r.Broken), Virtual: time.Since(began), Figures: c.History.Figures()}
 		one.Network, one.Clocks, one.Outages = c.Faults()
 		sum.add(one)
 		sleep(t.Context(), time.Minute)
 		if left := Leaked(); len(left) > 0 {
-			t.Errorf("seed %d: G11 is broken: %d goroutines are left, the first is\n%s", seed, len(left), left[0])
+			fail("G11 is broken: %d goroutines are left, the first is\n%s", len(left), left[0])
 		}
 		if t.Failed() {
 			keepSeed(t, seed)
-			t.Logf("repeat it with: go test -race ./peer/peertest -run Sim -seed %d", seed)
+			t.Logf("repeat it with: go test -race ./peer/peertest -run '^TestSim$' -seed %d\nif it does not come back, look for goroutines that take turns as they did here: make sim SEED=%d SCHEDULES=200", seed, seed)
 		}
+		r.Digest, r.Faults, r.Summary = fmt.Sprintf("%016x", c.Digest()), c.Planned(), one.String()
 	})
+	return r
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,8 +27,12 @@ func (c *Cluster) trouble(ctx context.Context, p Plan) error {
 		})
 	c.Origin.SetMoods(usual)
 	for end := time.Now().Add(p.Faults); time.Now().Before(end) && ctx.Err() == nil; {
-		if err := c.fault(ctx, p, dice, &wg); err != nil {
-			return err
+		c.planned.Add(1)
+		own := rand.New(rand.NewPCG(dice.Uint64(), dice.Uint64())) // a fault that is left out changes no other
+		if !slices.Contains(p.Without, int(c.planned.Load())) {
+			if err := c.fault(ctx, p, own, &wg); err != nil {
+				return err
+			}
 		}
 		sleep(ctx, time.Duration(1+dice.IntN(8))*time.Second)
 	}

@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A pair of seeds decides everything that happens; each of the two changes it.
+func TestPairRepeats(t *testing.T) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := open(t.Context(), root, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	run := func(seed, schedule uint64, c choice) string {
+		r := s.run(t.Context(), job{Seed: seed, Schedule: schedule, Brief: true, Choice: c})
+		if !r.ok() || r.Digest == "" || r.Faults == 0 {
+			t.Errorf("seed %d, schedule %d: %+v", seed, schedule, r)
+		}
+		return r.Digest
+	}
+	for _, c := range []choice{noChoice, allChoice} {
+		first, again, other, faults := run(11, 1, c), run(11, 1, c), run(11, 2, c), run(12, 1, c)
+		if first != again {
+			t.Errorf("choice %s: the same pair gave %s and then %s", c, first, again)
+		}
+		if first == other || first == faults || other == faults {
+			t.Errorf("choice %s: different pairs gave %s, %s and %s", c, first, other, faults)
+		}
+	}
+}
+
+// Faults that do not matter are left out, and the shortest history of the same kind is shown.
+func TestShrink(t *testing.T) {
+	need := []int{2, 5}
+	var runs []job
+	run := func(_ context.Context, j job) report {
+		runs = append(runs, j)
+		for _, n := range need {
+			if slices.Contains(j.Without, n) {
+				return report{Faults: 6, Broken: []broken{{"G5 is broken: something else", "one line\n"}}}
+			}
+		}
+		if j.Schedule == 7 {
+			return report{Faults: 6} // this schedule shows it with all faults only
+		}
+		return report{Faults: 6, Broken: []broken{{"G2 is broken: a read", strings.Repeat("a line\n", 20-len(j.Without))}}}
+	}
+	first := report{Faults: 6, Broken: []broken{{"G2 is broken: a read", strings.Repeat("a line\n", 20)}}}
+	j, shown := shrink(t.Context(), run, job{Seed: 3, Schedule: 7}, first)
+	if got := j.String(); got != "SEED=3 SCHEDULE=8 WITHOUT=1,3,4,6" {
+		t.Errorf("%s after %d runs", got, len(runs))
+	}
+	if shown.What != "G2 is broken: a read" || strings.Count(shown.History, "\n") != 16 {
+		t.Errorf("%q", shown)
+	}
+}
+
+// Pauses stand before statements, and lines keep their numbers.
+func TestPauses(t *testing.T) {
+	const before = `package p
+
+import "sync"
+
+func f(mu *sync.Mutex, c chan int) (n int) {
+	mu.Lock()
+	defer mu.Unlock()
+again:
+	for i := range 3 {
+		switch {
+		case i > 1:
+			n++
+			goto again
+		}
+	}
+	select {
+	case n = <-c:
+		return n
+	default:
+	}
+	return n
+}
+`
+	const after = `package p; import simruntime "runtime"
+
+import "sync"
+
+func f(mu *sync.Mutex, c chan int) (n int) {
+	simruntime.SimLine(); mu.Lock()
+	simruntime.SimLine(); defer mu.Unlock()
+simruntime.SimLine(); again:
+	for i := range 3 {
+		simruntime.SimLine(); switch {
+		case i > 1:
+			simruntime.SimLine(); n++
+			simruntime.SimLine(); goto again
+		}
+	}
+	simruntime.SimLine(); select {
+	case n = <-c:
+		simruntime.SimLine(); return n
+	default:
+	}
+	simruntime.SimLine(); return n
+}
+`
+	got, err := withPauses("p.go", before)
+	if err != nil || got != after {
+		t.Errorf("%v\n%s", err, got)
+	}
+	const types = "package p\n\ntype T int\n"
+	if got, err := withPauses("p.go", types); err != nil || got != types {
+		t.Errorf("%v\n%s", err, got)
+	}
+}
+
+// A Go that the patches do not fit is refused.
+func TestOverlayOfAnotherGo(t *testing.T) {
+	goroot := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(goroot, "src", "runtime"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(goroot, "src", "runtime", "proc.go"), []byte("package runtime\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := overlay(t.TempDir(), goroot, runtime.Version(), t.TempDir())
+	if err == nil || !strings.Contains(err.Error(), "are for another Go") || !strings.Contains(err.Error(), runtime.Version()) {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
+	"github.com/tetratelabs/wazero/sys"
+)
+
+// Choice is what the schedule seed decides, beside the random numbers that Go takes: see doc.go.
+type choice string
+
+const (
+	noChoice  choice = "none"
+	allChoice choice = "order,locks,lines"
+)
+
+// job is one run of the simulator.
+type job struct {
+	Seed, Schedule uint64
+	Without        []int // the numbers of faults that are left out
+	Brief          bool  // a short schedule on three nodes
+	Choice         choice
+}
+
+// String is how make sim takes the job.
+func (j job) String() string {
+	s := fmt.Sprintf("SEED=%d SCHEDULE=%d", j.Seed, j.Schedule)
+	if len(j.Without) > 0 {
+		s += " WITHOUT=" + numbers(j.Without)
+	}
+	return s
+}
+
+func numbers(list []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
+}
+
+func (j job) args() []string {
+	args := []string{"-test.run", "^TestSim$", "-seed", fmt.Sprint(j.Seed), "-report"}
+	if len(j.Without) > 0 {
+		args = append(args, "-without", numbers(j.Without))
+	}
+	if j.Brief {
+		args = append(args, "-brief")
+	}
+	return args
+}
+
+// report says what became of a job. The simulator prints it.
+type report struct {
+	Digest  string   // stands for everything that happened
+	Faults  int      // how many the plan came to, those that were left out among them
+	Broken  []broken // guarantees
+	Failed  []string // whatever else went wrong
+	Summary string
+}
+
+// broken is a violation with the part of the history that shows it.
+type broken struct{ What, History string }
+
+// kinds returns what was broken: the guarantees, or that something else went wrong.
+func (r report) kinds() map[string]bool {
+	out := make(map[string]bool)
+	for _, b := range r.Broken {
+		out[strings.SplitN(b.What, " ", 2)[0]] = true
+	}
+	if len(r.Failed) > 0 {
+		out["failure"] = true
+	}
+	return out
+}
+
+func (r report) ok() bool { return len(r.Broken)+len(r.Failed) == 0 }
+
+// maxReadings is how often a run may look at its clock. A whole schedule needs less than a hundredth; one that goes round
+// in circles ends here.
+const maxReadings = 2_000_000_000
+
+// simulator runs jobs, several at once if need be.
+type simulator struct {
+	runtime wazero.Runtime
+	module  wazero.CompiledModule
+}
+
+// load compiles the simulator for this machine; dir keeps the result.
+func load(ctx context.Context, wasm, dir string) (*simulator, error) {
+	b, err := os.ReadFile(wasm)
+	if err != nil {
+		return nil, err
+	}
+	cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(dir, "compiled"))
+	if err != nil {
+		return nil, err
+	}
+	s := &simulator{runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache))}
+	if _, err := wasi_snapshot_preview1.Instantiate(ctx, s.runtime); err != nil {
+		return nil, err
+	}
+	s.module, err = s.runtime.CompileModule(ctx, b)
+	return s, err
+}
+
+func (s *simulator) close(ctx context.Context) error { return s.runtime.Close(ctx) }
+
+// run runs a job.
+func (s *simulator) run(ctx context.Context, j job) (r report) {
+	var out bytes.Buffer
+	err := s.exec(ctx, j.Schedule, j.Choice, &out, j.args()...)
+	for line := range strings.Lines(out.String()) {
+		if text, ok := strings.CutPrefix(line, "report "); ok {
+			if err := json.Unmarshal([]byte(text), &r); err != nil {
+				r.Failed = append(r.Failed, err.Error())
+			}
+		}
+	}
+	if err != nil && (r.Digest == "" || r.ok()) {
+		text := out.String()
+		r.Failed = append(r.Failed, fmt.Sprintf("%v\n%s", err, text[:min(len(text), 8000)]))
+	}
+	return r
+}
+
+// random is a random source that a seed starts.
+type random struct{ *rand.ChaCha8 }
+
+func newRandom(seed uint64) io.Reader {
+	var key [32]byte
+	binary.LittleEndian.PutUint64(key[:], seed)
+	return random{rand.NewChaCha8(key)}
+}
+
+// exec runs the test binary with arguments. The schedule seed decides everything that they leave open.
+func (s *simulator) exec(ctx context.Context, schedule uint64, c choice, out io.Writer, args ...string) error {
+	var now, readings int64
+	read := func() int64 {
+		if readings++; readings > maxReadings {
+			panic("the run does not end")
+		}
+		now += int64(time.Microsecond)
+		return now
+	}
+	cfg := wazero.NewModuleConfig().WithName("").WithStdout(out).WithStderr(out).
+		WithArgs(append([]string{"peertest"}, args...)...).WithEnv("SIM_CHOICE", string(c)).
+		WithRandSource(newRandom(schedule)).
+		WithNanotime(read, sys.ClockResolution(time.Microsecond)).
+		WithWalltime(func() (int64, int32) { n := read(); return 1_700_000_000 + n/1e9, int32(n % 1e9) }, sys.ClockResolution(time.Microsecond)).
+		WithNanosleep(func(ns int64) { now += ns }).
+		WithOsyield(func() {})
+	m, err := s.runtime.InstantiateModule(ctx, s.module, cfg)
+	if m != nil {
+		err = errors.Join(err, m.Close(ctx))
+	}
+	if exit, ok := errors.AsType[*sys.ExitError](err); ok && exit.ExitCode() == 0 {
+		return nil
+	}
+	return err
+}
