@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -19,7 +20,7 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 )
 
-// Choice is what the schedule seed decides, beside the random numbers that Go takes: see doc.go.
+// choice is what the schedule seed decides, beside the random numbers that Go takes: see doc.go.
 type choice string
 
 const (
@@ -85,27 +86,39 @@ func (r report) kinds() map[string]bool {
 
 func (r report) ok() bool { return len(r.Broken)+len(r.Failed) == 0 }
 
-// maxReadings is how often a run may look at its clock. A whole schedule needs less than a hundredth; one that goes round
-// in circles ends here.
+// maxReadings is how often a run may look at its clock. One that goes round in circles ends here.
 const maxReadings = 2_000_000_000
 
 // simulator runs jobs, several at once if need be.
 type simulator struct {
+	cache   wazero.CompilationCache
 	runtime wazero.Runtime
 	module  wazero.CompiledModule
 }
 
-// load compiles the simulator for this machine; dir keeps the result.
+// load compiles the simulator for this machine; dir keeps the result, and none of earlier ones.
 func load(ctx context.Context, wasm, dir string) (*simulator, error) {
 	b, err := os.ReadFile(wasm)
 	if err != nil {
 		return nil, err
 	}
-	cache, err := wazero.NewCompilationCacheWithDir(filepath.Join(dir, "compiled"))
+	kept := filepath.Join(dir, fmt.Sprintf("compiled-%x", sha256.Sum256(b)))
+	others, err := filepath.Glob(filepath.Join(dir, "compiled-*"))
 	if err != nil {
 		return nil, err
 	}
-	s := &simulator{runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache))}
+	for _, other := range others {
+		if other != kept {
+			if err := os.RemoveAll(other); err != nil {
+				return nil, err
+			}
+		}
+	}
+	cache, err := wazero.NewCompilationCacheWithDir(kept)
+	if err != nil {
+		return nil, err
+	}
+	s := &simulator{cache: cache, runtime: wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfig().WithCompilationCache(cache))}
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, s.runtime); err != nil {
 		return nil, err
 	}
@@ -113,7 +126,9 @@ func load(ctx context.Context, wasm, dir string) (*simulator, error) {
 	return s, err
 }
 
-func (s *simulator) close(ctx context.Context) error { return s.runtime.Close(ctx) }
+func (s *simulator) close(ctx context.Context) error {
+	return errors.Join(s.runtime.Close(ctx), s.cache.Close(ctx))
+}
 
 // run runs a job.
 func (s *simulator) run(ctx context.Context, j job) (r report) {
@@ -126,20 +141,18 @@ func (s *simulator) run(ctx context.Context, j job) (r report) {
 			}
 		}
 	}
-	if err != nil && (r.Digest == "" || r.ok()) {
+	if r.Digest == "" || err != nil && r.ok() { // it crashed, or something but the simulation failed
 		text := out.String()
 		r.Failed = append(r.Failed, fmt.Sprintf("%v\n%s", err, text[:min(len(text), 8000)]))
 	}
 	return r
 }
 
-// random is a random source that a seed starts.
-type random struct{ *rand.ChaCha8 }
-
+// newRandom returns a random source that a seed starts.
 func newRandom(seed uint64) io.Reader {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
-	return random{rand.NewChaCha8(key)}
+	return rand.NewChaCha8(key)
 }
 
 // exec runs the test binary with arguments. The schedule seed decides everything that they leave open.
