@@ -124,22 +124,25 @@ func TestSim(t *testing.T) {
 	switch {
 	case *seedFlag != 0:
 		var s summary
-		r := simulate(t, *seedFlag, &s)
-		t.Log(s)
-		if *reportFlag {
+		var r report
+		defer func() { // a bubble that fails ends the test
+			t.Log(s)
 			b, err := json.Marshal(r)
 			if err != nil {
-				t.Fatal(err)
+				t.Error(err)
 			}
-			fmt.Printf("report %s\n", b)
-		}
+			if *reportFlag {
+				fmt.Printf("report %s\n", b)
+			}
+		}()
+		simulate(t, *seedFlag, &s, &r)
 		return
 	case *shardFlag != "":
 		var s summary
 		end := time.Now().Add(*soakFlag)
 		for i := 0; i < *seedsFlag || time.Now().Before(end); i++ {
 			seed := *firstFlag + uint64(i)
-			t.Run(fmt.Sprint(seed), func(t *testing.T) { simulate(t, seed, &s) })
+			t.Run(fmt.Sprint(seed), func(t *testing.T) { simulate(t, seed, &s, new(report)) })
 		}
 		b, err := json.Marshal(s)
 		if err != nil {
@@ -235,8 +238,8 @@ type report struct {
 // broken is a violation with the part of the history that shows it.
 type broken struct{ What, History string }
 
-// simulate plays the schedule of a seed, reports what it broke and adds its figures to sum.
-func simulate(t *testing.T, seed uint64, sum *summary) (r report) {
+// simulate plays the schedule of a seed, reports what it broke, also in r, and adds its figures to sum.
+func simulate(t *testing.T, seed uint64, sum *summary, r *report) {
 	t.Helper()
 	o, p := seeded(seed)
 	if *briefFlag {
@@ -280,5 +283,4 @@ func simulate(t *testing.T, seed uint64, sum *summary) (r report) {
 		}
 		r.Digest, r.Faults, r.Summary = fmt.Sprintf("%016x", c.Digest()), c.Planned(), one.String()
 	})
-	return r
 }
