@@ -29,6 +29,10 @@ func build(ctx context.Context, root, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
+	// A module of its own, so that ./... of the work tree does not take the copies for a package.
+	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module replay.invalid/generated\n"), 0o644); err != nil {
+		return "", err
+	}
 	env, err := goCommand(ctx, root, "env", "GOROOT", "GOVERSION")
 	if err != nil {
 		return "", err
