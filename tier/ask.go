@@ -289,15 +289,16 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	} else {
 		w.req.Timeout = 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the way
 	}
-	expired := true
+	expired, reloads := true, false
 	for expired && q.sent < q.mostRequests() {
 		q.sent++
 		began := c.clock.now()
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
 			out, expired, err = c.understand(q, &w.resp, began, a)
-			if isUndecodable(err) && try == 0 && q.maxAge != refreshAge && q.flags&codec.FlagNoFill == 0 {
+			if isUndecodable(err) && !reloads && q.maxAge != refreshAge && q.flags&codec.FlagNoFill == 0 {
 				c.stats.undecodable.Add(1)
+				reloads = true
 				w.req.Flags, w.req.MaxAge, expired = w.req.Flags|codec.FlagMaxAge, refreshAge, true // the owner loads it again
 				w.resp.Release()
 				continue
