@@ -334,7 +334,11 @@ func TestGetManyLarge(t *testing.T) {
 	})
 }
 
-func TestGetManyOfVeryMany(t *testing.T) {
+func TestGetManyOfVeryMany(t *testing.T) { getManyOf(t, 3*codec.MaxKeysPerFrame) }
+
+func TestGetManyOfVeryManyLong(t *testing.T) { getManyOf(t, 100_000) }
+
+func getManyOf(t *testing.T, n int) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := s.start(o, Config[simValue]{Origin: Origin{Concurrency: 1 << 20, Queue: 1 << 20}, BatchLoader: func(_ context.Context, fills []*Fill[simValue]) error {
@@ -344,7 +348,6 @@ func TestGetManyOfVeryMany(t *testing.T) {
 			return nil
 		}})
 		defer s.stop(caches)
-		const n = 100_000
 		keys := keysNamed(n)
 		got, err := caches["n0"].GetMany(background, append(keys, keys[:n/2]...))
 		if err != nil || len(got) != n {

@@ -193,7 +193,7 @@ func readNamespace(name string, s *section) namespaceConfig {
 	n.cache = tier.Config[page]{
 		Namespace: name,
 		Freshness: tier.Freshness{
-			TTL: fresh.duration("ttl"), StaleWhileRevalidate: fresh.duration("stale_while_revalidate"),
+			TTL: fresh.duration("ttl"), MaxTTL: fresh.duration("max_ttl"), StaleWhileRevalidate: fresh.duration("stale_while_revalidate"),
 			StaleIfError: fresh.duration("stale_if_error"), NegativeTTL: fresh.duration("negative_ttl"),
 			ErrorTTL: fresh.duration("error_ttl"), NearTTL: fresh.duration("near_ttl"), SoftTimeout: fresh.duration("soft_timeout"),
 			Jitter: fresh.number("jitter"), RefreshAhead: fresh.number("refresh_ahead"),

@@ -45,6 +45,7 @@ namespaces:
       retry: {budget: 0.1, most: 1, backoff: 20ms}
     freshness:
       ttl: 1m
+      max_ttl: 90s
       stale_while_revalidate: 2m
       stale_if_error: 3m
       soft_timeout: 30ms
@@ -71,7 +72,7 @@ func inCode() map[string]string {
 		"peer.Registerer": "weir node has its own", "peer.Network": "for tests", "peer.Seed": "for tests",
 		"cache.Cluster": "the node", "cache.Loader": "the origin's url", "cache.BatchLoader": "HTTP has no gets of many",
 		"cache.BatchSize": "as above", "cache.BatchWindow": "as above", "cache.SharedOrigin": "a value of the program", "cache.Codec": "pages",
-		"cache.Clone": "pages are not changed", "cache.Logger": "log, in the file", "cache.Now": "for tests", "cache.Tracer": "code", "cache.Seed": "for tests",
+		"cache.Clone": "pages are not changed", "cache.ServeLoaded": "pages are decoded as they were encoded", "cache.Logger": "log, in the file", "cache.Now": "for tests", "cache.Tracer": "code", "cache.Seed": "for tests",
 	}
 }
 

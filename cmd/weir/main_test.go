@@ -215,35 +215,43 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// A cluster with a member that is missing: the exit code says that the answer is not whole.
-func TestPartial(t *testing.T) {
+// halfGone starts a node a with a cache and an operator's page at addr, and a node b that has ended without a word.
+func halfGone(t *testing.T, gossip peer.Gossip) (a *peer.Node, addr, secret string) {
 	quiet := slog.New(slog.DiscardHandler)
-	gossip := peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, SuspicionMult: 3}
 	a, err := peer.Start(t.Context(), peer.Config{Name: "a", Logger: quiet, Gossip: gossip, OperatorToken: token})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	t.Cleanup(func() { _ = a.Close() })
 	b, err := peer.Start(t.Context(), peer.Config{Name: "b", Join: []string{a.Addr()}, Logger: quiet, Gossip: gossip})
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg := tier.Config[string]{
+	c, err := tier.New(tier.Config[string]{
 		Cluster: a, Namespace: "p", Freshness: tier.Freshness{TTL: time.Minute}, InvalidateTimeout: 300 * time.Millisecond,
 		Loader: tier.ByKey(func(context.Context, string) (string, error) { return "v", nil }),
-	}
-	c, err := tier.New(cfg)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close(context.Background())
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
 	s := httptest.NewServer(a.Handler())
-	defer s.Close()
-	addr, secret := "--addr="+s.URL+"/", "--token-file="+file(t, token)
-	_ = b.Close() // a does not know yet: the invalidation does not reach b
+	t.Cleanup(s.Close)
+	_ = b.Close()
+	return a, "--addr=" + s.URL + "/", "--token-file=" + file(t, token)
+}
+
+// An invalidation that does not reach a member: the exit code says so.
+func TestPartialInvalidation(t *testing.T) {
+	_, addr, secret := halfGone(t, peer.Gossip{ProbeInterval: time.Hour}) // a does not notice that b has ended
 	if code, out, errs := try(t, "invalidate", "k", "-n", "p", addr, secret); code != exitPartial || !strings.Contains(errs, "did not reach b") || !strings.Contains(out, "1 keys") {
 		t.Errorf("invalidate: %d %s %s", code, out, errs)
 	}
+}
+
+// A cluster with a member that is missing: the exit code says that the answer is not whole.
+func TestPartial(t *testing.T) {
+	a, addr, secret := halfGone(t, peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, SuspicionMult: 3})
 	for a.View().Len() > 1 {
 		select {
 		case <-a.ViewChanged():

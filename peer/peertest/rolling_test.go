@@ -56,7 +56,7 @@ func failures(h *History) (n int, first error) {
 }
 
 // G9: all nodes restart one by one, under load: the origin does not notice.
-func TestRollingRestart(t *testing.T) {
+func TestRollingRestartLong(t *testing.T) {
 	for _, pause := range []time.Duration{3 * time.Second, 20 * time.Second} {
 		t.Run(fmt.Sprint(pause), func(t *testing.T) {
 			Bubble(t, func(t *testing.T) {
