@@ -21,14 +21,6 @@ type ormKid struct {
 
 type ormNode struct{ Next, Twin *ormNode }
 
-// ownKid encodes itself, with what it points to.
-type ownKid struct{ of *ownParent }
-
-type ownParent struct {
-	Kids []ownKid
-	Pad  string
-}
-
 // A value that contains itself is refused before its encoding takes the stack, or the memory. The error names its type.
 func TestValueThatContainsItselfIsRefused(t *testing.T) {
 	family := &ormParent{Kids: make([]*ormKid, 2)}
@@ -340,5 +332,4 @@ func TestWeigherSaysWhatValuesTake(t *testing.T) {
 	if n := Weigher[*ormNode]()(loop); n <= 0 { // and it ends
 		t.Error(n)
 	}
-	_ = ownParent{Kids: []ownKid{{}}}
 }

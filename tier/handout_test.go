@@ -258,7 +258,7 @@ func TestLeaseOfAFilledCopyCountsFromItsLoad(t *testing.T) {
 		synctest.Wait()
 		time.Sleep(2*time.Second - 1)
 		from("slow", SourceNear)
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		from("slow", SourceOwned)
 	})
 }
