@@ -88,6 +88,13 @@ func (d *decoder) pushed(list []Pushed) []Pushed {
 	return list
 }
 
+// A LoadCounter is a Handler that loads from an origin. A node that leaves waits for its loads to end, since the others take
+// over its share of the origin's cap when it has gone.
+type LoadCounter interface {
+	// Loads is how many loads run, and how long one may take. Safe for concurrent use.
+	Loads() (running int, longest time.Duration)
+}
+
 // A Drainer is a Handler that wants to be told when its node leaves.
 type Drainer interface {
 	// Drain is called once the node has told the others that it leaves, so that their views give it

@@ -49,6 +49,11 @@ const (
 	FlagRelayed
 	// FlagPassing: the value is older than a version that is known to exist; do not keep it.
 	FlagPassing
+	// FlagShare, with StatusSynced and FlagSameView: the answerer says with FlagFits whether its loads fit its share of
+	// the cap as it is in this view. Earlier versions do not, and look at neither.
+	FlagShare
+	// FlagFits: see FlagShare.
+	FlagFits
 )
 
 // A Response is the answer to a Request as it crosses the wire.

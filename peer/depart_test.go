@@ -36,6 +36,10 @@ func TestRetired(t *testing.T) {
 			r.NotifyMsg(early.Meta)
 			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
 			r.NotifyMsg(early.Meta)
+		}, "c", 2}, // it may have loads until it has gone
+		{"it leaves itself, and has gone", func(r *roster) {
+			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
+			r.NotifyLeave(early)
 		}, "c", 1},
 		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 2},
 	} {

@@ -4,7 +4,8 @@ import "time"
 
 // settleTime is how long a higher share must have been due before it is taken: longer
 // than a change needs to reach all members, so that those who must take a lower share
-// have done so before anyone takes a higher one.
+// have done so before anyone takes a higher one. It says nothing of loads that run: a member that leaves counts until its
+// own have ended, and a cache on a member that joins takes its share when the others' fit theirs (tier/share.go).
 const settleTime = 2 * time.Second
 
 // A share is this node's part of something that is divided among the members.

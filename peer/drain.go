@@ -35,3 +35,47 @@ func (n *Node) drain() {
 	}
 	wg.Wait()
 }
+
+// withdraw gives this node's share of the caps up before the others may take it: no load begins any more, and those that run are waited
+// for as long as they may take.
+func (n *Node) withdraw() {
+	n.withdrawn.Store(true)
+	tick := time.NewTicker(withdrawTick)
+	defer tick.Stop()
+	for began := time.Now(); ; {
+		running, longest := n.loads()
+		switch {
+		case running == 0:
+			return
+		case time.Since(began) > longest:
+			n.logger.Warn("the node leaves with loads that have overrun their timeout: until this process ends the origin may have more than its cap", "loads", running)
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+// withdrawTick is how often a node that leaves looks whether its loads have ended.
+const withdrawTick = 20 * time.Millisecond
+
+// loads is how many loads the namespaces run, and how long the longest of them may take.
+func (n *Node) loads() (running int, longest time.Duration) {
+	var counters []codec.LoadCounter
+	n.mu.Lock()
+	for _, h := range n.namespaces {
+		if c, ok := h.(codec.LoadCounter); ok {
+			counters = append(counters, c)
+		}
+	}
+	n.mu.Unlock()
+	for _, c := range counters {
+		more, most := c.Loads()
+		running += more
+		longest = max(longest, most)
+	}
+	return running, longest
+}

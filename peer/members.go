@@ -390,8 +390,8 @@ func (r *roster) look(now time.Time) sight {
 	s := sight{reachable: make(map[string]uint64, len(r.table))}
 
 	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
-	var retired []string
-	used := make(map[string]bool, len(r.table)) // addresses
+	used := make(map[string]bool, len(r.table))      // addresses
+	var idle []string                                // they own nothing, but may have loads: those that leave, until they have gone, and the retired
 	for gossipName, rec := range r.table {
 		if rec.refused != "" {
 			continue
@@ -399,10 +399,11 @@ func (r *roster) look(now time.Time) sight {
 		used[rec.addr] = true
 		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
 		if rec.id.leaving {
+			idle = append(idle, rec.id.name)
 			continue
 		}
 		if rec.retired {
-			retired = append(retired, rec.id.name)
+			idle = append(idle, rec.id.name)
 			continue
 		}
 		newest := chosen[rec.id.name]
@@ -455,7 +456,7 @@ func (r *roster) look(now time.Time) sight {
 		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest)
 	}
 
-	names := append(retired, r.self.name)
+	names := append(idle, r.self.name)
 	for name := range chosen {
 		names = append(names, name)
 	}

@@ -79,7 +79,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for s, count := range states {
 		gauge(c.members, float64(count), string(s))
 	}
-	members, _ := c.n.Divisor()
+	members := c.n.share.Load().members
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.viewChanges.Load()))
 	counter(c.refused, float64(c.n.refused()))

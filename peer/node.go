@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -56,6 +57,7 @@ type Node struct {
 	share       atomic.Pointer[share]
 	viewChanges atomic.Int64
 	superseded  atomic.Bool
+	withdrawn   atomic.Bool      // it leaves, and has no share of a cap any more
 	measured    atomic.Bool      // collector is registered
 	joined      atomic.Bool      // a seed has answered, or there was none to ask
 	tried       chan struct{}    // closed after the first attempt to join
@@ -261,13 +263,20 @@ func (n *Node) ViewChanged() <-chan struct{} { return n.published.Load().changed
 // Divisor tells how a cap for the whole cluster is divided: by how many members, and
 // this node's rank among them, from 0. Members that vanished without leaving count
 // until they come back or leave, since they may be alive on the other side of a split;
-// so do members that have announced themselves, and Config.MinMembers. A lower share
-// holds at once, a higher one only after it has been due for two seconds. One atomic
-// load.
+// so do members that leave, until they have gone, those that have announced themselves, and Config.MinMembers. A lower share
+// holds at once, a higher one only after it has been due for two seconds. A node that has left has none. Two
+// atomic loads.
 func (n *Node) Divisor() (members, rank int) {
+	if n.withdrawn.Load() {
+		return math.MaxInt32, math.MaxInt32 - 1 // the last part of any cap is nothing
+	}
 	s := n.share.Load()
 	return s.members, s.rank
 }
+
+// SharesMove reports that caches share out a cap by Divisor as members come and go: a new cache takes its share when the others'
+// loads fit theirs.
+func (n *Node) SharesMove() bool { return true }
 
 // Members returns what this node knows of each member, itself included, sorted by name.
 // The slice is the caller's.
@@ -334,10 +343,10 @@ func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool 
 
 // Leave announces that the node leaves, waits until the others have heard it, so that they drop it
 // from their views, lets the caches that use it hand over what they have, at most for
-// Config.DrainTimeout, answers for a moment what was on its way, and closes the node. Close the
-// caches after it: those that are closed hand over nothing, and the log says so. If ctx ends first
-// it closes the node and returns ctx's error. A second call, or one after Close, waits for the node
-// to be closed.
+// Config.DrainTimeout, answers for a moment what was on its way, waits for the loads that run, as long as
+// they may take, and closes the node. Close the caches after it: those that are closed hand over nothing, and
+// the log says so. If ctx ends first it closes the node and returns ctx's error. A second call, or one after
+// Close, waits for the node to be closed.
 func (n *Node) Leave(ctx context.Context) error {
 	n.mu.Lock()
 	if !n.leaving && !n.closing {
@@ -376,6 +385,7 @@ func (n *Node) goodbye() {
 		if !pause(n.ctx, drainTime) {
 			return
 		}
+		n.withdraw()
 		if err := n.gossip.Leave(leaveWait); err != nil {
 			n.logger.Debug("gossip of the leave was not confirmed", "error", err)
 		}

@@ -52,7 +52,7 @@ type ViewStats struct {
 // Stats returns the document that the stats endpoint serves. The handlers' Stats are
 // called. Safe for concurrent use; the result is the caller's.
 func (n *Node) Stats() Stats {
-	members, rank := n.Divisor()
+	share := n.share.Load()
 	reason := n.unready()
 	s := Stats{
 		Schema: StatsSchema,
@@ -60,7 +60,7 @@ func (n *Node) Stats() Stats {
 			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
 			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
-			Members: members, Rank: rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
+			Members: share.members, Rank: share.rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
 		},
 		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members(), Differing: n.differ.listed()},
 		Namespaces:  make(map[string]any),

@@ -161,6 +161,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.owned.close()
 		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
 	}
+	sharer, _ := cfg.Cluster.(shareSpeaker)
+	withheld := sharer != nil && sharer.SharesMove() && c.gov.withhold() // before anybody can ask this cache for a value
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
@@ -169,6 +171,9 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
 			c.cancel()
+			if withheld {
+				c.gov.waive()
+			}
 			c.origin.detach()
 			if c.near != nil {
 				c.near.close()
@@ -183,6 +188,9 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.life.begin()
 	go c.tend()
+	if withheld && c.life.begin() {
+		go c.takeShare()
+	}
 	if cfg.Cluster != nil && c.life.begin() {
 		go c.keepReplicas()
 	}

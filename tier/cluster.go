@@ -12,7 +12,8 @@ import (
 //
 // A Cluster may have further methods, as *peer.Node does, of which a cache makes use: Logger()
 // *slog.Logger is the default of Config.Logger; ValueLimit() int is the longest value, in bytes,
-// that it carries; Lost(name string) bool reports whether a member that is not in the view is gone
+// that it carries; SharesMove() bool reports whether members join and leave, so that a new cache has to wait for the others' words before
+// it takes its share of the cap; Lost(name string) bool reports whether a member that is not in the view is gone
 // without having left; Send is the first half of Call, so that one goroutine can ask several members.
 type Cluster interface {
 	// Name is this node's stable name.
@@ -22,7 +23,7 @@ type Cluster interface {
 	// ViewChanged returns a channel that is closed when View next changes.
 	ViewChanged() <-chan struct{}
 	// Divisor says among how many members a cluster-wide cap is divided and which of them this node
-	// is, counting from 0. Members that vanished without leaving still count, so that a partition
+	// is, counting from 0. It must not block. Members that vanished without leaving still count, so that a partition
 	// cannot raise the cap.
 	Divisor() (members, rank int)
 	// Register makes h answer the requests for the namespace that reach this node.

@@ -20,6 +20,8 @@ type governor struct {
 	o     Origin // defaults filled in
 	now   func() int64
 	share func() (permits, members int) // of this node, now; called without mu held
+	// shares rises when a share counts that differs from the last, and with each word about it (fits, running); written with mu held.
+	shares atomic.Uint64
 
 	mu      sync.Mutex // guards the rest
 	used    int        // permits held
@@ -38,6 +40,11 @@ type governor struct {
 	missed    bool // of the two lanes of misses the second had the last turn
 	busy      occupancy
 	closed    bool
+	users     int // caches that are attached
+	// asking is how many caches have asked the members whether this node may take its share, and have no answer yet; allowed: one has
+	// had it; granted: all have, and the share is taken, for good; withheld: it is not. See share.go.
+	asking                     int
+	allowed, granted, withheld bool
 
 	timer *time.Timer    // nil: nothing is due
 	due   int64          // when it is
@@ -94,12 +101,10 @@ func refusal(why shedReason, after time.Duration) *OverloadedError {
 // acquire waits for a permit: until the ticket's callers give up, for Origin.Timeout if they have no deadline, or until ctx
 // ends. The error is an *OverloadedError, or ctx's cause if that was cancelled.
 func (g *governor) acquire(ctx context.Context, t *ticket) error {
-	share, members := g.share()
-	g.mu.Lock()
+	g.enter()
 	now := g.now()
-	g.settle(share, members)
 	g.turn(now)
-	if why, after := g.refuses(t, share, now); why != shedNone {
+	if why, after := g.refuses(t, now); why != shedNone {
 		g.mu.Unlock()
 		return refusal(why, after)
 	}
@@ -170,8 +175,8 @@ func (g *governor) push(t *ticket, now int64) {
 }
 
 // refuses says whether t cannot be let in at all. The caller holds mu.
-func (g *governor) refuses(t *ticket, share int, now int64) (why shedReason, after time.Duration) {
-	if share <= 0 {
+func (g *governor) refuses(t *ticket, now int64) (why shedReason, after time.Duration) {
+	if g.part.share <= 0 && !g.withheld {
 		return shedShare, time.Second
 	}
 	if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
@@ -233,6 +238,9 @@ func (g *governor) overloaded(l lane, now int64) bool {
 
 // policy is the queues' policy for the origin as it is. The caller holds mu.
 func (g *governor) policy() queuePolicy {
+	if g.withheld { // that is no overload
+		return queuePolicy{interval: -1}
+	}
 	return queuePolicy{int64(g.o.QueueTarget), int64(g.o.QueueInterval)}.fit(g.load, g.permits)
 }
 
@@ -244,10 +252,32 @@ func (g *governor) after(now int64) time.Duration {
 // pause is about how long a probe of the breaker takes. The caller holds mu.
 func (g *governor) pause() time.Duration { return max(time.Duration(g.load), g.o.QueueTarget) }
 
-// settle takes over the share as it is now. The caller holds mu.
-func (g *governor) settle(share, members int) {
-	g.part = part{share, max(members, 1)}
-	g.permits = g.limit.permits(share, g.floor())
+// enter locks mu and takes over the share as it is now. It asks for the share without the lock, since that is a call out, and asks
+// again if another share has counted, or a word of it was given, since it asked: so no older share counts after a newer one or after
+// that word. Each turn of the loop means that another goroutine has come further.
+func (g *governor) enter() {
+	for {
+		asked := g.shares.Load()
+		share, members := g.share()
+		g.mu.Lock()
+		if g.shares.Load() == asked {
+			g.settle(part{share, max(members, 1)})
+			return
+		}
+		g.mu.Unlock()
+	}
+}
+
+// settle takes over the share p. The caller holds mu.
+func (g *governor) settle(p part) {
+	if p != g.part {
+		g.part = p
+		g.shares.Add(1)
+	}
+	g.permits = g.limit.permits(p.share, g.floor())
+	if g.withheld {
+		g.permits = 0
+	}
 }
 
 // floor is the least fraction of the share that the adaptive limit leaves.
@@ -440,8 +470,7 @@ func (g *governor) tell(t *ticket, out outcomeOfLoad, cost time.Duration, now in
 
 // release gives a permit back once its load has truly returned.
 func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
-	share, members := g.share()
-	g.mu.Lock()
+	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
 	switch t.state {
@@ -456,18 +485,16 @@ func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
 	t.state = ticketIdle
 	t.round.Add(1)
 	g.tell(t, out, max(cost-time.Duration(t.away), 0), now)
-	g.settle(share, members)
+	g.settle(g.part) // the limit may have moved
 	g.turn(now)
 	g.arm(now)
 }
 
 // kick does what is due, for instance after the share has changed.
 func (g *governor) kick() {
-	share, members := g.share()
-	g.mu.Lock()
+	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
-	g.settle(share, members)
 	g.turn(now)
 	g.arm(now)
 }
@@ -520,20 +547,29 @@ func (g *governor) disarm() {
 	g.timer = nil
 }
 
-// close stops the timer and waits for its call. Whoever waits for a permit does so until
+// close undoes an open. The last one stops the timer and waits for its call. Whoever waits for a permit does so until
 // its context ends.
 func (g *governor) close() {
 	g.mu.Lock()
+	if g.users--; g.users > 0 {
+		g.mu.Unlock()
+		return
+	}
 	g.closed = true
 	g.disarm()
 	g.mu.Unlock()
 	g.wakes.Wait()
 }
 
-// open undoes close.
+// open counts one more cache that uses the governor. The first may have another Cluster than those before, so it has its share to
+// ask for.
 func (g *governor) open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if g.users == 0 {
+		g.asking, g.allowed, g.granted, g.withheld = 0, false, false, false
+	}
+	g.users++
 	g.closed = false
 }
 
@@ -573,14 +609,12 @@ func (g *governor) breakerState() (state breakerState, openings int64) {
 }
 
 func (g *governor) snapshot() GovernorStats {
-	share, members := g.share()
-	g.mu.Lock()
+	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
-	g.settle(share, members)
 	p := g.policy()
 	s := GovernorStats{
-		Share: share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting,
+		Share: g.part.share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting,
 		WaitingBy: make(map[string]int), Breaker: breakerNames[g.breaker.state], BreakerOpenings: g.breaker.openings,
 		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(retryReserve - g.retries.spent),
 		OriginSeconds: g.busy.total(now),

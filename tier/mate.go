@@ -69,6 +69,7 @@ type mate struct {
 	known atomic.Pointer[known]        // nil: there was no exchange yet, or the cache there is gone
 	wake  chan struct{}                // wakes the pump
 	clock atomic.Pointer[clockReading] // the last that puts have heard of; nil: none
+	said  atomic.Pointer[shareWord]    // its last word of its share of the cap, nil: none
 
 	// guarded by logbook.mu
 	member  ring.Member

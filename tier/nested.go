@@ -82,8 +82,7 @@ func (n *nesting) wait() {
 		return
 	}
 	g, t := n.gov, n.ticket
-	share, members := g.share()
-	g.mu.Lock()
+	g.enter()
 	defer g.mu.Unlock()
 	if t.round.Load() != n.round {
 		return
@@ -98,7 +97,6 @@ func (n *nesting) wait() {
 		g.comeBack(t)
 	}
 	t.state = ticketAway
-	g.settle(share, members)
 	g.turn(now)
 	g.arm(now)
 }
@@ -110,8 +108,7 @@ func (n *nesting) resume() error {
 		return nil
 	}
 	g, t := n.gov, n.ticket
-	share, members := g.share()
-	g.mu.Lock()
+	g.enter()
 	if t.round.Load() != n.round {
 		g.mu.Unlock()
 		return nil
@@ -123,7 +120,6 @@ func (n *nesting) resume() error {
 	t.state = ticketReturning
 	t.elem, t.back = g.returning.PushBack(t), make(chan struct{})
 	back := t.back
-	g.settle(share, members)
 	g.turn(g.now())
 	g.arm(g.now())
 	g.mu.Unlock()

@@ -282,7 +282,7 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 		return
 	}
 	if req.View == c.cfg.Cluster.View().Fingerprint() {
-		resp.Flags |= codec.FlagSameView
+		resp.Flags |= codec.FlagSameView | c.shareFlags()
 	}
 	news := codec.News{Life: time.Duration(c.log.lives.own.Load())}
 	var asked codec.News
@@ -296,6 +296,11 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	news.More = c.log.tell(lagOf(&asked), &news, now)
 	c.log.mu.Unlock()
 	resp.Status, resp.Incarnation, resp.Value = codec.StatusSynced, c.log.self, codec.AppendNews(nil, &news)
+}
+
+// Loads implements codec.LoadCounter.
+func (h handler[V]) Loads() (running int, longest time.Duration) {
+	return h.c.gov.running(), h.c.origin.o.Timeout
 }
 
 // Stats implements codec.Handler.

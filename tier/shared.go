@@ -48,15 +48,14 @@ var errTwoClusters = errors.New("SharedOrigin is in use by a cache with another 
 // attach counts one more cache.
 func (s *SharedOrigin) attach(c Cluster) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.caches > 0 && s.cluster != c {
+		s.mu.Unlock()
 		return errTwoClusters
 	}
 	s.cluster = c
 	s.caches++
-	if s.caches == 1 {
-		s.gov.open()
-	}
+	s.mu.Unlock()
+	s.gov.open()
 	return nil
 }
 
@@ -64,11 +63,8 @@ func (s *SharedOrigin) attach(c Cluster) error {
 func (s *SharedOrigin) detach() {
 	s.mu.Lock()
 	s.caches--
-	last := s.caches == 0
 	s.mu.Unlock()
-	if last {
-		s.gov.close()
-	}
+	s.gov.close()
 }
 
 // share is this node's part of the cluster-wide cap, and how many members there are.

@@ -124,10 +124,12 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	defer resp.Release()
 	switch resp.Status {
 	case codec.StatusSynced:
+		m.heard(view, resp.Flags)
 		if resp.Flags&codec.FlagSameView != 0 {
 			c.meet(m)
 		}
 	case codec.StatusUnknown, codec.StatusClosed:
+		m.said.Store(&shareWord{view, wordFits}) // it has no loads; when it has such a cache it will ask
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
 		m.confirmed.add(upTo(before.own))

@@ -22,11 +22,8 @@ import (
 )
 
 const (
-	// loadTimeout is how long a load may take.
+	// loadTimeout is how long a load may take, if Options.Timeout does not say otherwise.
 	loadTimeout = time.Second
-	// patience is a deadline that no read needs, whatever happens: two waits for a permit and a
-	// load, two members that do not answer, and the time that it takes to notice each.
-	patience = 15 * time.Second
 	// maxDrift is the share by which a clock may be fast or slow.
 	maxDrift = 0.02
 	// partitions are few, so that views are built quickly.
@@ -42,6 +39,7 @@ type Options struct {
 	Concurrency int           // 0: two for each node
 	MinMembers  int           // as peer.Config has it; 0: Nodes
 	Replicas    int           // as tier.Config has it
+	Timeout     time.Duration // of a load; 0: loadTimeout
 	Zones       int           // the nodes take turns at this many; 0: none has one
 	Secret      peer.Secret   // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
@@ -100,13 +98,14 @@ func New(o Options) *Cluster {
 	}
 	o.MinMembers = cmp.Or(o.MinMembers, o.Nodes)
 	o.Probe = cmp.Or(o.Probe, time.Second)
+	o.Timeout = cmp.Or(o.Timeout, loadTimeout)
 	o.Freshness.NearTTL = cmp.Or(o.Freshness.NearTTL, min(o.Freshness.TTL, time.Second))
 	o.Freshness.NegativeTTL = cmp.Or(o.Freshness.NegativeTTL, min(o.Freshness.TTL, 5*time.Second))
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &History{}
-	c := &Cluster{History: h, Origin: newOrigin(h, o.Seed), Net: netsim.New(o.Seed), opt: o}
+	c := &Cluster{History: h, Origin: newOrigin(h, o.Seed, o.Timeout+overrunFor), Net: netsim.New(o.Seed), opt: o}
 	c.Origin.long = o.LongTTL
 	var ips []string
 	for i := range o.Nodes {
@@ -121,12 +120,16 @@ func New(o Options) *Cluster {
 // Rules are those that the cluster's history has to keep.
 func (c *Cluster) Rules() Rules {
 	return Rules{
-		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: loadTimeout,
+		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: c.opt.Timeout,
 		Carry: 15 * time.Second,
 		Moved: 0.01,
-		Turns: 2, Asks: 7, Patience: patience, Drift: maxDrift, Slack: 50 * time.Millisecond,
+		Turns: 2, Asks: 7, Patience: c.patience(), Drift: maxDrift, Slack: 50 * time.Millisecond,
 	}
 }
+
+// patience is a deadline that no read needs, whatever happens: two waits for a permit and a load, two members that do not
+// answer, and the time that it takes to notice each.
+func (c *Cluster) patience() time.Duration { return 12*time.Second + 3*c.opt.Timeout }
 
 // Start starts the i-th node, if it is down. One node is not started twice at the same time.
 func (c *Cluster) Start(ctx context.Context, i int) error {
@@ -177,7 +180,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 	}
 	cache, err := tier.New(tier.Config[Value]{
 		Cluster: cluster, Namespace: "sim", Loader: loader, Freshness: c.opt.Freshness,
-		Origin:    tier.Origin{Concurrency: c.opt.Concurrency, Timeout: loadTimeout},
+		Origin:    tier.Origin{Concurrency: c.opt.Concurrency, Timeout: c.opt.Timeout},
 		NearBytes: 1 << 20, OwnedBytes: 1 << 20, Seed: c.opt.Seed + uint64(i) + 1, InvalidateTimeout: 2 * time.Second,
 		Now: clock.Now, Replicas: c.opt.Replicas,
 	})
@@ -197,6 +200,9 @@ type watched struct {
 	tier.Cluster
 	history *History
 }
+
+// SharesMove says what a peer.Node says.
+func (w watched) SharesMove() bool { return true }
 
 // readKey is the context key of a client's read.
 type readKey struct{}

@@ -73,7 +73,7 @@ func linear(t *testing.T, seed uint64, wrap func(tier.Cluster) tier.Cluster) (ok
 				_, cache := c.Node(client % 3)
 				for range 60 {
 					in := register{key: fmt.Sprint("k", dice.IntN(3)), write: dice.IntN(4) == 0}
-					ctx, cancel := context.WithTimeout(t.Context(), patience)
+					ctx, cancel := context.WithTimeout(t.Context(), c.patience())
 					op := porcupine.Operation{ClientId: client, Call: at.Add(1)}
 					var err error
 					if in.write {

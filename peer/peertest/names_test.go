@@ -72,7 +72,7 @@ func TestSecondOfAName(t *testing.T) {
 			stop = clients(0, 1, 2)
 			for k := range 20 {
 				c.Write(k%3, fmt.Sprintf("k%d", k%p.Keys), false)
-				c.Read((k+1)%3, fmt.Sprintf("k%d", k%p.Keys), tier.AnyAge, patience)
+				c.Read((k+1)%3, fmt.Sprintf("k%d", k%p.Keys), tier.AnyAge, c.patience())
 			}
 			stop()
 		}

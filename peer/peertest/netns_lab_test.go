@@ -62,7 +62,7 @@ func newLab(t *testing.T, seed uint64, w world) *lab {
 	key := make([]byte, peer.SecretSize)
 	_, _ = rand.Read(key)
 	h := &History{}
-	l := &lab{T: t, world: w, history: h, origin: newOrigin(h, seed), secret: hex.EncodeToString(key), dir: dir, prefix: fmt.Sprintf("weir%d-", os.Getpid())}
+	l := &lab{T: t, world: w, history: h, origin: newOrigin(h, seed, loadTimeout+overrunFor), secret: hex.EncodeToString(key), dir: dir, prefix: fmt.Sprintf("weir%d-", os.Getpid())}
 	t.Cleanup(func() {
 		for _, p := range l.procs {
 			l.end(p, (*process).kill)

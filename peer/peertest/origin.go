@@ -16,14 +16,15 @@ type Moods struct {
 	Slow, Fail, Hang, Overrun, Panic float64
 }
 
-// overrunFor is how long a load takes that does not end with its context.
-const overrunFor = 5 * time.Second
+// overrunFor is for how long a load goes on that does not end with its context.
+const overrunFor = 4 * time.Second
 
 var errOrigin = errors.New("the origin fails")
 
 // An Origin has a version for each key. It is safe for concurrent use.
 type Origin struct {
 	history *History
+	overrun time.Duration // how long a load takes that does not end with its context
 
 	mu       sync.Mutex // guards the rest
 	dice     *rand.Rand
@@ -37,8 +38,8 @@ type Origin struct {
 // LongLived reports whether the loader gives the key's value a TTL of its own, in a cluster that has Options.LongTTL.
 func LongLived(key string) bool { return key != "" && key[len(key)-1]%3 == 1 }
 
-func newOrigin(h *History, seed uint64) *Origin {
-	return &Origin{history: h, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64), missing: make(map[string]bool)}
+func newOrigin(h *History, seed uint64, overrun time.Duration) *Origin {
+	return &Origin{history: h, overrun: overrun, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64), missing: make(map[string]bool)}
 }
 
 // SetMoods changes what loads meet from now on.
@@ -107,7 +108,7 @@ func (o *Origin) loader(life context.Context, node string, incarnation int) tier
 		f := o.fate()
 		enough := ctx.Done()
 		if f.overrun {
-			f.delay, enough = overrunFor, nil
+			f.delay, enough = o.overrun, nil
 		}
 		t := time.NewTimer(f.delay)
 		defer t.Stop()

@@ -20,7 +20,7 @@ var steady = tier.Freshness{TTL: 4 * time.Hour, NearTTL: 500 * time.Millisecond,
 func warm(ctx context.Context, t *testing.T, c *Cluster, keys int) {
 	t.Helper()
 	for k := range keys {
-		if !c.Read(k%len(c.hosts), fmt.Sprintf("k%d", k), tier.AnyAge, patience) {
+		if !c.Read(k%len(c.hosts), fmt.Sprintf("k%d", k), tier.AnyAge, c.patience()) {
 			t.Fatal("a node is down")
 		}
 	}
@@ -33,7 +33,7 @@ func load(ctx context.Context, c *Cluster, keys int, pace time.Duration) (wait f
 		dice := c.random(uint64(500 + i))
 		wg.Go(func() {
 			for ctx.Err() == nil {
-				c.Get(i, fmt.Sprintf("k%d", dice.IntN(keys)), patience)
+				c.Get(i, fmt.Sprintf("k%d", dice.IntN(keys)), c.patience())
 				sleep(ctx, upTo(dice, 2*pace))
 			}
 		})
@@ -208,7 +208,7 @@ func TestJoinsTogether(t *testing.T) {
 			}
 			start(0, 1, 2)
 			for k := range keys {
-				c.Read(k%3, fmt.Sprintf("k%d", k), tier.AnyAge, patience)
+				c.Read(k%3, fmt.Sprintf("k%d", k), tier.AnyAge, c.patience())
 			}
 			sleep(t.Context(), 5*time.Minute)
 			before := c.History.Figures().Loads

@@ -160,7 +160,7 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 	case at < 0.22:
 		c.ReadAfter(i, key, dice)
 	case at < 0.3:
-		c.Read(i, key, tier.AnyAge, patience)
+		c.Read(i, key, tier.AnyAge, c.patience())
 	case at < 0.45:
 		c.Read(i, key, tier.AnyAge, brief)
 	case at < 0.55:
@@ -221,7 +221,7 @@ func (c *Cluster) storms(ctx context.Context, p Plan, dice *rand.Rand) {
 			for range 5 * len(c.hosts) {
 				cold++
 				name, i := fmt.Sprintf("c%d", cold), dice.IntN(len(c.hosts))
-				at(time.Millisecond, func(*rand.Rand) { c.Get(i, name, patience) })
+				at(time.Millisecond, func(*rand.Rand) { c.Get(i, name, c.patience()) })
 			}
 			continue
 		}

@@ -56,7 +56,7 @@ func TestOwnerFallsSilent(t *testing.T) {
 		before := first.View()
 		for i := range c.hosts { // each has a connection, and the owner a copy
 			for _, key := range keys {
-				c.Read(i, key, tier.AnyAge, patience)
+				c.Read(i, key, tier.AnyAge, c.patience())
 			}
 		}
 		sleep(t.Context(), time.Second) // the near copies have ended
@@ -73,7 +73,7 @@ func TestOwnerFallsSilent(t *testing.T) {
 				dice := c.random(uint64(10*i + k))
 				wg.Go(func() {
 					for ctx.Err() == nil {
-						c.Get(i, keys[dice.IntN(len(keys))], patience)
+						c.Get(i, keys[dice.IntN(len(keys))], c.patience())
 						sleep(ctx, upTo(dice, 20*time.Millisecond))
 					}
 				})

@@ -49,6 +49,9 @@ var contracts = []tier.Freshness{
 	{TTL: time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 20 * time.Second, NearTTL: 200 * time.Millisecond, ErrorTTL: 100 * time.Millisecond},
 }
 
+// loadTimeouts are how long a load may take: for less than any timer of the members, and for longer than most.
+var loadTimeouts = []time.Duration{time.Second, 2 * time.Second, time.Second, 5 * time.Second, time.Second, 10 * time.Second}
+
 // seeded is what a seed stands for. Of eight clusters one is encrypted, and one has to divide its cap by the
 // members that it remembers, which a node that starts again does not. Of five clusters three are small, and their
 // schedules short.
@@ -74,6 +77,7 @@ func seeded(seed uint64) (Options, Plan) {
 	case 6:
 		o.MinMembers, p.Steady = 1, true
 	}
+	o.Timeout = loadTimeouts[seed/4%uint64(len(loadTimeouts))]
 	if seed%5 > 1 {
 		o.Nodes = 3
 		p.Calm, p.Faults, p.After = 6*time.Second, 25*time.Second, 14*time.Second

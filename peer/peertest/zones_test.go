@@ -26,7 +26,7 @@ func TestCrashAcrossZones(t *testing.T) {
 						dice := c.random(uint64(10*i + k))
 						wg.Go(func() {
 							for ctx.Err() == nil {
-								c.Get(i, keys[dice.IntN(len(keys))], patience)
+								c.Get(i, keys[dice.IntN(len(keys))], c.patience())
 								sleep(ctx, upTo(dice, 20*time.Millisecond))
 							}
 						})
