@@ -127,9 +127,9 @@ func (c *Cluster) Rules() Rules {
 	}
 }
 
-// patience is a deadline that no read needs, whatever happens: two waits for a permit and a load, two members that do not
-// answer, and the time that it takes to notice each.
-func (c *Cluster) patience() time.Duration { return 12*time.Second + 3*c.opt.Timeout }
+// patience is a deadline that no read needs, whatever happens: a miss waits for its turn as long as it has time, behind storms
+// of cold keys that meet an origin which hangs, at an owner with a small share of the cap; and two members may not answer.
+func (c *Cluster) patience() time.Duration { return time.Minute + 10*c.opt.Timeout }
 
 // Start starts the i-th node, if it is down. One node is not started twice at the same time.
 func (c *Cluster) Start(ctx context.Context, i int) error {
