@@ -350,7 +350,7 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 		"maps":    map[string]any{"a": map[string]any{"b": 1000}, "c": map[string]any{}, "d": map[string]any{"e": "text"}},
 		"lists":   []any{[]any{1000, 2000}, []any{"x"}, []any{[]byte("bytes")}},
 		"strings": strings.Repeat("text", 20),
-		"numbers": 1 << 40,
+		"numbers": int64(1 << 40),
 	} {
 		b, err := c.Append(nil, v)
 		if err != nil {
