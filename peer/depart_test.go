@@ -169,7 +169,7 @@ func TestViewsThatDiffer(t *testing.T) {
 	}
 	step(differLong-1, "[]", false, false)
 	d.note("b", false, now)
-	step(1, "[]", false, false) // who knows what is now
+	step(1, "[]", false, false) // the members that are known now
 	d.note("b", false, now)
 	step(0, "[b]", true, false)
 	step(0, "[b]", false, false)
@@ -181,7 +181,7 @@ func TestViewsThatDiffer(t *testing.T) {
 	step(0, "[]", false, false)
 }
 
-// Nothing is left of members that have gone, whatever their names, and whoever still asks for them: no record, no goroutine.
+// Nothing is left of members that have gone, whatever their names and whatever calls still name them: no record, no goroutine.
 func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()

@@ -28,7 +28,7 @@ import (
 //
 // A higher share after a leave needs no word: the leaver counts until its loads have ended, see peer.Node.Leave.
 //
-// A word holds for all loads of its member: whoever has asked Cluster.Divisor before the word, and comes to the governor after it, asks
+// A word holds for all loads of its member: a caller that has asked Cluster.Divisor before the word, and comes to the governor after it, asks
 // again (governor.enter). Of several caches with one SharedOrigin each asks the members, and the last answer takes the share.
 
 // word is what a member has said of its loads under the present view.

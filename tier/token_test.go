@@ -114,7 +114,7 @@ func TestManyTokensOfOneKey(t *testing.T) {
 }
 
 // When an invalidation arrives of which a request had brought the mark before, the copies that other members gave since
-// then are invalid: whoever gave them may not have known of it. What this node has loaded since stays.
+// then are invalid: their givers may not have known of it. What this node has loaded since stays.
 func TestCopiesFallWithTheInvalidationItself(t *testing.T) {
 	f, _ := newTestFences()
 	if _, applied := f.note("k", otherShard, mark(1), 0, nothing); applied != noteApplied {

@@ -143,7 +143,7 @@ func shortened(age int, headers ...string) rule {
 		time.Sleep(8 * time.Second)
 		g.header(g.want("k", 200, "v", 1), "Cache-Control", left)
 		time.Sleep(3 * time.Second)
-		g.header(g.want("k", 200, "v", 2), "Cache-Control", "no-cache") // stale, while it is loaded anew
+		g.header(g.want("k", 200, "v", 2), "Cache-Control", "no-cache") // stale, while a new load runs
 		time.Sleep(time.Second + originTime)
 		g.header(g.want("k", 200, "v", 2), "Cache-Control", left)
 	}}

@@ -80,7 +80,7 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //   - G2: after an Invalidate that returned nil and whose sender saw every node that was up, no
 //     read that began later has data whose load began before it. After any other that holds for
 //     reads on the members that were told and not named, as long as they tell others of it. A read with the token
-//     of an invalidation has no data whose load began before that, on any member, whoever has heard of the invalidation. An
+//     of an invalidation has no data whose load began before that, on any member, whichever members have heard of the invalidation. An
 //     answer that there is no value counts as data.
 //   - G3: nothing is older than the contract's bound, nor than an answer says, nor than MaxAge.
 //   - G4: never more loads at once than the cap.
@@ -89,7 +89,7 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
 //     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
 //   - G7: in a calm time no read has data whose load began before an invalidation that had ended
-//     before the calm time, whoever it had not reached then, if its sender or a member that had confirmed it has not been restarted.
+//     before the calm time, whichever members it had not reached then, if its sender or a member that had confirmed it has not been restarted.
 //   - G8: no read turns to members more than Turns times, nor sends more than Asks requests each time, and no request comes
 //     from anything but a read.
 //   - G9: between BeginMoves and EndMoves, of the keys that had a copy before no more than the share Moved is loaded although

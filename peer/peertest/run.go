@@ -173,7 +173,7 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 }
 
 // ReadAfter is a recorded read of key on the i-th node with the token of one of the key's last invalidations, wherever it was
-// started and whoever has heard of it. Without one it is a read as others.
+// started and whichever members have heard of it. Without one it is a read as others.
 func (c *Cluster) ReadAfter(i int, key string, dice *rand.Rand) bool {
 	r := &Read{Key: key, MaxAge: tier.AnyAge}
 	if list := c.History.tokens(key); len(list) > 0 {
