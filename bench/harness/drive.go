@@ -24,6 +24,7 @@ type driver struct {
 	cluster Cluster
 	ledger  *ledger
 	clock   *clock
+	nap     func(time.Duration)
 	rec     *recorder
 	seed    uint64
 	end     time.Duration
@@ -260,7 +261,7 @@ func (d *driver) pace(stop context.Context, due time.Duration) bool {
 				return false
 			}
 		default:
-			nap(left)
+			d.nap(left)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestPhases(t *testing.T) {
 		}
 		return f.cached(ctx, key)
 	}
-	r := run(t, t.Context(), `
+	r := virtually(t, `
 duration: 900ms
 warmup: 300ms
 by_fault: true

@@ -22,6 +22,8 @@ type Options struct {
 	Progress func(Progress)
 	// Command is noted in the report.
 	Command string
+
+	nap func(time.Duration) // a precise sleep; nil: the system's own
 }
 
 // Progress is how far a run is.
@@ -58,6 +60,9 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 		return nil, err
 	}
 	o.Rounds = max(o.Rounds, 1)
+	if o.nap == nil {
+		o.nap = nap
+	}
 	r := &Report{Schema: Schema, Began: time.Now().UTC().Truncate(time.Second), Machine: bench.Machine(), Command: o.Command,
 		Scenario: s, Rounds: o.Rounds, Partial: u.partial}
 	for _, y := range systems {
@@ -83,7 +88,7 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 					o.Progress(Progress{res.Name, round + 1, o.Rounds, at, s.Duration.D(), text})
 				}
 			}
-			one, err := once(ctx, s, u, systems[i], s.Seed+uint64(round), tell)
+			one, err := once(ctx, s, u, systems[i], s.Seed+uint64(round), hooks{tell, o.nap})
 			if one != nil {
 				res.Rounds = append(res.Rounds, *one)
 				res.Partial = one.Partial
@@ -130,13 +135,19 @@ func heap() float64 {
 	return float64(m.HeapAlloc)
 }
 
+// hooks are what a round calls: tell of its progress, nap to sleep precisely.
+type hooks struct {
+	tell func(time.Duration, string)
+	nap  func(time.Duration)
+}
+
 // once runs a scenario on one system. The round is nil if the system did not start.
-func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed uint64, tell func(time.Duration, string)) (out *Round, err error) {
+func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed uint64, h hooks) (out *Round, err error) {
 	stop, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	calls, over := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer over(nil)
-	d := &driver{u: u, clock: newClock(), seed: seed, end: s.Duration.D(), fail: fail,
+	d := &driver{u: u, clock: newClock(), nap: h.nap, seed: seed, end: s.Duration.D(), fail: fail,
 		ours: s.Cluster.Kind != scenario.Existing,
 		gone: make([]gauge, s.Cluster.Nodes), calling: make([]gauge, s.Cluster.Nodes)}
 	line := newTimeline(d.end)
@@ -181,7 +192,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	var aside sync.WaitGroup // the faults, the watch; they end with the run
 	over1, done := context.WithCancel(stop)
 	var marks []Mark
-	aside.Go(func() { marks = d.faults(over1, s, tell) })
+	aside.Go(func() { marks = d.faults(over1, s, h.tell) })
 	aside.Go(func() {
 		if s.Warmup > 0 && !d.sleepUntil(over1, 0) {
 			return
@@ -189,7 +200,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		runtime.ReadMemStats(&m0)
 		cpu0 = cpuTime()
 	})
-	aside.Go(func() { d.watch(over1, tell) })
+	aside.Go(func() { d.watch(over1, h.tell) })
 	aside.Go(func() {
 		// Who is not answered long after the end, or after an interrupt, is answered now.
 		if d.sleepUntil(over1, d.end+grace) {

@@ -17,6 +17,18 @@ load:
   - {callers: 4, keys: {kind: uniform, count: 50}}
 `
 
+// virtually is run for open loops in virtual time.
+func virtually(t *testing.T, text string, systems ...System) (r *Report) {
+	t.Helper()
+	bubble(t, func(t *testing.T) {
+		var err error
+		if r, err = Run(t.Context(), parse(t, text), systems, Options{nap: time.Sleep}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return r
+}
+
 func run(t *testing.T, ctx context.Context, text string, systems ...System) *Report {
 	t.Helper()
 	r, err := Run(ctx, parse(t, text), systems, Options{})
@@ -55,7 +67,7 @@ func TestOpenLoopCountsTheWait(t *testing.T) {
 		}
 		return f.cached(ctx, key)
 	}}
-	r := run(t, t.Context(), `
+	r := virtually(t, `
 duration: 500ms
 load: [{loop: open, rate: 100, arrival: even, callers: 1, keys: {kind: uniform, count: 5}}]
 `, slow)

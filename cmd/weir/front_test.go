@@ -157,17 +157,24 @@ namespaces:
 func TestDrain(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "v") }))
 	defer origin.Close()
-	web, _, _, end := startNode(t, fmt.Sprintf("http: {listen: 127.0.0.1:0, drain: 2s}\nnamespaces: {p: {origin: {url: \"%s/{key}\"}, freshness: {ttl: 1m}}}", origin.URL))
+	draining, served := make(chan time.Duration), make(chan struct{})
+	drain := func(d time.Duration) {
+		draining <- d
+		<-served
+	}
+	web, _, _, end := startStages(t, fmt.Sprintf("http: {listen: 127.0.0.1:0, drain: 2s}\nnamespaces: {p: {origin: {url: \"%s/{key}\"}, freshness: {ttl: 1m}}}", origin.URL), drain)
 	ended := make(chan error, 1)
 	go func() { ended <- end() }()
-	for {
-		if resp, _ := ask(t, "GET", web+"/weir/readyz"); resp.StatusCode == 503 {
-			break
-		}
+	if d := <-draining; d != 2*time.Second {
+		t.Errorf("it drains for %v", d)
+	}
+	if resp, _ := ask(t, "GET", web+"/weir/readyz"); resp.StatusCode != 503 {
+		t.Errorf("readyz says %d", resp.StatusCode)
 	}
 	if resp, body := ask(t, "GET", web+"/v1/p/k"); resp.StatusCode != 200 || body != "v" {
 		t.Errorf("%d %q", resp.StatusCode, body)
 	}
+	close(served)
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}

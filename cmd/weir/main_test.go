@@ -75,6 +75,12 @@ func (l *lines) String() string {
 // startNode runs weir node with a configuration; end stops it as SIGTERM does and returns its error.
 func startNode(t *testing.T, text string) (web, peers string, log *lines, end func() error) {
 	t.Helper()
+	return startStages(t, text, nil)
+}
+
+// startStages is startNode with a drain of its own.
+func startStages(t *testing.T, text string, drain func(time.Duration)) (web, peers string, log *lines, end func() error) {
+	t.Helper()
 	cfg, err := parseConfig("weir.yml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +88,7 @@ func startNode(t *testing.T, text string) (web, peers string, log *lines, end fu
 	log = &lines{}
 	ctx, cancel := context.WithCancel(context.Background())
 	started, ended := make(chan addresses, 1), make(chan error, 1)
-	go func() { ended <- runNode(ctx, cfg, log, func(at addresses) { started <- at }) }()
+	go func() { ended <- runNode(ctx, cfg, log, stages{func(at addresses) { started <- at }, drain}) }()
 	end = sync.OnceValue(func() error {
 		cancel()
 		return <-ended

@@ -50,7 +50,7 @@ requests that run are answered, at the same time. A commented example: examples/
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return runNode(ctx, cfg, w.err, nil)
+			return runNode(ctx, cfg, w.err, stages{})
 		},
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "the configuration `file`")
@@ -59,8 +59,14 @@ requests that run are answered, at the same time. A commented example: examples/
 	return c
 }
 
-// runNode runs a node until ctx ends. started, if not nil, is told where it listens.
-func runNode(ctx context.Context, cfg config, log io.Writer, started func(addresses)) (err error) {
+// stages are those of a node's life that a test follows. Either may be nil.
+type stages struct {
+	started func(addresses)     // the node listens
+	drain   func(time.Duration) // it is not ready any more; replaces the wait of that time
+}
+
+// runNode runs a node until ctx ends.
+func runNode(ctx context.Context, cfg config, log io.Writer, s stages) (err error) {
 	options := &slog.HandlerOptions{Level: cfg.logLevel}
 	var handler slog.Handler = slog.NewTextHandler(log, options)
 	if cfg.logJSON {
@@ -99,8 +105,8 @@ func runNode(ctx context.Context, cfg config, log io.Writer, started func(addres
 		at.operator = web.operator.Addr().String()
 	}
 	node.Logger().Info("serving", "http", at.web, "operator", at.operator, "namespaces", len(cfg.namespaces), "version", peer.Version())
-	if started != nil {
-		started(at)
+	if s.started != nil {
+		s.started(at)
 	}
 	select {
 	case err := <-web.failed:
@@ -110,7 +116,10 @@ func runNode(ctx context.Context, cfg config, log io.Writer, started func(addres
 
 	node.Logger().Info("going down", "drain", cfg.web.drain, "drain_timeout", cfg.peer.DrainTimeout, "grace", cfg.web.grace)
 	web.draining.Store(true)
-	wait(cfg.web.drain)
+	if s.drain == nil {
+		s.drain = time.Sleep
+	}
+	s.drain(cfg.web.drain)
 	return goDown(web, node, cfg.peer.DrainTimeout)
 }
 
@@ -142,12 +151,6 @@ func leave(node leaver, drainTimeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), max(drainTimeout, 0)+leaveSlack)
 	defer cancel()
 	return node.Leave(ctx)
-}
-
-func wait(d time.Duration) {
-	if d > 0 {
-		<-time.After(d)
-	}
 }
 
 // closeCache closes a cache, and waits a while for its loads.

@@ -108,7 +108,7 @@ func TestOperatorListener(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	started, ended := make(chan addresses, 1), make(chan error, 1)
-	go func() { ended <- runNode(ctx, cfg, &lines{}, func(at addresses) { started <- at }) }()
+	go func() { ended <- runNode(ctx, cfg, &lines{}, stages{started: func(at addresses) { started <- at }}) }()
 	at := <-started
 	for _, c := range []struct {
 		addr, method, path string
