@@ -21,6 +21,8 @@
 # make soak: the simulator, pair after pair of seeds, for SOAK or until it is stopped; "seed schedule" of what fails is kept in
 #   bin/soak-failed.txt. make soak-native: likewise with the race detector, where only the seed repeats.
 # make test-replay: that a pair of seeds repeats a run of the simulator.
+# make chaos: nodes as processes in network namespaces, faults from a seed, and what clients and the origin saw checked from outside;
+#   needs root and iproute2. CHAOSFLAGS='-seed 7 -for 10m -faults cut,stop' chooses; CHAOSFLAGS=-help lists the flags.
 # make vuln: known vulnerabilities; needs https://vuln.go.dev.
 # make reproducible: two builds in two directories are the same.
 # make fuzz: each fuzz target for FUZZTIME.
@@ -49,7 +51,7 @@ export GO
 # A program with the race detector waits for a second before it exits; the tests start many.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky mutate sim soak soak-native test-replay check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate sim soak soak-native chaos test-replay check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -64,7 +66,7 @@ test-long:
 	@set -e; skip='^TestSimLong$$'; short=; \
 	  missing() { echo "left out: $$1; $$2 (apt-get install $$3)"; [ -z "$(REQUIRE)" ]; }; \
 	  if [ "$$(id -u)" != 0 ] || ! ip netns list >/dev/null 2>&1; then \
-	    missing "processes in network namespaces" "they need root and ip" iproute2; skip="$$skip|^TestNamespaces"; fi; \
+	    missing "processes in network namespaces" "they need root and ip" iproute2; skip="$$skip|^TestChaos"; fi; \
 	  if ! command -v redis-server >/dev/null; then missing "the rivals' tests with a Redis" "they need redis-server" redis-server; short=-short; fi; \
 	  if ! command -v promtool >/dev/null; then missing "the alert rules" "they need promtool" prometheus; fi; \
 	  $(SUITE) test -race -count=1 -timeout 3h -p 3 -run '$(LONG)' -skip "$$skip" $(LONGPKGS) \
@@ -123,6 +125,12 @@ test-replay:
 soak-native:
 	@mkdir -p bin
 	SIM_FAILED=$(CURDIR)/bin/soak-failed.txt $(GO) test -race -timeout 0 -v -run '^TestSim$$' ./peer/peertest -soak $(SOAK)
+
+chaos:
+	@[ "$$(id -u)" = 0 ] && command -v ip >/dev/null || { echo "make chaos needs root and the command ip: apt-get install iproute2"; exit 1; }
+	@mkdir -p bin
+	$(GO) build -race -o bin/chaos ./peer/peertest/chaos
+	@bin/chaos $(CHAOSFLAGS)
 
 demo:
 	cd examples && $(GO) build -o ../bin/catalogue ./catalogue && cd .. && ./bin/catalogue $(DEMOFLAGS)

@@ -31,6 +31,11 @@ type Rules struct {
 	// Slack is by how much a read may end after its deadline, and be served over age: what the
 	// granularity of timers and the way back may add.
 	Slack time.Duration
+	// Late, if more than Slack, is by how much a read may end after its deadline.
+	Late time.Duration
+	// RealTime says that what was recorded waited for processors. Then the rules for calm times do not hold that ask for
+	// promptness: that no two nodes load a key at once, that no read fails, that all see a new value after NearTTL.
+	RealTime bool
 }
 
 // A Violation is a broken guarantee, with the part of the history that shows it.
@@ -84,8 +89,8 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //     answer that there is no value counts as data.
 //   - G3: nothing is older than the contract's bound, nor than an answer says, nor than MaxAge.
 //   - G4: never more loads at once than the cap.
-//   - G5: every read ends by its deadline, and one with patience before it. In calm times
-//     none fails but for a storm that the origin's cap cannot bear.
+//   - G5: every read ends by its deadline, and one with patience before it, with an error that is documented if any. In calm
+//     times none fails but for a storm that the origin's cap cannot bear.
 //   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
 //     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
 //   - G7: in a calm time no read has data whose load began before an invalidation that had ended
@@ -145,10 +150,14 @@ func (c *checker) overlaps() {
 			switch {
 			case same:
 				here++
-				if overran := l.BeganAt.Sub(o.BeganAt) >= c.rules.Timeout; overran || c.invalidatedBetween(l, o.Began) {
+				overran := l.BeganAt.Sub(o.BeganAt) >= c.rules.Timeout
+				if c.rules.RealTime { // the load was on its way to the origin, or its process stopped
+					overran = overran || !o.Until.IsZero() && l.BeganAt.Add(c.rules.Slack).After(o.Until)
+				}
+				if overran || c.invalidatedBetween(l, o.Began) {
 					continue
 				}
-			case !c.calmAt(o.BeganAt, l.BeganAt) || c.invalidatedBetween(l, o.Began):
+			case c.rules.RealTime || !c.calmAt(o.BeganAt, l.BeganAt) || c.invalidatedBetween(l, o.Began):
 				continue
 			}
 			c.broken("G1", l.Key, o.Began, l.Began, noRead, "%q is loaded twice at once: load %d on %s.%d and %d on %s.%d", l.Key, o.Began, o.Node, o.Incarnation, l.Began, l.Node, l.Incarnation)
@@ -167,7 +176,7 @@ func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
 	for _, i := range c.of(l.Key) {
 		switch {
 		case i.Began > l.Began:
-		case i.Node == stranger: // the node knows it if a read has brought the token here, or to another member
+		case i.Node == Outside: // the node knows it if a read has brought the token here, or to another member
 			if slices.ContainsFunc(c.reads, func(r *Read) bool { return r.After == i && r.Began < l.Began }) {
 				return true
 			}

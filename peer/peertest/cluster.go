@@ -105,7 +105,7 @@ func New(o Options) *Cluster {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	h := &History{}
-	c := &Cluster{History: h, Origin: newOrigin(h, o.Seed, o.Timeout+overrunFor), Net: netsim.New(o.Seed), opt: o}
+	c := &Cluster{History: h, Origin: NewOrigin(h, o.Seed, o.Timeout+overrunFor), Net: netsim.New(o.Seed), opt: o}
 	c.Origin.long = o.LongTTL
 	var ips []string
 	for i := range o.Nodes {
@@ -167,10 +167,10 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 	}
 	h.starts++
 	incarnation := h.starts
-	c.History.started(h.name, incarnation)
+	c.History.Started(h.name, incarnation)
 	life, cancel := context.WithCancelCause(context.Background())
 	clock := NewClock()
-	loader := c.Origin.loader(life, h.name, incarnation)
+	loader := c.Origin.Loader(life, h.name, incarnation)
 	if c.opt.Loader != nil {
 		loader = c.opt.Loader(loader)
 	}
@@ -238,6 +238,7 @@ func (c *Cluster) stop(i int, end func(p instance) error) error {
 	h.mu.Unlock()
 	err := end(p)
 	p.cancel(errEnded)
+	c.History.Gone(h.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changing = false
@@ -380,7 +381,7 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 	}
 	defer cancel()
 	r.Node = c.hosts[i].name
-	c.History.beginRead(r)
+	c.History.BeginRead(r)
 	r.Deadline = r.BeganAt.Add(timeout)
 	if r.Plain {
 		r.Value, r.Err = cache.Get(ctx, r.Key)
@@ -393,7 +394,7 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 		a, r.Err = cache.Read(ctx, r.Key, o)
 		r.Value, r.Age, r.Source = a.Value, a.Age, a.Source
 	}
-	c.History.endRead(r)
+	c.History.EndRead(r)
 	return true
 }
 
@@ -411,15 +412,15 @@ func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) b
 		return false
 	}
 	for _, key := range slices.Concat(change.Keys, more) {
-		c.Origin.write(key, gone)
+		c.Origin.Write(key, gone)
 	}
 	var told []string
 	for _, m := range n.View().Members() {
 		told = append(told, m.Name)
 	}
-	inv := c.History.beginInvalidation(change, c.hosts[i].name, told)
+	inv := c.History.BeginInvalidation(change, c.hosts[i].name, told)
 	token, err := cache.Apply(context.Background(), change)
-	c.History.endInvalidation(inv, token, c.seesAll(n), err)
+	c.History.EndInvalidation(inv, token, c.seesAll(n), err)
 	return true
 }
 
@@ -430,12 +431,12 @@ func (c *Cluster) WriteOutside(gone bool, keys ...string) {
 		return
 	}
 	for _, key := range keys {
-		c.Origin.write(key, gone)
+		c.Origin.Write(key, gone)
 	}
 	change := tier.Change{Keys: keys}
-	inv := c.History.beginInvalidation(change, stranger, nil)
+	inv := c.History.BeginInvalidation(change, Outside, nil)
 	token, err := c.outsider.Apply(context.Background(), change)
-	c.History.endInvalidation(inv, token, false, err)
+	c.History.EndInvalidation(inv, token, false, err)
 }
 
 // Put writes key at the origin and puts a value with a TTL of its own through the i-th node. false: the node is down, and
@@ -449,11 +450,11 @@ func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
 	for _, m := range n.View().Members() {
 		told = append(told, m.Name)
 	}
-	inv := c.History.beginInvalidation(tier.Change{Keys: []string{key}}, c.hosts[i].name, told)
-	l := c.History.beginPut(key, func() uint64 { return c.Origin.write(key, false) })
+	inv := c.History.BeginInvalidation(tier.Change{Keys: []string{key}}, c.hosts[i].name, told)
+	l := c.History.BeginPut(key, func() uint64 { return c.Origin.Write(key, false) })
 	v := Value{Key: key, Version: l.Version, Load: l.Began, At: l.BeganAt.UnixNano(), TTL: ttl}
 	err := cache.Put(context.Background(), key, v, tier.PutOptions{Version: l.Version, TTL: ttl, Tags: []string{TagOf(key)}})
-	c.History.endInvalidation(inv, tier.Token{}, c.seesAll(n), err)
+	c.History.EndInvalidation(inv, tier.Token{}, c.seesAll(n), err)
 	return true
 }
 

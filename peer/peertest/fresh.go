@@ -3,6 +3,7 @@ package peertest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -76,10 +77,30 @@ func (c *checker) replayed(r *Read) (last *Invalidation) {
 	return last
 }
 
+// Outdated says which read that began after a stamp, if any, had data from before an invalidation that had ended before it, although
+// a member that has been up since then can tell all others of it. "" says that there is none. So it is once all members
+// have exchanged what they know.
+func (h *History) Outdated(from uint64) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := &checker{History: h, byKey: make(map[string][]*Invalidation)}
+	for _, r := range slices.Backward(h.reads) {
+		if r.Began <= from || r.Err != nil {
+			continue
+		}
+		for _, i := range c.of(r.Key) {
+			if i.Ended != 0 && i.Ended < r.Began && r.Value.Load < i.Began && c.remembered(i, r) {
+				return fmt.Sprintf("%s read %q from load %d, which is older than invalidation %d of %s", r.Node, r.Key, r.Value.Load, i.Began, i.Node)
+			}
+		}
+	}
+	return ""
+}
+
 // remembered reports whether somebody who was up all the time can tell the others of i: its sender, or a member that has confirmed
 // it to the sender.
 func (c *checker) remembered(i *Invalidation, r *Read) bool {
-	if i.Node == stranger {
+	if i.Node == Outside {
 		return false
 	}
 	if !c.restarted(i.Node, i.Began, r.Began) {
@@ -94,8 +115,11 @@ func (c *checker) remembered(i *Invalidation, r *Read) bool {
 	})
 }
 
-// restarted reports whether a node was started between two stamps.
+// restarted reports whether a node was started, or ended, between two stamps.
 func (c *checker) restarted(node string, from, to uint64) bool {
+	if slices.ContainsFunc(c.ends[node], func(stamp uint64) bool { return stamp > from && stamp < to }) {
+		return true
+	}
 	for s, stamp := range c.starts {
 		if s.node == node && stamp > from && stamp < to {
 			return true
@@ -130,17 +154,20 @@ func (c *checker) known(i *Invalidation, r *Read) bool {
 func (c *checker) ages() {
 	bound := c.rules.Freshness.Bound()
 	for _, r := range c.reads {
-		if late := r.EndedAt.Sub(r.Deadline); late > c.rules.Slack {
+		if late := r.EndedAt.Sub(r.Deadline) - r.Stopped; late > max(c.rules.Late, c.rules.Slack) {
 			c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended %v after its deadline", r.Key, r.Node, late)
 		}
 		if r.Err != nil {
+			if !documented(r.Err) {
+				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed with an error that the documentation of Read does not name: %v", r.Key, r.Node, r.Err)
+			}
 			end := errors.Is(r.Err, context.Canceled) || errors.Is(r.Err, context.DeadlineExceeded) && !errors.Is(r.Err, tier.ErrTimeout)
 			switch {
 			case end && r.EndedAt.Before(r.Deadline):
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended as if its caller had gone, %v before that: %v", r.Key, r.Node, r.Deadline.Sub(r.EndedAt), r.Err)
 			case end && r.Deadline.Sub(r.BeganAt) >= c.rules.Patience:
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s had no answer within %v", r.Key, r.Node, c.rules.Patience)
-			case !end && !r.missing() && !errors.Is(r.Err, tier.ErrOverloaded) && c.calmAt(r.BeganAt, r.EndedAt):
+			case !end && !r.missing() && !errors.Is(r.Err, tier.ErrOverloaded) && !c.rules.RealTime && c.calmAt(r.BeganAt, r.EndedAt):
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed though nothing was wrong: %v", r.Key, r.Node, r.Err)
 			}
 			continue
@@ -163,6 +190,15 @@ func (c *checker) ages() {
 	}
 }
 
+// documented reports whether the documentation of Get and Read names the error.
+func documented(err error) bool {
+	var fill *tier.FillError
+	return errors.As(err, &fill) || slices.ContainsFunc([]error{
+		tier.ErrNotFound, tier.ErrOverloaded, tier.ErrIsolated, tier.ErrClosed, tier.ErrCycle, tier.ErrNotCached,
+		tier.ErrEmptyKey, tier.ErrKeyTooLarge, context.Canceled, context.DeadlineExceeded,
+	}, func(e error) bool { return errors.Is(err, e) })
+}
+
 // leases checks G6 by what answers say of their source.
 func (c *checker) leases() {
 	type copyOf struct {
@@ -183,15 +219,27 @@ func (c *checker) leases() {
 		if !ok || r.BeganAt.Before(at) { // the read that brought the copy has not returned yet, or gave up
 			continue
 		}
-		if age := r.BeganAt.Sub(at); age > c.longer(c.rules.Freshness.NearTTL) {
+		if age := r.BeganAt.Sub(at); age > c.longer(c.rules.Freshness.NearTTL) && !(c.rules.RealTime && c.mayHaveHeard(r)) {
 			c.broken("G6", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s served a near copy of %q %v after it heard of it", r.Node, r.Key, age)
 		}
 	}
 }
 
+// mayHaveHeard reports whether another read may have heard of r's copy that says nothing of it: one that gave up, or that has
+// not been told yet.
+func (c *checker) mayHaveHeard(r *Read) bool {
+	from := r.BeganAt.Add(-c.rules.Freshness.NearTTL)
+	return slices.ContainsFunc(c.reads, func(o *Read) bool {
+		return o != r && o.Node == r.Node && o.Key == r.Key && o.Began < r.Ended && o.EndedAt.After(from) && (o.Plain || o.Err != nil || o.Source != tier.SourceNear)
+	})
+}
+
 // newest checks G6 in calm times, by what there is to read: NearTTL after a load has ended all leases of
 // older ones are over.
 func (c *checker) newest() {
+	if c.rules.RealTime {
+		return
+	}
 	loads := make(map[string][]*Load)
 	for _, l := range c.loads {
 		if l.Outcome == Loaded {

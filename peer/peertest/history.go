@@ -41,6 +41,7 @@ type Load struct {
 	Incarnation      int    // which start of the node
 	Began, Ended     uint64 // stamps; Ended is 0 while it runs
 	BeganAt, EndedAt time.Time
+	Until            time.Time // the deadline of the load's context, zero: it has none
 	Version          uint64
 	Outcome          Outcome
 }
@@ -52,6 +53,7 @@ type Read struct {
 	BeganAt      time.Time
 	EndedAt      time.Time
 	Deadline     time.Time
+	Stopped      time.Duration // for how long its node's process was stopped meanwhile, so that nothing could end
 	MaxAge       time.Duration
 	After        *Invalidation // whose token it has, nil: none
 	Plain        bool          // a Get: it says neither where the answer is from nor how old it is
@@ -93,8 +95,8 @@ type Invalidation struct {
 	Token            tier.Token // what Apply returned; it may be used once Ended is not 0
 }
 
-// stranger is the Node of an invalidation that a process outside the cluster started: the nodes hear of it by its token only.
-const stranger = ""
+// Outside is the Node of an invalidation that a process outside the cluster started: the nodes hear of it by its token only.
+const Outside = ""
 
 // Covers reports whether the invalidation is one of key, which has the tag TagOf(key).
 func (i *Invalidation) Covers(key string) bool {
@@ -121,6 +123,7 @@ type History struct {
 	running       int     // loads
 	peak          int
 	starts        map[start]uint64       // stamps
+	ends          map[string][]uint64    // of each node: stamps
 	jumps         map[string][]time.Time // of each node's clock
 	notes         []note
 	calms         []calm
@@ -151,7 +154,8 @@ func (h *History) Note(format string, args ...any) {
 	h.notes = append(h.notes, note{h.next(), fmt.Sprintf(format, args...)})
 }
 
-func (h *History) started(node string, incarnation int) {
+// Started notes that a node starts. Each start of a node has an incarnation of its own.
+func (h *History) Started(node string, incarnation int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.starts == nil {
@@ -159,6 +163,52 @@ func (h *History) started(node string, incarnation int) {
 	}
 	h.starts[start{node, incarnation}] = h.next()
 	h.notes = append(h.notes, note{h.stamp, fmt.Sprintf("%s.%d starts", node, incarnation)})
+}
+
+// Gone notes that a node has ended. It may start again, or never.
+func (h *History) Gone(node string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ends == nil {
+		h.ends = make(map[string][]uint64)
+	}
+	h.ends[node] = append(h.ends[node], h.next())
+}
+
+// Stamp returns the stamp of this moment: what begins later has a higher one.
+func (h *History) Stamp() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.next()
+}
+
+// Reads returns the reads that began between two stamps and have ended.
+func (h *History) Reads(from, to uint64) (out []*Read) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, r := range h.reads {
+		if r.Began > from && r.Began < to {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Peaks returns the most loads that each node had at the origin at once.
+func (h *History) Peaks() map[string]int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := make(map[string]int)
+	for _, at := range h.loads {
+		n := 0
+		for _, o := range h.loads {
+			if o.Node == at.Node && o.Began <= at.Began && (o.Ended == 0 || o.Ended > at.Began) {
+				n++
+			}
+		}
+		out[at.Node] = max(out[at.Node], n)
+	}
+	return out
 }
 
 // jumped notes that a node's clock was set ahead.
@@ -171,32 +221,33 @@ func (h *History) jumped(node string) {
 	h.jumps[node] = append(h.jumps[node], time.Now())
 }
 
-// beginCalm says that from here on nothing is wrong, and endCalm until when. What holds then
+// BeginCalm says that from here on nothing is wrong, and EndCalm until when. What holds then
 // beyond the guarantees is checked for what begins and ends in between.
-func (h *History) beginCalm() {
+func (h *History) BeginCalm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calms = append(h.calms, calm{from: time.Now()})
 }
 
-func (h *History) endCalm() {
+// EndCalm ends what BeginCalm has begun.
+func (h *History) EndCalm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calms[len(h.calms)-1].to = time.Now()
 }
 
-func (h *History) beginLoad(key, node string, incarnation int, version func() uint64) *Load {
+// beginLoad notes that l begins, whose Key, Node, Incarnation and Until are set.
+func (h *History) beginLoad(l *Load, version func() uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	l := &Load{Key: key, Node: node, Incarnation: incarnation, Began: h.next(), BeganAt: time.Now(), Version: version()}
+	l.Began, l.BeganAt, l.Version = h.next(), time.Now(), version()
 	h.loads = append(h.loads, l)
 	h.running++
 	h.peak = max(h.peak, h.running)
-	return l
 }
 
-// beginPut notes a Put, which stands for a load that took no time: its value is as young as the write.
-func (h *History) beginPut(key string, version func() uint64) *Load {
+// BeginPut notes a Put, which stands for a load that took no time: its value is as young as the write.
+func (h *History) BeginPut(key string, version func() uint64) *Load {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	l := &Load{Key: key, Node: "put", Began: h.next(), BeganAt: time.Now(), Version: version(), Outcome: Loaded}
@@ -211,13 +262,15 @@ func (h *History) endLoad(l *Load, outcome Outcome) {
 	h.running--
 }
 
-func (h *History) beginRead(r *Read) {
+// BeginRead notes that r begins, whose Key, Node, MaxAge and After are set.
+func (h *History) BeginRead(r *Read) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r.Began, r.BeganAt = h.next(), time.Now()
 }
 
-func (h *History) endRead(r *Read) {
+// EndRead notes that r, with all that became of it, has ended.
+func (h *History) EndRead(r *Read) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r.Ended, r.EndedAt = h.next(), time.Now()
@@ -238,7 +291,8 @@ func (h *History) asked(r *Read, node, member, key string) {
 	h.forwards = append(h.forwards, &Read{Key: key, Node: node, Began: h.next()})
 }
 
-func (h *History) beginInvalidation(change tier.Change, node string, told []string) *Invalidation {
+// BeginInvalidation notes that a node starts an invalidation; told are the members in its view.
+func (h *History) BeginInvalidation(change tier.Change, node string, told []string) *Invalidation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i := &Invalidation{Change: change, Node: node, Began: h.next(), BeganAt: time.Now(), Told: told}
@@ -246,14 +300,23 @@ func (h *History) beginInvalidation(change tier.Change, node string, told []stri
 	return i
 }
 
-func (h *History) endInvalidation(i *Invalidation, token tier.Token, whole bool, err error) {
+// Tell notes the members in the view of an invalidation's sender, if they were not known when it began.
+func (h *History) Tell(i *Invalidation, told []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i.Told = told
+}
+
+// EndInvalidation notes how an invalidation ended. whole: by then every node that was up was in the sender's view, from its
+// beginning on.
+func (h *History) EndInvalidation(i *Invalidation, token tier.Token, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i.Ended, i.EndedAt, i.Whole, i.Err, i.Token = h.next(), time.Now(), whole, err, token
 }
 
-// tokens returns the last few invalidations of a key that have ended and whose tokens clients may have, the newest first.
-func (h *History) tokens(key string) (out []*Invalidation) {
+// Tokens returns the last few invalidations of a key that have ended and whose tokens clients may have, the newest first.
+func (h *History) Tokens(key string) (out []*Invalidation) {
 	const most, back = 4, 300
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -294,7 +357,10 @@ func (h *History) Digest() uint64 {
 // Figures are the sizes of a history.
 type Figures struct {
 	Loads, Reads, Failed, Invalidations, Confirmed, Whole int
-	Peak                                                  int // loads at once
+	Peak                                                  int           // loads at once
+	WithToken                                             int           // reads
+	Oldest                                                time.Duration // the greatest age of what was read, when the read began
+	Latest                                                time.Duration // the most by which a read ended after its deadline
 }
 
 // Add adds another history's figures.
@@ -306,6 +372,8 @@ func (f *Figures) Add(o Figures) {
 	f.Confirmed += o.Confirmed
 	f.Whole += o.Whole
 	f.Peak = max(f.Peak, o.Peak)
+	f.WithToken += o.WithToken
+	f.Oldest, f.Latest = max(f.Oldest, o.Oldest), max(f.Latest, o.Latest)
 }
 
 // Figures counts what was recorded.
@@ -317,6 +385,13 @@ func (h *History) Figures() Figures {
 		if r.Err != nil && !r.missing() {
 			f.Failed++
 		}
+		if r.After != nil {
+			f.WithToken++
+		}
+		if r.Err == nil {
+			f.Oldest = max(f.Oldest, r.BeganAt.Sub(time.Unix(0, r.Value.At)))
+		}
+		f.Latest = max(f.Latest, r.EndedAt.Sub(r.Deadline)-r.Stopped)
 	}
 	for _, i := range h.invalidations {
 		if i.Ended != 0 && i.Err == nil {

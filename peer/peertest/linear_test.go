@@ -77,7 +77,7 @@ func linear(t *testing.T, seed uint64, wrap func(tier.Cluster) tier.Cluster) (ok
 					op := porcupine.Operation{ClientId: client, Call: at.Add(1)}
 					var err error
 					if in.write {
-						in.version = c.Origin.write(in.key, false)
+						in.version = c.Origin.Write(in.key, false)
 						err = cache.Invalidate(ctx, in.key)
 					} else {
 						var a tier.Answer[Value]

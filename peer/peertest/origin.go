@@ -38,7 +38,8 @@ type Origin struct {
 // LongLived reports whether the loader gives the key's value a TTL of its own, in a cluster that has Options.LongTTL.
 func LongLived(key string) bool { return key != "" && key[len(key)-1]%3 == 1 }
 
-func newOrigin(h *History, seed uint64, overrun time.Duration) *Origin {
+// NewOrigin returns an origin whose loads are noted in h. A load that does not end with its context takes overrun.
+func NewOrigin(h *History, seed uint64, overrun time.Duration) *Origin {
 	return &Origin{history: h, overrun: overrun, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64), missing: make(map[string]bool)}
 }
 
@@ -49,8 +50,8 @@ func (o *Origin) SetMoods(m Moods) {
 	o.moods = m
 }
 
-// write changes key, or with gone takes its value away, and returns its new version.
-func (o *Origin) write(key string, gone bool) (version uint64) {
+// Write changes key, or with gone takes its value away, and returns its new version.
+func (o *Origin) Write(key string, gone bool) (version uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.versions[key]++
@@ -90,12 +91,14 @@ func (o *Origin) fate() (f fate) {
 	return f
 }
 
-// loader returns the loader of one start of a node; life ends with its process.
-func (o *Origin) loader(life context.Context, node string, incarnation int) tier.Loader[Value] {
+// Loader returns the loader of one start of a node; life ends with its process.
+func (o *Origin) Loader(life context.Context, node string, incarnation int) tier.Loader[Value] {
 	return func(ctx context.Context, fill *tier.Fill[Value]) (Value, error) {
 		key, gone, outcome := fill.Key, false, Failed
 		fill.Tag(TagOf(key))
-		l := o.history.beginLoad(key, node, incarnation, func() (version uint64) {
+		until, _ := ctx.Deadline()
+		l := &Load{Key: key, Node: node, Incarnation: incarnation, Until: until}
+		o.history.beginLoad(l, func() (version uint64) {
 			version, gone = o.version(key)
 			return version
 		})

@@ -70,7 +70,7 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 		return fmt.Errorf("before any fault: %w", err)
 	}
 	if c.outsider, err = tier.New(tier.Config[Value]{
-		Namespace: "sim", Loader: c.Origin.loader(ctx, "outside", 1), Freshness: c.opt.Freshness, NearBytes: -1, OwnedBytes: 1 << 20, Seed: c.opt.Seed + 99,
+		Namespace: "sim", Loader: c.Origin.Loader(ctx, "outside", 1), Freshness: c.opt.Freshness, NearBytes: -1, OwnedBytes: 1 << 20, Seed: c.opt.Seed + 99,
 	}); err != nil {
 		return err
 	}
@@ -101,9 +101,9 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 
 // calm lets time pass in which nothing may go wrong.
 func (c *Cluster) calm(ctx context.Context, d time.Duration) {
-	c.History.beginCalm()
+	c.History.BeginCalm()
 	sleep(ctx, d)
-	c.History.endCalm()
+	c.History.EndCalm()
 }
 
 // Stop takes all nodes down.
@@ -176,7 +176,7 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 // started and whichever members have heard of it. Without one it is a read as others.
 func (c *Cluster) ReadAfter(i int, key string, dice *rand.Rand) bool {
 	r := &Read{Key: key, MaxAge: tier.AnyAge}
-	if list := c.History.tokens(key); len(list) > 0 {
+	if list := c.History.Tokens(key); len(list) > 0 {
 		r.After = list[dice.IntN(len(list))]
 	}
 	return c.read(i, r, 2*time.Second)

@@ -1,6 +1,6 @@
 //go:build linux
 
-package peertest
+package main
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/peer/peertest"
 	"github.com/weircache/weir/tier"
 )
 
@@ -20,8 +21,6 @@ const (
 	splitReads    = 60               // on each node, before the next thing happens
 )
 
-func splitKey(i int) string { return fmt.Sprintf("k%d", i) }
-
 // word is an invalidation that some members say they have applied. It is a lower bound of what they know.
 type word struct {
 	key   string
@@ -30,40 +29,30 @@ type word struct {
 	by    []string // the members
 }
 
-// split is the split of a lab of five.
-type split struct {
+// halves is the split of a lab of five.
+type halves struct {
+	*testing.T
 	*lab
 	sides [2][]int
 
 	told []word // by the test's own goroutine
 }
 
-// stamp is a moment, for what begins later.
-func (l *lab) stamp() uint64 {
-	l.history.mu.Lock()
-	defer l.history.mu.Unlock()
-	return l.history.next()
-}
-
-// reads are those that began between two stamps and have ended.
-func (l *lab) reads(from, to uint64) (out []*Read) {
-	l.history.mu.Lock()
-	defer l.history.mu.Unlock()
-	for _, r := range l.history.reads {
-		if r.Began > from && r.Began < to {
-			out = append(out, r)
-		}
+// must ends the test after an error.
+func (s *halves) must(err error) {
+	s.Helper()
+	if err != nil {
+		s.Fatal(err)
 	}
-	return out
 }
 
 // served waits until every node has answered enough reads that begin from now on.
-func (s *split) served() {
+func (s *halves) served() {
 	s.Helper()
-	from, began := s.stamp(), time.Now()
+	from, began := s.history.Stamp(), time.Now()
 	for {
 		count := make(map[string]int)
-		for _, r := range s.reads(from, ^uint64(0)) {
+		for _, r := range s.history.Reads(from, ^uint64(0)) {
 			if r.Err == nil {
 				count[r.Node]++
 			}
@@ -71,15 +60,23 @@ func (s *split) served() {
 		if !slices.ContainsFunc(s.procs, func(p *process) bool { return count[p.name] < splitReads }) {
 			return
 		}
-		if time.Since(began) > 30*time.Second {
+		if time.Since(began) > patience {
 			s.Fatalf("after %v the nodes have answered so many reads: %v", time.Since(began), count)
 		}
 		sleep(s.Context(), 20*time.Millisecond)
 	}
 }
 
+// sees waits until these nodes have one view, of themselves alone.
+func (s *halves) sees(idle bool, nodes ...int) {
+	s.Helper()
+	took, err := s.settled(s.Context(), idle, nodes...)
+	s.must(err)
+	s.Logf("%v see each other alone after %v", nodes, took.Round(10*time.Millisecond))
+}
+
 // names are those of a side's nodes.
-func (s *split) names(side int) (out []string) {
+func (s *halves) names(side int) (out []string) {
 	for _, i := range s.sides[side] {
 		out = append(out, s.procs[i].name)
 	}
@@ -87,32 +84,26 @@ func (s *split) names(side int) (out []string) {
 }
 
 // change writes a key at the origin and, in the split, invalidates it from the first node of a side.
-func (s *split) change(side int, key string) {
+func (s *halves) change(side int, key string) {
 	s.Helper()
 	p := s.procs[s.sides[side][0]]
-	s.origin.write(key, false)
-	inv := s.history.beginInvalidation(tier.Change{Keys: []string{key}}, p.name, s.names(side))
-	var a InvalidateReply
-	if !s.call(p, p.callable(), "Node.Invalidate", key, &a) {
-		s.FailNow()
-	}
-	s.history.endInvalidation(inv, tier.Token{}, len(a.Before) == s.world.Nodes && len(a.After) == s.world.Nodes, failure(a.Failed))
-	if a.Failed != "" && len(a.Unreached) == 0 {
-		s.Fatalf("the invalidation of %s from %s: %s", key, p.name, a.Failed)
+	inv, a, ok := s.apply(s.sides[side][0], false, tier.Change{Keys: []string{key}})
+	if !ok || a.Failed.Text != "" && !a.Failed.Invalidate {
+		s.Fatalf("the invalidation of %s from %s: %t %s", key, p.name, ok, a.Failed.Text)
 	}
 	// The network is cut: who is in its view on the other side cannot have been reached.
 	for _, name := range s.names(1 - side) {
-		if slices.Contains(a.Before, name) && slices.Contains(a.After, name) && !slices.Contains(a.Unreached, name) {
-			s.Errorf("%s invalidated %s while %s was in its view and cut off, and named %v", p.name, key, name, a.Unreached)
+		if slices.Contains(a.Before, name) && slices.Contains(a.After, name) && !slices.Contains(a.Failed.Unreached, name) {
+			s.Errorf("%s invalidated %s while %s was in its view and cut off, and named %v", p.name, key, name, a.Failed.Unreached)
 		}
 	}
-	by := slices.DeleteFunc(s.names(side), func(name string) bool { return slices.Contains(a.Unreached, name) })
+	by := slices.DeleteFunc(s.names(side), func(name string) bool { return slices.Contains(a.Failed.Unreached, name) })
 	s.told = append(s.told, word{key, inv.Began, inv.Ended, by})
 }
 
 // outdated tells of a read that ought to have known better, if any: of the invalidations that these members were
 // told of, and with everybody of all.
-func (s *split) outdated(reads []*Read, everybody bool) *Read {
+func (s *halves) outdated(reads []*peertest.Read, everybody bool) *peertest.Read {
 	for _, r := range reads {
 		if r.Err == nil && slices.ContainsFunc(s.told, func(i word) bool {
 			return i.key == r.Key && i.ended < r.Began && r.Value.Load < i.began && (everybody || slices.Contains(i.by, r.Node))
@@ -124,26 +115,26 @@ func (s *split) outdated(reads []*Read, everybody bool) *Read {
 }
 
 // sweep reads every key on every node, and returns the reads.
-func (s *split) sweep() []*Read {
-	from := s.stamp()
+func (s *halves) sweep() []*peertest.Read {
+	from := s.history.Stamp()
 	var wg sync.WaitGroup
 	for i := range s.procs {
 		wg.Go(func() {
 			for k := range splitKeys {
-				s.read(i, splitKey(k), tier.AnyAge, splitPatience)
+				s.read(i, &peertest.Read{Key: keyOf(k), MaxAge: tier.AnyAge}, splitPatience)
 			}
 		})
 	}
 	wg.Wait()
-	return s.reads(from, ^uint64(0))
+	return s.history.Reads(from, ^uint64(0))
 }
 
 // sums adds up what the nodes say of replays and flushes.
-func (s *split) sums() (replayed, flushed int64) {
+func (s *halves) sums() (replayed, flushed int64) {
 	s.Helper()
 	for _, p := range s.procs {
 		var a StatusReply
-		if !s.call(p, p.callable(), "Node.Status", struct{}{}, &a) {
+		if !s.call(p, p.callable(), "Node.Status", StatusCall{}, &a) {
 			s.FailNow()
 		}
 		replayed, flushed = replayed+a.Replayed, flushed+a.Flushed
@@ -151,39 +142,61 @@ func (s *split) sums() (replayed, flushed int64) {
 	return replayed, flushed
 }
 
-// peaks are the most loads that each node had at the origin at once.
-func (l *lab) peaks() map[string]int {
-	l.history.mu.Lock()
-	defer l.history.mu.Unlock()
-	out := make(map[string]int)
-	for _, at := range l.history.loads {
-		n := 0
-		for _, o := range l.history.loads {
-			if o.Node == at.Node && o.Began <= at.Began && (o.Ended == 0 || o.Ended > at.Began) {
-				n++
+// newTestLab makes a lab for a test and starts its nodes.
+func newTestLab(t *testing.T, seed uint64, w world) *lab {
+	t.Helper()
+	l, err := newLab(seed, w, t.Logf)
+	if err != nil {
+		t.Fatalf("%v\nLeave this test out with -short", err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			for _, p := range l.procs {
+				l.tellLog(p)
 			}
 		}
-		out[at.Node] = max(out[at.Node], n)
+		if err := l.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, p := range l.procs {
+		if err := l.start(p, p.name); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return out
+	return l
 }
 
-// TestNamespacesSplitLong splits five processes on real sockets into three and two, under load. Both sides serve, with
+// dials checks whether from can open a connection to to.
+func dials(t *testing.T, l *lab, from, to int, want bool) {
+	t.Helper()
+	began := time.Now()
+	for {
+		var open bool
+		addr := fmt.Sprintf("%s:%d", addressOf(to), nodePort)
+		err := l.procs[from].callable().Call("Node.Dial", addr, &open)
+		if err == nil && open == want {
+			return
+		}
+		if err != nil || time.Since(began) > patience {
+			t.Fatalf("a connection from n%d to n%d: %t, want %t (%v)", from, to, open, want, err)
+		}
+	}
+}
+
+// TestChaosSplitLong splits five processes on real sockets into three and two, under load. Both sides serve, with
 // what each may ask of the origin, and invalidate; nothing expires meanwhile. When the network is whole again, all
 // see all, have what the other side has invalidated, and never serve what is older. It takes about 20 seconds.
-func TestNamespacesSplitLong(t *testing.T) {
+func TestChaosSplitLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test takes half a minute and needs root and iproute2")
 	}
 	const seed = 1
 	t.Logf("seed %d", seed)
-	lasting := tier.Freshness{TTL: 4 * time.Hour, NearTTL: time.Minute, RefreshAhead: -1, Jitter: -1}
-	s := &split{lab: newLab(t, seed, world{Nodes: 5, Freshness: lasting}), sides: [2][]int{{0, 1, 2}, {3, 4}}}
-	for _, p := range s.procs {
-		s.start(p)
-	}
-	everyone := []string{"n0", "n1", "n2", "n3", "n4"}
-	s.sees(20*time.Second, everyone, false, 0, 1, 2, 3, 4)
+	lasting := tier.Freshness{TTL: 4 * time.Hour, NearTTL: time.Minute, NegativeTTL: time.Second, RefreshAhead: -1, Jitter: -1}
+	w := world{Nodes: 5, MinMembers: 5, Freshness: lasting, Cap: 10, Timeout: time.Second}
+	s := &halves{T: t, lab: newTestLab(t, seed, w), sides: [2][]int{{0, 1, 2}, {3, 4}}}
+	s.sees(false, 0, 1, 2, 3, 4)
 	s.sweep() // near and owned copies everywhere
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -193,7 +206,7 @@ func TestNamespacesSplitLong(t *testing.T) {
 			dice := rand.New(rand.NewPCG(seed, uint64(100*i+k)))
 			clients.Go(func() {
 				for ctx.Err() == nil {
-					s.read(i, splitKey(dice.IntN(splitKeys)), tier.AnyAge, splitPatience)
+					s.read(i, &peertest.Read{Key: keyOf(dice.IntN(splitKeys)), MaxAge: tier.AnyAge}, splitPatience)
 					sleep(ctx, time.Duration(dice.Int64N(int64(20*time.Millisecond))))
 				}
 			})
@@ -207,15 +220,15 @@ func TestNamespacesSplitLong(t *testing.T) {
 		}
 	}()
 	s.served()
-	s.schedule(everyone)
+	s.schedule()
 	cancel()
 	clients.Wait()
-	s.sees(10*time.Second, everyone, true, 0, 1, 2, 3, 4)
+	s.sees(true, 0, 1, 2, 3, 4)
 	for _, p := range s.procs {
-		s.end(p, (*process).close)
+		s.end(p, (*process).shut)
 	}
 
-	all := s.reads(0, ^uint64(0))
+	all := s.history.Reads(0, ^uint64(0))
 	for _, r := range all {
 		if r.Err != nil {
 			t.Errorf("a read of %s on %s failed after %v: %v", r.Key, r.Node, r.EndedAt.Sub(r.BeganAt), r.Err)
@@ -224,57 +237,58 @@ func TestNamespacesSplitLong(t *testing.T) {
 	if r := s.outdated(all, false); r != nil {
 		t.Errorf("%s knew of an invalidation of %s, and read load %d at %d", r.Node, r.Key, r.Value.Load, r.Began)
 	}
-	peaks := s.peaks()
+	peaks := s.history.Peaks()
 	t.Logf("%+v; loads at once: %v", s.history.Figures(), peaks)
 	for name, n := range peaks {
-		if n > s.world.concurrency()/s.world.Nodes {
-			t.Errorf("%s had %d loads at once, its share is %d", name, n, s.world.concurrency()/s.world.Nodes)
+		if n > w.Cap/w.Nodes {
+			t.Errorf("%s had %d loads at once, its share is %d", name, n, w.Cap/w.Nodes)
 		}
 	}
-	for _, v := range s.history.Check(Rules{Freshness: lasting, Concurrency: s.world.concurrency(), Timeout: loadTimeout, Slack: 5 * time.Second}) {
+	for _, v := range s.history.Check(settings{world: w}.rules()) {
 		t.Errorf("seed %d: %v", seed, v)
 	}
+	s.must(s.lab.failed())
 }
 
-// schedule is the one of TestNamespacesSplitLong.
-func (s *split) schedule(everyone []string) {
+// schedule is the one of TestChaosSplitLong.
+func (s *halves) schedule() {
 	s.Helper()
 	before, flushed := s.sums()
 	s.Log("n3 and n4 are cut off from the others")
-	s.move("annex", s.sides[1]...)
-	s.change(0, splitKey(0)) // when nobody has noticed
-	s.change(1, splitKey(2))
-	s.wantDial(0, 4, false)
-	s.wantDial(4, 3, true)
-	for side, nodes := range s.sides {
-		s.sees(20*time.Second, s.names(side), false, nodes...)
+	heal := s.split(s.sides[1]...)
+	s.change(0, keyOf(0)) // when nobody has noticed
+	s.change(1, keyOf(2))
+	dials(s.T, s.lab, 0, 4, false)
+	dials(s.T, s.lab, 4, 3, true)
+	for _, nodes := range s.sides {
+		s.sees(false, nodes...)
 	}
 	s.served()
 	for k := 10; k < splitKeys; k += 10 { // one in ten by either side, one by both, the rest by nobody
-		s.change(0, splitKey(k))
-		s.change(1, splitKey(k+2))
-		s.change(0, splitKey(k+4))
-		s.change(1, splitKey(k+4))
+		s.change(0, keyOf(k))
+		s.change(1, keyOf(k+2))
+		s.change(0, keyOf(k+4))
+		s.change(1, keyOf(k+4))
 	}
 	s.served()
 	s.Log("the network is whole again")
-	s.move("hub", s.sides[1]...)
+	heal()
 	healed := time.Now()
-	s.sees(20*time.Second, everyone, false, 0, 1, 2, 3, 4)
+	s.sees(false, 0, 1, 2, 3, 4)
 	for {
 		r := s.outdated(s.sweep(), true)
 		if r == nil {
 			break
 		}
-		if time.Since(healed) > 30*time.Second {
+		if time.Since(healed) > patience {
 			s.Fatalf("%v after the network is whole, %s still has load %d of %s", time.Since(healed), r.Node, r.Value.Load, r.Key)
 		}
 	}
 	s.Logf("all have all invalidations %v after", time.Since(healed).Round(10*time.Millisecond))
-	from := s.stamp()
+	from := s.history.Stamp()
 	s.served()
 	s.sweep()
-	if r := s.outdated(s.reads(from, ^uint64(0)), true); r != nil {
+	if r := s.outdated(s.history.Reads(from, ^uint64(0)), true); r != nil {
 		s.Errorf("%s read load %d of %s when all had all invalidations", r.Node, r.Value.Load, r.Key)
 	}
 	replayed, after := s.sums()

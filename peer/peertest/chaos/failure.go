@@ -1,0 +1,92 @@
+//go:build linux
+
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/weircache/weir/tier"
+)
+
+// identities are the errors that a node tells by their names.
+func identities() map[string]error {
+	return map[string]error{
+		"not found": tier.ErrNotFound, "overloaded": tier.ErrOverloaded, "isolated": tier.ErrIsolated, "closed": tier.ErrClosed,
+		"cycle": tier.ErrCycle, "not cached": tier.ErrNotCached, "timeout": tier.ErrTimeout, "canceled": context.Canceled,
+		"deadline": context.DeadlineExceeded,
+	}
+}
+
+// Failure is an error on its way between processes. The zero value is none.
+type Failure struct {
+	Text  string
+	Kinds []string // which of the identities it has
+	Fill  bool     // a *tier.FillError
+	// Invalidate says that it is a *tier.InvalidateError, with this in it.
+	Invalidate bool
+	Unreached  []string
+	CleanBy    time.Time
+}
+
+func failureOf(err error) (f Failure) {
+	if err == nil {
+		return f
+	}
+	all := identities()
+	for _, kind := range slices.Sorted(maps.Keys(all)) {
+		if errors.Is(err, all[kind]) {
+			f.Kinds = append(f.Kinds, kind)
+		}
+	}
+	var fill *tier.FillError
+	var invalidate *tier.InvalidateError
+	f.Text, f.Fill = err.Error(), errors.As(err, &fill)
+	if f.Invalidate = errors.As(err, &invalidate); f.Invalidate {
+		f.Unreached, f.CleanBy = invalidate.Unreached, invalidate.CleanBy
+	}
+	return f
+}
+
+// err returns the error again, with its identities.
+func (f Failure) err() error {
+	switch {
+	case f.Text == "":
+		return nil
+	case f.Invalidate:
+		return &tier.InvalidateError{Unreached: f.Unreached, CleanBy: f.CleanBy}
+	case f.Fill:
+		return &tier.FillError{Namespace: namespace, Err: remoteError{f}}
+	}
+	return remoteError{f}
+}
+
+// kind returns a word for what the failure is.
+func (f Failure) kind() string {
+	switch {
+	case f.Text == "":
+		return ""
+	case slices.Contains(f.Kinds, "timeout"):
+		return "timeout"
+	case len(f.Kinds) > 0:
+		return f.Kinds[0]
+	case f.Fill:
+		return "fill"
+	}
+	return "other"
+}
+
+// remoteError is a Failure of another process.
+type remoteError struct{ f Failure }
+
+// Error implements error.
+func (e remoteError) Error() string { return e.f.Text }
+
+// Is reports whether the error had that identity.
+func (e remoteError) Is(target error) bool {
+	all := identities()
+	return slices.ContainsFunc(e.f.Kinds, func(kind string) bool { return all[kind] == target })
+}
