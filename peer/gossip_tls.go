@@ -49,14 +49,16 @@ func (s *sealedStream) Close() error { return s.raw.Close() }
 // acceptGossip is the accepting side's handshake of a gossip stream whose magic has been read. The deadline is the caller's.
 func (t *trust) acceptGossip(conn net.Conn) (net.Conn, error) {
 	s := &sealedStream{tls.Server(conn, t.gossipServer), conn}
-	return s, t.shakeGossip(s)
+	return s, t.shakeGossip(s, "the other side has given up or stopped")
 }
 
 // dialGossip is the dialling side's handshake of a gossip stream.
 func (t *trust) dialGossip(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	s := &sealedStream{tls.Client(&preface{Conn: conn, front: []byte(sealedMagic)}, t.gossipClient), conn}
-	if err := t.shakeGossip(s); err != nil {
+	// A node without a handshake of gossip streams says nothing: it only closes the stream, as one that stops does.
+	err := t.shakeGossip(s, "the other side has stopped, has no Secret, or runs a version of weir without handshakes of gossip streams; its log says which")
+	if err != nil {
 		stop()
 		return nil, err
 	}
@@ -66,11 +68,15 @@ func (t *trust) dialGossip(ctx context.Context, conn net.Conn) (net.Conn, error)
 	return s, conn.SetDeadline(time.Time{})
 }
 
-func (t *trust) shakeGossip(s *sealedStream) error {
+// shakeGossip does a handshake. ended says what it means that the connection ends before the handshake does.
+func (t *trust) shakeGossip(s *sealedStream, ended string) error {
 	if err := s.Handshake(); err != nil {
 		var record tls.RecordHeaderError
-		if errors.As(err, &record) || strings.HasSuffix(err.Error(), "EOF") || isEnd(err) {
-			return fmt.Errorf("the other side does not shake hands: it has no Secret, or runs a version of weir without handshakes of gossip streams; its log says why: %w", err)
+		switch {
+		case errors.As(err, &record):
+			return fmt.Errorf("the other side does not shake hands: it has no Secret, or runs a version of weir without handshakes of gossip streams; its log says which: %w", err)
+		case strings.HasSuffix(err.Error(), "EOF") || isEnd(err):
+			return fmt.Errorf("TLS handshake: the connection ended: %s: %w", ended, err)
 		}
 		return explain(err)
 	}

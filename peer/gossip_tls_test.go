@@ -44,6 +44,16 @@ func TestStrangersDoNotGossip(t *testing.T) {
 			synctest.Wait()
 			r.mustLog(t, "n1", "connection refused", fmt.Sprintf("10.0.0.%d:", 60+i), c.log)
 		}
+		// A peer that goes in the middle says nothing about its Secret.
+		gone := r.dial(t, 69, n1)
+		_, _ = io.WriteString(gone, sealedMagic)
+		_ = gone.Close()
+		synctest.Wait()
+		r.mustLog(t, "n1", "connection refused", "10.0.0.69:", "given up or stopped")
+		if bad := r.lines("n1", "10.0.0.69:", "Secret"); len(bad) > 0 {
+			t.Errorf("a Secret is blamed: %s", bad[0])
+		}
+
 		other, err := newTrust(&Config{ClusterName: DefaultClusterName, Secret: secretOf("b")}, "n9")
 		if err != nil {
 			t.Fatal(err)

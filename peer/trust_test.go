@@ -237,8 +237,10 @@ func TestRotation(t *testing.T) {
 					mustServe(t, nodes...)
 				}
 				for name := range r.books {
-					if bad := r.lines(name, "Secret"); len(bad) > 0 {
-						t.Fatalf("step %d, node %d: %s", step, i, bad[0])
+					for _, differs := range []string{"another Secret", "one Secret"} {
+						if bad := r.lines(name, differs); len(bad) > 0 {
+							t.Fatalf("step %d, node %d: %s", step, i, bad[0])
+						}
 					}
 				}
 			}

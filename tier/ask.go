@@ -353,7 +353,7 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 				loaded: at - int64(r.Age), end: endOf(r, at), source: SourceOwned, stale: r.Flags&codec.FlagStale != 0,
 				notFound: r.Status == codec.StatusNotFound,
 			},
-			soft: at + int64(r.Soft), stamp: math.MaxUint64, wide: math.MaxUint64,
+			soft: at + int64(r.Soft), stamp: math.MaxUint64,
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
 			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
 		}

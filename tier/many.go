@@ -302,7 +302,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 		return
 	}
 	if !a.private && !a.passing && c.near != nil && a.first() {
-		c.keepNearAt(r.key, r.hash, a, r.stamp, m.wide, m.began, now)
+		c.keepNearAt(r.key, r.hash, a, r.stamp, m.wide, now)
 	}
 	r.finding, r.why, r.err = a.finding, a.why, nil
 }

@@ -261,14 +261,11 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 	}
 	*a = answer[V]{
 		finding: finding[V]{loaded: f.e.loaded, end: f.end(), source: SourceOwned, stale: now >= f.e.soft, notFound: f.e.flags&entryNotFound != 0},
-		soft:    f.e.soft, stamp: math.MaxUint64, wide: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
+		soft:    f.e.soft, stamp: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
 		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
 		a.stamp = f.e.stamp
-		if f.e.tags != nil {
-			a.wide = f.e.tags.wide
-		}
 	}
 	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
 	a.private = f.private

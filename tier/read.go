@@ -68,7 +68,6 @@ type answer[V any] struct {
 	until   int64         // end of a near copy's lease
 	size    int           // bytes of the value's encoding
 	stamp   uint64        // a near copy's stamp is at most this
-	wide    uint64        // and its tag clock at most this
 	cost    time.Duration // of its load, 0: not known
 	tags    []uint32
 	private bool // only for who asked: neither kept nor given to who comes later
@@ -210,7 +209,7 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 func (c *Cache[V]) findAtOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b, have *box[V], flags uint8, a *answer[V]) error {
 	hash := ring.Hash(key)
 	stamp, wide, began := c.fences.stamp(hash), c.fences.wide.Load(), int64(0)
-	if c.near != nil || d != nil {
+	if d != nil {
 		began = c.clock.now()
 	}
 	err := c.askOwner(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have, a)
@@ -229,9 +228,9 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, key string, maxAge time.Dura
 	case a.private || a.passing || c.near == nil:
 	case maxAge >= 0: // an older copy that ristretto is about to add would stay in its place
 		c.near.del(key)
-		c.keepNear(key, hash, a, stamp, wide, began)
+		c.keepNear(key, hash, a, stamp, wide)
 	case a.first():
-		c.keepNear(key, hash, a, stamp, wide, began)
+		c.keepNear(key, hash, a, stamp, wide)
 	}
 	c.answered(a)
 	return nil
@@ -255,17 +254,17 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	return valid
 }
 
-// keepNear stores a near copy of an answer to a read that began at began with the stamp and
-// the tag clock wide.
-func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64, began int64) {
-	c.keepNearAt(key, hash, a, stamp, wide, began, c.clock.now())
+// keepNear stores a near copy of an answer to a read that began with the stamp and the tag clock wide. A fence between the
+// load and the read needs no look: a read that joined a load from before such a fence loads again (ride).
+func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64) {
+	c.keepNearAt(key, hash, a, stamp, wide, c.clock.now())
 }
 
 // keepNearAt is keepNear for who knows the time.
-func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, began, now int64) {
+func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, now int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
-		until: min(a.until, began+c.fences.retention/2), tags: tagsAt(a.tags, min(wide, a.wide)), etag: a.etag, why: a.why,
+		until: a.until, tags: tagsAt(a.tags, wide), etag: a.etag, why: a.why,
 	}
 	if b.until <= now || c.leaving.Load() {
 		return

@@ -70,10 +70,6 @@ func TestCollector(t *testing.T) {
 }
 
 func TestNearHitDoesNotAllocate(t *testing.T) {
-	if raceOn {
-		t.Log("allocations are not counted under the race detector")
-		return
-	}
 	o := &counter{}
 	cfg := plain(ByKey(o.load))
 	cfg.NearBytes, cfg.Freshness.NearTTL = 1<<20, cfg.Freshness.TTL

@@ -90,6 +90,7 @@ type summary struct {
 	Figures           Figures
 	Network           netsim.Counts
 	Clocks, Outages   int64
+	Failed            []uint64 // seeds
 }
 
 func (s *summary) add(o summary) {
@@ -100,6 +101,7 @@ func (s *summary) add(o summary) {
 	s.Network.Add(o.Network)
 	s.Clocks += o.Clocks
 	s.Outages += o.Outages
+	s.Failed = append(s.Failed, o.Failed...)
 }
 
 // counters are the figures that the end of make test shows.
@@ -183,6 +185,7 @@ func playSeeds(t *testing.T, seeds int) {
 	for name, n := range all.counters() {
 		t.Attr(name, fmt.Sprint(n))
 	}
+	trySchedules(t, all.Failed)
 	if path := os.Getenv("SIM_SUMMARY"); path != "" {
 		if err := os.WriteFile(path, []byte(all.String()+"\n"), 0o644); err != nil {
 			t.Error(err)
@@ -279,6 +282,7 @@ func simulate(t *testing.T, seed uint64, sum *summary, r *report) {
 			fail("G11 is broken: %d goroutines are left, the first is\n%s", len(left), left[0])
 		}
 		if t.Failed() {
+			sum.Failed = append(sum.Failed, seed)
 			keepSeed(t, seed)
 			t.Logf("repeat it with: go test -race ./peer/peertest -run '^TestSim$' -seed %d\nif it does not come back, look for goroutines that take turns as they did here: make sim SEED=%d SCHEDULES=200", seed, seed)
 		}
