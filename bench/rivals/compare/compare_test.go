@@ -36,7 +36,7 @@ duration: 2s
 cluster: {nodes: 1, near: 128KiB, owned: 384KiB}
 values: {size: 1KiB}
 origin: {latency: {kind: fixed, p50: 0s}}
-load: [{callers: 2, rate: 2000, loop: open, keys: {kind: uniform, count: 3000}}]
+load: [{callers: 2, loop: closed, keys: {kind: uniform, count: 3000}}]
 `
 
 // needRedis fails a test for want of redis-server, and leaves it out with -short.
@@ -61,18 +61,11 @@ func TestRivalsHoldEqualBytes(t *testing.T) {
 		t.Log("left out: ", err)
 		systems = systems[:len(systems)-1]
 	}
-	r, err := harness.Run(t.Context(), s, systems, harness.Options{})
-	if err != nil || r.Partial != "" {
-		t.Fatalf("%v, %s", err, r.Partial)
-	}
-	for _, y := range r.Systems {
+	for _, system := range systems {
+		y := filled(t, s, system)
 		held, ok := y.Rounds[0].Counters[harness.HeldBytes]
-		m := y.Median
-		switch {
-		case !ok || held == 0:
+		if !ok || held == 0 {
 			t.Errorf("%s does not tell what it holds", y.Name)
-		case m.Errors > 0 || m.Wrong > 0 || m.OriginCalls < 1000:
-			t.Errorf("%s: %+v", y.Name, m)
 		}
 		t.Logf("%s holds %.0f bytes", y.Name, held)
 		most := 512 << 10
@@ -84,6 +77,23 @@ func TestRivalsHoldEqualBytes(t *testing.T) {
 		}
 		if held > float64(most) || held < float64(most)/3 {
 			t.Errorf("%s holds %.0f bytes of %d", y.Name, held, most)
+		}
+	}
+}
+
+// filled runs a scenario until a system was given enough to be full: what there is time for in one, the machine decides.
+func filled(t *testing.T, s *scenario.Scenario, system harness.System) *harness.Result {
+	t.Helper()
+	for {
+		r, err := harness.Run(t.Context(), s, []harness.System{system}, harness.Options{})
+		if err != nil || r.Partial != "" {
+			t.Fatalf("%s: %v, %s", system.Name(), err, r.Partial)
+		}
+		y := r.Systems[0]
+		if m := y.Median; m.Errors > 0 || m.Wrong > 0 {
+			t.Fatalf("%s: %+v", y.Name, m)
+		} else if m.OriginCalls >= 1000 {
+			return y
 		}
 	}
 }
@@ -160,7 +170,7 @@ func TestRedisDiesInTheMiddle(t *testing.T) {
 		t.Fatal(err)
 	}
 	y := r.Systems[0]
-	if len(y.Rounds) != 1 || !strings.Contains(y.Partial, "redis-server does not answer") || y.Median.Gets < 200 || y.Median.Seconds > 30 || r.Partial == "" {
+	if len(y.Rounds) != 1 || !strings.Contains(y.Partial, "redis-server does not answer") || y.Median.Gets < 100 || y.Median.Seconds > 30 || r.Partial == "" {
 		t.Errorf("%d rounds, %q, %v gets in %v s, %q", len(y.Rounds), y.Partial, y.Median.Gets, y.Median.Seconds, r.Partial)
 	}
 }
