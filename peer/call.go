@@ -271,6 +271,9 @@ func (p *peer) dial(s *slot) {
 			_ = raw.Close()
 		}
 	}
+	if p.d.cfg.ended != nil && provesEnd(err) {
+		p.d.cfg.ended(lostAddress{p.to.Name, p.to.Addr, p.newest.Load()})
+	}
 	news, tell := p.settle(s, conn, err)
 	if news {
 		p.d.cfg.logger.Warn("cannot connect to peer", "peer", p.to.Name, "addr", p.to.Addr, "err", err)

@@ -137,6 +137,12 @@ type Config struct {
 	// another. Default: 1.
 	MinMembers int
 
+	// GiveUp is for how long a member counts in Divisor that is lost and of which nothing proves that its process has ended, as on a
+	// machine without power. After that the others take over its share of the caps: set it longer than any partition
+	// lasts, since a member behind a longer one goes on to load with its old share. The same on every member. 0: it counts until it is back, or its
+	// address refuses connections or is another member's.
+	GiveUp time.Duration
+
 	// Gossip is how fast members are probed and news spreads.
 	Gossip Gossip
 	// DrainTimeout bounds how long Leave lets the caches hand over what they have. It ends
@@ -287,6 +293,9 @@ func (c Config) check() (settings, error) {
 	}
 	if c.MinMembers < 1 {
 		wrong("MinMembers: %d is below 1", c.MinMembers)
+	}
+	if c.GiveUp < 0 {
+		wrong("GiveUp: %v is below 0", c.GiveUp)
 	}
 	if c.RejoinInterval < time.Millisecond {
 		wrong("RejoinInterval: %v is below 1ms", c.RejoinInterval)

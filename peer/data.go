@@ -59,6 +59,7 @@ type dataConfig struct {
 	placement   uint64              // see hello
 	trust       *trust              // nil, or one without TLS: plaintext
 	returned    func(member string) // told of a member that alone was silent, and answers again; may be nil
+	ended       func(lostAddress)   // told of a member whose process has ended, as its address proves; may be nil
 }
 
 // data is the data plane: it sends requests to other members and answers theirs.

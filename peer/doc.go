@@ -18,7 +18,7 @@
 //  5. A member that refuses or is silent is bypassed within half a second: calls to it fail at once
 //     while one goroutine probes it, so that every node turns to the same successor. Gossip
 //     probes, suspects and drops it within seconds. It goes on counting in Divisor, as it may be
-//     alive on the other side of a split.
+//     alive on the other side of a split, until its address refuses connections: its process has ended.
 //  6. Every Config.RejoinInterval the seeds are resolved anew, and joined if one of their addresses
 //     is no member: that is how a split heals.
 //  7. Leave tells the others, who drop the node from their views and forget it; Close just goes.

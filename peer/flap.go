@@ -154,17 +154,21 @@ func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
 	return buf
 }
 
-// mergeFlaps takes over what appendFlaps has written on another member. The caller holds mu.
-func (r *roster) mergeFlaps(buf []byte, now time.Time) {
-	for r.hold > 0 && len(buf) > 0 {
+// mergeFlaps takes over what appendFlaps has written on another member, and returns what comes behind the empty text that ends it.
+// The caller holds mu.
+func (r *roster) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
+	for len(buf) > 0 {
+		if buf[0] == 0 {
+			return buf[1:]
+		}
 		name, rest, err := cutText(buf, MaxName)
 		if err != nil || len(rest) < 2 {
-			return
+			return nil
 		}
 		told := min(float64(binary.BigEndian.Uint16(rest))/1000, penaltyMax)
 		buf = rest[2:]
 		f, known := r.flaps[name]
-		if !known && len(r.flaps) >= maxFlaps {
+		if r.hold <= 0 || !known && len(r.flaps) >= maxFlaps {
 			continue
 		}
 		f = f.after(now, r.hold)
@@ -174,6 +178,7 @@ func (r *roster) mergeFlaps(buf []byte, now time.Time) {
 			r.flaps[name] = f
 		}
 	}
+	return nil
 }
 
 // news returns the message for other members, if there is news of who rests. The caller holds mu.

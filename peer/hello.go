@@ -262,7 +262,7 @@ func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure
 	}
 	if other.name != to.Name {
 		goodbye(conn, fmt.Sprintf("%q was expected at %s, not %q", to.Name, to.Addr, other.name))
-		return nil, fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)
+		return nil, otherMemberError{fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)}
 	}
 	d.compare(&other)
 	if !stop() {

@@ -44,15 +44,24 @@ type record struct {
 	addr    string
 	refused string        // why it cannot be in the view
 	retired bool          // see above
+	ended   time.Time     // since when there is evidence that its process has ended; zero: none, see ended.go
 	rtt     time.Duration // of gossip probes, smoothed; 0: unknown
 }
 
-// lost is a member that vanished without leaving.
+// lost is a member that vanished without leaving. See ended.go for until when it counts.
 type lost struct {
-	addr        string
+	addr        string // "": only its name is known
 	incarnation uint64
 	at          time.Time
-	crowd       bool // it vanished with half of all, or more
+	ended       time.Time // since when its process is known to have ended; zero: it may live
+	listed      time.Time // of one that is known by name only: when a member last listed it
+	crowd       bool      // it vanished with half of all, or more
+}
+
+// expected is a member that has announced itself.
+type expected struct {
+	incarnation uint64
+	until       time.Time // it counts so long
 }
 
 // notice is a log line that waits until no lock is held.
@@ -71,20 +80,24 @@ type roster struct {
 	limit   int           // most members of a view
 	changed chan struct{} // holds one token when there is something to look at
 	hold    time.Duration // see flap; 0: nobody rests
-	noise   sparse        // of members that are kept out, one line for each reason
+	giveUp  time.Duration // Config.GiveUp
+	// longest is how long a load of this node may take, nil: no time. It is called without mu held.
+	longest func() time.Duration
+	noise   sparse // of members that are kept out, one line for each reason
 
-	mu       sync.Mutex           // guards everything below
-	leaving  bool                 // this node is
-	table    map[string]*record   // live members by gossip name
-	vanished map[string]lost      // by stable name
-	expected map[string]time.Time // announced members by stable name, until when they count
-	peak     int                  // most live names ever seen at once
-	doubles  map[string]bool      // gossip names already reported as older doubles
-	flaps    map[string]flap      // by stable name
-	rests    map[string]bool      // as of the last look
-	flapped  bool                 // there is news in flaps for other members
-	departed []string             // gossip names of starts that have left in order, oldest first: they never come back
-	mistaken bool                 // others may believe that this node has gone: it has to tell them that it has not
+	mu       sync.Mutex          // guards everything below
+	leaving  bool                // this node is
+	table    map[string]*record  // live members by gossip name
+	vanished map[string]lost     // by stable name
+	ended    []endedStart        // starts that were lost and count no more, oldest first
+	expected map[string]expected // announced members by stable name
+	peak     int                 // most live names ever seen at once
+	doubles  map[string]bool     // gossip names already reported as older doubles
+	flaps    map[string]flap     // by stable name
+	rests    map[string]bool     // as of the last look
+	flapped  bool                // there is news in flaps for other members
+	departed []string            // gossip names of starts that have left in order, oldest first: they never come back
+	mistaken bool                // others may believe that this node has gone: it has to tell them that it has not
 	notices  []notice
 }
 
@@ -96,7 +109,7 @@ func newRoster(self identity, addr string, minimum, limit int) *roster {
 		changed:  make(chan struct{}, 1),
 		table:    map[string]*record{self.gossipName(): {id: self, addr: addr}},
 		vanished: make(map[string]lost),
-		expected: make(map[string]time.Time),
+		expected: make(map[string]expected),
 		doubles:  make(map[string]bool),
 		flaps:    make(map[string]flap),
 	}
@@ -164,6 +177,7 @@ func (r *roster) note(n *memberlist.Node) {
 		if was, lost := r.vanished[id.name]; old == nil && (lost && was.addr != "" && !was.crowd || r.restarted(&id)) {
 			r.returned(id.name, time.Now())
 		}
+		r.revived(&id, rec.addr)
 		delete(r.vanished, id.name)
 		delete(r.expected, id.name)
 	}
@@ -215,7 +229,7 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 			return // an earlier start of a member that is back
 		}
 	}
-	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: time.Now()}
+	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: time.Now(), ended: rec.ended}
 	r.crowd()
 	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
 }
@@ -226,6 +240,7 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []b
 	defer r.mu.Unlock()
 	if rec := r.table[n.Name]; rec != nil {
 		r.contradicted(rec)
+		rec.ended = time.Time{}
 		if rec.rtt == 0 {
 			rec.rtt = rtt
 		} else {
@@ -300,7 +315,7 @@ func (r *roster) NotifyMsg(msg []byte) {
 	case rec != nil:
 		r.contradicted(rec)
 	case rec == nil && len(r.expected) < maxExpected:
-		r.expected[id.name] = time.Now().Add(expectTime)
+		r.expected[id.name] = expected{id.incarnation, time.Now().Add(expectTime)}
 	}
 	r.signal()
 }
@@ -311,22 +326,26 @@ func (r *roster) GetBroadcasts(int, int) [][]byte { return nil }
 // lostFormat is the first byte of the list of lost members.
 const lostFormat = 1
 
-// LocalState is the list of lost members: who joins must divide a cap by as many as the
-// others do. The format byte, then texts as in the meta, then who rests, see flap.
+// LocalState is the list of lost members: a joining node must divide a cap by as many as the
+// others do. The format byte, then texts as in the meta, an empty one, then the members that rest, see flap, an empty text, and what
+// else is known of the lost members, see ended.go. An earlier version ignores what it does not know.
 func (r *roster) LocalState(bool) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.vanished)+len(r.flaps) == 0 {
+	if len(r.vanished)+len(r.flaps)+len(r.ended) == 0 {
 		return nil
 	}
+	now := time.Now()
 	buf := []byte{lostFormat}
-	for name := range r.vanished {
-		buf = append(append(buf, byte(len(name))), name...)
+	for name, l := range r.vanished {
+		if !l.bare() { // that one is for those to tell who have seen it
+			buf = append(append(buf, byte(len(name))), name...)
+		}
 	}
-	return r.appendFlaps(append(buf, 0), time.Now()) // an empty name ends the list for who does not know of the rest
+	return r.appendLost(append(r.appendFlaps(append(buf, 0), now), 0), now)
 }
 
-// MergeRemoteState takes over who rests, and the lost members that another knows, when nodes join.
+// MergeRemoteState takes over the members that rest, what is known of lost ones, and when nodes join the lost members that another counts.
 func (r *roster) MergeRemoteState(buf []byte, join bool) {
 	if len(buf) == 0 || buf[0] != lostFormat {
 		return
@@ -334,31 +353,19 @@ func (r *roster) MergeRemoteState(buf []byte, join bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	defer r.signal()
-	at := 1
-	for at < len(buf) && buf[at] != 0 {
-		at += 1 + int(buf[at])
-	}
-	if at < len(buf) {
-		r.mergeFlaps(buf[at+1:], time.Now())
-		buf = buf[:at]
-	}
-	if !join {
-		return
-	}
-	live := make(map[string]bool, len(r.table))
-	for _, rec := range r.table {
-		live[rec.id.name] = true
-	}
-	for buf = buf[1:]; len(buf) > 0 && len(r.vanished) < len(r.table)+r.peak; {
-		var name string
-		var err error
-		if name, buf, err = cutText(buf, MaxName); err != nil {
-			break
+	var names []string
+	for buf = buf[1:]; len(buf) > 0 && buf[0] != 0; {
+		name, rest, err := cutText(buf, MaxName)
+		if err != nil {
+			return
 		}
-		if _, known := r.vanished[name]; !known && !live[name] {
-			r.vanished[name] = lost{at: time.Now()}
-		}
+		names, buf = append(names, name), rest
 	}
+	now := time.Now()
+	if len(buf) > 0 {
+		buf = r.mergeFlaps(buf[1:], now)
+	}
+	r.mergeLost(names, buf, join, now)
 }
 
 // leave marks this node as leaving: it drops out of every view.
@@ -375,6 +382,7 @@ type sight struct {
 	members    []ring.Member     // of the view, sorted by name
 	reachable  map[string]uint64 // live names, the leaving ones too, and their incarnation
 	used       map[string]bool   // addresses of the members, the leaving ones too
+	unproven   []lostAddress     // lost members that may live
 	superseded bool              // a later start of this node's name is in the view
 	share      share             // what Divisor should come to
 	expire     time.Duration     // when to look again; 0: at the next signal
@@ -385,25 +393,26 @@ type sight struct {
 
 // look makes up the roster's mind.
 func (r *roster) look(now time.Time) sight {
+	var longest time.Duration
+	if r.longest != nil {
+		longest = r.longest()
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s := sight{reachable: make(map[string]uint64, len(r.table))}
 
 	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
 	used := make(map[string]bool, len(r.table))      // addresses
-	var idle []string                                // they own nothing, but may have loads: those that leave, until they have gone, and the retired
+	counts := make(map[string]uint64)                // who counts in Divisor, and which start of it
+	count := func(name string, incarnation uint64) { counts[name] = max(counts[name], incarnation) }
 	for gossipName, rec := range r.table {
 		if rec.refused != "" {
 			continue
 		}
 		used[rec.addr] = true
 		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
-		if rec.id.leaving {
-			idle = append(idle, rec.id.name)
-			continue
-		}
-		if rec.retired {
-			idle = append(idle, rec.id.name)
+		if rec.id.leaving || rec.retired { // it owns nothing, but may have loads
+			count(rec.id.name, rec.id.incarnation)
 			continue
 		}
 		newest := chosen[rec.id.name]
@@ -436,15 +445,14 @@ func (r *roster) look(now time.Time) sight {
 	}
 
 	// The other side of a split has at most as many members as were ever seen at once;
-	// so many lost ones are remembered, and members that crash and come back under ever
-	// new names do not divide a cap into nothing. One whose address another member has
-	// taken is certainly gone.
+	// so many lost ones are remembered. One whose address another member has taken has ended.
 	r.peak = max(r.peak, len(s.reachable))
 	for name, l := range r.vanished {
-		if l.addr != "" && used[l.addr] {
-			delete(r.vanished, name)
+		if used[l.addr] {
+			r.prove(lostAddress{name, l.addr, l.incarnation}, now)
 		}
 	}
+	s.expire = soonest(s.expire, r.forget(now, longest))
 	for len(r.vanished) > r.peak {
 		oldest := ""
 		for name, l := range r.vanished {
@@ -455,31 +463,41 @@ func (r *roster) look(now time.Time) sight {
 		delete(r.vanished, oldest)
 		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest)
 	}
+	s.unproven = r.unproven()
 
-	names := append(idle, r.self.name)
-	for name := range chosen {
-		names = append(names, name)
+	count(r.self.name, r.self.incarnation)
+	for name, rec := range chosen {
+		count(name, rec.id.incarnation)
 	}
-	for name := range r.vanished {
-		names = append(names, name)
+	for name, l := range r.vanished {
+		count(name, l.incarnation)
 	}
-	for name, until := range r.expected {
-		if left := until.Sub(now); left <= 0 {
+	for name, e := range r.expected {
+		if left := e.until.Sub(now); left <= 0 {
 			delete(r.expected, name)
 		} else {
-			names = append(names, name)
+			count(name, e.incarnation)
 			s.expire = soonest(s.expire, left)
 		}
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
-	rank, _ := slices.BinarySearch(names, r.self.name)
-	s.share = share{members: max(len(names), r.minimum), rank: rank}
+	s.share = share{members: max(len(counts), r.minimum), rank: rankOf(r.self.name, counts)}
 
 	s.used = used
 	s.mistaken, r.mistaken = r.mistaken && !r.leaving, false
 	s.notices, r.notices = r.notices, nil
 	return s
+}
+
+// rankOf is how many of the members started before name. A later start goes behind the earlier ones, so that members which come
+// while others are behind a partition do not take over ranks that those know as their own.
+func rankOf(name string, members map[string]uint64) (rank int) {
+	mine := members[name]
+	for other, incarnation := range members {
+		if incarnation < mine || incarnation == mine && other < name {
+			rank++
+		}
+	}
+	return rank
 }
 
 // A peerAddress is where gossip finds one incarnation of a member.

@@ -114,8 +114,12 @@ func TestLostMemberWhoseAddressIsTaken(t *testing.T) {
 	r.NotifyJoin(n)
 	r.look(time.Now())
 	r.NotifyLeave(n)
+	now := time.Now()
 	r.NotifyJoin(gossiped("c", 11, 2, nil))
-	if s := r.look(time.Now()); s.share.members != 2 {
+	if s := r.look(now); s.share.members != 3 || s.expire > endedGrace {
+		t.Errorf("it divides by %d while the origin may still work for it, and looks again after %v", s.share.members, s.expire)
+	}
+	if s := r.look(now.Add(endedGrace)); s.share.members != 2 {
 		t.Errorf("it divides by %d", s.share.members)
 	}
 }

@@ -57,7 +57,8 @@ type Node struct {
 	share       atomic.Pointer[share]
 	viewChanges atomic.Int64
 	superseded  atomic.Bool
-	withdrawn   atomic.Bool      // it leaves, and has no share of a cap any more
+	withdrawn   atomic.Bool      // it leaves or is closed, and has no share of a cap any more
+	proving     atomic.Bool      // addresses of lost members are being dialled
 	measured    atomic.Bool      // collector is registered
 	joined      atomic.Bool      // a seed has answered, or there was none to ask
 	tried       chan struct{}    // closed after the first attempt to join
@@ -172,6 +173,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.logger = s.Logger.With("node", s.Name)
 	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers, memberLimit(s.Ring))
 	n.roster.hold = max(s.Gossip.HoldDown, 0)
+	n.roster.giveUp, n.roster.longest = s.GiveUp, n.longestLoad
 
 	first := n.roster.look(time.Now())
 	view, err := ring.New(first.members, s.Ring)
@@ -261,10 +263,11 @@ func (n *Node) Lost(name string) bool { return n.roster.lost(name) }
 func (n *Node) ViewChanged() <-chan struct{} { return n.published.Load().changed }
 
 // Divisor tells how a cap for the whole cluster is divided: by how many members, and
-// this node's rank among them, from 0. Members that vanished without leaving count
-// until they come back or leave, since they may be alive on the other side of a split;
+// this node's rank among them, from 0, by the order in which they started. Members that vanished without leaving count
+// until they come back or leave, since they may be alive on the other side of a split, or until it is known that their process
+// has ended and their loads must have, or for Config.GiveUp;
 // so do members that leave, until they have gone, those that have announced themselves, and Config.MinMembers. A lower share
-// holds at once, a higher one only after it has been due for two seconds. A node that has left has none. Two
+// holds at once, a higher one only after it has been due for two seconds. A node that has left or is closed has none. Two
 // atomic loads.
 func (n *Node) Divisor() (members, rank int) {
 	if n.withdrawn.Load() {
@@ -394,7 +397,7 @@ func (n *Node) goodbye() {
 }
 
 // Close stops the node at once, without a word to the others, who find out within
-// seconds; calls that wait fail. It joins all goroutines of the node; those of
+// seconds; calls that wait fail, and its caches have no share of the origin's cap any more. It joins all goroutines of the node; those of
 // memberlist, which offers no way to join them, end on their own within four probe intervals. A Leave
 // that is under way is cut short, within a second. A second call waits for the first.
 // The error is always nil.
@@ -407,6 +410,7 @@ func (n *Node) Close() error {
 		<-n.closed
 		return nil
 	}
+	n.withdrawn.Store(true) // before the port refuses, which the others take for the end of its loads
 	n.cancel()
 	n.leaves.Wait() // memberlist panics if it is asked to leave after it was shut down
 	if err := n.gossip.Shutdown(); err != nil {
@@ -438,5 +442,6 @@ func (n *Node) dataConfig() dataConfig {
 		placement:   n.id.placement,
 		trust:       n.trust,
 		returned:    n.roster.answered,
+		ended:       func(m lostAddress) { n.roster.proven(m, time.Now()) },
 	}
 }

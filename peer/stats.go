@@ -100,7 +100,7 @@ type MemberInfo struct {
 	Share       float64       `json:"share"`                // of the partitions, 0 to 1
 	Resting     bool          `json:"resting,omitempty"`    // it has flapped: alive, and owns nothing for a while
 	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
-	Reason      string        `json:"reason,omitempty"`     // of a refused one
+	Reason      string        `json:"reason,omitempty"`     // of a refused one, and of a lost one that is known to have ended
 	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost one
 }
 
@@ -120,7 +120,11 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 		out = append(out, m)
 	}
 	for name, l := range r.vanished {
-		out = append(out, MemberInfo{Name: name, Addr: l.addr, Incarnation: l.incarnation, State: StateLost, Since: &l.at})
+		m := MemberInfo{Name: name, Addr: l.addr, Incarnation: l.incarnation, State: StateLost, Since: &l.at}
+		if !l.ended.IsZero() {
+			m.Reason = "its process has ended"
+		}
+		out = append(out, m)
 	}
 	r.mu.Unlock()
 	for i := range out {

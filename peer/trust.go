@@ -276,7 +276,7 @@ func (t *trust) names(cert *x509.Certificate, name string) error {
 		return err
 	}
 	if member := memberOfCert(cert).Get("name"); member != name {
-		return fmt.Errorf("its certificate is for the member %q, not %q", member, name)
+		return otherMemberError{fmt.Errorf("its certificate is for the member %q, not %q", member, name)}
 	}
 	return nil
 }

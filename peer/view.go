@@ -57,6 +57,7 @@ type watcher struct {
 	settling settling
 	failed   string          // why the last view could not be built
 	used     map[string]bool // addresses as of the last look
+	prove    time.Time       // when to look next whether lost members have ended
 }
 
 // look publishes what has changed and returns when to look again; 0: when told to.
@@ -82,6 +83,18 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		})
 	}
 
+	if len(s.unproven) > 0 {
+		if !now.Before(w.prove) {
+			w.prove = now.Add(proofEvery)
+			if n.proving.CompareAndSwap(false, true) {
+				n.wg.Go(func() {
+					defer n.proving.Store(false)
+					n.lookForProof(s.unproven)
+				})
+			}
+		}
+		wait = soonest(wait, w.prove.Sub(now))
+	}
 	if !maps.Equal(w.used, s.used) {
 		w.used = s.used
 		n.noteAddrs(s.used)

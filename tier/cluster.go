@@ -24,7 +24,7 @@ type Cluster interface {
 	ViewChanged() <-chan struct{}
 	// Divisor says among how many members a cluster-wide cap is divided and which of them this node
 	// is, counting from 0. It must not block. Members that vanished without leaving still count, so that a partition
-	// cannot raise the cap.
+	// cannot raise the cap, unless it is known that they have ended.
 	Divisor() (members, rank int)
 	// Register makes h answer the requests for the namespace that reach this node.
 	// schema is the fingerprint of the namespace's contract: a request with another

@@ -41,7 +41,7 @@ const (
 // where several caches read the same database, give them one SharedOrigin instead.
 type Origin struct {
 	// Concurrency is the most loads at once that the whole cluster runs. It is
-	// divided among the members, those that vanished included; below the number of
+	// divided among the members, those included that vanished and may still live; below the number of
 	// members some get no share and refuse fills with ErrOverloaded. A new member's fills queue until the
 	// others' loads fit their lower shares. A load that has
 	// overrun its Timeout counts until it returns. 0: DefaultConcurrency.

@@ -92,6 +92,7 @@ func parseConfig(file string, text []byte) (config, error) {
 		Join: node.texts("join"), ClusterName: node.text("cluster", ""), Zone: node.text("zone", ""), MinMembers: node.integer("min_members"),
 		ValueLimit: int(min(node.size("value_limit"), peer.MaxValueLimit+1)), InFlightBytes: node.size("in_flight_bytes"),
 		Connections: node.integer("connections"), DrainTimeout: node.duration("drain_timeout"), RejoinInterval: node.duration("rejoin_interval"),
+		GiveUp: node.duration("give_up"),
 	}
 	placing := node.section("ring")
 	c.peer.Ring = ring.Config{Partitions: placing.integer("partitions"), Load: placing.number("load"), Replicas: placing.integer("replicas")}

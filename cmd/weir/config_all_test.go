@@ -26,6 +26,7 @@ node:
   connections: 2
   drain_timeout: 3s
   rejoin_interval: 4s
+  give_up: 5h
   ring: {partitions: 127, load: 1.5, replicas: 10}
   gossip: {probe_interval: 1s, probe_timeout: 300ms, hold_down: 9s, suspicion_mult: 4}
 namespaces:

@@ -1,0 +1,321 @@
+package peer
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// A lost member keeps its share of the caps: behind a partition it lives and loads, by the divisor that it knew. But a process that has
+// crashed and starts again under another name would take a part of every cap with it for good. Time proves nothing, so the share moves on
+// evidence that the process has ended, or that its node is closed, which takes its share away (Node.Close):
+//
+//	state   event                                                                       next
+//	live    its address refuses a connection, or another member answers there           live, with evidence
+//	live    it answers a probe of gossip, or gossip has another word of it               live, without evidence
+//	live    gossip says that it is dead                                                  lost, or ended if there is evidence
+//	lost    its address refuses a connection, or another member answers there,
+//	        or gossip has another member at its address                                  ended
+//	lost    another member says that this start has ended                                ended
+//	lost    Config.GiveUp has passed since it was lost, if that is set                   forgotten
+//	lost    it is known by name only, from a member of an earlier version, and for
+//	        listedFor no member has listed it                                            forgotten
+//	ended   the longest load and endedGrace have passed since                            forgotten, for good
+//	any     gossip says that it is alive, or that a later start of its name is           live
+//
+// All but the live ones of which gossip knows nothing count in Divisor until they are forgotten. Each member acts on its own evidence or on that
+// of others, which travels with the exchanges of states; a member that has not heard of it divides by more, which only makes its share
+// smaller. So a partitioned member needs no evidence of anything: its side divides by as many as before.
+//
+// A machine without power refuses nothing, and neither does an address that no machine has any more. Such a member counts until its address
+// answers again or is another member's, or for Config.GiveUp.
+//
+// A refusal proves that the address has no listener, as far as this node can see: a firewall that answers in the name of a living
+// member, which REJECT rules do, is taken for its death. A member that is alive contradicts: it counts again at once, and the log says so.
+const (
+	// endedGrace is how much longer than its longest load an ended member counts: the origin may notice late that nobody waits.
+	endedGrace = 10 * time.Second
+	// proofEvery is how far apart the looks are whether the addresses of lost members refuse connections, proofTimeout how long one
+	// waits, and proofTogether how many are made at once.
+	proofEvery    = 5 * time.Second
+	proofTimeout  = time.Second
+	proofTogether = 8
+	// listedFor is for how long a member counts that is known by name only and that no member lists any more: several exchanges of
+	// states.
+	listedFor = 2 * time.Minute
+	// maxEnded bounds the starts that are remembered as ended, so that a member which has not heard of it does not bring them back.
+	maxEnded = 512
+	// tellEndedFor is for how long others are told of one, after it was forgotten here or listed as lost by another member, and
+	// maxTold of how many.
+	tellEndedFor = 5 * time.Minute
+	maxTold      = 64
+)
+
+// An ended start is one that counts no more.
+type endedStart struct {
+	name        string
+	incarnation uint64
+	at          time.Time // when it is known to have ended
+	asked       time.Time // when it was forgotten, or another member last listed it as lost
+}
+
+// A lostAddress is where a lost member was, and which start of it.
+type lostAddress struct {
+	name, addr  string
+	incarnation uint64
+}
+
+// otherMemberError says that another member answers at a member's address.
+type otherMemberError struct{ error }
+
+func (e otherMemberError) Unwrap() error { return e.error }
+
+// provesEnd reports whether an attempt to connect to a start proves that its process has ended.
+func provesEnd(err error) bool {
+	var other otherMemberError
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &other)
+}
+
+// proven notes evidence that a start ended at a time at the latest.
+func (r *roster) proven(at lostAddress, when time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.prove(at, when)
+}
+
+// prove notes evidence, from here or from another member, that a start ended at a time at the latest. at.addr is where the evidence
+// was found; "": another member says so. The caller holds mu.
+func (r *roster) prove(at lostAddress, when time.Time) {
+	if l, ok := r.vanished[at.name]; ok && l.is(at) {
+		if l.ended.IsZero() {
+			l.ended = when
+			r.vanished[at.name] = l
+			r.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.name, "address", l.addr)
+			r.signal()
+		}
+		return
+	}
+	id := identity{name: at.name, incarnation: at.incarnation}
+	if rec := r.table[id.gossipName()]; rec != nil && rec.refused == "" && at.name != r.self.name && (at.addr == "" || at.addr == rec.addr) && rec.ended.IsZero() {
+		rec.ended = when
+	}
+}
+
+// is reports whether the lost member is this start. Of one that is known by name only it is not known which start it is.
+func (l lost) is(at lostAddress) bool {
+	return !l.bare() && l.incarnation == at.incarnation && (at.addr == "" || at.addr == l.addr)
+}
+
+// bare reports whether the member is known by name only.
+func (l lost) bare() bool { return l.addr == "" }
+
+// forgets reports whether a lost member counts no more, why, and after what time to look again; 0: when there is news of it. longest is how long a load
+// may take.
+func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string, again time.Duration) {
+	due := func(at time.Time, text string) {
+		if left := at.Sub(now); left > 0 {
+			again = soonest(again, left)
+		} else if why == "" {
+			why = text
+		}
+	}
+	if !l.ended.IsZero() {
+		due(l.ended.Add(longest+endedGrace), "its process has ended, and so have its loads")
+	}
+	if giveUp > 0 {
+		due(l.at.Add(giveUp), "it has been unreachable for longer than Config.GiveUp")
+	}
+	if l.bare() {
+		due(l.listed.Add(listedFor), "no member lists it")
+	}
+	return why, again
+}
+
+// forget forgets the lost members that count no more, and returns after what time to look again. The caller holds mu.
+func (r *roster) forget(now time.Time, longest time.Duration) (again time.Duration) {
+	for name, l := range r.vanished {
+		why, wait := l.forgets(now, longest, r.giveUp)
+		if why == "" {
+			again = soonest(again, wait)
+			continue
+		}
+		delete(r.vanished, name)
+		if !l.ended.IsZero() {
+			if len(r.ended) == maxEnded {
+				r.ended = slices.Delete(r.ended, 0, 1)
+			}
+			r.ended = append(r.ended, endedStart{name: name, incarnation: l.incarnation, at: l.ended, asked: now})
+		}
+		r.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", name, "address", l.addr, "reason", why)
+	}
+	return again
+}
+
+// hasEnded returns what is remembered of an ended start, nil if there is nothing. The caller holds mu.
+func (r *roster) hasEnded(name string, incarnation uint64) *endedStart {
+	for i := range r.ended {
+		if e := &r.ended[i]; e.name == name && e.incarnation == incarnation {
+			return e
+		}
+	}
+	return nil
+}
+
+// revived takes a start off the ended ones: it is alive. The caller holds mu.
+func (r *roster) revived(id *identity, addr string) {
+	l, lost := r.vanished[id.name]
+	was := lost && !l.ended.IsZero() && l.incarnation == id.incarnation
+	r.ended = slices.DeleteFunc(r.ended, func(e endedStart) bool {
+		this := e.name == id.name && e.incarnation == id.incarnation
+		was = was || this
+		return this
+	})
+	if was {
+		r.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.name, "address", addr)
+	}
+}
+
+// unproven lists the lost members without evidence that they have ended.
+func (r *roster) unproven() []lostAddress {
+	var out []lostAddress
+	for name, l := range r.vanished {
+		if l.ended.IsZero() && !l.bare() {
+			out = append(out, lostAddress{name, l.addr, l.incarnation})
+		}
+	}
+	return out
+}
+
+// appendLost appends what is known of the lost members, and of those that have ended lately: for each a name and an address as texts, the
+// incarnation, for how many seconds it has been lost, and for how many, plus one, it has ended, 0 if that is not known. The caller holds mu.
+func (r *roster) appendLost(buf []byte, now time.Time) []byte {
+	seconds := func(since time.Time) uint32 { return uint32(max(now.Sub(since), 0) / time.Second) }
+	one := func(e lostAddress, at, ended time.Time) {
+		buf = append(append(buf, byte(len(e.name))), e.name...)
+		buf = append(append(buf, byte(len(e.addr))), e.addr...)
+		buf = binary.BigEndian.AppendUint64(buf, e.incarnation)
+		buf = binary.BigEndian.AppendUint32(buf, seconds(at))
+		if ended.IsZero() {
+			buf = binary.BigEndian.AppendUint32(buf, 0)
+		} else {
+			buf = binary.BigEndian.AppendUint32(buf, seconds(ended)+1)
+		}
+	}
+	for name, l := range r.vanished {
+		if !l.bare() {
+			one(lostAddress{name, l.addr, l.incarnation}, l.at, l.ended)
+		}
+	}
+	told := 0
+	for _, e := range slices.Backward(r.ended) {
+		if now.Sub(e.asked) < tellEndedFor && told < maxTold {
+			told++
+			one(lostAddress{e.name, "", e.incarnation}, e.at, e.at)
+		}
+	}
+	return buf
+}
+
+// cutLost reads one of what appendLost has written, and returns the rest.
+func cutLost(buf []byte, now time.Time) (e lostAddress, l lost, rest []byte, err error) {
+	if e.name, buf, err = cutText(buf, MaxName); err != nil {
+		return e, l, nil, err
+	}
+	if len(buf) < 1 || len(buf) < 1+int(buf[0])+16 {
+		return e, l, nil, errMeta
+	}
+	n := 1 + int(buf[0])
+	e.addr = string(buf[1:n])
+	e.incarnation = binary.BigEndian.Uint64(buf[n:])
+	ago := func(seconds uint32) time.Time { return now.Add(-time.Duration(seconds) * time.Second) }
+	l = lost{addr: e.addr, incarnation: e.incarnation, at: ago(binary.BigEndian.Uint32(buf[n+8:]))}
+	if s := binary.BigEndian.Uint32(buf[n+12:]); s > 0 {
+		l.ended = ago(s - 1)
+	}
+	return e, l, buf[n+16:], nil
+}
+
+// mergeLost takes over what another member knows of lost members. names are those that it counts, with join they are to count here.
+// The caller holds mu.
+func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time) {
+	live := make(map[string]bool, len(r.table))
+	for _, rec := range r.table {
+		live[rec.id.name] = true
+	}
+	take := func(name string, l lost) {
+		if join && !live[name] && len(r.vanished) < len(r.table)+r.peak {
+			r.vanished[name] = l
+		}
+	}
+	detailed := make(map[string]bool)
+	for len(buf) > 0 {
+		e, l, rest, err := cutLost(buf, now)
+		if err != nil {
+			break
+		}
+		buf = rest
+		detailed[e.name] = true
+		was, known := r.vanished[e.name]
+		gone := r.hasEnded(e.name, e.incarnation)
+		switch {
+		case gone != nil && l.ended.IsZero():
+			gone.asked = now
+		case gone != nil:
+		case known && was.bare() && l.addr != "":
+			r.vanished[e.name] = l
+		default:
+			if !known && l.addr != "" {
+				take(e.name, l)
+			}
+			if !l.ended.IsZero() {
+				r.prove(lostAddress{e.name, "", e.incarnation}, l.ended)
+			}
+		}
+	}
+	for _, name := range names {
+		switch was, known := r.vanished[name]; {
+		case detailed[name]:
+		case known && was.bare() && !join:
+			was.listed = now
+			r.vanished[name] = was
+		case !known:
+			take(name, lost{at: now, listed: now})
+		}
+	}
+}
+
+// lookForProof dials lost members: an address that refuses has no process any more.
+func (n *Node) lookForProof(at []lostAddress) {
+	var wg sync.WaitGroup
+	places := make(chan struct{}, proofTogether)
+	for _, l := range at {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			ctx, cancel := context.WithTimeout(n.ctx, proofTimeout)
+			defer cancel()
+			conn, err := n.cfg.Network.Dial(ctx, l.addr)
+			if err == nil {
+				_, err = n.data.connectTo(ctx, conn, ring.Member{Name: l.name, Addr: l.addr, Incarnation: l.incarnation})
+				_ = conn.Close()
+			}
+			if provesEnd(err) {
+				n.roster.proven(l, time.Now())
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// longestLoad is how long a load may take, of all caches that use the node.
+func (n *Node) longestLoad() time.Duration {
+	_, longest := n.loads()
+	return longest
+}

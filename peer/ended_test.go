@@ -1,0 +1,271 @@
+package peer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// Until when a lost member counts, by what is known of it.
+func TestLostMemberForgotten(t *testing.T) {
+	now := time.Now()
+	const longest, giveUp = 7 * time.Second, time.Hour
+	for name, c := range map[string]struct {
+		l      lost
+		giveUp time.Duration
+		after  time.Duration // 0: never
+	}{
+		"it may live":                     {l: lost{addr: "a"}},
+		"it may live, and is given up":    {l: lost{addr: "a"}, giveUp: giveUp, after: giveUp},
+		"it has ended":                    {l: lost{addr: "a", ended: now}, after: longest + endedGrace},
+		"it has ended, before giving up":  {l: lost{addr: "a", ended: now}, giveUp: giveUp, after: longest + endedGrace},
+		"only its name is known":          {l: lost{listed: now}, after: listedFor},
+		"its name, and it is given up":    {l: lost{listed: now}, giveUp: time.Second, after: time.Second},
+		"it has ended just now":           {l: lost{addr: "a", ended: now.Add(time.Minute)}, after: time.Minute + longest + endedGrace},
+		"it ended while it was not known": {l: lost{addr: "a", ended: now.Add(-time.Minute)}, after: -1},
+	} {
+		c.l.at = now
+		why, again := c.l.forgets(now, longest, c.giveUp)
+		switch {
+		case c.after < 0:
+			if why == "" {
+				t.Errorf("%s: it counts", name)
+			}
+		case why != "" || again != c.after:
+			t.Errorf("%s: forgotten %q, the next look is after %v, want %v", name, why, again, c.after)
+		case c.after > 0:
+			if why, _ := c.l.forgets(now.Add(c.after-1), longest, c.giveUp); why != "" {
+				t.Errorf("%s: forgotten too early", name)
+			}
+			if why, _ := c.l.forgets(now.Add(c.after), longest, c.giveUp); why == "" {
+				t.Errorf("%s: not forgotten", name)
+			}
+		}
+	}
+}
+
+// What a member knows of lost ones reaches another one with an exchange of states, whichever of them are known there.
+func TestLostMembersTravel(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		other := func() *roster {
+			return newRoster(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
+		}
+		a, b, late := sampleRoster(), other(), other()
+		dead, silent := gossiped("dead", 10, 2, nil), gossiped("silent", 11, 3, nil)
+		for _, r := range []*roster{a, b} {
+			r.longest = func() time.Duration { return time.Minute }
+			r.NotifyJoin(dead)
+			r.NotifyJoin(silent)
+			r.look(time.Now())
+		}
+		a.proven(lostAddress{"dead", dead.Address(), 9}, time.Now())       // another start
+		a.proven(lostAddress{"dead", silent.Address(), 10}, time.Now())    // another address
+		a.proven(lostAddress{"silent", silent.Address(), 11}, time.Now())  // but it answers
+		a.NotifyPingComplete(silent, time.Millisecond, nil)                //
+		a.proven(lostAddress{"unknown", silent.Address(), 11}, time.Now()) // gossip knows nothing of it
+		for _, r := range []*roster{a, b} {
+			r.NotifyLeave(dead)
+			r.NotifyLeave(silent)
+		}
+		if s := a.look(time.Now()); len(s.unproven) != 2 || s.share.members != 3 {
+			t.Fatalf("it divides by %d, and %v may live", s.share.members, s.unproven)
+		}
+		a.proven(lostAddress{"dead", dead.Address(), 10}, time.Now())
+		pause(t.Context(), 30*time.Second)
+		state := a.LocalState(false)
+		b.MergeRemoteState(state, false)
+		late.longest, late.peak = a.longest, a.peak
+		late.MergeRemoteState(state, true)
+		late.look(time.Now())
+		for cut := range state {
+			other().MergeRemoteState(state[:cut], true)
+		}
+		for name, r := range map[string]*roster{"the one that has seen it": a, "another one": b, "one that joins": late} {
+			if s := r.look(time.Now()); s.share.members != 3 || len(s.unproven) != 1 || s.unproven[0] != (lostAddress{"silent", silent.Address(), 11}) {
+				t.Errorf("%s divides by %d, and %v may live", name, s.share.members, s.unproven)
+			}
+		}
+		pause(t.Context(), time.Minute)
+		a.look(time.Now())
+		for name, r := range map[string]*roster{"the one that has seen it": a, "another one": b, "one that joins": late} {
+			s := r.look(time.Now())
+			if s.share.members != 2 {
+				t.Errorf("%s divides by %d after the longest load", name, s.share.members)
+			}
+		}
+
+		// One that has not heard of it does not bring it back, and learns it.
+		far := other()
+		far.longest = a.longest
+		far.NotifyJoin(dead)
+		far.look(time.Now())
+		far.NotifyLeave(dead)
+		pause(t.Context(), 2*tellEndedFor)
+		a.MergeRemoteState(far.LocalState(true), true)
+		if s := a.look(time.Now()); s.share.members != 2 {
+			t.Errorf("it is back: divided by %d", s.share.members)
+		}
+		far.MergeRemoteState(a.LocalState(false), false)
+		if s := far.look(time.Now()); s.share.members != 1 {
+			t.Errorf("one that has not heard of it divides by %d", s.share.members)
+		}
+
+		// An earlier version tells names alone: they count while it lists them.
+		a.MergeRemoteState([]byte("\x01\x03old\x00"), false)
+		if len(a.vanished) != 1 {
+			t.Error("taken over without a join")
+		}
+		a.MergeRemoteState([]byte("\x01\x03old\x00"), true)
+		for range 4 {
+			if s := a.look(time.Now()); s.share.members != 3 {
+				t.Errorf("divided by %d while the name is listed", s.share.members)
+			}
+			pause(t.Context(), listedFor/2)
+			a.MergeRemoteState([]byte("\x01\x03old\x00"), false)
+		}
+		if strings.Contains(string(a.LocalState(true)), "old") {
+			t.Error("a name that is known from others alone is handed on")
+		}
+		pause(t.Context(), listedFor)
+		if s := a.look(time.Now()); s.share.members != 2 {
+			t.Errorf("divided by %d while no member lists the name", s.share.members)
+		}
+	})
+}
+
+// What is remembered of starts that have ended is bounded.
+func TestEndedAreBounded(t *testing.T) {
+	r, now := sampleRoster(), time.Now()
+	for i := range uint64(2 * maxEnded) {
+		n := gossiped("b", 100+i, 4, nil)
+		r.NotifyJoin(n)
+		r.NotifyLeave(n)
+		r.proven(lostAddress{"b", n.Address(), 100 + i}, now)
+		r.look(now.Add(endedGrace))
+	}
+	if told := strings.Count(string(r.LocalState(true)), "\x01b"); len(r.ended) != maxEnded || told != maxTold || len(r.vanished) != 0 {
+		t.Errorf("it remembers %d, and tells of %d", len(r.ended), told)
+	}
+}
+
+// Processes crash and come back under new names at new addresses, and all leave in order for others with new names: each cap is divided by as many as there
+// are. While a member is silent, it counts; a member for which the machine's address does not answer counts for Config.GiveUp.
+func TestNewNamesAfterCrashes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		world, log := newMemNet(), new(logBook)
+		next := 0
+		pod := func() *Node {
+			next++
+			pause(t.Context(), time.Millisecond)
+			return simulated(t, world, next, Config{Name: fmt.Sprintf("pod-%d", next), Join: []string{"10.0.0.1:7946", "10.0.0.5:7946", "10.0.0.9:7946"}, GiveUp: 75 * time.Second, Logger: log.logger()})
+		}
+		var nodes []*Node
+		settled := func(members int, when string) {
+			t.Helper()
+			ranks := make(map[int]bool)
+			for _, n := range nodes {
+				await(t, n, when, func(v *ring.View) bool { return v.Len() == len(nodes) })
+			}
+			pause(t.Context(), 2*proofEvery+pushPullInterval+endedGrace+2*settleTime)
+			for _, n := range nodes {
+				m, rank := n.Divisor()
+				if ranks[rank] = true; m != members {
+					t.Errorf("%s: %s divides by %d, not %d", when, n.Name(), m, members)
+				}
+			}
+			if len(ranks) != len(nodes) {
+				t.Errorf("%s: %d members have %d ranks", when, len(nodes), len(ranks))
+			}
+		}
+		for range 4 {
+			nodes = append(nodes, pod())
+		}
+		settled(4, "at first")
+		for range 3 {
+			_ = nodes[0].Close()
+			nodes = append(nodes[1:], pod())
+		}
+		settled(4, "after three crashes")
+		for range 4 {
+			if err := nodes[0].Leave(t.Context()); err != nil {
+				t.Error(err)
+			}
+			nodes = append(nodes[1:], pod())
+		}
+		settled(4, "after a rolling restart")
+
+		// A process ends while only one other member can reach its address: that one's word is enough.
+		dead := nodes[3]
+		host := strings.TrimSuffix(dead.Addr(), ":7946")
+		for _, n := range nodes[1:3] {
+			world.Cut(strings.TrimSuffix(n.Addr(), ":7946"), host)
+		}
+		_ = dead.Close()
+		nodes = append(nodes[:3], pod())
+		settled(4, "after a crash that one member has seen")
+
+		// A machine that has no power refuses nothing.
+		dark := nodes[2]
+		world.Pause(strings.TrimSuffix(dark.Addr(), ":7946"))
+		nodes = append(nodes[:2], nodes[3], pod())
+		settled(5, "with a silent machine")
+		pause(t.Context(), 75*time.Second)
+		settled(4, "when it is given up")
+		_ = dark.Close()
+		world.Heal()
+		if s := log.String(); !strings.Contains(s, "event=member_ended") || !strings.Contains(s, "Config.GiveUp") {
+			t.Errorf("the log does not say so:\n%s", s)
+		}
+	})
+}
+
+// A firewall that rejects makes a living member look as if it had ended. It counts again as soon as it is back, and the log says what has happened.
+func TestEndedMemberIsAlive(t *testing.T) {
+	r := sampleRoster()
+	n := gossiped("b", 10, 2, nil)
+	now := time.Now()
+	r.NotifyJoin(n)
+	r.NotifyLeave(n)
+	r.proven(lostAddress{"b", n.Address(), 10}, now)
+	if s := r.look(now.Add(endedGrace)); s.share.members != 1 {
+		t.Fatalf("divided by %d", s.share.members)
+	}
+	r.NotifyJoin(n)
+	s := r.look(now)
+	if s.share.members != 2 || len(r.ended) != 0 || len(s.notices) != 1 || !strings.Contains(s.notices[0].text, "firewall") {
+		t.Errorf("divided by %d, %d have ended: %v", s.share.members, len(r.ended), s.notices)
+	}
+}
+
+// Another member that answers at the address proves the end of the one that was there, with a secret and without; a node that is closed has no
+// share of a cap, so a refusal proves that it loads nothing.
+func TestProofsOfAnEnd(t *testing.T) {
+	for name, secret := range map[string]Secret{"plain": nil, "secret": Secret("0123456789abcdef0123456789abcdef")} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				world := newMemNet()
+				a := simulated(t, world, 1, Config{Secret: secret})
+				b := simulated(t, world, 2, Config{Secret: secret}) // of a cluster of its own
+				a.roster.NotifyJoin(gossiped("x", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "x", 10 }))
+				a.roster.NotifyJoin(gossiped("n2", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "n2", 10 }))
+				for _, l := range []lostAddress{{"x", b.Addr(), 10}, {"n2", b.Addr(), 10}} {
+					a.lookForProof([]lostAddress{l})
+					a.roster.mu.Lock()
+					if ended := !a.roster.table[l.name+"/a"].ended.IsZero(); ended != (l.name == "x") {
+						t.Errorf("%s: ended %v", l.name, ended)
+					}
+					a.roster.mu.Unlock()
+				}
+				_ = b.Close()
+				synctest.Wait()
+				if m, rank := b.Divisor(); m < 1<<30 || rank != m-1 {
+					t.Errorf("a closed node has share %d of %d", rank, m)
+				}
+			})
+		})
+	}
+}
