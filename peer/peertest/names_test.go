@@ -61,6 +61,12 @@ func TestSecondOfAName(t *testing.T) {
 			stop()
 			for i := range 3 {
 				n, _ := c.Node(i)
+				for range 100 { // it may just have seen the view change, and exchanges positions with the one that is back
+					if n.Ready() == nil {
+						break
+					}
+					sleep(t.Context(), 10*time.Millisecond)
+				}
 				if err := n.Ready(); err != nil {
 					t.Errorf("round %d: %s: %v", round, n.Name(), err)
 				}
