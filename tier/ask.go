@@ -43,22 +43,42 @@ type outcome struct {
 }
 
 // asks holds the questions in progress, so that callers of one key on this node share one.
+//
+// An answer may be private: this node may never be told what invalidates the copy, because views differ, it is new or it
+// leaves. Such a copy is good for the reads that began before the request for it was sent, and for no others. The callers
+// that joined an ask whose answer is private go on to its next, which all of them may use: the request of that one was sent
+// after each of their reads began. So any number of callers that want a key at one moment cost two requests and wait for
+// two, one after the other.
+//
+//	ask                         event                          what follows
+//	in m                        a caller wants the key         it joins, unless a fence or a tag has come since the ask began
+//	in m                        a fence of the key comes       the ask leaves m; those that have joined go on waiting
+//	ended with an answer        a caller that joined wakes     it has the answer
+//	ended, private or given up  the first such caller wakes    it joins the ask that is in m by now, or leads one with the
+//	                                                           clocks of this moment; either is the ask's next
+//	ended, private or given up  another such caller wakes      it joins the next, even if that has ended
+//	a next that has ended       a caller from before it wakes  it has the answer, private or not
+//	a next that was given up    a caller from before it wakes  as above: it goes on to the next of the next
+//
+// Who waits on an ask began its read before the ask left m, or came from an ask that ended before this one began. So its read
+// began before whatever followed the ask in m, and before the next.
 type asks[V any] struct {
 	shards [64]askShard[V]
 	unused sync.Pool // of *ask[V] that nobody has joined
 }
 
 type askShard[V any] struct {
-	mu sync.Mutex // guards m and its asks' joined, done and result
+	mu sync.Mutex // guards m and its asks' joined, done, next and result
 	m  map[string]*ask[V]
 }
 
-// ask is one question in progress. Its leader sends it; others wait for what he gets.
+// ask is one question in progress. Its leader sends it; others wait for the answer.
 type ask[V any] struct {
-	stamp uint64        // the fence clock when its leader's read began
+	stamp uint64        // the fence clock when its leader's read began, or for a next when it began
 	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
-	left  bool          // the leader gave up, or got what only he may have: the others must see for themselves
+	left  bool          // the leader gave up: the others must see for themselves
+	next  *ask[V]       // where those that may not use the result go on; nil: nobody has woken
 	kept  atomic.Bool   // one of those who share the answer keeps it near
 	a     answer[V]
 	out   outcome
@@ -104,44 +124,68 @@ func (t *asks[V]) detachAll(fn *fences) {
 // ask puts q to its member, or joins the question of another caller of the key. The error
 // is a final answer if outcome says so, else why there is none.
 func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outcome, error) {
-	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 || q.alone {
+	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 {
 		return c.put(ctx, q, a) // a question of its own
 	}
 	s := &c.asks.shards[q.hash%64]
-	for {
-		s.mu.Lock()
-		w := s.m[q.key]
-		// A leader that was overtaken by a fence before it put itself into m was not
-		// detached by it. The tags of what it will be given are not known.
-		if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
-			w, _ = c.asks.unused.Get().(*ask[V])
-			if w == nil {
-				w = new(ask[V])
-			}
-			w.stamp, w.wide = q.stamp, q.wide
-			s.m[q.key] = w
-			s.mu.Unlock()
-			return c.lead(ctx, s, w, q, a)
+	for before := (*ask[V])(nil); ; {
+		w, leads := c.joinAsk(s, q, before)
+		if leads {
+			return c.lead(ctx, s, w, q, a, before != nil)
 		}
-		if w.done == nil {
-			w.done = make(chan struct{})
-		}
-		done := w.done
-		s.mu.Unlock()
 		select {
-		case <-done:
+		case <-w.done:
 		case <-ctx.Done():
 			return outcome{answered: true}, ctx.Err()
 		}
-		if !w.left {
+		if w.serves(q.alone, before != nil) {
 			*a = w.a
+			a.private = a.private || q.alone
 			return w.out, w.err
 		}
+		before = w
 	}
 }
 
-// lead sends the question and tells everyone who has joined.
-func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V], a *answer[V]) (out outcome, err error) {
+// serves reports whether what the ask brought is for a caller that has joined; since: the ask began after the caller's
+// read; alone: no copy may be kept for who comes later.
+func (w *ask[V]) serves(alone, since bool) bool {
+	copied := w.err == nil && w.out.answered
+	return !w.left && (since || !copied || !w.a.private && !alone)
+}
+
+// joinAsk joins the ask of q's key that is in progress or, for a caller that an ask sends on to its next, that next.
+// leads: there is none that q may share, and the caller leads the one that is returned.
+func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *ask[V], leads bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w = s.m[q.key]; before != nil && before.next != nil {
+		w = before.next
+	}
+	// A leader that was overtaken by a fence before it put itself into m was not
+	// detached by it. The tags of what it will be given are not known.
+	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
+		leads = true
+		if w, _ = c.asks.unused.Get().(*ask[V]); w == nil {
+			w = new(ask[V])
+		}
+		if before != nil { // all that ever waited on it are to be able to share this one
+			q.stamp, q.wide = c.fences.stamp(q.hash), c.fences.wide.Load()
+		}
+		w.stamp, w.wide = q.stamp, q.wide
+		s.m[q.key] = w
+	}
+	if before != nil {
+		before.next = w
+	}
+	if w.done == nil && (before != nil || !leads) {
+		w.done = make(chan struct{})
+	}
+	return w, leads
+}
+
+// lead sends the question and tells everyone who has joined. renewed: the clocks of q are later than what it knows of the member.
+func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V], a *answer[V], renewed bool) (out outcome, err error) {
 	finished := false
 	defer func() { // also if a user's codec panics
 		s.mu.Lock()
@@ -152,7 +196,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		if joined {
 			a.kept = &w.kept
 			w.a, w.out, w.err = *a, out, err
-			w.left = !finished || err != nil && ended(ctx) || a.private
+			w.left = !finished || err != nil && ended(ctx)
 			close(w.done)
 		}
 		s.mu.Unlock()
@@ -160,7 +204,17 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 			c.asks.unused.Put(w)
 		}
 	}()
-	out, err = c.put(ctx, q, a)
+	if renewed {
+		m := c.mate(q.to.Name)
+		if m == nil {
+			err = errGone
+		} else {
+			q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, 0})
+		}
+	}
+	if err == nil {
+		out, err = c.put(ctx, q, a)
+	}
 	finished = true
 	return out, err
 }

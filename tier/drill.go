@@ -285,7 +285,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	defer t.Stop()
 	select {
 	case <-fl.done:
-		if r := &fl.res; r.err == nil && !c.retagged(r.e, wide) {
+		if r := &fl.res; r.err == nil && !r.private && !c.retagged(r.e, wide) {
 			return found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}, nil
 		}
 	case <-t.C:

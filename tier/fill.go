@@ -137,27 +137,42 @@ func (c *Cache[V]) patience(ctx context.Context) int64 {
 // join returns the live flight for key, starting one if there is none. prev is the
 // copy that the caller saw; until is how long he waits; from is what he does, if that is followed.
 func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64, from Trace) (*flight[V], error) {
-	f, _, err := c.joinOrStart(key, hash, cl, why, prev, chain, short, until, from)
+	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: prev, chain: chain, short: short, until: until, from: from}
+	f, _, err := c.joinOrStart(&w)
 	return f, err
 }
 
+// boarding is what a caller wants of a flight.
+type boarding[V any] struct {
+	key    string
+	hash   uint64
+	class  class
+	cause  cause
+	prev   *entry // the copy that the caller saw, nil: none
+	chain  []uint64
+	short  bool       // this node stands in for the owner
+	until  int64      // for how long the caller waits: patience, or noWait
+	from   Trace      // what the caller does, if that is followed
+	before *flight[V] // sends the caller on: see join; nil: none
+}
+
 // joinOrStart is join, and says whether it has started the flight.
-func (c *Cache[V]) joinOrStart(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64, from Trace) (f *flight[V], started bool, err error) {
+func (c *Cache[V]) joinOrStart(w *boarding[V]) (f *flight[V], started bool, err error) {
 	if !c.life.begin() {
 		return nil, false, ErrClosed
 	}
-	f, started = c.flights.join(hash, key, until != noWait, func() *flight[V] {
+	f, started = c.flights.join(w.hash, w.key, w.until != noWait, w.before, func() *flight[V] {
 		return &flight[V]{
-			key: cloneString(key), hash: hash, cause: why, prev: prev, short: short, from: from,
-			chain: append(chain[:len(chain):len(chain)], c.chainID(hash)),
-			done:  make(chan struct{}), ticket: ticket{class: cl, depth: depthOf(chain, until), until: c.govTime(max(until, 0))},
+			key: cloneString(w.key), hash: w.hash, cause: w.cause, prev: w.prev, short: w.short, from: w.from,
+			chain: append(w.chain[:len(w.chain):len(w.chain)], c.chainID(w.hash)),
+			done:  make(chan struct{}), ticket: ticket{class: w.class, depth: depthOf(w.chain, w.until), until: c.govTime(max(w.until, 0))},
 		}
 	})
 	if !started {
 		c.life.end()
-		return f, false, c.boarded(f, cl, chain, until)
+		return f, false, c.boarded(f, w.class, w.chain, w.until)
 	}
-	if !c.gather(f, cl, chain) {
+	if !c.gather(f, w.class, w.chain) {
 		go c.fly(f)
 	}
 	return f, true, nil

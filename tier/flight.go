@@ -56,6 +56,8 @@ type flight[V any] struct {
 	callers   int64         // who wait for it
 	wanted    bool          // somebody has waited for it
 
+	next *flight[V] // where those go on that may not use its private result; nil: nobody has woken. Guarded by the shard's mu
+
 	res result[V] // written before done is closed
 }
 
@@ -65,7 +67,7 @@ type result[V any] struct {
 	value V
 	typed bool // value holds e's value
 	err   error
-	// private: e is only for who started the flight.
+	// private: e is for the read that started the flight, and for those that began before it did.
 	private bool
 }
 
@@ -79,11 +81,20 @@ func newFlights[V any]() *flights[V] {
 
 func (t *flights[V]) shard(hash uint64) *flightShard[V] { return &t.shards[hash%64] }
 
-// join returns the key's live flight, or makes start's the live one. waits: the caller waits for it.
-func (t *flights[V]) join(hash uint64, key string, waits bool, start func() *flight[V]) (f *flight[V], started bool) {
+// join returns the key's live flight, or makes start's the live one. waits: the caller waits for it. before, if not nil,
+// is the flight that the caller has joined and that ended with a private result: its next is returned then, even if that has
+// ended, and if it has none yet, the flight that is returned becomes it.
+func (t *flights[V]) join(hash uint64, key string, waits bool, before *flight[V], start func() *flight[V]) (f *flight[V], started bool) {
 	s := t.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if before != nil {
+		if before.next != nil {
+			before.next.count(waits)
+			return before.next, false
+		}
+		defer func() { before.next = f }()
+	}
 	slot := s.m[key]
 	if slot == nil {
 		slot = new(flightSlot[V])

@@ -107,7 +107,7 @@ func TestJoinerOfFlightSeesItsTagInvalidated(t *testing.T) {
 func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
 	flights := newFlights[simValue]()
 	start := func() *flight[simValue] {
-		f, _ := flights.join(1, "k", true, func() *flight[simValue] {
+		f, _ := flights.join(1, "k", true, nil, func() *flight[simValue] {
 			return &flight[simValue]{key: "k", hash: 1, done: make(chan struct{})}
 		})
 		return f

@@ -97,7 +97,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 			w.err = ErrClosed
 			continue
 		}
-		fl, fresh := c.flights.join(w.hash, w.key, true, func() *flight[V] {
+		fl, fresh := c.flights.join(w.hash, w.key, true, nil, func() *flight[V] {
 			return &flight[V]{
 				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
 				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),

@@ -134,9 +134,11 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		}()
 	}
 	var r *result[V]
+	var before *flight[V] // that sent this read on: the flight it waits for now began after the read did
 	for ; ; fl = nil {
 		if fl == nil {
-			if fl, started, err = c.joinOrStart(key, hash, cl, why, e, chain, short, c.patience(ctx), c.traceOf(ctx)); err != nil {
+			w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx), before: before}
+			if fl, started, err = c.joinOrStart(&w); err != nil {
 				return f, err
 			}
 		}
@@ -147,7 +149,7 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		case <-fl.done:
 		case <-c.flights.passed(fl, wide):
 			c.flights.leave(fl)
-			cl, why, e = classMiss, causeFenced, nil
+			cl, why, e, before = classMiss, causeFenced, nil, nil
 			continue
 		case <-ctx.Done():
 			select {
@@ -160,12 +162,14 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		}
 		r = &fl.res
 		if r.err == nil && c.retagged(r.e, wide) {
-			cl, why, e = classMiss, causeFenced, nil
+			cl, why, e, before = classMiss, causeFenced, nil, nil
 			continue
 		}
-		if r.private && !started {
+		if r.private && !started && before == nil {
+			before = fl
 			continue
 		}
+		before = nil
 		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), maxAge) == mustFill {
 			cl, why, e = classStale, causeExpired, r.e
 			continue

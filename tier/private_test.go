@@ -1,0 +1,215 @@
+package tier
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// tenMillis lets each frame take 5 ms, so that a question and its answer take 10.
+func tenMillis(string, string, codec.Kind, bool) hop { return hop{delay: 5 * time.Millisecond} }
+
+// throng lets n callers want the key of the cache, the first at once and the others within a millisecond. It returns
+// how long the last one waited.
+func throng(t *testing.T, c *Cache[simValue], key string, n int) time.Duration {
+	t.Helper()
+	began := time.Now()
+	var wg sync.WaitGroup
+	var worst atomic.Int64
+	for i := range n {
+		wg.Go(func() {
+			time.Sleep(time.Millisecond * time.Duration(i) / time.Duration(n))
+			if v, err := c.Get(background, key); err != nil || v.Began == 0 {
+				t.Errorf("%+v, %v", v, err)
+			}
+			for d := int64(time.Since(began)); ; {
+				if old := worst.Load(); old >= d || worst.CompareAndSwap(old, d) {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return time.Duration(worst.Load())
+}
+
+// apart makes a cluster of three in which n0 sees another view than n1, which owns the key in both and has a copy: what
+// n1 answers n0 is private.
+func apart(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simValue], key string) {
+	s, o = newSim(t, 3), newOrigin()
+	caches = s.start(o, Config[simValue]{})
+	s.acquaint(caches)
+	small := simView(t, "n0", "n1")
+	for i := 0; key == ""; i++ {
+		if k := keyOf(small, "n1", i); s.nodes["n1"].View().Owner(k).Name == "n1" {
+			key = k
+		}
+	}
+	time.Sleep(time.Minute) // no cache is new
+	s.nodes["n0"].setView(small)
+	gets(t, caches["n0"], key, 0)
+	s.setRule(tenMillis)
+	return s, o, caches, key
+}
+
+// While views differ, callers of one key on one node cost two requests, however many they are.
+func TestPrivateAnswersAreShared(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o, caches, key := apart(t)
+		defer s.stop(caches)
+		before, loads := s.count("n0", "n1"), o.loads.Load()
+		worst := throng(t, caches["n0"], key, 500)
+		if n := s.count("n0", "n1") - before; n != 2 || worst > 25*time.Millisecond || o.loads.Load() != loads {
+			t.Errorf("500 callers cost %d requests and %d loads, the last one waited for %v", n, o.loads.Load()-loads, worst)
+		}
+		if b := caches["n0"].near.get(key); b != nil {
+			t.Error("a private answer is kept near")
+		}
+	})
+}
+
+// A node that leaves is not told of invalidations any more: its callers share as others do while views differ.
+func TestAnswersOfALeaverAreShared(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, _, caches, key := apart(t)
+		defer s.stop(caches)
+		s.nodes["n0"].setView(s.nodes["n1"].View())
+		caches["n0"].leaving.Store(true)
+		before := s.count("n0", "n1")
+		worst := throng(t, caches["n0"], key, 500)
+		if n := s.count("n0", "n1") - before; n != 2 || worst > 25*time.Millisecond {
+			t.Errorf("500 callers cost %d requests, the last one waited for %v", n, worst)
+		}
+	})
+}
+
+// A private answer is not given to a read that began after it was on its way: the copy may have been invalidated
+// since, by a member that does not know this node.
+func TestPrivateAnswerIsNotForLaterReads(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o, caches, key := apart(t)
+		defer s.stop(caches)
+		c := caches["n0"]
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.Get(background, key) })
+		wg.Go(func() { time.Sleep(time.Millisecond); _, _ = c.Get(background, key) })
+		for round := range 4 { // the answer to the first request is on its way, to the second ..
+			time.Sleep(7*time.Millisecond + time.Duration(min(round, 1))*3*time.Millisecond)
+			least := o.seq.Add(1)
+			apply(caches["n1"], key, mark(uint64(round)+1)) // n0 is told nothing
+			wg.Go(func() {
+				if v, err := c.Get(background, key); err != nil || v.Began < least {
+					t.Errorf("round %d: %+v, %v: loaded before the invalidation at %d", round, v, err, least)
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// A caller that gives up while it asks for the others as well costs them one request more.
+func TestNextAskOutlivesItsLeader(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, _, caches, key := apart(t)
+		defer s.stop(caches)
+		c := caches["n0"]
+		before := s.count("n0", "n1")
+		began := time.Now()
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.Get(background, key) })
+		synctest.Wait()
+		short, cancel := context.WithTimeout(background, 12*time.Millisecond)
+		defer cancel()
+		var left, worst atomic.Int64
+		for i := range 100 { // the first ones to wait are the first ones to wake, so one of them leads
+			wg.Go(func() {
+				ctx := background
+				if i < 50 {
+					ctx = short
+				}
+				_, err := c.Get(ctx, key)
+				if i < 50 && err != nil {
+					left.Add(1)
+				} else if err != nil {
+					t.Error(err)
+				}
+				worst.Store(max(worst.Load(), int64(time.Since(began))))
+			})
+			synctest.Wait()
+		}
+		wg.Wait()
+		if n, d := s.count("n0", "n1")-before, time.Duration(worst.Load()); n > 3 || d > 35*time.Millisecond || left.Load() != 50 {
+			t.Errorf("%d requests, %d callers left, the last of the others waited for %v", n, left.Load(), d)
+		}
+	})
+}
+
+// The copy of a previous owner that cannot vouch for it is private. Callers of its key cost two requests to it.
+func TestPrivateCopiesAreShared(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		key := m.moved(0)
+		m.read("n0", key)
+		m.join() // unseen: n0 cannot vouch for what it gives
+		time.Sleep(time.Duration(2 * settleWait))
+		m.setRule(tenMillis)
+		before := m.count("n2", "n0")
+		worst := throng(t, m.caches["n2"], key, 500)
+		if n := m.count("n2", "n0") - before; n != 2 || worst > 25*time.Millisecond {
+			t.Errorf("500 callers cost %d requests, the last one waited for %v", n, worst)
+		}
+		m.loads(1)
+	})
+}
+
+// Nor is such a copy for reads that began while it was on its way.
+func TestPrivateCopyIsNotForLaterReads(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newMoving(t, Config[simValue]{})
+		defer m.end()
+		key := m.moved(0)
+		m.read("n0", key)
+		m.join()
+		time.Sleep(time.Duration(2 * settleWait))
+		m.setRule(tenMillis)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = m.caches["n2"].Get(background, key) })
+		time.Sleep(7 * time.Millisecond) // n0 has given its copy
+		least := m.o.seq.Add(1)
+		apply(m.caches["n0"], key, mark(1)) // its sender does not know n2
+		if v, err := m.caches["n2"].Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+		wg.Wait()
+	})
+}
+
+// A drilled read does not take a private result of a flight that it joins.
+func TestDrillTakesNoPrivateCopy(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c, hash := caches["n0"], ring.Hash("k")
+		gets(t, c, "k", 0)
+		e := c.valid("k", hash, c.clock.now())
+		given := *e
+		fl, _ := c.flights.join(hash, "k", true, nil, func() *flight[simValue] {
+			return &flight[simValue]{key: "k", hash: hash, done: make(chan struct{})}
+		})
+		time.AfterFunc(time.Millisecond, func() {
+			c.flights.finish(fl, result[simValue]{e: &given, private: true}, c.stillValid(fl))
+		})
+		f, err := c.refill(background, "k", hash, nil, false)
+		if err != nil || f.e != e {
+			t.Errorf("%+v, %v", f, err)
+		}
+	})
+}
