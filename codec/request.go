@@ -16,7 +16,7 @@ const (
 	// FlagDrill: fill although there is a copy, and fall back on it. Who does not know it serves
 	// the copy.
 	FlagDrill
-	// FlagRelay: pass the invalidation on to Target, which the asker cannot reach or does
+	// FlagRelay: pass the invalidation or the push on to Target, which the asker cannot reach or does
 	// not know, and answer what that answers.
 	FlagRelay
 	// FlagPrevious: the answerer owned the key before; answer from what is cached, also if it is

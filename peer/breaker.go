@@ -13,7 +13,7 @@ import (
 //   - after breakerRow failed attempts to connect in a row;
 //   - when an attempt to connect has not come to anything for silentAfter ticks;
 //   - when the peer owes answers and has sent no byte for silentAfter ticks, although it was asked every
-//     pingEvery of them whether it is there.
+//     pingEvery of them whether it is there. Some ticks do not count: see hearing.go.
 //
 // A connection that works keeps it closed, so that one of several that hangs is passed over only. Answers
 // of any kind are a sign of life, also "busy"; and a caller whose time is up has learned nothing:

@@ -202,6 +202,9 @@ func (d *data) peer(to ring.Member) (*peer, error) {
 
 // meet makes the record of a member that is new, or at a new address.
 func (d *data) meet(to ring.Member) (*peer, error) {
+	if to.Addr == "" {
+		return nil, fmt.Errorf("%w: no address of member %q is known", ErrUnreachable, to.Name)
+	}
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()

@@ -345,3 +345,20 @@ func TestCloseFailsWaiters(t *testing.T) {
 		})
 	}
 }
+
+// A member without an address is not dialled.
+func TestNoAddressIsNoMember(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := newWire(t, false, gated(nil, nil))
+		to := w.to
+		to.Addr = ""
+		if _, err := w.a.peer(to); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), to.Name) {
+			t.Errorf("got %v", err)
+		}
+		w.mustGet(t, "hit")
+		if _, err := w.a.peer(to); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("got %v", err)
+		}
+		w.mustGet(t, "hit") // the record of the member is as it was
+	})
+}

@@ -15,8 +15,9 @@
 //     view, in whatever order they heard it.
 //  4. A node that restarts has a new incarnation under its old name: it gets its keys back at once,
 //     and calls to the earlier start fail.
-//  5. A member that refuses or is silent is bypassed within half a second: calls to it fail at once
-//     while one goroutine probes it, so that every node turns to the same successor. Gossip
+//  5. A member that refuses or is silent is bypassed within half a second, or somewhat later while its machine
+//     acknowledges what it is sent: calls to it fail at once while one goroutine probes it, so that every node
+//     turns to the same successor. Gossip
 //     probes, suspects and drops it within seconds. It goes on counting in Divisor, as it may be
 //     alive on the other side of a split, until its address refuses connections: its process has ended.
 //  6. Every Config.RejoinInterval the seeds are resolved anew, and joined if one of their addresses

@@ -7,12 +7,16 @@ import (
 
 // A node that does not get to its own sockets hears nothing of anybody: it has no processor, it was stopped, or ten thousand goroutines
 // wait before its readers do. That looks like the death of all the others, at the moment at which the origin can bear it least. The
-// evidence is local: the node's own timers come late too. So silence counts only while this node was able to listen:
+// evidence is local: the node's own timers come late too. And a peer that does not get to its sockets is silent as a dead one is, but its
+// machine still acknowledges what it is sent (acks.go). So silence counts only while this node was able to listen, and opens a breaker only
+// if there are no acknowledgements:
 //
 //	event on a link that owes answers              what the silence counts
 //	a byte has come                                nothing any more
 //	a tick, and no timer of this node was late     one tick more
 //	a tick while the node is hard of hearing       as much as before
+//	a tick before the last that the breaker waits for,   as much as before; calls that have waited for half of their
+//	while the peer's machine acknowledges                time are told to turn elsewhere
 //	the same, for deafMost already                 one tick more: a dead peer must not be waited for for ever
 //
 // A node is hard of hearing from a timer that came late until hearingAfter later: what came meanwhile still waits to be read.

@@ -19,7 +19,7 @@ const (
 	linkTick = 10 * time.Millisecond
 	// While a peer that owes an answer sends no byte, it is asked every pingEvery ticks whether it is
 	// there. After silentAfter ticks the calls that wait are told to turn elsewhere, after deadAfter the link is
-	// given up. Ticks count while this node was able to listen, see hearing.go.
+	// given up. Ticks count while this node was able to listen and the peer's machine acknowledges nothing, see hearing.go.
 	pingEvery   = 10
 	silentAfter = 50
 	deadAfter   = 200
@@ -37,6 +37,7 @@ type waiter struct {
 	p      *peer       // with sent
 	resp   *codec.Response
 	expire int64 // link tick at which it times out, 0: never
+	turn   int64 // link tick from which it does not wait any more for a peer that is silent, 0: never
 }
 
 // end says what became of the call. It does not block; w is its caller's again.
@@ -60,6 +61,7 @@ type link struct {
 	conn  net.Conn
 	out   *outbox
 	born  time.Time
+	acks  acker       // nil: nothing tells of acknowledgements
 	heard atomic.Bool // something came since the last tick
 	mute  atomic.Bool // no sign of life although one is due: not to be used. Set with out.mu held, or before the link runs
 
@@ -77,7 +79,7 @@ type link struct {
 
 func newLink(p *peer, conn net.Conn) *link {
 	l := &link{
-		d: p.d, p: p, conn: conn, born: time.Now(), pending: make(map[uint64]*waiter), soonest: math.MaxInt64,
+		d: p.d, p: p, conn: conn, acks: ackerOf(conn), born: time.Now(), pending: make(map[uint64]*waiter), soonest: math.MaxInt64,
 		alarm: make(chan struct{}, 1), gone: make(chan struct{}),
 	}
 	l.out = newOutbox(conn, outboxLimit, &p.bytesOut, &p.d.bytesOut, l.fail)
@@ -88,7 +90,7 @@ func newLink(p *peer, conn net.Conn) *link {
 // call sends req and waits for the answer, for at most timeout if that is above 0.
 func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Request, resp *codec.Response) error {
 	w := l.d.waiters.Get().(*waiter)
-	w.resp, w.expire = resp, 0
+	w.resp, w.expire, w.turn = resp, 0, 0
 	err := l.send(w, timeout, req)
 	if err != nil {
 		l.d.waiters.Put(w)
@@ -142,6 +144,7 @@ func (l *link) send(w *waiter, timeout time.Duration, req *codec.Request) error 
 	}
 	if timeout > 0 {
 		w.expire = l.tick + 2 + int64(timeout/linkTick)
+		w.turn = l.tick + max(int64(timeout/2/linkTick), 1)
 		l.soonest = min(l.soonest, w.expire)
 	}
 	others := len(l.pending) > 0
@@ -296,6 +299,7 @@ func (l *link) tickUntilIdle(ticks int) bool {
 	t := time.NewTicker(linkTick)
 	defer t.Stop()
 	last, quiet := time.Now(), silence{ticks: ticks}
+	var pinged time.Time // the last time that this was done although a tick did not count
 	for idle := 0; ; {
 		select {
 		case <-l.gone:
@@ -313,7 +317,15 @@ func (l *link) tickUntilIdle(ticks int) bool {
 				l.p.alive()
 			}
 		case calls > 0 || quiet != silence{}: // also if no call waits any more: the answer to a ping is due
-			quiet, counted = quiet.more(now, l.d.hearing.able(now))
+			able := l.d.hearing.able(now)
+			if able && quiet.ticks == silentAfter-1 && l.acknowledged() { // the peer is slow, not dead
+				if able = false; now.Sub(pinged) >= pingEvery*linkTick {
+					pinged = now
+					l.ping()
+					l.turnAway()
+				}
+			}
+			quiet, counted = quiet.more(now, able)
 		}
 		if idle++; calls > 0 || quiet != (silence{}) {
 			idle = 0
@@ -357,6 +369,24 @@ func (l *link) fallSilent() {
 		w.end(err)
 	}
 	l.p.silent(l, cause)
+}
+
+// turnAway fails the calls that have waited for a silent peer for half of the time that they have: the other half is for
+// whoever is asked instead, who may have to load.
+func (l *link) turnAway() {
+	var list []*waiter
+	l.out.lock()
+	for id, w := range l.pending {
+		if w.turn != 0 && w.turn <= l.tick {
+			delete(l.pending, id)
+			list = append(list, w)
+		}
+	}
+	l.out.unlock()
+	err := fmt.Errorf("%w: %s: %w for half of the time of a call", ErrUnreachable, l.p.to.Name, errSilent)
+	for _, w := range list {
+		w.end(err)
+	}
 }
 
 // up reports whether the link has not failed.

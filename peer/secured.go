@@ -32,6 +32,9 @@ type secured struct {
 	g   *sealing
 }
 
+// NetConn returns the raw connection.
+func (s *secured) NetConn() net.Conn { return s.raw }
+
 // sealing is the writing side of the raw connection as TLS sees it.
 type sealing struct {
 	net.Conn            // raw

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,18 @@ import (
 // A node that leaves pushes its copies to their new owners, those that were asked for most first, and
 // answers what they ask it as the previous owner until all is done or the time for it is over. Of members that leave
 // at the same time none takes copies: each pushes to those who stay.
+//
+// A member that does not answer may only be out of reach for a moment, or for this node alone. So a push that fails goes
+// through another member (relay in serve.go), and what could not be pushed at all is pushed again until the time for it is over:
+//
+//	a key                            event                              what follows
+//	to be pushed                     the owner takes the push           it is done
+//	to be pushed                     the push fails                     the next way to the owner: itself, or through another member
+//	to be pushed                     every way has failed in a row      left
+//	to be pushed                     the owner says that it leaves      to be pushed to the owner in the next view; done if all leave
+//	left                             handoffAgain has passed            to be pushed to the owner in the view of then
+//	to be pushed or left             its copy is no longer valid here   done
+//	to be pushed or left             the time is over                   not handed over; a warning says so
 //
 // A pushed copy obeys the same rule as any: no invalidation that covers it was applied at the receiver after its
 // load began. The receiver gives out tokens. Each stands for a moment of his at which the pusher had applied
@@ -30,9 +43,11 @@ const (
 	handoffBatch = 256 << 10
 	// handoffAtOnce is how many members are pushed to at the same time.
 	handoffAtOnce = 8
-	// handoffTimeout bounds one push, and handoffTries how often in a row one may fail.
+	// handoffTimeout bounds one push, and handoffTries how often in a row one may fail on each way to the member.
 	handoffTimeout = 2 * time.Second
 	handoffTries   = 3
+	// handoffAgain is how long a node that leaves waits before it pushes again what it could not push.
+	handoffAgain = 250 * time.Millisecond
 	// handoffPause is how long a pusher waits before he asks again for a token that he did not get.
 	handoffPause = 50 * time.Millisecond
 	// maxTokens is how many tokens are remembered.
@@ -57,15 +72,24 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	c.hot.save()
 	c.near.clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
-	done := c.pushAll(ctx, pace, func(_ string, e *entry) bool { return !e.replica })
+	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica }))
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
-	for late := false; ; late = true {
-		if live, _ := c.flights.size(); live == 0 {
-			if late {
-				done = c.pushAll(ctx, pace, func(_ string, e *entry) bool { return !e.replica && e.loaded+int64(e.cost) >= began }) && done
-			}
-			break
+	again := c.clock.now() + int64(handoffAgain)
+	for filling := false; ; {
+		live, _ := c.flights.size()
+		if filling && live == 0 {
+			since := began
+			began = c.clock.now()
+			left = append(left, c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica && e.loaded+int64(e.cost) >= since }))...)
+		}
+		filling = live > 0
+		if len(left) > 0 && c.clock.now() >= again {
+			left = c.pushAll(ctx, pace, left)
+			again = c.clock.now() + int64(handoffAgain)
+		}
+		if !filling && len(left) == 0 {
+			return
 		}
 		select {
 		case <-tick.C:
@@ -74,9 +98,8 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 		}
 		break
 	}
-	if !done && c.cfg.HandoffRate > 0 {
-		c.cfg.Logger.Warn("not all copies were handed over", "namespace", c.cfg.Namespace, "handed", c.stats.pushed.Load())
-		<-ctx.Done() // until then others may ask for them
+	if len(left) > 0 {
+		c.cfg.Logger.Warn("not all copies were handed over", "namespace", c.cfg.Namespace, "handed", c.stats.pushed.Load(), "left", len(left))
 	}
 }
 
@@ -86,11 +109,11 @@ type hot struct {
 	heat uint8
 }
 
-// hottest returns the keys of the owned tier whose entries are wanted, those that were asked for most first.
+// hottest returns the keys of the owned tier whose entries are wanted and no failures, those that were asked for most first.
 func (c *Cache[V]) hottest(wanted func(key string, e *entry) bool) []hot {
 	var list []hot
 	c.owned.ranked(func(key string, e *entry, heat uint8) {
-		if wanted(key, e) {
+		if e.flags&entryFailed == 0 && wanted(key, e) {
 			list = append(list, hot{key, heat})
 		}
 	})
@@ -98,30 +121,35 @@ func (c *Cache[V]) hottest(wanted func(key string, e *entry) bool) []hot {
 	return list
 }
 
-// pushAll pushes the entries that are wanted to the owners of their keys. done: all that could be was. Owners that leave
+// pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave
 // as well take nothing: their keys go to those whom the next view names, and to nobody if all others leave.
-func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, wanted func(key string, e *entry) bool) (done bool) {
+func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, keys []hot) (left []hot) {
 	if c.cfg.HandoffRate < 0 {
-		return true
+		return nil
 	}
 	view, going := c.cfg.Cluster.View(), map[ring.Member]bool{}
-	done, more := c.pushOwners(ctx, view, pace, wanted)
-	for len(more) > 0 {
+	for {
+		some, more := c.pushParts(ctx, view, keys, view.OwnerIndex, pace, false)
+		if left = append(left, some...); len(more) == 0 {
+			return left
+		}
 		refused := make(map[string]bool, len(more))
 		for _, m := range more {
 			going[m], refused[m.Name] = true, true
 		}
-		was := view
-		if view = c.viewWithout(ctx, going); view == nil {
-			return done && ctx.Err() == nil
+		var rest []hot
+		for _, x := range keys {
+			if refused[view.Owner(x.key).Name] {
+				rest = append(rest, x)
+			}
 		}
-		var ok bool
-		ok, more = c.pushOwners(ctx, view, pace, func(key string, e *entry) bool {
-			return refused[was.Owner(key).Name] && wanted(key, e)
-		})
-		done = done && ok
+		if view, keys = c.viewWithout(ctx, going), rest; view == nil {
+			if ctx.Err() != nil {
+				left = append(left, rest...)
+			}
+			return left
+		}
 	}
-	return done
 }
 
 // viewWithout waits for a view without those who go. nil: there will be none, for all others go, or ctx has ended.
@@ -151,14 +179,6 @@ func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) 
 			return nil
 		}
 	}
-}
-
-// pushOwners pushes the entries that are wanted to the owners that a view gives their keys. It returns the owners that
-// take nothing since they leave; done tells of the others.
-func (c *Cache[V]) pushOwners(ctx context.Context, view *ring.View, pace *pacer, wanted func(key string, e *entry) bool) (done bool, going []ring.Member) {
-	list := c.hottest(func(key string, e *entry) bool { return e.flags&entryFailed == 0 && wanted(key, e) })
-	left, going := c.pushParts(ctx, view, list, view.OwnerIndex, pace, false)
-	return len(left) == 0, going
 }
 
 // pushParts pushes keys, each to the member of the view that to tells, unless that is this node; spare: for the case
@@ -205,13 +225,31 @@ func (c *Cache[V]) pushParts(ctx context.Context, view *ring.View, list []hot, t
 // errGoes says that a member takes no copies, because it leaves or its cache is closed.
 var errGoes = errors.New("weir: the member leaves")
 
+// ways returns the members that a push to one is sent to, one after the other while it fails: the member itself, and others
+// that pass it on.
+func (c *Cache[V]) ways(to ring.Member) []ring.Member {
+	list := []ring.Member{to}
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	for _, m := range c.log.mates {
+		if m.name != to.Name && m.relays() && len(list) <= mostRelays {
+			list = append(list, m.member)
+		}
+	}
+	return list
+}
+
 // pushTo pushes keys to a member. It returns those that it has not got although they are still here, and why.
 func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer, spare bool) (left []hot, err error) {
 	var token, incarnation uint64
 	flags, pushed := uint8(0), &c.stats.pushed
+	var ways []ring.Member
 	if spare {
-		flags, pushed = codec.FlagSuccessor, &c.stats.replicasSent
+		flags, pushed, ways = codec.FlagSuccessor, &c.stats.replicasSent, []ring.Member{to}
+	} else {
+		ways = c.ways(to)
 	}
+	way := 0 // of ways, the one that is tried
 	for failures := 0; len(keys) > 0; {
 		if err := ctx.Err(); err != nil {
 			return keys, err
@@ -224,13 +262,14 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 		c.log.mu.Lock()
 		req.News = &codec.News{Life: time.Duration(c.log.lives.own.Load()), Positions: c.log.positions(nil, c.clock.now())}
 		c.log.mu.Unlock()
-		answer, news, err := c.postPush(ctx, to, &req)
+		answer, news, err := c.postPush(ctx, to, ways[way], &req)
 		wait := time.Duration(0)
 		switch {
 		case err == errGoes:
 			return keys, err
 		case err != nil:
-			if failures++; failures == handoffTries {
+			way = (way + 1) % len(ways)
+			if failures++; failures == handoffTries*len(ways) {
 				c.cfg.Logger.Debug("member takes no copies", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
 				return keys, err
 			}
@@ -259,15 +298,22 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 	return nil, nil
 }
 
-// postPush sends a push and returns what the answer says.
-func (c *Cache[V]) postPush(ctx context.Context, to ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
+// postPush sends a push to a member, by the way of another if that is not the same, and returns what the answer says.
+func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handoffTimeout)
 	defer cancel()
+	if way.Name != to.Name {
+		req.Flags, req.Target = req.Flags|codec.FlagRelay, bytesOf(to.Name)
+	}
 	var resp codec.Response
-	if err := c.cfg.Cluster.Call(ctx, to, req, &resp); err != nil {
+	if err := c.cfg.Cluster.Call(ctx, way, req, &resp); err != nil {
 		return answer, nil, err
 	}
 	defer resp.Release()
+	// A member of an earlier version answers for itself. It keeps nothing, since the token is not its own.
+	if relayed := resp.Flags&codec.FlagRelayed != 0; relayed != (way.Name != to.Name) {
+		return answer, nil, fmt.Errorf("%w: status %d from %s instead of %s: %s", errAnswer, resp.Status, way.Name, to.Name, resp.Text)
+	}
 	answer = codec.Response{Status: resp.Status, Incarnation: resp.Incarnation, Seq: resp.Seq}
 	switch resp.Status {
 	case codec.StatusDone:

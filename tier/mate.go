@@ -72,10 +72,10 @@ type mate struct {
 	said  atomic.Pointer[shareWord]    // its last word of its share of the cap, nil: none
 
 	// guarded by logbook.mu
-	member  ring.Member
-	via     string // not in this node's view, but in that of this member; "": in this node's
-	entered int64  // when it came into the view, or was last named by via; ns on the cache's clock
-	settled bool   // there was an exchange, or it has no cache, since it entered
+	member  ring.Member // the zero one while via is set: its address is not known here
+	via     string      // not in this node's view, but in that of this member; "": in this node's
+	entered int64       // when it came into the view, or was last named by via; ns on the cache's clock
+	settled bool        // there was an exchange, or it has no cache, since it entered
 	// acquainted: it has had the same view as this node since it entered, so it has seen this node.
 	acquainted bool
 	gone       bool // out of the view
@@ -93,6 +93,10 @@ type mate struct {
 	backoff, relayBackoff int64
 	retry, relayRetry     int64 // no attempt before this; ns on the cache's clock
 }
+
+// relays reports whether m can be asked to pass something on: this node sees it and reached it last. A member that
+// only others see has no address here. The caller holds logbook.mu.
+func (m *mate) relays() bool { return m.via == "" && !m.gone && m.err == nil && !m.hollow }
 
 // mateBook is the part of the logbook that is about other members; the same lock guards it.
 type mateBook struct {

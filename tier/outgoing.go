@@ -244,6 +244,10 @@ func (c *Cache[V]) post(ctx context.Context, m *mate, target string, news *codec
 	req := codec.Request{Kind: codec.KindInvalidate, Namespace: c.ns, Schema: c.schema, Timeout: timeout, News: news}
 	c.log.mu.Lock()
 	to := m.member
+	if m.via != "" {
+		c.log.mu.Unlock()
+		return ack, false, errGone
+	}
 	if c.log.view != nil {
 		req.View = c.log.view.Fingerprint()
 	}
@@ -305,11 +309,11 @@ func (c *Cache[V]) relay(m *mate) error {
 	}
 	sent, _ := c.log.since(first-1, &news)
 	var through []*mate
-	if via := c.log.mates[m.via]; via != nil {
+	if via := c.log.mates[m.via]; via != nil && via.via == "" {
 		through = append(through, via)
 	}
 	for _, other := range c.log.mates {
-		if other != m && other.via == "" && other.name != m.via && other.err == nil && !other.hollow {
+		if other != m && other.name != m.via && other.relays() {
 			through = append(through, other)
 		}
 	}

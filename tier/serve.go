@@ -95,11 +95,11 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	case req.Kind == codec.KindGetMany:
 		h.serveMany(ctx, req, resp)
 		return
+	case (req.Kind == codec.KindInvalidate || req.Kind == codec.KindPush) && req.Flags&codec.FlagRelay != 0:
+		h.relay(ctx, req, resp)
+		return
 	case req.Kind == codec.KindPush:
 		h.push(req, resp)
-		return
-	case req.Kind == codec.KindInvalidate && req.Flags&codec.FlagRelay != 0:
-		h.relay(ctx, req, resp)
 		return
 	case req.Kind == codec.KindInvalidate:
 		h.invalidate(req, resp)
@@ -246,7 +246,7 @@ func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
 	}
 }
 
-// relay passes an invalidation on to a member that its sender cannot reach, and answers what that answers.
+// relay passes an invalidation or a push on to a member that its sender cannot reach, and answers what that answers.
 func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	own := *req
@@ -254,6 +254,8 @@ func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.R
 	own.Target = nil
 	to, ok := c.cfg.Cluster.View().Member(string(req.Target))
 	switch {
+	case string(req.Target) == c.self && req.Kind == codec.KindPush:
+		h.push(&own, resp)
 	case string(req.Target) == c.self:
 		h.invalidate(&own, resp)
 	case !ok:
@@ -265,7 +267,7 @@ func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.R
 			resp.Status, resp.Text = codec.StatusFailed, []byte(err.Error())
 			return
 		}
-		*resp = codec.Response{Status: answer.Status, Incarnation: answer.Incarnation, Seq: answer.Seq, Text: slices.Clone(answer.Text)}
+		*resp = codec.Response{Status: answer.Status, Incarnation: answer.Incarnation, Seq: answer.Seq, Text: slices.Clone(answer.Text), Value: slices.Clone(answer.Value)}
 		for _, name := range answer.Members {
 			resp.Members = append(resp.Members, slices.Clone(name))
 		}

@@ -21,8 +21,11 @@ type exchange struct {
 func (c *Cache[V]) exchangeWith(ctx context.Context, m *mate) error {
 	c.log.mu.Lock()
 	x := m.exchange
+	if m.via != "" {
+		c.refresh() // it may have come into the view since
+	}
 	if x == nil {
-		if m.gone || !c.life.begin() {
+		if m.gone || m.via != "" || !c.life.begin() {
 			c.log.mu.Unlock()
 			return errGone
 		}

@@ -191,6 +191,18 @@ func (h *half) write(b []byte, delay time.Duration) (n int, wake time.Time, chan
 	return n, wake, nil, nil
 }
 
+// LastAck returns how long ago the other end's host acknowledged something: just now, unless it cannot be reached, is paused, or has
+// not got yet what was sent. Then it is as if that had been so for long.
+func (c *conn) LastAck() (ago time.Duration, ok bool) {
+	c.out.mu.Lock()
+	due := c.out.last
+	c.out.mu.Unlock()
+	if time.Now().Before(due) || !c.net.acknowledges(c.way) {
+		return time.Hour, true
+	}
+	return 0, true
+}
+
 // CloseWrite ends what this end sends.
 func (c *conn) CloseWrite() error {
 	c.out.update(func() { c.out.finished = true })

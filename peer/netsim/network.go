@@ -72,6 +72,7 @@ type Network struct {
 	side      map[netip.Addr]int // hosts on different sides do not reach each other
 	sides     int
 	paused    map[netip.Addr]int // how many pauses hold a host
+	starved   map[netip.Addr]bool
 	names     map[string][]string
 	services  map[string][]string
 	listeners map[netip.AddrPort]*listener
@@ -86,7 +87,7 @@ type Network struct {
 // New returns a network without faults. seed decides the faults that are set later.
 func New(seed uint64) *Network {
 	return &Network{
-		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]int), names: make(map[string][]string), services: make(map[string][]string),
+		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]int), starved: make(map[netip.Addr]bool), names: make(map[string][]string), services: make(map[string][]string),
 		listeners: make(map[netip.AddrPort]*listener), sockets: make(map[netip.AddrPort]*socket), conns: make(map[*conn]struct{}),
 		sent: make(map[link]uint64), port: 20000, changed: make(chan struct{}),
 	}
@@ -151,6 +152,7 @@ func (n *Network) Heal() {
 	clear(n.cuts)
 	clear(n.side)
 	clear(n.paused)
+	clear(n.starved)
 	n.notify()
 }
 
@@ -159,6 +161,22 @@ func (n *Network) Pause(ip string) { n.hold(+1, ip) }
 
 // Resume takes one pause back.
 func (n *Network) Resume(ip string) { n.hold(-1, ip) }
+
+// Starve keeps the process of a host from its sockets, or lets it get to them again. Unlike in a pause the host goes on to
+// acknowledge what comes on its connections.
+func (n *Network) Starve(ip string, on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.starved[netip.MustParseAddr(ip)] = on
+	n.notify()
+}
+
+// acknowledges reports whether what is sent on the way is acknowledged.
+func (n *Network) acknowledges(way link) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.cut(way) && !n.cut(link{way.to, way.from}) && n.paused[way.to] == 0
+}
 
 func (n *Network) hold(by int, ip string) {
 	a := netip.MustParseAddr(ip)
@@ -227,7 +245,7 @@ func (n *Network) notify() {
 func (n *Network) open(way link) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return !n.cut(way) && n.paused[way.from] == 0 && n.paused[way.to] == 0, n.changed
+	return !n.cut(way) && n.runs(way.from) && n.runs(way.to), n.changed
 }
 
 // cut reports whether a cut lies on the way. The caller holds mu.
@@ -237,8 +255,11 @@ func (n *Network) cut(way link) bool { return n.cuts[way] > 0 || n.side[way.from
 func (n *Network) running(ip netip.Addr) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.paused[ip] == 0, n.changed
+	return n.runs(ip), n.changed
 }
+
+// runs reports whether the process of a host gets to its sockets. The caller holds mu.
+func (n *Network) runs(ip netip.Addr) bool { return n.paused[ip] == 0 && !n.starved[ip] }
 
 // dice are the random numbers of one packet or write.
 type dice struct{ state uint64 }

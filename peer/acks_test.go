@@ -1,0 +1,130 @@
+package peer
+
+import (
+	"context"
+	"errors"
+	"net"
+	"runtime"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// acking is a connection that knows of acknowledgements while acks is set.
+type acking struct {
+	stalling
+	acks *atomic.Bool
+}
+
+// Read holds back what comes while the connection is stalled.
+func (c acking) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	for c.stalled.Load() {
+		time.Sleep(time.Millisecond)
+	}
+	return n, err
+}
+
+func (c acking) LastAck() (time.Duration, bool) {
+	if c.acks.Load() {
+		return pingEvery * linkTick, true
+	}
+	return time.Hour, true
+}
+
+// ackingWire is a wire on which the asker hears nothing of the peer while stalled is set, but for acknowledgements while acks is.
+func ackingWire(t *testing.T) (w *wire, stalled, acks *atomic.Bool) {
+	acks = new(atomic.Bool)
+	acks.Store(true)
+	w, stalled = silentWire(t, gated(nil, nil))
+	dial := w.a.cfg.dial
+	w.a.cfg.dial = func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		return acking{conn.(stalling), acks}, nil
+	}
+	return w, stalled, acks
+}
+
+// A peer that is silent while its machine acknowledges is overloaded, not dead: calls wait for it, for half of the time that they
+// have if that is known, and the answers are used when they come. It is given up all the same when the acknowledgements end, and at
+// the latest after deafMost.
+func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, stalled, acks := ackingWire(t)
+		w.mustGet(t, "hit")
+		silent := func(d time.Duration, then func()) {
+			stalled.Store(true)
+			timer := time.AfterFunc(d, then)
+			t.Cleanup(func() { timer.Stop() })
+		}
+		silent(2*time.Second, func() { stalled.Store(false) })
+		began := time.Now()
+		if _, _, err := w.get(t.Context(), "hit", 10*time.Second); err != nil || time.Since(began) < 2*time.Second || time.Since(began) > 2200*time.Millisecond {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		silent(3*time.Second, func() { stalled.Store(false) })
+		began = time.Now()
+		if _, _, err := w.get(t.Context(), "hit", 2*time.Second); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > 1200*time.Millisecond {
+			t.Errorf("a call that may take 2s: %v after %v", err, time.Since(began))
+		}
+		pause(t.Context(), 3*time.Second)
+		if n := w.a.opened.Load(); n != 0 {
+			t.Errorf("bypassed %d times", n)
+		}
+		w.mustGet(t, "hit")
+
+		silent(time.Second, func() { acks.Store(false) })
+		began = time.Now()
+		if _, _, err := w.get(t.Context(), "hit", time.Minute); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > 1100*time.Millisecond {
+			t.Errorf("after the last acknowledgement: %v after %v", err, time.Since(began))
+		}
+		stalled.Store(false)
+		pause(t.Context(), time.Second)
+		acks.Store(true)
+		w.mustGet(t, "hit")
+		pause(t.Context(), time.Second)
+		stalled.Store(true)
+		began = time.Now()
+		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || time.Since(began) < deafMost || time.Since(began) > deafMost+2*silentAfter*linkTick {
+			t.Errorf("without an answer for ever: %v after %v", err, time.Since(began))
+		}
+		stalled.Store(false)
+	})
+}
+
+// The system tells of acknowledgements, below TLS too.
+func TestSystemTellsOfAcknowledgements(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	there, err := l.Accept() // and never reads
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer there.Close()
+	if _, err := conn.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []net.Conn{conn, &secured{raw: conn}} {
+		a := ackerOf(c)
+		if a == nil {
+			t.Fatalf("%T: nothing tells", c)
+		}
+		if ago, ok := a.LastAck(); ok != (runtime.GOOS == "linux") || ago < 0 || ago > time.Minute {
+			t.Errorf("%T: %v, %v", c, ago, ok)
+		}
+	}
+	if a := ackerOf(stalling{}); a != nil {
+		t.Errorf("%T tells of nothing", a)
+	}
+}

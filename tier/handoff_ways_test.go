@@ -1,0 +1,129 @@
+package tier
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// fresh holds copies for an hour; what is read is never kept near.
+var fresh = Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}
+
+// fill reads keys on n0, so that each is with its owner.
+func (m *moving) fill(keys int) {
+	m.t.Helper()
+	for i := range keys {
+		m.read("n0", fmt.Sprintf("k%d", i))
+	}
+	m.loads(int64(keys))
+}
+
+// A member that a node which leaves cannot reach for a while has the node's copies when it can be reached in time.
+func TestLeaveWaitsForTheLink(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			m := newLeaving(t, Config[simValue]{Freshness: fresh})
+			defer m.end()
+			m.fill(200)
+			m.unsee("n0", "n1", "n2")
+			back := time.Now().Add(2500 * time.Millisecond)
+			m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+				return hop{lost: kind == codec.KindPush && to == "n0" && time.Now().Before(back), silent: silent}
+			})
+			if took := m.drain(10 * time.Second); took < 2500*time.Millisecond || took > 5*time.Second {
+				t.Errorf("silent %v: took %v", silent, took)
+			}
+			m.gone()
+			for i := range 200 {
+				m.read("n0", fmt.Sprintf("k%d", i))
+			}
+			m.loads(200)
+		})
+	}
+}
+
+// A node that leaves and cannot reach one member hands its copies to it through another.
+func TestLeaveAroundACutLink(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			m := newLeaving(t, Config[simValue]{Freshness: fresh})
+			defer m.end()
+			m.fill(200)
+			m.unsee("n0", "n1", "n2")
+			cut := func(from, to string) bool { return from == "n2" && to == "n0" || from == "n0" && to == "n2" }
+			m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
+				return hop{lost: cut(from, to), silent: silent}
+			})
+			if took := m.drain(10 * time.Second); took > 5*time.Second {
+				t.Errorf("silent %v: took %v", silent, took)
+			}
+			m.gone()
+			for i := range 200 {
+				m.read("n0", fmt.Sprintf("k%d", i))
+			}
+			m.loads(200)
+		})
+	}
+}
+
+// A member of an earlier version takes a push that it is to pass on for one to itself. It keeps nothing of it, and its answer
+// is not taken for the other's.
+func TestLeaveAroundThroughAnEarlierVersion(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		m := newLeaving(t, Config[simValue]{Freshness: fresh})
+		defer m.end()
+		m.fill(200)
+		m.unsee("n0", "n1", "n2")
+		m.simNet.mu.Lock()
+		m.tweak = func(from, to string, req *codec.Request) {
+			if to == "n1" && req.Kind == codec.KindPush {
+				req.Flags &^= codec.FlagRelay
+			}
+		}
+		m.simNet.mu.Unlock()
+		m.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{lost: from == "n2" && to == "n0"} })
+		kept := m.caches["n1"].owned.len()
+		mine := 0
+		for _, x := range m.caches["n2"].hottest(func(string, *entry) bool { return true }) {
+			if m.old.Owner(x.key).Name == "n1" {
+				mine++
+			}
+		}
+		if took := m.drain(3 * time.Second); took != 3*time.Second {
+			t.Errorf("took %v: it may be asked for what it has until its time is over", took)
+		}
+		if n := m.caches["n1"].owned.len(); n != kept+mine || mine == 0 {
+			t.Errorf("n1 keeps %d copies, had %d and was to be given %d", n, kept, mine)
+		}
+	})
+}
+
+// A member that only others see has no address here: nothing is sent to it, also not for it to pass on.
+func TestNothingIsSentWithoutAnAddress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{InvalidateTimeout: 300 * time.Millisecond})
+		defer s.stop(caches)
+		s.acquaint(caches)
+		c := caches["n0"]
+		c.log.mu.Lock()
+		c.outside([][]byte{[]byte("n3")}, "n1")
+		c.outside([][]byte{[]byte("n4")}, "n3") // n3 was in the view then
+		c.log.mu.Unlock()
+		err := c.Invalidate(background, "k")
+		var inv *InvalidateError
+		if !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n3", "n4"}) {
+			t.Errorf("err = %v", err)
+		}
+		if err := c.exchangeWith(background, c.mate("n3")); !errors.Is(err, errGone) {
+			t.Errorf("an exchange with a member without an address: %v", err)
+		}
+		if n := s.count("n0", ""); n != 0 {
+			t.Errorf("%d requests without an address", n)
+		}
+	})
+}
