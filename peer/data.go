@@ -219,7 +219,9 @@ func (d *data) meet(to ring.Member) (*peer, error) {
 		d.mu.Unlock()
 		return nil, err
 	}
-	if old != nil && to.Incarnation < old.newest.Load() { // the asker's view is the older one
+	// A caller with an older view does not undo what a newer one has built. An earlier start that is the member again is in members,
+	// before it is in a view.
+	if again := d.members != nil && d.members[to.Name] == to.Incarnation; old != nil && to.Incarnation < old.newest.Load() && !again {
 		d.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s has moved from %s to %s", ErrUnreachable, to.Name, to.Addr, old.to.Addr)
 	}

@@ -263,6 +263,9 @@ func TestMoved(t *testing.T) {
 	if n := w.a.dials.Load(); n != 2 {
 		t.Errorf("%d attempts to connect", n)
 	}
+	w.a.allow(map[string]uint64{old.Name: old.Incarnation}) // the later start has gone, and the next view has the earlier one again
+	w.to = old
+	w.mustGet(t, "hit")
 }
 
 // Whatever a handler does, its caller gets an answer and the connection lives.

@@ -140,7 +140,7 @@ func apart(t *testing.T, wrap func(tier.Cluster) tier.Cluster) (split, whole int
 			sleep(ctx, 2*time.Second)
 		}
 		ask(0)
-		split = p.History.peak
+		split = p.History.Figures().Peak
 		ask(1)
 		p.Net.Heal()
 		for round := range 5 {
@@ -158,7 +158,7 @@ func apart(t *testing.T, wrap func(tier.Cluster) tier.Cluster) (split, whole int
 		if err := p.Stop(); err != nil {
 			t.Error(err)
 		}
-		whole = p.History.peak
+		whole = p.History.Figures().Peak
 		for _, v := range p.History.Check(p.Rules()) {
 			broken = broken || v.Guarantee == "G4"
 		}
