@@ -260,17 +260,17 @@ func playRestart(t *testing.T, rate float64) (weir, plain figures) {
 }
 
 // (b) The miss path is ten times slower for five minutes: stale copies bridge it.
-func TestSceneBrownoutLong(t *testing.T) { playBrownout(t, 5*time.Minute) }
+func TestSceneBrownoutLong(t *testing.T) { playBrownout(t, 2*time.Minute, 5*time.Minute) }
 
 // Likewise for a minute.
-func TestSceneBrownout(t *testing.T) { playBrownout(t, time.Minute) }
+func TestSceneBrownout(t *testing.T) { playBrownout(t, time.Minute, time.Minute) }
 
-func playBrownout(t *testing.T, long time.Duration) {
+func playBrownout(t *testing.T, before, long time.Duration) {
 	s := scene{
 		keys: 4000, skew: 0.5, rate: 400, patience: time.Second, origin: smallOrigin, cap: 20,
 		fresh: Freshness{TTL: 30 * time.Second, StaleWhileRevalidate: 30 * time.Second, StaleIfError: time.Hour, SoftTimeout: 50 * time.Millisecond},
 		acts: []act{
-			{2 * time.Minute, nil},
+			{before, nil},
 			{long, func(o *sceneOrigin, _ func()) { o.slower.Store(10) }},
 			{30 * time.Second, func(o *sceneOrigin, _ func()) { o.slower.Store(1) }},
 		},
@@ -285,13 +285,18 @@ func playBrownout(t *testing.T, long time.Duration) {
 }
 
 // (c) The origin is down for five minutes: it is left alone but for probes, stale copies are served.
-func TestSceneOutage(t *testing.T) {
+func TestSceneOutageLong(t *testing.T) { playOutage(t, 2*time.Minute, 5*time.Minute) }
+
+// Likewise for a minute.
+func TestSceneOutage(t *testing.T) { playOutage(t, 2*time.Minute, time.Minute) }
+
+func playOutage(t *testing.T, before, long time.Duration) {
 	s := scene{
 		keys: 2000, skew: 0.8, rate: 200, patience: time.Second, origin: smallOrigin, cap: 20,
 		fresh: Freshness{TTL: 30 * time.Second, StaleWhileRevalidate: 30 * time.Second, StaleIfError: time.Hour, SoftTimeout: 50 * time.Millisecond},
 		acts: []act{
-			{2 * time.Minute, nil},
-			{5 * time.Minute, func(o *sceneOrigin, _ func()) { o.down.Store(true) }},
+			{before, nil},
+			{long, func(o *sceneOrigin, _ func()) { o.down.Store(true) }},
 			{30 * time.Second, func(o *sceneOrigin, _ func()) { o.down.Store(false) }},
 		},
 	}
