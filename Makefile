@@ -1,7 +1,7 @@
 # make test: the tests, with the race detector, in at most four minutes on two cores.  make demo: the demonstration.
 #   Both need Go and make alone.
-# make test-long: what takes longer or needs more: the tests whose names end in Long (500 seeds of the simulator, without the
-#   race detector, five processes, network namespaces), the examples, the rivals. Targets below name what they need; a part whose programs
+# make test-long: what takes longer or needs more: the tests whose names end in Long (500 seeds of the simulator, the scenes at
+#   their full length, processes in network namespaces), the examples, the rivals. Targets below name what they need; a part whose programs
 #   are missing is left out with a message, or is an error with REQUIRE=1.
 # make test-loaded: make test beside four busy loops for each processor.
 # make flaky: every test of tier, peer, ring, codec and cmd COUNT times for each CPU, shuffled and under load; choose with PKG and RUN:
@@ -45,6 +45,8 @@ MODULES     = . examples bench/rivals peer/page/browser peer/peertest/replay tie
 SUITE       = $(GO) run ./cmd/suite
 FAST        = -gcflags='all=-N -l'
 LONG        = ^Test.*Long$$
+# These check what comes of many reads or seeds. With the race detector, which the short ones have, they would take ten times as long.
+PLAIN       = ^Test(Sim|Scene.*|ProjectionIsTrue)Long$$
 LONGPKGS    = $(shell grep -rl '^func Test[A-Za-z]*Long' --include='*_test.go' ring codec tier peer cmd bench | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
 export GO
@@ -63,14 +65,14 @@ test-loaded:
 	$(SUITE) load $(MAKE) test
 
 test-long:
-	@set -e; skip='^TestSimLong$$'; short=; \
+	@set -e; skip='$(PLAIN)'; short=; \
 	  missing() { echo "left out: $$1; $$2 (apt-get install $$3)"; [ -z "$(REQUIRE)" ]; }; \
 	  if [ "$$(id -u)" != 0 ] || ! ip netns list >/dev/null 2>&1; then \
 	    missing "processes in network namespaces" "they need root and ip" iproute2; skip="$$skip|^TestChaos"; fi; \
 	  if ! command -v redis-server >/dev/null; then missing "the rivals' tests with a Redis" "they need redis-server" redis-server; short=-short; fi; \
 	  if ! command -v promtool >/dev/null; then missing "the alert rules" "they need promtool" prometheus; fi; \
 	  $(SUITE) test -race -count=1 -timeout 3h -p 3 -run '$(LONG)' -skip "$$skip" $(LONGPKGS) \
-	    -- -count=1 -timeout 3h -run '^TestSimLong$$' ./peer/peertest \
+	    -- -count=1 -timeout 3h -run '$(PLAIN)' ./peer/peertest ./tier \
 	    -- -C tier/oteltier -race -count=1 -timeout 1h ./... \
 	    -- -C examples -count=1 -timeout 1h ./... \
 	    -- -C bench/rivals -race -count=1 -timeout 1h $$short ./...
