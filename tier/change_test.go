@@ -264,6 +264,13 @@ func TestVersionBook(t *testing.T) {
 	if _, fenced := s.m[last]; fenced || !f.behind(last, otherShard, 4) || f.behind(last, otherShard, 5) || f.behind("k0", otherShard, 4) {
 		t.Error("not the newest versions are known")
 	}
+	f.apply("twice", otherShard, mark(1<<20), 5, nothing)
+	f.wipe(true)
+	f.apply("twice", otherShard, mark(1<<20+1), 3, nothing)
+	f.wipe(true)
+	if !f.behind("twice", otherShard, 4) {
+		t.Error("a lower version that was told later stands for a higher one")
+	}
 	*now += f.retention + 1
 	f.sweep()
 	if len(s.versions.m) != 0 || f.behind(last, otherShard, 4) {

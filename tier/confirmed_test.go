@@ -83,9 +83,10 @@ func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
 			gets(t, c, key, 0)
 		}
 		_ = pause(background, 20*time.Second)
-		// n0 and n2 do not reach each other; n1 reaches both.
+		// n0 and n2 do not reach each other; n1 reaches both, but n2 does not learn from it what it lacks: it notices a gap
+		// when it is told of a later invalidation.
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
-			return hop{lost: from == "n0" && to == "n2" || from == "n2" && to == "n0"}
+			return hop{lost: from == "n0" && to == "n2" || from == "n2" && to == "n0" || kind == codec.KindSync && (from == "n2" || to == "n2")}
 		})
 		f := &slowFeed{memFeed: newMemFeed(), acks: make(chan uint64, 10), hold: make(chan struct{})}
 		f.add("x")
@@ -100,8 +101,9 @@ func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
 		o.write(key)
 		f.add(key) // event 2, whose acknowledgement nobody waits for yet
 		synctest.Wait()
-		if err := caches["n0"].Invalidate(background, "other"); err != nil {
-			t.Fatal(err)
+		began := time.Now()
+		if err := caches["n0"].Invalidate(background, "other"); err != nil || time.Since(began) > time.Second {
+			t.Fatalf("%v after %v", err, time.Since(began))
 		}
 		gets(t, caches["n2"], key, 0) // it was not told of event 2: the test proves something
 		relays := caches["n0"].Stats().Relayed
@@ -167,4 +169,29 @@ func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
 			s.setRule(nil)
 		})
 	}
+}
+
+// So is one that had confirmed all that was started before it left.
+func TestInvalidateNamesWhoLeavesBetweenFrames(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 2), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		s.acquaint(caches)
+		c := caches["n0"]
+		c.log.mu.Lock()
+		defer c.log.mu.Unlock()
+		m := c.log.mates["n1"]
+		m.confirmed.add(upTo(5))
+		for open, want := range map[bool]int{true: 1, false: 0} {
+			w := &waiter{waits: span{3, 5}, open: open, done: make(chan struct{})}
+			c.log.waiters = []*waiter{w}
+			c.dismiss(m)
+			if len(w.failed) != want {
+				t.Errorf("more frames follow %v: named %v", open, w.failed)
+			}
+			m.gone = false
+		}
+		c.log.waiters = nil
+	})
 }

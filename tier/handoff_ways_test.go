@@ -58,6 +58,7 @@ func TestLeaveAroundACutLink(t *testing.T) {
 			m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 				return hop{lost: cut(from, to), silent: silent}
 			})
+			apply(m.caches["n0"], "another", mark(1)) // which n2 has to be told before n0 takes anything from it
 			if took := m.drain(10 * time.Second); took > 5*time.Second {
 				t.Errorf("silent %v: took %v", silent, took)
 			}
@@ -126,4 +127,17 @@ func TestNothingIsSentWithoutAnAddress(t *testing.T) {
 			t.Errorf("%d requests without an address", n)
 		}
 	})
+}
+
+// Only a member that this node sees and reaches is asked to pass something on.
+func TestRelaysThroughWhatIsReached(t *testing.T) {
+	for what, change := range map[string]func(m *mate){
+		"reached": func(*mate) {}, "seen by others": func(m *mate) { m.via = "n1" }, "gone": func(m *mate) { m.gone = true },
+		"not reached": func(m *mate) { m.err = errLinkDown }, "without the cache": func(m *mate) { m.hollow = true },
+	} {
+		m := newMate("n2", 0)
+		if change(m); m.relays() != (what == "reached") {
+			t.Errorf("%s: relays %v", what, m.relays())
+		}
+	}
 }

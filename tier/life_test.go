@@ -128,3 +128,54 @@ func TestMaxTTL(t *testing.T) {
 		}
 	})
 }
+
+// The longest life in the cluster is that of what is stored here or anywhere else.
+func TestLives(t *testing.T) {
+	var l lives
+	for i, c := range []struct{ stored, heard, own, cluster int64 }{
+		{5, 3, 5, 5}, {0, 9, 5, 9}, {7, 0, 7, 9}, {11, 10, 11, 11},
+	} {
+		l.stored(c.stored)
+		l.heard(time.Duration(c.heard))
+		if own, cluster := l.own.Load(), l.cluster.Load(); own != c.own || cluster != c.cluster {
+			t.Errorf("%d: own %d, the cluster's %d; want %d, %d", i, own, cluster, c.own, c.cluster)
+		}
+	}
+}
+
+// A member that lacks what the log has dropped is told to flush while it may have copies from before: for as long as its own
+// copies live if that is what the log has dropped because of its age, and at least for as long as the log keeps anything
+// otherwise.
+func TestTellFlushesWhileCopiesLive(t *testing.T) {
+	const keep, life = 60, 600
+	for _, c := range []struct {
+		name     string
+		room     int64 // entries of the log
+		life     time.Duration
+		now      int64
+		flush    bool
+		overfull bool
+	}{
+		{"no room, short lives", 2, 0, keep, true, true},
+		{"no room, short lives, later", 2, 0, keep + 1, false, true},
+		{"no room, long lives", 2, life, life, true, true},
+		{"no room, long lives, later", 2, life, life + 1, false, true},
+		{"age, short lives", 9, 0, keep + 1, false, false},
+		{"age, long lives", 9, life, life, true, false},
+		{"age, long lives, later", 9, life, life + 1, false, false},
+	} {
+		l := newLogbook(1, keep, limits{bytes: c.room * loggedCost})
+		for seq := uint64(1); seq <= 3; seq++ {
+			l.track(7).note(seq)
+			l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: seq}})
+		}
+		if !c.overfull {
+			l.trim(keep + 1)
+		}
+		var news codec.News
+		l.tell(lagOf(&codec.News{Life: c.life}), &news, c.now)
+		if len(news.Bases) != 1 || news.Bases[0].Flush != c.flush {
+			t.Errorf("%s: %+v, want flush %v", c.name, news.Bases, c.flush)
+		}
+	}
+}

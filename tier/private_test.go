@@ -213,3 +213,64 @@ func TestDrillTakesNoPrivateCopy(t *testing.T) {
 		}
 	})
 }
+
+// All that waited on an ask share its next: a caller that wakes when that has ended, and one whose read began after a fence that
+// came later than the first of them.
+func TestNextAskIsForAllThatWaited(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, _, caches, key := pair(t)
+		defer s.stop(caches)
+		c, hash := caches["n0"], ring.Hash(key)
+		shard := &c.asks.shards[hash%64]
+		reads := func() *question[simValue] {
+			return &question[simValue]{key: key, hash: hash, stamp: c.fences.stamp(hash), wide: c.fences.wide.Load(), maxAge: AnyAge}
+		}
+		end := func(w *ask[simValue]) {
+			shard.mu.Lock()
+			defer shard.mu.Unlock()
+			delete(shard.m, key)
+			close(w.done)
+		}
+		one, two := reads(), reads()
+		first, leads := c.joinAsk(shard, one, nil)
+		if w, again := c.joinAsk(shard, two, nil); !leads || again || w != first {
+			t.Fatal("two callers do not share an ask")
+		}
+		end(first)
+		apply(c, key, mark(1))
+		three := reads() // it joined first after that, which does not matter here
+		next, leads := c.joinAsk(shard, one, first)
+		if !leads || next.stamp != c.fences.stamp(hash) {
+			t.Errorf("the first caller leads the next ask: %v, at %d; the clock shows %d", leads, next.stamp, c.fences.stamp(hash))
+		}
+		end(next)
+		for _, q := range []*question[simValue]{two, three} {
+			if w, leads := c.joinAsk(shard, q, first); leads || w != next {
+				t.Error("a caller that wakes when the next has ended leads another")
+			}
+		}
+	})
+}
+
+// The same of flights.
+func TestNextFlightIsForAllThatWaited(t *testing.T) {
+	flights := newFlights[simValue]()
+	join := func(before *flight[simValue]) (*flight[simValue], bool) {
+		return flights.join(1, "k", true, before, func() *flight[simValue] {
+			return &flight[simValue]{key: "k", hash: 1, done: make(chan struct{})}
+		})
+	}
+	first, _ := join(nil)
+	if f, started := join(nil); started || f != first {
+		t.Fatal("two callers do not share a flight")
+	}
+	flights.finish(first, result[simValue]{private: true}, nil)
+	next, started := join(first)
+	if !started {
+		t.Fatal("the first caller does not start the next flight")
+	}
+	flights.finish(next, result[simValue]{private: true}, nil)
+	if f, started := join(first); started || f != next {
+		t.Error("a caller that wakes when the next has ended starts another")
+	}
+}

@@ -2,8 +2,10 @@ package tier
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -121,7 +123,11 @@ func TestCopiesFallWithTheInvalidationItself(t *testing.T) {
 		t.Fatal("the mark is not noted")
 	}
 	since := f.stamp(otherShard)
-	f.apply("k", otherShard, mark(1), 0, nothing)
+	var dropped []bool // also once the fence is forgotten, what it covered is not there
+	f.apply("k", otherShard, mark(1), 0, func(loaded bool) { dropped = append(dropped, loaded) })
+	if !slices.Equal(dropped, []bool{false}) {
+		t.Errorf("entries dropped, also those loaded here: %v; want only those that were given", dropped)
+	}
 	if _, valid := f.near("k", fenceSlot(otherShard), since); valid {
 		t.Error("a near copy from before the invalidation's arrival is valid")
 	}
@@ -146,6 +152,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		defer s.stop(caches)
 		all := s.nodes["n0"].View()
 		key := keyOf(all, "n2", 0)
+		_ = pause(background, time.Duration(youngFor)+5*time.Second) // no cache is new
 		gets(t, caches["n2"], key, 0)
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{lost: from == "n0" || to == "n0"}
@@ -162,7 +169,11 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		if err := caches["n1"].exchangeWith(background, caches["n1"].mate("n2")); err != nil {
 			t.Fatal(err)
 		}
-		_, _ = caches["n1"].Get(background, key) // keeps a near copy
+		_, _ = caches["n1"].Get(background, key)
+		synctest.Wait()
+		if caches["n1"].near.get(key) == nil {
+			t.Fatal("n1 keeps no near copy: the test proves nothing")
+		}
 		s.setRule(nil)
 		for _, n := range s.names {
 			s.nodes[n].setView(all)
@@ -180,6 +191,26 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 				if err != nil || a.Value.Version != 1 {
 					t.Errorf("%s after the heal: %+v, %v; want version 1", n, a, err)
 				}
+			}
+		}
+	})
+}
+
+// A fence that covers only what other members gave drops that from the owned tier, and leaves what this node has loaded.
+func TestDroppingWhatWasGiven(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c := caches["n0"]
+		for _, handed := range []bool{false, true} {
+			for _, loaded := range []bool{false, true} {
+				c.owned.set("k", &entry{handed: handed, hard: never})
+				c.dropping("k")(loaded)
+				if _, ok := c.owned.get("k"); ok != (!handed && !loaded) {
+					t.Errorf("given %v; what was loaded goes %v: it is there %v", handed, loaded, ok)
+				}
+				c.owned.delete("k")
 			}
 		}
 	})
