@@ -366,7 +366,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 			w.resp.Release()
 			continue
 		}
-		expired = false
+		out, expired = outcome{}, false // whatever became of an earlier request
 		if ctx.Err() != nil {
 			out.answered, err = true, ctx.Err()
 		} else if errors.Is(err, context.DeadlineExceeded) {

@@ -238,11 +238,11 @@ func TestLeaderLeaves(t *testing.T) {
 func TestEnded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx := lateContext{background, time.Now().Add(time.Millisecond)}
-		if ended(ctx) {
+		if ended(ctx) || isContext(ctx, context.DeadlineExceeded) {
 			t.Error("ended before its deadline")
 		}
 		_ = pause(background, time.Millisecond)
-		if !ended(ctx) {
+		if !ended(ctx) || !isContext(ctx, context.DeadlineExceeded) || isContext(ctx, ErrNotFound) {
 			t.Error("not ended at its deadline")
 		}
 	})
@@ -362,6 +362,54 @@ func (u useless) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 		}
 	}
 	return err
+}
+
+// breaking is a cluster whose member n1 is lost after its first answer, which expired on the way or cannot be decoded.
+type breaking struct {
+	*simNode
+	spoil func(resp *codec.Response)
+	asked *int // n1
+}
+
+func (b breaking) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind != codec.KindGet || to.Name != "n1" {
+		return b.simNode.Call(ctx, to, req, resp)
+	}
+	if *b.asked++; *b.asked > 1 {
+		return errors.New("connection reset by peer")
+	}
+	err := b.simNode.Call(ctx, to, req, resp)
+	b.spoil(resp)
+	return err
+}
+
+// An owner that is lost between two requests of a read is passed over, whatever its first answer was.
+func TestOwnerLostBetweenRequests(t *testing.T) {
+	for name, spoil := range map[string]func(resp *codec.Response){
+		"expired":     func(resp *codec.Response) { resp.Flags, resp.Hard = resp.Flags&^codec.FlagFilled, 0 },
+		"undecodable": func(resp *codec.Response) { resp.Value = []byte{0xc1} },
+	} {
+		bubble(t, func(t *testing.T) {
+			s, o := newSim(t, 3), newOrigin()
+			asked := 0
+			key := keyOf(s.nodes["n0"].View(), "n1", 0)
+			var c *Cache[simValue]
+			for _, node := range []string{"n1", "n2", "n0"} {
+				var cluster Cluster = s.nodes[node]
+				if node == "n0" {
+					cluster = breaking{s.nodes[node], spoil, &asked}
+				}
+				var err error
+				if c, err = New(Config[simValue]{Cluster: cluster, Namespace: "breaking", NearBytes: MinBytes, Loader: o.loader(node), Freshness: Freshness{TTL: time.Hour, RefreshAhead: -1, Jitter: -1}}); err != nil {
+					t.Fatal(err)
+				}
+				defer func(c *Cache[simValue]) { _ = c.Close(background) }(c)
+			}
+			if v, err := c.Get(background, key); err != nil || asked != 2 || v.Node == "n1" {
+				t.Errorf("%s: %+v, %v after %d requests to the owner", name, v, err, asked)
+			}
+		})
+	}
 }
 
 // A read whose requests get nothing but useless answers sends four of them to the owner, four to its successor, and loads.

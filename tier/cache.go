@@ -377,7 +377,8 @@ func (d *dice) uint64() uint64 {
 
 func cloneString(s string) string { return strings.Clone(s) }
 
-// isContext reports whether err is the end of ctx itself.
+// isContext reports whether err is the end of ctx itself, also where its deadline has passed and its timer is late: a nested read
+// does not wait for the timer.
 func isContext(ctx context.Context, err error) bool {
-	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
+	return ended(ctx) && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 }
