@@ -1,6 +1,7 @@
 package peertest
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -88,7 +89,7 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 //     of an invalidation has no data whose load began before that, on any member, whichever members have heard of the invalidation. An
 //     answer that there is no value counts as data.
 //   - G3: nothing is older than the contract's bound, nor than an answer says, nor than MaxAge.
-//   - G4: never more loads at once than the cap.
+//   - G4: never more loads at once than the cap, not counting those of a node whose name another one has taken.
 //   - G5: every read ends by its deadline, and one with patience before it, with an error that is documented if any. In calm
 //     times none fails but for a storm that the origin's cap cannot bear.
 //   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
@@ -110,13 +111,44 @@ func (h *History) Check(rules Rules) []Violation {
 	c.fresh()
 	c.ages()
 	if h.peak > rules.Concurrency {
-		c.broken("G4", "", 0, 0, noRead, "%d loads at once, the cap is %d", h.peak, rules.Concurrency)
+		if at, by := c.crowded(); at > 0 {
+			c.broken("G4", "", at-min(at, 200), at, noRead, "%d loads at once, the cap is %d; when it was passed at %d, loads by node: %v", h.peak, rules.Concurrency, at, by)
+		}
 	}
 	c.leases()
 	c.newest()
 	c.hops()
 	c.handed()
 	return c.out
+}
+
+// crowded returns the stamp at which the cap was passed first, 0: never, and how many loads each start of a node had then. Loads of a
+// node whose name another one has taken do not count: the later one has their share.
+func (c *checker) crowded() (at uint64, by map[string]int) {
+	for _, l := range c.loads { // in the order of Began
+		by = make(map[string]int)
+		n := 0
+		for _, o := range c.loads {
+			if o.Began <= l.Began && (o.Ended == 0 || o.Ended > l.Began) && !c.superseded(o, l.Began) {
+				by[fmt.Sprintf("%s.%d", o.Node, o.Incarnation)]++
+				n++
+			}
+		}
+		if n > c.rules.Concurrency {
+			return l.Began, by
+		}
+	}
+	return 0, nil
+}
+
+// superseded reports whether a later start has the name of l's node.
+func (c *checker) superseded(l *Load, at uint64) bool {
+	for s, stamp := range c.starts {
+		if s.node == l.Node && s.incarnation > l.Incarnation && stamp <= at {
+			return true
+		}
+	}
+	return false
 }
 
 // of returns the invalidations that cover key, in the order in which they began.
@@ -151,10 +183,10 @@ func (c *checker) overlaps() {
 			case same:
 				here++
 				overran := l.BeganAt.Sub(o.BeganAt) >= c.rules.Timeout
-				if c.rules.RealTime { // the load was on its way to the origin, or its process stopped
+				if c.rules.RealTime || o.From != 0 { // the load was on its way to the origin, its process stopped, or it read another key first
 					overran = overran || !o.Until.IsZero() && l.BeganAt.Add(c.rules.Slack).After(o.Until)
 				}
-				if overran || c.invalidatedBetween(l, o.Began) {
+				if overran || c.invalidatedBetween(l, min(cmp.Or(o.From, o.Began), cmp.Or(l.From, l.Began))) {
 					continue
 				}
 			case c.rules.RealTime || !c.calmAt(o.BeganAt, l.BeganAt) || c.invalidatedBetween(l, o.Began):
@@ -184,6 +216,8 @@ func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
 			return true
 		case i.Err != nil || !i.Whole || i.Ended < up || c.jumpedIn(l.Node, i.EndedAt, l.BeganAt):
 			return true // others knew it, this node may not have known it before, or has forgotten it
+		case c.restarted(l.Node, up, l.Began):
+			return true // another node had its name, and may have been told in its place
 		}
 	}
 	return false
@@ -194,10 +228,19 @@ func (c *checker) jumpedIn(node string, from, to time.Time) bool {
 	return slices.ContainsFunc(c.jumps[node], func(at time.Time) bool { return !at.Before(from) && !at.After(to) })
 }
 
+// rounds is how often a read may begin again because what it had found expired before it could be handed out.
+func (c *checker) rounds(r *Read) int {
+	const most, standIn = 4, 5 * time.Second // a stand-in's copies live shortly
+	if c.rules.RealTime || c.jumpedIn(r.Node, r.BeganAt, r.EndedAt) {
+		return most
+	}
+	return 1 + min(most-1, int(r.EndedAt.Sub(r.BeganAt)/max(min(c.rules.Freshness.TTL, standIn), 1)))
+}
+
 // hops checks G8.
 func (c *checker) hops() {
 	for _, r := range c.reads {
-		if len(r.Asked) > c.rules.Turns {
+		if len(r.Asked) > c.rules.Turns*c.rounds(r) {
 			c.broken("G8", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s turned to members %d times: %+v", r.Key, r.Node, len(r.Asked), r.Asked)
 		}
 		for _, turn := range r.Asked {

@@ -1,6 +1,7 @@
 package peertest
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -47,6 +48,10 @@ type Options struct {
 	Probe       time.Duration // between two probes; 0: a second
 	// Wrap, if set, stands between each cache and its node: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
+	// Nested makes the loaders of keys that begin with p read the key without that letter through the cache, before they turn
+	// to the origin or after.
+	Nested bool
+	hidden bool // the cache does not know that such a read is a loader's
 	// Loader, if set, stands between a cache and the origin.
 	Loader func(tier.Loader[Value]) tier.Loader[Value]
 }
@@ -63,18 +68,23 @@ type Cluster struct {
 	outsider *tier.Cache[Value]
 	base     netsim.ConnFaults // those of a network that is well
 
+	held            held
+	names           atomic.Int64 // names and addresses that were given after the first ones
 	clocks, outages atomic.Int64 // faults of clocks, and of the origin as a whole
+	drawn           [kinds]atomic.Int64
 	planned         atomic.Int64 // faults that the plan has come to, those that it leaves out among them
 }
 
 // host is one place for a node, which may come and go.
 type host struct {
-	name, ip string
-
 	mu       sync.Mutex // guards the rest
+	name, ip string     // change only while changing
 	changing bool       // a start or an end is under way
 	starts   int        // so far; changes only while changing
-	instance            // empty: down
+	// shadowed says that another node has, or has had, this one's name: what clients get from it before the cluster has settled is
+	// not promised anything.
+	shadowed bool
+	instance // empty: down
 }
 
 // instance is one start of a node.
@@ -142,7 +152,7 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 	h.changing = true
 	h.mu.Unlock()
 	var p instance
-	err := p.start(ctx, c, i)
+	err := p.start(ctx, c, i, h)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.changing = false
@@ -150,9 +160,27 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 	return err
 }
 
-// start makes p a running node of the i-th host. After an error it is empty.
-func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
-	h, zone := c.hosts[i], ""
+// Rename gives the i-th node, which has to be down, a name that no node has had, and with moved an address that none has had.
+func (c *Cluster) Rename(i int, moved bool) {
+	h, n := c.hosts[i], c.names.Add(1)
+	h.mu.Lock()
+	if h.node == nil && !h.changing {
+		h.name, h.shadowed = fmt.Sprintf("n%d-%d", i, n), false
+		if moved {
+			h.ip = fmt.Sprintf("10.0.%d.%d", 1+n/250, 1+n%250)
+		}
+	}
+	h.mu.Unlock()
+	var ips []string
+	for i := range c.hosts {
+		ips = append(ips, c.IP(i))
+	}
+	c.Net.SetName("weir.test", ips...)
+}
+
+// start makes p a running node of h, which is the i-th host or has its name. After an error it is empty.
+func (p *instance) start(ctx context.Context, c *Cluster, i int, h *host) error {
+	zone := ""
 	if c.opt.Zones > 0 {
 		zone = fmt.Sprintf("z%d", i%c.opt.Zones)
 	}
@@ -174,11 +202,17 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 	if c.opt.Loader != nil {
 		loader = c.opt.Loader(loader)
 	}
-	var cluster tier.Cluster = watched{n, c.History}
+	made := make(chan struct{}) // closed when cache is set
+	var cache *tier.Cache[Value]
+	if c.opt.Nested {
+		loader = c.nested(h.name, loader, func() *tier.Cache[Value] { <-made; return cache })
+	}
+	defer close(made)
+	var cluster tier.Cluster = watched{n, c.History, &c.held}
 	if c.opt.Wrap != nil {
 		cluster = c.opt.Wrap(cluster)
 	}
-	cache, err := tier.New(tier.Config[Value]{
+	cache, err = tier.New(tier.Config[Value]{
 		Cluster: cluster, Namespace: "sim", Loader: loader, Freshness: c.opt.Freshness,
 		Origin:    tier.Origin{Concurrency: c.opt.Concurrency, Timeout: c.opt.Timeout},
 		NearBytes: 1 << 20, OwnedBytes: 1 << 20, Seed: c.opt.Seed + uint64(i) + 1, InvalidateTimeout: 2 * time.Second,
@@ -195,10 +229,60 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int) error {
 // errEnded is why a load failed whose process is gone.
 var errEnded = errors.New("the process is gone")
 
-// watched is a cluster that notes the requests for keys that go out through it.
+// watched is a cluster that notes the requests for keys that go out through it, and keeps back what is put at a member that is held.
 type watched struct {
 	tier.Cluster
 	history *History
+	held    *held
+}
+
+// held are the members whose puts lie in their sockets, because they are stopped.
+type held struct {
+	mu    sync.Mutex // guards until
+	until map[string]chan struct{}
+}
+
+// hold keeps back what is put at a member until open is called.
+func (h *held) hold(member string) (open func()) {
+	until := make(chan struct{})
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.until == nil {
+		h.until = make(map[string]chan struct{})
+	}
+	h.until[member] = until
+	return func() {
+		close(until)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.until[member] == until {
+			delete(h.until, member)
+		}
+	}
+}
+
+// of returns what is closed when the member goes on, nil if it is not held.
+func (h *held) of(member string) <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.until[member]
+}
+
+// deliverLate sends a put when its member goes on. Until then the caller waits, for as long as it likes.
+func (w watched) deliverLate(ctx context.Context, until <-chan struct{}, to ring.Member, req *codec.Request) error {
+	own := *req
+	own.Key, own.Value, own.Tags = bytes.Clone(req.Key), bytes.Clone(req.Value), slices.Clone(req.Tags)
+	go func() { // ends when the member goes on, which is before the end of the run
+		<-until
+		late, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		var resp codec.Response
+		if w.Cluster.Call(late, to, &own, &resp) == nil {
+			resp.Release()
+		}
+	}()
+	<-ctx.Done()
+	return ctx.Err()
 }
 
 // SharesMove says what a peer.Node says.
@@ -209,6 +293,11 @@ type readKey struct{}
 
 // Call implements tier.Cluster.
 func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
+	if req.Kind == codec.KindPut && len(req.Value) > 0 {
+		if until := w.held.of(to.Name); until != nil {
+			return w.deliverLate(ctx, until, to, req)
+		}
+	}
 	if req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious == 0 { // a flight's own question, which nobody passes on
 		r, _ := ctx.Value(readKey{}).(*Read)
 		w.history.asked(r, w.Name(), to.Name, string(req.Key))
@@ -238,9 +327,9 @@ func (c *Cluster) stop(i int, end func(p instance) error) error {
 	h.mu.Unlock()
 	err := end(p)
 	p.cancel(errEnded)
-	c.History.Gone(h.name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	c.History.Gone(h.name)
 	h.changing = false
 	return err
 }
@@ -287,13 +376,37 @@ func (c *Cluster) Clock(i int) *Clock {
 }
 
 // IP returns the address of the i-th node.
-func (c *Cluster) IP(i int) string { return c.hosts[i].ip }
+func (c *Cluster) IP(i int) string {
+	h := c.hosts[i]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.ip
+}
+
+// nameOf returns the name of the i-th node.
+func (c *Cluster) nameOf(i int) string {
+	h := c.hosts[i]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.name
+}
+
+// serving returns the i-th node and its cache for a client's call, nil if it is down, or shares its name.
+func (c *Cluster) serving(i int) (*peer.Node, *tier.Cache[Value]) {
+	h := c.hosts[i]
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.shadowed {
+		return nil, nil
+	}
+	return h.node, h.cache
+}
 
 // seesAll reports whether every node that is up is in n's view.
 func (c *Cluster) seesAll(n *peer.Node) bool {
 	v := n.View()
-	for i, h := range c.hosts {
-		if _, in := v.Member(h.name); !in && !c.down(i) {
+	for i := range c.hosts {
+		if _, in := v.Member(c.nameOf(i)); !in && !c.down(i) {
 			return false
 		}
 	}
@@ -367,7 +480,7 @@ func (c *Cluster) Get(i int, key string, timeout time.Duration) bool {
 }
 
 func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
-	_, cache := c.Node(i)
+	n, cache := c.serving(i)
 	if cache == nil {
 		return false
 	}
@@ -380,7 +493,7 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
 	defer cancel()
-	r.Node = c.hosts[i].name
+	r.Node = n.Name()
 	c.History.BeginRead(r)
 	r.Deadline = r.BeganAt.Add(timeout)
 	if r.Plain {
@@ -407,7 +520,7 @@ func (c *Cluster) Write(i int, key string, gone bool) bool {
 // Change writes keys at the origin and applies what has changed through the i-th node: keys are those of
 // the change and more, which its tags or all of it should cover. false: the node is down, and nothing was done.
 func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) bool {
-	n, cache := c.Node(i)
+	n, cache := c.serving(i)
 	if cache == nil {
 		return false
 	}
@@ -418,7 +531,7 @@ func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) b
 	for _, m := range n.View().Members() {
 		told = append(told, m.Name)
 	}
-	inv := c.History.BeginInvalidation(change, c.hosts[i].name, told)
+	inv := c.History.BeginInvalidation(change, n.Name(), told)
 	token, err := cache.Apply(context.Background(), change)
 	c.History.EndInvalidation(inv, token, c.seesAll(n), err)
 	return true
@@ -442,7 +555,7 @@ func (c *Cluster) WriteOutside(gone bool, keys ...string) {
 // Put writes key at the origin and puts a value with a TTL of its own through the i-th node. false: the node is down, and
 // nothing was done.
 func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
-	n, cache := c.Node(i)
+	n, cache := c.serving(i)
 	if cache == nil {
 		return false
 	}
@@ -450,7 +563,7 @@ func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
 	for _, m := range n.View().Members() {
 		told = append(told, m.Name)
 	}
-	inv := c.History.BeginInvalidation(tier.Change{Keys: []string{key}}, c.hosts[i].name, told)
+	inv := c.History.BeginInvalidation(tier.Change{Keys: []string{key}}, n.Name(), told)
 	l := c.History.BeginPut(key, func() uint64 { return c.Origin.Write(key, false) })
 	v := Value{Key: key, Version: l.Version, Load: l.Began, At: l.BeganAt.UnixNano(), TTL: ttl}
 	err := cache.Put(context.Background(), key, v, tier.PutOptions{Version: l.Version, TTL: ttl, Tags: []string{TagOf(key)}})
@@ -462,6 +575,15 @@ func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
 // many times the origin failed as a whole.
 func (c *Cluster) Faults() (net netsim.Counts, clocks, outages int64) {
 	return c.Net.Faults(), c.clocks.Load(), c.outages.Load()
+}
+
+// Kinds returns how many faults of each kind the plan has made so far.
+func (c *Cluster) Kinds() map[string]int64 {
+	out := make(map[string]int64)
+	for k := range kinds {
+		out[k.String()] = c.drawn[k].Load()
+	}
+	return out
 }
 
 // Planned returns how many faults the plan has come to so far, those that Plan.Without leaves out among them.

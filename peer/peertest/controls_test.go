@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -93,6 +94,44 @@ func (f forgetful) Call(ctx context.Context, to ring.Member, req *codec.Request,
 type greedy struct{ tier.Cluster }
 
 func (greedy) Divisor() (members, rank int) { return 1, 0 }
+
+// narrowView is a cluster that divides a cap by the members in its view, at once: a member's loads do not count that began before.
+type narrowView struct{ tier.Cluster }
+
+func (narrowView) SharesMove() bool { return false }
+
+func (h narrowView) Divisor() (members, rank int) {
+	v := h.View()
+	return max(v.Len(), 1), max(0, slices.IndexFunc(v.Members(), func(m ring.Member) bool { return m.Name == h.Name() }))
+}
+
+// lateGreed gives each node that starts after the first few the whole cap.
+func lateGreed(few int) func(tier.Cluster) tier.Cluster {
+	started := 0
+	return func(c tier.Cluster) tier.Cluster {
+		if started++; started > few {
+			return greedy{c}
+		}
+		return c
+	}
+}
+
+// youngPuts is a cluster whose members take a value that is put for as young as its frame.
+type youngPuts struct{ tier.Cluster }
+
+func (y youngPuts) Register(namespace string, schema uint64, h codec.Handler) (func(), error) {
+	return y.Cluster.Register(namespace, schema, youngPutHandler{h})
+}
+
+type youngPutHandler struct{ codec.Handler }
+
+func (h youngPutHandler) TryServe(req *codec.Request, resp *codec.Response) bool {
+	if req.Kind == codec.KindPut && len(req.Value) > 0 {
+		req.Flags &^= codec.FlagClock
+		req.Timeout = time.Millisecond
+	}
+	return h.Handler.TryServe(req, resp)
+}
 
 // unmarked is a cluster whose requests carry no marks: nobody is told of a token.
 type unmarked struct{ tier.Cluster }
@@ -294,6 +333,10 @@ func control(t *testing.T, long bool) {
 	healed := Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: 20 * time.Second, Steady: true, Keys: 200, Clients: 4, Storms: 20 * time.Second}
 	tales := told{first: make(map[codec.Mark]time.Time)}
 	wrap := func(f func(tier.Cluster) tier.Cluster) Options { return Options{Nodes: 3, Wrap: f} }
+	slow := Options{Nodes: 3, MinMembers: 1, Concurrency: 3, Timeout: 45 * time.Second, HoldDown: -1, Wrap: func(c tier.Cluster) tier.Cluster { return narrowView{c} }}
+	one := func(k Kind) Plan {
+		return Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second, Keys: 40, Clients: 8, Kinds: []Kind{k}}
+	}
 	for _, c := range []struct {
 		name, broken, text string
 		o                  Options
@@ -335,6 +378,13 @@ func control(t *testing.T, long bool) {
 		{"members that ask on behalf of others", "G8", "not for a client", wrap(func(c tier.Cluster) tier.Cluster { return forwarding{c} }), calm, nil, true},
 		{"reads that turn to too many", "G8", "turned to members", wrap(func(c tier.Cluster) tier.Cluster { return roaming{c} }), calm, nil, false},
 		{"reads that ask too often", "G8", "cost", wrap(func(c tier.Cluster) tier.Cluster { return stubborn{c} }), calm, nil, false},
+		{"puts that are taken for young although they were held", "G3", "aged", Options{Nodes: 3, Wrap: func(c tier.Cluster) tier.Cluster { return youngPuts{c} }},
+			Plan{Calm: 5 * time.Second, Faults: 60 * time.Second, After: time.Second, Pace: 2 * time.Second, Storms: time.Minute, Kinds: []Kind{HeldPut}}, nil, true},
+		{"tokens that do not cross a cut", "G2", "with the token of invalidation", wrap(func(c tier.Cluster) tier.Cluster { return unmarked{c} }), one(TokensApart), nil, true},
+		{"shares that move before loads end as nodes come and go at once", "G4", "loads at once", slow, one(Together), nil, true},
+		{"shares that move before loads end as nodes come under new names", "G4", "loads at once", slow, one(Renamed), nil, true},
+		{"a second node of a name that takes the whole cap", "G4", "loads at once", Options{Nodes: 3, Concurrency: 3, HoldDown: -1, Wrap: lateGreed(3)}, one(Doubled), nil, true},
+		{"loads that keep their permits while they read other keys", "G5", "as if its caller had gone", Options{Nodes: 3, Concurrency: 3, Nested: true, hidden: true}, busy, nil, true},
 		{"answers for another key", "G10", "got the value of", wrap(func(c tier.Cluster) tier.Cluster { return confused{c} }), calm, nil, false},
 	} {
 		if c.long != long {

@@ -3,8 +3,9 @@
 //
 // A [Cluster] starts nodes and a cache on each, lets clients read and write, and makes faults from
 // a seed: packets that are lost, connections that stall and break, hosts that are cut off, one way
-// or both, paused, killed and started again, clocks that are fast, slow or set ahead, and an origin
-// that is slow, fails, hangs or panics. [Cluster.Run] plays a whole schedule; a test may as well
+// or both, paused, killed and started again, also under new names and several at once, second nodes with names in use, values that
+// arrive long after they were put, clocks that are fast, slow or set ahead, and an origin that is slow, fails, hangs or panics, and
+// whose loads may read other keys. [Cluster.Run] plays a whole schedule; a test may as well
 // make its own with Start, Crash, Leave, Get, Read, Write, [Cluster.Net], [Cluster.Origin] and
 // [Cluster.Clock]. Run it in a [Bubble], and minutes take less than a second:
 //

@@ -1,6 +1,7 @@
 package peertest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -154,12 +155,15 @@ func (c *checker) known(i *Invalidation, r *Read) bool {
 func (c *checker) ages() {
 	bound := c.rules.Freshness.Bound()
 	for _, r := range c.reads {
-		if late := r.EndedAt.Sub(r.Deadline) - r.Stopped; late > max(c.rules.Late, c.rules.Slack) {
+		if late := r.EndedAt.Sub(r.Deadline) - r.Stopped; !r.Nested && late > max(c.rules.Late, c.rules.Slack) {
 			c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended %v after its deadline", r.Key, r.Node, late)
 		}
 		if r.Err != nil {
 			if !documented(r.Err) {
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed with an error that the documentation of Read does not name: %v", r.Key, r.Node, r.Err)
+			}
+			if r.Nested { // its load is told, and may end for others' sake
+				continue
 			}
 			end := errors.Is(r.Err, context.Canceled) || errors.Is(r.Err, context.DeadlineExceeded) && !errors.Is(r.Err, tier.ErrTimeout)
 			switch {
@@ -252,7 +256,7 @@ func (c *checker) newest() {
 		}
 		for _, l := range loads[r.Key] {
 			old := r.BeganAt.Sub(l.EndedAt)
-			if l.Began > r.Value.Load && old > c.longer(c.rules.Freshness.NearTTL) && c.calmAt(l.BeganAt, l.EndedAt) {
+			if cmp.Or(l.From, l.Began) > r.Value.Load && old > c.longer(c.rules.Freshness.NearTTL) && c.calmAt(l.BeganAt, l.EndedAt) {
 				c.broken("G6", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read load %d of %q, %v after load %d had ended", r.Node, r.Value.Load, r.Key, old, l.Began)
 				break
 			}

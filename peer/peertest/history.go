@@ -42,6 +42,7 @@ type Load struct {
 	Began, Ended     uint64 // stamps; Ended is 0 while it runs
 	BeganAt, EndedAt time.Time
 	Until            time.Time // the deadline of the load's context, zero: it has none
+	From             uint64    // of a load that read another key first: the stamp of that
 	Version          uint64
 	Outcome          Outcome
 }
@@ -58,6 +59,7 @@ type Read struct {
 	After        *Invalidation // whose token it has, nil: none
 	Plain        bool          // a Get: it says neither where the answer is from nor how old it is
 	Leaves       bool          // at the deadline its caller cancels it
+	Nested       bool          // a loader's: it may end after its deadline, when its load has a permit again
 	Asked        []Turn
 	Value        Value
 	Age          time.Duration
@@ -103,10 +105,13 @@ func (i *Invalidation) Covers(key string) bool {
 	return i.Change.All || slices.Contains(i.Change.Keys, key) || slices.Contains(i.Change.Tags, TagOf(key))
 }
 
-// TagOf is the tag that the simulated origin gives to a key's value. There are five.
+// TagOf is the tag that the simulated origin gives to a key's value. There are five, and one of the keys that nobody invalidates.
 func TagOf(key string) string {
-	if key == "" {
+	switch {
+	case key == "":
 		return "t"
+	case key[0] == 'h':
+		return "held"
 	}
 	return fmt.Sprintf("t%d", key[len(key)-1]%5)
 }

@@ -16,7 +16,7 @@ func TestSecondOfAName(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		c := New(Options{Seed: 3, Nodes: 4, MinMembers: 1, Concurrency: 6, HoldDown: -1}) // else the name rests, as one that restarts again and again
 		double := c.hosts[3]
-		double.name, double.starts = c.hosts[0].name, 100 // the history tells them apart by their starts
+		double.name, double.starts = c.nameOf(0), 100 // the history tells them apart by their starts
 		defer func() {
 			if err := c.Stop(); err != nil {
 				t.Error(err)

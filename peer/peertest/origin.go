@@ -97,7 +97,8 @@ func (o *Origin) Loader(life context.Context, node string, incarnation int) tier
 		key, gone, outcome := fill.Key, false, Failed
 		fill.Tag(TagOf(key))
 		until, _ := ctx.Deadline()
-		l := &Load{Key: key, Node: node, Incarnation: incarnation, Until: until}
+		from, _ := ctx.Value(fromKey{}).(uint64)
+		l := &Load{Key: key, Node: node, Incarnation: incarnation, Until: until, From: from}
 		o.history.beginLoad(l, func() (version uint64) {
 			version, gone = o.version(key)
 			return version

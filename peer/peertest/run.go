@@ -20,6 +20,7 @@ type Plan struct {
 	Clients             int           // for each node; 0: one
 	Storms              time.Duration // between two storms, on the average; 0: 800 ms
 	Steady              bool          // no node is killed, or leaves
+	Kinds               []Kind        // of faults; nil: all, or with Steady those that end no node
 	Without             []int         // the numbers of faults that are left out; the first is 1
 }
 
@@ -90,10 +91,13 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	if err := c.trouble(ctx, p); err != nil {
 		return err
 	}
-	if err := c.Settle(settleLimit); err != nil {
-		return fmt.Errorf("%v after the last fault: %w", settleLimit, err)
+	limit := settleLimit + c.Origin.overrun // a load that hangs may have begun at the end
+	if err := c.Settle(limit); err != nil {
+		return fmt.Errorf("%v after the last fault: %w", limit, err)
 	}
-	if sleep(ctx, min(aftermath, p.After)); p.After > aftermath {
+	sleep(ctx, min(aftermath, p.After))
+	c.unshadow()
+	if p.After > aftermath {
 		c.calm(ctx, p.After-aftermath)
 	}
 	return ctx.Err()
@@ -136,6 +140,14 @@ func someKey(p Plan, dice *rand.Rand) string {
 	return fmt.Sprintf("k%d", min(dice.IntN(p.Keys), dice.IntN(p.Keys)))
 }
 
+// readKeyOf returns a key for a client to read: key, or where loads are nested sometimes one whose load reads it.
+func (c *Cluster) readKeyOf(key string, dice *rand.Rand) string {
+	for c.opt.Nested && len(key) < len("ppk99") && dice.IntN(4) == 0 {
+		key = parentOf(key)
+	}
+	return key
+}
+
 // client reads and sometimes writes until ctx ends.
 func (c *Cluster) client(ctx context.Context, i int, p Plan, dice *rand.Rand) {
 	for ctx.Err() == nil {
@@ -143,7 +155,7 @@ func (c *Cluster) client(ctx context.Context, i int, p Plan, dice *rand.Rand) {
 		if dice.Float64() < 0.05 {
 			c.anyWrite(i, p, key, dice)
 		} else {
-			c.anyRead(i, key, dice)
+			c.anyRead(i, c.readKeyOf(key, dice), dice)
 		}
 		sleep(ctx, upTo(dice, 2*p.Pace))
 	}
@@ -227,7 +239,7 @@ func (c *Cluster) storms(ctx context.Context, p Plan, dice *rand.Rand) {
 		}
 		for i := range c.hosts {
 			for range 1 + dice.IntN(3) {
-				at(stormLength, func(dice *rand.Rand) { c.anyRead(i, key, dice) })
+				at(stormLength, func(dice *rand.Rand) { c.anyRead(i, c.readKeyOf(key, dice), dice) })
 			}
 		}
 		for range dice.IntN(3) {

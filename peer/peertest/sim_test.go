@@ -46,8 +46,8 @@ var contracts = []tier.Freshness{
 	{TTL: time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 20 * time.Second, NearTTL: 200 * time.Millisecond, ErrorTTL: 100 * time.Millisecond},
 }
 
-// loadTimeouts are how long a load may take: for less than any timer of the members, and for longer than most.
-var loadTimeouts = []time.Duration{time.Second, 2 * time.Second, time.Second, 5 * time.Second, time.Second, 10 * time.Second}
+// loadTimeouts are how long a load may take: for less than any timer of the members, and for longer than any.
+var loadTimeouts = []time.Duration{time.Second, 2 * time.Second, time.Second, 5 * time.Second, time.Second, 45 * time.Second}
 
 // seeded is what a seed stands for. Of eight clusters one is encrypted, and one has to divide its cap by the
 // members that it remembers, which a node that starts again does not. Of five clusters three are small, and their
@@ -74,6 +74,7 @@ func seeded(seed uint64) (Options, Plan) {
 	case 6:
 		o.MinMembers, p.Steady = 1, true
 	}
+	o.Nested = seed%11 < 4
 	o.Timeout = loadTimeouts[seed/4%uint64(len(loadTimeouts))]
 	if seed%5 > 1 {
 		o.Nodes = 3
@@ -90,7 +91,8 @@ type summary struct {
 	Figures           Figures
 	Network           netsim.Counts
 	Clocks, Outages   int64
-	Failed            []uint64 // seeds
+	Kinds             map[string]int64 // of the plan
+	Failed            []uint64         // seeds
 }
 
 func (s *summary) add(o summary) {
@@ -101,6 +103,12 @@ func (s *summary) add(o summary) {
 	s.Network.Add(o.Network)
 	s.Clocks += o.Clocks
 	s.Outages += o.Outages
+	if s.Kinds == nil {
+		s.Kinds = make(map[string]int64)
+	}
+	for kind, n := range o.Kinds {
+		s.Kinds[kind] += n
+	}
 	s.Failed = append(s.Failed, o.Failed...)
 }
 
@@ -114,9 +122,9 @@ func (s summary) faults() int64 { return int64(s.Network.Total()) + s.Clocks + s
 func (s summary) String() string {
 	f, n := s.Figures, s.Network
 	return fmt.Sprintf("simulator: %d seeds, %v of virtual time, %d faults injected, %d reads checked (%d got an error), %d loads, %d invalidations (%d confirmed, %d by all who were up), %d violations\n"+
-		"faults: packets dropped %d, doubled %d, late %d; connections stalled %d, broken %d, half-closed %d; ways clogged %d; nodes paused %d, killed %d; clocks set %d; outages of the origin %d",
+		"faults: packets dropped %d, doubled %d, late %d; connections stalled %d, broken %d, half-closed %d; ways clogged %d; nodes paused %d, killed %d; clocks set %d; outages of the origin %d; as planned: %v",
 		s.Seeds, s.Virtual.Round(time.Second), s.faults(), f.Reads, f.Failed, f.Loads, f.Invalidations, f.Confirmed, f.Whole, s.Violations,
-		n.Dropped, n.Duplicated, n.Delayed, n.Stalled, n.Broken, n.HalfClosed, n.Clogged, n.Paused, n.Crashed, s.Clocks, s.Outages)
+		n.Dropped, n.Duplicated, n.Delayed, n.Stalled, n.Broken, n.HalfClosed, n.Clogged, n.Paused, n.Crashed, s.Clocks, s.Outages, s.Kinds)
 }
 
 // TestSim plays the schedules of some seeds, and TestSimLong of 500: of five of them two on five nodes, about two
@@ -276,6 +284,7 @@ func simulate(t *testing.T, seed uint64, sum *summary, r *report) {
 		}
 		one := summary{Seeds: 1, Violations: len(r.Broken), Virtual: time.Since(began), Figures: c.History.Figures()}
 		one.Network, one.Clocks, one.Outages = c.Faults()
+		one.Kinds = c.Kinds()
 		sum.add(one)
 		sleep(t.Context(), time.Minute)
 		if left := Leaked(); len(left) > 0 {
