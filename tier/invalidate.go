@@ -120,6 +120,10 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 	}
 	c.stats.invalidated.Add(int64(left))
 	for _, p := range parts {
+		told := version
+		if p.scope != codec.ScopeKeys { // it says nothing of others, and retire.go has a use for it there
+			told = 0
+		}
 		for names := p.names; len(names) > 0; {
 			n, size := 0, 0
 			for n < len(names) && n < codec.MaxKeysPerFrame && (n == 0 || size+len(names[n]) <= invalidateBatch) {
@@ -140,7 +144,7 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 				w.waits.first, w.open = l.own().top+1, true
 				l.waiters = append(l.waiters, w)
 			}
-			token = Token{namespace: c.tokenOf, mark: codec.Mark{Incarnation: l.self, Seq: c.begin(p.scope, some, version)}}
+			token = Token{namespace: c.tokenOf, mark: codec.Mark{Incarnation: l.self, Seq: c.begin(p.scope, some, told)}}
 			if w != nil && c.cfg.Cluster != nil {
 				if w.waits.last, w.open = token.mark.Seq, left > 0; !w.open {
 					c.resolve()

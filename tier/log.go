@@ -48,9 +48,8 @@ import (
 //
 // Memory is bounded: the log by bytes and by age, the tracks by number, the numbers beyond a gap by
 // number. What the log had to drop early is noted in the track (cut) and costs those a flush who lack
-// it. What was applied longer ago than any member's copy lives (lives) needs no one's attention. If
-// there are too many incarnations the oldest are forgotten, and an invalidation of the whole namespace,
-// which every log keeps like any other, stands for theirs.
+// it. What was applied longer ago than any member's copy lives (lives) needs no one's attention. Positions of
+// caches that have gone are retired before there are too many (retire.go).
 const (
 	// defaultLogBytes is how much a log takes, in bytes: room for some 100,000 keys.
 	defaultLogBytes = 8 << 20
@@ -113,8 +112,7 @@ func (t *track) has(seq uint64) bool {
 func (l *logbook) applied(m codec.Mark) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := l.tracks[m.Incarnation]
-	return t != nil && t.top >= m.Seq
+	return l.hasAll(m.Incarnation, m.Seq)
 }
 
 // note notes that seq, which t does not have, is applied.
@@ -158,6 +156,8 @@ type logbook struct {
 	// flights and asks may be taken, and never the other way round.
 	mu      sync.Mutex
 	tracks  map[uint64]*track // of every incarnation heard of lately; self's always
+	retired map[uint64]retiredTrack
+	listed  map[uint64]listed // by the incarnation that lists
 	entries []logged          // in the order in which they were applied; the first is number dropped
 	dropped uint64
 	bytes   int64
@@ -169,7 +169,7 @@ type logbook struct {
 func newLogbook(self uint64, keep int64, limit limits) *logbook {
 	limit.bytes = cmp.Or(limit.bytes, defaultLogBytes)
 	limit.tracks = cmp.Or(limit.tracks, maxTracks)
-	return &logbook{self: self, keep: keep, limit: limit, tracks: map[uint64]*track{self: {}}}
+	return &logbook{self: self, keep: keep, limit: limit, tracks: map[uint64]*track{self: {}}, retired: make(map[uint64]retiredTrack)}
 }
 
 // own is this cache's own track. The caller holds mu.
@@ -180,6 +180,11 @@ func (l *logbook) track(incarnation uint64) *track {
 	t := l.tracks[incarnation]
 	if t == nil {
 		t = new(track)
+		if r, retired := l.retired[incarnation]; retired {
+			t.reach(r.seq)
+			t.aged, t.agedAt, t.last = r.seq, r.last, r.last
+			delete(l.retired, incarnation)
+		}
 		l.tracks[incarnation] = t
 	}
 	return t
@@ -261,28 +266,16 @@ func (l *logbook) sweep(now int64) {
 			delete(l.tracks, incarnation)
 		}
 	}
-}
-
-// crowded reports whether there are too many tracks, and then forgets a quarter of them, the
-// oldest. The caller holds mu and must start an invalidation of the whole namespace.
-func (l *logbook) crowded() bool {
-	if len(l.tracks) <= l.limit.tracks {
-		return false
-	}
-	var last []int64
-	for incarnation, t := range l.tracks {
-		if incarnation != l.self {
-			last = append(last, t.last)
+	for incarnation, list := range l.listed {
+		if l.has(incarnation, list.seq+1) { // what comes behind it came before it
+			delete(l.listed, incarnation)
 		}
 	}
-	slices.Sort(last)
-	until := last[len(last)/4]
-	for incarnation, t := range l.tracks {
-		if incarnation != l.self && t.last <= until {
-			delete(l.tracks, incarnation)
+	for incarnation, r := range l.retired {
+		if now-r.last > l.remember() {
+			delete(l.retired, incarnation)
 		}
 	}
-	return true
 }
 
 // positions appends what this member has applied. The caller holds mu.
@@ -334,7 +327,7 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	g.next = max(g.next, l.dropped)
 	for ; g.next < l.dropped+uint64(len(l.entries)); g.next++ {
 		e := &l.entries[g.next-l.dropped]
-		if e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] {
+		if e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] || l.settledBy(g, e.mark) {
 			continue
 		}
 		bytes := int(e.cost()) - nameCost*len(e.names)

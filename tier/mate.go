@@ -277,6 +277,7 @@ func (c *Cache[V]) look() {
 		return
 	}
 	c.refresh()
+	c.retire(now)
 	l.forgetFormers(now)
 	if c.young.Load() && now-c.opened > youngFor {
 		c.young.Store(false)

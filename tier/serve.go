@@ -232,9 +232,7 @@ func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
 		from = req.News.Bases[n-1].Incarnation
 	}
 	c.log.mu.Lock()
-	if t := c.log.tracks[from]; t != nil {
-		resp.Seq = t.top
-	}
+	resp.Seq = c.log.upTo(from)
 	c.log.mu.Unlock()
 	// Looked at after the invalidations were applied: who was given a copy from before is in it.
 	if view := c.cfg.Cluster.View(); view.Fingerprint() != req.View {

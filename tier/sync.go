@@ -132,7 +132,7 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 			c.meet(m)
 		}
 	case codec.StatusUnknown, codec.StatusClosed:
-		m.said.Store(&shareWord{view, wordFits}) // it has no loads; when it has such a cache it will ask
+		m.said.Store(&shareWord{view, c.wordOfNone()})
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
 		m.confirmed.add(upTo(before.own))
@@ -172,10 +172,10 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 		if b.Incarnation == l.self {
 			continue
 		}
-		t := l.track(b.Incarnation)
-		if b.Seq <= t.top {
+		if l.hasAll(b.Incarnation, b.Seq) {
 			continue
 		}
+		t := l.track(b.Incarnation)
 		if t.last = now; b.Flush {
 			flush = true
 			t.cut, t.cutAt = b.Seq, now
@@ -193,21 +193,19 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 		if v.Mark.Incarnation == l.self {
 			continue
 		}
-		t := l.track(v.Mark.Incarnation)
-		if t.has(v.Mark.Seq) {
+		if l.has(v.Mark.Incarnation, v.Mark.Seq) {
 			continue
 		}
+		t := l.track(v.Mark.Incarnation)
 		names := make([]string, len(v.Names))
 		for j, name := range v.Names {
 			names[j] = string(name)
 		}
-		c.enter(logged{mark: v.Mark, scope: v.Scope, version: v.Version, names: names, at: now})
+		flush = c.enter(logged{mark: v.Mark, scope: v.Scope, version: v.Version, names: names, at: now}) || flush
 		t.note(v.Mark.Seq)
 		t.last = now
 	}
-	if l.crowded() {
-		c.begin(codec.ScopeAll, nil, 0)
-	}
+	c.bound(now)
 	return l.total - before, flush
 }
 
@@ -225,21 +223,34 @@ func (c *Cache[V]) begin(scope codec.Scope, names []string, version uint64) (seq
 	return seq
 }
 
-// enter applies an invalidation and puts it into the log. The caller holds log.mu.
-func (c *Cache[V]) enter(e logged) {
-	switch e.scope {
-	case codec.ScopeKeys:
+// enter applies an invalidation and puts it into the log. It reports whether all that was here had to be taken for invalidated, because it
+// is not known what was. The caller holds log.mu.
+func (c *Cache[V]) enter(e logged) (flushed bool) {
+	switch {
+	case e.isList():
+		c.log.list(&e)
+	case e.isRetire():
+		switch {
+		case c.log.retire(e.mark, e.at):
+		case c.young.Load() && c.unsettled.Load() > 0: // a new cache has missed what came before it, and has next to nothing
+			c.wipe(false)
+		default:
+			c.flush()
+			flushed = true
+		}
+	case e.scope == codec.ScopeKeys:
 		for _, key := range e.names {
 			c.fence(key, ring.Hash(key), e.mark, e.version)
 		}
-	case codec.ScopeTags:
+	case e.scope == codec.ScopeTags:
 		c.fences.applyTags(e.names)
 		c.flights.detachTags(c.fences)
 		c.stats.fences.Add(int64(len(e.names)))
-	case codec.ScopeAll:
+	case e.scope == codec.ScopeAll:
 		c.wipe(e.mark.Incarnation == c.log.self)
 	}
 	c.log.add(e)
+	return flushed
 }
 
 // flush takes everything that is here for invalidated, because nobody can tell what was. The caller holds log.mu.

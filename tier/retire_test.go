@@ -1,0 +1,216 @@
+package tier
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// departed are caches that started invalidations and have gone: as many as it says from the first on, each with one for a key of its own.
+func departed(from uint64, count int) *codec.News {
+	n := new(codec.News)
+	for i := range uint64(count) {
+		n.Invalidations = append(n.Invalidations, codec.Invalidation{
+			Mark: codec.Mark{Incarnation: from + i, Seq: 1}, Scope: codec.ScopeKeys, Names: [][]byte{fmt.Appendf(nil, "other %d", from+i)},
+		})
+	}
+	return n
+}
+
+// tracksOf is how many positions a cache remembers, and how many of them short ones of caches that have gone.
+func tracksOf(c *Cache[simValue]) (tracks, retired int) {
+	c.log.mu.Lock()
+	defer c.log.mu.Unlock()
+	return len(c.log.tracks), len(c.log.retired)
+}
+
+// Members restart again and again, each start with invalidations of its own, until there are more positions than a cache keeps. Nobody
+// flushes, and nobody loads anything again.
+func TestManyRestartsFlushNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 4), newOrigin()
+		caches := s.start(o, Config[simValue]{limits: limits{tracks: 64}, Freshness: Freshness{TTL: 4 * time.Hour, RefreshAhead: -1, Jitter: -1}})
+		defer s.stop(caches)
+		time.Sleep(20 * time.Second)
+		read := func() {
+			for k := range 100 {
+				gets(t, caches[s.names[k%4]], fmt.Sprint("k", k), 0)
+			}
+		}
+		read()
+		loads := func() (n int64) {
+			for _, c := range caches {
+				n += c.Stats().Loads
+			}
+			return n
+		}
+		before := loads()
+		for round := range uint64(12) {
+			caches[s.names[round%4]].receive(departed(1000*round+1, 30))
+			if round%4 == 3 {
+				caches["n3"].receive(departed(1000*round+501, 60)) // more than there is room for, at once
+			}
+			time.Sleep(90 * time.Second)
+		}
+		for name, c := range caches {
+			tracks, retired := tracksOf(c)
+			st := c.Stats()
+			t.Logf("%s: %d positions, %d retired, flushed %d, fences %d", name, tracks, retired, st.Flushed, st.Fences)
+			if tracks > 64 || st.Flushed != 0 {
+				t.Errorf("%s has %d positions, and flushed %d times", name, tracks, st.Flushed)
+			}
+		}
+		read()
+		if again := loads() - before; again > 0 {
+			t.Errorf("%d loads of values that nobody invalidated", again)
+		}
+	})
+}
+
+// A member is away while caches start invalidations, go, and are forgotten by the others. When it is back it serves nothing that they invalidated: it is told
+// what the logs still have, and otherwise flushes, it alone. An invalidation of a cache that has been forgotten is applied if it is a new one, and only then.
+func TestRetiredWhileAMemberIsAway(t *testing.T) {
+	for name, bytes := range map[string]int64{"the logs have it": 0, "the logs have forgotten it": 6 << 10} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s, o := newSim(t, 4), newOrigin()
+				caches := s.start(o, Config[simValue]{
+					limits: limits{tracks: 64}, InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1,
+					Freshness: Freshness{TTL: 4 * time.Hour, RefreshAhead: -1, Jitter: -1},
+				})
+				defer s.stop(caches)
+				if bytes > 0 {
+					smallLogs(caches, bytes)
+				}
+				time.Sleep(20 * time.Second)
+				key := keyOf(s.nodes["n0"].View(), "n3", 0)
+				gets(t, caches["n3"], key, 0)
+				s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n3" || to == "n3"} })
+				o.write(key)
+				first := departed(1, 1)
+				first.Invalidations[0].Names[0] = []byte(key)
+				caches["n1"].receive(first)
+				for round := range uint64(4) {
+					caches["n2"].receive(departed(1000*round+1001, 30))
+					time.Sleep(90 * time.Second)
+				}
+				if tracks, retired := tracksOf(caches["n1"]); tracks > 40 || retired == 0 {
+					t.Fatalf("%d positions, %d retired", tracks, retired)
+				}
+				s.setRule(nil)
+				time.Sleep(20 * time.Second)
+				gets(t, caches["n3"], key, 1)
+				gets(t, caches["n1"], key, 1)
+				for name, c := range caches {
+					if f := c.Stats().Flushed; (f != 0) != (bytes > 0 && name == "n3") {
+						t.Errorf("%s flushed %d times", name, f)
+					}
+				}
+
+				// One that has been forgotten is heard of again: by what it has said before, which is known, and by something new.
+				fences := caches["n1"].Stats().Fences
+				caches["n1"].receive(first)
+				if n := caches["n1"].Stats().Fences; n != fences {
+					t.Error("an invalidation of a cache that has gone was applied twice")
+				}
+				o.write(key)
+				late := departed(1, 1)
+				late.Invalidations[0].Mark.Seq, late.Invalidations[0].Names[0] = 2, []byte(key)
+				caches["n1"].receive(late)
+				time.Sleep(20 * time.Second)
+				gets(t, caches["n3"], key, 2)
+				gets(t, caches["n1"], key, 2)
+			})
+		})
+	}
+}
+
+// What a list of retired positions does where it is applied, by what is known there.
+func TestRetire(t *testing.T) {
+	const self, author, gone = 1, 2, 7
+	list := func(l *logbook, seq uint64) {
+		l.list(&logged{mark: codec.Mark{Incarnation: author, Seq: seq}, names: retiredNames([]position{{gone, 5}, {self, 9}})})
+	}
+	for name, c := range map[string]struct {
+		before  func(l *logbook)
+		whole   bool
+		top     uint64 // of the position afterwards, 0: retired
+		invalid bool   // the list does not come
+	}{
+		"it has it":                {before: func(l *logbook) { l.track(gone).reach(5) }, whole: true},
+		"it has more":              {before: func(l *logbook) { l.track(gone).reach(6) }, whole: true, top: 6},
+		"it has retired it":        {before: func(l *logbook) { l.retired[gone] = retiredTrack{seq: 5} }, whole: true},
+		"it has retired less":      {before: func(l *logbook) { l.retired[gone] = retiredTrack{seq: 4} }},
+		"it has less":              {before: func(l *logbook) { l.track(gone).reach(4) }},
+		"it has a gap":             {before: func(l *logbook) { l.track(gone).note(5) }},
+		"it has a gap and more":    {before: func(l *logbook) { l.track(gone).note(4); l.track(gone).note(6) }, top: 6},
+		"it has never heard of it": {before: func(*logbook) {}},
+		"it has not seen the list": {before: func(l *logbook) { l.track(gone).reach(5) }, top: 5, invalid: true},
+	} {
+		l := newLogbook(self, 0, limits{})
+		c.before(l)
+		if !c.invalid {
+			list(l, 3)
+		} else {
+			list(l, 2)
+		}
+		if whole := l.retire(codec.Mark{Incarnation: author, Seq: 4}, 0); whole != c.whole {
+			t.Errorf("%s: whole %v", name, whole)
+		}
+		t1 := l.tracks[gone]
+		if top := uint64(0); t1 != nil {
+			if top = t1.top; top != c.top {
+				t.Errorf("%s: all up to %d", name, top)
+			}
+		} else if c.top != 0 || l.retired[gone].seq != 5 {
+			t.Errorf("%s: retired %v", name, l.retired[gone])
+		}
+		if l.has(gone, 5) == c.invalid && name != "it has not seen the list" || len(l.listed) != 0 {
+			t.Errorf("%s: the number is not known, or %d lists are left", name, len(l.listed))
+		}
+	}
+}
+
+// A member that has what retired an incarnation is not told of that incarnation's invalidations again and again; one that has not is, in their order.
+func TestRetiredAreNotTold(t *testing.T) {
+	l := newLogbook(1, int64(time.Hour), limits{})
+	apply := func(incarnation, seq uint64) {
+		l.track(incarnation).note(seq)
+		l.add(logged{mark: codec.Mark{Incarnation: incarnation, Seq: seq}, scope: codec.ScopeKeys, names: []string{"k"}})
+	}
+	list := func(author, seq uint64, gone ...position) {
+		l.list(&logged{mark: codec.Mark{Incarnation: author, Seq: seq}, names: retiredNames(gone)})
+		apply(author, seq)
+		if !l.retire(codec.Mark{Incarnation: author, Seq: seq + 1}, 0) {
+			t.Fatal("it lacks something")
+		}
+		apply(author, seq+1)
+	}
+	for seq := range uint64(3) {
+		apply(7, 1+seq)
+	}
+	list(2, 1, position{7, 3})
+	list(3, 1, position{2, 2}) // the one that listed has gone too
+	apply(3, 3)
+	for _, c := range []struct {
+		has  map[uint64]uint64
+		told string
+	}{
+		{map[uint64]uint64{3: 2}, "[{3 3}]"},
+		{map[uint64]uint64{7: 3, 2: 2}, "[{3 1} {3 2} {3 3}]"},
+		{map[uint64]uint64{2: 2}, "[{3 1} {3 2} {3 3}]"},
+		{map[uint64]uint64{7: 2}, "[{7 3} {2 1} {2 2} {3 1} {3 2} {3 3}]"},
+	} {
+		var n codec.News
+		l.tell(&lag{has: c.has, base: make(map[uint64]uint64)}, &n, 0)
+		var told []codec.Mark
+		for _, v := range n.Invalidations {
+			told = append(told, v.Mark)
+		}
+		if fmt.Sprint(told) != c.told || len(n.Bases) != 0 {
+			t.Errorf("a member that has %v is told %v and bases %v, want %s", c.has, told, n.Bases, c.told)
+		}
+	}
+}
