@@ -65,6 +65,13 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		}
 		synctest.Wait()
 		r.mustLog(t, "n1", "connection refused", "10.0.0.70:", "do both have one Secret", "TLS handshake")
+		if other, err = newTrust(&Config{ClusterName: "another", Secret: secretOf("a")}, "n9"); err != nil {
+			t.Fatal(err)
+		}
+		if s, err := other.dialGossip(t.Context(), r.dial(t, 71, n1)); err == nil {
+			_, err = s.Read(make([]byte, 1))
+			t.Errorf("another cluster with the same secret is accepted, then %v", err)
+		}
 		for _, line := range r.lines("n1", "from=gossip", "Stream connection") {
 			if !strings.Contains(line, "10.0.0.2:") {
 				t.Errorf("it got to memberlist: %s", line)

@@ -120,6 +120,26 @@ func TestPortRefuses(t *testing.T) {
 	}
 }
 
+func TestPortBoundsTheUndecidedOfOneHost(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newPortFixture(t)
+		for range maxUndecidedOf {
+			f.dialFrom(t, 1)
+		}
+		synctest.Wait()
+		if n := f.port.refused.Load(); n != 0 {
+			t.Errorf("%d refused where there is room", n)
+		}
+		mustEnd(t, f.dialFrom(t, 1))
+		f.dialFrom(t, 2)
+		synctest.Wait()
+		if n := f.port.refused.Load(); n != 1 || f.port.strangers != maxUndecidedOf+1 {
+			t.Errorf("%d refused, %d strangers", n, f.port.strangers)
+		}
+		f.port.close()
+	})
+}
+
 func TestPortBoundsTheUndecided(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newPortFixture(t)

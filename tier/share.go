@@ -15,9 +15,11 @@ import (
 //
 //	state     event                                                                next
 //	none      every other member of the present view has said, under that view,
-//	          that its loads fit its share, or has no such cache                   taken
+//	          that its loads fit its share, or has no such cache and no
+//	          SharedOrigin for others                                              taken
 //	          a member that has not said anything keeps silent for silentFor,
-//	          or is of a version that does not speak of it                         as if it had said so
+//	          is of a version that does not speak of it, or has no such cache but
+//	          perhaps another one of the SharedOrigin                              as if it had said so
 //	          a member says that its loads do not fit                              none, however long that lasts
 //	none      the cache closes, and another one with the same origin waits or comes none
 //	taken     all caches of the origin are closed, and one on a cluster is opened  none
@@ -27,6 +29,10 @@ import (
 // other yet have different views than the members that know both.
 //
 // A higher share after a leave needs no word: the leaver counts until its loads have ended, see peer.Node.Leave.
+//
+// What this does not cover: loads that overrun Origin.Timeout on a node that leaves, until they return or its process ends; those of a process that has
+// crashed, if the origin works on for longer than Origin.Timeout and some seconds (peer, ended.go); nodes that see nobody and divide by one, as
+// nodes that start apart do with peer.Config.MinMembers at 1; and members that are added while others are behind a partition, which do not count them.
 //
 // A word holds for all loads of its member: a caller that has asked Cluster.Divisor before the word, and comes to the governor after it, asks
 // again (governor.enter). Of several caches with one SharedOrigin each asks the members, and the last answer takes the share.
@@ -80,6 +86,15 @@ func (m *mate) heard(view uint64, flags uint8) {
 		}
 	}
 	m.said.Store(&shareWord{view, w})
+}
+
+// wordOfNone is what it means that a member has no cache of this namespace: it has no loads, and will ask when it has such a cache. But other caches that read
+// the same SharedOrigin may have loads there, of which it does not speak under this name.
+func (c *Cache[V]) wordOfNone() word {
+	if c.cfg.SharedOrigin != nil {
+		return wordNone
+	}
+	return wordFits
 }
 
 // shareFlags is what this node says to a member whose view is its own.

@@ -141,3 +141,43 @@ func TestShareOfSeveralCaches(t *testing.T) {
 	limit(0, "with no answer at all")
 	g.close()
 }
+
+// sharing is a node whose members take their shares by one another's words.
+type sharing struct{ *simNode }
+
+func (sharing) SharesMove() bool { return true }
+
+// A member that has no cache of the namespace has no loads of it. But if caches share an origin, others than this one may load there: the newcomer
+// waits as for a member that is silent.
+func TestShareBesideOtherCachesOfTheOrigin(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			s, o := newSim(t, 2), newOrigin()
+			other := s.open("n0", o, Config[simValue]{Namespace: "other"})
+			cfg := Config[simValue]{
+				Cluster: sharing{s.nodes["n1"]}, Namespace: "sim", NearBytes: MinBytes, Loader: o.loader("n1"),
+				Freshness: Freshness{TTL: time.Hour, NearTTL: time.Minute}, Origin: Origin{Concurrency: 4, Timeout: 3 * time.Second},
+			}
+			if shared {
+				var err error
+				if cfg.SharedOrigin, err = NewSharedOrigin("database", cfg.Origin); err != nil {
+					t.Fatal(err)
+				}
+				cfg.Origin = Origin{}
+			}
+			c, err := New(cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.stop(map[string]*Cache[simValue]{"n0": other, "n1": c})
+			time.Sleep(time.Second)
+			if taken := c.Stats().Governor.Limit > 0; taken == shared {
+				t.Errorf("shared %v: taken %v at once", shared, taken)
+			}
+			time.Sleep(3*time.Second + shareGrace)
+			if c.Stats().Governor.Limit == 0 {
+				t.Errorf("shared %v: the share is not taken", shared)
+			}
+		})
+	}
+}
