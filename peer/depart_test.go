@@ -179,6 +179,17 @@ func TestViewsThatDiffer(t *testing.T) {
 	step(0, "[b]", true, false)
 	step(differFor+1, "[]", true, false) // it has not been heard of
 	step(0, "[]", false, false)
+
+	three, err := view.Next(view.Members()[:3])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var half differences
+	half.note("b", false, now)
+	half.note("b", false, now.Add(differLong))
+	if long, _, _ := half.look(three, now.Add(differLong)); len(long) != 1 || half.mostly() != nil {
+		t.Errorf("%v differs, which is half of the others; most: %v", long, half.mostly())
+	}
 }
 
 // Nothing is left of members that have gone, whatever their names and whatever calls still name them: no record, no goroutine.
