@@ -2,6 +2,7 @@ package tier
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -72,7 +73,7 @@ func TestManyRestartsFlushNothing(t *testing.T) {
 // A member is away while caches start invalidations, go, and are forgotten by the others. When it is back it serves nothing that they invalidated: it is told
 // what the logs still have, and otherwise flushes, it alone. An invalidation of a cache that has been forgotten is applied if it is a new one, and only then.
 func TestRetiredWhileAMemberIsAway(t *testing.T) {
-	for name, bytes := range map[string]int64{"the logs have it": 0, "the logs have forgotten it": 6 << 10} {
+	for name, bytes := range map[string]int64{"the logs have it": 0, "the logs have forgotten it": 3 << 10} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				s, o := newSim(t, 4), newOrigin()
@@ -81,9 +82,6 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 					Freshness: Freshness{TTL: 4 * time.Hour, RefreshAhead: -1, Jitter: -1},
 				})
 				defer s.stop(caches)
-				if bytes > 0 {
-					smallLogs(caches, bytes)
-				}
 				time.Sleep(20 * time.Second)
 				key := keyOf(s.nodes["n0"].View(), "n3", 0)
 				gets(t, caches["n3"], key, 0)
@@ -92,10 +90,13 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 				first := departed(1, 1)
 				first.Invalidations[0].Names[0] = []byte(key)
 				caches["n1"].receive(first)
-				for round := range uint64(4) {
-					caches["n2"].receive(departed(1000*round+1001, 30))
-					time.Sleep(90 * time.Second)
+				time.Sleep(10 * time.Second) // it is the oldest in each log
+				caches["n2"].receive(departed(1001, 30))
+				time.Sleep(20 * time.Second)
+				if bytes > 0 { // what retires drives the oldest out, and nothing but what it stands for
+					smallLogs(caches, bytes)
 				}
+				time.Sleep(90 * time.Second)
 				if tracks, retired := tracksOf(caches["n1"]); tracks > 40 || retired == 0 {
 					t.Fatalf("%d positions, %d retired", tracks, retired)
 				}
@@ -194,6 +195,14 @@ func TestRetiredAreNotTold(t *testing.T) {
 	list(2, 1, position{7, 3})
 	list(3, 1, position{2, 2}) // the one that listed has gone too
 	apply(3, 3)
+	defer func() { // it is heard of again: from where it was
+		apply(7, 4)
+		var n codec.News
+		l.tell(&lag{has: map[uint64]uint64{3: 3}, base: make(map[uint64]uint64)}, &n, 0)
+		if l.tracks[7].top != 4 || fmt.Sprint(n.Bases) != "[{7 3 true}]" || len(n.Invalidations) != 1 || n.Invalidations[0].Mark != (codec.Mark{Incarnation: 7, Seq: 4}) {
+			t.Errorf("all up to %d, told %v and %v", l.tracks[7].top, n.Bases, n.Invalidations)
+		}
+	}()
 	for _, c := range []struct {
 		has  map[uint64]uint64
 		told string
@@ -212,5 +221,74 @@ func TestRetiredAreNotTold(t *testing.T) {
 		if fmt.Sprint(told) != c.told || len(n.Bases) != 0 {
 			t.Errorf("a member that has %v is told %v and bases %v, want %s", c.has, told, n.Bases, c.told)
 		}
+	}
+}
+
+// Caches restart, members are cut off, and everything that can be retired is, while writes go on: after each heal every member serves what was written last.
+func TestRetireUnderChurn(t *testing.T) {
+	flushed, retired := int64(0), 0
+	for seed := range uint64(2) {
+		bubble(t, func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 36))
+			s, o := newSim(t, 4), newOrigin()
+			cfg := Config[simValue]{
+				limits: limits{tracks: 8}, InvalidateTimeout: 200 * time.Millisecond,
+				Freshness: Freshness{TTL: 4 * time.Hour, NearTTL: time.Second, RefreshAhead: -1, Jitter: -1},
+			}
+			caches := s.start(o, cfg)
+			defer s.stop(caches)
+			time.Sleep(20 * time.Second)
+			versions := make(map[string]int64)
+			write := func(name string) {
+				key := fmt.Sprint("k", rng.IntN(8))
+				o.write(key)
+				versions[key]++
+				_ = caches[name].Invalidate(background, key) // a member that is cut off is named, and told when it is back
+			}
+			for range 5 {
+				away := s.names[rng.IntN(4)]
+				s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == away || to == away} })
+				for range 3 {
+					name := s.names[rng.IntN(4)]
+					if name == away {
+						continue
+					}
+					write(name)
+					if rng.IntN(2) == 0 { // it lets the others' logs forget, and starts again
+						_ = pause(background, 15*time.Second)
+						if err := caches[name].Close(background); err != nil {
+							t.Error(err)
+						}
+						flushed += caches[name].Stats().Flushed
+						caches[name] = s.open(name, o, cfg)
+						_ = pause(background, 15*time.Second)
+					}
+				}
+				if rng.IntN(3) == 0 {
+					smallLogs(caches, 256)
+				}
+				_ = pause(background, time.Duration(30+rng.IntN(90))*time.Second)
+				s.setRule(nil)
+				_ = pause(background, 20*time.Second)
+				for _, name := range s.names {
+					for k := range 8 {
+						key := fmt.Sprint("k", k)
+						gets(t, caches[name], key, versions[key])
+					}
+				}
+			}
+			for _, c := range caches {
+				_, n := tracksOf(c)
+				retired += n
+				flushed += c.Stats().Flushed
+			}
+			if t.Failed() {
+				t.Logf("seed %d", seed)
+			}
+		})
+	}
+	t.Logf("%d positions retired, %d flushes", retired, flushed)
+	if retired == 0 || flushed == 0 {
+		t.Errorf("%d positions retired, %d flushes: the test proves nothing", retired, flushed)
 	}
 }
