@@ -10,10 +10,18 @@ import (
 	"time"
 )
 
-// acking is a connection that knows of acknowledgements while acks is set.
+// acking is a connection whose other end acknowledges what is written, at once, while acks is set.
 type acking struct {
 	stalling
 	acks *atomic.Bool
+	last *atomic.Pointer[time.Time] // the last acknowledgement
+}
+
+func (c acking) Write(b []byte) (int, error) {
+	if now := time.Now(); c.acks.Load() {
+		c.last.Store(&now)
+	}
+	return c.Conn.Write(b)
 }
 
 // Read holds back what comes while the connection is stalled.
@@ -26,10 +34,11 @@ func (c acking) Read(b []byte) (int, error) {
 }
 
 func (c acking) LastAck() (time.Duration, bool) {
-	if c.acks.Load() {
-		return pingEvery * linkTick, true
+	last := c.last.Load()
+	if last == nil {
+		return 0, false
 	}
-	return time.Hour, true
+	return time.Since(*last), true
 }
 
 // ackingWire is a wire on which the asker hears nothing of the peer while stalled is set, but for acknowledgements while acks is.
@@ -43,7 +52,7 @@ func ackingWire(t *testing.T) (w *wire, stalled, acks *atomic.Bool) {
 		if err != nil {
 			return nil, err
 		}
-		return acking{conn.(stalling), acks}, nil
+		return acking{conn.(stalling), acks, new(atomic.Pointer[time.Time])}, nil
 	}
 	return w, stalled, acks
 }
@@ -78,7 +87,7 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 
 		silent(time.Second, func() { acks.Store(false) })
 		began = time.Now()
-		if _, _, err := w.get(t.Context(), "hit", time.Minute); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > 1100*time.Millisecond {
+		if _, _, err := w.get(t.Context(), "hit", time.Minute); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > time.Second+ackedWithin+2*linkTick {
 			t.Errorf("after the last acknowledgement: %v after %v", err, time.Since(began))
 		}
 		stalled.Store(false)
