@@ -64,21 +64,6 @@ func (f Failure) err() error {
 	return remoteError{f}
 }
 
-// kind returns a word for what the failure is.
-func (f Failure) kind() string {
-	switch {
-	case f.Text == "":
-		return ""
-	case slices.Contains(f.Kinds, "timeout"):
-		return "timeout"
-	case len(f.Kinds) > 0:
-		return f.Kinds[0]
-	case f.Fill:
-		return "fill"
-	}
-	return "other"
-}
-
 // remoteError is a Failure of another process.
 type remoteError struct{ f Failure }
 
