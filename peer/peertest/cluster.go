@@ -402,9 +402,16 @@ func (c *Cluster) serving(i int) (*peer.Node, *tier.Cache[Value]) {
 	return h.node, h.cache
 }
 
-// seesAll reports whether every node that is up is in n's view.
+// seesAll reports whether every node that is up is in n's view. Of two nodes with one name the earlier one is not.
 func (c *Cluster) seesAll(n *peer.Node) bool {
 	v := n.View()
+	if slices.ContainsFunc(c.hosts, func(h *host) bool {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.shadowed
+	}) {
+		return false
+	}
 	for i := range c.hosts {
 		if _, in := v.Member(c.nameOf(i)); !in && !c.down(i) {
 			return false
