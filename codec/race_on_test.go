@@ -1,6 +1,0 @@
-//go:build race
-
-package codec
-
-// raceOn says that the race detector is on, which makes allocations of its own.
-const raceOn = true
