@@ -41,7 +41,7 @@ func TestRetired(t *testing.T) {
 			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
 			r.NotifyLeave(early)
 		}, "c", 1},
-		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 2},
+		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may have loads, too
 	} {
 		r := sampleRoster()
 		r.hold = time.Minute

@@ -31,10 +31,10 @@ const (
 // Which starts of a name are in the view, as what is known of each changes:
 //
 //	state    what led there                                       in the view   counts in Divisor
-//	live     gossip says that it is alive                         the newest    yes
-//	leaving  it has said so itself; it never takes that back      no            no
+//	live     gossip says that it is alive                         the newest    yes; an earlier start of the name only at another address
+//	leaving  it has said so itself; it never takes that back      no            yes, likewise
 //	retired  a later start of its name has said that it leaves    no            yes
-//	gone     gossip says that it is dead, or has left             no            yes if it was live: it is lost
+//	gone     gossip says that it is dead, or has left             no            yes if it was live, unless a later start of its name is: it is lost
 //
 // An earlier start is dead in most cases: the process crashed, started again and left before gossip had noticed the crash. But it
 // may also be another process that lives, with the same name by mistake. So what a later start says of itself only retires
@@ -384,6 +384,7 @@ type sight struct {
 	used       map[string]bool   // addresses of the members, the leaving ones too
 	unproven   []lostAddress     // lost members that may live
 	superseded bool              // a later start of this node's name is in the view
+	doubled    bool              // an earlier start of this node's name may be alive
 	share      share             // what Divisor should come to
 	expire     time.Duration     // when to look again; 0: at the next signal
 	flaps      []byte            // a message for some of the others; nil: none
@@ -403,8 +404,8 @@ func (r *roster) look(now time.Time) sight {
 
 	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
 	used := make(map[string]bool, len(r.table))      // addresses
-	counts := make(map[string]uint64)                // who counts in Divisor, and which start of it
-	count := func(name string, incarnation uint64) { counts[name] = max(counts[name], incarnation) }
+	counts := make(map[startID]bool)                 // the starts that count in Divisor
+	var spare []*record                              // live ones that are not chosen
 	for gossipName, rec := range r.table {
 		if rec.refused != "" {
 			continue
@@ -412,7 +413,7 @@ func (r *roster) look(now time.Time) sight {
 		used[rec.addr] = true
 		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
 		if rec.id.leaving || rec.retired { // it owns nothing, but may have loads
-			count(rec.id.name, rec.id.incarnation)
+			spare = append(spare, rec)
 			continue
 		}
 		newest := chosen[rec.id.name]
@@ -424,6 +425,7 @@ func (r *roster) look(now time.Time) sight {
 			chosen[rec.id.name] = rec
 			newest, rec, gossipName = rec, newest, newest.id.gossipName()
 		}
+		spare = append(spare, rec)
 		if !r.doubles[gossipName] {
 			r.doubles[gossipName] = true
 			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
@@ -465,22 +467,30 @@ func (r *roster) look(now time.Time) sight {
 	}
 	s.unproven = r.unproven()
 
-	count(r.self.name, r.self.incarnation)
+	self := startID{r.self.name, r.self.incarnation}
+	counts[self] = true
 	for name, rec := range chosen {
-		count(name, rec.id.incarnation)
+		counts[startID{name, rec.id.incarnation}] = true
+	}
+	for _, rec := range spare {
+		// Of two starts at one address the earlier one has ended, also before gossip has noticed.
+		if newest := chosen[rec.id.name]; newest == nil || newest.addr != rec.addr {
+			counts[startID{rec.id.name, rec.id.incarnation}] = true
+			s.doubled = s.doubled || rec.id.name == self.name && rec.id.incarnation < self.incarnation
+		}
 	}
 	for name, l := range r.vanished {
-		count(name, l.incarnation)
+		counts[startID{name, l.incarnation}] = true
 	}
 	for name, e := range r.expected {
 		if left := e.until.Sub(now); left <= 0 {
 			delete(r.expected, name)
 		} else {
-			count(name, e.incarnation)
+			counts[startID{name, e.incarnation}] = true
 			s.expire = soonest(s.expire, left)
 		}
 	}
-	s.share = share{members: max(len(counts), r.minimum), rank: rankOf(r.self.name, counts)}
+	s.share = share{members: max(len(counts), r.minimum), rank: rankOf(self, counts)}
 
 	s.used = used
 	s.mistaken, r.mistaken = r.mistaken && !r.leaving, false
@@ -488,12 +498,17 @@ func (r *roster) look(now time.Time) sight {
 	return s
 }
 
-// rankOf is how many of the members started before name. A later start goes behind the earlier ones, so that members which come
+// A startID says which start of a name is meant.
+type startID struct {
+	name        string
+	incarnation uint64
+}
+
+// rankOf is how many of the starts were before own. A later start goes behind the earlier ones, so that members which come
 // while others are behind a partition do not take over ranks that those know as their own.
-func rankOf(name string, members map[string]uint64) (rank int) {
-	mine := members[name]
-	for other, incarnation := range members {
-		if incarnation < mine || incarnation == mine && other < name {
+func rankOf(own startID, all map[startID]bool) (rank int) {
+	for s := range all {
+		if s.incarnation < own.incarnation || s.incarnation == own.incarnation && s.name < own.name {
 			rank++
 		}
 	}

@@ -64,6 +64,31 @@ func TestNameTaken(t *testing.T) {
 	}
 }
 
+// Two processes with one name both load, so each has a share. An earlier start at the address of the later one has ended.
+func TestEarlierStartHasAShare(t *testing.T) {
+	for name, c := range map[string]struct {
+		first, second *memberlist.Node
+		want          share
+		doubled       bool // this node is catalog-1, started at 0x1234
+	}{
+		"its own, taken":              {gossiped("catalog-1", 1<<40, 2, nil), nil, share{2, 0}, false},
+		"its own, earlier":            {gossiped("catalog-1", 5, 2, nil), nil, share{2, 1}, true},
+		"its own, at its address":     {gossiped("catalog-1", 5, 1, nil), nil, share{1, 0}, false},
+		"another's":                   {gossiped("b", 5, 2, nil), gossiped("b", 200, 3, nil), share{3, 2}, false},
+		"another's, at one address":   {gossiped("b", 5, 2, nil), gossiped("b", 200, 2, nil), share{2, 1}, false},
+		"another's, the other leaves": {gossiped("b", 5, 2, nil), gossiped("b", 200, 3, func(id *identity) { id.leaving = true }), share{3, 2}, false},
+	} {
+		r := sampleRoster()
+		r.NotifyJoin(c.first)
+		if c.second != nil {
+			r.NotifyJoin(c.second)
+		}
+		if s := r.look(time.Now()); s.share != c.want || s.doubled != c.doubled {
+			t.Errorf("%s: share %+v, doubled %v", name, s.share, s.doubled)
+		}
+	}
+}
+
 func TestRefusedMembers(t *testing.T) {
 	for name, change := range map[string]func(*identity){
 		"cluster":   func(id *identity) { id.cluster = "other" },

@@ -57,6 +57,7 @@ type Node struct {
 	share       atomic.Pointer[share]
 	viewChanges atomic.Int64
 	superseded  atomic.Bool
+	doubled     atomic.Bool      // an earlier start of this node's name may be alive
 	withdrawn   atomic.Bool      // it leaves or is closed, and has no share of a cap any more
 	proving     atomic.Bool      // addresses of lost members are being dialled
 	measured    atomic.Bool      // collector is registered
@@ -280,6 +281,10 @@ func (n *Node) Divisor() (members, rank int) {
 // SharesMove reports that caches share out a cap by Divisor as members come and go: a new cache takes its share when the others'
 // loads fit theirs.
 func (n *Node) SharesMove() bool { return true }
+
+// EarlierStart reports whether another process with this node's name may be alive that started earlier. It is in no view, and counts in
+// Divisor. Names must be unique: it is a mistake, or that process crashed a moment ago.
+func (n *Node) EarlierStart() bool { return n.doubled.Load() }
 
 // Members returns what this node knows of each member, itself included, sorted by name.
 // The slice is the caller's.

@@ -71,6 +71,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		n.share.Store(&applied)
 	}
 	n.superseded.Store(s.superseded)
+	n.doubled.Store(s.doubled)
 	if s.mistaken {
 		n.logger.Error("another node with this node's name has left; this node tells the others that it is alive: names must be unique")
 		n.wg.Go(func() { n.announce(n.ctx, n.roster.others()) })

@@ -13,7 +13,8 @@ import (
 // A Cluster may have further methods, as *peer.Node does, of which a cache makes use: Logger()
 // *slog.Logger is the default of Config.Logger; ValueLimit() int is the longest value, in bytes,
 // that it carries; SharesMove() bool reports whether members join and leave, so that a new cache has to wait for the others' words before
-// it takes its share of the cap; Lost(name string) bool reports whether a member that is not in the view is gone
+// it takes its share of the cap; EarlierStart() bool reports whether another process may be alive that had this node's name before, whose loads
+// nobody speaks of, so that a new cache waits until they must have ended; Lost(name string) bool reports whether a member that is not in the view is gone
 // without having left; Send is the first half of Call, so that one goroutine can ask several members.
 type Cluster interface {
 	// Name is this node's stable name.

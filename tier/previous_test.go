@@ -151,7 +151,7 @@ func TestJoinNeverGoesBack(t *testing.T) {
 		}
 		own := m.read("n2", key)
 		if own.Value.Began <= first.Value.Began {
-			t.Fatalf("%+v, and then %+v: it was not loaded anew", first, own)
+			t.Fatalf("%+v, and then %+v: it was not loaded again", first, own)
 		}
 		before := n2.Stats()
 		for range 2 { // as if it had made room for others

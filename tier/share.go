@@ -19,7 +19,8 @@ import (
 //	          SharedOrigin for others                                              taken
 //	          a member that has not said anything keeps silent for silentFor,
 //	          is of a version that does not speak of it, or has no such cache but
-//	          perhaps another one of the SharedOrigin                              as if it had said so
+//	          perhaps another one of the SharedOrigin; or an earlier start of this
+//	          node's name, which is in no view, may be alive                       as if it had said so
 //	          a member says that its loads do not fit                              none, however long that lasts
 //	none      the cache closes, and another one with the same origin waits or comes none
 //	taken     all caches of the origin are closed, and one on a cluster is opened  none
@@ -68,6 +69,9 @@ func mayTake(words []word, waited, silentFor time.Duration) bool {
 
 // shareSpeaker is a Cluster whose members' caches wait for one another's words. One that is not has a fixed Divisor.
 type shareSpeaker interface{ SharesMove() bool }
+
+// doubled is a Cluster that knows whether an earlier start of this node's name may be alive.
+type doubled interface{ EarlierStart() bool }
 
 // wordOf is what m said, if it said it under the view.
 func (m *mate) wordOf(view uint64) word {
@@ -132,7 +136,8 @@ func (c *Cache[V]) takeShare() {
 	}
 }
 
-// askShares asks every other member of the view that has not said that its loads fit, and returns what all say.
+// askShares asks every other member of the view that has not said that its loads fit, and returns what all say. An earlier start
+// of this node's name says nothing.
 func (c *Cache[V]) askShares(view *ring.View) []word {
 	ctx, cancel := context.WithTimeout(c.ctx, shareGrace)
 	defer cancel()
@@ -163,6 +168,9 @@ func (c *Cache[V]) askShares(view *ring.View) []word {
 		})
 	}
 	wg.Wait()
+	if d, ok := c.cfg.Cluster.(doubled); ok && d.EarlierStart() {
+		words = append(words, wordNone)
+	}
 	return words
 }
 

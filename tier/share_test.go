@@ -147,6 +147,34 @@ type sharing struct{ *simNode }
 
 func (sharing) SharesMove() bool { return true }
 
+// twin is a node whose name an earlier process has, too.
+type twin struct{ sharing }
+
+func (twin) EarlierStart() bool { return true }
+
+// A process that had this node's name before may load by its old share, and is in no view: the newcomer waits as for a member that is silent.
+func TestShareBesideAnEarlierStart(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		c, err := New(Config[simValue]{
+			Cluster: twin{sharing{s.nodes["n0"]}}, Namespace: "sim", NearBytes: MinBytes, Loader: o.loader("n0"),
+			Freshness: Freshness{TTL: time.Hour, NearTTL: time.Minute}, Origin: Origin{Concurrency: 4, Timeout: 3 * time.Second},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.stop(map[string]*Cache[simValue]{"n0": c})
+		time.Sleep(3 * time.Second)
+		if c.Stats().Governor.Limit > 0 {
+			t.Error("the share is taken while loads of the earlier process may run")
+		}
+		time.Sleep(shareGrace + time.Second)
+		if c.Stats().Governor.Limit == 0 {
+			t.Error("the share is not taken")
+		}
+	})
+}
+
 // A member that has no cache of the namespace has no loads of it. But if caches share an origin, others than this one may load there: the newcomer
 // waits as for a member that is silent.
 func TestShareBesideOtherCachesOfTheOrigin(t *testing.T) {

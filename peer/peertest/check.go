@@ -123,7 +123,7 @@ func (h *History) Check(rules Rules) []Violation {
 }
 
 // crowded returns the stamp at which the cap was passed first, 0: never, and how many loads each start of a node had then. Loads of a
-// node whose name another one has taken do not count: the later one has their share.
+// node whose name another one has taken do not count: while it cannot be reached, the later one has its share.
 func (c *checker) crowded() (at uint64, by map[string]int) {
 	for _, l := range c.loads { // in the order of Began
 		by = make(map[string]int)

@@ -288,6 +288,12 @@ func (w watched) deliverLate(ctx context.Context, until <-chan struct{}, to ring
 // SharesMove says what a peer.Node says.
 func (w watched) SharesMove() bool { return true }
 
+// EarlierStart says what a peer.Node says.
+func (w watched) EarlierStart() bool {
+	n, ok := w.Cluster.(interface{ EarlierStart() bool })
+	return ok && n.EarlierStart()
+}
+
 // readKey is the context key of a client's read.
 type readKey struct{}
 

@@ -384,7 +384,7 @@ func control(t *testing.T, long bool) {
 		{"shares that move before loads end as nodes come and go at once", "G4", "loads at once", slow, one(Together), nil, true},
 		{"shares that move before loads end as nodes come under new names", "G4", "loads at once", slow, one(Renamed), nil, true},
 		{"a second node of a name that takes the whole cap", "G4", "loads at once", Options{Nodes: 3, Concurrency: 3, HoldDown: -1, Wrap: lateGreed(3)}, one(Doubled), nil, true},
-		{"loads that keep their permits while they read other keys", "G5", "as if its caller had gone", Options{Nodes: 3, Concurrency: 3, Nested: true, hidden: true}, busy, nil, true},
+		{"loads that keep their permits while they read other keys", "G5", "though nothing was wrong", Options{Nodes: 3, Concurrency: 3, Nested: true, hidden: true}, busy, nil, true},
 		{"answers for another key", "G10", "got the value of", wrap(func(c tier.Cluster) tier.Cluster { return confused{c} }), calm, nil, false},
 	} {
 		if c.long != long {

@@ -63,7 +63,7 @@ func (c *checker) fresh() {
 }
 
 // replayed returns the last invalidation of r's key that was started before the calm time in which r
-// was made: whoever it had not reached has had it replayed since, if its sender is still the same one.
+// was made: the members that it had not reached have had it replayed since, if its sender is still the same one.
 func (c *checker) replayed(r *Read) (last *Invalidation) {
 	for _, w := range c.calms {
 		if r.BeganAt.Before(w.from) || !r.EndedAt.Before(w.to) {

@@ -24,7 +24,7 @@ import (
 
 var (
 	seedFlag    = flag.Uint64("seed", 0, "run only the schedule of this seed")
-	seedsFlag   = flag.Int("seeds", 24, "how many seeds TestSim runs")
+	seedsFlag   = flag.Int("seeds", 16, "how many seeds TestSim runs")
 	firstFlag   = flag.Uint64("first", 1, "the first of them")
 	soakFlag    = flag.Duration("soak", 0, "run seed after seed for this long, from one that the clock gives")
 	briefFlag   = flag.Bool("brief", false, "with -seed: a short schedule on three nodes")
