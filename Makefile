@@ -1,4 +1,4 @@
-# make test: the tests, with the race detector, in at most four minutes on two cores.  make demo: the demonstration.
+# make test: the tests, with the race detector, in five minutes on two cores.  make demo: the demonstration.
 #   Both need Go and make alone.
 # make test-long: what takes longer or needs more: the tests whose names end in Long (500 seeds of the simulator, the scenes at
 #   their full length, processes in network namespaces), the examples, the rivals. Targets below name what they need; a part whose programs
