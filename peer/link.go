@@ -372,7 +372,7 @@ func (l *link) fallSilent() {
 }
 
 // turnAway fails the calls that have waited for a silent peer for half of the time that they have: the other half is for
-// whoever is asked instead, who may have to load.
+// the member that is asked instead, which may have to load.
 func (l *link) turnAway() {
 	var list []*waiter
 	l.out.lock()

@@ -60,8 +60,8 @@ type outcome struct {
 //	a next that has ended       a caller from before it wakes  it has the answer, private or not
 //	a next that was given up    a caller from before it wakes  as above: it goes on to the next of the next
 //
-// Who waits on an ask began its read before the ask left m, or came from an ask that ended before this one began. So its read
-// began before whatever followed the ask in m, and before the next.
+// A caller that waits on an ask began its read before the ask left m, or came from an ask that ended before this one began. So its
+// read began before whatever followed the ask in m, and before the next.
 type asks[V any] struct {
 	shards [64]askShard[V]
 	unused sync.Pool // of *ask[V] that nobody has joined
@@ -148,7 +148,7 @@ func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outco
 }
 
 // serves reports whether what the ask brought is for a caller that has joined; since: the ask began after the caller's
-// read; alone: no copy may be kept for who comes later.
+// read; alone: no copy may be kept for later reads.
 func (w *ask[V]) serves(alone, since bool) bool {
 	copied := w.err == nil && w.out.answered
 	return !w.left && (since || !copied || !w.a.private && !alone)

@@ -373,7 +373,7 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 		}
 		began := c.clock.now()
 		err := c.callBatch(c.gov.nested(load, &g.ticket, chain), slices.Clone(fills))
-		flying = c.landMany(g, load, flying, fills, try, err, time.Duration(c.clock.now()-began))
+		flying = c.landMany(g, load, attempt[V]{flying, fills, try, time.Duration(c.clock.now() - began)}, err)
 	}
 }
 
@@ -394,9 +394,18 @@ func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) 
 	return err
 }
 
-// landMany ends the flights of a load that has returned, but for those that are to be tried again: these it
+// attempt is a call of the batch loader: for which flights, with which fills, after how many others, and how long it took.
+type attempt[V any] struct {
+	flying []*flight[V]
+	fills  []*Fill[V]
+	try    int
+	cost   time.Duration
+}
+
+// landMany ends the flights of an attempt that has returned, but for those that are to be tried again: these it
 // returns, begun.
-func (c *Cache[V]) landMany(g *group[V], load context.Context, flying []*flight[V], fills []*Fill[V], try int, err error, cost time.Duration) (again []*flight[V]) {
+func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], err error) (again []*flight[V]) {
+	flying, fills, try, cost := made.flying, made.fills, made.try, made.cost
 	values, errs := make([]V, len(fills)), make([]error, len(fills))
 	failed := 0
 	for i, fill := range fills {

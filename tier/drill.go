@@ -225,7 +225,7 @@ func (c *Cache[V]) picks() *drill {
 // answer, with that.
 func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V], a *answer[V]) error {
 	c.stats.nearUnused.Add(1)
-	return c.findAtOwner(ctx, key, AnyAge, d, b, b, 0, a)
+	return c.findAtOwner(ctx, &question[V]{key: key, maxAge: AnyAge, have: b}, d, b, a)
 }
 
 // fallBack answers with a near copy after all, if that may be served still.
@@ -273,7 +273,9 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	if e == nil || e.flags&entryFailed != 0 || len(chain) > 0 {
 		return c.own(ctx, key, hash, AnyAge, chain, short)
 	}
-	fl, err := c.join(key, hash, classWarm, causeDrill, e, chain, short, c.patience(ctx), c.traceOf(ctx))
+	fl, err := c.join(&boarding[V]{
+		key: key, hash: hash, class: classWarm, cause: causeDrill, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx),
+	})
 	if err != nil {
 		return found[V]{}, err
 	}

@@ -134,15 +134,13 @@ func (c *Cache[V]) patience(ctx context.Context) int64 {
 	return 0
 }
 
-// join returns the live flight for key, starting one if there is none. prev is the
-// copy that the caller saw; until is how long he waits; from is what he does, if that is followed.
-func (c *Cache[V]) join(key string, hash uint64, cl class, why cause, prev *entry, chain []uint64, short bool, until int64, from Trace) (*flight[V], error) {
-	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: prev, chain: chain, short: short, until: until, from: from}
-	f, _, err := c.joinOrStart(&w)
+// join returns the live flight for a key, starting one if there is none.
+func (c *Cache[V]) join(w *boarding[V]) (*flight[V], error) {
+	f, _, err := c.joinOrStart(w)
 	return f, err
 }
 
-// boarding is what a caller wants of a flight.
+// boarding is what a caller wants of a flight. Of a caller that only has one started, maxAge, wide and began are not looked at.
 type boarding[V any] struct {
 	key    string
 	hash   uint64
@@ -153,7 +151,10 @@ type boarding[V any] struct {
 	short  bool       // this node stands in for the owner
 	until  int64      // for how long the caller waits: patience, or noWait
 	from   Trace      // what the caller does, if that is followed
-	before *flight[V] // sends the caller on: see join; nil: none
+	before *flight[V] // sends the caller on: see flights.join; nil: none
+	maxAge time.Duration
+	wide   uint64 // the tag clock when the caller's read began
+	began  int64  // when that was
 }
 
 // joinOrStart is join, and says whether it has started the flight.

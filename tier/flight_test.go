@@ -89,7 +89,7 @@ func TestLateStarter(t *testing.T) {
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
 			_, _ = c.Get(t.Context(), "k")
-			f, err := c.join("k", ring.Hash("k"), classMiss, causeCold, nil, nil, false, 0, Trace{})
+			f, err := c.join(&boarding[string]{key: "k", hash: ring.Hash("k"), class: classMiss, cause: causeCold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -547,8 +547,8 @@ func (g *governor) disarm() {
 	g.timer = nil
 }
 
-// close undoes an open. The last one stops the timer and waits for its call. Whoever waits for a permit does so until
-// its context ends.
+// close undoes an open. The last one stops the timer and waits for its call. A load that waits for a permit then
+// waits until its context ends.
 func (g *governor) close() {
 	g.mu.Lock()
 	if g.users--; g.users > 0 {

@@ -141,7 +141,7 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 			defer shut(t, c)
 			gets(t, c, "k", 0)
 			stop.at(n+1, func() { apply(c, "k", mark(1)) })
-			f, err := c.join("k", ring.Hash("k"), classMiss, causeCold, nil, nil, false, 0, Trace{})
+			f, err := c.join(&boarding[simValue]{key: "k", hash: ring.Hash("k"), class: classMiss, cause: causeCold})
 			if err != nil {
 				t.Fatal(err)
 			}

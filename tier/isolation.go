@@ -149,7 +149,8 @@ func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flag
 	case flags&codec.FlagNoFill != 0:
 		return ErrNotCached
 	}
-	if err := c.ownAnswer(ctx, key, ring.Hash(key), refreshAge, chainOf(ctx), 0, a); err != nil {
+	q := question[V]{key: key, hash: ring.Hash(key), maxAge: refreshAge, chain: chainOf(ctx)}
+	if err := c.ownAnswer(ctx, &q, 0, a); err != nil {
 		c.stats.errors.Add(1)
 		return err
 	}

@@ -72,7 +72,8 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 		if w.fl == nil {
 			continue
 		}
-		w.f, w.err = c.ride(ctx, w.key, w.hash, AnyAge, chain, false, w.cl, w.why, w.e, wide, began, w.fl, w.started)
+		r := boarding[V]{key: w.key, hash: w.hash, class: w.cl, cause: w.why, prev: w.e, chain: chain, maxAge: AnyAge, wide: wide, began: began}
+		w.f, w.err = c.ride(ctx, &r, w.fl, w.started)
 		w.at, w.fl = c.clock.now(), nil
 		if w.err == nil && w.f.filled {
 			w.at = min(max(began, w.f.e.loaded+int64(w.f.e.cost)), w.at)

@@ -50,10 +50,11 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 	switch e.judge(now, maxAge) {
 	case serve:
 		if !(short && e.replica) && c.ahead(e, now) {
-			_, _ = c.join(key, hash, classRefresh, causeRefreshAhead, e, chain, short, noWait, Trace{})
+			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: classRefresh, cause: causeRefreshAhead, prev: e, chain: chain, short: short, until: noWait})
 		}
 	case serveStale:
-		_, _ = c.join(key, hash, classStale, causeExpired, e, chain, short, noWait, Trace{}) // ErrClosed: then nothing is refreshed
+		// ErrClosed: then nothing is refreshed
+		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: classStale, cause: causeExpired, prev: e, chain: chain, short: short, until: noWait})
 	case serveLate:
 		late = true
 	default:
@@ -118,13 +119,13 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	if c.isolation.cut.Load() {
 		why = causeIsolated
 	}
-	return c.ride(ctx, key, hash, maxAge, chain, short, cl, why, e, wide, c.clock.now(), nil, false)
+	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, maxAge: maxAge, wide: wide, began: c.clock.now()}
+	return c.ride(ctx, &w, nil, false)
 }
 
-// ride waits for the key's flight: fl, which the caller has joined, or started, when the read began at began and the tag
-// clock was wide, or if that is nil one that it joins.
-func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool, cl class, why cause, e *entry, wide uint64, began int64, fl *flight[V], started bool) (f found[V], err error) {
-	if len(chain) > 0 {
+// ride waits for the key's flight: fl, which the caller has joined, or started, or if that is nil one that it joins. It changes w.
+func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], started bool) (f found[V], err error) {
+	if len(w.chain) > 0 {
 		n := nestingOf(ctx)
 		n.wait()
 		defer func() {
@@ -134,26 +135,25 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 		}()
 	}
 	var r *result[V]
-	var before *flight[V] // that sent this read on: the flight it waits for now began after the read did
 	for ; ; fl = nil {
 		if fl == nil {
-			w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx), before: before}
-			if fl, started, err = c.joinOrStart(&w); err != nil {
+			w.until, w.from = c.patience(ctx), c.traceOf(ctx)
+			if fl, started, err = c.joinOrStart(w); err != nil {
 				return f, err
 			}
 		}
-		if s, ok := c.soften(ctx, fl, e, maxAge, began); ok {
+		if s, ok := c.soften(ctx, fl, w.prev, w.maxAge, w.began); ok {
 			return s, nil
 		}
 		select {
 		case <-fl.done:
-		case <-c.flights.passed(fl, wide):
+		case <-c.flights.passed(fl, w.wide):
 			c.flights.leave(fl)
-			cl, why, e, before = classMiss, causeFenced, nil, nil
+			w.class, w.cause, w.prev, w.before = classMiss, causeFenced, nil, nil
 			continue
 		case <-ctx.Done():
 			select {
-			case <-fl.done: // while he waited for another of many keys
+			case <-fl.done: // while the caller waited for another of many keys
 			default:
 				c.stats.left.Add(1)
 				c.flights.leave(fl)
@@ -161,28 +161,28 @@ func (c *Cache[V]) ride(ctx context.Context, key string, hash uint64, maxAge tim
 			}
 		}
 		r = &fl.res
-		if r.err == nil && c.retagged(r.e, wide) {
-			cl, why, e, before = classMiss, causeFenced, nil, nil
+		if r.err == nil && c.retagged(r.e, w.wide) {
+			w.class, w.cause, w.prev, w.before = classMiss, causeFenced, nil, nil
 			continue
 		}
-		if r.private && !started && before == nil {
-			before = fl
+		if r.private && !started && w.before == nil { // the next one begins after this read has
+			w.before = fl
 			continue
 		}
-		before = nil
-		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), maxAge) == mustFill {
-			cl, why, e = classStale, causeExpired, r.e
+		w.before = nil
+		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), w.maxAge) == mustFill {
+			w.class, w.cause, w.prev = classStale, causeExpired, r.e
 			continue
 		}
-		if r.err != nil || maxAge <= 0 || r.e.loaded >= began || c.clock.now()-r.e.loaded <= int64(maxAge) {
+		if r.err != nil || w.maxAge <= 0 || r.e.loaded >= w.began || c.clock.now()-r.e.loaded <= int64(w.maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
-		cl, why, e = classStale, causeExpired, r.e
+		w.class, w.cause, w.prev = classStale, causeExpired, r.e
 	}
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
 	if r.err != nil {
-		if r.e == nil || maxAge == 0 || maxAge > 0 && c.clock.now()-r.e.loaded > int64(maxAge) || c.clock.now() >= r.e.hard {
+		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.now()-r.e.loaded > int64(w.maxAge) || c.clock.now() >= r.e.hard {
 			return f, r.err
 		}
 		c.stats.rescued.Add(1)
@@ -233,18 +233,18 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short b
 	return found[V]{e: e, late: v == serveLate, why: e.whyStale(v == serveLate)}, nil
 }
 
-// ownAnswer is own for a caller on this node.
-func (c *Cache[V]) ownAnswer(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8, a *answer[V]) error {
+// ownAnswer answers a question on this node, as the flags have it.
+func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a *answer[V]) error {
 	from := c.clock.now()
-	f, err := c.ownAsked(ctx, key, hash, maxAge, chain, flags)
+	f, err := c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags)
 	if *a = (answer[V]{}); err != nil {
 		return err
 	}
-	if err = c.answerOf(key, &f, from, a); isUndecodable(err) { // it is gone: the second one is another
-		if f, err = c.ownAsked(ctx, key, hash, maxAge, chain, flags); err != nil {
+	if err = c.answerOf(q.key, &f, from, a); isUndecodable(err) { // it is gone: the second one is another
+		if f, err = c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags); err != nil {
 			return err
 		}
-		err = c.answerOf(key, &f, from, a)
+		err = c.answerOf(q.key, &f, from, a)
 	}
 	if f.e.replica && flags&codec.FlagSuccessor != 0 {
 		c.stats.replicasServed.Add(1)

@@ -200,19 +200,19 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 	if maxAge < 0 && flags == 0 {
 		d = c.picks()
 	}
-	return c.findAtOwner(ctx, key, maxAge, d, nil, b, flags, a)
+	return c.findAtOwner(ctx, &question[V]{key: key, maxAge: maxAge, have: b, flags: flags}, d, nil, a)
 }
 
-// findAtOwner fills a with what answers a read that the near tier does not; d, if not nil, makes it behave as a miss
-// for the owner too. b, if not nil, is a near copy for want of any other answer; have one that may
-// turn out to be still good.
-func (c *Cache[V]) findAtOwner(ctx context.Context, key string, maxAge time.Duration, d *drill, b, have *box[V], flags uint8, a *answer[V]) error {
-	hash := ring.Hash(key)
-	stamp, wide, began := c.fences.stamp(hash), c.fences.wide.Load(), int64(0)
+// findAtOwner fills a with what answers q, of which the key, maxAge, have and the flags are set, and which the near tier does not answer;
+// d, if not nil, makes it behave as a miss for the owner too. b, if not nil, is a near copy for want of any other answer.
+func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b *box[V], a *answer[V]) error {
+	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
+	stamp, wide := c.fences.stamp(hash), c.fences.wide.Load()
 	if d != nil {
 		began = c.clock.now()
 	}
-	err := c.askOwner(ctx, key, hash, stamp, wide, maxAge, flags|flagOf(d), have, a)
+	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, chainOf(ctx), q.flags|flagOf(d)
+	err := c.askOwner(ctx, q, a)
 	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
 	if d != nil {
 		c.drilled(d, a.source, err, began)
@@ -281,20 +281,19 @@ func (c *Cache[V]) nearCost(b *box[V]) int64 {
 	return cost
 }
 
-// askOwner asks the key's owner: here or there. stamp and wide are the clocks when the read began.
-func (c *Cache[V]) askOwner(ctx context.Context, key string, hash, stamp, wide uint64, maxAge time.Duration, more uint8, have *box[V], a *answer[V]) error {
-	q := question[V]{key: key, have: have, hash: hash, stamp: stamp, wide: wide, maxAge: maxAge, chain: chainOf(ctx), flags: more}
+// askOwner asks the key's owner: here or there.
+func (c *Cache[V]) askOwner(ctx context.Context, q *question[V], a *answer[V]) error {
 	if c.cfg.Cluster == nil {
-		return c.ownAnswer(ctx, key, hash, maxAge, q.chain, more, a)
+		return c.ownAnswer(ctx, q, q.flags, a)
 	}
 	view := c.cfg.Cluster.View()
-	if q.to = view.Owner(key); q.to.Name == c.self {
-		return c.ownAnswer(ctx, key, hash, maxAge, q.chain, more, a)
+	if q.to = view.Owner(q.key); q.to.Name == c.self {
+		return c.ownAnswer(ctx, q, q.flags, a)
 	}
 	if len(q.chain) > 0 {
-		return nestingOf(ctx).around(func() error { return c.findThere(ctx, view, &q, a) })
+		return nestingOf(ctx).around(func() error { return c.findThere(ctx, view, q, a) })
 	}
-	return c.findThere(ctx, view, &q, a)
+	return c.findThere(ctx, view, q, a)
 }
 
 // findThere asks the key's owner by the view, another member.
@@ -330,7 +329,7 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 		q.to, q.flags, q.have = next, q.flags|codec.FlagSuccessor, nil
 	}
 	if q.to.Name == c.self {
-		return c.ownAnswer(ctx, q.key, q.hash, q.maxAge, q.chain, q.flags, a)
+		return c.ownAnswer(ctx, q, q.flags, a)
 	}
 	q.view = view.Fingerprint()
 	if out, err = c.askFresh(ctx, q, a); out.answered {
@@ -340,7 +339,7 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 		return ctx.Err()
 	}
 	c.stats.bypassed.Add(1) // rather load here than look further
-	return c.ownAnswer(ctx, q.key, q.hash, q.maxAge, q.chain, codec.FlagSuccessor|own&codec.FlagNoFill, a)
+	return c.ownAnswer(ctx, q, codec.FlagSuccessor|own&codec.FlagNoFill, a)
 }
 
 // viewPatience is for how long a read waits for the view to change when the owner that it

@@ -142,7 +142,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 			}
 		}
 		var a answer[simValue]
-		err := h.ownAnswer(t.Context(), key, hash, AnyAge, nil, codec.FlagSuccessor, &a)
+		err := h.ownAnswer(t.Context(), &question[simValue]{key: key, hash: hash, maxAge: AnyAge}, codec.FlagSuccessor, &a)
 		if now := h.clock.now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
 			t.Errorf("a lease of %v, %v", time.Duration(a.until-now), err)
 		}

@@ -17,8 +17,8 @@ import (
 // n+1, which travel, are logged and replayed like any other:
 //
 //	n    the list, as one of tags, which no value has: (incarnation, number) pairs
-//	n+1  as one of everything: a member that has applied all that the list says forgets the positions; any other takes everything that it
-//	     has for invalidated, and forgets them too
+//	n+1  as one of everything: a member that has applied all that the list says forgets the positions; any other treats everything that it
+//	     has as invalidated, and forgets them too
 //
 // So what shows that a member lacks something of a retired cache is that it lacks n+1, and no member flushes that lacks nothing. A member that was away gets
 // from the others' logs what they still have, in their order, before n+1. An earlier version takes n for one of tags and n+1 for one of everything, which is

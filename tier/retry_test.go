@@ -148,7 +148,7 @@ func TestRetryTooLate(t *testing.T) {
 		}))
 		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
 		c := open(t, cfg)
-		f, err := c.join("k", 1, classMiss, causeCold, nil, nil, false, 0, Trace{})
+		f, err := c.join(&boarding[string]{key: "k", hash: 1, class: classMiss, cause: causeCold})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -155,11 +155,9 @@ func (c *Cache[V]) askShares(view *ring.View) []word {
 			defer func() { <-places }()
 			w := wordNone
 			if m := c.mate(member.Name); m != nil {
-				if w = m.wordOf(print); w != wordFits && c.exchangeWith(ctx, m) == nil {
+				if w = m.wordOf(print); w != wordFits {
+					_ = c.exchangeWith(ctx, m) // a member without such a cache says so with an error
 					w = m.wordOf(print)
-				}
-				if w == wordNone {
-					w = m.wordOf(print) // a cache that is not there
 				}
 			}
 			mu.Lock()
@@ -221,7 +219,7 @@ func (g *governor) answered() {
 func (g *governor) fits() bool {
 	g.enter()
 	defer g.mu.Unlock()
-	g.shares.Add(1) // who has asked for a share before asks again
+	g.shares.Add(1) // a goroutine that has asked for a share before asks again
 	return g.used <= g.part.share
 }
 
