@@ -3,7 +3,6 @@ package tier
 import (
 	"container/list"
 	"context"
-	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -490,96 +489,6 @@ func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
 	g.arm(now)
 }
 
-// kick does what is due, for instance after the share has changed.
-func (g *governor) kick() {
-	g.enter()
-	defer g.mu.Unlock()
-	now := g.now()
-	g.turn(now)
-	g.arm(now)
-}
-
-// arm sets the timer for what is due next without anybody's doing. The caller holds mu.
-func (g *governor) arm(now int64) {
-	next := int64(math.MaxInt64)
-	p := g.policy()
-	for l := laneMiss; l < lanes; l++ {
-		if t := g.queues[l].root(); t != nil {
-			if at, ever := p.sheds(g.queues[l].filled, t.since); ever {
-				next = min(next, at)
-			}
-		}
-	}
-	if g.o.Rate > 0 && g.waiting > 0 && g.used < g.permits {
-		if _, ok, again := g.token(now); !ok {
-			next = min(next, again)
-		}
-	}
-	if g.closed || next == math.MaxInt64 {
-		g.disarm()
-		return
-	}
-	if g.timer != nil && g.due <= next {
-		return // it looks again then
-	}
-	g.disarm()
-	const least = int64(100 * time.Microsecond) // many fall due together
-	g.due = next
-	g.wakes.Add(1)
-	var own *time.Timer
-	own = time.AfterFunc(time.Duration(max(next-now, least)), func() {
-		defer g.wakes.Done()
-		g.mu.Lock()
-		if g.timer == own {
-			g.timer = nil
-		}
-		g.mu.Unlock()
-		g.kick()
-	})
-	g.timer = own
-}
-
-// disarm stops the timer. The caller holds mu.
-func (g *governor) disarm() {
-	if g.timer != nil && g.timer.Stop() {
-		g.wakes.Done()
-	}
-	g.timer = nil
-}
-
-// close undoes an open. The last one stops the timer and waits for its call. A load that waits for a permit then
-// waits until its context ends.
-func (g *governor) close() {
-	g.mu.Lock()
-	if g.users--; g.users > 0 {
-		g.mu.Unlock()
-		return
-	}
-	g.closed = true
-	g.disarm()
-	g.mu.Unlock()
-	g.wakes.Wait()
-}
-
-// open counts one more cache that uses the governor. The first may have another Cluster than those before, so it has its share to
-// ask for.
-func (g *governor) open() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.users == 0 {
-		g.asking, g.allowed, g.granted, g.withheld = 0, false, false, false
-	}
-	g.users++
-	g.closed = false
-}
-
-// admitted counts a load that earns a part of a retry.
-func (g *governor) admitted() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.retries = g.retries.earn(max(g.o.Retry.Budget, 0))
-}
-
 // retry takes one retry from the budget, if there is one and the origin is not failing at large.
 func (g *governor) retry() bool {
 	g.mu.Lock()
@@ -593,6 +502,31 @@ func (g *governor) retry() bool {
 		g.retries = next
 	}
 	return ok
+}
+
+var classNames = [classes]string{"miss", "stale", "refresh", "warm"}
+
+// occupancy integrates how many permits are in use over time.
+type occupancy struct {
+	n   int
+	sum float64 // permit-seconds up to at
+	at  int64
+}
+
+func (o occupancy) change(by int, now int64) occupancy {
+	return occupancy{n: o.n + by, sum: o.total(now), at: now}
+}
+
+// total is the permit-seconds so far, running loads included.
+func (o occupancy) total(now int64) float64 {
+	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
+}
+
+// admitted counts a load that earns a part of a retry.
+func (g *governor) admitted() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.retries = g.retries.earn(max(g.o.Retry.Budget, 0))
 }
 
 // look is how many permits are in use, and whether the breaker lets everything through.
@@ -625,22 +559,4 @@ func (g *governor) snapshot() GovernorStats {
 		s.Overloaded = s.Overloaded || q.Len() > 0 && p.overloaded(q.filled, now)
 	}
 	return s
-}
-
-var classNames = [classes]string{"miss", "stale", "refresh", "warm"}
-
-// occupancy integrates how many permits are in use over time.
-type occupancy struct {
-	n   int
-	sum float64 // permit-seconds up to at
-	at  int64
-}
-
-func (o occupancy) change(by int, now int64) occupancy {
-	return occupancy{n: o.n + by, sum: o.total(now), at: now}
-}
-
-// total is the permit-seconds so far, running loads included.
-func (o occupancy) total(now int64) float64 {
-	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
 }

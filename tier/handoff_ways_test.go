@@ -37,13 +37,17 @@ func TestLeaveWaitsForTheLink(t *testing.T) {
 			if took := m.drain(10 * time.Second); took < 2500*time.Millisecond || took > 5*time.Second {
 				t.Errorf("silent %v: took %v", silent, took)
 			}
-			m.gone()
-			for i := range 200 {
-				m.read("n0", fmt.Sprintf("k%d", i))
-			}
-			m.loads(200)
+			m.handedOver(200)
 		})
 	}
+}
+
+// handedOver checks that the one that has left has handed over n keys: none is loaded again.
+func (m *moving) handedOver(n int) {
+	m.t.Helper()
+	m.gone()
+	m.fill(n)
+	m.loads(int64(n))
 }
 
 // A node that leaves and cannot reach one member hands its copies to it through another.
@@ -62,11 +66,7 @@ func TestLeaveAroundACutLink(t *testing.T) {
 			if took := m.drain(10 * time.Second); took > 5*time.Second {
 				t.Errorf("silent %v: took %v", silent, took)
 			}
-			m.gone()
-			for i := range 200 {
-				m.read("n0", fmt.Sprintf("k%d", i))
-			}
-			m.loads(200)
+			m.handedOver(200)
 		})
 	}
 }

@@ -3,111 +3,20 @@ package main
 import (
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/weircache/weir/peer/peertest"
 	"github.com/weircache/weir/tier"
 )
-
-// A rig is a front with one namespace, p, and an origin that the test plays, in virtual time.
-type rig struct {
-	t      *testing.T
-	front  *front
-	answer func(*http.Request) *http.Response
-	asked  []*http.Request
-}
 
 // originTime is how long the origin takes.
 const originTime = 2 * revalidate
 
-// RoundTrip implements http.RoundTripper.
-func (g *rig) RoundTrip(r *http.Request) (*http.Response, error) {
-	g.asked = append(g.asked, r)
-	resp := g.answer(r)
-	time.Sleep(originTime)
-	resp.Request = r
-	return resp, nil
-}
-
-// says makes the origin answer with a status, a body and headers ("Name: value").
-func (g *rig) says(status int, body string, headers ...string) {
-	g.answer = func(*http.Request) *http.Response {
-		resp := &http.Response{StatusCode: status, Status: http.StatusText(status), Header: make(http.Header), Body: io.NopCloser(strings.NewReader(body))}
-		for _, h := range headers {
-			name, value, _ := strings.Cut(h, ": ")
-			resp.Header.Add(name, value)
-		}
-		return resp
-	}
-}
-
 const rigContract = "freshness: {ttl: 100s, stale_while_revalidate: 50s, stale_if_error: 1h, negative_ttl: 20s, error_ttl: 2s, near_ttl: 1s, jitter: -1, refresh_ahead: -1}"
-
-// onRig runs a test in a bubble; settings are lines of the namespace, with %s for the origin's own.
-func onRig(t *testing.T, settings string, f func(t *testing.T, g *rig)) {
-	t.Helper()
-	peertest.Bubble(t, func(t *testing.T) {
-		if !strings.Contains(settings, "origin:") {
-			settings += "\n    origin: {url: 'http://origin/p/{key}'}"
-		}
-		cfg, err := parseConfig("weir.yml", []byte("namespaces:\n  p:\n    "+rigContract+"\n    "+settings))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n := cfg.namespaces[0]
-		g := &rig{t: t, front: &front{node: "n", spaces: make(map[string]*space), logger: slog.New(slog.DiscardHandler)}}
-		g.says(200, "v")
-		n.cache.Loader = newOrigin(n, g).load
-		cache, err := tier.New(n.cache)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer closeCache(cache)
-		g.front.spaces["p"] = newSpace(n, cache)
-		f(t, g)
-	})
-}
-
-// get asks for a path below /v1/p/.
-func (g *rig) get(path string, headers ...string) *http.Response {
-	r := httptest.NewRequest(http.MethodGet, "/v1/p/"+path, nil)
-	for _, h := range headers {
-		name, value, _ := strings.Cut(h, ": ")
-		r.Header.Set(name, value)
-	}
-	w := httptest.NewRecorder()
-	g.front.ServeHTTP(w, r)
-	synctest.Wait() // for a refresh that it has begun
-	return w.Result()
-}
-
-// want asks for a path and says what the answer is to be: its status, what is in its body, and how often the
-// origin has been asked since the rig began.
-func (g *rig) want(path string, status int, body string, asked int, headers ...string) *http.Response {
-	g.t.Helper()
-	resp := g.get(path, headers...)
-	b, _ := io.ReadAll(resp.Body)
-	if resp.StatusCode != status || !strings.Contains(string(b), body) || len(g.asked) != asked {
-		g.t.Errorf("%s %v: %d %q, the origin was asked %d times; want %d %q and %d\n%v", path, headers, resp.StatusCode, b, len(g.asked), status, body, asked, resp.Header)
-	}
-	return resp
-}
-
-// header compares a header of an answer.
-func (g *rig) header(resp *http.Response, name, want string) {
-	g.t.Helper()
-	if got := strings.Join(resp.Header.Values(name), " | "); got != want {
-		g.t.Errorf("%s is %q, want %q", name, got, want)
-	}
-}
 
 // A rule is a row of HTTP.md: the settings of the namespace, and the test.
 type rule struct {

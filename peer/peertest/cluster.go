@@ -1,7 +1,6 @@
 package peertest
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/peer/netsim"
 	"github.com/weircache/weir/ring"
@@ -228,97 +226,6 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int, h *host) error 
 
 // errEnded is why a load failed whose process is gone.
 var errEnded = errors.New("the process is gone")
-
-// watched is a cluster that notes the requests for keys that go out through it, and keeps back what is put at a member that is held.
-type watched struct {
-	tier.Cluster
-	history *History
-	held    *held
-}
-
-// held are the members whose puts lie in their sockets, because they are stopped.
-type held struct {
-	mu    sync.Mutex // guards until
-	until map[string]chan struct{}
-}
-
-// hold keeps back what is put at a member until open is called.
-func (h *held) hold(member string) (open func()) {
-	until := make(chan struct{})
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.until == nil {
-		h.until = make(map[string]chan struct{})
-	}
-	h.until[member] = until
-	return func() {
-		close(until)
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.until[member] == until {
-			delete(h.until, member)
-		}
-	}
-}
-
-// of returns what is closed when the member goes on, nil if it is not held.
-func (h *held) of(member string) <-chan struct{} {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.until[member]
-}
-
-// deliverLate sends a put when its member goes on. Until then the caller waits, for as long as it likes.
-func (w watched) deliverLate(ctx context.Context, until <-chan struct{}, to ring.Member, req *codec.Request) error {
-	own := *req
-	own.Key, own.Value, own.Tags = bytes.Clone(req.Key), bytes.Clone(req.Value), slices.Clone(req.Tags)
-	go func() { // ends when the member goes on, which is before the end of the run
-		<-until
-		late, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		var resp codec.Response
-		if w.Cluster.Call(late, to, &own, &resp) == nil {
-			resp.Release()
-		}
-	}()
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-// SharesMove says what a peer.Node says.
-func (w watched) SharesMove() bool { return true }
-
-// EarlierStart says what a peer.Node says.
-func (w watched) EarlierStart() bool {
-	n, ok := w.Cluster.(interface{ EarlierStart() bool })
-	return ok && n.EarlierStart()
-}
-
-// readKey is the context key of a client's read.
-type readKey struct{}
-
-// Call implements tier.Cluster.
-func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
-	if req.Kind == codec.KindPut && len(req.Value) > 0 {
-		if until := w.held.of(to.Name); until != nil {
-			return w.deliverLate(ctx, until, to, req)
-		}
-	}
-	if req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious == 0 { // a flight's own question, which nobody passes on
-		r, _ := ctx.Value(readKey{}).(*Read)
-		w.history.asked(r, w.Name(), to.Name, string(req.Key))
-	}
-	if r, _ := ctx.Value(readKey{}).(*Read); r == nil {
-		for i := range req.Many {
-			w.history.asked(nil, w.Name(), to.Name, string(req.Many[i].Key))
-		}
-	}
-	err := w.Cluster.Call(ctx, to, req, resp)
-	if r, _ := ctx.Value(readKey{}).(*Read); r != nil && len(r.Asked) > 0 && err == nil && resp.Status == codec.StatusMoved {
-		r.Asked[len(r.Asked)-1].Moved = true
-	}
-	return err
-}
 
 // stop takes the i-th node down by end.
 func (c *Cluster) stop(i int, end func(p instance) error) error {

@@ -142,28 +142,25 @@ func (l *lab) change(counter *int, by int, line string) {
 
 // cut takes the cables of these nodes out. The result puts them in again.
 func (l *lab) cut(nodes ...int) (undo func()) {
-	set := func(by int, state string) {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for _, i := range nodes {
-			l.change(&l.cables[i], by, fmt.Sprintf("-n %shub link set port%d %s", l.prefix, i, state))
-		}
-	}
-	set(1, "down")
-	return func() { set(-1, "up") }
+	return l.ports(l.cables, nodes, "down", "up")
 }
 
 // split moves the cables of these nodes to a bridge of their own. The result moves them back.
 func (l *lab) split(nodes ...int) (undo func()) {
-	set := func(by int, bridge string) {
+	return l.ports(l.annex, nodes, "master annex", "master hub")
+}
+
+// ports sets the ports of these nodes, whose faults of this kind are counted. The result sets them back.
+func (l *lab) ports(faults []int, nodes []int, broken, whole string) (undo func()) {
+	set := func(by int, state string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for _, i := range nodes {
-			l.change(&l.annex[i], by, fmt.Sprintf("-n %shub link set port%d master %s", l.prefix, i, bridge))
+			l.change(&faults[i], by, fmt.Sprintf("-n %shub link set port%d %s", l.prefix, i, state))
 		}
 	}
-	set(1, "annex")
-	return func() { set(-1, "hub") }
+	set(1, broken)
+	return func() { set(-1, whole) }
 }
 
 // cutOneWay makes all that the first group sends to the second go astray, by a hardware address that nobody has. What the

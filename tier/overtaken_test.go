@@ -1,0 +1,146 @@
+package tier
+
+import (
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/ring"
+)
+
+// pair has two nodes and a key that n1 owns and holds, and answers to gets that take 50 ms.
+func pair(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simValue], key string) {
+	s, o = newSim(t, 2), newOrigin()
+	caches = s.start(o, Config[simValue]{})
+	key = keyOf(s.nodes["n0"].View(), "n1", 0)
+	if _, err := caches["n1"].Get(background, key); err != nil {
+		t.Fatal(err)
+	}
+	s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
+		if kind == codec.KindGet && answer {
+			return hop{delay: 50 * time.Millisecond}
+		}
+		return hop{}
+	})
+	return s, o, caches, key
+}
+
+// A read noted its stamp, was overtaken by a fence, and only then put its question where others
+// can join it. Who comes after the invalidation must not.
+func TestAskOvertakenByFence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o, caches, key := pair(t)
+		defer s.stop(caches)
+		c, hash := caches["n0"], ring.Hash(key)
+		if err := c.exchangeWith(background, c.mate("n1")); err != nil {
+			t.Fatal(err)
+		}
+		known, stamp := c.mate("n1").known.Load(), c.fences.stamp(hash)
+		least := o.seq.Add(1)
+		apply(c, key, mark(1))
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			to, _ := s.nodes["n0"].View().Member("n1")
+			var a answer[simValue]
+			_, _ = c.ask(background, &question[simValue]{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()}, &a)
+		})
+		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
+		apply(caches["n1"], key, mark(1))
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+		wg.Wait()
+	})
+}
+
+// The fence of the key was forgotten early, so a question does not carry it: nobody may join.
+func TestAskWithoutItsFence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o, caches, key := pair(t)
+		defer s.stop(caches)
+		c := caches["n0"]
+		least := o.seq.Add(1)
+		apply(c, key, mark(1))
+		flood(c.fences, key, 2*fencesPerShard)
+		var wg sync.WaitGroup
+		wg.Go(func() { _, _ = c.Get(background, key) })
+		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
+		apply(caches["n1"], key, mark(1))
+		for range 2 {
+			if v, err := c.Get(background, key); err != nil || v.Began < least {
+				t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+			}
+		}
+		wg.Wait()
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+	})
+}
+
+// A read joins a flight between a fence and the detaching of it. It may have the value, its
+// near copy may not.
+func TestJoinBeforeDetach(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		o.delay = func() time.Duration { return 20 * time.Millisecond }
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c, key := caches["n0"], "k"
+		hash := ring.Hash(key)
+		var wg sync.WaitGroup
+		get := func() { _, _ = c.Get(background, key) }
+		wg.Go(get)
+		synctest.Wait()
+		least := o.seq.Add(1)
+		at, _ := c.fences.apply(key, hash, mark(1), 0, func(bool) { c.owned.delete(key) })
+		wg.Go(get)
+		synctest.Wait()
+		c.flights.detach(key, hash, at.loads)
+		c.asks.detach(key, hash, at.copies)
+		wg.Wait()
+		synctest.Wait()
+		if v, err := c.Get(background, key); err != nil || v.Began < least {
+			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
+		}
+	})
+}
+
+// A flight found a copy, and before it hands it out the copy is fenced and the fence forgotten.
+func TestFlightHandsOutNothingForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, o := newSim(t, 1), newOrigin()
+		caches := s.start(o, Config[simValue]{})
+		defer s.stop(caches)
+		c, key := caches["n0"], "k"
+		hash := ring.Hash(key)
+		_, _ = c.Get(background, key)
+		e := c.valid(key, hash, c.clock.now())
+		still := c.stillValid(&flight[simValue]{key: key, hash: hash})
+		if e == nil || !still(e) {
+			t.Fatalf("%v is not valid", e)
+		}
+		c.owned.delete(key)
+		if !still(e) {
+			t.Error("what was evicted is no longer valid")
+		}
+		apply(c, key, mark(1))
+		flood(c.fences, key, 2*fencesPerShard)
+		if c.fences.fenced(key, hash) {
+			t.Fatal("the fence is still there")
+		}
+		if still(e) {
+			t.Error("a copy from before the fence is valid")
+		}
+	})
+}
+
+// exchanged has an exchange with a member, so that no read needs one: n0 may have found that n1 had no cache yet.
+func exchanged(t *testing.T, c *Cache[simValue], name string) {
+	t.Helper()
+	if err := c.exchangeWith(background, c.mate(name)); err != nil {
+		t.Fatal(err)
+	}
+}
