@@ -62,9 +62,9 @@ type Request struct {
 	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: what the contract says
 	Tags    []uint32      // hashes of its tags
 	Value   []byte        // encoded
-	// Clock, with FlagClock, is what the answerer's own clock showed when the asker last heard of it: the Incarnation
-	// and Seq of an answer to a put. Since is how much later the value was the origin's, by the asker's clock, in
-	// microseconds on the wire; below 0: earlier. The zero Clock asks for what the answerer's clock shows, and carries no value.
+	// Clock, with FlagClock, is what the answerer's own clock showed when the asker asked: the Incarnation and Seq of the
+	// answer. Since, in microseconds on the wire, is how much later than that answer the value was the origin's, by the asker's clock: 0 or
+	// below, as the asker asks while it puts. The zero Clock asks for what the answerer's clock shows, and carries no value.
 	Clock Mark
 	Since time.Duration
 

@@ -66,10 +66,9 @@ type known struct {
 // A mate is another member, as this cache knows it.
 type mate struct {
 	name  string
-	known atomic.Pointer[known]        // nil: there was no exchange yet, or the cache there is gone
-	wake  chan struct{}                // wakes the pump
-	clock atomic.Pointer[clockReading] // the last that puts have heard of; nil: none
-	said  atomic.Pointer[shareWord]    // its last word of its share of the cap, nil: none
+	known atomic.Pointer[known]     // nil: there was no exchange yet, or the cache there is gone
+	wake  chan struct{}             // wakes the pump
+	said  atomic.Pointer[shareWord] // its last word of its share of the cap, nil: none
 
 	// guarded by logbook.mu
 	member  ring.Member // the zero one while via is set: its address is not known here

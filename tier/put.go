@@ -89,9 +89,11 @@ type put struct {
 
 // A put travels to the owner, and nothing bounds for how long: a frame waits in the sockets of a process that is
 // stopped. Its age must not be too low, and what is older than what fences remember must not be kept at all. So the
-// owner measures it by its own clock. With each answer to a put the owner says what its clock shows. A put says which
-// showing it knows, and how much later the value was the origin's, by the putter's clock. The owner showed its clock before
-// the putter knew of it: the sum is never later than the truth, by the time of one answer at most, however long the put takes.
+// owner measures it by its own clock. The putter first asks what that shows. With the value it says which showing it was told,
+// and how long before it heard the answer the value was the origin's, by the putter's clock. The owner showed its clock before the
+// putter heard of it: the difference is never later than the truth, by the time of one answer at most, however long the
+// put takes. A reading serves for one put: one from before the put would have to be carried on by the putter's clock, which
+// may be set ahead meanwhile.
 //
 // A member of an earlier version says neither: what it puts counts from the longest that its own call waits.
 
@@ -101,17 +103,11 @@ type clockReading struct {
 	heard int64      // when this member heard of it, ns on this cache's clock
 }
 
-// readingFor is for how long a reading is used, in ns: clocks do not run at quite the same rate.
-const readingFor = int64(time.Minute)
-
-// maxBefore is by how much a reading may be younger than the value that is put: a putter asks for a reading while it puts.
+// maxBefore bounds how long before the reading the value may have been the origin's.
 const maxBefore = time.Hour
 
-// readClock returns a reading of a member's clock: the last one, or one that it asks for. nil: the member tells none.
-func (c *Cache[V]) readClock(ctx context.Context, m *mate, to ring.Member, key string, wait time.Duration) *clockReading {
-	if r := m.clock.Load(); r != nil && c.clock.now()-r.heard < readingFor {
-		return r
-	}
+// readClock asks a member what its clock shows. nil: the member does not say.
+func (c *Cache[V]) readClock(ctx context.Context, to ring.Member, key string, wait time.Duration) *clockReading {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	req := codec.Request{Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.ns, Schema: c.schema, Timeout: wait, Key: bytesOf(key)}
@@ -120,18 +116,10 @@ func (c *Cache[V]) readClock(ctx context.Context, m *mate, to ring.Member, key s
 		return nil
 	}
 	defer resp.Release()
-	return c.noteClock(m, &resp)
-}
-
-// noteClock notes what an answer to a put says of its member's clock. nil: nothing.
-func (c *Cache[V]) noteClock(m *mate, resp *codec.Response) *clockReading {
 	if resp.Status != codec.StatusDone || resp.Seq == 0 {
-		m.clock.Store(nil) // another cache instance, or an earlier version
 		return nil
 	}
-	r := &clockReading{codec.Mark{Incarnation: resp.Incarnation, Seq: resp.Seq}, c.clock.now()}
-	m.clock.Store(r)
-	return r
+	return &clockReading{codec.Mark{Incarnation: resp.Incarnation, Seq: resp.Seq}, c.clock.now()}
 }
 
 // showClock is what this cache's clock shows to members that put values.
@@ -147,7 +135,7 @@ func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool)
 		return 0, false
 	}
 	shown := int64(req.Clock.Seq - 1)
-	if int64(req.Since) > now-shown || req.Since < -maxBefore {
+	if req.Since > 0 || req.Since < -maxBefore {
 		return 0, false
 	}
 	return shown + int64(req.Since), true
@@ -163,12 +151,8 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 	if to.Name == c.self {
 		return c.take(p)
 	}
-	m := c.mate(to.Name)
-	if m == nil {
-		return false
-	}
 	d := min(max(c.cfg.InvalidateTimeout/4, 100*time.Millisecond), time.Second)
-	clock := c.readClock(ctx, m, to, p.key, d)
+	clock := c.readClock(ctx, to, p.key, d)
 	if clock == nil {
 		return false
 	}
@@ -185,14 +169,7 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 		return false
 	}
 	defer resp.Release()
-	if resp.Status != codec.StatusDone {
-		if resp.Incarnation != clock.shown.Incarnation {
-			m.clock.Store(nil)
-		}
-		return false
-	}
-	c.noteClock(m, &resp)
-	return true
+	return resp.Status == codec.StatusDone
 }
 
 // put takes a value from another member.
@@ -225,12 +202,8 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 		key: key, hash: hash, mark: req.Fence, version: req.Version, ttl: req.TTL, tags: append([]uint32(nil), req.Tags...),
 		value: append([]byte(nil), req.Value...), began: began,
 	}
-	if !c.take(&p) {
-		return
-	}
-	resp.Status = codec.StatusDone
-	if req.Flags&codec.FlagClock != 0 {
-		resp.Seq = c.showClock(now)
+	if c.take(&p) {
+		resp.Status = codec.StatusDone
 	}
 }
 
