@@ -82,7 +82,7 @@ type Response struct {
 	Why uint8
 	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that started
 	// the last one in the request have been applied; for a push, the Token for the next one, 0: not
-	// yet; for a put with FlagClock, what the answerer's clock shows.
+	// yet; for a put that asks for the answerer's clock, what that shows.
 	Seq     uint64
 	Members [][]byte // with StatusDone: who else is in the answerer's view, if that is not the asker's
 	Owner   []byte   // who failed; with StatusMoved, who is the owner in the answerer's view

@@ -405,7 +405,7 @@ func (r *roster) look(now time.Time) sight {
 	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
 	used := make(map[string]bool, len(r.table))      // addresses
 	counts := make(map[startID]bool)                 // the starts that count in Divisor
-	var spare []*record                              // live ones that are not chosen
+	var spare []*record                              // those that are not chosen, and are not known to have gone
 	for gossipName, rec := range r.table {
 		if rec.refused != "" {
 			continue

@@ -504,24 +504,6 @@ func (g *governor) retry() bool {
 	return ok
 }
 
-var classNames = [classes]string{"miss", "stale", "refresh", "warm"}
-
-// occupancy integrates how many permits are in use over time.
-type occupancy struct {
-	n   int
-	sum float64 // permit-seconds up to at
-	at  int64
-}
-
-func (o occupancy) change(by int, now int64) occupancy {
-	return occupancy{n: o.n + by, sum: o.total(now), at: now}
-}
-
-// total is the permit-seconds so far, running loads included.
-func (o occupancy) total(now int64) float64 {
-	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
-}
-
 // admitted counts a load that earns a part of a retry.
 func (g *governor) admitted() {
 	g.mu.Lock()
@@ -559,4 +541,22 @@ func (g *governor) snapshot() GovernorStats {
 		s.Overloaded = s.Overloaded || q.Len() > 0 && p.overloaded(q.filled, now)
 	}
 	return s
+}
+
+var classNames = [classes]string{"miss", "stale", "refresh", "warm"}
+
+// occupancy integrates how many permits are in use over time.
+type occupancy struct {
+	n   int
+	sum float64 // permit-seconds up to at
+	at  int64
+}
+
+func (o occupancy) change(by int, now int64) occupancy {
+	return occupancy{n: o.n + by, sum: o.total(now), at: now}
+}
+
+// total is the permit-seconds so far, running loads included.
+func (o occupancy) total(now int64) float64 {
+	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
 }

@@ -45,9 +45,7 @@ func TestJoinerOfFencedFlightKeepsNoNearCopy(t *testing.T) {
 		if o.loads.Load() != 1 {
 			t.Fatalf("%d loads: the second caller did not join", o.loads.Load())
 		}
-		if v, err := c.Get(background, key); err != nil || v.Began < least {
-			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
-		}
+		getsSince(t, c, key, least)
 	})
 }
 

@@ -28,7 +28,7 @@ func pair(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simVa
 }
 
 // A read noted its stamp, was overtaken by a fence, and only then put its question where others
-// can join it. Who comes after the invalidation must not.
+// can join it. A read that begins after the invalidation must not.
 func TestAskOvertakenByFence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, caches, key := pair(t)
@@ -48,9 +48,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))
-		if v, err := c.Get(background, key); err != nil || v.Began < least {
-			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
-		}
+		getsSince(t, c, key, least)
 		wg.Wait()
 	})
 }
@@ -69,14 +67,10 @@ func TestAskWithoutItsFence(t *testing.T) {
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))
 		for range 2 {
-			if v, err := c.Get(background, key); err != nil || v.Began < least {
-				t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
-			}
+			getsSince(t, c, key, least)
 		}
 		wg.Wait()
-		if v, err := c.Get(background, key); err != nil || v.Began < least {
-			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
-		}
+		getsSince(t, c, key, least)
 	})
 }
 
@@ -102,9 +96,7 @@ func TestJoinBeforeDetach(t *testing.T) {
 		c.asks.detach(key, hash, at.copies)
 		wg.Wait()
 		synctest.Wait()
-		if v, err := c.Get(background, key); err != nil || v.Began < least {
-			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
-		}
+		getsSince(t, c, key, least)
 	})
 }
 
@@ -142,5 +134,13 @@ func exchanged(t *testing.T, c *Cache[simValue], name string) {
 	t.Helper()
 	if err := c.exchangeWith(background, c.mate(name)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// getsSince checks that a Get has a value whose load did not begin before least, the moment of an invalidation.
+func getsSince(t *testing.T, c *Cache[simValue], key string, least int64) {
+	t.Helper()
+	if v, err := c.Get(background, key); err != nil || v.Began < least {
+		t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
 	}
 }

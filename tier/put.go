@@ -33,7 +33,8 @@ var ErrNoVersion = errors.New("weir: a Put needs the origin's version of the val
 // The owner keeps the value only if there can be no newer one: not if a higher version of the key
 // is known, nor if the key, one of the tags or the namespace was invalidated without a version
 // within the last half minute or so, nor if the value takes longer than that to get there, nor if it cannot be reached. In doubt the next Get loads; that
-// is no error. Stats tells how many were kept. value must not be changed afterwards.
+// is no error. Stats tells how many were kept. An owner that is another member gets two requests beside the invalidation: one
+// for what its clock shows, and the value. value must not be changed afterwards.
 func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) error {
 	if err := errors.Join(checkKey(key), checkTags(o.Tags)); err != nil {
 		return err
