@@ -30,6 +30,9 @@ func plan(s *scenario.Scenario) []planned {
 		case scenario.Pause:
 			add(at, Step{Do: StepPause, Node: f.Node})
 			add(at+f.For.D(), Step{Do: StepResume, Node: f.Node})
+		case scenario.Starve:
+			add(at, Step{Do: StepStarve, Node: f.Node})
+			add(at+f.For.D(), Step{Do: StepFeed, Node: f.Node})
 		case scenario.Cut:
 			add(at, Step{Do: StepCut, Nodes: f.Nodes})
 			add(at+f.For.D(), Step{Do: StepHeal})

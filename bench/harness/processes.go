@@ -44,6 +44,7 @@ type process struct {
 	client *rpc.Client
 	addr   string // for peers
 	exited chan struct{}
+	hunger *hunger // nil: it is not starved
 }
 
 // Lookup is a call for a key over net/rpc.
@@ -285,25 +286,33 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 		}
 		return c.ready(ctx, s.Node)
 	}
-	if s.Do != StepKill && s.Do != StepLeave && s.Do != StepPause && s.Do != StepResume {
+	switch s.Do {
+	case StepKill, StepLeave, StepPause, StepResume, StepStarve, StepFeed:
+	default:
 		return fmt.Errorf("%w %s", ErrCannot, s)
 	}
 	p := c.nodes[s.Node].Load()
 	if p == nil {
 		return fmt.Errorf("node %d is down already", s.Node)
 	}
+	if s.Do == StepStarve {
+		return p.starve()
+	}
+	err := p.feed()
 	switch s.Do {
+	case StepFeed:
+		return err
 	case StepPause, StepResume:
-		return stand(p.cmd.Process, s.Do == StepPause)
+		return errors.Join(err, stand(p.cmd.Process, s.Do == StepPause))
 	case StepKill:
 		c.nodes[s.Node].Store(nil)
-		err := p.cmd.Process.Kill()
+		err = errors.Join(err, p.cmd.Process.Kill())
 		<-p.exited
 		_ = p.in.Close()
 		return errors.Join(err, p.client.Close())
 	}
 	c.nodes[s.Node].Store(nil)
-	return p.end(ctx)
+	return errors.Join(err, p.end(ctx))
 }
 
 // end lets a process leave in good order.
@@ -342,6 +351,7 @@ func (c *processes) Close(ctx context.Context) error {
 	var errs []error
 	for i := range c.nodes {
 		if p := c.nodes[i].Swap(nil); p != nil {
+			errs = append(errs, p.feed())
 			_ = stand(p.cmd.Process, false) // one that stands still does not end
 			errs = append(errs, p.end(ctx))
 		}

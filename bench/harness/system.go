@@ -87,6 +87,8 @@ const (
 	StepHeal   StepKind = "heal"
 	StepPause  StepKind = "pause"
 	StepResume StepKind = "resume"
+	StepStarve StepKind = "starve"
+	StepFeed   StepKind = "feed" // what starve began is over
 	StepFlush  StepKind = "flush"
 )
 

@@ -116,6 +116,7 @@ load:
 faults:
   - {at: 300ms, do: kill, node: 0}
   - {at: 600ms, do: pause, node: 1, for: 200ms}
+  - {at: 900ms, do: starve, node: 1, for: 300ms}
   - {at: 1000ms, do: join, node: 0}
   - {at: 1500ms, do: leave, node: 2}
 `, Weir{Exe: []string{self}})
@@ -130,8 +131,8 @@ faults:
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
 	}
-	if marks != 5 {
-		t.Errorf("%d marks, not 5: %+v", marks, res.Rounds[0].Marks)
+	if marks != 7 {
+		t.Errorf("%d marks, not 7: %+v", marks, res.Rounds[0].Marks)
 	}
 	return res.Median.Gets
 }

@@ -244,7 +244,7 @@ func (c *checker) keys(at string, l *Load) {
 }
 
 func (c *checker) fault(at string, s *Scenario, f *Fault) {
-	if !c.among(at+".do", f.Do, Kill, Leave, Join, Rolling, Cut, Pause, Flush) {
+	if !c.among(at+".do", f.Do, Kill, Leave, Join, Rolling, Cut, Pause, Starve, Flush) {
 		return
 	}
 	if s.Cluster.Kind == Existing && f.Do != Flush {
@@ -254,7 +254,7 @@ func (c *checker) fault(at string, s *Scenario, f *Fault) {
 		c.bad(at+".at", "%v is not within the run of %v", f.At, s.Duration)
 	}
 	switch f.Do {
-	case Kill, Leave, Join, Pause:
+	case Kill, Leave, Join, Pause, Starve:
 		if f.Node < 0 || f.Node >= s.Cluster.Nodes {
 			c.bad(at+".node", "there is no node %d: they are 0 to %d", f.Node, s.Cluster.Nodes-1)
 		}
@@ -275,7 +275,7 @@ func (c *checker) fault(at string, s *Scenario, f *Fault) {
 			c.bad(at+".for", "a node is down for %v, and the next one goes after %v: it must be back before", f.For, f.Every)
 		}
 	}
-	if f.Do == Pause && s.Cluster.Kind == InProcess {
+	if (f.Do == Pause || f.Do == Starve) && s.Cluster.Kind == InProcess {
 		c.bad(at+".do", "a node stands still only as a process of its own: use kind %s, or cut", Processes)
 	}
 	if f.For < 0 || f.Every < 0 {

@@ -87,7 +87,7 @@ func (s *Scenario) fill() {
 		case Rolling:
 			or(&f.Every, Duration(2*time.Second))
 			or(&f.For, Duration(500*time.Millisecond))
-		case Cut, Pause:
+		case Cut, Pause, Starve:
 			or(&f.For, Duration(2*time.Second))
 		}
 	}

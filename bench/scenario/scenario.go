@@ -146,6 +146,7 @@ const (
 	Rolling = "rolling" // each node in turn leaves and joins, Every apart, down for For
 	Cut     = "cut"     // no byte passes between Nodes and the others, for For
 	Pause   = "pause"   // the node stands still for For
+	Starve  = "starve"  // the node has no CPU for half of every tenth of a second, for For; its callers keep calling it
 	Flush   = "flush"   // everything is invalidated
 )
 

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBuiltins(t *testing.T) {
 	want := []string{"brownout", "cold-cluster", "common-miss", "drill", "hot-expiry", "invalidate", "membership", "ninety-nine", "outage", "partition", "privacy", "ranking",
-		"restart", "rolling", "storm", "trace"}
+		"restart", "rolling", "starved", "storm", "trace"}
 	if got := Names(); !slices.Equal(got, want) {
 		t.Errorf("the built-in scenarios are %v", got)
 	}
@@ -93,6 +93,7 @@ func TestProblems(t *testing.T) {
 		small + "faults:\n  - {at: 0s, do: explode}\n":                         `x.yaml:6: faults[0].do: "explode" is none of kill`,
 		small + "faults:\n  - {at: 2s, do: flush}\n":                           `x.yaml:6: faults[0].at: 2s is not within the run`,
 		small + "faults:\n  - {at: 0s, do: pause}\n":                           `x.yaml:6: faults[0].do: a node stands still only`,
+		small + "faults:\n  - {at: 0s, do: starve}\n":                          `x.yaml:6: faults[0].do: a node stands still only`,
 		small + "faults:\n  - {at: 0s, do: cut, nodes: [0, 1, 2]}\n":           `x.yaml:6: faults[0].nodes: a cut needs`,
 		small + "faults:\n  - {at: 0s, do: rolling, every: 1s, for: 1s}\n":     `x.yaml:6: faults[0].for: a node is down for 1s`,
 		small + "    keys: {kind: zipf, theta: 1}\n":                           `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
