@@ -14,8 +14,8 @@ import (
 // of them; a peer that dies is given up later by no more than this.
 const ackedWithin = 3 * pingEvery * linkTick
 
-// An acker is a connection that tells how long ago the machine at its other end acknowledged something that was sent; false: it
-// is not known. A connection of a Network of one's own may have this method.
+// An acker is a connection that tells how long ago the machine at its other end acknowledged something that was sent, 0 if it has
+// acknowledged everything; false: it is not known. A connection of a Network of one's own may have this method.
 type acker interface {
 	LastAck() (ago time.Duration, ok bool)
 }

@@ -6,12 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LastAck implements acker.
+// LastAck implements acker. With everything acknowledged that was sent, it is just now.
 func (s socketAcks) LastAck() (ago time.Duration, ok bool) {
 	err := s.raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		if ok = err == nil; ok {
-			ago = time.Duration(info.Last_ack_recv) * time.Millisecond
+			if info.Unacked > 0 {
+				ago = time.Duration(info.Last_ack_recv) * time.Millisecond
+			}
 		}
 	})
 	return ago, ok && err == nil

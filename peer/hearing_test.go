@@ -7,23 +7,37 @@ import (
 	"time"
 )
 
-// A tick without a byte counts while the node is able to listen, or has not been for long.
+// A tick without a byte counts while the node is able to listen and the peer's machine is silent too, or when that has lasted for long.
 func TestSilenceCounts(t *testing.T) {
 	now := time.Now()
 	var s silence
 	for i, c := range []struct {
 		after   time.Duration
 		able    bool
+		acked   bool
 		counted bool
 		ticks   int
 	}{
-		{0, true, true, 1}, {linkTick, true, true, 2}, {linkTick, false, false, 2}, {time.Second, false, false, 2}, {linkTick, true, true, 3},
-		{deafMost - time.Second - 4*linkTick, false, false, 3}, {linkTick, false, true, 4}, {linkTick, false, true, 5}, {linkTick, true, true, 6},
+		{0, true, false, true, 1}, {linkTick, true, false, true, 2}, {linkTick, false, false, false, 2}, {time.Second, false, false, false, 2},
+		{linkTick, true, false, true, 3}, {linkTick, true, true, false, 3}, {deafMost - time.Second - 5*linkTick, false, false, false, 3},
+		{linkTick, false, false, true, 4}, {linkTick, false, true, false, 4}, {linkTick, false, false, true, 5}, {linkTick, true, false, true, 6},
+		{linkTick, true, true, false, 6}, // the second that is spared: it is not the time that counts, but how long this node could listen
+		{starvedMost - deafMost - 5*linkTick, false, true, false, 6}, {linkTick, false, true, true, 7},
 	} {
 		now = now.Add(c.after)
 		var counted bool
-		if s, counted = s.more(now, c.able); counted != c.counted || s.ticks != c.ticks {
+		if s, counted = s.more(now, c.able, c.acked); counted != c.counted || s.ticks != c.ticks {
 			t.Errorf("tick %d: counted %v, %d ticks; want %v, %d", i, counted, s.ticks, c.counted, c.ticks)
+		}
+	}
+	s = silence{ticks: silentAfter - 1}
+	for n := 1; ; n++ {
+		var counted bool
+		if s, counted = s.more(now, true, true); counted || n > int(deafMost/linkTick) {
+			if n != int(deafMost/linkTick) {
+				t.Errorf("a stopped peer is spared for %d ticks", n)
+			}
+			break
 		}
 	}
 }
@@ -42,6 +56,20 @@ func TestHearing(t *testing.T) {
 	if h.able(now) || h.able(now.Add(hearingAfter-1)) || !h.able(now.Add(hearingAfter)) || h.lates.Load() != 2 {
 		t.Errorf("a late timer counts for %v", time.Duration(h.until.Load())-now.Sub(h.base))
 	}
+	if always := (&hearing{base: now}).ableFor(now); always < time.Hour || h.ableFor(now) != 0 || h.ableFor(now.Add(hearingAfter+time.Second)) != time.Second {
+		t.Errorf("able for %v, %v and %v", always, h.ableFor(now), h.ableFor(now.Add(hearingAfter+time.Second)))
+	}
+}
+
+// starve makes every timer seem to come late for so long.
+func starve(ctx context.Context, h *hearing, d time.Duration) {
+	end := time.Now().Add(d)
+	go func() {
+		for now := time.Now(); now.Before(end) && ctx.Err() == nil; now = time.Now() {
+			h.fired(now.Add(-lateAfter), now)
+			pause(ctx, 20*time.Millisecond)
+		}
+	}()
 }
 
 // While this node's timers come late, the silence of a peer is not its death: calls wait as long as their deadlines allow, whether
@@ -56,15 +84,7 @@ func TestOverloadIsNotDeath(t *testing.T) {
 				w.mustGet(t, "hit")
 			}
 			stalled.Store(true)
-			overload := func(d time.Duration) { // as if every timer came late for so long
-				end := time.Now().Add(d)
-				go func() {
-					for now := time.Now(); now.Before(end) && ctx.Err() == nil; now = time.Now() {
-						w.a.hearing.fired(now.Add(-lateAfter), now)
-						pause(ctx, 20*time.Millisecond)
-					}
-				}()
-			}
+			overload := func(d time.Duration) { starve(ctx, &w.a.hearing, d) }
 			overload(time.Second)
 			if _, _, err := w.get(t.Context(), "hit", time.Second); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("connected %v: %v", connected, err)

@@ -318,14 +318,15 @@ func (l *link) tickUntilIdle(ticks int) bool {
 			}
 		case calls > 0 || quiet != silence{}: // also if no call waits any more: the answer to a ping is due
 			able := l.d.hearing.able(now)
-			if able && quiet.ticks == silentAfter-1 && l.acknowledged() { // the peer is slow, not dead
-				if able = false; now.Sub(pinged) >= pingEvery*linkTick {
-					pinged = now
-					l.ping()
+			acked := quiet.asks(now, able) && l.acknowledged() // the peer is slow, not dead
+			if acked && now.Sub(pinged) >= pingEvery*linkTick {
+				pinged = now
+				l.ping()
+				if able {
 					l.turnAway()
 				}
 			}
-			quiet, counted = quiet.more(now, able)
+			quiet, counted = quiet.more(now, able, acked)
 		}
 		if idle++; calls > 0 || quiet != (silence{}) {
 			idle = 0

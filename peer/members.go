@@ -32,6 +32,7 @@ const (
 //
 //	state    what led there                                       in the view   counts in Divisor
 //	live     gossip says that it is alive                         the newest    yes; an earlier start of the name only at another address
+//	doubted  gossip says that it is dead, see verdict.go           as before     as before
 //	leaving  it has said so itself; it never takes that back      no            yes, likewise
 //	retired  a later start of its name has said that it leaves    no            yes
 //	gone     gossip says that it is dead, or has left             no            yes if it was live, unless a later start of its name is: it is lost
@@ -45,6 +46,7 @@ type record struct {
 	refused string        // why it cannot be in the view
 	retired bool          // see above
 	ended   time.Time     // since when there is evidence that its process has ended; zero: none, see ended.go
+	doubted time.Time     // since when gossip says that it is dead, which this node does not believe yet; zero: it does not, see verdict.go
 	rtt     time.Duration // of gossip probes, smoothed; 0: unknown
 }
 
@@ -83,7 +85,8 @@ type roster struct {
 	giveUp  time.Duration // Config.GiveUp
 	// longest is how long a load of this node may take, nil: no time. It is called without mu held.
 	longest func() time.Duration
-	noise   sparse // of members that are kept out, one line for each reason
+	hearing *hearing // of this node, nil: it always hears
+	noise   sparse   // of members that are kept out, one line for each reason
 
 	mu       sync.Mutex          // guards everything below
 	leaving  bool                // this node is
@@ -204,34 +207,8 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 	if rec == nil || n.Name == r.self.gossipName() {
 		return // this node itself is in the table until the end
 	}
-	delete(r.table, n.Name)
-	delete(r.doubles, n.Name)
-	defer r.signal()
-	if rec.refused != "" {
-		return
-	}
-	if rec.id.name == r.self.name && rec.id.incarnation > r.self.incarnation {
-		r.mistaken = true
-	}
-	if rec.id.leaving || rec.retired {
-		if rec.id.leaving {
-			if len(r.departed) == maxDeparted {
-				r.departed = slices.Delete(r.departed, 0, 1)
-			}
-			r.departed = append(r.departed, n.Name)
-		}
-		delete(r.vanished, rec.id.name)
-		r.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
-		return
-	}
-	for _, other := range r.table {
-		if other.refused == "" && other.id.name == rec.id.name {
-			return // an earlier start of a member that is back
-		}
-	}
-	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: time.Now(), ended: rec.ended}
-	r.crowd()
-	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
+	r.dead(n.Name, rec, time.Now())
+	r.signal()
 }
 
 // NotifyPingComplete notes how long a probe took.
@@ -400,7 +377,7 @@ func (r *roster) look(now time.Time) sight {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := sight{reachable: make(map[string]uint64, len(r.table))}
+	s := sight{reachable: make(map[string]uint64, len(r.table)), expire: r.settleVerdicts(now)}
 
 	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
 	used := make(map[string]bool, len(r.table))      // addresses

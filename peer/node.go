@@ -185,6 +185,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.share.Store(&first.share)
 	n.collector = newCollector(n)
 	n.data = newData(n.dataConfig())
+	n.roster.hearing = &n.data.hearing
 	n.data.registry.Store(n.reserved())
 	n.data.allow(first.reachable)
 	n.eyes.book.node = s.Name
@@ -205,6 +206,7 @@ func (n *Node) open(ctx context.Context) error {
 	w := watcher{settling: settling{applied: first.share, target: first.share}}
 	n.wg.Go(func() { n.watch(w) })
 	n.wg.Go(n.settleDoubts)
+	n.wg.Go(func() { n.data.hearing.watch(n.ctx) })
 	if err := n.registerMetrics(n.collector); err != nil {
 		return errors.Join(err, n.Close())
 	}

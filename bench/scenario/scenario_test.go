@@ -15,7 +15,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBuiltins(t *testing.T) {
-	want := []string{"brownout", "cold-cluster", "common-miss", "drill", "hot-expiry", "invalidate", "membership", "ninety-nine", "outage", "partition", "privacy", "ranking",
+	want := []string{"brownout", "cold-cluster", "common-miss", "crowd", "drill", "hot-expiry", "invalidate", "membership", "ninety-nine", "outage", "partition", "privacy", "ranking",
 		"restart", "rolling", "starved", "storm", "trace"}
 	if got := Names(); !slices.Equal(got, want) {
 		t.Errorf("the built-in scenarios are %v", got)
