@@ -314,6 +314,7 @@ func (c *Cluster) doubled(ctx context.Context, dice *rand.Rand, i int, hold time
 	wg.Go(func() {
 		sleep(ctx, hold)
 		c.History.Note("the second %s goes, in order %t", name, leave)
+		c.History.Gone(name) // what it was told the first one does not know
 		if leave {
 			bye, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
