@@ -164,7 +164,7 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 		{"age, long lives", 9, life, life, true, false},
 		{"age, long lives, later", 9, life, life + 1, false, false},
 	} {
-		l := newLogbook(1, keep, limits{bytes: c.room * loggedCost})
+		l := newLogbook(1, keep, 0, limits{bytes: c.room * loggedCost})
 		for seq := uint64(1); seq <= 3; seq++ {
 			l.track(7).note(seq)
 			l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: seq}})
@@ -177,5 +177,36 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 		if len(news.Bases) != 1 || news.Bases[0].Flush != c.flush {
 			t.Errorf("%s: %+v, want flush %v", c.name, news.Bases, c.flush)
 		}
+	}
+}
+
+// An invalidation is as old as the member that tells of it says, and no older than anybody remembers; without a word it is new.
+func TestDating(t *testing.T) {
+	const keep, slack = 60, 30
+	l := newLogbook(1, keep, slack, limits{})
+	l.lives.stored(90)
+	told := &codec.News{
+		Positions:     []codec.Position{{Incarnation: 7, Idle: 50}, {Incarnation: 8, Idle: 1000}},
+		Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 7, Seq: 1}}},
+	}
+	d := l.datingOf(told, 1000)
+	if a, b, c := d.of(7), d.of(8), d.of(9); a != 950 || b != 1000-90-slack || c != 1000 {
+		t.Errorf("applied at %d, %d and %d", a, b, c)
+	}
+
+	l.track(7).note(1)
+	l.track(8).note(1)
+	l.tracks[7].last, l.tracks[8].last = 1000, 1000-int64(worthDating)
+	for seq, incarnation := range []uint64{7, 8, 8} {
+		l.add(logged{mark: codec.Mark{Incarnation: incarnation, Seq: uint64(seq) + 1}, at: 1000})
+	}
+	var news codec.News
+	l.tell(lagOf(&codec.News{}), &news, 1000)
+	if want := (codec.Position{Incarnation: 8, Seq: 1, Idle: worthDating}); len(news.Invalidations) != 3 || len(news.Positions) != 1 || news.Positions[0] != want {
+		t.Errorf("told %+v, dated %+v", news.Invalidations, news.Positions)
+	}
+	news = codec.News{}
+	if l.tell(lagOf(&codec.News{}), &news, 1001+l.remember()); len(news.Invalidations) != 0 {
+		t.Errorf("nobody needs this any more: %+v", news.Invalidations)
 	}
 }

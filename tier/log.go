@@ -50,6 +50,11 @@ import (
 // number. What the log had to drop early is noted in the track (cut) and costs those a flush who lack
 // it. What was applied longer ago than any member's copy lives (lives) needs no one's attention. Positions of
 // caches that have gone are retired before there are too many (retire.go).
+//
+// How long ago something was applied counts from when the first members applied it, not from when this one heard of it: who tells of
+// an invalidation tells how long its incarnation has been idle. So all forget it at about the same time. If each counted from its own
+// hearing, a late one would tell it to those who had forgotten it, they would tell it to the next one, and it would go round and cost
+// fills for ever.
 const (
 	// defaultLogBytes is how much a log takes, in bytes: room for some 100,000 keys.
 	defaultLogBytes = 8 << 20
@@ -75,7 +80,7 @@ type logged struct {
 	scope   codec.Scope
 	version uint64 // the origin's, 0: not told
 	names   []string
-	at      int64  // when, ns on the cache's clock
+	at      int64  // when, ns on the cache's clock; of what was heard late, when its teller had applied it, or later
 	own     uint64 // how many of this cache's own had been applied then, this one included
 	written int64  // the log's written then, this one included
 }
@@ -149,6 +154,7 @@ func (t *track) most() uint64 {
 type logbook struct {
 	self  uint64 // this cache's incarnation
 	keep  int64  // ns: what was applied longer ago covers nothing that may be served
+	slack int64  // ns: a position matters for so much longer than the longest life, since a teller's clock may have been set ahead
 	limit limits
 	lives lives
 
@@ -166,10 +172,10 @@ type logbook struct {
 	mateBook
 }
 
-func newLogbook(self uint64, keep int64, limit limits) *logbook {
+func newLogbook(self uint64, keep, slack int64, limit limits) *logbook {
 	limit.bytes = cmp.Or(limit.bytes, defaultLogBytes)
 	limit.tracks = cmp.Or(limit.tracks, maxTracks)
-	return &logbook{self: self, keep: keep, limit: limit, tracks: map[uint64]*track{self: {}}, retired: make(map[uint64]retiredTrack)}
+	return &logbook{self: self, keep: keep, slack: slack, limit: limit, tracks: map[uint64]*track{self: {}}, retired: make(map[uint64]retiredTrack)}
 }
 
 // own is this cache's own track. The caller holds mu.
@@ -256,7 +262,7 @@ func (l *lives) stored(life int64) {
 func (l *lives) heard(life time.Duration) { raise(&l.cluster, int64(life)) }
 
 // remember is for how long, in ns, a position matters: until no member has a copy from before it was reached.
-func (l *logbook) remember() int64 { return max(l.keep, l.lives.cluster.Load()) }
+func (l *logbook) remember() int64 { return max(l.keep, l.lives.cluster.Load()+l.slack) }
 
 // sweep forgets what is too old. The caller holds mu.
 func (l *logbook) sweep(now int64) {
@@ -288,6 +294,54 @@ func (l *logbook) positions(dst []codec.Position, now int64) []codec.Position {
 	return dst
 }
 
+// A dating is when another member applied what it tells of.
+type dating struct {
+	now, most int64                    // ns
+	idle      map[uint64]time.Duration // by incarnation
+}
+
+// datingOf takes it from n, which came at now. The caller holds mu.
+func (l *logbook) datingOf(n *codec.News, now int64) dating {
+	d := dating{now: now, most: l.remember()}
+	if len(n.Bases)+len(n.Invalidations) > 0 {
+		d.idle = make(map[uint64]time.Duration, len(n.Positions))
+		for _, p := range n.Positions {
+			d.idle[p.Incarnation] = p.Idle
+		}
+	}
+	return d
+}
+
+// of is when the last invalidation of an incarnation was applied, or later, by as much as n took to come.
+func (d dating) of(incarnation uint64) int64 { return d.now - min(int64(d.idle[incarnation]), d.most) }
+
+// worthDating is how long ago something must have been applied for its age to be told.
+const worthDating = time.Second
+
+// date gives n the positions of the incarnations that it tells of, unless it has some: they say how long ago that was. The caller holds mu.
+func (l *logbook) date(n *codec.News, now int64) {
+	if len(n.Positions) > 0 {
+		return
+	}
+	dated := make(map[uint64]bool)
+	position := func(incarnation uint64) {
+		t := l.tracks[incarnation]
+		if t == nil || dated[incarnation] || len(n.Positions) == codec.MaxPositions {
+			return
+		}
+		dated[incarnation] = true
+		if idle := time.Duration(now - t.last); idle >= worthDating {
+			n.Positions = append(n.Positions, codec.Position{Incarnation: incarnation, Seq: t.top, Idle: idle})
+		}
+	}
+	for i := range n.Bases {
+		position(n.Bases[i].Incarnation)
+	}
+	for i := range n.Invalidations {
+		position(n.Invalidations[i].Mark.Incarnation)
+	}
+}
+
 // A lag is what another member lacks, while it is being told.
 type lag struct {
 	has  map[uint64]uint64 // what he has, by incarnation
@@ -308,6 +362,7 @@ func lagOf(n *codec.News) *lag {
 // The caller holds l.mu.
 func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
+	defer l.date(n, now)
 	lacks := false
 	for incarnation, t := range l.tracks {
 		has := g.has[incarnation]
@@ -327,7 +382,7 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	g.next = max(g.next, l.dropped)
 	for ; g.next < l.dropped+uint64(len(l.entries)); g.next++ {
 		e := &l.entries[g.next-l.dropped]
-		if e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] || l.settledBy(g, e.mark) {
+		if now-e.at > l.remember() || e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] || l.settledBy(g, e.mark) {
 			continue
 		}
 		bytes := int(e.cost()) - nameCost*len(e.names)
@@ -357,8 +412,9 @@ func (l *logbook) backlog(seq uint64) int64 {
 // since fills n with this cache's own invalidations after the number seq, as many as one frame
 // takes, and returns the numbers that n stands for. whole is false if the log has not got them all; then a base
 // stands for those that are missing, and for all before them. The caller holds mu.
-func (l *logbook) since(seq uint64, n *codec.News) (sent span, whole bool) {
+func (l *logbook) since(seq uint64, n *codec.News, now int64) (sent span, whole bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
+	defer l.date(n, now)
 	own := l.own()
 	sent, whole = span{seq + 1, seq}, true
 	if gone := max(own.cut, own.aged); gone > seq {

@@ -280,7 +280,7 @@ func (c *Cache[V]) post(ctx context.Context, m *mate, target string, news *codec
 func (c *Cache[V]) deliver(m *mate) error {
 	var news codec.News
 	c.log.mu.Lock()
-	sent, whole := c.log.since(m.confirmed.all, &news)
+	sent, whole := c.log.since(m.confirmed.all, &news, c.clock.now())
 	if !whole {
 		m.resync = true
 	}
@@ -307,7 +307,7 @@ func (c *Cache[V]) relay(m *mate) error {
 		c.log.mu.Unlock()
 		return nil
 	}
-	sent, _ := c.log.since(first-1, &news)
+	sent, _ := c.log.since(first-1, &news, c.clock.now())
 	var through []*mate
 	if via := c.log.mates[m.via]; via != nil && via.via == "" {
 		through = append(through, via)

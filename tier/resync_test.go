@@ -116,3 +116,51 @@ func TestMissedInvalidationsThatAgedCostAFlush(t *testing.T) {
 		})
 	}
 }
+
+// A member hears of an invalidation late. It forgets it when the others do, and does not tell them of it again: otherwise it would go round,
+// each time as if it were new, and cost the fills of what it covers for ever.
+func TestOldInvalidationsDoNotGoRound(t *testing.T) {
+	for name, late := range map[string]bool{"from another's log": false, "from the log of who started it": true} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s, o := newSim(t, 3), newOrigin()
+				caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond, Freshness: Freshness{TTL: 30 * time.Second, RefreshAhead: -1, Jitter: -1}})
+				defer s.stop(caches)
+				time.Sleep(20 * time.Second) // all have exchanged, and none is young
+				s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n2" || to == "n2"} })
+				fenced := func() (n [3]int64) {
+					for i, name := range s.names {
+						n[i] = caches[name].Stats().Fences
+					}
+					return n
+				}
+				before := fenced()
+				if late {
+					_ = caches["n0"].InvalidateTag(background, "t") // n2 is not reached
+				} else {
+					for _, name := range []string{"n0", "n1"} { // as if a cache had started it that is gone
+						caches[name].receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 7, Seq: 1}, Scope: codec.ScopeTags, Names: [][]byte{[]byte("t")}}}})
+					}
+				}
+				time.Sleep(40 * time.Second)
+				s.setRule(nil)
+				for range 60 {
+					time.Sleep(5 * time.Second)
+					s.acquaint(caches)
+				}
+				for i, n := range fenced() {
+					if n-before[i] != 1 {
+						t.Errorf("%s has applied it %d times", s.names[i], n-before[i])
+					}
+				}
+				for name, c := range caches {
+					c.log.mu.Lock()
+					if n := len(c.log.entries); n != 0 {
+						t.Errorf("the log of %s still has %d invalidations", name, n)
+					}
+					c.log.mu.Unlock()
+				}
+			})
+		})
+	}
+}

@@ -150,7 +150,7 @@ func TestRetire(t *testing.T) {
 		"it has never heard of it": {before: func(*logbook) {}},
 		"it has not seen the list": {before: func(l *logbook) { l.track(gone).reach(5) }, top: 5, invalid: true},
 	} {
-		l := newLogbook(self, 0, limits{})
+		l := newLogbook(self, 0, 0, limits{})
 		c.before(l)
 		if !c.invalid {
 			list(l, 3)
@@ -176,7 +176,7 @@ func TestRetire(t *testing.T) {
 
 // A member that has what retired an incarnation is not told of that incarnation's invalidations again and again; one that has not is, in their order.
 func TestRetiredAreNotTold(t *testing.T) {
-	l := newLogbook(1, int64(time.Hour), limits{})
+	l := newLogbook(1, int64(time.Hour), 0, limits{})
 	apply := func(incarnation, seq uint64) {
 		l.track(incarnation).note(seq)
 		l.add(logged{mark: codec.Mark{Incarnation: incarnation, Seq: seq}, scope: codec.ScopeKeys, names: []string{"k"}})

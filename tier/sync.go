@@ -167,6 +167,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 	defer l.mu.Unlock()
 	before := l.total
 	now := c.clock.now()
+	dated := l.datingOf(n, now)
 	for i := range n.Bases {
 		b := &n.Bases[i]
 		if b.Incarnation == l.self {
@@ -175,12 +176,12 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 		if l.hasAll(b.Incarnation, b.Seq) {
 			continue
 		}
-		t := l.track(b.Incarnation)
-		if t.last = now; b.Flush {
+		t, at := l.track(b.Incarnation), dated.of(b.Incarnation)
+		if t.last = max(t.last, at); b.Flush {
 			flush = true
-			t.cut, t.cutAt = b.Seq, now
+			t.cut, t.cutAt = b.Seq, at
 		} else {
-			t.aged, t.agedAt = b.Seq, now-l.lives.own.Load() // it was longer ago
+			t.aged, t.agedAt = b.Seq, min(at, now-l.lives.own.Load()) // it was longer ago
 		}
 		t.reach(b.Seq)
 	}
@@ -196,14 +197,14 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 		if l.has(v.Mark.Incarnation, v.Mark.Seq) {
 			continue
 		}
-		t := l.track(v.Mark.Incarnation)
+		t, at := l.track(v.Mark.Incarnation), dated.of(v.Mark.Incarnation)
 		names := make([]string, len(v.Names))
 		for j, name := range v.Names {
 			names[j] = string(name)
 		}
-		flush = c.enter(logged{mark: v.Mark, scope: v.Scope, version: v.Version, names: names, at: now}) || flush
+		flush = c.enter(logged{mark: v.Mark, scope: v.Scope, version: v.Version, names: names, at: at}) || flush
 		t.note(v.Mark.Seq)
-		t.last = now
+		t.last = max(t.last, at)
 	}
 	c.bound(now)
 	return l.total - before, flush
