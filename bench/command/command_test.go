@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/scenario"
 )
 
 // The test binary is also the process of a node, as the command makes it one.
@@ -60,7 +61,7 @@ func file(t *testing.T, text string) string {
 
 func TestListAndShow(t *testing.T) {
 	out, _, err := do(t.Context(), Options{}, "list")
-	if err != nil || strings.Count(out, "\n") != 16 || !strings.Contains(out, "hot-expiry") {
+	if err != nil || strings.Count(out, "\n") != len(scenario.Names()) || !strings.Contains(out, "hot-expiry") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, _, err = do(t.Context(), Options{}, "show", "storm")

@@ -234,7 +234,11 @@ func (c *checker) rounds(r *Read) int {
 	if c.rules.RealTime || c.jumpedIn(r.Node, r.BeganAt, r.EndedAt) {
 		return most
 	}
-	return 1 + min(most-1, int(r.EndedAt.Sub(r.BeganAt)/max(min(c.rules.Freshness.TTL, standIn), 1)))
+	rounds := 1 + int(r.EndedAt.Sub(r.BeganAt)/max(min(c.rules.Freshness.TTL, standIn), 1))
+	if r.Nested { // what it found may end while its load waits for a permit
+		rounds++
+	}
+	return min(rounds, most)
 }
 
 // hops checks G8.
