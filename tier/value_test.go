@@ -338,6 +338,21 @@ func TestNewLogsWhatIsLost(t *testing.T) {
 	}
 }
 
+// A cache charges a near copy with what its value takes, not with how long its encoding is.
+func TestNearCopyIsChargedWithWhatItTakes(t *testing.T) {
+	c := open(t, Config[[]string]{
+		Freshness: Freshness{TTL: time.Minute},
+		Loader:    func(context.Context, *Fill[[]string]) ([]string, error) { return make([]string, 10_000), nil },
+	})
+	if _, err := c.Get(t.Context(), "k"); err != nil { // 10 kB encoded, 160 kB in memory
+		t.Fatal(err)
+	}
+	c.near.c.Wait()
+	if bytes, least := c.near.stats().bytes, int64(10_000*unsafe.Sizeof("")); bytes < least {
+		t.Errorf("charged with %d bytes, it takes %d", bytes, least)
+	}
+}
+
 // The near tier stays within 1.3 times its bytes of heap, whatever values are made of.
 func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 	const size = 4 << 20
