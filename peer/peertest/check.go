@@ -216,11 +216,22 @@ func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
 			return true
 		case i.Err != nil || !i.Whole || i.Ended < up || c.jumpedIn(l.Node, i.EndedAt, l.BeganAt):
 			return true // others knew it, this node may not have known it before, or has forgotten it
+		case c.broughtAgain(i, l, from):
+			return true
 		case c.restarted(l.Node, up, l.Began):
 			return true // another node had its name, and may have been told in its place
 		}
 	}
 	return false
+}
+
+// broughtAgain reports whether a read has brought i's token between from and the start of l, so long after i that members may have forgotten i:
+// then the token counts as an invalidation.
+func (c *checker) broughtAgain(i *Invalidation, l *Load, from uint64) bool {
+	const remembered = 30 * time.Second // at least, beyond the longest life
+	return l.BeganAt.Sub(i.EndedAt) > remembered && slices.ContainsFunc(c.reads, func(r *Read) bool {
+		return r.After == i && r.Began < l.Began && (r.Ended == 0 || r.Ended > from)
+	})
 }
 
 // jumpedIn reports whether a node's clock was set ahead between two moments.
