@@ -25,7 +25,8 @@ type ReadOptions struct {
 	// a refresh begun.
 	NoFill bool
 	// After, if it is not zero, names invalidations that the answer must not be older than,
-	// wherever they were started: see Token.
+	// wherever they were started: see Token. Members forget an invalidation when no copy from before it can live any more, by the
+	// contract and a margin of 30 seconds. A token kept for longer than that costs a fill on each node that it is brought to: drop it then.
 	After Token
 }
 
