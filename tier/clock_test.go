@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"sync/atomic"
@@ -58,5 +59,42 @@ func TestSystemTellsForHowLongItWasSuspended(t *testing.T) {
 	}
 	if known := most >= least; known != (runtime.GOOS == "linux") || known && (least < -sleptLeast || most-least > sleptLeast/5) {
 		t.Errorf("from %v to %v", time.Duration(least), time.Duration(most))
+	}
+}
+
+// BenchmarkClock is what each near hit pays for a clock that counts suspended time, beside the same reading without.
+func BenchmarkClock(b *testing.B) {
+	c := newClock(nil)
+	b.Run("counts suspension", func(b *testing.B) {
+		for b.Loop() {
+			_ = c.now()
+		}
+	})
+	b.Run("does not", func(b *testing.B) {
+		for b.Loop() {
+			_ = int64(time.Since(c.base))
+		}
+	})
+}
+
+// BenchmarkPack is what a fill pays for callers that all see the same: decoding what was encoded, beside Config.ServeLoaded.
+func BenchmarkPack(b *testing.B) {
+	type product struct {
+		Name   string
+		Price  int64
+		Tags   []string
+		Stocks map[string]int
+	}
+	v := product{"a chair", 4900, []string{"wood", "brown", "new"}, map[string]int{"north": 3, "south": 5}}
+	for name, loaded := range map[string]bool{"decoded": false, "as loaded": true} {
+		b.Run(name, func(b *testing.B) {
+			c := open(b, Config[product]{Freshness: Freshness{TTL: time.Minute}, ServeLoaded: loaded, Loader: func(context.Context, *Fill[product]) (product, error) { return v, nil }})
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := c.pack(v); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
