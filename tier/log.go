@@ -120,6 +120,14 @@ func (l *logbook) applied(m codec.Mark) bool {
 	return l.hasAll(m.Incarnation, m.Seq)
 }
 
+// heard notes when the invalidation was applied that comes next. On a new cache's clock that may be below 0. It comes before
+// note and reach.
+func (t *track) heard(at int64) {
+	if at > t.last || t.most() == 0 {
+		t.last = at
+	}
+}
+
 // note notes that seq, which t does not have, is applied.
 func (t *track) note(seq uint64) {
 	if seq == t.top+1 {

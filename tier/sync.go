@@ -177,7 +177,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 			continue
 		}
 		t, at := l.track(b.Incarnation), dated.of(b.Incarnation)
-		if t.last = max(t.last, at); b.Flush {
+		if t.heard(at); b.Flush {
 			flush = true
 			t.cut, t.cutAt = b.Seq, at
 		} else {
@@ -203,8 +203,8 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 			names[j] = string(name)
 		}
 		flush = c.enter(logged{mark: v.Mark, scope: v.Scope, version: v.Version, names: names, at: at}) || flush
+		t.heard(at)
 		t.note(v.Mark.Seq)
-		t.last = max(t.last, at)
 	}
 	c.bound(now)
 	return l.total - before, flush
