@@ -128,9 +128,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.hot.now = make(chan struct{}, 1)
 	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.fences.self = incarnation
-	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL))+c.fences.retention, c.fences.retention, cfg.limits)
-	c.log.lives.stored(int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)))
-	c.log.lives.told = c.log.lives.own.Load()
+	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.retention, cfg.limits)
 	c.mates.Store(&map[string]*mate{})
 	c.opened = c.clock.now()
 	c.origin = cfg.SharedOrigin

@@ -150,21 +150,24 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 	const keep, life = 60, 600
 	for _, c := range []struct {
 		name     string
+		slack    int64
 		room     int64 // entries of the log
 		life     time.Duration
 		now      int64
 		flush    bool
 		overfull bool
 	}{
-		{"no room, short lives", 2, 0, keep, true, true},
-		{"no room, short lives, later", 2, 0, keep + 1, false, true},
-		{"no room, long lives", 2, life, life, true, true},
-		{"no room, long lives, later", 2, life, life + 1, false, true},
-		{"age, short lives", 9, 0, keep + 1, false, false},
-		{"age, long lives", 9, life, life, true, false},
-		{"age, long lives, later", 9, life, life + 1, false, false},
+		{"no room, short lives", 0, 2, 0, keep, true, true},
+		{"no room, short lives, later", 0, 2, 0, keep + 1, false, true},
+		{"no room, long lives", 0, 2, life, life, true, true},
+		{"no room, long lives, later", 0, 2, life, life + 1, false, true},
+		{"age, short lives", 0, 9, 0, keep + 1, false, false},
+		{"age, long lives", 0, 9, life, life, true, false},
+		{"age, long lives, later", 0, 9, life, life + 1, false, false},
+		{"age, long lives, with a margin", 30, 9, life, life + 30, true, false},
+		{"age, long lives, after the margin", 30, 9, life, life + 31, false, false},
 	} {
-		l := newLogbook(1, keep, 0, limits{bytes: c.room * loggedCost})
+		l := newLogbook(1, keep-c.slack, c.slack, limits{bytes: c.room * loggedCost})
 		for seq := uint64(1); seq <= 3; seq++ {
 			l.track(7).note(seq)
 			l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: seq}})
@@ -180,30 +183,30 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 	}
 }
 
-// An invalidation is as old as the member that tells of it says, and no older than anybody remembers; without a word it is new.
-func TestDating(t *testing.T) {
-	const keep, slack = 60, 30
-	l := newLogbook(1, keep, slack, limits{})
+// An invalidation is as old as the member says that tells of it, and at most twice as old as what is remembered; without a word it is new.
+func TestAgeOfWhatAnotherMemberTells(t *testing.T) {
+	const slack = 30
+	l := newLogbook(1, 60, slack, limits{})
 	l.lives.stored(90)
 	told := &codec.News{
 		Positions:     []codec.Position{{Incarnation: 7, Idle: 50}, {Incarnation: 8, Idle: 1000}},
 		Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 7, Seq: 1}}},
 	}
-	d := l.datingOf(told, 1000)
-	if a, b, c := d.of(7), d.of(8), d.of(9); a != 950 || b != 1000-90-slack || c != 1000 {
+	when := l.appliedBy(told, 1000)
+	if a, b, c := when.at(7), when.at(8), when.at(9); a != 950 || b != 1000-2*(90+slack) || c != 1000 {
 		t.Errorf("applied at %d, %d and %d", a, b, c)
 	}
 
 	l.track(7).note(1)
 	l.track(8).note(1)
-	l.tracks[7].last, l.tracks[8].last = 1000, 1000-int64(worthDating)
+	l.tracks[7].last, l.tracks[8].last = 1000, 1000-int64(leastIdle)
 	for seq, incarnation := range []uint64{7, 8, 8} {
 		l.add(logged{mark: codec.Mark{Incarnation: incarnation, Seq: uint64(seq) + 1}, at: 1000})
 	}
 	var news codec.News
 	l.tell(lagOf(&codec.News{}), &news, 1000)
-	if want := (codec.Position{Incarnation: 8, Seq: 1, Idle: worthDating}); len(news.Invalidations) != 3 || len(news.Positions) != 1 || news.Positions[0] != want {
-		t.Errorf("told %+v, dated %+v", news.Invalidations, news.Positions)
+	if want := (codec.Position{Incarnation: 8, Seq: 1, Idle: leastIdle}); len(news.Invalidations) != 3 || len(news.Positions) != 1 || news.Positions[0] != want {
+		t.Errorf("told %+v, idle %+v", news.Invalidations, news.Positions)
 	}
 	news = codec.News{}
 	if l.tell(lagOf(&codec.News{}), &news, 1001+l.remember()); len(news.Invalidations) != 0 {

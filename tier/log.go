@@ -51,10 +51,9 @@ import (
 // it. What was applied longer ago than any member's copy lives (lives) needs no one's attention. Positions of
 // caches that have gone are retired before there are too many (retire.go).
 //
-// How long ago something was applied counts from when the first members applied it, not from when this one heard of it: who tells of
-// an invalidation tells how long its incarnation has been idle. So all forget it at about the same time. If each counted from its own
-// hearing, a late one would tell it to those who had forgotten it, they would tell it to the next one, and it would go round and cost
-// fills for ever.
+// The age of an invalidation counts from when the first members applied it. A member that passes one on also tells for how long its
+// incarnation has been idle, so all members forget it at about the same time. If each member counted from its own hearing, a late one
+// would tell those that had forgotten it, they would tell the next one, and it would go round and cost fills for ever.
 const (
 	// defaultLogBytes is how much a log takes, in bytes: room for some 100,000 keys.
 	defaultLogBytes = 8 << 20
@@ -80,7 +79,7 @@ type logged struct {
 	scope   codec.Scope
 	version uint64 // the origin's, 0: not told
 	names   []string
-	at      int64  // when, ns on the cache's clock; of what was heard late, when its teller had applied it, or later
+	at      int64  // when the first members applied it, or later, ns on the cache's clock; below 0: before this cache started
 	own     uint64 // how many of this cache's own had been applied then, this one included
 	written int64  // the log's written then, this one included
 }
@@ -101,7 +100,7 @@ type track struct {
 	cut, aged uint64
 	cutAt     int64 // when the last one that was cut was applied
 	agedAt    int64 // likewise
-	last      int64 // when the last one was applied
+	last      int64 // when the first members applied the last one, or later
 }
 
 func (t *track) has(seq uint64) bool {
@@ -161,8 +160,8 @@ func (t *track) most() uint64 {
 // holds it sees no invalidation half applied.
 type logbook struct {
 	self  uint64 // this cache's incarnation
-	keep  int64  // ns: what was applied longer ago covers nothing that may be served
-	slack int64  // ns: a position matters for so much longer than the longest life, since a teller's clock may have been set ahead
+	keep  int64  // ns: what was applied longer ago covers nothing that may be served by the contract
+	slack int64  // ns: the margin of each age that another member tells, because its clock may have been set ahead
 	limit limits
 	lives lives
 
@@ -180,10 +179,17 @@ type logbook struct {
 	mateBook
 }
 
-func newLogbook(self uint64, keep, slack int64, limit limits) *logbook {
+// newLogbook returns the logbook of a cache whose copies live for life, in ns, by the contract.
+func newLogbook(self uint64, life, slack int64, limit limits) *logbook {
 	limit.bytes = cmp.Or(limit.bytes, defaultLogBytes)
 	limit.tracks = cmp.Or(limit.tracks, maxTracks)
-	return &logbook{self: self, keep: keep, slack: slack, limit: limit, tracks: map[uint64]*track{self: {}}, retired: make(map[uint64]retiredTrack)}
+	l := &logbook{
+		self: self, keep: life + slack, slack: slack, limit: limit,
+		tracks: map[uint64]*track{self: {}}, retired: make(map[uint64]retiredTrack),
+	}
+	l.lives.stored(life)
+	l.lives.told = life
+	return l
 }
 
 // own is this cache's own track. The caller holds mu.
@@ -270,7 +276,7 @@ func (l *lives) stored(life int64) {
 func (l *lives) heard(life time.Duration) { raise(&l.cluster, int64(life)) }
 
 // remember is for how long, in ns, a position matters: until no member has a copy from before it was reached.
-func (l *logbook) remember() int64 { return max(l.keep, l.lives.cluster.Load()+l.slack) }
+func (l *logbook) remember() int64 { return l.lives.cluster.Load() + l.slack }
 
 // sweep forgets what is too old. The caller holds mu.
 func (l *logbook) sweep(now int64) {
@@ -302,43 +308,45 @@ func (l *logbook) positions(dst []codec.Position, now int64) []codec.Position {
 	return dst
 }
 
-// A dating is when another member applied what it tells of.
-type dating struct {
-	now, most int64                    // ns
+// appliedTimes say when another member applied what it tells of.
+type appliedTimes struct {
+	now, most int64                    // when it told, and the greatest age that is distinguished, ns
 	idle      map[uint64]time.Duration // by incarnation
 }
 
-// datingOf takes it from n, which came at now. The caller holds mu.
-func (l *logbook) datingOf(n *codec.News, now int64) dating {
-	d := dating{now: now, most: l.remember()}
+// appliedBy reads that from n, which arrived at now. The caller holds mu.
+func (l *logbook) appliedBy(n *codec.News, now int64) appliedTimes {
+	a := appliedTimes{now: now, most: 2 * l.remember()} // nobody needs what is half as old
 	if len(n.Bases)+len(n.Invalidations) > 0 {
-		d.idle = make(map[uint64]time.Duration, len(n.Positions))
+		a.idle = make(map[uint64]time.Duration, len(n.Positions))
 		for _, p := range n.Positions {
-			d.idle[p.Incarnation] = p.Idle
+			a.idle[p.Incarnation] = p.Idle
 		}
 	}
-	return d
+	return a
 }
 
-// of is when the last invalidation of an incarnation was applied, or later, by as much as n took to come.
-func (d dating) of(incarnation uint64) int64 { return d.now - min(int64(d.idle[incarnation]), d.most) }
+// at is the time of an incarnation's last invalidation, or a later time, by as much as n took to arrive.
+func (a appliedTimes) at(incarnation uint64) int64 {
+	return a.now - min(int64(a.idle[incarnation]), a.most)
+}
 
-// worthDating is how long ago something must have been applied for its age to be told.
-const worthDating = time.Second
+// leastIdle is the shortest idle time that is told.
+const leastIdle = time.Second
 
-// date gives n the positions of the incarnations that it tells of, unless it has some: they say how long ago that was. The caller holds mu.
-func (l *logbook) date(n *codec.News, now int64) {
+// addIdle adds the positions of the incarnations that n tells of, for their idle times, unless n has positions. The caller holds mu.
+func (l *logbook) addIdle(n *codec.News, now int64) {
 	if len(n.Positions) > 0 {
 		return
 	}
-	dated := make(map[uint64]bool)
+	seen := make(map[uint64]bool)
 	position := func(incarnation uint64) {
 		t := l.tracks[incarnation]
-		if t == nil || dated[incarnation] || len(n.Positions) == codec.MaxPositions {
+		if t == nil || seen[incarnation] || len(n.Positions) == codec.MaxPositions {
 			return
 		}
-		dated[incarnation] = true
-		if idle := time.Duration(now - t.last); idle >= worthDating {
+		seen[incarnation] = true
+		if idle := time.Duration(now - t.last); idle >= leastIdle {
 			n.Positions = append(n.Positions, codec.Position{Incarnation: incarnation, Seq: t.top, Idle: idle})
 		}
 	}
@@ -370,7 +378,7 @@ func lagOf(n *codec.News) *lag {
 // The caller holds l.mu.
 func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
-	defer l.date(n, now)
+	defer l.addIdle(n, now)
 	lacks := false
 	for incarnation, t := range l.tracks {
 		has := g.has[incarnation]
@@ -379,18 +387,19 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 		if gone <= max(has, g.base[incarnation]) {
 			continue
 		}
-		flush := t.cut > has && now-t.cutAt <= max(l.keep, g.life) || t.aged > has && now-t.agedAt <= g.life
+		life := g.life + l.slack // as long as there may be copies from before
+		flush := t.cut > has && now-t.cutAt <= max(l.keep, life) || t.aged > has && now-t.agedAt <= life
 		n.Bases = append(n.Bases, codec.Base{Incarnation: incarnation, Seq: gone, Flush: flush})
 		g.base[incarnation] = gone
 	}
 	if !lacks {
 		return false
 	}
-	names, size := 0, 0
+	names, size, oldest := 0, 0, now-l.remember()
 	g.next = max(g.next, l.dropped)
 	for ; g.next < l.dropped+uint64(len(l.entries)); g.next++ {
 		e := &l.entries[g.next-l.dropped]
-		if now-e.at > l.remember() || e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] || l.settledBy(g, e.mark) {
+		if e.at < oldest || e.mark.Seq <= g.has[e.mark.Incarnation] || e.mark.Seq <= g.base[e.mark.Incarnation] || l.settledBy(g, e.mark) {
 			continue
 		}
 		bytes := int(e.cost()) - nameCost*len(e.names)
@@ -422,7 +431,7 @@ func (l *logbook) backlog(seq uint64) int64 {
 // stands for those that are missing, and for all before them. The caller holds mu.
 func (l *logbook) since(seq uint64, n *codec.News, now int64) (sent span, whole bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
-	defer l.date(n, now)
+	defer l.addIdle(n, now)
 	own := l.own()
 	sent, whole = span{seq + 1, seq}, true
 	if gone := max(own.cut, own.aged); gone > seq {

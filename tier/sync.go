@@ -167,7 +167,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 	defer l.mu.Unlock()
 	before := l.total
 	now := c.clock.now()
-	dated := l.datingOf(n, now)
+	when := l.appliedBy(n, now)
 	for i := range n.Bases {
 		b := &n.Bases[i]
 		if b.Incarnation == l.self {
@@ -176,7 +176,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 		if l.hasAll(b.Incarnation, b.Seq) {
 			continue
 		}
-		t, at := l.track(b.Incarnation), dated.of(b.Incarnation)
+		t, at := l.track(b.Incarnation), when.at(b.Incarnation)
 		if t.heard(at); b.Flush {
 			flush = true
 			t.cut, t.cutAt = b.Seq, at
@@ -197,7 +197,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 		if l.has(v.Mark.Incarnation, v.Mark.Seq) {
 			continue
 		}
-		t, at := l.track(v.Mark.Incarnation), dated.of(v.Mark.Incarnation)
+		t, at := l.track(v.Mark.Incarnation), when.at(v.Mark.Incarnation)
 		names := make([]string, len(v.Names))
 		for j, name := range v.Names {
 			names[j] = string(name)
