@@ -33,7 +33,7 @@ const (
 	listenEvery = 100 * time.Millisecond
 	// deafMost is for how long at the most silence does not count.
 	deafMost = 4 * time.Second
-	// starvedMost is the same for a node that is hard of hearing all the time and a peer whose machine lives.
+	// starvedMost is the same while the peer's machine acknowledges.
 	starvedMost = 30 * time.Second
 )
 
@@ -44,16 +44,16 @@ type silence struct {
 	since  time.Time // of the first tick without a byte
 }
 
-// asks reports whether more has to be told if the peer's machine acknowledges.
-func (s silence) asks(now time.Time, able bool) bool {
+// needsAck reports whether the next tick depends on whether the peer's machine acknowledges.
+func (s silence) needsAck(now time.Time, able bool) bool {
 	if able {
 		return s.ticks == silentAfter-1
 	}
 	return !s.since.IsZero() && now.Sub(s.since) >= deafMost
 }
 
-// more is after another tick without a byte. able: this node was able to listen; acked: the peer's machine acknowledges, as far as asks
-// asks for it. counted reports whether the tick counts.
+// more returns the silence after another tick without a byte, and whether that tick counts. able: this node was able to listen. acked: the
+// peer's machine acknowledges; it is false unless needsAck.
 func (s silence) more(now time.Time, able, acked bool) (next silence, counted bool) {
 	if s.since.IsZero() {
 		s.since = now

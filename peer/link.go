@@ -318,7 +318,7 @@ func (l *link) tickUntilIdle(ticks int) bool {
 			}
 		case calls > 0 || quiet != silence{}: // also if no call waits any more: the answer to a ping is due
 			able := l.d.hearing.able(now)
-			acked := quiet.asks(now, able) && l.acknowledged() // the peer is slow, not dead
+			acked := quiet.needsAck(now, able) && l.acknowledged() // the peer is slow, not dead
 			if acked && now.Sub(pinged) >= pingEvery*linkTick {
 				pinged = now
 				l.ping()

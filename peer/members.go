@@ -207,7 +207,7 @@ func (r *roster) NotifyLeave(n *memberlist.Node) {
 	if rec == nil || n.Name == r.self.gossipName() {
 		return // this node itself is in the table until the end
 	}
-	r.dead(n.Name, rec, time.Now())
+	r.declaredDead(n.Name, rec, time.Now())
 	r.signal()
 }
 

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Gossip says that a member is dead when it has answered no probe for a while. A node that did not get to its sockets (hearing.go)
-// has heard no answer, and the member, once it is told, contradicts within a second. So a node that was hard of hearing keeps such a
-// member in its view until it has been able to listen for long enough to hear the contradiction:
+// Gossip declares a member dead that answers no probe for a while. A node that cannot read its sockets (hearing.go) gets no answers,
+// and blames the others. A member that lives contradicts within a second of hearing of its death. So a node that was hard of hearing
+// keeps the member in its view until it has been able to listen for long enough to hear that:
 //
 //	event                                              the member is
 //	gossip says dead, this node was able to listen     lost
@@ -21,12 +21,12 @@ import (
 const (
 	// refuteWithin is how long a member that lives may take to contradict: some rounds of gossip there and back.
 	refuteWithin = time.Second
-	// doubtMost is for how long at the most a member is kept that gossip believes to be dead.
+	// doubtMost is the longest time that a member declared dead stays in the view.
 	doubtMost = 10 * time.Second
 )
 
-// verdict says whether a member that gossip has called dead at the time doubted is lost at now, for a node that has been able to listen for so long;
-// if not, when to ask again at the latest.
+// verdict reports whether a member is lost at now that gossip declared dead at doubted; able is for how long this node has been able to
+// listen. If it is not lost, the verdict may be another one after again.
 func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.Duration) {
 	since := now.Sub(doubted)
 	if able >= refuteWithin || since >= doubtMost {
@@ -35,12 +35,12 @@ func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.
 	return false, min(refuteWithin-able, doubtMost-since)
 }
 
-// dead notes that gossip says of a member that it is dead, or has left. The caller holds mu.
-func (r *roster) dead(gossipName string, rec *record, now time.Time) {
+// declaredDead notes that gossip has declared a member dead, or says that it has left. The caller holds mu.
+func (r *roster) declaredDead(gossipName string, rec *record, now time.Time) {
 	if r.hearing != nil && !rec.id.leaving && !rec.retired && rec.refused == "" {
 		if lost, _ := verdict(now, now, r.hearing.ableFor(now)); !lost {
 			rec.doubted = now
-			r.say(slog.LevelWarn, "gossip says that a member is dead, but this node could not listen: it stays in the view for the moment",
+			r.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
 				"member", rec.id.name, "address", rec.addr)
 			return
 		}
@@ -64,7 +64,7 @@ func (r *roster) settleVerdicts(now time.Time) (again time.Duration) {
 	return again
 }
 
-// remove takes a member out of the table that gossip says is dead, or has left. The caller holds mu.
+// remove takes a member that has left or is lost out of the table. The caller holds mu.
 func (r *roster) remove(gossipName string, rec *record, now time.Time) {
 	delete(r.table, gossipName)
 	delete(r.doubles, gossipName)

@@ -5,81 +5,58 @@ import (
 	"time"
 )
 
-// What becomes of a member that gossip says is dead, as verdict.go has it.
+// What becomes of a member that gossip declares dead, as the table in verdict.go says.
 func TestVerdicts(t *testing.T) {
-	start := time.Now()
-	doubtedRoster := func() (*roster, *hearing) {
-		r := sampleRoster()
-		r.NotifyJoin(gossiped("b", 10, 2, nil))
-		r.hearing = &hearing{base: start.Add(-time.Minute)}
-		return r, r.hearing
-	}
 	const both, alone = "b@10.0.0.2 catalog-1@10.0.0.1", "catalog-1@10.0.0.1"
 	b := gossiped("b", 10, 2, nil)
+	late := func(h *hearing, at time.Time) { h.fired(at.Add(-time.Second), at) } // the node cannot listen at that time
 	for _, c := range []struct {
-		name string
-		do   func(r *roster, h *hearing) (at time.Time)
-		view string
-		lost bool
+		name   string
+		deaf   bool // when gossip declares it dead
+		before func(r *roster)
+		then   func(r *roster)
+		after  time.Duration // when the roster looks
+		later  bool          // the node cannot listen then either
+		view   string
+		lost   bool
 	}{
-		{"this node could listen", func(r *roster, h *hearing) time.Time {
-			r.NotifyLeave(b)
-			return time.Now()
-		}, alone, true},
-		{"it could not", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.NotifyLeave(b)
-			return time.Now()
-		}, both, false},
-		{"it could not, and the member contradicts", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.NotifyLeave(b)
-			r.NotifyJoin(b)
-			return time.Now().Add(time.Hour)
-		}, both, false},
-		{"it can again", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.NotifyLeave(b)
-			return time.Now().Add(hearingAfter + refuteWithin)
-		}, alone, true},
-		{"it cannot for long", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.NotifyLeave(b)
-			at := time.Now().Add(doubtMost - time.Second)
-			h.fired(at.Add(-time.Second), at)
-			if got := seen(r.look(at)); got != both {
-				t.Errorf("after %v the view has %s", doubtMost-time.Second, got)
-			}
-			h.fired(at, at.Add(time.Second))
-			return at.Add(time.Second)
-		}, alone, true},
-		{"the process is known to have ended before", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.table[b.Name].ended = time.Now()
-			r.NotifyLeave(b)
-			return time.Now()
-		}, alone, true},
-		{"it is found to have ended", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.NotifyLeave(b)
-			r.table[b.Name].ended = time.Now()
-			return time.Now()
-		}, alone, true},
-		{"it has said that it leaves", func(r *roster, h *hearing) time.Time {
-			h.fired(time.Now().Add(-time.Second), time.Now())
-			r.NotifyLeave(b)
+		{name: "this node could listen", view: alone, lost: true},
+		{name: "it could not", deaf: true, view: both},
+		{name: "it could not, and the member contradicts", deaf: true, then: func(r *roster) { r.NotifyJoin(b) }, after: time.Hour, view: both},
+		{name: "it can listen again", deaf: true, after: hearingAfter + refuteWithin, view: alone, lost: true},
+		{name: "it cannot listen for a while", deaf: true, after: doubtMost - time.Second, later: true, view: both},
+		{name: "it cannot listen for long", deaf: true, after: doubtMost, later: true, view: alone, lost: true},
+		{name: "the process was known to have ended", deaf: true, before: func(r *roster) { r.table[b.Name].ended = time.Now() }, view: alone, lost: true},
+		{name: "the process is found to have ended", deaf: true, then: func(r *roster) { r.table[b.Name].ended = time.Now() }, view: alone, lost: true},
+		{name: "the member has said that it leaves", deaf: true, then: func(r *roster) {
 			id := r.table[b.Name].id
 			id.leaving = true
 			r.NotifyMsg(id.append(nil))
-			return time.Now()
-		}, alone, false},
+		}, view: alone},
 	} {
-		r, h := doubtedRoster()
-		s := r.look(c.do(r, h))
+		r := sampleRoster()
+		now := time.Now()
+		r.hearing = &hearing{base: now.Add(-time.Minute)}
+		r.NotifyJoin(b)
+		if c.deaf {
+			late(r.hearing, now)
+		}
+		if c.before != nil {
+			c.before(r)
+		}
+		r.NotifyLeave(b)
+		if c.then != nil {
+			c.then(r)
+		}
+		at := time.Now().Add(c.after)
+		if c.later {
+			late(r.hearing, at)
+		}
+		s := r.look(at)
 		if got := seen(s); got != c.view || r.lost("b") != c.lost {
 			t.Errorf("%s: the view has %s, lost %v", c.name, got, r.lost("b"))
 		}
-		if c.view == both && r.table[b.Name].doubted != (time.Time{}) && (s.expire <= 0 || s.expire > refuteWithin) {
+		if doubted := c.view == both && !r.table[b.Name].doubted.IsZero(); doubted && (s.expire <= 0 || s.expire > refuteWithin) {
 			t.Errorf("%s: looks again after %v", c.name, s.expire)
 		}
 		if f := r.flaps["b"]; f.penalty != 0 {

@@ -1,7 +1,6 @@
 package tier
 
 import (
-	"context"
 	"errors"
 	"runtime"
 	"sync/atomic"
@@ -62,7 +61,7 @@ func TestSystemTellsForHowLongItWasSuspended(t *testing.T) {
 	}
 }
 
-// BenchmarkClock is what each near hit pays for a clock that counts suspended time, beside the same reading without.
+// BenchmarkClock compares a reading of the clock, which counts suspended time, with one that does not.
 func BenchmarkClock(b *testing.B) {
 	c := newClock(nil)
 	b.Run("counts suspension", func(b *testing.B) {
@@ -75,26 +74,4 @@ func BenchmarkClock(b *testing.B) {
 			_ = int64(time.Since(c.base))
 		}
 	})
-}
-
-// BenchmarkPack is what a fill pays for callers that all see the same: decoding what was encoded, beside Config.ServeLoaded.
-func BenchmarkPack(b *testing.B) {
-	type product struct {
-		Name   string
-		Price  int64
-		Tags   []string
-		Stocks map[string]int
-	}
-	v := product{"a chair", 4900, []string{"wood", "brown", "new"}, map[string]int{"north": 3, "south": 5}}
-	for name, loaded := range map[string]bool{"decoded": false, "as loaded": true} {
-		b.Run(name, func(b *testing.B) {
-			c := open(b, Config[product]{Freshness: Freshness{TTL: time.Minute}, ServeLoaded: loaded, Loader: func(context.Context, *Fill[product]) (product, error) { return v, nil }})
-			b.ReportAllocs()
-			for b.Loop() {
-				if _, _, err := c.pack(v); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
-	}
 }

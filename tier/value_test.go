@@ -397,3 +397,28 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 		n.close()
 	}
 }
+
+// BenchmarkPack compares what a fill spends on its value: encoding and decoding it, or encoding alone with Config.ServeLoaded.
+func BenchmarkPack(b *testing.B) {
+	type product struct {
+		Name   string
+		Price  int64
+		Tags   []string
+		Stocks map[string]int
+	}
+	v := product{"a chair", 4900, []string{"wood", "brown", "new"}, map[string]int{"north": 3, "south": 5}}
+	for name, loaded := range map[string]bool{"decoded": false, "as loaded": true} {
+		b.Run(name, func(b *testing.B) {
+			c := open(b, Config[product]{
+				Freshness: Freshness{TTL: time.Minute}, ServeLoaded: loaded,
+				Loader: func(context.Context, *Fill[product]) (product, error) { return v, nil },
+			})
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, _, err := c.pack(v); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

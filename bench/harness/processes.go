@@ -39,12 +39,12 @@ type processes struct {
 
 // process is one node, as the parent has it.
 type process struct {
-	cmd    *exec.Cmd
-	in     io.Closer
-	client *rpc.Client
-	addr   string // for peers
-	exited chan struct{}
-	hunger *hunger // nil: it is not starved
+	cmd        *exec.Cmd
+	in         io.Closer
+	client     *rpc.Client
+	addr       string // for peers
+	exited     chan struct{}
+	starvation *starvation // nil: there is none
 }
 
 // Lookup is a call for a key over net/rpc.

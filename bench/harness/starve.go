@@ -8,22 +8,22 @@ import (
 // A starved process stands still for half of every starvePeriod.
 const starvePeriod = 100 * time.Millisecond
 
-// hunger is a process being starved. Only the goroutine that does the faults, and Close after it, use one.
-type hunger struct {
-	over  chan struct{} // closed when it is to end
-	ended chan error    // has the result once the process goes on for good
+// A starvation is under way. The goroutine that does the faults uses it, and Close after that has ended.
+type starvation struct {
+	over  chan struct{} // closed to end it
+	ended chan error    // gets the result when the process runs again for good
 }
 
 // starve stops and continues the process until feed is called. It returns an error if the process cannot be stopped.
 func (p *process) starve() error {
-	if p.hunger != nil {
+	if p.starvation != nil {
 		return errors.New("the node is starved already")
 	}
 	if err := stand(p.cmd.Process, true); err != nil {
 		return err
 	}
-	h := &hunger{over: make(chan struct{}), ended: make(chan error, 1)}
-	p.hunger = h
+	s := &starvation{over: make(chan struct{}), ended: make(chan error, 1)}
+	p.starvation = s
 	go func() {
 		tick := time.NewTicker(starvePeriod / 2)
 		defer tick.Stop()
@@ -32,11 +32,11 @@ func (p *process) starve() error {
 			case <-tick.C:
 				still = !still
 				if err := stand(p.cmd.Process, still); err != nil {
-					h.ended <- err
+					s.ended <- err
 					return
 				}
-			case <-h.over:
-				h.ended <- stand(p.cmd.Process, false)
+			case <-s.over:
+				s.ended <- stand(p.cmd.Process, false)
 				return
 			}
 		}
@@ -44,13 +44,13 @@ func (p *process) starve() error {
 	return nil
 }
 
-// feed ends what starve began, and waits until the process goes on. Without a starve before it, it does nothing.
+// feed ends a starvation and waits until the process runs again. It does nothing if there is none.
 func (p *process) feed() error {
-	if p.hunger == nil {
+	if p.starvation == nil {
 		return nil
 	}
-	close(p.hunger.over)
-	err := <-p.hunger.ended
-	p.hunger = nil
+	close(p.starvation.over)
+	err := <-p.starvation.ended
+	p.starvation = nil
 	return err
 }
