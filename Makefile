@@ -7,7 +7,7 @@
 # make flaky: every test of tier, peer, ring, codec and cmd COUNT times for each CPU, shuffled and under load; choose with PKG and RUN:
 #   make flaky PKG=./tier RUN='^TestMany' COUNT=200 CPU=1,4.
 # make mutate PKG=./ring: one operator of a package changed at a time, and whether its tests notice; .ci/mutate says which variables there are.
-# make check: format, vet, staticcheck, tidy, builds for 386 and arm64.
+# make check: format, the analyzers of vet and staticcheck, tidy, and whether the code is valid on 386 and arm64.
 # make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
 #   BENCHFLAGS (such as -quick) it is only shown.
 # make example-postgres: a cache that follows a database with four writers; uses PostgreSQL's programs.
@@ -39,11 +39,9 @@ BENCHPKGS  ?= ./bench ./tier ./codec ./ring
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 SOAK       ?= 1000000h
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
-STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
-MODULES     = . examples bench/rivals peer/page/browser peer/peertest/replay tier/oteltier
+MODULES     = . examples bench/rivals peer/page/browser peer/peertest/replay tier/oteltier .ci/lint
 
 SUITE       = $(GO) run ./cmd/suite
-FAST        = -gcflags='all=-N -l'
 LONG        = ^Test.*Long$$
 # These check what comes of many reads or seeds. With the race detector, which the short ones have, they would take ten times as long.
 PLAIN       = ^Test(Sim|Scene.*|ProjectionIsTrue)Long$$
@@ -81,20 +79,18 @@ test-long:
 flaky:
 	$(GO) run ./cmd/suite flaky -count $(COUNT) -cpu $(CPU) -run '$(RUN)' -skip '$(LONG)|^TestSim$$' $(PKG)
 
-check: bin/staticcheck
+check: bin/lint
 	@out=$$(gofmt -l $$(git ls-files '*.go' 2>/dev/null || find . -name '*.go')); \
 	  if [ -n "$$out" ]; then echo "not gofmt-ed:"; echo "$$out"; exit 1; fi
 	@set -e; for m in $(MODULES); do \
 	  echo "check $$m"; \
-	  (cd $$m && $(GO) mod tidy -diff && $(GO) vet ./... && $(CURDIR)/bin/staticcheck ./...); \
+	  (cd $$m && $(GO) mod tidy -diff); CGO_ENABLED=0 GOMEMLIMIT=6GiB bin/lint $$m; \
 	done
-	@# Other processors: what compiles is all that is asked, so the compiler does not optimize.
-	GOARCH=386 CGO_ENABLED=0 $(GO) vet $(FAST) ./ring ./codec ./peer ./tier
-	GOARCH=386 CGO_ENABLED=0 $(GO) build $(FAST) ./...
-	GOARCH=arm64 CGO_ENABLED=0 $(GO) build $(FAST) ./...
+	GOARCH=386 CGO_ENABLED=0 bin/lint -types .
+	GOARCH=arm64 CGO_ENABLED=0 bin/lint -types .
 
-bin/staticcheck: Makefile
-	GOBIN=$(CURDIR)/bin $(GO) install $(STATICCHECK)
+bin/lint: $(wildcard .ci/lint/*)
+	cd .ci/lint && CGO_ENABLED=0 $(GO) build -o $(CURDIR)/bin/lint .
 
 vuln:
 	@set -e; for m in $(MODULES); do echo "vuln $$m"; (cd $$m && $(GO) run $(GOVULNCHECK) ./...); done

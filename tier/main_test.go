@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"flag"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -8,7 +9,14 @@ import (
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain leaves the long tests to make test-long, unless -run or -skip chooses.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" {
+		flag.Set("test.skip", "^Test.*Long$")
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
 // crashes if two goroutines of a bubble look at expired timers at the same moment

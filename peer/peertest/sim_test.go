@@ -33,7 +33,12 @@ var (
 	shardFlag   = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
 )
 
+// TestMain leaves the long tests to make test-long, unless -run or -skip chooses.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" {
+		flag.Set("test.skip", "^Test.*Long$")
+	}
 	goleak.VerifyTestMain(m)
 }
 

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"strings"
@@ -12,9 +13,14 @@ import (
 	"go.uber.org/goleak"
 )
 
+// TestMain leaves the long tests to make test-long, unless -run or -skip chooses.
 func TestMain(m *testing.M) {
 	if os.Getenv(nodeName) != "" {
 		os.Exit(nodeMain())
+	}
+	flag.Parse()
+	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" {
+		flag.Set("test.skip", "^Test.*Long$")
 	}
 	goleak.VerifyTestMain(m)
 }
