@@ -303,7 +303,7 @@ func (c *Cache[V]) calm(ctx context.Context) bool {
 	c.log.mu.Lock()
 	ready := c.log.ready
 	c.log.mu.Unlock()
-	if left := settleWait - (c.clock.now() - c.opened); ready != nil && left > 0 {
+	if left := settleWait - (c.clock.Now() - c.opened); ready != nil && left > 0 {
 		t := time.NewTimer(time.Duration(left))
 		defer t.Stop()
 		select {
@@ -346,7 +346,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	expired, reloads := true, false
 	for expired && q.sent < q.mostRequests() {
 		q.sent++
-		began := c.clock.now()
+		began := c.clock.Now()
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
 			out, expired, err = c.understand(q, &w.resp, began, a)
@@ -390,7 +390,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 // it was asked, and for how long it says that it held the request. expired: it is a copy past
 // its hard expiry, so the member has another answer by now.
 func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
-	return c.understandAt(c.clock.now(), q, r, began, a)
+	return c.understandAt(c.clock.Now(), q, r, began, a)
 }
 
 // understandAt is understand for who knows the time.

@@ -326,14 +326,14 @@ func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
 // admitAll waits for a permit for flights that have their places, and counts their loads as begun. Those that have been
 // finished meanwhile are not among flying; if there are no others the permit is given back.
 func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[V]) (flying []*flight[V], err error) {
-	if err := c.gov.acquire(ctx, &g.ticket); err != nil {
+	if err := permit(ctx, c.gov, &g.ticket); err != nil {
 		for _, f := range flights {
 			c.flights.vacate(f)
 		}
 		return nil, err
 	}
 	for _, f := range flights {
-		if !c.flights.begin(f, c.fences, c.clock.now) {
+		if !c.flights.begin(f, c.fences, c.clock.Now) {
 			c.flights.vacate(f)
 			continue
 		}
@@ -345,7 +345,7 @@ func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[
 		return nil, nil
 	}
 	c.stats.batches.Add(1)
-	c.stats.ledger.load(+1, c.clock.now())
+	c.stats.ledger.load(+1, c.clock.Now())
 	return flying, nil
 }
 
@@ -371,9 +371,9 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 		for i, f := range flying {
 			fills[i] = c.fillOf(f)
 		}
-		began := c.clock.now()
+		began := c.clock.Now()
 		err := c.callBatch(c.gov.nested(load, &g.ticket, chain), slices.Clone(fills))
-		flying = c.landMany(g, load, attempt[V]{flying, fills, try, time.Duration(c.clock.now() - began)}, err)
+		flying = c.landMany(g, load, attempt[V]{flying, fills, try, time.Duration(c.clock.Now() - began)}, err)
 	}
 }
 
@@ -425,7 +425,7 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], 
 		out = loadFailed
 	}
 	retry := c.retryMany(load, flying, errs, try)
-	c.stats.ledger.load(-1, c.clock.now())
+	c.stats.ledger.load(-1, c.clock.Now())
 	c.gov.release(&g.ticket, out, cost)
 	c.tellBreaker()
 	landing := make([]int, 0, len(flying))

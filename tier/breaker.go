@@ -2,21 +2,13 @@ package tier
 
 import "time"
 
-// Breaker says when a member stops asking a failing origin. It looks at its own loads only.
-type Breaker struct {
-	// Failures is the fraction of loads that fail, within Window, from which on the breaker
-	// opens. 0: DefaultBreakerFailures. Below 0: it never opens.
-	Failures float64
-	// Minimum is how many loads Window must have seen before. 0: DefaultBreakerMinimum.
-	Minimum int
-	// Window is how far back loads count. 0: DefaultBreakerWindow.
-	Window time.Duration
-	// Pause is how long an open breaker lets nothing through before it probes. 0:
-	// DefaultBreakerPause.
-	Pause time.Duration
-	// Probes is how many loads run to try the origin after a pause, and must all succeed to
-	// close the breaker again. 0: DefaultBreakerProbes.
-	Probes int
+// BreakerRules say when a breaker opens, and when it closes again.
+type BreakerRules struct {
+	Failures float64       // the fraction of loads that fail, within Window, from which on it opens; below 0: never
+	Minimum  int           // how many loads Window must have seen before
+	Window   time.Duration // how far back loads count
+	Pause    time.Duration // how long an open breaker lets nothing through before it probes
+	Probes   int           // how many loads try the origin after a pause, and must all succeed
 }
 
 // breakerState is closed (all may load), open (nobody) or half open (probes).
@@ -48,7 +40,7 @@ type breaker struct {
 
 // admits reports whether one more load may begin, and when the answer is no, when it is worth
 // asking again (0: when a probe has ended).
-func (b breaker) admits(p Breaker, now int64) (ok bool, again int64) {
+func (b breaker) admits(p BreakerRules, now int64) (ok bool, again int64) {
 	switch b.state {
 	case breakerOpen:
 		return now >= b.until, b.until
@@ -70,7 +62,7 @@ func (b breaker) begun(now int64) breaker {
 }
 
 // ended is the state after a load of generation gen has ended.
-func (b breaker) ended(p Breaker, gen uint64, out outcomeOfLoad, now int64) breaker {
+func (b breaker) ended(p BreakerRules, gen uint64, out outcomeOfLoad, now int64) breaker {
 	if gen != b.gen {
 		return b
 	}
@@ -106,7 +98,7 @@ func (b breaker) ended(p Breaker, gen uint64, out outcomeOfLoad, now int64) brea
 }
 
 // roll forgets the buckets that are past the window.
-func (b breaker) roll(p Breaker, now int64) breaker {
+func (b breaker) roll(p BreakerRules, now int64) breaker {
 	at := now / max(int64(p.Window)/breakerBuckets, 1)
 	for n := min(at-b.at, breakerBuckets); n > 0; n-- {
 		i := (at - n + 1) % breakerBuckets

@@ -10,7 +10,7 @@ import (
 // A script of events and the states that they lead to. Each word is an event, "time:event=state":
 // b begins a load (= whether it was admitted), o/f/v ends the oldest one that runs: ok, failed, void.
 func TestBreaker(t *testing.T) {
-	p := Breaker{Failures: 0.5, Minimum: 4, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 2}
+	p := BreakerRules{Failures: 0.5, Minimum: 4, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 2}
 	for name, script := range map[string]string{
 		"stays closed below the minimum":       "0:b=yes 0:f=closed 0:b=yes 0:f=closed 0:b=yes 0:f=closed",
 		"opens at half of four":                "0:b=yes 0:o=closed 0:b=yes 0:o=closed 0:b=yes 0:f=closed 0:b=yes 0:f=open 0:b=no 4:b=no",
@@ -54,7 +54,7 @@ func TestBreaker(t *testing.T) {
 			}
 		})
 	}
-	off := Breaker{Failures: -1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
+	off := BreakerRules{Failures: -1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
 	var b breaker
 	for i := range 1000 {
 		b = b.begun(int64(i)).ended(off, b.gen, loadFailed, int64(i))
@@ -66,7 +66,7 @@ func TestBreaker(t *testing.T) {
 
 // Each change of state is another generation, and each opening is counted.
 func TestBreakerCountsItsOpenings(t *testing.T) {
-	p := Breaker{Failures: 1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
+	p := BreakerRules{Failures: 1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
 	var b breaker
 	now := int64(1)
 	for n := range int64(3) { // the first from closed, the others by a failed probe
@@ -86,7 +86,7 @@ func TestBreakerCountsItsOpenings(t *testing.T) {
 	if b.state != breakerClosed || b.openings != 3 {
 		t.Errorf("%+v after a probe that succeeded", b)
 	}
-	off := Breaker{Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
+	off := BreakerRules{Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
 	if b = b.ended(off, b.gen, loadFailed, now); b.state != breakerClosed {
 		t.Error("a fraction of 0 opened it")
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 const (
@@ -34,7 +35,7 @@ type Cache[V any] struct {
 	ns      []byte // the namespace as requests carry it
 	nsHash  uint64
 	schema  uint64
-	clock   clock
+	clock   clock.Clock
 	dice    *dice
 	near    *near[box[V]] // nil: no near tier
 	weigh   func(V) int64 // what a value refers to, in bytes of memory
@@ -123,14 +124,14 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.lots.seed = maphash.MakeSeed()
 	c.sender, _ = cfg.Cluster.(sender)
-	c.demand, c.reuse = newDemand(c.clock.now(), cfg.ShowKeys), newReuse(c.clock.now())
+	c.demand, c.reuse = newDemand(c.clock.Now(), cfg.ShowKeys), newReuse(c.clock.Now())
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)
-	c.fences = newFences(c.clock.now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
+	c.fences = newFences(c.clock.Now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
 	c.fences.self = incarnation
 	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.retention, cfg.limits)
 	c.mates.Store(&map[string]*mate{})
-	c.opened = c.clock.now()
+	c.opened = c.clock.Now()
 	c.origin = cfg.SharedOrigin
 	if c.origin == nil {
 		c.origin = newSharedOrigin(cfg.Namespace, cfg.Origin, cfg.Now)
@@ -220,7 +221,7 @@ func (c *Cache[V]) tend() {
 	var changed <-chan struct{}
 	if c.cfg.Cluster != nil {
 		changed = c.cfg.Cluster.ViewChanged()
-		c.views.note(c.cfg.Cluster.View(), c.clock.now())
+		c.views.note(c.cfg.Cluster.View(), c.clock.Now())
 		c.notice()
 	}
 	for {
@@ -229,21 +230,21 @@ func (c *Cache[V]) tend() {
 			return
 		case <-changed:
 			changed = c.cfg.Cluster.ViewChanged()
-			c.views.note(c.cfg.Cluster.View(), c.clock.now())
+			c.views.note(c.cfg.Cluster.View(), c.clock.Now())
 			c.look()
 			c.notice()
 		case <-tick.C:
-			c.clock.tick()
+			c.clock.Tick()
 			c.fences.sweep()
 			c.tellBreaker()
 			c.look()
 			if c.cfg.Cluster != nil {
 				c.notice()
 			}
-			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.now())
-			c.stats.ages.mark(c.clock.now())
-			c.reuse.halve(c.clock.now(), c.stats.ownedReads())
-			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.now())
+			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.Now())
+			c.stats.ages.mark(c.clock.Now())
+			c.reuse.halve(c.clock.Now(), c.stats.ownedReads())
+			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.Now())
 		}
 		c.gov.kick()
 	}

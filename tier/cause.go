@@ -45,7 +45,7 @@ func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) cause {
 		return causeEvicted
 	}
 	if c.cfg.Cluster != nil {
-		return c.views.why(hash, c.self, c.clock.now())
+		return c.views.why(hash, c.self, c.clock.Now())
 	}
 	return causeCold
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 // Defaults and limits of Config.
@@ -124,11 +125,11 @@ type Config[V any] struct {
 	suspended func() (int64, bool) // nil: the system's; tests suspend the machine
 }
 
-func (cfg *Config[V]) newClock() clock {
+func (cfg *Config[V]) newClock() clock.Clock {
 	if cfg.suspended != nil {
-		return newClockOf(cfg.Now, cfg.suspended)
+		return clock.NewWith(cfg.Now, cfg.suspended)
 	}
-	return newClock(cfg.Now)
+	return clock.New(cfg.Now)
 }
 
 // wallClock is the time of day.

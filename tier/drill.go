@@ -114,7 +114,7 @@ func (c *Cache[V]) beginDrill(fraction float64, duration time.Duration) (*drill,
 	if !c.life.begin() {
 		return nil, ErrClosed
 	}
-	d := &drill{fraction: fraction, duration: duration, over: make(chan struct{}), began: c.clock.now(), whole: c.Projection()}
+	d := &drill{fraction: fraction, duration: duration, over: make(chan struct{}), began: c.clock.Now(), whole: c.Projection()}
 	if !c.drill.CompareAndSwap(nil, d) {
 		c.life.end()
 		return nil, ErrDrilling
@@ -148,7 +148,7 @@ func (c *Cache[V]) runDrill(ctx context.Context, d *drill) DrillReport {
 			}
 		}
 	}
-	r := d.report(c.clock.now())
+	r := d.report(c.clock.Now())
 	r.Ended = d.why
 	c.lastDrill.Store(&r)
 	c.drill.Store(nil)
@@ -168,7 +168,7 @@ type DrillStats struct {
 // numbers alone, not the keys.
 func (c *Cache[V]) drillStats() (s DrillStats) {
 	if d := c.drill.Load(); d != nil {
-		s.Running, s.DrillReport = true, d.report(c.clock.now())
+		s.Running, s.DrillReport = true, d.report(c.clock.Now())
 	} else if last := c.lastDrill.Load(); last != nil {
 		s.DrillReport = *last
 	}
@@ -230,7 +230,7 @@ func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V]
 
 // fallBack answers with a near copy after all, if that may be served still.
 func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
-	now := c.clock.now()
+	now := c.clock.Now()
 	if now >= b.until || !c.unfenced(key, b) {
 		return false
 	}
@@ -262,13 +262,13 @@ func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
 	default:
 		d.spared.Add(1)
 	}
-	d.waited(time.Duration(c.clock.now()-began), c.dice.float64())
+	d.waited(time.Duration(c.clock.Now()-began), c.dice.float64())
 }
 
 // refill answers a drilled read on the member that owns the key: it loads the key as if there were no
 // copy, but takes the copy if that does not work out.
 func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []uint64, short bool) (found[V], error) {
-	now, wide := c.clock.now(), c.fences.wide.Load()
+	now, wide := c.clock.Now(), c.fences.wide.Load()
 	e := c.valid(key, hash, now)
 	if e == nil || e.flags&entryFailed != 0 || len(chain) > 0 {
 		return c.own(ctx, key, hash, AnyAge, chain, short)
@@ -293,8 +293,8 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	if e = c.valid(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
-		return found[V]{e: e, late: c.clock.now() >= e.soft, why: staleDrill}, nil
+	if e = c.valid(key, hash, c.clock.Now()); e != nil && e.flags&entryFailed == 0 {
+		return found[V]{e: e, late: c.clock.Now() >= e.soft, why: staleDrill}, nil
 	}
 	return c.own(ctx, key, hash, AnyAge, chain, short)
 }

@@ -84,7 +84,7 @@ type OverloadedError struct {
 	Reason     string        // for people: what was short, and on which member if it is another one
 	RetryAfter time.Duration // an estimate of when a permit is likely
 
-	why shedReason
+	why Reason
 }
 
 func (e *OverloadedError) Error() string {
@@ -93,6 +93,11 @@ func (e *OverloadedError) Error() string {
 
 // Is reports whether target is ErrOverloaded.
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
+
+// overloaded makes an *OverloadedError of the governor's refusal.
+func overloaded(r *Refusal) *OverloadedError {
+	return &OverloadedError{Reason: r.Why.Text(), RetryAfter: r.After, why: r.Why}
+}
 
 // InvalidateError says which members did not confirm an invalidation.
 type InvalidateError struct {

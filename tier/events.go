@@ -41,7 +41,7 @@ func (c *Cache[V]) tellBreaker() {
 		return
 	}
 	state, openings := c.gov.breakerState()
-	now := c.clock.now()
+	now := c.clock.Now()
 	t.mu.Lock()
 	opened := openings > t.openings && !t.open
 	if opened {
@@ -61,7 +61,7 @@ func (c *Cache[V]) tellBreaker() {
 
 // tellUnconfirmed tells of an invalidation that did not reach everybody, if none was told of lately.
 func (c *Cache[V]) tellUnconfirmed(err error) {
-	now, until := c.clock.now(), c.told.unconfirmed.Load()
+	now, until := c.clock.Now(), c.told.unconfirmed.Load()
 	if now >= until && c.told.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
 		c.cfg.Logger.Warn("an invalidation has not reached every member", "event", eventUnconfirmed, "namespace", c.cfg.Namespace, "error", err)
 	}

@@ -129,7 +129,7 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 
 // batch makes what one push carries of the first keys; taken is how many of them that is. fresh: only of what is fresh.
 func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
-	now, size := c.clock.now(), 0
+	now, size := c.clock.Now(), 0
 	for _, x := range keys {
 		if len(list) == codec.MaxPushed {
 			break

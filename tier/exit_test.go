@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 // While a call for many keys waits for its slowest, the others pass their ends: near copies their lease, owned ones their
@@ -113,7 +114,7 @@ func TestAnswerOfAFillIsNotHandedOutPastItsHardExpiry(t *testing.T) {
 func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := open(t, plain(ByKey(slow(0).load)))
-		now := c.clock.now()
+		now := c.clock.Now()
 		e := &entry{value: []byte("x"), loaded: now, soft: now + 10, swr: now + 20, hard: now + 20}
 		for _, x := range []struct {
 			name   string
@@ -154,7 +155,7 @@ func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 		cfg := plain(ByKey(slow(0).load))
 		c := open(t, cfg)
 		jump := time.Duration(0)
-		c.clock.fn = func() time.Time { jump += 2; return time.Now().Add(jump) } // time passes between any two lines
+		c.clock = clock.New(func() time.Time { jump += 2; return time.Now().Add(jump) }) // time passes between any two lines
 		expired, expiredOfMany := 0, 0
 		for ttl := range time.Duration(100) { // with a short one a load outlives its value, with a long one all is well
 			c.cfg.Freshness.TTL = ttl + 1 // New refuses it

@@ -8,6 +8,8 @@ import (
 	"hash/maphash"
 	"runtime/debug"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 // errNoPrevious is what KeepPrevious returns where there is nothing to keep.
@@ -85,13 +87,13 @@ func (f *Fill[V]) DoNotKeep() { f.drop = true }
 // The stats tell how often each dependency was called, how long it took and how often it failed.
 // Safe for concurrent use. Names are counted separately up to a limit of 64, the rest together as "other".
 func (f *Fill[V]) Step(name string) func(err ...error) {
-	began := f.c.clock.now()
+	began := f.c.clock.Now()
 	return func(err ...error) {
 		failed := false
 		for _, e := range err {
 			failed = failed || e != nil
 		}
-		f.c.stats.step(name, time.Duration(f.c.clock.now()-began), failed)
+		f.c.stats.step(name, time.Duration(f.c.clock.Now()-began), failed)
 	}
 }
 
@@ -129,7 +131,7 @@ const noWait = -1
 // patience is until when a caller waits for a flight, 0: without end.
 func (c *Cache[V]) patience(ctx context.Context) int64 {
 	if deadline, ok := ctx.Deadline(); ok {
-		return max(later(c.clock.now(), time.Until(deadline)), 1)
+		return max(clock.Later(c.clock.Now(), time.Until(deadline)), 1)
 	}
 	return 0
 }
@@ -184,7 +186,7 @@ func (c *Cache[V]) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
 	}
-	return max(later(c.gov.now(), time.Duration(at-c.clock.now())), 1)
+	return max(clock.Later(c.gov.now(), time.Duration(at-c.clock.Now())), 1)
 }
 
 // fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the
@@ -226,7 +228,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		if isContext(load, err) && c.ctx.Err() == nil { // whether or not overrun was quicker
 			err = fmt.Errorf("%w (%w)", ErrTimeout, err)
 		}
-		cost := time.Duration(c.clock.now() - f.began)
+		cost := time.Duration(c.clock.Now() - f.began)
 		if holds {
 			c.ended(f, err, cost)
 			c.flights.returned(f)
@@ -251,28 +253,37 @@ func (c *Cache[V]) fly(f *flight[V]) {
 // needless ends a flight that has nothing to load: what its starter missed may have been filled, or have
 // failed, before it became the live one.
 func (c *Cache[V]) needless(f *flight[V]) bool {
-	e := c.valid(f.key, f.hash, c.clock.now())
-	return e != nil && e != f.prev && c.clock.now() < e.soft && c.flights.skip(f, e, c.stillValid(f))
+	e := c.valid(f.key, f.hash, c.clock.Now())
+	return e != nil && e != f.prev && c.clock.Now() < e.soft && c.flights.skip(f, e, c.stillValid(f))
+}
+
+// permit waits for a permit. The error is an *OverloadedError, or the cause of ctx's end.
+func permit(ctx context.Context, g *governor, t *ticket) error {
+	err := g.acquire(ctx, t)
+	if r, ok := err.(*Refusal); ok {
+		return overloaded(r)
+	}
+	return err
 }
 
 // admit waits for a place among the key's loads, then for a permit, and counts the load as begun.
 func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
 	if err := c.flights.reserve(ctx, f, c.cfg.Origin.Timeout); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = refusal(shedKey, c.cfg.Origin.Timeout)
+			err = overloaded(&Refusal{Why: shedKey, After: c.cfg.Origin.Timeout})
 		}
 		return err
 	}
-	if err := c.gov.acquire(ctx, &f.ticket); err != nil {
+	if err := permit(ctx, c.gov, &f.ticket); err != nil {
 		c.flights.vacate(f)
 		return err
 	}
-	if !c.flights.begin(f, c.fences, c.clock.now) {
+	if !c.flights.begin(f, c.fences, c.clock.Now) {
 		c.flights.vacate(f)
 		c.gov.release(&f.ticket, loadVoid, 0)
 		return context.DeadlineExceeded
 	}
-	c.stats.begun(f.cause, c.clock.now())
+	c.stats.begun(f.cause, c.clock.Now())
 	return nil
 }
 
@@ -282,7 +293,7 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) {
 		out = loadVoid
 	}
-	c.stats.observe(cost, c.clock.now())
+	c.stats.observe(cost, c.clock.Now())
 	c.gov.release(&f.ticket, out, cost)
 	c.tellBreaker()
 	c.drillEnded(f, out)
@@ -300,7 +311,7 @@ func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error)
 		c.stats.noRetry.Add(1)
 		return false, true
 	}
-	cost := time.Duration(c.clock.now() - f.began)
+	cost := time.Duration(c.clock.Now() - f.began)
 	if !c.flights.pause(f) {
 		return false, true
 	}
@@ -404,7 +415,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 		c.finish(f, c.failed(f, err))
 		return
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	c.loads.add(f.hash, e.loaded)
 	c.setExpiry(e, lifespan{fill.ttl, fill.stale}, f.short && !c.owns(f.hash), now)
 	if fill.drop || now >= e.hard {
@@ -478,7 +489,7 @@ func (c *Cache[V]) standIn(e *entry, now int64) {
 // failed settles what a failed load means: a copy within StaleIfError waits before it
 // is tried again, otherwise the error is remembered.
 func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
-	now := c.clock.now()
+	now := c.clock.Now()
 	errorTTL := int64(c.cfg.Freshness.ErrorTTL)
 	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
 	res := result[V]{err: wrapped}
@@ -529,7 +540,7 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	if errors.As(err, &over) && err == error(over) { // not a nested fill's, which has been counted
 		c.stats.shed[over.why].Add(1)
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
 		res.e = e
 		if over != nil {

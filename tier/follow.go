@@ -155,7 +155,7 @@ func (f *follower[V]) read(ctx context.Context) error {
 			continue
 		}
 		if f.fails == 0 {
-			f.since = max(f.c.clock.now(), 1)
+			f.since = max(f.c.clock.Now(), 1)
 		}
 		f.down = true
 		f.stats.down.Store(f.since)
@@ -213,7 +213,7 @@ func (f *follower[V]) step(ctx context.Context) error {
 		f.log.Info("the feed answers again", "failures", f.fails, "position", f.last)
 		f.up()
 	}
-	asked := f.c.clock.now()
+	asked := f.c.clock.Now()
 	batch, err := f.feed.Next(ctx, f.last)
 	if err != nil {
 		return err
@@ -233,7 +233,7 @@ func (f *follower[V]) step(ctx context.Context) error {
 	if back, err := f.setBack(ctx); err != nil || back {
 		return err
 	}
-	wait := idling(f.idle) - time.Duration(f.c.clock.now()-asked)
+	wait := idling(f.idle) - time.Duration(f.c.clock.Now()-asked)
 	f.idle++
 	return sleep(ctx, wait)
 }

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 // governor stands between flights and the origin: permits, rate, queue, adaptive limit, breaker
@@ -16,7 +18,7 @@ import (
 type governor struct {
 	changes atomic.Uint64 // of the breaker: rises with each change of its state; written with mu held
 
-	o     Origin // defaults filled in
+	o     Limits
 	now   func() int64
 	share func() (permits, members int) // of this node, now; called without mu held
 	// shares rises when a share counts that differs from the last, and with each word about it (fits, running); written with mu held.
@@ -50,7 +52,7 @@ type governor struct {
 	wakes sync.WaitGroup // the timer's calls
 }
 
-func newGovernor(o Origin, now func() int64, share func() (permits, members int)) *governor {
+func newGovernor(o Limits, now func() int64, share func() (permits, members int)) *governor {
 	g := &governor{o: o, now: now, share: share, part: part{0, 1}}
 	g.retries.spent = retryReserve / 2
 	g.returning.Init()
@@ -66,24 +68,31 @@ type part struct {
 	members int // among whom rate and burst are divided
 }
 
-// shedReason says why the governor refused a fill.
-type shedReason uint8
+// Reason says why the governor refused a fill.
+type Reason uint8
 
 const (
-	shedNone     shedReason = iota
-	shedShare               // this member has no part of the cap
-	shedFull                // the queue is full
-	shedDelay               // it waited for too long in an overloaded queue
-	shedDeadline            // nobody who waits could have been served in time
-	shedBreaker             // the breaker is open
-	shedTimeout             // no permit came within Origin.Timeout, to callers without a deadline
-	shedKey                 // earlier loads of the key have not returned
+	shedNone     Reason = iota
+	shedShare           // this member has no part of the cap
+	shedFull            // the queue is full
+	shedDelay           // it waited for too long in an overloaded queue
+	shedDeadline        // nobody who waits could have been served in time
+	shedBreaker         // the breaker is open
+	shedTimeout         // no permit came within Origin.Timeout, to callers without a deadline
+	shedKey             // earlier loads of the key have not returned
 	shedReasons
 )
 
 var shedNames = [shedReasons]string{"other", "no_share", "queue_full", "queue_delay", "deadline", "breaker", "timeout", "key_busy"}
 
+// Name is the reason as a label.
+func (r Reason) Name() string { return shedNames[r] }
+
+// Text is the reason as a message.
+func (r Reason) Text() string { return shedTexts[r] }
+
 var shedTexts = [shedReasons]string{
+	shedNone:     "no reason was given",
 	shedShare:    "this member has no share of Origin.Concurrency: it is below the number of members",
 	shedFull:     "the queue for the origin is full",
 	shedDelay:    "the queue for the origin is overloaded",
@@ -93,12 +102,21 @@ var shedTexts = [shedReasons]string{
 	shedKey:      "earlier loads of the key have not returned",
 }
 
-func refusal(why shedReason, after time.Duration) *OverloadedError {
-	return &OverloadedError{Reason: shedTexts[why], RetryAfter: max(after, time.Millisecond), why: why}
+// A Refusal says that there is no permit, and why.
+type Refusal struct {
+	Why   Reason
+	After time.Duration // an estimate of when a permit is likely
+}
+
+func (r *Refusal) Error() string { return "weir: no permit to read the origin: " + r.Why.Text() }
+
+// refusal estimates at least a millisecond.
+func refusal(why Reason, after time.Duration) *Refusal {
+	return &Refusal{why, max(after, time.Millisecond)}
 }
 
 // acquire waits for a permit: until the ticket's callers give up, for Origin.Timeout if they have no deadline, or until ctx
-// ends. The error is an *OverloadedError, or ctx's cause if that was cancelled.
+// ends. The error is a *Refusal, or ctx's cause if that was cancelled.
 func (g *governor) acquire(ctx context.Context, t *ticket) error {
 	g.enter()
 	now := g.now()
@@ -174,7 +192,7 @@ func (g *governor) push(t *ticket, now int64) {
 }
 
 // refuses says whether t cannot be let in at all. The caller holds mu.
-func (g *governor) refuses(t *ticket, now int64) (why shedReason, after time.Duration) {
+func (g *governor) refuses(t *ticket, now int64) (why Reason, after time.Duration) {
 	if g.part.share <= 0 && !g.withheld {
 		return shedShare, time.Second
 	}
@@ -185,7 +203,7 @@ func (g *governor) refuses(t *ticket, now int64) (why shedReason, after time.Dur
 	if g.used < g.permits && ahead == 0 {
 		return shedNone, 0
 	}
-	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && later(now, wait+time.Duration(g.load)) > t.until {
+	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && clock.Later(now, wait+time.Duration(g.load)) > t.until {
 		return shedDeadline, wait
 	}
 	if g.waiting >= g.o.Queue && !g.displace(t, now) {
@@ -420,7 +438,7 @@ func (g *governor) raise(t *ticket, c class, depth int, until int64) {
 	switch {
 	case until == t.until:
 	case until == 0 || t.until == 0: // a caller without a deadline beside others
-		t.until = max(t.until, until, later(now, g.o.Timeout))
+		t.until = max(t.until, until, clock.Later(now, g.o.Timeout))
 	default:
 		t.until = max(t.until, until)
 	}
@@ -494,7 +512,7 @@ func (g *governor) retry() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
-	if ok, _ := g.breaker.admits(g.o.Breaker, now); !ok || g.o.Retry.Budget < 0 {
+	if ok, _ := g.breaker.admits(g.o.Breaker, now); !ok || g.o.RetryBudget < 0 {
 		return false
 	}
 	next, ok, _ := g.retries.take(0, retryReserve, now)
@@ -508,7 +526,7 @@ func (g *governor) retry() bool {
 func (g *governor) admitted() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.retries = g.retries.earn(max(g.o.Retry.Budget, 0))
+	g.retries = g.retries.earn(max(g.o.RetryBudget, 0))
 }
 
 // look is how many permits are in use, and whether the breaker lets everything through.
@@ -524,12 +542,12 @@ func (g *governor) breakerState() (state breakerState, openings int64) {
 	return g.breaker.state, g.breaker.openings
 }
 
-func (g *governor) snapshot() GovernorStats {
+func (g *governor) snapshot() Snapshot {
 	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
 	p := g.policy()
-	s := GovernorStats{
+	s := Snapshot{
 		Share: g.part.share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting,
 		WaitingBy: make(map[string]int), Breaker: breakerNames[g.breaker.state], BreakerOpenings: g.breaker.openings,
 		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(retryReserve - g.retries.spent),

@@ -14,7 +14,8 @@ import (
 )
 
 // However the load comes, no more loads than the cap run, hung ones included, and no permit is lost.
-func TestCapIsNeverExceeded(t *testing.T)     { capIsNeverExceeded(t, 3) }
+func TestCapIsNeverExceeded(t *testing.T) { capIsNeverExceeded(t, 3) }
+
 func TestCapIsNeverExceededLong(t *testing.T) { capIsNeverExceeded(t, 30) }
 
 func capIsNeverExceeded(t *testing.T, rounds int) {
@@ -78,71 +79,6 @@ func capUnderLoad(t *testing.T, rnd *rand.Rand) {
 	if live, run := c.flights.size(); live != 0 || run != 0 {
 		t.Errorf("%d flights, %d loads left", live, run)
 	}
-}
-
-// alone returns a governor with a share of its own, on a virtual clock.
-func alone(t *testing.T, share int, o Origin) *governor {
-	clock := newClock(nil)
-	g := newGovernor(o.withDefaults(), clock.now, func() (int, int) { return share, 1 })
-	t.Cleanup(g.close)
-	return g
-}
-
-// line lets tickets queue up behind one permit and returns in which order they get it.
-func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), names ...string) (order []string) {
-	g := alone(t, 1, Origin{Concurrency: 1, QueueInterval: -1})
-	first := new(ticket)
-	if err := g.acquire(t.Context(), first); err != nil {
-		t.Fatal(err)
-	}
-	tickets := make(map[string]*ticket)
-	var mu sync.Mutex // guards order
-	var wg sync.WaitGroup
-	for _, name := range names {
-		k := &ticket{class: map[byte]class{'m': classMiss, 's': classStale, 'r': classRefresh}[name[0]]}
-		tickets[name] = k
-		wg.Go(func() {
-			if err := g.acquire(t.Context(), k); err != nil {
-				t.Error(err)
-				return
-			}
-			mu.Lock()
-			order = append(order, name)
-			mu.Unlock()
-			g.release(k, loadOK, 0)
-		})
-		synctest.Wait()
-	}
-	if change != nil {
-		change(g, tickets)
-	}
-	g.release(first, loadOK, 0)
-	wg.Wait()
-	if s := g.snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
-		t.Errorf("governor %+v", s)
-	}
-	return order
-}
-
-func TestClassOrder(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		got := line(t, nil, "r1", "s1", "m1", "r2", "m2", "s2")
-		if want := []string{"m1", "m2", "s1", "s2", "r1", "r2"}; !slices.Equal(got, want) {
-			t.Errorf("%v, want %v", got, want)
-		}
-	})
-}
-
-func TestPromotion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		got := line(t, func(g *governor, k map[string]*ticket) {
-			g.promote(k["r2"], classMiss, 0, 0)
-			g.promote(k["m1"], classRefresh, 0, 0) // never down
-		}, "r1", "s1", "m1", "r2")
-		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
-			t.Errorf("%v, want %v", got, want)
-		}
-	})
 }
 
 // A read without a copy that joins a waiting refresh makes it as urgent as itself.
@@ -290,51 +226,5 @@ func TestBusyKeyHoldsNoPermit(t *testing.T) {
 		if s := c.Stats(); time.Since(began) != 0 || s.Governor.InUse != maxRunning {
 			t.Errorf("after %v, %d permits in use", time.Since(began), s.Governor.InUse)
 		}
-	})
-}
-
-func TestShareChanges(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var share atomic.Int64
-		o := Origin{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1}.withDefaults()
-		clock := newClock(nil)
-		g := newGovernor(o, clock.now, func() (int, int) { return int(share.Load()), 1 })
-		defer g.close()
-		holders := make(chan *ticket, 4)
-		release := func() { g.release(<-holders, loadVoid, 0) }
-		if err := g.acquire(t.Context(), new(ticket)); !errors.Is(err, ErrOverloaded) {
-			t.Fatalf("without a share: %v", err)
-		}
-		share.Store(1)
-		var wg sync.WaitGroup
-		for range 4 {
-			wg.Go(func() {
-				k := new(ticket)
-				if err := g.acquire(t.Context(), k); err != nil {
-					t.Error(err)
-				}
-				holders <- k
-			})
-		}
-		check := func(used, waiting int) {
-			t.Helper()
-			synctest.Wait()
-			if s := g.snapshot(); s.InUse != used || s.Waiting != waiting {
-				t.Fatalf("%+v, want %d in use, %d waiting", s, used, waiting)
-			}
-		}
-		check(1, 3)
-		share.Store(3)
-		g.kick()
-		check(3, 1)
-		share.Store(1)
-		release()
-		release()
-		check(1, 1) // less than before: nobody new until the rest is back
-		release()
-		check(1, 0)
-		release()
-		wg.Wait()
-		check(0, 0)
 	})
 }

@@ -67,7 +67,7 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(c.ctx, cancel)()
-	began := c.clock.now()
+	began := c.clock.Now()
 	c.leaving.Store(true)
 	c.hot.save()
 	c.near.clear() // nobody tells this node of invalidations any more
@@ -75,18 +75,18 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica }))
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
-	again := c.clock.now() + int64(handoffAgain)
+	again := c.clock.Now() + int64(handoffAgain)
 	for filling := false; ; {
 		live, _ := c.flights.size()
 		if filling && live == 0 {
 			since := began
-			began = c.clock.now()
+			began = c.clock.Now()
 			left = append(left, c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica && e.loaded+int64(e.cost) >= since }))...)
 		}
 		filling = live > 0
-		if len(left) > 0 && c.clock.now() >= again {
+		if len(left) > 0 && c.clock.Now() >= again {
 			left = c.pushAll(ctx, pace, left)
-			again = c.clock.now() + int64(handoffAgain)
+			again = c.clock.Now() + int64(handoffAgain)
 		}
 		if !filling && len(left) == 0 {
 			return
@@ -260,7 +260,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 			req.Pushed, taken = c.batch(keys, spare)
 		}
 		c.log.mu.Lock()
-		req.News = &codec.News{Life: time.Duration(c.log.lives.own.Load()), Positions: c.log.positions(nil, c.clock.now())}
+		req.News = &codec.News{Life: time.Duration(c.log.lives.own.Load()), Positions: c.log.positions(nil, c.clock.Now())}
 		c.log.mu.Unlock()
 		answer, news, err := c.postPush(ctx, to, ways[way], &req)
 		wait := time.Duration(0)
@@ -287,7 +287,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 			} else if token = answer.Seq; token == 0 {
 				wait = handoffPause
 			}
-			wait = max(wait, pace.spend(req.Size(), c.clock.now()))
+			wait = max(wait, pace.spend(req.Size(), c.clock.Now()))
 		}
 		if wait > 0 && len(keys) > 0 {
 			if err := sleep(ctx, wait); err != nil {

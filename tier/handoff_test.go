@@ -301,7 +301,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 						s.do(t, m.caches["n0"], key)
 					}
 					time.Sleep(10 * time.Second)
-					e := m.caches["n0"].valid(key, ring.Hash(key), m.caches["n0"].clock.now())
+					e := m.caches["n0"].valid(key, ring.Hash(key), m.caches["n0"].clock.Now())
 					if e != nil {
 						v, err := m.caches["n0"].decode(e.value)
 						if err != nil || v.Version != 1 {

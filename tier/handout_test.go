@@ -235,7 +235,7 @@ func TestLeaseOfAFilledCopyCountsFromItsLoad(t *testing.T) {
 		from := func(key string, want Source) {
 			t.Helper()
 			if a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge}); err != nil || a.Source != want {
-				t.Errorf("%s after %v: %v, %v, want %v", key, time.Duration(c.clock.now()), a.Source, err, want)
+				t.Errorf("%s after %v: %v, %v, want %v", key, time.Duration(c.clock.Now()), a.Source, err, want)
 			}
 		}
 		for _, keys := range [][]string{{"fast 1", "slow"}, {"slow", "fast 2"}} {

@@ -111,8 +111,8 @@ func (c *Cache[V]) warmHot() {
 		c.cfg.Logger.Warn("the list of hot keys cannot be used: starting without it", "namespace", c.cfg.Namespace, "file", path, "err", err)
 	}
 	h.total.Store(int64(len(keys)))
-	until := c.clock.now() + youngFor
-	for c.young.Load() && c.unsettled.Load() > 0 && c.clock.now() < until && sleep(c.ctx, hotPause) == nil { // what is not settled may not be kept
+	until := c.clock.Now() + youngFor
+	for c.young.Load() && c.unsettled.Load() > 0 && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // what is not settled may not be kept
 	}
 	for some := range slices.Chunk(keys, hotChunk) {
 		report, err := c.Warm(c.ctx, some)
@@ -203,7 +203,7 @@ func (s *sparedHeap) Pop() any {
 // hotList returns the hottest of the keys that this node owns, hottest first. A node that leaves, and owns none any
 // more, lists what it has.
 func (c *Cache[V]) hotList() []string {
-	now := c.clock.now()
+	now := c.clock.Now()
 	best := c.mostSparing(maxHotKeys, func(e *entry, _ bool) bool { return !e.replica && now < e.hard })
 	keys := make([]string, len(best))
 	for i := range best {
@@ -215,7 +215,7 @@ func (c *Cache[V]) hotList() []string {
 // mostSparing returns the keys with a value that are wanted and spare the origin most, of those that this node owns if the
 // view has it, at most so many. asked: somebody asked for it lately.
 func (c *Cache[V]) mostSparing(most int, wanted func(e *entry, asked bool) bool) []spared {
-	now := c.clock.now()
+	now := c.clock.Now()
 	rates := make(map[uint64]float64)
 	c.demand.rates(c.near.hitCount()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
 	mine := func(uint64) bool { return true }

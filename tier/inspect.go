@@ -26,7 +26,7 @@ func (h handler[V]) InspectKey(key string) any {
 	if checkKey(key) != nil || c.life.isClosed() {
 		return out
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	seconds := func(ns int64) float64 { return time.Duration(ns).Seconds() }
 	if b := c.near.get(key); b != nil {
 		c.stats.nearUnused.Add(1) // takes the hit back

@@ -123,7 +123,7 @@ func (c *Cache[V]) notice() {
 	if b, ok := c.cfg.Cluster.(bypasser); ok {
 		silent = b.Bypassed
 	}
-	off, changed := c.isolation.look(c.cfg.Cluster.View(), c.clock.now(), silent, left)
+	off, changed := c.isolation.look(c.cfg.Cluster.View(), c.clock.Now(), silent, left)
 	if !changed {
 		return
 	}

@@ -100,7 +100,7 @@ func (s *stats) loads() (n int64) {
 // ledger returns the ledger as it stands.
 func (c *Cache[V]) ledger() Ledger {
 	s, loads := c.stats, c.stats.loads()
-	r := s.ledger.rates(c.reads(), loads, c.clock.now())
+	r := s.ledger.rates(c.reads(), loads, c.clock.Now())
 	out := Ledger{
 		OriginSeconds: r.total, OriginBusy: r.busy, LoadRate: r.loads, ReadRate: r.reads,
 		Doomed: s.doomed.Load(), ShedBy: make(map[string]int64), Retries: s.retries.Load(), RetriesDenied: s.noRetry.Load(),
@@ -117,7 +117,7 @@ func (c *Cache[V]) ledger() Ledger {
 		out.Costs = append(out.Costs, b)
 	}
 	for i := range s.shed {
-		out.ShedBy[shedNames[i]] = s.shed[i].Load()
+		out.ShedBy[Reason(i).Name()] = s.shed[i].Load()
 	}
 	return out
 }

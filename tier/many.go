@@ -144,7 +144,7 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) 
 		return Result[V]{Err: r.err}
 	}
 	var ok bool
-	if out.Answer, ok, out.Err = c.handOut(&r.finding, c.clock.now()); !ok {
+	if out.Answer, ok, out.Err = c.handOut(&r.finding, c.clock.Now()); !ok {
 		out.Answer, out.Err = c.read(ctx, r.key, AnyAge, nil, 0)
 	}
 	return out
@@ -154,7 +154,7 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) 
 // results are handed out.
 func (c *Cache[V]) readLate(ctx context.Context, m *many[V]) (now int64) {
 	for range maxAgain {
-		now = c.clock.now()
+		now = c.clock.Now()
 		m.singles = m.singles[:0]
 		for i := range m.reads {
 			if r := &m.reads[i]; r.err == nil && now >= r.end {
@@ -166,7 +166,7 @@ func (c *Cache[V]) readLate(ctx context.Context, m *many[V]) (now int64) {
 		}
 		c.readSingly(ctx, m)
 	}
-	return c.clock.now()
+	return c.clock.Now()
 }
 
 func (c *Cache[V]) canRead(ctx context.Context) error {
@@ -181,7 +181,7 @@ func (c *Cache[V]) canRead(ctx context.Context) error {
 
 // readMany answers the reads of m.
 func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
-	m.chain, m.wide, m.began = chainOf(ctx), c.fences.wide.Load(), c.clock.now()
+	m.chain, m.wide, m.began = chainOf(ctx), c.fences.wide.Load(), c.clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
 		m.view = c.cfg.Cluster.View()
@@ -314,7 +314,7 @@ func (c *Cache[V]) account(m *many[V]) {
 		r := &m.reads[i]
 		return r.key, r.hash, int(r.size), r.cost, r.answered
 	})
-	now := c.clock.now()
+	now := c.clock.Now()
 	var failed, owned, filled int64
 	var old [agedSources]someAges
 	for i := range m.reads {

@@ -137,7 +137,7 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	f.w = wires.Get().(*wire)
 	c.question(ctx, f, &f.w.req, f.reads, codec.ModeLook)
 	f.call = codec.Call{Req: &f.w.req, Resp: &f.w.resp, Done: f.many.done, Index: f.call.Index}
-	if f.began = c.clock.now(); c.sender.Send(ctx, f.to, &f.call) {
+	if f.began = c.clock.Now(); c.sender.Send(ctx, f.to, &f.call) {
 		return true
 	}
 	f.w.put()
@@ -307,7 +307,7 @@ func (w *wire) empty() {
 func (c *Cache[V]) askFrame(ctx context.Context, f *frame[V], reads []*reading[V], mode codec.Mode) (pending, left []*reading[V]) {
 	w := wires.Get().(*wire)
 	c.question(ctx, f, &w.req, reads, mode)
-	began := c.clock.now()
+	began := c.clock.Now()
 	err := c.cfg.Cluster.Call(ctx, f.to, &w.req, &w.resp)
 	pending, left = c.settleMany(ctx, f, reads, w, err, began)
 	w.put()
@@ -378,7 +378,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 	var now, asked int64
 	for i, r := range reads {
 		if i%clockEvery == 0 {
-			now = c.clock.now()
+			now = c.clock.Now()
 		}
 		var err error
 		if parts, err = codec.NextAnswer(&part, parts); err != nil {

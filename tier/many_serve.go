@@ -61,7 +61,7 @@ func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	if len(ws) == 0 {
 		return
 	}
-	began, wide := c.clock.now(), c.fences.wide.Load()
+	began, wide := c.clock.Now(), c.fences.wide.Load()
 	c.board(ctx, ws, chain)
 	c.rideAll(ctx, ws, chain, wide, began)
 }
@@ -74,7 +74,7 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 		}
 		r := boarding[V]{key: w.key, hash: w.hash, class: w.cl, cause: w.why, prev: w.e, chain: chain, maxAge: AnyAge, wide: wide, began: began}
 		w.f, w.err = c.ride(ctx, &r, w.fl, w.started)
-		w.at, w.fl = c.clock.now(), nil
+		w.at, w.fl = c.clock.Now(), nil
 		if w.err == nil && w.f.filled {
 			w.at = min(max(began, w.f.e.loaded+int64(w.f.e.cost)), w.at)
 		}
@@ -135,7 +135,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 	var now int64
 	for i, r := range reads {
 		if i%clockEvery == 0 {
-			now = c.clock.now()
+			now = c.clock.Now()
 		}
 		w := wanted[V]{key: r.key, hash: r.hash}
 		if c.seek(&w, m.chain, now) {
@@ -149,7 +149,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 		rest.ws, rest.reads = append(rest.ws, &own), append(rest.reads, r)
 	}
 	if rest != nil {
-		rest.began, rest.wide = c.clock.now(), c.fences.wide.Load()
+		rest.began, rest.wide = c.clock.Now(), c.fences.wide.Load()
 		c.board(ctx, rest.ws, m.chain)
 	}
 	return rest
@@ -167,7 +167,7 @@ func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
 		}
 	}
 	for i, w := range rest.ws {
-		c.gotOwn(m, rest.reads[i], w, c.clock.now())
+		c.gotOwn(m, rest.reads[i], w, c.clock.Now())
 	}
 }
 
@@ -209,7 +209,7 @@ func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 	now, served := v.began, 0
 	for i := range req.Many {
 		if i%clockEvery == clockEvery-1 {
-			now = h.c.clock.now()
+			now = h.c.clock.Now()
 		}
 		want := &req.Many[i]
 		part = codec.Response{}
@@ -260,7 +260,7 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 			continue
 		}
 		all[i] = &wanted[V]{key: key, hash: hash}
-		if !c.seek(all[i], req.Chain, c.clock.now()) {
+		if !c.seek(all[i], req.Chain, c.clock.Now()) {
 			missing = append(missing, all[i])
 		}
 	}
@@ -276,7 +276,7 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 		if w != nil && w.err == ErrNotWarmed {
 			part.Status = codec.StatusPending
 		} else if w != nil {
-			h.part(&req.Many[i], w, v, req.Mode, &part, c.clock.now())
+			h.part(&req.Many[i], w, v, req.Mode, &part, c.clock.Now())
 			served++
 		}
 		parts.Add(&part)
@@ -294,7 +294,7 @@ type asking struct {
 
 func (h handler[V]) viewOf(req *codec.Request) asking {
 	view := h.c.cfg.Cluster.View()
-	return asking{view, req.View == view.Fingerprint(), h.c.clock.now()}
+	return asking{view, req.View == view.Fingerprint(), h.c.clock.Now()}
 }
 
 // accepts reports whether this node answers for the key; it has then applied the fence that came with it. Otherwise

@@ -127,7 +127,7 @@ func (c *Cache[V]) refresh() {
 		return
 	}
 	l.view = view
-	now := c.clock.now()
+	now := c.clock.Now()
 	next := make(map[string]*mate)
 	for _, member := range view.Members() {
 		if member.Name == c.self {
@@ -195,7 +195,7 @@ func (c *Cache[V]) dismiss(m *mate) {
 // outside takes note of members that another one, via, has in its view. The caller holds log.mu.
 func (c *Cache[V]) outside(names [][]byte, via string) {
 	var next map[string]*mate
-	now := c.clock.now()
+	now := c.clock.Now()
 	for _, b := range names {
 		name := string(b)
 		m := c.log.mates[name]
@@ -270,7 +270,7 @@ func (c *Cache[V]) look() {
 	l := c.log
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := c.clock.now()
+	now := c.clock.Now()
 	l.sweep(now)
 	if c.cfg.Cluster == nil {
 		return

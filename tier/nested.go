@@ -187,12 +187,3 @@ func (n *nesting) around(read func() error) (err error) {
 	}()
 	return read()
 }
-
-// depthOf is the depth of a flight that is started for a read with the given chain, and patience: how many loads
-// wait for it.
-func depthOf(chain []uint64, until int64) int {
-	if until == noWait {
-		return 0
-	}
-	return len(chain)
-}

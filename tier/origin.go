@@ -79,6 +79,23 @@ type Origin struct {
 	Retry Retry
 }
 
+// Breaker says when a member stops asking a failing origin. It looks at its own loads only.
+type Breaker struct {
+	// Failures is the fraction of loads that fail, within Window, from which on the breaker
+	// opens. 0: DefaultBreakerFailures. Below 0: it never opens.
+	Failures float64
+	// Minimum is how many loads Window must have seen before. 0: DefaultBreakerMinimum.
+	Minimum int
+	// Window is how far back loads count. 0: DefaultBreakerWindow.
+	Window time.Duration
+	// Pause is how long an open breaker lets nothing through before it probes. 0:
+	// DefaultBreakerPause.
+	Pause time.Duration
+	// Probes is how many loads run to try the origin after a pause, and must all succeed to
+	// close the breaker again. 0: DefaultBreakerProbes.
+	Probes int
+}
+
 // Retry says how failed loads are repeated. Only errors that the loader marks with
 // Retryable are, within Origin.Timeout, and through the governor as any other load.
 type Retry struct {
@@ -93,9 +110,15 @@ type Retry struct {
 	Backoff time.Duration
 }
 
-// retryReserve is how many retries may be in hand, so that an origin that is rarely asked
-// has some too.
-const retryReserve = 10
+// limits is o, with its defaults filled in, as the governor takes it.
+func (o Origin) limits() Limits {
+	return Limits{
+		Concurrency: o.Concurrency, MinConcurrency: o.MinConcurrency, Rate: o.Rate, Burst: o.Burst,
+		Timeout: o.Timeout, Queue: o.Queue, NewestFirst: o.NewestFirst,
+		QueueInterval: o.QueueInterval, QueueTarget: o.QueueTarget,
+		Breaker: BreakerRules(o.Breaker), RetryBudget: o.Retry.Budget,
+	}
+}
 
 func (o Origin) withDefaults() Origin {
 	set := func(d *time.Duration, def time.Duration) {

@@ -108,7 +108,7 @@ func (c *Cache[V]) kick(m *mate) {
 		m.poke()
 		return
 	}
-	if j, at := c.next(m, c.clock.now()); j == jobNone && at == 0 || !c.life.begin() {
+	if j, at := c.next(m, c.clock.Now()); j == jobNone && at == 0 || !c.life.begin() {
 		return
 	}
 	m.pumping = true
@@ -167,7 +167,7 @@ func (c *Cache[V]) pump(m *mate) {
 	l := c.log
 	for {
 		l.mu.Lock()
-		now := c.clock.now()
+		now := c.clock.Now()
 		j, at := c.next(m, now)
 		if j == jobNone && at == 0 {
 			m.pumping = false
@@ -202,7 +202,7 @@ func (c *Cache[V]) pump(m *mate) {
 
 // attempted notes what an attempt came to. The caller holds log.mu.
 func (c *Cache[V]) attempted(m *mate, j job, err error) {
-	now := c.clock.now()
+	now := c.clock.Now()
 	limit := int64(retryIdle)
 	if len(c.log.waiters) > 0 {
 		limit = int64(retryMax)
@@ -280,7 +280,7 @@ func (c *Cache[V]) post(ctx context.Context, m *mate, target string, news *codec
 func (c *Cache[V]) deliver(m *mate) error {
 	var news codec.News
 	c.log.mu.Lock()
-	sent, whole := c.log.since(m.confirmed.all, &news, c.clock.now())
+	sent, whole := c.log.since(m.confirmed.all, &news, c.clock.Now())
 	if !whole {
 		m.resync = true
 	}
@@ -307,7 +307,7 @@ func (c *Cache[V]) relay(m *mate) error {
 		c.log.mu.Unlock()
 		return nil
 	}
-	sent, _ := c.log.since(first-1, &news, c.clock.now())
+	sent, _ := c.log.since(first-1, &news, c.clock.Now())
 	var through []*mate
 	if via := c.log.mates[m.via]; via != nil && via.via == "" {
 		through = append(through, via)

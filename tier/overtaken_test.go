@@ -109,7 +109,7 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 		c, key := caches["n0"], "k"
 		hash := ring.Hash(key)
 		_, _ = c.Get(background, key)
-		e := c.valid(key, hash, c.clock.now())
+		e := c.valid(key, hash, c.clock.Now())
 		still := c.stillValid(&flight[simValue]{key: key, hash: hash})
 		if e == nil || !still(e) {
 			t.Fatalf("%v is not valid", e)

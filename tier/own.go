@@ -36,7 +36,7 @@ func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 // peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
 // a fill is needed; e is then the copy that there is, if any.
 func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
-	return c.peekAt(c.clock.now(), key, hash, maxAge, chain, short)
+	return c.peekAt(c.clock.Now(), key, hash, maxAge, chain, short)
 }
 
 // peekAt is peek for who knows the time.
@@ -119,7 +119,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	if c.isolation.cut.Load() {
 		why = causeIsolated
 	}
-	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, maxAge: maxAge, wide: wide, began: c.clock.now()}
+	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, maxAge: maxAge, wide: wide, began: c.clock.Now()}
 	return c.ride(ctx, &w, nil, false)
 }
 
@@ -170,11 +170,11 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 			continue
 		}
 		w.before = nil
-		if r.err == nil && r.e.handed && r.e.judge(c.clock.now(), w.maxAge) == mustFill {
+		if r.err == nil && r.e.handed && r.e.judge(c.clock.Now(), w.maxAge) == mustFill {
 			w.class, w.cause, w.prev = classStale, causeExpired, r.e
 			continue
 		}
-		if r.err != nil || w.maxAge <= 0 || r.e.loaded >= w.began || c.clock.now()-r.e.loaded <= int64(w.maxAge) {
+		if r.err != nil || w.maxAge <= 0 || r.e.loaded >= w.began || c.clock.Now()-r.e.loaded <= int64(w.maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
@@ -182,7 +182,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 	}
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
 	if r.err != nil {
-		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.now()-r.e.loaded > int64(w.maxAge) || c.clock.now() >= r.e.hard {
+		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.Now()-r.e.loaded > int64(w.maxAge) || c.clock.Now() >= r.e.hard {
 			return f, r.err
 		}
 		c.stats.rescued.Add(1)
@@ -220,7 +220,7 @@ func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge
 
 // cached answers a read that wants no fill.
 func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short bool) (f found[V], err error) {
-	now := c.clock.now()
+	now := c.clock.Now()
 	e := c.valid(key, hash, now)
 	if e == nil || e.flags&entryFailed != 0 || short && e.replica && maxAge == 0 {
 		return f, ErrNotCached
@@ -235,7 +235,7 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short b
 
 // ownAnswer answers a question on this node, as the flags have it.
 func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a *answer[V]) error {
-	from := c.clock.now()
+	from := c.clock.Now()
 	f, err := c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags)
 	if *a = (answer[V]{}); err != nil {
 		return err
@@ -248,14 +248,14 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a
 	}
 	if f.e.replica && flags&codec.FlagSuccessor != 0 {
 		c.stats.replicasServed.Add(1)
-		a.until = min(a.until, c.clock.now()+int64(successorTTL))
+		a.until = min(a.until, c.clock.Now()+int64(successorTTL))
 	}
 	return err
 }
 
 // answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
 func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
-	return c.answerAt(c.clock.now(), key, f, from, a)
+	return c.answerAt(c.clock.Now(), key, f, from, a)
 }
 
 // answerAt is answerOf for who knows the time.

@@ -48,8 +48,8 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	case f.cause == causeRefreshAhead || f.cause == causeDrill || f.cause == causeIsolated:
 		return false
 	}
-	c.views.note(c.cfg.Cluster.View(), c.clock.now())
-	p := c.views.previous(f.key, f.hash, c.clock.now())
+	c.views.note(c.cfg.Cluster.View(), c.clock.Now())
+	p := c.views.previous(f.key, f.hash, c.clock.Now())
 	if f.cause == causeCold { // as far as is known
 		switch {
 		case p.lost || p.from != nil && !p.inView:
@@ -60,7 +60,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	if p.from != nil && !p.inView && c.lost(p.to.Name) {
 		// Who stood in for it has loaded what has been read since; with zones that need not be this node.
-		if s := c.views.stoodIn(f.hash, c.clock.now()); s.from != nil && !s.pause {
+		if s := c.views.stoodIn(f.hash, c.clock.Now()); s.from != nil && !s.pause {
 			if over, _ := c.inheritFrom(f, s); over {
 				return true
 			}
@@ -71,7 +71,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		over, none = c.inheritFrom(f, p)
 	}
 	if none { // it may have come at the same time as this node: the owner before it has the copy
-		if o := c.views.older(f.hash, c.clock.now()); o.from != nil && !o.pause && o.to.Name != p.to.Name {
+		if o := c.views.older(f.hash, c.clock.Now()); o.from != nil && !o.pause && o.to.Name != p.to.Name {
 			if f.cause == causeCold {
 				f.cause = causeMoved
 			}
@@ -103,7 +103,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 		return false, false
 	case err != nil && !errors.Is(err, ErrNotCached):
 		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.to.Name, "err", err)
-		c.views.failed(p.from, c.clock.now())
+		c.views.failed(p.from, c.clock.Now())
 		return false, false
 	}
 	c.views.answered(p.from, e != nil)
@@ -113,7 +113,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 	if c.loads.newer(f.hash, e.loaded) {
 		return false, false
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	if f.short {
 		c.standIn(e, now)
 	}
@@ -143,7 +143,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 // keepGiven commits a copy that another member gave, unless there is a later one, which it then
 // returns. nil: it may not be kept.
 func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by claim) (kept *entry) {
-	now := c.clock.now()
+	now := c.clock.Now()
 	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.tagged(e.tags) || e.version != 0 && c.fences.behind(key, hash, e.version) {
 		return nil
 	}
@@ -187,7 +187,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
 	applied := uint64(0) // the tag clock up to which the member must have applied all
 	for range 2 * maxAgain {
-		began, stamp, wide := c.clock.now(), c.fences.stamp(f.hash), c.fences.wide.Load()
+		began, stamp, wide := c.clock.Now(), c.fences.stamp(f.hash), c.fences.wide.Load()
 		var k *known
 		var d debt
 		if k, d, err = c.ready(ctx, m, need{key: f.key, hash: f.hash, stamp: math.MaxUint64, wide: applied}); err != nil {
@@ -221,7 +221,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 				applied = wide
 				break
 			}
-			e = c.given(&resp, min(began+int64(resp.Held), c.clock.now()), stamp, wide)
+			e = c.given(&resp, min(began+int64(resp.Held), c.clock.Now()), stamp, wide)
 			keep = calm && (c.acquainted() || inView && resp.Flags&codec.FlagSameView != 0)
 			resp.Release()
 			return e, keep, nil
@@ -269,7 +269,7 @@ func (c *Cache[V]) mateOrFormer(to ring.Member, inView bool) *mate {
 	defer c.log.mu.Unlock()
 	m := c.log.formers[to.Name]
 	if m == nil || m.member.Incarnation != to.Incarnation {
-		m = newMate(to.Name, c.clock.now())
+		m = newMate(to.Name, c.clock.Now())
 		m.member = to
 		if c.log.formers == nil {
 			c.log.formers = make(map[string]*mate)
@@ -323,7 +323,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 		resp.Flags |= codec.FlagSameView
 	}
 	h.note(req.Fence, key, hash)
-	if e := c.owning(key, hash, c.clock.now()); e != nil && e.flags&entryFailed == 0 {
+	if e := c.owning(key, hash, c.clock.Now()); e != nil && e.flags&entryFailed == 0 {
 		if h.fill(req, resp, found[V]{e: e}, 0) {
 			c.stats.given.Add(1)
 			return true
@@ -352,7 +352,7 @@ func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
 // servePrevious is previous, and waits for the fill in progress.
 func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
-	began, wide := c.clock.now(), c.fences.wide.Load()
+	began, wide := c.clock.Now(), c.fences.wide.Load()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
 	if h.previous(req, key, hash, resp) {
@@ -365,7 +365,7 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 			if r.err != nil || r.private || r.e.flags&entryPassing != 0 || c.retagged(r.e, wide) {
 				break
 			}
-			now := c.clock.now()
+			now := c.clock.Now()
 			if e := r.e.asOwned(now); e != nil && h.fill(req, resp, found[V]{e: e}, time.Duration(now-began)) {
 				c.stats.given.Add(1)
 				return

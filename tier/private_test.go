@@ -199,7 +199,7 @@ func TestDrillTakesNoPrivateCopy(t *testing.T) {
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash("k")
 		gets(t, c, "k", 0)
-		e := c.valid("k", hash, c.clock.now())
+		e := c.valid("k", hash, c.clock.Now())
 		given := *e
 		fl, _ := c.flights.join(hash, "k", true, nil, func() *flight[simValue] {
 			return &flight[simValue]{key: "k", hash: hash, done: make(chan struct{})}

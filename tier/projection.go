@@ -64,7 +64,7 @@ func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
 // Projection computes what would happen if the cache vanished now. It is safe for concurrent use
 // and takes some hundred microseconds.
 func (c *Cache[V]) Projection() Projection {
-	now := c.clock.now()
+	now := c.clock.Now()
 	g := c.gov.snapshot()
 	p := Projection{Members: 1}
 	if c.cfg.Cluster != nil {

@@ -54,7 +54,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	if err != nil {
 		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
 	}
-	p := put{key: cloneString(key), hash: ring.Hash(key), version: o.Version, ttl: o.TTL, value: b, began: c.clock.now()}
+	p := put{key: cloneString(key), hash: ring.Hash(key), version: o.Version, ttl: o.TTL, value: b, began: c.clock.Now()}
 	for _, tag := range o.Tags {
 		p.tags = append(p.tags, tagHash(tag))
 	}
@@ -120,7 +120,7 @@ func (c *Cache[V]) readClock(ctx context.Context, to ring.Member, key string, wa
 	if resp.Status != codec.StatusDone || resp.Seq == 0 {
 		return nil
 	}
-	return &clockReading{codec.Mark{Incarnation: resp.Incarnation, Seq: resp.Seq}, c.clock.now()}
+	return &clockReading{codec.Mark{Incarnation: resp.Incarnation, Seq: resp.Seq}, c.clock.Now()}
 }
 
 // showClock is what this cache's clock shows to members that put values.
@@ -176,7 +176,7 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 // put takes a value from another member.
 func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	c := h.c
-	now := c.clock.now()
+	now := c.clock.Now()
 	if req.Flags&codec.FlagClock != 0 && req.Clock.Seq == 0 {
 		resp.Status, resp.Incarnation, resp.Seq = codec.StatusDone, c.log.self, c.showClock(now)
 		return
@@ -212,7 +212,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 func (c *Cache[V]) take(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
 	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.wide.Load())}
-	now := c.clock.now()
+	now := c.clock.Now()
 	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)
 	if now >= e.soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.after(p.tags, c.fences.earlier()) {
 		return false

@@ -31,7 +31,7 @@ const (
 
 // laneOf is where t waits. Callers that see a stale copy have it if they are refused, so they do not wait
 // for their deadlines.
-func (o *Origin) laneOf(t *ticket) lane {
+func (o *Limits) laneOf(t *ticket) lane {
 	if t.class == classMiss && (t.until > 0 || t.depth > 0) && !o.NewestFirst {
 		return lanePatient
 	}

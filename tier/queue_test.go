@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,102 +15,12 @@ import (
 )
 
 // shedWhy is why the governor refused; shedNone: it did not.
-func shedWhy(err error) shedReason {
+func shedWhy(err error) Reason {
 	var over *OverloadedError
 	if !errors.As(err, &over) {
 		return shedNone
 	}
 	return over.why
-}
-
-// Arrivals at twice what the origin gives: the newest are served, the others refused after
-// QueueTarget, and the origin never idles. With the queue off, in the order of their coming,
-// all who are served have waited for about as long as they may: the control.
-func TestOverloadServesTheNewest(t *testing.T) {
-	run := func(interval time.Duration) (served, refused int, wait time.Duration, why map[shedReason]int) {
-		bubble(t, func(t *testing.T) {
-			g := alone(t, 10, Origin{Concurrency: 10, MinConcurrency: 10, QueueInterval: interval, Queue: 1 << 20})
-			var mu sync.Mutex // guards what follows
-			var waits []time.Duration
-			why = make(map[shedReason]int)
-			var wg sync.WaitGroup
-			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
-				wg.Go(func() {
-					ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, context.DeadlineExceeded)
-					defer cancel()
-					came := time.Now()
-					k := new(ticket)
-					err := g.acquire(ctx, k)
-					waited := time.Since(came)
-					mu.Lock()
-					if err == nil {
-						waits = append(waits, waited)
-					}
-					why[shedWhy(err)]++
-					mu.Unlock()
-					if err == nil {
-						time.Sleep(10 * time.Millisecond)
-						g.release(k, loadOK, 10*time.Millisecond)
-					}
-				})
-				time.Sleep(500 * time.Microsecond)
-			}
-			wg.Wait()
-			slices.Sort(waits)
-			served, refused, wait = len(waits), 10000-len(waits), waits[len(waits)*95/100]
-		})
-		return served, refused, wait, why
-	}
-	served, refused, wait, why := run(0)
-	t.Logf("CoDel: %d served, %d refused, p95 of their wait %v, %v", served, refused, wait, why)
-	if served < 4900 || wait > 100*time.Millisecond || why[shedDelay] != refused {
-		t.Errorf("%d served, %d refused (%v), p95 %v", served, refused, why, wait)
-	}
-	served, refused, wait, why = run(-1)
-	t.Logf("in order: %d served, %d refused, p95 of their wait %v, %v", served, refused, wait, why)
-	if wait < 900*time.Millisecond {
-		t.Errorf("the control's p95 is %v: the test proves nothing", wait)
-	}
-}
-
-// In a queue that has not been empty for the interval the newest goes first, and before that the oldest.
-func TestNewestFirstUnderOverload(t *testing.T) {
-	for _, x := range []struct {
-		wait time.Duration // between the first two who come
-		want []int
-	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
-		bubble(t, func(t *testing.T) {
-			g := alone(t, 1, Origin{Concurrency: 1})
-			first := new(ticket)
-			if err := g.acquire(t.Context(), first); err != nil {
-				t.Fatal(err)
-			}
-			var order []int // one holds the permit at a time
-			var wg sync.WaitGroup
-			for i := range 4 {
-				wg.Go(func() {
-					k := new(ticket)
-					if err := g.acquire(t.Context(), k); err != nil {
-						if i != 0 || shedWhy(err) != shedDelay {
-							t.Error(i, err)
-						}
-						return
-					}
-					order = append(order, i)
-					g.release(k, loadVoid, 0)
-				})
-				synctest.Wait()
-				if time.Sleep(time.Millisecond); i == 0 {
-					time.Sleep(x.wait)
-				}
-			}
-			g.release(first, loadVoid, 0)
-			wg.Wait()
-			if !slices.Equal(order, x.want) {
-				t.Errorf("%v, want %v", order, x.want)
-			}
-		})
-	}
 }
 
 // Who cannot be served within his deadline is refused at once, not after it.
@@ -156,79 +65,6 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 	})
 }
 
-// Arrivals at twice what the origin gives, from callers with a second: the origin works for callers that are still there
-// when it has done, and those for whom there is no time are refused at once. With NewestFirst they are refused early instead.
-func TestOverloadOfCallersWithDeadlines(t *testing.T) {
-	for _, newest := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
-			g := alone(t, 10, Origin{Concurrency: 10, MinConcurrency: 10, NewestFirst: newest, Queue: 1 << 20})
-			rnd := rand.New(rand.NewPCG(1, 2))
-			var mu sync.Mutex // guards what follows
-			var served, late, refusedLate int
-			why := make(map[shedReason]int)
-			var wg sync.WaitGroup
-			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
-				takes := time.Duration(rnd.ExpFloat64() * float64(10*time.Millisecond))
-				wg.Go(func() {
-					came := time.Now()
-					k := &ticket{until: g.now() + int64(time.Second)}
-					err := g.acquire(t.Context(), k)
-					if err == nil {
-						time.Sleep(takes)
-						g.release(k, loadOK, takes)
-					}
-					took := time.Since(came)
-					mu.Lock()
-					defer mu.Unlock()
-					why[shedWhy(err)]++
-					switch {
-					case err != nil && took > 100*time.Millisecond:
-						refusedLate++
-					case err == nil && took <= time.Second:
-						served++
-					case err == nil:
-						late++
-					}
-				})
-				time.Sleep(500 * time.Microsecond)
-			}
-			wg.Wait()
-			t.Logf("newest first %v: %d served, %d too late, %d refused late, %v", newest, served, late, refusedLate, why)
-			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[shedDelay] > 0) {
-				t.Error("not as it should be")
-			}
-		})
-	}
-}
-
-// Callers with and without deadlines share the permits when there are too few.
-func TestDeadlinesShareWithNone(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		g := alone(t, 10, Origin{Concurrency: 10, MinConcurrency: 10})
-		var served [2]atomic.Int64
-		var wg sync.WaitGroup
-		for i := range 8000 {
-			wg.Go(func() {
-				k := new(ticket)
-				if i%2 == 0 {
-					k.until = g.now() + int64(time.Second)
-				}
-				if g.acquire(t.Context(), k) == nil {
-					served[i%2].Add(1)
-					time.Sleep(10 * time.Millisecond)
-					g.release(k, loadOK, 10*time.Millisecond)
-				}
-			})
-			time.Sleep(500 * time.Microsecond)
-		}
-		wg.Wait()
-		with, without := served[0].Load(), served[1].Load()
-		if with < 1500 || without < 1500 || with+without < 3800 {
-			t.Errorf("%d with a deadline, %d without", with, without)
-		}
-	})
-}
-
 // A caller with a deadline beyond Origin.Timeout waits for its turn until then.
 func TestDeadlineBeyondTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -246,43 +82,6 @@ func TestDeadlineBeyondTimeout(t *testing.T) {
 			})
 		}
 		wg.Wait()
-	})
-}
-
-// In a full queue the least urgent gives way to the more urgent.
-func TestFullQueueMakesRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		g := alone(t, 1, Origin{Concurrency: 1, Queue: 2, QueueInterval: -1})
-		first := new(ticket)
-		if err := g.acquire(t.Context(), first); err != nil {
-			t.Fatal(err)
-		}
-		errs := make(map[string]error)
-		var mu sync.Mutex // guards errs
-		var wg sync.WaitGroup
-		for _, x := range []struct {
-			name string
-			c    class
-		}{{"refresh", classRefresh}, {"stale", classStale}, {"miss", classMiss}, {"warm", classWarm}, {"miss2", classMiss}} {
-			wg.Go(func() {
-				k := &ticket{class: x.c}
-				err := g.acquire(t.Context(), k)
-				if err == nil {
-					g.release(k, loadOK, 0)
-				}
-				mu.Lock()
-				defer mu.Unlock()
-				errs[x.name] = err
-			})
-			synctest.Wait()
-		}
-		g.release(first, loadOK, 0)
-		wg.Wait()
-		for name, want := range map[string]shedReason{"refresh": shedFull, "stale": shedFull, "warm": shedFull, "miss": shedNone, "miss2": shedNone} {
-			if got := shedWhy(errs[name]); got != want || want == shedNone && errs[name] != nil {
-				t.Errorf("%s: %v", name, errs[name])
-			}
-		}
 	})
 }
 

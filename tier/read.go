@@ -93,7 +93,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	b := c.near.get(key)
 	if b == nil {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
@@ -141,7 +141,7 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 		if err := c.find(ctx, key, maxAge, b, flags, &a); err != nil {
 			return Answer[V]{}, err
 		}
-		if out, ok, err := c.handOut(&a.finding, c.clock.now()); ok {
+		if out, ok, err := c.handOut(&a.finding, c.clock.Now()); ok {
 			return out, err
 		}
 		b = nil
@@ -155,7 +155,7 @@ func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *box
 	if err := c.rehearse(ctx, d, key, b, &a); err != nil {
 		return Answer[V]{}, err
 	}
-	if out, ok, err := c.handOut(&a.finding, c.clock.now()); ok {
+	if out, ok, err := c.handOut(&a.finding, c.clock.Now()); ok {
 		return out, err
 	}
 	return c.read(ctx, key, AnyAge, nil, 0)
@@ -185,7 +185,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b
 // findHere is find once it is known that there is nothing against it.
 func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
 	if b != nil {
-		if now := c.clock.now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+		if now := c.clock.Now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
 				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
 					return c.rehearse(ctx, d, key, b, a)
@@ -210,7 +210,7 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
 	stamp, wide := c.fences.stamp(hash), c.fences.wide.Load()
 	if d != nil {
-		began = c.clock.now()
+		began = c.clock.Now()
 	}
 	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, chainOf(ctx), q.flags|flagOf(d)
 	err := c.askOwner(ctx, q, a)
@@ -258,7 +258,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 // keepNear stores a near copy of an answer to a read that began with the stamp and the tag clock wide. A fence between the
 // load and the read needs no look: a read that joined a load from before such a fence loads again (ride).
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64) {
-	c.keepNearAt(key, hash, a, stamp, wide, c.clock.now())
+	c.keepNearAt(key, hash, a, stamp, wide, c.clock.Now())
 }
 
 // keepNearAt is keepNear for who knows the time.

@@ -69,7 +69,7 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 		return
 	}
 	c.log.lives.heard(req.News.Life)
-	now := c.clock.now()
+	now := c.clock.Now()
 	var lacks codec.News
 	c.log.mu.Lock()
 	c.log.tell(lagOf(req.News), &lacks, now)

@@ -112,13 +112,13 @@ func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 		seen, _ := c.owned.get("k")
 		newer := *seen
 		f := &flight[simValue]{key: "k", hash: ring.Hash("k")}
-		c.postpone(f, seen, c.clock.now(), int64(time.Second), staleError)
+		c.postpone(f, seen, c.clock.Now(), int64(time.Second), staleError)
 		late, _ := c.owned.get("k")
 		if late == seen || late.retry() == 0 {
 			t.Errorf("%+v: not postponed", late)
 		}
 		c.owned.set("k", &newer) // a fill that ended meanwhile
-		c.postpone(f, late, c.clock.now(), int64(time.Second), staleError)
+		c.postpone(f, late, c.clock.Now(), int64(time.Second), staleError)
 		if now, _ := c.owned.get("k"); now != &newer {
 			t.Error("a later fill was replaced by a copy from before it")
 		}
@@ -137,7 +137,7 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			here, _ := c.owned.get("k")
 			c.owned.delete("k")
 			time.Sleep(time.Minute)
-			now, hash := c.clock.now(), ring.Hash("k")
+			now, hash := c.clock.Now(), ring.Hash("k")
 			by := claim{stamp: here.stamp, began: now, handed: true}
 			if pushed {
 				by.pushed = c.snapshot(0)

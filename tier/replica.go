@@ -102,7 +102,7 @@ func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 	if view.Len() < 2 || !contains(view, c.self) || c.leaving.Load() || c.isolation.cut.Load() {
 		return 0
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	best := c.mostSparing(maxReplicas, func(e *entry, asked bool) bool { return asked && !e.replica && now < e.soft })
 	before, room := r.sent, c.cfg.OwnedBytes/replicasOut
 	r.sent = make(map[uint64]replicated, len(best))
@@ -121,7 +121,7 @@ func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 		r.sent[hash] = is
 		list = append(list, hot{x.key, x.heat})
 	}
-	took = time.Duration(c.clock.now() - now)
+	took = time.Duration(c.clock.Now() - now)
 	if len(list) == 0 {
 		return took
 	}
@@ -159,7 +159,7 @@ func (c *Cache[V]) adopt(view *ring.View) {
 		e   *entry
 	}
 	var list []mine
-	now, later := c.clock.now(), false
+	now, later := c.clock.Now(), false
 	c.owned.ranked(func(key string, e *entry, _ uint8) {
 		switch {
 		case !e.replica && e.full() == nil || e.asOwned(now) == nil:

@@ -143,7 +143,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 		}
 		var a answer[simValue]
 		err := h.ownAnswer(t.Context(), &question[simValue]{key: key, hash: hash, maxAge: AnyAge}, codec.FlagSuccessor, &a)
-		if now := h.clock.now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
+		if now := h.clock.Now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
 			t.Errorf("a lease of %v, %v", time.Duration(a.until-now), err)
 		}
 		synctest.Wait()
@@ -195,7 +195,7 @@ func TestReplicaInvalidated(t *testing.T) {
 				s.ask()
 				time.Sleep(5 * time.Second)
 				h := s.holder(key)
-				if e := h.valid(key, ring.Hash(key), h.clock.now()); e == nil || !e.replica {
+				if e := h.valid(key, ring.Hash(key), h.clock.Now()); e == nil || !e.replica {
 					t.Fatalf("no replica: %+v", e)
 				}
 				want := int64(1)
@@ -242,7 +242,7 @@ func TestReplicaOvertaken(t *testing.T) {
 		if st := h.Stats(); st.ReplicasKept != 0 || st.ReplicasRefused != 1 || st.Replicas != 0 {
 			t.Errorf("%d kept, %d refused, %d there", st.ReplicasKept, st.ReplicasRefused, st.Replicas)
 		}
-		if e := h.valid(key, ring.Hash(key), h.clock.now()); e != nil {
+		if e := h.valid(key, ring.Hash(key), h.clock.Now()); e != nil {
 			t.Errorf("%+v", e)
 		}
 	})

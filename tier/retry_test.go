@@ -157,7 +157,7 @@ func TestRetryTooLate(t *testing.T) {
 			t.Fatal("it cannot be paused")
 		}
 		c.finish(f, result[string]{err: ErrTimeout}) // as overrun does
-		if c.flights.reserve(t.Context(), f, 0) == nil || c.flights.begin(f, c.fences, c.clock.now) {
+		if c.flights.reserve(t.Context(), f, 0) == nil || c.flights.begin(f, c.fences, c.clock.Now) {
 			t.Error("a finished flight loads again")
 		}
 		c.flights.shard(1).mu.Lock() // put back what pause took, for the load that still runs

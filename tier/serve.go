@@ -71,7 +71,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		}
 		return true
 	}
-	now := c.clock.now() // once: of all that a hit takes this is among the dearest
+	now := c.clock.Now() // once: of all that a hit takes this is among the dearest
 	hit, _, late := c.peekAt(now, key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
 	if hit == nil {
 		return false
@@ -108,7 +108,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 		h.servePrevious(ctx, req, resp)
 		return
 	}
-	began := c.clock.now()
+	began := c.clock.Now()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
 	if !h.mine(req, hash, resp) {
@@ -124,7 +124,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 			h.refuse(resp, err)
 			return
 		}
-		if h.fill(req, resp, f, time.Duration(c.clock.now()-began)) {
+		if h.fill(req, resp, f, time.Duration(c.clock.Now()-began)) {
 			return
 		}
 	}
@@ -146,7 +146,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 		return true
 	}
 	if h.c.leaving.Load() || !contains(view, h.c.self) { // it leaves, and the new owner may not know that he is
-		now := h.c.clock.now()
+		now := h.c.clock.Now()
 		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 && !e.replica {
 			return true
 		}
@@ -169,7 +169,7 @@ func maxAgeOf(req *codec.Request) time.Duration {
 
 // fill fills in the answer of a read that was held for so long. false: what was found must not be handed out any more.
 func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], held time.Duration) bool {
-	return h.fillAt(h.c.clock.now(), req.Flags, req.Have, resp, &f, held)
+	return h.fillAt(h.c.clock.Now(), req.Flags, req.Have, resp, &f, held)
 }
 
 // refuse says why there is no value, in terms that keep the error's identity.
@@ -290,7 +290,7 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 		asked = *req.News
 		c.log.lives.heard(asked.Life)
 	}
-	now := c.clock.now()
+	now := c.clock.Now()
 	c.log.mu.Lock()
 	news.Positions = c.log.positions(nil, now)
 	news.More = c.log.tell(lagOf(&asked), &news, now)

@@ -117,7 +117,7 @@ func (c *Cache[V]) takeShare() {
 	for again := shortest; ; again = min(2*again, longest) {
 		changed := c.cfg.Cluster.ViewChanged()
 		view := c.cfg.Cluster.View()
-		if mayTake(c.askShares(view), time.Duration(c.clock.now()-c.opened), silentFor) && c.cfg.Cluster.View() == view {
+		if mayTake(c.askShares(view), time.Duration(c.clock.Now()-c.opened), silentFor) && c.cfg.Cluster.View() == view {
 			c.gov.allow()
 			return
 		}
@@ -170,63 +170,4 @@ func (c *Cache[V]) askShares(view *ring.View) []word {
 		words = append(words, wordNone)
 	}
 	return words
-}
-
-// withhold keeps the share back until each cache that has called it calls allow or waive. It reports whether it does: a share
-// that has been taken stays.
-func (g *governor) withhold() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.granted {
-		return false
-	}
-	g.asking++
-	g.withheld = true
-	return true
-}
-
-// allow says that the members' words to one cache allow the share. The last that asks lets it count, for good.
-func (g *governor) allow() {
-	g.enter()
-	defer g.mu.Unlock()
-	g.allowed = true
-	g.answered()
-}
-
-// waive says that a cache closes before its question is answered.
-func (g *governor) waive() {
-	g.enter()
-	defer g.mu.Unlock()
-	g.answered()
-}
-
-// answered counts one question less. The caller holds mu.
-func (g *governor) answered() {
-	if g.asking--; g.asking > 0 || !g.allowed {
-		return
-	}
-	g.withheld, g.granted = false, true
-	g.settle(g.part)
-	now := g.now()
-	for i := range g.queues { // what waited for the share did not wait in an overload
-		g.queues[i].filled = now
-	}
-	g.turn(now)
-	g.arm(now)
-}
-
-// fits reports whether the loads fit the present share: no load begins from here on that does not.
-func (g *governor) fits() bool {
-	g.enter()
-	defer g.mu.Unlock()
-	g.shares.Add(1) // a goroutine that has asked for a share before asks again
-	return g.used <= g.part.share
-}
-
-// running is how many permits are in use: no load begins from here on by a share that is older than the present one.
-func (g *governor) running() int {
-	g.enter()
-	defer g.mu.Unlock()
-	g.shares.Add(1)
-	return g.used
 }

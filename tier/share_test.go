@@ -1,9 +1,7 @@
 package tier
 
 import (
-	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -26,120 +24,6 @@ func TestMayTake(t *testing.T) {
 			t.Errorf("%v after %v: %v", x.words, x.waited, got)
 		}
 	}
-}
-
-// What is withheld is queued for, not refused, and a member whose loads are more than its share says so.
-func TestWithheldShare(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		share, clock := 2, newClock(nil)
-		g := newGovernor(Origin{Concurrency: 2, MinConcurrency: 2}.withDefaults(), clock.now, func() (int, int) { return share, 1 })
-		defer g.close()
-		g.withhold()
-		got := make(chan *ticket, 2)
-		for range 2 {
-			go func() {
-				k := new(ticket)
-				if err := g.acquire(t.Context(), k); err != nil {
-					t.Error(err)
-				}
-				got <- k
-			}()
-		}
-		time.Sleep(time.Second)
-		if len(got) != 0 || !g.fits() {
-			t.Errorf("%d loads with a share that is withheld", len(got))
-		}
-		g.allow()
-		first, second := <-got, <-got
-		if share = 1; g.fits() {
-			t.Error("two loads fit a share of one")
-		}
-		g.release(first, loadOK, 0)
-		if !g.fits() {
-			t.Error("one load does not fit a share of one")
-		}
-		g.release(second, loadOK, 0)
-		if g.withhold(); g.snapshot().Limit != 1 {
-			t.Error("a share that was taken is withheld")
-		}
-	})
-}
-
-// A fill that has read its share before the share fell, and comes to the governor after this node has said that its loads fit, does
-// not begin by the old one.
-func TestNoShareOlderThanTheWord(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		var share, slow atomic.Int64
-		share.Store(2)
-		clock := newClock(nil)
-		g := newGovernor(Origin{Concurrency: 2, MinConcurrency: 2}.withDefaults(), clock.now, func() (int, int) {
-			now := int(share.Load())
-			if slow.CompareAndSwap(1, 0) {
-				time.Sleep(time.Second)
-			}
-			return now, 1
-		})
-		defer g.close()
-		first, second := new(ticket), &ticket{until: int64(time.Hour)}
-		if err := g.acquire(t.Context(), first); err != nil {
-			t.Fatal(err)
-		}
-		slow.Store(1)
-		got := make(chan error, 1)
-		go func() { got <- g.acquire(t.Context(), second) }()
-		synctest.Wait() // it has read two
-		share.Store(1)
-		if !g.fits() {
-			t.Fatal("one load does not fit a share of one")
-		}
-		time.Sleep(2 * time.Second)
-		if used, _ := g.look(); used != 1 || len(got) != 0 {
-			t.Errorf("%d loads after the word that one fits", used)
-		}
-		g.release(first, loadOK, 0)
-		if err := <-got; err != nil {
-			t.Error(err)
-		}
-		g.release(second, loadOK, 0)
-	})
-}
-
-// Of several caches with one origin each has to have its answer, one that closes excepted; and caches on another Cluster ask again.
-func TestShareOfSeveralCaches(t *testing.T) {
-	clock := newClock(nil)
-	g := newGovernor(Origin{Concurrency: 2}.withDefaults(), clock.now, func() (int, int) { return 2, 1 })
-	limit := func(want int, when string) {
-		t.Helper()
-		if got := g.snapshot().Limit; got != want {
-			t.Errorf("%d permits %s, want %d", got, when, want)
-		}
-	}
-	for range 2 { // on one cluster, then on another
-		for range 3 {
-			g.open()
-			if !g.withhold() {
-				t.Error("not withheld")
-			}
-		}
-		limit(0, "before any answer")
-		g.allow()
-		limit(0, "with one answer of three")
-		g.waive()
-		limit(0, "with one answer of two")
-		g.allow()
-		limit(2, "with all answers")
-		if g.open(); g.withhold() {
-			t.Error("a share that was taken is withheld")
-		}
-		for range 4 {
-			g.close()
-		}
-	}
-	g.open()
-	g.withhold()
-	g.waive()
-	limit(0, "with no answer at all")
-	g.close()
 }
 
 // sharing is a node whose members take their shares by one another's words.

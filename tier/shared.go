@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 // A SharedOrigin is an origin that several caches of a process read, with one governor for all
@@ -32,8 +34,8 @@ func NewSharedOrigin(name string, o Origin) (*SharedOrigin, error) {
 
 func newSharedOrigin(name string, o Origin, now func() time.Time) *SharedOrigin {
 	s := &SharedOrigin{name: name, o: o.withDefaults()}
-	c := newClock(now)
-	s.gov = newGovernor(s.o, c.now, s.share)
+	c := clock.New(now)
+	s.gov = newGovernor(s.o.limits(), c.Now, s.share)
 	return s
 }
 
@@ -41,7 +43,7 @@ func newSharedOrigin(name string, o Origin, now func() time.Time) *SharedOrigin 
 func (s *SharedOrigin) Name() string { return s.name }
 
 // Stats returns the state of the governor, for all caches together.
-func (s *SharedOrigin) Stats() GovernorStats { return s.gov.snapshot() }
+func (s *SharedOrigin) Stats() GovernorStats { return GovernorStats(s.gov.snapshot()) }
 
 var errTwoClusters = errors.New("SharedOrigin is in use by a cache with another Cluster: caches that share an origin share the Cluster that its limits are divided in")
 

@@ -17,7 +17,7 @@ func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge t
 		return f, false
 	default:
 	}
-	t := time.NewTimer(max(d-time.Duration(c.clock.now()-began), 0))
+	t := time.NewTimer(max(d-time.Duration(c.clock.Now()-began), 0))
 	defer t.Stop()
 	select {
 	case <-fl.done:
@@ -26,7 +26,7 @@ func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge t
 		return f, false
 	case <-t.C:
 	}
-	now := c.clock.now() // the copy may have been invalidated, or replaced, meanwhile
+	now := c.clock.Now() // the copy may have been invalidated, or replaced, meanwhile
 	if e = c.valid(fl.key, fl.hash, now); e == nil || e.flags != 0 || maxAge > 0 && now-e.loaded > int64(maxAge) {
 		return f, false
 	}

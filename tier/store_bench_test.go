@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
+
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 // The numbers of the stores:
@@ -112,7 +114,7 @@ func BenchmarkNear(b *testing.B) {
 	const n = 1_000_000
 	raw := benchRaw(b, n)
 	c, keys := benchNear(b, n)
-	clock := newClock(nil)
+	clock := clock.New(nil)
 	var fence atomic.Uint64
 	benchTurns(b, keys, []nearGet{
 		{"raw", func(key string) bool { _, ok := raw.Get(key); return ok }},
@@ -122,7 +124,7 @@ func BenchmarkNear(b *testing.B) {
 			return box != nil && box.stamp >= fence.Load()
 		}},
 		{"near+fence+clock", func(key string) bool {
-			now := clock.now()
+			now := clock.Now()
 			box := c.get(key)
 			return box != nil && box.stamp >= fence.Load() && now < box.until
 		}},

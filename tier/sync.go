@@ -71,7 +71,7 @@ func (c *Cache[V]) sync(m *mate) error {
 	for more := true; more; {
 		var news codec.News
 		c.log.mu.Lock()
-		more = c.log.tell(lack, &news, c.clock.now())
+		more = c.log.tell(lack, &news, c.clock.Now())
 		c.log.mu.Unlock()
 		if len(news.Bases)+len(news.Invalidations) == 0 {
 			break
@@ -96,7 +96,7 @@ func (c *Cache[V]) sync(m *mate) error {
 		k = c.snapshot(incarnation)
 	}
 	m.known.Store(k)
-	m.exchanged = c.clock.now()
+	m.exchanged = c.clock.Now()
 	m.confirmed.add(upTo(before.own))
 	m.hollow, m.dirty, m.settled = false, false, true
 	c.settle()
@@ -117,7 +117,7 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	if c.log.view != nil {
 		view = c.log.view.Fingerprint()
 	}
-	ask.Positions = c.log.positions(nil, c.clock.now())
+	ask.Positions = c.log.positions(nil, c.clock.Now())
 	c.log.mu.Unlock()
 	req := codec.Request{Kind: codec.KindSync, Namespace: c.ns, Schema: c.schema, View: view, Timeout: timeout, News: ask}
 	var resp codec.Response
@@ -166,7 +166,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := l.total
-	now := c.clock.now()
+	now := c.clock.Now()
 	when := l.appliedBy(n, now)
 	for i := range n.Bases {
 		b := &n.Bases[i]
@@ -212,7 +212,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 
 // begin starts an invalidation, of this cache's own. The caller holds log.mu.
 func (c *Cache[V]) begin(scope codec.Scope, names []string, version uint64) (seq uint64) {
-	l, now := c.log, c.clock.now()
+	l, now := c.log, c.clock.Now()
 	t := l.own()
 	seq = t.top + 1
 	c.enter(logged{mark: codec.Mark{Incarnation: l.self, Seq: seq}, scope: scope, version: version, names: names, at: now})

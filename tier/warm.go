@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/clock"
 )
 
 const (
@@ -58,7 +59,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 			reads = append(reads, &reading[V]{key: key, hash: ring.Hash(key), err: checkKey(key)})
 		}
 	}
-	began := c.clock.now()
+	began := c.clock.Now()
 	valid := slices.DeleteFunc(slices.Clone(reads), func(r *reading[V]) bool { return r.err != nil })
 	over := nestingOf(ctx).around(func() error {
 		c.warm(ctx, valid)
@@ -84,7 +85,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 			report.Present++
 		}
 	}
-	report.Seconds = time.Duration(c.clock.now() - began).Seconds()
+	report.Seconds = time.Duration(c.clock.Now() - began).Seconds()
 	if report.Failed > 0 {
 		return report, failed
 	}
@@ -94,7 +95,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 // warm warms in rounds: what an owner has no time for, or another member turns out to own, is for the next one.
 func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &many[V]{chain: chainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.now(), warming: true}
+		m := &many[V]{chain: chainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
@@ -163,7 +164,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 		var readers []*reading[V]
 		for _, r := range some {
 			w := &wanted[V]{key: r.key, hash: r.hash}
-			if now := c.clock.now(); c.seek(w, m.chain, now) {
+			if now := c.clock.Now(); c.seek(w, m.chain, now) {
 				c.gotOwn(m, r, w, now)
 				continue
 			}
@@ -174,7 +175,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 			if w.err == ErrNotWarmed {
 				m.single(readers[i])
 			} else {
-				c.gotOwn(m, readers[i], w, c.clock.now())
+				c.gotOwn(m, readers[i], w, c.clock.Now())
 			}
 		}
 	}
@@ -191,7 +192,7 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = time.Until(deadline)
 	}
-	until := later(c.clock.now(), patience/2)
+	until := clock.Later(c.clock.Now(), patience/2)
 	share, _ := c.origin.share()
 	next := make(chan []*wanted[V], len(ws))
 	for some := range slices.Chunk(ws, size) {
@@ -202,7 +203,7 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 	for range min(max(share/warmShare, 1), len(next)) {
 		wg.Go(func() {
 			for some := range next {
-				if c.clock.now() >= until || ctx.Err() != nil {
+				if c.clock.Now() >= until || ctx.Err() != nil {
 					for _, w := range some {
 						w.err = ErrNotWarmed
 					}

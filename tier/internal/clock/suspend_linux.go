@@ -1,4 +1,4 @@
-package tier
+package clock
 
 import (
 	"syscall"
@@ -11,9 +11,9 @@ const (
 	clockBoottime  = 7
 )
 
-// suspended returns for how long the machine was suspended since it was started, in ns, to a tenth of sleptLeast. Between
+// Suspended returns for how long the machine was suspended since it was started, in ns, to a tenth of SleptLeast. Between
 // two readings the thread may have to wait for a processor: then they are taken again, and false is returned if that was in vain.
-func suspended() (int64, bool) {
+func Suspended() (int64, bool) {
 	for range 5 {
 		before, ok1 := readSystemClock(clockMonotonic)
 		boot, ok2 := readSystemClock(clockBoottime)
@@ -21,7 +21,7 @@ func suspended() (int64, bool) {
 		if !ok1 || !ok2 || !ok3 {
 			return 0, false
 		}
-		if after-before <= sleptLeast/10 {
+		if after-before <= SleptLeast/10 {
 			return boot - before, true
 		}
 	}

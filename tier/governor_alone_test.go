@@ -1,0 +1,468 @@
+package tier
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// stopwatch tells the time since now.
+func stopwatch() func() int64 {
+	began := time.Now()
+	return func() int64 { return int64(time.Since(began)) }
+}
+
+// rest fills in what a test does not care about.
+func rest(l Limits) Limits {
+	l.MinConcurrency = cmp.Or(l.MinConcurrency, max(l.Concurrency/4, 1))
+	l.Burst = cmp.Or(l.Burst, max(int(l.Rate/10), 1))
+	l.Timeout = cmp.Or(l.Timeout, 10*time.Second)
+	l.Queue = cmp.Or(l.Queue, 16384)
+	l.QueueInterval = cmp.Or(l.QueueInterval, 100*time.Millisecond)
+	l.QueueTarget = cmp.Or(l.QueueTarget, 5*time.Millisecond)
+	l.RetryBudget = cmp.Or(l.RetryBudget, 0.2)
+	if l.Breaker == (BreakerRules{}) {
+		l.Breaker = BreakerRules{Failures: 0.5, Minimum: 20, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 3}
+	}
+	return l
+}
+
+// alone returns a governor with a share of its own, on a virtual clock.
+func alone(t *testing.T, share int, o Limits) *governor {
+	now := stopwatch()
+	g := newGovernor(rest(o), now, func() (int, int) { return share, 1 })
+	t.Cleanup(g.close)
+	return g
+}
+
+// line lets tickets queue up behind one permit and returns in which order they get it.
+func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), names ...string) (order []string) {
+	g := alone(t, 1, Limits{Concurrency: 1, QueueInterval: -1})
+	first := new(ticket)
+	if err := g.acquire(t.Context(), first); err != nil {
+		t.Fatal(err)
+	}
+	tickets := make(map[string]*ticket)
+	var mu sync.Mutex // guards order
+	var wg sync.WaitGroup
+	for _, name := range names {
+		k := &ticket{class: map[byte]class{'m': classMiss, 's': classStale, 'r': classRefresh}[name[0]]}
+		tickets[name] = k
+		wg.Go(func() {
+			if err := g.acquire(t.Context(), k); err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			order = append(order, name)
+			mu.Unlock()
+			g.release(k, loadOK, 0)
+		})
+		synctest.Wait()
+	}
+	if change != nil {
+		change(g, tickets)
+	}
+	g.release(first, loadOK, 0)
+	wg.Wait()
+	if s := g.snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
+		t.Errorf("governor %+v", s)
+	}
+	return order
+}
+
+func TestClassOrder(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		got := line(t, nil, "r1", "s1", "m1", "r2", "m2", "s2")
+		if want := []string{"m1", "m2", "s1", "s2", "r1", "r2"}; !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+func TestPromotion(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		got := line(t, func(g *governor, k map[string]*ticket) {
+			g.promote(k["r2"], classMiss, 0, 0)
+			g.promote(k["m1"], classRefresh, 0, 0) // never down
+		}, "r1", "s1", "m1", "r2")
+		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	})
+}
+
+func TestShareChanges(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var share atomic.Int64
+		o := rest(Limits{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1})
+		now := stopwatch()
+		g := newGovernor(o, now, func() (int, int) { return int(share.Load()), 1 })
+		defer g.close()
+		holders := make(chan *ticket, 4)
+		release := func() { g.release(<-holders, loadVoid, 0) }
+		if err := g.acquire(t.Context(), new(ticket)); refusedFor(err) != shedShare {
+			t.Fatalf("without a share: %v", err)
+		}
+		share.Store(1)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				k := new(ticket)
+				if err := g.acquire(t.Context(), k); err != nil {
+					t.Error(err)
+				}
+				holders <- k
+			})
+		}
+		check := func(used, waiting int) {
+			t.Helper()
+			synctest.Wait()
+			if s := g.snapshot(); s.InUse != used || s.Waiting != waiting {
+				t.Fatalf("%+v, want %d in use, %d waiting", s, used, waiting)
+			}
+		}
+		check(1, 3)
+		share.Store(3)
+		g.kick()
+		check(3, 1)
+		share.Store(1)
+		release()
+		release()
+		check(1, 1) // less than before: nobody new until the rest is back
+		release()
+		check(1, 0)
+		release()
+		wg.Wait()
+		check(0, 0)
+	})
+}
+
+// refusedFor is why the governor refused; shedNone: it did not.
+func refusedFor(err error) Reason {
+	if r, ok := errors.AsType[*Refusal](err); ok {
+		return r.Why
+	}
+	return shedNone
+}
+
+// Arrivals at twice what the origin gives: the newest are served, the others refused after
+// QueueTarget, and the origin never idles. With the queue off, in the order of their coming,
+// all who are served have waited for about as long as they may: the control.
+func TestOverloadServesTheNewest(t *testing.T) {
+	run := func(interval time.Duration) (served, refused int, wait time.Duration, why map[Reason]int) {
+		bubble(t, func(t *testing.T) {
+			g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, QueueInterval: interval, Queue: 1 << 20})
+			var mu sync.Mutex // guards what follows
+			var waits []time.Duration
+			why = make(map[Reason]int)
+			var wg sync.WaitGroup
+			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
+				wg.Go(func() {
+					ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, context.DeadlineExceeded)
+					defer cancel()
+					came := time.Now()
+					k := new(ticket)
+					err := g.acquire(ctx, k)
+					waited := time.Since(came)
+					mu.Lock()
+					if err == nil {
+						waits = append(waits, waited)
+					}
+					why[refusedFor(err)]++
+					mu.Unlock()
+					if err == nil {
+						time.Sleep(10 * time.Millisecond)
+						g.release(k, loadOK, 10*time.Millisecond)
+					}
+				})
+				time.Sleep(500 * time.Microsecond)
+			}
+			wg.Wait()
+			slices.Sort(waits)
+			served, refused, wait = len(waits), 10000-len(waits), waits[len(waits)*95/100]
+		})
+		return served, refused, wait, why
+	}
+	served, refused, wait, why := run(0)
+	t.Logf("CoDel: %d served, %d refused, p95 of their wait %v, %v", served, refused, wait, why)
+	if served < 4900 || wait > 100*time.Millisecond || why[shedDelay] != refused {
+		t.Errorf("%d served, %d refused (%v), p95 %v", served, refused, why, wait)
+	}
+	served, refused, wait, why = run(-1)
+	t.Logf("in order: %d served, %d refused, p95 of their wait %v, %v", served, refused, wait, why)
+	if wait < 900*time.Millisecond {
+		t.Errorf("the control's p95 is %v: the test proves nothing", wait)
+	}
+}
+
+// In a queue that has not been empty for the interval the newest goes first, and before that the oldest.
+func TestNewestFirstUnderOverload(t *testing.T) {
+	for _, x := range []struct {
+		wait time.Duration // between the first two who come
+		want []int
+	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
+		bubble(t, func(t *testing.T) {
+			g := alone(t, 1, Limits{Concurrency: 1})
+			first := new(ticket)
+			if err := g.acquire(t.Context(), first); err != nil {
+				t.Fatal(err)
+			}
+			var order []int // one holds the permit at a time
+			var wg sync.WaitGroup
+			for i := range 4 {
+				wg.Go(func() {
+					k := new(ticket)
+					if err := g.acquire(t.Context(), k); err != nil {
+						if i != 0 || refusedFor(err) != shedDelay {
+							t.Error(i, err)
+						}
+						return
+					}
+					order = append(order, i)
+					g.release(k, loadVoid, 0)
+				})
+				synctest.Wait()
+				if time.Sleep(time.Millisecond); i == 0 {
+					time.Sleep(x.wait)
+				}
+			}
+			g.release(first, loadVoid, 0)
+			wg.Wait()
+			if !slices.Equal(order, x.want) {
+				t.Errorf("%v, want %v", order, x.want)
+			}
+		})
+	}
+}
+
+// Arrivals at twice what the origin gives, from callers with a second: the origin works for callers that are still there
+// when it has done, and those for whom there is no time are refused at once. With NewestFirst they are refused early instead.
+func TestOverloadOfCallersWithDeadlines(t *testing.T) {
+	for _, newest := range []bool{false, true} {
+		bubble(t, func(t *testing.T) {
+			g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, NewestFirst: newest, Queue: 1 << 20})
+			rnd := rand.New(rand.NewPCG(1, 2))
+			var mu sync.Mutex // guards what follows
+			var served, late, refusedLate int
+			why := make(map[Reason]int)
+			var wg sync.WaitGroup
+			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
+				takes := time.Duration(rnd.ExpFloat64() * float64(10*time.Millisecond))
+				wg.Go(func() {
+					came := time.Now()
+					k := &ticket{until: g.now() + int64(time.Second)}
+					err := g.acquire(t.Context(), k)
+					if err == nil {
+						time.Sleep(takes)
+						g.release(k, loadOK, takes)
+					}
+					took := time.Since(came)
+					mu.Lock()
+					defer mu.Unlock()
+					why[refusedFor(err)]++
+					switch {
+					case err != nil && took > 100*time.Millisecond:
+						refusedLate++
+					case err == nil && took <= time.Second:
+						served++
+					case err == nil:
+						late++
+					}
+				})
+				time.Sleep(500 * time.Microsecond)
+			}
+			wg.Wait()
+			t.Logf("newest first %v: %d served, %d too late, %d refused late, %v", newest, served, late, refusedLate, why)
+			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[shedDelay] > 0) {
+				t.Error("not as it should be")
+			}
+		})
+	}
+}
+
+// Callers with and without deadlines share the permits when there are too few.
+func TestDeadlinesShareWithNone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10})
+		var served [2]atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 8000 {
+			wg.Go(func() {
+				k := new(ticket)
+				if i%2 == 0 {
+					k.until = g.now() + int64(time.Second)
+				}
+				if g.acquire(t.Context(), k) == nil {
+					served[i%2].Add(1)
+					time.Sleep(10 * time.Millisecond)
+					g.release(k, loadOK, 10*time.Millisecond)
+				}
+			})
+			time.Sleep(500 * time.Microsecond)
+		}
+		wg.Wait()
+		with, without := served[0].Load(), served[1].Load()
+		if with < 1500 || without < 1500 || with+without < 3800 {
+			t.Errorf("%d with a deadline, %d without", with, without)
+		}
+	})
+}
+
+// In a full queue the least urgent gives way to the more urgent.
+func TestFullQueueMakesRoom(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		g := alone(t, 1, Limits{Concurrency: 1, Queue: 2, QueueInterval: -1})
+		first := new(ticket)
+		if err := g.acquire(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		errs := make(map[string]error)
+		var mu sync.Mutex // guards errs
+		var wg sync.WaitGroup
+		for _, x := range []struct {
+			name string
+			c    class
+		}{{"refresh", classRefresh}, {"stale", classStale}, {"miss", classMiss}, {"warm", classWarm}, {"miss2", classMiss}} {
+			wg.Go(func() {
+				k := &ticket{class: x.c}
+				err := g.acquire(t.Context(), k)
+				if err == nil {
+					g.release(k, loadOK, 0)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				errs[x.name] = err
+			})
+			synctest.Wait()
+		}
+		g.release(first, loadOK, 0)
+		wg.Wait()
+		for name, want := range map[string]Reason{"refresh": shedFull, "stale": shedFull, "warm": shedFull, "miss": shedNone, "miss2": shedNone} {
+			if got := refusedFor(errs[name]); got != want || want == shedNone && errs[name] != nil {
+				t.Errorf("%s: %v", name, errs[name])
+			}
+		}
+	})
+}
+
+// What is withheld is queued for, not refused, and a member whose loads are more than its share says so.
+func TestWithheldShare(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		share, now := 2, stopwatch()
+		g := newGovernor(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) { return share, 1 })
+		defer g.close()
+		g.withhold()
+		got := make(chan *ticket, 2)
+		for range 2 {
+			go func() {
+				k := new(ticket)
+				if err := g.acquire(t.Context(), k); err != nil {
+					t.Error(err)
+				}
+				got <- k
+			}()
+		}
+		time.Sleep(time.Second)
+		if len(got) != 0 || !g.fits() {
+			t.Errorf("%d loads with a share that is withheld", len(got))
+		}
+		g.allow()
+		first, second := <-got, <-got
+		if share = 1; g.fits() {
+			t.Error("two loads fit a share of one")
+		}
+		g.release(first, loadOK, 0)
+		if !g.fits() {
+			t.Error("one load does not fit a share of one")
+		}
+		g.release(second, loadOK, 0)
+		if g.withhold(); g.snapshot().Limit != 1 {
+			t.Error("a share that was taken is withheld")
+		}
+	})
+}
+
+// A fill that has read its share before the share fell, and comes to the governor after this node has said that its loads fit, does
+// not begin by the old one.
+func TestNoShareOlderThanTheWord(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var share, slow atomic.Int64
+		share.Store(2)
+		now := stopwatch()
+		g := newGovernor(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) {
+			now := int(share.Load())
+			if slow.CompareAndSwap(1, 0) {
+				time.Sleep(time.Second)
+			}
+			return now, 1
+		})
+		defer g.close()
+		first, second := new(ticket), &ticket{until: int64(time.Hour)}
+		if err := g.acquire(t.Context(), first); err != nil {
+			t.Fatal(err)
+		}
+		slow.Store(1)
+		got := make(chan error, 1)
+		go func() { got <- g.acquire(t.Context(), second) }()
+		synctest.Wait() // it has read two
+		share.Store(1)
+		if !g.fits() {
+			t.Fatal("one load does not fit a share of one")
+		}
+		time.Sleep(2 * time.Second)
+		if used, _ := g.look(); used != 1 || len(got) != 0 {
+			t.Errorf("%d loads after the word that one fits", used)
+		}
+		g.release(first, loadOK, 0)
+		if err := <-got; err != nil {
+			t.Error(err)
+		}
+		g.release(second, loadOK, 0)
+	})
+}
+
+// Of several caches with one origin each has to have its answer, one that closes excepted; and caches on another Cluster ask again.
+func TestShareOfSeveralCaches(t *testing.T) {
+	now := stopwatch()
+	g := newGovernor(rest(Limits{Concurrency: 2}), now, func() (int, int) { return 2, 1 })
+	limit := func(want int, when string) {
+		t.Helper()
+		if got := g.snapshot().Limit; got != want {
+			t.Errorf("%d permits %s, want %d", got, when, want)
+		}
+	}
+	for range 2 { // on one cluster, then on another
+		for range 3 {
+			g.open()
+			if !g.withhold() {
+				t.Error("not withheld")
+			}
+		}
+		limit(0, "before any answer")
+		g.allow()
+		limit(0, "with one answer of three")
+		g.waive()
+		limit(0, "with one answer of two")
+		g.allow()
+		limit(2, "with all answers")
+		if g.open(); g.withhold() {
+			t.Error("a share that was taken is withheld")
+		}
+		for range 4 {
+			g.close()
+		}
+	}
+	g.open()
+	g.withhold()
+	g.waive()
+	limit(0, "with no answer at all")
+	g.close()
+}
