@@ -36,20 +36,20 @@ type told struct {
 
 // tellBreaker tells when the breaker has opened, and when it has closed. It is called after loads and once a second.
 func (c *Cache[V]) tellBreaker() {
-	t, turn := &c.told, c.gov.changes.Load()
+	t, turn := &c.told, c.gov.generation()
 	if t.turn.Swap(turn) == turn {
 		return
 	}
-	state, openings := c.gov.breakerState()
+	isClosed, openings := c.gov.breakerIs()
 	now := c.clock.Now()
 	t.mu.Lock()
 	opened := openings > t.openings && !t.open
 	if opened {
 		t.since = now
 	}
-	closed := state == breakerClosed && (t.open || opened)
+	closed := isClosed && (t.open || opened)
 	lasted := time.Duration(now - t.since)
-	t.open, t.openings = state != breakerClosed, openings
+	t.open, t.openings = !isClosed, openings
 	t.mu.Unlock()
 	if opened {
 		c.cfg.Logger.Error("the breaker has opened: the origin fails and is left alone", "event", eventBreakerOpened, "namespace", c.cfg.Namespace)

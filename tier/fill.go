@@ -186,7 +186,7 @@ func (c *Cache[V]) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
 	}
-	return max(clock.Later(c.gov.now(), time.Duration(at-c.clock.Now())), 1)
+	return max(clock.Later(c.gov.time(), time.Duration(at-c.clock.Now())), 1)
 }
 
 // fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the

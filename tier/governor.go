@@ -536,11 +536,18 @@ func (g *governor) look() (used int, well bool) {
 	return g.used, g.breaker.state == breakerClosed
 }
 
-func (g *governor) breakerState() (state breakerState, openings int64) {
+// breakerIs reports whether the breaker is closed, and how often it has opened.
+func (g *governor) breakerIs() (closed bool, openings int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.breaker.state, g.breaker.openings
+	return g.breaker.state == breakerClosed, g.breaker.openings
 }
+
+// generation changes with each change of the breaker's state.
+func (g *governor) generation() uint64 { return g.changes.Load() }
+
+// time is the time of the governor's clock, in ns.
+func (g *governor) time() int64 { return g.now() }
 
 func (g *governor) snapshot() Snapshot {
 	g.enter()
@@ -548,7 +555,7 @@ func (g *governor) snapshot() Snapshot {
 	now := g.now()
 	p := g.policy()
 	s := Snapshot{
-		Share: g.part.share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting,
+		Share: g.part.share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting + g.returning.Len(),
 		WaitingBy: make(map[string]int), Breaker: breakerNames[g.breaker.state], BreakerOpenings: g.breaker.openings,
 		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(retryReserve - g.retries.spent),
 		OriginSeconds: g.busy.total(now),

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/simtime"
 )
 
 // stopwatch tells the time since now.
@@ -79,7 +81,7 @@ func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), na
 }
 
 func TestClassOrder(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		got := line(t, nil, "r1", "s1", "m1", "r2", "m2", "s2")
 		if want := []string{"m1", "m2", "s1", "s2", "r1", "r2"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -88,7 +90,7 @@ func TestClassOrder(t *testing.T) {
 }
 
 func TestPromotion(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		got := line(t, func(g *governor, k map[string]*ticket) {
 			g.promote(k["r2"], classMiss, 0, 0)
 			g.promote(k["m1"], classRefresh, 0, 0) // never down
@@ -100,7 +102,7 @@ func TestPromotion(t *testing.T) {
 }
 
 func TestShareChanges(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		var share atomic.Int64
 		o := rest(Limits{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1})
 		now := stopwatch()
@@ -158,7 +160,7 @@ func refusedFor(err error) Reason {
 // all who are served have waited for about as long as they may: the control.
 func TestOverloadServesTheNewest(t *testing.T) {
 	run := func(interval time.Duration) (served, refused int, wait time.Duration, why map[Reason]int) {
-		bubble(t, func(t *testing.T) {
+		simtime.Test(t, func(t *testing.T) {
 			g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, QueueInterval: interval, Queue: 1 << 20})
 			var mu sync.Mutex // guards what follows
 			var waits []time.Duration
@@ -209,7 +211,7 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 		wait time.Duration // between the first two who come
 		want []int
 	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
-		bubble(t, func(t *testing.T) {
+		simtime.Test(t, func(t *testing.T) {
 			g := alone(t, 1, Limits{Concurrency: 1})
 			first := new(ticket)
 			if err := g.acquire(t.Context(), first); err != nil {
@@ -247,7 +249,7 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 // when it has done, and those for whom there is no time are refused at once. With NewestFirst they are refused early instead.
 func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 	for _, newest := range []bool{false, true} {
-		bubble(t, func(t *testing.T) {
+		simtime.Test(t, func(t *testing.T) {
 			g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, NewestFirst: newest, Queue: 1 << 20})
 			rnd := rand.New(rand.NewPCG(1, 2))
 			var mu sync.Mutex // guards what follows
@@ -290,7 +292,7 @@ func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 
 // Callers with and without deadlines share the permits when there are too few.
 func TestDeadlinesShareWithNone(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10})
 		var served [2]atomic.Int64
 		var wg sync.WaitGroup
@@ -318,7 +320,7 @@ func TestDeadlinesShareWithNone(t *testing.T) {
 
 // In a full queue the least urgent gives way to the more urgent.
 func TestFullQueueMakesRoom(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, Queue: 2, QueueInterval: -1})
 		first := new(ticket)
 		if err := g.acquire(t.Context(), first); err != nil {
@@ -355,7 +357,7 @@ func TestFullQueueMakesRoom(t *testing.T) {
 
 // What is withheld is queued for, not refused, and a member whose loads are more than its share says so.
 func TestWithheldShare(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		share, now := 2, stopwatch()
 		g := newGovernor(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) { return share, 1 })
 		defer g.close()
@@ -393,7 +395,7 @@ func TestWithheldShare(t *testing.T) {
 // A fill that has read its share before the share fell, and comes to the governor after this node has said that its loads fit, does
 // not begin by the old one.
 func TestNoShareOlderThanTheWord(t *testing.T) {
-	bubble(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		var share, slow atomic.Int64
 		share.Store(2)
 		now := stopwatch()

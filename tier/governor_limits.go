@@ -26,7 +26,7 @@ type Snapshot struct {
 	Limit   int // of that, what the adaptive limit leaves
 	InUse   int // permits held by loads
 	Peak    int // the most held at once
-	Waiting int // tickets that wait for one
+	Waiting int // tickets that wait for one, loads that come back from a nested read included
 
 	WaitingBy       map[string]int // by class
 	Overloaded      bool           // a queue has not been empty for QueueInterval

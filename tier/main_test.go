@@ -2,11 +2,11 @@ package tier
 
 import (
 	"flag"
-	"runtime"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/tier/internal/simtime"
 )
 
 // TestMain leaves the long tests to make test-long, unless -run or -skip chooses.
@@ -18,11 +18,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
-// crashes if two goroutines of a bubble look at expired timers at the same moment
-// (https://go.dev/issue/78156).
+// bubble runs f with virtual time.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, f)
+	simtime.Test(t, f)
 }

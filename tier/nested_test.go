@@ -33,10 +33,8 @@ func (m *meter) work(d time.Duration) {
 func quiet(t *testing.T, g *governor) {
 	t.Helper()
 	synctest.Wait()
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.used != 0 || g.waiting != 0 || g.returning.Len() != 0 {
-		t.Errorf("%d permits in use, %d flights wait, %d loads return", g.used, g.waiting, g.returning.Len())
+	if s := g.snapshot(); s.InUse != 0 || s.Waiting != 0 {
+		t.Errorf("%d permits in use, %d tickets wait", s.InUse, s.Waiting)
 	}
 }
 
@@ -373,7 +371,10 @@ func TestNestedReadsUnderTrouble(t *testing.T) {
 		cfg.Freshness = Freshness{TTL: 300 * time.Millisecond, ErrorTTL: time.Millisecond, NearTTL: -1}
 		cfg.Origin = Origin{Concurrency: 3, MinConcurrency: 3, Timeout: 500 * time.Millisecond, Breaker: Breaker{Minimum: 10, Failures: 0.3, Pause: 300 * time.Millisecond}}
 		c = open(t, cfg)
-		c.gov.share = func() (int, int) { return int(share.Load()), 1 }
+		c.origin.gov.close()
+		c.gov = newGovernor(cfg.Origin.withDefaults().limits(), c.clock.Now, func() (int, int) { return int(share.Load()), 1 })
+		c.gov.open()
+		c.origin.gov = c.gov
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {

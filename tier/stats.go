@@ -222,7 +222,7 @@ type GovernorStats struct {
 	Limit   int `json:"limit"`   // of that, what the adaptive limit leaves
 	InUse   int `json:"in_use"`  // permits held by loads
 	Peak    int `json:"peak"`    // the most held at once
-	Waiting int `json:"waiting"` // flights that wait for one
+	Waiting int `json:"waiting"` // flights and loads that wait for one
 
 	WaitingBy       map[string]int `json:"waiting_by_class"`
 	Overloaded      bool           `json:"overloaded"`          // a queue has not been empty for QueueInterval
