@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 const (
@@ -117,7 +119,7 @@ func (cfg *Config[V]) checkBatch(bad func(format string, args ...any)) {
 // that they board: what is promised to a caller of one of them goes to both, see governor.promote.
 type group[V any] struct {
 	id     uint64 // stands for its keys in the chains of what its load reads; random, so that it is no key's
-	ticket ticket
+	ticket governor.Ticket
 	chain  []uint64
 	all    []*flight[V] // guarded by gatherer.mu while it is open
 	timer  *time.Timer  // ends its being open; nil: it never was
@@ -126,19 +128,19 @@ type group[V any] struct {
 // gatherer collects single misses.
 type gatherer[V any] struct {
 	mu   sync.Mutex // guards the rest
-	open [classes]*group[V]
+	open [governor.Classes]*group[V]
 }
 
-func (c *Cache[V]) newGroup(cl class, chain []uint64, all []*flight[V]) *group[V] {
-	g := &group[V]{id: c.dice.uint64(), ticket: ticket{class: cl}, chain: chain}
+func (c *Cache[V]) newGroup(cl governor.Class, chain []uint64, all []*flight[V]) *group[V] {
+	g := &group[V]{id: c.dice.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
 	g.board(c.gov, all...)
 	return g
 }
 
 // board takes flights into a group that has not departed.
-func (g *group[V]) board(gov *governor, flights ...*flight[V]) {
+func (g *group[V]) board(gov *governor.Governor, flights ...*flight[V]) {
 	g.all = append(g.all, flights...)
-	gov.gather(g.tickets(), &g.ticket)
+	gov.Gather(g.tickets(), &g.ticket)
 	for _, f := range flights {
 		f.group.Store(g)
 	}
@@ -146,12 +148,12 @@ func (g *group[V]) board(gov *governor, flights ...*flight[V]) {
 
 // ungroup lets a flight that is part of a group fly by itself.
 func (c *Cache[V]) ungroup(f *flight[V]) {
-	c.gov.split(&f.ticket)
+	c.gov.Split(&f.ticket)
 	f.group.Store(nil)
 }
 
 // boarded adds a caller to a flight that he has joined. ErrCycle: the flight waits for what he is to load.
-func (c *Cache[V]) boarded(f *flight[V], cl class, chain []uint64, until int64) error {
+func (c *Cache[V]) boarded(f *flight[V], cl governor.Class, chain []uint64, until int64) error {
 	if until == noWait {
 		return nil
 	}
@@ -159,13 +161,13 @@ func (c *Cache[V]) boarded(f *flight[V], cl class, chain []uint64, until int64) 
 		c.flights.leave(f)
 		return ErrCycle
 	}
-	c.gov.promote(&f.ticket, cl, depthOf(chain, until), c.govTime(until))
+	c.gov.Promote(&f.ticket, cl, depthOf(chain, until), c.govTime(until))
 	return nil
 }
 
 // gather puts a flight that has just been started into the group that is being collected; false: it has to
 // fly by itself.
-func (c *Cache[V]) gather(f *flight[V], cl class, chain []uint64) bool {
+func (c *Cache[V]) gather(f *flight[V], cl governor.Class, chain []uint64) bool {
 	if c.cfg.BatchLoader == nil || c.cfg.BatchWindow <= 0 || len(chain) > 0 {
 		return false
 	}
@@ -192,7 +194,7 @@ func (c *Cache[V]) gather(f *flight[V], cl class, chain []uint64) bool {
 }
 
 // closeGroup takes a group out of the gatherer, once.
-func (c *Cache[V]) closeGroup(g *group[V], cl class) bool {
+func (c *Cache[V]) closeGroup(g *group[V], cl governor.Class) bool {
 	s := &c.gathered
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -204,7 +206,7 @@ func (c *Cache[V]) closeGroup(g *group[V], cl class) bool {
 }
 
 // depart lets flights that have been started at the same time fly, in groups if there is a batch loader.
-func (c *Cache[V]) depart(started []*flight[V], cl class, chain []uint64) {
+func (c *Cache[V]) depart(started []*flight[V], cl governor.Class, chain []uint64) {
 	if c.cfg.BatchLoader == nil || len(started) == 1 {
 		for _, f := range started {
 			go c.fly(f)
@@ -242,7 +244,7 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 	if g.all = free; len(free) == 0 {
 		return
 	}
-	c.gov.gather(g.tickets(), &g.ticket) // those that are left
+	c.gov.Gather(g.tickets(), &g.ticket) // those that are left
 	flying, err := c.admitAll(c.ctx, g, free)
 	if err != nil {
 		for _, f := range free {
@@ -251,7 +253,7 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 		return
 	}
 	if len(flying) > 0 {
-		c.gov.admitted()
+		c.gov.EarnRetry()
 		c.loadMany(g, flying)
 	}
 }
@@ -283,8 +285,8 @@ func (c *Cache[V]) stillToLoad(flights []*flight[V]) (kept []*flight[V]) {
 	return kept
 }
 
-func (g *group[V]) tickets() []*ticket {
-	out := make([]*ticket, len(g.all))
+func (g *group[V]) tickets() []*governor.Ticket {
+	out := make([]*governor.Ticket, len(g.all))
 	for i, f := range g.all {
 		out[i] = &f.ticket
 	}
@@ -321,7 +323,7 @@ func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[
 		flying = append(flying, f)
 	}
 	if len(flying) == 0 {
-		c.gov.release(&g.ticket, loadVoid, 0)
+		c.gov.Release(&g.ticket, governor.Void, 0)
 		return nil, nil
 	}
 	c.stats.batches.Add(1)
@@ -352,7 +354,7 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 			fills[i] = c.fillOf(f)
 		}
 		began := c.clock.Now()
-		err := c.callBatch(c.gov.nested(load, &g.ticket, chain), slices.Clone(fills))
+		err := c.callBatch(c.gov.AttemptContext(load, &g.ticket, chain), slices.Clone(fills))
 		flying = c.landMany(g, load, attempt[V]{flying, fills, try, time.Duration(c.clock.Now() - began)}, err)
 	}
 }
@@ -393,20 +395,20 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], 
 		if isContext(load, errs[i]) && c.ctx.Err() == nil {
 			errs[i] = fmt.Errorf("%w (%w)", ErrTimeout, errs[i])
 		}
-		if outcomeOf(errs[i]) == loadFailed {
+		if outcomeOf(errs[i]) == governor.Failed {
 			failed++
 		}
 	}
 	out := outcomeOf(err)
 	switch {
 	case c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()):
-		out = loadVoid
+		out = governor.Void
 	case failed == len(fills):
-		out = loadFailed
+		out = governor.Failed
 	}
 	retry := c.retryMany(load, flying, errs, try)
 	c.stats.ledger.load(-1, c.clock.Now())
-	c.gov.release(&g.ticket, out, cost)
+	c.gov.Release(&g.ticket, out, cost)
 	c.tellBreaker()
 	landing := make([]int, 0, len(flying))
 	for i, f := range flying {
@@ -474,7 +476,7 @@ func (c *Cache[V]) retryMany(load context.Context, flying []*flight[V], errs []e
 			continue
 		}
 		if !asked { // the batch is one load
-			if asked, granted = true, c.gov.retry(); !granted {
+			if asked, granted = true, c.gov.TakeRetry(); !granted {
 				c.stats.noRetry.Add(1)
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 const (
@@ -43,7 +44,7 @@ type Cache[V any] struct {
 	fences  *fences
 	flights *flights[V]
 	asks    *asks[V]
-	gov     *governor
+	gov     *governor.Governor
 	origin  *SharedOrigin // whose governor it is
 	stats   *stats
 	metrics *collector
@@ -161,7 +162,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
 	}
 	sharer, _ := cfg.Cluster.(shareSpeaker)
-	withheld := sharer != nil && sharer.SharesMove() && c.gov.withhold() // before anybody can ask this cache for a value
+	withheld := sharer != nil && sharer.SharesMove() && c.gov.WithholdShare() // before anybody can ask this cache for a value
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
@@ -171,7 +172,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		if err != nil {
 			c.cancel()
 			if withheld {
-				c.gov.waive()
+				c.gov.WaiveShare()
 			}
 			c.origin.detach()
 			if c.near != nil {
@@ -246,7 +247,7 @@ func (c *Cache[V]) tend() {
 			c.reuse.halve(c.clock.Now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.Now())
 		}
-		c.gov.kick()
+		c.gov.Recheck()
 	}
 }
 

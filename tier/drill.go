@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // ErrDrilling says that a drill of the cache is under way on this node already.
@@ -141,7 +142,7 @@ func (c *Cache[V]) runDrill(ctx context.Context, d *drill) DrillReport {
 		case <-c.ctx.Done():
 			d.end("closed")
 		case <-look.C:
-			used, well := c.gov.look()
+			used, well := c.gov.Usage()
 			d.peak.Store(max(d.peak.Load(), int64(used)))
 			if !well {
 				d.end("breaker")
@@ -213,7 +214,7 @@ func (c *Cache[V]) picks() *drill {
 	if d == nil || c.dice.float64() >= d.fraction || d.ended() {
 		return nil
 	}
-	if _, well := c.gov.look(); !well {
+	if _, well := c.gov.Usage(); !well {
 		d.end("breaker")
 		return nil
 	}
@@ -274,7 +275,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 		return c.own(ctx, key, hash, AnyAge, chain, short)
 	}
 	fl, err := c.join(&boarding[V]{
-		key: key, hash: hash, class: classWarm, cause: causeDrill, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx),
+		key: key, hash: hash, class: governor.Warm, cause: causeDrill, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx),
 	})
 	if err != nil {
 		return found[V]{}, err
@@ -300,13 +301,13 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 }
 
 // drillEnded looks at a load that has ended, in case that a drill caused it.
-func (c *Cache[V]) drillEnded(f *flight[V], out outcomeOfLoad) {
+func (c *Cache[V]) drillEnded(f *flight[V], out governor.Outcome) {
 	d := c.drill.Load()
 	if d == nil || f.cause != causeDrill {
 		return
 	}
 	n := d.loads.Add(1)
-	if out == loadFailed {
+	if out == governor.Failed {
 		if bad := d.errors.Add(1); n >= drillMinimum && float64(bad) > drillErrors*float64(n) {
 			d.end("errors")
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 var (
@@ -84,7 +85,7 @@ type OverloadedError struct {
 	Reason     string        // for people: what was short, and on which member if it is another one
 	RetryAfter time.Duration // an estimate of when a permit is likely
 
-	why Reason
+	why governor.Reason
 }
 
 func (e *OverloadedError) Error() string {
@@ -95,7 +96,7 @@ func (e *OverloadedError) Error() string {
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
 
 // overloaded makes an *OverloadedError of the governor's refusal.
-func overloaded(r *Refusal) *OverloadedError {
+func overloaded(r *governor.Refusal) *OverloadedError {
 	return &OverloadedError{Reason: r.Why.Text(), RetryAfter: r.After, why: r.Why}
 }
 

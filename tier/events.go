@@ -36,11 +36,11 @@ type told struct {
 
 // tellBreaker tells when the breaker has opened, and when it has closed. It is called after loads and once a second.
 func (c *Cache[V]) tellBreaker() {
-	t, turn := &c.told, c.gov.generation()
+	t, turn := &c.told, c.gov.BreakerGeneration()
 	if t.turn.Swap(turn) == turn {
 		return
 	}
-	isClosed, openings := c.gov.breakerIs()
+	isClosed, openings := c.gov.Breaker()
 	now := c.clock.Now()
 	t.mu.Lock()
 	opened := openings > t.openings && !t.open

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // events is a slog.Handler that keeps the names of events.
@@ -180,7 +181,7 @@ func TestStatsDocumented(t *testing.T) {
 		}
 	}
 	look(reflect.TypeFor[Stats]())
-	for _, names := range [][]string{staleNames[:], breakerNames[:]} {
+	for _, names := range [][]string{staleNames[:], governor.BreakerStates[:]} {
 		for _, name := range names {
 			if !strings.Contains(text, "`"+name+"`") {
 				t.Errorf("%q is not in STATS.md", name)

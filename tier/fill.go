@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // errNoPrevious is what KeepPrevious returns where there is nothing to keep.
@@ -146,7 +147,7 @@ func (c *Cache[V]) join(w *boarding[V]) (*flight[V], error) {
 type boarding[V any] struct {
 	key    string
 	hash   uint64
-	class  class
+	class  governor.Class
 	cause  cause
 	prev   *entry // the copy that the caller saw, nil: none
 	chain  []uint64
@@ -168,7 +169,7 @@ func (c *Cache[V]) joinOrStart(w *boarding[V]) (f *flight[V], started bool, err 
 		return &flight[V]{
 			key: cloneString(w.key), hash: w.hash, cause: w.cause, prev: w.prev, short: w.short, from: w.from,
 			chain: append(w.chain[:len(w.chain):len(w.chain)], c.chainID(w.hash)),
-			done:  make(chan struct{}), ticket: ticket{class: w.class, depth: depthOf(w.chain, w.until), until: c.govTime(max(w.until, 0))},
+			done:  make(chan struct{}), ticket: governor.Ticket{Class: w.class, Depth: depthOf(w.chain, w.until), Until: c.govTime(max(w.until, 0))},
 		}
 	})
 	if !started {
@@ -186,7 +187,7 @@ func (c *Cache[V]) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
 	}
-	return max(clock.Later(c.gov.time(), time.Duration(at-c.clock.Now())), 1)
+	return max(clock.Later(c.gov.Time(), time.Duration(at-c.clock.Now())), 1)
 }
 
 // fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the
@@ -204,7 +205,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		c.finish(f, c.refused(f, err))
 		return
 	}
-	c.gov.admitted()
+	c.gov.EarnRetry()
 
 	base := c.ctx
 	if f.from != (Trace{}) {
@@ -239,7 +240,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		}
 	}()
 	for try := 0; ; try++ {
-		if value, err = c.cfg.Loader(c.gov.nested(load, &f.ticket, f.chain), fill); err == nil || !hasMark(err, markRetry) {
+		if value, err = c.cfg.Loader(c.gov.AttemptContext(load, &f.ticket, f.chain), fill); err == nil || !hasMark(err, markRetry) {
 			return
 		}
 		again := false
@@ -258,9 +259,9 @@ func (c *Cache[V]) needless(f *flight[V]) bool {
 }
 
 // permit waits for a permit. The error is an *OverloadedError, or the cause of ctx's end.
-func permit(ctx context.Context, g *governor, t *ticket) error {
-	err := g.acquire(ctx, t)
-	if r, ok := err.(*Refusal); ok {
+func permit(ctx context.Context, g *governor.Governor, t *governor.Ticket) error {
+	err := g.Acquire(ctx, t)
+	if r, ok := err.(*governor.Refusal); ok {
 		return overloaded(r)
 	}
 	return err
@@ -270,7 +271,7 @@ func permit(ctx context.Context, g *governor, t *ticket) error {
 func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
 	if err := c.flights.reserve(ctx, f, c.cfg.Origin.Timeout); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = overloaded(&Refusal{Why: shedKey, After: c.cfg.Origin.Timeout})
+			err = overloaded(&governor.Refusal{Why: governor.KeyBusy, After: c.cfg.Origin.Timeout})
 		}
 		return err
 	}
@@ -280,7 +281,7 @@ func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
 	}
 	if !c.flights.begin(f, c.fences, c.clock.Now) {
 		c.flights.vacate(f)
-		c.gov.release(&f.ticket, loadVoid, 0)
+		c.gov.Release(&f.ticket, governor.Void, 0)
 		return context.DeadlineExceeded
 	}
 	c.stats.begun(f.cause, c.clock.Now())
@@ -291,10 +292,10 @@ func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
 func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	out := outcomeOf(err)
 	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) {
-		out = loadVoid
+		out = governor.Void
 	}
 	c.stats.observe(cost, c.clock.Now())
-	c.gov.release(&f.ticket, out, cost)
+	c.gov.Release(&f.ticket, out, cost)
 	c.tellBreaker()
 	c.drillEnded(f, out)
 }
@@ -307,7 +308,7 @@ func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error)
 	if deadline, _ := load.Deadline(); try >= p.Most || load.Err() != nil || time.Until(deadline) <= delay {
 		return false, true
 	}
-	if !c.gov.retry() {
+	if !c.gov.TakeRetry() {
 		c.stats.noRetry.Add(1)
 		return false, true
 	}
@@ -357,7 +358,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 		return
 	}
 	c.stats.results[resultTimeout].Add(1)
-	c.gov.overran(&f.ticket)
+	c.gov.Overran(&f.ticket)
 	c.tellBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
 }

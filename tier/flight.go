@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // maxRunning is how many loads of one key may run at once on its owner: a live one, and
@@ -37,7 +39,7 @@ type flight[V any] struct {
 	prev   *entry // the copy that the starter saw, nil: none
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
-	ticket ticket
+	ticket governor.Ticket
 	group  atomic.Pointer[group[V]] // whose load and permit it shares, nil: it has its own
 	from   Trace                    // the work of the read that started it, if that is followed
 	done   chan struct{}

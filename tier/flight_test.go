@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // crowd runs n Gets of key at once and returns what they got.
@@ -89,7 +90,7 @@ func TestLateStarter(t *testing.T) {
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
 			_, _ = c.Get(t.Context(), "k")
-			f, err := c.join(&boarding[string]{key: "k", hash: ring.Hash("k"), class: classMiss, cause: causeCold})
+			f, err := c.join(&boarding[string]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: causeCold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // What is handed out once is not handed out, shared or kept near any longer than the rules allow.
@@ -139,7 +140,7 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 			defer shut(t, c)
 			gets(t, c, "k", 0)
 			stop.at(n+1, func() { apply(c, "k", mark(1)) })
-			f, err := c.join(&boarding[simValue]{key: "k", hash: ring.Hash("k"), class: classMiss, cause: causeCold})
+			f, err := c.join(&boarding[simValue]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: causeCold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,6 +3,8 @@ package tier
 import (
 	"sync"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // ledgerWindow is how many seconds the ledger's rates look back.
@@ -10,8 +12,8 @@ const ledgerWindow = 10
 
 // ledger tells what the origin is asked now, from counters that only rise.
 type ledger struct {
-	mu   sync.Mutex // guards the rest
-	busy occupancy  // loads that run
+	mu   sync.Mutex         // guards the rest
+	busy governor.Occupancy // loads that run
 	past [ledgerWindow + 1]ledgerMark
 	n    int // marks made
 }
@@ -28,14 +30,14 @@ type ledgerMark struct {
 func (l *ledger) load(by int, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.busy = l.busy.change(by, now)
+	l.busy = l.busy.Change(by, now)
 }
 
 // mark notes where the counters stand; it is called about once a second.
 func (l *ledger) mark(reads, loads, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.past[l.n%len(l.past)] = ledgerMark{now, reads, loads, l.busy.total(now)}
+	l.past[l.n%len(l.past)] = ledgerMark{now, reads, loads, l.busy.Total(now)}
 	l.n++
 }
 
@@ -44,7 +46,7 @@ func (l *ledger) mark(reads, loads, now int64) {
 func (l *ledger) rates(reads, loads, now int64) (r ledgerRates) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	r.total = l.busy.total(now)
+	r.total = l.busy.Total(now)
 	var old ledgerMark // the cache's start
 	if l.n >= len(l.past) {
 		old = l.past[l.n%len(l.past)]
@@ -117,7 +119,7 @@ func (c *Cache[V]) ledger() Ledger {
 		out.Costs = append(out.Costs, b)
 	}
 	for i := range s.shed {
-		out.ShedBy[Reason(i).Name()] = s.shed[i].Load()
+		out.ShedBy[governor.Reason(i).Name()] = s.shed[i].Load()
 	}
 	return out
 }

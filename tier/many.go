@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 const (
@@ -181,7 +182,7 @@ func (c *Cache[V]) canRead(ctx context.Context) error {
 
 // readMany answers the reads of m.
 func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
-	m.chain, m.wide, m.began = chainOf(ctx), c.fences.wide.Load(), c.clock.Now()
+	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.wide.Load(), c.clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
 		m.view = c.cfg.Cluster.View()
@@ -260,10 +261,10 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now i
 
 // readSingly makes the reads that are left to be made as Get makes them.
 func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
-	if n := nestingOf(ctx); n != nil {
-		n.wait() // until the last of them has its answer
+	if n := governor.NestingOf(ctx); n != nil {
+		n.Wait() // until the last of them has its answer
 		defer func() {
-			if over := n.resume(); over != nil {
+			if over := n.Resume(); over != nil {
 				for _, r := range m.singles {
 					r.source, r.err = 0, over
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // A get of many keys is a question as any other to the owner of each: he must have applied what covers the key and
@@ -74,10 +75,10 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func
 		}
 	}
 	if len(m.chain) > 0 && len(m.frames) > 0 {
-		n := nestingOf(ctx)
-		n.wait()
+		n := governor.NestingOf(ctx)
+		n.Wait()
 		defer func() {
-			if over := n.resume(); over != nil {
+			if over := n.Resume(); over != nil {
 				m.failWaited(over)
 			}
 		}()

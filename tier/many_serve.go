@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 const (
@@ -30,7 +31,7 @@ type wanted[V any] struct {
 
 	// of one that has to be loaded
 	fl  *flight[V]
-	cl  class
+	cl  governor.Class
 	why cause
 	e   *entry // the copy that there is, nil: none
 	// started: fl was started for it.
@@ -84,12 +85,12 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 // board joins the flights of what has to be loaded, and starts those that there are not yet, together. With cl as
 // w.cl where that is more urgent than a miss.
 func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
-	var started [classes][]*flight[V]
+	var started [governor.Classes][]*flight[V]
 	until, from := c.patience(ctx), c.traceOf(ctx)
 	for _, w := range ws {
 		c.reuse.read(w.key, w.hash, w.e)
-		if w.cl = max(w.cl, classMiss); w.e != nil {
-			w.cl = max(w.cl, classStale)
+		if w.cl = max(w.cl, governor.Miss); w.e != nil {
+			w.cl = max(w.cl, governor.Stale)
 		}
 		if w.why = causeExpired; w.e == nil {
 			w.why = c.whyMissing(w.key, w.hash, false)
@@ -102,7 +103,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 			return &flight[V]{
 				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
 				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),
-				done:  make(chan struct{}), ticket: ticket{class: w.cl, depth: depthOf(chain, until), until: c.govTime(until)},
+				done:  make(chan struct{}), ticket: governor.Ticket{Class: w.cl, Depth: depthOf(chain, until), Until: c.govTime(until)},
 			}
 		})
 		if fresh {
@@ -117,7 +118,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	}
 	for cl, flights := range started {
 		if len(flights) > 0 {
-			c.depart(flights, class(cl), chain)
+			c.depart(flights, governor.Class(cl), chain)
 		}
 	}
 }
@@ -157,7 +158,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 
 // awaitOwn answers what seekOwn has left.
 func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
-	over := nestingOf(ctx).around(func() error {
+	over := governor.NestingOf(ctx).Around(func() error {
 		c.rideAll(ctx, rest.ws, m.chain, rest.wide, rest.began)
 		return nil
 	})

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // meter counts the loads that are at the origin, which is between the nested reads of a loader.
@@ -30,10 +32,10 @@ func (m *meter) work(d time.Duration) {
 }
 
 // quiet fails the test unless every permit is back.
-func quiet(t *testing.T, g *governor) {
+func quiet(t *testing.T, g *governor.Governor) {
 	t.Helper()
 	synctest.Wait()
-	if s := g.snapshot(); s.InUse != 0 || s.Waiting != 0 {
+	if s := g.Snapshot(); s.InUse != 0 || s.Waiting != 0 {
 		t.Errorf("%d permits in use, %d tickets wait", s.InUse, s.Waiting)
 	}
 }
@@ -371,9 +373,9 @@ func TestNestedReadsUnderTrouble(t *testing.T) {
 		cfg.Freshness = Freshness{TTL: 300 * time.Millisecond, ErrorTTL: time.Millisecond, NearTTL: -1}
 		cfg.Origin = Origin{Concurrency: 3, MinConcurrency: 3, Timeout: 500 * time.Millisecond, Breaker: Breaker{Minimum: 10, Failures: 0.3, Pause: 300 * time.Millisecond}}
 		c = open(t, cfg)
-		c.origin.gov.close()
-		c.gov = newGovernor(cfg.Origin.withDefaults().limits(), c.clock.Now, func() (int, int) { return int(share.Load()), 1 })
-		c.gov.open()
+		c.origin.gov.Close()
+		c.gov = governor.New(cfg.Origin.withDefaults().limits(), c.clock.Now, func() (int, int) { return int(share.Load()), 1 })
+		c.gov.Open()
 		c.origin.gov = c.gov
 		var wg sync.WaitGroup
 		for range 20 {
@@ -388,7 +390,7 @@ func TestNestedReadsUnderTrouble(t *testing.T) {
 		for range 20 {
 			time.Sleep(100 * time.Millisecond)
 			share.Store(int64(1 + roll(3)))
-			c.gov.kick()
+			c.gov.Recheck()
 		}
 		wg.Wait()
 		time.Sleep(time.Minute)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // Defaults of Origin.
@@ -111,12 +113,12 @@ type Retry struct {
 }
 
 // limits is o, with its defaults filled in, as the governor takes it.
-func (o Origin) limits() Limits {
-	return Limits{
+func (o Origin) limits() governor.Limits {
+	return governor.Limits{
 		Concurrency: o.Concurrency, MinConcurrency: o.MinConcurrency, Rate: o.Rate, Burst: o.Burst,
 		Timeout: o.Timeout, Queue: o.Queue, NewestFirst: o.NewestFirst,
 		QueueInterval: o.QueueInterval, QueueTarget: o.QueueTarget,
-		Breaker: BreakerRules(o.Breaker), RetryBudget: o.Retry.Budget,
+		Breaker: governor.BreakerRules(o.Breaker), RetryBudget: o.Retry.Budget,
 	}
 }
 

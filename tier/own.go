@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // found is what the owner has for a read.
@@ -50,11 +51,11 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 	switch e.judge(now, maxAge) {
 	case serve:
 		if !(short && e.replica) && c.ahead(e, now) {
-			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: classRefresh, cause: causeRefreshAhead, prev: e, chain: chain, short: short, until: noWait})
+			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Refresh, cause: causeRefreshAhead, prev: e, chain: chain, short: short, until: noWait})
 		}
 	case serveStale:
 		// ErrClosed: then nothing is refreshed
-		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: classStale, cause: causeExpired, prev: e, chain: chain, short: short, until: noWait})
+		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Stale, cause: causeExpired, prev: e, chain: chain, short: short, until: noWait})
 	case serveLate:
 		late = true
 	default:
@@ -109,10 +110,10 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 		}
 		return found[V]{e: hit, late: late, why: hit.whyStale(late)}, nil
 	}
-	cl, why := classMiss, causeExpired
+	cl, why := governor.Miss, causeExpired
 	switch {
 	case e != nil:
-		cl = classStale
+		cl = governor.Stale
 	default:
 		why = c.whyMissing(key, hash, short)
 	}
@@ -126,10 +127,10 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 // ride waits for the key's flight: fl, which the caller has joined, or started, or if that is nil one that it joins. It changes w.
 func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], started bool) (f found[V], err error) {
 	if len(w.chain) > 0 {
-		n := nestingOf(ctx)
-		n.wait()
+		n := governor.NestingOf(ctx)
+		n.Wait()
 		defer func() {
-			if over := n.resume(); over != nil {
+			if over := n.Resume(); over != nil {
 				f, err = found[V]{}, over
 			}
 		}()
@@ -149,7 +150,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		case <-fl.done:
 		case <-c.flights.passed(fl, w.wide):
 			c.flights.leave(fl)
-			w.class, w.cause, w.prev, w.before = classMiss, causeFenced, nil, nil
+			w.class, w.cause, w.prev, w.before = governor.Miss, causeFenced, nil, nil
 			continue
 		case <-ctx.Done():
 			select {
@@ -162,7 +163,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		}
 		r = &fl.res
 		if r.err == nil && c.retagged(r.e, w.wide) {
-			w.class, w.cause, w.prev, w.before = classMiss, causeFenced, nil, nil
+			w.class, w.cause, w.prev, w.before = governor.Miss, causeFenced, nil, nil
 			continue
 		}
 		if r.private && !started && w.before == nil { // the next one begins after this read has
@@ -171,14 +172,14 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		}
 		w.before = nil
 		if r.err == nil && r.e.handed && r.e.judge(c.clock.Now(), w.maxAge) == mustFill {
-			w.class, w.cause, w.prev = classStale, causeExpired, r.e
+			w.class, w.cause, w.prev = governor.Stale, causeExpired, r.e
 			continue
 		}
 		if r.err != nil || w.maxAge <= 0 || r.e.loaded >= w.began || c.clock.Now()-r.e.loaded <= int64(w.maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
-		w.class, w.cause, w.prev = classStale, causeExpired, r.e
+		w.class, w.cause, w.prev = governor.Stale, causeExpired, r.e
 	}
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
 	if r.err != nil {

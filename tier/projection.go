@@ -65,7 +65,7 @@ func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
 // and takes some hundred microseconds.
 func (c *Cache[V]) Projection() Projection {
 	now := c.clock.Now()
-	g := c.gov.snapshot()
+	g := c.gov.Snapshot()
 	p := Projection{Members: 1}
 	if c.cfg.Cluster != nil {
 		p.Members = max(c.cfg.Cluster.View().Len(), 1)

@@ -12,13 +12,14 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // shedWhy is why the governor refused; shedNone: it did not.
-func shedWhy(err error) Reason {
+func shedWhy(err error) governor.Reason {
 	var over *OverloadedError
 	if !errors.As(err, &over) {
-		return shedNone
+		return governor.None
 	}
 	return over.why
 }
@@ -48,7 +49,7 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 			return time.Since(began), err
 		}
 		took, err := ask(300 * time.Millisecond) // four wait before it
-		if shedWhy(err) != shedDeadline || took != 0 {
+		if shedWhy(err) != governor.Deadline || took != 0 {
 			t.Errorf("%v after %v", err, took)
 		}
 		var over *OverloadedError

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // AnyAge as ReadOptions.MaxAge accepts whatever the contract allows, as Get does.
@@ -212,7 +213,7 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	if d != nil {
 		began = c.clock.Now()
 	}
-	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, chainOf(ctx), q.flags|flagOf(d)
+	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, governor.ChainOf(ctx), q.flags|flagOf(d)
 	err := c.askOwner(ctx, q, a)
 	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
 	if d != nil {
@@ -292,7 +293,7 @@ func (c *Cache[V]) askOwner(ctx context.Context, q *question[V], a *answer[V]) e
 		return c.ownAnswer(ctx, q, q.flags, a)
 	}
 	if len(q.chain) > 0 {
-		return nestingOf(ctx).around(func() error { return c.findThere(ctx, view, q, a) })
+		return governor.NestingOf(ctx).Around(func() error { return c.findThere(ctx, view, q, a) })
 	}
 	return c.findThere(ctx, view, q, a)
 }

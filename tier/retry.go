@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // Retryable marks a loader's error as one that may be gone at the next attempt: the fill is
@@ -57,18 +59,18 @@ func hasMark(err error, m errorMark) bool {
 }
 
 // outcomeOf is what a load that ended with err says about the origin.
-func outcomeOf(err error) outcomeOfLoad {
+func outcomeOf(err error) governor.Outcome {
 	switch {
 	case err == nil, errors.Is(err, ErrNotFound), hasMark(err, markBlameless), errors.Is(err, errNoPrevious):
-		return loadOK
+		return governor.OK
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrCycle), errors.Is(err, ErrOverloaded):
-		return loadVoid // another cache that the loader reads did not let it through
+		return governor.Void // another cache that the loader reads did not let it through
 	}
 	var nested *FillError
 	if errors.As(err, &nested) {
-		return loadVoid // another fill that the loader reads failed: it has been counted where it ran
+		return governor.Void // another fill that the loader reads failed: it has been counted where it ran
 	}
-	return loadFailed
+	return governor.Failed
 }
 
 // backoff is how long the nth retry (from 0) waits, with dice in [0, 1): full jitter, as in

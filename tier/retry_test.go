@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 func TestRetry(t *testing.T) {
@@ -148,7 +150,7 @@ func TestRetryTooLate(t *testing.T) {
 		}))
 		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
 		c := open(t, cfg)
-		f, err := c.join(&boarding[string]{key: "k", hash: 1, class: classMiss, cause: causeCold})
+		f, err := c.join(&boarding[string]{key: "k", hash: 1, class: governor.Miss, cause: causeCold})
 		if err != nil {
 			t.Fatal(err)
 		}

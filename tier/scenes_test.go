@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 var errOriginFull = errors.New("origin: too many connections")
@@ -410,7 +412,7 @@ func TestScenePipeline(t *testing.T) {
 		}
 		s := c.Stats()
 		t.Logf("%d loads, %d retries, %v; slowest %v", s.Loads, s.Ledger.Retries, s.Steps, slowest)
-		if slowest > 0 || s.Loads > 400 || s.Ledger.Retries < 10 || float64(s.Ledger.Retries) > 0.2*float64(s.Loads-s.Ledger.Retries)+retryReserve {
+		if slowest > 0 || s.Loads > 400 || s.Ledger.Retries < 10 || float64(s.Ledger.Retries) > 0.2*float64(s.Loads-s.Ledger.Retries)+governor.RetryReserve {
 			t.Errorf("slowest %v, %d loads, %d retries", slowest, s.Loads, s.Ledger.Retries)
 		}
 		for name, step := range s.Steps {

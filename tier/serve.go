@@ -300,7 +300,7 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 
 // Loads implements codec.LoadCounter.
 func (h handler[V]) Loads() (running int, longest time.Duration) {
-	return h.c.gov.running(), h.c.origin.o.Timeout
+	return h.c.gov.Running(), h.c.origin.o.Timeout
 }
 
 // Stats implements codec.Handler.

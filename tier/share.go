@@ -103,7 +103,7 @@ func (c *Cache[V]) wordOfNone() word {
 
 // shareFlags is what this node says to a member whose view is its own.
 func (c *Cache[V]) shareFlags() uint8 {
-	if c.gov.fits() {
+	if c.gov.FitsShare() {
 		return codec.FlagShare | codec.FlagFits
 	}
 	return codec.FlagShare
@@ -118,7 +118,7 @@ func (c *Cache[V]) takeShare() {
 		changed := c.cfg.Cluster.ViewChanged()
 		view := c.cfg.Cluster.View()
 		if mayTake(c.askShares(view), time.Duration(c.clock.Now()-c.opened), silentFor) && c.cfg.Cluster.View() == view {
-			c.gov.allow()
+			c.gov.AllowShare()
 			return
 		}
 		t := time.NewTimer(again)
@@ -130,7 +130,7 @@ func (c *Cache[V]) takeShare() {
 		}
 		t.Stop()
 		if c.ctx.Err() != nil {
-			c.gov.waive()
+			c.gov.WaiveShare()
 			return
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // A SharedOrigin is an origin that several caches of a process read, with one governor for all
@@ -16,7 +17,7 @@ import (
 type SharedOrigin struct {
 	name string
 	o    Origin // defaults filled in
-	gov  *governor
+	gov  *governor.Governor
 
 	mu      sync.Mutex // guards the rest
 	cluster Cluster    // of the caches attached
@@ -35,7 +36,7 @@ func NewSharedOrigin(name string, o Origin) (*SharedOrigin, error) {
 func newSharedOrigin(name string, o Origin, now func() time.Time) *SharedOrigin {
 	s := &SharedOrigin{name: name, o: o.withDefaults()}
 	c := clock.New(now)
-	s.gov = newGovernor(s.o.limits(), c.Now, s.share)
+	s.gov = governor.New(s.o.limits(), c.Now, s.share)
 	return s
 }
 
@@ -43,7 +44,7 @@ func newSharedOrigin(name string, o Origin, now func() time.Time) *SharedOrigin 
 func (s *SharedOrigin) Name() string { return s.name }
 
 // Stats returns the state of the governor, for all caches together.
-func (s *SharedOrigin) Stats() GovernorStats { return GovernorStats(s.gov.snapshot()) }
+func (s *SharedOrigin) Stats() GovernorStats { return GovernorStats(s.gov.Snapshot()) }
 
 var errTwoClusters = errors.New("SharedOrigin is in use by a cache with another Cluster: caches that share an origin share the Cluster that its limits are divided in")
 
@@ -57,7 +58,7 @@ func (s *SharedOrigin) attach(c Cluster) error {
 	s.cluster = c
 	s.caches++
 	s.mu.Unlock()
-	s.gov.open()
+	s.gov.Open()
 	return nil
 }
 
@@ -66,7 +67,7 @@ func (s *SharedOrigin) detach() {
 	s.mu.Lock()
 	s.caches--
 	s.mu.Unlock()
-	s.gov.close()
+	s.gov.Close()
 }
 
 // share is this node's part of the cluster-wide cap, and how many members there are.

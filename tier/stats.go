@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // fillResult is how a load ended.
@@ -62,7 +64,7 @@ type stats struct {
 	isolations  atomic.Int64 // times that this node became isolated
 	follow      followStats
 
-	shed    [shedReasons]atomic.Int64 // fills refused by the governor
+	shed    [governor.Reasons]atomic.Int64 // fills refused by the governor
 	fills   [causes]atomic.Int64
 	results [results]atomic.Int64
 	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
@@ -256,7 +258,7 @@ func (c *Cache[V]) Stats() Stats {
 		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
 		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.Projection(), Drill: c.drillStats(),
-		Governor: GovernorStats(c.gov.snapshot()), Steps: make(map[string]Step),
+		Governor: GovernorStats(c.gov.Snapshot()), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.size(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 const (
@@ -61,7 +62,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 	}
 	began := c.clock.Now()
 	valid := slices.DeleteFunc(slices.Clone(reads), func(r *reading[V]) bool { return r.err != nil })
-	over := nestingOf(ctx).around(func() error {
+	over := governor.NestingOf(ctx).Around(func() error {
 		c.warm(ctx, valid)
 		return nil
 	})
@@ -95,7 +96,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 // warm warms in rounds: what an owner has no time for, or another member turns out to own, is for the next one.
 func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &many[V]{chain: chainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.Now(), warming: true}
+		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
@@ -210,7 +211,7 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 					continue
 				}
 				for _, w := range some {
-					w.cl = classWarm
+					w.cl = governor.Warm
 				}
 				c.load(ctx, some, chain)
 				var after time.Duration

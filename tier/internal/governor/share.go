@@ -1,8 +1,8 @@
-package tier
+package governor
 
-// withhold keeps the share back until each cache that has called it calls allow or waive. It reports whether it does: a share
+// WithholdShare keeps the share back until each cache that has called it calls AllowShare or WaiveShare. It reports whether it does: a share
 // that has been taken stays.
-func (g *governor) withhold() bool {
+func (g *Governor) WithholdShare() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.granted {
@@ -13,23 +13,23 @@ func (g *governor) withhold() bool {
 	return true
 }
 
-// allow says that the members' words to one cache allow the share. The last that asks lets it count, for good.
-func (g *governor) allow() {
+// AllowShare says that the members' words to one cache allow the share. The last that asks lets it count, for good.
+func (g *Governor) AllowShare() {
 	g.enter()
 	defer g.mu.Unlock()
 	g.allowed = true
 	g.answered()
 }
 
-// waive says that a cache closes before its question is answered.
-func (g *governor) waive() {
+// WaiveShare says that a cache closes before its question is answered.
+func (g *Governor) WaiveShare() {
 	g.enter()
 	defer g.mu.Unlock()
 	g.answered()
 }
 
 // answered counts one question less. The caller holds mu.
-func (g *governor) answered() {
+func (g *Governor) answered() {
 	if g.asking--; g.asking > 0 || !g.allowed {
 		return
 	}
@@ -43,16 +43,16 @@ func (g *governor) answered() {
 	g.arm(now)
 }
 
-// fits reports whether the loads fit the present share: no load begins from here on that does not.
-func (g *governor) fits() bool {
+// FitsShare reports whether the loads fit the present share: no load begins from here on that does not.
+func (g *Governor) FitsShare() bool {
 	g.enter()
 	defer g.mu.Unlock()
 	g.shares.Add(1) // a goroutine that has asked for a share before asks again
 	return g.used <= g.part.share
 }
 
-// running is how many permits are in use: no load begins from here on by a share that is older than the present one.
-func (g *governor) running() int {
+// Running is how many permits are in use: no load begins from here on by a share that is older than the present one.
+func (g *Governor) Running() int {
 	g.enter()
 	defer g.mu.Unlock()
 	g.shares.Add(1)

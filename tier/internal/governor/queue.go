@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import (
 	"container/list"
@@ -6,15 +6,15 @@ import (
 	"time"
 )
 
-// class says how urgent a fill is; the lower the more urgent.
-type class uint8
+// Class says how urgent a fill is; the lower the more urgent.
+type Class uint8
 
 const (
-	classMiss    class = iota // somebody waits and there is no copy
-	classStale                // there is a stale copy
-	classRefresh              // the copy is still fresh
-	classWarm                 // nobody needs it now: warming, drills
-	classes
+	Miss    Class = iota // somebody waits and there is no copy
+	Stale                // there is a stale copy
+	Refresh              // the copy is still fresh
+	Warm                 // nobody needs it now: warming, drills
+	Classes              // how many there are
 )
 
 // lane is a queue of the governor; the lower the more urgent.
@@ -31,33 +31,33 @@ const (
 
 // laneOf is where t waits. Callers that see a stale copy have it if they are refused, so they do not wait
 // for their deadlines.
-func (o *Limits) laneOf(t *ticket) lane {
-	if t.class == classMiss && (t.until > 0 || t.depth > 0) && !o.NewestFirst {
+func (o *Limits) laneOf(t *Ticket) lane {
+	if t.Class == Miss && (t.Until > 0 || t.Depth > 0) && !o.NewestFirst {
 		return lanePatient
 	}
-	return laneMiss + lane(t.class-classMiss)
+	return laneMiss + lane(t.Class-Miss)
 }
 
-// ticket is one flight's claim on a permit, or that of the flights that are loaded together.
-type ticket struct {
-	round atomic.Uint64 // written with governor.mu held; how many attempts of its load have returned
+// Ticket is one flight's claim on a permit, or that of the flights that are loaded together.
+type Ticket struct {
+	round atomic.Uint64 // written with Governor.mu held; how many attempts of its load have returned
 
-	state  ticketState   // guarded by governor.mu
-	into   *ticket       // guarded by governor.mu; the ticket of the group that it is part of, nil: it stands for itself
-	nested int           // guarded by governor.mu; nested reads of its load that wait
-	left   int64         // guarded by governor.mu; when its load gave the permit back to wait for them
-	away   int64         // guarded by governor.mu; for how long, ns, its load held no permit for that reason
-	back   chan struct{} // written with governor.mu held; closed when it is no longer returning
+	state  ticketState   // guarded by Governor.mu
+	into   *Ticket       // guarded by Governor.mu; the ticket of the group that it is part of, nil: it stands for itself
+	nested int           // guarded by Governor.mu; nested reads of its load that wait
+	left   int64         // guarded by Governor.mu; when its load gave the permit back to wait for them
+	away   int64         // guarded by Governor.mu; for how long, ns, its load held no permit for that reason
+	back   chan struct{} // written with Governor.mu held; closed when it is no longer returning
 
-	class class         // guarded by governor.mu
-	depth int           // guarded by governor.mu; how many loads wait for it, one for another
-	until int64         // guarded by governor.mu; when the last of its callers gives up, 0: none has a deadline
-	came  int64         // guarded by governor.mu; when it began to wait
-	since int64         // guarded by governor.mu; when it began to wait in its lane
-	lane  lane          // guarded by governor.mu; where it waits
-	elem  *list.Element // guarded by governor.mu; its place among those that wait, or return; nil: neither
-	gen   uint64        // guarded by governor.mu; the breaker's generation when the permit was granted
-	told  bool          // guarded by governor.mu; the load's outcome is known
+	Class Class         // guarded by Governor.mu
+	Depth int           // guarded by Governor.mu; how many loads wait for it, one for another
+	Until int64         // guarded by Governor.mu; when the last of its callers gives up, 0: none has a deadline
+	came  int64         // guarded by Governor.mu; when it began to wait
+	since int64         // guarded by Governor.mu; when it began to wait in its lane
+	lane  lane          // guarded by Governor.mu; where it waits
+	elem  *list.Element // guarded by Governor.mu; its place among those that wait, or return; nil: neither
+	gen   uint64        // guarded by Governor.mu; the breaker's generation when the permit was granted
+	told  bool          // guarded by Governor.mu; the load's outcome is known
 	err   error         // written before ready is closed; nil: granted
 	ready chan struct{} // closed when it has a permit or was refused
 }
@@ -96,13 +96,13 @@ type queue struct {
 	filled int64 // since when it has not been empty
 }
 
-func (q *queue) push(t *ticket, now int64) {
+func (q *queue) push(t *Ticket, now int64) {
 	if q.Len() == 0 {
 		q.filled = now
 	}
 	t.since = now
-	for e := q.Front(); t.depth > 0 && e != nil; e = e.Next() {
-		if ticketOf(e).depth < t.depth {
+	for e := q.Front(); t.Depth > 0 && e != nil; e = e.Next() {
+		if ticketOf(e).Depth < t.Depth {
 			t.elem = q.InsertBefore(t, e)
 			return
 		}
@@ -110,30 +110,30 @@ func (q *queue) push(t *ticket, now int64) {
 	t.elem = q.PushBack(t)
 }
 
-func (q *queue) drop(t *ticket) {
+func (q *queue) drop(t *Ticket) {
 	q.Remove(t.elem)
 	t.elem = nil
 }
 
 // front and back are the oldest and the newest ticket, nil: none.
-func (q *queue) front() *ticket { return ticketOf(q.Front()) }
-func (q *queue) back() *ticket  { return ticketOf(q.Back()) }
+func (q *queue) front() *Ticket { return ticketOf(q.Front()) }
+func (q *queue) back() *Ticket  { return ticketOf(q.Back()) }
 
 // root is the oldest ticket that no load waits for, nil: none. Nested ones are before it.
-func (q *queue) root() *ticket {
+func (q *queue) root() *Ticket {
 	for e := q.Front(); e != nil; e = e.Next() {
-		if t := ticketOf(e); t.depth == 0 {
+		if t := ticketOf(e); t.Depth == 0 {
 			return t
 		}
 	}
 	return nil
 }
 
-func ticketOf(e *list.Element) *ticket {
+func ticketOf(e *list.Element) *Ticket {
 	if e == nil {
 		return nil
 	}
-	return e.Value.(*ticket)
+	return e.Value.(*Ticket)
 }
 
 // overloaded reports whether a queue that has not been empty since filled is overloaded.

@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import (
 	"testing"
@@ -12,7 +12,7 @@ func TestQueueTimes(t *testing.T) {
 	if q.front() != nil || q.back() != nil {
 		t.Error("an empty queue has a ticket")
 	}
-	a, b, c := new(ticket), new(ticket), new(ticket)
+	a, b, c := new(Ticket), new(Ticket), new(Ticket)
 	q.push(a, 10)
 	q.push(b, 20)
 	if q.front() != a || q.back() != b || q.filled != 10 || a.since != 10 || b.since != 20 {

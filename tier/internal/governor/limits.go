@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import "time"
 
@@ -17,8 +17,8 @@ type Limits struct {
 	RetryBudget    float64 // retries for each load admitted, as a fraction; below 0: none
 }
 
-// retryReserve is the largest number of retries in hand, so that an origin that is rarely asked has some too.
-const retryReserve = 10
+// RetryReserve is the largest number of retries in hand, so that an origin that is rarely asked has some too.
+const RetryReserve = 10
 
 // Snapshot is a governor's state at a moment.
 type Snapshot struct {

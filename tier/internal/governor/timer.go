@@ -1,12 +1,12 @@
-package tier
+package governor
 
 import (
 	"math"
 	"time"
 )
 
-// kick does what is due, for instance after the share has changed.
-func (g *governor) kick() {
+// Recheck does what is due, for instance after the share has changed.
+func (g *Governor) Recheck() {
 	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
@@ -15,7 +15,7 @@ func (g *governor) kick() {
 }
 
 // arm sets the timer for what is due next without anybody's doing. The caller holds mu.
-func (g *governor) arm(now int64) {
+func (g *Governor) arm(now int64) {
 	next := int64(math.MaxInt64)
 	p := g.policy()
 	for l := laneMiss; l < lanes; l++ {
@@ -49,22 +49,22 @@ func (g *governor) arm(now int64) {
 			g.timer = nil
 		}
 		g.mu.Unlock()
-		g.kick()
+		g.Recheck()
 	})
 	g.timer = own
 }
 
 // disarm stops the timer. The caller holds mu.
-func (g *governor) disarm() {
+func (g *Governor) disarm() {
 	if g.timer != nil && g.timer.Stop() {
 		g.wakes.Done()
 	}
 	g.timer = nil
 }
 
-// close undoes an open. The last one stops the timer and waits for its call. A load that waits for a permit then
+// Close undoes an open. The last one stops the timer and waits for its call. A load that waits for a permit then
 // waits until its context ends.
-func (g *governor) close() {
+func (g *Governor) Close() {
 	g.mu.Lock()
 	if g.users--; g.users > 0 {
 		g.mu.Unlock()
@@ -76,9 +76,9 @@ func (g *governor) close() {
 	g.wakes.Wait()
 }
 
-// open counts one more cache that uses the governor. The first may have another Cluster than those before, so it has its share to
+// Open counts one more cache that uses the governor. The first may have another Cluster than those before, so it has its share to
 // ask for.
-func (g *governor) open() {
+func (g *Governor) Open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.users == 0 {

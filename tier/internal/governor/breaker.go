@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import "time"
 
@@ -20,7 +20,8 @@ const (
 	breakerHalf
 )
 
-var breakerNames = [...]string{"closed", "open", "half_open"}
+// BreakerStates are the names of the breaker's states in Snapshot.
+var BreakerStates = [...]string{"closed", "open", "half_open"}
 
 const breakerBuckets = 10
 
@@ -62,27 +63,27 @@ func (b breaker) begun(now int64) breaker {
 }
 
 // ended is the state after a load of generation gen has ended.
-func (b breaker) ended(p BreakerRules, gen uint64, out outcomeOfLoad, now int64) breaker {
+func (b breaker) ended(p BreakerRules, gen uint64, out Outcome, now int64) breaker {
 	if gen != b.gen {
 		return b
 	}
 	switch {
-	case b.state == breakerHalf && out == loadFailed:
+	case b.state == breakerHalf && out == Failed:
 		b = b.enter(breakerOpen)
 		b.until = now + int64(p.Pause)
 		b.openings++
 	case b.state == breakerHalf:
 		b.probing--
-		if out == loadOK {
+		if out == OK {
 			b.proved++
 		}
 		if b.proved >= p.Probes {
 			b = b.enter(breakerClosed)
 		}
-	case b.state == breakerClosed && out != loadVoid:
+	case b.state == breakerClosed && out != Void:
 		b = b.roll(p, now)
 		i := b.at % breakerBuckets
-		if out == loadOK {
+		if out == OK {
 			b.ok[i]++
 			return b
 		}
@@ -120,11 +121,11 @@ func (b breaker) enter(s breakerState) breaker {
 	return breaker{state: s, gen: b.gen + 1, at: b.at, openings: b.openings}
 }
 
-// outcomeOfLoad is what a load says about the origin.
-type outcomeOfLoad uint8
+// Outcome is what a load says about the origin.
+type Outcome uint8
 
 const (
-	loadOK     outcomeOfLoad = iota // it answered, be it with "not found"
-	loadFailed                      // it failed, or took too long
-	loadVoid                        // nothing: the load did not get to ask it
+	OK     Outcome = iota // it answered, be it with "not found"
+	Failed                // it failed, or took too long
+	Void                  // nothing: the load did not get to ask it
 )

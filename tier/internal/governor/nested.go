@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import "context"
 
@@ -7,7 +7,7 @@ import "context"
 // permit while it waits for another load, here or on another member: loads whose chain has no cycle cannot
 // deadlock, whatever the cap.
 //
-// A ticket's state, which governor.mu guards:
+// A ticket's state, which Governor.mu guards:
 //
 //	state      counts  event                              next
 //	idle       no      acquire                            waiting
@@ -44,40 +44,41 @@ const (
 )
 
 // A nesting is what the context of a load tells the reads that its loader makes.
-type nesting struct {
+type Nesting struct {
 	chain  []uint64 // the fills that wait for one another, outermost first
-	gov    *governor
-	ticket *ticket
+	gov    *Governor
+	ticket *Ticket
 	round  uint64          // of the ticket
 	load   context.Context // ends with the load's time
 }
 
 type nestingKey struct{}
 
-// nestingOf returns the nesting of the load that ctx belongs to, nil: there is none, or the load has returned.
-func nestingOf(ctx context.Context) *nesting {
-	n, _ := ctx.Value(nestingKey{}).(*nesting)
+// NestingOf returns the nesting of the load that ctx belongs to, nil: there is none, or the load has returned.
+func NestingOf(ctx context.Context) *Nesting {
+	n, _ := ctx.Value(nestingKey{}).(*Nesting)
 	if n == nil || n.ticket.round.Load() != n.round {
 		return nil
 	}
 	return n
 }
 
-func chainOf(ctx context.Context) []uint64 {
-	if n := nestingOf(ctx); n != nil {
+// ChainOf returns the loads that wait for the caller of ctx, outermost first; nil outside of a load.
+func ChainOf(ctx context.Context) []uint64 {
+	if n := NestingOf(ctx); n != nil {
 		return n.chain
 	}
 	return nil
 }
 
-// nested returns the context of one attempt of a load that has t's permit. The attempt's nested reads end with load.
-func (g *governor) nested(load context.Context, t *ticket, chain []uint64) context.Context {
-	return context.WithValue(load, nestingKey{}, &nesting{chain, g, t, t.round.Load(), load})
+// AttemptContext returns the context of one attempt of a load that has t's permit. The attempt's nested reads end with load.
+func (g *Governor) AttemptContext(load context.Context, t *Ticket, chain []uint64) context.Context {
+	return context.WithValue(load, nestingKey{}, &Nesting{chain, g, t, t.round.Load(), load})
 }
 
-// wait says that a nested read begins to wait: its load gives its permit back. Each wait is followed by one resume. A nil
+// Wait says that a nested read begins to wait: its load gives its permit back. Each wait is followed by one resume. A nil
 // nesting does nothing.
-func (n *nesting) wait() {
+func (n *Nesting) Wait() {
 	if n == nil {
 		return
 	}
@@ -101,9 +102,9 @@ func (n *nesting) wait() {
 	g.arm(now)
 }
 
-// resume says that a nested read has its answer, and waits until its load has a permit again. The error is that of
+// Resume says that a nested read has its answer, and waits until its load has a permit again. The error is that of
 // the load's context, if that ended before.
-func (n *nesting) resume() error {
+func (n *Nesting) Resume() error {
 	if n == nil {
 		return nil
 	}
@@ -146,14 +147,14 @@ func (n *nesting) resume() error {
 }
 
 // comeBack ends t's wait for a permit. The caller holds mu and sets the state.
-func (g *governor) comeBack(t *ticket) {
+func (g *Governor) comeBack(t *Ticket) {
 	g.returning.Remove(t.elem)
 	t.elem = nil
 	close(t.back)
 }
 
 // readmit gives free permits to loads that come back from nested reads. The caller holds mu.
-func (g *governor) readmit(now int64) {
+func (g *Governor) readmit(now int64) {
 	for g.used < g.permits && g.returning.Len() > 0 {
 		t := ticketOf(g.returning.Front())
 		g.comeBack(t)
@@ -163,25 +164,25 @@ func (g *governor) readmit(now int64) {
 }
 
 // hold counts t as holding a permit again. The caller holds mu.
-func (g *governor) hold(t *ticket, now int64) {
+func (g *Governor) hold(t *Ticket, now int64) {
 	t.state = ticketHeld
 	t.away += now - t.left
 	g.used++
-	g.busy = g.busy.change(+1, now)
+	g.busy = g.busy.Change(+1, now)
 }
 
 // free counts a permit as given back. The caller holds mu.
-func (g *governor) free(now int64) {
+func (g *Governor) free(now int64) {
 	g.used--
-	g.busy = g.busy.change(-1, now)
+	g.busy = g.busy.Change(-1, now)
 }
 
-// around makes a nested read that waits. Its load has a permit again afterwards; if it cannot have one any more that is
+// Around makes a nested read that waits. Its load has a permit again afterwards; if it cannot have one any more that is
 // the error.
-func (n *nesting) around(read func() error) (err error) {
-	n.wait()
+func (n *Nesting) Around(read func() error) (err error) {
+	n.Wait()
 	defer func() { // also if a user's codec panics
-		if over := n.resume(); over != nil {
+		if over := n.Resume(); over != nil {
 			err = over
 		}
 	}()

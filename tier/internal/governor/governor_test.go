@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import (
 	"cmp"
@@ -37,44 +37,44 @@ func rest(l Limits) Limits {
 }
 
 // alone returns a governor with a share of its own, on a virtual clock.
-func alone(t *testing.T, share int, o Limits) *governor {
+func alone(t *testing.T, share int, o Limits) *Governor {
 	now := stopwatch()
-	g := newGovernor(rest(o), now, func() (int, int) { return share, 1 })
-	t.Cleanup(g.close)
+	g := New(rest(o), now, func() (int, int) { return share, 1 })
+	t.Cleanup(g.Close)
 	return g
 }
 
 // line lets tickets queue up behind one permit and returns in which order they get it.
-func line(t *testing.T, change func(g *governor, tickets map[string]*ticket), names ...string) (order []string) {
+func line(t *testing.T, change func(g *Governor, tickets map[string]*Ticket), names ...string) (order []string) {
 	g := alone(t, 1, Limits{Concurrency: 1, QueueInterval: -1})
-	first := new(ticket)
-	if err := g.acquire(t.Context(), first); err != nil {
+	first := new(Ticket)
+	if err := g.Acquire(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	tickets := make(map[string]*ticket)
+	tickets := make(map[string]*Ticket)
 	var mu sync.Mutex // guards order
 	var wg sync.WaitGroup
 	for _, name := range names {
-		k := &ticket{class: map[byte]class{'m': classMiss, 's': classStale, 'r': classRefresh}[name[0]]}
+		k := &Ticket{Class: map[byte]Class{'m': Miss, 's': Stale, 'r': Refresh}[name[0]]}
 		tickets[name] = k
 		wg.Go(func() {
-			if err := g.acquire(t.Context(), k); err != nil {
+			if err := g.Acquire(t.Context(), k); err != nil {
 				t.Error(err)
 				return
 			}
 			mu.Lock()
 			order = append(order, name)
 			mu.Unlock()
-			g.release(k, loadOK, 0)
+			g.Release(k, OK, 0)
 		})
 		synctest.Wait()
 	}
 	if change != nil {
 		change(g, tickets)
 	}
-	g.release(first, loadOK, 0)
+	g.Release(first, OK, 0)
 	wg.Wait()
-	if s := g.snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
+	if s := g.Snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
 		t.Errorf("governor %+v", s)
 	}
 	return order
@@ -91,9 +91,9 @@ func TestClassOrder(t *testing.T) {
 
 func TestPromotion(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		got := line(t, func(g *governor, k map[string]*ticket) {
-			g.promote(k["r2"], classMiss, 0, 0)
-			g.promote(k["m1"], classRefresh, 0, 0) // never down
+		got := line(t, func(g *Governor, k map[string]*Ticket) {
+			g.Promote(k["r2"], Miss, 0, 0)
+			g.Promote(k["m1"], Refresh, 0, 0) // never down
 		}, "r1", "s1", "m1", "r2")
 		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -106,19 +106,19 @@ func TestShareChanges(t *testing.T) {
 		var share atomic.Int64
 		o := rest(Limits{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1})
 		now := stopwatch()
-		g := newGovernor(o, now, func() (int, int) { return int(share.Load()), 1 })
-		defer g.close()
-		holders := make(chan *ticket, 4)
-		release := func() { g.release(<-holders, loadVoid, 0) }
-		if err := g.acquire(t.Context(), new(ticket)); refusedFor(err) != shedShare {
+		g := New(o, now, func() (int, int) { return int(share.Load()), 1 })
+		defer g.Close()
+		holders := make(chan *Ticket, 4)
+		release := func() { g.Release(<-holders, Void, 0) }
+		if err := g.Acquire(t.Context(), new(Ticket)); refusedFor(err) != NoShare {
 			t.Fatalf("without a share: %v", err)
 		}
 		share.Store(1)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				k := new(ticket)
-				if err := g.acquire(t.Context(), k); err != nil {
+				k := new(Ticket)
+				if err := g.Acquire(t.Context(), k); err != nil {
 					t.Error(err)
 				}
 				holders <- k
@@ -127,13 +127,13 @@ func TestShareChanges(t *testing.T) {
 		check := func(used, waiting int) {
 			t.Helper()
 			synctest.Wait()
-			if s := g.snapshot(); s.InUse != used || s.Waiting != waiting {
+			if s := g.Snapshot(); s.InUse != used || s.Waiting != waiting {
 				t.Fatalf("%+v, want %d in use, %d waiting", s, used, waiting)
 			}
 		}
 		check(1, 3)
 		share.Store(3)
-		g.kick()
+		g.Recheck()
 		check(3, 1)
 		share.Store(1)
 		release()
@@ -147,12 +147,12 @@ func TestShareChanges(t *testing.T) {
 	})
 }
 
-// refusedFor is why the governor refused; shedNone: it did not.
+// refusedFor is why the governor refused; None: it did not.
 func refusedFor(err error) Reason {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r.Why
 	}
-	return shedNone
+	return None
 }
 
 // Arrivals at twice what the origin gives: the newest are served, the others refused after
@@ -171,8 +171,8 @@ func TestOverloadServesTheNewest(t *testing.T) {
 					ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, context.DeadlineExceeded)
 					defer cancel()
 					came := time.Now()
-					k := new(ticket)
-					err := g.acquire(ctx, k)
+					k := new(Ticket)
+					err := g.Acquire(ctx, k)
 					waited := time.Since(came)
 					mu.Lock()
 					if err == nil {
@@ -182,7 +182,7 @@ func TestOverloadServesTheNewest(t *testing.T) {
 					mu.Unlock()
 					if err == nil {
 						time.Sleep(10 * time.Millisecond)
-						g.release(k, loadOK, 10*time.Millisecond)
+						g.Release(k, OK, 10*time.Millisecond)
 					}
 				})
 				time.Sleep(500 * time.Microsecond)
@@ -195,7 +195,7 @@ func TestOverloadServesTheNewest(t *testing.T) {
 	}
 	served, refused, wait, why := run(0)
 	t.Logf("CoDel: %d served, %d refused, p95 of their wait %v, %v", served, refused, wait, why)
-	if served < 4900 || wait > 100*time.Millisecond || why[shedDelay] != refused {
+	if served < 4900 || wait > 100*time.Millisecond || why[QueueDelay] != refused {
 		t.Errorf("%d served, %d refused (%v), p95 %v", served, refused, why, wait)
 	}
 	served, refused, wait, why = run(-1)
@@ -213,30 +213,30 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
 		simtime.Test(t, func(t *testing.T) {
 			g := alone(t, 1, Limits{Concurrency: 1})
-			first := new(ticket)
-			if err := g.acquire(t.Context(), first); err != nil {
+			first := new(Ticket)
+			if err := g.Acquire(t.Context(), first); err != nil {
 				t.Fatal(err)
 			}
 			var order []int // one holds the permit at a time
 			var wg sync.WaitGroup
 			for i := range 4 {
 				wg.Go(func() {
-					k := new(ticket)
-					if err := g.acquire(t.Context(), k); err != nil {
-						if i != 0 || refusedFor(err) != shedDelay {
+					k := new(Ticket)
+					if err := g.Acquire(t.Context(), k); err != nil {
+						if i != 0 || refusedFor(err) != QueueDelay {
 							t.Error(i, err)
 						}
 						return
 					}
 					order = append(order, i)
-					g.release(k, loadVoid, 0)
+					g.Release(k, Void, 0)
 				})
 				synctest.Wait()
 				if time.Sleep(time.Millisecond); i == 0 {
 					time.Sleep(x.wait)
 				}
 			}
-			g.release(first, loadVoid, 0)
+			g.Release(first, Void, 0)
 			wg.Wait()
 			if !slices.Equal(order, x.want) {
 				t.Errorf("%v, want %v", order, x.want)
@@ -260,11 +260,11 @@ func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 				takes := time.Duration(rnd.ExpFloat64() * float64(10*time.Millisecond))
 				wg.Go(func() {
 					came := time.Now()
-					k := &ticket{until: g.now() + int64(time.Second)}
-					err := g.acquire(t.Context(), k)
+					k := &Ticket{Until: g.now() + int64(time.Second)}
+					err := g.Acquire(t.Context(), k)
 					if err == nil {
 						time.Sleep(takes)
-						g.release(k, loadOK, takes)
+						g.Release(k, OK, takes)
 					}
 					took := time.Since(came)
 					mu.Lock()
@@ -283,7 +283,7 @@ func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 			}
 			wg.Wait()
 			t.Logf("newest first %v: %d served, %d too late, %d refused late, %v", newest, served, late, refusedLate, why)
-			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[shedDelay] > 0) {
+			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[QueueDelay] > 0) {
 				t.Error("not as it should be")
 			}
 		})
@@ -298,14 +298,14 @@ func TestDeadlinesShareWithNone(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 8000 {
 			wg.Go(func() {
-				k := new(ticket)
+				k := new(Ticket)
 				if i%2 == 0 {
-					k.until = g.now() + int64(time.Second)
+					k.Until = g.now() + int64(time.Second)
 				}
-				if g.acquire(t.Context(), k) == nil {
+				if g.Acquire(t.Context(), k) == nil {
 					served[i%2].Add(1)
 					time.Sleep(10 * time.Millisecond)
-					g.release(k, loadOK, 10*time.Millisecond)
+					g.Release(k, OK, 10*time.Millisecond)
 				}
 			})
 			time.Sleep(500 * time.Microsecond)
@@ -322,8 +322,8 @@ func TestDeadlinesShareWithNone(t *testing.T) {
 func TestFullQueueMakesRoom(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, Queue: 2, QueueInterval: -1})
-		first := new(ticket)
-		if err := g.acquire(t.Context(), first); err != nil {
+		first := new(Ticket)
+		if err := g.Acquire(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		errs := make(map[string]error)
@@ -331,13 +331,13 @@ func TestFullQueueMakesRoom(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, x := range []struct {
 			name string
-			c    class
-		}{{"refresh", classRefresh}, {"stale", classStale}, {"miss", classMiss}, {"warm", classWarm}, {"miss2", classMiss}} {
+			c    Class
+		}{{"refresh", Refresh}, {"stale", Stale}, {"miss", Miss}, {"warm", Warm}, {"miss2", Miss}} {
 			wg.Go(func() {
-				k := &ticket{class: x.c}
-				err := g.acquire(t.Context(), k)
+				k := &Ticket{Class: x.c}
+				err := g.Acquire(t.Context(), k)
 				if err == nil {
-					g.release(k, loadOK, 0)
+					g.Release(k, OK, 0)
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -345,10 +345,10 @@ func TestFullQueueMakesRoom(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		g.release(first, loadOK, 0)
+		g.Release(first, OK, 0)
 		wg.Wait()
-		for name, want := range map[string]Reason{"refresh": shedFull, "stale": shedFull, "warm": shedFull, "miss": shedNone, "miss2": shedNone} {
-			if got := refusedFor(errs[name]); got != want || want == shedNone && errs[name] != nil {
+		for name, want := range map[string]Reason{"refresh": QueueFull, "stale": QueueFull, "warm": QueueFull, "miss": None, "miss2": None} {
+			if got := refusedFor(errs[name]); got != want || want == None && errs[name] != nil {
 				t.Errorf("%s: %v", name, errs[name])
 			}
 		}
@@ -359,34 +359,34 @@ func TestFullQueueMakesRoom(t *testing.T) {
 func TestWithheldShare(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		share, now := 2, stopwatch()
-		g := newGovernor(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) { return share, 1 })
-		defer g.close()
-		g.withhold()
-		got := make(chan *ticket, 2)
+		g := New(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) { return share, 1 })
+		defer g.Close()
+		g.WithholdShare()
+		got := make(chan *Ticket, 2)
 		for range 2 {
 			go func() {
-				k := new(ticket)
-				if err := g.acquire(t.Context(), k); err != nil {
+				k := new(Ticket)
+				if err := g.Acquire(t.Context(), k); err != nil {
 					t.Error(err)
 				}
 				got <- k
 			}()
 		}
 		time.Sleep(time.Second)
-		if len(got) != 0 || !g.fits() {
+		if len(got) != 0 || !g.FitsShare() {
 			t.Errorf("%d loads with a share that is withheld", len(got))
 		}
-		g.allow()
+		g.AllowShare()
 		first, second := <-got, <-got
-		if share = 1; g.fits() {
+		if share = 1; g.FitsShare() {
 			t.Error("two loads fit a share of one")
 		}
-		g.release(first, loadOK, 0)
-		if !g.fits() {
+		g.Release(first, OK, 0)
+		if !g.FitsShare() {
 			t.Error("one load does not fit a share of one")
 		}
-		g.release(second, loadOK, 0)
-		if g.withhold(); g.snapshot().Limit != 1 {
+		g.Release(second, OK, 0)
+		if g.WithholdShare(); g.Snapshot().Limit != 1 {
 			t.Error("a share that was taken is withheld")
 		}
 	})
@@ -399,72 +399,72 @@ func TestNoShareOlderThanTheWord(t *testing.T) {
 		var share, slow atomic.Int64
 		share.Store(2)
 		now := stopwatch()
-		g := newGovernor(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) {
+		g := New(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) {
 			now := int(share.Load())
 			if slow.CompareAndSwap(1, 0) {
 				time.Sleep(time.Second)
 			}
 			return now, 1
 		})
-		defer g.close()
-		first, second := new(ticket), &ticket{until: int64(time.Hour)}
-		if err := g.acquire(t.Context(), first); err != nil {
+		defer g.Close()
+		first, second := new(Ticket), &Ticket{Until: int64(time.Hour)}
+		if err := g.Acquire(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
 		slow.Store(1)
 		got := make(chan error, 1)
-		go func() { got <- g.acquire(t.Context(), second) }()
+		go func() { got <- g.Acquire(t.Context(), second) }()
 		synctest.Wait() // it has read two
 		share.Store(1)
-		if !g.fits() {
+		if !g.FitsShare() {
 			t.Fatal("one load does not fit a share of one")
 		}
 		time.Sleep(2 * time.Second)
-		if used, _ := g.look(); used != 1 || len(got) != 0 {
+		if used, _ := g.Usage(); used != 1 || len(got) != 0 {
 			t.Errorf("%d loads after the word that one fits", used)
 		}
-		g.release(first, loadOK, 0)
+		g.Release(first, OK, 0)
 		if err := <-got; err != nil {
 			t.Error(err)
 		}
-		g.release(second, loadOK, 0)
+		g.Release(second, OK, 0)
 	})
 }
 
 // Of several caches with one origin each has to have its answer, one that closes excepted; and caches on another Cluster ask again.
 func TestShareOfSeveralCaches(t *testing.T) {
 	now := stopwatch()
-	g := newGovernor(rest(Limits{Concurrency: 2}), now, func() (int, int) { return 2, 1 })
+	g := New(rest(Limits{Concurrency: 2}), now, func() (int, int) { return 2, 1 })
 	limit := func(want int, when string) {
 		t.Helper()
-		if got := g.snapshot().Limit; got != want {
+		if got := g.Snapshot().Limit; got != want {
 			t.Errorf("%d permits %s, want %d", got, when, want)
 		}
 	}
 	for range 2 { // on one cluster, then on another
 		for range 3 {
-			g.open()
-			if !g.withhold() {
+			g.Open()
+			if !g.WithholdShare() {
 				t.Error("not withheld")
 			}
 		}
 		limit(0, "before any answer")
-		g.allow()
+		g.AllowShare()
 		limit(0, "with one answer of three")
-		g.waive()
+		g.WaiveShare()
 		limit(0, "with one answer of two")
-		g.allow()
+		g.AllowShare()
 		limit(2, "with all answers")
-		if g.open(); g.withhold() {
+		if g.Open(); g.WithholdShare() {
 			t.Error("a share that was taken is withheld")
 		}
 		for range 4 {
-			g.close()
+			g.Close()
 		}
 	}
-	g.open()
-	g.withhold()
-	g.waive()
+	g.Open()
+	g.WithholdShare()
+	g.WaiveShare()
 	limit(0, "with no answer at all")
-	g.close()
+	g.Close()
 }

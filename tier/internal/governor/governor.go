@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import (
 	"container/list"
@@ -10,12 +10,9 @@ import (
 	"github.com/weircache/weir/tier/internal/clock"
 )
 
-// governor stands between flights and the origin: permits, rate, queue, adaptive limit, breaker
-// and the budget of retries. What it decides by are values with pure methods (breaker, limit,
-// bucket, queuePolicy); it keeps them together with the tickets that wait.
-//
-// One governor may serve several caches. Its times are on a clock of its own.
-type governor struct {
+// A Governor gives out the permits of one origin, which several caches may share. Its methods are safe for concurrent use.
+// Its times are ns on its own clock.
+type Governor struct {
 	changes atomic.Uint64 // of the breaker: rises with each change of its state; written with mu held
 
 	o     Limits
@@ -39,7 +36,7 @@ type governor struct {
 	retries   bucket
 	part      part // as it was at the last look
 	missed    bool // of the two lanes of misses the second had the last turn
-	busy      occupancy
+	busy      Occupancy
 	closed    bool
 	users     int // caches that are attached
 	// asking is how many caches have asked the members whether this node may take its share, and have no answer yet; allowed: one has
@@ -52,9 +49,11 @@ type governor struct {
 	wakes sync.WaitGroup // the timer's calls
 }
 
-func newGovernor(o Limits, now func() int64, share func() (permits, members int)) *governor {
-	g := &governor{o: o, now: now, share: share, part: part{0, 1}}
-	g.retries.spent = retryReserve / 2
+// New returns a governor whose time is now, in ns. share returns this node's part of the cluster's permits and the
+// number of members, at the moment of the call; it may block and may take locks. Open it before use.
+func New(o Limits, now func() int64, share func() (permits, members int)) *Governor {
+	g := &Governor{o: o, now: now, share: share, part: part{0, 1}}
+	g.retries.spent = RetryReserve / 2
 	g.returning.Init()
 	for i := range g.queues {
 		g.queues[i].Init()
@@ -72,18 +71,18 @@ type part struct {
 type Reason uint8
 
 const (
-	shedNone     Reason = iota
-	shedShare           // this member has no part of the cap
-	shedFull            // the queue is full
-	shedDelay           // it waited for too long in an overloaded queue
-	shedDeadline        // nobody who waits could have been served in time
-	shedBreaker         // the breaker is open
-	shedTimeout         // no permit came within Origin.Timeout, to callers without a deadline
-	shedKey             // earlier loads of the key have not returned
-	shedReasons
+	None        Reason = iota // it did not refuse
+	NoShare                   // this member has no part of the cap
+	QueueFull                 // the queue is full
+	QueueDelay                // it waited for too long in an overloaded queue
+	Deadline                  // nobody who waits could have been served in time
+	BreakerOpen               // the breaker is open
+	TimedOut                  // no permit came within Limits.Timeout, to callers without a deadline
+	KeyBusy                   // earlier loads of the key have not returned
+	Reasons                   // how many there are
 )
 
-var shedNames = [shedReasons]string{"other", "no_share", "queue_full", "queue_delay", "deadline", "breaker", "timeout", "key_busy"}
+var shedNames = [Reasons]string{"other", "no_share", "queue_full", "queue_delay", "deadline", "breaker", "timeout", "key_busy"}
 
 // Name is the reason as a label.
 func (r Reason) Name() string { return shedNames[r] }
@@ -91,15 +90,15 @@ func (r Reason) Name() string { return shedNames[r] }
 // Text is the reason as a message.
 func (r Reason) Text() string { return shedTexts[r] }
 
-var shedTexts = [shedReasons]string{
-	shedNone:     "no reason was given",
-	shedShare:    "this member has no share of Origin.Concurrency: it is below the number of members",
-	shedFull:     "the queue for the origin is full",
-	shedDelay:    "the queue for the origin is overloaded",
-	shedDeadline: "the queue for the origin is longer than the caller's deadline",
-	shedBreaker:  "the origin fails and is left alone for a while",
-	shedTimeout:  "no permit to read the origin came in time",
-	shedKey:      "earlier loads of the key have not returned",
+var shedTexts = [Reasons]string{
+	None:        "no reason was given",
+	NoShare:     "this member has no share of Origin.Concurrency: it is below the number of members",
+	QueueFull:   "the queue for the origin is full",
+	QueueDelay:  "the queue for the origin is overloaded",
+	Deadline:    "the queue for the origin is longer than the caller's deadline",
+	BreakerOpen: "the origin fails and is left alone for a while",
+	TimedOut:    "no permit to read the origin came in time",
+	KeyBusy:     "earlier loads of the key have not returned",
 }
 
 // A Refusal says that there is no permit, and why.
@@ -115,13 +114,13 @@ func refusal(why Reason, after time.Duration) *Refusal {
 	return &Refusal{why, max(after, time.Millisecond)}
 }
 
-// acquire waits for a permit: until the ticket's callers give up, for Origin.Timeout if they have no deadline, or until ctx
+// Acquire waits for a permit: until the ticket's callers give up, for Limits.Timeout if they have no deadline, or until ctx
 // ends. The error is a *Refusal, or ctx's cause if that was cancelled.
-func (g *governor) acquire(ctx context.Context, t *ticket) error {
+func (g *Governor) Acquire(ctx context.Context, t *Ticket) error {
 	g.enter()
 	now := g.now()
 	g.turn(now)
-	if why, after := g.refuses(t, now); why != shedNone {
+	if why, after := g.refuses(t, now); why != None {
 		g.mu.Unlock()
 		return refusal(why, after)
 	}
@@ -154,7 +153,7 @@ func (g *governor) acquire(ctx context.Context, t *ticket) error {
 
 // giveUp ends t's wait if its time is up or ctx has ended, or sets the timer for the time that it has been given
 // meanwhile.
-func (g *governor) giveUp(ctx context.Context, t *ticket, timer *time.Timer) (over bool, err error) {
+func (g *Governor) giveUp(ctx context.Context, t *Ticket, timer *time.Timer) (over bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t.state != ticketWaiting { // decided meanwhile
@@ -171,50 +170,50 @@ func (g *governor) giveUp(ctx context.Context, t *ticket, timer *time.Timer) (ov
 	switch err := context.Cause(ctx); {
 	case err != nil && err != context.DeadlineExceeded:
 		return true, err
-	case err == nil && t.until > 0:
-		return true, refusal(shedDeadline, g.after(now))
+	case err == nil && t.Until > 0:
+		return true, refusal(Deadline, g.after(now))
 	}
-	return true, refusal(shedTimeout, g.after(now))
+	return true, refusal(TimedOut, g.after(now))
 }
 
 // limitOf is until when t waits. The caller holds mu.
-func (g *governor) limitOf(t *ticket) int64 {
-	if t.until > 0 {
-		return t.until
+func (g *Governor) limitOf(t *Ticket) int64 {
+	if t.Until > 0 {
+		return t.Until
 	}
 	return t.came + int64(g.o.Timeout)
 }
 
 // push lets t wait. The caller holds mu.
-func (g *governor) push(t *ticket, now int64) {
+func (g *Governor) push(t *Ticket, now int64) {
 	t.lane = g.o.laneOf(t)
 	g.queues[t.lane].push(t, now)
 }
 
 // refuses says whether t cannot be let in at all. The caller holds mu.
-func (g *governor) refuses(t *ticket, now int64) (why Reason, after time.Duration) {
+func (g *Governor) refuses(t *Ticket, now int64) (why Reason, after time.Duration) {
 	if g.part.share <= 0 && !g.withheld {
-		return shedShare, time.Second
+		return NoShare, time.Second
 	}
 	if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
-		return shedBreaker, max(time.Duration(again-now), g.pause())
+		return BreakerOpen, max(time.Duration(again-now), g.pause())
 	}
 	ahead := g.ahead(t, now)
 	if g.used < g.permits && ahead == 0 {
-		return shedNone, 0
+		return None, 0
 	}
-	if wait := waitFor(ahead, g.load, g.permits); t.until > 0 && clock.Later(now, wait+time.Duration(g.load)) > t.until {
-		return shedDeadline, wait
+	if wait := waitFor(ahead, g.load, g.permits); t.Until > 0 && clock.Later(now, wait+time.Duration(g.load)) > t.Until {
+		return Deadline, wait
 	}
 	if g.waiting >= g.o.Queue && !g.displace(t, now) {
-		return shedFull, g.after(now)
+		return QueueFull, g.after(now)
 	}
-	return shedNone, 0
+	return None, 0
 }
 
 // displace makes room for t in a full queue: the oldest of the least urgent gives way, if it is
 // less urgent than t, or as urgent and in an overloaded queue. The caller holds mu.
-func (g *governor) displace(t *ticket, now int64) bool {
+func (g *Governor) displace(t *Ticket, now int64) bool {
 	own := g.o.laneOf(t)
 	for l := lanes; l > own; l-- {
 		q := &g.queues[l-1]
@@ -222,23 +221,23 @@ func (g *governor) displace(t *ticket, now int64) bool {
 		if oldest == nil {
 			continue
 		}
-		if l-1 == own && t.depth == 0 && !g.overloaded(own, now) {
+		if l-1 == own && t.Depth == 0 && !g.overloaded(own, now) {
 			return false
 		}
-		g.decide(oldest, refusal(shedFull, g.after(now)))
+		g.decide(oldest, refusal(QueueFull, g.after(now)))
 		return true
 	}
 	return false
 }
 
 // ahead counts the tickets that go before t, which comes now. The caller holds mu.
-func (g *governor) ahead(t *ticket, now int64) (n int) {
+func (g *Governor) ahead(t *Ticket, now int64) (n int) {
 	own := g.o.laneOf(t)
 	for l := range own + 1 {
 		n += g.queues[l].Len()
 	}
 	switch q := &g.queues[own]; {
-	case t.depth > 0: // before all that no load waits for
+	case t.Depth > 0: // before all that no load waits for
 		n -= q.Len()
 	case own == lanePatient: // in turns
 		n += min(q.Len()+1, g.queues[laneMiss].Len())
@@ -249,12 +248,12 @@ func (g *governor) ahead(t *ticket, now int64) (n int) {
 }
 
 // overloaded reports whether a lane is. The caller holds mu.
-func (g *governor) overloaded(l lane, now int64) bool {
+func (g *Governor) overloaded(l lane, now int64) bool {
 	return l != lanePatient && g.queues[l].Len() > 0 && g.policy().overloaded(g.queues[l].filled, now)
 }
 
 // policy is the queues' policy for the origin as it is. The caller holds mu.
-func (g *governor) policy() queuePolicy {
+func (g *Governor) policy() queuePolicy {
 	if g.withheld { // that is no overload
 		return queuePolicy{interval: -1}
 	}
@@ -262,17 +261,17 @@ func (g *governor) policy() queuePolicy {
 }
 
 // after is when who is refused now should try again. The caller holds mu.
-func (g *governor) after(now int64) time.Duration {
+func (g *Governor) after(now int64) time.Duration {
 	return max(waitFor(g.waiting, g.load, g.permits), g.o.QueueTarget)
 }
 
 // pause is about how long a probe of the breaker takes. The caller holds mu.
-func (g *governor) pause() time.Duration { return max(time.Duration(g.load), g.o.QueueTarget) }
+func (g *Governor) pause() time.Duration { return max(time.Duration(g.load), g.o.QueueTarget) }
 
 // enter locks mu and takes over the share as it is now. It asks for the share without the lock, since that is a call out, and asks
 // again if another share has counted, or a word of it was given, since it asked: so no older share counts after a newer one or after
 // that word. Each turn of the loop means that another goroutine has come further.
-func (g *governor) enter() {
+func (g *Governor) enter() {
 	for {
 		asked := g.shares.Load()
 		share, members := g.share()
@@ -286,7 +285,7 @@ func (g *governor) enter() {
 }
 
 // settle takes over the share p. The caller holds mu.
-func (g *governor) settle(p part) {
+func (g *Governor) settle(p part) {
 	if p != g.part {
 		g.part = p
 		g.shares.Add(1)
@@ -298,10 +297,10 @@ func (g *governor) settle(p part) {
 }
 
 // floor is the least fraction of the share that the adaptive limit leaves.
-func (g *governor) floor() float64 { return float64(g.o.MinConcurrency) / float64(g.o.Concurrency) }
+func (g *Governor) floor() float64 { return float64(g.o.MinConcurrency) / float64(g.o.Concurrency) }
 
 // decide ends the wait of t, with a permit if err is nil. The caller holds mu.
-func (g *governor) decide(t *ticket, err error) {
+func (g *Governor) decide(t *Ticket, err error) {
 	g.queues[t.lane].drop(t)
 	g.waiting--
 	t.err, t.state = err, ticketIdle
@@ -312,12 +311,12 @@ func (g *governor) decide(t *ticket, err error) {
 
 // turn decides whatever can be decided now: gives up whom the queues shed, and gives free
 // permits to the most urgent. The caller holds mu.
-func (g *governor) turn(now int64) {
+func (g *Governor) turn(now int64) {
 	g.readmit(now)
 	g.shed(now)
 	for g.waiting > 0 && g.used < g.permits {
 		if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
-			g.refuseAll(refusal(shedBreaker, max(time.Duration(again-now), g.pause())))
+			g.refuseAll(refusal(BreakerOpen, max(time.Duration(again-now), g.pause())))
 			return
 		}
 		if g.o.Rate > 0 {
@@ -338,21 +337,21 @@ func (g *governor) turn(now int64) {
 }
 
 // token takes one token of the rate. The caller holds mu and keeps next if it uses it.
-func (g *governor) token(now int64) (next bucket, ok bool, again int64) {
+func (g *Governor) token(now int64) (next bucket, ok bool, again int64) {
 	n := float64(g.part.members)
 	return g.rate.take(g.o.Rate/n, max(float64(g.o.Burst)/n, 1), now)
 }
 
 // grant gives one permit; false: nobody waits. The caller holds mu.
-func (g *governor) grant(now int64) bool {
+func (g *Governor) grant(now int64) bool {
 	for l := g.nextLane(); l < lanes; l = g.nextLane() {
 		q := &g.queues[l]
 		t, over := q.front(), g.overloaded(l, now)
-		if over && t.depth == 0 {
+		if over && t.Depth == 0 {
 			t = q.back()
 		}
-		if t.until > 0 && (over || l == lanePatient) && t.until <= now+g.least(q) {
-			g.decide(t, refusal(shedDeadline, g.after(now)))
+		if t.Until > 0 && (over || l == lanePatient) && t.Until <= now+g.least(q) {
+			g.decide(t, refusal(Deadline, g.after(now)))
 			continue
 		}
 		g.decide(t, nil)
@@ -369,7 +368,7 @@ func (g *governor) grant(now int64) bool {
 
 // least is how much time, ns, a ticket of q must have left to be served: none if no other waits there, otherwise what a
 // load takes. The caller holds mu.
-func (g *governor) least(q *queue) int64 {
+func (g *Governor) least(q *queue) int64 {
 	if q.Len() < 2 {
 		return 0
 	}
@@ -378,7 +377,7 @@ func (g *governor) least(q *queue) int64 {
 
 // nextLane is the lane whose turn it is, lanes: none. The two lanes of misses have it in turns, but for tickets that loads
 // wait for. The caller holds mu.
-func (g *governor) nextLane() lane {
+func (g *Governor) nextLane() lane {
 	l := lanePatient
 	for l < lanes && g.queues[l].Len() == 0 {
 		l++
@@ -386,7 +385,7 @@ func (g *governor) nextLane() lane {
 	if l != lanePatient || g.queues[laneMiss].Len() == 0 {
 		return l
 	}
-	if g.queues[lanePatient].front().depth > 0 {
+	if g.queues[lanePatient].front().Depth > 0 {
 		return lanePatient
 	}
 	if g.missed = !g.missed; g.missed {
@@ -396,7 +395,7 @@ func (g *governor) nextLane() lane {
 }
 
 // shed gives up who has waited for too long in an overloaded queue. The caller holds mu.
-func (g *governor) shed(now int64) {
+func (g *Governor) shed(now int64) {
 	p := g.policy()
 	for l := laneMiss; l < lanes; l++ {
 		for q := &g.queues[l]; ; {
@@ -407,13 +406,13 @@ func (g *governor) shed(now int64) {
 			if at, ever := p.sheds(q.filled, t.since); !ever || at > now {
 				break
 			}
-			g.decide(t, refusal(shedDelay, g.after(now)))
+			g.decide(t, refusal(QueueDelay, g.after(now)))
 		}
 	}
 }
 
 // refuseAll gives up everyone who waits. The caller holds mu.
-func (g *governor) refuseAll(err error) {
+func (g *Governor) refuseAll(err error) {
 	for i := range g.queues {
 		for q := &g.queues[i]; q.Len() > 0; {
 			g.decide(q.front(), err)
@@ -421,9 +420,9 @@ func (g *governor) refuseAll(err error) {
 	}
 }
 
-// promote makes a ticket as urgent as c and depth, and lets it wait as long as a caller that gives up at until (0: it has
+// Promote makes a ticket as urgent as c and depth, and lets it wait as long as a caller that gives up at until (0: it has
 // no deadline), and so the ticket that stands for it.
-func (g *governor) promote(t *ticket, c class, depth int, until int64) {
+func (g *Governor) Promote(t *Ticket, c Class, depth int, until int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.raise(t, c, depth, until)
@@ -433,17 +432,17 @@ func (g *governor) promote(t *ticket, c class, depth int, until int64) {
 }
 
 // raise is promote for one ticket. The caller holds mu.
-func (g *governor) raise(t *ticket, c class, depth int, until int64) {
+func (g *Governor) raise(t *Ticket, c Class, depth int, until int64) {
 	now := g.now()
 	switch {
-	case until == t.until:
-	case until == 0 || t.until == 0: // a caller without a deadline beside others
-		t.until = max(t.until, until, clock.Later(now, g.o.Timeout))
+	case until == t.Until:
+	case until == 0 || t.Until == 0: // a caller without a deadline beside others
+		t.Until = max(t.Until, until, clock.Later(now, g.o.Timeout))
 	default:
-		t.until = max(t.until, until)
+		t.Until = max(t.Until, until)
 	}
-	deeper := depth > t.depth
-	t.class, t.depth = min(c, t.class), max(depth, t.depth)
+	deeper := depth > t.Depth
+	t.Class, t.Depth = min(c, t.Class), max(depth, t.Depth)
 	if t.state != ticketWaiting || !deeper && g.o.laneOf(t) == t.lane {
 		return
 	}
@@ -452,41 +451,41 @@ func (g *governor) raise(t *ticket, c class, depth int, until int64) {
 	g.arm(now)
 }
 
-// overran counts a load as failed that has used up its time, unless it was not at the origin but waited for other
+// Overran counts a load as failed that has used up its time, unless it was not at the origin but waited for other
 // loads. It keeps its permit.
-func (g *governor) overran(t *ticket) {
+func (g *Governor) Overran(t *Ticket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if t.into != nil {
 		t = t.into
 	}
-	out, now := loadFailed, g.now()
+	out, now := Failed, g.now()
 	if t.state == ticketAway || t.state == ticketReturning {
-		out = loadVoid
+		out = Void
 	}
 	g.tell(t, out, max(g.o.Timeout-time.Duration(t.away), 0), now)
 }
 
 // tell lets breaker and limit learn from a load, once. The caller holds mu.
-func (g *governor) tell(t *ticket, out outcomeOfLoad, cost time.Duration, now int64) {
+func (g *Governor) tell(t *Ticket, out Outcome, cost time.Duration, now int64) {
 	if t.told {
 		return
 	}
 	t.told = true
 	g.breaker = g.breaker.ended(g.o.Breaker, t.gen, out, now)
 	g.changes.Store(g.breaker.gen)
-	if out == loadVoid {
+	if out == Void {
 		return
 	}
 	if g.load == 0 {
 		g.load = float64(cost)
 	}
 	g.load += (float64(cost) - g.load) / 16
-	g.limit = g.limit.ended(g.floor(), g.part.share, g.used, cost, out == loadFailed, now)
+	g.limit = g.limit.ended(g.floor(), g.part.share, g.used, cost, out == Failed, now)
 }
 
-// release gives a permit back once its load has truly returned.
-func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
+// Release gives a permit back once its load has truly returned.
+func (g *Governor) Release(t *Ticket, out Outcome, cost time.Duration) {
 	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
@@ -507,58 +506,59 @@ func (g *governor) release(t *ticket, out outcomeOfLoad, cost time.Duration) {
 	g.arm(now)
 }
 
-// retry takes one retry from the budget, if there is one and the origin is not failing at large.
-func (g *governor) retry() bool {
+// TakeRetry takes one retry from the budget, if there is one and the origin is not failing at large.
+func (g *Governor) TakeRetry() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := g.now()
 	if ok, _ := g.breaker.admits(g.o.Breaker, now); !ok || g.o.RetryBudget < 0 {
 		return false
 	}
-	next, ok, _ := g.retries.take(0, retryReserve, now)
+	next, ok, _ := g.retries.take(0, RetryReserve, now)
 	if ok {
 		g.retries = next
 	}
 	return ok
 }
 
-// admitted counts a load that earns a part of a retry.
-func (g *governor) admitted() {
+// EarnRetry counts a load that earns a part of a retry.
+func (g *Governor) EarnRetry() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.retries = g.retries.earn(max(g.o.RetryBudget, 0))
 }
 
-// look is how many permits are in use, and whether the breaker lets everything through.
-func (g *governor) look() (used int, well bool) {
+// Usage is how many permits are in use, and whether the breaker lets everything through.
+func (g *Governor) Usage() (used int, well bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.used, g.breaker.state == breakerClosed
 }
 
-// breakerIs reports whether the breaker is closed, and how often it has opened.
-func (g *governor) breakerIs() (closed bool, openings int64) {
+// Breaker reports whether the breaker is closed, and how often it has opened.
+func (g *Governor) Breaker() (closed bool, openings int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.breaker.state == breakerClosed, g.breaker.openings
 }
 
-// generation changes with each change of the breaker's state.
-func (g *governor) generation() uint64 { return g.changes.Load() }
+// BreakerGeneration changes with each change of the breaker's state.
+func (g *Governor) BreakerGeneration() uint64 { return g.changes.Load() }
 
-// time is the time of the governor's clock, in ns.
-func (g *governor) time() int64 { return g.now() }
+// Time is the time of the governor's clock, in ns.
+func (g *Governor) Time() int64 { return g.now() }
 
-func (g *governor) snapshot() Snapshot {
+// Snapshot returns the present state.
+func (g *Governor) Snapshot() Snapshot {
 	g.enter()
 	defer g.mu.Unlock()
 	now := g.now()
 	p := g.policy()
 	s := Snapshot{
 		Share: g.part.share, Limit: g.permits, InUse: g.used, Peak: g.peak, Waiting: g.waiting + g.returning.Len(),
-		WaitingBy: make(map[string]int), Breaker: breakerNames[g.breaker.state], BreakerOpenings: g.breaker.openings,
-		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(retryReserve - g.retries.spent),
-		OriginSeconds: g.busy.total(now),
+		WaitingBy: make(map[string]int), Breaker: BreakerStates[g.breaker.state], BreakerOpenings: g.breaker.openings,
+		LoadSeconds: g.load / float64(time.Second), RetriesLeft: int(RetryReserve - g.retries.spent),
+		OriginSeconds: g.busy.Total(now),
 	}
 	for l := range lanes {
 		q := &g.queues[l]
@@ -568,20 +568,21 @@ func (g *governor) snapshot() Snapshot {
 	return s
 }
 
-var classNames = [classes]string{"miss", "stale", "refresh", "warm"}
+var classNames = [Classes]string{"miss", "stale", "refresh", "warm"}
 
-// occupancy integrates how many permits are in use over time.
-type occupancy struct {
+// Occupancy integrates how many permits are in use over time.
+type Occupancy struct {
 	n   int
 	sum float64 // permit-seconds up to at
 	at  int64
 }
 
-func (o occupancy) change(by int, now int64) occupancy {
-	return occupancy{n: o.n + by, sum: o.total(now), at: now}
+// Change adds by to the number in use.
+func (o Occupancy) Change(by int, now int64) Occupancy {
+	return Occupancy{n: o.n + by, sum: o.Total(now), at: now}
 }
 
-// total is the permit-seconds so far, running loads included.
-func (o occupancy) total(now int64) float64 {
+// Total is the permit-seconds so far, running loads included.
+func (o Occupancy) Total(now int64) float64 {
 	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
 }

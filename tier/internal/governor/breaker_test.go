@@ -1,4 +1,4 @@
-package tier
+package governor
 
 import (
 	"fmt"
@@ -43,10 +43,10 @@ func TestBreaker(t *testing.T) {
 						gens = append(gens, b.gen)
 					}
 				} else {
-					out := map[string]outcomeOfLoad{"o": loadOK, "f": loadFailed, "v": loadVoid}[ev]
+					out := map[string]Outcome{"o": OK, "f": Failed, "v": Void}[ev]
 					b = b.ended(p, gens[0], out, now)
 					gens = gens[1:]
-					got = breakerNames[b.state]
+					got = BreakerStates[b.state]
 				}
 				if got != want {
 					t.Fatalf("word %d, %q: got %s", i, word, got)
@@ -57,7 +57,7 @@ func TestBreaker(t *testing.T) {
 	off := BreakerRules{Failures: -1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
 	var b breaker
 	for i := range 1000 {
-		b = b.begun(int64(i)).ended(off, b.gen, loadFailed, int64(i))
+		b = b.begun(int64(i)).ended(off, b.gen, Failed, int64(i))
 	}
 	if b.state != breakerClosed {
 		t.Error("it opened although it is off")
@@ -72,7 +72,7 @@ func TestBreakerCountsItsOpenings(t *testing.T) {
 	for n := range int64(3) { // the first from closed, the others by a failed probe
 		gen := b.gen
 		b = b.begun(now)
-		b = b.ended(p, b.gen, loadFailed, now)
+		b = b.ended(p, b.gen, Failed, now)
 		if b.state != breakerOpen || b.openings != n+1 || b.gen <= gen {
 			t.Fatalf("%+v after %d openings, was generation %d", b, n+1, gen)
 		}
@@ -82,12 +82,12 @@ func TestBreakerCountsItsOpenings(t *testing.T) {
 		now += int64(p.Pause)
 	}
 	b = b.begun(now)
-	b = b.ended(p, b.gen, loadOK, now)
+	b = b.ended(p, b.gen, OK, now)
 	if b.state != breakerClosed || b.openings != 3 {
 		t.Errorf("%+v after a probe that succeeded", b)
 	}
 	off := BreakerRules{Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
-	if b = b.ended(off, b.gen, loadFailed, now); b.state != breakerClosed {
+	if b = b.ended(off, b.gen, Failed, now); b.state != breakerClosed {
 		t.Error("a fraction of 0 opened it")
 	}
 }
