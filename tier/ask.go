@@ -170,7 +170,7 @@ func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *a
 			w = new(ask[V])
 		}
 		if before != nil { // all that ever waited on it are to be able to share this one
-			q.stamp, q.wide = c.fences.stamp(q.hash), c.fences.wide.Load()
+			q.stamp, q.wide = c.fences.stamp(q.hash), c.fences.tagClock()
 		}
 		w.stamp, w.wide = q.stamp, q.wide
 		s.m[q.key] = w
@@ -281,7 +281,7 @@ type need struct {
 func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d debt, err error) {
 	for try := 0; ; try++ {
 		if k = m.known.Load(); k != nil {
-			if d = c.fences.debt(needs.key, needs.hash, needs.stamp, k); d.duty != dutyExchange && k.wide >= needs.wide {
+			if d = c.fences.debt(needs.key, needs.hash, needs.stamp, k.watermark()); d.duty != dutyExchange && k.wide >= needs.wide {
 				return k, d, nil
 			}
 		}

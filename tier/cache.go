@@ -97,6 +97,9 @@ type box[V any] struct {
 	etag     uint64 // the owner's, 0: unknown
 }
 
+// fenceRetention is the least time, in ns, for which a fence is remembered.
+const fenceRetention = int64(MaxInvalidateTimeout) * 3
+
 // New checks cfg and starts a cache. The error names every field that is wrong. Close it after its
 // Cluster has left, as by peer's Node.Leave: a node that leaves hands over what its caches have.
 func New[V any](cfg Config[V]) (*Cache[V], error) {
@@ -128,9 +131,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.demand, c.reuse = newDemand(c.clock.Now(), cfg.ShowKeys), newReuse(c.clock.Now())
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)
-	c.fences = newFences(c.clock.Now, 4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)))
-	c.fences.self = incarnation
-	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.retention, cfg.limits)
+	c.fences = newFences(c.clock.Now, max(4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)), fenceRetention), incarnation)
+	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.remembered(), cfg.limits)
 	c.mates.Store(&map[string]*mate{})
 	c.opened = c.clock.Now()
 	c.origin = cfg.SharedOrigin

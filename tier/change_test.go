@@ -248,32 +248,3 @@ func TestVersionsAreOfOneKey(t *testing.T) {
 		})
 	}
 }
-
-// The versions of forgotten fences are bounded, and are forgotten in time.
-func TestVersionBook(t *testing.T) {
-	f, now := newTestFences()
-	for i := range uint64(20 * versionsPerShard) {
-		*now = int64(i)
-		f.apply(fmt.Sprint("k", i), otherShard, mark(i+1), 5, nothing)
-	}
-	s := f.shard(fenceSlot(otherShard))
-	last := fmt.Sprint("k", 20*versionsPerShard-fencesPerShard-1) // not among those that have fences
-	if n := len(s.versions.m); n > versionsPerShard || n < versionsPerShard/2 {
-		t.Errorf("%d versions", n)
-	}
-	if _, fenced := s.m[last]; fenced || !f.behind(last, otherShard, 4) || f.behind(last, otherShard, 5) || f.behind("k0", otherShard, 4) {
-		t.Error("not the newest versions are known")
-	}
-	f.apply("twice", otherShard, mark(1<<20), 5, nothing)
-	f.wipe(true)
-	f.apply("twice", otherShard, mark(1<<20+1), 3, nothing)
-	f.wipe(true)
-	if !f.behind("twice", otherShard, 4) {
-		t.Error("a lower version that was told later stands for a higher one")
-	}
-	*now += f.retention + 1
-	f.sweep()
-	if len(s.versions.m) != 0 || f.behind(last, otherShard, 4) {
-		t.Error("versions are remembered for ever")
-	}
-}

@@ -94,7 +94,7 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
 	if f.e.tags != nil {
 		resp.Flags |= codec.FlagTagged
-		resp.Tags = f.e.tags.hashes
+		resp.Tags = f.e.tags.list()
 	}
 	resp.Age = time.Duration(max(now-f.e.loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -55,9 +56,6 @@ const (
 
 	// unloggedPerShard is how many keys of a shard may have unlogged marks.
 	unloggedPerShard = 256
-
-	// fenceRetention is the least time, in ns, for which a fence is remembered.
-	fenceRetention = int64(MaxInvalidateTimeout) * 3
 )
 
 // A fence is what the invalidations of one key have left.
@@ -83,7 +81,34 @@ type fenceMark struct {
 }
 
 // isTold reports whether the cache that k is about is known to have applied the mark.
-func (m *fenceMark) isTold(k *known) bool { return m.told != 0 && m.told == k.incarnation }
+func (m *fenceMark) isTold(k *Watermark) bool { return m.told != 0 && m.told == k.incarnation }
+
+// A Watermark is what another member's cache is known to have applied: everything that had been applied here when the
+// clocks showed this. It never changes.
+type Watermark struct {
+	incarnation uint64
+	clocks      [fenceShards]uint64
+	wide        uint64 // the tag clock
+}
+
+// stampOf is the fence clock of the key with this hash.
+func (k *Watermark) stampOf(hash uint64) uint64 { return k.clocks[fenceSlot(hash)/slotsPerShard] }
+
+// of returns k for another incarnation.
+func (k Watermark) of(incarnation uint64) Watermark {
+	k.incarnation = incarnation
+	return k
+}
+
+// watermark is what this cache has applied now, as what a cache with the incarnation is known to have applied. No
+// invalidation may be applied meanwhile.
+func (f *fences) watermark(incarnation uint64) Watermark {
+	k := Watermark{incarnation: incarnation, wide: f.tagClock()}
+	for i := range f.shards {
+		k.clocks[i] = f.shards[i].clock.Load()
+	}
+	return k
+}
 
 // markList is one mark an incarnation, the newest first; unused places have the number 0.
 type markList [fenceMarks]fenceMark
@@ -162,7 +187,7 @@ type fenceShard struct {
 type fences struct {
 	now       func() int64
 	retention int64
-	self      uint64 // the incarnation of this cache; set before the first invalidation
+	self      uint64 // the incarnation of this cache
 	// slots hold, for each slot of keys, the stamp of its newest fence. They let a near
 	// hit pass with one load when nothing was fenced nearby.
 	slots  [fenceSlots]atomic.Uint64
@@ -170,8 +195,8 @@ type fences struct {
 	tagFences
 }
 
-func newFences(now func() int64, retention int64) *fences {
-	f := &fences{now: now, retention: max(retention, fenceRetention)}
+func newFences(now func() int64, retention int64, self uint64) *fences {
+	f := &fences{now: now, retention: retention, self: self}
 	for i := range f.shards {
 		f.shards[i].m = make(map[string]fence)
 	}
@@ -183,6 +208,12 @@ func fenceSlot(hash uint64) uint32 { return uint32(hash >> (64 - fenceSlotBits))
 func (f *fences) shard(slot uint32) *fenceShard {
 	return &f.shards[slot/slotsPerShard]
 }
+
+// slotStamp is the stamp of the newest fence of a slot: a copy that is not older is valid without another look.
+func (f *fences) slotStamp(slot uint32) uint64 { return f.slots[slot].Load() }
+
+// remembered is for how long, in ns, a fence is remembered at least, unless its shard is full.
+func (f *fences) remembered() int64 { return f.retention }
 
 // stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
 func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clock.Load() }
@@ -382,7 +413,7 @@ type claim struct {
 	handed bool   // another member gave it
 	// pushed, if not nil, is what a member is known to have applied that gave it without being asked. It was told of no mark,
 	// so it must have owed none.
-	pushed *known
+	pushed *Watermark
 }
 
 // commit calls store, and reports true, unless the key was fenced since c's stamp or what c says
@@ -468,7 +499,7 @@ type debt struct {
 // It is the one answer to that question, and each kind of request does with it what it can. A request for the key carries the
 // mark, asks again or has an exchange first (ask.go, previous.go); one for many keys leaves the keys that take more than one
 // mark to be read one by one (many_ask.go); and a copy that comes unasked is not taken while anything is owed (commit).
-func (f *fences) debt(key string, hash, stamp uint64, k *known) debt {
+func (f *fences) debt(key string, hash, stamp uint64, k *Watermark) debt {
 	slot := fenceSlot(hash)
 	s, has := f.shard(slot), k.clocks[slot/slotsPerShard]
 	logged := has < stamp && f.slots[slot].Load() > has
@@ -484,7 +515,7 @@ func (f *fences) debt(key string, hash, stamp uint64, k *known) debt {
 }
 
 // debt is the debt of all marks of the key. The caller holds s.mu.
-func (s *fenceShard) debt(key string, slot uint32, k *known) debt {
+func (s *fenceShard) debt(key string, slot uint32, k *Watermark) debt {
 	has := k.clocks[slot/slotsPerShard]
 	x, ok := s.m[key]
 	if !ok && s.floor > has || ok && x.lost > has {
@@ -505,7 +536,7 @@ func (s *fenceShard) debt(key string, slot uint32, k *known) debt {
 }
 
 // unloggedDebt is the debt of the key's unlogged marks. The caller holds s.mu.
-func (s *fenceShard) unloggedDebt(key string, k *known) (d debt) {
+func (s *fenceShard) unloggedDebt(key string, k *Watermark) (d debt) {
 	u := s.unlogged[key]
 	for i := range u.marks {
 		m := &u.marks[i]
@@ -527,10 +558,10 @@ func (f *fences) told(key string, hash uint64, mark codec.Mark, incarnation uint
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x, ok := s.m[key]; ok && x.marks.told(mark, incarnation) {
-		s.m[cloneString(key)] = x // an assignment replaces the key too
+		s.m[strings.Clone(key)] = x // an assignment replaces the key too
 	}
 	if u, ok := s.unlogged[key]; ok && u.marks.told(mark, incarnation) {
-		s.unlogged[cloneString(key)] = u
+		s.unlogged[strings.Clone(key)] = u
 	}
 }
 

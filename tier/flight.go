@@ -190,7 +190,7 @@ func (t *flights[V]) begin(f *flight[V], fn *fences, now func() int64) bool {
 	}
 	f.loading = true
 	s.m[f.key].running++
-	f.stamp, f.wide, f.began = fn.stamp(f.hash), fn.wide.Load(), now()
+	f.stamp, f.wide, f.began = fn.stamp(f.hash), fn.tagClock(), now()
 	return true
 }
 

@@ -182,7 +182,7 @@ func (c *Cache[V]) canRead(ctx context.Context) error {
 
 // readMany answers the reads of m.
 func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
-	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.wide.Load(), c.clock.Now()
+	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.tagClock(), c.clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
 		m.view = c.cfg.Cluster.View()

@@ -259,7 +259,7 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange b
 	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
-		d := c.fences.debt(r.key, r.hash, r.stamp, f.known)
+		d := c.fences.debt(r.key, r.hash, r.stamp, f.known.watermark())
 		if r.debt = d; d.duty != dutyNone {
 			exchange = exchange || d.duty == dutyExchange
 			n--

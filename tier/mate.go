@@ -54,13 +54,18 @@ const (
 	outsideFor = int64(15 * time.Second)
 )
 
-// known is what another member's cache is known to have applied: everything that had been applied here
-// when the clocks showed this. It never changes.
+// known is what another member's cache is known to have applied. It never changes.
 type known struct {
-	incarnation uint64
-	clocks      [fenceShards]uint64
-	wide        uint64
-	total, own  uint64 // the logbook's total, and this cache's own number, then
+	Watermark
+	total, own uint64 // the logbook's total, and this cache's own number, when the watermark was taken
+}
+
+// watermark returns k's, nil for nil.
+func (k *known) watermark() *Watermark {
+	if k == nil {
+		return nil
+	}
+	return &k.Watermark
 }
 
 // A mate is another member, as this cache knows it.
@@ -311,11 +316,7 @@ func (c *Cache[V]) look() {
 // snapshot is what this cache has applied now, as what a mate's cache is known to have applied. The
 // caller holds log.mu.
 func (c *Cache[V]) snapshot(incarnation uint64) *known {
-	k := &known{incarnation: incarnation, wide: c.fences.wide.Load(), total: c.log.total, own: c.log.own().top}
-	for i := range c.fences.shards {
-		k.clocks[i] = c.fences.shards[i].clock.Load()
-	}
-	return k
+	return &known{Watermark: c.fences.watermark(incarnation), total: c.log.total, own: c.log.own().top}
 }
 
 // forget gives up what is known of a mate's cache, since another one has answered in its place.

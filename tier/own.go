@@ -101,7 +101,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	if len(chain) >= codec.MaxChain {
 		return f, ErrCycle
 	}
-	wide := c.fences.wide.Load()
+	wide := c.fences.tagClock()
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
 	c.reuse.read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
@@ -195,7 +195,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 // retagged reports whether a tag of what a flight brought was, or may have been, invalidated after
 // its load began and before the read did that joined it when the tag clock was wide.
 func (c *Cache[V]) retagged(e *entry, wide uint64) bool {
-	return e.tags != nil && e.tags.wide < wide && c.fences.tagged(e.tags)
+	return e.tags != nil && e.tags.since() < wide && c.fences.tagged(e.tags)
 }
 
 // ownAsked is own as the flags of a request have it.

@@ -187,7 +187,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
 	applied := uint64(0) // the tag clock up to which the member must have applied all
 	for range 2 * maxAgain {
-		began, stamp, wide := c.clock.Now(), c.fences.stamp(f.hash), c.fences.wide.Load()
+		began, stamp, wide := c.clock.Now(), c.fences.stamp(f.hash), c.fences.tagClock()
 		var k *known
 		var d debt
 		if k, d, err = c.ready(ctx, m, need{key: f.key, hash: f.hash, stamp: math.MaxUint64, wide: applied}); err != nil {
@@ -352,7 +352,7 @@ func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
 // servePrevious is previous, and waits for the fill in progress.
 func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
-	began, wide := c.clock.Now(), c.fences.wide.Load()
+	began, wide := c.clock.Now(), c.fences.tagClock()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
 	if h.previous(req, key, hash, resp) {

@@ -223,7 +223,7 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		c, hash := caches["n0"], ring.Hash(key)
 		shard := &c.asks.shards[hash%64]
 		reads := func() *question[simValue] {
-			return &question[simValue]{key: key, hash: hash, stamp: c.fences.stamp(hash), wide: c.fences.wide.Load(), maxAge: AnyAge}
+			return &question[simValue]{key: key, hash: hash, stamp: c.fences.stamp(hash), wide: c.fences.tagClock(), maxAge: AnyAge}
 		}
 		end := func(w *ask[simValue]) {
 			shard.mu.Lock()

@@ -211,7 +211,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 // take keeps p in the owned tier if nothing newer can be known.
 func (c *Cache[V]) take(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
-	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.wide.Load())}
+	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.tagClock())}
 	now := c.clock.Now()
 	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)
 	if now >= e.soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.after(p.tags, c.fences.earlier()) {

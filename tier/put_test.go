@@ -115,7 +115,7 @@ func put0(t *testing.T, c *Cache[simValue], version uint64) {
 }
 
 // wait lets so much time go by that fences are forgotten.
-func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.retention)) }
+func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.remembered())) }
 
 // overflow makes the shard of "k" forget fences before their time.
 func overflow(c *Cache[simValue]) {

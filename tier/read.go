@@ -100,7 +100,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
-	if now < b.until && b.checked >= c.fences.slots[b.slot].Load() && (b.tags == nil || !c.fences.tagged(b.tags)) && ctx.Err() == nil {
+	if now < b.until && b.checked >= c.fences.slotStamp(uint32(b.slot)) && (b.tags == nil || !c.fences.tagged(b.tags)) && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
 			if c.isolation.cut.Load() {
 				a, err := c.read(ctx, key, AnyAge, b, 0)
@@ -209,7 +209,7 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 // d, if not nil, makes it behave as a miss for the owner too. b, if not nil, is a near copy for want of any other answer.
 func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b *box[V], a *answer[V]) error {
 	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
-	stamp, wide := c.fences.stamp(hash), c.fences.wide.Load()
+	stamp, wide := c.fences.stamp(hash), c.fences.tagClock()
 	if d != nil {
 		began = c.clock.Now()
 	}
@@ -244,7 +244,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	if c.fences.tagged(b.tags) {
 		return false
 	}
-	if b.checked >= c.fences.slots[b.slot].Load() {
+	if b.checked >= c.fences.slotStamp(uint32(b.slot)) {
 		return true
 	}
 	upTo, valid := c.fences.near(key, uint32(b.slot), b.checked)
@@ -278,7 +278,7 @@ func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide
 func (c *Cache[V]) nearCost(b *box[V]) int64 {
 	cost := c.weigh(b.value)
 	if b.tags != nil {
-		cost += int64(unsafe.Sizeof(*b.tags)) + 4*int64(cap(b.tags.hashes))
+		cost += int64(unsafe.Sizeof(*b.tags)) + 4*int64(cap(b.tags.list()))
 	}
 	return cost
 }

@@ -90,7 +90,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	}
 	hash, k := ring.Hash(key), token.known
 	e := &entry{
-		stamp: k.clocks[fenceSlot(hash)/slotsPerShard], version: p.Version, handed: true, cost: p.Cost,
+		stamp: k.stampOf(hash), version: p.Version, handed: true, cost: p.Cost,
 		loaded: token.at - int64(p.Age), soft: token.at + int64(p.Soft), hard: token.at + int64(p.Hard),
 		tags: tagsAt(append([]uint32(nil), p.Tags...), k.wide),
 	}
@@ -109,7 +109,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 			return
 		}
 	}
-	if c.keepGiven(key, hash, e, claim{stamp: e.stamp, began: token.at, handed: true, pushed: k}) != e {
+	if c.keepGiven(key, hash, e, claim{stamp: e.stamp, began: token.at, handed: true, pushed: k.watermark()}) != e {
 		refused.Add(1)
 		return
 	}

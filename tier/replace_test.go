@@ -140,7 +140,7 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			now, hash := c.clock.Now(), ring.Hash("k")
 			by := claim{stamp: here.stamp, began: now, handed: true}
 			if pushed {
-				by.pushed = c.snapshot(0)
+				by.pushed = c.snapshot(0).watermark()
 			}
 			given, later := *here, *here
 			given.loaded, later.loaded = now-2, now-1

@@ -2,7 +2,6 @@ package tier
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -112,33 +111,6 @@ func TestManyTokensOfOneKey(t *testing.T) {
 				t.Errorf("n0 has started %d invalidations for %d tokens", own, n)
 			}
 		})
-	}
-}
-
-// When an invalidation arrives of which a request had brought the mark before, the copies that other members gave since
-// then are invalid: their givers may not have known of it. What this node has loaded since stays.
-func TestCopiesFallWithTheInvalidationItself(t *testing.T) {
-	f, _ := newTestFences()
-	if _, applied := f.note("k", otherShard, mark(1), 0, nothing); applied != noteApplied {
-		t.Fatal("the mark is not noted")
-	}
-	since := f.stamp(otherShard)
-	var dropped []bool // also once the fence is forgotten, what it covered is not there
-	f.apply("k", otherShard, mark(1), 0, func(loaded bool) { dropped = append(dropped, loaded) })
-	if !slices.Equal(dropped, []bool{false}) {
-		t.Errorf("entries dropped, also those loaded here: %v; want only those that were given", dropped)
-	}
-	if _, valid := f.near("k", fenceSlot(otherShard), since); valid {
-		t.Error("a near copy from before the invalidation's arrival is valid")
-	}
-	if f.owned("k", otherShard, since, true) || f.commit("k", otherShard, claim{stamp: since, handed: true}, stored) {
-		t.Error("another member's copy from before the invalidation's arrival is valid")
-	}
-	if !f.covers("k", otherShard, since) {
-		t.Error("a request from before the invalidation's arrival is not overtaken")
-	}
-	if !f.owned("k", otherShard, since, false) || !f.commit("k", otherShard, claim{stamp: since}, stored) {
-		t.Error("what this node has loaded since the mark came is invalid")
 	}
 }
 

@@ -96,7 +96,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 // warm warms in rounds: what an owner has no time for, or another member turns out to own, is for the next one.
 func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.wide.Load(), began: c.clock.Now(), warming: true}
+		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.tagClock(), began: c.clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
