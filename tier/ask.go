@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // question is what a read asks of another member.
@@ -26,10 +27,10 @@ type question[V any] struct {
 	chain  []uint64
 	flags  uint8
 	view   uint64
-	debt   debt // what the member must be told; the request carries the mark
-	alone  bool // the answer must not be given to who comes later
-	sent   int  // requests to the member for this read so far
-	told   int  // those of them that only told it of an invalidation
+	debt   fence.Debt // what the member must be told; the request carries the mark
+	alone  bool       // the answer must not be given to who comes later
+	sent   int        // requests to the member for this read so far
+	told   int        // those of them that only told it of an invalidation
 }
 
 // outcome says what became of a question that has no answer.
@@ -105,12 +106,12 @@ func (t *asks[V]) detach(key string, hash, stamp uint64) {
 }
 
 // detachAll is detach for all keys.
-func (t *asks[V]) detachAll(fn *fences) {
+func (t *asks[V]) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for key, q := range s.m {
-			if fn.covers(key, ring.Hash(key), q.stamp) {
+			if fn.Covers(key, ring.Hash(key), q.stamp) {
 				delete(s.m, key)
 			}
 		}
@@ -164,13 +165,13 @@ func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *a
 	}
 	// A leader that was overtaken by a fence before it put itself into m was not
 	// detached by it. The tags of what it will be given are not known.
-	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.covers(q.key, q.hash, w.stamp) {
+	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.Covers(q.key, q.hash, w.stamp) {
 		leads = true
 		if w, _ = c.asks.unused.Get().(*ask[V]); w == nil {
 			w = new(ask[V])
 		}
 		if before != nil { // all that ever waited on it are to be able to share this one
-			q.stamp, q.wide = c.fences.stamp(q.hash), c.fences.tagClock()
+			q.stamp, q.wide = c.fences.Stamp(q.hash), c.fences.TagClock()
 		}
 		w.stamp, w.wide = q.stamp, q.wide
 		s.m[q.key] = w
@@ -236,7 +237,7 @@ const maxAgain = 3
 const maxRequests = 4
 
 // mostRequests is how many requests q may send, with those that only told of an invalidation so far.
-func (q *question[V]) mostRequests() int { return maxRequests + min(q.told, fenceMarks) }
+func (q *question[V]) mostRequests() int { return maxRequests + min(q.told, fence.Marks) }
 
 // askFresh asks a member who has applied everything that covers the key and was applied here before
 // the read began.
@@ -248,7 +249,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which he must have applied all
 	q.sent, q.told = 0, 0
-	for round := 0; round < maxAgain+fenceMarks && q.sent < q.mostRequests(); round++ {
+	for round := 0; round < maxAgain+fence.Marks && q.sent < q.mostRequests(); round++ {
 		if q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, wide}); err != nil {
 			return outcome{}, err
 		}
@@ -278,10 +279,10 @@ type need struct {
 
 // ready returns what m is known to have applied and what the request must tell it, after
 // an exchange if that is needed. The debt that it returns needs none.
-func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d debt, err error) {
+func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d fence.Debt, err error) {
 	for try := 0; ; try++ {
 		if k = m.known.Load(); k != nil {
-			if d = c.fences.debt(needs.key, needs.hash, needs.stamp, k.watermark()); d.duty != dutyExchange && k.wide >= needs.wide {
+			if d = c.fences.Debt(needs.key, needs.hash, needs.stamp, k.watermark()); d.Duty != fence.Exchange && k.Tags >= needs.wide {
 				return k, d, nil
 			}
 		}
@@ -328,7 +329,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
 		Kind: codec.KindGet, Flags: q.flags, Namespace: c.ns, Schema: c.schema, View: q.view,
-		Fence: q.debt.mark, Chain: q.chain, Key: bytesOf(q.key),
+		Fence: q.debt.Mark, Chain: q.chain, Key: bytesOf(q.key),
 	}
 	if q.maxAge >= 0 {
 		w.req.Flags |= codec.FlagMaxAge
@@ -417,18 +418,18 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
 			return outcome{}, false, errAnswer
 		}
-		if r.Incarnation != q.known.incarnation {
+		if r.Incarnation != q.known.Incarnation {
 			return outcome{replaced: true}, false, errAnswer
 		}
-		if q.debt.mark.Seq != 0 {
-			c.fences.told(q.key, q.hash, q.debt.mark, r.Incarnation)
+		if q.debt.Mark.Seq != 0 {
+			c.fences.MarkTold(q.key, q.hash, q.debt.Mark, r.Incarnation)
 		}
-		if q.debt.duty == dutyAskAgain {
+		if q.debt.Duty == fence.AskAgain {
 			return outcome{again: true}, false, errAnswer
 		}
 		if r.Flags&codec.FlagTagged != 0 {
 			a.tags = append(a.tags, r.Tags...)
-			if q.known.wide < q.wide && c.fences.after(a.tags, q.known.wide) {
+			if q.known.Tags < q.wide && c.fences.After(a.tags, q.known.Tags) {
 				return outcome{behind: true}, false, errAnswer
 			}
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -41,7 +42,7 @@ type Cache[V any] struct {
 	near    *near[box[V]] // nil: no near tier
 	weigh   func(V) int64 // what a value refers to, in bytes of memory
 	owned   ownedStore
-	fences  *fences
+	fences  *fence.Fences
 	flights *flights[V]
 	asks    *asks[V]
 	gov     *governor.Governor
@@ -89,8 +90,8 @@ type box[V any] struct {
 	size     int32  // bytes of the value's encoding
 	slot     uint16 // of the fences
 	notFound bool
-	why      staleReason // if it is past its soft expiry
-	tags     *tagSet     // nil: none
+	why      staleReason   // if it is past its soft expiry
+	tags     *fence.TagSet // nil: none
 	value    V
 	loaded   int64  // start of the load
 	soft     int64  // soft expiry
@@ -131,8 +132,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.demand, c.reuse = newDemand(c.clock.Now(), cfg.ShowKeys), newReuse(c.clock.Now())
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)
-	c.fences = newFences(c.clock.Now, max(4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)), fenceRetention), incarnation)
-	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.remembered(), cfg.limits)
+	c.fences = fence.New(c.clock.Now, max(4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)), fenceRetention), incarnation)
+	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.Retention(), cfg.limits)
 	c.mates.Store(&map[string]*mate{})
 	c.opened = c.clock.Now()
 	c.origin = cfg.SharedOrigin
@@ -238,7 +239,7 @@ func (c *Cache[V]) tend() {
 			c.notice()
 		case <-tick.C:
 			c.clock.Tick()
-			c.fences.sweep()
+			c.fences.Sweep()
 			c.tellBreaker()
 			c.look()
 			if c.cfg.Cluster != nil {

@@ -32,11 +32,11 @@ func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) cause {
 	if standIn {
 		return causeOwnerLost
 	}
-	if c.fences.fenced(key, hash) {
+	if c.fences.Fenced(key, hash) {
 		return causeFenced
 	}
 	if e, ok := c.owned.get(key); ok {
-		if c.fences.tagged(e.tags) {
+		if c.fences.Tagged(e.tags) {
 			return causeFenced
 		}
 		return causeExpired

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // single makes a cache without a cluster.
@@ -175,7 +176,7 @@ func TestVersionAfterMark(t *testing.T) {
 			t.Errorf("kept: %+v", e)
 		}
 		c.fence("k", ring.Hash("k"), mark(1), 6)
-		if !c.fences.behind("k", ring.Hash("k"), 5) || c.fences.behind("k", ring.Hash("k"), 6) {
+		if !c.fences.Behind("k", ring.Hash("k"), 5) || c.fences.Behind("k", ring.Hash("k"), 6) {
 			t.Error("the version is not known")
 		}
 	})
@@ -212,8 +213,8 @@ func TestVersionsAreOfOneKey(t *testing.T) {
 			}
 		},
 		"more fences than there is room for": func(c *Cache[simValue]) {
-			for i := range uint64(fenceSlots * fencesPerShard / slotsPerShard) {
-				c.fences.apply(fmt.Sprint("other", i), ring.Hash(fmt.Sprint(i)), mark(i+1), 0, nothing)
+			for i := range uint64(fence.Slots * fence.PerShard / fence.SlotsPerShard) {
+				c.fences.Apply(fmt.Sprint("other", i), ring.Hash(fmt.Sprint(i)), mark(i+1), 0, nothing)
 			}
 		},
 	} {

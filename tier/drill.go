@@ -269,7 +269,7 @@ func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
 // refill answers a drilled read on the member that owns the key: it loads the key as if there were no
 // copy, but takes the copy if that does not work out.
 func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []uint64, short bool) (found[V], error) {
-	now, wide := c.clock.Now(), c.fences.tagClock()
+	now, wide := c.clock.Now(), c.fences.TagClock()
 	e := c.valid(key, hash, now)
 	if e == nil || e.flags&entryFailed != 0 || len(chain) > 0 {
 		return c.own(ctx, key, hash, AnyAge, chain, short)

@@ -3,15 +3,17 @@ package tier
 import (
 	"errors"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // entry is one key of the owned tier. It is immutable once stored: a change is a new
 // entry. Times are ns on the cache's clock.
 type entry struct {
-	value []byte  // encoded; nil with entryNotFound and entryFailed
-	stamp uint64  // fence clock when its load began
-	tags  *tagSet // nil: none
-	etag  uint64  // stands for value and tags, within this cache instance
+	value []byte        // encoded; nil with entryNotFound and entryFailed
+	stamp uint64        // fence clock when its load began
+	tags  *fence.TagSet // nil: none
+	etag  uint64        // stands for value and tags, within this cache instance
 	// version is the origin's, 0: unknown.
 	version uint64
 	loaded  int64         // start of the load

@@ -94,7 +94,7 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
 	if f.e.tags != nil {
 		resp.Flags |= codec.FlagTagged
-		resp.Tags = f.e.tags.list()
+		resp.Tags = f.e.tags.List()
 	}
 	resp.Age = time.Duration(max(now-f.e.loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
@@ -139,7 +139,7 @@ func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int
 			taken++
 			continue
 		}
-		bytes := len(x.key) + len(e.value) + 4*len(e.tags.list())
+		bytes := len(x.key) + len(e.value) + 4*len(e.tags.List())
 		if len(list) > 0 && size+bytes > handoffBatch {
 			break
 		}
@@ -148,7 +148,7 @@ func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int
 		list = append(list, codec.Pushed{
 			Key: bytesOf(x.key), Value: e.value, NotFound: e.flags&entryNotFound != 0, Heat: x.heat,
 			Age: time.Duration(max(now-e.loaded, 0)), Soft: time.Duration(e.soft - now), Hard: time.Duration(e.hard - now),
-			Cost: e.cost, Version: e.version, Tags: e.tags.list(),
+			Cost: e.cost, Version: e.version, Tags: e.tags.List(),
 		})
 	}
 	return list, taken
@@ -171,7 +171,7 @@ func isUndecodable(err error) bool {
 // drop takes an entry that cannot be decoded out of the owned tier.
 func (c *Cache[V]) drop(key string, hash uint64, e *entry) {
 	c.stats.undecodable.Add(1)
-	c.fences.update(hash, func() {
+	c.fences.Update(hash, func() {
 		if now, ok := c.owned.get(key); ok && now == e {
 			c.owned.delete(key)
 		}

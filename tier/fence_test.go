@@ -10,6 +10,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // history runs readers and writers on a simulated cluster and reports each read that breaks
@@ -126,8 +127,8 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 						read(i, key)
 					}
 					if h.storm && w == 0 {
-						c.fences.note("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, nothing)
-						flood(c.fences, key, fencesPerShard)
+						c.fences.Note("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, nothing)
+						flood(c.fences, key, fence.PerShard)
 					}
 				}
 			})
@@ -140,10 +141,10 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 }
 
 // flood fences n other keys of key's shard on one node.
-func flood(f *fences, key string, n int) {
+func flood(f *fence.Fences, key string, n int) {
 	hash := ring.Hash(key)
 	for i := range n {
-		f.apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.stamp(hash) + 1}, 0, nothing)
+		f.Apply(fmt.Sprintf("flood%d", i), hash, codec.Mark{Incarnation: 8, Seq: f.Stamp(hash) + 1}, 0, nothing)
 	}
 }
 
@@ -206,16 +207,16 @@ func TestHistoriesCatch(t *testing.T) {
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			at, _ := c.fences.apply(key, hash, mark, 0, func(bool) { c.owned.delete(key) })
-			c.asks.detach(key, hash, at.copies)
+			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.delete(key) })
+			c.asks.detach(key, hash, at.Copies)
 		})},
 		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
 			c.fence(key, hash, mark, 0)
-			c.fences.forget(key, hash)
+			c.fences.Forget(key, hash)
 		})},
 		"no check of near copies": {near: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
 			c.fence(key, hash, mark, 0)
-			c.fences.hide(hash)
+			c.fences.Hide(hash)
 		})},
 	} {
 		t.Run(name, func(t *testing.T) {

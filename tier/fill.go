@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -118,10 +119,10 @@ func (c *Cache[V]) etag(e *entry) uint64 {
 	}
 	var h maphash.Hash
 	h.SetSeed(c.seed)
-	for _, tag := range e.tags.list() {
+	for _, tag := range e.tags.List() {
 		_ = binary.Write(&h, binary.LittleEndian, tag)
 	}
-	_ = h.WriteByte(byte(len(e.tags.list())))
+	_ = h.WriteByte(byte(len(e.tags.List())))
 	_, _ = h.Write(e.value)
 	return max(h.Sum64(), 1)
 }
@@ -339,11 +340,11 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 // that came since the copy was found may be forgotten already: then the copy is gone too.
 func (c *Cache[V]) stillValid(f *flight[V]) func(e *entry) bool {
 	return func(e *entry) bool {
-		if !c.fences.owned(f.key, f.hash, e.stamp, e.handed) || c.fences.tagged(e.tags) {
+		if !c.fences.OwnedValid(f.key, f.hash, e.stamp, e.handed) || c.fences.Tagged(e.tags) {
 			return false
 		}
 		now, ok := c.owned.get(f.key)
-		return ok && now == e || !c.fences.covers(f.key, f.hash, e.stamp)
+		return ok && now == e || !c.fences.Covers(f.key, f.hash, e.stamp)
 	}
 }
 
@@ -430,14 +431,14 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 	if fill.ttl > 0 && e.flags&entryPassing == 0 {
 		c.log.lives.stored(e.hard - e.loaded)
 	}
-	if e.version = fill.versionOf(); e.version != 0 && c.fences.behind(f.key, f.hash, e.version) {
+	if e.version = fill.versionOf(); e.version != 0 && c.fences.Behind(f.key, f.hash, e.version) {
 		e.flags |= entryPassing
 		c.stats.results[resultBehind].Add(1)
 		c.finish(f, res)
 		return
 	}
 	e.etag = c.etag(e)
-	stored := !c.fences.tagged(e.tags) && c.fences.commit(f.key, f.hash, claim{stamp: e.stamp, began: e.loaded}, func() {
+	stored := !c.fences.Tagged(e.tags) && c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.stamp, Began: e.loaded}, func() {
 		if e.flags&entryPassing == 0 {
 			c.owned.set(f.key, e)
 		} else {
@@ -504,7 +505,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 		e := &entry{stamp: f.stamp, loaded: f.began, flags: entryFailed, rare: &rare{err: wrapped}}
 		e.soft = now + errorTTL
 		e.swr, e.hard = e.soft, e.soft
-		c.fences.commit(f.key, f.hash, claim{stamp: e.stamp, began: e.loaded}, func() { c.owned.set(f.key, e) })
+		c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.stamp, Began: e.loaded}, func() { c.owned.set(f.key, e) })
 	}
 	return res
 }
@@ -521,7 +522,7 @@ func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64, why staleReaso
 // replace puts next into the owned tier instead of old, unless old is not there any more. It is the one way to store
 // what was made of an entry: a fill, a fence or a Put may have come since that was seen.
 func (c *Cache[V]) replace(key string, hash uint64, old, next *entry) (replaced bool) {
-	c.fences.update(hash, func() {
+	c.fences.Update(hash, func() {
 		if now, ok := c.owned.get(key); ok && now == old {
 			c.owned.set(key, next)
 			replaced = true

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -181,7 +182,7 @@ func (t *flights[V]) reserve(ctx context.Context, f *flight[V], patience time.Du
 
 // begin takes the stamp of f's load, which has its place and its permit; false: f has been finished meanwhile, so that
 // there is nothing to load for.
-func (t *flights[V]) begin(f *flight[V], fn *fences, now func() int64) bool {
+func (t *flights[V]) begin(f *flight[V], fn *fence.Fences, now func() int64) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -190,7 +191,7 @@ func (t *flights[V]) begin(f *flight[V], fn *fences, now func() int64) bool {
 	}
 	f.loading = true
 	s.m[f.key].running++
-	f.stamp, f.wide, f.began = fn.stamp(f.hash), fn.tagClock(), now()
+	f.stamp, f.wide, f.began = fn.Stamp(f.hash), fn.TagClock(), now()
 	return true
 }
 
@@ -292,12 +293,12 @@ func (t *flights[V]) detach(key string, hash, stamp uint64) {
 }
 
 // detachAll detaches, of all keys, the live flights that a fence covers.
-func (t *flights[V]) detachAll(fn *fences) {
+func (t *flights[V]) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for key, slot := range s.m {
-			if f := slot.live; f != nil && f.loading && fn.covers(key, f.hash, f.stamp) {
+			if f := slot.live; f != nil && f.loading && fn.Covers(key, f.hash, f.stamp) {
 				slot.live = nil
 				s.drop(key, slot)
 			}
@@ -307,22 +308,22 @@ func (t *flights[V]) detachAll(fn *fences) {
 }
 
 // declare notes that what f loads has a tag, and detaches f if the tag was invalidated since its load began.
-func (t *flights[V]) declare(f *flight[V], tag uint32, fn *fences) {
+func (t *flights[V]) declare(f *flight[V], tag uint32, fn *fence.Fences) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if f.tags = append(f.tags, tag); f.loading && fn.after(f.tags[len(f.tags)-1:], f.wide) {
+	if f.tags = append(f.tags, tag); f.loading && fn.After(f.tags[len(f.tags)-1:], f.wide) {
 		s.overtake(f)
 	}
 }
 
 // detachTags detaches the live flights of which a tag, as far as it is known, was invalidated since their loads began.
-func (t *flights[V]) detachTags(fn *fences) {
+func (t *flights[V]) detachTags(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for _, slot := range s.m {
-			if f := slot.live; f != nil && f.loading && (fn.after(f.tags, f.wide) || f.prev != nil && fn.after(f.prev.tags.list(), f.wide)) {
+			if f := slot.live; f != nil && f.loading && (fn.After(f.tags, f.wide) || f.prev != nil && fn.After(f.prev.tags.List(), f.wide)) {
 				s.overtake(f)
 			}
 		}

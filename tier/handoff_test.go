@@ -89,7 +89,7 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 		}
 		m.loads(keys)
 		after, ok := m.caches[m.old.Owner(key).Name].owned.get(key)
-		if !ok || after.version != 7 || after.cost != before.cost || after.tags == nil || len(after.tags.list()) != 2 || !bytes.Equal(after.value, before.value) ||
+		if !ok || after.version != 7 || after.cost != before.cost || after.tags == nil || len(after.tags.List()) != 2 || !bytes.Equal(after.value, before.value) ||
 			after.hard-after.loaded > before.hard-before.loaded || after.soft-after.loaded > before.soft-before.loaded {
 			t.Errorf("%+v became %+v", before, after)
 		}
@@ -283,7 +283,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 						s.do(t, m.caches["n1"], key)
 						hash := ring.Hash(key)
 						if s.name == "key" {
-							m.caches["n0"].note(key, hash, m.caches["n1"].fences.newestMark(key, hash), 0)
+							m.caches["n0"].note(key, hash, m.caches["n1"].fences.NewestMark(key, hash), 0)
 						} else {
 							s.do(t, m.caches["n0"], key)
 						}

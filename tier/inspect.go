@@ -30,7 +30,7 @@ func (h handler[V]) InspectKey(key string) any {
 	seconds := func(ns int64) float64 { return time.Duration(ns).Seconds() }
 	if b := c.near.get(key); b != nil {
 		c.stats.nearUnused.Add(1) // takes the hit back
-		if _, valid := c.fences.near(key, uint32(b.slot), b.checked); valid && now < b.until {
+		if _, valid := c.fences.NearValid(key, uint32(b.slot), b.checked); valid && now < b.until {
 			out = append(out, Copy{
 				Tier: "near", Age: seconds(now - b.loaded), Fresh: seconds(b.soft - now), Left: seconds(b.until - now),
 				Bytes: int(b.size), NotFound: b.notFound,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 func TestInvalidateNamesWhoIsMissing(t *testing.T) {
@@ -142,7 +143,7 @@ func TestInvalidateManyKeys(t *testing.T) {
 			t.Fatal(err)
 		}
 		for name, c := range caches {
-			if st := c.Stats(); st.Fences != int64(len(keys)) || st.FencesKept > fenceShards*fencesPerShard {
+			if st := c.Stats(); st.Fences != int64(len(keys)) || st.FencesKept > fence.Shards*fence.PerShard {
 				t.Errorf("%s: %d fences, %d kept", name, st.Fences, st.FencesKept)
 			}
 		}

@@ -8,16 +8,17 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // reading is one key of a call for many.
 type reading[V any] struct {
 	key   string
-	hash  uint64  // ring.Hash, or while reads are added the hash for many.table
-	stamp uint64  // the fence clock when it began
-	have  *box[V] // a near copy that may turn out to be still good, nil: none
-	debt  debt    // what its owner must be told; the request carries the mark
-	owner int32   // its place in the view, -1: none is to be asked
+	hash  uint64     // ring.Hash, or while reads are added the hash for many.table
+	stamp uint64     // the fence clock when it began
+	have  *box[V]    // a near copy that may turn out to be still good, nil: none
+	debt  fence.Debt // what its owner must be told; the request carries the mark
+	owner int32      // its place in the view, -1: none is to be asked
 
 	// what became of it
 	finding[V]

@@ -182,7 +182,7 @@ func (c *Cache[V]) canRead(ctx context.Context) error {
 
 // readMany answers the reads of m.
 func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
-	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.tagClock(), c.clock.Now()
+	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.TagClock(), c.clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
 		m.view = c.cfg.Cluster.View()
@@ -213,7 +213,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
 			continue
 		}
 		r.hash = ring.Hash(r.key)
-		r.stamp = c.fences.stamp(r.hash)
+		r.stamp = c.fences.Stamp(r.hash)
 		if drilled {
 			m.singles = append(m.singles, r)
 			continue

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -259,9 +260,9 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange b
 	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
-		d := c.fences.debt(r.key, r.hash, r.stamp, f.known.watermark())
-		if r.debt = d; d.duty != dutyNone {
-			exchange = exchange || d.duty == dutyExchange
+		d := c.fences.Debt(r.key, r.hash, r.stamp, f.known.watermark())
+		if r.debt = d; d.Duty != fence.NoDuty {
+			exchange = exchange || d.Duty == fence.Exchange
 			n--
 			reads[i], reads[n] = reads[n], r
 			continue
@@ -280,7 +281,7 @@ func (c *Cache[V]) question(ctx context.Context, f *frame[V], req *codec.Request
 	}
 	for i, r := range reads {
 		want := &req.Many[i]
-		want.Key, want.Fence, want.Have = bytesOf(r.key), r.debt.mark, 0
+		want.Key, want.Fence, want.Have = bytesOf(r.key), r.debt.Mark, 0
 		if r.have != nil && !r.have.notFound {
 			want.Have = r.have.etag
 		}

@@ -62,7 +62,7 @@ func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	if len(ws) == 0 {
 		return
 	}
-	began, wide := c.clock.Now(), c.fences.tagClock()
+	began, wide := c.clock.Now(), c.fences.TagClock()
 	c.board(ctx, ws, chain)
 	c.rideAll(ctx, ws, chain, wide, began)
 }
@@ -150,7 +150,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 		rest.ws, rest.reads = append(rest.ws, &own), append(rest.reads, r)
 	}
 	if rest != nil {
-		rest.began, rest.wide = c.clock.Now(), c.fences.tagClock()
+		rest.began, rest.wide = c.clock.Now(), c.fences.TagClock()
 		c.board(ctx, rest.ws, m.chain)
 	}
 	return rest

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // What one member knows of another, and how that changes
@@ -56,12 +57,12 @@ const (
 
 // known is what another member's cache is known to have applied. It never changes.
 type known struct {
-	Watermark
+	fence.Watermark
 	total, own uint64 // the logbook's total, and this cache's own number, when the watermark was taken
 }
 
 // watermark returns k's, nil for nil.
-func (k *known) watermark() *Watermark {
+func (k *known) watermark() *fence.Watermark {
 	if k == nil {
 		return nil
 	}
@@ -316,7 +317,7 @@ func (c *Cache[V]) look() {
 // snapshot is what this cache has applied now, as what a mate's cache is known to have applied. The
 // caller holds log.mu.
 func (c *Cache[V]) snapshot(incarnation uint64) *known {
-	return &known{Watermark: c.fences.watermark(incarnation), total: c.log.total, own: c.log.own().top}
+	return &known{Watermark: c.fences.Watermark(incarnation), total: c.log.total, own: c.log.own().top}
 }
 
 // forget gives up what is known of a mate's cache, since another one has answered in its place.

@@ -348,13 +348,13 @@ func (c *Cache[V]) acknowledge(m *mate, from string, sent span, ack *codec.Respo
 	k := m.known.Load()
 	switch {
 	case k == nil:
-	case ack.Incarnation != k.incarnation:
+	case ack.Incarnation != k.Incarnation:
 		m.known.Store(nil)
 	case ack.Seq < sent.last: // it lacks something before: that is noticed here, by the number
 		m.resync = true
 	case c.log.total-k.total == c.log.own().top-k.own && m.confirmed.all == c.log.own().top:
 		// Nothing has been applied here since k but what is confirmed now.
-		m.known.Store(c.snapshot(k.incarnation))
+		m.known.Store(c.snapshot(k.Incarnation))
 	}
 	c.outside(ack.Members, from)
 	c.resolve()

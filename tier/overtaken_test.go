@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // pair has two nodes and a key that n1 owns and holds, and answers to gets that take 50 ms.
@@ -37,7 +38,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 		if err := c.exchangeWith(background, c.mate("n1")); err != nil {
 			t.Fatal(err)
 		}
-		known, stamp := c.mate("n1").known.Load(), c.fences.stamp(hash)
+		known, stamp := c.mate("n1").known.Load(), c.fences.Stamp(hash)
 		least := o.seq.Add(1)
 		apply(c, key, mark(1))
 		var wg sync.WaitGroup
@@ -61,7 +62,7 @@ func TestAskWithoutItsFence(t *testing.T) {
 		c := caches["n0"]
 		least := o.seq.Add(1)
 		apply(c, key, mark(1))
-		flood(c.fences, key, 2*fencesPerShard)
+		flood(c.fences, key, 2*fence.PerShard)
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = c.Get(background, key) })
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
@@ -89,11 +90,11 @@ func TestJoinBeforeDetach(t *testing.T) {
 		wg.Go(get)
 		synctest.Wait()
 		least := o.seq.Add(1)
-		at, _ := c.fences.apply(key, hash, mark(1), 0, func(bool) { c.owned.delete(key) })
+		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.delete(key) })
 		wg.Go(get)
 		synctest.Wait()
-		c.flights.detach(key, hash, at.loads)
-		c.asks.detach(key, hash, at.copies)
+		c.flights.detach(key, hash, at.Loads)
+		c.asks.detach(key, hash, at.Copies)
 		wg.Wait()
 		synctest.Wait()
 		getsSince(t, c, key, least)
@@ -119,8 +120,8 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 			t.Error("what was evicted is no longer valid")
 		}
 		apply(c, key, mark(1))
-		flood(c.fences, key, 2*fencesPerShard)
-		if c.fences.fenced(key, hash) {
+		flood(c.fences, key, 2*fence.PerShard)
+		if c.fences.Fenced(key, hash) {
 			t.Fatal("the fence is still there")
 		}
 		if still(e) {

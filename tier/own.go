@@ -28,7 +28,7 @@ type found[V any] struct {
 // hard expiry.
 func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 	e, ok := c.owned.get(key)
-	if !ok || now >= e.hard || !c.fences.owned(key, hash, e.stamp, e.handed) || c.fences.tagged(e.tags) {
+	if !ok || now >= e.hard || !c.fences.OwnedValid(key, hash, e.stamp, e.handed) || c.fences.Tagged(e.tags) {
 		return nil
 	}
 	return e
@@ -101,7 +101,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	if len(chain) >= codec.MaxChain {
 		return f, ErrCycle
 	}
-	wide := c.fences.tagClock()
+	wide := c.fences.TagClock()
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
 	c.reuse.read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
@@ -195,7 +195,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 // retagged reports whether a tag of what a flight brought was, or may have been, invalidated after
 // its load began and before the read did that joined it when the tag clock was wide.
 func (c *Cache[V]) retagged(e *entry, wide uint64) bool {
-	return e.tags != nil && e.tags.since() < wide && c.fences.tagged(e.tags)
+	return e.tags != nil && e.tags.Since() < wide && c.fences.Tagged(e.tags)
 }
 
 // ownAsked is own as the flags of a request have it.
@@ -266,7 +266,7 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 	}
 	*a = answer[V]{
 		finding: finding[V]{loaded: f.e.loaded, end: f.end(), source: SourceOwned, stale: now >= f.e.soft, notFound: f.e.flags&entryNotFound != 0},
-		soft:    f.e.soft, stamp: math.MaxUint64, tags: f.e.tags.list(), cost: f.e.cost,
+		soft:    f.e.soft, stamp: math.MaxUint64, tags: f.e.tags.List(), cost: f.e.cost,
 		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it

@@ -102,7 +102,7 @@ const (
 func weight(key string, e *entry) int64 {
 	w := int64(len(key)) + int64(cap(e.value)) + ownedOverhead
 	if e.tags != nil {
-		w += int64(unsafe.Sizeof(*e.tags)) + 4*int64(cap(e.tags.list()))
+		w += int64(unsafe.Sizeof(*e.tags)) + 4*int64(cap(e.tags.List()))
 	}
 	if e.rare != nil {
 		w += int64(unsafe.Sizeof(*e.rare))

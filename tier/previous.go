@@ -10,6 +10,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // When a partition has moved, a flight first asks the member that owned it before. That one loads
@@ -118,7 +119,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 		c.standIn(e, now)
 	}
 	if keep {
-		if e = c.keepGiven(f.key, f.hash, e, claim{stamp: e.stamp, began: now, handed: true}); e == nil {
+		if e = c.keepGiven(f.key, f.hash, e, fence.Claim{Stamp: e.stamp, Began: now, Handed: true}); e == nil {
 			return false, false
 		}
 	}
@@ -142,9 +143,9 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 
 // keepGiven commits a copy that another member gave, unless there is a later one, which it then
 // returns. nil: it may not be kept.
-func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by claim) (kept *entry) {
+func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by fence.Claim) (kept *entry) {
 	now := c.clock.Now()
-	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.tagged(e.tags) || e.version != 0 && c.fences.behind(key, hash, e.version) {
+	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.Tagged(e.tags) || e.version != 0 && c.fences.Behind(key, hash, e.version) {
 		return nil
 	}
 	if c.loads.newer(hash, e.loaded) {
@@ -155,7 +156,7 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by claim) (kept 
 	}
 	c.log.lives.stored(e.hard - e.loaded)
 	e.etag = c.etag(e)
-	if !c.fences.commit(key, hash, by, func() {
+	if !c.fences.Commit(key, hash, by, func() {
 		if old, ok := c.owned.get(key); ok && old.flags&entryFailed == 0 && old.stamp >= e.stamp && old.loaded > e.loaded {
 			kept = old
 			return
@@ -187,16 +188,16 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
 	applied := uint64(0) // the tag clock up to which the member must have applied all
 	for range 2 * maxAgain {
-		began, stamp, wide := c.clock.Now(), c.fences.stamp(f.hash), c.fences.tagClock()
+		began, stamp, wide := c.clock.Now(), c.fences.Stamp(f.hash), c.fences.TagClock()
 		var k *known
-		var d debt
+		var d fence.Debt
 		if k, d, err = c.ready(ctx, m, need{key: f.key, hash: f.hash, stamp: math.MaxUint64, wide: applied}); err != nil {
 			if err == errAnswer {
 				err = errGiverUnsure
 			}
 			return nil, false, err
 		}
-		q.Fence = d.mark
+		q.Fence = d.Mark
 		var resp codec.Response
 		q.View = c.cfg.Cluster.View().Fingerprint()
 		if err := c.cfg.Cluster.Call(ctx, to, &q, &resp); err != nil {
@@ -207,17 +208,17 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 		}
 		switch resp.Status {
 		case codec.StatusValue, codec.StatusNotFound:
-			if resp.Incarnation != k.incarnation {
+			if resp.Incarnation != k.Incarnation {
 				m.known.CompareAndSwap(k, nil)
 				break
 			}
 			if q.Fence.Seq != 0 {
-				c.fences.told(f.key, f.hash, q.Fence, resp.Incarnation)
+				c.fences.MarkTold(f.key, f.hash, q.Fence, resp.Incarnation)
 			}
-			if d.duty == dutyAskAgain {
+			if d.Duty == fence.AskAgain {
 				break
 			}
-			if resp.Flags&codec.FlagTagged != 0 && k.wide < wide && c.fences.after(resp.Tags, k.wide) {
+			if resp.Flags&codec.FlagTagged != 0 && k.Tags < wide && c.fences.After(resp.Tags, k.Tags) {
 				applied = wide
 				break
 			}
@@ -255,7 +256,7 @@ func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *entry
 		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
 	}
 	if r.Flags&codec.FlagTagged != 0 {
-		e.tags = tagsAt(append([]uint32(nil), r.Tags...), wide)
+		e.tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)
 	}
 	return e
 }
@@ -343,7 +344,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 // owner's place, and keeps for a short time only, is that one's for its whole time.
 func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
 	e, ok := c.owned.get(key)
-	if !ok || !c.fences.owned(key, hash, e.stamp, e.handed) || c.fences.tagged(e.tags) {
+	if !ok || !c.fences.OwnedValid(key, hash, e.stamp, e.handed) || c.fences.Tagged(e.tags) {
 		return nil
 	}
 	return e.asOwned(now)
@@ -352,7 +353,7 @@ func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
 // servePrevious is previous, and waits for the fill in progress.
 func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
-	began, wide := c.clock.Now(), c.fences.tagClock()
+	began, wide := c.clock.Now(), c.fences.TagClock()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
 	if h.previous(req, key, hash, resp) {

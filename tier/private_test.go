@@ -223,7 +223,7 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		c, hash := caches["n0"], ring.Hash(key)
 		shard := &c.asks.shards[hash%64]
 		reads := func() *question[simValue] {
-			return &question[simValue]{key: key, hash: hash, stamp: c.fences.stamp(hash), wide: c.fences.tagClock(), maxAge: AnyAge}
+			return &question[simValue]{key: key, hash: hash, stamp: c.fences.Stamp(hash), wide: c.fences.TagClock(), maxAge: AnyAge}
 		}
 		end := func(w *ask[simValue]) {
 			shard.mu.Lock()
@@ -240,8 +240,8 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		apply(c, key, mark(1))
 		three := reads() // it joined first after that, which does not matter here
 		next, leads := c.joinAsk(shard, one, first)
-		if !leads || next.stamp != c.fences.stamp(hash) {
-			t.Errorf("the first caller leads the next ask: %v, at %d; the clock shows %d", leads, next.stamp, c.fences.stamp(hash))
+		if !leads || next.stamp != c.fences.Stamp(hash) {
+			t.Errorf("the first caller leads the next ask: %v, at %d; the clock shows %d", leads, next.stamp, c.fences.Stamp(hash))
 		}
 		end(next)
 		for _, q := range []*question[simValue]{two, three} {

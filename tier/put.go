@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // PutOptions describe the value of a Put.
@@ -56,7 +57,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	}
 	p := put{key: cloneString(key), hash: ring.Hash(key), version: o.Version, ttl: o.TTL, value: b, began: c.clock.Now()}
 	for _, tag := range o.Tags {
-		p.tags = append(p.tags, tagHash(tag))
+		p.tags = append(p.tags, fence.TagHash(tag))
 	}
 	_, err = c.spread(ctx, o.Version, func(ctx context.Context, t Token) {
 		p.mark = t.mark
@@ -211,17 +212,17 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 // take keeps p in the owned tier if nothing newer can be known.
 func (c *Cache[V]) take(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
-	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: tagsAt(p.tags, c.fences.tagClock())}
+	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: fence.TagsAt(p.tags, c.fences.TagClock())}
 	now := c.clock.Now()
 	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)
-	if now >= e.soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.after(p.tags, c.fences.earlier()) {
+	if now >= e.soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.After(p.tags, c.fences.Earlier()) {
 		return false
 	}
 	if p.ttl > 0 {
 		c.log.lives.stored(e.hard - e.loaded)
 	}
 	e.etag = c.etag(e)
-	return c.fences.place(p.key, p.hash, p.version, p.began, func(stamp uint64) {
+	return c.fences.Place(p.key, p.hash, p.version, p.began, func(stamp uint64) {
 		if old, ok := c.owned.get(p.key); ok && old.version > p.version {
 			return
 		}

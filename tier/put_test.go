@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // A value that is put is what every member reads next, without a load.
@@ -115,12 +116,12 @@ func put0(t *testing.T, c *Cache[simValue], version uint64) {
 }
 
 // wait lets so much time go by that fences are forgotten.
-func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.remembered())) }
+func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.Retention())) }
 
 // overflow makes the shard of "k" forget fences before their time.
 func overflow(c *Cache[simValue]) {
-	for i := range uint64(2 * fencesPerShard) {
-		c.fences.apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, nothing)
+	for i := range uint64(2 * fence.PerShard) {
+		c.fences.Apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, nothing)
 	}
 }
 

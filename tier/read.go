@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -100,7 +101,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
-	if now < b.until && b.checked >= c.fences.slotStamp(uint32(b.slot)) && (b.tags == nil || !c.fences.tagged(b.tags)) && ctx.Err() == nil {
+	if now < b.until && b.checked >= c.fences.SlotStamp(uint32(b.slot)) && (b.tags == nil || !c.fences.Tagged(b.tags)) && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
 			if c.isolation.cut.Load() {
 				a, err := c.read(ctx, key, AnyAge, b, 0)
@@ -209,7 +210,7 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 // d, if not nil, makes it behave as a miss for the owner too. b, if not nil, is a near copy for want of any other answer.
 func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b *box[V], a *answer[V]) error {
 	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
-	stamp, wide := c.fences.stamp(hash), c.fences.tagClock()
+	stamp, wide := c.fences.Stamp(hash), c.fences.TagClock()
 	if d != nil {
 		began = c.clock.Now()
 	}
@@ -241,13 +242,13 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
 // twice where another key of the slot was fenced.
 func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
-	if c.fences.tagged(b.tags) {
+	if c.fences.Tagged(b.tags) {
 		return false
 	}
-	if b.checked >= c.fences.slotStamp(uint32(b.slot)) {
+	if b.checked >= c.fences.SlotStamp(uint32(b.slot)) {
 		return true
 	}
-	upTo, valid := c.fences.near(key, uint32(b.slot), b.checked)
+	upTo, valid := c.fences.NearValid(key, uint32(b.slot), b.checked)
 	if valid {
 		again := *b
 		again.checked = upTo
@@ -265,8 +266,8 @@ func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide u
 // keepNearAt is keepNear for who knows the time.
 func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, now int64) {
 	b := box[V]{
-		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fenceSlot(hash)), loaded: a.loaded, soft: a.soft,
-		until: a.until, tags: tagsAt(a.tags, wide), etag: a.etag, why: a.why,
+		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fence.Slot(hash)), loaded: a.loaded, soft: a.soft,
+		until: a.until, tags: fence.TagsAt(a.tags, wide), etag: a.etag, why: a.why,
 	}
 	if b.until <= now || c.leaving.Load() {
 		return
@@ -278,7 +279,7 @@ func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide
 func (c *Cache[V]) nearCost(b *box[V]) int64 {
 	cost := c.weigh(b.value)
 	if b.tags != nil {
-		cost += int64(unsafe.Sizeof(*b.tags)) + 4*int64(cap(b.tags.list()))
+		cost += int64(unsafe.Sizeof(*b.tags)) + 4*int64(cap(b.tags.List()))
 	}
 	return cost
 }

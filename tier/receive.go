@@ -6,6 +6,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // The receiving half of handoff.go.
@@ -90,9 +91,9 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	}
 	hash, k := ring.Hash(key), token.known
 	e := &entry{
-		stamp: k.stampOf(hash), version: p.Version, handed: true, cost: p.Cost,
+		stamp: k.StampOf(hash), version: p.Version, handed: true, cost: p.Cost,
 		loaded: token.at - int64(p.Age), soft: token.at + int64(p.Soft), hard: token.at + int64(p.Hard),
-		tags: tagsAt(append([]uint32(nil), p.Tags...), k.wide),
+		tags: fence.TagsAt(append([]uint32(nil), p.Tags...), k.Tags),
 	}
 	if p.NotFound {
 		e.flags, e.swr = entryNotFound, e.soft
@@ -109,7 +110,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 			return
 		}
 	}
-	if c.keepGiven(key, hash, e, claim{stamp: e.stamp, began: token.at, handed: true, pushed: k.watermark()}) != e {
+	if c.keepGiven(key, hash, e, fence.Claim{Stamp: e.stamp, Began: token.at, Handed: true, Pushed: k.watermark()}) != e {
 		refused.Add(1)
 		return
 	}

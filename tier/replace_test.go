@@ -7,6 +7,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // What is newer stays, whatever comes late.
@@ -138,9 +139,9 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			c.owned.delete("k")
 			time.Sleep(time.Minute)
 			now, hash := c.clock.Now(), ring.Hash("k")
-			by := claim{stamp: here.stamp, began: now, handed: true}
+			by := fence.Claim{Stamp: here.stamp, Began: now, Handed: true}
 			if pushed {
-				by.pushed = c.snapshot(0).watermark()
+				by.Pushed = c.snapshot(0).watermark()
 			}
 			given, later := *here, *here
 			given.loaded, later.loaded = now-2, now-1

@@ -214,7 +214,7 @@ func (c *Cache[V]) present() (incarnations map[uint64]bool, all bool) {
 	incarnations, all = map[uint64]bool{c.log.self: true}, true
 	for _, m := range c.log.mates {
 		if k := m.known.Load(); k != nil {
-			incarnations[k.incarnation] = true
+			incarnations[k.Incarnation] = true
 		} else {
 			all = all && m.hollow
 		}

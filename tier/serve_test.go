@@ -134,7 +134,7 @@ func TestServeGarbage(t *testing.T) {
 		// A carried fence must outlive the bytes that it came in.
 		key := "a key that is carried"
 		call(codec.Request{Kind: codec.KindGet, View: view, Key: []byte(key), Fence: mark(2)})
-		if !c.fences.fenced(key, ring.Hash(key)) {
+		if !c.fences.Fenced(key, ring.Hash(key)) {
 			t.Error("the fence was lost with the request's bytes")
 		}
 	})

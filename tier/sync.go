@@ -7,6 +7,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // An exchange is one comparison of what two members have applied: this one asks the other for his
@@ -91,7 +92,7 @@ func (c *Cache[V]) sync(m *mate) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	k := before
-	k.incarnation = incarnation
+	k.Incarnation = incarnation
 	if l.total == before.total+applied { // nothing came but from there
 		k = c.snapshot(incarnation)
 	}
@@ -244,7 +245,7 @@ func (c *Cache[V]) enter(e logged) (flushed bool) {
 			c.fence(key, ring.Hash(key), e.mark, e.version)
 		}
 	case e.scope == codec.ScopeTags:
-		c.fences.applyTags(e.names)
+		c.fences.ApplyTags(e.names)
 		c.flights.detachTags(c.fences)
 		c.stats.fences.Add(int64(len(e.names)))
 	case e.scope == codec.ScopeAll:
@@ -262,7 +263,7 @@ func (c *Cache[V]) flush() {
 
 // wipe makes everything that is here unusable; own: by an invalidation that this node starts.
 func (c *Cache[V]) wipe(own bool) {
-	c.fences.wipe(own)
+	c.fences.Wipe(own)
 	c.flights.detachAll(c.fences)
 	c.asks.detachAll(c.fences)
 	c.stats.fences.Add(1)
@@ -270,9 +271,9 @@ func (c *Cache[V]) wipe(own bool) {
 
 // fence applies an invalidation of the log to key: this node's copies of it become unusable. It keeps key.
 func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint64) {
-	at, applied := c.fences.apply(key, hash, mark, version, c.dropping(key))
+	at, applied := c.fences.Apply(key, hash, mark, version, c.dropping(key))
 	if !applied && version != 0 { // a request had brought the mark without the version
-		c.fences.update(hash, func() {
+		c.fences.Update(hash, func() {
 			if e, ok := c.owned.get(key); ok && e.version != 0 && e.version < version {
 				c.owned.delete(key)
 			}
@@ -289,19 +290,19 @@ func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64
 		return false
 	}
 	key = cloneString(key)
-	at, n := c.fences.note(key, hash, mark, version, c.dropping(key))
-	if n == noteNoRoom {
+	at, n := c.fences.Note(key, hash, mark, version, c.dropping(key))
+	if n == fence.NoRoom {
 		c.log.mu.Lock()
 		defer c.log.mu.Unlock()
 		c.begin(codec.ScopeKeys, []string{key}, version)
 		return true
 	}
-	c.overtake(key, hash, at, n == noteApplied)
-	return n == noteApplied
+	c.overtake(key, hash, at, n == fence.Applied)
+	return n == fence.Applied
 }
 
 // dropping removes the key's entry of the owned tier that a fence covers.
-func (c *Cache[V]) dropping(key string) dropping {
+func (c *Cache[V]) dropping(key string) fence.Dropping {
 	return func(loaded bool) {
 		if !loaded {
 			if e, ok := c.owned.get(key); !ok || !e.handed {
@@ -314,9 +315,9 @@ func (c *Cache[V]) dropping(key string) dropping {
 
 // overtake keeps callers from joining what began before a fence of the key. It is done also for a fence that was there
 // before: the goroutine that left it may not have come to this yet.
-func (c *Cache[V]) overtake(key string, hash uint64, at stamps, applied bool) {
-	c.flights.detach(key, hash, at.loads)
-	c.asks.detach(key, hash, at.copies)
+func (c *Cache[V]) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
+	c.flights.detach(key, hash, at.Loads)
+	c.asks.detach(key, hash, at.Copies)
 	if applied {
 		c.stats.fences.Add(1)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // Tag says that the value belongs to the sets that the tags name: InvalidateTag with one of them
@@ -20,7 +21,7 @@ func (f *Fill[V]) Tag(tags ...string) {
 			f.tagErr = errors.Join(f.tagErr, err)
 			continue
 		}
-		f.addTag(tagHash(tag))
+		f.addTag(fence.TagHash(tag))
 	}
 }
 
@@ -38,13 +39,13 @@ func (f *Fill[V]) addTag(hash uint32) {
 }
 
 // tagged returns the tags of what the load gave, or why they cannot be had.
-func (f *Fill[V]) tagged(wide uint64) (*tagSet, error) {
+func (f *Fill[V]) tagged(wide uint64) (*fence.TagSet, error) {
 	if f.keep {
-		for _, hash := range f.prev.tags.list() {
+		for _, hash := range f.prev.tags.List() {
 			f.addTag(hash)
 		}
 	}
-	return tagsAt(f.tags, wide), f.tagErr
+	return fence.TagsAt(f.tags, wide), f.tagErr
 }
 
 func checkTag(tag string) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 // A read with a token returns nothing from before it, whatever its node and the owner have told each other between the
@@ -31,8 +32,8 @@ func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 		},
 		"more fences than the shard has room for": func(t *testing.T, n1 *Cache[simValue], other string) {
 			key := keyOf(n1.cfg.Cluster.(*simNode).net.nodes["n0"].View(), "n2", 0)
-			for i := range uint64(2 * fencesPerShard) {
-				n1.fences.apply(string(rune('a'+i)), ring.Hash(key), codec.Mark{Incarnation: 3, Seq: i + 1}, 0, nothing)
+			for i := range uint64(2 * fence.PerShard) {
+				n1.fences.Apply(string(rune('a'+i)), ring.Hash(key), codec.Mark{Incarnation: 3, Seq: i + 1}, 0, nothing)
 			}
 		},
 	} {
@@ -107,7 +108,7 @@ func TestManyTokensOfOneKey(t *testing.T) {
 			if extra := o.loads.Load() - loads; extra > int64(n)+1 {
 				t.Errorf("%d loads for %d tokens", extra, n)
 			}
-			if own := caches["n0"].log.own().top; (own > 0) != (n > fenceMarks) {
+			if own := caches["n0"].log.own().top; (own > 0) != (n > fence.Marks) {
 				t.Errorf("n0 has started %d invalidations for %d tokens", own, n)
 			}
 		})

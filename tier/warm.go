@@ -96,7 +96,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 // warm warms in rounds: what an owner has no time for, or another member turns out to own, is for the next one.
 func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.tagClock(), began: c.clock.Now(), warming: true}
+		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.TagClock(), began: c.clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
@@ -131,7 +131,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 	var here []*reading[V]
 	there := make(map[string][]*reading[V])
 	for _, r := range reads {
-		r.stamp = c.fences.stamp(r.hash)
+		r.stamp = c.fences.Stamp(r.hash)
 		owner := c.self
 		if m.view != nil {
 			owner = m.view.OwnerOf(m.view.PartitionOf(r.hash)).Name

@@ -1,4 +1,4 @@
-package tier
+package fence
 
 import (
 	"sync/atomic"
@@ -50,46 +50,47 @@ func (f *tagFences) age(now, retention int64) {
 	}
 }
 
-// tagClock is the tag clock now: what starts now is covered by no fence of a tag applied so far.
-func (f *tagFences) tagClock() uint64 { return f.wide.Load() }
+// TagClock is the tag clock now: what starts now is covered by no fence of a tag applied so far.
+func (f *tagFences) TagClock() uint64 { return f.wide.Load() }
 
-// earlier is the tag clock at least retention ago.
-func (f *tagFences) earlier() uint64 { return f.old.Load() }
+// Earlier is the tag clock at least retention ago.
+func (f *tagFences) Earlier() uint64 { return f.old.Load() }
 
-// tagSet is what is tagged: with what, and since when. It never changes. nil: no tags.
-type tagSet struct {
+// TagSet is what is tagged: with what, and since when. It never changes. nil: no tags.
+type TagSet struct {
 	wide   uint64
 	hashes []uint32
 }
 
-// tagsAt returns a set that shares hashes; nil if there are none.
-func tagsAt(hashes []uint32, wide uint64) *tagSet {
+// TagsAt returns a set that shares hashes; nil if there are none.
+func TagsAt(hashes []uint32, wide uint64) *TagSet {
 	if len(hashes) == 0 {
 		return nil
 	}
-	return &tagSet{wide: wide, hashes: hashes}
+	return &TagSet{wide: wide, hashes: hashes}
 }
 
-// since is the tag clock when what is tagged began, 0: nothing is tagged.
-func (t *tagSet) since() uint64 {
+// Since is the tag clock when what is tagged began, 0: nothing is tagged.
+func (t *TagSet) Since() uint64 {
 	if t == nil {
 		return 0
 	}
 	return t.wide
 }
 
-// list returns the hashes, which must not be changed.
-func (t *tagSet) list() []uint32 {
+// List returns the hashes, which must not be changed.
+func (t *TagSet) List() []uint32 {
 	if t == nil {
 		return nil
 	}
 	return t.hashes
 }
 
-func tagHash(tag string) uint32 { return uint32(ring.Hash(tag) >> 32) }
+// TagHash is the hash by which a tag is known.
+func TagHash(tag string) uint32 { return uint32(ring.Hash(tag) >> 32) }
 
-// applyTags leaves a fence on each tag. The caller holds logbook.mu.
-func (f *tagFences) applyTags(tags []string) {
+// ApplyTags leaves a fence on each tag. The caller holds logbook.mu.
+func (f *tagFences) ApplyTags(tags []string) {
 	table := f.table.Load()
 	if table == nil {
 		table = new(tagTable)
@@ -97,18 +98,18 @@ func (f *tagFences) applyTags(tags []string) {
 	}
 	stamp := f.wide.Load() + 1
 	for _, tag := range tags {
-		table[tagHash(tag)>>(32-tagPlaceBits)].Store(stamp)
+		table[TagHash(tag)>>(32-tagPlaceBits)].Store(stamp)
 	}
 	f.wide.Store(stamp)
 }
 
-// tagged reports whether a fence of one of the tags covers what has them.
-func (f *tagFences) tagged(t *tagSet) bool {
-	return t != nil && f.wide.Load() > t.wide && f.after(t.hashes, t.wide)
+// Tagged reports whether a fence of one of the tags covers what has them.
+func (f *tagFences) Tagged(t *TagSet) bool {
+	return t != nil && f.wide.Load() > t.wide && f.After(t.hashes, t.wide)
 }
 
-// after reports whether one of the tags was fenced after the tag clock showed since.
-func (f *tagFences) after(hashes []uint32, since uint64) bool {
+// After reports whether one of the tags was fenced after the tag clock showed since.
+func (f *tagFences) After(hashes []uint32, since uint64) bool {
 	table := f.table.Load()
 	if table == nil {
 		return false

@@ -1,4 +1,4 @@
-package tier
+package fence
 
 import (
 	"cmp"
@@ -70,19 +70,19 @@ func (s *fenceShard) newest(key string, now, retention int64) uint64 {
 	return version
 }
 
-// behind reports whether the origin is known to have a newer version of the key than this one.
-func (f *fences) behind(key string, hash, version uint64) bool {
-	s := f.shard(fenceSlot(hash))
+// Behind reports whether the origin is known to have a newer version of the key than this one.
+func (f *Fences) Behind(key string, hash, version uint64) bool {
+	s := f.shard(Slot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.newest(key, f.now(), f.retention) > version
 }
 
-// place calls store with the fence clock if a value of this version, which was the origin's at began, is the newest that
+// Place calls store with the fence clock if a value of this version, which was the origin's at began, is the newest that
 // is known: no higher version has been told, no invalidation within retention that told none, and began is within
 // retention, so that none of either can have been forgotten since.
-func (f *fences) place(key string, hash, version uint64, began int64, store func(stamp uint64)) bool {
-	s := f.shard(fenceSlot(hash))
+func (f *Fences) Place(key string, hash, version uint64, began int64, store func(stamp uint64)) bool {
+	s := f.shard(Slot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now, doubt := f.now(), s.versions.doubtAt // with the lock held: whatever this goroutine waited for has gone by

@@ -1,4 +1,4 @@
-package tier
+package fence
 
 import (
 	"slices"
@@ -9,50 +9,14 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// An entry is valid iff no invalidation covering it was applied here after its load
-// started. Fences keep what that test needs.
-//
-// The keys are divided into shards, and each shard's fence clock counts the invalidations
-// applied to it on this node. A load, or a request to an owner, notes the clock when it starts (its
-// stamp); an invalidation leaves the clock's next value beside the key, and moves the clock
-// on when that can be seen and the owned copy is gone. So an entry is valid iff its key's
-// fence is not above its stamp. The test is made where an entry is committed to the
-// owned tier and at every read of either tier.
-//
-// # Marks
-//
-// A mark names an invalidation: an incarnation and a number. It reaches a node in one of two ways.
-//
-//   - Logged: the invalidation itself arrived, so it is in the log, and an exchange of positions tells every member that
-//     lacks it. A position of the fence clock (known) is proof that a member has applied it.
-//   - Unlogged: a request for one key, or a Token, carried the mark alone. No log has it, no exchange tells anybody of it, and
-//     no position of a clock proves that another member has it. A node tells each member of an unlogged mark with the request
-//     for the key, until the invalidation itself arrives or retention has passed. Neither an invalidation of the whole
-//     namespace nor a full table makes a node forget one earlier.
-//
-// When the invalidation itself arrives after its mark, what this node has loaded since the mark came stays valid: the load began
-// after the invalidation. Copies that other members gave since then are not: those members need not have known of it. So a
-// fence has two stamps, one for this node's own loads and one for copies, and the second is never the lower.
-//
-// Of one incarnation the highest number is enough: what was loaded after the ninth invalidation of a key began was loaded
-// after the fifth did. And an invalidation that this node starts itself stands for every mark of the key that the node had:
-// it begins after all of them. That is what becomes of an unlogged mark for which there is no room.
-//
-// # Bounds
-//
-// Memory is bounded three times. A fence older than retention is forgotten: whatever began
-// before it has ended by then, or is refused at commit for its age. A shard that is full
-// forgets its oldest fences early and raises its floor instead: flights below the floor
-// are not stored, and near copies below it ask their owner again. An invalidation of the whole
-// namespace raises every shard's floor. Unlogged marks have a bound of their own, and so have the versions
-// of keys whose fences are gone (version.go). Fences of tags are in tag.go.
+// Bounds of the table.
 const (
-	fenceSlotBits  = 12
-	fenceSlots     = 1 << fenceSlotBits
-	fenceShards    = 256
-	slotsPerShard  = fenceSlots / fenceShards
-	fencesPerShard = 256 // 65,536 fences, at most about 16 MiB with average keys
-	fenceMarks     = 3   // incarnations whose marks a fence remembers, of each kind
+	fenceSlotBits = 12
+	Slots         = 1 << fenceSlotBits
+	Shards        = 256
+	SlotsPerShard = Slots / Shards
+	PerShard      = 256 // 65,536 fences, at most about 16 MiB with average keys
+	Marks         = 3   // incarnations whose marks a fence remembers, of each kind
 
 	// unloggedPerShard is how many keys of a shard may have unlogged marks.
 	unloggedPerShard = 256
@@ -81,29 +45,29 @@ type fenceMark struct {
 }
 
 // isTold reports whether the cache that k is about is known to have applied the mark.
-func (m *fenceMark) isTold(k *Watermark) bool { return m.told != 0 && m.told == k.incarnation }
+func (m *fenceMark) isTold(k *Watermark) bool { return m.told != 0 && m.told == k.Incarnation }
 
 // A Watermark is what another member's cache is known to have applied: everything that had been applied here when the
 // clocks showed this. It never changes.
 type Watermark struct {
-	incarnation uint64
-	clocks      [fenceShards]uint64
-	wide        uint64 // the tag clock
+	Incarnation uint64
+	clocks      [Shards]uint64
+	Tags        uint64 // the tag clock
 }
 
-// stampOf is the fence clock of the key with this hash.
-func (k *Watermark) stampOf(hash uint64) uint64 { return k.clocks[fenceSlot(hash)/slotsPerShard] }
+// StampOf is the fence clock of the key with this hash.
+func (k *Watermark) StampOf(hash uint64) uint64 { return k.clocks[Slot(hash)/SlotsPerShard] }
 
 // of returns k for another incarnation.
 func (k Watermark) of(incarnation uint64) Watermark {
-	k.incarnation = incarnation
+	k.Incarnation = incarnation
 	return k
 }
 
-// watermark is what this cache has applied now, as what a cache with the incarnation is known to have applied. No
+// Watermark is what this cache has applied now, as what a cache with the incarnation is known to have applied. No
 // invalidation may be applied meanwhile.
-func (f *fences) watermark(incarnation uint64) Watermark {
-	k := Watermark{incarnation: incarnation, wide: f.tagClock()}
+func (f *Fences) Watermark(incarnation uint64) Watermark {
+	k := Watermark{Incarnation: incarnation, Tags: f.TagClock()}
 	for i := range f.shards {
 		k.clocks[i] = f.shards[i].clock.Load()
 	}
@@ -111,7 +75,7 @@ func (f *fences) watermark(incarnation uint64) Watermark {
 }
 
 // markList is one mark an incarnation, the newest first; unused places have the number 0.
-type markList [fenceMarks]fenceMark
+type markList [Marks]fenceMark
 
 // find returns the mark of an incarnation, nil if there is none.
 func (l *markList) find(incarnation uint64) *fenceMark {
@@ -132,7 +96,7 @@ func (l *markList) stands(m codec.Mark) bool {
 // push makes m the newest, in place of an earlier one of its incarnation, and returns the mark for which
 // there is no room any more; its number is 0 if there is none.
 func (l *markList) push(m fenceMark) (lost fenceMark) {
-	n := fenceMarks - 1
+	n := Marks - 1
 	for i := range l {
 		if l[i].mark.Incarnation == m.mark.Incarnation || l[i].mark.Seq == 0 {
 			n = i
@@ -152,7 +116,7 @@ func (l *markList) remove(m codec.Mark) {
 	for i := range l {
 		if l[i].mark.Incarnation == m.Incarnation && l[i].mark.Seq <= m.Seq {
 			copy(l[i:], l[i+1:])
-			l[fenceMarks-1] = fenceMark{}
+			l[Marks-1] = fenceMark{}
 			return
 		}
 	}
@@ -161,7 +125,7 @@ func (l *markList) remove(m codec.Mark) {
 func (l *markList) empty() bool { return l[0].mark.Seq == 0 }
 
 // full reports whether there is no room for a mark of another incarnation.
-func (l *markList) full() bool { return l[fenceMarks-1].mark.Seq != 0 }
+func (l *markList) full() bool { return l[Marks-1].mark.Seq != 0 }
 
 // unlogged are the marks of a key that requests have carried and no log has.
 type unlogged struct {
@@ -184,52 +148,55 @@ type fenceShard struct {
 	carries atomic.Int32
 }
 
-type fences struct {
+// Fences are the fences of one cache, of keys and of tags.
+type Fences struct {
 	now       func() int64
 	retention int64
 	self      uint64 // the incarnation of this cache
 	// slots hold, for each slot of keys, the stamp of its newest fence. They let a near
 	// hit pass with one load when nothing was fenced nearby.
-	slots  [fenceSlots]atomic.Uint64
-	shards [fenceShards]fenceShard
+	slots  [Slots]atomic.Uint64
+	shards [Shards]fenceShard
 	tagFences
 }
 
-func newFences(now func() int64, retention int64, self uint64) *fences {
-	f := &fences{now: now, retention: retention, self: self}
+// New returns fences that remember what now, in ns, minus retention has seen. self is the incarnation of this cache.
+func New(now func() int64, retention int64, self uint64) *Fences {
+	f := &Fences{now: now, retention: retention, self: self}
 	for i := range f.shards {
 		f.shards[i].m = make(map[string]fence)
 	}
 	return f
 }
 
-func fenceSlot(hash uint64) uint32 { return uint32(hash >> (64 - fenceSlotBits)) }
+// Slot is the slot of a key with this hash, below Slots.
+func Slot(hash uint64) uint32 { return uint32(hash >> (64 - fenceSlotBits)) }
 
-func (f *fences) shard(slot uint32) *fenceShard {
-	return &f.shards[slot/slotsPerShard]
+func (f *Fences) shard(slot uint32) *fenceShard {
+	return &f.shards[slot/SlotsPerShard]
 }
 
-// slotStamp is the stamp of the newest fence of a slot: a copy that is not older is valid without another look.
-func (f *fences) slotStamp(slot uint32) uint64 { return f.slots[slot].Load() }
+// SlotStamp is the stamp of the newest fence of a slot: a copy that is not older is valid without another look.
+func (f *Fences) SlotStamp(slot uint32) uint64 { return f.slots[slot].Load() }
 
-// remembered is for how long, in ns, a fence is remembered at least, unless its shard is full.
-func (f *fences) remembered() int64 { return f.retention }
+// Retention is for how long, in ns, a fence is remembered at least, unless its shard is full.
+func (f *Fences) Retention() int64 { return f.retention }
 
-// stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
-func (f *fences) stamp(hash uint64) uint64 { return f.shard(fenceSlot(hash)).clock.Load() }
+// Stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
+func (f *Fences) Stamp(hash uint64) uint64 { return f.shard(Slot(hash)).clock.Load() }
 
-// dropping removes the key's entry of the owned tier, if this node has loaded it: also; a copy that another
+// Dropping removes the key's entry of the owned tier, if this node has loaded it: also; a copy that another
 // member gave is always removed.
-type dropping func(loaded bool)
+type Dropping func(loaded bool)
 
-// stamps are those of a fence.
-type stamps struct{ loads, copies uint64 }
+// Stamps are those of a fence.
+type Stamps struct{ Loads, Copies uint64 }
 
-// apply leaves a fence on key for an invalidation that the log has, and calls drop while commits of the key are held off. It
+// Apply leaves a fence on key for an invalidation that the log has, and calls drop while commits of the key are held off. It
 // reports false if the mark had fenced the key before, so that this node's loads stay valid. version, if not 0, is the
 // origin's of what the key stands for now. It keeps key.
-func (f *fences) apply(key string, hash uint64, mark codec.Mark, version uint64, drop dropping) (at stamps, applied bool) {
-	slot := fenceSlot(hash)
+func (f *Fences) Apply(key string, hash uint64, mark codec.Mark, version uint64, drop Dropping) (at Stamps, applied bool) {
+	slot := Slot(hash)
 	s := f.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -239,7 +206,7 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, version uint64,
 			x.version = version
 			s.m[key] = x
 		}
-		return stamps{x.loads, x.copies}, false
+		return Stamps{x.loads, x.copies}, false
 	}
 	x, stamp := f.open(s, key)
 	applied = !u.marks.stands(mark)
@@ -259,36 +226,36 @@ func (f *fences) apply(key string, hash uint64, mark codec.Mark, version uint64,
 	s.m[key] = x
 	drop(applied)
 	f.raise(s, slot, stamp)
-	return stamps{x.loads, x.copies}, applied
+	return Stamps{x.loads, x.copies}, applied
 }
 
-// noting is what became of an unlogged mark.
-type noting uint8
+// Noting is what became of an unlogged mark.
+type Noting uint8
 
 const (
-	noteKnown   noting = iota // it, or one that stands for it, had fenced the key before
-	noteApplied               // it has fenced the key
-	noteNoRoom                // nothing was done: start an invalidation of the key that stands for it
+	Known   Noting = iota // it, or one that stands for it, had fenced the key before
+	Applied               // it has fenced the key
+	NoRoom                // nothing was done: start an invalidation of the key that stands for it
 )
 
-// note is apply for a mark that a request carried: what else the mark covers is not applied, and no log has it.
-func (f *fences) note(key string, hash uint64, mark codec.Mark, version uint64, drop dropping) (at stamps, n noting) {
-	slot := fenceSlot(hash)
+// Note is apply for a mark that a request carried: what else the mark covers is not applied, and no log has it.
+func (f *Fences) Note(key string, hash uint64, mark codec.Mark, version uint64, drop Dropping) (at Stamps, n Noting) {
+	slot := Slot(hash)
 	s := f.shard(slot)
 	now := f.now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	x, u := s.m[key], s.unlogged[key]
 	if x.marks.stands(mark) {
-		return stamps{x.loads, x.copies}, noteKnown
+		return Stamps{x.loads, x.copies}, Known
 	}
 	if u.marks.stands(mark) { // if the fence is forgotten, the floor stands for it
 		u.at = now
 		s.unlogged[key] = u
-		return stamps{max(x.loads, s.floor), max(x.copies, s.floor)}, noteKnown
+		return Stamps{max(x.loads, s.floor), max(x.copies, s.floor)}, Known
 	}
 	if u.marks.find(mark.Incarnation) == nil && u.marks.full() || u.marks.empty() && len(s.unlogged) >= unloggedPerShard {
-		return at, noteNoRoom
+		return at, NoRoom
 	}
 	x, stamp := f.open(s, key)
 	x.loads, x.copies, x.version, x.plain = stamp, stamp, max(x.version, version), x.plain || version == 0
@@ -301,14 +268,14 @@ func (f *fences) note(key string, hash uint64, mark codec.Mark, version uint64, 
 	s.carries.Store(int32(len(s.unlogged)))
 	drop(true)
 	f.raise(s, slot, stamp)
-	return stamps{stamp, stamp}, noteApplied
+	return Stamps{stamp, stamp}, Applied
 }
 
 // open returns the key's fence, a new one if there is none, and the stamp that an invalidation now leaves. The caller holds s.mu.
-func (f *fences) open(s *fenceShard, key string) (x fence, stamp uint64) {
+func (f *Fences) open(s *fenceShard, key string) (x fence, stamp uint64) {
 	now := f.now()
 	x, ok := s.m[key]
-	if !ok && len(s.m) >= fencesPerShard {
+	if !ok && len(s.m) >= PerShard {
 		f.makeRoom(s, now)
 	}
 	if !ok {
@@ -325,14 +292,14 @@ func (s *fenceShard) forgetUnlogged(key string) {
 }
 
 // raise makes a stamp visible. The caller holds s.mu.
-func (f *fences) raise(s *fenceShard, slot uint32, stamp uint64) {
+func (f *Fences) raise(s *fenceShard, slot uint32, stamp uint64) {
 	f.slots[slot].Store(stamp)
 	s.clock.Store(stamp)
 }
 
-// wipe leaves a fence on every key. Entries that it covers stay where they are until something
+// Wipe leaves a fence on every key. Entries that it covers stay where they are until something
 // takes their place. own: it is an invalidation that this node starts, which stands for all unlogged marks.
-func (f *fences) wipe(own bool) {
+func (f *Fences) Wipe(own bool) {
 	now := f.now()
 	for i := range f.shards {
 		s := &f.shards[i]
@@ -348,8 +315,8 @@ func (f *fences) wipe(own bool) {
 			s.carries.Store(0)
 		}
 		s.floor, s.wiped, s.wipedAt = stamp, stamp, now
-		for slot := range uint32(slotsPerShard) {
-			f.slots[uint32(i)*slotsPerShard+slot].Store(stamp)
+		for slot := range uint32(SlotsPerShard) {
+			f.slots[uint32(i)*SlotsPerShard+slot].Store(stamp)
 		}
 		s.clock.Store(stamp)
 		s.mu.Unlock()
@@ -358,7 +325,7 @@ func (f *fences) wipe(own bool) {
 
 // makeRoom forgets what is past retention or, if that is nothing, the older half. The
 // caller holds s.mu.
-func (f *fences) makeRoom(s *fenceShard, now int64) {
+func (f *Fences) makeRoom(s *fenceShard, now int64) {
 	if f.expire(s, now) > 0 {
 		return
 	}
@@ -377,7 +344,7 @@ func (f *fences) makeRoom(s *fenceShard, now int64) {
 }
 
 // expire forgets what is past retention. The caller holds s.mu.
-func (f *fences) expire(s *fenceShard, now int64) (n int) {
+func (f *Fences) expire(s *fenceShard, now int64) (n int) {
 	for k, x := range s.m {
 		if now-x.at > f.retention {
 			s.floor = max(s.floor, x.copies)
@@ -388,8 +355,8 @@ func (f *fences) expire(s *fenceShard, now int64) (n int) {
 	return n
 }
 
-// sweep forgets what is past retention everywhere. One goroutine calls it.
-func (f *fences) sweep() {
+// Sweep forgets what is past retention everywhere. One goroutine calls it.
+func (f *Fences) Sweep() {
 	now := f.now()
 	f.age(now, f.retention)
 	for i := range f.shards {
@@ -407,27 +374,27 @@ func (f *fences) sweep() {
 }
 
 // A claim is what an entry says of itself that is to be kept.
-type claim struct {
-	stamp  uint64 // the fence clock when its load, or the request for it, began
-	began  int64  // when that was, ns on the cache's clock
-	handed bool   // another member gave it
+type Claim struct {
+	Stamp  uint64 // the fence clock when its load, or the request for it, began
+	Began  int64  // when that was, ns on the cache's clock
+	Handed bool   // another member gave it
 	// pushed, if not nil, is what a member is known to have applied that gave it without being asked. It was told of no mark,
 	// so it must have owed none.
-	pushed *Watermark
+	Pushed *Watermark
 }
 
-// commit calls store, and reports true, unless the key was fenced since c's stamp or what c says
+// Commit calls store, and reports true, unless the key was fenced since c's stamp or what c says
 // began too long ago for its fences to be remembered.
-func (f *fences) commit(key string, hash uint64, c claim, store func()) bool {
-	slot := fenceSlot(hash)
+func (f *Fences) Commit(key string, hash uint64, c Claim, store func()) bool {
+	slot := Slot(hash)
 	s := f.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if x, ok := s.m[key]; ok && x.above(c.stamp, c.handed) || s.floor > c.stamp || f.now()-c.began > f.retention {
+	if x, ok := s.m[key]; ok && x.above(c.Stamp, c.Handed) || s.floor > c.Stamp || f.now()-c.Began > f.retention {
 		return false
 	}
-	if c.pushed != nil {
-		if d := s.debt(key, slot, c.pushed); d.mark.Seq != 0 || d.duty != dutyNone {
+	if c.Pushed != nil {
+		if d := s.debt(key, slot, c.Pushed); d.Mark.Seq != 0 || d.Duty != NoDuty {
 			return false
 		}
 	}
@@ -443,18 +410,18 @@ func (x *fence) above(stamp uint64, handed bool) bool {
 	return x.loads > stamp
 }
 
-// update calls change while fences and commits of the key are held off.
-func (f *fences) update(hash uint64, change func()) {
-	s := f.shard(fenceSlot(hash))
+// Update calls change while fences and commits of the key are held off.
+func (f *Fences) Update(hash uint64, change func()) {
+	s := f.shard(Slot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	change()
 }
 
-// owned reports whether an entry of the owned tier is valid; handed: another member gave it. Forgotten fences need no
+// OwnedValid reports whether an entry of the owned tier is valid; handed: another member gave it. Forgotten fences need no
 // look: each dropped the entry that it covered, and commit stored none later.
-func (f *fences) owned(key string, hash, stamp uint64, handed bool) bool {
-	slot := fenceSlot(hash)
+func (f *Fences) OwnedValid(key string, hash, stamp uint64, handed bool) bool {
+	slot := Slot(hash)
 	if f.slots[slot].Load() <= stamp {
 		return true
 	}
@@ -465,9 +432,9 @@ func (f *fences) owned(key string, hash, stamp uint64, handed bool) bool {
 	return (!ok || !x.above(stamp, handed)) && s.wiped <= stamp
 }
 
-// near reports whether a near copy is valid whose slot has a newer fence. upTo is the
+// NearValid reports whether a near copy is valid whose slot has a newer fence. upTo is the
 // fence clock, of the shard, up to which that holds.
-func (f *fences) near(key string, slot uint32, stamp uint64) (upTo uint64, valid bool) {
+func (f *Fences) NearValid(key string, slot uint32, stamp uint64) (upTo uint64, valid bool) {
 	s := f.shard(slot)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -482,29 +449,29 @@ func (f *fences) near(key string, slot uint32, stamp uint64) (upTo uint64, valid
 type duty uint8
 
 const (
-	dutyNone     duty = iota
-	dutyAskAgain      // there are more marks that only a request can carry: the answer does not count, and the next request carries another
-	dutyExchange      // it may lack invalidations that the log has: an exchange of positions
+	NoDuty   duty = iota // nothing: the answer counts
+	AskAgain             // there are more marks that only a request can carry: the answer does not count, and the next request carries another
+	Exchange             // it may lack invalidations that the log has: an exchange of positions
 )
 
 // A debt is what another member must be told before its answer for a key counts.
-type debt struct {
-	mark codec.Mark // the request carries it; the number 0: none
-	duty duty
+type Debt struct {
+	Mark codec.Mark // the request carries it; the number 0: none
+	Duty duty
 }
 
-// debt tells what a member of which k is known must be told before it answers for the key; stamp is the clock when the read
+// Debt tells what a member of which k is known must be told before it answers for the key; stamp is the clock when the read
 // began that the request is for. An exchange that began after the read always clears what the log has.
 //
 // It is the one answer to that question, and each kind of request does with it what it can. A request for the key carries the
 // mark, asks again or has an exchange first (ask.go, previous.go); one for many keys leaves the keys that take more than one
 // mark to be read one by one (many_ask.go); and a copy that comes unasked is not taken while anything is owed (commit).
-func (f *fences) debt(key string, hash, stamp uint64, k *Watermark) debt {
-	slot := fenceSlot(hash)
-	s, has := f.shard(slot), k.clocks[slot/slotsPerShard]
+func (f *Fences) Debt(key string, hash, stamp uint64, k *Watermark) Debt {
+	slot := Slot(hash)
+	s, has := f.shard(slot), k.clocks[slot/SlotsPerShard]
 	logged := has < stamp && f.slots[slot].Load() > has
 	if !logged && s.carries.Load() == 0 {
-		return debt{}
+		return Debt{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -515,11 +482,11 @@ func (f *fences) debt(key string, hash, stamp uint64, k *Watermark) debt {
 }
 
 // debt is the debt of all marks of the key. The caller holds s.mu.
-func (s *fenceShard) debt(key string, slot uint32, k *Watermark) debt {
-	has := k.clocks[slot/slotsPerShard]
+func (s *fenceShard) debt(key string, slot uint32, k *Watermark) Debt {
+	has := k.clocks[slot/SlotsPerShard]
 	x, ok := s.m[key]
 	if !ok && s.floor > has || ok && x.lost > has {
-		return debt{duty: dutyExchange}
+		return Debt{Duty: Exchange}
 	}
 	d := s.unloggedDebt(key, k)
 	for i := range x.marks {
@@ -527,34 +494,34 @@ func (s *fenceShard) debt(key string, slot uint32, k *Watermark) debt {
 		if m.stamp <= has || m.isTold(k) {
 			continue
 		}
-		if d.mark.Seq != 0 {
-			return debt{duty: dutyExchange}
+		if d.Mark.Seq != 0 {
+			return Debt{Duty: Exchange}
 		}
-		d.mark = m.mark
+		d.Mark = m.mark
 	}
 	return d
 }
 
 // unloggedDebt is the debt of the key's unlogged marks. The caller holds s.mu.
-func (s *fenceShard) unloggedDebt(key string, k *Watermark) (d debt) {
+func (s *fenceShard) unloggedDebt(key string, k *Watermark) (d Debt) {
 	u := s.unlogged[key]
 	for i := range u.marks {
 		m := &u.marks[i]
 		if m.mark.Seq == 0 || m.isTold(k) {
 			continue
 		}
-		if d.mark.Seq != 0 {
-			d.duty = dutyAskAgain
+		if d.Mark.Seq != 0 {
+			d.Duty = AskAgain
 			return d
 		}
-		d.mark = m.mark
+		d.Mark = m.mark
 	}
 	return d
 }
 
-// told notes that a member's cache has applied the mark that a request brought it.
-func (f *fences) told(key string, hash uint64, mark codec.Mark, incarnation uint64) {
-	s := f.shard(fenceSlot(hash))
+// MarkTold notes that a member's cache has applied the mark that a request brought it.
+func (f *Fences) MarkTold(key string, hash uint64, mark codec.Mark, incarnation uint64) {
+	s := f.shard(Slot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x, ok := s.m[key]; ok && x.marks.told(mark, incarnation) {
@@ -575,10 +542,10 @@ func (l *markList) told(mark codec.Mark, incarnation uint64) bool {
 	return true
 }
 
-// covers reports whether a fence of key that was applied after stamp is, or may have been,
+// Covers reports whether a fence of key that was applied after stamp is, or may have been,
 // applied here. Unlike owned it also holds for what is in no tier, and for copies.
-func (f *fences) covers(key string, hash, stamp uint64) bool {
-	slot := fenceSlot(hash)
+func (f *Fences) Covers(key string, hash, stamp uint64) bool {
+	slot := Slot(hash)
 	s := f.shard(slot)
 	if s.clock.Load() <= stamp {
 		return false
@@ -589,9 +556,9 @@ func (f *fences) covers(key string, hash, stamp uint64) bool {
 	return ok && x.copies > stamp || s.floor > stamp
 }
 
-// fenced reports whether key was fenced recently, as far as that is remembered.
-func (f *fences) fenced(key string, hash uint64) bool {
-	slot := fenceSlot(hash)
+// Fenced reports whether key was fenced recently, as far as that is remembered.
+func (f *Fences) Fenced(key string, hash uint64) bool {
+	slot := Slot(hash)
 	if f.slots[slot].Load() == 0 {
 		return false
 	}
@@ -602,8 +569,8 @@ func (f *fences) fenced(key string, hash uint64) bool {
 	return ok || s.wiped > 0 && f.now()-s.wipedAt <= f.retention
 }
 
-// size is how many fences are remembered.
-func (f *fences) size() (n int) {
+// Len is how many fences are remembered.
+func (f *Fences) Len() (n int) {
 	for i := range f.shards {
 		s := &f.shards[i]
 		s.mu.Lock()
