@@ -145,7 +145,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.nsHash ^= incarnation
 	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
-		n, err := newNear[box[V]](cfg.NearBytes, nil)
+		n, err := newNear[box[V]](cfg.NearBytes)
 		if err != nil {
 			return nil, fmt.Errorf("weir: cache %q: near tier: %w", cfg.Namespace, err)
 		}

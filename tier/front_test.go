@@ -1,12 +1,9 @@
 package tier
 
 import (
-	"context"
-	"errors"
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
@@ -25,7 +22,7 @@ func inFront[T any](n *near[T]) (all []*nearEntry[T]) {
 func TestFrontSamples(t *testing.T) {
 	const keys, each = 8, 8 << nearFeedBits
 	heard := make(map[uint64]int)
-	n, err := newNear(1<<20, func(cfg *ristretto.Config[uint64, *nearEntry[testBox]]) {
+	n, err := newTuned(1<<20, func(cfg *ristretto.Config[uint64, *nearEntry[testBox]]) {
 		cfg.KeyToHash = func(hash uint64) (uint64, uint64) { heard[hash]++; return hash, 0 }
 	})
 	if err != nil {
@@ -33,19 +30,19 @@ func TestFrontSamples(t *testing.T) {
 	}
 	defer n.close()
 	for i := range keys {
-		n.set(fixedKey(i), testBox{key: i}, 0)
+		n.set(numbered(i), testBox{key: i}, 0)
 	}
 	n.c.Wait()
 	places := make(map[uint64]bool)
 	for i := range keys {
-		hash, _ := n.hashes(fixedKey(i))
+		hash, _ := n.hashes(numbered(i))
 		places[hash&uint64(len(n.front)-1)] = true
-		n.get(fixedKey(i))
+		n.get(numbered(i))
 	}
 	clear(heard)
 	for range each {
 		for i := range keys {
-			if b := n.get(fixedKey(i)); b == nil || b.key != i {
+			if b := n.get(numbered(i)); b == nil || b.key != i {
 				t.Fatalf("get = %v of key %d", b, i)
 			}
 		}
@@ -57,7 +54,7 @@ func TestFrontSamples(t *testing.T) {
 		return // two keys share a place, which is rare and as good for the rest
 	}
 	for i := range keys {
-		hash, _ := n.hashes(fixedKey(i))
+		hash, _ := n.hashes(numbered(i))
 		if got, want := heard[hash], each>>nearFeedBits; got < want-3 || got > want+3 {
 			t.Errorf("ristretto heard of %d of %d hits of key %d, want about %d", got, each, i, want)
 		}
@@ -110,7 +107,7 @@ func TestFrontHides(t *testing.T) {
 		"close": (*pointerNear).close,
 		"evict": func(n *pointerNear) {
 			for i := 0; n.stats().evicted < 1000; i++ {
-				key := fixedKey(i % 500)
+				key := numbered(i % 500)
 				n.get(key)
 				n.set(key, &testBox{}, 5000)
 				n.of.c.Wait()
@@ -171,7 +168,7 @@ func TestFrontHasNothingElse(t *testing.T) {
 		wg.Go(func() {
 			for i := range 20_000 {
 				at := r.IntN(keys)
-				switch key := fixedKey(at); {
+				switch key := numbered(at); {
 				case i%4000 == 2000:
 					n.clear()
 				case i%100 == 0:
@@ -202,64 +199,4 @@ func TestFrontHasNothingElse(t *testing.T) {
 			t.Errorf("the front has %v, ristretto %v", e.box, has)
 		}
 	}
-}
-
-// A copy in front is tested at each read, as any other.
-func TestFrontIsTested(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		o := &counter{}
-		cfg := plain(ByKey(o.load))
-		cfg.NearBytes, cfg.Freshness.NearTTL = 1<<20, 10*time.Second
-		c := open(t, cfg)
-		front := func(want string) {
-			t.Helper()
-			for range 3 {
-				get(t, c, "k", want)
-				c.near.c.Wait()
-			}
-			hash, _ := c.near.hashes("k")
-			if e := c.near.place(hash).Load(); e == nil || e.box.value != want {
-				t.Fatalf("the front has %v", e)
-			}
-		}
-		front("k#1")
-		before := c.Stats().Near
-		for range 100 {
-			get(t, c, "k", "k#1")
-		}
-		if n := c.Stats().Near - before; n != 100 {
-			t.Errorf("%d near hits, want 100", n)
-		}
-		o.want(t, 1)
-		if err := c.Invalidate(t.Context(), "k"); err != nil {
-			t.Fatal(err)
-		}
-		front("k#2")
-		time.Sleep(10*time.Second - 1)
-		a := read(t, c, "k", AnyAge)
-		if a.Source != SourceNear {
-			t.Errorf("%+v, want a near copy", a)
-		}
-		time.Sleep(time.Nanosecond) // the lease ends
-		if a := read(t, c, "k", AnyAge); a.Source != SourceOwned {
-			t.Errorf("%+v past NearTTL, want the owner's copy", a)
-		}
-		front("k#2")
-		time.Sleep(10 * time.Second)
-		near := c.Stats().Near
-		get(t, c, "k", "k#2")
-		if c.Stats().Near != near {
-			t.Error("Get took a near copy past NearTTL")
-		}
-		front("k#2")
-		ended, cancel := context.WithCancel(t.Context())
-		cancel()
-		if _, err := c.Get(ended, "k"); !errors.Is(err, context.Canceled) {
-			t.Errorf("%v with a context that has ended", err)
-		}
-		if err := c.Close(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		getErr(t, c, "k", ErrClosed)
-	})
 }

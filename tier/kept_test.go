@@ -47,7 +47,7 @@ func TestSharedAnswerIsKeptOnce(t *testing.T) {
 			if kept := nearCalls(c.near) - before[name] - callers; kept != 1 {
 				t.Errorf("%s kept the answer %d times", name, kept)
 			}
-			c.near.c.Wait()
+			c.near.wait()
 			synctest.Wait()
 			if a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge}); err != nil || a.Source != SourceNear {
 				t.Errorf("%s then has %+v, %v: want a near copy", name, a, err)
@@ -68,7 +68,7 @@ func TestSharedAnswerReplacesAnOlderCopy(t *testing.T) {
 		cfg.Freshness.TTL = time.Hour
 		c := open(t, cfg)
 		get(t, c, "k", "k#1")
-		c.near.c.Wait()
+		c.near.wait()
 		synctest.Wait()
 		time.Sleep(time.Minute)
 		var wg sync.WaitGroup
@@ -80,7 +80,7 @@ func TestSharedAnswerReplacesAnOlderCopy(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		c.near.c.Wait()
+		c.near.wait()
 		synctest.Wait()
 		if a := read(t, c, "k", AnyAge); a.Value != "k#2" {
 			t.Errorf("%+v afterwards, want the second", a)

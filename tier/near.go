@@ -102,10 +102,12 @@ type nearCell struct {
 	_                       [nearPad - 5*8]byte
 }
 
-// newNear returns a near tier that takes about maxBytes, ristretto's own memory included.
-// It starts two goroutines, which close joins. tune, if not nil, may change the configuration:
-// tests do.
-func newNear[T any](maxBytes int64, tune func(*ristretto.Config[uint64, *nearEntry[T]])) (*near[T], error) {
+// newNear returns a near tier that takes about maxBytes, ristretto's own memory included. It starts two goroutines, which
+// close joins.
+func newNear[T any](maxBytes int64) (*near[T], error) { return newTuned[T](maxBytes, nil) }
+
+// newTuned is newNear for tests: tune, if not nil, may change the configuration.
+func newTuned[T any](maxBytes int64, tune func(*ristretto.Config[uint64, *nearEntry[T]])) (*near[T], error) {
 	counters, places := powerOf2(maxBytes/nearCounterEvery), powerOf2(maxBytes/nearFrontEvery)
 	n := &near[T]{
 		front: make([]atomic.Pointer[nearEntry[T]], places),
@@ -348,4 +350,20 @@ func (n *near[T]) stats() (s nearStats) {
 	s.evicted = n.evicted.Load()
 	s.bytes = n.c.MaxCost() - n.c.RemainingCost()
 	return s
+}
+
+// wait returns when ristretto has decided on what was set before.
+func (n *near[T]) wait() {
+	if n != nil && !n.closed.Load() {
+		n.c.Wait()
+	}
+}
+
+// inFront returns the box that the front has for key, nil: none. It counts as no hit.
+func (n *near[T]) inFront(key string) *T {
+	hash, check := n.hashes(key)
+	if e := n.place(hash).Load(); e != nil && e.hash == hash && e.check.Load() == check {
+		return &e.box
+	}
+	return nil
 }

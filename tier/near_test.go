@@ -1,6 +1,7 @@
 package tier
 
 import (
+	"fmt"
 	"math"
 	"runtime"
 	"sync"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"unsafe"
+
+	"github.com/weircache/weir/tier/internal/simtime"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
@@ -23,7 +26,7 @@ type (
 // tunedNear returns a near tier of 1 MiB.
 func tunedNear(t testing.TB, tune func(*testConfig)) *pointerNear {
 	t.Helper()
-	of, err := newNear(1<<20, tune)
+	of, err := newTuned(1<<20, tune)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +183,7 @@ func TestNearCloseWaits(t *testing.T) {
 	}
 	for name, call := range calls {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T) {
+			simtime.Test(t, func(t *testing.T) {
 				inside, free := make(chan struct{}), make(chan struct{})
 				n := tunedNear(t, func(cfg *testConfig) {
 					cfg.KeyToHash = func(hash uint64) (uint64, uint64) {
@@ -223,7 +226,7 @@ func TestNearCloseRace(t *testing.T) {
 			wg.Go(func() {
 				box := &testBox{}
 				for i := 0; !stop.Load(); i++ {
-					key := fixedKey(i*7 + w)
+					key := numbered(i*7 + w)
 					n.set(key, box, 10)
 					for range 70 { // enough to hand ristretto its read buffers
 						n.get(key)
@@ -269,7 +272,7 @@ func TestNearBurst(t *testing.T) {
 	n.set("stuck", &testBox{}, 1<<30)
 	const buffer, more = 32 << 10, 1000 // ristretto's buffer of sets
 	for i := range buffer + more {
-		n.set(fixedKey(i), &testBox{key: i}, 0)
+		n.set(numbered(i), &testBox{key: i}, 0)
 	}
 	// One may have been taken out of the buffer before it was full: the stuck one.
 	if d := n.stats().dropped; d < more || d > more+1 {
@@ -279,7 +282,7 @@ func TestNearBurst(t *testing.T) {
 	n.of.c.Wait()
 	found := 0
 	for i := range buffer + more {
-		if b := n.get(fixedKey(i)); b != nil {
+		if b := n.get(numbered(i)); b != nil {
 			found++
 			if b.key != i {
 				t.Fatalf("key %d has the box of %d", i, b.key)
@@ -299,7 +302,7 @@ func TestNearEvicts(t *testing.T) {
 	n := tunedNear(t, nil)
 	defer n.close()
 	for i := range 10_000 {
-		n.set(fixedKey(i), &testBox{}, 1000)
+		n.set(numbered(i), &testBox{}, 1000)
 		n.of.c.Wait()
 	}
 	s := n.stats()
@@ -337,7 +340,7 @@ func TestNearOff(t *testing.T) {
 }
 
 func TestNearByValue(t *testing.T) {
-	n, err := newNear[testBox](1<<20, nil)
+	n, err := newNear[testBox](1 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -367,7 +370,7 @@ func TestNearSizes(t *testing.T) {
 		t.Errorf("a cell is %d bytes, not a multiple of %d", s, nearPad)
 	}
 	for _, size := range []int64{1, leastTier, 1 << 20, 1 << 30} {
-		n, err := newNear(size, func(cfg *testConfig) {
+		n, err := newTuned(size, func(cfg *testConfig) {
 			counters := cfg.NumCounters * 6 / 5 * nearCounterBytes
 			front := size - counters - cfg.MaxCost
 			if size >= leastTier && (counters > size/8 || counters < size/32 || front > size/16 || front < size/64) {
@@ -401,19 +404,19 @@ func TestNearOverhead(t *testing.T) {
 		entries := int(least * math.Pow(2, float64(i)/counts))
 		keys := make([]string, entries)
 		for i := range keys {
-			keys[i] = fixedKey(i)
+			keys[i] = numbered(i)
 		}
-		before := heapInUse()
+		before := liveHeap()
 		n, err := newPointerNear(64 << 20)
 		if err != nil {
 			t.Fatal(err)
 		}
-		empty := heapInUse()
+		empty := liveHeap()
 		for _, key := range keys {
 			n.set(key, &testBox{}, 0)
 			n.of.c.Wait()
 		}
-		got := float64(heapInUse()-empty)/float64(entries) - float64(unsafe.Sizeof(testBox{}))
+		got := float64(liveHeap()-empty)/float64(entries) - float64(unsafe.Sizeof(testBox{}))
 		t.Logf("of %d each entry takes %.0f bytes beside its box; the tier itself %d KiB", entries, got, (empty-before)>>10)
 		if s, all := n.stats(), int64(entries)*(n.of.entry+n.box); s.bytes != all {
 			t.Errorf("stats %+v: the boxes are not all there", s)
@@ -437,7 +440,7 @@ type pointerNear struct {
 }
 
 func newPointerNear(maxBytes int64) (*pointerNear, error) {
-	of, err := newNear[*testBox](maxBytes, nil)
+	of, err := newNear[*testBox](maxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -484,4 +487,14 @@ func (n *pointerNear) stats() nearStats {
 		return nearStats{}
 	}
 	return n.of.stats()
+}
+
+func numbered(i int) string { return fmt.Sprintf("key:%08d", i) }
+
+func liveHeap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }

@@ -62,7 +62,7 @@ type benchBox struct {
 
 // benchNear is a near tier that holds all of n keys, and requests for them.
 func benchNear(b *testing.B, n int) (*near[benchBox], []string) {
-	c, err := newNear[benchBox](512<<20, nil)
+	c, err := newNear[benchBox](512 << 20)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -71,10 +71,10 @@ func benchNear(b *testing.B, n int) (*near[benchBox], []string) {
 	for i := range n {
 		c.set(fixedKey(i), benchBox{until: math.MaxInt64}, 100)
 		if i%1024 == 0 {
-			c.c.Wait() // do not outrun ristretto's buffer
+			c.wait() // do not outrun ristretto's buffer
 		}
 	}
-	c.c.Wait()
+	c.wait()
 	if s := c.stats(); s.dropped != 0 || s.rejected != 0 || s.evicted != 0 {
 		b.Fatalf("not all keys are there: %+v", s)
 	}

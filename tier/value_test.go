@@ -87,7 +87,7 @@ func TestLoaderMayReuseItsBuffer(t *testing.T) {
 		for range 2 { // the second time near
 			for _, key := range []string{"a", "b", "c"} {
 				get(t, c, key, key+"-value\x00"[:7])
-				c.near.c.Wait()
+				c.near.wait()
 			}
 		}
 		if c.Stats().Near == 0 {
@@ -347,7 +347,7 @@ func TestNearCopyIsChargedWithWhatItTakes(t *testing.T) {
 	if _, err := c.Get(t.Context(), "k"); err != nil { // 10 kB encoded, 160 kB in memory
 		t.Fatal(err)
 	}
-	c.near.c.Wait()
+	c.near.wait()
 	if bytes, least := c.near.stats().bytes, int64(10_000*unsafe.Sizeof("")); bytes < least {
 		t.Errorf("charged with %d bytes, it takes %d", bytes, least)
 	}
@@ -375,7 +375,7 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			return int64(m.HeapAlloc)
 		}
 		before := heap()
-		n, err := newNear[box[any]](size, nil)
+		n, err := newNear[box[any]](size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -386,10 +386,10 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			}
 			n.set(fixedKey(i), box[any]{value: own}, weigh(own))
 			if i%100 == 0 {
-				n.c.Wait()
+				n.wait()
 			}
 		}
-		n.c.Wait()
+		n.wait()
 		took, said := heap()-before, n.stats().bytes
 		if took > size*13/10 || said < size/2 {
 			t.Errorf("%s: %d bytes of heap for a near tier of %d, which says %d", name, took, size, said)
