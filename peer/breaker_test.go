@@ -135,7 +135,7 @@ func TestBreakerStaysClosed(t *testing.T) {
 			}
 		}
 		stalled.Store(true)
-		time.AfterFunc(400*time.Millisecond, func() { stalled.Store(false) })
+		time.AfterFunc(350*time.Millisecond, func() { stalled.Store(false) }) // between two ticks
 		if _, _, err := w.get(t.Context(), "slow", 3*time.Second); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Error(err)
 		}

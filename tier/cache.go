@@ -18,6 +18,7 @@ import (
 	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/near"
 )
 
 const (
@@ -39,8 +40,8 @@ type Cache[V any] struct {
 	schema  uint64
 	clock   clock.Clock
 	dice    *dice
-	near    *near[box[V]] // nil: no near tier
-	weigh   func(V) int64 // what a value refers to, in bytes of memory
+	near    *near.Tier[box[V]] // nil: no near tier
+	weigh   func(V) int64      // what a value refers to, in bytes of memory
 	owned   ownedStore
 	fences  *fence.Fences
 	flights *flights[V]
@@ -145,7 +146,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.nsHash ^= incarnation
 	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
-		n, err := newNear[box[V]](cfg.NearBytes)
+		n, err := near.New[box[V]](cfg.NearBytes)
 		if err != nil {
 			return nil, fmt.Errorf("weir: cache %q: near tier: %w", cfg.Namespace, err)
 		}
@@ -159,7 +160,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	})
 	if err := c.origin.attach(cfg.Cluster); err != nil {
 		if c.near != nil {
-			c.near.close()
+			c.near.Close()
 		}
 		c.owned.close()
 		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
@@ -179,7 +180,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 			}
 			c.origin.detach()
 			if c.near != nil {
-				c.near.close()
+				c.near.Close()
 			}
 			c.owned.close()
 			return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
@@ -245,7 +246,7 @@ func (c *Cache[V]) tend() {
 			if c.cfg.Cluster != nil {
 				c.notice()
 			}
-			c.demand.mark(c.near.hitCount()-c.stats.nearUnused.Load(), c.clock.Now())
+			c.demand.mark(c.near.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
 			c.stats.ages.mark(c.clock.Now())
 			c.reuse.halve(c.clock.Now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.Now())
@@ -264,7 +265,7 @@ func (c *Cache[V]) Close(ctx context.Context) error {
 	}
 	c.cancel()
 	if first && c.near != nil {
-		c.near.close() // Get looks there first, and not whether the cache is closed
+		c.near.Close() // Get looks there first, and not whether the cache is closed
 	}
 	err := c.life.wait(ctx)
 	if err != nil {

@@ -21,7 +21,7 @@ func TestCopiesAgeWhileTheMachineIsSuspended(t *testing.T) {
 		cfg.suspended = func() (int64, bool) { return int64(7*time.Hour) + slept.Load(), true } // the machine has slept before
 		c := open(t, cfg)
 		get(t, c, "k", "k#1")
-		c.near.wait()
+		c.near.Wait()
 		_ = pause(background, 10*time.Second)
 		slept.Store(int64(time.Minute))
 		_ = pause(background, 2*sweepEvery)

@@ -70,7 +70,7 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	began := c.clock.Now()
 	c.leaving.Store(true)
 	c.hot.save()
-	c.near.clear() // nobody tells this node of invalidations any more
+	c.near.Clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
 	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica }))
 	tick := time.NewTicker(handoffPause)

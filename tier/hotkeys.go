@@ -217,7 +217,7 @@ func (c *Cache[V]) hotList() []string {
 func (c *Cache[V]) mostSparing(most int, wanted func(e *entry, asked bool) bool) []spared {
 	now := c.clock.Now()
 	rates := make(map[uint64]float64)
-	c.demand.rates(c.near.hitCount()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
+	c.demand.rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
 	mine := func(uint64) bool { return true }
 	if c.cfg.Cluster != nil {
 		if view := c.cfg.Cluster.View(); contains(view, c.self) {

@@ -195,7 +195,7 @@ func TestHotKeysOwned(t *testing.T) {
 			if _, err := caches["n0"].GetMany(background, keysNamed(100)); err != nil {
 				t.Fatal(err)
 			}
-			caches["n0"].near.clear()
+			caches["n0"].near.Clear()
 		}
 		view, sum := s.nodes["n0"].View(), 0
 		foreign := keyOf(view, "n2", 0) // as of a time when n2 could not be reached

@@ -28,7 +28,7 @@ func (h handler[V]) InspectKey(key string) any {
 	}
 	now := c.clock.Now()
 	seconds := func(ns int64) float64 { return time.Duration(ns).Seconds() }
-	if b := c.near.get(key); b != nil {
+	if b := c.near.Get(key); b != nil {
 		c.stats.nearUnused.Add(1) // takes the hit back
 		if _, valid := c.fences.NearValid(key, uint32(b.slot), b.checked); valid && now < b.until {
 			out = append(out, Copy{

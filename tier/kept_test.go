@@ -9,14 +9,6 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// nearCalls is how often n was asked for what its front did not have, or told of anything.
-func nearCalls[T any](n *near[T]) (calls int64) {
-	for i := range n.cells {
-		calls += n.cells[i].in.Load()
-	}
-	return calls
-}
-
 // Who waited for the same answer keeps one near copy of it together: on the owner, and on a node that asked.
 func TestSharedAnswerIsKeptOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -29,7 +21,7 @@ func TestSharedAnswerIsKeptOnce(t *testing.T) {
 		const callers = 50
 		before := map[string]int64{}
 		for name, c := range caches {
-			before[name] = nearCalls(c.near)
+			before[name] = c.near.Calls()
 		}
 		var wg sync.WaitGroup
 		for _, c := range caches {
@@ -44,10 +36,10 @@ func TestSharedAnswerIsKeptOnce(t *testing.T) {
 		wg.Wait()
 		for name, c := range caches {
 			// each caller has looked for it
-			if kept := nearCalls(c.near) - before[name] - callers; kept != 1 {
+			if kept := c.near.Calls() - before[name] - callers; kept != 1 {
 				t.Errorf("%s kept the answer %d times", name, kept)
 			}
-			c.near.wait()
+			c.near.Wait()
 			synctest.Wait()
 			if a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge}); err != nil || a.Source != SourceNear {
 				t.Errorf("%s then has %+v, %v: want a near copy", name, a, err)
@@ -68,7 +60,7 @@ func TestSharedAnswerReplacesAnOlderCopy(t *testing.T) {
 		cfg.Freshness.TTL = time.Hour
 		c := open(t, cfg)
 		get(t, c, "k", "k#1")
-		c.near.wait()
+		c.near.Wait()
 		synctest.Wait()
 		time.Sleep(time.Minute)
 		var wg sync.WaitGroup
@@ -80,7 +72,7 @@ func TestSharedAnswerReplacesAnOlderCopy(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		c.near.wait()
+		c.near.Wait()
 		synctest.Wait()
 		if a := read(t, c, "k", AnyAge); a.Value != "k#2" {
 			t.Errorf("%+v afterwards, want the second", a)

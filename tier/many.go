@@ -197,7 +197,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
 			continue
 		}
 		if c.near != nil {
-			b := c.near.get(r.key)
+			b := c.near.Get(r.key)
 			switch {
 			case b != nil && !cut && c.takeNear(ctx, r, b, m.began):
 				continue

@@ -18,9 +18,9 @@ func TestFrontIsTested(t *testing.T) {
 			t.Helper()
 			for range 3 {
 				get(t, c, "k", want)
-				c.near.wait()
+				c.near.Wait()
 			}
-			if b := c.near.inFront("k"); b == nil || b.value != want {
+			if b := c.near.InFront("k"); b == nil || b.value != want {
 				t.Fatalf("the front has %v", b)
 			}
 		}

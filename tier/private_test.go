@@ -68,7 +68,7 @@ func TestPrivateAnswersAreShared(t *testing.T) {
 		if n := s.count("n0", "n1") - before; n != 2 || worst > 25*time.Millisecond || o.loads.Load() != loads {
 			t.Errorf("500 callers cost %d requests and %d loads, the last one waited for %v", n, o.loads.Load()-loads, worst)
 		}
-		if b := caches["n0"].near.get(key); b != nil {
+		if b := caches["n0"].near.Get(key); b != nil {
 			t.Error("a private answer is kept near")
 		}
 	})

@@ -72,7 +72,7 @@ func (c *Cache[V]) Projection() Projection {
 	}
 	n := float64(p.Members)
 	var keys []keyRate
-	p.Reads = n * c.demand.rates(c.near.hitCount()-c.stats.nearUnused.Load(), now, func(k keyRate) { keys = append(keys, k) })
+	p.Reads = n * c.demand.rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k keyRate) { keys = append(keys, k) })
 	p.Cost = cmp.Or(c.stats.meanCost(), g.LoadSeconds)
 	spared, sized, size, cost, weight := 0.0, 0.0, 0.0, 0.0, 0.0
 	for i := range keys {

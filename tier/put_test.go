@@ -413,7 +413,7 @@ func TestRevalidate(t *testing.T) {
 }
 
 // settle lets the near tier take what it was given.
-func settle(c *Cache[simValue]) { c.near.wait() }
+func settle(c *Cache[simValue]) { c.near.Wait() }
 
 // counting counts what it decodes.
 type counting struct{ decoded *int }

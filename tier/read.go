@@ -96,7 +96,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		return a.Value, err
 	}
 	now := c.clock.Now()
-	b := c.near.get(key)
+	b := c.near.Get(key)
 	if b == nil {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
@@ -133,7 +133,7 @@ func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[
 	if o.NoFill {
 		flags = codec.FlagNoFill
 	}
-	return c.read(ctx, key, max(o.MaxAge, AnyAge), c.near.get(key), flags)
+	return c.read(ctx, key, max(o.MaxAge, AnyAge), c.near.Get(key), flags)
 }
 
 // read answers a read for which the near tier has b, or nil. flags are for the owner.
@@ -230,7 +230,7 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	switch {
 	case a.private || a.passing || c.near == nil:
 	case maxAge >= 0: // an older copy that ristretto is about to add would stay in its place
-		c.near.del(key)
+		c.near.Del(key)
 		c.keepNear(key, hash, a, stamp, wide)
 	case a.first():
 		c.keepNear(key, hash, a, stamp, wide)
@@ -252,7 +252,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	if valid {
 		again := *b
 		again.checked = upTo
-		c.near.set(key, again, c.nearCost(&again))
+		c.near.Set(key, again, c.nearCost(&again))
 	}
 	return valid
 }
@@ -272,7 +272,7 @@ func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide
 	if b.until <= now || c.leaving.Load() {
 		return
 	}
-	c.near.set(key, b, c.nearCost(&b))
+	c.near.Set(key, b, c.nearCost(&b))
 }
 
 // nearCost is what a near copy takes beside its box.

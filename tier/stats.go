@@ -247,11 +247,11 @@ type Step struct {
 // after the other, so they may differ by what happens meanwhile.
 func (c *Cache[V]) Stats() Stats {
 	s := c.stats
-	near := c.near.stats()
+	near := c.near.Stats()
 	spare, spareBytes := c.owned.replicas()
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),
-		Near:     max(near.hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
+		Near:     max(near.Hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
 		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Undecodable: s.undecodable.Load(), Left: s.left.Load(),
 		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
@@ -266,7 +266,7 @@ func (c *Cache[V]) Stats() Stats {
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		Follow: s.follow.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),
-		NearBytes: near.bytes, NearDropped: near.dropped + near.rejected, NearEvicted: near.evicted,
+		NearBytes: near.Bytes, NearDropped: near.Dropped + near.Rejected, NearEvicted: near.Evicted,
 		OwnedBytes: max(c.owned.bytes()-spareBytes, 0), OwnedEntries: max(c.owned.len()-spare, 0), OwnedEvicted: s.evicted.Load(),
 		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.replicasSent.Load(), ReplicasKept: s.replicasKept.Load(),
 		ReplicasRefused: s.replicasRefused.Load(), ReplicasServed: s.replicasServed.Load(),

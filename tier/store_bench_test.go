@@ -22,6 +22,7 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/near"
 )
 
 // The numbers of the stores:
@@ -61,21 +62,21 @@ type benchBox struct {
 }
 
 // benchNear is a near tier that holds all of n keys, and requests for them.
-func benchNear(b *testing.B, n int) (*near[benchBox], []string) {
-	c, err := newNear[benchBox](512 << 20)
+func benchNear(b *testing.B, n int) (*near.Tier[benchBox], []string) {
+	c, err := near.New[benchBox](512 << 20)
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(c.close)
+	b.Cleanup(c.Close)
 	keys := zipfKeys(n, 1<<21, 1.01, 1)
 	for i := range n {
-		c.set(fixedKey(i), benchBox{until: math.MaxInt64}, 100)
+		c.Set(fixedKey(i), benchBox{until: math.MaxInt64}, 100)
 		if i%1024 == 0 {
-			c.wait() // do not outrun ristretto's buffer
+			c.Wait() // do not outrun ristretto's buffer
 		}
 	}
-	c.wait()
-	if s := c.stats(); s.dropped != 0 || s.rejected != 0 || s.evicted != 0 {
+	c.Wait()
+	if s := c.Stats(); s.Dropped != 0 || s.Rejected != 0 || s.Evicted != 0 {
 		b.Fatalf("not all keys are there: %+v", s)
 	}
 	runtime.GC()
@@ -118,14 +119,14 @@ func BenchmarkNear(b *testing.B) {
 	var fence atomic.Uint64
 	benchTurns(b, keys, []nearGet{
 		{"raw", func(key string) bool { _, ok := raw.Get(key); return ok }},
-		{"near", func(key string) bool { return c.get(key) != nil }},
+		{"near", func(key string) bool { return c.Get(key) != nil }},
 		{"near+fence", func(key string) bool {
-			box := c.get(key)
+			box := c.Get(key)
 			return box != nil && box.stamp >= fence.Load()
 		}},
 		{"near+fence+clock", func(key string) bool {
 			now := clock.Now()
-			box := c.get(key)
+			box := c.Get(key)
 			return box != nil && box.stamp >= fence.Load() && now < box.until
 		}},
 	})
@@ -171,7 +172,7 @@ func BenchmarkNearAllocs(b *testing.B) {
 	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		for i := 0; pb.Next(); i++ {
-			n.get(keys[i%len(keys)])
+			n.Get(keys[i%len(keys)])
 		}
 	})
 }

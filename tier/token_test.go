@@ -144,7 +144,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		}
 		_, _ = caches["n1"].Get(background, key)
 		synctest.Wait()
-		if caches["n1"].near.get(key) == nil {
+		if caches["n1"].near.Get(key) == nil {
 			t.Fatal("n1 keeps no near copy: the test proves nothing")
 		}
 		s.setRule(nil)

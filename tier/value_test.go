@@ -17,6 +17,7 @@ import (
 	"unsafe"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/near"
 )
 
 // hooked is a codec of strings whose parts tests replace.
@@ -87,7 +88,7 @@ func TestLoaderMayReuseItsBuffer(t *testing.T) {
 		for range 2 { // the second time near
 			for _, key := range []string{"a", "b", "c"} {
 				get(t, c, key, key+"-value\x00"[:7])
-				c.near.wait()
+				c.near.Wait()
 			}
 		}
 		if c.Stats().Near == 0 {
@@ -347,8 +348,8 @@ func TestNearCopyIsChargedWithWhatItTakes(t *testing.T) {
 	if _, err := c.Get(t.Context(), "k"); err != nil { // 10 kB encoded, 160 kB in memory
 		t.Fatal(err)
 	}
-	c.near.wait()
-	if bytes, least := c.near.stats().bytes, int64(10_000*unsafe.Sizeof("")); bytes < least {
+	c.near.Wait()
+	if bytes, least := c.near.Stats().Bytes, int64(10_000*unsafe.Sizeof("")); bytes < least {
 		t.Errorf("charged with %d bytes, it takes %d", bytes, least)
 	}
 }
@@ -375,7 +376,7 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			return int64(m.HeapAlloc)
 		}
 		before := heap()
-		n, err := newNear[box[any]](size)
+		n, err := near.New[box[any]](size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -384,17 +385,17 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n.set(fixedKey(i), box[any]{value: own}, weigh(own))
+			n.Set(fixedKey(i), box[any]{value: own}, weigh(own))
 			if i%100 == 0 {
-				n.wait()
+				n.Wait()
 			}
 		}
-		n.wait()
-		took, said := heap()-before, n.stats().bytes
+		n.Wait()
+		took, said := heap()-before, n.Stats().Bytes
 		if took > size*13/10 || said < size/2 {
 			t.Errorf("%s: %d bytes of heap for a near tier of %d, which says %d", name, took, size, said)
 		}
-		n.close()
+		n.Close()
 	}
 }
 

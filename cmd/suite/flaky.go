@@ -65,6 +65,7 @@ type flakyRun struct {
 	bin  binary
 	cpu  int
 	seed uint64 // of the order
+	race bool
 }
 
 // runFlaky runs every chosen test count times for each value of -cpu. Several test processes run at the same time;
@@ -91,7 +92,7 @@ func runFlaky(ctx context.Context, args []string, out io.Writer) error {
 			for _, cpu := range f.cpus {
 				for _, bin := range bins {
 					select {
-					case runs <- flakyRun{bin, cpu, rand.Uint64() >> 1}:
+					case runs <- flakyRun{bin, cpu, rand.Uint64() >> 1, f.race}:
 					case <-ctx.Done():
 						return
 					}
@@ -203,7 +204,7 @@ func (c *count) add(ctx context.Context, r flakyRun, t *tally) {
 		c.failures[f.name]++
 	}
 	if len(t.failed) > 0 {
-		fmt.Fprintf(c.out, "\nrun %d of %d: go test -race -cpu %d -shuffle %d ./%s\n%s", c.ended, c.planned, r.cpu, r.seed, short(r.bin.pkg), t.out)
+		fmt.Fprintf(c.out, "\nrun %d of %d: go test -race=%v -cpu %d -shuffle %d ./%s\n%s", c.ended, c.planned, r.race, r.cpu, r.seed, short(r.bin.pkg), t.out)
 	} else if c.ended%10 == 0 {
 		fmt.Fprintf(c.out, "run %d of %d; %d tests failed so far\n", c.ended, c.planned, len(c.failures))
 	}

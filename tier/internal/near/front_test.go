@@ -1,4 +1,4 @@
-package tier
+package near
 
 import (
 	"math/rand/v2"
@@ -8,8 +8,8 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// inFront are the entries that the front has.
-func inFront[T any](n *near[T]) (all []*nearEntry[T]) {
+// InFront are the entries that the front has.
+func inFront[T any](n *Tier[T]) (all []*entry[T]) {
 	for i := range n.front {
 		if e := n.front[i].Load(); e != nil {
 			all = append(all, e)
@@ -20,34 +20,34 @@ func inFront[T any](n *near[T]) (all []*nearEntry[T]) {
 
 // What was found once is found without ristretto, which hears of a sample that favours no key.
 func TestFrontSamples(t *testing.T) {
-	const keys, each = 8, 8 << nearFeedBits
+	const keys, each = 8, 8 << feedBits
 	heard := make(map[uint64]int)
-	n, err := newTuned(1<<20, func(cfg *ristretto.Config[uint64, *nearEntry[testBox]]) {
+	n, err := newTuned(1<<20, func(cfg *ristretto.Config[uint64, *entry[testBox]]) {
 		cfg.KeyToHash = func(hash uint64) (uint64, uint64) { heard[hash]++; return hash, 0 }
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer n.close()
+	defer n.Close()
 	for i := range keys {
-		n.set(numbered(i), testBox{key: i}, 0)
+		n.Set(numbered(i), testBox{key: i}, 0)
 	}
 	n.c.Wait()
 	places := make(map[uint64]bool)
 	for i := range keys {
 		hash, _ := n.hashes(numbered(i))
 		places[hash&uint64(len(n.front)-1)] = true
-		n.get(numbered(i))
+		n.Get(numbered(i))
 	}
 	clear(heard)
 	for range each {
 		for i := range keys {
-			if b := n.get(numbered(i)); b == nil || b.key != i {
+			if b := n.Get(numbered(i)); b == nil || b.key != i {
 				t.Fatalf("get = %v of key %d", b, i)
 			}
 		}
 	}
-	if s := n.stats(); s.hits != keys*(each+1) || s.misses != 0 {
+	if s := n.Stats(); s.Hits != keys*(each+1) || s.misses != 0 {
 		t.Errorf("stats %+v, want %d hits", s, keys*(each+1))
 	}
 	if len(places) < keys {
@@ -55,7 +55,7 @@ func TestFrontSamples(t *testing.T) {
 	}
 	for i := range keys {
 		hash, _ := n.hashes(numbered(i))
-		if got, want := heard[hash], each>>nearFeedBits; got < want-3 || got > want+3 {
+		if got, want := heard[hash], each>>feedBits; got < want-3 || got > want+3 {
 			t.Errorf("ristretto heard of %d of %d hits of key %d, want about %d", got, each, i, want)
 		}
 	}
@@ -70,27 +70,27 @@ func testEntryOf(hash, check uint64, box *testBox) *testEntry {
 // A hash of 64 bits is not enough to be taken for a key, in front or in ristretto.
 func TestFrontTellsKeysApart(t *testing.T) {
 	n := tunedNear(t, nil).of
-	defer n.close()
+	defer n.Close()
 	hash, check := n.hashes("k")
 	box := &testBox{}
 	other := testEntryOf(hash, check+1, box)
 	n.place(hash).Store(other)
-	if n.get("k") != nil {
+	if n.Get("k") != nil {
 		t.Error("the front gave another key's box")
 	}
 	other = testEntryOf(hash+uint64(len(n.front)), check, box)
 	n.place(hash).Store(other)
-	if n.get("k") != nil {
+	if n.Get("k") != nil {
 		t.Error("the front gave the box of a key with another hash")
 	}
 	n.c.Set(hash, testEntryOf(hash, check+1, box), 1)
 	n.c.Wait()
-	if n.get("k") != nil {
+	if n.Get("k") != nil {
 		t.Error("ristretto gave another key's box")
 	}
-	n.set("k", box, 1) // takes the other's place
+	n.Set("k", box, 1) // takes the other's place
 	n.c.Wait()
-	if got := n.get("k"); got == nil || *got != box {
+	if got := n.Get("k"); got == nil || *got != box {
 		t.Error("a key does not get its place back")
 	}
 	if a, b := n.hashes("k"); a == b {
@@ -106,7 +106,7 @@ func TestFrontHides(t *testing.T) {
 		"clear": (*pointerNear).clear,
 		"close": (*pointerNear).close,
 		"evict": func(n *pointerNear) {
-			for i := 0; n.stats().evicted < 1000; i++ {
+			for i := 0; n.stats().Evicted < 1000; i++ {
 				key := numbered(i % 500)
 				n.get(key)
 				n.set(key, &testBox{}, 5000)
@@ -149,7 +149,7 @@ func TestFrontHides(t *testing.T) {
 		t.Error("an entry that is gone was put in front")
 	}
 	n.place(1).Store(e)
-	n.close()
+	n.Close()
 	if len(inFront(n)) != 0 {
 		t.Error("the front has something after close")
 	}
@@ -187,7 +187,7 @@ func TestFrontHasNothingElse(t *testing.T) {
 	}
 	wg.Wait()
 	n.of.c.Wait()
-	if s := n.stats(); s.evicted == 0 {
+	if s := n.stats(); s.Evicted == 0 {
 		t.Errorf("stats %+v: nothing was evicted", s)
 	}
 	all := inFront(n.of)

@@ -1,4 +1,4 @@
-package tier
+package near
 
 import (
 	"fmt"
@@ -19,7 +19,7 @@ type testBox struct{ key, version int }
 
 // What a near tier of *testBox has in ristretto, and its configuration.
 type (
-	testEntry  = nearEntry[*testBox]
+	testEntry  = entry[*testBox]
 	testConfig = ristretto.Config[uint64, *testEntry]
 )
 
@@ -91,7 +91,7 @@ func TestNearSetSet(t *testing.T) {
 	if got := n.get("k"); got != later {
 		t.Errorf("get = %v after a set of a key that is there, want the new box at once", got)
 	}
-	if s := n.stats(); s.rejected != 2 || s.dropped != 0 || s.hits != 2 || s.misses != 1 {
+	if s := n.stats(); s.Rejected != 2 || s.Dropped != 0 || s.Hits != 2 || s.misses != 1 {
 		t.Errorf("stats %+v, want the stuck and the lost set as rejected, 2 hits, 1 miss", s)
 	}
 }
@@ -275,7 +275,7 @@ func TestNearBurst(t *testing.T) {
 		n.set(numbered(i), &testBox{key: i}, 0)
 	}
 	// One may have been taken out of the buffer before it was full: the stuck one.
-	if d := n.stats().dropped; d < more || d > more+1 {
+	if d := n.stats().Dropped; d < more || d > more+1 {
 		t.Errorf("%d sets were dropped, want %d", d, more)
 	}
 	close(free)
@@ -290,11 +290,11 @@ func TestNearBurst(t *testing.T) {
 		}
 	}
 	s := n.stats()
-	if found == 0 || s.hits != int64(found) || s.hits+s.misses != buffer+more {
+	if found == 0 || s.Hits != int64(found) || s.Hits+s.misses != buffer+more {
 		t.Errorf("found %d, stats %+v", found, s)
 	}
-	if s.bytes <= 0 || s.bytes > 1<<20 {
-		t.Errorf("%d bytes in use of %d", s.bytes, 1<<20)
+	if s.Bytes <= 0 || s.Bytes > 1<<20 {
+		t.Errorf("%d bytes in use of %d", s.Bytes, 1<<20)
 	}
 }
 
@@ -306,12 +306,12 @@ func TestNearEvicts(t *testing.T) {
 		n.of.c.Wait()
 	}
 	s := n.stats()
-	if s.evicted == 0 || s.bytes > 1<<20 || s.bytes < 1<<19 {
+	if s.Evicted == 0 || s.Bytes > 1<<20 || s.Bytes < 1<<19 {
 		t.Errorf("stats %+v, want evictions and a tier of %d bytes about full", s, 1<<20)
 	}
 	n.clear()
-	if s := n.stats(); s.bytes != 0 {
-		t.Errorf("%d bytes in use after clear", s.bytes)
+	if s := n.stats(); s.Bytes != 0 {
+		t.Errorf("%d bytes in use after clear", s.Bytes)
 	}
 	n.set("k", &testBox{version: 1}, 0)
 	n.of.c.Wait()
@@ -325,53 +325,53 @@ func TestNearOff(t *testing.T) {
 	n.set("k", &testBox{}, 1)
 	n.del("k")
 	n.clear()
-	if n.get("k") != nil || n.stats() != (nearStats{}) {
+	if n.get("k") != nil || n.stats() != (Stats{}) {
 		t.Error("a near tier that is off has something")
 	}
 	n.close()
-	var of *near[int]
-	of.set("k", 1, 1)
-	of.del("k")
-	of.clear()
-	if of.get("k") != nil || of.stats() != (nearStats{}) {
+	var of *Tier[int]
+	of.Set("k", 1, 1)
+	of.Del("k")
+	of.Clear()
+	if of.Get("k") != nil || of.Stats() != (Stats{}) {
 		t.Error("a near tier that is off has something")
 	}
-	of.close()
+	of.Close()
 }
 
 func TestNearByValue(t *testing.T) {
-	n, err := newNear[testBox](1 << 20)
+	n, err := New[testBox](1 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.set("zero", testBox{}, 10)
-	n.set("one", testBox{key: 1}, 10)
+	n.Set("zero", testBox{}, 10)
+	n.Set("one", testBox{key: 1}, 10)
 	n.c.Wait()
-	if b := n.get("zero"); b == nil || *b != (testBox{}) {
+	if b := n.Get("zero"); b == nil || *b != (testBox{}) {
 		t.Errorf("get = %v: a zero box is a box", b)
 	}
-	if b := n.get("one"); b == nil || b.key != 1 {
+	if b := n.Get("one"); b == nil || b.key != 1 {
 		t.Errorf("get = %v", b)
 	}
-	if b := n.get("none"); b != nil {
+	if b := n.Get("none"); b != nil {
 		t.Errorf("get = %v of a key that was never set", b)
 	}
-	if s := n.stats(); s.bytes != 2*(10+n.entry) || s.hits != 2 || s.misses != 1 {
+	if s := n.Stats(); s.Bytes != 2*(10+n.entryBytes) || s.Hits != 2 || s.misses != 1 {
 		t.Errorf("stats %+v", s)
 	}
-	n.close()
-	if n.get("one") != nil {
+	n.Close()
+	if n.Get("one") != nil {
 		t.Error("get found something after close")
 	}
 }
 
 func TestNearSizes(t *testing.T) {
-	if s := unsafe.Sizeof(nearCell{}); s%nearPad != 0 {
-		t.Errorf("a cell is %d bytes, not a multiple of %d", s, nearPad)
+	if s := unsafe.Sizeof(cell{}); s%pad != 0 {
+		t.Errorf("a cell is %d bytes, not a multiple of %d", s, pad)
 	}
 	for _, size := range []int64{1, leastTier, 1 << 20, 1 << 30} {
 		n, err := newTuned(size, func(cfg *testConfig) {
-			counters := cfg.NumCounters * 6 / 5 * nearCounterBytes
+			counters := cfg.NumCounters * 6 / 5 * counterBytes
 			front := size - counters - cfg.MaxCost
 			if size >= leastTier && (counters > size/8 || counters < size/32 || front > size/16 || front < size/64) {
 				t.Errorf("%d bytes: %d for counters, %d for the front, %d for entries", size, counters, front, cfg.MaxCost)
@@ -381,7 +381,7 @@ func TestNearSizes(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d bytes: %v", size, err)
 		}
-		n.close()
+		n.Close()
 	}
 }
 
@@ -418,13 +418,13 @@ func TestNearOverhead(t *testing.T) {
 		}
 		got := float64(liveHeap()-empty)/float64(entries) - float64(unsafe.Sizeof(testBox{}))
 		t.Logf("of %d each entry takes %.0f bytes beside its box; the tier itself %d KiB", entries, got, (empty-before)>>10)
-		if s, all := n.stats(), int64(entries)*(n.of.entry+n.box); s.bytes != all {
+		if s, all := n.stats(), int64(entries)*(n.of.entryBytes+n.box); s.Bytes != all {
 			t.Errorf("stats %+v: the boxes are not all there", s)
 		}
 		if own := float64(empty-before) / (64 << 20); own > 0.18 {
 			t.Errorf("the empty tier takes %.1f %% of its bytes", 100*own)
 		}
-		mean, said = mean+got/counts, float64(n.of.entry)
+		mean, said = mean+got/counts, float64(n.of.entryBytes)
 		n.close()
 		runtime.KeepAlive(keys)
 	}
@@ -435,12 +435,12 @@ func TestNearOverhead(t *testing.T) {
 
 // pointerNear is a near tier of pointers, for tests that look at which box they get.
 type pointerNear struct {
-	of  *near[*testBox]
+	of  *Tier[*testBox]
 	box int64 // bytes of an empty box
 }
 
 func newPointerNear(maxBytes int64) (*pointerNear, error) {
-	of, err := newNear[*testBox](maxBytes)
+	of, err := New[*testBox](maxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -452,7 +452,7 @@ func (n *pointerNear) get(key string) *testBox {
 	if n == nil {
 		return nil
 	}
-	if box := n.of.get(key); box != nil {
+	if box := n.of.Get(key); box != nil {
 		return *box
 	}
 	return nil
@@ -460,33 +460,33 @@ func (n *pointerNear) get(key string) *testBox {
 
 func (n *pointerNear) set(key string, box *testBox, cost int64) {
 	if n != nil && box != nil {
-		n.of.set(key, box, max(cost, 0)+n.box)
+		n.of.Set(key, box, max(cost, 0)+n.box)
 	}
 }
 
 func (n *pointerNear) del(key string) {
 	if n != nil {
-		n.of.del(key)
+		n.of.Del(key)
 	}
 }
 
 func (n *pointerNear) clear() {
 	if n != nil {
-		n.of.clear()
+		n.of.Clear()
 	}
 }
 
 func (n *pointerNear) close() {
 	if n != nil {
-		n.of.close()
+		n.of.Close()
 	}
 }
 
-func (n *pointerNear) stats() nearStats {
+func (n *pointerNear) stats() Stats {
 	if n == nil {
-		return nearStats{}
+		return Stats{}
 	}
-	return n.of.stats()
+	return n.of.Stats()
 }
 
 func numbered(i int) string { return fmt.Sprintf("key:%08d", i) }
