@@ -1,26 +1,20 @@
 package tier
 
 import (
+	"errors"
 	"math"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// staleReason is why an answer past its soft expiry was given.
-type staleReason uint8
-
-const (
-	staleRefresh  staleReason = iota // within StaleWhileRevalidate
-	staleError                       // the refill failed
-	staleShed                        // the governor refused the refill
-	staleSoft                        // the caller's SoftTimeout was over
-	staleIsolated                    // any of these, while this node had lost sight of most members
-	staleDrill                       // a drill's load brought nothing
-	staleReasons
-)
-
-var staleNames = [staleReasons]string{"revalidating", "error", "shed", "soft_timeout", "isolated", "drill"}
+// whyOf is why a copy is served in place of err.
+func whyOf(err error) staleReason {
+	if errors.Is(err, ErrOverloaded) {
+		return staleShed
+	}
+	return staleError
+}
 
 // A histogram counts times in buckets that are equally wide on a logarithmic scale: bucket i ends, inclusively,
 // at 2^(i/4) seconds, as Prometheus's native histograms of schema 2 have it. Counting is an atomic add; quantiles

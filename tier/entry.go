@@ -1,7 +1,6 @@
 package tier
 
 import (
-	"errors"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/fence"
@@ -91,6 +90,21 @@ func (e *entry) asOwned(now int64) *entry {
 	return &own
 }
 
+// staleReason is why an answer past its soft expiry was given.
+type staleReason uint8
+
+const (
+	staleRefresh  staleReason = iota // within StaleWhileRevalidate
+	staleError                       // the refill failed
+	staleShed                        // the governor refused the refill
+	staleSoft                        // the caller's SoftTimeout was over
+	staleIsolated                    // any of these, while this node had lost sight of most members
+	staleDrill                       // a drill's load brought nothing
+	staleReasons
+)
+
+var staleNames = [staleReasons]string{"revalidating", "error", "shed", "soft_timeout", "isolated", "drill"}
+
 const (
 	entryNotFound uint8 = 1 << iota // the origin has no value
 	entryFailed                     // the fill failed; remembered until hard
@@ -113,14 +127,6 @@ func (e *entry) whyStale(late bool) staleReason {
 		return e.rare.why
 	}
 	return staleRefresh
-}
-
-// whyOf is why a copy is served in place of err.
-func whyOf(err error) staleReason {
-	if errors.Is(err, ErrOverloaded) {
-		return staleShed
-	}
-	return staleError
 }
 
 // refreshAge as a read's MaxAge accepts nothing whose load began before the read.

@@ -385,7 +385,7 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n.Set(fixedKey(i), box[any]{value: own}, weigh(own))
+			n.Set(fmt.Sprint("key", i), box[any]{value: own}, weigh(own))
 			if i%100 == 0 {
 				n.Wait()
 			}
