@@ -6,14 +6,16 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // whyOf is why a copy is served in place of err.
-func whyOf(err error) staleReason {
+func whyOf(err error) store.StaleReason {
 	if errors.Is(err, ErrOverloaded) {
-		return staleShed
+		return store.StaleShed
 	}
-	return staleError
+	return store.StaleError
 }
 
 // A histogram counts times in buckets that are equally wide on a logarithmic scale: bucket i ends, inclusively,
@@ -154,7 +156,7 @@ const (
 // counted by the sample of them that demand takes too, each with the weight of those that it stands for.
 type ages struct {
 	by    [agedSources]histogram // by source - 1
-	stale [staleReasons]atomic.Int64
+	stale [store.StaleReasons]atomic.Int64
 	near  atomic.Int64 // stale near hits
 
 	mu   sync.Mutex // guards the rest
@@ -205,7 +207,7 @@ func (a *ages) stats() map[string]Ages {
 }
 
 // nearServed counts a near hit that stands for nearThin of them.
-func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why staleReason) {
+func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why store.StaleReason) {
 	a := &c.stats.ages
 	a.served(SourceNear, max(now-b.loaded, 0), weight)
 	if now >= b.soft {
@@ -230,9 +232,9 @@ func (c *Cache[V]) answered(a *answer[V]) {
 	}
 }
 
-func (c *Cache[V]) staleServed(why staleReason, weight int64) {
+func (c *Cache[V]) staleServed(why store.StaleReason, weight int64) {
 	if c.isolation.lost.Load() {
-		why = staleIsolated
+		why = store.StaleIsolated
 	}
 	c.stats.ages.stale[why].Add(weight)
 }

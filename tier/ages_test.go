@@ -13,6 +13,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // A histogram puts times where Prometheus does, and tells their quantiles to a tenth or so.
@@ -180,7 +182,7 @@ func TestStaleReasons(t *testing.T) {
 						t.Errorf("%s: %d, want %d", why, n, x.want[why])
 					}
 				}
-				if len(s.StaleBy) != int(staleReasons) || s.Stale != x.want[x.name] {
+				if len(s.StaleBy) != int(store.StaleReasons) || s.Stale != x.want[x.name] {
 					t.Errorf("%d stale, %v", s.Stale, s.StaleBy)
 				}
 			})

@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // question is what a read asks of another member.
@@ -351,10 +352,10 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
 			out, expired, err = c.understand(q, &w.resp, began, a)
-			if isUndecodable(err) && !reloads && q.maxAge != refreshAge && q.flags&codec.FlagNoFill == 0 {
+			if isUndecodable(err) && !reloads && q.maxAge != store.RefreshAge && q.flags&codec.FlagNoFill == 0 {
 				c.stats.undecodable.Add(1)
 				reloads = true
-				w.req.Flags, w.req.MaxAge, expired = w.req.Flags|codec.FlagMaxAge, refreshAge, true // the owner loads it again
+				w.req.Flags, w.req.MaxAge, expired = w.req.Flags|codec.FlagMaxAge, store.RefreshAge, true // the owner loads it again
 				w.resp.Release()
 				continue
 			}
@@ -412,8 +413,8 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
 			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
 		}
-		if a.age = max(now-a.loaded, 0); a.stale && r.Why < uint8(staleReasons) { // another version may know more
-			a.why = staleReason(r.Why)
+		if a.age = max(now-a.loaded, 0); a.stale && r.Why < uint8(store.StaleReasons) { // another version may know more
+			a.why = store.StaleReason(r.Why)
 		}
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
 			return outcome{}, false, errAnswer

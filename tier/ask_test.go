@@ -439,7 +439,7 @@ func TestRequestsOfOneRead(t *testing.T) {
 		for _, o := range []ReadOptions{{MaxAge: AnyAge}, {MaxAge: 0}, {MaxAge: time.Minute}} {
 			clear(u.gets)
 			c.near.Del(key)
-			c.owned.delete(key)
+			c.owned.Delete(key)
 			a, err := c.Read(background, key, o)
 			if err != nil || a.Source != SourceFill && o.MaxAge != AnyAge {
 				t.Errorf("%+v: %+v, %v", o, a, err)

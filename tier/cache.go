@@ -19,6 +19,7 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/near"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 const (
@@ -42,7 +43,7 @@ type Cache[V any] struct {
 	dice    *dice
 	near    *near.Tier[box[V]] // nil: no near tier
 	weigh   func(V) int64      // what a value refers to, in bytes of memory
-	owned   ownedStore
+	owned   store.Owned
 	fences  *fence.Fences
 	flights *flights[V]
 	asks    *asks[V]
@@ -91,8 +92,8 @@ type box[V any] struct {
 	size     int32  // bytes of the value's encoding
 	slot     uint16 // of the fences
 	notFound bool
-	why      staleReason   // if it is past its soft expiry
-	tags     *fence.TagSet // nil: none
+	why      store.StaleReason // if it is past its soft expiry
+	tags     *fence.TagSet     // nil: none
 	value    V
 	loaded   int64  // start of the load
 	soft     int64  // soft expiry
@@ -152,8 +153,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		}
 		c.near = n
 	}
-	c.owned = newOwned(cfg.OwnedBytes, func(key string, e *entry) {
-		if e.flags&entryFailed == 0 && !e.replica {
+	c.owned = store.New(cfg.OwnedBytes, func(key string, e *store.Entry) {
+		if e.Flags&store.Failed == 0 && !e.Replica {
 			c.evicted.add(ring.Hash(key))
 			c.stats.evicted.Add(1)
 		}
@@ -162,7 +163,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		if c.near != nil {
 			c.near.Close()
 		}
-		c.owned.close()
+		c.owned.Close()
 		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
 	}
 	sharer, _ := cfg.Cluster.(shareSpeaker)
@@ -182,7 +183,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 			if c.near != nil {
 				c.near.Close()
 			}
-			c.owned.close()
+			c.owned.Close()
 			return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
 		}
 		c.unregister = unregister
@@ -274,7 +275,7 @@ func (c *Cache[V]) Close(ctx context.Context) error {
 	}
 	if first {
 		c.origin.detach()
-		c.owned.close()
+		c.owned.Close()
 	}
 	return err
 }

@@ -35,8 +35,8 @@ func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) cause {
 	if c.fences.Fenced(key, hash) {
 		return causeFenced
 	}
-	if e, ok := c.owned.get(key); ok {
-		if c.fences.Tagged(e.tags) {
+	if e, ok := c.owned.Get(key); ok {
+		if c.fences.Tagged(e.Tags) {
 			return causeFenced
 		}
 		return causeExpired

@@ -172,7 +172,7 @@ func TestVersionAfterMark(t *testing.T) {
 		c.note("k", ring.Hash("k"), mark(1), 0)
 		gets(t, c, "k", 0)
 		c.fence("k", ring.Hash("k"), mark(1), 6)
-		if e, ok := c.owned.get("k"); ok {
+		if e, ok := c.owned.Get("k"); ok {
 			t.Errorf("kept: %+v", e)
 		}
 		c.fence("k", ring.Hash("k"), mark(1), 6)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // ErrDrilling says that a drill of the cache is under way on this node already.
@@ -236,7 +237,7 @@ func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 		return false
 	}
 	c.stats.nearUnused.Add(-1)
-	c.nearServed(b, now, 1, staleDrill)
+	c.nearServed(b, now, 1, store.StaleDrill)
 	*a = answer[V]{}
 	a.takeNear(b, now)
 	return true
@@ -271,7 +272,7 @@ func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
 func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []uint64, short bool) (found[V], error) {
 	now, wide := c.clock.Now(), c.fences.TagClock()
 	e := c.valid(key, hash, now)
-	if e == nil || e.flags&entryFailed != 0 || len(chain) > 0 {
+	if e == nil || e.Flags&store.Failed != 0 || len(chain) > 0 {
 		return c.own(ctx, key, hash, AnyAge, chain, short)
 	}
 	fl, err := c.join(&boarding[V]{
@@ -294,8 +295,8 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	if e = c.valid(key, hash, c.clock.Now()); e != nil && e.flags&entryFailed == 0 {
-		return found[V]{e: e, late: c.clock.Now() >= e.soft, why: staleDrill}, nil
+	if e = c.valid(key, hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
+		return found[V]{e: e, late: c.clock.Now() >= e.Soft, why: store.StaleDrill}, nil
 	}
 	return c.own(ctx, key, hash, AnyAge, chain, short)
 }

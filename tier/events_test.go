@@ -16,6 +16,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // events is a slog.Handler that keeps the names of events.
@@ -181,7 +182,7 @@ func TestStatsDocumented(t *testing.T) {
 		}
 	}
 	look(reflect.TypeFor[Stats]())
-	for _, names := range [][]string{staleNames[:], governor.BreakerStates[:]} {
+	for _, names := range [][]string{store.StaleNames[:], governor.BreakerStates[:]} {
 		for _, name := range names {
 			if !strings.Contains(text, "`"+name+"`") {
 				t.Errorf("%q is not in STATS.md", name)

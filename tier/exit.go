@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // Values leave a node through this file alone: to a caller by handOut, to a member as an answer by fillAt and as a
@@ -67,14 +68,11 @@ func (c *Cache[V]) clone(v V) V {
 
 // end is when what was found must not be handed out any more.
 func (f *found[V]) end() int64 {
-	if f.filled && f.e.outlived() {
+	if f.filled && f.e.Outlived() {
 		return never
 	}
-	return f.e.hard
+	return f.e.Hard
 }
-
-// outlived reports whether e was past its hard expiry when its load returned.
-func (e *entry) outlived() bool { return e.loaded+int64(e.cost) >= e.hard }
 
 // endOf is the end of a copy that another member answered with at the given time. A member sends an answer past its hard
 // expiry only if it waited for a load whose result was outlived.
@@ -92,33 +90,33 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 		return false
 	}
 	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
-	if f.e.tags != nil {
+	if f.e.Tags != nil {
 		resp.Flags |= codec.FlagTagged
-		resp.Tags = f.e.tags.List()
+		resp.Tags = f.e.Tags.List()
 	}
-	resp.Age = time.Duration(max(now-f.e.loaded, 0))
-	resp.Soft, resp.Hard = time.Duration(f.e.soft-now), time.Duration(f.e.hard-now)
-	if f.e.replica && flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
+	resp.Age = time.Duration(max(now-f.e.Loaded, 0))
+	resp.Soft, resp.Hard = time.Duration(f.e.Soft-now), time.Duration(f.e.Hard-now)
+	if f.e.Replica && flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
 		h.c.stats.replicasServed.Add(1)
 		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
 	}
-	if f.e.flags&entryPassing != 0 {
+	if f.e.Flags&store.Passing != 0 {
 		resp.Flags |= codec.FlagPassing
 	}
-	if f.e.flags&entryNotFound != 0 {
+	if f.e.Flags&store.NotFound != 0 {
 		resp.Status = codec.StatusNotFound
 	} else {
-		if flags&codec.FlagHave != 0 && have == f.e.etag {
+		if flags&codec.FlagHave != 0 && have == f.e.Etag {
 			resp.Status = codec.StatusSame
 		} else {
-			resp.Value, resp.Etag = f.e.value, f.e.etag
+			resp.Value, resp.Etag = f.e.Value, f.e.Etag
 		}
-		if now >= f.e.soft {
+		if now >= f.e.Soft {
 			resp.Flags |= codec.FlagStale
 			resp.Why = uint8(f.why)
 		}
 	}
-	if f.filled && (!f.late && !f.e.handed || f.e.outlived()) {
+	if f.filled && (!f.late && !f.e.Handed || f.e.Outlived()) {
 		resp.Flags |= codec.FlagFilled
 	}
 	if f.private {
@@ -135,20 +133,20 @@ func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int
 			break
 		}
 		e := c.valid(x.key, ring.Hash(x.key), now) // which is nil past its hard expiry
-		if e == nil || e.flags&(entryFailed|entryPassing) != 0 || fresh && (e.replica || now >= e.soft) {
+		if e == nil || e.Flags&(store.Failed|store.Passing) != 0 || fresh && (e.Replica || now >= e.Soft) {
 			taken++
 			continue
 		}
-		bytes := len(x.key) + len(e.value) + 4*len(e.tags.List())
+		bytes := len(x.key) + len(e.Value) + 4*len(e.Tags.List())
 		if len(list) > 0 && size+bytes > handoffBatch {
 			break
 		}
 		size += bytes
 		taken++
 		list = append(list, codec.Pushed{
-			Key: bytesOf(x.key), Value: e.value, NotFound: e.flags&entryNotFound != 0, Heat: x.heat,
-			Age: time.Duration(max(now-e.loaded, 0)), Soft: time.Duration(e.soft - now), Hard: time.Duration(e.hard - now),
-			Cost: e.cost, Version: e.version, Tags: e.tags.List(),
+			Key: bytesOf(x.key), Value: e.Value, NotFound: e.Flags&store.NotFound != 0, Heat: x.heat,
+			Age: time.Duration(max(now-e.Loaded, 0)), Soft: time.Duration(e.Soft - now), Hard: time.Duration(e.Hard - now),
+			Cost: e.Cost, Version: e.Version, Tags: e.Tags.List(),
 		})
 	}
 	return list, taken
@@ -169,11 +167,11 @@ func isUndecodable(err error) bool {
 }
 
 // drop takes an entry that cannot be decoded out of the owned tier.
-func (c *Cache[V]) drop(key string, hash uint64, e *entry) {
+func (c *Cache[V]) drop(key string, hash uint64, e *store.Entry) {
 	c.stats.undecodable.Add(1)
 	c.fences.Update(hash, func() {
-		if now, ok := c.owned.get(key); ok && now == e {
-			c.owned.delete(key)
+		if now, ok := c.owned.Get(key); ok && now == e {
+			c.owned.Delete(key)
 		}
 	})
 }

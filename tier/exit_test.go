@@ -15,6 +15,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // While a call for many keys waits for its slowest, the others pass their ends: near copies their lease, owned ones their
@@ -115,7 +116,7 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := open(t, plain(ByKey(slow(0).load)))
 		now := c.clock.Now()
-		e := &entry{value: []byte("x"), loaded: now, soft: now + 10, swr: now + 20, hard: now + 20}
+		e := &store.Entry{Value: []byte("x"), Loaded: now, Soft: now + 10, Swr: now + 20, Hard: now + 20}
 		for _, x := range []struct {
 			name   string
 			f      found[string]
@@ -126,8 +127,8 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 			{"stale", found[string]{e: e}, now + 19, true},
 			{"past its hard expiry", found[string]{e: e}, now + 20, false},
 			{"a fill, past its hard expiry", found[string]{e: e, filled: true}, now + 20, false},
-			{"a fill whose load outlived its value", found[string]{e: &entry{loaded: now, cost: 30, soft: now + 20, hard: now + 20}, filled: true}, now + 31, true},
-			{"that as a copy", found[string]{e: &entry{loaded: now, cost: 30, soft: now + 20, hard: now + 20}}, now + 31, false},
+			{"a fill whose load outlived its value", found[string]{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}, filled: true}, now + 31, true},
+			{"that as a copy", found[string]{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}}, now + 31, false},
 		} {
 			var resp codec.Response
 			h := handler[string]{c}

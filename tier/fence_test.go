@@ -207,7 +207,7 @@ func TestHistoriesCatch(t *testing.T) {
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.delete(key) })
+			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.Delete(key) })
 			c.asks.detach(key, hash, at.Copies)
 		})},
 		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {

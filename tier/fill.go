@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // errNoPrevious is what KeepPrevious returns where there is nothing to keep.
@@ -26,7 +27,7 @@ type Fill[V any] struct {
 
 	c      *Cache[V]
 	flight *flight[V]
-	prev   *entry
+	prev   *store.Entry
 	ttl    time.Duration
 	keep   bool
 	drop   bool // the value is for the callers that wait
@@ -51,10 +52,10 @@ func (c *Cache[V]) fillOf(f *flight[V]) *Fill[V] {
 // conditional read of the origin. It is decoded anew for each call and is the
 // loader's own.
 func (f *Fill[V]) Previous() (value V, ok bool) {
-	if f.prev == nil || f.prev.flags&(entryNotFound|entryFailed) != 0 {
+	if f.prev == nil || f.prev.Flags&(store.NotFound|store.Failed) != 0 {
 		return value, false
 	}
-	value, err := f.c.decode(f.prev.value)
+	value, err := f.c.decode(f.prev.Value)
 	return value, err == nil
 }
 
@@ -107,23 +108,23 @@ func (f *Fill[V]) SetVersion(version uint64) { f.version = version }
 
 func (f *Fill[V]) versionOf() uint64 {
 	if f.version == 0 && f.keep {
-		return f.prev.version
+		return f.prev.Version
 	}
 	return f.version
 }
 
 // etag stands for the content of e: another content has another one, but for one in 2^64.
-func (c *Cache[V]) etag(e *entry) uint64 {
-	if e.flags != 0 {
+func (c *Cache[V]) etag(e *store.Entry) uint64 {
+	if e.Flags != 0 {
 		return 0
 	}
 	var h maphash.Hash
 	h.SetSeed(c.seed)
-	for _, tag := range e.tags.List() {
+	for _, tag := range e.Tags.List() {
 		_ = binary.Write(&h, binary.LittleEndian, tag)
 	}
-	_ = h.WriteByte(byte(len(e.tags.List())))
-	_, _ = h.Write(e.value)
+	_ = h.WriteByte(byte(len(e.Tags.List())))
+	_, _ = h.Write(e.Value)
 	return max(h.Sum64(), 1)
 }
 
@@ -150,7 +151,7 @@ type boarding[V any] struct {
 	hash   uint64
 	class  governor.Class
 	cause  cause
-	prev   *entry // the copy that the caller saw, nil: none
+	prev   *store.Entry // the copy that the caller saw, nil: none
 	chain  []uint64
 	short  bool       // this node stands in for the owner
 	until  int64      // for how long the caller waits: patience, or noWait
@@ -256,7 +257,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 // failed, before it became the live one.
 func (c *Cache[V]) needless(f *flight[V]) bool {
 	e := c.valid(f.key, f.hash, c.clock.Now())
-	return e != nil && e != f.prev && c.clock.Now() < e.soft && c.flights.skip(f, e, c.stillValid(f))
+	return e != nil && e != f.prev && c.clock.Now() < e.Soft && c.flights.skip(f, e, c.stillValid(f))
 }
 
 // permit waits for a permit. The error is an *OverloadedError, or the cause of ctx's end.
@@ -338,13 +339,13 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 
 // stillValid is what flights ask before they hand out a copy from before the load. A fence
 // that came since the copy was found may be forgotten already: then the copy is gone too.
-func (c *Cache[V]) stillValid(f *flight[V]) func(e *entry) bool {
-	return func(e *entry) bool {
-		if !c.fences.OwnedValid(f.key, f.hash, e.stamp, e.handed) || c.fences.Tagged(e.tags) {
+func (c *Cache[V]) stillValid(f *flight[V]) func(e *store.Entry) bool {
+	return func(e *store.Entry) bool {
+		if !c.fences.OwnedValid(f.key, f.hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
 			return false
 		}
-		now, ok := c.owned.get(f.key)
-		return ok && now == e || !c.fences.Covers(f.key, f.hash, e.stamp)
+		now, ok := c.owned.Get(f.key)
+		return ok && now == e || !c.fences.Covers(f.key, f.hash, e.Stamp)
 	}
 }
 
@@ -382,22 +383,22 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 
 // land is landed for the caller that has to finish the flight.
 func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost time.Duration) {
-	e := &entry{stamp: f.stamp, loaded: f.began, cost: cost}
+	e := &store.Entry{Stamp: f.stamp, Loaded: f.began, Cost: cost}
 	res := result[V]{e: e, value: value, typed: true}
 	switch {
 	case err == nil && fill.keep:
-		e.value = f.prev.value
-		res.value, err = c.decode(e.value) // the loader has had the other copy in its hands
+		e.Value = f.prev.Value
+		res.value, err = c.decode(e.Value) // the loader has had the other copy in its hands
 	case err == nil:
-		e.value, res.value, err = c.pack(value)
+		e.Value, res.value, err = c.pack(value)
 	case errors.Is(err, ErrNotFound):
-		e.flags |= entryNotFound
+		e.Flags |= store.NotFound
 		res.typed, err = false, nil
 	}
 	if err == nil {
-		e.tags, err = fill.tagged(f.wide)
+		e.Tags, err = fill.tagged(f.wide)
 	}
-	if err == nil && e.flags&entryNotFound == 0 {
+	if err == nil && e.Flags&store.NotFound == 0 {
 		err = c.cfg.Freshness.allows(fill.ttl)
 	}
 	if err != nil {
@@ -418,31 +419,31 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 		return
 	}
 	now := c.clock.Now()
-	c.loads.add(f.hash, e.loaded)
+	c.loads.add(f.hash, e.Loaded)
 	c.setExpiry(e, lifespan{fill.ttl, fill.stale}, f.short && !c.owns(f.hash), now)
-	if fill.drop || now >= e.hard {
-		e.flags |= entryPassing
+	if fill.drop || now >= e.Hard {
+		e.Flags |= store.Passing
 	}
-	if e.flags&entryNotFound != 0 {
+	if e.Flags&store.NotFound != 0 {
 		c.stats.results[resultNotFound].Add(1)
 	} else {
 		c.stats.results[resultOK].Add(1)
 	}
-	if fill.ttl > 0 && e.flags&entryPassing == 0 {
-		c.log.lives.stored(e.hard - e.loaded)
+	if fill.ttl > 0 && e.Flags&store.Passing == 0 {
+		c.log.lives.stored(e.Hard - e.Loaded)
 	}
-	if e.version = fill.versionOf(); e.version != 0 && c.fences.Behind(f.key, f.hash, e.version) {
-		e.flags |= entryPassing
+	if e.Version = fill.versionOf(); e.Version != 0 && c.fences.Behind(f.key, f.hash, e.Version) {
+		e.Flags |= store.Passing
 		c.stats.results[resultBehind].Add(1)
 		c.finish(f, res)
 		return
 	}
-	e.etag = c.etag(e)
-	stored := !c.fences.Tagged(e.tags) && c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.stamp, Began: e.loaded}, func() {
-		if e.flags&entryPassing == 0 {
-			c.owned.set(f.key, e)
+	e.Etag = c.etag(e)
+	stored := !c.fences.Tagged(e.Tags) && c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.Stamp, Began: e.Loaded}, func() {
+		if e.Flags&store.Passing == 0 {
+			c.owned.Set(f.key, e)
 		} else {
-			c.owned.delete(f.key)
+			c.owned.Delete(f.key)
 		}
 	})
 	if !stored {
@@ -461,18 +462,18 @@ func (c *Cache[V]) owns(hash uint64) bool {
 }
 
 // setExpiry gives e its soft and hard expiry by the contract, and by what its value has of its own.
-func (c *Cache[V]) setExpiry(e *entry, own lifespan, short bool, now int64) {
+func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
 	f, ttl, stale := &c.cfg.Freshness, own.ttl, own.windows(&c.cfg.Freshness)
-	if e.flags&entryNotFound != 0 {
-		e.soft = e.loaded + int64(f.NegativeTTL)
-		e.swr, e.hard = e.soft, e.soft
+	if e.Flags&store.NotFound != 0 {
+		e.Soft = e.Loaded + int64(f.NegativeTTL)
+		e.Swr, e.Hard = e.Soft, e.Soft
 	} else {
 		if ttl == 0 {
 			ttl = f.TTL - time.Duration(f.Jitter*c.dice.float64()*float64(f.TTL))
 		}
-		e.soft = e.loaded + int64(ttl)
-		e.swr = e.soft + int64(stale.WhileRevalidate)
-		e.hard = e.soft + int64(max(stale.WhileRevalidate, stale.IfError))
+		e.Soft = e.Loaded + int64(ttl)
+		e.Swr = e.Soft + int64(stale.WhileRevalidate)
+		e.Hard = e.Soft + int64(max(stale.WhileRevalidate, stale.IfError))
 	}
 	if short {
 		c.standIn(e, now)
@@ -480,12 +481,12 @@ func (c *Cache[V]) setExpiry(e *entry, own lifespan, short bool, now int64) {
 }
 
 // standIn gives e, which nobody else has yet, the times of a copy in the owner's place.
-func (c *Cache[V]) standIn(e *entry, now int64) {
-	full := &expiry{e.soft, e.swr, e.hard}
-	e.change(func(r *rare) { r.full = full })
+func (c *Cache[V]) standIn(e *store.Entry, now int64) {
+	full := &store.Expiry{Soft: e.Soft, SWR: e.Swr, Hard: e.Hard}
+	e.Change(func(r *store.Rare) { r.Full = full })
 	c.stood.Store(true)
 	end := now + int64(successorTTL)
-	e.soft, e.swr, e.hard = min(e.soft, end), min(e.swr, end), min(e.hard, end)
+	e.Soft, e.Swr, e.Hard = min(e.Soft, end), min(e.Swr, end), min(e.Hard, end)
 }
 
 // failed settles what a failed load means: a copy within StaleIfError waits before it
@@ -495,36 +496,36 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	errorTTL := int64(c.cfg.Freshness.ErrorTTL)
 	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
 	res := result[V]{err: wrapped}
-	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&entryFailed == 0 {
-		if late := c.postpone(f, e, now, errorTTL, staleError); e.flags&entryNotFound == 0 {
+	if e := c.valid(f.key, f.hash, now); e != nil && e.Flags&store.Failed == 0 {
+		if late := c.postpone(f, e, now, errorTTL, store.StaleError); e.Flags&store.NotFound == 0 {
 			res.e = late
 		}
 		return res
 	}
 	if errorTTL > 0 {
-		e := &entry{stamp: f.stamp, loaded: f.began, flags: entryFailed, rare: &rare{err: wrapped}}
-		e.soft = now + errorTTL
-		e.swr, e.hard = e.soft, e.soft
-		c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.stamp, Began: e.loaded}, func() { c.owned.set(f.key, e) })
+		e := &store.Entry{Stamp: f.stamp, Loaded: f.began, Flags: store.Failed, Rare: &store.Rare{Err: wrapped}}
+		e.Soft = now + errorTTL
+		e.Swr, e.Hard = e.Soft, e.Soft
+		c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.Stamp, Began: e.Loaded}, func() { c.owned.Set(f.key, e) })
 	}
 	return res
 }
 
 // postpone puts the next attempt to refresh e off, by half of d to one and a half.
-func (c *Cache[V]) postpone(f *flight[V], e *entry, now, d int64, why staleReason) *entry {
+func (c *Cache[V]) postpone(f *flight[V], e *store.Entry, now, d int64, why store.StaleReason) *store.Entry {
 	late := *e
 	again := now + d/2 + int64(c.dice.float64()*float64(d))
-	late.change(func(r *rare) { r.retry, r.why = again, why })
+	late.Change(func(r *store.Rare) { r.Retry, r.Why = again, why })
 	c.replace(f.key, f.hash, e, &late)
 	return &late
 }
 
 // replace puts next into the owned tier instead of old, unless old is not there any more. It is the one way to store
 // what was made of an entry: a fill, a fence or a Put may have come since that was seen.
-func (c *Cache[V]) replace(key string, hash uint64, old, next *entry) (replaced bool) {
+func (c *Cache[V]) replace(key string, hash uint64, old, next *store.Entry) (replaced bool) {
 	c.fences.Update(hash, func() {
-		if now, ok := c.owned.get(key); ok && now == old {
-			c.owned.set(key, next)
+		if now, ok := c.owned.Get(key); ok && now == old {
+			c.owned.Set(key, next)
 			replaced = true
 		}
 	})
@@ -543,10 +544,10 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 		c.stats.shed[over.why].Add(1)
 	}
 	now := c.clock.Now()
-	if e := c.valid(f.key, f.hash, now); e != nil && e.flags&(entryFailed|entryNotFound) == 0 {
+	if e := c.valid(f.key, f.hash, now); e != nil && e.Flags&(store.Failed|store.NotFound) == 0 {
 		res.e = e
 		if over != nil {
-			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)), staleShed)
+			res.e = c.postpone(f, e, now, min(int64(over.RetryAfter), int64(c.cfg.Freshness.ErrorTTL)), store.StaleShed)
 		}
 	}
 	return res

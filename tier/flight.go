@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // maxRunning is how many loads of one key may run at once on its owner: a live one, and
@@ -37,7 +38,7 @@ type flight[V any] struct {
 	key    string
 	hash   uint64
 	cause  cause
-	prev   *entry // the copy that the starter saw, nil: none
+	prev   *store.Entry // the copy that the starter saw, nil: none
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
 	ticket governor.Ticket
@@ -66,7 +67,7 @@ type flight[V any] struct {
 
 // result is how a flight ended. With err set, e may hold a copy that StaleIfError allows.
 type result[V any] struct {
-	e     *entry
+	e     *store.Entry
 	value V
 	typed bool // value holds e's value
 	err   error
@@ -241,7 +242,7 @@ func (t *flights[V]) settle(f *flight[V]) bool {
 // many that are; doomed: there were some, and all have left. If the result holds a copy from before the load, valid says whether no fence
 // covers that: it is asked while nobody can join, so that nobody who came after a
 // fence gets what it covers. valid takes no lock of the flights.
-func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bool) (callers int64, doomed bool) {
+func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *store.Entry) bool) (callers int64, doomed bool) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -259,7 +260,7 @@ func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *entry) bo
 
 // skip ends a flight that has not begun to load with a copy, or an error, that is there, if valid still
 // says that no fence covers it, as in finish.
-func (t *flights[V]) skip(f *flight[V], e *entry, valid func(e *entry) bool) bool {
+func (t *flights[V]) skip(f *flight[V], e *store.Entry, valid func(e *store.Entry) bool) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -271,8 +272,8 @@ func (t *flights[V]) skip(f *flight[V], e *entry, valid func(e *entry) bool) boo
 		s.drop(f.key, slot)
 	}
 	f.settled = true
-	if f.res.e = e; e.flags&entryFailed != 0 {
-		f.res = result[V]{err: e.err()}
+	if f.res.e = e; e.Flags&store.Failed != 0 {
+		f.res = result[V]{err: e.Err()}
 	}
 	close(f.done)
 	return true
@@ -323,7 +324,7 @@ func (t *flights[V]) detachTags(fn *fence.Fences) {
 		s := &t.shards[i]
 		s.mu.Lock()
 		for _, slot := range s.m {
-			if f := slot.live; f != nil && f.loading && (fn.After(f.tags, f.wide) || f.prev != nil && fn.After(f.prev.tags.List(), f.wide)) {
+			if f := slot.live; f != nil && f.loading && (fn.After(f.tags, f.wide) || f.prev != nil && fn.After(f.prev.Tags.List(), f.wide)) {
 				s.overtake(f)
 			}
 		}

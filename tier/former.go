@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 const (
@@ -189,7 +190,7 @@ func (h *viewHistory) stoodIn(hash uint64, now int64) (p prior) {
 		return p
 	}
 	m := &h.moves[h.now.PartitionOf(hash)]
-	if now-m.at > standInFor {
+	if now-m.at > store.StandInFor {
 		return p
 	}
 	if p = h.prior(m.stood, now); !p.inView { // it is lost too

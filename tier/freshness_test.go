@@ -292,8 +292,8 @@ func TestJitterOnlyShortens(t *testing.T) {
 		for i := range 1000 {
 			key := fmt.Sprint(i)
 			_ = read(t, c, key, AnyAge)
-			e, _ := c.owned.get(key)
-			d := time.Duration(e.soft - e.loaded)
+			e, _ := c.owned.Get(key)
+			d := time.Duration(e.Soft - e.Loaded)
 			low, high = min(low, d), max(high, d)
 		}
 		if low < 30*time.Second || low > 31*time.Second || high > time.Minute || high < 59*time.Second {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // A node that leaves pushes its copies to their new owners, those that were asked for most first, and
@@ -72,7 +73,7 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	c.hot.save()
 	c.near.Clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
-	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica }))
+	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *store.Entry) bool { return !e.Replica }))
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
 	again := c.clock.Now() + int64(handoffAgain)
@@ -81,7 +82,7 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 		if filling && live == 0 {
 			since := began
 			began = c.clock.Now()
-			left = append(left, c.pushAll(ctx, pace, c.hottest(func(_ string, e *entry) bool { return !e.replica && e.loaded+int64(e.cost) >= since }))...)
+			left = append(left, c.pushAll(ctx, pace, c.hottest(func(_ string, e *store.Entry) bool { return !e.Replica && e.Loaded+int64(e.Cost) >= since }))...)
 		}
 		filling = live > 0
 		if len(left) > 0 && c.clock.Now() >= again {
@@ -110,10 +111,10 @@ type hot struct {
 }
 
 // hottest returns the keys of the owned tier whose entries are wanted and no failures, those that were asked for most first.
-func (c *Cache[V]) hottest(wanted func(key string, e *entry) bool) []hot {
+func (c *Cache[V]) hottest(wanted func(key string, e *store.Entry) bool) []hot {
 	var list []hot
-	c.owned.ranked(func(key string, e *entry, heat uint8) {
-		if e.flags&entryFailed == 0 && wanted(key, e) {
+	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) {
+		if e.Flags&store.Failed == 0 && wanted(key, e) {
 			list = append(list, hot{key, heat})
 		}
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // leaving is a cluster of three of which n2 leaves.
@@ -71,8 +72,8 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		key := m.moved(0)
-		before, _ := m.caches["n2"].owned.get(key)
-		held := m.caches["n2"].owned.len()
+		before, _ := m.caches["n2"].owned.Get(key)
+		held := m.caches["n2"].owned.Len()
 		m.unsee("n0", "n1", "n2")
 		m.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{delay: 50 * time.Millisecond} })
 		if took := m.drain(10 * time.Second); took > 2*time.Second {
@@ -88,9 +89,9 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 			}
 		}
 		m.loads(keys)
-		after, ok := m.caches[m.old.Owner(key).Name].owned.get(key)
-		if !ok || after.version != 7 || after.cost != before.cost || after.tags == nil || len(after.tags.List()) != 2 || !bytes.Equal(after.value, before.value) ||
-			after.hard-after.loaded > before.hard-before.loaded || after.soft-after.loaded > before.soft-before.loaded {
+		after, ok := m.caches[m.old.Owner(key).Name].owned.Get(key)
+		if !ok || after.Version != 7 || after.Cost != before.Cost || after.Tags == nil || len(after.Tags.List()) != 2 || !bytes.Equal(after.Value, before.Value) ||
+			after.Hard-after.Loaded > before.Hard-before.Loaded || after.Soft-after.Loaded > before.Soft-before.Loaded {
 			t.Errorf("%+v became %+v", before, after)
 		}
 		s := m.caches["n2"].Stats()
@@ -137,7 +138,7 @@ func TestLeaveHottestFirst(t *testing.T) {
 			t.Errorf("%d pushed of %d", s.Pushed, len(own))
 		}
 		for _, key := range hot {
-			if _, ok := m.caches[m.old.Owner(key).Name].owned.get(key); !ok {
+			if _, ok := m.caches[m.old.Owner(key).Name].owned.Get(key); !ok {
 				t.Errorf("%s was not pushed", key)
 			}
 		}
@@ -158,7 +159,7 @@ func TestLeaveToTheFull(t *testing.T) {
 			m.read("n0", fmt.Sprintf("k%d", i))
 		}
 		var own []string
-		m.caches["n2"].owned.each(func(key string, _ *entry) bool {
+		m.caches["n2"].owned.Each(func(key string, _ *store.Entry) bool {
 			own = append(own, key)
 			return true
 		})
@@ -302,7 +303,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 					time.Sleep(10 * time.Second)
 					e := m.caches["n0"].valid(key, ring.Hash(key), m.caches["n0"].clock.Now())
 					if e != nil {
-						v, err := m.caches["n0"].decode(e.value)
+						v, err := m.caches["n0"].decode(e.Value)
 						if err != nil || v.Version != 1 {
 							t.Errorf("%+v, %v", v, err)
 						}

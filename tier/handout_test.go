@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // What is handed out once is not handed out, shared or kept near any longer than the rules allow.
@@ -36,7 +37,7 @@ func TestJoinerOfFencedFlightKeepsNoNearCopy(t *testing.T) {
 		wg.Go(func() { _, _ = c.Get(ctx, key) })
 		synctest.Wait()
 		least := o.seq.Add(1)
-		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.delete(key) })
+		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.Delete(key) })
 		wg.Go(func() { _, _ = c.Get(background, key) })
 		synctest.Wait()
 		c.flights.detach(key, hash, at.Loads)
@@ -112,8 +113,8 @@ func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
 		return f
 	}
 	for _, valid := range []bool{false, true} {
-		asked := func(*entry) bool { return valid }
-		copied := new(entry)
+		asked := func(*store.Entry) bool { return valid }
+		copied := new(store.Entry)
 		f := start()
 		flights.finish(f, result[simValue]{e: copied, err: errDown}, asked)
 		<-f.done

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // A member that starts with nothing asks the origin for everything. What it will be asked for first it could know:
@@ -182,7 +183,7 @@ func sameTrouble(a, b error) bool {
 type spared struct {
 	key   string
 	worth float64
-	e     *entry
+	e     *store.Entry
 	heat  uint8
 }
 
@@ -204,7 +205,7 @@ func (s *sparedHeap) Pop() any {
 // more, lists what it has.
 func (c *Cache[V]) hotList() []string {
 	now := c.clock.Now()
-	best := c.mostSparing(maxHotKeys, func(e *entry, _ bool) bool { return !e.replica && now < e.hard })
+	best := c.mostSparing(maxHotKeys, func(e *store.Entry, _ bool) bool { return !e.Replica && now < e.Hard })
 	keys := make([]string, len(best))
 	for i := range best {
 		keys[i] = best[i].key
@@ -214,7 +215,7 @@ func (c *Cache[V]) hotList() []string {
 
 // mostSparing returns the keys with a value that are wanted and spare the origin most, of those that this node owns if the
 // view has it, at most so many. asked: somebody asked for it lately.
-func (c *Cache[V]) mostSparing(most int, wanted func(e *entry, asked bool) bool) []spared {
+func (c *Cache[V]) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
 	now := c.clock.Now()
 	rates := make(map[uint64]float64)
 	c.demand.rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
@@ -225,13 +226,13 @@ func (c *Cache[V]) mostSparing(most int, wanted func(e *entry, asked bool) bool)
 		}
 	}
 	var best sparedHeap
-	c.owned.ranked(func(key string, e *entry, heat uint8) { // some 100 ns for an entry
+	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) { // some 100 ns for an entry
 		hash := ring.Hash(key)
-		if e.flags != 0 || !wanted(e, heat > 0 || rates[hash] > 0) {
+		if e.Flags != 0 || !wanted(e, heat > 0 || rates[hash] > 0) {
 			return
 		}
 		rate := max(rates[hash], float64(heat)/heatSpan, leastRate)
-		worth := rate * max(e.cost.Seconds(), leastCost)
+		worth := rate * max(e.Cost.Seconds(), leastCost)
 		if len(best) == most && worth <= best[0].worth || !mine(hash) {
 			return
 		}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // A cold restart with the file makes callers wait for fewer expensive loads than one without.
@@ -199,7 +201,7 @@ func TestHotKeysOwned(t *testing.T) {
 		}
 		view, sum := s.nodes["n0"].View(), 0
 		foreign := keyOf(view, "n2", 0) // as of a time when n2 could not be reached
-		caches["n0"].owned.set(foreign, &entry{hard: 1 << 60, cost: time.Hour})
+		caches["n0"].owned.Set(foreign, &store.Entry{Hard: 1 << 60, Cost: time.Hour})
 		s.nodes["n1"].setView(simView(t, "n0", "n2"))
 		handler[simValue]{caches["n1"]}.Drain(background)
 		synctest.Wait()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // Copy is what a member has of a key, as the stats endpoint tells an operator. It has no value.
@@ -39,8 +40,8 @@ func (h handler[V]) InspectKey(key string) any {
 	}
 	if e := c.valid(key, ring.Hash(key), now); e != nil {
 		out = append(out, Copy{
-			Tier: "owned", Age: seconds(now - e.loaded), Fresh: seconds(e.soft - now), Left: seconds(e.hard - now),
-			Bytes: len(e.value), NotFound: e.flags&entryNotFound != 0, Failed: e.flags&entryFailed != 0,
+			Tier: "owned", Age: seconds(now - e.Loaded), Fresh: seconds(e.Soft - now), Left: seconds(e.Hard - now),
+			Bytes: len(e.Value), NotFound: e.Flags&store.NotFound != 0, Failed: e.Flags&store.Failed != 0,
 		})
 	}
 	return out

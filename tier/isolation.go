@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // WhenIsolated says what a cache does while its node has lost sight of more than half of the
@@ -150,7 +151,7 @@ func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flag
 	case flags&codec.FlagNoFill != 0:
 		return ErrNotCached
 	}
-	q := question[V]{key: key, hash: ring.Hash(key), maxAge: refreshAge, chain: governor.ChainOf(ctx)}
+	q := question[V]{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}
 	if err := c.ownAnswer(ctx, &q, 0, a); err != nil {
 		c.stats.errors.Add(1)
 		return err

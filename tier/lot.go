@@ -9,6 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // reading is one key of a call for many.
@@ -23,7 +24,7 @@ type reading[V any] struct {
 	// what became of it
 	finding[V]
 	answered bool // by its owner, or with the error of asking him
-	why      staleReason
+	why      store.StaleReason
 	size     int32         // bytes of the value's encoding
 	cost     time.Duration // of its load, 0: not known
 	err      error         // ErrNotFound only where nothing but warming was wanted

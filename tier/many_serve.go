@@ -9,6 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 const (
@@ -33,7 +34,7 @@ type wanted[V any] struct {
 	fl  *flight[V]
 	cl  governor.Class
 	why cause
-	e   *entry // the copy that there is, nil: none
+	e   *store.Entry // the copy that there is, nil: none
 	// started: fl was started for it.
 	started bool
 }
@@ -48,8 +49,8 @@ func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
 	hit, e, late := c.peekAt(now, w.key, w.hash, AnyAge, chain, false)
 	if hit != nil {
 		c.reuse.read(w.key, w.hash, hit)
-		if w.err = hit.err(); w.err == nil {
-			w.f = found[V]{e: hit, late: late, why: hit.whyStale(late)}
+		if w.err = hit.Err(); w.err == nil {
+			w.f = found[V]{e: hit, late: late, why: hit.WhyStale(late)}
 		}
 		return true
 	}
@@ -77,7 +78,7 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 		w.f, w.err = c.ride(ctx, &r, w.fl, w.started)
 		w.at, w.fl = c.clock.Now(), nil
 		if w.err == nil && w.f.filled {
-			w.at = min(max(began, w.f.e.loaded+int64(w.f.e.cost)), w.at)
+			w.at = min(max(began, w.f.e.Loaded+int64(w.f.e.Cost)), w.at)
 		}
 	}
 }
@@ -176,7 +177,7 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
 	var a answer[V]
 	err := w.err
 	if m.warming && err == nil {
-		a.source, a.notFound = SourceOwned, w.f.e.flags&entryNotFound != 0
+		a.source, a.notFound = SourceOwned, w.f.e.Flags&store.NotFound != 0
 		if w.f.filled {
 			a.source = SourceFill
 		}
@@ -326,7 +327,7 @@ func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.
 	}
 	flags, have := uint8(0), want.Have
 	if mode == codec.ModeWarm {
-		have = w.f.e.etag
+		have = w.f.e.Etag
 	}
 	if have != 0 || mode == codec.ModeWarm {
 		flags = codec.FlagHave

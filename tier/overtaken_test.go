@@ -90,7 +90,7 @@ func TestJoinBeforeDetach(t *testing.T) {
 		wg.Go(get)
 		synctest.Wait()
 		least := o.seq.Add(1)
-		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.delete(key) })
+		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.Delete(key) })
 		wg.Go(get)
 		synctest.Wait()
 		c.flights.detach(key, hash, at.Loads)
@@ -115,7 +115,7 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 		if e == nil || !still(e) {
 			t.Fatalf("%v is not valid", e)
 		}
-		c.owned.delete(key)
+		c.owned.Delete(key)
 		if !still(e) {
 			t.Error("what was evicted is no longer valid")
 		}

@@ -9,26 +9,27 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // found is what the owner has for a read.
 type found[V any] struct {
-	e      *entry
+	e      *store.Entry
 	value  V
 	typed  bool // value holds e's
 	filled bool // a fill was waited for
 	late   bool // served although a refill failed or got no permit
 	// private: only for who asked.
 	private bool
-	why     staleReason
+	why     store.StaleReason
 	flight  *flight[V] // which brought it, nil: none
 }
 
 // valid returns the owned tier's entry for key, if there is one that is valid and not past
 // hard expiry.
-func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
-	e, ok := c.owned.get(key)
-	if !ok || now >= e.hard || !c.fences.OwnedValid(key, hash, e.stamp, e.handed) || c.fences.Tagged(e.tags) {
+func (c *Cache[V]) valid(key string, hash uint64, now int64) *store.Entry {
+	e, ok := c.owned.Get(key)
+	if !ok || now >= e.Hard || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
 		return nil
 	}
 	return e
@@ -36,27 +37,27 @@ func (c *Cache[V]) valid(key string, hash uint64, now int64) *entry {
 
 // peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
 // a fill is needed; e is then the copy that there is, if any.
-func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
+func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *store.Entry, late bool) {
 	return c.peekAt(c.clock.Now(), key, hash, maxAge, chain, short)
 }
 
 // peekAt is peek for who knows the time.
-func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *entry, late bool) {
+func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *store.Entry, late bool) {
 	if e = c.valid(key, hash, now); e == nil {
 		return nil, nil, false
 	}
-	if short && e.replica && maxAge == 0 { // that wants the owner's word
+	if short && e.Replica && maxAge == 0 { // that wants the owner's word
 		return nil, e, false
 	}
-	switch e.judge(now, maxAge) {
-	case serve:
-		if !(short && e.replica) && c.ahead(e, now) {
+	switch e.Judge(now, maxAge) {
+	case store.Serve:
+		if !(short && e.Replica) && c.ahead(e, now) {
 			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Refresh, cause: causeRefreshAhead, prev: e, chain: chain, short: short, until: noWait})
 		}
-	case serveStale:
+	case store.ServeStale:
 		// ErrClosed: then nothing is refreshed
 		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Stale, cause: causeExpired, prev: e, chain: chain, short: short, until: noWait})
-	case serveLate:
+	case store.ServeLate:
 		late = true
 	default:
 		return nil, e, false
@@ -66,12 +67,12 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 
 // ahead decides whether a fresh entry is refreshed before its soft expiry: XFetch. The dearer
 // the fill and the nearer the expiry, the likelier.
-func (c *Cache[V]) ahead(e *entry, now int64) bool {
+func (c *Cache[V]) ahead(e *store.Entry, now int64) bool {
 	beta := c.cfg.Freshness.RefreshAhead
-	if beta <= 0 || e.flags != 0 {
+	if beta <= 0 || e.Flags != 0 {
 		return false
 	}
-	gap, scale := float64(e.soft-now), float64(e.cost)*beta
+	gap, scale := float64(e.Soft-now), float64(e.Cost)*beta
 	const least = 37 // -ln of the smallest number that the dice give but 0
 	if gap > scale*least {
 		return false
@@ -81,13 +82,13 @@ func (c *Cache[V]) ahead(e *entry, now int64) bool {
 
 // lookout is when near copies of a fresh entry end although they might live on: while XFetch
 // may want to refresh it, reads must come here, or a hot key would expire unseen.
-func (c *Cache[V]) lookout(e *entry, now int64) int64 {
+func (c *Cache[V]) lookout(e *store.Entry, now int64) int64 {
 	beta := c.cfg.Freshness.RefreshAhead
-	if beta <= 0 || e.flags != 0 || now >= e.soft {
+	if beta <= 0 || e.Flags != 0 || now >= e.Soft {
 		return math.MaxInt64
 	}
 	const early = 8 // a refresh is this many costs ahead once in 3000 reads
-	return e.soft - int64(min(early*beta*float64(e.cost), float64(e.soft-e.loaded)/8))
+	return e.Soft - int64(min(early*beta*float64(e.Cost), float64(e.Soft-e.Loaded)/8))
 }
 
 // own answers a read on the member that owns the key, or stands in for its owner.
@@ -105,10 +106,10 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
 	c.reuse.read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
-		if err := hit.err(); err != nil {
+		if err := hit.Err(); err != nil {
 			return f, err
 		}
-		return found[V]{e: hit, late: late, why: hit.whyStale(late)}, nil
+		return found[V]{e: hit, late: late, why: hit.WhyStale(late)}, nil
 	}
 	cl, why := governor.Miss, causeExpired
 	switch {
@@ -171,11 +172,11 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 			continue
 		}
 		w.before = nil
-		if r.err == nil && r.e.handed && r.e.judge(c.clock.Now(), w.maxAge) == mustFill {
+		if r.err == nil && r.e.Handed && r.e.Judge(c.clock.Now(), w.maxAge) == store.MustFill {
 			w.class, w.cause, w.prev = governor.Stale, causeExpired, r.e
 			continue
 		}
-		if r.err != nil || w.maxAge <= 0 || r.e.loaded >= w.began || c.clock.Now()-r.e.loaded <= int64(w.maxAge) {
+		if r.err != nil || w.maxAge <= 0 || r.e.Loaded >= w.began || c.clock.Now()-r.e.Loaded <= int64(w.maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
@@ -183,7 +184,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 	}
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
 	if r.err != nil {
-		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.Now()-r.e.loaded > int64(w.maxAge) || c.clock.Now() >= r.e.hard {
+		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.Now()-r.e.Loaded > int64(w.maxAge) || c.clock.Now() >= r.e.Hard {
 			return f, r.err
 		}
 		c.stats.rescued.Add(1)
@@ -194,8 +195,8 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 
 // retagged reports whether a tag of what a flight brought was, or may have been, invalidated after
 // its load began and before the read did that joined it when the tag clock was wide.
-func (c *Cache[V]) retagged(e *entry, wide uint64) bool {
-	return e.tags != nil && e.tags.Since() < wide && c.fences.Tagged(e.tags)
+func (c *Cache[V]) retagged(e *store.Entry, wide uint64) bool {
+	return e.Tags != nil && e.Tags.Since() < wide && c.fences.Tagged(e.Tags)
 }
 
 // ownAsked is own as the flags of a request have it.
@@ -208,7 +209,7 @@ func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge
 		case flags&codec.FlagNoFill != 0:
 			return found[V]{}, ErrNotCached
 		}
-		return c.own(ctx, key, hash, refreshAge, chain, short)
+		return c.own(ctx, key, hash, store.RefreshAge, chain, short)
 	}
 	if flags&codec.FlagNoFill != 0 {
 		return c.cached(key, hash, maxAge, short)
@@ -223,15 +224,15 @@ func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge
 func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short bool) (f found[V], err error) {
 	now := c.clock.Now()
 	e := c.valid(key, hash, now)
-	if e == nil || e.flags&entryFailed != 0 || short && e.replica && maxAge == 0 {
+	if e == nil || e.Flags&store.Failed != 0 || short && e.Replica && maxAge == 0 {
 		return f, ErrNotCached
 	}
-	v := e.judge(now, maxAge)
-	if v == mustFill {
+	v := e.Judge(now, maxAge)
+	if v == store.MustFill {
 		return f, ErrNotCached
 	}
 	c.reuse.read(key, hash, e)
-	return found[V]{e: e, late: v == serveLate, why: e.whyStale(v == serveLate)}, nil
+	return found[V]{e: e, late: v == store.ServeLate, why: e.WhyStale(v == store.ServeLate)}, nil
 }
 
 // ownAnswer answers a question on this node, as the flags have it.
@@ -247,7 +248,7 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a
 		}
 		err = c.answerOf(q.key, &f, from, a)
 	}
-	if f.e.replica && flags&codec.FlagSuccessor != 0 {
+	if f.e.Replica && flags&codec.FlagSuccessor != 0 {
 		c.stats.replicasServed.Add(1)
 		a.until = min(a.until, c.clock.Now()+int64(successorTTL))
 	}
@@ -262,34 +263,34 @@ func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (
 // answerAt is answerOf for who knows the time.
 func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *answer[V]) (err error) {
 	if f.filled { // the owner's word is no older than the load's end
-		from = max(from, f.e.loaded+int64(f.e.cost))
+		from = max(from, f.e.Loaded+int64(f.e.Cost))
 	}
 	*a = answer[V]{
-		finding: finding[V]{loaded: f.e.loaded, end: f.end(), source: SourceOwned, stale: now >= f.e.soft, notFound: f.e.flags&entryNotFound != 0},
-		soft:    f.e.soft, stamp: math.MaxUint64, tags: f.e.tags.List(), cost: f.e.cost,
-		etag: f.e.etag, passing: f.e.flags&entryPassing != 0, why: f.why, age: max(now-f.e.loaded, 0),
+		finding: finding[V]{loaded: f.e.Loaded, end: f.end(), source: SourceOwned, stale: now >= f.e.Soft, notFound: f.e.Flags&store.NotFound != 0},
+		soft:    f.e.Soft, stamp: math.MaxUint64, tags: f.e.Tags.List(), cost: f.e.Cost,
+		etag: f.e.Etag, passing: f.e.Flags&store.Passing != 0, why: f.why, age: max(now-f.e.Loaded, 0),
 	}
 	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
-		a.stamp = f.e.stamp
+		a.stamp = f.e.Stamp
 	}
-	a.until = min(c.lease(from, f.e.swr, f.e.hard, f.late), c.lookout(f.e, now))
+	a.until = min(c.lease(from, f.e.Swr, f.e.Hard, f.late), c.lookout(f.e, now))
 	a.private = f.private
 	if f.flight != nil {
 		a.kept = &f.flight.kept
 	}
-	if f.filled && !f.late && !f.e.handed {
+	if f.filled && !f.late && !f.e.Handed {
 		a.source = SourceFill
 	}
 	if a.notFound {
 		a.stale = false
 		return nil
 	}
-	a.size = len(f.e.value)
+	a.size = len(f.e.Value)
 	if f.typed {
 		a.value = f.value
 		return nil
 	}
-	if a.value, err = c.decode(f.e.value); err != nil {
+	if a.value, err = c.decode(f.e.Value); err != nil {
 		c.drop(key, ring.Hash(key), f.e)
 		return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: err}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // When a partition has moved, a flight first asks the member that owned it before. That one loads
@@ -44,7 +45,7 @@ const previousWait = 150 * time.Millisecond
 func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	defer func() { f.loads.Store(!over) }()
 	switch {
-	case c.cfg.Cluster == nil || f.prev != nil && f.prev.handed:
+	case c.cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
 		return false
 	case f.cause == causeRefreshAhead || f.cause == causeDrill || f.cause == causeIsolated:
 		return false
@@ -111,7 +112,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 	if e == nil {
 		return false, true
 	}
-	if c.loads.newer(f.hash, e.loaded) {
+	if c.loads.newer(f.hash, e.Loaded) {
 		return false, false
 	}
 	now := c.clock.Now()
@@ -119,15 +120,15 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 		c.standIn(e, now)
 	}
 	if keep {
-		if e = c.keepGiven(f.key, f.hash, e, fence.Claim{Stamp: e.stamp, Began: now, Handed: true}); e == nil {
+		if e = c.keepGiven(f.key, f.hash, e, fence.Claim{Stamp: e.Stamp, Began: now, Handed: true}); e == nil {
 			return false, false
 		}
 	}
 	c.stats.previousHits.Add(1)
-	if f.prev != nil && e.loaded <= f.prev.loaded { // what is wanted is a newer one
+	if f.prev != nil && e.Loaded <= f.prev.Loaded { // what is wanted is a newer one
 		return false, false
 	}
-	if now >= e.swr && now >= e.soft {
+	if now >= e.Swr && now >= e.Soft {
 		if keep { // to fall back on
 			f.prev = e
 		}
@@ -143,26 +144,26 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 
 // keepGiven commits a copy that another member gave, unless there is a later one, which it then
 // returns. nil: it may not be kept.
-func (c *Cache[V]) keepGiven(key string, hash uint64, e *entry, by fence.Claim) (kept *entry) {
+func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
 	now := c.clock.Now()
-	if now >= e.hard || len(e.value) > c.cfg.ValueLimit || c.fences.Tagged(e.tags) || e.version != 0 && c.fences.Behind(key, hash, e.version) {
+	if now >= e.Hard || len(e.Value) > c.cfg.ValueLimit || c.fences.Tagged(e.Tags) || e.Version != 0 && c.fences.Behind(key, hash, e.Version) {
 		return nil
 	}
-	if c.loads.newer(hash, e.loaded) {
+	if c.loads.newer(hash, e.Loaded) {
 		return nil
 	}
-	if old := c.valid(key, hash, now); old != nil && old.flags&entryFailed == 0 && old.loaded >= e.loaded {
+	if old := c.valid(key, hash, now); old != nil && old.Flags&store.Failed == 0 && old.Loaded >= e.Loaded {
 		return old
 	}
-	c.log.lives.stored(e.hard - e.loaded)
-	e.etag = c.etag(e)
+	c.log.lives.stored(e.Hard - e.Loaded)
+	e.Etag = c.etag(e)
 	if !c.fences.Commit(key, hash, by, func() {
-		if old, ok := c.owned.get(key); ok && old.flags&entryFailed == 0 && old.stamp >= e.stamp && old.loaded > e.loaded {
+		if old, ok := c.owned.Get(key); ok && old.Flags&store.Failed == 0 && old.Stamp >= e.Stamp && old.Loaded > e.Loaded {
 			kept = old
 			return
 		}
 		kept = e
-		c.owned.set(key, e)
+		c.owned.Set(key, e)
 	}) {
 		return nil
 	}
@@ -178,7 +179,7 @@ var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 
 // askPrevious asks a member for its copy of f's key and waits for so long. keep: the copy may be kept and given
 // to who comes later. The error is ErrNotCached if there is none, errFilling if there will be, errGiverUnsure if there is no asking.
-func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, flags uint8, wait time.Duration) (e *entry, keep bool, err error) {
+func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
 	m := c.mateOrFormer(to, inView)
 	if m == nil {
 		return nil, false, errGone
@@ -244,19 +245,19 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 
 // given makes an entry of a copy that another member had at the given time. He and this node agree on
 // the contract.
-func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *entry {
-	e := &entry{
-		stamp: stamp, version: r.Version, handed: true,
-		loaded: at - int64(r.Age), soft: at + int64(r.Soft), hard: at + int64(r.Hard),
+func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store.Entry {
+	e := &store.Entry{
+		Stamp: stamp, Version: r.Version, Handed: true,
+		Loaded: at - int64(r.Age), Soft: at + int64(r.Soft), Hard: at + int64(r.Hard),
 	}
 	if r.Status == codec.StatusNotFound {
-		e.flags, e.swr = entryNotFound, e.soft
+		e.Flags, e.Swr = store.NotFound, e.Soft
 	} else {
-		e.value = append([]byte(nil), r.Value...)
-		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
+		e.Value = append([]byte(nil), r.Value...)
+		e.Swr = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	if r.Flags&codec.FlagTagged != 0 {
-		e.tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)
+		e.Tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)
 	}
 	return e
 }
@@ -324,7 +325,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 		resp.Flags |= codec.FlagSameView
 	}
 	h.note(req.Fence, key, hash)
-	if e := c.owning(key, hash, c.clock.Now()); e != nil && e.flags&entryFailed == 0 {
+	if e := c.owning(key, hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
 		if h.fill(req, resp, found[V]{e: e}, 0) {
 			c.stats.given.Add(1)
 			return true
@@ -342,12 +343,12 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 
 // owning returns this node's valid copy of a key as the next owner may have it: what this node filled in the
 // owner's place, and keeps for a short time only, is that one's for its whole time.
-func (c *Cache[V]) owning(key string, hash uint64, now int64) *entry {
-	e, ok := c.owned.get(key)
-	if !ok || !c.fences.OwnedValid(key, hash, e.stamp, e.handed) || c.fences.Tagged(e.tags) {
+func (c *Cache[V]) owning(key string, hash uint64, now int64) *store.Entry {
+	e, ok := c.owned.Get(key)
+	if !ok || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
 		return nil
 	}
-	return e.asOwned(now)
+	return e.AsOwned(now)
 }
 
 // servePrevious is previous, and waits for the fill in progress.
@@ -363,11 +364,11 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 		select {
 		case <-f.done:
 			r := &f.res
-			if r.err != nil || r.private || r.e.flags&entryPassing != 0 || c.retagged(r.e, wide) {
+			if r.err != nil || r.private || r.e.Flags&store.Passing != 0 || c.retagged(r.e, wide) {
 				break
 			}
 			now := c.clock.Now()
-			if e := r.e.asOwned(now); e != nil && h.fill(req, resp, found[V]{e: e}, time.Duration(now-began)) {
+			if e := r.e.AsOwned(now); e != nil && h.fill(req, resp, found[V]{e: e}, time.Duration(now-began)) {
 				c.stats.given.Add(1)
 				return
 			}

@@ -155,7 +155,7 @@ func TestJoinNeverGoesBack(t *testing.T) {
 		}
 		before := n2.Stats()
 		for range 2 { // as if it had made room for others
-			n2.owned.delete(key)
+			n2.owned.Delete(key)
 			if a := m.read("n2", key); a.Value.Began < own.Value.Began {
 				t.Errorf("%+v after %+v", a, own)
 			}

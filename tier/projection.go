@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // Projection says what would become of the origin if the cache vanished now: for the whole cluster,
@@ -101,7 +102,7 @@ func (c *Cache[V]) Projection() Projection {
 	p.ColdLoad = max(p.Reads-spared, 0)
 	p.Sampled = len(keys)
 	if sized > 0 {
-		p.Bytes = int64(p.Keys * (size/sized + float64(ownedOverhead)))
+		p.Bytes = int64(p.Keys * (size/sized + float64(store.Overhead)))
 	}
 	if p.Cost > 0 {
 		p.Capacity = float64(c.cfg.Origin.Concurrency) / p.Cost

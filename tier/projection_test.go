@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // zipf draws keys 0 to n-1 with probabilities like 1/rank^s, s of 1 and below included.
@@ -163,7 +164,7 @@ func TestMissRatioCurve(t *testing.T) {
 	const keys, reads, size = 50000, 600000, 1000
 	z := newZipf(rnd, keys, 0.9)
 	r := newReuse(0)
-	e := &entry{value: make([]byte, size-ownedOverhead-5)}
+	e := &store.Entry{Value: make([]byte, size-store.Overhead-5)}
 	limits := []int{500, 2000, 8000, 30000}
 	lrus := make([]*lruModel, len(limits))
 	for i, n := range limits {
@@ -226,7 +227,7 @@ func TestDemandIsBounded(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	d, r := newDemand(0, true), newReuse(0)
-	e := new(entry)
+	e := new(store.Entry)
 	now := int64(0)
 	rnd := rand.New(rand.NewPCG(1, 1))
 	for i := range 2_000_000 {

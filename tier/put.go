@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // PutOptions describe the value of a Put.
@@ -73,7 +74,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 // Refresh loads key anew at its owner, whatever copies there are, and returns what was loaded. Callers
 // share loads that begin after they came. A copy stays if the load fails. The errors are those of Get.
 func (c *Cache[V]) Refresh(ctx context.Context, key string) (V, error) {
-	a, err := c.Read(ctx, key, ReadOptions{MaxAge: refreshAge})
+	a, err := c.Read(ctx, key, ReadOptions{MaxAge: store.RefreshAge})
 	return a.Value, err
 }
 
@@ -212,22 +213,22 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 // take keeps p in the owned tier if nothing newer can be known.
 func (c *Cache[V]) take(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
-	e := &entry{version: p.version, loaded: p.began, value: p.value, tags: fence.TagsAt(p.tags, c.fences.TagClock())}
+	e := &store.Entry{Version: p.version, Loaded: p.began, Value: p.value, Tags: fence.TagsAt(p.tags, c.fences.TagClock())}
 	now := c.clock.Now()
 	c.setExpiry(e, lifespan{ttl: p.ttl}, false, now)
-	if now >= e.soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.After(p.tags, c.fences.Earlier()) {
+	if now >= e.Soft || c.cfg.Freshness.allows(p.ttl) != nil || c.fences.After(p.tags, c.fences.Earlier()) {
 		return false
 	}
 	if p.ttl > 0 {
-		c.log.lives.stored(e.hard - e.loaded)
+		c.log.lives.stored(e.Hard - e.Loaded)
 	}
-	e.etag = c.etag(e)
+	e.Etag = c.etag(e)
 	return c.fences.Place(p.key, p.hash, p.version, p.began, func(stamp uint64) {
-		if old, ok := c.owned.get(p.key); ok && old.version > p.version {
+		if old, ok := c.owned.Get(p.key); ok && old.Version > p.version {
 			return
 		}
-		e.stamp = stamp
-		c.owned.set(p.key, e)
+		e.Stamp = stamp
+		c.owned.Set(p.key, e)
 		kept = true
 	}) && kept
 }

@@ -191,7 +191,7 @@ func TestPutThatWasHeldIsNotYoung(t *testing.T) {
 					_ = pause(background, c.held/2)
 				}
 				if c.held > 0 {
-					caches["n1"].owned.delete(key)
+					caches["n1"].owned.Delete(key)
 				}
 				_ = pause(background, time.Until(began.Add(c.held+time.Millisecond)))
 				a, err := caches["n1"].Read(background, key, ReadOptions{MaxAge: AnyAge, NoFill: true})

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // AnyAge as ReadOptions.MaxAge accepts whatever the contract allows, as Get does.
@@ -75,7 +76,7 @@ type answer[V any] struct {
 	tags    []uint32
 	private bool // only for who asked: neither kept nor given to who comes later
 	passing bool // not to be kept
-	why     staleReason
+	why     store.StaleReason
 	age     int64 // when it was given
 	etag    uint64
 	kept    *atomic.Bool // whether one of those who have the same answer keeps it near; nil: nobody else has it
@@ -187,7 +188,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b
 // findHere is find once it is known that there is nothing against it.
 func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
 	if b != nil {
-		if now := c.clock.Now(); maxAge != 0 && maxAge != refreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+		if now := c.clock.Now(); maxAge != 0 && maxAge != store.RefreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
 				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
 					return c.rehearse(ctx, d, key, b, a)

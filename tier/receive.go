@@ -7,6 +7,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // The receiving half of handoff.go.
@@ -90,32 +91,32 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		return
 	}
 	hash, k := ring.Hash(key), token.known
-	e := &entry{
-		stamp: k.StampOf(hash), version: p.Version, handed: true, cost: p.Cost,
-		loaded: token.at - int64(p.Age), soft: token.at + int64(p.Soft), hard: token.at + int64(p.Hard),
-		tags: fence.TagsAt(append([]uint32(nil), p.Tags...), k.Tags),
+	e := &store.Entry{
+		Stamp: k.StampOf(hash), Version: p.Version, Handed: true, Cost: p.Cost,
+		Loaded: token.at - int64(p.Age), Soft: token.at + int64(p.Soft), Hard: token.at + int64(p.Hard),
+		Tags: fence.TagsAt(append([]uint32(nil), p.Tags...), k.Tags),
 	}
 	if p.NotFound {
-		e.flags, e.swr = entryNotFound, e.soft
+		e.Flags, e.Swr = store.NotFound, e.Soft
 	} else {
-		e.value = append([]byte(nil), p.Value...)
-		e.swr = min(e.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.hard)
+		e.Value = append([]byte(nil), p.Value...)
+		e.Swr = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	kept, refused := &c.stats.pushesKept, &c.stats.pushesRefused
 	if spare {
 		kept, refused = &c.stats.replicasKept, &c.stats.replicasRefused
-		e.replica = c.cfg.Cluster.View().Owner(key).Name != c.self
-		if e.replica && !c.roomFor(key, e) {
+		e.Replica = c.cfg.Cluster.View().Owner(key).Name != c.self
+		if e.Replica && !c.roomFor(key, e) {
 			refused.Add(1)
 			return
 		}
 	}
-	if c.keepGiven(key, hash, e, fence.Claim{Stamp: e.stamp, Began: token.at, Handed: true, Pushed: k.watermark()}) != e {
+	if c.keepGiven(key, hash, e, fence.Claim{Stamp: e.Stamp, Began: token.at, Handed: true, Pushed: k.watermark()}) != e {
 		refused.Add(1)
 		return
 	}
 	for range p.Heat { // so that what is pushed later does not drive it out
-		c.owned.get(key)
+		c.owned.Get(key)
 	}
 	kept.Add(1)
 }

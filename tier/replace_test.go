@@ -8,6 +8,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // What is newer stays, whatever comes late.
@@ -65,7 +66,7 @@ func TestPrivateCopyNeverGoesBack(t *testing.T) {
 			t.Fatalf("%+v, and then %+v: it was not loaded again", first, own)
 		}
 		asked := n2.Stats().PreviousAsked
-		n2.owned.delete(key) // as if it had made room for others
+		n2.owned.Delete(key) // as if it had made room for others
 		if a := m.read("n2", key); a.Value.Began < own.Value.Began {
 			t.Errorf("%+v after %+v", a, own)
 		}
@@ -82,23 +83,23 @@ func TestReplaceComparesFirst(t *testing.T) {
 		defer shut(t, c)
 		hash := ring.Hash("k")
 		gets(t, c, "k", 0)
-		seen, _ := c.owned.get("k")
+		seen, _ := c.owned.Get("k")
 		newer, late := *seen, *seen
-		c.owned.set("k", &newer)
+		c.owned.Set("k", &newer)
 		if c.replace("k", hash, seen, &late) {
 			t.Error("an entry that was not seen was replaced")
 		}
-		if now, _ := c.owned.get("k"); now != &newer {
+		if now, _ := c.owned.Get("k"); now != &newer {
 			t.Error("the newer entry is gone")
 		}
 		if !c.replace("k", hash, &newer, &late) {
 			t.Error("the entry that was seen was not replaced")
 		}
-		if now, _ := c.owned.get("k"); now != &late {
+		if now, _ := c.owned.Get("k"); now != &late {
 			t.Error("the new entry is not there")
 		}
-		c.owned.delete("k")
-		if c.replace("k", hash, &late, seen) || c.owned.len() != 0 {
+		c.owned.Delete("k")
+		if c.replace("k", hash, &late, seen) || c.owned.Len() != 0 {
 			t.Error("an entry that is gone came back")
 		}
 	})
@@ -110,17 +111,17 @@ func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{})
 		defer shut(t, c)
 		gets(t, c, "k", 0)
-		seen, _ := c.owned.get("k")
+		seen, _ := c.owned.Get("k")
 		newer := *seen
 		f := &flight[simValue]{key: "k", hash: ring.Hash("k")}
-		c.postpone(f, seen, c.clock.Now(), int64(time.Second), staleError)
-		late, _ := c.owned.get("k")
-		if late == seen || late.retry() == 0 {
+		c.postpone(f, seen, c.clock.Now(), int64(time.Second), store.StaleError)
+		late, _ := c.owned.Get("k")
+		if late == seen || late.Retry() == 0 {
 			t.Errorf("%+v: not postponed", late)
 		}
-		c.owned.set("k", &newer) // a fill that ended meanwhile
-		c.postpone(f, late, c.clock.Now(), int64(time.Second), staleError)
-		if now, _ := c.owned.get("k"); now != &newer {
+		c.owned.Set("k", &newer) // a fill that ended meanwhile
+		c.postpone(f, late, c.clock.Now(), int64(time.Second), store.StaleError)
+		if now, _ := c.owned.Get("k"); now != &newer {
 			t.Error("a later fill was replaced by a copy from before it")
 		}
 	})
@@ -135,24 +136,24 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			c := single(t, newOrigin(), Config[simValue]{Now: stop.now})
 			defer shut(t, c)
 			gets(t, c, "k", 0)
-			here, _ := c.owned.get("k")
-			c.owned.delete("k")
+			here, _ := c.owned.Get("k")
+			c.owned.Delete("k")
 			time.Sleep(time.Minute)
 			now, hash := c.clock.Now(), ring.Hash("k")
-			by := fence.Claim{Stamp: here.stamp, Began: now, Handed: true}
+			by := fence.Claim{Stamp: here.Stamp, Began: now, Handed: true}
 			if pushed {
 				by.Pushed = c.snapshot(0).watermark()
 			}
 			given, later := *here, *here
-			given.loaded, later.loaded = now-2, now-1
+			given.Loaded, later.Loaded = now-2, now-1
 			c.loads = new(ownLoads)
-			stop.at(2, func() { c.owned.set("k", &later) }) // the first look is before that at what is here
+			stop.at(2, func() { c.owned.Set("k", &later) }) // the first look is before that at what is here
 			kept := c.keepGiven("k", hash, &given, by)
 			if !stop.ran() {
 				t.Fatal("the fill did not come between")
 			}
-			if has, _ := c.owned.get("k"); has != &later || kept != &later {
-				t.Errorf("pushed %v: a copy of %d, a fill of %d: kept %+v", pushed, given.loaded, later.loaded, kept)
+			if has, _ := c.owned.Get("k"); has != &later || kept != &later {
+				t.Errorf("pushed %v: a copy of %d, a fill of %d: kept %+v", pushed, given.Loaded, later.Loaded, kept)
 			}
 			if kept = c.keepGiven("k", hash, &given, by); kept != &later {
 				t.Errorf("pushed %v: kept %+v", pushed, kept)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // With Config.Replicas an owner keeps copies of its hottest keys at their successors. When it is lost, those answer with
@@ -103,17 +104,17 @@ func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 		return 0
 	}
 	now := c.clock.Now()
-	best := c.mostSparing(maxReplicas, func(e *entry, asked bool) bool { return asked && !e.replica && now < e.soft })
+	best := c.mostSparing(maxReplicas, func(e *store.Entry, asked bool) bool { return asked && !e.Replica && now < e.Soft })
 	before, room := r.sent, c.cfg.OwnedBytes/replicasOut
 	r.sent = make(map[uint64]replicated, len(best))
 	var list []hot
 	for _, x := range best {
-		if room -= weight(x.key, x.e); room < 0 {
+		if room -= store.Weight(x.key, x.e); room < 0 {
 			break
 		}
 		hash := ring.Hash(x.key)
 		to, _ := view.Successor(x.key)
-		is := replicated{x.e.loaded, ring.Hash(to.Name) ^ to.Incarnation, now}
+		is := replicated{x.e.Loaded, ring.Hash(to.Name) ^ to.Incarnation, now}
 		if was, ok := before[hash]; ok && was.loaded == is.loaded && was.to == is.to && now-was.at < replicaAgain {
 			r.sent[hash] = was
 			continue
@@ -139,44 +140,44 @@ func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 }
 
 // roomFor reports whether e may be taken as a replica.
-func (c *Cache[V]) roomFor(key string, e *entry) bool {
-	_, bytes := c.owned.replicas()
-	if old, ok := c.owned.get(key); ok && old.replica {
-		bytes -= weight(key, old)
+func (c *Cache[V]) roomFor(key string, e *store.Entry) bool {
+	_, bytes := c.owned.Replicas()
+	if old, ok := c.owned.Get(key); ok && old.Replica {
+		bytes -= store.Weight(key, old)
 	}
-	return bytes+weight(key, e) <= c.cfg.OwnedBytes/replicasIn
+	return bytes+store.Weight(key, e) <= c.cfg.OwnedBytes/replicasIn
 }
 
 // adopt makes the replicas of the keys that are this node's in the view, and what it has filled in
 // their owner's place, entries like the rest.
 func (c *Cache[V]) adopt(view *ring.View) {
 	stood := c.stood.Swap(false)
-	if n, _ := c.owned.replicas(); n == 0 && !stood {
+	if n, _ := c.owned.Replicas(); n == 0 && !stood {
 		return
 	}
 	type mine struct {
 		key string
-		e   *entry
+		e   *store.Entry
 	}
 	var list []mine
 	now, later := c.clock.Now(), false
-	c.owned.ranked(func(key string, e *entry, _ uint8) {
+	c.owned.Ranked(func(key string, e *store.Entry, _ uint8) {
 		switch {
-		case !e.replica && e.full() == nil || e.asOwned(now) == nil:
+		case !e.Replica && e.Full() == nil || e.AsOwned(now) == nil:
 		case view.Owner(key).Name == c.self:
 			list = append(list, mine{key, e})
 		default:
-			later = later || e.full() != nil
+			later = later || e.Full() != nil
 		}
 	})
 	if later {
 		c.stood.Store(true)
 	}
 	for _, x := range list {
-		own := *x.e.asOwned(now)
-		own.replica = false
-		if x.e.full() != nil {
-			c.log.lives.stored(own.hard - own.loaded)
+		own := *x.e.AsOwned(now)
+		own.Replica = false
+		if x.e.Full() != nil {
+			c.log.lives.stored(own.Hard - own.Loaded)
 		}
 		c.replace(x.key, ring.Hash(x.key), x.e, &own)
 	}

@@ -195,7 +195,7 @@ func TestReplicaInvalidated(t *testing.T) {
 				s.ask()
 				time.Sleep(5 * time.Second)
 				h := s.holder(key)
-				if e := h.valid(key, ring.Hash(key), h.clock.Now()); e == nil || !e.replica {
+				if e := h.valid(key, ring.Hash(key), h.clock.Now()); e == nil || !e.Replica {
 					t.Fatalf("no replica: %+v", e)
 				}
 				want := int64(1)

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // reuse estimates the miss-ratio curve of the owned tier: what fraction of the reads that reach it
@@ -49,7 +51,7 @@ func newReuse(now int64) *reuse {
 
 // read counts a read of a key that reaches the owned tier, where e is its entry, or nil. It does
 // not keep key.
-func (r *reuse) read(key string, hash uint64, e *entry) {
+func (r *reuse) read(key string, hash uint64, e *store.Entry) {
 	if spread(hash) >= r.limit.Load() {
 		return
 	}
@@ -70,7 +72,7 @@ func (r *reuse) read(key string, hash uint64, e *entry) {
 		k.size = 512 // until it is known
 	}
 	if e != nil {
-		k.size = weight(key, e)
+		k.size = store.Weight(key, e)
 	}
 	if r.next > reusePlaces {
 		r.compact(hash)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // handler answers other members' requests for a cache.
@@ -78,11 +79,11 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	c.stats.servedPeers.Add(1)
 	c.reuse.read(key, hash, hit)
-	if err := hit.err(); err != nil {
+	if err := hit.Err(); err != nil {
 		h.refuse(resp, err)
 		return true
 	}
-	return h.fillAt(now, req.Flags, req.Have, resp, &found[V]{e: hit, late: late, why: hit.whyStale(late)}, 0)
+	return h.fillAt(now, req.Flags, req.Have, resp, &found[V]{e: hit, late: late, why: hit.WhyStale(late)}, 0)
 }
 
 // Serve implements codec.Handler: it may wait for a fill.
@@ -147,7 +148,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	}
 	if h.c.leaving.Load() || !contains(view, h.c.self) { // it leaves, and the new owner may not know that he is
 		now := h.c.clock.Now()
-		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.soft && e.flags&entryFailed == 0 && !e.replica {
+		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.Soft && e.Flags&store.Failed == 0 && !e.Replica {
 			return true
 		}
 	}

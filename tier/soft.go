@@ -3,11 +3,13 @@ package tier
 import (
 	"context"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // soften waits for fl until Freshness.SoftTimeout is over since the read began, if the caller has seen a copy e, and
 // then gives the copy that there is in place of the fill's result. The fill goes on.
-func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge time.Duration, began int64) (f found[V], ok bool) {
+func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *store.Entry, maxAge time.Duration, began int64) (f found[V], ok bool) {
 	d := c.cfg.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
 		return f, false
@@ -27,9 +29,9 @@ func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *entry, maxAge t
 	case <-t.C:
 	}
 	now := c.clock.Now() // the copy may have been invalidated, or replaced, meanwhile
-	if e = c.valid(fl.key, fl.hash, now); e == nil || e.flags != 0 || maxAge > 0 && now-e.loaded > int64(maxAge) {
+	if e = c.valid(fl.key, fl.hash, now); e == nil || e.Flags != 0 || maxAge > 0 && now-e.Loaded > int64(maxAge) {
 		return f, false
 	}
 	c.stats.soft.Add(1)
-	return found[V]{e: e, late: true, why: staleSoft}, true
+	return found[V]{e: e, late: true, why: store.StaleSoft}, true
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // zoned is a view of members in zones, by name.
@@ -111,7 +112,7 @@ func TestStandInOfLongAgo(t *testing.T) {
 		l := newLossAcrossZones(t, minutely)
 		defer l.stop(l.caches)
 		l.read(1)
-		_ = pause(background, time.Duration(standInFor))
+		_ = pause(background, time.Duration(store.StandInFor))
 		l.lose()
 		l.read(2)
 	})
@@ -221,7 +222,7 @@ func TestStandInRemembered(t *testing.T) {
 			if s := h.stoodIn(ring.Hash(key), 3); s.to.Name != want || want != "" && !s.inView {
 				t.Errorf("%s: %+v, want %q", key, s, want)
 			}
-			if s := h.stoodIn(ring.Hash(key), 3+standInFor); s.from != nil {
+			if s := h.stoodIn(ring.Hash(key), 3+store.StandInFor); s.from != nil {
 				t.Errorf("%s: asked for ever: %+v", key, s)
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // fillResult is how a load ended.
@@ -248,7 +249,7 @@ type Step struct {
 func (c *Cache[V]) Stats() Stats {
 	s := c.stats
 	near := c.near.Stats()
-	spare, spareBytes := c.owned.replicas()
+	spare, spareBytes := c.owned.Replicas()
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),
 		Near:     max(near.Hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
@@ -267,7 +268,7 @@ func (c *Cache[V]) Stats() Stats {
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		Follow: s.follow.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),
 		NearBytes: near.Bytes, NearDropped: near.Dropped + near.Rejected, NearEvicted: near.Evicted,
-		OwnedBytes: max(c.owned.bytes()-spareBytes, 0), OwnedEntries: max(c.owned.len()-spare, 0), OwnedEvicted: s.evicted.Load(),
+		OwnedBytes: max(c.owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.owned.Len()-spare, 0), OwnedEvicted: s.evicted.Load(),
 		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.replicasSent.Load(), ReplicasKept: s.replicasKept.Load(),
 		ReplicasRefused: s.replicasRefused.Load(), ReplicasServed: s.replicasServed.Load(),
 	}
@@ -276,7 +277,7 @@ func (c *Cache[V]) Stats() Stats {
 		out.Shed += s.shed[i].Load()
 	}
 	for i := range s.ages.stale {
-		out.StaleBy[staleNames[i]] = s.ages.stale[i].Load()
+		out.StaleBy[store.StaleNames[i]] = s.ages.stale[i].Load()
 	}
 	for i := range s.fills {
 		n := s.fills[i].Load()

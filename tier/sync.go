@@ -274,8 +274,8 @@ func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint6
 	at, applied := c.fences.Apply(key, hash, mark, version, c.dropping(key))
 	if !applied && version != 0 { // a request had brought the mark without the version
 		c.fences.Update(hash, func() {
-			if e, ok := c.owned.get(key); ok && e.version != 0 && e.version < version {
-				c.owned.delete(key)
+			if e, ok := c.owned.Get(key); ok && e.Version != 0 && e.Version < version {
+				c.owned.Delete(key)
 			}
 		})
 	}
@@ -305,11 +305,11 @@ func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64
 func (c *Cache[V]) dropping(key string) fence.Dropping {
 	return func(loaded bool) {
 		if !loaded {
-			if e, ok := c.owned.get(key); !ok || !e.handed {
+			if e, ok := c.owned.Get(key); !ok || !e.Handed {
 				return
 			}
 		}
-		c.owned.delete(key)
+		c.owned.Delete(key)
 	}
 }
 

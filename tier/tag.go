@@ -41,7 +41,7 @@ func (f *Fill[V]) addTag(hash uint32) {
 // tagged returns the tags of what the load gave, or why they cannot be had.
 func (f *Fill[V]) tagged(wide uint64) (*fence.TagSet, error) {
 	if f.keep {
-		for _, hash := range f.prev.tags.List() {
+		for _, hash := range f.prev.Tags.List() {
 			f.addTag(hash)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // A read with a token returns nothing from before it, whatever its node and the owner have told each other between the
@@ -178,12 +179,12 @@ func TestDroppingWhatWasGiven(t *testing.T) {
 		c := caches["n0"]
 		for _, handed := range []bool{false, true} {
 			for _, loaded := range []bool{false, true} {
-				c.owned.set("k", &entry{handed: handed, hard: never})
+				c.owned.Set("k", &store.Entry{Handed: handed, Hard: never})
 				c.dropping("k")(loaded)
-				if _, ok := c.owned.get("k"); ok != (!handed && !loaded) {
+				if _, ok := c.owned.Get("k"); ok != (!handed && !loaded) {
 					t.Errorf("given %v; what was loaded goes %v: it is there %v", handed, loaded, ok)
 				}
-				c.owned.delete("k")
+				c.owned.Delete("k")
 			}
 		}
 	})

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/near"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // hooked is a codec of strings whose parts tests replace.
@@ -113,10 +114,10 @@ func TestCopyThatCannotBeDecodedIsLoadedAgain(t *testing.T) {
 		c := open(t, cfg)
 		poison := func(key string) {
 			get(t, c, key, fmt.Sprintf("%s#%d", key, o.n.Load()+1))
-			e, _ := c.owned.get(key)
+			e, _ := c.owned.Get(key)
 			bad := *e
-			bad.value = []byte("poison")
-			c.owned.set(key, &bad)
+			bad.Value = []byte("poison")
+			c.owned.Set(key, &bad)
 		}
 		poison("k")
 		get(t, c, "k", "k#2")
@@ -151,10 +152,10 @@ func TestPeerThatCannotDecodeACopyHasItLoadedAgain(t *testing.T) {
 		keys := []string{keyOf(view, "n1", 0), keyOf(view, "n1", 1), keyOf(view, "n1", 2)}
 		for _, key := range keys {
 			gets(t, caches["n1"], key, 0)
-			e, _ := caches["n1"].owned.get(key)
+			e, _ := caches["n1"].owned.Get(key)
 			bad := *e
-			bad.value, bad.etag = []byte{0xc1}, 1
-			caches["n1"].owned.set(key, &bad)
+			bad.Value, bad.Etag = []byte{0xc1}, 1
+			caches["n1"].owned.Set(key, &bad)
 		}
 		loads := o.loads.Load()
 		gets(t, caches["n0"], keys[0], 0)
@@ -315,13 +316,13 @@ func TestLargeValueDoesNotEmptyTheTier(t *testing.T) {
 			get(t, c, fmt.Sprint(i), fmt.Sprint(i))
 		}
 		getErr(t, c, "large", ErrValueTooLarge)
-		c.owned.set("large", &entry{value: make([]byte, 900<<10)})
+		c.owned.Set("large", &store.Entry{Value: make([]byte, 900<<10)})
 		for i := range 100 {
-			if _, ok := c.owned.get(fmt.Sprint(i)); !ok {
+			if _, ok := c.owned.Get(fmt.Sprint(i)); !ok {
 				t.Fatalf("%d is gone", i)
 			}
 		}
-		if n := c.owned.bytes(); n > cfg.OwnedBytes {
+		if n := c.owned.Bytes(); n > cfg.OwnedBytes {
 			t.Errorf("%d bytes in a tier of %d", n, cfg.OwnedBytes)
 		}
 	})

@@ -1,4 +1,4 @@
-package tier
+package store
 
 import (
 	"fmt"
@@ -19,8 +19,8 @@ func ownedRand(t testing.TB) *rand.Rand {
 }
 
 // heavy returns an entry that, under a key of keyLen bytes, weighs w.
-func heavy(keyLen int, w int64) *entry {
-	return &entry{value: make([]byte, w-ownedOverhead-int64(keyLen))}
+func heavy(keyLen int, w int64) *Entry {
+	return &Entry{Value: make([]byte, w-Overhead-int64(keyLen))}
 }
 
 func fixedKey(i int) string { return fmt.Sprintf("key:%08d", i) }
@@ -28,54 +28,54 @@ func fixedKey(i int) string { return fmt.Sprintf("key:%08d", i) }
 const fixedWeight = 1000
 
 // newFixed returns a store for n entries of fixedWeight, set under fixedKeys.
-func newFixed(n int, onEvict func(string, *entry)) *owned {
-	return newOwned(int64(n)*fixedWeight, onEvict)
+func newFixed(n int, onEvict func(string, *Entry)) *S3FIFO {
+	return New(int64(n)*fixedWeight, onEvict)
 }
 
-func fixed() *entry { return heavy(len(fixedKey(0)), fixedWeight) }
+func fixed() *Entry { return heavy(len(fixedKey(0)), fixedWeight) }
 
 func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 	const n = 1000
 	s := newFixed(n, nil)
-	defer s.close()
+	defer s.Close()
 	r := ownedRand(t)
 	next := 0
 	for range 8 * n {
 		key := fixedKey(next)
 		next++
 		e := fixed()
-		s.set(key, e)
-		if got, ok := s.get(key); !ok || got != e {
+		s.Set(key, e)
+		if got, ok := s.Get(key); !ok || got != e {
 			t.Fatalf("set %d: get right after it found %p, %v", next, got, ok)
 		}
 		// Old ones are asked for, so that new ones have hard competition.
 		for range 3 {
-			s.get(fixedKey(r.IntN(next)))
+			s.Get(fixedKey(r.IntN(next)))
 		}
 	}
 	// With the main queue full of keys in use, nothing is left to a new key but its tenth.
 	s = newFixed(n, nil)
-	defer s.close()
+	defer s.Close()
 	const hot = n
 	for i := range hot {
-		s.set(fixedKey(-i), fixed())
-		s.get(fixedKey(-i))
+		s.Set(fixedKey(-i), fixed())
+		s.Get(fixedKey(-i))
 	}
 	for i := range 8 * n {
-		s.set(fixedKey(i+1), fixed())
+		s.Set(fixedKey(i+1), fixed())
 		for j := max(0, i-n/youngShare+1); j <= i; j++ {
 			if s.peek(fixedKey(j+1)) == nil {
 				t.Fatalf("after %d sets, key %d is gone: %d sets later", i+1, j, i-j)
 			}
 		}
 		for range 3 {
-			s.get(fixedKey(-r.IntN(hot)))
+			s.Get(fixedKey(-r.IntN(hot)))
 		}
 	}
 }
 
 // peek is a get that does not count as one.
-func (s *owned) peek(key string) *ownedNode {
+func (s *S3FIFO) peek(key string) *ownedNode {
 	hash := s.hash(key)
 	sh := s.shard(hash)
 	sh.mu.RLock()
@@ -87,10 +87,10 @@ func (s *owned) peek(key string) *ownedNode {
 func TestOwnedModel(t *testing.T) {
 	r := ownedRand(t)
 	for round := range 20 {
-		model := map[string]*entry{}
+		model := map[string]*Entry{}
 		limit := int64(5_000 + r.IntN(100_000))
 		evicted := 0
-		s := newOwned(limit, func(key string, e *entry) {
+		s := New(limit, func(key string, e *Entry) {
 			if model[key] != e {
 				t.Fatalf("%q evicted, but not what it had", key)
 			}
@@ -104,17 +104,17 @@ func TestOwnedModel(t *testing.T) {
 			key := fixedKey(r.IntN(400))
 			switch p := r.IntN(100); {
 			case p < 40:
-				e := heavy(len(key), ownedOverhead+int64(len(key)+r.IntN(1<<r.IntN(12))))
-				s.set(key, e)
+				e := heavy(len(key), Overhead+int64(len(key)+r.IntN(1<<r.IntN(12))))
+				s.Set(key, e)
 				model[key] = e
-				if w := s.bytes(); w > limit && s.len() > 1 {
+				if w := s.Bytes(); w > limit && s.Len() > 1 {
 					t.Fatalf("%d bytes, the limit is %d", w, limit)
 				}
 			case p < 45:
-				s.delete(key)
+				s.Delete(key)
 				delete(model, key)
 			default:
-				e, ok := s.get(key)
+				e, ok := s.Get(key)
 				if e != model[key] || ok != (e != nil) {
 					t.Fatalf("get(%q) = %p, %v; want %p", key, e, ok, model[key])
 				}
@@ -125,23 +125,23 @@ func TestOwnedModel(t *testing.T) {
 		}
 		checkOwned(t, s, model)
 		for key := range model {
-			s.delete(key)
+			s.Delete(key)
 		}
-		checkOwned(t, s, map[string]*entry{})
-		s.close()
+		checkOwned(t, s, map[string]*Entry{})
+		s.Close()
 	}
 }
 
 // checkOwned compares s, at rest, with what it should hold and with itself.
-func checkOwned(t *testing.T, s *owned, want map[string]*entry) {
+func checkOwned(t *testing.T, s *S3FIFO, want map[string]*Entry) {
 	t.Helper()
 	var w int64
 	seen := 0
-	s.each(func(key string, e *entry) bool {
+	s.Each(func(key string, e *Entry) bool {
 		if want[key] != e {
 			t.Errorf("each: %q has %p, want %p", key, e, want[key])
 		}
-		w += weight(key, e)
+		w += Weight(key, e)
 		seen++
 		return true
 	})
@@ -157,64 +157,64 @@ func checkOwned(t *testing.T, s *owned, want map[string]*entry) {
 			}
 		}
 	}
-	if seen != len(want) || s.len() != len(want) || queued != len(want) || s.bytes() != w {
-		t.Errorf("each saw %d, len %d, queued %d, want %d; bytes %d, want %d", seen, s.len(), queued, len(want), s.bytes(), w)
+	if seen != len(want) || s.Len() != len(want) || queued != len(want) || s.Bytes() != w {
+		t.Errorf("each saw %d, len %d, queued %d, want %d; bytes %d, want %d", seen, s.Len(), queued, len(want), s.Bytes(), w)
 	}
 }
 
 // An entry that alone weighs more than the store may is not kept, nor what its key had before; the others stay.
 func TestOwnedTooHeavy(t *testing.T) {
 	s := newFixed(10, nil)
-	defer s.close()
+	defer s.Close()
 	for i := range 10 {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	big := heavy(3, 100*fixedWeight)
-	s.set("big", big)
-	if _, ok := s.get("big"); ok || s.len() != 10 || s.bytes() != 10*fixedWeight {
-		t.Fatalf("an entry above the limit: there %v, len %d, %d bytes", ok, s.len(), s.bytes())
+	s.Set("big", big)
+	if _, ok := s.Get("big"); ok || s.Len() != 10 || s.Bytes() != 10*fixedWeight {
+		t.Fatalf("an entry above the limit: there %v, len %d, %d bytes", ok, s.Len(), s.Bytes())
 	}
-	s.set(fixedKey(0), heavy(len(fixedKey(0)), 100*fixedWeight))
-	if _, ok := s.get(fixedKey(0)); ok || s.len() != 9 || s.bytes() != 9*fixedWeight {
-		t.Errorf("in the place of another: there %v, len %d, %d bytes", ok, s.len(), s.bytes())
+	s.Set(fixedKey(0), heavy(len(fixedKey(0)), 100*fixedWeight))
+	if _, ok := s.Get(fixedKey(0)); ok || s.Len() != 9 || s.Bytes() != 9*fixedWeight {
+		t.Errorf("in the place of another: there %v, len %d, %d bytes", ok, s.Len(), s.Bytes())
 	}
 }
 
 func TestOwnedReplaceGrows(t *testing.T) {
 	s := newFixed(10, nil)
-	defer s.close()
+	defer s.Close()
 	for i := range 10 {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	// The one that would be evicted next grows: others must go, not it.
 	e := heavy(len(fixedKey(0)), 6*fixedWeight)
-	s.set(fixedKey(0), e)
-	if got, ok := s.get(fixedKey(0)); !ok || got != e {
+	s.Set(fixedKey(0), e)
+	if got, ok := s.Get(fixedKey(0)); !ok || got != e {
 		t.Fatalf("get = %p, %v after it grew", got, ok)
 	}
-	if s.len() != 5 || s.bytes() != 10*fixedWeight {
-		t.Errorf("len %d, %d bytes; want 5 and %d", s.len(), s.bytes(), 10*fixedWeight)
+	if s.Len() != 5 || s.Bytes() != 10*fixedWeight {
+		t.Errorf("len %d, %d bytes; want 5 and %d", s.Len(), s.Bytes(), 10*fixedWeight)
 	}
 }
 
 func TestOwnedScanAndReturn(t *testing.T) {
 	const n = 1000
 	s := newFixed(n, nil)
-	defer s.close()
+	defer s.Close()
 	for i := range n / 2 {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	for range 3 {
 		for i := range n / 2 {
-			s.get(fixedKey(i))
+			s.Get(fixedKey(i))
 		}
 	}
 	for i := n; i < 4*n; i++ { // who is asked for once each
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	kept := 0
 	for i := range n / 2 {
-		if _, ok := s.get(fixedKey(i)); ok {
+		if _, ok := s.Get(fixedKey(i)); ok {
 			kept++
 		}
 	}
@@ -223,17 +223,17 @@ func TestOwnedScanAndReturn(t *testing.T) {
 	}
 	// Who was evicted lately without a hit and comes back is given more time.
 	back := fixedKey(4*n - n/2 - n/10)
-	if _, ok := s.get(back); ok {
+	if _, ok := s.Get(back); ok {
 		t.Fatal("the key that should come back is still there")
 	}
-	s.set(back, fixed())
+	s.Set(back, fixed())
 	for i := 4 * n; i < 5*n; i++ {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
-	if _, ok := s.get(back); !ok {
+	if _, ok := s.Get(back); !ok {
 		t.Error("a key that came back was evicted like a new one")
 	}
-	if _, ok := s.get(fixedKey(4 * n)); ok {
+	if _, ok := s.Get(fixedKey(4 * n)); ok {
 		t.Error("a new key without a hit outlived n newer ones")
 	}
 }
@@ -242,18 +242,18 @@ func TestOwnedScanAndReturn(t *testing.T) {
 func TestOwnedMainQueue(t *testing.T) {
 	const n = 1000
 	s := newFixed(n, nil)
-	defer s.close()
+	defer s.Close()
 	promote := func(from, to int) {
 		for i := from; i < to; i++ {
-			s.set(fixedKey(i), fixed())
-			s.get(fixedKey(i))
+			s.Set(fixedKey(i), fixed())
+			s.Get(fixedKey(i))
 		}
 	}
 	promote(0, n)
 	promote(n, n+n/10) // the older keys have moved to the main queue by now
 	for i := 200; i < 600; i++ {
 		if i%2 == 0 {
-			s.get(fixedKey(i))
+			s.Get(fixedKey(i))
 		}
 	}
 	promote(2*n, 2*n+400)
@@ -276,19 +276,19 @@ func TestOwnedMainQueue(t *testing.T) {
 func TestOwnedEvictionIsBounded(t *testing.T) {
 	const n = 10_000
 	gone := 0
-	s := newFixed(n, func(string, *entry) { gone++ })
-	defer s.close()
+	s := newFixed(n, func(string, *Entry) { gone++ })
+	defer s.Close()
 	for i := range n {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	for range ownedCredit {
 		for i := range n {
-			s.get(fixedKey(i))
+			s.Get(fixedKey(i))
 		}
 	}
-	s.set(fixedKey(n), fixed())
+	s.Set(fixedKey(n), fixed())
 	touched := 0
-	s.each(func(key string, _ *entry) bool {
+	s.Each(func(key string, _ *Entry) bool {
 		if s.peek(key).credit.Load() < ownedCredit {
 			touched++
 		}
@@ -331,7 +331,7 @@ func TestGhosts(t *testing.T) {
 func TestOwnedLinearizable(t *testing.T) {
 	r := ownedRand(t)
 	s := newFixed(5_000, nil)
-	defer s.close()
+	defer s.Close()
 	var stop atomic.Bool
 	var evicted atomic.Int64
 	var wg, owners sync.WaitGroup
@@ -340,9 +340,9 @@ func TestOwnedLinearizable(t *testing.T) {
 		wg.Go(func() { // churn: evictions in all shards
 			r := rand.New(rand.NewPCG(seed, 1))
 			for !stop.Load() {
-				s.set(fixedKey(1000+r.IntN(20_000)), fixed())
-				s.get(fixedKey(1000 + r.IntN(20_000)))
-				s.delete(fixedKey(1000 + r.IntN(20_000)))
+				s.Set(fixedKey(1000+r.IntN(20_000)), fixed())
+				s.Get(fixedKey(1000 + r.IntN(20_000)))
+				s.Delete(fixedKey(1000 + r.IntN(20_000)))
 			}
 		})
 	}
@@ -351,34 +351,34 @@ func TestOwnedLinearizable(t *testing.T) {
 		wg.Go(func() { // a reader never sees an older version after a newer one
 			last := uint64(0)
 			for !stop.Load() {
-				e, ok := s.get(key)
+				e, ok := s.Get(key)
 				if !ok {
 					continue
 				}
-				if e.stamp < last {
-					t.Errorf("version %d after %d", e.stamp, last)
+				if e.Stamp < last {
+					t.Errorf("version %d after %d", e.Stamp, last)
 					return
 				}
-				last = e.stamp
+				last = e.Stamp
 			}
 		})
 		owners.Go(func() {
 			for v := uint64(1); v < 3_000; v += 2 {
-				a, b := &entry{stamp: v}, &entry{stamp: v + 1}
-				s.set(key, a)
-				if e, ok := s.get(key); !ok {
+				a, b := &Entry{Stamp: v}, &Entry{Stamp: v + 1}
+				s.Set(key, a)
+				if e, ok := s.Get(key); !ok {
 					evicted.Add(1) // the scheduler was away for thousands of sets
 				} else if e != a {
 					t.Errorf("set, get: %v", e)
 				}
-				s.set(key, b)
-				if e, ok := s.get(key); !ok {
+				s.Set(key, b)
+				if e, ok := s.Get(key); !ok {
 					evicted.Add(1)
 				} else if e != b {
 					t.Errorf("set, set, get: %v", e)
 				}
-				s.delete(key)
-				if e, ok := s.get(key); ok {
+				s.Delete(key)
+				if e, ok := s.Get(key); ok {
 					t.Errorf("set, delete, get: %v", e)
 				}
 			}
@@ -390,44 +390,44 @@ func TestOwnedLinearizable(t *testing.T) {
 	if n := evicted.Load(); n > 4*3_000/20 {
 		t.Errorf("%d of %d sets were not there right after", n, 4*3_000)
 	}
-	want := map[string]*entry{}
-	s.each(func(key string, e *entry) bool { want[key] = e; return true })
+	want := map[string]*Entry{}
+	s.Each(func(key string, e *Entry) bool { want[key] = e; return true })
 	checkOwned(t, s, want)
 }
 
 func TestOwnedEach(t *testing.T) {
 	s := newFixed(100, nil)
-	defer s.close()
+	defer s.Close()
 	for i := range 100 {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	n := 0
-	s.each(func(string, *entry) bool { n++; return n < 7 })
+	s.Each(func(string, *Entry) bool { n++; return n < 7 })
 	if n != 7 {
 		t.Errorf("each went on for %d calls, want 7", n)
 	}
-	s.each(func(key string, e *entry) bool { // no lock is held
-		s.set(key, e)
-		s.delete(key)
+	s.Each(func(key string, e *Entry) bool { // no lock is held
+		s.Set(key, e)
+		s.Delete(key)
 		return true
 	})
-	if s.len() != 0 || s.bytes() != 0 {
-		t.Errorf("len %d, %d bytes left", s.len(), s.bytes())
+	if s.Len() != 0 || s.Bytes() != 0 {
+		t.Errorf("len %d, %d bytes left", s.Len(), s.Bytes())
 	}
 }
 
 func TestOwnedEvictCallbackMayUseStore(t *testing.T) {
-	var s *owned
+	var s *S3FIFO
 	calls := 0
-	s = newFixed(10, func(key string, _ *entry) {
+	s = newFixed(10, func(key string, _ *Entry) {
 		calls++
-		s.get(key)
-		s.delete(key)
-		s.len()
+		s.Get(key)
+		s.Delete(key)
+		s.Len()
 	})
-	defer s.close()
+	defer s.Close()
 	for i := range 100 {
-		s.set(fixedKey(i), fixed())
+		s.Set(fixedKey(i), fixed())
 	}
 	if calls != 90 {
 		t.Errorf("%d evictions told, want 90", calls)
@@ -436,9 +436,9 @@ func TestOwnedEvictCallbackMayUseStore(t *testing.T) {
 
 func TestOwnedClose(t *testing.T) {
 	s := newFixed(100, nil)
-	s.set("before", &entry{})
-	s.close()
-	if _, ok := s.get("before"); ok {
+	s.Set("before", &Entry{})
+	s.Close()
+	if _, ok := s.Get("before"); ok {
 		t.Error("an entry outlived close")
 	}
 	s = newFixed(100, nil)
@@ -448,30 +448,30 @@ func TestOwnedClose(t *testing.T) {
 		wg.Go(func() {
 			<-start
 			for i := range 5_000 {
-				s.set(fixedKey(i%300), fixed())
-				s.get(fixedKey(i % 300))
-				s.delete(fixedKey((i + w) % 300))
+				s.Set(fixedKey(i%300), fixed())
+				s.Get(fixedKey(i % 300))
+				s.Delete(fixedKey((i + w) % 300))
 				if i%1000 == 0 {
-					s.each(func(string, *entry) bool { return true })
+					s.Each(func(string, *Entry) bool { return true })
 				}
 			}
 		})
 	}
 	close(start)
-	s.close()
-	s.close()
+	s.Close()
+	s.Close()
 	wg.Wait()
-	s.set("a", &entry{})
-	if _, ok := s.get("a"); ok || s.len() != 0 || s.bytes() != 0 {
-		t.Errorf("closed, but there: %v, len %d, %d bytes", ok, s.len(), s.bytes())
+	s.Set("a", &Entry{})
+	if _, ok := s.Get("a"); ok || s.Len() != 0 || s.Bytes() != 0 {
+		t.Errorf("closed, but there: %v, len %d, %d bytes", ok, s.Len(), s.Bytes())
 	}
 }
 
 // What an entry is said to weigh is about what it takes.
 func TestOwnedOverhead(t *testing.T) {
 	got := ownedHeap(50_000, 256)
-	said := float64(ownedOverhead)
-	t.Logf("an entry takes %.0f bytes beside key and value, of which %d are its struct; weight says %.0f", got, unsafe.Sizeof(entry{}), said)
+	said := float64(Overhead)
+	t.Logf("an entry takes %.0f bytes beside key and value, of which %d are its struct; weight says %.0f", got, unsafe.Sizeof(Entry{}), said)
 	if got < said*0.8 || got > said*1.2 {
 		t.Errorf("an entry takes %.0f bytes beside key and value, weight says %.0f", got, said)
 	}
@@ -485,13 +485,13 @@ func ownedHeap(n, value int) float64 {
 		keys[i] = fixedKey(i)
 	}
 	before := heapInUse()
-	s := newOwned(int64(n)*(int64(value+len(keys[0]))+ownedOverhead), nil)
+	s := New(int64(n)*(int64(value+len(keys[0]))+Overhead), nil)
 	for _, key := range keys {
-		s.set(key, &entry{value: make([]byte, value)})
+		s.Set(key, &Entry{Value: make([]byte, value)})
 	}
 	after := heapInUse()
-	per := float64(after-before)/float64(s.len()) - float64(value)
-	s.close()
+	per := float64(after-before)/float64(s.Len()) - float64(value)
+	s.Close()
 	runtime.KeepAlive(keys)
 	return per
 }

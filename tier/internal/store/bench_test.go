@@ -1,4 +1,4 @@
-package tier
+package store
 
 import (
 	"bytes"
@@ -180,7 +180,7 @@ func BenchmarkNearAllocs(b *testing.B) {
 func BenchmarkOwnedGet(b *testing.B) {
 	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
 	s := newFixed(100_000, nil)
-	defer s.close()
+	defer s.Close()
 	replay(s, keys, 0)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -189,7 +189,7 @@ func BenchmarkOwnedGet(b *testing.B) {
 		i := int(at.Add(1)) * 500_009
 		for pb.Next() {
 			i++
-			s.get(keys[i%len(keys)])
+			s.Get(keys[i%len(keys)])
 		}
 	})
 }
@@ -198,7 +198,7 @@ func BenchmarkOwnedGet(b *testing.B) {
 func BenchmarkOwnedSet(b *testing.B) {
 	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
 	s := newFixed(100_000, nil)
-	defer s.close()
+	defer s.Close()
 	replay(s, keys, 0)
 	e := fixed()
 	b.ReportAllocs()
@@ -208,7 +208,7 @@ func BenchmarkOwnedSet(b *testing.B) {
 		i := int(at.Add(1)) * 500_009
 		for pb.Next() {
 			i++
-			s.set(keys[i%len(keys)], e)
+			s.Set(keys[i%len(keys)], e)
 		}
 	})
 }
@@ -221,11 +221,11 @@ func BenchmarkOwnedEntry(b *testing.B) {
 
 // replay asks s for each key and sets what is missing. It returns the share of hits among
 // the requests from the given one on.
-func replay(s *owned, keys []string, from int) float64 {
+func replay(s *S3FIFO, keys []string, from int) float64 {
 	hits := 0
 	for i, key := range keys {
-		if _, ok := s.get(key); !ok {
-			s.set(key, heavy(len(key), fixedWeight))
+		if _, ok := s.Get(key); !ok {
+			s.Set(key, heavy(len(key), fixedWeight))
 		} else if i >= from {
 			hits++
 		}
@@ -260,7 +260,7 @@ func BenchmarkHitRatio(b *testing.B) {
 				for b.Loop() {
 					s := newFixed(tr.size*percent/100, nil)
 					b.ReportMetric(100*replay(s, tr.keys, tr.from), "%hits")
-					s.close()
+					s.Close()
 				}
 			})
 		}
