@@ -221,7 +221,7 @@ func BenchmarkOwnedEntry(b *testing.B) {
 
 // replay asks s for each key and sets what is missing. It returns the share of hits among
 // the requests from the given one on.
-func replay(s *S3FIFO, keys []string, from int) float64 {
+func replay(s *s3fifo, keys []string, from int) float64 {
 	hits := 0
 	for i, key := range keys {
 		if _, ok := s.Get(key); !ok {

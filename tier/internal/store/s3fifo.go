@@ -65,11 +65,11 @@ func Weight(key string, e *Entry) int64 {
 	return w
 }
 
-// S3FIFO is the Owned. Changes are made one at a time, under mu; there are as many of them
+// s3fifo is the Owned. Changes are made one at a time, under mu; there are as many of them
 // as there are fills, so few. Gets take only the read lock of their key's shard.
 //
 // Lock order: mu, then a shard's mu, one at a time. Nothing is called with a lock held.
-type S3FIFO struct {
+type s3fifo struct {
 	seed    maphash.Seed
 	mask    uint64 // what of a hash is used: all but in tests
 	max     int64
@@ -117,8 +117,10 @@ func (sh *ownedShard) find(hash uint64, key string) *ownedNode {
 // New returns a store for maxBytes bytes, as weight counts them. An entry that alone weighs more is not kept. onEvict, if not nil, is called for each entry that had to go to make
 // room, by the goroutine whose set it was, with no lock of the store held; the key may have
 // been set again by then.
-func New(maxBytes int64, onEvict func(key string, e *Entry)) *S3FIFO {
-	s := &S3FIFO{seed: maphash.MakeSeed(), mask: ^uint64(0), max: maxBytes, onEvict: onEvict}
+func New(maxBytes int64, onEvict func(key string, e *Entry)) Owned { return newS3FIFO(maxBytes, onEvict) }
+
+func newS3FIFO(maxBytes int64, onEvict func(key string, e *Entry)) *s3fifo {
+	s := &s3fifo{seed: maphash.MakeSeed(), mask: ^uint64(0), max: maxBytes, onEvict: onEvict}
 	for i := range s.shards {
 		s.shards[i].m = make(map[uint64]*ownedNode)
 	}
@@ -128,19 +130,19 @@ func New(maxBytes int64, onEvict func(key string, e *Entry)) *S3FIFO {
 	return s
 }
 
-func (s *S3FIFO) hash(key string) uint64 { return maphash.String(s.seed, key) & s.mask }
+func (s *s3fifo) hash(key string) uint64 { return maphash.String(s.seed, key) & s.mask }
 
 // home is the queue that n is in, or was in when it was taken out. The caller holds mu.
-func (s *S3FIFO) home(n *ownedNode) *nodeQueue {
+func (s *s3fifo) home(n *ownedNode) *nodeQueue {
 	if n.main {
 		return &s.main
 	}
 	return &s.young
 }
 
-func (s *S3FIFO) shard(hash uint64) *ownedShard { return &s.shards[hash%ownedShards] }
+func (s *s3fifo) shard(hash uint64) *ownedShard { return &s.shards[hash%ownedShards] }
 
-func (s *S3FIFO) Get(key string) (*Entry, bool) {
+func (s *s3fifo) Get(key string) (*Entry, bool) {
 	hash := s.hash(key)
 	sh := s.shard(hash)
 	sh.mu.RLock()
@@ -158,7 +160,7 @@ func (s *S3FIFO) Get(key string) (*Entry, bool) {
 	return e, true
 }
 
-func (s *S3FIFO) Set(key string, e *Entry) {
+func (s *s3fifo) Set(key string, e *Entry) {
 	hash := s.hash(key)
 	sh := s.shard(hash)
 	w := Weight(key, e)
@@ -206,7 +208,7 @@ func (s *S3FIFO) Set(key string, e *Entry) {
 }
 
 // settle ends a set: it gives up mu and reports who is gone.
-func (s *S3FIFO) settle(gone *ownedNode) {
+func (s *s3fifo) settle(gone *ownedNode) {
 	s.weighs.Store(s.young.bytes + s.main.bytes)
 	s.mu.Unlock()
 	if s.onEvict == nil {
@@ -217,7 +219,7 @@ func (s *S3FIFO) settle(gone *ownedNode) {
 	}
 }
 
-func (s *S3FIFO) Delete(key string) {
+func (s *s3fifo) Delete(key string) {
 	hash := s.hash(key)
 	sh := s.shard(hash)
 	s.mu.Lock()
@@ -232,7 +234,7 @@ func (s *S3FIFO) Delete(key string) {
 }
 
 // forget takes n, which is in no queue any more, out of its shard. The caller holds mu.
-func (s *S3FIFO) forget(sh *ownedShard, hash uint64, n *ownedNode) {
+func (s *s3fifo) forget(sh *ownedShard, hash uint64, n *ownedNode) {
 	sh.mu.Lock()
 	if first := sh.m[hash]; first != n {
 		for first.same != n {
@@ -251,7 +253,7 @@ func (s *S3FIFO) forget(sh *ownedShard, hash uint64, n *ownedNode) {
 
 // makeRoom evicts until w more bytes fit or nothing is left in the queues, and returns
 // who had to go, linked by next. The caller holds mu.
-func (s *S3FIFO) makeRoom(w int64) (gone *ownedNode) {
+func (s *s3fifo) makeRoom(w int64) (gone *ownedNode) {
 	for s.young.bytes+s.main.bytes+w > s.max {
 		n := s.victim()
 		if n == nil {
@@ -269,7 +271,7 @@ func (s *S3FIFO) makeRoom(w int64) (gone *ownedNode) {
 
 // victim takes the entry to evict next out of its queue; nil: there is none. The caller
 // holds mu.
-func (s *S3FIFO) victim() *ownedNode {
+func (s *s3fifo) victim() *ownedNode {
 	for range evictSteps {
 		if s.young.bytes > s.max/youngShare || s.main.first() == nil {
 			n := s.young.first()
@@ -302,21 +304,21 @@ func (s *S3FIFO) victim() *ownedNode {
 }
 
 // tally counts n, which has come, or with -1 is gone, if it is a replica. The caller holds mu.
-func (s *S3FIFO) tally(n *ownedNode, sign int64) {
+func (s *s3fifo) tally(n *ownedNode, sign int64) {
 	if n.e.Replica {
 		s.spare.Add(sign)
 		s.spareWeighs.Add(sign * n.weight)
 	}
 }
 
-func (s *S3FIFO) Replicas() (entries int, bytes int64) {
+func (s *s3fifo) Replicas() (entries int, bytes int64) {
 	return int(s.spare.Load()), s.spareWeighs.Load()
 }
 
-func (s *S3FIFO) Len() int     { return int(s.count.Load()) }
-func (s *S3FIFO) Bytes() int64 { return s.weighs.Load() }
+func (s *s3fifo) Len() int     { return int(s.count.Load()) }
+func (s *s3fifo) Bytes() int64 { return s.weighs.Load() }
 
-func (s *S3FIFO) Each(f func(key string, e *Entry) bool) {
+func (s *s3fifo) Each(f func(key string, e *Entry) bool) {
 	type pair struct {
 		key string
 		e   *Entry
@@ -340,7 +342,7 @@ func (s *S3FIFO) Each(f func(key string, e *Entry) bool) {
 	}
 }
 
-func (s *S3FIFO) Ranked(f func(key string, e *Entry, heat uint8)) {
+func (s *s3fifo) Ranked(f func(key string, e *Entry, heat uint8)) {
 	for i := range s.shards {
 		sh := &s.shards[i]
 		sh.mu.RLock()
@@ -353,7 +355,7 @@ func (s *S3FIFO) Ranked(f func(key string, e *Entry, heat uint8)) {
 	}
 }
 
-func (s *S3FIFO) Close() {
+func (s *s3fifo) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true

@@ -28,8 +28,8 @@ func fixedKey(i int) string { return fmt.Sprintf("key:%08d", i) }
 const fixedWeight = 1000
 
 // newFixed returns a store for n entries of fixedWeight, set under fixedKeys.
-func newFixed(n int, onEvict func(string, *Entry)) *S3FIFO {
-	return New(int64(n)*fixedWeight, onEvict)
+func newFixed(n int, onEvict func(string, *Entry)) *s3fifo {
+	return newS3FIFO(int64(n)*fixedWeight, onEvict)
 }
 
 func fixed() *Entry { return heavy(len(fixedKey(0)), fixedWeight) }
@@ -75,7 +75,7 @@ func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 }
 
 // peek is a get that does not count as one.
-func (s *S3FIFO) peek(key string) *ownedNode {
+func (s *s3fifo) peek(key string) *ownedNode {
 	hash := s.hash(key)
 	sh := s.shard(hash)
 	sh.mu.RLock()
@@ -90,7 +90,7 @@ func TestOwnedModel(t *testing.T) {
 		model := map[string]*Entry{}
 		limit := int64(5_000 + r.IntN(100_000))
 		evicted := 0
-		s := New(limit, func(key string, e *Entry) {
+		s := newS3FIFO(limit, func(key string, e *Entry) {
 			if model[key] != e {
 				t.Fatalf("%q evicted, but not what it had", key)
 			}
@@ -133,7 +133,7 @@ func TestOwnedModel(t *testing.T) {
 }
 
 // checkOwned compares s, at rest, with what it should hold and with itself.
-func checkOwned(t *testing.T, s *S3FIFO, want map[string]*Entry) {
+func checkOwned(t *testing.T, s *s3fifo, want map[string]*Entry) {
 	t.Helper()
 	var w int64
 	seen := 0
@@ -417,7 +417,7 @@ func TestOwnedEach(t *testing.T) {
 }
 
 func TestOwnedEvictCallbackMayUseStore(t *testing.T) {
-	var s *S3FIFO
+	var s *s3fifo
 	calls := 0
 	s = newFixed(10, func(key string, _ *Entry) {
 		calls++
@@ -485,7 +485,7 @@ func ownedHeap(n, value int) float64 {
 		keys[i] = fixedKey(i)
 	}
 	before := heapInUse()
-	s := New(int64(n)*(int64(value+len(keys[0]))+Overhead), nil)
+	s := newS3FIFO(int64(n)*(int64(value+len(keys[0]))+Overhead), nil)
 	for _, key := range keys {
 		s.Set(key, &Entry{Value: make([]byte, value)})
 	}
