@@ -117,7 +117,9 @@ func (sh *ownedShard) find(hash uint64, key string) *ownedNode {
 // New returns a store for maxBytes bytes, as weight counts them. An entry that alone weighs more is not kept. onEvict, if not nil, is called for each entry that had to go to make
 // room, by the goroutine whose set it was, with no lock of the store held; the key may have
 // been set again by then.
-func New(maxBytes int64, onEvict func(key string, e *Entry)) Owned { return newS3FIFO(maxBytes, onEvict) }
+func New(maxBytes int64, onEvict func(key string, e *Entry)) Owned {
+	return newS3FIFO(maxBytes, onEvict)
+}
 
 func newS3FIFO(maxBytes int64, onEvict func(key string, e *Entry)) *s3fifo {
 	s := &s3fifo{seed: maphash.MakeSeed(), mask: ^uint64(0), max: maxBytes, onEvict: onEvict}
