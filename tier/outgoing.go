@@ -281,11 +281,12 @@ func (c *Cache[V]) deliver(m *mate) error {
 	var news codec.News
 	c.log.mu.Lock()
 	sent, whole := c.log.since(m.confirmed.all, &news, c.clock.Now())
-	if !whole {
+	exchange := !whole || c.log.retiresSince(sent, m.exchanged)
+	if exchange {
 		m.resync = true
 	}
 	c.log.mu.Unlock()
-	if !whole {
+	if exchange {
 		return nil
 	}
 	ack, without, err := c.post(c.ctx, m, "", &news)

@@ -78,6 +78,17 @@ type listed struct {
 func (e *logged) isList() bool   { return e.scope == codec.ScopeTags && e.version == retireVersion }
 func (e *logged) isRetire() bool { return e.scope == codec.ScopeAll && e.version == retireVersion }
 
+// retiresSince reports whether one of this cache's own numbers in s retires positions, and began at or after exchanged. A member
+// without an exchange since then may lack what the list says although the logs have it: it would flush for nothing. The caller holds mu.
+func (l *logbook) retiresSince(s span, exchanged int64) bool {
+	for i := l.after(s.first - 1); i < len(l.entries) && l.entries[i].own <= s.last; i++ {
+		if e := &l.entries[i]; e.mark.Incarnation == l.self && e.isRetire() && e.at >= exchanged {
+			return true
+		}
+	}
+	return false
+}
+
 // retiredNames returns a list as it is logged.
 func retiredNames(list []position) (names []string) {
 	for some := range slices.Chunk(list, pairsPerName) {
