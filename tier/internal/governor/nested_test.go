@@ -1,0 +1,253 @@
+package governor
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/tier/internal/simtime"
+)
+
+// attempt is a load's attempt with a permit: its ticket, and what its nested reads see.
+func attempt(t *testing.T, g *Governor, load context.Context, chain ...uint64) (*Ticket, context.Context, *Nesting) {
+	t.Helper()
+	k := permit(t, g)
+	ctx := g.AttemptContext(load, k, chain)
+	n := NestingOf(ctx)
+	if n == nil || !slices.Equal(ChainOf(ctx), chain) {
+		t.Fatalf("nesting %v, chain %v", n, ChainOf(ctx))
+	}
+	return k, ctx, n
+}
+
+func TestOutsideOfALoad(t *testing.T) {
+	if NestingOf(t.Context()) != nil || ChainOf(t.Context()) != nil {
+		t.Error("a nesting without a load")
+	}
+	var n *Nesting
+	n.Wait()
+	if err := n.Resume(); err != nil {
+		t.Error(err)
+	}
+	gone := errors.New("gone")
+	if err := n.Around(func() error { return gone }); err != gone {
+		t.Error(err)
+	}
+}
+
+// A load has no permit while its nested read waits, and has one again before that returns.
+func TestNestedReadGivesThePermitBack(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
+		k, ctx, n := attempt(t, g, t.Context(), 7)
+		gone := errors.New("gone")
+		other := wait(t.Context(), g, new(Ticket))
+		err := n.Around(func() error {
+			if other.isWaiting() {
+				t.Error("the permit was not given back")
+			}
+			time.AfterFunc(3*time.Second, func() { g.Release(other.ticket, OK, 0) })
+			time.Sleep(time.Second)
+			return gone
+		})
+		if err != gone {
+			t.Error(err)
+		}
+		if s := g.Snapshot(); s.InUse != 1 || s.Waiting != 0 || s.OriginSeconds != 3 {
+			t.Errorf("%+v", s)
+		}
+		time.Sleep(time.Second)
+		g.Release(k, OK, 4*time.Second) // of which it was away for three
+		if s := g.Snapshot(); s.InUse != 0 || s.LoadSeconds != 1 {
+			t.Errorf("%+v: this load took a second at the origin", s)
+		}
+		if NestingOf(ctx) != nil || ChainOf(ctx) != nil {
+			t.Error("the context of a load that has returned belongs to it")
+		}
+		n.Wait() // neither does what it has left behind
+		if err := n.Resume(); err != nil {
+			t.Error(err)
+		}
+		if s := g.Snapshot(); s.InUse != 0 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A load that comes back from a nested read goes before all queues.
+func TestReturningLoadGoesFirst(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
+		k, _, n := attempt(t, g, t.Context())
+		n.Wait()
+		holder := permit(t, g)
+		late := wait(t.Context(), g, &Ticket{Depth: 5})
+		back := make(chan error, 1)
+		go func() { back <- n.Resume() }()
+		if time.Sleep(time.Second); len(back) != 0 {
+			t.Fatal("two loads with one permit")
+		}
+		if s := g.Snapshot(); s.Waiting != 2 || s.InUse != 1 {
+			t.Errorf("%+v", s)
+		}
+		g.Release(holder, OK, 0)
+		if err := <-back; err != nil || !late.isWaiting() {
+			t.Errorf("%v; the other waits: %v", err, late.isWaiting())
+		}
+		g.Release(k, OK, 0)
+		<-late.done
+		g.Release(late.ticket, OK, 0)
+	})
+}
+
+// Of several nested reads at once the last that is answered takes the permit again.
+func TestSeveralNestedReads(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
+		k, _, n := attempt(t, g, t.Context())
+		n.Wait()
+		n.Wait()
+		holder := permit(t, g)
+		if err := n.Resume(); err != nil { // the other one still waits
+			t.Error(err)
+		}
+		if s := g.Snapshot(); s.InUse != 1 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+		back := make(chan error, 1)
+		go func() { back <- n.Resume() }()
+		time.Sleep(time.Second)
+		n.Wait() // while it returns: another read begins to wait
+		if err := <-back; err != nil {
+			t.Error(err)
+		}
+		if s := g.Snapshot(); s.InUse != 1 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+		g.Release(holder, OK, 0)
+		if err := n.Resume(); err != nil {
+			t.Error(err)
+		}
+		if s := g.Snapshot(); s.InUse != 1 {
+			t.Errorf("%+v", s)
+		}
+		g.Release(k, OK, 0)
+	})
+}
+
+// A load whose time ends while it comes back has a permit above the limit, so that it keeps others out until it returns.
+func TestNestedReadPastTheLoad(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
+		load, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		k, _, n := attempt(t, g, load)
+		n.Wait()
+		holder := permit(t, g)
+		began := time.Now()
+		if err := n.Resume(); !errors.Is(err, context.DeadlineExceeded) || time.Since(began) != 2*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if s := g.Snapshot(); s.InUse != 2 || s.Waiting != 0 || s.Peak != 1 {
+			t.Errorf("%+v", s)
+		}
+		g.Release(holder, OK, 0)
+		other := wait(t.Context(), g, new(Ticket))
+		if !other.isWaiting() {
+			t.Error("a permit beside that of the load that is over")
+		}
+		g.Release(k, Failed, 0)
+		<-other.done
+		g.Release(other.ticket, OK, 0)
+	})
+}
+
+// A load that returns while a nested read of its waits, or comes back, leaves nothing behind.
+func TestLoadReturnsBeforeItsNestedRead(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
+		k, _, n := attempt(t, g, t.Context())
+		n.Wait()
+		time.Sleep(time.Second)
+		g.Release(k, OK, time.Second)
+		if err := n.Resume(); err != nil {
+			t.Error(err)
+		}
+		k, _, n = attempt(t, g, t.Context())
+		n.Wait()
+		holder := permit(t, g)
+		back := make(chan error, 1)
+		go func() { back <- n.Resume() }()
+		time.Sleep(time.Second)
+		g.Release(k, OK, 0) // of a ticket that is returning
+		if err := <-back; err != nil {
+			t.Error(err)
+		}
+		g.Release(holder, OK, 0)
+		if s := g.Snapshot(); s.InUse != 0 || s.Waiting != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// A load that is away does not count as failed when its time is over: it was not at the origin.
+func TestOverranWhileAway(t *testing.T) {
+	for _, returning := range []bool{false, true} {
+		simtime.Test(t, func(t *testing.T) {
+			g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1, Breaker: BreakerRules{Failures: 0.1, Minimum: 1, Window: time.Minute, Pause: time.Second, Probes: 1}})
+			load, cancel := context.WithCancel(t.Context())
+			k, _, n := attempt(t, g, load)
+			n.Wait()
+			holder := permit(t, g)
+			back := make(chan error, 1)
+			if returning {
+				go func() { back <- n.Resume() }()
+				time.Sleep(time.Second)
+			}
+			g.Overran(k)
+			if closed, _ := g.Breaker(); !closed {
+				t.Error("the breaker is open")
+			}
+			if cancel(); returning {
+				<-back
+			}
+			g.Release(holder, OK, 0)
+			g.Release(k, Failed, 0)
+			if closed, _ := g.Breaker(); !closed {
+				t.Error("a load has counted twice")
+			}
+		})
+	}
+}
+
+// Flights that are loaded together have one ticket, which is as urgent and patient as the most of them.
+func TestGroup(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		g, held := slow(t, Limits{QueueInterval: -1, Breaker: BreakerRules{Failures: 0.1, Minimum: 1, Window: time.Minute, Pause: time.Second, Probes: 1}})
+		group := &Ticket{Class: Warm}
+		one, two := &Ticket{Class: Stale, Until: g.Time() + int64(time.Second)}, &Ticket{Class: Refresh, Until: g.Time() + int64(3*time.Second)}
+		g.Gather([]*Ticket{one, two}, group)
+		if group.Class != Stale || group.Until != two.Until {
+			t.Errorf("class %d until %d, want %d until %d", group.Class, group.Until, Stale, two.Until)
+		}
+		w := wait(t.Context(), g, group)
+		g.Promote(one, Miss, 2, g.Time()+int64(5*time.Second))
+		if group.Class != Miss || group.Depth != 2 || group.Until != one.Until {
+			t.Errorf("promoting one: %d, %d, until %d", group.Class, group.Depth, group.Until)
+		}
+		g.Split(two)
+		g.Promote(two, Miss, 9, 0)
+		if group.Depth != 2 || two.Depth != 9 {
+			t.Errorf("a ticket that has left promotes the group to %d", group.Depth)
+		}
+		g.Release(held, OK, 0)
+		<-w.done
+		g.Overran(one)
+		if closed, _ := g.Breaker(); closed {
+			t.Error("the group's load has not failed")
+		}
+		g.Release(group, Failed, 0)
+	})
+}
