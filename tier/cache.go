@@ -28,8 +28,6 @@ const (
 	successorTTL = 5 * time.Second
 	// sweepEvery is how often old fences are forgotten and waiting flights looked after.
 	sweepEvery = time.Second
-	// movedFor is for how long after a change of view a first fill counts as caused by it.
-	movedFor = time.Minute
 )
 
 // A Cache serves one namespace. It is made by New and safe for concurrent use.
@@ -78,6 +76,7 @@ type Cache[V any] struct {
 	told      told
 	hot       hotKeys
 	watch     atomic.Uint64 // near hits whose mix is below are looked at
+	watching  sync.Mutex    // makes changes of watch take turns
 
 	ctx        context.Context // ends when the cache closes
 	cancel     context.CancelFunc

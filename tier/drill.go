@@ -245,8 +245,8 @@ func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 
 // rewatch makes near hits look twice while one may have to behave as something else.
 func (c *Cache[V]) rewatch() {
-	c.isolation.mu.Lock()
-	defer c.isolation.mu.Unlock()
+	c.watching.Lock()
+	defer c.watching.Unlock()
 	if c.drill.Load() != nil || c.isolation.cut.Load() {
 		c.watch.Store(^uint64(0))
 	} else {

@@ -112,7 +112,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
 	if e == nil {
 		return false, true
 	}
-	if c.loads.newer(f.hash, e.Loaded) {
+	if c.loads.newer(f.hash, e.Loaded, int64(previousWait)) {
 		return false, false
 	}
 	now := c.clock.Now()
@@ -149,7 +149,7 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.C
 	if now >= e.Hard || len(e.Value) > c.cfg.ValueLimit || c.fences.Tagged(e.Tags) || e.Version != 0 && c.fences.Behind(key, hash, e.Version) {
 		return nil
 	}
-	if c.loads.newer(hash, e.Loaded) {
+	if c.loads.newer(hash, e.Loaded, int64(previousWait)) {
 		return nil
 	}
 	if old := c.valid(key, hash, now); old != nil && old.Flags&store.Failed == 0 && old.Loaded >= e.Loaded {

@@ -199,66 +199,6 @@ func TestStandInNotForWhoLeft(t *testing.T) {
 	})
 }
 
-// Who stood in is remembered for the partitions of who is gone that are this node's now, and for a minute.
-func TestStandInRemembered(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		h := viewHistory{self: "n0"}
-		old := zoned(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
-		now := zoned(t, map[string]string{"n0": "a", "n2": "b", "n3": "b"})
-		back := zoned(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b", "n4": "a"})
-		h.note(old, 1)
-		h.note(now, 2)
-		asked := 0
-		for p := range old.Partitions() {
-			key := ""
-			for i := 0; key == "" || old.Partition(key) != p; i++ {
-				key = fmt.Sprintf("k%d", i)
-			}
-			want := ""
-			if next, _ := old.Successor(key); old.Owner(key).Name == "n1" && now.Owner(key).Name == "n0" && next.Name != "n0" {
-				want = next.Name
-				asked++
-			}
-			if s := h.stoodIn(ring.Hash(key), 3); s.to.Name != want || want != "" && !s.inView {
-				t.Errorf("%s: %+v, want %q", key, s, want)
-			}
-			if s := h.stoodIn(ring.Hash(key), 3+store.StandInFor); s.from != nil {
-				t.Errorf("%s: asked for ever: %+v", key, s)
-			}
-		}
-		if asked == 0 {
-			t.Error("nobody is asked: this test shows nothing")
-		}
-		h.note(zoned(t, map[string]string{"n0": "a", "n3": "b"}), 4)
-		for p := range h.moves {
-			if m := &h.moves[p]; m.stood != nil && m.stood.member.Name == "n2" {
-				key := ""
-				for i := 0; key == "" || old.Partition(key) != p; i++ {
-					key = fmt.Sprintf("k%d", i)
-				}
-				if s := h.stoodIn(ring.Hash(key), 5); s.from != nil {
-					t.Errorf("who is lost too is asked: %+v", s)
-				}
-			}
-		}
-		n4 := viewHistory{self: "n4"}
-		n4.note(now, 1)
-		n4.note(back, 2) // it takes partitions of members that are still there
-		moved := 0
-		for _, m := range n4.moves {
-			if m.from != nil {
-				moved++
-			}
-			if m.stood != nil {
-				t.Errorf("%s stood in for %s, which is there", m.stood.member.Name, m.from.member.Name)
-			}
-		}
-		if moved == 0 {
-			t.Error("nothing has moved")
-		}
-	})
-}
-
 // The stand-in itself becomes the owner: what it filled is its own for the whole time, also if it has just ended there.
 func TestStandInKeepsAsOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {

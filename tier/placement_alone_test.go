@@ -1,0 +1,298 @@
+package tier
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/simtime"
+	"github.com/weircache/weir/tier/internal/store"
+)
+
+// start is when the members of a view have started.
+type start bool
+
+const (
+	sameAge     start = false
+	eldestFirst start = true
+)
+
+func viewOf(t *testing.T, s start, names ...string) *ring.View {
+	t.Helper()
+	var members []ring.Member
+	for i, name := range names {
+		m := ring.Member{Name: name, Addr: name + ":1"}
+		if s == eldestFirst {
+			m.Incarnation = uint64(i + 1)
+		}
+		members = append(members, m)
+	}
+	return newView(t, members)
+}
+
+func inZones(t *testing.T, zones map[string]string) *ring.View {
+	t.Helper()
+	var members []ring.Member
+	for _, name := range slices.Sorted(maps.Keys(zones)) {
+		members = append(members, ring.Member{Name: name, Addr: name + ":1", Zone: zones[name]})
+	}
+	return newView(t, members)
+}
+
+func newView(t *testing.T, members []ring.Member) *ring.View {
+	t.Helper()
+	v, err := ring.New(members, ring.Config{Partitions: 61})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// ownedKey returns the nth key that the named member owns.
+func ownedKey(v *ring.View, owner string, nth int) string {
+	for i := 0; ; i++ {
+		if k := fmt.Sprintf("k%d", i); v.Owner(k).Name == owner {
+			if nth--; nth < 0 {
+				return k
+			}
+		}
+	}
+}
+
+// Members that have started together have nothing of one another: the member that had a key before all of them is asked, in
+// whatever order they came into the views, and one more owner back where a key has moved twice.
+func TestOwnerBeforeTheNewcomers(t *testing.T) {
+	const long = 10 * startedTogether
+	at := func(started map[string]uint64) *ring.View {
+		var members []ring.Member
+		for name, incarnation := range started {
+			members = append(members, ring.Member{Name: name, Addr: "10.0.0.1:1", Incarnation: incarnation})
+		}
+		v, err := ring.New(members, ring.Config{Partitions: 97})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	before := at(map[string]uint64{"n0": 1, "n1": 2})
+	with := map[string]uint64{"n0": 1, "n1": 2, "n2": long, "n3": long + 5}
+	for _, self := range []string{"n2", "n3"} {
+		for name, views := range map[string][]*ring.View{
+			"both at once": {at(with)},
+			"one by one":   {at(map[string]uint64{"n0": 1, "n1": 2, self: with[self]}), at(with)},
+		} {
+			h := viewHistory{self: self}
+			for i, v := range views {
+				h.note(v, int64(i))
+			}
+			now := views[len(views)-1]
+			for p := range now.Partitions() {
+				if now.OwnerOf(p).Name != self {
+					continue
+				}
+				key := fmt.Sprint(p)
+				for i := 0; now.Partition(key) != p; i++ {
+					key = fmt.Sprint(p, " ", i)
+				}
+				first, older := h.previous(key, ring.Hash(key), 2), h.older(ring.Hash(key), 2)
+				if had := before.OwnerOf(p).Name; (first.from == nil || first.to.Name != had) && (older.from == nil || older.to.Name != had) {
+					t.Errorf("%s, %s: partition %d was %s's; it asks %q, then %q", self, name, p, had, first.to.Name, older.to.Name)
+				}
+			}
+		}
+	}
+	h := viewHistory{self: "n2"}
+	h.note(at(map[string]uint64{"n2": 5, "n3": 6, "n4": 7}), 0) // all of them have just started
+	if h.settled != nil {
+		t.Error("nobody was there before")
+	}
+	h = viewHistory{self: "n2"}
+	h.note(at(map[string]uint64{"n0": 1, "n1": 2, "n2": long}), 0)
+	if h.settled != nil {
+		t.Error("one member more is asked although a single one has come")
+	}
+}
+
+// Who restarts has lost what it had, and is not asked; nor does the eldest ask who came later.
+func TestPreviousOwnerRestarted(t *testing.T) {
+	var h viewHistory
+	h.self = "n0"
+	v := viewOf(t, eldestFirst, "n1", "n0")
+	h.note(v, 0)
+	key, other := ownedKey(v, "n0", 0), ownedKey(v, "n1", 0)
+	if p := h.previous(key, ring.Hash(key), 1); p.from == nil || p.to.Name != "n1" {
+		t.Error("who has come does not ask who was there")
+	}
+	alone := viewOf(t, eldestFirst, "n0")
+	h.note(alone, 2)
+	if p := h.previous(other, ring.Hash(other), 3); p.from == nil || p.to.Name != "n1" || p.inView {
+		t.Error("who has gone is not asked")
+	}
+	h.note(v, 4)
+	h.note(alone, 5)
+	again := viewOf(t, eldestFirst, "n0", "n1") // n1 has another number
+	h.note(again, 6)
+	gone := viewOf(t, eldestFirst, "n0")
+	h.note(gone, 7)
+	if p := h.previous(other, ring.Hash(other), 8); p.from == nil || p.to.Incarnation != 2 || p.inView {
+		t.Errorf("%+v", p)
+	}
+	if p := h.previous(other, ring.Hash(other), 8+previousFor); p.from != nil {
+		t.Error("asked for ever")
+	}
+	h.note(again, 9)
+	n1, _ := again.Member("n1")
+	n1.Incarnation = 1
+	h.moves = make([]move, again.Partitions())
+	h.moves[again.Partition(key)] = move{from: &former{member: n1, worth: 1}, at: 9}
+	if p := h.previous(key, ring.Hash(key), 10); p.from != nil || !p.lost {
+		t.Errorf("who has started anew is asked: %+v", p)
+	}
+	h = viewHistory{self: "n0"}
+	h.note(again, 0)
+	if p := h.previous(key, ring.Hash(key), 1); p.from != nil {
+		t.Error("the eldest asks")
+	}
+}
+
+// Who stood in is remembered for the partitions of who is gone that are this node's now, and for a minute.
+func TestStandInRemembered(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		h := viewHistory{self: "n0"}
+		old := inZones(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
+		now := inZones(t, map[string]string{"n0": "a", "n2": "b", "n3": "b"})
+		back := inZones(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b", "n4": "a"})
+		h.note(old, 1)
+		h.note(now, 2)
+		asked := 0
+		for p := range old.Partitions() {
+			key := ""
+			for i := 0; key == "" || old.Partition(key) != p; i++ {
+				key = fmt.Sprintf("k%d", i)
+			}
+			want := ""
+			if next, _ := old.Successor(key); old.Owner(key).Name == "n1" && now.Owner(key).Name == "n0" && next.Name != "n0" {
+				want = next.Name
+				asked++
+			}
+			if s := h.stoodIn(ring.Hash(key), 3); s.to.Name != want || want != "" && !s.inView {
+				t.Errorf("%s: %+v, want %q", key, s, want)
+			}
+			if s := h.stoodIn(ring.Hash(key), 3+store.StandInFor); s.from != nil {
+				t.Errorf("%s: asked for ever: %+v", key, s)
+			}
+		}
+		if asked == 0 {
+			t.Error("nobody is asked: this test shows nothing")
+		}
+		h.note(inZones(t, map[string]string{"n0": "a", "n3": "b"}), 4)
+		for p := range h.moves {
+			if m := &h.moves[p]; m.stood != nil && m.stood.member.Name == "n2" {
+				key := ""
+				for i := 0; key == "" || old.Partition(key) != p; i++ {
+					key = fmt.Sprintf("k%d", i)
+				}
+				if s := h.stoodIn(ring.Hash(key), 5); s.from != nil {
+					t.Errorf("who is lost too is asked: %+v", s)
+				}
+			}
+		}
+		n4 := viewHistory{self: "n4"}
+		n4.note(now, 1)
+		n4.note(back, 2) // it takes partitions of members that are still there
+		moved := 0
+		for _, m := range n4.moves {
+			if m.from != nil {
+				moved++
+			}
+			if m.stood != nil {
+				t.Errorf("%s stood in for %s, which is there", m.stood.member.Name, m.from.member.Name)
+			}
+		}
+		if moved == 0 {
+			t.Error("nothing has moved")
+		}
+	})
+}
+
+// What counts as isolated: more than half of those who did not say goodbye are out of sight.
+func TestIsolated(t *testing.T) {
+	for _, c := range []struct {
+		stable, sees, left string
+		want               bool
+	}{
+		{"", "a", "", false},
+		{"a", "a", "", false},
+		{"ab", "a", "", false}, // half is not more than half
+		{"abc", "a", "", true},
+		{"abc", "ab", "", false},
+		{"abc", "abc", "", false},
+		{"abc", "ade", "", true}, // those who came count for nothing
+		{"abcd", "ab", "", false},
+		{"abcd", "a", "", true},
+		{"abcde", "ab", "", true},
+		{"abcde", "abc", "", false},
+		{"abcde", "ab", "cde", false},
+		{"abcde", "ab", "cd", false}, // one of three is lost
+		{"abcde", "a", "cd", true},   // two of three
+		{"abcde", "a", "bcde", false},
+		{"abc", "a", "a", true}, // who is in sight has not left
+		{"abc", "", "", true},
+	} {
+		var stable []string
+		for _, r := range c.stable {
+			stable = append(stable, string(r))
+		}
+		in := func(s string) func(string) bool { return func(name string) bool { return strings.Contains(s, name) } }
+		if got := isolated(stable, in(c.sees), in(c.left)); got != c.want {
+			t.Errorf("of %q sees %q, %q left: %v", c.stable, c.sees, c.left, got)
+		}
+	}
+}
+
+// A view is stable once it has stood for stableFor, and stays the measure while the node is isolated.
+func TestIsolationLook(t *testing.T) {
+	nobody := func(string) bool { return false }
+	all, two, one := viewOf(t, sameAge, "a", "b", "c"), viewOf(t, sameAge, "a", "b"), viewOf(t, sameAge, "a")
+	var s isolation
+	look := func(n int, at time.Duration, want bool) {
+		t.Helper()
+		v := one
+		if n > 1 {
+			v = two
+		}
+		if n > 2 {
+			v = all
+		}
+		if off, _ := s.look(v, int64(at), nobody, nobody); off != want {
+			t.Errorf("%d members at %v: isolated %v", n, at, off)
+		}
+	}
+	look(3, 0, false)
+	look(1, 29*time.Second, false) // no view has been stable yet
+	look(3, 30*time.Second, false)
+	look(2, 61*time.Second, false) // all had been for 31 s
+	look(1, 62*time.Second, true)  // two had not
+	look(1, time.Hour, true)       // time alone changes nothing
+	look(2, time.Hour, false)
+	look(2, time.Hour+31*time.Second, false)
+	look(1, time.Hour+32*time.Second, false) // half of two
+
+	// Who is in the view and silent counts as lost, also if it has not been lost by gossip's account.
+	s = isolation{}
+	left := func(string) bool { return true }
+	for _, x := range []struct {
+		silent string
+		want   bool
+	}{{"", false}, {"b", false}, {"bc", true}, {"c", false}} {
+		silent := func(name string) bool { return strings.Contains(x.silent, name) }
+		s.look(all, 0, nobody, left)
+		if off, _ := s.look(all, int64(31*time.Second), silent, left); off != x.want {
+			t.Errorf("silent are %q: isolated %v", x.silent, off)
+		}
+	}
+}

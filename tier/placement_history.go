@@ -1,0 +1,57 @@
+package tier
+
+import (
+	"sync"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// movedFor is for how long, in ns, after a change of view a first fill counts as caused by it.
+const movedFor = int64(time.Minute)
+
+// viewHistory remembers the view before the present one, and which member each partition came from.
+type viewHistory struct {
+	self    string     // this node's name; set before use
+	mu      sync.Mutex // guards the rest
+	now     *ring.View
+	before  *ring.View
+	changed int64 // when, ns on the cache's clock
+	// Where partitions came from: by a change of view, or with the first one.
+	moves   []move
+	first   *ring.View
+	firstAt int64
+	settled *ring.View         // see settledView
+	formers map[string]*former // by name
+}
+
+// note takes note of a view.
+func (h *viewHistory) note(v *ring.View, now int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.now == v {
+		return
+	}
+	if h.now == nil || h.now.Fingerprint() != v.Fingerprint() {
+		h.movedTo(v, now)
+		h.before, h.changed = h.now, now
+	}
+	h.now = v
+}
+
+// why tells what a change of view has to do with a miss of self's.
+func (h *viewHistory) why(hash uint64, self string, now int64) cause {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.before == nil || now-h.changed > movedFor {
+		return causeCold
+	}
+	owner := h.before.OwnerOf(h.before.PartitionOf(hash))
+	if owner.Name == self {
+		return causeCold
+	}
+	if h.now.Index(owner.Name) >= 0 {
+		return causeMoved
+	}
+	return causeOwnerLost
+}

@@ -1,0 +1,76 @@
+package tier
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weircache/weir/ring"
+)
+
+// stableFor is for how long a view must stand to count as stable. A partition is noticed member by
+// member, within some seconds.
+const stableFor = int64(30 * time.Second)
+
+// isolated reports whether who knew the members stable and sees those in view has lost sight of more than
+// half of them. left are those that said goodbye: they are not missed.
+func isolated(stable []string, sees, left func(name string) bool) bool {
+	lost, all := 0, 0
+	for _, name := range stable {
+		switch {
+		case sees(name):
+			all++
+		case !left(name):
+			all++
+			lost++
+		}
+	}
+	return 2*lost > all
+}
+
+// isolation is what a cache knows of its node's.
+type isolation struct {
+	// cut: the node is isolated and the cache must not serve as always. Set with mu held.
+	cut atomic.Bool
+	// lost: the node is isolated, whatever the cache does then. Set with mu held.
+	lost atomic.Bool
+
+	mu       sync.Mutex // guards the rest
+	stable   []string   // names of the last stable view
+	stableOf *ring.View // which is this one
+	view     *ring.View
+	since    int64 // when view came, ns on the cache's clock
+	off      bool  // the node is isolated
+}
+
+// look takes note of a view, or of the time, and reports whether the node is isolated and whether that is new.
+func (s *isolation) look(view *ring.View, now int64, silent, left func(name string) bool) (off, changed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.view != s.stableOf && !s.off && now-s.since >= stableFor {
+		s.stable, s.stableOf = namesOf(s.view), s.view
+	}
+	if view != s.view {
+		s.view, s.since = view, now
+	}
+	sees := func(name string) bool { return view.Index(name) >= 0 && !silent(name) }
+	gone := func(name string) bool { return view.Index(name) < 0 && left(name) }
+	was := s.off
+	s.off = isolated(s.stable, sees, gone)
+	s.lost.Store(s.off)
+	return s.off, s.off != was
+}
+
+func (s *isolation) isOff() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.off
+}
+
+func namesOf(view *ring.View) []string {
+	names := make([]string, 0, view.Len())
+	for _, m := range view.Members() {
+		names = append(names, m.Name)
+	}
+	return names
+}

@@ -1,0 +1,38 @@
+package tier
+
+import (
+	"sync/atomic"
+	"time"
+)
+
+// evictions remembers the hashes of keys evicted lately. A newer one takes an older one's
+// place, so it holds 128 KiB for any number of keys.
+type evictions struct {
+	hashes [1 << 14]atomic.Uint64
+}
+
+func (v *evictions) add(hash uint64)      { v.hashes[hash%(1<<14)].Store(hash) }
+func (v *evictions) has(hash uint64) bool { return v.hashes[hash%(1<<14)].Load() == hash }
+
+// ownLoads remembers when this node last loaded keys itself, to a millisecond. A newer one takes an older one's place:
+// 128 KiB for any number of keys. Of one key in 16 million it may say so wrongly.
+type ownLoads struct {
+	last [1 << 14]atomic.Uint64 // 24 bits of the key's hash, 40 of the time; 0: nothing
+}
+
+// ownLoadMask is for the bits of the time, which wrap around after 34 years.
+const ownLoadMask = 1<<40 - 1
+
+func ownLoadTime(loaded int64) uint64 { return uint64(loaded/int64(time.Millisecond)) & ownLoadMask }
+
+// add notes a load that began at loaded, ns on the cache's clock.
+func (o *ownLoads) add(hash uint64, loaded int64) {
+	o.last[hash%(1<<14)].Store(hash&^ownLoadMask | ownLoadTime(loaded))
+}
+
+// newer reports whether one began later than loaded by more than tolerance, in ns.
+func (o *ownLoads) newer(hash uint64, loaded, tolerance int64) bool {
+	x := o.last[hash%(1<<14)].Load()
+	later := (x - ownLoadTime(loaded+tolerance)) & ownLoadMask
+	return x != 0 && x&^ownLoadMask == hash&^ownLoadMask && later != 0 && later < ownLoadMask/2
+}
