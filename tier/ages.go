@@ -233,7 +233,7 @@ func (c *Cache[V]) answered(a *answer[V]) {
 }
 
 func (c *Cache[V]) staleServed(why store.StaleReason, weight int64) {
-	if c.isolation.lost.Load() {
+	if c.isolation.Lost.Load() {
 		why = store.StaleIsolated
 	}
 	c.stats.ages.stale[why].Add(weight)

@@ -19,6 +19,7 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/near"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -50,9 +51,9 @@ type Cache[V any] struct {
 	stats   *stats
 	metrics *collector
 	carrier Carrier // nil: no tracer, or one that is none
-	evicted *evictions
-	loads   *ownLoads
-	views   viewHistory
+	evicted *store.Evictions
+	loads   *store.OwnLoads
+	views   placement.History
 	seed    maphash.Seed // of etags
 	lots    lots[V]
 	sender  sender // nil: Cluster is none
@@ -62,7 +63,7 @@ type Cache[V any] struct {
 	opened  int64                            // when the cache was made, ns on its clock
 	// young: the cache was made so lately that an Invalidate from before may not have returned.
 	young     atomic.Bool
-	isolation isolation
+	isolation placement.Isolation
 	gathered  gatherer[V]  // single misses that wait to be loaded together
 	unsettled atomic.Int32 // while young, members without an exchange so far
 	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
@@ -120,8 +121,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		flights: newFlights[V](),
 		asks:    newAsks[V](),
 		stats:   newStats(),
-		evicted: new(evictions),
-		loads:   new(ownLoads),
+		evicted: new(store.Evictions),
+		loads:   new(store.OwnLoads),
 		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
 	}
 	c.carrier, _ = cfg.Tracer.(Carrier)
@@ -154,7 +155,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.owned = store.New(cfg.OwnedBytes, func(key string, e *store.Entry) {
 		if e.Flags&store.Failed == 0 && !e.Replica {
-			c.evicted.add(ring.Hash(key))
+			c.evicted.Add(ring.Hash(key))
 			c.stats.evicted.Add(1)
 		}
 	})
@@ -170,7 +171,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
 		c.self = cfg.Cluster.Name()
-		c.views.self = c.self
+		c.views.Self = c.self
 		c.young.Store(true)
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
@@ -226,7 +227,7 @@ func (c *Cache[V]) tend() {
 	var changed <-chan struct{}
 	if c.cfg.Cluster != nil {
 		changed = c.cfg.Cluster.ViewChanged()
-		c.views.note(c.cfg.Cluster.View(), c.clock.Now())
+		c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
 		c.notice()
 	}
 	for {
@@ -235,7 +236,7 @@ func (c *Cache[V]) tend() {
 			return
 		case <-changed:
 			changed = c.cfg.Cluster.ViewChanged()
-			c.views.note(c.cfg.Cluster.View(), c.clock.Now())
+			c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
 			c.look()
 			c.notice()
 		case <-tick.C:

@@ -1,25 +1,29 @@
 package tier
 
+import (
+	"github.com/weircache/weir/tier/internal/placement"
+)
+
 // whyMissing tells why this node has no valid copy of a key, as far as it can know. A key that
 // changed owner and was never loaded before counts as moved: an upper bound.
-func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) cause {
+func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) placement.Cause {
 	if standIn {
-		return causeOwnerLost
+		return placement.OwnerLost
 	}
 	if c.fences.Fenced(key, hash) {
-		return causeFenced
+		return placement.Fenced
 	}
 	if e, ok := c.owned.Get(key); ok {
 		if c.fences.Tagged(e.Tags) {
-			return causeFenced
+			return placement.Fenced
 		}
-		return causeExpired
+		return placement.Expired
 	}
-	if c.evicted.has(hash) {
-		return causeEvicted
+	if c.evicted.Has(hash) {
+		return placement.Evicted
 	}
 	if c.cfg.Cluster != nil {
-		return c.views.why(hash, c.self, c.clock.Now())
+		return c.views.Why(hash, c.self, c.clock.Now())
 	}
-	return causeCold
+	return placement.Cold
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -247,7 +248,7 @@ func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 func (c *Cache[V]) rewatch() {
 	c.watching.Lock()
 	defer c.watching.Unlock()
-	if c.drill.Load() != nil || c.isolation.cut.Load() {
+	if c.drill.Load() != nil || c.isolation.Cut.Load() {
 		c.watch.Store(^uint64(0))
 	} else {
 		c.watch.Store(watchSome)
@@ -276,7 +277,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 		return c.own(ctx, key, hash, AnyAge, chain, short)
 	}
 	fl, err := c.join(&boarding[V]{
-		key: key, hash: hash, class: governor.Warm, cause: causeDrill, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx),
+		key: key, hash: hash, class: governor.Warm, cause: placement.Drill, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx),
 	})
 	if err != nil {
 		return found[V]{}, err
@@ -304,7 +305,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 // drillEnded looks at a load that has ended, in case that a drill caused it.
 func (c *Cache[V]) drillEnded(f *flight[V], out governor.Outcome) {
 	d := c.drill.Load()
-	if d == nil || f.cause != causeDrill {
+	if d == nil || f.cause != placement.Drill {
 		return
 	}
 	n := d.loads.Add(1)

@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -150,7 +151,7 @@ type boarding[V any] struct {
 	key    string
 	hash   uint64
 	class  governor.Class
-	cause  cause
+	cause  placement.Cause
 	prev   *store.Entry // the copy that the caller saw, nil: none
 	chain  []uint64
 	short  bool       // this node stands in for the owner
@@ -419,7 +420,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 		return
 	}
 	now := c.clock.Now()
-	c.loads.add(f.hash, e.Loaded)
+	c.loads.Add(f.hash, e.Loaded)
 	c.setExpiry(e, lifespan{fill.ttl, fill.stale}, f.short && !c.owns(f.hash), now)
 	if fill.drop || now >= e.Hard {
 		e.Flags |= store.Passing

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -37,7 +38,7 @@ type flightSlot[V any] struct {
 type flight[V any] struct {
 	key    string
 	hash   uint64
-	cause  cause
+	cause  placement.Cause
 	prev   *store.Entry // the copy that the starter saw, nil: none
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 )
 
 // crowd runs n Gets of key at once and returns what they got.
@@ -90,7 +91,7 @@ func TestLateStarter(t *testing.T) {
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
 			_, _ = c.Get(t.Context(), "k")
-			f, err := c.join(&boarding[string]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: causeCold})
+			f, err := c.join(&boarding[string]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -141,7 +142,7 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 			defer shut(t, c)
 			gets(t, c, "k", 0)
 			stop.at(n+1, func() { apply(c, "k", mark(1)) })
-			f, err := c.join(&boarding[simValue]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: causeCold})
+			f, err := c.join(&boarding[simValue]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -55,11 +55,11 @@ func (c *Cache[V]) notice() {
 	if b, ok := c.cfg.Cluster.(bypasser); ok {
 		silent = b.Bypassed
 	}
-	off, changed := c.isolation.look(c.cfg.Cluster.View(), c.clock.Now(), silent, left)
+	off, changed := c.isolation.Observe(c.cfg.Cluster.View(), c.clock.Now(), silent, left)
 	if !changed {
 		return
 	}
-	c.isolation.cut.Store(off && c.cfg.WhenIsolated != ServeStale)
+	c.isolation.Cut.Store(off && c.cfg.WhenIsolated != ServeStale)
 	c.rewatch()
 	if off {
 		c.stats.isolations.Add(1)

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/placement"
 )
 
 func TestWhenIsolated(t *testing.T) {
@@ -21,7 +23,7 @@ func TestWhenIsolated(t *testing.T) {
 					gets(t, c, key, 0)
 				}
 				settle(c)
-				time.Sleep(2 * time.Duration(stableFor))
+				time.Sleep(2 * time.Duration(placement.StableFor))
 				s.nodes["n0"].setView(simView(t, "n0"))
 				time.Sleep(time.Second)
 				if st := c.Stats(); !st.Isolated || st.Isolations != 1 || st.WhenIsolated != when.String() {

@@ -188,7 +188,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
 		m.view = c.cfg.Cluster.View()
 		self, places = m.view.Index(c.self), m.view.Len()
 	}
-	cut, drilled := c.isolation.cut.Load(), c.drill.Load() != nil
+	cut, drilled := c.isolation.Cut.Load(), c.drill.Load() != nil
 	left := 0
 	for i := range m.reads {
 		r := &m.reads[i]

@@ -9,6 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -33,7 +34,7 @@ type wanted[V any] struct {
 	// of one that has to be loaded
 	fl  *flight[V]
 	cl  governor.Class
-	why cause
+	why placement.Cause
 	e   *store.Entry // the copy that there is, nil: none
 	// started: fl was started for it.
 	started bool
@@ -93,7 +94,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 		if w.cl = max(w.cl, governor.Miss); w.e != nil {
 			w.cl = max(w.cl, governor.Stale)
 		}
-		if w.why = causeExpired; w.e == nil {
+		if w.why = placement.Expired; w.e == nil {
 			w.why = c.whyMissing(w.key, w.hash, false)
 		}
 		if !c.life.begin() {
@@ -196,7 +197,7 @@ func (h handler[V]) tryMany(req *codec.Request, resp *codec.Response) bool {
 		resp.Status = codec.StatusClosed
 		return true
 	}
-	if req.Mode != codec.ModeLook || len(req.Many) > manyAtOnce || len(req.Chain) > 0 || h.c.isolation.cut.Load() {
+	if req.Mode != codec.ModeLook || len(req.Many) > manyAtOnce || len(req.Chain) > 0 || h.c.isolation.Cut.Load() {
 		return false
 	}
 	h.lookMany(req, resp)
@@ -235,7 +236,7 @@ func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 // serveMany answers a get of many keys that may wait.
 func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
-	if c.isolation.cut.Load() {
+	if c.isolation.Cut.Load() {
 		resp.Status = codec.StatusIsolated // each key for itself, if at all
 		return
 	}

@@ -56,14 +56,14 @@ func TestServeManyBadInput(t *testing.T) {
 		if n := o.loads.Load(); n != 1 {
 			t.Errorf("%d loads", n)
 		}
-		c.isolation.cut.Store(true)
+		c.isolation.Cut.Store(true)
 		var resp codec.Response
 		if h := (handler[simValue]{c}); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
 			t.Error("an isolated owner answers at once")
 		} else if h.Serve(background, &codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp); resp.Status != codec.StatusIsolated {
 			t.Errorf("%v", resp.Status)
 		}
-		c.isolation.cut.Store(false)
+		c.isolation.Cut.Store(false)
 
 		// Fewer parts than keys, and none.
 		for _, cut := range []bool{false, true} {

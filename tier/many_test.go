@@ -494,7 +494,7 @@ func TestGetManyIsolated(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"n0", "n1"} { // the asker, then an owner
-			caches[name].isolation.cut.Store(true)
+			caches[name].isolation.Cut.Store(true)
 			least := o.seq.Add(1)
 			got, err := caches["n0"].GetMany(background, keys)
 			if err != nil || len(got) != len(keys) {
@@ -505,7 +505,7 @@ func TestGetManyIsolated(t *testing.T) {
 					t.Errorf("%s comes from a copy", key)
 				}
 			}
-			caches[name].isolation.cut.Store(false)
+			caches[name].isolation.Cut.Store(false)
 		}
 	})
 }

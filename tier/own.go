@@ -9,6 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -52,11 +53,11 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 	switch e.Judge(now, maxAge) {
 	case store.Serve:
 		if !(short && e.Replica) && c.ahead(e, now) {
-			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Refresh, cause: causeRefreshAhead, prev: e, chain: chain, short: short, until: noWait})
+			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Refresh, cause: placement.RefreshAhead, prev: e, chain: chain, short: short, until: noWait})
 		}
 	case store.ServeStale:
 		// ErrClosed: then nothing is refreshed
-		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Stale, cause: causeExpired, prev: e, chain: chain, short: short, until: noWait})
+		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Stale, cause: placement.Expired, prev: e, chain: chain, short: short, until: noWait})
 	case store.ServeLate:
 		late = true
 	default:
@@ -111,15 +112,15 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 		}
 		return found[V]{e: hit, late: late, why: hit.WhyStale(late)}, nil
 	}
-	cl, why := governor.Miss, causeExpired
+	cl, why := governor.Miss, placement.Expired
 	switch {
 	case e != nil:
 		cl = governor.Stale
 	default:
 		why = c.whyMissing(key, hash, short)
 	}
-	if c.isolation.cut.Load() {
-		why = causeIsolated
+	if c.isolation.Cut.Load() {
+		why = placement.CutOff
 	}
 	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, maxAge: maxAge, wide: wide, began: c.clock.Now()}
 	return c.ride(ctx, &w, nil, false)
@@ -151,7 +152,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		case <-fl.done:
 		case <-c.flights.passed(fl, w.wide):
 			c.flights.leave(fl)
-			w.class, w.cause, w.prev, w.before = governor.Miss, causeFenced, nil, nil
+			w.class, w.cause, w.prev, w.before = governor.Miss, placement.Fenced, nil, nil
 			continue
 		case <-ctx.Done():
 			select {
@@ -164,7 +165,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		}
 		r = &fl.res
 		if r.err == nil && c.retagged(r.e, w.wide) {
-			w.class, w.cause, w.prev, w.before = governor.Miss, causeFenced, nil, nil
+			w.class, w.cause, w.prev, w.before = governor.Miss, placement.Fenced, nil, nil
 			continue
 		}
 		if r.private && !started && w.before == nil { // the next one begins after this read has
@@ -173,14 +174,14 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		}
 		w.before = nil
 		if r.err == nil && r.e.Handed && r.e.Judge(c.clock.Now(), w.maxAge) == store.MustFill {
-			w.class, w.cause, w.prev = governor.Stale, causeExpired, r.e
+			w.class, w.cause, w.prev = governor.Stale, placement.Expired, r.e
 			continue
 		}
 		if r.err != nil || w.maxAge <= 0 || r.e.Loaded >= w.began || c.clock.Now()-r.e.Loaded <= int64(w.maxAge) {
 			break
 		}
 		// The flight that was joined had begun to load too long ago. The next one has not.
-		w.class, w.cause, w.prev = governor.Stale, causeExpired, r.e
+		w.class, w.cause, w.prev = governor.Stale, placement.Expired, r.e
 	}
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
 	if r.err != nil {
@@ -202,7 +203,7 @@ func (c *Cache[V]) retagged(e *store.Entry, wide uint64) bool {
 // ownAsked is own as the flags of a request have it.
 func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (found[V], error) {
 	short := flags&codec.FlagSuccessor != 0
-	if c.isolation.cut.Load() { // others may not know yet that this node is
+	if c.isolation.Cut.Load() { // others may not know yet that this node is
 		switch {
 		case c.cfg.WhenIsolated == Fail:
 			return found[V]{}, ErrIsolated

@@ -11,6 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -47,41 +48,41 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	switch {
 	case c.cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
 		return false
-	case f.cause == causeRefreshAhead || f.cause == causeDrill || f.cause == causeIsolated:
+	case f.cause == placement.RefreshAhead || f.cause == placement.Drill || f.cause == placement.CutOff:
 		return false
 	}
-	c.views.note(c.cfg.Cluster.View(), c.clock.Now())
-	p := c.views.previous(f.key, f.hash, c.clock.Now())
-	if f.cause == causeCold { // as far as is known
+	c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
+	p := c.views.Previous(f.key, f.hash, c.clock.Now())
+	if f.cause == placement.Cold { // as far as is known
 		switch {
-		case p.lost || p.from != nil && !p.inView:
-			f.cause = causeOwnerLost
-		case p.from != nil:
-			f.cause = causeMoved
+		case p.Lost || p.From != nil && !p.InView:
+			f.cause = placement.OwnerLost
+		case p.From != nil:
+			f.cause = placement.Moved
 		}
 	}
-	if p.from != nil && !p.inView && c.lost(p.to.Name) {
+	if p.From != nil && !p.InView && c.lost(p.To.Name) {
 		// Who stood in for it has loaded what has been read since; with zones that need not be this node.
-		if s := c.views.stoodIn(f.hash, c.clock.Now()); s.from != nil && !s.pause {
+		if s := c.views.StandIn(f.hash, c.clock.Now()); s.From != nil && !s.Pause {
 			if over, _ := c.inheritFrom(f, s); over {
 				return true
 			}
 		}
 	}
-	over, none := false, p.from == nil && !p.lost
-	if p.from != nil && !p.pause {
+	over, none := false, p.From == nil && !p.Lost
+	if p.From != nil && !p.Pause {
 		over, none = c.inheritFrom(f, p)
 	}
 	if none { // it may have come at the same time as this node: the owner before it has the copy
-		if o := c.views.older(f.hash, c.clock.Now()); o.from != nil && !o.pause && o.to.Name != p.to.Name {
-			if f.cause == causeCold {
-				f.cause = causeMoved
+		if o := c.views.Older(f.hash, c.clock.Now()); o.From != nil && !o.Pause && o.To.Name != p.To.Name {
+			if f.cause == placement.Cold {
+				f.cause = placement.Moved
 			}
 			over, none = c.inheritFrom(f, o)
 		}
 	}
-	if none && (f.cause == causeMoved || f.cause == causeOwnerLost && !f.short) {
-		f.cause = causeCold // it was not there either
+	if none && (f.cause == placement.Moved || f.cause == placement.OwnerLost && !f.short) {
+		f.cause = placement.Cold // it was not there either
 	}
 	return over
 }
@@ -93,26 +94,26 @@ func (c *Cache[V]) lost(name string) bool {
 }
 
 // inheritFrom is inherit from one member. none: it has answered that it has no copy.
-func (c *Cache[V]) inheritFrom(f *flight[V], p prior) (over, none bool) {
+func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none bool) {
 	c.stats.previousAsked.Add(1)
 	calm := !c.young.Load() || c.calm(c.ctx)
-	e, keep, err := c.askPrevious(f, p.to, p.inView, calm, codec.FlagPrevious, previousWait)
+	e, keep, err := c.askPrevious(f, p.To, p.InView, calm, codec.FlagPrevious, previousWait)
 	if err == errFilling {
-		e, keep, err = c.askPrevious(f, p.to, p.inView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
+		e, keep, err = c.askPrevious(f, p.To, p.InView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
 		return false, false
 	case err != nil && !errors.Is(err, ErrNotCached):
-		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.to.Name, "err", err)
-		c.views.failed(p.from, c.clock.Now())
+		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.To.Name, "err", err)
+		c.views.Failed(p.From, c.clock.Now())
 		return false, false
 	}
-	c.views.answered(p.from, e != nil)
+	c.views.Answered(p.From, e != nil)
 	if e == nil {
 		return false, true
 	}
-	if c.loads.newer(f.hash, e.Loaded, int64(previousWait)) {
+	if c.loads.Newer(f.hash, e.Loaded, int64(previousWait)) {
 		return false, false
 	}
 	now := c.clock.Now()
@@ -149,7 +150,7 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.C
 	if now >= e.Hard || len(e.Value) > c.cfg.ValueLimit || c.fences.Tagged(e.Tags) || e.Version != 0 && c.fences.Behind(key, hash, e.Version) {
 		return nil
 	}
-	if c.loads.newer(hash, e.Loaded, int64(previousWait)) {
+	if c.loads.Newer(hash, e.Loaded, int64(previousWait)) {
 		return nil
 	}
 	if old := c.valid(key, hash, now); old != nil && old.Flags&store.Failed == 0 && old.Loaded >= e.Loaded {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/placement"
 )
 
 // aged is a view of members whose incarnations are their places: who is named later has started later.
@@ -305,7 +306,7 @@ func TestJoinUselessPreviousOwner(t *testing.T) {
 			m.read("n2", m.moved(i))
 		}
 		s := m.caches["n2"].Stats()
-		if s.PreviousAsked < previousMemory || s.PreviousAsked > 120 || s.PreviousHits != 0 || s.LoadsBy["cold"] < s.PreviousAsked {
+		if s.PreviousAsked < placement.PreviousMemory || s.PreviousAsked > 120 || s.PreviousHits != 0 || s.LoadsBy["cold"] < s.PreviousAsked {
 			t.Errorf("asked %d times; %v", s.PreviousAsked, s.LoadsBy)
 		}
 	})

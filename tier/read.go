@@ -104,7 +104,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	}
 	if now < b.until && b.checked >= c.fences.SlotStamp(uint32(b.slot)) && (b.tags == nil || !c.fences.Tagged(b.tags)) && ctx.Err() == nil {
 		if x := mix(now, b.slot); x < c.watch.Load() {
-			if c.isolation.cut.Load() {
+			if c.isolation.Cut.Load() {
 				a, err := c.read(ctx, key, AnyAge, b, 0)
 				return a.Value, err
 			}
@@ -179,7 +179,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b
 	if c.life.isClosed() {
 		return ErrClosed
 	}
-	if c.isolation.cut.Load() {
+	if c.isolation.Cut.Load() {
 		return c.findIsolated(ctx, key, b, flags, a)
 	}
 	return c.findHere(ctx, key, maxAge, b, flags, a)

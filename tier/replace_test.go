@@ -146,7 +146,7 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			}
 			given, later := *here, *here
 			given.Loaded, later.Loaded = now-2, now-1
-			c.loads = new(ownLoads)
+			c.loads = new(store.OwnLoads)
 			stop.at(2, func() { c.owned.Set("k", &later) }) // the first look is before that at what is here
 			kept := c.keepGiven("k", hash, &given, by)
 			if !stop.ran() {

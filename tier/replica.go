@@ -100,7 +100,7 @@ func (c *Cache[V]) keepReplicas() {
 // replicate pushes what is hot and fresh and not at its successor yet. It returns how long it took to find that.
 func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 	view := c.cfg.Cluster.View()
-	if view.Len() < 2 || !contains(view, c.self) || c.leaving.Load() || c.isolation.cut.Load() {
+	if view.Len() < 2 || !contains(view, c.self) || c.leaving.Load() || c.isolation.Cut.Load() {
 		return 0
 	}
 	now := c.clock.Now()

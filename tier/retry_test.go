@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 )
 
 func TestRetry(t *testing.T) {
@@ -150,7 +151,7 @@ func TestRetryTooLate(t *testing.T) {
 		}))
 		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
 		c := open(t, cfg)
-		f, err := c.join(&boarding[string]{key: "k", hash: 1, class: governor.Miss, cause: causeCold})
+		f, err := c.join(&boarding[string]{key: "k", hash: 1, class: governor.Miss, cause: placement.Cold})
 		if err != nil {
 			t.Fatal(err)
 		}

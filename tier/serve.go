@@ -58,7 +58,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if !h.mine(req, hash, resp) {
 		return true
 	}
-	if h.note(req.Fence, key, hash) || c.isolation.cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
+	if h.note(req.Fence, key, hash) || c.isolation.Cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
 		return false
 	}
 	if req.Flags&codec.FlagNoFill != 0 {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -66,7 +67,7 @@ type stats struct {
 	follow      followStats
 
 	shed    [governor.Reasons]atomic.Int64 // fills refused by the governor
-	fills   [causes]atomic.Int64
+	fills   [placement.Causes]atomic.Int64
 	results [results]atomic.Int64
 	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
 	nanos   atomic.Int64                       // their sum
@@ -93,7 +94,7 @@ const (
 func newStats() *stats { return &stats{steps: make(map[string]*stepCount)} }
 
 // begun counts a load that begins.
-func (s *stats) begun(why cause, now int64) {
+func (s *stats) begun(why placement.Cause, now int64) {
 	s.fills[why].Add(1)
 	s.ledger.load(+1, now)
 }
@@ -263,7 +264,7 @@ func (c *Cache[V]) Stats() Stats {
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.Len(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
-		Isolated: c.isolation.isOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		Isolated: c.isolation.IsOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		Follow: s.follow.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),
@@ -281,7 +282,7 @@ func (c *Cache[V]) Stats() Stats {
 	}
 	for i := range s.fills {
 		n := s.fills[i].Load()
-		out.LoadsBy[causeNames[i]] = n
+		out.LoadsBy[placement.CauseNames[i]] = n
 		out.Loads += n
 	}
 	for i := range s.results {

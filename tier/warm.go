@@ -49,7 +49,7 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 	if err := c.canRead(ctx); err != nil {
 		return WarmReport{}, err
 	}
-	if c.isolation.cut.Load() {
+	if c.isolation.Cut.Load() {
 		return WarmReport{}, ErrIsolated
 	}
 	seen := make(map[string]struct{}, len(keys))

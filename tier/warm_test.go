@@ -111,11 +111,11 @@ func TestWarmEnds(t *testing.T) {
 		if _, err := caches["n0"].Warm(ctx, nil); err != context.DeadlineExceeded {
 			t.Errorf("%v", err)
 		}
-		caches["n0"].isolation.cut.Store(true)
+		caches["n0"].isolation.Cut.Store(true)
 		if _, err := caches["n0"].Warm(background, []string{key}); err != ErrIsolated {
 			t.Errorf("%v", err)
 		}
-		caches["n0"].isolation.cut.Store(false)
+		caches["n0"].isolation.Cut.Store(false)
 		if r, err := caches["n0"].Warm(background, []string{key}); err != nil || r.Loaded != 1 {
 			t.Errorf("%+v, %v", r, err)
 		}

@@ -1,4 +1,4 @@
-package tier
+package placement
 
 import (
 	"sync"
@@ -8,9 +8,9 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// stableFor is for how long a view must stand to count as stable. A partition is noticed member by
+// StableFor is for how long a view must stand to count as stable. A partition is noticed member by
 // member, within some seconds.
-const stableFor = int64(30 * time.Second)
+const StableFor = int64(30 * time.Second)
 
 // isolated reports whether who knew the members stable and sees those in view has lost sight of more than
 // half of them. left are those that said goodbye: they are not missed.
@@ -28,12 +28,12 @@ func isolated(stable []string, sees, left func(name string) bool) bool {
 	return 2*lost > all
 }
 
-// isolation is what a cache knows of its node's.
-type isolation struct {
+// Isolation is what a cache knows of its node's.
+type Isolation struct {
 	// cut: the node is isolated and the cache must not serve as always. Set with mu held.
-	cut atomic.Bool
+	Cut atomic.Bool
 	// lost: the node is isolated, whatever the cache does then. Set with mu held.
-	lost atomic.Bool
+	Lost atomic.Bool
 
 	mu       sync.Mutex // guards the rest
 	stable   []string   // names of the last stable view
@@ -43,11 +43,11 @@ type isolation struct {
 	off      bool  // the node is isolated
 }
 
-// look takes note of a view, or of the time, and reports whether the node is isolated and whether that is new.
-func (s *isolation) look(view *ring.View, now int64, silent, left func(name string) bool) (off, changed bool) {
+// Observe takes note of a view, or of the time, and reports whether the node is isolated and whether that is new.
+func (s *Isolation) Observe(view *ring.View, now int64, silent, left func(name string) bool) (off, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.view != s.stableOf && !s.off && now-s.since >= stableFor {
+	if s.view != s.stableOf && !s.off && now-s.since >= StableFor {
 		s.stable, s.stableOf = namesOf(s.view), s.view
 	}
 	if view != s.view {
@@ -57,11 +57,12 @@ func (s *isolation) look(view *ring.View, now int64, silent, left func(name stri
 	gone := func(name string) bool { return view.Index(name) < 0 && left(name) }
 	was := s.off
 	s.off = isolated(s.stable, sees, gone)
-	s.lost.Store(s.off)
+	s.Lost.Store(s.off)
 	return s.off, s.off != was
 }
 
-func (s *isolation) isOff() bool {
+// IsOff reports whether the node is isolated.
+func (s *Isolation) IsOff() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.off

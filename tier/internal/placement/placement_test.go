@@ -1,4 +1,4 @@
-package tier
+package placement
 
 import (
 	"fmt"
@@ -85,9 +85,9 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 			"both at once": {at(with)},
 			"one by one":   {at(map[string]uint64{"n0": 1, "n1": 2, self: with[self]}), at(with)},
 		} {
-			h := viewHistory{self: self}
+			h := History{Self: self}
 			for i, v := range views {
-				h.note(v, int64(i))
+				h.Observe(v, int64(i))
 			}
 			now := views[len(views)-1]
 			for p := range now.Partitions() {
@@ -98,20 +98,20 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 				for i := 0; now.Partition(key) != p; i++ {
 					key = fmt.Sprint(p, " ", i)
 				}
-				first, older := h.previous(key, ring.Hash(key), 2), h.older(ring.Hash(key), 2)
-				if had := before.OwnerOf(p).Name; (first.from == nil || first.to.Name != had) && (older.from == nil || older.to.Name != had) {
-					t.Errorf("%s, %s: partition %d was %s's; it asks %q, then %q", self, name, p, had, first.to.Name, older.to.Name)
+				first, older := h.Previous(key, ring.Hash(key), 2), h.Older(ring.Hash(key), 2)
+				if had := before.OwnerOf(p).Name; (first.From == nil || first.To.Name != had) && (older.From == nil || older.To.Name != had) {
+					t.Errorf("%s, %s: partition %d was %s's; it asks %q, then %q", self, name, p, had, first.To.Name, older.To.Name)
 				}
 			}
 		}
 	}
-	h := viewHistory{self: "n2"}
-	h.note(at(map[string]uint64{"n2": 5, "n3": 6, "n4": 7}), 0) // all of them have just started
+	h := History{Self: "n2"}
+	h.Observe(at(map[string]uint64{"n2": 5, "n3": 6, "n4": 7}), 0) // all of them have just started
 	if h.settled != nil {
 		t.Error("nobody was there before")
 	}
-	h = viewHistory{self: "n2"}
-	h.note(at(map[string]uint64{"n0": 1, "n1": 2, "n2": long}), 0)
+	h = History{Self: "n2"}
+	h.Observe(at(map[string]uint64{"n0": 1, "n1": 2, "n2": long}), 0)
 	if h.settled != nil {
 		t.Error("one member more is asked although a single one has come")
 	}
@@ -119,42 +119,42 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 
 // Who restarts has lost what it had, and is not asked; nor does the eldest ask who came later.
 func TestPreviousOwnerRestarted(t *testing.T) {
-	var h viewHistory
-	h.self = "n0"
+	var h History
+	h.Self = "n0"
 	v := viewOf(t, eldestFirst, "n1", "n0")
-	h.note(v, 0)
+	h.Observe(v, 0)
 	key, other := ownedKey(v, "n0", 0), ownedKey(v, "n1", 0)
-	if p := h.previous(key, ring.Hash(key), 1); p.from == nil || p.to.Name != "n1" {
+	if p := h.Previous(key, ring.Hash(key), 1); p.From == nil || p.To.Name != "n1" {
 		t.Error("who has come does not ask who was there")
 	}
 	alone := viewOf(t, eldestFirst, "n0")
-	h.note(alone, 2)
-	if p := h.previous(other, ring.Hash(other), 3); p.from == nil || p.to.Name != "n1" || p.inView {
+	h.Observe(alone, 2)
+	if p := h.Previous(other, ring.Hash(other), 3); p.From == nil || p.To.Name != "n1" || p.InView {
 		t.Error("who has gone is not asked")
 	}
-	h.note(v, 4)
-	h.note(alone, 5)
+	h.Observe(v, 4)
+	h.Observe(alone, 5)
 	again := viewOf(t, eldestFirst, "n0", "n1") // n1 has another number
-	h.note(again, 6)
+	h.Observe(again, 6)
 	gone := viewOf(t, eldestFirst, "n0")
-	h.note(gone, 7)
-	if p := h.previous(other, ring.Hash(other), 8); p.from == nil || p.to.Incarnation != 2 || p.inView {
+	h.Observe(gone, 7)
+	if p := h.Previous(other, ring.Hash(other), 8); p.From == nil || p.To.Incarnation != 2 || p.InView {
 		t.Errorf("%+v", p)
 	}
-	if p := h.previous(other, ring.Hash(other), 8+previousFor); p.from != nil {
+	if p := h.Previous(other, ring.Hash(other), 8+previousFor); p.From != nil {
 		t.Error("asked for ever")
 	}
-	h.note(again, 9)
+	h.Observe(again, 9)
 	n1, _ := again.Member("n1")
 	n1.Incarnation = 1
 	h.moves = make([]move, again.Partitions())
-	h.moves[again.Partition(key)] = move{from: &former{member: n1, worth: 1}, at: 9}
-	if p := h.previous(key, ring.Hash(key), 10); p.from != nil || !p.lost {
+	h.moves[again.Partition(key)] = move{from: &previousOwner{member: n1, worth: 1}, at: 9}
+	if p := h.Previous(key, ring.Hash(key), 10); p.From != nil || !p.Lost {
 		t.Errorf("who has started anew is asked: %+v", p)
 	}
-	h = viewHistory{self: "n0"}
-	h.note(again, 0)
-	if p := h.previous(key, ring.Hash(key), 1); p.from != nil {
+	h = History{Self: "n0"}
+	h.Observe(again, 0)
+	if p := h.Previous(key, ring.Hash(key), 1); p.From != nil {
 		t.Error("the eldest asks")
 	}
 }
@@ -162,12 +162,12 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 // Who stood in is remembered for the partitions of who is gone that are this node's now, and for a minute.
 func TestStandInRemembered(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		h := viewHistory{self: "n0"}
+		h := History{Self: "n0"}
 		old := inZones(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
 		now := inZones(t, map[string]string{"n0": "a", "n2": "b", "n3": "b"})
 		back := inZones(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b", "n4": "a"})
-		h.note(old, 1)
-		h.note(now, 2)
+		h.Observe(old, 1)
+		h.Observe(now, 2)
 		asked := 0
 		for p := range old.Partitions() {
 			key := ""
@@ -179,31 +179,31 @@ func TestStandInRemembered(t *testing.T) {
 				want = next.Name
 				asked++
 			}
-			if s := h.stoodIn(ring.Hash(key), 3); s.to.Name != want || want != "" && !s.inView {
+			if s := h.StandIn(ring.Hash(key), 3); s.To.Name != want || want != "" && !s.InView {
 				t.Errorf("%s: %+v, want %q", key, s, want)
 			}
-			if s := h.stoodIn(ring.Hash(key), 3+store.StandInFor); s.from != nil {
+			if s := h.StandIn(ring.Hash(key), 3+store.StandInFor); s.From != nil {
 				t.Errorf("%s: asked for ever: %+v", key, s)
 			}
 		}
 		if asked == 0 {
 			t.Error("nobody is asked: this test shows nothing")
 		}
-		h.note(inZones(t, map[string]string{"n0": "a", "n3": "b"}), 4)
+		h.Observe(inZones(t, map[string]string{"n0": "a", "n3": "b"}), 4)
 		for p := range h.moves {
 			if m := &h.moves[p]; m.stood != nil && m.stood.member.Name == "n2" {
 				key := ""
 				for i := 0; key == "" || old.Partition(key) != p; i++ {
 					key = fmt.Sprintf("k%d", i)
 				}
-				if s := h.stoodIn(ring.Hash(key), 5); s.from != nil {
+				if s := h.StandIn(ring.Hash(key), 5); s.From != nil {
 					t.Errorf("who is lost too is asked: %+v", s)
 				}
 			}
 		}
-		n4 := viewHistory{self: "n4"}
-		n4.note(now, 1)
-		n4.note(back, 2) // it takes partitions of members that are still there
+		n4 := History{Self: "n4"}
+		n4.Observe(now, 1)
+		n4.Observe(back, 2) // it takes partitions of members that are still there
 		moved := 0
 		for _, m := range n4.moves {
 			if m.from != nil {
@@ -254,11 +254,11 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
-// A view is stable once it has stood for stableFor, and stays the measure while the node is isolated.
+// A view is stable once it has stood for StableFor, and stays the measure while the node is isolated.
 func TestIsolationLook(t *testing.T) {
 	nobody := func(string) bool { return false }
 	all, two, one := viewOf(t, sameAge, "a", "b", "c"), viewOf(t, sameAge, "a", "b"), viewOf(t, sameAge, "a")
-	var s isolation
+	var s Isolation
 	look := func(n int, at time.Duration, want bool) {
 		t.Helper()
 		v := one
@@ -268,7 +268,7 @@ func TestIsolationLook(t *testing.T) {
 		if n > 2 {
 			v = all
 		}
-		if off, _ := s.look(v, int64(at), nobody, nobody); off != want {
+		if off, _ := s.Observe(v, int64(at), nobody, nobody); off != want {
 			t.Errorf("%d members at %v: isolated %v", n, at, off)
 		}
 	}
@@ -283,15 +283,15 @@ func TestIsolationLook(t *testing.T) {
 	look(1, time.Hour+32*time.Second, false) // half of two
 
 	// Who is in the view and silent counts as lost, also if it has not been lost by gossip's account.
-	s = isolation{}
+	s = Isolation{}
 	left := func(string) bool { return true }
 	for _, x := range []struct {
 		silent string
 		want   bool
 	}{{"", false}, {"b", false}, {"bc", true}, {"c", false}} {
 		silent := func(name string) bool { return strings.Contains(x.silent, name) }
-		s.look(all, 0, nobody, left)
-		if off, _ := s.look(all, int64(31*time.Second), silent, left); off != x.want {
+		s.Observe(all, 0, nobody, left)
+		if off, _ := s.Observe(all, int64(31*time.Second), silent, left); off != x.want {
 			t.Errorf("silent are %q: isolated %v", x.silent, off)
 		}
 	}

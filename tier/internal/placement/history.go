@@ -1,4 +1,4 @@
-package tier
+package placement
 
 import (
 	"sync"
@@ -10,9 +10,9 @@ import (
 // movedFor is for how long, in ns, after a change of view a first fill counts as caused by it.
 const movedFor = int64(time.Minute)
 
-// viewHistory remembers the view before the present one, and which member each partition came from.
-type viewHistory struct {
-	self    string     // this node's name; set before use
+// History remembers the view before the present one, and which member each partition came from.
+type History struct {
+	Self    string     // this node's name; set before use
 	mu      sync.Mutex // guards the rest
 	now     *ring.View
 	before  *ring.View
@@ -21,12 +21,12 @@ type viewHistory struct {
 	moves   []move
 	first   *ring.View
 	firstAt int64
-	settled *ring.View         // see settledView
-	formers map[string]*former // by name
+	settled *ring.View                // see settledView
+	formers map[string]*previousOwner // by name
 }
 
-// note takes note of a view.
-func (h *viewHistory) note(v *ring.View, now int64) {
+// Observe takes note of a view.
+func (h *History) Observe(v *ring.View, now int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.now == v {
@@ -39,19 +39,19 @@ func (h *viewHistory) note(v *ring.View, now int64) {
 	h.now = v
 }
 
-// why tells what a change of view has to do with a miss of self's.
-func (h *viewHistory) why(hash uint64, self string, now int64) cause {
+// Why tells what a change of view has to do with a miss of self's.
+func (h *History) Why(hash uint64, self string, now int64) Cause {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.before == nil || now-h.changed > movedFor {
-		return causeCold
+		return Cold
 	}
 	owner := h.before.OwnerOf(h.before.PartitionOf(hash))
 	if owner.Name == self {
-		return causeCold
+		return Cold
 	}
 	if h.now.Index(owner.Name) >= 0 {
-		return causeMoved
+		return Moved
 	}
-	return causeOwnerLost
+	return OwnerLost
 }

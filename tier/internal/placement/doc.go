@@ -1,0 +1,11 @@
+// Package placement remembers which member owned which partition, and what that explains.
+//
+//   - A History answers three questions about a key that this node owns now: which member owned it before, which one
+//     before that, and which member stood in for an owner that was lost. A member that has restarted since has nothing and is
+//     not asked. A member that started after this node, or within two minutes of it, never had the key.
+//   - A Candidate that does not answer is left alone for a growing pause; one whose answers bring nothing is not asked.
+//   - A Cause says why a fill was needed, as the ledger of misses counts it.
+//   - An Isolation decides whether this node has lost sight of more than half of the last stable view.
+//
+// Decisions depend on views and times alone: nothing here calls another member. All methods are safe for concurrent use.
+package placement
