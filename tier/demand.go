@@ -2,6 +2,7 @@ package tier
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -214,7 +215,7 @@ func (s *demandShard) weigh(key string, hash uint64, w demandSum, cost time.Dura
 	if !s.keep {
 		key = ""
 	}
-	k := heavyKey{key: cloneString(key[:min(len(key), keyShown)]), n: w, cost: float32(cost.Seconds())}
+	k := heavyKey{key: strings.Clone(key[:min(len(key), keyShown)]), n: w, cost: float32(cost.Seconds())}
 	if at = len(s.heavy); at < demandHeavy {
 		s.heavy = append(s.heavy, k)
 		s.hashes[at], s.sums[at] = hash, n
@@ -364,4 +365,15 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k keyRate)) (re
 			nearThin*float64(c.near[0]+c.near[1]), float64(c.other[0]+c.other[1]), 0, 1)
 	}
 	return ((s.total.near[0]+s.total.near[1])*scale + s.total.other[0] + s.total.other[1]) / span
+}
+
+// reads is how many reads count now, older ones less.
+func (d *demand) reads() (n float64) {
+	for i := range d.shards {
+		s := &d.shards[i]
+		s.mu.Lock()
+		n += s.total.all()
+		s.mu.Unlock()
+	}
+	return n
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -109,51 +108,12 @@ func TestGetManyCounts(t *testing.T) {
 			for _, name := range s.names {
 				out += fmt.Sprintf("; %s served %d", name, caches[name].Stats().ServedPeers)
 			}
-			reads := 0.0
-			for i := range c.demand.shards {
-				d := &c.demand.shards[i]
-				d.mu.Lock()
-				reads += d.total.all()
-				d.mu.Unlock()
-			}
-			out += fmt.Sprintf("; %v reads", reads)
+			out += fmt.Sprintf("; %v reads", c.demand.reads())
 		})
 		return out
 	}
 	if one, all := counts(false), counts(true); one != all {
 		t.Errorf("one by one: %s\nall at once: %s", one, all)
-	}
-}
-
-// readMany comes to what as many reads come to, in the order of each shard's.
-func TestDemandReadMany(t *testing.T) {
-	for _, n := range []int{1, 127, 128, 129, 1000} {
-		one, all := newDemand(0, true), newDemand(0, true)
-		r := rand.New(rand.NewPCG(1, uint64(n)))
-		type read struct {
-			hash uint64
-			size int
-			ok   bool
-		}
-		reads := make([]read, n)
-		for i := range reads {
-			reads[i] = read{r.Uint64(), r.IntN(1000), r.IntN(5) > 0}
-			if i > 0 && r.IntN(3) == 0 {
-				reads[i].hash = reads[r.IntN(i)].hash
-			}
-			if reads[i].ok {
-				one.read(fmt.Sprint(reads[i].hash), reads[i].hash, reads[i].size, time.Second, 0)
-			}
-		}
-		all.readMany(n, func(i int) (string, uint64, int, time.Duration, bool) {
-			return fmt.Sprint(reads[i].hash), reads[i].hash, reads[i].size, time.Second, reads[i].ok
-		})
-		for i := range one.shards {
-			a, b := &one.shards[i], &all.shards[i]
-			if a.total != b.total || a.turn != b.turn || fmt.Sprint(a.heavy) != fmt.Sprint(b.heavy) || fmt.Sprint(a.tail) != fmt.Sprint(b.tail) {
-				t.Errorf("%d reads, shard %d: %+v, not %+v", n, i, b.total, a.total)
-			}
-		}
 	}
 }
 

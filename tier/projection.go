@@ -126,7 +126,10 @@ func (c *Cache[V]) Projection() Projection {
 		}
 		sizes = append(sizes, s)
 	}
-	p.MissRatios, _ = c.reuse.curve(sizes, c.stats.ownedReads())
+	points, _ := c.reuse.curve(sizes, c.stats.ownedReads())
+	for _, x := range points {
+		p.MissRatios = append(p.MissRatios, MissRatio(x))
+	}
 	slices.SortFunc(keys, func(a, b keyRate) int { return cmp.Compare(b.rate*b.cost, a.rate*a.cost) })
 	for _, k := range keys[:min(len(keys), hottestShown)] {
 		p.Hottest = append(p.Hottest, HotKey{k.key, k.hash, k.rate, k.cost, k.rate * k.cost})
@@ -157,4 +160,10 @@ func (s *stats) meanCost() float64 {
 // ownedReads is how many reads have reached this node's owned tier, of callers here and of members.
 func (s *stats) ownedReads() int64 {
 	return max(s.owned.Load()+s.filled.Load()+s.errors.Load()-s.asked.Load(), 0) + s.servedPeers.Load()
+}
+
+// MissRatio is one point of a miss-ratio curve.
+type MissRatio struct {
+	Bytes int64   `json:"bytes"` // size of the owned tier
+	Ratio float64 `json:"ratio"` // of the reads that reach it, those that miss because it is not larger
 }

@@ -150,15 +150,15 @@ func (r *reuse) halve(now, reads int64) {
 	r.at, r.base = now, reads
 }
 
-// MissRatio is one point of a miss-ratio curve.
-type MissRatio struct {
-	Bytes int64   `json:"bytes"` // size of the owned tier
-	Ratio float64 `json:"ratio"` // of the reads that reach it, those that miss because it is no bigger
+// A Point is one point of a miss-ratio curve.
+type Point struct {
+	Bytes int64   // size of the owned tier
+	Ratio float64 // of the reads that reach it, those that miss because it is not larger
 }
 
 // curve is the miss-ratio curve at the sizes given, and about how many bytes all keys would take that
 // were read. First reads of a key miss at any size and are left out. reads is how many have reached the tier.
-func (r *reuse) curve(sizes []int64, reads int64) (out []MissRatio, bytes int64) {
+func (r *reuse) curve(sizes []int64, reads int64) (out []Point, bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen := 0.0
@@ -180,7 +180,7 @@ func (r *reuse) curve(sizes []int64, reads int64) (out []MissRatio, bytes int64)
 		if all > 0 {
 			ratio = min(far/all, 1)
 		}
-		out = append(out, MissRatio{size, ratio})
+		out = append(out, Point{size, ratio})
 	}
 	return out, int64(float64(r.bytes) * float64(spreadAll) / float64(r.limit.Load()))
 }

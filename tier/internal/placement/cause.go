@@ -13,7 +13,7 @@ const (
 	CutOff                    // this node was cut off from the owner's side
 	RefreshAhead              // the copy was fresh: a refresh before soft expiry
 	Drill                     // a drill wanted a miss
-	Causes                // how many there are
+	Causes                    // how many there are
 )
 
 // CauseNames are the causes as labels.
