@@ -16,6 +16,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/near"
@@ -70,8 +71,8 @@ type Cache[V any] struct {
 	stood     atomic.Bool  // it may have entries that it filled in their owners' place
 	tokens    tokens
 	strangers atomic.Int32 // while young, members that may not know this one
-	demand    *demand
-	reuse     *reuse
+	demand    *demand.Sketch
+	reuse     *demand.ReuseCurve
 	drill     atomic.Pointer[drill] // nil: none
 	lastDrill atomic.Pointer[DrillReport]
 	told      told
@@ -131,7 +132,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
 	c.lots.seed = maphash.MakeSeed()
 	c.sender, _ = cfg.Cluster.(sender)
-	c.demand, c.reuse = newDemand(c.clock.Now(), cfg.ShowKeys), newReuse(c.clock.Now())
+	c.demand, c.reuse = demand.NewSketch(c.clock.Now(), cfg.ShowKeys), demand.NewReuseCurve(c.clock.Now())
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)
 	c.fences = fence.New(c.clock.Now, max(4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)), fenceRetention), incarnation)
@@ -247,9 +248,9 @@ func (c *Cache[V]) tend() {
 			if c.cfg.Cluster != nil {
 				c.notice()
 			}
-			c.demand.mark(c.near.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
+			c.demand.Mark(c.near.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
 			c.stats.ages.mark(c.clock.Now())
-			c.reuse.halve(c.clock.Now(), c.stats.ownedReads())
+			c.reuse.Halve(c.clock.Now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.Now())
 		}
 		c.gov.Recheck()

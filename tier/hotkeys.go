@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -218,7 +219,7 @@ func (c *Cache[V]) hotList() []string {
 func (c *Cache[V]) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
 	now := c.clock.Now()
 	rates := make(map[uint64]float64)
-	c.demand.rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k keyRate) { rates[k.hash] = k.rate })
+	c.demand.Rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { rates[k.Hash] = k.Rate })
 	mine := func(uint64) bool { return true }
 	if c.cfg.Cluster != nil {
 		if view := c.cfg.Cluster.View(); contains(view, c.self) {

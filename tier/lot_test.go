@@ -108,7 +108,7 @@ func TestGetManyCounts(t *testing.T) {
 			for _, name := range s.names {
 				out += fmt.Sprintf("; %s served %d", name, caches[name].Stats().ServedPeers)
 			}
-			out += fmt.Sprintf("; %v reads", c.demand.reads())
+			out += fmt.Sprintf("; %v reads", c.demand.Reads())
 		})
 		return out
 	}

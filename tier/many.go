@@ -311,7 +311,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 // account counts what the owners have answered, when all is there: the counters are common to all goroutines, so each is
 // touched once for all keys.
 func (c *Cache[V]) account(m *many[V]) {
-	c.demand.readMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
+	c.demand.ReadMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
 		r := &m.reads[i]
 		return r.key, r.hash, int(r.size), r.cost, r.answered
 	})

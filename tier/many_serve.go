@@ -49,7 +49,7 @@ func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
 	w.at = now
 	hit, e, late := c.peekAt(now, w.key, w.hash, AnyAge, chain, false)
 	if hit != nil {
-		c.reuse.read(w.key, w.hash, hit)
+		c.reuse.Read(w.key, w.hash, hit)
 		if w.err = hit.Err(); w.err == nil {
 			w.f = found[V]{e: hit, late: late, why: hit.WhyStale(late)}
 		}
@@ -90,7 +90,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	var started [governor.Classes][]*flight[V]
 	until, from := c.patience(ctx), c.traceOf(ctx)
 	for _, w := range ws {
-		c.reuse.read(w.key, w.hash, w.e)
+		c.reuse.Read(w.key, w.hash, w.e)
 		if w.cl = max(w.cl, governor.Miss); w.e != nil {
 			w.cl = max(w.cl, governor.Stale)
 		}

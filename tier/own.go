@@ -105,7 +105,7 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	}
 	wide := c.fences.TagClock()
 	hit, e, late := c.peek(key, hash, maxAge, chain, short)
-	c.reuse.read(key, hash, cmp.Or(hit, e))
+	c.reuse.Read(key, hash, cmp.Or(hit, e))
 	if hit != nil {
 		if err := hit.Err(); err != nil {
 			return f, err
@@ -232,7 +232,7 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short b
 	if v == store.MustFill {
 		return f, ErrNotCached
 	}
-	c.reuse.read(key, hash, e)
+	c.reuse.Read(key, hash, e)
 	return found[V]{e: e, late: v == store.ServeLate, why: e.WhyStale(v == store.ServeLate)}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -41,7 +42,7 @@ type HotKey struct {
 const hottestShown = 20
 
 // watching is below which number of mix a near hit is looked at closely.
-const watchSome = ^uint64(0) / nearThin
+const watchSome = ^uint64(0) / demand.NearThin
 
 // mix spreads near hits over all numbers, by their time and key, for less than a random number costs.
 func mix(now int64, slot uint16) uint64 {
@@ -54,9 +55,9 @@ func mix(now int64, slot uint16) uint64 {
 func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
 	d := c.picks()
 	if x < watchSome {
-		c.demand.nearHit(key, ring.Hash(key), b.size, now)
+		c.demand.NearHit(key, ring.Hash(key), b.size, now)
 		if d == nil {
-			c.nearServed(b, now, nearThin, b.why)
+			c.nearServed(b, now, demand.NearThin, b.why)
 		}
 	}
 	return d
@@ -72,15 +73,15 @@ func (c *Cache[V]) Projection() Projection {
 		p.Members = max(c.cfg.Cluster.View().Len(), 1)
 	}
 	n := float64(p.Members)
-	var keys []keyRate
-	p.Reads = n * c.demand.rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k keyRate) { keys = append(keys, k) })
+	var keys []demand.KeyRate
+	p.Reads = n * c.demand.Rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { keys = append(keys, k) })
 	p.Cost = cmp.Or(c.stats.meanCost(), g.LoadSeconds)
 	spared, sized, size, cost, weight := 0.0, 0.0, 0.0, 0.0, 0.0
 	for i := range keys {
 		k := &keys[i]
-		if k.cost > 0 {
-			w := k.each * k.rate
-			cost, weight = cost+w*k.cost, weight+w
+		if k.Cost > 0 {
+			w := k.Each * k.Rate
+			cost, weight = cost+w*k.Cost, weight+w
 		}
 	}
 	if weight > 0 { // by reads: what cold reads would wait for
@@ -88,15 +89,15 @@ func (c *Cache[V]) Projection() Projection {
 	}
 	for i := range keys {
 		k := &keys[i]
-		if k.cost == 0 {
-			k.cost = p.Cost
+		if k.Cost == 0 {
+			k.Cost = p.Cost
 		}
-		if r := n * k.rate; r > 0 {
-			spared += k.each * coalesced(r, n*n*k.noise, k.cost)
+		if r := n * k.Rate; r > 0 {
+			spared += k.Each * coalesced(r, n*n*k.Noise, k.Cost)
 		}
-		p.Keys += k.each
-		if k.size > 0 {
-			sized, size = sized+k.each, size+k.each*float64(k.size)
+		p.Keys += k.Each
+		if k.Size > 0 {
+			sized, size = sized+k.Each, size+k.Each*float64(k.Size)
 		}
 	}
 	p.ColdLoad = max(p.Reads-spared, 0)
@@ -126,13 +127,13 @@ func (c *Cache[V]) Projection() Projection {
 		}
 		sizes = append(sizes, s)
 	}
-	points, _ := c.reuse.curve(sizes, c.stats.ownedReads())
+	points, _ := c.reuse.Curve(sizes, c.stats.ownedReads())
 	for _, x := range points {
 		p.MissRatios = append(p.MissRatios, MissRatio(x))
 	}
-	slices.SortFunc(keys, func(a, b keyRate) int { return cmp.Compare(b.rate*b.cost, a.rate*a.cost) })
+	slices.SortFunc(keys, func(a, b demand.KeyRate) int { return cmp.Compare(b.Rate*b.Cost, a.Rate*a.Cost) })
 	for _, k := range keys[:min(len(keys), hottestShown)] {
-		p.Hottest = append(p.Hottest, HotKey{k.key, k.hash, k.rate, k.cost, k.rate * k.cost})
+		p.Hottest = append(p.Hottest, HotKey{k.Key, k.Hash, k.Rate, k.Cost, k.Rate * k.Cost})
 	}
 	return p
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -163,7 +164,7 @@ func TestMissRatioCurve(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	const keys, reads, size = 50000, 600000, 1000
 	z := newZipf(rnd, keys, 0.9)
-	r := newReuse(0)
+	r := demand.NewReuseCurve(0)
 	e := &store.Entry{Value: make([]byte, size-store.Overhead-5)}
 	limits := []int{500, 2000, 8000, 30000}
 	lrus := make([]*lruModel, len(limits))
@@ -173,7 +174,7 @@ func TestMissRatioCurve(t *testing.T) {
 	first := make(map[int]bool)
 	for range reads {
 		k := z.next()
-		r.read("12345", ring.Hash(fmt.Sprint(k)), e)
+		r.Read("12345", ring.Hash(fmt.Sprint(k)), e)
 		again := first[k]
 		first[k] = true
 		for _, l := range lrus {
@@ -184,7 +185,7 @@ func TestMissRatioCurve(t *testing.T) {
 	for _, n := range limits {
 		sizes = append(sizes, int64(n)*size)
 	}
-	curve, bytes := r.curve(sizes, reads)
+	curve, bytes := r.Curve(sizes, reads)
 	for i, p := range curve {
 		want := float64(lrus[i].misses) / float64(reads-len(first))
 		t.Logf("%6d keys: %.4f, really %.4f", limits[i], p.Ratio, want)
@@ -226,7 +227,7 @@ func TestDemandIsBounded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	d, r := newDemand(0, true), newReuse(0)
+	d, r := demand.NewSketch(0, true), demand.NewReuseCurve(0)
 	e := new(store.Entry)
 	now := int64(0)
 	rnd := rand.New(rand.NewPCG(1, 1))
@@ -237,8 +238,8 @@ func TestDemandIsBounded(t *testing.T) {
 			key = fmt.Sprint("hot", rnd.IntN(5))
 		}
 		hash := ring.Hash(key)
-		d.read(key, hash, 100, 0, now)
-		r.read(key, hash, e)
+		d.Read(key, hash, 100, 0, now)
+		r.Read(key, hash, e)
 	}
 	runtime.GC()
 	runtime.ReadMemStats(&after)
@@ -248,8 +249,8 @@ func TestDemandIsBounded(t *testing.T) {
 		t.Errorf("it takes %d bytes", size)
 	}
 	hot := 0
-	reads := d.rates(0, now, func(k keyRate) {
-		if len(k.key) == 4 && k.rate > 1000 && k.rate < 3000 {
+	reads := d.Rates(0, now, func(k demand.KeyRate) {
+		if len(k.Key) == 4 && k.Rate > 1000 && k.Rate < 3000 {
 			hot++
 		}
 	})

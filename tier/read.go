@@ -217,7 +217,7 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	}
 	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, governor.ChainOf(ctx), q.flags|flagOf(d)
 	err := c.askOwner(ctx, q, a)
-	c.demand.read(key, hash, a.size, a.cost, c.demand.now.Load())
+	c.demand.Read(key, hash, a.size, a.cost, c.demand.Now.Load())
 	if d != nil {
 		c.drilled(d, a.source, err, began)
 	}

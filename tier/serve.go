@@ -78,7 +78,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return false
 	}
 	c.stats.servedPeers.Add(1)
-	c.reuse.read(key, hash, hit)
+	c.reuse.Read(key, hash, hit)
 	if err := hit.Err(); err != nil {
 		h.refuse(resp, err)
 		return true

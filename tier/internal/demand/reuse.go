@@ -1,4 +1,4 @@
-package tier
+package demand
 
 import (
 	"cmp"
@@ -10,12 +10,12 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// reuse estimates the miss-ratio curve of the owned tier: what fraction of the reads that reach it
+// ReuseCurve estimates the miss-ratio curve of the owned tier: what fraction of the reads that reach it
 // would miss if it were of another size and kept the most recently used. It is SHARDS with a
 // fixed number of keys (Waldspurger et al., FAST 2015): of keys picked by their hash it knows how
 // many bytes of other keys were read between two reads of the key, divided by the fraction of keys
 // picked. A read misses in all tiers smaller than that. It takes about 350 KiB.
-type reuse struct {
+type ReuseCurve struct {
 	limit atomic.Uint64 // of spread(hash); read without mu to pass by most keys
 
 	mu    sync.Mutex // guards the rest, and changes of limit
@@ -43,15 +43,16 @@ const (
 	reuseLimit   = spreadAll / 8
 )
 
-func newReuse(now int64) *reuse {
-	r := &reuse{keys: make(map[uint64]reuseKey), tree: make([]int64, reusePlaces+1), next: 1, at: now}
+// NewReuseCurve returns a curve that begins now.
+func NewReuseCurve(now int64) *ReuseCurve {
+	r := &ReuseCurve{keys: make(map[uint64]reuseKey), tree: make([]int64, reusePlaces+1), next: 1, at: now}
 	r.limit.Store(reuseLimit)
 	return r
 }
 
-// read counts a read of a key that reaches the owned tier, where e is its entry, or nil. It does
+// Read counts a read of a key that reaches the owned tier, where e is its entry, or nil. It does
 // not keep key.
-func (r *reuse) read(key string, hash uint64, e *store.Entry) {
+func (r *ReuseCurve) Read(key string, hash uint64, e *store.Entry) {
 	if spread(hash) >= r.limit.Load() {
 		return
 	}
@@ -93,14 +94,14 @@ func (r *reuse) read(key string, hash uint64, e *store.Entry) {
 }
 
 // sum is the bytes at places up to and with i. The caller holds mu.
-func (r *reuse) sum(i int32) (n int64) {
+func (r *ReuseCurve) sum(i int32) (n int64) {
 	for ; i > 0; i -= i & -i {
 		n += r.tree[i]
 	}
 	return n
 }
 
-func (r *reuse) add(i int32, by int64) {
+func (r *ReuseCurve) add(i int32, by int64) {
 	r.bytes += by
 	for ; i <= reusePlaces; i += i & -i {
 		r.tree[i] += by
@@ -109,7 +110,7 @@ func (r *reuse) add(i int32, by int64) {
 
 // compact gives the keys the first places, in their order. The one that is being read has none.
 // The caller holds mu.
-func (r *reuse) compact(reading uint64) {
+func (r *ReuseCurve) compact(reading uint64) {
 	type placed struct {
 		hash uint64
 		reuseKey
@@ -135,8 +136,8 @@ func reuseBucket(distance float64) int {
 	return min(max(int(math.Ceil(4*math.Log2(max(distance, 1)))), 0), reuseBuckets-1)
 }
 
-// halve lets old reads count less and less. reads is how many have reached the tier.
-func (r *reuse) halve(now, reads int64) {
+// Halve lets old reads count less and less. reads is how many have reached the tier.
+func (r *ReuseCurve) Halve(now, reads int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if now-r.at < reuseHalf {
@@ -156,9 +157,9 @@ type Point struct {
 	Ratio float64 // of the reads that reach it, those that miss because it is not larger
 }
 
-// curve is the miss-ratio curve at the sizes given, and about how many bytes all keys would take that
+// Curve is the miss-ratio curve at the sizes given, and about how many bytes all keys would take that
 // were read. First reads of a key miss at any size and are left out. reads is how many have reached the tier.
-func (r *reuse) curve(sizes []int64, reads int64) (out []Point, bytes int64) {
+func (r *ReuseCurve) Curve(sizes []int64, reads int64) (out []Point, bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	seen := 0.0

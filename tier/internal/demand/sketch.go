@@ -1,4 +1,4 @@
-package tier
+package demand
 
 import (
 	"slices"
@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// demand estimates at what rates the keys are read by the callers on this node, near hits
+// Sketch estimates at what rates the keys are read by the callers on this node, near hits
 // included, in fixed memory (about 400 KiB) and for about a nanosecond a near hit. It keeps two
 // samples of the keys:
 //
@@ -18,11 +18,11 @@ import (
 //     Waldspurger, Park, Garthwaite, Ahmad, FAST 2015). The threshold of the hash falls when there
 //     is no more room. They stand for all the others.
 //
-// Near hits are thinned to one of nearThin before they come here, and weigh as much more; the
+// Near hits are thinned to one of NearThin before they come here, and weigh as much more; the
 // estimates allow for the noise of that.
-type demand struct {
+type Sketch struct {
 	shards [demandShards]demandShard
-	now    atomic.Int64 // about; who counts a read need not look at the clock for it
+	Now    atomic.Int64 // the time, up to a second late: a near hit is counted without reading the clock
 
 	mu   sync.Mutex // guards the rest
 	past [64]nearMark
@@ -82,7 +82,7 @@ const (
 	demandTail   = 256 // keys a shard
 	demandSpan   = int64(30 * time.Second)
 	heavyThin    = 8   // of the reads that are no near hits, heavy sees one of so many
-	nearThin     = 100 // of the near hits, one of so many comes here
+	NearThin     = 100 // of the near hits, one of so many comes here
 	keyShown     = 128
 	spreadAll    = uint64(1) << 63 // spread is below this
 	tailLimit    = spreadAll / 4
@@ -95,25 +95,26 @@ func spread(hash uint64) uint64 {
 	return (hash ^ hash>>29) * 0xBF58476D1CE4E5B9 >> 1
 }
 
-func newDemand(now int64, keep bool) *demand {
-	d := new(demand)
-	d.now.Store(now)
+// NewSketch returns a sketch that begins now. keep says whether the names of the hottest keys may be kept.
+func NewSketch(now int64, keep bool) *Sketch {
+	d := new(Sketch)
+	d.Now.Store(now)
 	for i := range d.shards {
 		d.shards[i] = demandShard{tail: make(map[uint64]demandCount), limit: tailLimit, began: now, keep: keep}
 	}
 	return d
 }
 
-func (d *demand) shard(hash uint64) *demandShard { return &d.shards[hash>>20%demandShards] }
+func (d *Sketch) shard(hash uint64) *demandShard { return &d.shards[hash>>20%demandShards] }
 
-// nearHit counts a near hit that stands for nearThin of them.
-func (d *demand) nearHit(key string, hash uint64, size int32, now int64) {
+// NearHit counts a near hit that stands for NearThin of them.
+func (d *Sketch) NearHit(key string, hash uint64, size int32, now int64) {
 	s := d.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.roll(now)
-	s.total.near[0] += nearThin
-	s.weigh(key, hash, demandSum{near: [2]float64{nearThin}}, 0)
+	s.total.near[0] += NearThin
+	s.weigh(key, hash, demandSum{near: [2]float64{NearThin}}, 0)
 	if c, ok := s.sampled(hash); ok {
 		c.near[0]++
 		c.size = uint32(max(size, 0))
@@ -121,8 +122,8 @@ func (d *demand) nearHit(key string, hash uint64, size int32, now int64) {
 	}
 }
 
-// read counts another read. size and cost, of the key's last load, are 0 if they are not known.
-func (d *demand) read(key string, hash uint64, size int, cost time.Duration, now int64) {
+// Read counts another read. size and cost, of the key's last load, are 0 if they are not known.
+func (d *Sketch) Read(key string, hash uint64, size int, cost time.Duration, now int64) {
 	s := d.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,11 +131,11 @@ func (d *demand) read(key string, hash uint64, size int, cost time.Duration, now
 	s.read(key, hash, size, cost)
 }
 
-// readMany is read for n reads, each as get has it; one that get says is none is left out. Of a number of them each
+// ReadMany is read for n reads, each as get has it; one that get says is none is left out. Of a number of them each
 // shard is locked once.
-func (d *demand) readMany(n int, get func(i int) (key string, hash uint64, size int, cost time.Duration, ok bool)) {
+func (d *Sketch) ReadMany(n int, get func(i int) (key string, hash uint64, size int, cost time.Duration, ok bool)) {
 	const some = 128
-	now := d.now.Load()
+	now := d.Now.Load()
 	for from := 0; from < n; from += some {
 		var first [demandShards]uint8 // of each shard, the place in the group and 1; 0: none
 		var next [some]uint8          // likewise
@@ -272,28 +273,28 @@ func (s *demandShard) roll(now int64) {
 	}
 }
 
-// keyRate is one key's rate of reads and what its load takes.
-type keyRate struct {
-	hash  uint64
-	key   string
-	rate  float64 // reads a second
-	noise float64 // what of rate*rate is the sample's own variance
-	cost  float64 // seconds, 0: not known
-	size  uint32
-	each  float64 // how many keys it stands for
+// KeyRate is one key's rate of reads and what its load takes.
+type KeyRate struct {
+	Hash  uint64
+	Key   string
+	Rate  float64 // reads a second
+	Noise float64 // what of rate*rate is the sample's own variance
+	Cost  float64 // seconds, 0: not known
+	Size  uint32
+	Each  float64 // how many keys it stands for
 }
 
-// mark notes how many near hits there have been; it is called about once a second.
-func (d *demand) mark(hits, now int64) {
+// Mark notes how many near hits there have been; it is called about once a second.
+func (d *Sketch) Mark(hits, now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.now.Store(now)
+	d.Now.Store(now)
 	d.past[d.n%len(d.past)] = nearMark{now, hits}
 	d.n++
 }
 
 // hitsBefore is about how many near hits there had been at a time.
-func (d *demand) hitsBefore(at int64) (hits int64) {
+func (d *Sketch) hitsBefore(at int64) (hits int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := max(0, d.n-len(d.past)); i < d.n; i++ {
@@ -304,9 +305,9 @@ func (d *demand) hitsBefore(at int64) (hits int64) {
 	return hits
 }
 
-// rates calls yield for each key sampled, and returns the reads a second over all. hits is how many near
+// Rates calls yield for each key sampled, and returns the reads a second over all. hits is how many near
 // hits there have been: what the samples add up to is corrected by it.
-func (d *demand) rates(hits, now int64, yield func(k keyRate)) (reads float64) {
+func (d *Sketch) Rates(hits, now int64, yield func(k KeyRate)) (reads float64) {
 	counted, from := 0.0, now
 	for i := range d.shards {
 		n, began := d.shards[i].near(now)
@@ -332,17 +333,17 @@ func (s *demandShard) near(now int64) (n float64, from int64) {
 	return s.total.near[0] + s.total.near[1], s.began - s.before
 }
 
-func (s *demandShard) rates(scale float64, now int64, yield func(k keyRate)) (reads float64) {
+func (s *demandShard) rates(scale float64, now int64, yield func(k KeyRate)) (reads float64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	span := time.Duration(now - s.began + s.before).Seconds()
 	if span <= 0 {
 		return 0
 	}
-	rate := func(k keyRate, near, other, over, thin float64) {
+	rate := func(k KeyRate, near, other, over, thin float64) {
 		near *= scale
-		k.rate = (near + other - over) / span
-		k.noise = (nearThin*scale*near + thin*other) / span / span
+		k.Rate = (near + other - over) / span
+		k.Noise = (NearThin*scale*near + thin*other) / span / span
 		yield(k)
 	}
 	known := make(map[uint64]bool, len(s.heavy))
@@ -353,7 +354,7 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k keyRate)) (re
 		}
 		known[hash] = true
 		c := s.tail[hash]
-		rate(keyRate{hash: hash, key: h.key, cost: float64(max(h.cost, c.cost)), size: c.size, each: 1},
+		rate(KeyRate{Hash: hash, Key: h.key, Cost: float64(max(h.cost, c.cost)), Size: c.size, Each: 1},
 			h.n.near[0]+h.n.near[1], h.n.other[0]+h.n.other[1], h.over, heavyThin)
 	}
 	each := float64(spreadAll) / float64(s.limit)
@@ -361,14 +362,14 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k keyRate)) (re
 		if known[hash] {
 			continue
 		}
-		rate(keyRate{hash: hash, cost: float64(c.cost), size: c.size, each: each},
-			nearThin*float64(c.near[0]+c.near[1]), float64(c.other[0]+c.other[1]), 0, 1)
+		rate(KeyRate{Hash: hash, Cost: float64(c.cost), Size: c.size, Each: each},
+			NearThin*float64(c.near[0]+c.near[1]), float64(c.other[0]+c.other[1]), 0, 1)
 	}
 	return ((s.total.near[0]+s.total.near[1])*scale + s.total.other[0] + s.total.other[1]) / span
 }
 
-// reads is how many reads count now, older ones less.
-func (d *demand) reads() (n float64) {
+// Reads is how many reads count now, older ones less.
+func (d *Sketch) Reads() (n float64) {
 	for i := range d.shards {
 		s := &d.shards[i]
 		s.mu.Lock()

@@ -1,4 +1,4 @@
-package tier
+package demand
 
 import (
 	"fmt"
@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// readMany comes to what as many reads come to, in the order of each shard's.
+// ReadMany comes to what as many reads come to, in the order of each shard's.
 func TestDemandReadMany(t *testing.T) {
 	for _, n := range []int{1, 127, 128, 129, 1000} {
-		one, all := newDemand(0, true), newDemand(0, true)
+		one, all := NewSketch(0, true), NewSketch(0, true)
 		r := rand.New(rand.NewPCG(1, uint64(n)))
 		type read struct {
 			hash uint64
@@ -24,10 +24,10 @@ func TestDemandReadMany(t *testing.T) {
 				reads[i].hash = reads[r.IntN(i)].hash
 			}
 			if reads[i].ok {
-				one.read(fmt.Sprint(reads[i].hash), reads[i].hash, reads[i].size, time.Second, 0)
+				one.Read(fmt.Sprint(reads[i].hash), reads[i].hash, reads[i].size, time.Second, 0)
 			}
 		}
-		all.readMany(n, func(i int) (string, uint64, int, time.Duration, bool) {
+		all.ReadMany(n, func(i int) (string, uint64, int, time.Duration, bool) {
 			return fmt.Sprint(reads[i].hash), reads[i].hash, reads[i].size, time.Second, reads[i].ok
 		})
 		for i := range one.shards {
