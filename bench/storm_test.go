@@ -7,10 +7,10 @@ import (
 	"log/slog"
 	"strconv"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/bench/cputime"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
 )
@@ -45,7 +45,7 @@ func BenchmarkStorm(b *testing.B) {
 	for _, n := range all {
 		awaitView(n, nodes)
 	}
-	began, i := cpuTime(b), 0
+	began, i := cputime.Used(), 0
 	for b.Loop() {
 		key := "k" + strconv.Itoa(i)
 		i++
@@ -59,13 +59,5 @@ func BenchmarkStorm(b *testing.B) {
 		}
 		wg.Wait()
 	}
-	b.ReportMetric(float64(cpuTime(b)-began)/float64(i*nodes*callers), "cpu-ns/get")
-}
-
-func cpuTime(b *testing.B) time.Duration {
-	var r syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(r.Utime.Nano() + r.Stime.Nano())
+	b.ReportMetric(float64(cputime.Used()-began)/float64(i*nodes*callers), "cpu-ns/get")
 }

@@ -27,9 +27,10 @@ import (
 //	/readyz      200 if the node takes part, else 503 and why; see Ready
 //	/key         which member owns a key and who has copies: ?namespace=N&key=K
 //	/invalidate  POST: see InvalidateRequest
+//	/warm        POST: see WarmRequest
 //	/drill       POST: see DrillRequest
 //
-// The last three need Config.OperatorToken. Values are never shown; keys are where a cache's own
+// The last four need Config.OperatorToken. Values are never shown; keys are where a cache's own
 // configuration allows it. Everybody who reaches the handler can read the rest: mount it where only
 // the right people do. Safe for concurrent use.
 //

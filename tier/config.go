@@ -22,6 +22,8 @@ import (
 const (
 	// DefaultNearBytes is Config.NearBytes where it is 0, in bytes.
 	DefaultNearBytes = 32 << 20
+	// DefaultNamespace is Config.Namespace where it is empty and there is no Cluster.
+	DefaultNamespace = "default"
 	// DefaultOwnedBytes is Config.OwnedBytes where it is 0, in bytes.
 	DefaultOwnedBytes = 128 << 20
 	// DefaultValueLimit is Config.ValueLimit where it is 0, in bytes.
@@ -47,7 +49,8 @@ type Config[V any] struct {
 	// Cluster connects the members; nil: this process alone.
 	Cluster Cluster
 	// Namespace names the cache; the same on every member, at most codec.MaxNamespace bytes of
-	// printable UTF-8. Required with a Cluster.
+	// printable UTF-8. Required with a Cluster; without one, empty means DefaultNamespace. Caches of one process that
+	// share a Prometheus registry need different names.
 	Namespace string
 	// Loader reads the origin. Required, unless there is a BatchLoader.
 	Loader Loader[V]
@@ -145,6 +148,9 @@ func (cfg Config[V]) withDefaults() Config[V] {
 		cfg.Origin = cfg.SharedOrigin.o
 	}
 	cfg.Origin = cfg.Origin.withDefaults()
+	if cfg.Namespace == "" {
+		cfg.Namespace = DefaultNamespace
+	}
 	if cfg.Codec == nil {
 		cfg.Codec = codec.Msgpack[V]()
 	}

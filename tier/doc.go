@@ -1,85 +1,100 @@
 // Package tier is weir's front door: a tiered cache inside the service that uses it.
 //
-// A [Cache] serves one namespace. Each node keeps a near tier, decoded values in its own memory;
-// every key has one owner among the members, which keeps the key encoded in its owned tier and
-// alone reads the origin when the key is missing. Without a [Cluster] the process is the only
-// member and everything else is the same.
+// A [Cache] serves one namespace. Each node keeps a near tier: decoded values in its own memory. Every key has one owner
+// among the members. The owner keeps the key encoded in its owned tier, and it alone reads the origin when the key is
+// missing. Without a [Cluster] the process is the only member, and everything else is the same.
 //
 // # The life of a Get
 //
-//  1. Near. A copy that is within its lease and not fenced is returned: no lock, no allocation, no
-//     system call.
-//  2. Route. The view names the key's owner. If that is another member, all callers of the key on
-//     this node share one request to it. A request is never forwarded: who is asked and does not
-//     own the key says so, and the asker tries once more, at most.
-//  3. Owned. Fresh: served. Near its soft expiry: served, and with the probability that XFetch
-//     gives, refreshed ahead, so that a hot key does not expire into a miss. Past soft expiry,
-//     within StaleWhileRevalidate: served stale while one refresh runs.
-//  4. Flight. One for a key. It looks into the owned tier again, waits for a permit of the
-//     governor, and runs the loader in a goroutine of its own: a caller who leaves takes only
-//     himself along. Panics and Goexit become errors for everyone who waits. A load that overruns
-//     Origin.Timeout fails its callers in time and keeps its permit until it returns.
-//  5. Commit. The value is stored only if the key was not invalidated since the load began.
-//  6. Error. A copy within StaleIfError is served and the next attempt waits a little. Without one
-//     the error itself is remembered for ErrorTTL.
+//  1. Near. The near tier returns a copy that is within its lease and not fenced: no lock, no allocation, no system call.
+//  2. Route. The view names the key's owner. If the owner is another member, all callers of the key on this node share one
+//     request to it. No member forwards a request. A member that does not own the key says so, and the caller retries at
+//     most once.
+//  3. Owned. The owner serves a fresh copy. Near the soft expiry it serves the copy and refreshes it ahead with the probability that XFetch
+//     gives, so that a hot key does not expire into a miss. Past the soft expiry, within StaleWhileRevalidate, it serves the
+//     stale copy while one refresh runs.
+//  4. Flight. Each key has at most one. The flight checks the owned tier again, waits for a permit of the governor, and runs the loader
+//     in its own goroutine, so that cancelling one caller does not affect the others. Every waiting caller gets a panic or a Goexit of
+//     the loader as an error. A load that overruns Origin.Timeout fails its callers in time and keeps its permit until it returns.
+//  5. Commit. The owner stores the value only if the key was not invalidated since the load started.
+//  6. Error. The owner serves a copy within StaleIfError and delays the next attempt. Without a copy it remembers
+//     the error for ErrorTTL.
+//
+// # The rooms
+//
+// A call enters at the top and goes down. A package imports only packages below it, and a test of the bench package holds that.
+//
+//	                        your service
+//	                              |
+//	tier                    Cache: Get, GetMany, Put, Invalidate, Follow, Stats
+//	                              |
+//	  internal/near         a copy in memory: ristretto with a front
+//	  internal/placement    who owned the key before, whether this node is isolated
+//	  internal/governor     when a load may read the origin
+//	  internal/demand       which keys are hot, what another size of the tier would bring
+//	  internal/store        the owned tier and its entries
+//	  internal/fence        which copies are valid
+//	  internal/clock        time, suspensions of the machine included
+//	                              |
+//	codec, ring             bytes and versions; who owns a key
+//	                              |
+//	peer                    the Cluster between nodes; it implements tier.Cluster and does not import tier
 //
 // # Many keys
 //
-// [Cache.GetMany] reads many keys at once, and [Cache.GetEach] does so in their order: near copies
-// first, then one request to each owner for what it has, and a second one for what it must load, so
-// that no slow load keeps a hit waiting. Each key keeps every rule that Get keeps; what a frame
-// cannot settle is read as Get reads it. With a [BatchLoader] the keys that miss at an owner are
-// one call and one permit, with a commit for each key. [Cache.Warm] fills the owners ahead of
-// demand, at the lowest class. With [Config].HotKeysFile a cache does that by itself after a start,
-// with the list of its hottest keys that it keeps in a file.
+// [Cache.GetMany] reads many keys at once, and [Cache.GetEach] does so in their order. Both return near copies
+// first, then send each owner one request for what it has, and a second one for what it must load, so
+// that a slow load does not delay a hit. Each key follows every rule of Get. A key that a frame cannot settle is read by
+// Get. With a [BatchLoader] the keys that miss at an owner share one call and one permit, and each key commits on its own.
+// [Cache.Warm] fills the owners ahead of demand, at the lowest class. With [Config].HotKeysFile a cache keeps a list of its
+// hottest keys in a file and warms them after a start.
 //
 // # What a miss costs, and what the origin is spared
 //
-// The governor holds the loads of all members together to [Origin].Concurrency, and to a rate if
-// there is one. Flights queue for a permit by class: no copy, a stale copy, refresh ahead, warming
-// and drills. A caller with a deadline and no copy to fall back on waits its turn as long as it has time, and is refused at once
-// if it cannot be served before its deadline. The queue of the others is overloaded if it does not empty for 100 ms: then the newest
-// goes first, and one that waits for more than 5 ms is refused. A load that waits for other keys, which its loader reads
-// through a cache, holds no permit meanwhile. An adaptive limit lowers the cap while loads are slow or fail; a breaker leaves a
-// failing origin alone and probes it; errors that the loader marks [Retryable] are tried again, at
-// most one retry for five loads. A load that overran its time holds its permit until it returns.
-// Caches that read one origin share a [SharedOrigin]. Who gets no permit gets a stale copy within
-// StaleIfError, or [ErrOverloaded] with a time to retry after. With [Freshness].SoftTimeout a stale
-// copy is served also when a refill takes long.
+// The governor limits the concurrent loads of all members together to [Origin].Concurrency, and their rate if
+// one is set. Flights queue for a permit by class: no copy, a stale copy, refresh ahead, then warming
+// and drills. A caller that has a deadline and no copy waits its turn as long as it has time. The governor rejects it at once
+// if it cannot be served before its deadline. The queue of the other callers is overloaded if it has not been empty for 100 ms: then the newest
+// ticket goes first, and tickets older than 5 ms are rejected. A load that waits for other keys, which its loader reads
+// through a cache, holds no permit while it waits. An adaptive limit lowers the cap while loads are slow or fail. A breaker stops
+// loads from a failing origin and probes it. Errors that the loader marks [Retryable] are retried, at
+// most one retry for five loads. A load that overruns its time holds its permit until it returns.
+// Caches that read one origin share a [SharedOrigin]. A caller that gets no permit gets a stale copy within
+// StaleIfError, or [ErrOverloaded] with a time to retry after. With [Freshness].SoftTimeout it also gets a stale
+// copy when a refill takes long.
 //
-// [Cache.Stats] has the ledger of misses: loads by cause, cost and dependency, what was shed and
-// why. [Cache.Projection] says what the origin would see if the cache vanished now, and whether it
-// would bear it; [Cache.Drill] tries it out.
+// [Cache.Stats] has the ledger of misses: loads by cause, cost and dependency, and what was rejected and
+// why. [Cache.Projection] predicts what the origin would see if the cache vanished now, and whether the origin
+// could serve it. [Cache.Drill] tests that prediction.
 //
-// Breaker and limit are small state machines of weir's own: those of kept libraries read the wall
+// The breaker and the limit are weir's own small state machines: those of established libraries read the wall
 // clock, and their ceiling cannot follow the members.
 //
-// An owner that cannot be reached is passed over by all nodes to the same successor, which keeps
-// what it fills for a few seconds only. The keys' next owner, if that is another member, asks it
-// before it loads, so that a crash costs one load a key. With [Config].Replicas the successor has the owner's copies
-// of what is hot.
+// When an owner cannot be reached, all nodes turn to the same successor, which keeps
+// what it fills for a few seconds only. The keys' next owner, if that is another member, asks the successor
+// before it loads, so a crash costs one load a key. With [Config].Replicas the successor holds copies
+// of the owner's hot keys.
 //
 // # Invalidation
 //
-// An entry is valid if and only if no invalidation covering it was applied here after its load
-// started. [Cache.Invalidate] leaves a fence for the key on every member and returns nil when all
-// have confirmed. Fences are looked at where an entry is stored and at every read; a flight that a
-// fence has overtaken is detached, so that nobody who comes later gets its value; and a node that
-// has seen a fence tells the owner of it with its next request for the key, so that a node ahead of
-// the owner cannot bring the old value back.
+// A copy is valid if and only if no invalidation that covers it was applied on this node after its load
+// started. [Cache.Invalidate] leaves a fence for the key on every member and returns nil when all members
+// have confirmed. A fence is tested where an entry is stored and at every read. A fence detaches a flight that it overtakes, so
+// later callers do not get that flight's value. A node that has a fence tells the owner of it with its next request for the
+// key, so a node that is ahead of the owner cannot bring the old value back.
 //
-// Programs that know nothing of the cache may write to the origin too: [Cache.Follow] takes
+// Programs that do not know the cache may write to the origin as well: [Cache.Follow] takes
 // invalidations from a [Feed] of all writes, such as an outbox table.
 //
 // # Ages
 //
-// Ages count from the start of the load, on the monotonic clock, and cross the network as
-// durations, rounded so that a copy is never taken for younger than it is. From soft expiry on a
-// refresh is due; after hard expiry, which [Freshness.Bound] states, a value is never served.
+// Ages count from the start of the load, on the monotonic clock. They cross the network as
+// durations, rounded so that no copy looks younger than it is. After the soft expiry a
+// refresh is due. After the hard expiry, which [Freshness.Bound] states, a value is never served.
 //
 // # Choice of the stores
 //
-// The near tier is ristretto, which may drop or refuse what it is given: a near tier can bear that.
-// A table of what was found there last answers most hits without it. The owned tier cannot, as each
-// refusal is another load of the origin; near.go and owned.go tell what was measured and chosen.
+// The near tier is ristretto, which may drop or reject what it is given; a near tier tolerates that.
+// A front answers most of its hits. The owned tier does not tolerate it, because each dropped value is another load of the
+// origin. internal/store tells what was measured and why it is an S3-FIFO.
 package tier

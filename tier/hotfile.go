@@ -2,6 +2,7 @@ package tier
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func parseHot(b []byte, namespace string) (keys []string, err error) {
 		s, rest = string(rest[used:used+int(n)]), rest[used+int(n):]
 		return s
 	}
-	if name := text(0, codec.MaxNamespace); err == nil && name != namespace {
+	if name := cmp.Or(text(0, codec.MaxNamespace), DefaultNamespace); err == nil && name != namespace { // an earlier version wrote ""
 		return nil, fmt.Errorf("it is of the namespace %q", name)
 	}
 	count, used := binary.Uvarint(rest)

@@ -39,7 +39,7 @@ const (
 	leastCost = 1e-3
 )
 
-// HotKeysStats is about the file that Config.HotKeys names.
+// HotKeysStats is about the file that Config.HotKeysFile names.
 type HotKeysStats struct {
 	Total    int   `json:"total"`    // keys that the file had at the start
 	Done     int   `json:"done"`     // of those, the ones that have been warmed, or that the origin does not have

@@ -47,7 +47,7 @@ func TestHotKeysColdStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			if path != "" {
-				keys, err := readHot(path, "")
+				keys, err := readHot(path, DefaultNamespace)
 				if err != nil || len(keys) != 80 || slices.ContainsFunc(keys[:20], func(key string) bool { return !strings.HasPrefix(key, "dear") }) {
 					t.Errorf("%q, %v: not hottest first", keys, err)
 				}
@@ -154,7 +154,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
-	if keys, err := readHot(path, ""); err != nil || !slices.Equal(keys, keysNamed(300)) {
+	if keys, err := readHot(path, DefaultNamespace); err != nil || !slices.Equal(keys, keysNamed(300)) {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
 	bubble(t, func(t *testing.T) {
@@ -178,7 +178,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	keys, err := readHot(path, "")
+	keys, err := readHot(path, DefaultNamespace)
 	if n := len(keys); err != nil || n != 300 || keys[0] != "key-1" || !slices.Contains(keys, "key-297") {
 		t.Errorf("%d keys, %v: %q", n, err, keys)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/cputime"
 	"github.com/weircache/weir/bench/scenario"
 )
 
@@ -198,7 +199,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 			return
 		}
 		runtime.ReadMemStats(&m0)
-		cpu0 = cpuTime()
+		cpu0 = cputime.Used()
 	})
 	aside.Go(func() { d.watch(over1, h.tell) })
 	aside.Go(func() {
@@ -211,7 +212,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	})
 	d.run(stop, calls)
 	elapsed := max(0, min(d.clock.now(), d.end))
-	cpu1 := cpuTime()
+	cpu1 := cputime.Used()
 	runtime.ReadMemStats(&m1)
 	done()
 	aside.Wait()

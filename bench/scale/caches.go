@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/bench/cputime"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
@@ -87,7 +88,7 @@ func boarded(ctx context.Context, n int, o options) (r result, err error) {
 			return nil
 		}))
 	}()
-	cpu0 := cpuTime()
+	cpu0 := cputime.Used()
 	for i := range caches {
 		seats[i].b, seats[i].place = b, i
 		if caches[i], err = tier.New(cacheConfig(&seats[i])); err != nil {
@@ -103,13 +104,13 @@ func boarded(ctx context.Context, n int, o options) (r result, err error) {
 	if err := pause(ctx, o.rest); err != nil {
 		return r, err
 	}
-	r.startCPU = (cpuTime() - cpu0).Seconds() / float64(n)
+	r.startCPU = (cputime.Used() - cpu0).Seconds() / float64(n)
 	r.perNode(before, measureProcess(), n)
 	calls, sent, gotten := seats[0].calls.Load(), seats[0].sent.Load(), seats[0].gotten.Load()
-	cpu0, began := cpuTime(), time.Now()
+	cpu0, began := cputime.Used(), time.Now()
 	r.invalidations, err = invalidate(ctx, caches[0], o)
 	r.seconds = time.Since(began).Seconds()
-	r.loadCPU = (cpuTime() - cpu0).Seconds() / r.seconds
+	r.loadCPU = (cputime.Used() - cpu0).Seconds() / r.seconds
 	r.calls = seats[0].calls.Load() - calls
 	r.sender = seats[0].sent.Load() - sent
 	r.senderIn = seats[0].gotten.Load() - gotten

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weircache/weir/bench/cputime"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/peer/netsim"
@@ -94,10 +95,10 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 
 	// One node invalidates.
 	from, others := meters[0].read(), sum(meters[1:])
-	cpu0, began := cpuTime(), time.Now()
+	cpu0, began := cputime.Used(), time.Now()
 	r.invalidations, err = invalidate(ctx, caches[0], o)
 	d := time.Since(began).Seconds()
-	r.loadCPU = (cpuTime() - cpu0).Seconds() / d
+	r.loadCPU = (cputime.Used() - cpu0).Seconds() / d
 	r.sender = meters[0].read().minus(from).out()
 	r.senderIn = meters[0].read().minus(from).in()
 	r.receiver = sum(meters[1:]).minus(others).in() / int64(max(n-1, 1))
@@ -108,12 +109,12 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 
 // rest returns what a node sends and gets in a second, and the CPU time of all, while nothing is asked for.
 func rest(ctx context.Context, meters []meter, d time.Duration) (perSecond reading, cpu time.Duration, err error) {
-	before, cpu0 := sum(meters), cpuTime()
+	before, cpu0 := sum(meters), cputime.Used()
 	if err := pause(ctx, d); err != nil {
 		return perSecond, 0, err
 	}
 	r, by := sum(meters).minus(before), int64(len(meters))*int64(d/time.Millisecond)
-	return reading{r.udpOut * 1000 / by, r.udpIn * 1000 / by, r.tcpOut * 1000 / by, r.tcpIn * 1000 / by}, cpuTime() - cpu0, nil
+	return reading{r.udpOut * 1000 / by, r.udpIn * 1000 / by, r.tcpOut * 1000 / by, r.tcpIn * 1000 / by}, cputime.Used() - cpu0, nil
 }
 
 func sum(meters []meter) (all reading) {

@@ -1,14 +1,15 @@
 //go:build unix
 
-package harness
+// Package cputime measures the CPU time of this process.
+package cputime
 
 import (
 	"syscall"
 	"time"
 )
 
-// cpuTime is what this process has used, in user and kernel.
-func cpuTime() time.Duration {
+// Used returns the CPU time that this process has used in user and kernel mode; 0 if the system does not tell.
+func Used() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
 		return 0

@@ -1,0 +1,67 @@
+package bench
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// mayImport lists, for each package that a service embeds, which of our packages it may import. A new line is a decision: the
+// packages under tier/internal do not know the cache, and tier and peer do not know each other.
+var mayImport = map[string][]string{
+	"ring":                    {},
+	"codec":                   {},
+	"tier/internal/clock":     {},
+	"tier/internal/simtime":   {},
+	"tier/internal/near":      {},
+	"tier/internal/fence":     {"codec", "ring"},
+	"tier/internal/governor":  {"tier/internal/clock"},
+	"tier/internal/store":     {"tier/internal/fence"},
+	"tier/internal/demand":    {"tier/internal/store"},
+	"tier/internal/placement": {"ring", "tier/internal/store"},
+	"tier": {"codec", "ring", "tier/internal/clock", "tier/internal/demand", "tier/internal/fence", "tier/internal/governor",
+		"tier/internal/near", "tier/internal/placement", "tier/internal/store"},
+	"peer": {"codec", "ring"},
+}
+
+// TestHouse holds the walls between the packages.
+func TestHouse(t *testing.T) {
+	const module = "github.com/weircache/weir/"
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"ring/...", module+"codec/...", module+"tier/...", module+"peer").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	found := map[string]bool{}
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		allowed, known := mayImport[name]
+		if !known {
+			t.Errorf("%s is not in mayImport: add it with the packages that it may import", name)
+			continue
+		}
+		found[name] = true
+		for _, i := range p.Imports {
+			if own, ok := strings.CutPrefix(i, module); ok && !slices.Contains(allowed, own) {
+				t.Errorf("%s imports %s, which mayImport does not allow", name, own)
+			}
+		}
+	}
+	for name := range mayImport {
+		if !found[name] {
+			t.Errorf("%s does not exist: take it off mayImport", name)
+		}
+	}
+}
