@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// Batch runs body at once in so many goroutines, with the number of each, and counts each as
-// n calls. It is for calls too short for a Caller: body loops by itself, no call is
-// timed alone.
+// Batch runs body concurrently in the given number of goroutines, each with its index, and counts each run as n
+// calls. It is for calls that are too short for a Caller: body loops by itself, and calls are not timed
+// individually.
 func Batch(goroutines, n int, body func(g, n int) error) (Sample, error) {
 	if goroutines < 1 || n < 1 {
 		return Sample{}, errors.New("bench: a batch needs a goroutine and a call at least")
@@ -41,7 +41,7 @@ func Batch(goroutines, n int, body func(g, n int) error) (Sample, error) {
 	}, errors.Join(errs...)
 }
 
-// HeapBytes is the size of live objects, after two collections: the first one empties pools.
+// HeapBytes returns the size of live objects after two collections: the first one empties pools.
 func HeapBytes() int64 {
 	runtime.GC()
 	runtime.GC()
@@ -50,8 +50,8 @@ func HeapBytes() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// Timed runs body at once in so many goroutines, n times in each, with the number of the goroutine and of the
-// call, and times every call. It is for a fixed number of calls, where Callers are for a fixed time.
+// Timed runs body concurrently in the given number of goroutines, n times in each, with the index of the goroutine
+// and of the call, and times every call. It is for a fixed number of calls, whereas Callers are for a fixed time.
 func Timed(goroutines, n int, body func(g, k int) error) (Sample, error) {
 	if n < 1 {
 		return Sample{}, errors.New("bench: timed calls need a call at least")

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Machine says in a line what was measured on: processor, cores, Go, system.
+// Machine describes the machine in one line: processor, cores, Go, system.
 func Machine() string {
 	return fmt.Sprintf("%s, %d cores, %s, %s %s/%s",
 		cpu(), runtime.NumCPU(), runtime.Version(), kernel(), runtime.GOOS, runtime.GOARCH)

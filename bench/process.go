@@ -11,19 +11,19 @@ import (
 	"time"
 )
 
-// roleVariable is set for a Child, to the role that it plays.
+// roleVariable is the environment variable that names the role of a Child.
 const roleVariable = "WEIR_BENCH_ROLE"
 
-// readyWithin is how long a process may take until it is ready.
+// readyWithin is how long a process may take to become ready.
 const readyWithin = 20 * time.Second
 
-// A Role is what this binary does as the other process: start, and return a line of words
-// for the parent (addresses, usually) and a stop to call at the end.
+// A Role is the behaviour of this binary as the other process. It starts, and returns a line of words for the
+// parent (usually addresses) and a stop function to call at the end.
 type Role func() (line string, stop func(), err error)
 
-// Play makes this process a child if it was started as one: it plays the role until
-// standard input ends, which is when the parent stops it or dies, and returns
-// true. Call it first in main; the caller returns then, with err as its fault.
+// Play makes this process a child if it was started as one. It plays the role until standard input ends, which
+// happens when the parent stops it or dies, and returns true. Call it first in main, and return from main after it;
+// err is the child's error.
 func Play(roles map[string]Role) (played bool, err error) {
 	name, ok := os.LookupEnv(roleVariable)
 	if !ok {
@@ -47,9 +47,9 @@ func Play(roles map[string]Role) (played bool, err error) {
 	return true, err
 }
 
-// A Process is one that was started here. Stop ends it. Not safe for concurrent use.
+// A Process is a process that this one started. Stop ends it. Not safe for concurrent use.
 type Process struct {
-	// Words are what a Child said when it was ready.
+	// Words are what a Child printed when it was ready.
 	Words []string
 
 	cmd  *exec.Cmd
@@ -58,10 +58,10 @@ type Process struct {
 	err  error
 }
 
-// Done is closed when the process has ended, whoever ended it.
+// Done returns a channel that is closed when the process has ended, for whatever reason.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Child starts this binary once more, in the role, and waits until it is ready.
+// Child starts this binary again in the role, and waits until it is ready.
 func Child(role string) (*Process, error) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -74,7 +74,7 @@ func Child(role string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Not StdoutPipe: its reader must be done before Wait.
+	// Not StdoutPipe: its reader must finish before Wait.
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, errors.Join(err, in.Close())
@@ -97,7 +97,7 @@ func Child(role string) (*Process, error) {
 	return p, nil
 }
 
-// Command starts another program. Stop kills it, as it knows nothing of our ways.
+// Command starts another program. Stop kills it, because it does not follow the protocol of a Child.
 func Command(name string, args ...string) (*Process, error) {
 	return start(exec.Command(name, args...), nil)
 }
@@ -117,8 +117,8 @@ func start(cmd *exec.Cmd, in io.Closer) (*Process, error) {
 	return p, nil
 }
 
-// Stop ends the process and waits until it is gone. A Child gets five seconds to do so by
-// itself; its error is returned. A second Stop does nothing.
+// Stop ends the process and waits until it is gone. A Child gets five seconds to end by itself, and Stop returns
+// its error. A second Stop does nothing.
 func (p *Process) Stop() error {
 	if p.cmd == nil {
 		return nil

@@ -10,7 +10,7 @@ type Number interface {
 	~int | ~int64 | ~float64
 }
 
-// Median returns the middle one of xs, of two the mean, and 0 of none. It keeps xs as it is.
+// Median returns the middle one of xs, the mean of the two middle ones, or 0 if xs is empty. It does not modify xs.
 func Median[T Number](xs []T) T {
 	if len(xs) == 0 {
 		return 0
@@ -30,10 +30,10 @@ type Contender struct {
 	Run  func() (Sample, error)
 }
 
-// Results are the samples of one contender, a sample a round.
+// Results are the samples of one contender, one per round.
 type Results []Sample
 
-// Median is the median of what of gives.
+// Median returns the median of the values that of returns.
 func (r Results) Median(of func(Sample) float64) float64 {
 	xs := make([]float64, len(r))
 	for i, s := range r {
@@ -42,8 +42,8 @@ func (r Results) Median(of func(Sample) float64) float64 {
 	return Median(xs)
 }
 
-// Ratio is the median of the ratios of r to base, round by round; rounds that base lacks
-// or where it is 0 do not count.
+// Ratio returns the median of the ratios of r to base, round by round. It ignores rounds that base lacks or in
+// which base is 0.
 func (r Results) Ratio(base Results, of func(Sample) float64) float64 {
 	var xs []float64
 	for i, s := range r {
@@ -56,8 +56,8 @@ func (r Results) Ratio(base Results, of func(Sample) float64) float64 {
 	return Median(xs)
 }
 
-// Rounds lets the contenders take turns for n rounds, in the other order in each second
-// round. The first error ends it.
+// Rounds lets the contenders take turns for n rounds, in reverse order in every second round. The first error ends
+// it.
 func Rounds(n int, contenders ...Contender) (map[string]Results, error) {
 	out := make(map[string]Results, len(contenders))
 	order := slices.Clone(contenders)
@@ -74,12 +74,11 @@ func Rounds(n int, contenders ...Contender) (map[string]Results, error) {
 	return out, nil
 }
 
-// P50Micros is a sample's p50 in microseconds.
+// P50Micros returns a sample's p50 in microseconds.
 func P50Micros(s Sample) float64 { return float64(s.P50) / 1e3 }
 
-// Nanos is the time that one call took, in nanoseconds: the elapsed time by the number
-// of calls, whoever made them.
+// Nanos returns the time per call in nanoseconds: the elapsed time divided by the number of calls of all callers.
 func Nanos(s Sample) float64 { return float64(s.Elapsed) / float64(max(s.Calls, 1)) }
 
-// Allocs is a sample's allocations for each call.
+// Allocs returns a sample's allocations per call.
 func Allocs(s Sample) float64 { return s.Allocs }

@@ -12,19 +12,19 @@ import (
 	"unicode/utf8"
 )
 
-// Aim is what a row's figure is held against: nothing, a most or a least.
+// Aim is the target of a row's figure: none, a maximum or a minimum.
 type Aim struct {
 	limit float64
-	kind  int // -1 a most, +1 a least, 0 none
+	kind  int // -1 a maximum, +1 a minimum, 0 none
 }
 
-// AtMost is an aim that is met by limit and below.
+// AtMost returns an aim that values up to limit meet.
 func AtMost(limit float64) Aim { return Aim{limit, -1} }
 
-// AtLeast is an aim that is met by limit and above.
+// AtLeast returns an aim that values from limit on meet.
 func AtLeast(limit float64) Aim { return Aim{limit, +1} }
 
-// Met reports whether x meets the aim; NaN never does. Without an aim all do.
+// Met reports whether x meets the aim. NaN never does. Without an aim every other value does.
 func (a Aim) Met(x float64) bool {
 	switch a.kind {
 	case -1:
@@ -35,7 +35,7 @@ func (a Aim) Met(x float64) bool {
 	return true
 }
 
-// String is "<= 1.15", ">= 3", or nothing.
+// String returns "<= 1.15", ">= 3", or nothing.
 func (a Aim) String() string {
 	number := strconv.FormatFloat(a.limit, 'f', -1, 64)
 	switch a.kind {
@@ -47,7 +47,7 @@ func (a Aim) String() string {
 	return ""
 }
 
-// MarshalText is String.
+// MarshalText returns String.
 func (a Aim) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
 // UnmarshalText reads what MarshalText wrote.
@@ -70,18 +70,18 @@ func (a *Aim) UnmarshalText(b []byte) error {
 	return fmt.Errorf("bench: %q is no aim, such as <= 1.15", b)
 }
 
-// A Row is a line of the table. A row without a ratio holds Value against its aim, if any.
+// A Row is a line of the table. A row without a ratio compares Value with its aim, if any.
 type Row struct {
 	What   string  `json:"what"`
-	Value  float64 `json:"value,omitempty"` // what Result says, for the aim of a row without a ratio
+	Value  float64 `json:"value,omitempty"` // the number in Result, for the aim of a row without a ratio
 	Result string  `json:"result"`
-	Floor  string  `json:"floor,omitempty"` // what it is compared with; empty: nothing
+	Floor  string  `json:"floor,omitempty"` // what it is compared with; empty: none
 	Ratio  float64 `json:"ratio,omitempty"` // of the result to the floor; 0: none
 	Aim    Aim     `json:"aim"`
-	Note   string  `json:"note,omitempty"` // in place of the verdict: why there is none
+	Note   string  `json:"note,omitempty"` // replaces the verdict: why there is none
 }
 
-// Verdict is "met", "LOST", or the note, or nothing where nothing is aimed at.
+// Verdict returns "met", "LOST", the note, or nothing if the row does not have an aim.
 func (r Row) Verdict() string {
 	x := r.Value
 	if r.Ratio != 0 {
@@ -109,7 +109,7 @@ func (r Row) cells() []string {
 	return []string{r.What, r.Result, r.Floor, ratio, aim, r.Verdict()}
 }
 
-// Table is the rows in order. The zero Table is empty.
+// Table is a list of rows. The zero Table is empty.
 type Table struct {
 	Heading []string `json:"heading"` // lines above it
 	Rows    []Row    `json:"rows"`
@@ -143,7 +143,7 @@ func ReadTable(path string) (*Table, error) {
 // Add appends rows.
 func (t *Table) Add(rows ...Row) { t.Rows = append(t.Rows, rows...) }
 
-// Lost is how many rows miss their aim.
+// Lost returns how many rows miss their aim.
 func (t *Table) Lost() int {
 	n := 0
 	for _, r := range t.Rows {
@@ -154,7 +154,7 @@ func (t *Table) Lost() int {
 	return n
 }
 
-// WriteTo writes the table as Markdown that also reads well as it is.
+// WriteTo writes the table as Markdown that is also readable as plain text.
 func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	lines := [][]string{{"what", "result", "floor", "ratio", "aim", ""}, nil}
 	for _, r := range t.Rows {
@@ -187,7 +187,7 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	return int64(n), err
 }
 
-// Count writes a whole number with commas: 1,234,567.
+// Count formats a whole number with commas: 1,234,567.
 func Count(x float64) string {
 	s := strconv.FormatFloat(math.Round(x), 'f', 0, 64)
 	first := 0

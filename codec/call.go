@@ -1,15 +1,16 @@
 package codec
 
-// A Call is a request that is under way to another member while its sender does other things.
+// A Call is a request to another member that runs in the background while its sender does other work.
 type Call struct {
 	Req  *Request
 	Resp *Response
-	// Done gets the Call when it has ended. It must have room for it.
+	// Done receives the Call when it has ended. The channel must have room for it.
 	Done chan<- *Call
-	// Withdraw, set by who sends the Call, takes it back. false: it has ended, and Done gets it, or has it.
+	// Withdraw, which the sender of the Call sets, cancels it. It returns false if the Call has already ended
+	// and Done has received or will receive it.
 	Withdraw func() bool
-	// Err is valid when the Call has ended: nil, or why there is no answer.
+	// Err is valid once the Call has ended: nil, or the reason for the missing answer.
 	Err error
-	// Index is the sender's own.
+	// Index is for the caller's own use.
 	Index int
 }

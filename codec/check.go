@@ -2,7 +2,7 @@ package codec
 
 import "encoding/binary"
 
-// Limits of what CheckMsgpack accepts.
+// Limits on what CheckMsgpack accepts.
 const (
 	// MaxDepth is how deeply arrays and maps may nest. Decoding recurses, and a stack
 	// that overflows ends the process; real values nest a few levels.
@@ -11,45 +11,45 @@ const (
 	// entry counts as two.
 	MaxElements = 1 << 20
 
-	// A value may make its decoder allocate allocRatio bytes for each of its own, at most
-	// allocMost, and allocFloor in any case. What an encoder writes stays under 200 for
-	// almost any type (many small maps are the worst); what is crafted can reach a struct's size
-	// for each byte. The floor lets small honest values of large structs pass.
+	// A value may make its decoder allocate allocRatio bytes per byte of its own, but never more than
+	// allocMost; allocFloor is always allowed. What an encoder writes stays under 200 for almost any type
+	// (many small maps are the worst case). A crafted value can reach the size of a struct per byte. The
+	// floor lets small honest values of large structs pass.
 	allocRatio = 256
 	allocMost  = 128 << 20
 	allocFloor = 1 << 20
 )
 
-// The extension types that are let through, as msgpack/v5 numbers them.
+// The extension types that pass the check, as msgpack/v5 numbers them.
 const (
 	extTime     = -1   // time.Time, in 4, 8 or 12 bytes
-	extInterned = -128 // a string seen before (struct tag "intern"), in 1 or 2 bytes
+	extInterned = -128 // a string that occurred before (struct tag "intern"), in 1 or 2 bytes
 )
 
-// CheckMsgpack reads b once from front to back, allocates nothing unless it fails, and
-// returns an error unless b is exactly one MessagePack value whose every length fits into the bytes
-// that are there, within MaxDepth and MaxElements. Decoders allocate what a length says
-// before they look whether the bytes are there, and recurse as deep as they are told to.
-// Extension types other than time and interned strings are refused: their contents
-// cannot be checked. Safe for concurrent use; b is only read; the error wraps ErrValue.
+// CheckMsgpack returns an error unless b is exactly one MessagePack value within MaxDepth and MaxElements. It
+// reads b once from front to back, and it allocates only when it fails. Every length in b must fit into the
+// bytes that are present, because decoders allocate what a length says before they check that the bytes are
+// there, and they recurse as deep as the input tells them to. CheckMsgpack rejects extension types other than
+// time and interned strings: it cannot check their contents. Safe for concurrent use. It only reads b. The
+// error wraps ErrValue.
 //
-// What a value costs depends on the type it is decoded into, which CheckMsgpack does
-// not know: the codec that Msgpack returns checks that too.
+// What a value costs to decode depends on the target type, which CheckMsgpack does not know. The codec that
+// Msgpack returns checks that as well.
 //
 // The format: https://github.com/msgpack/msgpack/blob/master/spec.md
 func CheckMsgpack(b []byte) error { return checkMsgpack(b, nil) }
 
-// level is an array or a map that the check is in.
+// level is an array or a map that the check is inside of.
 type level struct {
 	left uint32 // elements that are still to come
-	p    *plan  // what it is decoded into; nil: not known
+	p    *plan  // plan of the type it is decoded into; nil: unknown
 }
 
-// checkMsgpack checks b for being decoded into p; nil checks the form alone.
+// checkMsgpack checks that b can be decoded into p. With a nil p it checks the form alone.
 func checkMsgpack(b []byte, p *plan) error { return checkAndNote(b, p, nil) }
 
-// checkAndNote is checkMsgpack; if exts is not nil it appends to it where the contents of
-// each time begin: see source.
+// checkAndNote is checkMsgpack. If exts is not nil, it appends the offset at which the contents of each time
+// begin: see source.
 func checkAndNote(b []byte, p *plan, exts *[]int) error {
 	var open [MaxDepth + 1]level
 	open[0] = level{1, p}
@@ -127,10 +127,10 @@ func tooCostly(at int, most int64) error {
 	return badValue("decoding would allocate more than %d bytes, seen at %d", most, at)
 }
 
-// checkExt refuses extensions that the decoder would read as something else. In
-// the place of a map it skips the header alone and takes the contents, unchecked, for a map.
-// Types that decode themselves may expect a map anywhere: there source watches over times,
-// and interned strings, whose contents it cannot tell from codes, are refused.
+// checkExt rejects extensions that the decoder would misread. Where a map is due, the decoder skips only the
+// extension's header and reads the unchecked contents as a map. Types that decode themselves may expect a map
+// anywhere. For them, source guards times, and checkExt rejects interned strings, whose contents source
+// cannot tell from codes.
 func checkExt(o *object, p *plan) error {
 	if p != nil && p.kind == planMap {
 		return badValue("an extension where a map was due")
@@ -153,7 +153,7 @@ const (
 	formMap
 )
 
-// object is what the first bytes of a MessagePack object say.
+// object describes the head of a MessagePack object.
 type object struct {
 	length uint32 // bytes of contents, or elements, or entries
 	head   int    // bytes before the contents
@@ -162,8 +162,8 @@ type object struct {
 	form   form
 }
 
-// readObject reads the head of the object at b[i:] and checks that the contents of a
-// plain object or an extension are there.
+// readObject reads the head of the object at b[i:]. It checks that the contents of a plain object or an
+// extension are present.
 func readObject(b []byte, i int) (object, error) {
 	rest := b[i:]
 	if len(rest) == 0 {

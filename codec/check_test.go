@@ -10,12 +10,12 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// array32 is the header of an array of n.
+// array32 returns the header of an array of n elements.
 func array32(n uint32) []byte { return binary.BigEndian.AppendUint32([]byte{0xdd}, n) }
 
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// hostile holds bytes that must be refused, by what is wrong with them.
+// hostile returns bytes that must be rejected, keyed by what is wrong with them.
 func hostile() map[string][]byte {
 	return map[string][]byte{
 		"nothing":              {},
@@ -57,7 +57,7 @@ func TestCheckMsgpackRefuses(t *testing.T) {
 	}
 }
 
-// Each kind of token, as the encoder of the library writes it.
+// tokens returns one value with each kind of token, as the library's encoder writes it.
 func tokens(t testing.TB) []byte {
 	long := func(n int) string { return strings.Repeat("x", n) }
 	v := []any{
@@ -88,7 +88,8 @@ func TestCheckMsgpackAccepts(t *testing.T) {
 	}
 }
 
-// No proper prefix of a value is a value, and neither is a value with a byte more.
+// TestCheckMsgpackTruncated checks that a proper prefix of a value and a value with a trailing byte are both
+// rejected.
 func TestCheckMsgpackTruncated(t *testing.T) {
 	b := tokens(t)
 	for i := 0; i < len(b); i += 1 + i/500 {
@@ -97,8 +98,8 @@ func TestCheckMsgpackTruncated(t *testing.T) {
 	wantErr(t, CheckMsgpack(append(b, 0)), ErrValue)
 }
 
-// The check agrees with another reader of the format: what it accepts, the library skips
-// to exactly the end.
+// TestCheckMsgpackAgreesWithSkip checks CheckMsgpack against another reader of the format: if the check
+// accepts a value, the library skips exactly to its end.
 func TestCheckMsgpackAgreesWithSkip(t *testing.T) {
 	rnd := seeded(t)
 	accepted := 0
@@ -107,7 +108,7 @@ func TestCheckMsgpackAgreesWithSkip(t *testing.T) {
 		for i := range b {
 			b[i] = byte(rnd.Uint32())
 		}
-		b[0] |= 0x80 // not a small number
+		b[0] |= 0x80 // make it other than a small number
 		if CheckMsgpack(b) != nil {
 			continue
 		}

@@ -12,27 +12,26 @@ import (
 
 // Codec turns values into bytes and back. It is safe for concurrent use.
 type Codec[V any] interface {
-	// Name is part of a namespace's fingerprint: two codecs that cannot read each
-	// other's bytes have different names.
+	// Name is part of a namespace's fingerprint. Two codecs that cannot read each other's bytes have
+	// different names.
 	Name() string
-	// Append appends the encoding of v to dst and returns the extended slice. It keeps
-	// neither.
+	// Append appends the encoding of v to dst and returns the extended slice. It retains neither.
 	Append(dst []byte, v V) ([]byte, error)
-	// Decode returns the value whose encoding is src. src is borrowed: it must not be
-	// kept or changed. It may come off the wire and be hostile: Decode returns an error
-	// then, and allocates no more than in proportion to src.
+	// Decode returns the value whose encoding is src. src is borrowed: Decode must not retain or modify it.
+	// src may come off the wire and be hostile: Decode then returns an error, and it allocates only in
+	// proportion to the length of src.
 	Decode(src []byte) (V, error)
 }
 
-// ErrValue is wrapped by every error that bytes which are no valid value cause.
+// ErrValue is wrapped by every error that malformed value bytes cause.
 var ErrValue = errors.New("malformed value")
 
 func badValue(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrValue, fmt.Sprintf(format, args...))
 }
 
-// Raw returns a codec for bytes and strings as they are. Decode copies; no bytes come
-// back as nil where V is a slice.
+// Raw returns a codec that leaves bytes and strings as they are. Decode copies. An empty encoding decodes to
+// nil if V is a slice.
 func Raw[V ~[]byte | ~string]() Codec[V] {
 	return raw[V]{text: reflect.TypeFor[V]().Kind() == reflect.String}
 }
@@ -55,10 +54,10 @@ func (r raw[V]) Decode(src []byte) (V, error) {
 	return V(own), nil
 }
 
-// Schema describes V's type as far as it decides what an encoding means: kinds, field
-// names and tags, in order. It is the same in every build of the same type, and does
-// not hold the type's own name: what is renamed stays readable. Only types that encode
-// themselves are named, because nothing else is known of what they write.
+// Schema describes V's type as far as the type decides what an encoding means: kinds, field names and tags,
+// in order. The description is the same in every build of the same type. It omits the type's own name, so
+// renaming a type keeps its values readable. Only types that encode themselves appear by name, because their
+// output is opaque.
 func Schema[V any]() string {
 	d := describer{seen: map[reflect.Type]int{}}
 	d.describe(reflect.TypeFor[V]())
@@ -68,8 +67,8 @@ func Schema[V any]() string {
 // SchemaHash is a 64-bit hash of Schema.
 func SchemaHash[V any]() uint64 { return xxhash.Sum64String(Schema[V]()) }
 
-// describer writes a description. A struct that was written before, or that is being
-// written because the type is recursive, is written as its number.
+// describer writes a description. A struct that it has written before, or is still writing because the type
+// is recursive, appears as its number.
 type describer struct {
 	out  strings.Builder
 	seen map[reflect.Type]int

@@ -81,7 +81,7 @@ func TestSchemaIsStable(t *testing.T) {
 		//lint:ignore U1000 a field that is not exported is what the test is about
 		b string
 	}
-	type other struct { // the name and what is not exported do not matter
+	type other struct { // differs from the type above in its name and in unexported fields only, which do not matter
 		A int
 		//lint:ignore U1000 as above
 		c []byte
@@ -89,7 +89,7 @@ func TestSchemaIsStable(t *testing.T) {
 	if a, b := Schema[one](), Schema[other](); a != b {
 		t.Errorf("%s and %s differ", a, b)
 	}
-	// These are in the fingerprints that nodes compare: a change here makes a rollout miss.
+	// These hashes are in the fingerprints that nodes compare: changing one makes a rollout miss.
 	for _, c := range []struct{ got, want string }{
 		{Schema[one](), "{A int;}"},
 		{Schema[tree](), "{Left *^0;Right *^0;Values map[string][]^0;}"},
@@ -118,7 +118,7 @@ type d3 struct{ A, B d4 }
 type d4 struct{ A, B d5 }
 type d5 struct{ A, B string }
 
-// What is used many times is described once.
+// TestSchemaIsShort checks that a type used many times is described once.
 func TestSchemaIsShort(t *testing.T) {
 	if s := Schema[d0](); len(s) > 300 {
 		t.Errorf("%d bytes: %s", len(s), s)

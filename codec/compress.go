@@ -7,18 +7,18 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// Compression says which values are compressed. Every zero value is a default.
+// Compression configures which values are compressed. A zero field selects its default.
 type Compression struct {
 	// Threshold is the shortest encoding, in bytes, that is compressed. 0: 4 KiB.
 	Threshold int
-	// MaxDecoded is the longest encoding, in bytes, that compressed bytes may stand for:
-	// more is refused before it is allocated. 0: 16 MiB.
+	// MaxDecoded is the longest encoding, in bytes, that compressed bytes may expand to. A longer one is
+	// rejected before it is allocated. 0: 16 MiB.
 	MaxDecoded int
 }
 
-// Compressed returns a codec that compresses with S2 what inner encodes. What does not
-// become shorter is left as it is. A hostile value may cost MaxDecoded bytes of memory
-// while it is decoded, whatever its own length. The error names the field that is wrong.
+// Compressed returns a codec that compresses with S2 what inner encodes. An encoding that compression does
+// not shorten stays uncompressed. Decoding a hostile value may cost MaxDecoded bytes of memory, whatever its
+// own length. The error names the invalid field.
 func Compressed[V any](inner Codec[V], c Compression) (Codec[V], error) {
 	if inner == nil {
 		return nil, fmt.Errorf("codec: Compressed: inner is nil: give the codec that encodes the values")
@@ -41,7 +41,7 @@ func Compressed[V any](inner Codec[V], c Compression) (Codec[V], error) {
 type compressed[V any] struct {
 	inner Codec[V]
 	cfg   Compression
-	bufs  sync.Pool // of *[]byte: what is packed, or unpacked, on the way
+	bufs  sync.Pool // of *[]byte: scratch for packing and unpacking
 }
 
 func (c *compressed[V]) buffer() *[]byte {
@@ -51,7 +51,7 @@ func (c *compressed[V]) buffer() *[]byte {
 	return new([]byte)
 }
 
-// put gives b, which is now in the hands of nobody, back unless it has grown large.
+// put returns b, which the caller no longer uses, to the pool unless it has grown large.
 func (c *compressed[V]) put(b *[]byte, full []byte) {
 	if cap(full) <= maxBuffer {
 		*b = full[:cap(full)]
@@ -59,7 +59,7 @@ func (c *compressed[V]) put(b *[]byte, full []byte) {
 	}
 }
 
-// maxBuffer is the largest buffer, in bytes, that is kept for the next value.
+// maxBuffer is the largest buffer, in bytes, that put keeps.
 const maxBuffer = 1 << 20
 
 // The first byte says what follows.

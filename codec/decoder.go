@@ -26,9 +26,8 @@ func appendMark(dst []byte, m Mark) []byte {
 	return dst
 }
 
-// appendDuration appends d in microseconds, rounded up, so that a positive one never
-// becomes zero; a negative one becomes zero. One that would not fit after the rounding is
-// cut to the longest that does.
+// appendDuration appends d in microseconds, rounded up so that a positive duration never becomes zero. A
+// negative one becomes zero. A duration that does not fit after the rounding is cut to the longest that does.
 func appendDuration(dst []byte, d time.Duration) []byte {
 	if d <= 0 {
 		return append(dst, 0)
@@ -41,8 +40,8 @@ func appendDuration(dst []byte, d time.Duration) []byte {
 	return binary.AppendUvarint(dst, us)
 }
 
-// floorMicros returns d in microseconds, rounded down also where it is negative: what is
-// past stays past.
+// floorMicros returns d in microseconds. It rounds negative durations down as well, so that a point in the
+// past stays in the past.
 func floorMicros(d time.Duration) int64 {
 	us := d.Microseconds()
 	if d%time.Microsecond < 0 && us > -maxMicros {
@@ -53,8 +52,7 @@ func floorMicros(d time.Duration) int64 {
 
 const maxMicros = math.MaxInt64 / 1000
 
-// decoder reads a body from the front; the first error sticks and everything read
-// after it is zero.
+// decoder reads a body from the front. The first error sticks, and everything read after it is zero.
 type decoder struct {
 	b   []byte
 	err error
@@ -67,7 +65,7 @@ func (d *decoder) fail(format string, args ...any) {
 	d.b = nil
 }
 
-// newer is fail for what is well formed, and unknown to this version.
+// newer is fail for input that is well formed but unknown to this version.
 func (d *decoder) newer(format string, args ...any) {
 	if d.err == nil {
 		d.err = unsupported(format, args...)
@@ -105,7 +103,7 @@ func (d *decoder) uint32() uint32 {
 	return v
 }
 
-// rest takes all that is left.
+// rest takes all remaining bytes.
 func (d *decoder) rest() (b []byte) {
 	if d.err == nil {
 		b, d.b = d.b[:len(d.b):len(d.b)], nil
@@ -189,7 +187,7 @@ func (d *decoder) bytes(what string, limit int) []byte {
 	return b
 }
 
-// count reads how many elements of at least size bytes follow.
+// count reads a number of elements, each of at least size bytes, that follow.
 func (d *decoder) count(what string, limit, size int) int {
 	n := d.uvarint()
 	if n > uint64(limit) {

@@ -2,25 +2,30 @@ package codec
 
 import "reflect"
 
-// A value that points back to itself, or that is shared again and again, has an encoding without end: encoding recurses
-// until the stack overflows, which ends the process, or writes until the memory is used up. Two bounds stop it:
+// A value that points back to itself, or that shares one part over and over, has an endless encoding.
+// Encoding such a value recurses until the stack overflows, which ends the process, or writes until memory
+// runs out. Two bounds stop it:
 //
-//   - Types that can be that deep, the recursive ones and those with interfaces, are walked before they are encoded.
-//   - What encodes itself is not seen by the walk. So the writer looks from time to time at what has been written.
+//   - Values of types that can be that deep (recursive types and those with interfaces) are walked before
+//     they are encoded.
+//   - The walk does not see into types that encode themselves. So the writer checks from time to time what
+//     has been written.
 const (
-	// maxHops is how many pointers, interfaces, structs, lists and maps in a row a value may have: several for each
-	// level of the encoding, of which there are MaxDepth.
+	// maxHops is the maximum number of nested pointers, interfaces, structs, lists and maps in a value:
+	// several for each of the MaxDepth levels of the encoding.
 	maxHops = 8 * MaxDepth
-	// maxSteps is how many parts a value may have, those counted that are no elements of the encoding.
+	// maxSteps is the maximum number of parts of a value, including parts that are not elements of the
+	// encoding.
 	maxSteps = 4 * MaxElements
-	// firstLook is after how many bytes the writer looks for the first time: then each time that they have doubled.
+	// firstLook is the number of written bytes after which the writer checks for the first time. It checks
+	// again each time that number has doubled.
 	firstLook = 16 << 10
 	// maxEncoded is the longest encoding, in bytes.
 	maxEncoded = 1 << 30
 )
 
-// deep reports whether values of the type can be of any depth. open has the types that contain it, with true, and those that are
-// known not to be deep, with false.
+// deep reports whether values of the type can have unlimited depth. In open, true marks the types that
+// contain t, and false marks types known not to be deep.
 func deep(t reflect.Type, open map[reflect.Type]bool) bool {
 	if within, seen := open[t]; seen {
 		return within
@@ -97,8 +102,8 @@ func (w *depthWalk) check(v reflect.Value, hops int) error {
 	return nil
 }
 
-// checkSoFar returns an error if what has been written so far is the beginning of no value that checkMsgpack accepts,
-// because of its depth or its elements.
+// checkSoFar returns an error if what has been written so far cannot become a value that checkMsgpack
+// accepts, because it has too many levels or elements.
 func checkSoFar(b []byte) error {
 	var left [MaxDepth + 1]uint32
 	left[0] = 1
@@ -113,7 +118,7 @@ func checkSoFar(b []byte) error {
 		left[depth]--
 		o, err := readObject(b, i)
 		if err != nil {
-			return nil // its contents are still to come
+			return nil // its contents are not complete yet
 		}
 		i += o.head
 		if o.form == formPlain || o.form == formExt {

@@ -23,7 +23,7 @@ func ExampleMsgpack() {
 	p, err := c.Decode(b)
 	fmt.Println(len(b), p, err)
 
-	_, err = c.Decode([]byte{0xdd, 0xff, 0xff, 0xff, 0xff}) // says that 4 billion elements follow
+	_, err = c.Decode([]byte{0xdd, 0xff, 0xff, 0xff, 0xff}) // claims that 4 billion elements follow
 	fmt.Println(errors.Is(err, codec.ErrValue))
 	// Output:
 	// 15 {sku-1 1999 [new]} <nil>

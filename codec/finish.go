@@ -6,20 +6,21 @@ import (
 	"time"
 )
 
-// A finisher goes over a decoded value, which many callers will share, before anybody has it:
+// A finisher adjusts a decoded value, which many callers will share, before any caller gets it:
 //
-//   - Lists lose what capacity they have beyond their length: two callers that append to a shared one would
-//     otherwise write to the same memory.
-//   - With utc, times are in UTC. MessagePack does not carry a zone, and the decoder makes all times local.
+//   - It cuts the capacity of slices to their length. Otherwise two callers that append to a shared slice
+//     would write to the same memory.
+//   - With utc, it converts times to UTC. MessagePack does not carry a zone, and the decoder makes all times
+//     local.
 //
-// Types that have neither are not walked.
+// It does not walk types that contain neither.
 type finisher struct {
 	shapes *shapes
 	utc    bool
 	needed sync.Map // by type: whether values of it are walked
 }
 
-// needs reports whether values of the type are walked.
+// needs reports whether values of the type must be walked.
 func (f *finisher) needs(t reflect.Type) bool {
 	if x, ok := f.needed.Load(t); ok {
 		return x.(bool)
@@ -31,7 +32,7 @@ func (f *finisher) needs(t reflect.Type) bool {
 
 func (f *finisher) look(t reflect.Type, open map[reflect.Type]bool) bool {
 	if open[t] {
-		return false // what else is in it decides
+		return false // the other parts of the type decide
 	}
 	open[t] = true
 	s := f.shapes.get(t)
@@ -58,7 +59,7 @@ func (f *finisher) look(t reflect.Type, open map[reflect.Type]bool) bool {
 	return false
 }
 
-// finish goes over v, which can be set.
+// finish adjusts v, which must be settable.
 func (f *finisher) finish(v reflect.Value) {
 	if !v.CanSet() || !f.needs(v.Type()) {
 		return
@@ -100,7 +101,7 @@ func (f *finisher) finishEach(v reflect.Value) {
 	}
 }
 
-// finishAny goes over what an interface holds, which is replaced if it has to be another one.
+// finishAny adjusts the value that an interface holds, and replaces it if it cannot be changed in place.
 func (f *finisher) finishAny(v reflect.Value) {
 	if v.IsNil() {
 		return
@@ -125,7 +126,8 @@ func (f *finisher) finished(v reflect.Value) reflect.Value {
 	return own
 }
 
-// finishMap goes over a map. Elements are replaced in it; keys that change, as times do, make it be filled again.
+// finishMap adjusts a map. It replaces elements within the map. If keys change, as times do, it clears the
+// map and fills it again.
 func (f *finisher) finishMap(v reflect.Value) {
 	t := v.Type()
 	keys, elems := f.utc && t.Key().Kind() != reflect.String && f.needs(t.Key()), f.needs(t.Elem())

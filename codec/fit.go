@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// A Checker is a Codec that can tell, before there is any value, that its type cannot be encoded.
+// A Checker is a Codec that can tell, before any value exists, that its type cannot be encoded.
 type Checker interface {
 	// Check returns nil, or an error that names the part of the type that cannot be encoded. Safe
 	// for concurrent use.
@@ -17,14 +17,17 @@ type Checker interface {
 
 // A Loser is a Codec that can tell which parts of its type are not encoded.
 type Loser interface {
-	// Lost returns the paths of the fields that Decode leaves empty: unexported ones, and those whose tag leaves
-	// them out. Safe for concurrent use.
+	// Lost returns the paths of the fields that Decode leaves empty: unexported fields, and fields whose tag
+	// excludes them. Safe for concurrent use.
 	Lost() []string
 }
 
-// Check implements Checker: it refuses what cannot be encoded, as channels and functions; what cannot be decoded again,
-// as interfaces with methods, embedded pointers to unexported structs, uintptr and types that encode themselves in a way in which they
-// do not decode themselves; and structs of which nothing would be encoded, since all of their fields are unexported.
+// Check implements Checker. It rejects these types:
+//
+//   - Types that cannot be encoded, such as channels and functions.
+//   - Types that cannot be decoded again: interfaces with methods, embedded pointers to unexported structs,
+//     uintptr, and types that encode themselves in one way and do not decode themselves in the same way.
+//   - Structs that would encode to nothing because none of their fields is exported.
 func (c *msgpackCodec[V]) Check() error {
 	return fits(reflect.TypeFor[V](), msgpackConvention())
 }
@@ -51,7 +54,7 @@ func jsonConvention() convention {
 	}}
 }
 
-// Check implements Checker: it asks the inner codec, if that is one.
+// Check implements Checker by asking the inner codec, if that is a Checker.
 func (c *compressed[V]) Check() error {
 	if k, ok := c.inner.(Checker); ok {
 		return k.Check()
@@ -59,7 +62,7 @@ func (c *compressed[V]) Check() error {
 	return nil
 }
 
-// Lost implements Loser: it asks the inner codec, if that is one.
+// Lost implements Loser by asking the inner codec, if that is a Loser.
 func (c *compressed[V]) Lost() []string {
 	if l, ok := c.inner.(Loser); ok {
 		return l.Lost()
@@ -67,16 +70,17 @@ func (c *compressed[V]) Lost() []string {
 	return nil
 }
 
-// A convention is what reflection has to know of an encoder.
+// A convention holds what reflection must know about an encoder.
 type convention struct {
 	tag string // of fields; "-" leaves one out
-	// self are pairs of interfaces, the first used first: a type that implements the one encodes itself, and with the other
-	// decodes itself.
+	// self holds pairs of interfaces in order of preference. A type that implements the first of a pair
+	// encodes itself; a type that implements the second decodes itself.
 	self []reflect.Type
-	wide bool // it is msgpack, which cannot decode uintptr
+	wide bool // msgpack, which cannot decode uintptr
 }
 
-// encodesBy is the first pair whose interface for encoding, or with 1 for decoding, t implements. -1: none.
+// encodesBy returns the index of the first pair whose interface for encoding (decoding 0) or for decoding
+// (decoding 1) t implements. -1: none.
 func (c convention) encodesBy(t reflect.Type, decoding int) int {
 	if t.Kind() == reflect.Interface {
 		return -1
@@ -94,12 +98,12 @@ func (c convention) selfEncoding(t reflect.Type) bool {
 	return c.encodesBy(t, 0) >= 0 || c.encodesBy(t, 1) >= 0
 }
 
-// fits reports why values of type t cannot be encoded, or nil.
+// fits returns nil if values of type t can be encoded, or an error that gives the reason.
 func fits(t reflect.Type, c convention) error {
 	return c.fit(t, t.String(), map[reflect.Type]bool{})
 }
 
-// fit is fits for a part of the type that is found at path. seen ends types that contain themselves.
+// fit is fits for the part of the type at path. seen stops the recursion on types that contain themselves.
 func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool) error {
 	if seen[t] || t == timeType {
 		return nil
@@ -142,7 +146,7 @@ func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool)
 	return nil
 }
 
-// fitFields is fit for the fields of a struct, of which it returns how many are encoded.
+// fitFields is fit for the fields of a struct. It returns how many of them are encoded.
 func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type]bool) (encoded int, err error) {
 	for f := range t.Fields() {
 		if name, _, _ := strings.Cut(f.Tag.Get(c.tag), ","); name == "-" || !f.IsExported() && !f.Anonymous {
@@ -156,7 +160,7 @@ func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type
 			return encoded, fmt.Errorf("%s.%s: an embedded pointer to an unexported struct cannot be decoded: embed the struct, or export it", path, f.Name)
 		}
 		if f.Anonymous && inner.Kind() == reflect.Struct && inner != timeType && !c.selfEncoding(inner) {
-			if !seen[inner] { // its fields stand in place of it; it may have none, as a mutex
+			if !seen[inner] { // its fields are promoted; it may have none, as a mutex
 				seen[inner] = true
 				n, err := c.fitFields(inner, path, seen)
 				if encoded += n; err != nil {

@@ -38,9 +38,10 @@ type (
 	live struct{ Done chan int }
 )
 
-var _ = []any{hidden{"a"}, mixed{"a", "b"}, embeds{hidden{"a"}}} // their fields are used by reflection alone
+var _ = []any{hidden{"a"}, mixed{"a", "b"}, embeds{hidden{"a"}}} // only reflection uses their fields
 
-// What cannot be encoded is found before there is a value; what can is let through.
+// TestCheck checks that Check rejects types that cannot be encoded, before any value exists, and accepts the
+// others.
 func TestCheck(t *testing.T) {
 	check := func(name, want string, msgpack, json error) {
 		t.Helper()

@@ -21,17 +21,17 @@ const (
 	FrameHeader = 4
 	// FrameMin is the least that a frame's length may say: kind and id.
 	FrameMin = 1 + 8
-	// FrameOverhead is the most, in bytes, that a frame holds beside its value and its keys.
+	// FrameOverhead is the most, in bytes, that a frame holds besides its value and its keys.
 	FrameOverhead = 4 << 10
 
-	// MaxKey is the longest key, in bytes. A key is hashed on every get and is kept in
-	// every tier, so a long one costs more than the round trip it saves.
+	// MaxKey is the longest key, in bytes. Every get hashes the key, and every tier keeps it, so a long key
+	// costs more than the round trip it saves.
 	MaxKey = 1 << 10
 	// MaxNamespace is the longest namespace name, in bytes: each request carries it.
 	MaxNamespace = 128
-	// MaxChain is how many fills may wait for one another across the cluster.
+	// MaxChain is the maximum number of fills that may wait for one another across the cluster.
 	MaxChain = 16
-	// MaxErrorText is where an error's text is cut, in bytes, before it crosses the wire.
+	// MaxErrorText is the length, in bytes, to which the text of an error is cut before it crosses the wire.
 	MaxErrorText = 512
 	// MaxKeysPerFrame is how many keys and tags, together, one invalidation frame may carry.
 	MaxKeysPerFrame = 1 << 12
@@ -45,19 +45,19 @@ const (
 	KindHello      Kind = 1  // first frame of each side
 	KindGet        Kind = 2  // a request for a key's value
 	KindInvalidate Kind = 3  // a request to apply invalidations
-	KindCancel     Kind = 4  // the asker no longer waits for the request with this id; no answer
+	KindCancel     Kind = 4  // the requester no longer waits for the request with this id; no answer
 	KindPing       Kind = 5  // are you there
 	KindSync       Kind = 6  // a request to compare which invalidations have been applied
 	KindGetMany    Kind = 7  // a request for the values of many keys
-	KindPush       Kind = 8  // a request to keep copies that the asker had
+	KindPush       Kind = 8  // a request to keep copies that the requester had
 	KindPut        Kind = 9  // a request to take a value as if it had just been loaded
 	KindAnswer     Kind = 16 // the answer to a request
 	KindPong       Kind = 17 // the answer to a ping
 	KindGoodbye    Kind = 18 // the connection is about to be closed, and why
 )
 
-// Asks reports whether a frame of this kind is a request, or may be one of a later version: all numbers are
-// that are not taken by something else.
+// Asks reports whether a frame of this kind is a request, or may be a request of a later version: that holds
+// for every number that is not in use for something else.
 func (k Kind) Asks() bool {
 	switch k {
 	case KindHello, KindCancel, KindPing, KindAnswer, KindPong, KindGoodbye:
@@ -69,9 +69,9 @@ func (k Kind) Asks() bool {
 // ErrFrame is wrapped by every error that malformed bytes of a frame cause.
 var ErrFrame = errors.New("malformed frame")
 
-// ErrUnsupported is wrapped by the error of a request that is whole but of a kind, or with a flag, that
-// this version does not know: a newer member made it. It is answered with StatusUnsupported; the
-// connection goes on.
+// ErrUnsupported is wrapped by the error for a complete request whose kind or flag this version does not
+// know, because a newer member made it. The member answers it with StatusUnsupported, and the connection
+// stays open.
 var ErrUnsupported = errors.New("unsupported request")
 
 func malformed(format string, args ...any) error {
@@ -89,22 +89,21 @@ type Mark struct {
 	Seq         uint64
 }
 
-// A Handler answers the requests of one namespace. Its methods are called
-// concurrently, and must not keep req or what it points to after they return.
+// A Handler answers the requests of one namespace. Its methods are called concurrently. They must not retain
+// req or what it points to after they return.
 type Handler interface {
-	// TryServe answers req at once, without blocking, I/O or user code, or reports
-	// false. It runs in the loop that reads the connection.
+	// TryServe answers req at once, without blocking, I/O or user code, or it returns false. It runs in the
+	// loop that reads the connection.
 	TryServe(req *Request, resp *Response) bool
-	// Serve answers req and may wait; ctx ends with the request's timeout, its
-	// cancel, or the connection. It runs in a goroutine of its own.
+	// Serve answers req and may block. ctx ends with the request's timeout, its cancel, or the connection.
+	// Serve runs in its own goroutine.
 	Serve(ctx context.Context, req *Request, resp *Response)
-	// Stats returns what the stats endpoint shows of the namespace: a value that
-	// encoding/json can marshal.
+	// Stats returns what the stats endpoint shows for the namespace: a value that encoding/json can marshal.
 	Stats() any
 }
 
-// BeginFrame appends a frame's header for the kind and id and returns the extended slice; EndFrame,
-// given the length of dst before, fills in the length.
+// BeginFrame appends the header of a frame with the kind and id and returns the extended slice. EndFrame,
+// given the previous length of dst, fills in the frame's length.
 func BeginFrame(dst []byte, kind Kind, id uint64) []byte {
 	dst = append(dst, 0, 0, 0, 0, byte(kind))
 	return binary.BigEndian.AppendUint64(dst, id)
@@ -116,8 +115,8 @@ func EndFrame(dst []byte, start int) []byte {
 	return dst
 }
 
-// FrameLength reads a frame's length field from the first FrameHeader bytes of b and
-// checks it against limit, the longest frame, in bytes, that the reader accepts.
+// FrameLength reads a frame's length field from the first FrameHeader bytes of b. It checks the length
+// against limit, the longest frame, in bytes, that the reader accepts.
 func FrameLength(b []byte, limit int) (int, error) {
 	if len(b) < FrameHeader {
 		return 0, malformed("%d bytes where a length of %d was due", len(b), FrameHeader)

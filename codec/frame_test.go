@@ -49,7 +49,7 @@ func requests() []Request {
 	}
 }
 
-// allPushed has copies of all sorts.
+// allPushed returns copies of every sort.
 func allPushed() []Pushed {
 	return []Pushed{
 		{Key: []byte("a"), Value: []byte("value"), Heat: MaxHeat, Age: time.Second, Soft: -time.Minute, Hard: time.Hour, Cost: time.Millisecond, Version: math.MaxUint64, Tags: slices.Repeat([]uint32{7}, MaxTags)},
@@ -58,7 +58,7 @@ func allPushed() []Pushed {
 	}
 }
 
-// allNews has one of everything.
+// allNews returns News with one of everything.
 func allNews() *News {
 	return &News{
 		Positions: []Position{{1, 2, time.Second}, {math.MaxUint64, math.MaxUint64, 0}},
@@ -99,7 +99,7 @@ func responses() []Response {
 	return list
 }
 
-// body takes a frame apart as a connection does.
+// body takes a frame apart the way a connection does.
 func body(t testing.TB, frame []byte) (Kind, uint64, []byte) {
 	t.Helper()
 	n := ok[int](t)(FrameLength(frame, len(frame)))
@@ -114,7 +114,7 @@ func body(t testing.TB, frame []byte) (Kind, uint64, []byte) {
 }
 
 func sameRequest(a, b Request) bool {
-	for _, r := range []*Request{&a, &b} { // empty and nil are the same
+	for _, r := range []*Request{&a, &b} { // empty and nil are equal
 		r.Chain = append([]uint64{}, r.Chain...)
 		r.Key, r.Namespace, r.Target = append([]byte{}, r.Key...), append([]byte{}, r.Namespace...), append([]byte{}, r.Target...)
 		r.Tags, r.Value = append([]uint32{}, r.Tags...), append([]byte{}, r.Value...)
@@ -160,7 +160,7 @@ func TestRequestRoundTrip(t *testing.T) {
 		for i := 0; i < len(b)-len(r.Value); i += step {
 			wantErr(t, DecodeRequest(&got, kind, id, b[:i:i]), ErrFrame)
 		}
-		if kind != KindPut { // whose value takes all that is left
+		if kind != KindPut { // a put's value takes all remaining bytes
 			wantErr(t, DecodeRequest(&got, kind, id, append(slices.Clone(b), 0)), ErrFrame)
 		}
 		if size := r.Size(); len(frame) > size {
@@ -178,7 +178,7 @@ func TestResponseRoundTrip(t *testing.T) {
 		if err := DecodeResponse(&got, id, b); err != nil || kind != KindAnswer || !sameResponse(got, r) {
 			t.Errorf("got %+v, %v, want %+v", got, err, r)
 		}
-		for i := range len(b) - len(r.Value) { // a value has no length of its own
+		for i := range len(b) - len(r.Value) { // a value does not have a length field of its own
 			wantErr(t, DecodeResponse(&got, id, b[:i:i]), ErrFrame)
 		}
 		if r.Status != StatusValue && r.Status != StatusSynced && r.Status != StatusMany {
@@ -189,7 +189,7 @@ func TestResponseRoundTrip(t *testing.T) {
 	wantErr(t, DecodeResponse(&r, 1, make([]byte, 18)), ErrFrame)
 }
 
-// What a later version says is told from what is broken.
+// TestNewerIsUnsupported checks that input from a later version is distinguished from malformed input.
 func TestNewerIsUnsupported(t *testing.T) {
 	var req Request
 	for _, kind := range []Kind{10, 15, 19, 255} {
@@ -218,7 +218,8 @@ func TestNewerIsUnsupported(t *testing.T) {
 	}
 }
 
-// What the sender cannot keep to, it cuts: the receiver accepts every frame that is sent.
+// TestResponseIsCut checks that the sender cuts what exceeds the limits, so that the receiver accepts every
+// frame that is sent.
 func TestResponseIsCut(t *testing.T) {
 	long := bytes.Repeat([]byte("x"), 10_000)
 	for s := StatusValue; s <= statusMax; s++ {
@@ -240,7 +241,7 @@ func TestDurations(t *testing.T) {
 		{999, 1000, 0, 0},
 		{1000, 1000, 1000, 1000},
 		{1001, 2000, 1000, 1000},
-		{-1, 0, 0, -1000}, // what is past stays past
+		{-1, 0, 0, -1000}, // a point in the past stays in the past
 		{-1000, 0, 0, -1000},
 		{-1001, 0, 0, -2000},
 		{math.MaxInt64, top, top, top},
@@ -286,7 +287,8 @@ func TestFrameLength(t *testing.T) {
 	wantErr(t, err, ErrFrame)
 }
 
-// Counts and lengths over the limits are refused although the bytes are there.
+// TestRequestLimits checks that counts and lengths over the limits are rejected even if the bytes are
+// present.
 func TestRequestLimits(t *testing.T) {
 	filler := make([]byte, 1<<20)
 	head := func(namespace int) []byte {
@@ -359,7 +361,7 @@ func TestFramesDoNotAllocate(t *testing.T) {
 
 func TestRelease(t *testing.T) {
 	var r Response
-	r.Release() // of nothing
+	r.Release() // nothing to release
 	released := 0
 	buf := []byte("buffer")
 	r.Value = buf[1:3]
@@ -376,7 +378,7 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// What makes no sense is refused.
+// TestNewsRefused checks that inconsistent News is rejected.
 func TestNewsRefused(t *testing.T) {
 	one := func(change func(n *News)) []byte {
 		n := allNews()

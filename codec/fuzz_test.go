@@ -9,14 +9,12 @@ import (
 	"time"
 )
 
-// fuzzed decodes b into V. Whatever the check lets through must decode without a panic or
-// give an error, within the memory that the codec promises; what decodes must encode and
-// decode again.
+// fuzzed decodes b into V. Decode must not panic, and must stay within the memory that the codec promises. If
+// it succeeds, the value must encode and decode again.
 //
-// A few bytes of a value can honestly stand for many in memory, so the bound is not four times
-// the input as it is for frames: the check refuses what its plan says costs more than
-// allocRatio bytes for each byte, or allocMost in all, but lets allocFloor pass; beside that
-// there are the copies of the contents.
+// A few bytes of a value can legitimately stand for many in memory, so the bound is not four times the input
+// as it is for frames. The check rejects a value whose plan costs more than allocRatio bytes per byte, or
+// allocMost in all, but accepts up to allocFloor. The copies of the contents come on top.
 func fuzzed[V any](t *testing.T, c Codec[V], b []byte) {
 	before := bytes.Clone(b)
 	var v V
@@ -54,7 +52,7 @@ func FuzzCheckMsgpack(f *testing.F) {
 	}
 	for _, b := range [][]byte{{0xdd, 0xff, 0xff, 0xff, 0xff}, {0xc6, 0xff, 0xff, 0xff, 0xff}, {0xdf, 0x7f, 0xff, 0xff, 0xff}} {
 		f.Add(join([]byte{0x81, 0xa1, 'x'}, b)) // in a field that is skipped
-		f.Add(join([]byte{0x81, 0xa1, 'S'}, b)) // and in one that is not
+		f.Add(join([]byte{0x81, 0xa1, 'S'}, b)) // and in a field that is not skipped
 	}
 	for _, head := range []byte{0xc6, 0xc9, 0xdb, 0xdd, 0xdf} {
 		for _, n := range []uint32{0, MaxElements, MaxElements + 1, 1 << 31, 1<<32 - 1} {
@@ -190,15 +188,15 @@ func FuzzFrameLength(f *testing.F) {
 	})
 }
 
-// addStrangers adds what is no frame and no value at all.
+// addStrangers adds inputs that are neither frames nor values.
 func addStrangers(add func([]byte)) {
 	add([]byte("GET / HTTP/1.1\r\nHost: n\r\n\r\n"))
 	add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
 	add(bytes.Repeat([]byte{0x80}, 1<<14))
 }
 
-// addBodies adds each body, whole, cut at some points, and with a byte too many. The tests of round trips cut at every
-// point; as seeds for the fuzzer so many would be all that it gets to.
+// addBodies adds each body complete, cut at some points, and with a surplus byte. The round-trip tests cut at
+// every point; as seeds that many would keep the fuzzer from anything else.
 func addBodies(f *testing.F, kind Kind, body []byte) {
 	for i := 0; i <= len(body); i += 1 + len(body)/12 {
 		f.Add(uint8(kind), body[:i])
@@ -232,8 +230,8 @@ func FuzzDecodeRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, b []byte) {
 		var r, again Request
 		var err error
-		// A name takes two bytes at least, and its slice 24: the most names there may be take 96 KiB, which is
-		// within four times the input from three bytes for each on.
+		// A name takes at least two bytes on the wire, and its slice takes 24. The maximum number of names
+		// takes 96 KiB, which is within four times the input from three bytes per name on.
 		atMost(t, uint64(4*max(len(b), 3*MaxKeysPerFrame)+64<<10), func() { r = Request{}; err = DecodeRequest(&r, Kind(kind), 7, b) })
 		if errors.Is(err, ErrUnsupported) {
 			return
@@ -328,7 +326,7 @@ func FuzzNextAnswer(f *testing.F) {
 			var r Response
 			var err error
 			last := rest
-			// The short way must come to what the long one comes to, whatever the last part was.
+			// The fast path must give the same result as the slow path, whatever the previous part was.
 			long, short := Response{}, Response{Status: StatusMoved, View: 3, Owner: []byte("n"), Tags: []uint32{1}, Why: 2, Age: 5}
 			if after, ok := short.next(last); ok {
 				size, at := binary.Uvarint(last)

@@ -6,10 +6,10 @@ import (
 	"reflect"
 )
 
-// JSON returns a codec that uses encoding/json: slower than Msgpack, readable by
-// anything. encoding/json bounds the depth of nesting and refuses what follows the value.
-// It does not bound memory as Msgpack does: "{}" may stand for a large struct. Strings
-// that are no valid UTF-8 do not survive.
+// JSON returns a codec that uses encoding/json. It is slower than Msgpack, and other programs can read its
+// output. encoding/json bounds the depth of nesting and rejects trailing data. Unlike Msgpack it does not
+// bound memory: "{}" may stand for a large struct. Strings that are not valid UTF-8 do not survive a round
+// trip.
 func JSON[V any]() Codec[V] {
 	c := &jsonCodec[V]{finisher: finisher{shapes: &shapes{tag: "json"}}}
 	c.finishes = c.finisher.needs(reflect.TypeFor[V]())
@@ -17,7 +17,7 @@ func JSON[V any]() Codec[V] {
 }
 
 type jsonCodec[V any] struct {
-	finishes bool // values have something to finish
+	finishes bool // whether values need a finisher
 	finisher finisher
 }
 

@@ -12,15 +12,15 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// seeded returns a source of random numbers whose seed the test prints.
+// seeded returns an rng whose seed the test prints.
 func seeded(t testing.TB) *rand.Rand {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// allocated returns how many bytes f allocates: the least of three runs, because other
-// goroutines count too.
+// allocated returns how many bytes f allocates: the minimum of three runs, because the allocations of other
+// goroutines count as well.
 func allocated(f func()) uint64 {
 	least := ^uint64(0)
 	for range 3 {
@@ -43,7 +43,7 @@ func atMost(t testing.TB, most uint64, f func()) {
 	if allocatedOnce(f) <= most {
 		return
 	}
-	if n := allocated(f); n > most { // it was not another goroutine
+	if n := allocated(f); n > most { // in three runs, so it was not another goroutine
 		t.Errorf("%d bytes allocated, the bound is %d", n, most)
 	}
 }

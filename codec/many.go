@@ -8,42 +8,42 @@ import (
 )
 
 const (
-	// MaxKeysPerGet is how many keys one get of many may ask for.
+	// MaxKeysPerGet is how many keys one multi-get may ask for.
 	MaxKeysPerGet = 1 << 10
-	// MaxAnswers is about how many bytes the parts of one answer take: some 16 KiB more if most of them
-	// have no room. Each connection takes such a frame, whatever its limit.
+	// MaxAnswers is about how many bytes the parts of one answer take, plus some 16 KiB if most of them did
+	// not fit. Every connection accepts such a frame, whatever its limit.
 	MaxAnswers = 512 << 10
 )
 
-// Mode says what a get of many keys wants of those that must be filled first.
+// Mode says how a multi-get treats keys that must be filled first.
 type Mode uint8
 
 // The modes. The numbers are part of the wire format.
 const (
-	ModeLook Mode = 0 // no waiting: StatusPending
+	ModeLook Mode = 0 // do not wait: StatusPending
 	ModeWait Mode = 1 // wait for the fills
-	ModeWarm Mode = 2 // wait for the fills, which are not urgent, and send no values
+	ModeWarm Mode = 2 // wait for the fills, at low priority, and send no values
 	modeMax       = ModeWarm
 )
 
-// The statuses of gets of many keys.
+// The statuses of multi-gets.
 const (
-	StatusPending Status = 24 // of a part: a fill is needed, and was not waited for, or not long enough
-	StatusLeftOut Status = 25 // of a part: there was no room in the answer
+	StatusPending Status = 24 // of a part: the key needs a fill, which the request did not wait for, or not long enough
+	StatusLeftOut Status = 25 // of a part: it did not fit into the answer
 	StatusMany    Status = 26 // Value holds the parts, in the order of the keys: see NextAnswer
 )
 
-// Wanted is one key of a get of many. Decoded, it borrows the bytes of Key.
+// Wanted is one key of a multi-get. Decoded, it borrows the bytes of Key.
 type Wanted struct {
 	Key   []byte
 	Fence Mark   // as Request.Fence
 	Have  uint64 // as Request.Have, 0: no copy
 }
 
-// wantedSize is the most, in bytes, that a key takes beside itself.
+// wantedSize is the most, in bytes, that a key takes besides its own length.
 const wantedSize = 10 + 8 + 1 + 8 + 2
 
-// ManySize is at most how many bytes a key of so many bytes takes in a get of many.
+// ManySize returns an upper bound on the bytes that a key of the given length takes in a multi-get.
 func ManySize(key int) int { return wantedSize + key }
 
 func (r *Request) manySize() (n int) {
@@ -92,8 +92,8 @@ func (d *decoder) many(r *Request) {
 	}
 }
 
-// Answers are the parts of an answer to a get of many keys, in the order of its keys. The zero
-// value has none. It borrows the values until the answer is appended to a frame.
+// Answers are the parts of an answer to a multi-get, in the order of its keys. The zero value has none. It
+// borrows the values until the answer is appended to a frame.
 type Answers struct {
 	heads []byte // each part without its value, one after the other
 	parts []part
@@ -105,11 +105,11 @@ type part struct {
 	value []byte
 }
 
-// partRoom is the most that the length of a part takes.
+// partRoom is the most bytes that the length field of a part takes.
 const partRoom = 5
 
-// Add adds a part, of which it keeps Value alone. If there is no room for it, it adds one with
-// StatusLeftOut in its place and returns false.
+// Add adds r as the next part and borrows only its Value. If r does not fit, Add adds a part with
+// StatusLeftOut instead and returns false.
 func (a *Answers) Add(r *Response) bool {
 	start := len(a.heads)
 	value := r.Value
@@ -129,7 +129,7 @@ func (a *Answers) Add(r *Response) bool {
 	return fits
 }
 
-// Len is how many parts there are.
+// Len returns the number of parts.
 func (a *Answers) Len() int { return len(a.parts) }
 
 func (a *Answers) appendTo(dst []byte) []byte {
@@ -143,7 +143,7 @@ func (a *Answers) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// ValueSize is at most how many bytes Value, or Many, takes in the frame.
+// ValueSize returns an upper bound on the bytes that Value, or Many, takes in the frame.
 func (r *Response) ValueSize() int {
 	if r.Many != nil {
 		return r.Many.size
@@ -151,8 +151,8 @@ func (r *Response) ValueSize() int {
 	return len(r.Value)
 }
 
-// NextAnswer fills r with the first of parts, which are the Value of an answer with StatusMany, and
-// returns the others. r borrows parts and reuses its Tags. The error wraps ErrFrame.
+// NextAnswer fills r with the first of parts, which are the Value of an answer with StatusMany, and returns
+// the remaining parts. r borrows parts and reuses its Tags. The error wraps ErrFrame.
 func NextAnswer(r *Response, parts []byte) (rest []byte, err error) {
 	if rest, ok := r.next(parts); ok {
 		return rest, nil
@@ -168,14 +168,14 @@ func NextAnswer(r *Response, parts []byte) (rest []byte, err error) {
 	if err := DecodeResponse(r, 0, d.b[:n:n]); err != nil {
 		return nil, err
 	}
-	switch r.Status { // Answers.Add sends none of these: they are not about a key
+	switch r.Status { // Answers.Add sends none of these: they do not concern a key
 	case StatusMany, StatusSynced, StatusDone:
 		return nil, malformed("status %d in a part, which is about one key", r.Status)
 	}
 	return d.b[n:], nil
 }
 
-// answers keeps the memory of Answers.
+// answers pools Answers.
 var answers = sync.Pool{New: func() any { return new(Answers) }}
 
 // NewAnswers returns Answers with room for n parts.
@@ -185,8 +185,8 @@ func NewAnswers(n int) *Answers {
 	return a
 }
 
-// Release gives the memory of Answers back that have been appended to a frame, and are not used any more. It may be left
-// out.
+// Release returns the memory of a to a pool. The caller must have appended a to a frame and must not use it
+// afterwards. Calling Release is optional.
 func (a *Answers) Release() {
 	if cap(a.parts) > MaxKeysPerGet || cap(a.heads) > 64*MaxKeysPerGet {
 		return
@@ -196,8 +196,8 @@ func (a *Answers) Release() {
 	answers.Put(a)
 }
 
-// next is NextAnswer for most parts: values that are fresh and have no tags. false: it is another one, or malformed, and r
-// is spoilt.
+// next is a fast path of NextAnswer for most parts: values that are fresh and have no tags. It returns false
+// for any other part or a malformed one, and r is then invalid.
 func (r *Response) next(parts []byte) (rest []byte, ok bool) {
 	n, b, ok := number(parts)
 	if !ok || n > uint64(len(b)) || n < 10 || b[0] != byte(StatusValue) || b[1]&(FlagTagged|FlagStale) != 0 {
@@ -223,7 +223,7 @@ func (r *Response) next(parts []byte) (rest []byte, ok bool) {
 	return rest, true
 }
 
-// number reads a number, as binary.Uvarint does.
+// number decodes a number like binary.Uvarint.
 func number(b []byte) (v uint64, rest []byte, ok bool) {
 	for i, c := range b {
 		if c < 0x80 {

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// Parts come back in order and whole; those for which there is no room say so, and the frame stays within bounds.
+// TestAnswers checks that parts come back complete and in order, that parts which do not fit are marked as
+// left out, and that the frame stays within its bound.
 func TestAnswers(t *testing.T) {
 	parts := NewAnswers(4)
 	big, huge := bytes.Repeat([]byte{1}, MaxAnswers/2), bytes.Repeat([]byte{2}, MaxAnswers)
@@ -60,9 +61,9 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// However many parts have no room, each connection takes the frame.
+// TestAnswersBounded checks that every connection accepts the frame, however many parts do not fit.
 func TestAnswersBounded(t *testing.T) {
-	const least = 1 << 20 // the least limit of a connection
+	const least = 1 << 20 // the smallest limit of a connection
 	for _, size := range []int{0, 400, 600, 5000, MaxAnswers} {
 		parts := NewAnswers(MaxKeysPerGet)
 		for range MaxKeysPerGet {

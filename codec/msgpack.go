@@ -8,27 +8,26 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// keepDecoder is the longest encoding, in bytes, whose decoder is kept: a decoder
-// holds on to a buffer as long as the longest string that it has read.
+// keepDecoder is the longest encoding, in bytes, whose decoder is pooled: a decoder retains a buffer as long
+// as the longest string that it has read.
 const keepDecoder = 1 << 20
 
-// Msgpack returns the default codec: MessagePack, with structs as arrays of their fields
-// in order, which is two to four times faster than as maps of names. So a change of a
-// struct's fields changes what bytes mean; Schema is what keeps two versions from reading
-// each other's.
+// Msgpack returns the default codec: MessagePack, with structs as arrays of their fields in order, which is
+// two to four times faster than maps of names. So a change of a struct's fields changes what the bytes mean.
+// Schema keeps two versions from reading each other's bytes.
 //
-// It is safe for concurrent use. Types that implement msgpack's or encoding's marshalling
-// interfaces encode themselves; their code must bear hostile bytes. Unexported fields and those with the tag
-// msgpack:"-" are not encoded: Lost names them. A time comes back in UTC, a nil embedded pointer as a zero struct, and
-// what an interface holds as msgpack's idea of it (an int may come back as an int8, a struct
-// as a slice). Lists have no capacity beyond their length.
+// The codec is safe for concurrent use. Types that implement msgpack's or encoding's marshalling interfaces
+// encode themselves; their code must withstand hostile bytes. Unexported fields and fields with the tag
+// msgpack:"-" are not encoded: Lost names them. A time decodes in UTC, a nil embedded pointer as a zero
+// struct, and the contents of an interface as msgpack's choice of type (an int may decode as an int8, a
+// struct as a slice). Slices have no capacity beyond their length.
 //
-// Decode never returns bytes of src. It refuses, with an error that wraps ErrValue, what
-// CheckMsgpack refuses and what would allocate more than 256 times its length (at most
-// 128 MiB) and 1 MiB, counted before anything is allocated; copies of strings come on
-// top. Append refuses with ErrValue what Decode would refuse, as a list of more than MaxDepth
-// links, or a value that points back to itself: a value that no one could read must not be stored. A panic in a value's own
-// methods becomes an error.
+// The result of Decode never shares memory with src. Decode rejects, with an error that wraps ErrValue, what
+// CheckMsgpack rejects and any value that would allocate more than 256 times its length (at most 128 MiB)
+// plus 1 MiB. It counts before it allocates anything; copies of strings come on top. Append rejects with
+// ErrValue what Decode would reject, such as a list of more than MaxDepth links or a value that points back
+// to itself, because a value that cannot be read back must not be stored. A panic in a value's own methods
+// becomes an error.
 func Msgpack[V any]() Codec[V] {
 	t := reflect.TypeFor[V]()
 	c := &msgpackCodec[V]{plan: planOf(t), deep: deep(t, map[reflect.Type]bool{}), shapes: &shapes{tag: "msgpack"}}
@@ -50,7 +49,7 @@ func Msgpack[V any]() Codec[V] {
 type msgpackCodec[V any] struct {
 	plan     *plan
 	deep     bool // values can be of any depth
-	finishes bool // values have something to finish
+	finishes bool // whether values need a finisher
 	shapes   *shapes
 	finisher finisher
 	encoders sync.Pool // of *msgpackEncoder[V]
@@ -68,12 +67,12 @@ type msgpackDecoder struct {
 	src source
 }
 
-// appender is the writer that appends, and looks from time to time whether what it has appended can still become a
-// value that is accepted.
+// appender is a writer that appends. It checks from time to time whether what it has appended can still
+// become an acceptable value.
 type appender struct {
 	b    []byte
 	from int // where the value begins
-	look int // the length of b at which the next look is due
+	look int // the length of b at which the next check is due
 }
 
 func (a *appender) Write(p []byte) (int, error) {
@@ -105,7 +104,7 @@ func (c *msgpackCodec[V]) Name() string { return "msgpack" }
 
 func (c *msgpackCodec[V]) Append(dst []byte, v V) (out []byte, err error) {
 	defer func() {
-		if p := recover(); p != nil { // e is not given back: its state is unknown
+		if p := recover(); p != nil { // do not pool e: its state is unknown
 			out, err = dst, fmt.Errorf("msgpack: %T: panic while encoding: %v", v, p)
 		}
 	}()
@@ -144,10 +143,10 @@ func (c *msgpackCodec[V]) Decode(src []byte) (v V, err error) {
 	return c.decode(d)
 }
 
-// decode decodes what d.src reads, which the check has let through.
+// decode decodes the bytes in d.src, which have passed the check.
 func (c *msgpackCodec[V]) decode(d *msgpackDecoder) (v V, err error) {
-	// msgpack/v5 panics where a value's type does not fit: nil for a time, a string for a
-	// non-empty interface, a slice as a map's key, an unexported embedded pointer.
+	// msgpack/v5 panics on a value that does not fit the type: nil for a time, a string for a non-empty
+	// interface, a slice as a map's key, an unexported embedded pointer.
 	defer func() {
 		if p := recover(); p != nil {
 			var zero V
@@ -167,7 +166,7 @@ func (c *msgpackCodec[V]) decode(d *msgpackDecoder) (v V, err error) {
 		}
 		return v, nil
 	}
-	// d is not given back: after an error it may go on recording what it reads.
+	// Do not pool d after an error: it may go on recording what it reads.
 	if err == nil {
 		err = fmt.Errorf("%d bytes were not read", left)
 	}

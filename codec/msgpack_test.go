@@ -55,7 +55,7 @@ type pair[A, B any] struct {
 	Second B
 }
 
-// celsius decodes and encodes itself with msgpack's own interface.
+// celsius encodes and decodes itself through msgpack's own interfaces.
 type celsius struct{ milli int64 }
 
 func (c celsius) EncodeMsgpack(e *msgpack.Encoder) error { return e.EncodeInt(c.milli) }
@@ -77,7 +77,7 @@ type raised struct{ N int }
 func (raised) MarshalMsgpack() ([]byte, error)  { panic("boom") }
 func (*raised) UnmarshalMsgpack(b []byte) error { panic("boom") }
 
-// rude reads more than its own value, and asks for it to be recorded.
+// rude reads beyond its own value and requests that the decoder record it.
 type rude struct{}
 
 func (rude) EncodeMsgpack(e *msgpack.Encoder) error { return e.EncodeNil() }
@@ -107,7 +107,7 @@ func roundTrip[V any](t *testing.T, c Codec[V], v V) {
 	}
 	b = b[len("before"):]
 	got := ok[V](t)(c.Decode(b))
-	for i := range b { // what was decoded must not see this
+	for i := range b { // the decoded value must not change with b
 		b[i] = 0xc1
 	}
 	if !reflect.DeepEqual(got, v) {
@@ -152,7 +152,8 @@ func TestMsgpackRoundTrip(t *testing.T) {
 	}{{"same"}, {"same"}, {"other"}})
 }
 
-// Structs are arrays: any other number of elements than there are fields is an error.
+// TestMsgpackFieldCount checks that a struct's array must have exactly as many elements as the struct has
+// fields.
 func TestMsgpackFieldCount(t *testing.T) {
 	type two struct{ A, B int }
 	for _, c := range []struct {
@@ -179,7 +180,7 @@ func TestMsgpackFieldCount(t *testing.T) {
 func refused[V any](t *testing.T, name string, b []byte) {
 	t.Helper()
 	c := Msgpack[V]()
-	c.Decode(b) // the first fills caches
+	c.Decode(b) // the first Decode fills caches
 	limit := uint64(allocFloor + 2*len(b))
 	if n := allocated(func() {
 		if _, err := c.Decode(b); !errors.Is(err, ErrValue) {
@@ -206,7 +207,7 @@ func TestMsgpackHostile(t *testing.T) {
 	refused[[]*large](t, "empty arrays", join(array32(20_000), bytes.Repeat([]byte{0x90}, 20_000)))
 	refused[map[int]large](t, "nils as values", join([]byte{0xde, 0x20, 0}, bytes.Repeat([]byte{1, 0xc0}, 0x2000)))
 
-	// The decoder takes an extension's contents for a map where it expects one.
+	// Where the decoder expects a map, it takes an extension's contents for one.
 	for name, b := range map[string][]byte{
 		"time as map":       {0xd7, 0xff, 0xdf, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0},
 		"long time as map":  {0xc7, 12, 0xff, 0xdf, 0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0},
@@ -223,8 +224,8 @@ func TestMsgpackHostile(t *testing.T) {
 		refused[[]dict](t, name, join([]byte{0x91}, b))
 	}
 
-	// As a map the interned string swallows the header of the bytes after it: a
-	// decoder that fell for it would be as deep in them as they are long.
+	// Read as a map, the interned string swallows the header of the bytes after it. A decoder that fell for
+	// it would recurse into them as deep as they are long.
 	type three struct {
 		D    dict
 		B    []byte
@@ -232,7 +233,7 @@ func TestMsgpackHostile(t *testing.T) {
 	}
 	refused[three](t, "interned, shifted", join([]byte{0x93, 0xd5, 0x80, 0x81, 0xa5, 0xc6, 0, 3, 0, 0}, bytes.Repeat([]byte{0x91}, 3<<16), []byte{0xc0}))
 
-	// Where the decoder panics.
+	// Cases in which the decoder panics.
 	refused[map[any]int](t, "slice as key", []byte{0x81, 0x90, 1})
 	refused[[]time.Time](t, "nil as time", []byte{0x91, 0xc0})
 	refused[[]fmt.Stringer](t, "string as Stringer", []byte{0x91, 0xa1, 'x'})
@@ -263,7 +264,8 @@ func TestMsgpackAppendRefuses(t *testing.T) {
 	}
 }
 
-// After errors and panics the codec works on, and a pooled decoder records nothing.
+// TestMsgpackAfterErrors checks that the codec keeps working after errors and panics, and that a pooled
+// decoder records nothing.
 func TestMsgpackAfterErrors(t *testing.T) {
 	type mixed struct {
 		Rude *rude

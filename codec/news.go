@@ -6,11 +6,12 @@ import (
 	"time"
 )
 
-// Limits of what members tell one another of invalidations.
+// Limits on what members tell one another about invalidations.
 const (
-	// MaxTag is the longest tag, in bytes: one names a set of keys, so it is shorter than they may be.
+	// MaxTag is the longest tag, in bytes. A tag names a set of keys, so its limit is lower than that of a
+	// key.
 	MaxTag = 256
-	// MaxTags is how many tags one value may have. Each read of a tagged value looks at all of them.
+	// MaxTags is how many tags one value may have. Each read of a tagged value checks all of them.
 	MaxTags = 32
 	// MaxPositions is how many incarnations' positions one frame may carry.
 	MaxPositions = 1 << 12
@@ -29,51 +30,50 @@ const (
 	scopeMax        = ScopeAll
 )
 
-// An Invalidation is one invalidation as it crosses the wire and as logs keep it. A decoded
-// one borrows its names.
+// An Invalidation is one invalidation as it crosses the wire and as journals keep it. A decoded Invalidation
+// borrows its names.
 type Invalidation struct {
 	Mark  Mark
 	Scope Scope
-	// Version is the origin's version of what the names stand for, 0: not told. What is loaded later and is
-	// older than that is not kept.
+	// Version is the origin's version of what the names stand for; 0: unknown. A value that is loaded later
+	// and is older than Version is not kept.
 	Version uint64
 	Names   [][]byte
 }
 
-// A Position says that all invalidations that the cache instance with this Incarnation has
-// started, up to the Seq-th, have been applied.
+// A Position says that this member has applied all invalidations that the cache instance with this
+// Incarnation has started, up to the Seq-th.
 type Position struct {
 	Incarnation uint64
 	Seq         uint64
 	Idle        time.Duration // since the last of them was applied, microseconds on the wire
 }
 
-// A Base stands for an incarnation's invalidations up to the Seq-th, which are in the log no
-// longer.
+// A Base stands for an incarnation's invalidations up to the Seq-th, which have left the log.
 type Base struct {
 	Incarnation uint64
 	Seq         uint64
-	Flush       bool // who lacks one of them must take everything that he has for invalidated
+	Flush       bool // a member that lacks one of them must treat its whole cache as invalidated
 }
 
-// News is what one member tells another of invalidations: how far it has come, and what
-// the other lacks. Bases come before Invalidations, and an incarnation's are in order.
+// News is what one member tells another about invalidations: its own positions, and the invalidations that
+// the other lacks. Bases come before Invalidations, and the entries of one incarnation are in order.
 type News struct {
 	Positions     []Position
 	Bases         []Base
 	Invalidations []Invalidation
-	Life          time.Duration // the longest time from load to hard expiry of what the teller has
-	More          bool          // there is more that the other lacks
+	Life          time.Duration // the longest time from load to hard expiry among the sender's copies
+	More          bool          // the receiver lacks more than this
 
 	names [][]byte
 }
 
-// Reset empties n and keeps its memory.
+// Reset empties n and keeps its memory for reuse.
 func (n *News) Reset() {
 	*n = News{Positions: n.Positions[:0], Bases: n.Bases[:0], Invalidations: n.Invalidations[:0], names: n.names[:0]}
 }
 
-// Size is about how many bytes AppendNews appends, and never less.
+// Size returns an upper estimate of the bytes that AppendNews appends.
 func (n *News) Size() int {
 	const number = binary.MaxVarintLen64
 	size := 5*number + len(n.Positions)*(8+2*number) + len(n.Bases)*(8+number+1)
@@ -117,8 +117,8 @@ func AppendNews(dst []byte, n *News) []byte {
 	return appendBool(dst, n.More)
 }
 
-// DecodeNews fills n from b, which it borrows, and reuses what n had. The error wraps ErrFrame, or
-// ErrUnsupported if a later version made it.
+// DecodeNews fills n from b, which n borrows, and reuses n's memory. The error wraps ErrFrame, or
+// ErrUnsupported if a later version made the News.
 func DecodeNews(n *News, b []byte) error {
 	d := decoder{b: b}
 	d.news(n)
@@ -140,7 +140,7 @@ func (d *decoder) news(n *News) {
 	count = d.count("invalidations", MaxKeysPerFrame, 1+8+1+1+1)
 	n.Invalidations = room(n.Invalidations, count)
 	if most := min(len(d.b)/2, MaxKeysPerFrame); count > 0 && cap(n.names) < most {
-		n.names = make([][]byte, 0, 1<<bits.Len(uint(most-1))) // so it is made anew only a few times
+		n.names = make([][]byte, 0, 1<<bits.Len(uint(most-1))) // a power of two: it is reallocated only a few times
 	}
 	for range count {
 		v := Invalidation{Mark: d.mark(), Scope: Scope(d.byte()), Version: d.uvarint()}
@@ -174,7 +174,8 @@ func (d *decoder) news(n *News) {
 	n.More = d.bool()
 }
 
-// room returns an empty slice for n elements: s if they fit, else one of exactly that size.
+// room returns an empty slice with capacity for n elements: s if it has that capacity, otherwise a slice of
+// exactly that size.
 func room[T any](s []T, n int) []T {
 	if cap(s) < n {
 		return make([]T, 0, n)

@@ -10,19 +10,19 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// A plan is what decoding into one type costs, so that the check can add up what a
-// value's decoding would allocate before it is decoded. The sums are upper bounds of what
-// msgpack/v5 v5.3.6 allocates in all, what it throws away while it grows included.
-// A plan is immutable once built; every method accepts nil, the plan of the unknown.
+// A plan is the cost of decoding into one type, so that the check can add up what decoding a value would
+// allocate before the value is decoded. The sums are upper bounds on everything that msgpack/v5 v5.3.6
+// allocates, including what it discards while it grows. A plan is immutable once built. Every method accepts
+// nil, the plan of an unknown type.
 type plan struct {
 	kind   planKind
 	size   int64   // bytes that one such value takes in a slice or a struct
-	extra  int64   // of a struct: the structs behind its embedded pointers
+	extra  int64   // of a struct: the sizes of the structs behind its embedded pointers
 	key    *plan   // of a map
 	elem   *plan   // of a pointer, slice, array or map
-	fields []*plan // of a struct, as they are encoded
+	fields []*plan // of a struct, in the order of encoding
 	custom bool    // with planAny: it decodes itself
-	any    *plan   // the plan of interfaces, for what no other is known for
+	any    *plan   // the plan of interfaces, for parts whose plan is unknown
 }
 
 type planKind uint8
@@ -38,24 +38,24 @@ const (
 )
 
 const (
-	wordSize  = 8 // on 32 bits a pointer is shorter: the bound holds
+	wordSize  = 8 // a 32-bit pointer is shorter: the bound holds
 	anySize   = 2 * wordSize
 	sliceSize = 3 * wordSize
-	// growOver is the length from which msgpack/v5 grows slices step by step.
+	// growOver is the length above which msgpack/v5 grows slices step by step.
 	growOver = 10_000
-	// mapBase is an empty map; a map's first group has eight slots.
+	// mapBase is the size of an empty map. mapGroup is the number of slots in a map's first group.
 	mapBase, mapGroup = 48, 8
-	// mapInline is the size from which a map keeps keys and elements behind pointers.
+	// mapInline is the size above which a map keeps keys and elements behind pointers.
 	mapInline = 128
-	// leastBytes is the capacity that msgpack/v5 gives the shortest []byte.
+	// leastBytes is the capacity of the shortest []byte that msgpack/v5 allocates.
 	leastBytes = 64
 )
 
-// rounded bounds what the allocator makes of n bytes: size classes waste up to a quarter.
+// rounded bounds the bytes that the allocator uses for n: size classes waste up to a quarter.
 func rounded(n int64) int64 { return n + n/4 + wordSize }
 
-// within is the plan of a container whose header says form and n elements: p, or the
-// plan of interfaces where the decoder would not see in it what p says.
+// within returns the plan for a container whose header says form and n elements: p, or the plan of interfaces
+// if the decoder would not decode the container as p.
 func (p *plan) within(f form, n int) *plan {
 	switch {
 	case p == nil || p.kind == planAny:
@@ -68,7 +68,7 @@ func (p *plan) within(f form, n int) *plan {
 	return p.any
 }
 
-// child is the plan of the next element of a container where left are to come.
+// child returns the plan of a container's next element when left elements remain.
 func (p *plan) child(left uint32) *plan {
 	if p == nil {
 		return nil
@@ -87,15 +87,15 @@ func (p *plan) child(left uint32) *plan {
 	return p
 }
 
-// plainCost is what decoding an object that is no container allocates beside the copy
-// of its contents.
+// plainCost returns what decoding an object other than a container allocates besides the copy of its
+// contents.
 func (p *plan) plainCost(o *object) int64 {
 	if p == nil || o.length == 0 && o.code < 0xc4 { // nil, bool, a small number, ""
 		return 0
 	}
 	cost := int64(0)
 	if p.kind == planAny {
-		cost = 2 * sliceSize // the box
+		cost = 2 * sliceSize // the interface's boxed value
 	}
 	switch {
 	case o.code >= 0xc4 && o.code <= 0xc6 || p.kind == planAny:
@@ -109,8 +109,8 @@ func (p *plan) plainCost(o *object) int64 {
 	return cost
 }
 
-// containerCost is what decoding a container of n elements or entries allocates beside
-// what the elements themselves do.
+// containerCost returns what decoding a container of n elements or entries allocates besides the allocations
+// of the elements themselves.
 func (p *plan) containerCost(f form, n int64) int64 {
 	if p == nil {
 		return 0
@@ -123,7 +123,7 @@ func (p *plan) containerCost(f form, n int64) int64 {
 	case p.kind == planSlice:
 		return sliceCost(p.elem.size, n)
 	case p.kind == planMap && f == formMap:
-		// each key and each element is decoded into one of its own first
+		// Each key and each element is first decoded into a variable of its own.
 		return mapCost(p.key.size, p.elem.size, n) + n*(rounded(p.key.size)+rounded(p.elem.size))
 	case p.kind == planStruct:
 		return p.extra
@@ -135,7 +135,7 @@ func sliceCost(size, n int64) int64 {
 	if n <= growOver {
 		return 2*n*size + rounded(n*size)/2 // a slice of zeros, appended to the empty one
 	}
-	return 8 * n * size // growing by a quarter each time adds up to five times, and the zeros
+	return 8 * n * size // growing by a quarter each time adds up to five times, plus the zeros
 }
 
 func mapCost(key, elem, n int64) int64 {
@@ -153,7 +153,7 @@ func mapCost(key, elem, n int64) int64 {
 	if n <= mapGroup {
 		return mapBase + wordSize + rounded(mapGroup*(slot+1)) + n*behind
 	}
-	// Tables double, are filled to 7/8 at most, and leave the ones before them behind.
+	// Tables double in size, are at most 7/8 full, and each leaves its predecessors as garbage.
 	return 4*mapBase + 6*n*(slot+1) + n*behind
 }
 
@@ -174,7 +174,7 @@ func (b *planBuilder) build(t reflect.Type) *plan {
 		return p
 	}
 	p := &plan{kind: planLeaf, size: int64(t.Size()), any: b.any}
-	b.of[t] = p // before its parts: types may be recursive
+	b.of[t] = p // before its parts, because types may be recursive
 	switch {
 	case t == timeType:
 	case t.Kind() == reflect.Pointer:
@@ -222,11 +222,11 @@ func encodesItself(t reflect.Type) bool {
 type wireField struct {
 	name   string
 	typ    reflect.Type
-	behind int64 // with the first field of an embedded pointer: the size of what it points to
+	behind int64 // with the first field of an embedded pointer: the size of the pointer's target
 }
 
-// wireFields lists the fields of struct t in the order in which msgpack/v5 encodes them,
-// those of embedded structs in place of the structs. depth ends types that embed themselves.
+// wireFields lists the fields of struct t in the order in which msgpack/v5 encodes them. The fields of an
+// embedded struct replace it. depth stops the recursion on types that embed themselves.
 func wireFields(t reflect.Type, depth int) []wireField {
 	var list []wireField
 	taken := map[string]bool{}
@@ -260,8 +260,8 @@ func wireFields(t reflect.Type, depth int) []wireField {
 	return list
 }
 
-// embedded lists the fields that an embedded t stands for, or reports false where it is a
-// field like others: it is no struct, encodes itself, or would hide a field before it.
+// embedded lists the promoted fields of an embedded t. It returns false if t counts as an ordinary field: t
+// is not a struct, encodes itself, or would hide an earlier field.
 func embedded(t reflect.Type, taken map[string]bool, forced bool, depth int) ([]wireField, bool) {
 	behind := int64(0)
 	for t.Kind() == reflect.Pointer {

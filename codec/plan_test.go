@@ -57,7 +57,8 @@ type (
 func (t planText) MarshalText() ([]byte, error)  { return []byte{byte('0' + t.V)}, nil }
 func (t *planText) UnmarshalText(b []byte) error { t.V = len(b); return nil }
 
-// The plan's fields are the encoder's: as many, each in its place.
+// TestPlanFieldsAreTheEncoders checks that the plan has the encoder's fields: the same number, in the same
+// order.
 func TestPlanFieldsAreTheEncoders(t *testing.T) {
 	_ = planTags{hidden: 1}
 	for _, v := range []any{
@@ -74,7 +75,7 @@ func TestPlanFieldsAreTheEncoders(t *testing.T) {
 			o, err := readObject(out.b, 0)
 			p := planOf(reflect.TypeOf(v))
 			if err != nil || o.code == 0xc4 && p.kind == planAny {
-				return // encodes itself, through the text method that it embeds
+				return // encodes itself through the text method that it embeds
 			}
 			if p.kind != planStruct || len(p.fields) != int(o.length) {
 				t.Fatalf("a plan of kind %d with %d fields, encoded are %d", p.kind, len(p.fields), o.length)
@@ -83,18 +84,20 @@ func TestPlanFieldsAreTheEncoders(t *testing.T) {
 	}
 }
 
-// planMeasure returns whether b is refused, the most that decoding it into a V may allocate, and what it did.
+// planMeasure returns whether b is rejected, the maximum that decoding it into a V may allocate, and what it
+// did allocate.
 func planMeasure[V any](t *testing.T, b []byte) (refused bool, most, did uint64) {
 	t.Helper()
 	c := Msgpack[V]()
-	c.Decode(b) // warms what msgpack keeps for each type
+	c.Decode(b) // fills msgpack's caches for the type
 	var err error
 	did = allocated(func() { _, err = c.Decode(b) })
 	most = uint64(allocFloor + min(len(b)*allocRatio, allocMost) + 8*len(b) + 64<<10)
 	return err != nil, most, did
 }
 
-// What crafted bytes make a decoder allocate is bounded by their length, whatever the type.
+// TestPlanBoundsCraftedBytes checks that what crafted bytes make a decoder allocate is bounded by their
+// length, whatever the type.
 func TestPlanBoundsCraftedBytes(t *testing.T) {
 	repeat := func(n int, b ...byte) []byte {
 		out := array32(uint32(n))
@@ -127,7 +130,8 @@ func TestPlanBoundsCraftedBytes(t *testing.T) {
 	check("a slice as a map's key", true, planMeasure[map[any]int], []byte{0x81, 0x90, 1})
 }
 
-// What an encoder writes is never refused, however wide Go is where MessagePack is narrow.
+// TestPlanAcceptsNarrowValues checks that the output of an encoder is never rejected, even for types that are
+// wide in Go and narrow in MessagePack.
 func TestPlanAcceptsNarrowValues(t *testing.T)     { acceptsNarrowValues(t, 10_000) }
 func TestPlanAcceptsNarrowValuesLong(t *testing.T) { acceptsNarrowValues(t, 200_000) }
 

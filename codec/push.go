@@ -9,21 +9,21 @@ import (
 const (
 	// MaxPushed is how many copies one frame may carry.
 	MaxPushed = 1 << 9
-	// pushedLeast is the least that a copy takes in a frame.
+	// pushedLeast is the least number of bytes that a copy takes in a frame.
 	pushedLeast = 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1
 )
 
-// Pushed is one copy that a member gives to another. A decoded one borrows Key and Value. Durations count
+// Pushed is one copy that a member gives to another. A decoded Pushed borrows Key and Value. Durations count
 // from when the frame was made, in microseconds on the wire.
 type Pushed struct {
 	Key      []byte
 	Value    []byte // encoded; empty with NotFound
 	NotFound bool   // the origin has no value
-	Heat     uint8  // how much it was asked for lately, from 0 to MaxHeat
+	Heat     uint8  // how much it was requested recently, from 0 to MaxHeat
 	Age      time.Duration
 	Soft     time.Duration // to soft expiry; negative: past it
 	Hard     time.Duration // to hard expiry
-	Cost     time.Duration // what its load took
+	Cost     time.Duration // how long its load took
 	Version  uint64        // the origin's, 0: unknown
 	Tags     []uint32      // hashes of its tags
 }
@@ -31,7 +31,7 @@ type Pushed struct {
 // MaxHeat is the highest Heat.
 const MaxHeat = 3
 
-// size is about how many bytes p takes in a frame, and never less.
+// size returns an upper estimate of the bytes that p takes in a frame.
 func (p *Pushed) size() int {
 	return 10*binary.MaxVarintLen64 + 2 + 4*len(p.Tags) + len(p.Key) + len(p.Value)
 }
@@ -62,7 +62,7 @@ func appendPushed(dst []byte, list []Pushed) []byte {
 	return dst
 }
 
-// pushed reads copies, and reuses what list had.
+// pushed reads copies and reuses the memory of list.
 func (d *decoder) pushed(list []Pushed) []Pushed {
 	count := d.count("copies", MaxPushed, pushedLeast)
 	list = room(list, count)
@@ -88,17 +88,17 @@ func (d *decoder) pushed(list []Pushed) []Pushed {
 	return list
 }
 
-// A LoadCounter is a Handler that loads from an origin. A node that leaves waits for its loads to end, since the others take
-// over its share of the origin's cap when it has gone.
+// A LoadCounter is a Handler that loads from an origin. A leaving node waits until its loads have ended,
+// because the others take over its share of the origin's cap once it has gone.
 type LoadCounter interface {
-	// Loads is how many loads run, and how long one may take. Safe for concurrent use.
+	// Loads returns how many loads are running, and how long one may take. Safe for concurrent use.
 	Loads() (running int, longest time.Duration)
 }
 
-// A Drainer is a Handler that wants to be told when its node leaves.
+// A Drainer is a Handler that wants to know when its node leaves.
 type Drainer interface {
-	// Drain is called once the node has told the others that it leaves, so that their views give it
-	// no keys; requests still come. The node goes when Drain has returned. ctx ends at the deadline for
-	// that, or when the node is closed.
+	// Drain is called once the node has announced to the others that it leaves, so that their views assign it
+	// no keys. Requests may still arrive. The node leaves when Drain has returned. ctx ends at the deadline
+	// for that, or when the node is closed.
 	Drain(ctx context.Context)
 }

@@ -8,63 +8,65 @@ import (
 
 // Flags of a request.
 const (
-	// FlagSuccessor: the asker could not reach the owner; serve as its successor. With a push: keep the copies for the
-	// case that this will be so.
+	// FlagSuccessor: the requester could not reach the owner; serve as its successor. With a push: keep the
+	// copies in case that happens.
 	FlagSuccessor uint8 = 1 << iota
-	// FlagMaxAge: MaxAge counts.
+	// FlagMaxAge: MaxAge is set.
 	FlagMaxAge
-	// FlagDrill: fill although there is a copy, and fall back on it. Who does not know it serves
-	// the copy.
+	// FlagDrill: fill even if there is a copy, and fall back on the copy. A member that does not know the
+	// flag serves the copy.
 	FlagDrill
-	// FlagRelay: pass the invalidation or the push on to Target, which the asker cannot reach or does
-	// not know, and answer what that answers.
+	// FlagRelay: pass the invalidation or the push on to Target, which the requester cannot reach or does not
+	// know, and return Target's answer.
 	FlagRelay
-	// FlagPrevious: the answerer owned the key before; answer from what is cached, also if it is
-	// stale, or with StatusNotCached, which has FlagFilled if a fill is in progress there.
+	// FlagPrevious: the responder is the key's previous owner. Answer from the cache, even with a stale copy,
+	// or with StatusNotCached, which has FlagFilled if a fill is in progress there.
 	FlagPrevious
-	// FlagNoFill: answer from what is cached, or with StatusNotCached.
+	// FlagNoFill: answer from the cache, or with StatusNotCached.
 	FlagNoFill
-	// FlagHave: Have counts.
+	// FlagHave: Have is set.
 	FlagHave
 	// FlagJoin, with FlagPrevious: wait for the fill in progress, if there is one.
 	FlagJoin
 )
 
-// FlagClock, of a put: Clock and Since count. A member of an earlier version refuses the request, and does without the value.
+// FlagClock, of a put: Clock and Since are set. A member of an earlier version rejects the request and does
+// without the value.
 const FlagClock uint8 = 1 << 0
 
-// A Request is one get, put, invalidate, sync or push as it crosses the wire. A decoded Request borrows
-// the bytes it was decoded from: Namespace, Key, Target and the names in News are
-// valid only as long as those are, as is Value.
+// A Request is one get, put, invalidate, sync or push as it crosses the wire. A decoded Request borrows the
+// bytes it was decoded from: Namespace, Key, Value, Target and the names in News are valid only as long as
+// those bytes are.
 type Request struct {
 	Kind      Kind
 	ID        uint64
 	Flags     uint8
 	Namespace []byte
 	Schema    uint64        // fingerprint of the namespace's contract and codec
-	View      uint64        // fingerprint of the asker's view
-	Timeout   time.Duration // what is left of the asker's deadline, microseconds on the wire; 0: none
+	View      uint64        // fingerprint of the requester's view
+	Timeout   time.Duration // what remains of the requester's deadline, microseconds on the wire; 0: no deadline
 
 	// of a get
 	MaxAge time.Duration // with FlagMaxAge, microseconds on the wire
-	Fence  Mark          // the last invalidation of Key that the asker has applied, if lately
+	Fence  Mark          // the last invalidation of Key that the requester has applied, if recent
 	Chain  []uint64      // the fills that wait for this get, outermost first
 	Key    []byte
-	Trace  Trace  // with FlagTrace: what the asker does, as its tracer calls it
-	Have   uint64 // with FlagHave: the Etag of the copy that the asker has
+	Trace  Trace  // with FlagTrace: the requester's span, as its tracer names it
+	Have   uint64 // with FlagHave: the Etag of the requester's copy
 
-	// of a get of many, which has Chain too
+	// of a multi-get, which uses Chain as well
 	Mode Mode
 	Many []Wanted
 
-	// of a put, which has Fence and Key too
+	// of a put, which uses Fence and Key as well
 	Version uint64        // the origin's version of the value
-	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: what the contract says
+	TTL     time.Duration // until soft expiry, microseconds on the wire; 0: as configured for the namespace
 	Tags    []uint32      // hashes of its tags
 	Value   []byte        // encoded
-	// Clock, with FlagClock, is what the answerer's own clock showed when the asker asked: the Incarnation and Seq of the
-	// answer. Since, in microseconds on the wire, is how much later than that answer the value was the origin's, by the asker's clock: 0 or
-	// below, as the asker asks while it puts. The zero Clock asks for what the answerer's clock shows, and carries no value.
+	// Clock, with FlagClock, is a reading of the responder's clock: the Incarnation and Seq of an earlier answer.
+	// Since, in microseconds on the wire, is when the origin had the value, relative to that answer, by the
+	// requester's clock. It is 0 or below, because the requester gets the reading during the put. The zero Clock
+	// asks for a reading and carries no value.
 	Clock Mark
 	Since time.Duration
 
@@ -73,11 +75,11 @@ type Request struct {
 	News   *News  // nil: none
 
 	// of a push
-	Token  uint64   // what the answerer gave out last, 0: none
-	Pushed []Pushed // looked at after that
+	Token  uint64   // the last token that the responder gave out, 0: none
+	Pushed []Pushed // copies that the sender validated after it got Token
 }
 
-// Size is at least how many bytes AppendRequest appends.
+// Size returns an upper bound on the bytes that AppendRequest appends.
 func (r *Request) Size() int {
 	if r.News == nil {
 		return FrameOverhead + len(r.Key) + len(r.Value) + 4*len(r.Tags) + r.manySize()
@@ -89,8 +91,8 @@ func (r *Request) Size() int {
 	return n
 }
 
-// AppendRequest appends r as a whole frame to dst and returns the extended slice. The caller has
-// checked the limits of keys, namespace and chain.
+// AppendRequest appends r as a complete frame to dst and returns the extended slice. The caller has checked
+// the limits of keys, namespace and chain.
 func AppendRequest(dst []byte, r *Request) []byte {
 	start := len(dst)
 	dst = BeginFrame(dst, r.Kind, r.ID)
@@ -151,7 +153,7 @@ func appendChain(dst []byte, chain []uint64) []byte {
 	return dst
 }
 
-// knownFlags returns the flags that a request of the kind may have; false: the kind is unknown.
+// knownFlags returns the flags that a request of the kind may have. It returns false if the kind is unknown.
 func knownFlags(kind Kind) (flags uint8, known bool) {
 	switch kind {
 	case KindGet:
@@ -168,9 +170,9 @@ func knownFlags(kind Kind) (flags uint8, known bool) {
 	return 0, false
 }
 
-// DecodeRequest fills r from the body of a get, get of many, put, invalidate, sync or push frame. r
-// borrows body; r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse what r had. The error wraps
-// ErrFrame, or ErrUnsupported if a later version made the request.
+// DecodeRequest fills r from the body of a get, multi-get, put, invalidate, sync or push frame. r borrows
+// body; r.News, r.Many, r.Pushed, r.Tags and r.Chain reuse their memory. The error wraps ErrFrame, or
+// ErrUnsupported if a later version made the request.
 func DecodeRequest(r *Request, kind Kind, id uint64, body []byte) error {
 	flags, known := knownFlags(kind)
 	switch {

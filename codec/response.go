@@ -14,23 +14,23 @@ const (
 	StatusValue      Status = 1  // Value holds the encoded value
 	StatusNotFound   Status = 2  // the origin says that the key does not exist
 	StatusDone       Status = 3  // the invalidations are applied
-	StatusMoved      Status = 4  // not the owner in the answerer's view (View)
+	StatusMoved      Status = 4  // the responder is not the owner in its view (View)
 	StatusFailed     Status = 5  // the fill failed; Text says why
 	StatusOverloaded Status = 6  // no permit; try again after RetryAfter
-	StatusTimeout    Status = 7  // the time that the request carried ran out
-	StatusUnknown    Status = 8  // no such namespace here
-	StatusMismatch   Status = 9  // the namespace is another one here: contract or codec differ
+	StatusTimeout    Status = 7  // the time that the request carried has run out
+	StatusUnknown    Status = 8  // the namespace does not exist here
+	StatusMismatch   Status = 9  // the namespace differs here: in its contract or its codec
 	StatusCycle      Status = 10 // the fill waits for itself
 	StatusClosed     Status = 11 // the cache there is closed
-	StatusTooLarge   Status = 12 // the value is larger than the limit
-	StatusBusy       Status = 13 // the node's budget of bytes or requests in flight is used up
-	StatusSynced     Status = 14 // Value holds the News that a sync asked for, or that a pusher lacks
-	StatusNotCached  Status = 15 // there is no copy, and no fill was wanted
-	StatusSame       Status = 16 // the value is the one that the asker has
-	StatusIsolated   Status = 17 // the answerer has lost sight of most members
-	// StatusUnsupported: one of the two knows more than the other. The answerer does not know the
-	// request's kind or one of its flags; or, decoded, the answer has a status that is unknown
-	// here. Text says which.
+	StatusTooLarge   Status = 12 // the value exceeds the size limit
+	StatusBusy       Status = 13 // the node has used up its budget of bytes or in-flight requests
+	StatusSynced     Status = 14 // Value holds the News that a sync asked for, or that the sender of a push lacks
+	StatusNotCached  Status = 15 // nothing is cached, and the request did not allow a fill
+	StatusSame       Status = 16 // the value is the same as the requester's copy
+	StatusIsolated   Status = 17 // the responder has lost contact with most members
+	// StatusUnsupported: one of the two members knows a feature that the other does not. Either the responder
+	// does not know the request's kind or one of its flags, or the decoded answer has a status that is
+	// unknown here. Text says which.
 	StatusUnsupported Status = 18
 	statusMax                = StatusUnsupported
 )
@@ -41,16 +41,16 @@ const (
 	FlagStale uint8 = 1 << iota
 	// FlagFilled: this request waited for a fill.
 	FlagFilled
-	// FlagTagged: Tags counts.
+	// FlagTagged: Tags is set.
 	FlagTagged
-	// FlagSameView: the asker's view was the answerer's too when the request came.
+	// FlagSameView: the requester's view equalled the responder's when the request arrived.
 	FlagSameView
 	// FlagRelayed: the answer is that of the request's Target.
 	FlagRelayed
-	// FlagPassing: the value is older than a version that is known to exist; do not keep it.
+	// FlagPassing: the value is older than a version known to exist; do not keep it.
 	FlagPassing
-	// FlagShare, with StatusSynced and FlagSameView: the answerer says with FlagFits whether its loads fit its share of
-	// the cap as it is in this view. Earlier versions do not, and look at neither.
+	// FlagShare, with StatusSynced and FlagSameView: the responder states with FlagFits whether its loads fit
+	// its share of the cap in this view. Earlier versions neither set nor read the two flags.
 	FlagShare
 	// FlagFits: see FlagShare.
 	FlagFits
@@ -58,49 +58,50 @@ const (
 
 // A Response is the answer to a Request as it crosses the wire.
 //
-// On the answering side Value is borrowed: it is copied into the frame. On the asking side Value
-// belongs to a pooled buffer, which Release gives back.
+// On the responder's side Value is borrowed: it is copied into the frame. On the requester's side Value
+// belongs to a pooled buffer, which Release returns.
 type Response struct {
 	ID     uint64
 	Status Status
 	Flags  uint8
-	View   uint64 // with StatusMoved: the answerer's view
-	// Incarnation tells which cache instance answers. It is not sent with StatusMoved. With StatusFailed it is what the handlers
-	// know the error by, 0: by its text alone.
+	View   uint64 // with StatusMoved: the responder's view
+	// Incarnation names the cache instance that answers. StatusMoved does not send it. With StatusFailed it
+	// is the handlers' number for the error; 0: the error has only its text.
 	Incarnation uint64
 	Age         time.Duration // since the start of the load, microseconds on the wire
 	Soft        time.Duration // from now to soft expiry; negative: past it
 	Hard        time.Duration // from now to hard expiry
-	Held        time.Duration // how long the answerer had the request before it answered
+	Held        time.Duration // how long the responder held the request before it answered
 	RetryAfter  time.Duration
 	Version     uint64   // the origin's version of the value, 0: unknown
 	Tags        []uint32 // with FlagTagged: hashes of the value's tags
-	// Etag stands for the value and its tags: the same one from the same Incarnation means the
-	// same content. With StatusValue.
+	// Etag stands for the value and its tags: equal Etags from the same Incarnation mean equal content. With
+	// StatusValue.
 	Etag uint64
-	// Why, with FlagStale, is why a stale value is given; what the numbers mean is the handlers' own affair.
+	// Why, with FlagStale, is the reason for a stale value. The handlers define its numbers.
 	Why uint8
-	// Seq is, with StatusDone, up to which number all invalidations of the incarnation that started
-	// the last one in the request have been applied; for a push, the Token for the next one, 0: not
-	// yet; for a put that asks for the answerer's clock, what that shows.
+	// Seq depends on the request. With StatusDone, it is the number up to which the responder has applied all
+	// invalidations of the incarnation that started the last one in the request. For a push it is the Token
+	// for the next one; 0: not yet. For a put that asks for the responder's clock, it is the reading of that
+	// clock.
 	Seq     uint64
-	Members [][]byte // with StatusDone: who else is in the answerer's view, if that is not the asker's
-	Owner   []byte   // who failed; with StatusMoved, who is the owner in the answerer's view
+	Members [][]byte // with StatusDone: the other members in the responder's view, if that differs from the requester's
+	Owner   []byte   // the member that failed; with StatusMoved, the owner in the responder's view
 	Text    []byte   // the error, cut to MaxErrorText
 	Value   []byte
-	// Many, with StatusMany, is on the answering side what Value is on the asking side.
+	// Many, with StatusMany, holds on the responder's side what Value holds on the requester's side.
 	Many *Answers
 
 	release func([]byte)
 	buf     []byte
 }
 
-// Own makes r responsible for buf, which Value, Owner, Text and Members point into:
-// Release hands it to release once. It is for the receiving side of a connection.
+// Own makes r responsible for buf, which Value, Owner, Text and Members point into: Release passes it to
+// release once. It is for the receiving side of a connection.
 func (r *Response) Own(buf []byte, release func([]byte)) { r.buf, r.release = buf, release }
 
-// Release gives the buffer behind Value, Owner, Text and Members back. They must not be
-// used afterwards. A second call does nothing. Not safe for concurrent use.
+// Release returns the buffer behind Value, Owner, Text and Members. They must not be used afterwards. A
+// second call does nothing. Not safe for concurrent use.
 func (r *Response) Release() {
 	if r.release != nil {
 		f, b := r.release, r.buf
@@ -109,8 +110,8 @@ func (r *Response) Release() {
 	}
 }
 
-// AppendResponse appends r as a whole frame to dst and returns the extended slice.
-// Text and Owner are cut to their limits.
+// AppendResponse appends r as a complete frame to dst and returns the extended slice. It cuts Text and Owner
+// to their limits.
 func AppendResponse(dst []byte, r *Response) []byte {
 	start := len(dst)
 	return EndFrame(appendAnswer(BeginFrame(dst, KindAnswer, r.ID), r), start)
@@ -165,7 +166,7 @@ func appendAnswer(dst []byte, r *Response) []byte {
 	return dst
 }
 
-// DecodeResponse fills r from the body of an answer frame. r borrows body. A status that is unknown becomes
+// DecodeResponse fills r from the body of an answer frame. r borrows body. An unknown status becomes
 // StatusUnsupported. The error wraps ErrFrame.
 func DecodeResponse(r *Response, id uint64, body []byte) error {
 	d := decoder{b: body}
@@ -212,7 +213,7 @@ func DecodeResponse(r *Response, id uint64, body []byte) error {
 		r.Text = d.bytes("text", MaxErrorText)
 	case r.Status == 0:
 		return malformed("no status")
-	default: // what follows is what a later version would know
+	default: // a later version knows what follows
 		r.Text = fmt.Appendf(nil, "status %d is unknown here", r.Status)
 		r.Status = StatusUnsupported
 		return nil

@@ -6,17 +6,18 @@ import (
 	"sync"
 )
 
-// A shape is what walks over values need to know of a type, so that they ask reflection once for each type.
+// A shape caches what walks over values must know about a type, so that they use reflection only once per
+// type.
 type shape struct {
 	kind   reflect.Kind
 	time   bool  // time.Time
 	custom bool  // it encodes itself
-	flat   bool  // no pointer, slice, map, string or interface is in it
-	fields []int // of a struct: those that are encoded, embedded ones among them
-	all    []int // of a struct: those that are not flat
+	flat   bool  // it contains no pointer, slice, map, string or interface
+	fields []int // of a struct: the encoded ones, including embedded structs
+	all    []int // of a struct: the ones that are not flat
 }
 
-// shapes knows the shapes of a codec's types. Safe for concurrent use. It holds as many as there are types.
+// shapes caches the shapes of a codec's types, one entry per type. Safe for concurrent use.
 type shapes struct {
 	tag string // of fields; "-" leaves one out
 	of  sync.Map
@@ -43,7 +44,8 @@ func (s *shapes) get(t reflect.Type) *shape {
 	return x
 }
 
-// isFlat reports whether a value of the type refers to no other memory. A time does not: its zone is shared.
+// isFlat reports whether a value of the type refers to no other memory. A time counts as flat, because its
+// zone is shared.
 func isFlat(t reflect.Type) bool {
 	switch t.Kind() {
 	case reflect.String, reflect.Pointer, reflect.Slice, reflect.Map, reflect.Interface, reflect.Chan, reflect.Func, reflect.UnsafePointer:

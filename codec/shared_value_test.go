@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// An object as an ORM gives it: parents know their children, and children their parents.
+// ormParent and ormKid form an object as an ORM returns it: parents point to their children, and children to
+// their parents.
 type ormParent struct{ Kids []*ormKid }
 
 type ormKid struct {
@@ -21,13 +22,14 @@ type ormKid struct {
 
 type ormNode struct{ Next, Twin *ormNode }
 
-// A value that contains itself is refused before its encoding takes the stack, or the memory. The error names its type.
+// TestValueThatContainsItselfIsRefused checks that a value that contains itself is rejected before its
+// encoding overflows the stack or exhausts the memory. The error names its type.
 func TestValueThatContainsItselfIsRefused(t *testing.T) {
 	family := &ormParent{Kids: make([]*ormKid, 2)}
 	family.Kids[0], family.Kids[1] = &ormKid{Parent: family}, &ormKid{Parent: family}
 	ring := &ormNode{}
 	ring.Next, ring.Twin = ring, ring
-	wide := &ormNode{} // 2 to the 40th of nodes, none of which contains itself
+	wide := &ormNode{} // 2 to the 40th nodes, none of which contains itself
 	for range 40 {
 		wide = &ormNode{wide, wide}
 	}
@@ -67,7 +69,8 @@ func encoded[V any](v V) error {
 	return err
 }
 
-// What has been written so far is looked at while more is written, so that what encodes itself is bounded too.
+// TestWriterLooksAtWhatIsWritten checks that the writer checks its output during the encoding, so that types
+// that encode themselves are bounded as well.
 func TestWriterLooksAtWhatIsWritten(t *testing.T) {
 	a := appender{b: []byte("before"), from: 6, look: 6 + firstLook}
 	wrote := 0
@@ -94,7 +97,7 @@ func TestWriterLooksAtWhatIsWritten(t *testing.T) {
 	wantErr(t, checkSoFar([]byte{0xdd, 0xff, 0xff, 0xff, 0xff}), ErrValue)
 }
 
-// textOnly can be written as text and not read from it.
+// textOnly encodes itself as text and cannot be decoded from it.
 type textOnly struct{ N int }
 
 func (textOnly) MarshalText() ([]byte, error) { return []byte("x"), nil }
@@ -106,7 +109,8 @@ func (*unpaired) UnmarshalText([]byte) error    { return nil }
 
 type hiddenEmb struct{ A int }
 
-// What encodes but cannot be decoded is refused before there is any value, by a message that names the part.
+// TestCheckRefusesWhatCannotBeDecoded checks that a type that encodes but cannot be decoded is rejected
+// before any value exists, with a message that names the part.
 func TestCheckRefusesWhatCannotBeDecoded(t *testing.T) {
 	for want, c := range map[string]Checker{
 		"error: a error cannot be decoded":       Msgpack[error]().(Checker),
@@ -142,7 +146,7 @@ func TestCheckRefusesWhatCannotBeDecoded(t *testing.T) {
 	}
 }
 
-// The fields that later callers would find empty are named.
+// TestLostNamesWhatIsNotEncoded checks that Lost names the fields that later callers would find empty.
 func TestLostNamesWhatIsNotEncoded(t *testing.T) {
 	type inner struct{ A, b int }
 	type outer struct {
@@ -189,8 +193,8 @@ func richValue() rich {
 	return r
 }
 
-// Values are shared by callers: a list has no capacity that two of them could append to, and a time is the same for all,
-// in UTC.
+// TestDecodedValuesCanBeShared checks that callers can share a decoded value: a slice has no spare capacity
+// that two of them could append to, and a time is in UTC and the same for all.
 func TestDecodedValuesCanBeShared(t *testing.T) {
 	got := ok[rich](t)(thereAndBack(Msgpack[rich](), richValue()))
 	lists, times := 0, 0
@@ -251,8 +255,9 @@ func thereAndBack[V any](c Codec[V], v V) (V, error) {
 	return c.Decode(b)
 }
 
-// weighed compares what values take with what the weigher says. The heap is the whole process's, so whatever else is allocated meanwhile
-// counts too: a measurement that is off is repeated, and a weigher that is wrong is off each time.
+// weighed compares the memory that values take with the weigher's estimate. The heap belongs to the whole
+// process, so other allocations during a measurement count as well. A measurement that is off is therefore
+// repeated; a wrong weigher is off every time.
 func weighed[V any](t *testing.T, name string, c Codec[V], make1 func(i int) V) {
 	t.Helper()
 	const n, tries = 150, 5
@@ -260,7 +265,7 @@ func weighed[V any](t *testing.T, name string, c Codec[V], make1 func(i int) V) 
 	for i := range n {
 		bytes = append(bytes, ok[[]byte](t)(c.Append(nil, make1(i))))
 	}
-	_ = ok[V](t)(c.Decode(bytes[0])) // what is made once
+	_ = ok[V](t)(c.Decode(bytes[0])) // allocates what is allocated only once
 	for try := 1; ; try++ {
 		took, said := takenAndSaid(t, c, bytes)
 		ratio := float64(took) / float64(said)
@@ -274,14 +279,15 @@ func weighed[V any](t *testing.T, name string, c Codec[V], make1 func(i int) V) 
 	}
 }
 
-// takenAndSaid decodes values and returns how many bytes of heap they take, and how many the weigher says.
+// takenAndSaid decodes values. It returns how many bytes of heap they take, and how many the weigher
+// estimates.
 func takenAndSaid[V any](t *testing.T, c Codec[V], bytes [][]byte) (took, said int64) {
 	t.Helper()
 	weigh := Weigher[V]()
 	values := make([]V, len(bytes))
 	var before, after runtime.MemStats
 	runtime.GC()
-	runtime.GC() // what pools had
+	runtime.GC() // also frees what pools held
 	runtime.ReadMemStats(&before)
 	for i := range bytes {
 		values[i] = ok[V](t)(c.Decode(bytes[i]))
@@ -297,7 +303,7 @@ func takenAndSaid[V any](t *testing.T, c Codec[V], bytes [][]byte) (took, said i
 	return int64(after.HeapAlloc) - int64(before.HeapAlloc), said
 }
 
-// What the near tier charges is about what decoded values take.
+// TestWeigherSaysWhatValuesTake checks that the near tier charges about what decoded values take.
 func TestWeigherSaysWhatValuesTake(t *testing.T) {
 	weighed(t, "a string", Raw[string](), func(i int) string { return strings.Repeat("x", 100+i) })
 	weighed(t, "bytes", Msgpack[[]byte](), func(i int) []byte { return []byte(strings.Repeat("x", 1000+i)) })
@@ -318,7 +324,7 @@ func TestWeigherSaysWhatValuesTake(t *testing.T) {
 			return m
 		})
 	}
-	// Of less than 16 bytes the race detector makes 16.
+	// The race detector rounds allocations below 16 bytes up to 16.
 	weighed(t, "pointers", Msgpack[[]*[2]int64](), func(i int) []*[2]int64 {
 		var l []*[2]int64
 		for j := range 100 {
@@ -339,7 +345,7 @@ func TestWeigherSaysWhatValuesTake(t *testing.T) {
 	}
 	loop := &ormNode{}
 	loop.Next = loop
-	if n := Weigher[*ormNode]()(loop); n <= 0 { // and it ends
+	if n := Weigher[*ormNode]()(loop); n <= 0 { // the walk of a loop must end
 		t.Error(n)
 	}
 }

@@ -2,16 +2,15 @@ package codec
 
 import "io"
 
-// source is what the decoder reads from: an io.Reader and io.ByteScanner of a slice.
+// source is the decoder's input: an io.Reader and io.ByteScanner over a slice.
 //
-// It does not let the first byte of a time's contents be read by ReadByte, as a code.
-// msgpack/v5 v5.3.6 does that where it expects a map: it skips an extension's header and
-// takes the contents, which the check has not seen, for a map. A type that decodes itself
-// can expect a map anywhere, so the check alone cannot tell.
+// ReadByte refuses to read the first byte of a time's contents as a code. msgpack/v5 v5.3.6 does that where
+// it expects a map: it skips an extension's header and reads the contents, which the check has not seen, as a
+// map. A type that decodes itself can expect a map anywhere, so the check alone cannot catch this.
 type source struct {
 	b    []byte
 	i    int
-	exts []int // where contents of times begin, ascending
+	exts []int // offsets at which contents of times begin, ascending
 	next int   // the first of exts that is not before i
 }
 

@@ -6,17 +6,17 @@ import (
 	"unsafe"
 )
 
-// Weigher returns a function that estimates how many bytes of memory a value refers to, beside those of V itself: what
-// Go's allocator takes for its strings, lists, maps, pointers and what interfaces hold. What is shared within a value counts
-// each time. The function is safe for concurrent use, and takes about as long as walking over the value does; for
-// types that refer to nothing it returns 0 at once.
+// Weigher returns a function that estimates how many bytes of memory a value refers to, not counting V
+// itself: what Go's allocator uses for its strings, slices, maps, pointers and the contents of interfaces. A
+// part that is shared within a value counts each time. The function is safe for concurrent use. It takes
+// about as long as a walk over the value. For types that refer to nothing it returns 0 at once.
 func Weigher[V any]() func(V) int64 {
 	t := reflect.TypeFor[V]()
 	if isFlat(t) {
 		return func(V) int64 { return 0 }
 	}
 	switch {
-	case t.Kind() == reflect.String: // without reflection, for which a value would have to be on the heap
+	case t.Kind() == reflect.String: // no reflection: that would move the value to the heap
 		return func(v V) int64 { return heapOf(int64(len(*(*string)(unsafe.Pointer(&v))))) }
 	case t.Kind() == reflect.Slice && isFlat(t.Elem()):
 		size := int64(t.Elem().Size())
@@ -29,14 +29,14 @@ func Weigher[V any]() func(V) int64 {
 	}
 }
 
-// weighing is one value being weighed. A value may be weighed that nothing has encoded, and that contains itself: the walk
-// ends after maxSteps.
+// weighing is the state of one walk. The value may never have been encoded and may contain itself, so the
+// walk ends after maxSteps.
 type weighing struct {
 	shapes *shapes
 	steps  int
 }
 
-// behind is what v refers to, in bytes.
+// behind returns the number of bytes that v refers to.
 func (w *weighing) behind(v reflect.Value, hops int) (n int64) {
 	s := w.shapes.get(v.Type())
 	if w.steps++; s.flat || w.steps > maxSteps || hops > maxHops {
@@ -96,7 +96,8 @@ func (w *weighing) each(v reflect.Value, hops int) (n int64) {
 	return n
 }
 
-// heapOf is about what the allocator takes for n bytes: size classes are some 1/8 apart, and pages 8 KiB.
+// heapOf estimates the bytes that the allocator uses for n: size classes are some 1/8 apart, and pages are 8
+// KiB.
 func heapOf(n int64) int64 {
 	const page = 8 << 10
 	switch {
@@ -114,7 +115,8 @@ func heapOf(n int64) int64 {
 	return (n + step - 1) / step * step
 }
 
-// mapHeap is about what a map of n entries takes: groups of eight slots, in tables that double when they are 7/8 full.
+// mapHeap estimates the size of a map of n entries: groups of eight slots, in tables that double when they
+// are 7/8 full.
 func mapHeap(key, elem, n int64) int64 {
 	slot, behind := int64(0), int64(0)
 	for _, s := range []int64{key, elem} {

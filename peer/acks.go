@@ -6,21 +6,22 @@ import (
 	"time"
 )
 
-// A peer that is overloaded, or stopped, is silent as a dead one is. But its machine still acknowledges what this node sends:
-// a dead machine and one that is cut off do not, and the connection of a dead process is reset. So while there are
-// acknowledgements, silence does not count (hearing.go).
+// An overloaded or stopped peer is as silent as a dead one, but its machine still acknowledges what this node sends. A dead
+// or disconnected machine does not, and the connection of a dead process is reset. So while acknowledgements arrive,
+// silence does not count (hearing.go).
 
-// ackedWithin is how recent an acknowledgement must be. A silent peer is sent a ping every pingEvery ticks, so there is one for each
-// of them; a peer that dies is given up later by no more than this.
+// ackedWithin is how recent an acknowledgement must be. This node pings a silent peer every pingEvery ticks, so each ping
+// can bring an acknowledgement. The rule delays giving up a peer that dies by no more than this.
 const ackedWithin = 3 * pingEvery * linkTick
 
-// An acker is a connection that tells how long ago the machine at its other end acknowledged something that was sent, 0 if it has
-// acknowledged everything; false: it is not known. A connection of a Network of one's own may have this method.
+// An acker is a connection that knows how long ago the machine at its other end acknowledged something that was sent. The
+// time is 0 if everything has been acknowledged; ok is false if it is not known. A connection of a custom Network may have
+// this method.
 type acker interface {
 	LastAck() (ago time.Duration, ok bool)
 }
 
-// ackerOf returns what tells of acknowledgements on a connection. nil: nothing does.
+// ackerOf returns the source of acknowledgement times for a connection, or nil if there is none.
 func ackerOf(conn net.Conn) acker {
 	for {
 		switch c := conn.(type) {
@@ -40,7 +41,7 @@ func ackerOf(conn net.Conn) acker {
 	}
 }
 
-// socketAcks asks the system about a socket.
+// socketAcks asks the operating system about a socket.
 type socketAcks struct{ raw syscall.RawConn }
 
 // acknowledged reports whether the peer's machine has acknowledged something just now.

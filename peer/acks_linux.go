@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LastAck implements acker. With everything acknowledged that was sent, it is just now.
+// LastAck implements acker. If everything sent is acknowledged, the time is 0.
 func (s socketAcks) LastAck() (ago time.Duration, ok bool) {
 	err := s.raw.Control(func(fd uintptr) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)

@@ -4,5 +4,5 @@ package peer
 
 import "time"
 
-// LastAck implements acker: this system is not asked.
+// LastAck implements acker. On this system the time is never known.
 func (socketAcks) LastAck() (time.Duration, bool) { return 0, false }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// acking is a connection whose other end acknowledges what is written, at once, while acks is set.
+// acking is a connection whose other end acknowledges at once what is written, while acks is set.
 type acking struct {
 	stalling
 	acks *atomic.Bool
@@ -24,7 +24,7 @@ func (c acking) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// Read holds back what comes while the connection is stalled.
+// Read holds back incoming bytes while the connection is stalled.
 func (c acking) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	for c.stalled.Load() {
@@ -41,7 +41,8 @@ func (c acking) LastAck() (time.Duration, bool) {
 	return time.Since(*last), true
 }
 
-// ackingWire is a wire on which the asker hears nothing of the peer while stalled is set, but for acknowledgements while acks is.
+// ackingWire returns a wire on which the caller hears nothing of the peer while stalled is set, except acknowledgements
+// while acks is set.
 func ackingWire(t *testing.T) (w *wire, stalled, acks *atomic.Bool) {
 	acks = new(atomic.Bool)
 	acks.Store(true)
@@ -57,9 +58,9 @@ func ackingWire(t *testing.T) (w *wire, stalled, acks *atomic.Bool) {
 	return w, stalled, acks
 }
 
-// A peer that is silent while its machine acknowledges is overloaded, not dead: calls wait for it, for half of the time that they
-// have if that is known, and the answers are used when they come. It is given up all the same when the acknowledgements end, and at
-// the latest after deafMost.
+// TestOverloadOfThePeerIsNotDeath checks that a silent peer whose machine acknowledges is treated as overloaded, not dead.
+// Calls wait for it, for half of their time if that is known, and late answers are used. The peer is still given up when
+// the acknowledgements end, and after deafMost at the latest.
 func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, stalled, acks := ackingWire(t)
@@ -104,7 +105,8 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 	})
 }
 
-// A node that cannot listen waits longer for a peer whose machine acknowledges: it is its own fault that it hears nothing.
+// TestStarvedNodeWaitsForALivingPeer checks that a node that cannot listen waits longer for a peer whose machine
+// acknowledges, because the silence is the node's own fault.
 func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, stalled, acks := ackingWire(t)
@@ -116,7 +118,7 @@ func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 			acks.Store(lives)
 			starve(ctx, &w.a.hearing, time.Minute)
 			began := time.Now()
-			if lives { // it waits for as long as the call has time: the alternative is a load
+			if lives { // it waits as long as the call has time: the alternative is a load
 				if _, _, err := w.get(t.Context(), "hit", 6*time.Second); !errors.Is(err, context.DeadlineExceeded) {
 					t.Errorf("a call that may take 6s: %v after %v", err, time.Since(began))
 				}
@@ -133,7 +135,7 @@ func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 	})
 }
 
-// The system tells of acknowledgements, below TLS too.
+// TestSystemTellsOfAcknowledgements checks that the operating system reports acknowledgements, even below TLS.
 func TestSystemTellsOfAcknowledgements(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -161,7 +163,7 @@ func TestSystemTellsOfAcknowledgements(t *testing.T) {
 		for linux := runtime.GOOS == "linux"; ; time.Sleep(time.Millisecond) {
 			if ago, ok := a.LastAck(); ok != linux || ago < 0 || ago > time.Minute {
 				t.Fatalf("%T: %v, %v", c, ago, ok)
-			} else if !linux || ago == 0 { // all that was sent is acknowledged in the end
+			} else if !linux || ago == 0 { // everything sent has been acknowledged
 				break
 			}
 		}

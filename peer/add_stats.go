@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// addStats adds several members' statistics of one namespace, or of several by name, as
-// encoding/json decodes them into an any:
+// addStats adds up the statistics of several members. Each document holds one namespace's statistics, or several by name,
+// as encoding/json decodes them into an any:
 //
-//   - numbers are added up; of those whose names begin with "max", "p50" or "p9", or end with
-//     "_max", the greatest stands;
-//   - texts stay if all members have the same, otherwise the different ones are joined by " | ";
-//     booleans are true if one is;
-//   - objects are added field by field; of arrays, of fields called "projection" or "drill" and of
-//     ratios (names with "_per_" or "recent_") nothing is kept: they do not add up.
+//   - Numbers are added up. If the name begins with "max", "p50" or "p9", or ends with "_max", the greatest is kept
+//     instead.
+//   - A text is kept if all members have the same one; otherwise the different ones are joined by " | ". A boolean is true
+//     if any is.
+//   - Objects are added field by field. Arrays, fields called "projection" or "drill", and ratios (names with "_per_" or
+//     "recent_") are dropped, because they do not add up.
 //
 // The arguments are not changed.
 func addStats(docs ...map[string]any) map[string]any {
@@ -25,7 +25,7 @@ func addStats(docs ...map[string]any) map[string]any {
 	return out
 }
 
-// addInto adds from to into, whose objects and texts are its own.
+// addInto adds from to into. The objects and texts in into belong to it alone.
 func addInto(into, from map[string]any) {
 	for name, v := range from {
 		if name == "projection" || name == "drill" || strings.Contains(name, "_per_") || strings.HasPrefix(name, "recent_") {
@@ -73,7 +73,7 @@ func addNumber(into map[string]any, name string, f float64) {
 	}
 }
 
-// greatest reports whether of numbers with this name the greatest stands for all.
+// greatest reports whether numbers with this name are combined by taking the greatest.
 func greatest(name string) bool {
 	for _, start := range []string{"max", "p50", "p9"} {
 		if strings.HasPrefix(name, start) {

@@ -10,15 +10,15 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// MaxMembers is the most members of a view: more were never measured, and a view of so many takes
-// half a second to build from nothing. Config.Ring.Partitions, if fewer, is the limit.
+// MaxMembers is the largest number of members in a view. Larger views were never measured, and building one of this size
+// from nothing takes half a second. If Config.Ring.Partitions is lower, that is the limit.
 const MaxMembers = 1024
 
-// tableFactor is how many incarnations may be known for each member that a view may have:
-// after a restart the earlier one is known for a while.
+// tableFactor is how many incarnations may be known for each member that a view may have. After a restart the earlier
+// incarnation stays known for a while.
 const tableFactor = 2
 
-// memberLimit is the most members of a view that is placed like this.
+// memberLimit returns the largest number of members in a view with this ring configuration.
 func memberLimit(cfg ring.Config) int {
 	if cfg.Partitions == 0 {
 		cfg.Partitions = ring.DefaultPartitions
@@ -26,9 +26,9 @@ func memberLimit(cfg ring.Config) int {
 	return min(MaxMembers, cfg.Partitions)
 }
 
-// NotifyAlive refuses members beyond what the table may hold: those that gossip tells of one
-// by one. It refuses a start of a member that has left in order, of which only late or recorded packets can
-// tell. The error makes memberlist ignore the member, with a line in the log.
+// NotifyAlive rejects members, announced one by one by gossip, beyond what the table may hold. It also rejects an
+// incarnation of a member that has left gracefully; only late or recorded packets can announce one. The error makes
+// memberlist ignore the member and log a line.
 func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -41,7 +41,7 @@ func (r *roster) NotifyAlive(n *memberlist.Node) error {
 	return nil
 }
 
-// NotifyMerge refuses another node's members all at once, if there are too many of them.
+// NotifyMerge rejects another node's whole member list if it has too many members.
 func (r *roster) NotifyMerge(nodes []*memberlist.Node) error {
 	live := 0
 	r.mu.Lock()

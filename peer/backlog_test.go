@@ -10,8 +10,9 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// Peers that ask for much and read nothing hold a bounded part of the memory together: the connections whose answers have waited
-// longest make room. A peer that reads is not affected, and nothing is counted when all have gone.
+// TestAnswersThatWaitAreBounded checks that peers that request a lot and read nothing together hold a bounded part of the
+// memory: the connections whose answers have waited longest are closed. A peer that reads is not affected, and the count is
+// zero when all peers are gone.
 func TestAnswersThatWaitAreBounded(t *testing.T) {
 	const size, limit = 900 << 10, 2 << 20
 	bubble(t, func(t *testing.T) {

@@ -6,48 +6,47 @@ import (
 	"time"
 )
 
-// While a member refuses or is silent, whoever asks it is told so at once, and turns to the key's
-// successor: no read waits for an attempt to connect, or for its own deadline. That is what the
-// breaker of a peer is for. It opens
+// While a member refuses connections or is silent, its breaker is open. Calls to the member then fail at once and turn to
+// the key's successor, so no read waits for a connection attempt or for its own deadline. The breaker opens
 //
-//   - after breakerRow failed attempts to connect in a row;
-//   - when an attempt to connect has not come to anything for silentAfter ticks;
-//   - when the peer owes answers and has sent no byte for silentAfter ticks, although it was asked every
-//     pingEvery of them whether it is there. Some ticks do not count: see hearing.go.
+//   - after breakerRow failed connection attempts in a row;
+//   - when a connection attempt has had no result for silentAfter ticks;
+//   - when the peer owes answers and has sent no byte for silentAfter ticks, although this node pinged it every pingEvery
+//     ticks. Some ticks do not count: see hearing.go.
 //
-// A connection that works keeps it closed, so that one of several that hangs is passed over only. Answers
-// of any kind are a sign of life, also "busy"; and a caller whose time is up has learned nothing:
-// it is the link that waits on, for the answer to its ping.
+// One working connection keeps the breaker closed. If only one of several connections hangs, calls just skip that one. An
+// answer of any kind is a sign of life, even "busy". A caller whose time is up has learned nothing about the peer: the link
+// keeps waiting, for the answer to its ping.
 //
-// While it is open one goroutine probes: one attempt to connect at a time, with pauses that grow
-// up to backoffMax, or pings on a connection that is up. The first byte that comes back closes it.
+// While the breaker is open, one goroutine probes: it makes one connection attempt at a time, with pauses that grow up to
+// backoffMax, or pings over a connection that is up. The first byte that comes back closes the breaker.
 
 const (
-	// breakerRow is how many attempts to connect must fail in a row.
+	// breakerRow is how many connection attempts in a row must fail.
 	breakerRow = 3
-	// togetherFor is how far apart breakers may open for one reason: requests are seldom to some members.
+	// togetherFor is how far apart breakers may open for one common cause. Some members get requests only seldom.
 	togetherFor = 3 * time.Second
 )
 
-// Breaker states, as in PeerStats.
+// Breaker states, as reported in PeerStats.
 const (
 	breakerClosed   = "closed"
 	breakerOpen     = "open"
 	breakerHalfOpen = "half_open"
 )
 
-// A breaker is what is known of a peer's health. Its methods are pure: they return what it becomes.
+// A breaker holds the health of a peer. Its methods are pure: they return the next state.
 type breaker struct {
 	open     bool
-	row      int           // failed attempts to connect, in a row
+	row      int           // failed connection attempts in a row
 	backoff  time.Duration // the last pause
-	retry    time.Time     // no attempt to connect before this
+	retry    time.Time     // no connection attempt before this
 	openings int64
-	since    time.Time // when it opened last
+	since    time.Time // when it last opened
 }
 
-// failed is after an attempt to connect that failed, or a connection that did not last. jitter takes a random
-// part off a pause. bypass: no connection works.
+// failed returns the state after a connection attempt failed, or a connection did not last. jitter takes a random part off
+// a pause. bypass is true if no connection works.
 func (b breaker) failed(now time.Time, bypass bool, jitter func(time.Duration) time.Duration) breaker {
 	b.row++
 	b.backoff = min(max(2*b.backoff, backoffMin), backoffMax)
@@ -58,7 +57,7 @@ func (b breaker) failed(now time.Time, bypass bool, jitter func(time.Duration) t
 	return b
 }
 
-// tripped is after it has opened.
+// tripped returns the state with the breaker open.
 func (b breaker) tripped(now time.Time) breaker {
 	if !b.open {
 		b.open, b.since = true, now
@@ -67,30 +66,30 @@ func (b breaker) tripped(now time.Time) breaker {
 	return b
 }
 
-// answered is after a sign of life. What failed before still makes the next pause longer, until
-// a connection lasts.
+// answered returns the state after a sign of life. Earlier failures still lengthen the next pause, until a connection
+// lasts.
 func (b breaker) answered() breaker {
 	b.open, b.row = false, 0
 	return b
 }
 
-// renewed is after a connection that has lasted, or a new start of the member: an attempt may be made at once.
-// It leaves the breaker open: only a sign of life closes it.
+// renewed returns the state after a connection has lasted, or the member has restarted: the next connection attempt may be
+// made at once. It leaves the breaker open, because only a sign of life closes it.
 func (b breaker) renewed() breaker {
 	b.backoff, b.retry = 0, time.Time{}
 	return b
 }
 
-// errSilent is why a connection does not count that is up.
+// errSilent is why a connection that is up does not count.
 var errSilent = errors.New("no sign of life")
 
-// bypassed is what callers are told while the breaker is open. The caller holds mu.
+// bypassed returns the error that callers get while the breaker is open. The caller holds mu.
 func (p *peer) bypassed() error {
 	return fmt.Errorf("%w: %s at %s is bypassed: %v", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
 }
 
-// change puts the next state of the breaker in force, and returns a function that tells of it, to be called
-// without a lock. The caller holds mu.
+// change installs the next state of the breaker. It returns a function that logs the change, to be called without a lock.
+// The caller holds mu.
 func (p *peer) change(next breaker) (tell func()) {
 	was := p.breaker.open
 	p.breaker = next
@@ -117,7 +116,7 @@ func (p *peer) change(next breaker) (tell func()) {
 	}
 }
 
-// silent notes that a link has shown no sign of life although one is due.
+// silent records that a link has shown no sign of life although one is due.
 func (p *peer) silent(l *link, cause error) {
 	p.mu.Lock()
 	tell := func() {}
@@ -128,21 +127,21 @@ func (p *peer) silent(l *link, cause error) {
 	tell()
 }
 
-// alive notes that a link that was silent is not.
+// alive records that a link that was silent has shown a sign of life.
 func (p *peer) alive() {
 	p.mu.Lock()
 	was := p.breaker
 	tell := p.change(p.breaker.answered())
 	p.mu.Unlock()
 	tell()
-	lasted := was.open && time.Since(was.since) >= deadAfter*linkTick // else it was a pause, or a packet
+	lasted := was.open && time.Since(was.since) >= deadAfter*linkTick // a shorter silence was a pause or a lost packet
 	if lasted && p.d.cfg.returned != nil && p.d.alone(p, was.since) {
 		p.d.cfg.returned(p.to.Name)
 	}
 }
 
-// alone reports whether only the breaker of p opened at that time. If others did too it may as well have been
-// this node that was cut off.
+// alone reports whether only the breaker of p opened at that time. If others opened too, this node may have been the one
+// that was cut off.
 func (d *data) alone(p *peer, at time.Time) bool {
 	for _, o := range *d.peers.Load() {
 		o.mu.Lock()
@@ -155,7 +154,7 @@ func (d *data) alone(p *peer, at time.Time) bool {
 	return true
 }
 
-// overdue notes that an attempt to connect has come to nothing for too long.
+// overdue records that a connection attempt has had no result for too long.
 func (p *peer) overdue() error {
 	p.mu.Lock()
 	tell := func() {}
@@ -169,7 +168,7 @@ func (p *peer) overdue() error {
 	return err
 }
 
-// probe tries to reach the peer until the breaker is shut, or the peer closed.
+// probe tries to reach the peer until the breaker closes or the peer record is closed.
 func (p *peer) probe(shut <-chan struct{}) {
 	s := &p.slots[0]
 	for {

@@ -47,7 +47,7 @@ func TestBreakerSteps(t *testing.T) {
 	}
 }
 
-// stalling is a connection whose reader hears nothing while it is stalled: what comes is dropped.
+// stalling is a connection whose reader hears nothing while it is stalled: incoming bytes are dropped.
 type stalling struct {
 	net.Conn
 	stalled *atomic.Bool
@@ -62,7 +62,7 @@ func (c stalling) Read(b []byte) (int, error) {
 	}
 }
 
-// silentWire is a wire on which the asker hears nothing of the peer while stalled is set.
+// silentWire returns a wire on which the caller hears nothing of the peer while stalled is set.
 func silentWire(t *testing.T, h codec.Handler) (w *wire, stalled *atomic.Bool) {
 	w, stalled = newWire(t, false, h), new(atomic.Bool)
 	dial := w.a.cfg.dial
@@ -78,8 +78,9 @@ func silentWire(t *testing.T, h codec.Handler) (w *wire, stalled *atomic.Bool) {
 
 func (w *wire) breaker() string { return w.a.stats()[0].Breaker }
 
-// Who asks a peer that has fallen silent waits for half a second at most, those after him for nothing, also if their
-// deadlines are too short for any answer. A sign of life is enough to be asked again.
+// TestSilentPeerIsBypassed checks that the first caller of a peer that has fallen silent waits half a second at most, and
+// later callers do not wait, even if their deadlines are too short for any answer. One sign of life is enough for calls to
+// resume.
 func TestSilentPeerIsBypassed(t *testing.T) {
 	for _, patience := range []time.Duration{0, 30 * time.Millisecond} {
 		bubble(t, func(t *testing.T) {
@@ -108,7 +109,7 @@ func TestSilentPeerIsBypassed(t *testing.T) {
 			}
 			stalled.Store(false)
 			pause(t.Context(), dialTimeout+backoffMax)
-			if w.breaker() != breakerClosed { // nobody needs to ask for that
+			if w.breaker() != breakerClosed { // no call is needed for that
 				t.Errorf("%+v", w.a.stats()[0])
 			}
 			w.mustGet(t, "hit")
@@ -124,12 +125,12 @@ func TestSilentPeerIsBypassed(t *testing.T) {
 	}
 }
 
-// A silence shorter than that, and calls that are not answered while the peer is there, change nothing.
+// TestBreakerStaysClosed checks that a shorter silence, and calls that time out while the peer is alive, change nothing.
 func TestBreakerStaysClosed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w, stalled := silentWire(t, gated(nil, nil))
 		w.mustGet(t, "hit")
-		for range 200 { // nobody lasts until an answer
+		for range 200 { // no call lasts until its answer
 			if _, _, err := w.get(t.Context(), "slow", 10*time.Millisecond); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 				t.Fatal(err)
 			}
@@ -157,12 +158,12 @@ func TestBreakerStaysClosed(t *testing.T) {
 	})
 }
 
-// Of two connections one hangs: the other one serves, and the breaker stays closed.
+// TestOneConnectionHangs checks that when one of two connections hangs, the other one serves and the breaker stays closed.
 func TestOneConnectionHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, gated(nil, nil))
 		w.a.cfg.connections = 2
-		first := new(atomic.Bool) // hangs
+		first := new(atomic.Bool) // the connection that hangs
 		dial, dials := w.a.cfg.dial, 0
 		w.a.cfg.dial = func(ctx context.Context, addr string) (net.Conn, error) {
 			conn, err := dial(ctx, addr)
@@ -188,7 +189,8 @@ func TestOneConnectionHangs(t *testing.T) {
 	})
 }
 
-// A peer that takes connections and says hello, but nothing more, is bypassed nearly all the time.
+// TestHelloAndThenSilence checks that a peer that accepts connections and says hello, but nothing more, is bypassed nearly
+// all the time.
 func TestHelloAndThenSilence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// After a failed attempt to connect the next waits for backoffMin, then twice as
-	// long each time up to backoffMax, less a random part. Calls fail at once meanwhile. See breaker.
+	// After a failed connection attempt the next one waits for backoffMin, then twice as long each time up to backoffMax,
+	// less a random part. Calls fail at once meanwhile. See breaker.
 	backoffMin = 50 * time.Millisecond
 	backoffMax = 2 * time.Second
 	// dialTimeout bounds one attempt, the handshake included.
 	dialTimeout = helloTimeout
 )
 
-// A peer is a member as the data plane knows it: where it is, and the links to it.
+// A peer is the data plane's record of a member: its address and the links to it.
 type peer struct {
 	d        *data
-	to       ring.Member     // as first heard of; a later start at the same address shares the record
+	to       ring.Member     // as first heard of; a later incarnation at the same address shares the record
 	ctx      context.Context // ends when the peer is closed
 	cancel   context.CancelFunc
 	newest   atomic.Uint64 // incarnation
@@ -39,11 +39,11 @@ type peer struct {
 	mu      sync.Mutex // guards the rest and the slots' dialling
 	closed  error
 	breaker breaker
-	shut    chan struct{} // closed when the breaker shuts that is open
-	last    error         // what the last attempt came to
+	shut    chan struct{} // closed when an open breaker closes
+	last    error         // outcome of the last attempt
 }
 
-// slot holds one link to the peer, or the attempt to make one.
+// slot holds one link to the peer, or the attempt to open one.
 type slot struct {
 	link    atomic.Pointer[link]
 	dialing chan struct{} // closed when the attempt in progress has ended; nil: none. Guarded by peer.mu
@@ -76,7 +76,7 @@ func (d *data) call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return err
 }
 
-// send sends a call's request to a member. See Node.Send.
+// send sends a call's request to a member without waiting for the answer. See Node.Send.
 func (d *data) send(ctx context.Context, to ring.Member, call *codec.Call) bool {
 	if ctx.Err() != nil {
 		return false
@@ -114,7 +114,7 @@ func (p *peer) slot(req *codec.Request) *slot {
 	return &p.slots[0]
 }
 
-// timeLeft is how long a request may take, 0: as long as it likes; false: its time is up.
+// timeLeft returns how long a request may take, where 0 means no limit. It returns false if the time is up.
 func timeLeft(ctx context.Context, req *codec.Request) (time.Duration, bool) {
 	timeout := req.Timeout
 	if end, ok := ctx.Deadline(); ok {
@@ -151,7 +151,7 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 	return l.call(ctx, timeout, req, resp)
 }
 
-// fit returns a link that works, nil if there is none.
+// fit returns a working link, or nil if there is none.
 func (p *peer) fit() *link {
 	for i := range p.slots {
 		if l := p.slots[i].link.Load(); l != nil && !l.mute.Load() {
@@ -161,8 +161,9 @@ func (p *peer) fit() *link {
 	return nil
 }
 
-// connect returns the slot's link, or another one that works. If there is none it waits for the slot's, until ctx or
-// timeout ends, if that is above 0, but not while the breaker is open, and not for long enough to open it.
+// connect returns the slot's link, or another one that works. If there is none, it waits for the slot's link until ctx
+// ends, or until timeout has passed if that is above 0. It does not wait while the breaker is open, and it opens the
+// breaker if the attempt takes too long.
 func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*link, error) {
 	p.mu.Lock()
 	if l := s.link.Load(); l != nil && !l.mute.Load() {
@@ -190,7 +191,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 			return nil, ErrClosed
 		}
 	}
-	if other != nil || s.dialing == nil { // it has just gone silent, or been lost
+	if other != nil || s.dialing == nil { // it has just gone silent or been lost
 		defer p.mu.Unlock()
 		if other == nil {
 			return nil, p.bypassed()
@@ -200,7 +201,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	dialing, began := s.dialing, s.began
 	p.mu.Unlock()
 
-	var end time.Time // the call's own; zero: none
+	var end time.Time // the call's own deadline; zero: none
 	due := began.Add(silentAfter * linkTick)
 	if timeout > 0 {
 		end = time.Now().Add(timeout)
@@ -222,7 +223,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 			if p.d.hearing.able(now) || now.Sub(began) >= deafMost {
 				return nil, p.overdue()
 			}
-			due = now.Add(linkTick) // this node may just not have heard of it
+			due = now.Add(linkTick) // this node may merely not have heard the answer
 			t.Reset(time.Until(sooner(due, end)))
 		}
 	}
@@ -237,7 +238,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 	return nil, fmt.Errorf("%w: %s at %s: %v", ErrUnreachable, p.to.Name, p.to.Addr, p.last)
 }
 
-// sooner is the earlier of two times, where zero is none.
+// sooner returns the earlier of two times, where the zero time means none.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -245,8 +246,8 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// attempt begins to fill a slot, in a goroutine of its own, and returns what closes when that has ended. nil: the data
-// plane is closing. The caller holds mu.
+// attempt starts a goroutine that fills a slot, and returns a channel that is closed when the attempt has ended. It returns
+// nil if the data plane is closing. The caller holds mu.
 func (p *peer) attempt(s *slot) <-chan struct{} {
 	s.dialing, s.began = make(chan struct{}), time.Now()
 	dialing := s.dialing
@@ -281,7 +282,8 @@ func (p *peer) dial(s *slot) {
 	tell()
 }
 
-// settle records what an attempt came to, and reports whether that is news, and what there is to tell of the breaker.
+// settle records the outcome of an attempt. It reports whether the outcome is new, and returns a function that logs a
+// change of the breaker.
 func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool, tell func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -300,13 +302,13 @@ func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool, tell func()
 	return news, tell
 }
 
-// pause puts the next attempt off, longer each time. It returns what there is to tell of the breaker. The
-// caller holds mu.
+// pause delays the next attempt, longer each time. It returns a function that logs a change of the breaker. The caller
+// holds mu.
 func (p *peer) pause() (tell func()) {
 	return p.change(p.breaker.failed(time.Now(), p.fit() == nil, p.d.jitter))
 }
 
-// renew notes that the member has started again, at the same address: it is asked at once.
+// renew records that the member has restarted at the same address: the next connection attempt may be made at once.
 func (p *peer) renew(incarnation uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -316,9 +318,9 @@ func (p *peer) renew(incarnation uint64) {
 	}
 }
 
-// adopt makes a link of conn; false: the data plane is closing. The caller holds p.mu, which
-// keeps a link that fails at once from being taken out of the slot before it is in. While the breaker is open
-// a link has to show a sign of life before it is used.
+// adopt makes a link of conn. It returns false if the data plane is closing. The caller holds p.mu, so that a link that
+// fails at once is not taken out of the slot before it is in it. While the breaker is open, a link must show a sign of life
+// before it is used.
 func (p *peer) adopt(s *slot, conn net.Conn) bool {
 	l := newLink(p, conn)
 	l.ticking = p.breaker.open
@@ -331,8 +333,8 @@ func (p *peer) adopt(s *slot, conn net.Conn) bool {
 	return true
 }
 
-// lost clears the slot of a link that has failed. One that has lasted is replaced at
-// once, one that has not as if it had not come about.
+// lost clears the slot of a failed link. A link that had lasted may be replaced at once. One that had not counts as a
+// failed connection attempt.
 func (p *peer) lost(l *link, cause error) {
 	p.mu.Lock()
 	p.last = cause
@@ -353,7 +355,7 @@ func (p *peer) lost(l *link, cause error) {
 	tell()
 }
 
-// close closes the links, ends attempts to connect, and makes no more.
+// close closes the links, ends connection attempts in progress, and prevents new ones.
 func (p *peer) close(why error) {
 	p.mu.Lock()
 	if p.closed == nil {

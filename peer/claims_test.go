@@ -11,7 +11,7 @@ import (
 	"github.com/vmihailenco/msgpack/v5"
 )
 
-// What memberlist sends, as far as the tests forge it: its message types and structures.
+// The message types and structures of memberlist that the tests forge.
 const (
 	gossipAlive    = 4
 	gossipPushPull = 6
@@ -44,7 +44,7 @@ type pushPullNode struct {
 
 var gossipVersions = []uint8{1, 5, 5, 0, 0, 0}
 
-// claimed is the identity of a member that nobody has seen, and that fits to a node.
+// claimed returns the identity of a member that nobody has seen, and that is compatible with a node.
 func claimed(to *Node, name string, incarnation uint64) identity {
 	id := to.id
 	id.name, id.incarnation = name, incarnation
@@ -59,7 +59,7 @@ func claimMust(b []byte, v any) []byte {
 	return append(b, text...)
 }
 
-// claimAlive is a packet that says that a member is there.
+// claimAlive returns a packet that says that a member is alive.
 func claimAlive(to *Node, name, ip string, incarnation uint64) []byte {
 	id := claimed(to, name, incarnation)
 	return claimMust([]byte{gossipAlive}, aliveClaim{
@@ -67,7 +67,7 @@ func claimAlive(to *Node, name, ip string, incarnation uint64) []byte {
 	})
 }
 
-// claimState is a stream that says that n members are there.
+// claimState returns a stream that says that n members are alive.
 func claimState(to *Node, n int, join bool) []byte {
 	b := claimMust([]byte{gossipPushPull}, pushPullHead{Nodes: n, Join: join})
 	for i := range n {
@@ -79,7 +79,8 @@ func claimState(to *Node, n int, join bool) []byte {
 	return b
 }
 
-// A state with more members than there may be is taken over not even in part: the view stays.
+// TestManyMembersInOneState checks that a state with more members than are allowed is not even taken over in part: the view
+// stays.
 func TestManyMembersInOneState(t *testing.T) {
 	manyMembers(t, func(t *testing.T, r *rig, n1 *Node) {
 		for range 3 {
@@ -97,7 +98,7 @@ func TestManyMembersInOneState(t *testing.T) {
 	})
 }
 
-// The same without asking to join.
+// TestManyMembersInOneExchange checks the same for a state exchange that does not ask to join.
 func TestManyMembersInOneExchange(t *testing.T) {
 	manyMembers(t, func(t *testing.T, r *rig, n1 *Node) {
 		conn := r.dial(t, 6, n1)
@@ -106,7 +107,7 @@ func TestManyMembersInOneExchange(t *testing.T) {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		// The node may have looked when a part had been taken over: such a view counts as any.
+		// The node may have evaluated a state that was taken over in part: its view counts like any other.
 		if v := n1.View(); v.Len() > MaxMembers || v.Index("n1") < 0 || v.Index("n2") < 0 {
 			t.Errorf("the view has changed to %s", viewNames(v))
 		}
@@ -115,7 +116,7 @@ func TestManyMembersInOneExchange(t *testing.T) {
 	})
 }
 
-// Members that come one by one fill the table, and no more.
+// TestManyMembersOneByOne checks that members that arrive one by one fill the table but do not overflow it.
 func TestManyMembersOneByOne(t *testing.T) {
 	manyMembers(t, func(t *testing.T, r *rig, n1 *Node) {
 		pc, err := r.world.host("10.0.0.6").ListenPacket(t.Context(), "10.0.0.6:7946")

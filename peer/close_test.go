@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Close cuts a Leave short at whatever point that is.
+// TestCloseDuringLeave checks that Close cuts short a Leave at any point.
 func TestCloseDuringLeave(t *testing.T) {
 	for after := time.Duration(0); after < 1500*time.Millisecond; after += 100 * time.Millisecond {
 		bubble(t, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestLeaveEndsWithItsContext(t *testing.T) {
 		world := newMemNet()
 		simulated(t, world, 1, Config{})
 		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}})
-		world.split("10.0.0.2") // nobody hears it
+		world.split("10.0.0.2") // the others cannot hear it
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
 		if err := n2.Leave(ctx); !errors.Is(err, context.DeadlineExceeded) {
@@ -87,7 +87,7 @@ func TestLeaveEndsWithItsContext(t *testing.T) {
 	})
 }
 
-// Gossip streams that stall end with the node, not after their timeout.
+// TestCloseEndsStreams checks that stalled gossip streams end with the node, not after their timeout.
 func TestCloseEndsStreams(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
@@ -128,8 +128,8 @@ func TestNameTakenByAnotherNode(t *testing.T) {
 	})
 }
 
-// Many nodes that start at the same moment, each with all as seeds, become one cluster,
-// and MinMembers keeps their shares small from the first moment.
+// TestColdStart checks that many nodes that start at the same moment, each with all others as seeds, become one cluster,
+// and that MinMembers keeps their shares small from the first moment.
 func TestColdStart(t *testing.T) {
 	const count = 12
 	bubble(t, func(t *testing.T) {

@@ -18,24 +18,23 @@ import (
 )
 
 const (
-	// askNamespace is where nodes answer each other's questions about themselves. No
-	// cache can have the name: it cannot be printed.
+	// askNamespace is the namespace in which nodes answer each other's questions about themselves. No cache can have this
+	// name, because it is not printable.
 	askNamespace = "\x00weir"
-	// What is asked there, as the first byte of the key.
+	// The kinds of questions, as the first byte of the key.
 	askStats = 's' // the Stats document
-	askKey   = 'k' // a namespace's hash, 8 bytes, and a key: what copies there are
-	askDrill = 'd' // a DrillRequest: begin or stop a drill
+	askKey   = 'k' // a namespace's hash, 8 bytes, and a key: which copies exist
+	askDrill = 'd' // a DrillRequest: start or stop a drill
 
-	// clusterTimeout bounds the asking of all members.
+	// clusterTimeout bounds one round of asking all members.
 	clusterTimeout = 2 * time.Second
 	// clusterParallel is how many members are asked at once.
 	clusterParallel = 16
-	// statsLimit is the longest stats document that is taken from a member, in bytes: that
-	// of a hundred namespaces.
+	// statsLimit is the longest stats document that is accepted from a member, in bytes: enough for a hundred namespaces.
 	statsLimit = 512 << 10
 )
 
-// eyes is what the operator's endpoint needs of a node.
+// eyes holds what the operator's endpoint needs of a node.
 type eyes struct {
 	started time.Time
 	book    *eventBook
@@ -43,53 +42,53 @@ type eyes struct {
 	streams readers
 
 	mu     sync.Mutex           // guards the rest
-	poll   *poll                // the asking of all members that is under way; nil: none
-	drills map[string]*drillRun // that an operator has begun here, by namespace
+	poll   *poll                // the round of asking all members that is in progress; nil: none
+	drills map[string]*drillRun // that an operator has started here, by namespace
 }
 
-// open makes the book of events, which all lines of the log pass from now on.
+// open creates the book of events. All log lines pass through it from now on.
 func (e *eyes) open(s *settings) {
 	e.started = time.Now()
 	e.book = newEventBook()
 	s.Logger = slog.New(eventLog{s.Logger.Handler(), e.book})
 }
 
-// ClusterStats is the document that the stats endpoint serves with ?cluster=1: what each
-// member says of itself, and who said nothing.
+// ClusterStats is the document that the stats endpoint serves with ?cluster=1. It holds what each member reports about
+// itself, and which members did not answer.
 type ClusterStats struct {
 	Schema  int             `json:"schema"`  // StatsSchema
-	By      string          `json:"by"`      // the node that has asked the others
+	By      string          `json:"by"`      // the node that asked the others
 	At      time.Time       `json:"at"`      // when it did
-	Members []MemberStats   `json:"members"` // who answered, by name, the asking node included
-	Missing []MissingMember `json:"missing"` // who did not, by name
-	// Total has the namespaces' statistics put together over Members; STATS.md says how.
+	Members []MemberStats   `json:"members"` // members that answered, by name, the asking node included
+	Missing []MissingMember `json:"missing"` // members that did not answer, by name
+	// Total combines the namespaces' statistics over Members; STATS.md says how.
 	Total map[string]any `json:"total"`
 }
 
 // MemberStats is one member's answer in ClusterStats.
 type MemberStats struct {
 	Name  string          `json:"name"`
-	RTT   float64         `json:"rtt_seconds"` // of this question, without the member's own time; 0 for the asking node
+	RTT   float64         `json:"rtt_seconds"` // of this request, without the member's own time; 0 for the asking node
 	Stats json.RawMessage `json:"stats"`       // its Stats; it may run another version of weir
 }
 
-// MissingMember is a member that ClusterStats knows nothing of.
+// MissingMember is a member that did not report to ClusterStats.
 type MissingMember struct {
 	Name   string `json:"name"`
 	Addr   string `json:"addr"`
 	State  State  `json:"state"`  // as the asking node sees it
-	Reason string `json:"reason"` // why there is no answer
+	Reason string `json:"reason"` // why it did not answer
 }
 
-// poll is one asking of all members. What is guarded by nothing is written before done closes.
+// poll is one round of asking all members. Fields without a lock are written before done closes.
 type poll struct {
 	done chan struct{}
 	out  ClusterStats
 }
 
-// ClusterStats asks every member for its Stats over the data connections, at most for two
-// seconds, and returns what came. Calls at the same time share one asking. It fails only if ctx
-// ends or the node is closed. Safe for concurrent use; the result is shared: do not change it.
+// ClusterStats asks every member for its Stats over the data connections, for at most two seconds, and returns the answers
+// it got. Concurrent calls share one round. It fails only if ctx ends or the node is closed. It is safe for concurrent use.
+// The result is shared: do not change it.
 func (n *Node) ClusterStats(ctx context.Context) (ClusterStats, error) {
 	n.eyes.mu.Lock()
 	p := n.eyes.poll
@@ -110,7 +109,7 @@ func (n *Node) ClusterStats(ctx context.Context) (ClusterStats, error) {
 	}
 }
 
-// start runs f in a goroutine that Close joins; false: the node is closed.
+// start runs f in a goroutine that Close joins. It returns false if the node is closed.
 func (n *Node) start(f func()) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -121,7 +120,7 @@ func (n *Node) start(f func()) bool {
 	return true
 }
 
-// ask is one asking of all members.
+// ask runs one round of asking all members.
 func (n *Node) ask(p *poll) {
 	ctx, cancel := context.WithTimeout(n.ctx, clusterTimeout)
 	defer cancel()
@@ -146,8 +145,7 @@ func (n *Node) ask(p *poll) {
 	close(p.done)
 }
 
-// checkStats looks into a member's document, which may come from another version of weir, and
-// returns its namespaces.
+// checkStats validates a member's document, which may come from another version of weir, and returns its namespaces.
 func checkStats(body []byte) (map[string]any, error) {
 	if len(body) > statsLimit {
 		return nil, fmt.Errorf("its statistics take %d bytes, the limit is %d", len(body), statsLimit)
@@ -165,15 +163,14 @@ func checkStats(body []byte) (map[string]any, error) {
 	return d.Namespaces, nil
 }
 
-// memberDoc is what one member has answered.
+// memberDoc is one member's answer.
 type memberDoc struct {
 	MemberInfo
 	rtt  time.Duration
 	body []byte
 }
 
-// askAll asks every member that may answer, this node by calling self. The answers are sorted
-// by name.
+// askAll asks every member that may answer, and calls self for this node. The answers are sorted by name.
 func (n *Node) askAll(ctx context.Context, question []byte, self func() ([]byte, error)) (docs []memberDoc, missing []MissingMember) {
 	var mu sync.Mutex // guards docs and missing
 	var wg sync.WaitGroup
@@ -221,7 +218,7 @@ func (n *Node) askAll(ctx context.Context, question []byte, self func() ([]byte,
 	return docs, missing
 }
 
-// askMember asks one member. The bytes are the caller's.
+// askMember asks one member. The returned bytes belong to the caller.
 func (n *Node) askMember(ctx context.Context, m MemberInfo, question []byte) ([]byte, time.Duration, error) {
 	req := codec.Request{Kind: codec.KindGet, Namespace: []byte(askNamespace), Schema: StatsSchema, Key: question}
 	var resp codec.Response
@@ -247,7 +244,7 @@ func (n *Node) askMember(ctx context.Context, m MemberInfo, question []byte) ([]
 	return nil, 0, fmt.Errorf("it says: %q", cutEvent(string(resp.Text)))
 }
 
-// reserved is what the data plane's registry starts with.
+// reserved returns the initial content of the data plane's registry.
 func (n *Node) reserved() *map[string]*registered {
 	return &map[string]*registered{askNamespace: {schema: StatsSchema, handler: answers{n}}}
 }
@@ -255,7 +252,7 @@ func (n *Node) reserved() *map[string]*registered {
 // answers answers other members' questions about this node.
 type answers struct{ n *Node }
 
-// TryServe implements codec.Handler: nothing here is quick.
+// TryServe implements codec.Handler. No question here is quick enough to be served by it.
 func (answers) TryServe(*codec.Request, *codec.Response) bool { return false }
 
 // Serve implements codec.Handler.
@@ -288,5 +285,5 @@ func (a answers) Serve(_ context.Context, req *codec.Request, resp *codec.Respon
 	resp.Status, resp.Value, resp.Text, resp.Held = codec.StatusValue, body, nil, time.Since(began)
 }
 
-// Stats implements codec.Handler; nobody asks.
+// Stats implements codec.Handler. It is never asked for.
 func (answers) Stats() any { return nil }

@@ -17,12 +17,12 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// told is a namespace whose statistics, copies and invalidations a test chooses.
+// told is a namespace whose statistics, copies and invalidations are set by a test.
 type told struct {
 	stats func() any
 	keys  chan []string
 	err   error
-	// unreached are members that an invalidation fails for, with err.
+	// unreached are members for which an invalidation fails with err.
 	unreached []string
 }
 
@@ -67,7 +67,8 @@ func clusterOf(t *testing.T, n *Node) ClusterStats {
 	return c
 }
 
-// Any member tells of all of them, adds up, and names who is missing and why.
+// TestClusterStats checks that any member reports on all members, adds up their statistics, and names the missing ones with
+// the reason.
 func TestClusterStats(t *testing.T) {
 	a := start(t, quick("a"))
 	b := start(t, quick("b", a.Addr()))
@@ -112,7 +113,8 @@ func TestClusterStats(t *testing.T) {
 	}
 }
 
-// What a member of another version says, or says too much of, is missing and not mixed in.
+// TestForeignStats checks that a member that answers in another version's format, or with too much, is listed as missing
+// and not mixed in.
 func TestForeignStats(t *testing.T) {
 	for body, want := range map[string]string{
 		`{"schema":2}`:                       "schema 2, this node understands 1",
@@ -138,7 +140,7 @@ func TestForeignStats(t *testing.T) {
 		}
 		b.data.registry.Store(&says)
 	}
-	// Strange questions are no harm.
+	// Unknown questions do no harm.
 	to, _ := a.View().Member("b")
 	for _, key := range []string{"x", "k", "k1234567", "k12345678", "k12345678k"} {
 		var resp codec.Response
@@ -201,7 +203,7 @@ func TestAddStats(t *testing.T) {
 	}
 }
 
-// send is a request to the handler of an operator with a token.
+// send sends a request to an operator's endpoint with a token.
 func send(n *Node, method, target, token, body string) (int, string) {
 	r := httptest.NewRequest(method, target, strings.NewReader(body))
 	if token != "" {

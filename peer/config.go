@@ -19,102 +19,96 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// The defaults of a Config, and its limits with their reasons.
+// The defaults and limits of a Config, with their reasons.
 const (
 	DefaultBind           = "127.0.0.1:0"
 	DefaultClusterName    = "weir"
 	DefaultConnections    = 1        // one carried more than two when measured: go test ./peer -run - -bench Hop
-	DefaultValueLimit     = 1 << 20  // bytes; a larger value holds up those behind it
-	DefaultInFlightBytes  = 64 << 20 // bytes; what a node may hold for requests that are under way
+	DefaultValueLimit     = 1 << 20  // bytes; a larger value delays those behind it
+	DefaultInFlightBytes  = 64 << 20 // bytes; what a node may hold for requests in flight
 	DefaultRejoinInterval = 10 * time.Second
 
-	// MaxName is the longest name of a node, in bytes: it travels in every gossip
-	// message about the node, and those have to fit into a packet.
+	// MaxName is the longest name of a node, in bytes. The name travels in every gossip message about the node, and those
+	// messages must fit into a packet.
 	MaxName = 128
 	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
 	MaxClusterName = 64
 	// MaxZone is the longest name of a zone, in bytes, for the same reason.
 	MaxZone = 64
-	// MaxConnections is the most data connections to one member: beyond a few, each
-	// one more only spreads the same bytes over more system calls.
+	// MaxConnections is the largest number of data connections to one member. Beyond a few, each additional connection only
+	// spreads the same bytes over more system calls.
 	MaxConnections = 16
-	// MaxAcceptSecrets is the most further secrets: a rotation needs one.
+	// MaxAcceptSecrets is the largest number of additional secrets. A rotation needs one.
 	MaxAcceptSecrets = 4
-	// MaxValueLimit is the largest ValueLimit, in bytes: a frame is held in memory
-	// whole, on both sides.
+	// MaxValueLimit is the largest ValueLimit, in bytes. Both sides hold a whole frame in memory.
 	MaxValueLimit = 64 << 20
 )
 
-// ErrConfig is wrapped by the error that Start returns for a Config it cannot use.
-// The error names every field that is wrong, and what to do about it.
+// ErrConfig is wrapped by the error that Start returns for a Config it cannot use. The error names every wrong field and
+// says how to fix it.
 var ErrConfig = errors.New("peer: bad configuration")
 
-// A Config says how a node takes part in a cluster. The zero Config is one node alone on a port of
-// the loopback that the system picks. Start copies it; slices must not be changed afterwards.
+// A Config says how a node takes part in a cluster. The zero Config is a single node on a loopback port that the system
+// picks. Start copies it; slices must not be changed afterwards.
 type Config struct {
-	// Name is the node's stable name. It places keys, so a node that restarts under its name gets
-	// its keys back. It must be unique in the cluster: of two live nodes with one name only the
-	// newest is in the view, because after a crash the others cannot tell the two apart for
-	// seconds. The older one logs an error, is not ready, and serves its callers through the
-	// newest. At most MaxName bytes, printable, without spaces. Default: the address that others
-	// dial, which is unique, and as stable as the port is.
+	// Name is the node's stable name. It places keys, so a node that restarts under its name gets its keys back. It must be
+	// unique in the cluster. If two live nodes have one name, only the newest is in the view: for some seconds after a
+	// crash the others cannot tell the two cases apart. The older node logs an error, is not ready, and serves its callers
+	// through the newest. At most MaxName bytes, printable, without spaces. Default: the address that others dial, which is
+	// unique, and as stable as the port is.
 	Name string
 
-	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP,
-	// all on this one port number. It is always explicit, never every interface. Port 0
-	// picks a free one. Without a Secret the host must be a loopback address, unless there
-	// is a Network of your own, which then has to protect the node. Default: DefaultBind.
+	// Bind is the "host:port" to listen on: gossip over UDP and TCP, and data over TCP, all on this one port number. It is
+	// always explicit, never every interface. Port 0 picks a free one. Without a Secret the host must be a loopback
+	// address, unless you set a Network of your own, which then has to protect the node. Default: DefaultBind.
 	Bind string
 
-	// Advertise is the "host:port" that others dial. A name is resolved once, at Start.
-	// Default: the address that Bind led to.
+	// Advertise is the "host:port" that others dial. A name is resolved once, at Start. Default: the address that Bind
+	// resolved to.
 	Advertise string
 
-	// Join names seeds: "host:port", where host is an address or a DNS name, which stands for all
-	// its addresses; or the name of SRV records, "_service._tcp.name", which say the ports too and are tried
-	// in the order of their priority, then by weight. Names are resolved anew at each attempt; while that
-	// fails, which is logged, what they last stood for counts. A seed that is this node itself is skipped, so all
-	// members can have the same list. Empty, and no Discover: the node waits for others to join it.
+	// Join lists seeds. A seed is a "host:port", where host is an address or a DNS name that stands for all its addresses,
+	// or the name of SRV records, "_service._tcp.name". SRV records state the ports too and are tried in the order of their
+	// priority, then by weight. Names are resolved again at each attempt. While resolution fails, which is logged, the last
+	// known addresses are used. A seed that is this node itself is skipped, so all members can have the same list. If Join
+	// is empty and there is no Discover, the node waits for others to join it.
 	Join []string
 
-	// Discover, if not nil, finds further seeds, of the same forms. It is called at Start and at each
-	// RejoinInterval, in a goroutine of its own, not concurrently. It must return when its context
-	// ends: after ten seconds, or when the node closes. One that does not is not called again before it
-	// returns, and Close waits for it for a second and leaves its goroutine behind. An attempt to join waits
-	// two seconds for it. If it fails, panics or hangs, that is logged and what it found last
-	// counts. Of one answer the first 1024 seeds count. The slice is copied.
+	// Discover, if not nil, finds additional seeds, in the same forms. It is called at Start and at each RejoinInterval, in
+	// a goroutine of its own, never concurrently. It must return when its context ends: after ten seconds, or when the node
+	// closes. If it does not return, it is not called again until it does; Close waits one second for it and then leaves
+	// its goroutine behind. An attempt to join waits two seconds for it. If it fails, panics or hangs, that is logged and
+	// its last result is used. At most the first 1024 seeds of an answer count. The slice is copied.
 	Discover func(ctx context.Context) ([]string, error)
 
-	// ClusterName keeps clusters apart: gossip and data of another name are refused at
-	// the door. At most MaxClusterName bytes. Default: DefaultClusterName.
+	// ClusterName keeps clusters apart: gossip and data of a cluster with another name are rejected. At most MaxClusterName
+	// bytes. Default: DefaultClusterName.
 	ClusterName string
 
-	// Zone is what the node may be lost together with: a rack, a building, a cloud's availability zone.
-	// Who succeeds a lost owner is in another zone than the owner was, if there is any. Set it on all members or
-	// on none. At most MaxZone bytes, printable, without spaces. Empty: not known.
+	// Zone is the failure domain of the node: a rack, a building, a cloud's availability zone. The successor of a lost
+	// owner is in another zone than the owner was, if there is any. Set it on all members or on none. At most MaxZone
+	// bytes, printable, without spaces. Empty: not known.
 	Zone string
 
-	// Secret is what makes a node a member: with it gossip is encrypted, and the data
-	// connections are TLS 1.3 on which both sides prove that they have it and who they are. All
-	// members need the same, and nobody else may have it. Nil: neither is protected, which is for
-	// the loopback only.
+	// Secret makes a node a member. With it gossip is encrypted, and the data connections are TLS 1.3, on which both sides
+	// prove that they hold it, and prove their identity. All members need the same secret, and nobody else may have it.
+	// Nil: neither gossip nor data is protected, which is for the loopback only.
 	Secret Secret
 
-	// AcceptSecrets are further secrets that others may use: this node believes whoever has
-	// one of them, and itself uses Secret. That is how a secret is changed without a pause,
-	// in three rolling restarts of all members: first all accept the new one, beside the old
-	// Secret; then all have the new one as Secret and accept the old one; then the old one goes.
+	// AcceptSecrets are additional secrets that others may use: this node trusts any peer that holds one of them, and
+	// itself uses Secret. They allow changing a secret without downtime, in three rolling restarts of all members. First
+	// all accept the new secret beside the old Secret. Then all have the new one as Secret and accept the old one. Then the
+	// old one is removed.
 	AcceptSecrets []Secret
 
-	// TLS, if not nil, takes the place of Secret on the data connections, for who has
-	// certificates: the node's own for both directions, and RootCAs or ClientCAs or both. Each must
-	// name its node: Name as a DNS name, or where Name is an address and a port, the
-	// address. TLS 1.3, certificates on both sides, no resumption and weir's protocol name are
-	// set in any case. Gossip is not TLS: beyond the loopback Secret is needed too.
+	// TLS, if not nil, replaces Secret on the data connections, for services that have certificates. It holds the node's
+	// own certificate for both directions, and RootCAs or ClientCAs or both. Each certificate must name its node: Name as a
+	// DNS name, or the address if Name is an address and a port. TLS 1.3, certificates on both sides, no resumption and
+	// weir's protocol name are set in any case. Gossip is not TLS: beyond the loopback, Secret is also needed.
 	TLS *tls.Config
 
-	// Ring says how keys are placed. It must be the same on all members: one whose
-	// placement differs is kept out of the view.
+	// Ring says how keys are placed. It must be the same on all members; a member whose placement differs is kept out of
+	// the view.
 	Ring ring.Config
 
 	// Connections is how many data connections lead to each other member, at most
@@ -125,67 +119,63 @@ type Config struct {
 	// the same on all members. Default: DefaultValueLimit.
 	ValueLimit int
 
-	// InFlightBytes bounds the bytes that the node holds for requests and answers under
-	// way, at least twice ValueLimit. Beyond it requests fail as busy. As many bytes again may wait to be read by
-	// other members; beyond that the connection whose bytes have waited longest is closed. Default:
-	// DefaultInFlightBytes, or twice ValueLimit if that is more.
+	// InFlightBytes bounds the bytes that the node holds for requests and answers in flight, at least twice ValueLimit.
+	// Beyond it, requests fail as busy. The same number of bytes again may wait to be read by other members; beyond that,
+	// the connection whose bytes have waited longest is closed. Default: DefaultInFlightBytes, or twice ValueLimit if that
+	// is more.
 	InFlightBytes int64
 
-	// MinMembers is how many members Divisor counts at the least. Set it to the size
-	// that the cluster is meant to have, and a cap that is divided among the members
-	// holds from the first moment of a cold start, before the members have found one
-	// another. Default: 1.
+	// MinMembers is the least number of members that Divisor counts. Set it to the size that the cluster is meant to have.
+	// Then a cap that is divided among the members holds from the first moment of a cold start, before the members have
+	// found one another. Default: 1.
 	MinMembers int
 
-	// GiveUp is for how long a member counts in Divisor that is lost and of which nothing proves that its process has ended, as on a
-	// machine without power. After that the others take over its share of the caps: set it longer than any partition
-	// lasts, since a member behind a longer one goes on to load with its old share. The same on every member. 0: it counts until it is back, or its
-	// address refuses connections or is another member's.
+	// GiveUp is how long Divisor counts a lost member if nothing proves that its process has ended, as with a machine that
+	// lost power. After that the others take over its share of the caps. Set it longer than any partition lasts, since a
+	// member behind a longer partition continues to load with its old share. It must be the same on every member. 0: the
+	// member counts until it is back, or until its address refuses connections or belongs to another member.
 	GiveUp time.Duration
 
-	// Gossip is how fast members are probed and news spreads.
+	// Gossip sets how fast members are probed and news spreads.
 	Gossip Gossip
-	// DrainTimeout bounds how long Leave lets the caches hand over what they have. It ends
-	// sooner when they are done. 0: DefaultDrainTimeout. Below 0: they hand over nothing.
+	// DrainTimeout bounds how long Leave lets the caches hand off their entries. Leave goes on sooner if they are done. 0:
+	// DefaultDrainTimeout. Below 0: they hand off nothing.
 	DrainTimeout time.Duration
 
-	// RejoinInterval is how often the seeds are resolved and joined again if one of
-	// their addresses is no member, a fifth more or less: a cluster that was split for
-	// long does not find together by itself. Default: DefaultRejoinInterval.
+	// RejoinInterval is how often, give or take a fifth, the seeds are resolved again, and joined if one of their addresses
+	// is not a member. A cluster that was split for a long time does not reunite without this. Default:
+	// DefaultRejoinInterval.
 	RejoinInterval time.Duration
 
-	// OperatorToken is what requests to Handler that change something, or look for a
-	// key, must carry: "Authorization: Bearer <token>". At least MinOperatorToken
-	// printable characters without spaces. Empty: such requests are refused.
+	// OperatorToken is the token that a request to Handler must carry if it changes something or looks up a key:
+	// "Authorization: Bearer <token>". At least MinOperatorToken printable characters without spaces. Empty: such requests
+	// are rejected.
 	OperatorToken string
 
-	// Logger gets what an operator should know. Default: slog.Default().
+	// Logger receives what an operator should know. Default: slog.Default().
 	Logger *slog.Logger
 
-	// Registerer, if not nil, also gets the node's metrics and those of the registered
-	// namespaces; Close takes them out again. The node's own registry, which Handler
-	// serves, has them in any case. Two nodes in one process need two registerers, see
-	// prometheus.WrapRegistererWith.
+	// Registerer, if not nil, also gets the node's metrics and those of the registered namespaces; Close unregisters them.
+	// The node's own registry, which Handler serves, has them in any case. Two nodes in one process need two registerers,
+	// see prometheus.WrapRegistererWith.
 	Registerer prometheus.Registerer
 
 	// Network is how the node reaches others. Default: the operating system's network.
 	Network Network
 
-	// Seed makes the node's random choices (jitter, order of seeds) repeatable.
-	// Default, 0: a random one.
+	// Seed makes the node's random choices (jitter, order of seeds) repeatable. Default, 0: a random seed.
 	Seed uint64
 }
 
-// Gossip sets the pace of failure detection. The defaults notice a silent death in 2
-// to 3 seconds.
+// Gossip sets the pace of failure detection. With the defaults, a silent death is noticed in 2 to 3 seconds.
 type Gossip struct {
 	ProbeInterval time.Duration // between two probes of this node; default 500 ms
 	ProbeTimeout  time.Duration // for the answer to a probe; default 200 ms; below ProbeInterval
-	// HoldDown is the half-life of what the others remember of a member that was lost and came
-	// back: after two such returns within it a member rests, and owns nothing, for one to three
-	// half-lives. The same on every member. 0: DefaultHoldDown; below 0: no member rests.
+	// HoldDown is the half-life of the penalty for a member that was lost and came back. After two such returns within one
+	// half-life a member rests, and owns nothing, for one to three half-lives. It must be the same on every member. 0:
+	// DefaultHoldDown; below 0: no member rests.
 	HoldDown      time.Duration
-	SuspicionMult int // how long a silent member may still speak up, in probe intervals, times log10 of the members; default 3
+	SuspicionMult int // how long a silent member may still respond, in probe intervals, times log10 of the members; default 3
 }
 
 // settings is a Config with its defaults filled in and its addresses parsed.
@@ -316,8 +306,8 @@ func (c Config) check() (settings, error) {
 	return s, nil
 }
 
-// checkAdvertise says why no other member could dial an advertised address, if that is so. Only what
-// holds on every network is wrong; an address behind a translation need not be known here.
+// checkAdvertise returns an error if no other member could dial an advertised address. It rejects only what is wrong on
+// every network; an address behind a NAT need not be known here.
 func checkAdvertise(advertise, bindHost string) error {
 	host, port, err := splitAddress(advertise)
 	if err != nil {
@@ -340,7 +330,7 @@ func checkAdvertise(advertise, bindHost string) error {
 	return nil
 }
 
-// errUnprotected says what to do about an address that others reach.
+// errUnprotected says what to do about an address that others can reach.
 func errUnprotected(addr string, tls bool) error {
 	if tls {
 		return fmt.Errorf("%q is not on the loopback, and TLS does not cover gossip: anybody could announce members; set Secret too: %s", addr, howToSecret)
@@ -348,7 +338,7 @@ func errUnprotected(addr string, tls bool) error {
 	return fmt.Errorf("%q is not on the loopback, and there is no Secret: anybody could read and change what is cached; set Secret: %s; or bind to 127.0.0.1", addr, howToSecret)
 }
 
-// splitAddress takes a "host:port" apart.
+// splitAddress splits a "host:port".
 func splitAddress(addr string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -364,7 +354,7 @@ func splitAddress(addr string) (host string, port uint16, err error) {
 	return host, uint16(n), nil
 }
 
-// checkName says what is wrong with a name, if anything.
+// checkName returns an error if a name is not valid.
 func checkName(name string, limit int) error {
 	switch {
 	case name == "":
@@ -382,8 +372,8 @@ func checkName(name string, limit int) error {
 	return nil
 }
 
-// placement is a fingerprint of how keys are placed: the ring's version and
-// configuration. Members whose placement differs would send requests in circles.
+// placement returns a fingerprint of how keys are placed: the ring's version and configuration. Members whose placement
+// differs would send requests in circles.
 func placement(cfg ring.Config) (uint64, error) {
 	v, err := ring.New([]ring.Member{{Name: "placement"}}, cfg)
 	if err != nil {

@@ -19,8 +19,7 @@ import (
 )
 
 var (
-	// ErrUnreachable says that a member could not be asked, or was lost before it
-	// answered. It wraps the cause.
+	// ErrUnreachable says that a member could not be reached, or was lost before it answered. It wraps the cause.
 	ErrUnreachable = errors.New("weir: peer is unreachable")
 	// ErrBusy says that the queue to a member, or this node's budget of bytes in
 	// flight, is full.
@@ -30,19 +29,19 @@ var (
 )
 
 const (
-	// minFrameLimit is the least limit of a frame's length, whatever the value limit, in bytes: an
-	// invalidation carries as many keys as fit.
+	// minFrameLimit is the lowest limit of a frame's length, in bytes, whatever the value limit: an invalidation carries as
+	// many keys as fit.
 	minFrameLimit = 1 << 20
-	// maxSessions is how many connections are served at once: some for each of as many
-	// members as a cluster may sensibly have, and an end to what strangers can hold.
+	// maxSessions is how many connections are served at once. It allows several for each member of the largest sensible
+	// cluster, and bounds what strangers can hold.
 	maxSessions = 4096
-	// maxSessionsOf is how many of them may be one node's: MaxConnections, and as many
-	// again for those that a restart leaves behind.
+	// maxSessionsOf is how many of them may belong to one node: MaxConnections, and the same number again for those that a
+	// restart leaves behind.
 	maxSessionsOf = 2 * MaxConnections
 	// outboxLimit is how many bytes may wait for one connection, beside one whole frame.
 	outboxLimit = 4 << 20
-	// servingCost is what a request that waits counts for in the budget, in bytes,
-	// beside its own: a goroutine and what belongs to it.
+	// servingCost is what a waiting request counts for in the budget, in bytes, beside its own size: a goroutine and what
+	// belongs to it.
 	servingCost = 8 << 10
 )
 
@@ -58,8 +57,8 @@ type dataConfig struct {
 	seed        uint64
 	placement   uint64              // see hello
 	trust       *trust              // nil, or one without TLS: plaintext
-	returned    func(member string) // told of a member that alone was silent, and answers again; may be nil
-	ended       func(lostAddress)   // told of a member whose process has ended, as its address proves; may be nil
+	returned    func(member string) // called when a member that alone was silent answers again; may be nil
+	ended       func(lostAddress)   // called when a member's address proves that its process has ended; may be nil
 }
 
 // data is the data plane: it sends requests to other members and answers theirs.
@@ -79,14 +78,14 @@ type data struct {
 	totals
 	wg sync.WaitGroup
 
-	// These two are replaced, never changed: they are looked into without a lock.
+	// These two are replaced, never changed, because they are read without a lock.
 	registry atomic.Pointer[map[string]*registered]
 	peers    atomic.Pointer[map[string]*peer]
 
 	mu       sync.Mutex // guards the rest, and replacing registry and peers
 	rand     *rand.Rand
 	closed   bool
-	members  map[string]uint64 // that may be asked, and the newest start of each; nil: any. Replaced, never changed
+	members  map[string]uint64 // members that may be called, and the newest incarnation of each; nil: any. Replaced, never changed
 	sessions map[*session]struct{}
 }
 
@@ -166,7 +165,7 @@ func (d *data) reserve(n int) bool {
 
 func (d *data) unreserve(n int) { d.flying.Add(-int64(n)) }
 
-// start runs f in a goroutine that close joins; false: closed already.
+// start runs f in a goroutine that close joins. It returns false if d is already closed.
 func (d *data) start(f func()) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,14 +180,14 @@ func (d *data) start(f func()) bool {
 	return true
 }
 
-// jitter returns a duration from d/2 to d.
+// jitter returns a duration between half of the argument and all of it.
 func (d *data) jitter(of time.Duration) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return of/2 + time.Duration(d.rand.Int64N(int64(of/2)+1))
 }
 
-// peer returns the record of a member, made when first needed.
+// peer returns the record of a member, and creates it when it is first needed.
 func (d *data) peer(to ring.Member) (*peer, error) {
 	p := (*d.peers.Load())[to.Name]
 	if p == nil || p.to.Addr != to.Addr {
@@ -200,7 +199,7 @@ func (d *data) peer(to ring.Member) (*peer, error) {
 	return p, nil
 }
 
-// meet makes the record of a member that is new, or at a new address.
+// meet creates the record of a member that is new, or at a new address.
 func (d *data) meet(to ring.Member) (*peer, error) {
 	if to.Addr == "" {
 		return nil, fmt.Errorf("%w: no address of member %q is known", ErrUnreachable, to.Name)
@@ -219,8 +218,8 @@ func (d *data) meet(to ring.Member) (*peer, error) {
 		d.mu.Unlock()
 		return nil, err
 	}
-	// A caller with an older view does not undo what a newer one has built. An earlier start that is the member again is in members,
-	// before it is in a view.
+	// A caller with an older view does not undo what a newer one has built. An earlier incarnation that becomes the member
+	// again is in members before it is in a view.
 	if again := d.members != nil && d.members[to.Name] == to.Incarnation; old != nil && to.Incarnation < old.newest.Load() && !again {
 		d.mu.Unlock()
 		return nil, fmt.Errorf("%w: %s has moved from %s to %s", ErrUnreachable, to.Name, to.Addr, old.to.Addr)
@@ -236,7 +235,7 @@ func (d *data) meet(to ring.Member) (*peer, error) {
 	return p, nil
 }
 
-// absent says why there is no record to be made of a member. The caller holds mu.
+// absent returns an error if no record may be created for a member. The caller holds mu.
 func (d *data) absent(to ring.Member) error {
 	if d.members == nil {
 		return nil
@@ -250,7 +249,7 @@ func (d *data) absent(to ring.Member) error {
 	return nil
 }
 
-// allow adds to the members that may be asked. From the first call on no others may.
+// allow adds to the members that may be called. After the first call, no other members may be called.
 func (d *data) allow(members map[string]uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -263,9 +262,9 @@ func (d *data) allow(members map[string]uint64) {
 	d.members = next
 }
 
-// confine closes the connections to all but these members, and to other starts of them, and fails the calls that wait
-// there. Which members may be asked and which have a record changes in one step, so that a late call, of a caller that
-// still has an older view, brings no record back.
+// confine closes the connections to all members except these, and to other incarnations of these, and fails the calls that
+// wait on them. The set of members that may be called and the set of records change in one step, so a late call from a
+// caller with an older view does not bring a record back.
 func (d *data) confine(members map[string]uint64) {
 	d.mu.Lock()
 	d.members = members
@@ -286,25 +285,25 @@ func (d *data) confine(members map[string]uint64) {
 	}
 }
 
-// PeerStats is what the data plane has to say of one peer.
+// PeerStats is what the data plane reports about one peer.
 type PeerStats struct {
 	Name      string `json:"name"`
 	Addr      string `json:"addr"`
 	Connected int    `json:"connected"`      // connections that are up
 	InFlight  int    `json:"in_flight"`      // calls that wait for an answer
 	Queued    int    `json:"queued_bytes"`   // bytes that wait to be sent
-	Calls     int64  `json:"calls"`          // since this node first asked the peer
+	Calls     int64  `json:"calls"`          // since this node first called the peer
 	Errors    int64  `json:"errors"`         // calls that were not answered
 	BytesIn   int64  `json:"bytes_received"` // on connections that this node opened
 	BytesOut  int64  `json:"bytes_sent"`     // likewise
-	Dials     int64  `json:"dials"`          // attempts to connect
-	// Breaker is "closed", "open" while the peer refuses or is silent and is not asked, or "half_open"
-	// while a probe of such a peer is under way.
+	Dials     int64  `json:"dials"`          // connection attempts
+	// Breaker is "closed", "open" while the peer refuses or is silent and is not called, or "half_open" while such a peer
+	// is being probed.
 	Breaker  string `json:"breaker"`
 	Openings int64  `json:"breaker_openings"` // how often it has opened
 }
 
-// stats returns what there is to say of each peer, by name.
+// stats returns the statistics of each peer, by name.
 func (d *data) stats() []PeerStats {
 	var out []PeerStats
 	for _, p := range *d.peers.Load() {
@@ -314,8 +313,8 @@ func (d *data) stats() []PeerStats {
 	return out
 }
 
-// relieve closes the connection of another member whose answers have waited longest to be read, when what waits for all
-// of them is beyond the budget.
+// relieve closes the session whose answers have waited longest to be read, if the answers waiting for all members exceed
+// the budget.
 func (d *data) relieve() {
 	d.mu.Lock()
 	sessions := slices.Collect(maps.Keys(d.sessions))
@@ -332,18 +331,17 @@ func (d *data) relieve() {
 	}
 }
 
-// errSlow is why a connection is closed whose peer does not read.
+// errSlow is why a connection is closed if its peer does not read.
 var errSlow = errors.New("it does not read its answers, and the answers that wait take more than Config.InFlightBytes")
 
-// accepted is how many connections from other members are open.
+// accepted returns how many connections from other members are open.
 func (d *data) accepted() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return len(d.sessions)
 }
 
-// close fails who waits, and joins every goroutine. It stops waiting for handlers that do
-// not return when ctx ends.
+// close fails waiting calls and joins every goroutine. When ctx ends, it stops waiting for handlers that do not return.
 func (d *data) close(ctx context.Context) {
 	d.mu.Lock()
 	d.closed = true

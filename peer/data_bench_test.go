@@ -20,8 +20,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// benchRole makes the test binary the other process of a benchmark: it prints the two
-// addresses that it serves, and ends with its standard input.
+// benchRole makes the test binary the server process of a benchmark. It prints the two addresses that it serves, and ends
+// when its standard input does.
 const benchRole = "WEIR_PEER_BENCH_SERVER"
 
 func benchData(name string, connections int) *data {
@@ -31,8 +31,7 @@ func benchData(name string, connections int) *data {
 	})
 }
 
-// sized answers at once with as many bytes as the key's length says: 4 bytes or less are
-// answered with 256 bytes, more with 4 KiB.
+// sized answers at once. A key of 4 bytes or less gets 256 bytes, a longer one gets 4 KiB.
 type sized struct{ small, large []byte }
 
 func (s *sized) TryServe(req *codec.Request, resp *codec.Response) bool {
@@ -125,8 +124,8 @@ func otherProcess(b *testing.B) (echo, own string) {
 	return echo, own
 }
 
-// BenchmarkHop compares calls over the data plane with a raw TCP echo of about the same
-// bytes, one connection a caller, to another process.
+// BenchmarkHop compares calls over the data plane with a raw TCP echo of about the same size to another process, with one
+// connection for each caller.
 func BenchmarkHop(b *testing.B) {
 	echo, own := otherProcess(b)
 	for _, callers := range []int{1, 64, 512} {
@@ -183,7 +182,7 @@ func hopCaller(d *data, addr string, size int) (call func() error, stop func()) 
 	}, func() {}
 }
 
-// load runs b.N calls from so many callers and reports what they saw.
+// load runs b.N calls from the given number of callers and reports the results.
 func load(b *testing.B, callers int, caller func() (call func() error, stop func())) {
 	calls := make([]func() error, callers)
 	for i := range calls {

@@ -28,7 +28,7 @@ func value(v string) funcHandler {
 	}
 }
 
-// plane is a data plane that dials real addresses, closed with the test.
+// plane returns a data plane that dials real addresses and is closed with the test.
 func plane(t *testing.T, name string, change func(*dataConfig)) *data {
 	t.Helper()
 	d := dataFor(name, new(logBook), 64<<20, func(ctx context.Context, addr string) (net.Conn, error) {
@@ -54,7 +54,7 @@ func serving(t *testing.T, h codec.Handler) (*data, string) {
 	return d, listenData(t, d)
 }
 
-// The deadline of the context crosses the wire although req.Timeout is 0.
+// TestContextDeadlineCrosses checks that the context's deadline crosses the wire even if req.Timeout is 0.
 func TestContextDeadlineCrosses(t *testing.T) {
 	got := make(chan time.Duration, 1)
 	_, addr := serving(t, funcHandler(func(q *codec.Request, r *codec.Response) bool {
@@ -74,7 +74,8 @@ func TestContextDeadlineCrosses(t *testing.T) {
 	}
 }
 
-// An error that means "unreachable" is not taken for the caller's own deadline.
+// TestDialTimeoutIsNotTheCallersDeadline checks that an error that means "unreachable" is not mistaken for the caller's own
+// deadline.
 func TestDialTimeoutIsNotTheCallersDeadline(t *testing.T) {
 	d := plane(t, "client", func(c *dataConfig) {
 		c.dial = func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded }
@@ -86,7 +87,8 @@ func TestDialTimeoutIsNotTheCallersDeadline(t *testing.T) {
 	}
 }
 
-// A stranger that shakes hands correctly cannot open any number of connections.
+// TestConnectionsAreBounded checks that a stranger that completes the handshake cannot open an unlimited number of
+// connections.
 func TestConnectionsAreBounded(t *testing.T) {
 	server, addr := serving(t, value("v"))
 	client := plane(t, "client", nil)
@@ -113,7 +115,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	t.Fatalf("%d connections of one node are served, each with %d bytes of buffer outside the budget", served, readBuffer)
 }
 
-// One link that cannot be made does not fail calls while another is up.
+// TestOneLinkOfTwo checks that one link that cannot be opened does not fail calls while another is up.
 func TestOneLinkOfTwo(t *testing.T) {
 	_, addr := serving(t, value("v"))
 	var mu sync.Mutex

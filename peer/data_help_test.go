@@ -17,8 +17,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// scripted is a handler that does what the key says: "hit..." is answered at once,
-// "panic-now" panics, and everything else is handed to Serve.
+// scripted is a handler controlled by the key: "hit..." is answered at once, "panic-now" panics, and everything else is
+// passed to Serve.
 type scripted struct {
 	serve  func(ctx context.Context, req *codec.Request, resp *codec.Response)
 	served atomic.Int64 // calls of Serve that have ended
@@ -41,7 +41,7 @@ func (h *scripted) Serve(ctx context.Context, req *codec.Request, resp *codec.Re
 }
 func (h *scripted) Stats() any { return nil }
 
-// wire is two data planes, "a" who asks and "b" who answers, and the network between them.
+// wire is two data planes, the caller "a" and the server "b", and the network between them.
 type wire struct {
 	a, b     *data
 	logA     logBook
@@ -60,7 +60,7 @@ func dataFor(name string, log *logBook, budget int64, dial func(context.Context,
 	})
 }
 
-// newWire connects a to b: over pipes in memory, or with tcp over the loopback.
+// newWire connects a to b over pipes in memory, or over the loopback if tcp is set.
 func newWire(t *testing.T, tcp bool, h codec.Handler) *wire {
 	t.Helper()
 	w := &wire{to: ring.Member{Name: "b", Addr: "10.0.0.2:1", Incarnation: 7}}
@@ -168,7 +168,7 @@ func both(t *testing.T, f func(t *testing.T, tcp bool)) {
 	t.Run("tcp", func(t *testing.T) { f(t, true) })
 }
 
-// until polls ok, for what no event tells; it fails the test after ten seconds.
+// until polls ok when no event signals the condition. It fails the test after ten seconds.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -185,7 +185,7 @@ func frame(kind codec.Kind, id uint64, body string) []byte {
 	return codec.EndFrame(append(codec.BeginFrame(nil, kind, id), body...), 0)
 }
 
-// dialRaw opens a connection to d as a stranger would, says hello and reads the answer.
+// dialRaw opens a connection to d as a stranger does, says hello and reads the answer.
 func dialRaw(t *testing.T, d *data) net.Conn {
 	t.Helper()
 	near, far := net.Pipe()

@@ -22,7 +22,7 @@ func getFrame(id uint64, key string) []byte {
 	return codec.AppendRequest(nil, &codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte("n"), Schema: 1, Key: []byte(key)})
 }
 
-// Malformed frames close their connection with a reason on both sides, and nothing else.
+// TestMalformedRequests checks that malformed frames close only their own connection, with a reason on both sides.
 func TestMalformedRequests(t *testing.T) {
 	for name, bad := range map[string][]byte{
 		"garbage":      []byte("GET / HTTP/1.1\r\n\r\n"),
@@ -60,7 +60,7 @@ func TestTruncatedRequest(t *testing.T) {
 	until(t, "for the session to end", func() bool { w.b.mu.Lock(); defer w.b.mu.Unlock(); return len(w.b.sessions) == 0 })
 }
 
-// A long length makes nobody allocate before the bytes are there.
+// TestLengthAloneAllocatesNothing checks that a large claimed length does not cause an allocation before the bytes arrive.
 func TestLengthAloneAllocatesNothing(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
@@ -103,7 +103,7 @@ func TestBuffers(t *testing.T) {
 	}
 }
 
-// answering is a peer that says hello and then does what the test says.
+// answering installs a peer that says hello and then does what the test prescribes.
 func answering(t *testing.T, w *wire, act func(conn net.Conn)) *data {
 	t.Helper()
 	d := dataFor("a", &w.logA, 1<<20, func(context.Context, string) (net.Conn, error) {
@@ -165,7 +165,7 @@ func TestMalformedAnswers(t *testing.T) {
 	})
 }
 
-// Who waits for a peer that has stopped is told in half a second; one that is slow is waited for.
+// TestStalledServer checks that callers of a stopped peer fail within half a second, and that a slow peer is waited for.
 func TestStalledServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)
@@ -184,7 +184,7 @@ func TestStalledServer(t *testing.T) {
 	})
 }
 
-// What waits for a peer that takes nothing is bounded: more is refused at once.
+// TestBoundedQueue checks that the queue to a peer that reads nothing is bounded: more requests fail at once.
 func TestBoundedQueue(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)
@@ -216,7 +216,7 @@ func TestBoundedQueue(t *testing.T) {
 			t.Errorf("%d of 20 calls were refused", busy)
 		}
 		for range 20 - busy {
-			if err := <-errs; !errors.Is(err, ErrUnreachable) { // it counts as dead in the end
+			if err := <-errs; !errors.Is(err, ErrUnreachable) { // in the end the peer counts as dead
 				t.Errorf("got %v", err)
 			}
 		}
@@ -230,10 +230,11 @@ func TestBoundedQueue(t *testing.T) {
 	})
 }
 
-// Who asks and never reads is cut off, and holds up nobody else.
+// TestClientThatNeverReads checks that a client that sends requests and never reads is disconnected, and delays no one
+// else.
 func TestClientThatNeverReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		large := make([]byte, 1<<20) // one for all answers: the client gets thousands of requests into its window
+		large := make([]byte, 1<<20) // one for all answers: the client fits thousands of requests into its window
 		w := newWire(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
 			resp.Status, resp.Value = codec.StatusValue, large
 		}})
@@ -260,7 +261,7 @@ func TestClientThatNeverReads(t *testing.T) {
 	})
 }
 
-// Beyond the budget of bytes in flight there is a busy answer, not more memory.
+// TestBudget checks that beyond the budget of bytes in flight the answer is busy, and memory does not grow.
 func TestBudget(t *testing.T) {
 	open, started := make(chan struct{}), make(chan context.Context, 4)
 	w := newWire(t, false, gated(open, started))
@@ -307,7 +308,7 @@ func TestWrongHello(t *testing.T) {
 	}
 }
 
-// A stranger who says nothing is gone after the handshake's time.
+// TestSilentStranger checks that a stranger that says nothing is disconnected after the handshake timeout.
 func TestSilentStranger(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)

@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// gated is a handler whose Serve waits for open, or for its context.
+// gated returns a handler whose Serve waits for open or for its context.
 func gated(open <-chan struct{}, started chan<- context.Context) *scripted {
 	return &scripted{serve: func(ctx context.Context, req *codec.Request, resp *codec.Response) {
 		if started != nil {
@@ -32,7 +32,7 @@ func gated(open <-chan struct{}, started chan<- context.Context) *scripted {
 	}}
 }
 
-// A request that waits does not hold up those behind it, and every caller gets its own answer.
+// TestOutOfOrder checks that a waiting request does not delay those behind it, and that every caller gets its own answer.
 func TestOutOfOrder(t *testing.T) {
 	both(t, func(t *testing.T, tcp bool) {
 		open := make(chan struct{})
@@ -62,7 +62,7 @@ func TestOutOfOrder(t *testing.T) {
 	})
 }
 
-// Values that do not fit into a socket's buffers arrive whole.
+// TestLargeValues checks that values larger than a socket's buffers arrive intact.
 func TestLargeValues(t *testing.T) {
 	both(t, func(t *testing.T, tcp bool) {
 		w := newWire(t, tcp, &scripted{serve: func(_ context.Context, req *codec.Request, resp *codec.Response) {
@@ -100,7 +100,7 @@ func TestCancelCrosses(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 		<-there.Done()
-		w.mustGet(t, "hit") // the connection lives
+		w.mustGet(t, "hit") // the connection still works
 	})
 }
 
@@ -118,13 +118,13 @@ func TestDeadlineCrosses(t *testing.T) {
 		if left := end.Sub(began); !ok || left != time.Second {
 			t.Errorf("the handler has %v, %v", left, ok)
 		}
-		if err := <-done; err != nil { // the other side's word for it comes first
+		if err := <-done; err != nil { // the other side's timeout answer arrives first
 			t.Error(err)
 		}
 	})
 }
 
-// A call ends soon after its timeout also if the other side does nothing about it.
+// TestTimeoutBySweep checks that a call ends soon after its timeout even if the other side ignores the timeout.
 func TestTimeoutBySweep(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		open := make(chan struct{})
@@ -141,7 +141,7 @@ func TestTimeoutBySweep(t *testing.T) {
 		}
 		close(open)
 		synctest.Wait()
-		w.mustGet(t, "hit") // late answers have hurt nobody
+		w.mustGet(t, "hit") // late answers have done no harm
 	})
 }
 
@@ -170,7 +170,7 @@ func TestBrokenConnectionFailsWaiters(t *testing.T) {
 	})
 }
 
-// While a peer cannot be reached, calls fail at once, and attempts to connect grow rare.
+// TestBackoff checks that calls fail at once while a peer cannot be reached, and that connection attempts become rare.
 func TestBackoff(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, gated(nil, nil))
@@ -196,16 +196,16 @@ func TestBackoff(t *testing.T) {
 		pause(t.Context(), backoffMax)
 		w.mustGet(t, "hit")
 		pause(t.Context(), backoffMax)
-		w.cut() // one that has lasted is replaced at once
+		w.cut() // a connection that has lasted is replaced at once
 		synctest.Wait()
 		w.mustGet(t, "hit")
-		w.cut() // one that has not is waited for
+		w.cut() // one that has not lasted is replaced after a pause
 		synctest.Wait()
 		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("got %v", err)
 		}
 		to := w.to
-		to.Incarnation++ // but a new start of the peer is asked at once
+		to.Incarnation++ // but a new incarnation of the peer is called at once
 		if _, err := w.a.peer(to); err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +213,8 @@ func TestBackoff(t *testing.T) {
 	})
 }
 
-// Callers who wait for a connection share one attempt, and each leaves by its own time.
+// TestConnectShared checks that callers that wait for a connection share one attempt, and that each leaves at its own
+// deadline.
 func TestConnectShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		d := dataFor("a", &logBook{}, 1<<20, func(ctx context.Context, _ string) (net.Conn, error) {
@@ -239,7 +240,7 @@ func TestConnectShared(t *testing.T) {
 		check(t.Context(), 0, ErrUnreachable, 400*time.Millisecond)
 		pause(t.Context(), 400*time.Millisecond)
 		synctest.Wait()
-		d.confine(map[string]uint64{}) // the calls that wait are told now
+		d.confine(map[string]uint64{}) // the waiting calls fail now
 		wg.Wait()
 		if n := d.dials.Load(); n != 1 {
 			t.Errorf("%d attempts", n)
@@ -254,7 +255,7 @@ func TestMoved(t *testing.T) {
 	w.to.Addr, w.to.Incarnation = listenData(t, w.b), old.Incarnation+1
 	w.mustGet(t, "hit")
 	now := w.to
-	w.to = old // a view that is behind must not tear down what the newer one has built
+	w.to = old // an outdated view must not tear down what the newer one has built
 	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
@@ -263,12 +264,12 @@ func TestMoved(t *testing.T) {
 	if n := w.a.dials.Load(); n != 2 {
 		t.Errorf("%d attempts to connect", n)
 	}
-	w.a.allow(map[string]uint64{old.Name: old.Incarnation}) // the later start has gone, and the next view has the earlier one again
+	w.a.allow(map[string]uint64{old.Name: old.Incarnation}) // the later incarnation is gone, and the next view has the earlier one again
 	w.to = old
 	w.mustGet(t, "hit")
 }
 
-// Whatever a handler does, its caller gets an answer and the connection lives.
+// TestHandlerMisbehaves checks that whatever a handler does, its caller gets an answer and the connection survives.
 func TestHandlerMisbehaves(t *testing.T) {
 	both(t, func(t *testing.T, tcp bool) {
 		w := newWire(t, tcp, &scripted{serve: func(_ context.Context, req *codec.Request, resp *codec.Response) {
@@ -349,7 +350,7 @@ func TestCloseFailsWaiters(t *testing.T) {
 	}
 }
 
-// A member without an address is not dialled.
+// TestNoAddressIsNoMember checks that a member without an address is not dialled.
 func TestNoAddressIsNoMember(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, gated(nil, nil))
@@ -362,6 +363,6 @@ func TestNoAddressIsNoMember(t *testing.T) {
 		if _, err := w.a.peer(to); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("got %v", err)
 		}
-		w.mustGet(t, "hit") // the record of the member is as it was
+		w.mustGet(t, "hit") // the record of the member is unchanged
 	})
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// A later start that says that it leaves retires the earlier ones, which may be dead or alive: what becomes of them decides.
+// TestRetired checks that a later incarnation that announces its leave retires the earlier ones. Those may be dead or
+// alive, so what each of them does next decides.
 func TestRetired(t *testing.T) {
 	now := time.Now()
 	early, late := gossiped("b", 10, 2, nil), gossiped("b", 20, 3, nil)
@@ -36,12 +37,12 @@ func TestRetired(t *testing.T) {
 			r.NotifyMsg(early.Meta)
 			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
 			r.NotifyMsg(early.Meta)
-		}, "c", 2}, // it may have loads until it has gone
+		}, "c", 2}, // it may have loads until it is gone
 		{"it leaves itself, and has gone", func(r *roster) {
 			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
 			r.NotifyLeave(early)
 		}, "c", 1},
-		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may have loads, too
+		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may still have loads
 	} {
 		r := sampleRoster()
 		r.hold = time.Minute
@@ -66,7 +67,8 @@ func TestRetired(t *testing.T) {
 	}
 }
 
-// A start that has left in order never comes back, whatever packets still say of it; one that has crashed may, and a later start does.
+// TestDepartedStaysAway checks that an incarnation that left gracefully never comes back, whatever packets still say of it.
+// One that crashed may come back, and a later incarnation does.
 func TestDepartedStaysAway(t *testing.T) {
 	r := sampleRoster()
 	left, crashed := gossiped("b", 10, 2, nil), gossiped("c", 10, 3, nil)
@@ -93,8 +95,8 @@ func TestDepartedStaysAway(t *testing.T) {
 	}
 }
 
-// A second node with a name that is in use leaves in order: the first one is back in all views at once, the cap was never divided by
-// fewer, and all know of what has happened.
+// TestSecondOfANameLeaves checks that when a second node with a used name leaves gracefully, the first one is back in all
+// views at once, the cap was never divided by fewer, and all nodes log what happened.
 func TestSecondOfANameLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world, logs, first := newMemNet(), new(logBook), new(logBook)
@@ -145,7 +147,8 @@ func TestSecondOfANameLeaves(t *testing.T) {
 	})
 }
 
-// A member whose answers tell of another view for long makes it known; if most do, the node is not ready.
+// TestViewsThatDiffer checks that a member whose answers show another view for long is reported, and that the node is not
+// ready if most members do.
 func TestViewsThatDiffer(t *testing.T) {
 	view, err := ring.New([]ring.Member{{Name: "a", Addr: "10.0.0.1:1"}, {Name: "b", Addr: "10.0.0.2:1"}, {Name: "c", Addr: "10.0.0.3:1"}, {Name: "d", Addr: "10.0.0.4:1"}}, ring.Config{Partitions: 7})
 	if err != nil {
@@ -169,7 +172,7 @@ func TestViewsThatDiffer(t *testing.T) {
 	}
 	step(differLong-1, "[]", false, false)
 	d.note("b", false, now)
-	step(1, "[]", false, false) // the members that are known now
+	step(1, "[]", false, false) // the last answer of b came less than differLong after its first
 	d.note("b", false, now)
 	step(0, "[b]", true, false)
 	step(0, "[b]", false, false)
@@ -177,7 +180,7 @@ func TestViewsThatDiffer(t *testing.T) {
 	step(0, "[b c]", true, true)
 	d.note("c", true, now)
 	step(0, "[b]", true, false)
-	step(differFor+1, "[]", true, false) // it has not been heard of
+	step(differFor+1, "[]", true, false) // no answer from it
 	step(0, "[]", false, false)
 
 	three, err := view.Next(view.Members()[:3])
@@ -192,7 +195,8 @@ func TestViewsThatDiffer(t *testing.T) {
 	}
 }
 
-// Nothing is left of members that have gone, whatever their names and whatever calls still name them: no record, no goroutine.
+// TestNothingIsLeftOfTheDeparted checks that departed members leave no record and no goroutine behind, whatever their names
+// and whatever calls still name them.
 func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
@@ -200,7 +204,7 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 		n1 := simulated(t, world, 1, Config{Join: seeds})
 		n2 := simulated(t, world, 2, Config{Join: seeds})
 		awaitNames(t, "n1 n2", n1, n2)
-		old := []ring.Member{{}} // one that is known from others only has no name and no address
+		old := []ring.Member{{}} // a member known only by name from others has no address
 		ask := func(m ring.Member) error {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
@@ -241,7 +245,7 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 			} else {
 				_ = m.Close()
 			}
-			_ = ask(is) // while it goes
+			_ = ask(is) // while it is leaving
 			awaitNames(t, "n1 n2", n1, n2)
 		}
 		after := settle()

@@ -9,28 +9,28 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// A member whose view differs from this node's is nothing unusual for a second. If it differs for long, the exchanges of
-// states have not helped (see doubt.go), and an operator has to know: there is an event, a metric and a sentence on the page. If
-// most members differ, it is likely this node that they do not see, and it turns unready.
+// For a second or so, it is normal that a member's view differs from this node's. If the views differ for long, the
+// exchanges of states have not helped (see doubt.go), and an operator has to know: there is an event, a metric and a
+// sentence on the page. If most members differ, it is likely that they do not see this node, and it becomes unready.
 //
-//	event                        what is noted of the member
-//	an answer with another view  since when, if nothing was noted, and the last time
-//	an answer with the same view nothing any more
-//	not in the view any more     nothing any more
-//	no answer for differFor      nothing any more: it is not known whether the views differ
+//	event                                      what is recorded of the member
+//	an answer with another view                the time, as the first unless there is one, and as the last
+//	an answer with the same view               the record is dropped
+//	the member leaves the view                 the record is dropped
+//	no answer with another view for differFor  the record is dropped: it is not known whether the views differ
 const (
-	// differLong is for how long a member must have had another view: several exchanges of states.
+	// differLong is how long a member must have had another view: several exchanges of states.
 	differLong = 10 * time.Second
-	// differFor is for how long the last answer with another view counts.
+	// differFor is how long the last answer with another view counts.
 	differFor = 30 * time.Second
 )
 
-// difference is since when, and until when at least, a member has had another view.
+// difference is when a member was first and last seen with another view.
 type difference struct{ first, last time.Time }
 
 // differences are the members with another view.
 type differences struct {
-	count atomic.Int64 // of seen: a look without the lock
+	count atomic.Int64 // of seen: for a look without the lock
 
 	mu   sync.Mutex // guards the rest
 	seen map[string]difference
@@ -38,7 +38,7 @@ type differences struct {
 	most bool     // they are most of the other members
 }
 
-// note takes in an answer. It reports whether it is the first one with another view.
+// note records the view that an answer shows. It reports whether this is the first answer with another view.
 func (d *differences) note(member string, same bool, now time.Time) (first bool) {
 	if same && d.count.Load() == 0 {
 		return false
@@ -62,8 +62,8 @@ func (d *differences) note(member string, same bool, now time.Time) (first bool)
 	return !known
 }
 
-// look reports which members have had another view for long, whether that is news, and after what time to look again; 0: when there
-// is another difference.
+// look reports which members have had another view for long, whether that list has changed, and when to look again, where 0
+// means at the next difference.
 func (d *differences) look(view *ring.View, now time.Time) (long []string, news bool, again time.Duration) {
 	if d.count.Load() == 0 && len(d.listed()) == 0 {
 		return nil, false, 0
@@ -95,7 +95,7 @@ func (d *differences) listed() []string {
 	return d.long
 }
 
-// mostly returns the members that have had another view for long if they are most of the others, else nil.
+// mostly returns the members that have had another view for long if they are most of the others, or else nil.
 func (d *differences) mostly() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

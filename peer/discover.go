@@ -10,36 +10,34 @@ import (
 )
 
 const (
-	// discoverLimit is for how long a call of Config.Discover may take: then its context ends.
+	// discoverLimit is how long a call of Config.Discover may take. Then its context ends.
 	discoverLimit = 10 * time.Second
-	// discoverWait is how long an attempt to join waits for it. A later answer starts an attempt of its own.
+	// discoverWait is how long an attempt to join waits for the call. A later answer starts an attempt of its own.
 	discoverWait = 2 * time.Second
 	// discoverGrace is how long Close waits for a call after its context has ended.
 	discoverGrace = time.Second
-	// maxDiscovered is how many seeds of one answer count, those that come first: as many as a
-	// view has members by default.
+	// maxDiscovered is how many seeds of one answer count, the first ones: as many as a view has members by default.
 	maxDiscovered = 1024
 )
 
-// discovered is what a call of Config.Discover came to.
+// discovered is the result of a call of Config.Discover.
 type discovered struct {
 	seeds []string
 	err   error
 }
 
-// A discovery calls Config.Discover, in a goroutine of its own, of which there is one at a time. Only the
-// goroutine of rejoin uses it.
+// A discovery calls Config.Discover in a goroutine of its own, one call at a time. Only the goroutine of rejoin uses it.
 type discovery struct {
 	call   func(context.Context) ([]string, error)
-	answer chan discovered // where the answer of the call under way will be, nil: none is
-	began  time.Time       // when that was made
-	late   *discovered     // the answer of a call that nobody has waited for
-	failed error           // of such a call; what is told if the next one is as slow
-	last   []string        // what it found last
+	answer chan discovered // receives the answer of the call in progress; nil: no call is in progress
+	began  time.Time       // when that call started
+	late   *discovered     // the answer of a call that no attempt waited for
+	failed error           // error of such a call, returned if the next call is as slow
+	last   []string        // what it last found
 }
 
-// ask returns what Discover finds, or found last if it fails or takes long. There is no second call
-// beside one that is under way, and nobody waits for that again.
+// ask returns what Discover finds, or what it last found if it fails or takes long. It makes no second call while one is in
+// progress, and does not wait for that call again.
 func (d *discovery) ask(ctx context.Context) ([]string, error) {
 	if d.call == nil {
 		return nil, nil
@@ -73,8 +71,8 @@ func (d *discovery) ask(ctx context.Context) ([]string, error) {
 	}
 }
 
-// start calls Discover. The goroutine ends with that function: Close waits for it no longer than
-// for discoverGrace, since nothing can be done about one that ignores its context.
+// start calls Discover. The goroutine ends when that function does. Close waits at most discoverGrace for it, since nothing
+// can be done about a function that ignores its context.
 func (d *discovery) start(ctx context.Context) {
 	answer := make(chan discovered, 1)
 	d.answer, d.began = answer, time.Now()
@@ -95,8 +93,8 @@ func (d *discovery) start(ctx context.Context) {
 	}()
 }
 
-// came notes the answer of a call that nobody has waited for. It reports whether it is any good, so that an
-// attempt to join is due.
+// came records the answer of a call that no attempt waited for. It reports whether the call succeeded, so that an attempt
+// to join is due.
 func (d *discovery) came(a discovered) bool {
 	if d.answer = nil; a.err != nil {
 		d.failed = a.err
@@ -106,7 +104,7 @@ func (d *discovery) came(a discovered) bool {
 	return true
 }
 
-// take keeps what is good of an answer, if any of it is, and says what is wrong with the rest.
+// take keeps the valid seeds of an answer, if there are any, and returns what is wrong with the rest.
 func (d *discovery) take(seeds []string) error {
 	var good []string
 	var errs []error
@@ -127,7 +125,7 @@ func (d *discovery) take(seeds []string) error {
 	return few(errs)
 }
 
-// end waits for the call under way, whose context has ended, for a moment. false: it goes on.
+// end waits briefly for the call in progress, whose context has ended. It returns false if the call is still running.
 func (d *discovery) end() bool {
 	if d.answer == nil {
 		return true
@@ -143,7 +141,7 @@ func (d *discovery) end() bool {
 	}
 }
 
-// slowError says that a call of Discover has not ended yet.
+// slowError says that a call of Discover has not returned yet.
 type slowError struct{ since time.Duration }
 
 func (e *slowError) Error() string {
@@ -154,7 +152,7 @@ func (e *slowError) Error() string {
 		e.since.Round(time.Second), discoverLimit)
 }
 
-// kind is what the error says, without what changes.
+// kind identifies the error without the parts that change.
 func (e *slowError) kind() string {
 	if e.since < discoverLimit {
 		return "slow"

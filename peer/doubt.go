@@ -8,21 +8,23 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Two members can have different views for long. After a partition of some seconds one side has dropped a
-// member that has not noticed anything itself: it sees the others, and they, who do not see it, tell it
-// of no invalidation. Nobody gossips to who is believed to be dead, and the next exchange of states may be
-// pushPullInterval away. But an answer says whether the member that gave it has the same view. If it has not, and
-// the view here is not a new one, this node exchanges states with it, and tells it that it is alive: it then hears that it is
-// believed to be dead, and contradicts.
+// Two members can have different views for a long time. After a partition of some seconds one side may have dropped a
+// member that noticed nothing itself. That member still sees the others, but they no longer see it and send it no
+// invalidations. Nobody gossips to a member that is believed dead, and the next exchange of states may be pushPullInterval
+// away.
+//
+// Every answer, however, says whether the answering member has the same view. If it has not, and the view here is not brand
+// new, this node exchanges states with that member and tells it that this node is alive. The member then learns that it is
+// believed dead, and contradicts.
 const (
-	// doubtAfter is how old a view must be for a difference to be worth an exchange: gossip takes so long.
+	// doubtAfter is how old a view must be before a difference is worth an exchange: gossip takes that long.
 	doubtAfter = time.Second
-	// An exchange of doubtMin at the earliest after the one before, then twice as long each time up to pushPullInterval
-	// while the view does not change.
+	// doubtMin is the shortest pause between two exchanges. While the view does not change, the pause doubles each time up
+	// to pushPullInterval.
 	doubtMin = time.Second
 )
 
-// compare looks at an answer, and notes if its giver has another view.
+// compare checks the view that an answer reports, and notes a member that has another view.
 func (n *Node) compare(to ring.Member, req *codec.Request, resp *codec.Response) {
 	if req.Kind != codec.KindGet && req.Kind != codec.KindSync {
 		return
@@ -34,7 +36,7 @@ func (n *Node) compare(to ring.Member, req *codec.Request, resp *codec.Response)
 	switch resp.Status {
 	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame, codec.StatusMoved, codec.StatusSynced:
 	default:
-		return // it tells nothing of the view
+		return // it says nothing about the view
 	}
 	p, now := n.published.Load(), time.Now()
 	if req.View != p.view.Fingerprint() || now.Sub(p.at) < doubtAfter {
@@ -72,7 +74,7 @@ func (n *Node) settleDoubts() {
 		} else {
 			n.logger.Debug("states exchanged with a member that has another view", "member", to.Name)
 		}
-		// It may believe that this node has left, which an exchange of states does not tell.
+		// It may believe that this node has left. An exchange of states does not correct that.
 		others := n.roster.others()
 		n.announce(n.ctx, slices.DeleteFunc(others, func(o peerAddress) bool { return o.addr.String() != to.Addr }))
 		n.rndMu.Lock()
@@ -85,7 +87,7 @@ func (n *Node) settleDoubts() {
 	}
 }
 
-// Bypassed reports whether a member refuses or is silent, so that calls to it fail at once.
+// Bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
 func (n *Node) Bypassed(name string) bool {
 	p := (*n.data.peers.Load())[name]
 	if p == nil {

@@ -10,11 +10,11 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// DefaultDrainTimeout is Config.DrainTimeout where it is 0.
+// DefaultDrainTimeout is the value of Config.DrainTimeout when it is 0.
 const DefaultDrainTimeout = 10 * time.Second
 
-// drain lets the namespaces hand over what they have, once the others know that this node leaves. It
-// returns when they are done, after DrainTimeout, or when the node closes.
+// drain lets the namespaces hand off their entries, once the others know that this node leaves. It returns when they are
+// done, after DrainTimeout, or when the node closes.
 func (n *Node) drain() {
 	if n.cfg.DrainTimeout < 0 {
 		return
@@ -36,8 +36,8 @@ func (n *Node) drain() {
 	wg.Wait()
 }
 
-// withdraw gives this node's share of the caps up before the others may take it: no load begins any more, and those that run are waited
-// for as long as they may take.
+// withdraw gives up this node's share of the caps before the others may take it over. No new load starts, and withdraw
+// waits for running loads as long as they may take.
 func (n *Node) withdraw() {
 	n.withdrawn.Store(true)
 	tick := time.NewTicker(withdrawTick)
@@ -59,10 +59,10 @@ func (n *Node) withdraw() {
 	}
 }
 
-// withdrawTick is how often a node that leaves looks whether its loads have ended.
+// withdrawTick is how often a leaving node checks whether its loads have ended.
 const withdrawTick = 20 * time.Millisecond
 
-// loads is how many loads the namespaces run, and how long the longest of them may take.
+// loads returns how many loads the namespaces are running, and how long the longest of them may take.
 func (n *Node) loads() (running int, longest time.Duration) {
 	var counters []codec.LoadCounter
 	n.mu.Lock()

@@ -17,8 +17,8 @@ type drainer struct {
 
 func (d drainer) Drain(context.Context) { d.told.Add(1) }
 
-// What is registered when its node leaves is told so. What was closed before cannot be, and the log says so: it
-// looks like a graceful end, and costs the origin the loads that a crash would.
+// TestLeaveDrains checks that registered handlers are told when their node leaves. Handlers that were closed before cannot
+// be told, and the log says so, because it looks like a graceful end and costs the origin as many loads as a crash.
 func TestLeaveDrains(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()

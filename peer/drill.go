@@ -13,32 +13,32 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// maxDrill is the longest drill that an operator can begin.
+// maxDrill is the longest drill that an operator can start.
 const maxDrill = time.Hour
 
-// DrillRequest is the body of POST /drill, as JSON: a rehearsal of losing a namespace's cache.
+// DrillRequest is the JSON body of POST /drill. A drill rehearses losing a namespace's cache.
 type DrillRequest struct {
 	Namespace string  `json:"namespace"`
-	Fraction  float64 `json:"fraction"` // of the reads that find a copy, which behave as misses
+	Fraction  float64 `json:"fraction"` // of the reads that find a copy; this part behaves as misses
 	Seconds   float64 `json:"seconds"`  // for how long, 3600 at most
-	Cluster   bool    `json:"cluster"`  // for the reads on every member, not on this one alone
-	Stop      bool    `json:"stop"`     // ends the drill in place of beginning one
+	Cluster   bool    `json:"cluster"`  // drill the reads on every member, not on this one alone
+	Stop      bool    `json:"stop"`     // end the drill instead of starting one
 }
 
-// DrillResult is the answer to it, with status 202: it has begun, or has been stopped, on some members. What
-// it shows is in the namespace's statistics.
+// DrillResult is the answer to a DrillRequest, with status 202: the drill has started, or has been stopped, on some
+// members. The namespace's statistics show its effect.
 type DrillResult struct {
 	Members []string        `json:"members"` // where
-	Missing []MissingMember `json:"missing"` // where not, and why
+	Missing []MissingMember `json:"missing"` // where not, with the reason
 }
 
-// driller is a namespace in which an operator can begin a drill.
+// driller is a namespace in which an operator can start a drill.
 type driller interface {
-	// BeginDrill begins one. run looks after it until it ends, or ctx; it must be called.
+	// BeginDrill starts a drill. The caller must call run, which supervises the drill until it or ctx ends.
 	BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error)
 }
 
-// drillRun is a drill that an operator has begun on this node.
+// drillRun is a drill that an operator has started on this node.
 type drillRun struct{ stop context.CancelFunc }
 
 func (r *DrillRequest) check() error {
@@ -100,7 +100,7 @@ func (n *Node) serveDrill(w http.ResponseWriter, r *http.Request) {
 	n.serveJSON(w, http.StatusAccepted, out, nil)
 }
 
-// drill begins or stops a drill on this node.
+// drill starts or stops a drill on this node.
 func (n *Node) drill(req DrillRequest) error {
 	if req.Stop {
 		n.eyes.mu.Lock()
@@ -133,7 +133,7 @@ func (n *Node) drill(req DrillRequest) error {
 		run(ctx)
 		n.eyes.mu.Lock()
 		defer n.eyes.mu.Unlock()
-		if n.eyes.drills[req.Namespace] == d { // and not the next one
+		if n.eyes.drills[req.Namespace] == d { // unless the next drill has replaced it
 			delete(n.eyes.drills, req.Namespace)
 		}
 	}
@@ -145,7 +145,7 @@ func (n *Node) drill(req DrillRequest) error {
 	return nil
 }
 
-// obey does what another member's operator wants of this node.
+// obey carries out an operator's order that another member has relayed.
 func (n *Node) obey(question []byte) error {
 	var req DrillRequest
 	if err := json.Unmarshal(slices.Clone(question), &req); err != nil {

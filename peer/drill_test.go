@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// drilled is a namespace that has drills, which last until they are stopped.
+// drilled is a namespace whose drills last until they are stopped.
 type drilled struct {
 	told
 	begun chan string
@@ -35,7 +35,8 @@ func (h drilled) BeginDrill(fraction float64, d time.Duration) (func(context.Con
 	}, nil
 }
 
-// An operator begins drills on one member or on all, stops them, and is told of those who do not take part.
+// TestDrill checks that an operator can start drills on one member or on all, and stop them, and learns which members do
+// not take part.
 func TestDrill(t *testing.T) {
 	log := &logBook{}
 	cfg := quick("a")
@@ -105,7 +106,7 @@ func TestDrill(t *testing.T) {
 	}
 
 	order(`{"namespace":"product","fraction":1,"seconds":60}`, http.StatusAccepted)
-	_ = a.Close() // ends it, and waits for it
+	_ = a.Close() // ends the drill and waits for it
 	<-ha.ended
 	if err := a.drill(DrillRequest{Namespace: "product", Fraction: 1, Seconds: 1}); err == nil {
 		t.Error("a closed node begins a drill")

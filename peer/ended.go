@@ -13,52 +13,57 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// A lost member keeps its share of the caps: behind a partition it lives and loads, by the divisor that it knew. But a process that has
-// crashed and starts again under another name would take a part of every cap with it for good. Time proves nothing, so the share moves on
-// evidence that the process has ended, or that its node is closed, which takes its share away (Node.Close):
+// A lost member keeps its share of the caps: behind a partition it is alive and still loads, by the divisor that it knew.
+// But a process that crashed and restarts under another name would take a part of every cap with it for good. Time alone
+// proves nothing. So the share moves only on evidence that the process has ended, or that its node is closed, which takes
+// its share away (Node.Close):
 //
 //	state   event                                                                       next
 //	live    its address refuses a connection, or another member answers there           live, with evidence
-//	live    it answers a probe of gossip, or gossip has another word of it               live, without evidence
-//	live    gossip says that it is dead                                                  lost, or ended if there is evidence
+//	live    it answers a gossip probe, or gossip has another message from it            live, without evidence
+//	live    gossip says that it is dead                                                 lost, or ended if there is evidence
 //	lost    its address refuses a connection, or another member answers there,
-//	        or gossip has another member at its address                                  ended
-//	lost    another member says that this start has ended                                ended
-//	lost    Config.GiveUp has passed since it was lost, if that is set                   forgotten
-//	lost    it is known by name only, from a member of an earlier version, and for
-//	        listedFor no member has listed it                                            forgotten
-//	ended   the longest load and endedGrace have passed since                            forgotten, for good
-//	any     gossip says that it is alive, or that a later start of its name is           live
+//	        or gossip has another member at its address                                 ended
+//	lost    another member says that this incarnation has ended                         ended
+//	lost    Config.GiveUp has passed since it was lost, if that is set                  forgotten
+//	lost    it is known by name only, from a member of an earlier version, and no
+//	        member has listed it for listedFor                                          forgotten
+//	ended   the longest load and endedGrace have passed since                           forgotten, for good
+//	any     gossip says that it, or a later incarnation of its name, is alive           live
 //
-// All but the live ones of which gossip knows nothing count in Divisor until they are forgotten. Each member acts on its own evidence or on that
-// of others, which travels with the exchanges of states; a member that has not heard of it divides by more, which only makes its share
-// smaller. So a partitioned member needs no evidence of anything: its side divides by as many as before.
+// Gossip knows nothing of lost and ended members; they count in Divisor until they are forgotten. Each member acts on its
+// own evidence or on that of others, which travels with the exchanges of states. A member that has not heard of the
+// evidence divides by more, which only makes its share smaller. So a partitioned member needs no evidence of anything: its
+// side divides by as many as before.
 //
-// A machine without power refuses nothing, and neither does an address that no machine has any more. Such a member counts until its address
-// answers again or is another member's, or for Config.GiveUp.
+// A machine without power refuses nothing, and neither does an address that no machine has any more. Such a member counts
+// until its address answers again or belongs to another member, or for Config.GiveUp.
 //
-// A refusal proves that the address has no listener, as far as this node can see: a firewall that answers in the name of a living
-// member, which REJECT rules do, is taken for its death. A member that is alive contradicts: it counts again at once, and the log says so.
+// A refusal proves that nothing listens at the address, as far as this node can see. A firewall that answers on behalf of a
+// living member, as REJECT rules do, therefore makes that member look ended. A member that is alive contradicts: it counts
+// again at once, and the log says so.
 const (
-	// endedGrace is how much longer than its longest load an ended member counts: the origin may notice late that nobody waits.
+	// endedGrace is how much longer than its longest load an ended member counts: the origin may notice late that nobody
+	// waits.
 	endedGrace = 10 * time.Second
-	// proofEvery is how far apart the looks are whether the addresses of lost members refuse connections, proofTimeout how long one
-	// waits, and proofTogether how many are made at once.
+	// proofEvery is how often this node checks whether the addresses of lost members refuse connections, proofTimeout how
+	// long one check waits, and proofTogether how many run at once.
 	proofEvery    = 5 * time.Second
 	proofTimeout  = time.Second
 	proofTogether = 8
-	// listedFor is for how long a member counts that is known by name only and that no member lists any more: several exchanges of
-	// states.
+	// listedFor is how long a member counts that is known by name only and that no member lists any more: several exchanges
+	// of states.
 	listedFor = 2 * time.Minute
-	// maxEnded bounds the starts that are remembered as ended, so that a member which has not heard of it does not bring them back.
+	// maxEnded bounds the incarnations remembered as ended. The memory keeps a member that has not heard of it from
+	// bringing them back.
 	maxEnded = 512
-	// tellEndedFor is for how long others are told of one, after it was forgotten here or listed as lost by another member, and
-	// maxTold of how many.
+	// tellEndedFor is how long others are told of an ended incarnation after it was forgotten here, or last listed as lost
+	// by another member. maxTold bounds how many they are told of.
 	tellEndedFor = 5 * time.Minute
 	maxTold      = 64
 )
 
-// An ended start is one that counts no more.
+// An endedStart is an incarnation that no longer counts.
 type endedStart struct {
 	name        string
 	incarnation uint64
@@ -66,7 +71,7 @@ type endedStart struct {
 	asked       time.Time // when it was forgotten, or another member last listed it as lost
 }
 
-// A lostAddress is where a lost member was, and which start of it.
+// A lostAddress is the address of a lost member and its incarnation.
 type lostAddress struct {
 	name, addr  string
 	incarnation uint64
@@ -77,21 +82,21 @@ type otherMemberError struct{ error }
 
 func (e otherMemberError) Unwrap() error { return e.error }
 
-// provesEnd reports whether an attempt to connect to a start proves that its process has ended.
+// provesEnd reports whether the error of a connection attempt proves that the process of the dialled incarnation has ended.
 func provesEnd(err error) bool {
 	var other otherMemberError
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &other)
 }
 
-// proven notes evidence that a start ended at a time at the latest.
+// proven records evidence that an incarnation ended no later than when.
 func (r *roster) proven(at lostAddress, when time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.prove(at, when)
 }
 
-// prove notes evidence, from here or from another member, that a start ended at a time at the latest. at.addr is where the evidence
-// was found; "": another member says so. The caller holds mu.
+// prove records evidence, from here or from another member, that an incarnation ended no later than when. at.addr is where
+// the evidence was found; "" means that another member reports it. The caller holds mu.
 func (r *roster) prove(at lostAddress, when time.Time) {
 	if l, ok := r.vanished[at.name]; ok && l.is(at) {
 		if l.ended.IsZero() {
@@ -108,7 +113,7 @@ func (r *roster) prove(at lostAddress, when time.Time) {
 	}
 }
 
-// is reports whether the lost member is this start. Of one that is known by name only it is not known which start it is.
+// is reports whether the lost member is this incarnation. If a member is known by name only, its incarnation is not known.
 func (l lost) is(at lostAddress) bool {
 	return !l.bare() && l.incarnation == at.incarnation && (at.addr == "" || at.addr == l.addr)
 }
@@ -116,8 +121,8 @@ func (l lost) is(at lostAddress) bool {
 // bare reports whether the member is known by name only.
 func (l lost) bare() bool { return l.addr == "" }
 
-// forgets reports whether a lost member counts no more, why, and after what time to look again; 0: when there is news of it. longest is how long a load
-// may take.
+// forgets reports whether a lost member no longer counts, why, and when to look again, where 0 means when there is news of
+// it. longest is how long a load may take.
 func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string, again time.Duration) {
 	due := func(at time.Time, text string) {
 		if left := at.Sub(now); left > 0 {
@@ -138,7 +143,7 @@ func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string,
 	return why, again
 }
 
-// forget forgets the lost members that count no more, and returns after what time to look again. The caller holds mu.
+// forget forgets the lost members that no longer count, and returns when to look again. The caller holds mu.
 func (r *roster) forget(now time.Time, longest time.Duration) (again time.Duration) {
 	for name, l := range r.vanished {
 		why, wait := l.forgets(now, longest, r.giveUp)
@@ -158,7 +163,7 @@ func (r *roster) forget(now time.Time, longest time.Duration) (again time.Durati
 	return again
 }
 
-// hasEnded returns what is remembered of an ended start, nil if there is nothing. The caller holds mu.
+// hasEnded returns the record of an ended incarnation, or nil if there is none. The caller holds mu.
 func (r *roster) hasEnded(name string, incarnation uint64) *endedStart {
 	for i := range r.ended {
 		if e := &r.ended[i]; e.name == name && e.incarnation == incarnation {
@@ -168,7 +173,7 @@ func (r *roster) hasEnded(name string, incarnation uint64) *endedStart {
 	return nil
 }
 
-// revived takes a start off the ended ones: it is alive. The caller holds mu.
+// revived removes an incarnation from the ended ones, because it is alive. The caller holds mu.
 func (r *roster) revived(id *identity, addr string) {
 	l, lost := r.vanished[id.name]
 	was := lost && !l.ended.IsZero() && l.incarnation == id.incarnation
@@ -182,7 +187,7 @@ func (r *roster) revived(id *identity, addr string) {
 	}
 }
 
-// unproven lists the lost members without evidence that they have ended.
+// unproven lists the lost members that may live: nothing proves that they have ended.
 func (r *roster) unproven() []lostAddress {
 	var out []lostAddress
 	for name, l := range r.vanished {
@@ -193,8 +198,9 @@ func (r *roster) unproven() []lostAddress {
 	return out
 }
 
-// appendLost appends what is known of the lost members, and of those that have ended lately: for each a name and an address as texts, the
-// incarnation, for how many seconds it has been lost, and for how many, plus one, it has ended, 0 if that is not known. The caller holds mu.
+// appendLost appends what is known of the lost members and of those that have ended recently. Each has a name and an
+// address as texts, the incarnation, how many seconds ago it was lost, and how many seconds ago it ended plus one, or 0 if
+// that is not known. The caller holds mu.
 func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 	seconds := func(since time.Time) uint32 { return uint32(max(now.Sub(since), 0) / time.Second) }
 	one := func(e lostAddress, at, ended time.Time) {
@@ -223,7 +229,7 @@ func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 	return buf
 }
 
-// cutLost reads one of what appendLost has written, and returns the rest.
+// cutLost reads one entry that appendLost has written, and returns the rest.
 func cutLost(buf []byte, now time.Time) (e lostAddress, l lost, rest []byte, err error) {
 	if e.name, buf, err = cutText(buf, MaxName); err != nil {
 		return e, l, nil, err
@@ -242,8 +248,8 @@ func cutLost(buf []byte, now time.Time) (e lostAddress, l lost, rest []byte, err
 	return e, l, buf[n+16:], nil
 }
 
-// mergeLost takes over what another member knows of lost members. names are those that it counts, with join they are to count here.
-// The caller holds mu.
+// mergeLost merges what another member knows of lost members. names are the ones that it counts; if join is set, they are
+// to count here as well. The caller holds mu.
 func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time) {
 	live := make(map[string]bool, len(r.table))
 	for _, rec := range r.table {
@@ -291,7 +297,7 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 	}
 }
 
-// lookForProof dials lost members: an address that refuses has no process any more.
+// lookForProof dials lost members. If an address refuses, its process has ended.
 func (n *Node) lookForProof(at []lostAddress) {
 	var wg sync.WaitGroup
 	places := make(chan struct{}, proofTogether)
@@ -314,7 +320,7 @@ func (n *Node) lookForProof(at []lostAddress) {
 	wg.Wait()
 }
 
-// longestLoad is how long a load may take, of all caches that use the node.
+// longestLoad returns how long a load may take, over all caches that use the node.
 func (n *Node) longestLoad() time.Duration {
 	_, longest := n.loads()
 	return longest

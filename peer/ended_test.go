@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Until when a lost member counts, by what is known of it.
+// TestLostMemberForgotten checks how long a lost member counts, depending on what is known of it.
 func TestLostMemberForgotten(t *testing.T) {
 	now := time.Now()
 	const longest, giveUp = 7 * time.Second, time.Hour
@@ -48,7 +48,8 @@ func TestLostMemberForgotten(t *testing.T) {
 	}
 }
 
-// What a member knows of lost ones reaches another one with an exchange of states, whichever of them are known there.
+// TestLostMembersTravel checks that what a member knows of lost ones reaches another one with an exchange of states,
+// whichever of them are known there.
 func TestLostMembersTravel(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		other := func() *roster {
@@ -62,9 +63,9 @@ func TestLostMembersTravel(t *testing.T) {
 			r.NotifyJoin(silent)
 			r.look(time.Now())
 		}
-		a.proven(lostAddress{"dead", dead.Address(), 9}, time.Now())       // another start
+		a.proven(lostAddress{"dead", dead.Address(), 9}, time.Now())       // another incarnation
 		a.proven(lostAddress{"dead", silent.Address(), 10}, time.Now())    // another address
-		a.proven(lostAddress{"silent", silent.Address(), 11}, time.Now())  // but it answers
+		a.proven(lostAddress{"silent", silent.Address(), 11}, time.Now())  // but it answers afterwards
 		a.NotifyPingComplete(silent, time.Millisecond, nil)                //
 		a.proven(lostAddress{"unknown", silent.Address(), 11}, time.Now()) // gossip knows nothing of it
 		for _, r := range []*roster{a, b} {
@@ -98,7 +99,7 @@ func TestLostMembersTravel(t *testing.T) {
 			}
 		}
 
-		// One that has not heard of it does not bring it back, and learns it.
+		// A member that has not heard of it does not bring it back, and learns of it.
 		far := other()
 		far.longest = a.longest
 		far.NotifyJoin(dead)
@@ -114,7 +115,7 @@ func TestLostMembersTravel(t *testing.T) {
 			t.Errorf("one that has not heard of it divides by %d", s.share.members)
 		}
 
-		// An earlier version tells names alone: they count while it lists them.
+		// An earlier version sends only names: they count while it lists them.
 		a.MergeRemoteState([]byte("\x01\x03old\x00"), false)
 		if len(a.vanished) != 1 {
 			t.Error("taken over without a join")
@@ -137,7 +138,7 @@ func TestLostMembersTravel(t *testing.T) {
 	})
 }
 
-// What is remembered of starts that have ended is bounded.
+// TestEndedAreBounded checks that the memory of ended incarnations is bounded.
 func TestEndedAreBounded(t *testing.T) {
 	r, now := sampleRoster(), time.Now()
 	for i := range uint64(2 * maxEnded) {
@@ -152,8 +153,9 @@ func TestEndedAreBounded(t *testing.T) {
 	}
 }
 
-// Processes crash and come back under new names at new addresses, and all leave in order for others with new names: each cap is divided by as many as there
-// are. While a member is silent, it counts; a member for which the machine's address does not answer counts for Config.GiveUp.
+// TestNewNamesAfterCrashes checks that each cap is divided by the number of actual members while processes crash and come
+// back under new names at new addresses, and while all of them are replaced gracefully by others with new names. A silent
+// member counts; a member whose machine does not answer counts for Config.GiveUp.
 func TestNewNamesAfterCrashes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world, log := newMemNet(), new(logBook)
@@ -198,7 +200,7 @@ func TestNewNamesAfterCrashes(t *testing.T) {
 		}
 		settled(4, "after a rolling restart")
 
-		// A process ends while only one other member can reach its address: that one's word is enough.
+		// A process ends while only one other member can reach its address: the word of that member is enough.
 		dead := nodes[3]
 		host := strings.TrimSuffix(dead.Addr(), ":7946")
 		for _, n := range nodes[1:3] {
@@ -208,7 +210,7 @@ func TestNewNamesAfterCrashes(t *testing.T) {
 		nodes = append(nodes[:3], pod())
 		settled(4, "after a crash that one member has seen")
 
-		// A machine that has no power refuses nothing.
+		// A machine without power refuses nothing.
 		dark := nodes[2]
 		world.Pause(strings.TrimSuffix(dark.Addr(), ":7946"))
 		nodes = append(nodes[:2], nodes[3], pod())
@@ -223,7 +225,8 @@ func TestNewNamesAfterCrashes(t *testing.T) {
 	})
 }
 
-// A firewall that rejects makes a living member look as if it had ended. It counts again as soon as it is back, and the log says what has happened.
+// TestEndedMemberIsAlive checks that a living member that looks ended because of a rejecting firewall counts again as soon
+// as it is back, and that the log says what happened.
 func TestEndedMemberIsAlive(t *testing.T) {
 	r := sampleRoster()
 	n := gossiped("b", 10, 2, nil)
@@ -241,15 +244,15 @@ func TestEndedMemberIsAlive(t *testing.T) {
 	}
 }
 
-// Another member that answers at the address proves the end of the one that was there, with a secret and without; a node that is closed has no
-// share of a cap, so a refusal proves that it loads nothing.
+// TestProofsOfAnEnd checks that another member that answers at the address proves the end of the one that was there, with
+// and without a secret. A closed node has no share of a cap, so a refusal proves that it runs no loads.
 func TestProofsOfAnEnd(t *testing.T) {
 	for name, secret := range map[string]Secret{"plain": nil, "secret": Secret("0123456789abcdef0123456789abcdef")} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				world := newMemNet()
 				a := simulated(t, world, 1, Config{Secret: secret})
-				b := simulated(t, world, 2, Config{Secret: secret}) // of a cluster of its own
+				b := simulated(t, world, 2, Config{Secret: secret}) // of another cluster of one
 				a.roster.NotifyJoin(gossiped("x", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "x", 10 }))
 				a.roster.NotifyJoin(gossiped("n2", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "n2", 10 }))
 				for _, l := range []lostAddress{{"x", b.Addr(), 10}, {"n2", b.Addr(), 10}} {

@@ -11,28 +11,27 @@ import (
 )
 
 const (
-	// maxEvents is how many events a node remembers: a bad night's worth of what matters,
-	// and less than 20 KiB in the stats document.
+	// maxEvents is how many events a node remembers: enough for the important ones of a bad night, and less than 20 KiB in
+	// the stats document.
 	maxEvents = 64
-	// maxEventText is where an event's texts are cut, in bytes: others choose parts of them.
+	// maxEventText is the length in bytes at which an event's texts are cut, because others choose parts of them.
 	maxEventText = 200
 	// eventKey is the attribute that names an event in the log.
 	eventKey = "event"
 )
 
-// An Event is something that an operator wants to see in the list of what has happened. Each is
-// also a line in the log, with the attribute "event" holding the same name.
+// An Event is an entry in the operator's list of what has happened. Each event is also a log line whose attribute "event"
+// holds the same name.
 type Event struct {
 	At     time.Time `json:"at"`
 	Name   string    `json:"name"`             // stable; STATS.md lists them
 	Level  string    `json:"level"`            // "INFO", "WARN" or "ERROR"
-	Node   string    `json:"node"`             // who saw it
-	Member string    `json:"member,omitempty"` // whom it is about
+	Node   string    `json:"node"`             // the node that saw it
+	Member string    `json:"member,omitempty"` // the member it is about
 	Text   string    `json:"text"`
 }
 
-// eventNames gives the lines of the log that are events their stable names. The texts may
-// be improved, the names stay.
+// eventNames maps the log lines that are events to their stable names. The texts may be improved, the names stay.
 func eventNames() map[string]string {
 	return map[string]string{
 		"listening":                        "node_started",
@@ -71,7 +70,7 @@ func eventNames() map[string]string {
 
 // eventBook remembers the newest events.
 type eventBook struct {
-	names map[string]string // by the text's beginning; never changed
+	names map[string]string // by the beginning of the text; never changed
 	node  string
 
 	mu   sync.Mutex // guards the rest
@@ -80,7 +79,7 @@ type eventBook struct {
 
 func newEventBook() *eventBook { return &eventBook{names: eventNames()} }
 
-// name returns the stable name of a line of the log; "": it is no event.
+// name returns the stable name of a log line, or "" if the line is not an event.
 func (b *eventBook) name(text string) string {
 	if name, ok := b.names[text]; ok {
 		return name
@@ -102,21 +101,21 @@ func (b *eventBook) add(e Event) {
 	b.past = append(b.past, e)
 }
 
-// list returns the events, oldest first. It is the caller's.
+// list returns a copy of the events, oldest first.
 func (b *eventBook) list() []Event {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return append([]Event{}, b.past...)
 }
 
-// eventLog is a slog.Handler that gives lines which are events their names, keeps them in
-// the book, and hands all lines on.
+// eventLog is a slog.Handler that adds stable names to the lines that are events, keeps them in the book, and passes on all
+// lines.
 type eventLog struct {
 	next slog.Handler
 	book *eventBook
 }
 
-// Enabled lets what may be an event pass, although the log does not want it.
+// Enabled lets any line pass that may be an event, even if the log does not want it.
 func (l eventLog) Enabled(ctx context.Context, level slog.Level) bool {
 	return level >= slog.LevelInfo || l.next.Enabled(ctx, level)
 }
@@ -124,7 +123,7 @@ func (l eventLog) Enabled(ctx context.Context, level slog.Level) bool {
 // Handle implements slog.Handler.
 func (l eventLog) Handle(ctx context.Context, r slog.Record) error {
 	if r.Level >= slog.LevelInfo {
-		if name := attr(r, eventKey); name != "" { // somebody else's
+		if name := attr(r, eventKey); name != "" { // an event named by another package
 			l.book.add(newEvent(name, l.book.node, r))
 		} else if name := l.book.name(r.Message); name != "" {
 			l.book.add(newEvent(name, l.book.node, r))
@@ -148,7 +147,7 @@ func (l eventLog) WithGroup(name string) slog.Handler {
 	return eventLog{l.next.WithGroup(name), l.book}
 }
 
-// attr returns an attribute of a line as text; "": it has none of the key.
+// attr returns an attribute of a line as text, or "" if the line does not have it.
 func attr(r slog.Record, key string) (value string) {
 	r.Attrs(func(a slog.Attr) bool {
 		if a.Key == key {
@@ -159,7 +158,7 @@ func attr(r slog.Record, key string) (value string) {
 	return value
 }
 
-// newEvent makes an event of a line of the log.
+// newEvent makes an event from a log line.
 func newEvent(name, node string, r slog.Record) Event {
 	e := Event{At: r.Time.UTC(), Name: name, Level: r.Level.String(), Node: node}
 	text := r.Message
@@ -185,12 +184,12 @@ func cutEvent(s string) string {
 	return s[:maxEventText] + "..."
 }
 
-// Logger returns the node's logger, for caches that are given the node: a line of at least
-// level Info with the attribute "event" also goes into the list of events.
+// Logger returns the node's logger, for caches that use the node. A line of at least level Info with the attribute "event"
+// is also added to the list of events.
 func (n *Node) Logger() *slog.Logger { return n.logger }
 
-// viewEvents tells who has come into the view, and when most of the members are lost or back:
-// a partition, or a bad night. Who has gone is told by the roster, which knows why.
+// viewEvents logs which members have joined the view, and when most of the members are lost or back, as in a partition. The
+// roster logs which members are gone, because it knows why.
 func (n *Node) viewEvents(old, now *ring.View) {
 	for _, m := range now.Members() {
 		if was, ok := old.Member(m.Name); (!ok || was.Incarnation != m.Incarnation) && m.Name != n.id.name {

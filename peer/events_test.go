@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// Each text that names an event is one that the package logs: a text that is changed without
-// the table would lose its event.
+// TestEventTexts checks that each text that names an event is one that the package logs. A text that is changed without the
+// table would lose its event.
 func TestEventTexts(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {
@@ -65,7 +65,7 @@ func TestEventLog(t *testing.T) {
 	}
 }
 
-// The list of a node has the joins, leaves and losses, and that most of the members are lost.
+// TestEventsOfMembers checks that a node lists joins, leaves and losses, and that most of the members are lost.
 func TestEventsOfMembers(t *testing.T) {
 	a := start(t, quick("a"))
 	b := start(t, quick("b", a.Addr()))

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// books is a Network of which only the lookups work, as long as they are not down.
+// books is a Network on which only the lookups work, unless they are down.
 type books struct {
 	Network
 	hosts    map[string][]string
@@ -40,7 +40,7 @@ func (b *books) look(all map[string][]string, name string) ([]string, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 }
 
-// finderOf finds seeds in b; it shuffles by reversing.
+// finderOf returns a finder for the seeds in b. It shuffles by reversing.
 func finderOf(b *books, seeds ...string) *finder {
 	return &finder{network: b, fixed: seeds, shuffle: func(n int, swap func(i, j int)) {
 		for i := range n / 2 {
@@ -49,7 +49,7 @@ func finderOf(b *books, seeds ...string) *finder {
 	}}
 }
 
-// found is what f finds, and which seeds it could not, as text.
+// found returns as text what f finds, and which seeds it could not find.
 func found(t *testing.T, f *finder) string {
 	t.Helper()
 	addrs, failed := f.find(t.Context())
@@ -60,7 +60,8 @@ func found(t *testing.T, f *finder) string {
 	return text
 }
 
-// The targets of a service keep their order, the seeds take turns, and bad targets count for nothing.
+// TestFindOrder checks that the targets of a service keep their order, that the seeds alternate, and that bad targets are
+// ignored.
 func TestFindOrder(t *testing.T) {
 	b := &books{
 		hosts: map[string][]string{"a.test": {"10.0.0.1", "fd00::1"}, "b.test": {"10.0.0.2"}, "c.test": {"10.0.0.3"}},
@@ -75,7 +76,8 @@ func TestFindOrder(t *testing.T) {
 	}
 }
 
-// While a resolver fails a seed stands for what it last did; a name that has gone stands for nobody.
+// TestFindLast checks that while a resolver fails, a seed's last known addresses are used, and that a name that no longer
+// exists has no addresses.
 func TestFindLast(t *testing.T) {
 	b := &books{
 		hosts:    map[string][]string{"a.test": {"10.0.0.1"}, "b.test": {"10.0.0.2"}},
@@ -89,7 +91,7 @@ func TestFindLast(t *testing.T) {
 			t.Errorf("found %s, want %s", got, want)
 		}
 	}
-	expect("[10.0.0.1:1] seed b.test:2! seed b.test:7!") // there is no last one yet
+	expect("[10.0.0.1:1] seed b.test:2! seed b.test:7!") // no last known addresses yet
 	b.down = nil
 	expect("[10.0.0.2:7 10.0.0.1:1 10.0.0.2:2]")
 	for range 3 {
@@ -102,14 +104,14 @@ func TestFindLast(t *testing.T) {
 	b.services, b.down = nil, nil
 	expect("[10.0.0.2:7]")
 	b.down = map[string]bool{"_w._tcp.one": true}
-	expect("[10.0.0.2:7] seed _w._tcp.one!") // it was nobody
+	expect("[10.0.0.2:7] seed _w._tcp.one!") // it had no targets
 	if len(f.addrs) != 1 || len(f.targets) != 1 {
 		t.Errorf("it remembers %v and %v", f.addrs, f.targets)
 	}
 }
 
-// Of a service with many targets those that come first are resolved, and in every second attempt the next ones of all,
-// whatever the order in which the shuffle and the resolver put them: each gets its turn.
+// TestFindMany checks that for a service with many targets the first ones are resolved, and in every second attempt the
+// next ones of all, so that each gets its turn in whatever order the shuffle and the resolver put them.
 func TestFindMany(t *testing.T) {
 	var targets []string
 	for i := range 3*lookups - 1 {
@@ -143,7 +145,7 @@ func TestFindMany(t *testing.T) {
 	}
 }
 
-// A live target is found behind many dead ones, after as many attempts as there are turns.
+// TestServiceMany checks that a live target is found behind many dead ones, after as many attempts as there are turns.
 func TestServiceMany(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
@@ -166,7 +168,7 @@ func TestServiceMany(t *testing.T) {
 	})
 }
 
-// A live address is found behind many dead ones of one name, too.
+// TestAddressMany checks that a live address is found behind many dead ones of one name.
 func TestAddressMany(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
@@ -183,7 +185,7 @@ func TestAddressMany(t *testing.T) {
 	})
 }
 
-// What Discover brings that is good counts; what is wrong with the rest is told.
+// TestDiscoverAnswers checks that the good seeds of a Discover answer are used, and that errors describe the others.
 func TestDiscoverAnswers(t *testing.T) {
 	lots := slices.Repeat([]string{"10.0.0.5:1"}, 2*maxDiscovered)
 	for i, x := range []struct {
@@ -211,7 +213,8 @@ func TestDiscoverAnswers(t *testing.T) {
 	}
 }
 
-// A Discover that panics, or ends its goroutine, is an error like others, and called again.
+// TestDiscoverPanics checks that a Discover that panics or ends its goroutine is treated like one that fails, and is called
+// again.
 func TestDiscoverPanics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world, logs := newMemNet(), new(logBook)
@@ -235,13 +238,13 @@ func TestDiscoverPanics(t *testing.T) {
 	})
 }
 
-// badError is an error that cannot say what it is.
+// badError is an error whose methods panic.
 type badError struct{ text string }
 
 func (e *badError) Error() string { return e.text }
 
-// A Discover that hangs holds up neither Start, nor joining by other seeds, nor Close for long; there is one call
-// at a time; and its late answer counts at once.
+// TestDiscoverHangs checks that a Discover that hangs delays neither Start nor joining by other seeds, and Close only
+// briefly. Only one call runs at a time, and its late answer is used at once.
 func TestDiscoverHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world, logs := newMemNet(), new(logBook)
@@ -257,7 +260,7 @@ func TestDiscoverHangs(t *testing.T) {
 			if end, ok := ctx.Deadline(); !ok || time.Until(end) != discoverLimit {
 				t.Errorf("its context ends in %v", time.Until(end))
 			}
-			return <-hang, nil // whatever its context says
+			return <-hang, nil // even after its context has ended
 		}})
 		if d := time.Since(began); d > discoverWait || viewNames(n2.View()) != "n1 n2" {
 			t.Errorf("Start took %v; the view has %s", d, viewNames(n2.View()))
@@ -272,7 +275,7 @@ func TestDiscoverHangs(t *testing.T) {
 		if n := strings.Count(logs.String(), "although its context ended"); calls.Load() != 1 || n != 1 {
 			t.Errorf("%d calls; it is told %d times that it hangs:\n%s", calls.Load(), n, logs)
 		}
-		// It returns, long after: that counts before the next attempt is due.
+		// The call returns much later: its answer is used before the next attempt is due.
 		n3 := simulated(t, world, 3, Config{})
 		pause(t.Context(), 30*time.Second)
 		hang <- []string{"10.0.0.3:7946"}
@@ -282,7 +285,7 @@ func TestDiscoverHangs(t *testing.T) {
 		}
 		awaitNames(t, "n1 n2 n3", n1, n2, n3)
 
-		// Close leaves the next call alone.
+		// Close leaves the next call behind.
 		pause(t.Context(), 15*time.Second)
 		began = time.Now()
 		if err := n2.Close(); err != nil || time.Since(began) > discoverGrace+time.Second {
@@ -296,7 +299,7 @@ func TestDiscoverHangs(t *testing.T) {
 	})
 }
 
-// Close waits for a Discover that ends with its context, and calls it no more.
+// TestDiscoverClose checks that Close waits for a Discover that ends with its context, and does not call it again.
 func TestDiscoverClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var inside atomic.Int64
@@ -305,7 +308,7 @@ func TestDiscoverClose(t *testing.T) {
 			inside.Add(1)
 			defer inside.Add(-1)
 			<-ctx.Done()
-			pause(context.WithoutCancel(ctx), discoverGrace/2) // it has something to put in order
+			pause(context.WithoutCancel(ctx), discoverGrace/2) // it has something to clean up
 			return nil, ctx.Err()
 		}})
 		began := time.Now()
@@ -328,8 +331,8 @@ func (f *fallible) LookupHost(ctx context.Context, host string) ([]string, error
 	return f.Network.LookupHost(ctx, host)
 }
 
-// What cannot be found is logged once for each change, also where all members are known, and no more often than
-// once a minute.
+// TestFindFailuresAreLogged checks that seeds that cannot be found are logged once for each change, even if all members are
+// known, and at most once a minute.
 func TestFindFailuresAreLogged(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world, logs := newMemNet(), new(logBook)
@@ -360,7 +363,7 @@ func TestFindFailuresAreLogged(t *testing.T) {
 		network.down.Store(nil)
 		pause(t.Context(), 5*time.Minute)
 		expect(map[string]int{"cannot be found": 2, again: 1})
-		for i := range 30 { // ten minutes of other reasons
+		for i := range 30 { // ten minutes of different reasons
 			fail(fmt.Sprint("reason ", i))
 		}
 		if n := strings.Count(logs.String(), "cannot be found"); n < 2+8 || n > 2+11 {

@@ -7,28 +7,28 @@ import (
 	"time"
 )
 
-// A member that is lost and comes back again and again would take its keys with it each time. So each
-// return without a leave adds one to the member's penalty, which halves every Gossip.HoldDown. From restAt on, two
-// returns within less than a half-life, the member rests: it is in the view, is told of every
-// invalidation and answers, but owns nothing, until the penalty has fallen below wakeAt. One crash, or
-// a restart of each node in turn, makes nobody rest.
+// A member that is lost and comes back again and again would move its keys each time. So each return without a leave adds
+// one to the member's penalty, which halves every Gossip.HoldDown. Once the penalty reaches restAt, after two returns
+// within less than a half-life, the member rests: it is in the view, receives every invalidation and answers requests, but
+// owns nothing until the penalty has fallen below wakeAt. One crash, or a rolling restart of all nodes, makes no member
+// rest.
 //
-// Members see nearly the same. Who learns of a higher penalty of one that rests tells some others at once, and everybody
-// tells when states are exchanged: the highest counts. So they come to one view, and a member that
-// starts learns that it is to rest.
-// While they differ, the worst that a read meets is that who is asked is not the owner.
+// Members have nearly the same penalties. A member that learns of a higher penalty of a resting one tells some others at
+// once, and all members compare penalties when states are exchanged; the highest counts. So they converge on one view, and
+// a member that starts learns that it is to rest. While they differ, the worst that a read meets is a member that is not
+// the owner.
 const (
-	// DefaultHoldDown is Gossip.HoldDown where it is 0.
+	// DefaultHoldDown is the value of Gossip.HoldDown when it is 0.
 	DefaultHoldDown = time.Minute
 
 	restAt = 1.5
 	wakeAt = 0.75
-	// penaltyMax bounds the penalty, and with it for how long a member rests: for three half-lives.
+	// penaltyMax bounds the penalty, and thereby how long a member rests: three half-lives.
 	penaltyMax = 6
-	// flapFormat is the first byte of a message that tells of who rests.
+	// flapFormat is the first byte of a message that says which members rest.
 	flapFormat = 0xF1
-	// flapFanout is how many members are told of a penalty that is news, and flapNews by how much it must
-	// be higher to be.
+	// flapFanout is how many members are told of a new penalty. flapNews is by how much a penalty must be higher to count
+	// as new.
 	flapFanout = 4
 	flapNews   = 0.05
 	// onceFor is how far apart two signs of one return may be.
@@ -37,7 +37,7 @@ const (
 	maxFlaps = 256
 )
 
-// A flap is what a member's returns have come to.
+// A flap holds the penalty for a member's returns.
 type flap struct {
 	penalty float64 // as of at
 	at      time.Time
@@ -55,19 +55,19 @@ func (f flap) after(now time.Time, half time.Duration) flap {
 	return f
 }
 
-// more returns the flap with a higher penalty.
+// more returns the flap with its penalty raised by by.
 func (f flap) more(by float64) flap {
 	f.penalty = min(f.penalty+by, penaltyMax)
 	f.rests = f.rests || f.penalty >= restAt
 	return f
 }
 
-// left is for how long the member still rests.
+// left returns how long the member still rests.
 func (f flap) left(half time.Duration) time.Duration {
 	return time.Duration(math.Log2(f.penalty/wakeAt)*float64(half)) + time.Millisecond
 }
 
-// returned notes that a member is back that had not left. The caller holds mu.
+// returned records that a member is back that had not left. The caller holds mu.
 func (r *roster) returned(name string, now time.Time) {
 	if r.hold <= 0 || name == r.self.name {
 		return
@@ -82,7 +82,7 @@ func (r *roster) returned(name string, now time.Time) {
 	r.flapped = r.flapped || f.rests
 }
 
-// answered notes that a member answers again that this node alone, or first, has found silent.
+// answered records that a member answers again that only this node, or this node first, had found silent.
 func (r *roster) answered(name string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,8 +90,8 @@ func (r *roster) answered(name string) {
 	r.signal()
 }
 
-// crowd marks the lost members if they are half of all: it may as well be this node that is cut off, and
-// their coming back is none of their doing. The caller holds mu.
+// crowd marks the lost members if they are at least as many as the live ones. This node may then be the one that is cut
+// off, and their return must not count against them. The caller holds mu.
 func (r *roster) crowd() {
 	live := make(map[string]bool, len(r.table))
 	for _, rec := range r.table {
@@ -108,8 +108,8 @@ func (r *roster) crowd() {
 	}
 }
 
-// resting returns the names of the members that are to rest, and after what time to look again. If they are more than a
-// third, or this is a pair, nobody rests: somebody has to own the keys. The caller holds mu.
+// resting returns the names of the members that are to rest, and when to look again. If they are more than a third of all,
+// or there are only two members, nobody rests, because somebody has to own the keys. The caller holds mu.
 func (r *roster) resting(chosen map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
 	names = make(map[string]bool)
 	for name, f := range r.flaps {
@@ -142,8 +142,8 @@ func (r *roster) resting(chosen map[string]*record, now time.Time) (names map[st
 	return names, again
 }
 
-// appendFlaps appends the penalties of the members that rest, or would if they were fewer: name and penalty in thousandths.
-// The caller holds mu.
+// appendFlaps appends the penalties of the members that rest, or would rest if they were fewer: name, and penalty in
+// thousandths. The caller holds mu.
 func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
 	for name, f := range r.flaps {
 		if f = f.after(now, r.hold); f.rests {
@@ -154,7 +154,7 @@ func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
 	return buf
 }
 
-// mergeFlaps takes over what appendFlaps has written on another member, and returns what comes behind the empty text that ends it.
+// mergeFlaps merges what appendFlaps has written on another member, and returns what follows the empty text that ends it.
 // The caller holds mu.
 func (r *roster) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
 	for len(buf) > 0 {
@@ -181,7 +181,7 @@ func (r *roster) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
 	return nil
 }
 
-// news returns the message for other members, if there is news of who rests. The caller holds mu.
+// news returns a message for other members if it has changed which members rest, or else nil. The caller holds mu.
 func (r *roster) news(now time.Time) []byte {
 	if !r.flapped {
 		return nil

@@ -33,7 +33,7 @@ func TestFlapPenalty(t *testing.T) {
 	}
 }
 
-// rosterWith is a roster that knows b, c, and so on, as many as it says.
+// rosterWith returns a roster that knows as many other members as given: b, c, and so on.
 func rosterWith(others int) *roster {
 	r := sampleRoster()
 	r.hold = time.Minute
@@ -69,7 +69,8 @@ func TestWhoFlapsRests(t *testing.T) {
 		if got := restingOf(r, time.Now()); got != "b" || s.flaps == nil || s.expire < 40*time.Second || s.expire > 2*time.Minute || len(s.notices) == 0 {
 			t.Fatalf("rests: %q, %+v", got, s)
 		}
-		// Who has not seen it hears of it, and comes to the same; who does not know of it is not troubled.
+		// A member that has not seen it learns of it and reaches the same result; a member that does not know of it is not
+		// affected.
 		o := rosterWith(4)
 		o.MergeRemoteState(r.LocalState(false), false)
 		if got := restingOf(o, time.Now()); got != "b" {
@@ -148,7 +149,7 @@ func TestWhoDoesNotFlap(t *testing.T) {
 		if s := restingOf(r, time.Now()); s != "" {
 			t.Errorf("%q rest of five", s)
 		}
-		o := rosterWith(4) // but where there are more members they may
+		o := rosterWith(4) // but if there are more members they may rest
 		o.MergeRemoteState(r.LocalState(false), false)
 		for i := range 4 {
 			o.NotifyJoin(gossiped(string(rune('p'+i)), 10, byte(20+i), nil))
@@ -159,7 +160,7 @@ func TestWhoDoesNotFlap(t *testing.T) {
 	})
 }
 
-// Whatever another member writes behind the list of the lost, it is read within bounds.
+// TestHostileFlaps checks that whatever another member writes behind the list of lost members is read within bounds.
 func TestHostileFlaps(t *testing.T) {
 	r := rosterWith(4)
 	r.NotifyMsg([]byte{flapFormat, 1})

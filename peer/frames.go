@@ -17,28 +17,27 @@ import (
 const readBuffer = 64 << 10
 
 const (
-	// A frame that has begun must bring frameProgress bytes every frameTimeout, or its
-	// end: who sends a byte now and then does not hold a buffer for long.
+	// Once a frame has begun, every frameTimeout must bring frameProgress bytes or the end of the frame. So a sender that
+	// trickles bytes does not hold a buffer for long.
 	frameTimeout  = 10 * time.Second
 	frameProgress = 16 << 10
 )
 
-// A frameReader cuts what a connection sends into frames.
+// A frameReader splits the bytes of a connection into frames.
 type frameReader struct {
 	conn  net.Conn
 	limit int // longest frame, in bytes
 	buf   []byte
 	r, w  int // buf[r:w] is read and not yet used
 	bytes int64
-	due   int // there is a read deadline, which is put off when w has come so far; 0: there is none
+	due   int // there is a read deadline, which is extended when w has reached this; 0: there is none
 }
 
 func newFrameReader(conn net.Conn, limit int) *frameReader {
 	return &frameReader{conn: conn, limit: limit, buf: make([]byte, readBuffer)}
 }
 
-// buffered returns the next frame that is there whole, nil if there is none. It is valid
-// until fill is called.
+// buffered returns the next frame if it is in the buffer as a whole, or else nil. The frame is valid until fill is called.
 func (f *frameReader) buffered() ([]byte, error) {
 	if f.w-f.r < codec.FrameHeader {
 		return nil, nil
@@ -56,8 +55,8 @@ func (f *frameReader) buffered() ([]byte, error) {
 	return frame, nil
 }
 
-// fill reads more. The buffer grows as bytes come, at most by a factor of two and to
-// what the frame needs, so that a length alone makes nobody allocate; it shrinks back when it is empty.
+// fill reads more bytes. The buffer grows as bytes arrive, at most by a factor of two and to what the frame needs, so that
+// a claimed length alone does not cause an allocation. The buffer shrinks back when it is empty.
 func (f *frameReader) fill() error {
 	switch {
 	case f.r == f.w:
@@ -68,7 +67,7 @@ func (f *frameReader) fill() error {
 	case f.r > 0:
 		f.w = copy(f.buf, f.buf[f.r:f.w])
 		f.r = 0
-		f.due = min(f.due, 1) // another frame than the last time
+		f.due = min(f.due, 1) // a different frame than last time
 	}
 	if f.w == len(f.buf) {
 		whole := codec.FrameHeader + int(binary.BigEndian.Uint32(f.buf)) // buffered has checked it
@@ -99,8 +98,8 @@ var (
 	errCut     = errors.New("the connection ended in the middle of a frame")
 )
 
-// hurry sets the read deadline of a frame that is there in part, from the buffer's front
-// on, and none between frames.
+// hurry sets the read deadline of a frame that is partly in the buffer, starting at its front, and clears it between
+// frames.
 func (f *frameReader) hurry() error {
 	if f.w == 0 {
 		if f.due == 0 {
@@ -129,7 +128,7 @@ const (
 	keptBuffers    = 8 << 20 // bytes, in all classes together
 )
 
-// bufferClass returns the class whose slices hold n bytes; bufferClasses: none does.
+// bufferClass returns the class whose slices hold n bytes, or bufferClasses if there is none.
 func bufferClass(n int) int {
 	return min(bits.Len(uint(max(n-1, 0)/smallestBuffer)), bufferClasses)
 }
@@ -154,7 +153,7 @@ func (b *buffers) get(n int) []byte {
 	return make([]byte, n, size)
 }
 
-// put takes a slice from get back.
+// put takes back a slice from get.
 func (b *buffers) put(p []byte) {
 	class := bufferClass(cap(p))
 	if class == bufferClasses || cap(p) != smallestBuffer<<class {

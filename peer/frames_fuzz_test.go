@@ -14,11 +14,11 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// atMost checks that f allocates no more than four times what it is given, n bytes, and 64 KiB.
+// atMost checks that f allocates no more than 64 KiB and four times its input of n bytes.
 func atMost(t *testing.T, n int, f func()) {
 	t.Helper()
 	most, got := 4*uint64(n)+64<<10, uint64(0)
-	for range 2 { // the first time another goroutine may have allocated
+	for range 2 { // during the first run another goroutine may have allocated
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		f()
@@ -30,11 +30,11 @@ func atMost(t *testing.T, n int, f func()) {
 	t.Errorf("%d bytes made it allocate %d, the bound is %d", n, got, most)
 }
 
-// bytesConn is a connection that brings the given bytes, in pieces, and then ends.
+// bytesConn is a connection that delivers the given bytes, in pieces, and then ends.
 type bytesConn struct {
 	net.Conn // nil: nothing else is called
 	rest     []byte
-	piece    int // the most that a Read gives
+	piece    int // the most that one Read returns
 }
 
 func (c *bytesConn) Read(b []byte) (int, error) {
@@ -48,7 +48,7 @@ func (c *bytesConn) Read(b []byte) (int, error) {
 
 func (c *bytesConn) SetReadDeadline(time.Time) error { return nil }
 
-// eachFrame hands the frames of a connection to handle until one of them fails.
+// eachFrame passes the frames of a connection to handle until one of them fails.
 func eachFrame(f *frameReader, handle func(frame []byte) error) error {
 	for {
 		frame, err := f.buffered()
@@ -65,12 +65,12 @@ func eachFrame(f *frameReader, handle func(frame []byte) error) error {
 	}
 }
 
-// newsOf is the news of one invalidation of the keys.
+// newsOf returns the news of one invalidation of the keys.
 func newsOf(keys ...[]byte) *codec.News {
 	return &codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 1, Seq: 1}, Scope: codec.ScopeKeys, Names: keys}}}
 }
 
-// addFrames adds what every decoder of frames has to stand.
+// addFrames adds frames that every decoder must withstand.
 func addFrames(f *testing.F, limit uint32) {
 	add := func(b []byte) {
 		f.Add(b, uint16(1<<15))
@@ -88,15 +88,15 @@ func addFrames(f *testing.F, limit uint32) {
 	for _, b := range whole {
 		for cut := range b {
 			f.Add(b[:cut], uint16(1<<15))
-			// Cut, and yet its length is right.
+			// Cut short, but with a correct length.
 			if cut >= codec.FrameHeader+codec.FrameMin {
 				f.Add(codec.EndFrame(bytes.Clone(b[:cut]), 0), uint16(1<<15))
 			}
 		}
 		add(b)
-		add(codec.EndFrame(append(bytes.Clone(b), 0), 0)) // a byte too many inside
-		add(append(bytes.Clone(b), 0))                    // and behind
-		add(append(bytes.Clone(b), b...))                 // an id for the second time
+		add(codec.EndFrame(append(bytes.Clone(b), 0), 0)) // one byte too many inside
+		add(append(bytes.Clone(b), 0))                    // and one behind
+		add(append(bytes.Clone(b), b...))                 // the same id a second time
 		for _, id := range []uint64{0, 3, 4, 5, 8, 9, 1 << 63, 1<<64 - 1} {
 			other := bytes.Clone(b)
 			binary.BigEndian.PutUint64(other[codec.FrameHeader+1:], id)
@@ -123,9 +123,8 @@ func addFrames(f *testing.F, limit uint32) {
 	add(bytes.Repeat(frame(codec.KindPong, 1, string(make([]byte, readBuffer))), 8)) // the buffer grows and shrinks
 }
 
-// FuzzFrames feeds a stream to the three readers of a data connection: the one that waits for a
-// hello, the one that serves, and the one that asks, with requests 1 to 4 under way and 5 to 8
-// withdrawn.
+// FuzzFrames feeds a stream to the three readers of a data connection: the one that waits for a hello, the one that serves,
+// and the one of the calling side, with requests 1 to 4 in flight and 5 to 8 withdrawn.
 func FuzzFrames(f *testing.F) {
 	const limit = 1 << 20
 	addFrames(f, limit)
@@ -142,8 +141,8 @@ func FuzzFrames(f *testing.F) {
 
 		var req codec.Request
 		r := newFrameReader(nil, limit)
-		// An invalidation takes 11 bytes at least, and 48 in memory; the slices of 4096 names, the most
-		// that a frame can have, take 96 KiB, and as much while they grow, once for each connection.
+		// An invalidation takes at least 11 bytes on the wire, and 48 in memory. The slices of 4096 names, the most that a
+		// frame can have, take 96 KiB, and as much again while they grow, once for each connection.
 		atMost(t, 2*len(b)+2*24*codec.MaxKeysPerFrame/4, func() {
 			*r = frameReader{conn: conn(), limit: limit, buf: r.buf[:readBuffer:readBuffer]}
 			req = codec.Request{}

@@ -13,14 +13,13 @@ import (
 )
 
 const (
-	// maxStreams is how many gossip streams that others opened may be open at once. Few are:
-	// each member starts one exchange of states every pushPullInterval. memberlist
-	// believes a length of up to 20 MiB in a stream before its bytes are there, so this
-	// bounds what a member can make it allocate; strangers do not get here, see gossip_tls.go.
+	// maxStreams is how many gossip streams opened by others may be open at once. Few are needed: each member starts one
+	// exchange of states every pushPullInterval. memberlist trusts a length of up to 20 MiB in a stream before the bytes
+	// have arrived, so this bounds what a member can make it allocate. Strangers do not get this far, see gossip_tls.go.
 	maxStreams = 64
 	// packetSize is the largest packet that UDP can bring.
 	packetSize = 64 << 10
-	// packetBuffer is what the socket is asked to hold, in bytes, while the node is busy.
+	// packetBuffer is how much the socket is asked to buffer, in bytes, while the node is busy.
 	packetBuffer = 2 << 20
 )
 
@@ -28,7 +27,7 @@ const (
 type transport struct {
 	network Network
 	pc      net.PacketConn
-	self    netip.AddrPort // what others dial
+	self    netip.AddrPort // the address that others dial
 	trust   *trust
 	logger  *slog.Logger
 	ctx     context.Context // ends at Shutdown
@@ -38,7 +37,7 @@ type transport struct {
 
 	mu       sync.Mutex // guards the rest
 	open     map[*stream]struct{}
-	incoming int // how many of them others opened
+	incoming int // how many of them were opened by others
 	done     bool
 
 	wg sync.WaitGroup
@@ -65,7 +64,7 @@ func newTransport(network Network, pc net.PacketConn, self netip.AddrPort, trust
 	return t
 }
 
-// receive hands packets to memberlist until Shutdown.
+// receive passes packets to memberlist until Shutdown.
 func (t *transport) receive() {
 	buf := make([]byte, packetSize)
 	for {
@@ -74,7 +73,7 @@ func (t *transport) receive() {
 			if t.ctx.Err() != nil {
 				return
 			}
-			// Some systems report an earlier packet's failed delivery here.
+			// Some systems report the failed delivery of an earlier packet here.
 			t.logger.Debug("cannot receive a gossip packet", "error", err)
 			if !pause(t.ctx, 5*time.Millisecond) {
 				return
@@ -94,7 +93,7 @@ func (t *transport) receive() {
 	}
 }
 
-// FinalAdvertiseAddr tells what others dial.
+// FinalAdvertiseAddr returns the address that others dial.
 func (t *transport) FinalAdvertiseAddr(string, int) (net.IP, int, error) {
 	return t.self.Addr().AsSlice(), int(t.self.Port()), nil
 }
@@ -114,10 +113,10 @@ func (t *transport) WriteToAddress(b []byte, addr memberlist.Address) (time.Time
 	return t.WriteTo(b, addr.Addr)
 }
 
-// PacketCh brings packets.
+// PacketCh returns the channel of received packets.
 func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 
-// StreamCh brings streams that others opened.
+// StreamCh returns the channel of streams that others opened.
 func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 
 // DialTimeout opens a stream.
@@ -149,7 +148,7 @@ func (t *transport) DialAddressTimeout(addr memberlist.Address, timeout time.Dur
 	return t.DialTimeout(addr.Addr, timeout)
 }
 
-// take hands a stream that another node opened to memberlist. An error says why not; the stream is the caller's then.
+// take passes a stream that another node opened to memberlist. On error the stream stays with the caller.
 func (t *transport) take(conn net.Conn) error {
 	s := &stream{Conn: conn, t: t, incoming: true}
 	if err := t.track(s); err != nil {
@@ -163,8 +162,8 @@ func (t *transport) take(conn net.Conn) error {
 	return nil
 }
 
-// track remembers an open stream so that Shutdown can end it. An error says that there are too
-// many that others opened, or that the transport is shut down.
+// track registers an open stream so that Shutdown can end it. It fails if others have opened too many streams, or if the
+// transport is shut down.
 func (t *transport) track(s *stream) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -198,11 +197,11 @@ func (t *transport) Shutdown() error {
 	return err
 }
 
-// stream is a gossip stream that the transport knows of while it is open.
+// stream is a gossip stream that the transport tracks while it is open.
 type stream struct {
 	net.Conn
 	t        *transport
-	incoming bool // another node opened it
+	incoming bool // opened by another node
 }
 
 func (s *stream) Close() error {

@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// What a stranger sends at a node with a Secret does not get to memberlist, which would allocate what it claims: with the public label, the
-// handshake's magic, a handshake with another secret, or a recorded stream of a member.
+// TestStrangersDoNotGossip checks that what a stranger sends to a node with a Secret does not reach memberlist, which would
+// allocate what it claims. The stranger sends the public label, the handshake's magic, a handshake with another secret, or
+// a recorded stream of a member.
 func TestStrangersDoNotGossip(t *testing.T) {
 	claim := "\xf4\x09weir/weir\x0a\x01\x40\x00\x00" // 20 MiB of encrypted bytes
 	bubble(t, func(t *testing.T) {
@@ -44,7 +45,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 			synctest.Wait()
 			r.mustLog(t, "n1", "connection refused", fmt.Sprintf("10.0.0.%d:", 60+i), c.log)
 		}
-		// A peer that goes in the middle says nothing about its Secret.
+		// A peer that disconnects in the middle reveals nothing about its Secret.
 		gone := r.dial(t, 69, n1)
 		_, _ = io.WriteString(gone, sealedMagic)
 		_ = gone.Close()
@@ -81,7 +82,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 	})
 }
 
-// Strangers that hold what they can hold do not keep a node from joining.
+// TestStrangersDoNotStopJoins checks that strangers that hold all they can hold do not keep a node from joining.
 func TestStrangersDoNotStopJoins(t *testing.T) {
 	for name, send := range map[string]string{"silent": "", "handshake": sealedMagic, "data": dataMagic} {
 		t.Run(name, func(t *testing.T) {
@@ -91,7 +92,7 @@ func TestStrangersDoNotStopJoins(t *testing.T) {
 				ctx, stop := context.WithCancel(t.Context())
 				var wg sync.WaitGroup
 				for i := range maxUndecided + maxUndecidedOf {
-					wg.Go(func() { // again and again
+					wg.Go(func() { // repeatedly
 						for ctx.Err() == nil {
 							conn, err := r.world.host(fmt.Sprintf("10.0.0.%d", 20+i/maxUndecidedOf)).Dial(ctx, n1.Addr())
 							if err != nil {
@@ -121,7 +122,7 @@ func TestStrangersDoNotStopJoins(t *testing.T) {
 	}
 }
 
-// recorder is a Network that records what is written on the connections that it dials.
+// recorder is a Network that records what is written to the connections that it dials.
 type recorder struct {
 	Network
 	mu   sync.Mutex // guards the rest

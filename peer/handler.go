@@ -16,8 +16,8 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// Handler returns the node's HTTP handler, for the service to mount where it likes, with or without
-// http.StripPrefix; it looks at the end of the path only:
+// Handler returns the node's HTTP handler. The service may mount it where it likes, with or without http.StripPrefix,
+// because the handler looks only at the end of the path:
 //
 //	/            the page: the cluster, live
 //	/stats       the Stats document as JSON; with ?cluster=1 the ClusterStats document
@@ -25,14 +25,14 @@ import (
 //	/metrics     the node's and its namespaces' metrics for Prometheus
 //	/healthz     200 while the node runs, 503 once it is closed
 //	/readyz      200 if the node takes part, else 503 and why; see Ready
-//	/key         which member owns a key and who has copies: ?namespace=N&key=K
+//	/key         which member owns a key and which have copies: ?namespace=N&key=K
 //	/invalidate  POST: see InvalidateRequest
 //	/warm        POST: see WarmRequest
 //	/drill       POST: see DrillRequest
 //
-// The last four need Config.OperatorToken. Values are never shown; keys are where a cache's own
-// configuration allows it. Everybody who reaches the handler can read the rest: mount it where only
-// the right people do. Safe for concurrent use.
+// The last four need Config.OperatorToken. Values are never shown; keys are shown where a cache's own configuration allows
+// it. Everybody with access to the handler can read the rest, so mount it where only the right people have access. It is
+// safe for concurrent use.
 //
 // A stream of events lasts until the node is closed, so close the node before an
 // http.Server whose Shutdown waits for open requests.
@@ -76,10 +76,10 @@ func (n *Node) Handler() http.Handler {
 	})
 }
 
-// maxScrapes is how many may gather metrics at once.
+// maxScrapes is how many scrapes may gather metrics at once.
 const maxScrapes = 4
 
-// methods says what may be done with what is served under the name.
+// methods returns the HTTP methods that are allowed for what is served under the name.
 func methods(name string) []string {
 	if name == "invalidate" || name == "warm" || name == "drill" {
 		return []string{http.MethodPost}
@@ -104,7 +104,7 @@ func (n *Node) serveStats(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// serveJSON answers with a document, unless err says that there is none.
+// serveJSON answers with a document, or with an internal error if err is not nil.
 func (n *Node) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
 	var body []byte
 	if err == nil {
@@ -118,7 +118,7 @@ func (n *Node) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_, _ = w.Write(append(body, '\n')) // the asker is gone: nobody to tell
+	_, _ = w.Write(append(body, '\n')) // the client is gone: nobody is left to tell
 }
 
 // serveState answers 200, or 503 with the reason.
@@ -135,8 +135,8 @@ func serveState(w http.ResponseWriter, reason string, remarks ...string) {
 	}
 }
 
-// redirectToSlash sends who asked for the mount point without its last slash to the one with it:
-// the page's own addresses are relative. It reports whether it did.
+// redirectToSlash redirects a request for the mount point without its last slash to the one with it, because the page's own
+// addresses are relative. It reports whether it did.
 func redirectToSlash(w http.ResponseWriter, r *http.Request) bool {
 	asked, _, _ := strings.Cut(r.RequestURI, "?")
 	if asked == "" || strings.HasSuffix(asked, "/") || !strings.HasPrefix(asked, "/") {
@@ -147,7 +147,7 @@ func redirectToSlash(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// unhealthy says why the node does not run; "" if it does.
+// unhealthy returns why the node does not run, or "" if it does.
 func (n *Node) unhealthy() string {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -157,7 +157,7 @@ func (n *Node) unhealthy() string {
 	return ""
 }
 
-// unready says why the node takes no part; "" if it does.
+// unready returns why the node does not take part, or "" if it does.
 func (n *Node) unready() string {
 	n.mu.Lock()
 	leaving, closing := n.leaving, n.closing
@@ -178,11 +178,10 @@ func (n *Node) unready() string {
 	return n.waiting()
 }
 
-// Ready returns nil if the node takes part and can be given traffic, as /readyz says, or else an
-// error whose text is the reason. A node that has just started waits for its caches: each compares
-// with every member what both have applied of invalidations, and until then keeps less of what
-// others give it. It waits for at most 15 seconds from when the cache was made. Make the caches
-// before you ask. Safe for concurrent use.
+// Ready returns nil if the node takes part and can be given traffic, as /readyz reports, or else an error whose text is the
+// reason. A node that has just started waits for its caches. Each cache compares with every member which invalidations both
+// have applied, and until then keeps less of what others give it. The wait is at most 15 seconds from when the cache was
+// made. Make the caches before you call Ready. It is safe for concurrent use.
 func (n *Node) Ready() error {
 	if reason := n.unready(); reason != "" {
 		return errors.New("peer: not ready: " + reason)
@@ -190,19 +189,19 @@ func (n *Node) Ready() error {
 	return nil
 }
 
-// positioner is a Handler that compares with other members what invalidations each has applied.
+// positioner is a Handler that compares with other members which invalidations each has applied.
 type positioner interface {
-	// PositionsDue names the members with which that is still to be done before the handler is ready.
+	// PositionsDue names the members with which the handler must still compare before it is ready.
 	PositionsDue() []string
 }
 
-// warmer is a Handler that may warm itself after its start. That does not keep the node from being ready.
+// warmer is a Handler that may warm itself after its start. Warming does not delay readiness.
 type warmer interface {
-	// Warming tells how many of the keys to warm are dealt with, and whether that is all.
+	// Warming returns how many of the keys to warm are done, how many there are, and whether warming has finished.
 	Warming() (done, total int, finished bool)
 }
 
-// warming has a line for each namespace that warms itself.
+// warming returns a line for each namespace that is warming itself.
 func (n *Node) warming() (lines []string) {
 	for namespace, h := range n.handlers() {
 		if w, ok := h.(warmer); ok {
@@ -215,10 +214,10 @@ func (n *Node) warming() (lines []string) {
 	return lines
 }
 
-// waitingShown is how many members are named that a node waits for.
+// waitingShown is how many members are named in a list of members that a node waits for.
 const waitingShown = 5
 
-// waiting says what the caches of this node wait for; "": nothing.
+// waiting returns what the caches of this node wait for, or "" if they wait for nothing.
 func (n *Node) waiting() string {
 	var names []string
 	for _, h := range n.handlers() {
@@ -233,7 +232,7 @@ func (n *Node) waiting() string {
 	return "waiting for: positions with " + fewNames(slices.Compact(names))
 }
 
-// fewNames lists the first of some names, and says how many more there are.
+// fewNames lists the first few names, and says how many more there are.
 func fewNames(names []string) string {
 	more := ""
 	if n := len(names) - waitingShown; n > 0 {
@@ -242,7 +241,7 @@ func fewNames(names []string) string {
 	return strings.Join(names, ", ") + more
 }
 
-// handlers returns a copy of what is registered.
+// handlers returns a copy of the registered handlers.
 func (n *Node) handlers() map[string]codec.Handler {
 	n.mu.Lock()
 	defer n.mu.Unlock()

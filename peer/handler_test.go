@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// counting is a handler of a namespace that also has metrics.
+// counting is a namespace's handler with metrics.
 type counting struct{ prometheus.Counter }
 
 func newCounting() counting {
@@ -79,8 +79,7 @@ func TestHandler(t *testing.T) {
 		t.Errorf("POST: %d", w.Code)
 	}
 
-	// Another node cannot have the same registerer, and does not take the first one's
-	// metrics out when it fails.
+	// Another node cannot use the same registerer, and its failure does not unregister the first one's metrics.
 	cfg.Name = "b"
 	if _, err := Start(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "WrapRegistererWith") {
 		t.Errorf("a second node on one registerer: %v", err)

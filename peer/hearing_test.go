@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A tick without a byte counts while the node is able to listen and the peer's machine is silent too, or when that has lasted for long.
+// TestSilenceCounts checks that a tick without a byte counts if the node is able to listen and the peer's machine is silent
+// as well, or if that has lasted for long.
 func TestSilenceCounts(t *testing.T) {
 	now := time.Now()
 	var s silence
@@ -21,7 +22,7 @@ func TestSilenceCounts(t *testing.T) {
 		{0, true, false, true, 1}, {linkTick, true, false, true, 2}, {linkTick, false, false, false, 2}, {time.Second, false, false, false, 2},
 		{linkTick, true, false, true, 3}, {linkTick, true, true, false, 3}, {deafMost - time.Second - 5*linkTick, false, false, false, 3},
 		{linkTick, false, false, true, 4}, {linkTick, false, true, false, 4}, {linkTick, false, false, true, 5}, {linkTick, true, false, true, 6},
-		{linkTick, true, true, false, 6}, // the second that is spared: it is not the time that counts, but how long this node could listen
+		{linkTick, true, true, false, 6}, // the second spared tick: what counts is not the time but how long this node could listen
 		{starvedMost - deafMost - 5*linkTick, false, true, false, 6}, {linkTick, false, true, true, 7},
 	} {
 		now = now.Add(c.after)
@@ -42,7 +43,7 @@ func TestSilenceCounts(t *testing.T) {
 	}
 }
 
-// A timer that comes late makes the node hard of hearing for a while, one that is in time does not.
+// TestHearing checks that a late timer makes the node hard of hearing for a while, and that a timely one does not.
 func TestHearing(t *testing.T) {
 	now := time.Now()
 	h := hearing{base: now}
@@ -52,7 +53,7 @@ func TestHearing(t *testing.T) {
 		t.Error("a timer in time counts as late")
 	}
 	h.fired(now.Add(-lateAfter), now)
-	h.fired(now.Add(-time.Hour), now.Add(-time.Millisecond)) // another one was earlier
+	h.fired(now.Add(-time.Hour), now.Add(-time.Millisecond)) // an earlier late timer
 	if h.able(now) || h.able(now.Add(hearingAfter-1)) || !h.able(now.Add(hearingAfter)) || h.lates.Load() != 2 {
 		t.Errorf("a late timer counts for %v", time.Duration(h.until.Load())-now.Sub(h.base))
 	}
@@ -61,7 +62,7 @@ func TestHearing(t *testing.T) {
 	}
 }
 
-// starve makes every timer seem to come late for so long.
+// starve makes every timer appear late for the duration d.
 func starve(ctx context.Context, h *hearing, d time.Duration) {
 	end := time.Now().Add(d)
 	go func() {
@@ -72,8 +73,9 @@ func starve(ctx context.Context, h *hearing, d time.Duration) {
 	}()
 }
 
-// While this node's timers come late, the silence of a peer is not its death: calls wait as long as their deadlines allow, whether
-// there is a connection or none yet. A peer that stays silent is given up all the same, at the latest after deafMost.
+// TestOverloadIsNotDeath checks that while this node's timers come late, the silence of a peer does not count as its death:
+// calls wait as long as their deadlines allow, with or without a connection. A peer that stays silent is still given up,
+// after deafMost at the latest.
 func TestOverloadIsNotDeath(t *testing.T) {
 	for _, connected := range []bool{true, false} {
 		bubble(t, func(t *testing.T) {
@@ -94,7 +96,7 @@ func TestOverloadIsNotDeath(t *testing.T) {
 			}
 			stalled.Store(false)
 			pause(t.Context(), dialTimeout)
-			w.mustGet(t, "hit") // and all is well
+			w.mustGet(t, "hit") // everything works
 
 			stalled.Store(true)
 			overload(time.Minute)

@@ -21,8 +21,8 @@ const (
 	protocolVersion = 2
 	// helloTimeout bounds the exchange of hellos.
 	helloTimeout = 3 * time.Second
-	// maxHelloNamespaces is how many namespaces a hello names. Those beyond are left out:
-	// each request is checked in any case.
+	// maxHelloNamespaces is how many namespaces a hello lists. Further ones are left out, because each request is checked
+	// in any case.
 	maxHelloNamespaces = 256
 	// helloLimit is the longest hello or goodbye frame, in bytes: numbers, two names, and
 	// the namespaces.
@@ -30,7 +30,7 @@ const (
 	maxReason  = 256
 )
 
-// hello is what each side says of itself before anything else.
+// hello is what each side sends about itself before anything else.
 type hello struct {
 	protocol    uint16
 	ringVersion uint16
@@ -42,10 +42,10 @@ type hello struct {
 	namespaces  []helloNamespace // sorted by name
 }
 
-// A helloNamespace is a namespace that is registered on a node.
+// A helloNamespace describes a namespace that is registered on a node.
 type helloNamespace struct {
 	name   string
-	schema uint64 // fingerprint of freshness, codec and type of the values
+	schema uint64 // fingerprint of freshness, codec and value type
 }
 
 func (h *hello) append(dst []byte) []byte {
@@ -72,9 +72,9 @@ func appendName(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// decodeHello reads a hello's body. The protocol comes first, so that of a newer
-// hello at least that is understood. What follows the namespaces is ignored, so that a later version may add to
-// it. The error wraps codec.ErrFrame.
+// decodeHello reads a hello's body. The protocol version comes first, so that this node can read at least the version of a
+// newer hello. Bytes after the namespaces are ignored, so that a later version may add fields. The error wraps
+// codec.ErrFrame.
 func decodeHello(b []byte) (h hello, err error) {
 	const fixed = 2 + 2 + 8 + 8 + 8
 	if len(b) < 2 {
@@ -138,7 +138,7 @@ func readNamespaces(b []byte) ([]helloNamespace, []byte, error) {
 	return out, b, nil
 }
 
-// hello is what this node says of itself now.
+// hello returns this node's hello as of now.
 func (d *data) hello() *hello {
 	h := d.self
 	for name, r := range *d.registry.Load() {
@@ -148,8 +148,8 @@ func (d *data) hello() *hello {
 	return &h
 }
 
-// compare logs which namespaces are others at a peer. Those are not shared with it: its
-// requests for them are refused one by one, which its cache takes for misses.
+// compare logs the namespaces that differ at a peer. Those are not shared with it: its requests for them are rejected one
+// by one, which its cache treats as misses.
 func (d *data) compare(other *hello) {
 	here := *d.registry.Load()
 	for _, ns := range other.namespaces {
@@ -162,7 +162,7 @@ func (d *data) compare(other *hello) {
 	}
 }
 
-// mismatch says why two nodes cannot talk, in words for an operator. "": they can.
+// mismatch returns why two nodes cannot talk, in words for an operator, or "" if they can.
 func (h *hello) mismatch(other *hello) string {
 	switch {
 	case other.protocol != h.protocol:
@@ -179,7 +179,7 @@ func (h *hello) mismatch(other *hello) string {
 	return ""
 }
 
-// goodbye sends why the connection is closed. It is a courtesy: errors do not matter.
+// goodbye sends the reason for closing the connection. It is a courtesy: errors do not matter.
 func goodbye(conn net.Conn, reason string) {
 	b := codec.BeginFrame(nil, codec.KindGoodbye, 0)
 	b = append(b, reason[:min(len(reason), maxReason)]...)
@@ -216,14 +216,13 @@ func readHello(conn net.Conn) (hello, error) {
 	return decodeHello(body)
 }
 
-// greet is the dialling side's part of the handshake on a connection without TLS.
+// greet runs the dialling side of the handshake on a connection without TLS.
 func (d *data) greet(ctx context.Context, conn net.Conn, to ring.Member) error {
 	_, err := d.meetAt(ctx, conn, to, false)
 	return err
 }
 
-// connectTo is the dialling side's part of the handshake. It returns the connection to use; the
-// caller closes raw if there is an error.
+// connectTo runs the dialling side of the handshake. It returns the connection to use. On error the caller closes raw.
 func (d *data) connectTo(ctx context.Context, raw net.Conn, to ring.Member) (net.Conn, error) {
 	return d.meetAt(ctx, raw, to, d.cfg.trust != nil && d.cfg.trust.client != nil)
 }
@@ -247,7 +246,7 @@ func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure
 	if sendErr != nil && !isEnd(sendErr) {
 		return nil, fmt.Errorf("sending a hello: %w", sendErr)
 	}
-	other, err := readHello(conn) // if the other side has closed the connection already, it has said why
+	other, err := readHello(conn) // read even if the write failed: the other side may have sent a reason before it closed
 	if err != nil && sendErr != nil && isEnd(err) {
 		err = fmt.Errorf("sending a hello: %w", sendErr)
 	}
@@ -271,7 +270,7 @@ func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure
 	return conn, raw.SetDeadline(time.Time{})
 }
 
-// welcome is the accepting side's part of the handshake.
+// welcome runs the accepting side of the handshake.
 func (d *data) welcome(conn net.Conn) (hello, error) {
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return hello{}, err
@@ -310,7 +309,7 @@ func (d *data) welcome(conn net.Conn) (hello, error) {
 	return other, conn.SetDeadline(time.Time{})
 }
 
-// isEnd reports whether err only says that a connection has ended.
+// isEnd reports whether err says only that a connection has ended.
 func isEnd(err error) bool {
 	return err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)

@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// The largest hello that a node sends fits, and what is too much is left out.
+// TestHelloOfManyNamespaces checks that the largest hello that a node sends fits, and that the excess is left out.
 func TestHelloOfManyNamespaces(t *testing.T) {
 	h := hello{
 		protocol: protocolVersion, cluster: strings.Repeat("c", MaxClusterName), name: strings.Repeat("n", MaxName),
@@ -33,7 +33,7 @@ func TestHelloOfManyNamespaces(t *testing.T) {
 	}
 }
 
-// One namespace more than a node sends is refused.
+// TestHelloOfTooManyNamespaces checks that a hello with one namespace more than a node sends is rejected.
 func TestHelloOfTooManyNamespaces(t *testing.T) {
 	h := hello{protocol: protocolVersion, cluster: "c", name: "n"}
 	fixed := len(h.append(nil)) - 2 // the count comes last
@@ -48,7 +48,7 @@ func TestHelloOfTooManyNamespaces(t *testing.T) {
 	}
 }
 
-// A hello above the limit is refused before its bytes are there.
+// TestHelloTooLong checks that a hello above the limit is rejected before its bytes have arrived.
 func TestHelloTooLong(t *testing.T) {
 	w := newWire(t, false, value("v"))
 	near, far := net.Pipe()
@@ -63,8 +63,8 @@ func TestHelloTooLong(t *testing.T) {
 	wantLog(t, &w.logB, "data connection refused")
 }
 
-// A namespace that differs is refused alone: its requests are misses, those of others go on,
-// and both logs say so at the handshake.
+// TestNamespaceDiffers checks that a namespace that differs is rejected on its own: its requests are misses, those of other
+// namespaces go on, and both logs say so at the handshake.
 func TestNamespaceDiffers(t *testing.T) {
 	for _, secret := range []Secret{nil, secretOf("a")} {
 		bubble(t, func(t *testing.T) {
@@ -94,7 +94,7 @@ func TestNamespaceDiffers(t *testing.T) {
 	}
 }
 
-// Members that place keys differently do not talk, whoever brought them together.
+// TestPlacementDiffers checks that members that place keys differently do not talk, however they learned of each other.
 func TestPlacementDiffers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()

@@ -16,7 +16,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// logBook is a log that a test can look into.
+// logBook is a log that a test can inspect.
 type logBook struct {
 	mu  sync.Mutex // guards buf
 	buf bytes.Buffer
@@ -38,7 +38,7 @@ func (l *logBook) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// quick is a configuration with short times for tests on real sockets.
+// quick returns a configuration with short times for tests on real sockets.
 func quick(name string, join ...string) Config {
 	return Config{
 		Name: name, Join: join, Seed: 1,
@@ -100,7 +100,7 @@ func newMemNet() memNet { return memNet{netsim.New(1)} }
 // host is the network as one host sees it.
 func (m memNet) host(ip string) Network { return m.Host(ip) }
 
-// split cuts the hosts off from the rest; no hosts: heals.
+// split cuts the hosts off from the rest. Without hosts it heals the network.
 func (m memNet) split(hosts ...string) {
 	m.Heal()
 	if len(hosts) > 0 {
@@ -108,7 +108,7 @@ func (m memNet) split(hosts ...string) {
 	}
 }
 
-// mustEnd reads from conn until its end and returns what came.
+// mustEnd reads from conn until it ends and returns what was read.
 func mustEnd(t *testing.T, conn net.Conn) string {
 	t.Helper()
 	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))

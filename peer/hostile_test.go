@@ -15,7 +15,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// heap is how many bytes are in use.
+// heap returns how many bytes of the heap are in use.
 func heap() int64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -23,7 +23,7 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// both runs f in a bubble with two nodes that do without a secret, and with two that have one.
+// withAndWithout runs f in a bubble with two nodes without a secret, and again with two nodes that have one.
 func withAndWithout(t *testing.T, f func(t *testing.T, r *rig, secret Secret, n1, n2 *Node)) {
 	for name, secret := range map[string]Secret{"plain": nil, "secret": secretOf("a")} {
 		t.Run(name, func(t *testing.T) {
@@ -37,7 +37,7 @@ func withAndWithout(t *testing.T, f func(t *testing.T, r *rig, secret Secret, n1
 	}
 }
 
-// member opens a data connection to a node as a member called "rogue", who then behaves badly.
+// member opens a data connection to a node as a member called "rogue", which then misbehaves.
 func (r *rig) member(t *testing.T, secret Secret, to *Node) (conn, raw net.Conn) {
 	t.Helper()
 	raw = r.dial(t, 6, to)
@@ -61,25 +61,25 @@ func rogueGet(id uint64, namespace string) []byte {
 	return codec.AppendRequest(nil, &codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte(namespace), Schema: 7, Key: []byte("k")})
 }
 
-// What a connection may do wrong. Each ends, is told of in one line, leaves nothing behind,
-// and holds up nobody.
+// TestHostileConnections checks misbehaving connections. Each ends, is logged in one line, leaves nothing behind, and
+// delays no one.
 func TestHostileConnections(t *testing.T) {
 	trickle := func(conn net.Conn, text []byte) {
 		for _, b := range text {
 			if _, err := conn.Write([]byte{b}); err != nil {
 				return
 			}
-			time.Sleep(5 * time.Second) // of the bubble: this is what the peer does
+			time.Sleep(5 * time.Second) // of the bubble's time: the peer does this
 		}
 	}
 	request := rogueGet(1, "n")
 	for _, c := range []struct {
 		name   string
-		member bool // it has shaken hands
+		member bool // it has completed the handshake
 		act    func(conn, raw net.Conn)
 		within time.Duration
-		log    []string // in the plain cluster
-		sealed []string // in the one with a secret, if that is different
+		log    []string // in the cluster without a secret
+		sealed []string // in the cluster with a secret, if different
 	}{
 		{"a byte every 5 s", false, func(conn, _ net.Conn) { trickle(conn, []byte("WEIR........")) }, handshakeTimeout, []string{"connection refused", "cut short"}, nil},
 		{"a byte every 5 s of a hello", false, func(conn, _ net.Conn) {
@@ -137,7 +137,7 @@ func TestHostileConnections(t *testing.T) {
 				}
 				go func() { c.act(conn, raw) }()
 				synctest.Wait()
-				mustServe(t, n1, n2) // while it lasts
+				mustServe(t, n1, n2) // while the connection lasts
 				if grown := heap() - before; grown > 48<<20 {
 					t.Errorf("the heap has grown by %d bytes", grown)
 				}
@@ -153,7 +153,7 @@ func TestHostileConnections(t *testing.T) {
 					t.Errorf("after %v there are %d sessions, 1 of them n2's, and %d connections undecided", c.within, sessions, undecided)
 				}
 				_ = conn.Close()
-				pause(t.Context(), 10*time.Second) // the peer has given up too
+				pause(t.Context(), 10*time.Second) // the peer has given up as well
 				synctest.Wait()
 				if n := runtime.NumGoroutine(); n > goroutines+3 {
 					t.Errorf("%d goroutines, %d before", n, goroutines)
@@ -169,14 +169,14 @@ func TestHostileConnections(t *testing.T) {
 	}
 }
 
-// A flood of connections that begin a handshake and stop holds a bounded number of goroutines
-// and bytes, keeps out no other host, and fills no log.
+// TestFloodOfHandshakes checks that a flood of connections that begin a handshake and stop holds a bounded number of
+// goroutines and bytes, does not keep out other hosts, and does not fill a log.
 func TestFloodOfHandshakes(t *testing.T) {
 	for _, front := range []string{"", dataMagic, dataMagic + "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "\xf4\x09weir/weir"} {
 		t.Run(fmt.Sprintf("%q", front), func(t *testing.T) {
 			withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
 				if secret == nil && strings.HasPrefix(front, dataMagic+"\x16") {
-					return // refused at the first byte
+					return // rejected at the first byte
 				}
 				synctest.Wait()
 				goroutines, before := runtime.NumGoroutine(), heap()
@@ -189,7 +189,7 @@ func TestFloodOfHandshakes(t *testing.T) {
 				if n := runtime.NumGoroutine() - goroutines; n > 4*maxUndecidedOf {
 					t.Errorf("%d goroutines more", n)
 				}
-				if grown := heap() - before; grown > 48<<20 { // the flood's own ends are in it
+				if grown := heap() - before; grown > 48<<20 { // includes the flood's own ends
 					t.Errorf("the heap has grown by %d bytes", grown)
 				}
 				if n := n1.port.refused.Load(); n < flood-2*maxUndecidedOf {
@@ -212,7 +212,7 @@ func TestFloodOfHandshakes(t *testing.T) {
 	}
 }
 
-// One member that opens connection after connection is cut off; others are not.
+// TestFloodOfSessions checks that a member that opens connection after connection is limited, and that others are not.
 func TestFloodOfSessions(t *testing.T) {
 	withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
 		for range maxSessionsOf {
@@ -228,7 +228,7 @@ func TestFloodOfSessions(t *testing.T) {
 	})
 }
 
-// A peer that asks for new keys without end and never lets them be sent is cut off.
+// TestRekeyingIsBounded checks that a peer that asks for new keys without end and never lets them be sent is disconnected.
 func TestRekeyingIsBounded(t *testing.T) {
 	near, _ := net.Pipe()
 	defer near.Close()
@@ -246,7 +246,7 @@ func TestRekeyingIsBounded(t *testing.T) {
 	}
 }
 
-// A view has a limit of its own, below what the ring would place.
+// TestViewIsBounded checks that a view has a limit of its own, below what the ring would place.
 func TestViewIsBounded(t *testing.T) {
 	n := start(t, quick("a"))
 	members := make([]ring.Member, MaxMembers+1)
@@ -258,9 +258,9 @@ func TestViewIsBounded(t *testing.T) {
 	}
 }
 
-// manyMembers is what a node does about 10,000 members that gossip claims.
+// manyMembers checks how a node handles 10,000 members that are claimed in gossip.
 func manyMembers(t *testing.T, claim func(t *testing.T, r *rig, n1 *Node)) {
-	const limit = 64 // partitions, and so members
+	const limit = 64 // of partitions, and therefore of members
 	bubble(t, func(t *testing.T) {
 		r := newRig()
 		cfg := Config{Ring: ring.Config{Partitions: limit}}
@@ -287,18 +287,18 @@ func manyMembers(t *testing.T, claim func(t *testing.T, r *rig, n1 *Node)) {
 		if err := ask(t.Context(), n2, memberOf(n1)); err != nil {
 			t.Error(err)
 		}
-		pause(t.Context(), 5*time.Minute) // the claimed ones do not answer probes
+		pause(t.Context(), 5*time.Minute) // the claimed members do not answer probes
 		awaitNames(t, "n1 n2", n1, n2)
 		mustServe(t, n1, n2)
 	})
 }
 
-// Two nodes are given one name by mistake: both logs say so, the newest is in the view, and
-// the one that was there first goes on asking and answering, though it owns nothing.
+// TestTwoNodesWithOneName checks two nodes that have one name by mistake. Both logs say so, the newest is in the view, and
+// the one that was there first goes on calling and answering, although it owns nothing.
 func TestTwoNodesWithOneName(t *testing.T) {
 	withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
 		established, asked := n1, r.books["n1"]
-		pause(t.Context(), time.Second) // what starts in the same instant has no order
+		pause(t.Context(), time.Second) // nodes started in the same instant have no order
 		second := r.add(t, 3, Config{Name: "n1", Secret: secret, Join: []string{n2.Addr()}})
 		for _, n := range []*Node{established, n2, second} {
 			await(t, n, "waiting for the newest n1", func(v *ring.View) bool {
@@ -325,10 +325,10 @@ func TestTwoNodesWithOneName(t *testing.T) {
 		if n := strings.Count(asked.String(), "another node has taken this node's name"); n != 1 {
 			t.Errorf("%d lines in the log of the established node", n)
 		}
-		r.mustLog(t, "n1", "WARN", "two live members have one name", established.Addr(), second.Addr()) // the second's
+		r.mustLog(t, "n1", "WARN", "two live members have one name", established.Addr(), second.Addr()) // logged by the second
 		r.mustLog(t, "n2", "WARN", "two live members have one name")
 
-		// Without its double it owns again.
+		// Without its double it owns keys again.
 		_ = second.Close()
 		await(t, established, "waiting for the established n1", func(v *ring.View) bool {
 			m, _ := v.Member("n1")

@@ -14,17 +14,16 @@ import (
 )
 
 const (
-	// linkTick is how often a link with calls in flight is looked after. A call whose
-	// Timeout is up ends at most two ticks later.
+	// linkTick is how often a link with calls in flight is checked. A call ends at most two ticks after its Timeout.
 	linkTick = 10 * time.Millisecond
-	// While a peer that owes an answer sends no byte, it is asked every pingEvery ticks whether it is
-	// there. After silentAfter ticks the calls that wait are told to turn elsewhere, after deadAfter the link is
-	// given up. Ticks count while this node was able to listen and the peer's machine acknowledges nothing, see hearing.go.
+	// A peer that owes an answer and sends no byte is pinged every pingEvery ticks. After silentAfter ticks the waiting
+	// calls fail, so that they turn elsewhere; after deadAfter ticks the link is given up. A tick counts if this node was
+	// able to listen and the peer's machine acknowledges nothing, see hearing.go.
 	pingEvery   = 10
 	silentAfter = 50
 	deadAfter   = 200
-	// idleTicks is after how many ticks without a call the ticking stops: soon, or a call now and then would keep a
-	// node ticking that has nothing else to do.
+	// idleTicks is how many ticks without a call end the ticking. It is low, because otherwise an occasional call would
+	// keep an idle node ticking.
 	idleTicks = 3
 	// maxCalls is how many calls may wait on one link.
 	maxCalls = 1 << 16
@@ -32,15 +31,15 @@ const (
 
 // waiter is one call that waits for its answer.
 type waiter struct {
-	done   chan error  // one result a use
-	sent   *codec.Call // in place of done, of a call that nobody waits for in l.call
-	p      *peer       // with sent
+	done   chan error  // one result per use
+	sent   *codec.Call // used instead of done for a call that l.call does not wait for
+	p      *peer       // set together with sent
 	resp   *codec.Response
 	expire int64 // link tick at which it times out, 0: never
-	turn   int64 // link tick from which it does not wait any more for a peer that is silent, 0: never
+	turn   int64 // link tick from which it no longer waits for a silent peer, 0: never
 }
 
-// end says what became of the call. It does not block; w is its caller's again.
+// end reports the outcome of the call. It does not block. Afterwards w belongs to its caller again.
 func (w *waiter) end(err error) {
 	if w.sent == nil {
 		w.done <- err
@@ -54,15 +53,15 @@ func (w *waiter) end(err error) {
 	w.sent.Done <- w.sent
 }
 
-// A link is one connection to a peer, as the asking side has it.
+// A link is the calling side's end of a connection to a peer.
 type link struct {
 	d     *data
 	p     *peer
 	conn  net.Conn
 	out   *outbox
 	born  time.Time
-	acks  acker       // nil: nothing tells of acknowledgements
-	heard atomic.Bool // something came since the last tick
+	acks  acker       // nil: no source of acknowledgement times
+	heard atomic.Bool // a byte has arrived since the last tick
 	mute  atomic.Bool // no sign of life although one is due: not to be used. Set with out.mu held, or before the link runs
 
 	// guarded by out.mu
@@ -87,7 +86,7 @@ func newLink(p *peer, conn net.Conn) *link {
 	return l
 }
 
-// call sends req and waits for the answer, for at most timeout if that is above 0.
+// call sends req and waits for the answer. A timeout above 0 bounds the wait.
 func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Request, resp *codec.Response) error {
 	w := l.d.waiters.Get().(*waiter)
 	w.resp, w.expire, w.turn = resp, 0, 0
@@ -105,7 +104,7 @@ func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Reque
 			if l.withdraw(req.ID) {
 				err = ctx.Err()
 			} else {
-				err = <-w.done // the answer is just being handed over
+				err = <-w.done // the answer is being delivered right now
 			}
 		}
 	}
@@ -114,7 +113,7 @@ func (l *link) call(ctx context.Context, timeout time.Duration, req *codec.Reque
 	return err
 }
 
-// send sends req, and notes that w waits for the answer, for at most timeout if that is above 0. It does not block.
+// send sends req and registers w for the answer. A timeout above 0 bounds how long w waits. It does not block.
 func (l *link) send(w *waiter, timeout time.Duration, req *codec.Request) error {
 	size := req.Size()
 	if size > l.d.limit {
@@ -158,13 +157,13 @@ func (l *link) send(w *waiter, timeout time.Duration, req *codec.Request) error 
 	if mine {
 		o.flush(others)
 	}
-	if start { // after the request is on its way
+	if start { // after the request has been written or queued
 		l.alarm <- struct{}{}
 	}
 	return nil
 }
 
-// withdraw takes a call back and tells the peer. false: it has been answered.
+// withdraw cancels a call and tells the peer. It returns false if the call has been answered.
 func (l *link) withdraw(id uint64) bool {
 	o := l.out
 	o.lock()
@@ -186,8 +185,7 @@ func (l *link) withdraw(id uint64) bool {
 	return true
 }
 
-// take removes the call that an answer is for. nil: it was withdrawn. An error: it
-// was never made.
+// take removes the call that an answer is for. It returns nil if the call was withdrawn, and an error if it was never made.
 func (l *link) take(id uint64) (*waiter, error) {
 	l.out.lock()
 	defer l.out.unlock()
@@ -208,7 +206,7 @@ func (l *link) run() {
 	wg.Wait()
 }
 
-// read hands out the answers until the connection ends.
+// read delivers the answers until the connection ends.
 func (l *link) read() {
 	f := newFrameReader(l.conn, l.d.limit)
 	for {
@@ -267,15 +265,15 @@ func (l *link) handle(frame []byte) error {
 	return nil
 }
 
-// giveBack takes the buffer of an answer back when its Response is released.
+// giveBack takes back the buffer of an answer when its Response is released.
 func (d *data) giveBack(buf []byte) {
 	d.unreserve(len(buf))
 	d.bufs.put(buf)
 }
 
-// tend ticks while there are calls: deadlines, and whether the peer is alive.
+// tend ticks while there are calls, to enforce deadlines and to check whether the peer is alive.
 func (l *link) tend() {
-	if l.mute.Load() { // the breaker is open: this link has to show that the peer is there
+	if l.mute.Load() { // the breaker is open: this link has to show that the peer is alive
 		l.ping()
 		if !l.tickUntilIdle(silentAfter) {
 			return
@@ -293,13 +291,13 @@ func (l *link) tend() {
 	}
 }
 
-// tickUntilIdle returns true when there was no call for a while, false when the link is gone. The peer has been
-// quiet for so many ticks already.
+// tickUntilIdle returns true after a while without calls, and false when the link is gone. ticks is for how many ticks the
+// peer has been silent already.
 func (l *link) tickUntilIdle(ticks int) bool {
 	t := time.NewTicker(linkTick)
 	defer t.Stop()
 	last, quiet := time.Now(), silence{ticks: ticks}
-	var pinged time.Time // the last time that this was done although a tick did not count
+	var pinged time.Time // time of the last ping sent although a tick did not count
 	for idle := 0; ; {
 		select {
 		case <-l.gone:
@@ -316,7 +314,7 @@ func (l *link) tickUntilIdle(ticks int) bool {
 			if l.mute.CompareAndSwap(true, false) {
 				l.p.alive()
 			}
-		case calls > 0 || quiet != silence{}: // also if no call waits any more: the answer to a ping is due
+		case calls > 0 || quiet != silence{}: // even if no call waits any more, the answer to a ping is due
 			able := l.d.hearing.able(now)
 			acked := quiet.needsAck(now, able) && l.acknowledged() // the peer is slow, not dead
 			if acked && now.Sub(pinged) >= pingEvery*linkTick {
@@ -347,12 +345,12 @@ func (l *link) tickUntilIdle(ticks int) bool {
 	}
 }
 
-// ping asks whether the peer is there.
+// ping asks the peer for a sign of life.
 func (l *link) ping() {
 	_ = l.out.add(codec.EndFrame(codec.BeginFrame(nil, codec.KindPing, 0), 0), false)
 }
 
-// fallSilent fails every call that waits on the link, and keeps others off until there is a sign of life.
+// fallSilent fails every call that waits on the link, and keeps new calls off it until there is a sign of life.
 func (l *link) fallSilent() {
 	cause := fmt.Errorf("%w for %v", errSilent, silentAfter*linkTick)
 	l.out.lock()
@@ -372,8 +370,8 @@ func (l *link) fallSilent() {
 	l.p.silent(l, cause)
 }
 
-// turnAway fails the calls that have waited for a silent peer for half of the time that they have: the other half is for
-// the member that is asked instead, which may have to load.
+// turnAway fails the calls that have waited for a silent peer for half of their time. The other half is for the member that
+// is called instead, which may have to load.
 func (l *link) turnAway() {
 	var list []*waiter
 	l.out.lock()
@@ -397,7 +395,7 @@ func (l *link) up() bool {
 	return l.err == nil
 }
 
-// rest stops the ticking unless a call came meanwhile.
+// rest stops the ticking unless a call has arrived meanwhile.
 func (l *link) rest() bool {
 	l.out.lock()
 	defer l.out.unlock()
@@ -408,10 +406,10 @@ func (l *link) rest() bool {
 	return true
 }
 
-// now is how many ticks the link is old.
+// now returns the age of the link in ticks.
 func (l *link) now() int64 { return int64(time.Since(l.born) / linkTick) }
 
-// expire moves the tick on, fails the calls whose time is up, and returns how many are left.
+// expire advances the tick, fails the calls whose time is up, and returns how many are left.
 func (l *link) expire() int {
 	l.out.lock()
 	defer l.out.unlock()

@@ -10,13 +10,13 @@ import (
 	"time"
 )
 
-// gossipLogger is a *log.Logger for memberlist that hands its lines to logger.
+// gossipLogger returns a *log.Logger for memberlist that passes its lines to logger.
 func gossipLogger(logger *slog.Logger) *log.Logger {
 	return log.New(&gossipLines{logger: logger}, "", 0)
 }
 
-// gossipLines takes memberlist's log lines apart: "[WARN] memberlist: text". Of the
-// warnings, which strangers can cause, it passes on one a minute of each sort for each host.
+// gossipLines parses memberlist's log lines, "[WARN] memberlist: text". Strangers can cause warnings, so it passes on only
+// one a minute of each kind for each host.
 type gossipLines struct {
 	logger *slog.Logger
 	noise  sparse
@@ -32,11 +32,10 @@ func (g *gossipLines) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// lineSort is how much of a line's front tells of what sort it is, in bytes: what
-// strangers may put into it comes later.
+// lineSort is how many bytes at the start of a line tell its kind. What strangers may put into a line comes later.
 const lineSort = 16
 
-// lineSubject is the sort of a line, and the host that it is about, if it names one.
+// lineSubject returns the kind of a line, and the host that it is about if it names one.
 func lineSubject(text []byte) string {
 	subject := string(text[:min(len(text), lineSort)])
 	if i := bytes.LastIndex(text, []byte("from=")); i >= 0 {
@@ -59,8 +58,7 @@ func explainGossip(text string) string {
 	return text
 }
 
-// parseLine splits a line of memberlist's log into its level and its text. A line
-// without a level is information.
+// parseLine splits a line of memberlist's log into its level and its text. A line without a level gets level Info.
 func parseLine(line []byte) (slog.Level, []byte) {
 	level := slog.LevelInfo
 	line = bytes.TrimSpace(line)
@@ -75,8 +73,7 @@ func parseLine(line []byte) (slog.Level, []byte) {
 			case "WARN":
 				level = slog.LevelWarn
 			case "ERR", "ERROR":
-				// What memberlist calls an error is a peer that could not be reached or
-				// understood: the node lives on.
+				// What memberlist calls an error is a peer that could not be reached or understood. This node continues.
 				level = slog.LevelWarn
 			default:
 				known = false
@@ -91,8 +88,8 @@ func parseLine(line []byte) (slog.Level, []byte) {
 }
 
 const (
-	sparseInterval = time.Minute // a line about one subject is not repeated within it
-	sparseSubjects = 256         // remembered; strangers choose them, so they are bounded
+	sparseInterval = time.Minute // a line about a subject is not repeated within it
+	sparseSubjects = 256         // remembered subjects; strangers choose them, so their number is bounded
 )
 
 // sparse keeps strangers from filling the log: one line a minute for each subject.

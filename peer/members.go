@@ -15,92 +15,92 @@ import (
 )
 
 const (
-	// expectTime is how long a member counts in Divisor that has announced that it joins
-	// and that gossip has not brought yet: several times what gossip needs.
+	// expectTime is how long Divisor counts a member that has announced that it joins and that gossip has not reported yet:
+	// several times what gossip needs.
 	expectTime = 10 * time.Second
 	// maxExpected bounds the announced members that are remembered.
 	maxExpected = 128
-	// maxDeparted bounds the starts that are remembered because they have left in order.
+	// maxDeparted bounds the incarnations that are remembered because they have left gracefully.
 	maxDeparted = 512
 	// maxNotices bounds the log lines that wait to be written.
 	maxNotices = 64
 )
 
-// A record is one incarnation of one member, as gossip last told of it.
+// A record is one incarnation of one member, as gossip last reported it.
 //
-// Which starts of a name are in the view, as what is known of each changes:
+// Which incarnations of a name are in the view, as the knowledge of each changes:
 //
 //	state    what led there                                       in the view   counts in Divisor
-//	live     gossip says that it is alive                         the newest    yes; an earlier start of the name only at another address
-//	doubted  gossip says that it is dead, see verdict.go           as before     as before
+//	live     gossip says that it is alive                         the newest    yes; an earlier incarnation only at another address
+//	doubted  gossip says that it is dead, see verdict.go          as before     as before
 //	leaving  it has said so itself; it never takes that back      no            yes, likewise
-//	retired  a later start of its name has said that it leaves    no            yes
-//	gone     gossip says that it is dead, or has left             no            yes if it was live, unless a later start of its name is: it is lost
+//	retired  a later incarnation has said that it leaves          no            yes
+//	gone     gossip says that it is dead, or has left             no            yes, as lost, if it was live and no later incarnation is
 //
-// An earlier start is dead in most cases: the process crashed, started again and left before gossip had noticed the crash. But it
-// may also be another process that lives, with the same name by mistake. So what a later start says of itself only retires
-// an earlier one, and any sign of life of that, its own word or its answer to a probe, takes it back: it contradicts.
+// In most cases an earlier incarnation is dead: the process crashed, started again and left before gossip had noticed the
+// crash. But it may also be another living process that has the same name by mistake. So what a later incarnation says of
+// itself only retires an earlier one. Any sign of life of the earlier one, its own message or its answer to a probe, takes
+// that back: it contradicts.
 type record struct {
 	id      identity
 	addr    string
-	refused string        // why it cannot be in the view
+	refused string        // why it cannot be in the view; "": it can
 	retired bool          // see above
-	ended   time.Time     // since when there is evidence that its process has ended; zero: none, see ended.go
-	doubted time.Time     // since when gossip says that it is dead, which this node does not believe yet; zero: it does not, see verdict.go
+	ended   time.Time     // since when there is evidence that its process has ended; zero: no evidence, see ended.go
+	doubted time.Time     // since when gossip says that it is dead without this node believing it; zero: not doubted, see verdict.go
 	rtt     time.Duration // of gossip probes, smoothed; 0: unknown
 }
 
-// lost is a member that vanished without leaving. See ended.go for until when it counts.
+// lost is a member that vanished without leaving. ended.go says how long it counts.
 type lost struct {
 	addr        string // "": only its name is known
 	incarnation uint64
 	at          time.Time
-	ended       time.Time // since when its process is known to have ended; zero: it may live
-	listed      time.Time // of one that is known by name only: when a member last listed it
-	crowd       bool      // it vanished with half of all, or more
+	ended       time.Time // since when its process is known to have ended; zero: it may be alive
+	listed      time.Time // for a member known by name only: when a member last listed it
+	crowd       bool      // it vanished together with half of all members, or more
 }
 
-// expected is a member that has announced itself.
+// expected is a member that has announced that it joins.
 type expected struct {
 	incarnation uint64
-	until       time.Time // it counts so long
+	until       time.Time // how long it counts
 }
 
-// notice is a log line that waits until no lock is held.
+// notice is a log line that is written once no lock is held.
 type notice struct {
 	level slog.Level
 	text  string
 	args  []any
 }
 
-// roster is what gossip has told about the members. memberlist calls its Notify
-// methods, some of them under memberlist's lock: they only write down what they are
-// told and signal; one goroutine of the node looks at the result.
+// roster holds what gossip has reported about the members. memberlist calls its Notify methods, some of them under
+// memberlist's lock, so these only record the report and signal. One goroutine of the node evaluates the result.
 type roster struct {
 	self    identity
-	minimum int           // Divisor counts at least so many
-	limit   int           // most members of a view
-	changed chan struct{} // holds one token when there is something to look at
-	hold    time.Duration // see flap; 0: nobody rests
+	minimum int           // the lowest number that Divisor counts
+	limit   int           // the largest number of members in a view
+	changed chan struct{} // holds one token when there is something to evaluate
+	hold    time.Duration // see flap; 0: no member rests
 	giveUp  time.Duration // Config.GiveUp
-	// longest is how long a load of this node may take, nil: no time. It is called without mu held.
+	// longest returns how long a load of this node may take; nil: loads take no time. It is called without mu held.
 	longest func() time.Duration
-	hearing *hearing // of this node, nil: it always hears
-	noise   sparse   // of members that are kept out, one line for each reason
+	hearing *hearing // of this node; nil: it always hears
+	noise   sparse   // limits the log of members kept out of the view to one line for each reason
 
 	mu       sync.Mutex          // guards everything below
-	leaving  bool                // this node is
+	leaving  bool                // this node is leaving
 	table    map[string]*record  // live members by gossip name
 	vanished map[string]lost     // by stable name
-	ended    []endedStart        // starts that were lost and count no more, oldest first
+	ended    []endedStart        // incarnations that were lost and no longer count, oldest first
 	expected map[string]expected // announced members by stable name
-	peak     int                 // most live names ever seen at once
+	peak     int                 // largest number of live names ever seen at once
 	doubles  map[string]bool     // gossip names already reported as older doubles
 	flaps    map[string]flap     // by stable name
 	rests    map[string]bool     // as of the last look
-	flapped  bool                // there is news in flaps for other members
-	departed []string            // gossip names of starts that have left in order, oldest first: they never come back
-	mistaken bool                // others may believe that this node has gone: it has to tell them that it has not
+	flapped  bool                // flaps has news for other members
+	departed []string            // gossip names of incarnations that left gracefully, oldest first: they never come back
+	mistaken bool                // others may believe that this node is gone: it has to contradict
 	notices  []notice
 }
 
@@ -118,7 +118,7 @@ func newRoster(self identity, addr string, minimum, limit int) *roster {
 	}
 }
 
-// signal wakes the one who looks.
+// signal wakes the goroutine that evaluates the roster.
 func (r *roster) signal() {
 	select {
 	case r.changed <- struct{}{}:
@@ -126,14 +126,14 @@ func (r *roster) signal() {
 	}
 }
 
-// say writes a log line later. r.mu must be held.
+// say queues a log line. The caller holds mu.
 func (r *roster) say(level slog.Level, text string, args ...any) {
 	if len(r.notices) < maxNotices {
 		r.notices = append(r.notices, notice{level, text, args})
 	}
 }
 
-// admissible says why a member with this identity cannot be in the view; "" if it can.
+// admissible returns why a member with this identity cannot be in the view, or "" if it can.
 func (r *roster) admissible(id *identity, gossipName string) string {
 	switch {
 	case id.gossipName() != gossipName:
@@ -150,10 +150,10 @@ func (r *roster) admissible(id *identity, gossipName string) string {
 	return ""
 }
 
-// NotifyJoin notes a member that has come, or come back.
+// NotifyJoin records a member that has joined or come back.
 func (r *roster) NotifyJoin(n *memberlist.Node) { r.note(n) }
 
-// NotifyUpdate notes a member whose meta has changed.
+// NotifyUpdate records a member whose meta has changed.
 func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n) }
 
 func (r *roster) note(n *memberlist.Node) {
@@ -169,7 +169,7 @@ func (r *roster) note(n *memberlist.Node) {
 	old := r.table[n.Name]
 	if old != nil {
 		rec.rtt = old.rtt
-		rec.id.leaving = rec.id.leaving || old.id.leaving // a member does not change its mind about leaving
+		rec.id.leaving = rec.id.leaving || old.id.leaving // a leave is final
 		r.contradicted(old)
 	}
 	if rec.refused != "" && (old == nil || old.refused == "") && r.noise.allow(rec.refused, time.Now()) {
@@ -187,8 +187,8 @@ func (r *roster) note(n *memberlist.Node) {
 	r.signal()
 }
 
-// restarted reports whether an earlier start of a member is still believed to live, without having said that
-// it leaves. The caller holds mu.
+// restarted reports whether an earlier incarnation of a member is still believed to live, without having said that it
+// leaves. The caller holds mu.
 func (r *roster) restarted(id *identity) bool {
 	for _, other := range r.table {
 		if other.refused == "" && other.id.name == id.name && other.id.incarnation < id.incarnation && !other.id.leaving && !other.retired {
@@ -198,20 +198,20 @@ func (r *roster) restarted(id *identity) bool {
 	return false
 }
 
-// NotifyLeave notes a member that has gone. memberlist does not tell whether it left or
-// died (the state in its Node is never set), so this hangs on what the member announced.
+// NotifyLeave records a member that is gone. memberlist does not say whether it left or died (the state in its Node is
+// never set), so this depends on what the member announced.
 func (r *roster) NotifyLeave(n *memberlist.Node) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.table[n.Name]
 	if rec == nil || n.Name == r.self.gossipName() {
-		return // this node itself is in the table until the end
+		return // this node itself stays in the table until the end
 	}
 	r.declaredDead(n.Name, rec, time.Now())
 	r.signal()
 }
 
-// NotifyPingComplete notes how long a probe took.
+// NotifyPingComplete records how long a probe took.
 func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,7 +226,7 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []b
 	}
 }
 
-// contradicted notes a sign of life of a member that had been retired. The caller holds mu.
+// contradicted records a sign of life of a member that had been retired. The caller holds mu.
 func (r *roster) contradicted(rec *record) {
 	if !rec.retired {
 		return
@@ -239,7 +239,7 @@ func (r *roster) contradicted(rec *record) {
 // AckPayload adds nothing to the answers to probes.
 func (r *roster) AckPayload() []byte { return nil }
 
-// NodeMeta is this node's identity.
+// NodeMeta returns this node's identity.
 func (r *roster) NodeMeta(limit int) []byte {
 	r.mu.Lock()
 	id := r.self
@@ -247,13 +247,13 @@ func (r *roster) NodeMeta(limit int) []byte {
 	r.mu.Unlock()
 	meta := id.append(make([]byte, 0, metaMax))
 	if len(meta) > limit {
-		return nil // cannot be: metaMax is below memberlist's limit, which a test checks
+		return nil // cannot happen: metaMax is below memberlist's limit, which a test checks
 	}
 	return meta
 }
 
-// NotifyMsg hears an announcement: the meta of a member that joins or leaves, sent to
-// each member directly because gossip takes a while and may lose it. Or it hears who rests.
+// NotifyMsg handles a message from another member. It is an announcement, the meta of a member that joins or leaves, which
+// is sent to each member directly because gossip takes a while and may lose it; or it says which members rest.
 func (r *roster) NotifyMsg(msg []byte) {
 	if len(msg) > 0 && msg[0] == flapFormat {
 		r.mu.Lock()
@@ -297,15 +297,15 @@ func (r *roster) NotifyMsg(msg []byte) {
 	r.signal()
 }
 
-// GetBroadcasts has nothing to gossip.
+// GetBroadcasts returns nothing to gossip.
 func (r *roster) GetBroadcasts(int, int) [][]byte { return nil }
 
 // lostFormat is the first byte of the list of lost members.
 const lostFormat = 1
 
-// LocalState is the list of lost members: a joining node must divide a cap by as many as the
-// others do. The format byte, then texts as in the meta, an empty one, then the members that rest, see flap, an empty text, and what
-// else is known of the lost members, see ended.go. An earlier version ignores what it does not know.
+// LocalState returns the list of lost members, because a joining node must divide a cap by as many as the others do. It
+// consists of the format byte, names as texts as in the meta, an empty text, the resting members (see flap), an empty text,
+// and what else is known of the lost members (see ended.go). An earlier version ignores what it does not know.
 func (r *roster) LocalState(bool) []byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -315,14 +315,15 @@ func (r *roster) LocalState(bool) []byte {
 	now := time.Now()
 	buf := []byte{lostFormat}
 	for name, l := range r.vanished {
-		if !l.bare() { // that one is for those to tell who have seen it
+		if !l.bare() { // a name alone is listed only by members that have seen the loss
 			buf = append(append(buf, byte(len(name))), name...)
 		}
 	}
 	return r.appendLost(append(r.appendFlaps(append(buf, 0), now), 0), now)
 }
 
-// MergeRemoteState takes over the members that rest, what is known of lost ones, and when nodes join the lost members that another counts.
+// MergeRemoteState merges the resting members and what is known of lost ones. When nodes join, it also merges the lost
+// members that the other node counts.
 func (r *roster) MergeRemoteState(buf []byte, join bool) {
 	if len(buf) == 0 || buf[0] != lostFormat {
 		return
@@ -354,22 +355,22 @@ func (r *roster) leave() {
 	r.signal()
 }
 
-// A sight is what the roster comes to at one moment.
+// A sight is the evaluated state of the roster at one moment.
 type sight struct {
 	members    []ring.Member     // of the view, sorted by name
-	reachable  map[string]uint64 // live names, the leaving ones too, and their incarnation
-	used       map[string]bool   // addresses of the members, the leaving ones too
-	unproven   []lostAddress     // lost members that may live
-	superseded bool              // a later start of this node's name is in the view
-	doubled    bool              // an earlier start of this node's name may be alive
-	share      share             // what Divisor should come to
+	reachable  map[string]uint64 // live names, leaving ones included, and their incarnation
+	used       map[string]bool   // addresses of the members, leaving ones included
+	unproven   []lostAddress     // lost members that may be alive
+	superseded bool              // a later incarnation of this node's name is in the view
+	doubled    bool              // an earlier incarnation of this node's name may be alive
+	share      share             // the share that Divisor should arrive at
 	expire     time.Duration     // when to look again; 0: at the next signal
 	flaps      []byte            // a message for some of the others; nil: none
 	mistaken   bool              // this node has to tell the others that it is alive
 	notices    []notice
 }
 
-// look makes up the roster's mind.
+// look evaluates the roster.
 func (r *roster) look(now time.Time) sight {
 	var longest time.Duration
 	if r.longest != nil {
@@ -379,17 +380,17 @@ func (r *roster) look(now time.Time) sight {
 	defer r.mu.Unlock()
 	s := sight{reachable: make(map[string]uint64, len(r.table)), expire: r.settleVerdicts(now)}
 
-	chosen := make(map[string]*record, len(r.table)) // newest not leaving, by name
+	chosen := make(map[string]*record, len(r.table)) // the newest that is not leaving, by name
 	used := make(map[string]bool, len(r.table))      // addresses
-	counts := make(map[startID]bool)                 // the starts that count in Divisor
-	var spare []*record                              // those that are not chosen, and are not known to have gone
+	counts := make(map[startID]bool)                 // the incarnations that count in Divisor
+	var spare []*record                              // those that are not chosen and not known to be gone
 	for gossipName, rec := range r.table {
 		if rec.refused != "" {
 			continue
 		}
 		used[rec.addr] = true
 		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
-		if rec.id.leaving || rec.retired { // it owns nothing, but may have loads
+		if rec.id.leaving || rec.retired { // it owns nothing, but may have running loads
 			spare = append(spare, rec)
 			continue
 		}
@@ -423,8 +424,8 @@ func (r *roster) look(now time.Time) sight {
 		s.superseded = true
 	}
 
-	// The other side of a split has at most as many members as were ever seen at once;
-	// so many lost ones are remembered. One whose address another member has taken has ended.
+	// The other side of a split has at most as many members as were ever seen at once, so this many lost ones are
+	// remembered. If another member has taken the address of a lost one, the lost one has ended.
 	r.peak = max(r.peak, len(s.reachable))
 	for name, l := range r.vanished {
 		if used[l.addr] {
@@ -450,7 +451,7 @@ func (r *roster) look(now time.Time) sight {
 		counts[startID{name, rec.id.incarnation}] = true
 	}
 	for _, rec := range spare {
-		// Of two starts at one address the earlier one has ended, also before gossip has noticed.
+		// Of two incarnations at one address the earlier one has ended, even before gossip has noticed.
 		if newest := chosen[rec.id.name]; newest == nil || newest.addr != rec.addr {
 			counts[startID{rec.id.name, rec.id.incarnation}] = true
 			s.doubled = s.doubled || rec.id.name == self.name && rec.id.incarnation < self.incarnation
@@ -475,14 +476,14 @@ func (r *roster) look(now time.Time) sight {
 	return s
 }
 
-// A startID says which start of a name is meant.
+// A startID identifies one incarnation of a name.
 type startID struct {
 	name        string
 	incarnation uint64
 }
 
-// rankOf is how many of the starts were before own. A later start goes behind the earlier ones, so that members which come
-// while others are behind a partition do not take over ranks that those know as their own.
+// rankOf returns how many of the incarnations started before own. A later incarnation ranks behind the earlier ones. So
+// members that join while others are behind a partition do not take over ranks that those regard as their own.
 func rankOf(own startID, all map[startID]bool) (rank int) {
 	for s := range all {
 		if s.incarnation < own.incarnation || s.incarnation == own.incarnation && s.name < own.name {
@@ -492,13 +493,13 @@ func rankOf(own startID, all map[startID]bool) (rank int) {
 	return rank
 }
 
-// A peerAddress is where gossip finds one incarnation of a member.
+// A peerAddress is the gossip address of one incarnation of a member.
 type peerAddress struct {
 	gossipName string
 	addr       netip.AddrPort
 }
 
-// others lists the live members other than this node, refused ones too.
+// others lists the live members other than this node, including those kept out of the view.
 func (r *roster) others() []peerAddress {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -512,7 +513,7 @@ func (r *roster) others() []peerAddress {
 	return out
 }
 
-// soonest is the shorter of two waits, where 0 is none.
+// soonest returns the shorter of two waits, where 0 means none.
 func soonest(a, b time.Duration) time.Duration {
 	if a == 0 || b != 0 && b < a {
 		return b

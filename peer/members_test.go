@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// gossiped is what memberlist tells of a member.
+// gossiped returns a member as memberlist reports it.
 func gossiped(name string, incarnation uint64, host byte, change func(*identity)) *memberlist.Node {
 	id := sample()
 	id.name, id.incarnation = name, incarnation
@@ -48,7 +48,7 @@ func TestNewestIncarnationWins(t *testing.T) {
 		if len(s.notices) != 1 || len(r.look(time.Now()).notices) != 0 {
 			t.Errorf("want one line in the log, have %v", s.notices)
 		}
-		r.NotifyLeave(old) // noticed at last
+		r.NotifyLeave(old) // noticed late
 		if s := r.look(time.Now()); len(r.vanished) != 0 || s.share.members != 2 {
 			t.Errorf("an earlier start counts as lost: %v", r.vanished)
 		}
@@ -64,7 +64,8 @@ func TestNameTaken(t *testing.T) {
 	}
 }
 
-// Two processes with one name both load, so each has a share. An earlier start at the address of the later one has ended.
+// TestEarlierStartHasAShare checks that two processes with one name that both load each have a share. An earlier
+// incarnation at the address of the later one has ended.
 func TestEarlierStartHasAShare(t *testing.T) {
 	for name, c := range map[string]struct {
 		first, second *memberlist.Node
@@ -121,14 +122,14 @@ func TestRefusedMembers(t *testing.T) {
 
 func TestLostMembersAreBounded(t *testing.T) {
 	r := sampleRoster()
-	// One member crashes again and again and comes back under ever new names.
+	// One member crashes repeatedly and comes back under a new name each time.
 	for i := range 100 {
 		n := gossiped(fmt.Sprintf("pod-%d", i), 10, byte(i+2), nil)
 		r.NotifyJoin(n)
 		r.look(time.Now())
 		r.NotifyLeave(n)
 	}
-	if s := r.look(time.Now()); s.share.members != 3 { // this one, and as many lost as were ever live
+	if s := r.look(time.Now()); s.share.members != 3 { // this one, and as many lost ones as were ever live
 		t.Errorf("it divides by %d", s.share.members)
 	}
 }
@@ -164,7 +165,7 @@ func TestAnnouncements(t *testing.T) {
 	r.NotifyJoin(n)
 	leaving := gossiped("b", 10, 2, func(id *identity) { id.leaving = true })
 	r.NotifyMsg(leaving.Meta)
-	r.NotifyUpdate(n) // an older message overtakes
+	r.NotifyUpdate(n) // an older message arrives late
 	if s := r.look(now); len(s.members) != 1 || s.reachable["b"] != 10 {
 		t.Errorf("a leaving member: the view has %s, reachable are %v", seen(s), s.reachable)
 	}
@@ -216,12 +217,12 @@ func TestSettling(t *testing.T) {
 		}
 	}
 	step(0, one, three)                    // a higher share waits
-	step(settleTime-1, one, three)         // still
-	step(0, share{2, 0}, three)            // a change starts the time anew
+	step(settleTime-1, one, three)         // and still waits
+	step(0, share{2, 0}, three)            // a change restarts the time
 	step(settleTime-1, share{2, 0}, three) //
-	step(1, share{2, 0}, share{2, 0})      // and then it holds
-	step(0, share{5, 4}, share{5, 4})      // a lower share holds at once
-	step(0, share{5, 0}, share{5, 4})      // an earlier rank waits too
+	step(1, share{2, 0}, share{2, 0})      // and then it takes effect
+	step(0, share{5, 4}, share{5, 4})      // a lower share takes effect at once
+	step(0, share{5, 0}, share{5, 4})      // an earlier rank waits as well
 	step(0, share{6, 0}, share{6, 4})      //
 	step(settleTime, share{6, 0}, share{6, 0})
 }

@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// An identity is what a node says about itself in its gossip meta. The address is
-// not in it: a member's data and gossip share one, which gossip already carries.
+// An identity is what a node says about itself in its gossip meta. It does not contain the address, because a member's data
+// and gossip share one, which gossip already carries.
 type identity struct {
 	name        string
 	cluster     string
-	incarnation uint64 // which start of the node this is; a later start has a higher one
+	incarnation uint64 // which start of the node this is; a later start has a higher value
 	protocol    uint16 // of the data connections
 	ringVersion uint16
 	placement   uint64 // fingerprint of ring version and configuration
 	leaving     bool
-	zone        string // "": not told
+	zone        string // "": not stated
 }
 
 const (
@@ -34,13 +34,13 @@ const (
 
 var errMeta = errors.New("malformed meta")
 
-// append appends the identity's encoding to dst. All integers are big endian, a text
-// is its length in one byte and its bytes:
+// append appends the identity's encoding to dst. All integers are big endian. A text is its length in one byte, followed by
+// its bytes:
 //
 //	format uint8, flags uint8, protocol uint16, ring version uint16,
 //	placement uint64, incarnation uint64, name text, cluster text, zone text
 //
-// A zone that is not told is left out.
+// A zone that is not stated is left out.
 func (id *identity) append(dst []byte) []byte {
 	var flags byte
 	if id.leaving {
@@ -59,8 +59,8 @@ func (id *identity) append(dst []byte) []byte {
 	return dst
 }
 
-// decodeIdentity reads what append wrote. It borrows nothing from b. Flags that it
-// does not know and what follows the zone are ignored, so that a later version may add some.
+// decodeIdentity reads what append wrote. It keeps no reference to b. Unknown flags and bytes after the zone are ignored,
+// so that a later version may add some.
 func decodeIdentity(b []byte) (identity, error) {
 	var id identity
 	if len(b) < 1 || b[0] != metaFormat {
@@ -106,15 +106,14 @@ func cutText(b []byte, limit int) (string, []byte, error) {
 	return text, b[1+n:], nil
 }
 
-// gossipName is the node's name in memberlist. It has the incarnation in it because
-// memberlist ignores a known name at a new address for as long as it remembers the old
-// one, which would lock a restarted node out.
+// gossipName returns the node's name in memberlist. It includes the incarnation, because memberlist ignores a known name at
+// a new address for as long as it remembers the old one, which would lock out a restarted node.
 func (id *identity) gossipName() string {
 	return id.name + "/" + strconv.FormatUint(id.incarnation, 16)
 }
 
-// newIncarnation is the time in nanoseconds with its lowest byte replaced by a random
-// one: a later start has a higher number, and two starts never have the same.
+// newIncarnation returns the time in nanoseconds with its lowest byte replaced by a random one. A later start has a higher
+// number, and two starts never have the same.
 func newIncarnation(now time.Time, rnd *rand.Rand) uint64 {
 	return uint64(now.UnixNano())&^0xff | rnd.Uint64()&0xff
 }

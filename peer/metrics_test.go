@@ -8,7 +8,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// The data plane's counters reach a registry, on the node that asks and on the one that answers.
+// TestDataMetrics checks that the data plane's counters reach a registry, on the calling node and on the answering one.
 func TestDataMetrics(t *testing.T) {
 	n1 := start(t, quick("n1"))
 	cfg := quick("n2", n1.Addr())

@@ -11,21 +11,19 @@ import (
 	"syscall"
 )
 
-// A Network is how a node reaches others. All methods are called concurrently.
-// Addresses are "ip:port"; only the lookups get names. The simulator of the tests
-// brings its own; everything else uses the operating system's.
+// A Network is how a node reaches others. All methods may be called concurrently. Addresses are "ip:port"; only the lookups
+// get names. The simulator of the tests provides its own; everything else uses the operating system's.
 type Network interface {
 	// ListenPacket opens a packet socket, as net.ListenPacket does for "udp".
 	ListenPacket(ctx context.Context, addr string) (net.PacketConn, error)
-	// Listen opens a listener, as net.Listen does for "tcp". Port 0 picks a free one,
-	// which the listener's Addr tells.
+	// Listen opens a listener, as net.Listen does for "tcp". Port 0 picks a free one, which the listener's Addr reports.
 	Listen(ctx context.Context, addr string) (net.Listener, error)
 	// Dial connects to a listener.
 	Dial(ctx context.Context, addr string) (net.Conn, error)
 	// LookupHost returns the IP addresses of a name.
 	LookupHost(ctx context.Context, host string) ([]string, error)
-	// LookupSRV returns the targets of the SRV records of a name as "host:port", in the order of
-	// their priority and, by weight, at random.
+	// LookupSRV returns the targets of the SRV records of a name as "host:port", ordered by priority and, within one
+	// priority, randomly by weight.
 	LookupSRV(ctx context.Context, name string) ([]string, error)
 }
 
@@ -56,7 +54,7 @@ func (s systemNetwork) LookupHost(ctx context.Context, host string) ([]string, e
 func (s systemNetwork) LookupSRV(ctx context.Context, name string) ([]string, error) {
 	_, records, err := s.resolver.LookupSRV(ctx, "", "", name)
 	var targets []string
-	for _, r := range records { // with a bad one among them there is an error too
+	for _, r := range records { // one bad record among them also causes an error
 		targets = append(targets, net.JoinHostPort(strings.TrimSuffix(r.Target, "."), strconv.Itoa(int(r.Port))))
 	}
 	if len(targets) > 0 {
@@ -65,11 +63,10 @@ func (s systemNetwork) LookupSRV(ctx context.Context, name string) ([]string, er
 	return targets, err
 }
 
-// portAttempts is how many free TCP ports are tried until one is free for UDP too.
+// portAttempts is how many free TCP ports are tried until one is also free for UDP.
 const portAttempts = 16
 
-// openPort opens a listener and a packet socket on one port number of ip. Port 0
-// picks one that is free for both.
+// openPort opens a listener and a packet socket on one port number of ip. Port 0 picks a number that is free for both.
 func openPort(ctx context.Context, network Network, ip netip.Addr, port uint16) (net.Listener, net.PacketConn, netip.AddrPort, error) {
 	var last error
 	for range portAttempts {
@@ -96,7 +93,7 @@ func openPort(ctx context.Context, network Network, ip netip.Addr, port uint16) 
 	return nil, nil, netip.AddrPort{}, last
 }
 
-// portError says which port could not be opened, and what to do.
+// portError says which port could not be opened, and what to do about it.
 func portError(protocol string, addr netip.AddrPort, err error) error {
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("peer: %s port %s on %s is taken by another process (or node); stop it, or set Bind to another port: %w",

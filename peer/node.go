@@ -23,22 +23,22 @@ const (
 	pushPullInterval = 15 * time.Second // between exchanges of the whole state with one member
 	gossipInterval   = 100 * time.Millisecond
 	streamTimeout    = 3 * time.Second // for a gossip stream to open, and for each of its reads and writes
-	// healthLevels bounds how far a node that suspects itself slows its probes down, and
-	// with it how long a probe may outlast Close.
+	// healthLevels bounds how far a node that suspects itself slows down its probes, and thereby how long a probe may
+	// outlast Close.
 	healthLevels = 4
 
 	// leaveWait bounds each of the two steps of leaving that wait for gossip.
 	leaveWait = time.Second
-	// drainTime is how long a leaving node still answers after the others have heard of
-	// it: what they had sent by then is on its way for no longer.
+	// drainTime is how long a leaving node still answers after the others have heard of it. What they had sent by then
+	// arrives within this time.
 	drainTime = 250 * time.Millisecond
 )
 
-// A Node is this process in the cluster. All methods are safe for concurrent use.
+// A Node is this process's membership in the cluster. All methods are safe for concurrent use.
 type Node struct {
 	cfg    settings
 	id     identity
-	addr   netip.AddrPort // what others dial
+	addr   netip.AddrPort // the address that others dial
 	logger *slog.Logger
 	noise  sparse
 	roster *roster
@@ -57,14 +57,14 @@ type Node struct {
 	share       atomic.Pointer[share]
 	viewChanges atomic.Int64
 	superseded  atomic.Bool
-	doubled     atomic.Bool      // an earlier start of this node's name may be alive
-	withdrawn   atomic.Bool      // it leaves or is closed, and has no share of a cap any more
+	doubled     atomic.Bool      // an earlier incarnation of this node's name may be alive
+	withdrawn   atomic.Bool      // it leaves or is closed, and no longer has a share of a cap
 	proving     atomic.Bool      // addresses of lost members are being dialled
 	measured    atomic.Bool      // collector is registered
 	joined      atomic.Bool      // a seed has answered, or there was none to ask
 	tried       chan struct{}    // closed after the first attempt to join
-	doubts      chan ring.Member // the members that have another view
-	differ      differences      // those that have had another view for long
+	doubts      chan ring.Member // members that have another view
+	differ      differences      // members that have had another view for long
 	finder      *finder          // the rejoining goroutine's
 	refreshes   chan chan struct{}
 
@@ -77,19 +77,18 @@ type Node struct {
 
 	mu         sync.Mutex               // guards the fields below
 	namespaces map[string]codec.Handler // registered here
-	dropped    map[string]bool          // were registered here, had something to hand over, and are not any more
+	dropped    map[string]bool          // formerly registered namespaces that had something to hand off
 	leaving    bool                     // Leave was called
 	closing    bool                     // Close was called
 	leaves     sync.WaitGroup           // the announcing part of Leave; Add only under mu and before closing
 	closed     chan struct{}            // closed when Close is done
 }
 
-// Start opens the port, tries the seeds once and returns the running node, which keeps
-// trying them. It waits at most 5 seconds for seeds; that none answers is no error. The
-// error wraps ErrConfig if cfg is wrong; it is ctx's if ctx ends first; and it names
-// the port if that is taken. ctx bounds Start only.
+// Start opens the port, tries the seeds once and returns the running node, which keeps trying them. It waits at most 5
+// seconds for seeds; if none answers, that is not an error. The error wraps ErrConfig if cfg is wrong, is the error of ctx
+// if ctx ends first, and names the port if that is taken. ctx bounds Start only.
 //
-// Whoever starts a node calls Leave or Close.
+// The caller must call Leave or Close.
 func Start(ctx context.Context, cfg Config) (*Node, error) {
 	s, err := cfg.check()
 	if err != nil {
@@ -126,12 +125,12 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
-	// What joining brought is in the view and the share that the caller sees first.
+	// The view and the share that the caller sees first include the result of joining.
 	n.refresh()
 	return n, nil
 }
 
-// open opens the port and starts everything that listens; or nothing, with an error.
+// open opens the port and starts everything that listens. On error it leaves nothing open.
 func (n *Node) open(ctx context.Context) error {
 	s := &n.cfg
 	n.eyes.open(s)
@@ -166,7 +165,7 @@ func (n *Node) open(ctx context.Context) error {
 	if n.trust, err = newTrust(&s.Config, s.Name); err != nil {
 		return errors.Join(fmt.Errorf("%w: TLS: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
-	s.Secret, s.AcceptSecrets = nil, nil // what is not kept is not printed
+	s.Secret, s.AcceptSecrets = nil, nil // what is not kept cannot be printed
 	n.id = identity{
 		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
 		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest, zone: s.Zone,
@@ -216,9 +215,9 @@ func (n *Node) open(ctx context.Context) error {
 	return nil
 }
 
-// gossipConfig sets memberlist up. The label keeps clusters apart: what carries another
-// one is dropped before it is looked at, where the alive and merge delegates would
-// refuse every member of another cluster again and again, with a line in the log each.
+// gossipConfig configures memberlist. The label keeps clusters apart: traffic with another label is dropped before it is
+// inspected. The alive and merge delegates alone would reject every member of another cluster again and again, each time
+// with a line in the log.
 func (n *Node) gossipConfig(label string) *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.Name = n.id.gossipName()
@@ -233,8 +232,8 @@ func (n *Node) gossipConfig(label string) *memberlist.Config {
 	c.GossipInterval = gossipInterval
 	c.PushPullInterval = pushPullInterval
 	c.TCPTimeout = streamTimeout
-	c.EnableCompression = false // packets are small, and what need not be unpacked cannot explode
-	c.Keyring = n.trust.keyring // beyond the label, all of it is encrypted
+	c.EnableCompression = false // packets are small, and data that is never decompressed cannot explode
+	c.Keyring = n.trust.keyring // beyond the label, everything is encrypted
 	c.Delegate = n.roster
 	c.Alive = n.roster
 	c.Merge = n.roster
@@ -253,25 +252,25 @@ func (n *Node) Name() string { return n.id.name }
 // Addr returns the "ip:port" that others dial.
 func (n *Node) Addr() string { return n.addr.String() }
 
-// View returns the current view: one atomic load. It is never nil, and has this node
-// in it unless the node is leaving or a later start of its name has taken its place
-// (then it has that one).
+// View returns the current view with one atomic load. It is never nil. It contains this node unless the node is leaving or
+// a later incarnation of its name has replaced it; then it contains that one.
 func (n *Node) View() *ring.View { return n.published.Load().view }
 
-// Lost reports whether a member is gone that did not leave in order, and may come back.
+// Lost reports whether a member is gone that did not leave gracefully, and may come back.
 func (n *Node) Lost(name string) bool { return n.roster.lost(name) }
 
-// ViewChanged returns a channel that closes when the view changes next. Take it before
-// the View whose end it is to tell.
+// ViewChanged returns a channel that closes at the next change of the view. Take the channel before the View whose end it
+// is to signal.
 func (n *Node) ViewChanged() <-chan struct{} { return n.published.Load().changed }
 
-// Divisor tells how a cap for the whole cluster is divided: by how many members, and
-// this node's rank among them, from 0, by the order in which they started. Members that vanished without leaving count
-// until they come back or leave, since they may be alive on the other side of a split, or until it is known that their process
-// has ended and their loads must have, or for Config.GiveUp;
-// so do members that leave, until they have gone, those that have announced themselves, and Config.MinMembers. A lower share
-// holds at once, a higher one only after it has been due for two seconds. A node that has left or is closed has none. Two
-// atomic loads.
+// Divisor returns how a cap for the whole cluster is divided: by how many members, and this node's rank among them, from 0,
+// in the order in which they started.
+//
+// A member that vanished without leaving counts until it comes back or leaves, since it may be alive on the other side of a
+// split. It stops counting earlier once its process is known to have ended and its loads must have ended, or after
+// Config.GiveUp. Leaving members count until they are gone. Members that have announced themselves count, and
+// Config.MinMembers is the minimum. A lower share takes effect at once, a higher one only after it has been due for two
+// seconds. A node that has left or is closed has no share. The call costs two atomic loads.
 func (n *Node) Divisor() (members, rank int) {
 	if n.withdrawn.Load() {
 		return math.MaxInt32, math.MaxInt32 - 1 // the last part of any cap is nothing
@@ -280,22 +279,20 @@ func (n *Node) Divisor() (members, rank int) {
 	return s.members, s.rank
 }
 
-// SharesMove reports that caches share out a cap by Divisor as members come and go: a new cache takes its share when the others'
-// loads fit theirs.
+// SharesMove reports that caches divide a cap by Divisor as members come and go. A new cache takes its share when the
+// others' loads fit theirs.
 func (n *Node) SharesMove() bool { return true }
 
-// EarlierStart reports whether another process with this node's name may be alive that started earlier. It is in no view, and counts in
-// Divisor. Names must be unique: it is a mistake, or that process crashed a moment ago.
+// EarlierStart reports whether another process with this node's name that started earlier may be alive. It is in no view,
+// but counts in Divisor. Names must be unique, so either that is a mistake, or that process crashed a moment ago.
 func (n *Node) EarlierStart() bool { return n.doubled.Load() }
 
-// Members returns what this node knows of each member, itself included, sorted by name.
-// The slice is the caller's.
+// Members returns what this node knows of each member, itself included, sorted by name. The slice belongs to the caller.
 func (n *Node) Members() []MemberInfo { return n.roster.list(n.View()) }
 
-// Register makes h answer the requests for a namespace, whose name is at most
-// codec.MaxNamespace bytes; others' requests must carry the same schema. If h is a
-// prometheus.Collector its metrics are registered too. It fails if the node is closed or
-// the namespace is taken on this node. unregister undoes it; a second call does nothing.
+// Register makes h answer the requests for a namespace. The name has at most codec.MaxNamespace bytes; requests of others
+// must carry the same schema. If h is a prometheus.Collector, its metrics are registered as well. Register fails if the
+// node is closed or the namespace is taken on this node. unregister undoes the registration; a second call does nothing.
 func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unregister func(), err error) {
 	if namespace == "" || len(namespace) > codec.MaxNamespace {
 		return nil, fmt.Errorf("peer: namespace %q: its name must have 1 to %d bytes", namespace, codec.MaxNamespace)
@@ -332,9 +329,8 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 	}), nil
 }
 
-// Call sends req to a member and fills resp with the answer. It ends when ctx does, or
-// with req.Timeout. The error is ctx's, or wraps ErrUnreachable, ErrBusy or ErrClosed.
-// resp holds a pooled buffer until resp.Release.
+// Call sends req to a member and fills resp with the answer. It ends when ctx ends, or after req.Timeout. The error is that
+// of ctx, or wraps ErrUnreachable, ErrBusy or ErrClosed. resp holds a pooled buffer until resp.Release.
 func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
 	err := n.data.call(ctx, to, req, resp)
 	if err == nil {
@@ -343,26 +339,27 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return err
 }
 
-// Send is Call for a get of many keys that is not waited for: call.Done gets call when it has ended. It does not
-// block. call.Withdraw takes it back, which must happen when nobody cares for it any more. false: the request could not
-// be sent at once, as without a connection, and call will never end; Call tells more. call and what it points to are
-// in use until it has ended.
+// Send sends a multi-get without waiting for its answer: call.Done receives call when it has ended. Send does not block. A
+// caller that does not need the answer any more must cancel call with call.Withdraw. Send returns false if the request
+// could not be sent at once, for example without a connection; then call never ends, and Call would report more. call and
+// what it points to are in use until it has ended.
 func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
 	return n.data.send(ctx, to, call)
 }
 
-// Leave announces that the node leaves, waits until the others have heard it, so that they drop it
-// from their views, lets the caches that use it hand over what they have, at most for
-// Config.DrainTimeout, answers for a moment what was on its way, waits for the loads that run, as long as
-// they may take, and closes the node. Close the caches after it: those that are closed hand over nothing, and
-// the log says so. If ctx ends first it closes the node and returns ctx's error. A second call, or one after
-// Close, waits for the node to be closed.
+// Leave takes the node out of the cluster gracefully and closes it. It announces the leave and waits until the others have
+// heard it, so that they drop the node from their views. It lets the caches that use the node hand off their entries, for
+// at most Config.DrainTimeout. It goes on answering for a moment the requests already sent to it, and waits for running
+// loads as long as they may take. Then it closes the node.
+//
+// Close the caches after Leave: closed caches hand off nothing, and the log says so. If ctx ends first, Leave closes the
+// node and returns the error of ctx. A second call, or a call after Close, waits until the node is closed.
 func (n *Node) Leave(ctx context.Context) error {
 	n.mu.Lock()
 	if !n.leaving && !n.closing {
 		n.leaving = true
 		n.leaves.Add(1)
-		go n.goodbye() // joined by Close, which it also calls, through leaves
+		go n.goodbye() // joined through leaves by Close, which it also calls
 	}
 	n.mu.Unlock()
 	select {
@@ -373,7 +370,7 @@ func (n *Node) Leave(ctx context.Context) error {
 	}
 }
 
-// goodbye is Leave's work.
+// goodbye does the work of Leave.
 func (n *Node) goodbye() {
 	func() {
 		defer n.leaves.Done()
@@ -403,11 +400,10 @@ func (n *Node) goodbye() {
 	_ = n.Close()
 }
 
-// Close stops the node at once, without a word to the others, who find out within
-// seconds; calls that wait fail, and its caches have no share of the origin's cap any more. It joins all goroutines of the node; those of
-// memberlist, which offers no way to join them, end on their own within four probe intervals. A Leave
-// that is under way is cut short, within a second. A second call waits for the first.
-// The error is always nil.
+// Close stops the node at once without telling the others, which find out within seconds. Waiting calls fail, and the
+// caches no longer have a share of the origin's cap. It joins all goroutines of the node. memberlist offers no way to join
+// its goroutines; they end on their own within four probe intervals. A Leave in progress is cut short within a second. A
+// second call waits for the first. The error is always nil.
 func (n *Node) Close() error {
 	n.mu.Lock()
 	first := !n.closing
@@ -417,16 +413,16 @@ func (n *Node) Close() error {
 		<-n.closed
 		return nil
 	}
-	n.withdrawn.Store(true) // before the port refuses, which the others take for the end of its loads
+	n.withdrawn.Store(true) // before the port refuses connections, which proves to the others that the loads have ended
 	n.cancel()
-	n.leaves.Wait() // memberlist panics if it is asked to leave after it was shut down
+	n.leaves.Wait() // memberlist panics if it is asked to leave after shutdown
 	if err := n.gossip.Shutdown(); err != nil {
 		n.logger.Warn("gossip did not shut down cleanly", "error", err)
 	}
 	n.port.close()
 	n.data.close(context.Background())
 	n.wg.Wait()
-	if n.measured.Load() { // else it would take out another node's
+	if n.measured.Load() { // otherwise it would unregister another node's collector
 		n.unregisterMetrics(n.collector)
 	}
 	n.logger.Info("closed")
@@ -434,7 +430,7 @@ func (n *Node) Close() error {
 	return nil
 }
 
-// dataConfig is what the data plane needs to know.
+// dataConfig returns the configuration of the data plane.
 func (n *Node) dataConfig() dataConfig {
 	return dataConfig{
 		name:        n.id.name,

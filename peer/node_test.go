@@ -38,7 +38,7 @@ func TestThreeNodesAgree(t *testing.T) {
 	}
 	awaitNames(t, "a c", a, c)
 
-	// A crash is noticed, and the member goes on counting.
+	// A crash is noticed, and the member still counts.
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -202,7 +202,7 @@ func TestDivisorOverTime(t *testing.T) {
 		}
 		seed := []string{"10.0.0.1:7946"}
 		n1 := simulated(t, world, 1, Config{})
-		pause(t.Context(), time.Millisecond) // ranks go by the order of the starts
+		pause(t.Context(), time.Millisecond) // ranks follow the order of the starts
 		n2 := simulated(t, world, 2, Config{Join: seed})
 		pause(t.Context(), time.Millisecond)
 		if d := divisor(n1); d != "0/2" {
@@ -211,7 +211,7 @@ func TestDivisorOverTime(t *testing.T) {
 		if d := divisor(n2); d != "1/2" {
 			t.Errorf("n2 starts with %s", d)
 		}
-		// The third is announced to n2, too, before it starts to work.
+		// The third is also announced to n2 before it starts to work.
 		n3 := simulated(t, world, 3, Config{Join: seed})
 		if d := divisor(n2); d != "1/3" {
 			t.Errorf("a join: n2 has %s at once", d)
@@ -230,7 +230,7 @@ func TestDivisorOverTime(t *testing.T) {
 			t.Errorf("after a leave and a while n3 has %s", d)
 		}
 
-		// Silence never does. A member that joins later divides by as many.
+		// Silence never raises the share. A member that joins later divides by as many.
 		world.Pause("10.0.0.3")
 		awaitNames(t, "n1", n1)
 		pause(t.Context(), time.Minute)
@@ -244,7 +244,7 @@ func TestDivisorOverTime(t *testing.T) {
 		_ = n3.Close()
 		world.Resume("10.0.0.3")
 
-		// Back under its name, it counts once; and when it leaves, no more.
+		// When it is back under its name, it counts once; when it leaves, it does not count any more.
 		n3 = simulated(t, world, 3, Config{Join: seed})
 		awaitNames(t, "n1 n3 n4", n1, n3, n4)
 		if d := divisor(n1); d != "0/3" {
@@ -293,7 +293,7 @@ func TestDetectionTime(t *testing.T) {
 			nodes = append(nodes, simulated(t, world, i, Config{Join: []string{"10.0.0.1:7946"}}))
 		}
 		awaitNames(t, "n1 n2 n3", nodes...)
-		world.split("10.0.0.3") // silent, where a closed port would answer
+		world.split("10.0.0.3") // it is silent, whereas a closed port would refuse
 		begin := time.Now()
 		awaitNames(t, "n1 n2", nodes[:2]...)
 		took := time.Since(begin)
@@ -317,7 +317,7 @@ func TestUnreachedSeedsAreNotFatal(t *testing.T) {
 	}
 }
 
-// One round tries all addresses of a name, however many of them are dead.
+// TestManyDeadSeeds checks that one round tries all addresses of a name, however many of them are dead.
 func TestManyDeadSeeds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()

@@ -19,15 +19,14 @@ import (
 )
 
 const (
-	// MinOperatorToken is the least length of Config.OperatorToken, in bytes: one that is
-	// drawn at random cannot be guessed.
+	// MinOperatorToken is the least length of Config.OperatorToken, in bytes. A random token of this length cannot be
+	// guessed.
 	MinOperatorToken = 16
-	// maxOperatorToken is the most, in bytes: it is a header.
+	// maxOperatorToken is its greatest length, in bytes: the token travels in a header.
 	maxOperatorToken = 512
-	// maxOperatorBody is the longest body of an operator's request, in bytes: a thousand of
-	// the longest keys.
+	// maxOperatorBody is the longest body of an operator's request, in bytes: enough for a thousand of the longest keys.
 	maxOperatorBody = 1 << 20
-	// operatorBodyTime is how long it may take to arrive.
+	// operatorBodyTime is how long the body may take to arrive.
 	operatorBodyTime = 5 * time.Second
 	// operatorTime bounds what an operator's request does.
 	operatorTime = 15 * time.Second
@@ -35,7 +34,7 @@ const (
 	keySuccessors = 2
 )
 
-// checkToken says what is wrong with an operator's token, if anything. It does not repeat it.
+// checkToken returns what is wrong with an operator's token, or nil. The error does not repeat the token.
 func checkToken(token string) error {
 	switch {
 	case token == "":
@@ -51,7 +50,7 @@ func checkToken(token string) error {
 	return nil
 }
 
-// operator reports whether the request carries the operator's token, and answers it if not.
+// operator reports whether the request carries the operator's token, and sends an error if it does not.
 func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
 	token := n.cfg.OperatorToken
 	if token == "" {
@@ -77,21 +76,21 @@ func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
-// OperatorError is the body of an answer that refuses an operator's request.
+// OperatorError is the body of an answer that rejects an operator's request.
 type OperatorError struct {
 	Error string `json:"error"`
 }
 
-// refuse answers an operator's request with what is wrong with it.
+// refuse rejects an operator's request with the reason.
 func (n *Node) refuse(w http.ResponseWriter, code int, format string, args ...any) {
 	n.serveJSON(w, code, OperatorError{fmt.Sprintf(format, args...)}, nil)
 }
 
-// order reads the body of an operator's request into req, or answers what is wrong with it. like is what
-// it should look like.
+// order reads the body of an operator's request into req, or rejects the request. like shows what the body should look
+// like.
 func (n *Node) order(w http.ResponseWriter, r *http.Request, req any, like string) bool {
 	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that cannot has limits of its own
+	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that does not support it has limits of its own
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperatorBody))
 	d.DisallowUnknownFields()
 	err := d.Decode(req)
@@ -104,7 +103,7 @@ func (n *Node) order(w http.ResponseWriter, r *http.Request, req any, like strin
 		_ = control.SetReadDeadline(time.Time{}) // the connection may be used again
 		return true
 	}
-	w.Header().Set("Connection", "close") // and nobody waits for the rest
+	w.Header().Set("Connection", "close") // nothing waits for the rest of the body
 	var long *http.MaxBytesError
 	if errors.As(err, &long) {
 		n.refuse(w, http.StatusRequestEntityTooLarge, "the body is longer than %d bytes: send fewer keys at a time", long.Limit)
@@ -114,7 +113,7 @@ func (n *Node) order(w http.ResponseWriter, r *http.Request, req any, like strin
 	return false
 }
 
-// known reports whether there is such a namespace here, and answers if not.
+// known reports whether the namespace exists here, and rejects the request if it does not.
 func (n *Node) known(w http.ResponseWriter, namespace string) bool {
 	_, ok := n.handlers()[namespace]
 	if !ok {
@@ -123,7 +122,7 @@ func (n *Node) known(w http.ResponseWriter, namespace string) bool {
 	return ok
 }
 
-// InvalidateRequest is the body of POST /invalidate, as JSON of at most 1 MiB.
+// InvalidateRequest is the JSON body of POST /invalidate, at most 1 MiB.
 type InvalidateRequest struct {
 	Namespace string   `json:"namespace"`
 	Keys      []string `json:"keys,omitempty"`
@@ -132,26 +131,26 @@ type InvalidateRequest struct {
 	Version   uint64   `json:"version,omitempty"` // of the Keys, at the origin; 0: unknown
 }
 
-// InvalidateResult is the answer to it. The status is 200 if every member has confirmed,
-// otherwise 502 and Error says who has not.
+// InvalidateResult is the answer to an InvalidateRequest. The status is 200 if every member has confirmed; otherwise it is
+// 502, and Error says which have not.
 type InvalidateResult struct {
-	Invalidated int        `json:"invalidated"`         // keys and tags, and 1 for everything
-	Token       string     `json:"token,omitempty"`     // names these invalidations, for reads elsewhere
-	Unreached   []string   `json:"unreached,omitempty"` // who has not confirmed
-	CleanBy     *time.Time `json:"clean_by,omitempty"`  // when their copies are gone at the latest
+	Invalidated int        `json:"invalidated"`         // number of keys and tags, and 1 for everything
+	Token       string     `json:"token,omitempty"`     // identifies these invalidations for reads elsewhere
+	Unreached   []string   `json:"unreached,omitempty"` // members that have not confirmed
+	CleanBy     *time.Time `json:"clean_by,omitempty"`  // time by which their copies are gone at the latest
 	Error       string     `json:"error,omitempty"`
 }
 
 // invalidator is a namespace in which an operator can invalidate.
 type invalidator interface {
-	// InvalidateFor does what Apply of a cache does. unreached is not empty if some members have not
-	// confirmed; any other err means that nothing was done.
+	// InvalidateFor does what Apply of a cache does. unreached is not empty if some members have not confirmed; any other
+	// err means that nothing was done.
 	InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error)
 }
 
-// inspector is a namespace that tells of its copies of a key.
+// inspector is a namespace that can report its copies of a key.
 type inspector interface {
-	// InspectKey returns what encoding/json can marshal: this member's copies of the key, no values.
+	// InspectKey returns this member's copies of the key, without values, as something that encoding/json can marshal.
 	InspectKey(key string) any
 }
 
@@ -195,21 +194,21 @@ func (n *Node) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	n.serveJSON(w, code, result, nil)
 }
 
-// KeyStats is the document of /key: where a key belongs, and who has copies.
+// KeyStats is the document of /key: where a key belongs, and which members have copies.
 type KeyStats struct {
 	Schema     int             `json:"schema"` // StatsSchema
 	Namespace  string          `json:"namespace"`
 	Partition  int             `json:"partition"`
 	Owner      string          `json:"owner"`      // in this node's view
-	Successors []string        `json:"successors"` // who is next if the owner is lost, in order
-	Members    []MemberKey     `json:"members"`    // who answered, by name
-	Missing    []MissingMember `json:"missing"`    // who did not
+	Successors []string        `json:"successors"` // the next owners if the owner is lost, in order
+	Members    []MemberKey     `json:"members"`    // members that answered, by name
+	Missing    []MissingMember `json:"missing"`    // members that did not answer
 }
 
 // MemberKey is one member's answer in KeyStats.
 type MemberKey struct {
 	Name   string          `json:"name"`
-	Copies json.RawMessage `json:"copies"` // the namespace's own words
+	Copies json.RawMessage `json:"copies"` // as the namespace describes them
 }
 
 func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
@@ -217,7 +216,7 @@ func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	namespace, key := r.URL.Query().Get("namespace"), r.URL.Query().Get("key")
-	// On the wire the namespace takes nine bytes of the key's room.
+	// On the wire the namespace takes nine bytes of the room for the key.
 	if limit := codec.MaxKey - 9; key == "" || len(key) > limit {
 		n.refuse(w, http.StatusBadRequest, "key has %d bytes: from 1 to %d can be looked for", len(key), limit)
 		return
@@ -248,7 +247,7 @@ func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
 	n.serveJSON(w, http.StatusOK, out, nil)
 }
 
-// copies is what this node has of a key of the namespace with the hash.
+// copies returns this node's copies of a key. The namespace is given by its hash.
 func (n *Node) copies(namespace uint64, key string) any {
 	for name, h := range n.handlers() {
 		if space, ok := h.(inspector); ok && ring.Hash(name) == namespace {

@@ -11,45 +11,44 @@ import (
 )
 
 const (
-	// writeTimeout is how long one blocking write may make no progress before the
-	// connection counts as dead: the other side does not read.
+	// writeTimeout is how long one blocking write may make no progress before the connection counts as dead, because the
+	// other side does not read.
 	writeTimeout = 10 * time.Second
 	// outboxKeep is the largest write buffer, in bytes, that is kept for reuse.
 	outboxKeep = 1 << 20
-	// outboxFloor is how many bytes may wait for each connection whatever waits for the others.
+	// outboxFloor is how many bytes may wait for each connection, whatever waits for the others.
 	outboxFloor = 64 << 10
-	// flushRounds is how often a caller writes for others before run takes over, so that
-	// it gets to its own answer.
+	// flushRounds is how many rounds a caller writes for others before run takes over, so that the caller gets to its own
+	// answer.
 	flushRounds = 16
 )
 
 var errOutboxFull = errors.New("the queue to the peer is full")
 
-// An outbox is the sending half of a connection. Whoever has something to send appends
-// it; the first to find nobody writing writes for all, so that many small frames share
-// one system call. Nobody who appends ever blocks in a write: what the socket does not
-// take at once is left to the outbox's own goroutine, run.
+// An outbox is the sending half of a connection. Every sender appends its bytes. The first one that finds no writer active
+// writes for all, so that many small frames share one system call. Appending never blocks in a write: what the socket does
+// not accept at once is left to the outbox's own goroutine, run.
 type outbox struct {
 	conn  net.Conn
-	raw   syscall.RawConn  // nil: the connection is no plain socket, run does all writing
+	raw   syscall.RawConn  // nil: the connection is not a plain socket, and run does all writing
 	tls   *secured         // seals what goes to conn; nil: conn is not secured
-	limit int              // bytes waiting beyond which add refuses
+	limit int              // add rejects bytes beyond this number of waiting bytes
 	fail  func(error)      // closes the connection; called without mu held
 	sent  [2]*atomic.Int64 // count the bytes written
-	store *backlog         // what waits for all connections; nil: there is no bound on that
+	store *backlog         // counts what waits for all connections; nil: unbounded
 
 	mu      sync.Mutex // guards the rest
 	buf     []byte     // waits to be written
 	spare   []byte     // the buffer that is not in use
 	rest    []byte     // what run still has to write before buf
-	busy    bool       // somebody is writing: a flusher, or run
+	busy    bool       // a flusher or run is writing
 	closed  bool
 	drained chan struct{} // closed when bytes have been written; nil: nobody waits
-	stored  int64         // bytes that are counted in store
-	since   time.Time     // when it came to count there; zero: nothing does
+	stored  int64         // bytes counted in store
+	since   time.Time     // since when bytes are counted there; zero: none are
 
-	wake chan struct{} // tells run that rest is there
-	try  tryWrite      // belongs to whoever set busy
+	wake chan struct{} // tells run that there is a rest
+	try  tryWrite      // belongs to the goroutine that set busy
 }
 
 func newOutbox(conn net.Conn, limit int, here, all *atomic.Int64, fail func(error)) *outbox {
@@ -67,15 +66,15 @@ func newOutbox(conn net.Conn, limit int, here, all *atomic.Int64, fail func(erro
 	return o
 }
 
-// A backlog counts what waits in the outboxes of all connections beyond outboxFloor each, so that peers that do not read hold a
-// bounded part of this node's memory, however many there are.
+// A backlog counts the bytes that wait in the outboxes of all connections beyond outboxFloor each. So peers that do not
+// read hold a bounded part of this node's memory, however many there are.
 type backlog struct {
 	limit int64
 	bytes atomic.Int64
-	full  func() // told that a frame is over the limit: makes room, by closing a connection; called without a lock
+	full  func() // called when a frame exceeds the limit: makes room by closing a connection; called without a lock
 }
 
-// lock and unlock guard buf and rest, of which unlock counts the bytes. All changes go through them.
+// lock and unlock guard buf and rest; unlock also counts their bytes. All changes go through these two methods.
 func (o *outbox) lock() { o.mu.Lock() }
 func (o *outbox) unlock() {
 	if waits := int64(len(o.buf)+len(o.rest)) - outboxFloor; o.store != nil && (waits > 0 || o.stored > 0) {
@@ -91,14 +90,14 @@ func (o *outbox) unlock() {
 	o.mu.Unlock()
 }
 
-// storedSince is since when bytes of the outbox are counted in the backlog; zero: there are none.
+// storedSince returns since when bytes of the outbox are counted in the backlog, or zero if none are.
 func (o *outbox) storedSince() time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.since
 }
 
-// room reports whether n more bytes may wait. The caller holds mu.
+// room returns an error unless n more bytes may wait. The caller holds mu.
 func (o *outbox) room(n int) error {
 	if o.closed {
 		return net.ErrClosed
@@ -110,7 +109,7 @@ func (o *outbox) room(n int) error {
 	return nil
 }
 
-// claim reports whether the caller has to flush after it has unlocked. The caller holds mu.
+// claim reports whether the caller must flush after it has unlocked. The caller holds mu.
 func (o *outbox) claim() bool {
 	if o.busy {
 		return false
@@ -119,8 +118,8 @@ func (o *outbox) claim() bool {
 	return true
 }
 
-// add queues p, which is copied, and writes what can be written at once. With wait it waits
-// for room, until the connection closes; without it errOutboxFull is returned.
+// add queues a copy of p, and writes what can be written at once. If wait is set, it waits for room until the connection
+// closes; otherwise it returns errOutboxFull.
 func (o *outbox) add(p []byte, wait bool) error {
 	o.lock()
 	over := false
@@ -154,8 +153,8 @@ func (o *outbox) add(p []byte, wait bool) error {
 	return nil
 }
 
-// flush writes until nothing waits, or hands over to run. Only who has claimed calls it.
-// With yield it first lets those run who are about to append.
+// flush writes until nothing waits, or hands over to run. Only the goroutine that has claimed calls it. If yield is set, it
+// first yields to goroutines that are about to append.
 func (o *outbox) flush(yield bool) {
 	if yield {
 		runtime.Gosched()
@@ -185,7 +184,7 @@ func (o *outbox) flush(yield bool) {
 	}
 }
 
-// leave hands the rest of p, of which n bytes are written, over to run.
+// leave passes the rest of p, of which n bytes are written, to run.
 func (o *outbox) leave(p []byte, n int) {
 	o.lock()
 	defer o.unlock()
@@ -200,8 +199,8 @@ func (o *outbox) leave(p []byte, n int) {
 	}
 }
 
-// next takes what waits, and with keep notes it as rest, so that it still counts as waiting.
-// nil: nothing; the caller is no longer the writer.
+// next takes what waits. If keep is set, it also stores that as rest, so that it still counts as waiting. If nothing waits
+// it returns nil, and the caller stops being the writer.
 func (o *outbox) next(keep bool) []byte {
 	o.lock()
 	defer o.unlock()
@@ -224,7 +223,7 @@ func (o *outbox) count(n int) {
 	}
 }
 
-// seal returns p as it goes over a secured connection, and keeps p's buffer.
+// seal returns p in the form in which it travels over a secured connection, and keeps p's buffer.
 func (o *outbox) seal(p []byte) ([]byte, error) {
 	if o.tls == nil {
 		return p, nil
@@ -238,7 +237,7 @@ func (o *outbox) seal(p []byte) ([]byte, error) {
 	return sealed, err
 }
 
-// recycle keeps a written buffer and tells those who wait for room.
+// recycle keeps a written buffer for reuse and wakes the goroutines that wait for room.
 func (o *outbox) recycle(p []byte) {
 	o.lock()
 	defer o.unlock()
@@ -255,7 +254,7 @@ func (o *outbox) recycle(p []byte) {
 	}
 }
 
-// run writes what others have left over. It ends when close is called.
+// run writes what others have left. It ends when close is called.
 func (o *outbox) run() {
 	for range o.wake {
 		o.lock()
@@ -277,7 +276,7 @@ func (o *outbox) run() {
 	}
 }
 
-// write writes all of p and fails if the other side takes nothing for writeTimeout.
+// write writes all of p, and fails if the other side accepts nothing for writeTimeout.
 func (o *outbox) write(p []byte) error {
 	const step = 256 << 10
 	for len(p) > 0 {
@@ -290,10 +289,10 @@ func (o *outbox) write(p []byte) error {
 		}
 		p = p[n:]
 	}
-	return o.conn.SetWriteDeadline(time.Time{}) // one that has passed would fail tryWrite
+	return o.conn.SetWriteDeadline(time.Time{}) // a deadline that has passed would fail tryWrite
 }
 
-// close makes run end and fails who waits for room. The connection is closed by others.
+// close ends run and fails the goroutines that wait for room. It does not close the connection.
 func (o *outbox) close() {
 	o.lock()
 	defer o.unlock()

@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// pageFiles is the page: one document and what it needs. page/uPlot.js and page/uPlot.css are
-// uPlot 1.6.32 as npm has it, under the licence beside them.
+// pageFiles is the page: one document and the files it needs. page/uPlot.js and page/uPlot.css are uPlot 1.6.32 as
+// published on npm, under the licence beside them.
 //
 //go:embed page/index.html page/page.css page/page.js page/model.js page/uPlot.js page/uPlot.css
 var pageFiles embed.FS
 
-// pagePolicy is the page's content security policy: it loads what this handler serves and
-// nothing else, runs no inline script, and is shown in no frame.
+// pagePolicy is the page's content security policy. The page loads only what this handler serves, runs no inline scripts,
+// and cannot be framed.
 const pagePolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -30,7 +30,7 @@ type pageFile struct {
 
 func newPage() page {
 	p := page{files: make(map[string]pageFile)}
-	entries, _ := pageFiles.ReadDir("page") // it is embedded: it is there
+	entries, _ := pageFiles.ReadDir("page") // the directory is embedded, so it exists
 	for _, e := range entries {
 		body, _ := pageFiles.ReadFile("page/" + e.Name())
 		sum := sha256.Sum256(body)
@@ -54,7 +54,7 @@ func (p page) serveIndex(w http.ResponseWriter, r *http.Request) {
 	p.serve(w, r, "index.html")
 }
 
-// serve serves one file; false: there is none of the name.
+// serve serves one file. It returns false if it has none with that name.
 func (p page) serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	f, ok := p.files[name]
 	if !ok {
@@ -64,14 +64,14 @@ func (p page) serve(w http.ResponseWriter, r *http.Request, name string) bool {
 	h.Set("Content-Type", f.kind)
 	h.Set("Content-Security-Policy", pagePolicy)
 	h.Set("Referrer-Policy", "no-referrer")
-	h.Set("Cache-Control", "no-cache") // ask again each time; the ETag makes that cheap
+	h.Set("Cache-Control", "no-cache") // revalidate each time; the ETag makes that cheap
 	h.Set("ETag", f.etag)
 	if r.Header.Get("If-None-Match") == f.etag {
 		w.WriteHeader(http.StatusNotModified)
 		return true
 	}
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(f.body) // the asker is gone: nobody to tell
+		_, _ = w.Write(f.body) // the client is gone: nobody is left to tell
 	}
 	return true
 }

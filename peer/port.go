@@ -17,42 +17,42 @@ const (
 	// dataMagic is what a data connection starts with. A gossip stream starts with sealedMagic or, without a Secret, with
 	// gossipMagic.
 	dataMagic = "WEIR"
-	// gossipMagic is what a gossip stream with a label starts with: memberlist's
-	// message type of a label header. The label's length and the label follow.
+	// gossipMagic is what a labelled gossip stream starts with: memberlist's message type of a label header. The label's
+	// length and the label follow.
 	gossipMagic = 244
-	// gossipSealed is memberlist's message type of an encrypted message, which follows the
-	// label of a stream at a node with a Secret.
+	// gossipSealed is memberlist's message type of an encrypted message. At a node with a Secret it follows the label of a
+	// stream.
 	gossipSealed = 10
-	// tlsRecord is what a TLS handshake starts with.
+	// tlsRecord is the first byte of a TLS handshake.
 	tlsRecord = 0x16
 
-	// handshakeTimeout is how long a connection may take to say what it is, and to shake hands. It covers a
-	// lost packet and its repetition twice over.
+	// handshakeTimeout is how long a connection may take to identify itself and to complete its handshake. It leaves time
+	// for two losses and retransmissions of a packet.
 	handshakeTimeout = 3 * time.Second
-	// maxUndecided is how many connections of strangers may be undecided at once: saying what they are, or
-	// shaking hands. With the timeouts it bounds what strangers can hold. Members' connections are not among them.
+	// maxUndecided is how many connections of strangers may be undecided at once, that is, not yet identified or still in
+	// their handshake. Together with the timeouts it bounds what strangers can hold. Members' connections do not count.
 	maxUndecided = 256
-	// maxUndecidedOf is how many may be undecided from one host.
+	// maxUndecidedOf is how many connections from one host may be undecided.
 	maxUndecidedOf = 64
 )
 
-// portConfig is what a port needs to know. The functions are called concurrently.
+// portConfig is the configuration of a port. The functions are called concurrently.
 type portConfig struct {
 	label  string                              // of this cluster's gossip streams
-	secure func(net.Conn) (net.Conn, error)    // shakes hands on a gossip stream, sealedMagic consumed; nil: gossip is plain
+	secure func(net.Conn) (net.Conn, error)    // runs the handshake of a gossip stream, sealedMagic consumed; nil: gossip is plain
 	member func(netip.Addr) bool               // reports whether a member has the address; nil: none has
 	data   func(conn net.Conn, decided func()) // takes a data connection, dataMagic consumed; returns at once, and calls decided after the handshake
-	gossip func(conn net.Conn) error           // takes a gossip stream from its label on; returns at once or when the node closes
+	gossip func(conn net.Conn) error           // takes a gossip stream, starting with its label; returns at once or when the node closes
 	logger *slog.Logger
 }
 
-// port takes the connections of the one TCP listener and hands each, by its first
-// bytes, to the data plane or to gossip.
+// port accepts the connections of the one TCP listener. By its first bytes it passes each one to the data plane or to
+// gossip.
 //
-// What a stranger can hold until it has shaken hands is a place among the undecided. Members have places of their own,
-// so that strangers do not keep them out. Where all places of strangers are taken, the host that has most of them
-// gives up its oldest one, so that a few hosts do not keep out a node that wants to join. A host is an IPv4 address, or the
-// /64 of an IPv6 one, of which one customer has them all.
+// Until its handshake is complete, a stranger can hold only a place among the undecided. Members have places of their own,
+// so strangers do not keep them out. If all places for strangers are taken, the host that holds most of them gives up its
+// oldest one, so a few hosts do not keep out a node that wants to join. A host is an IPv4 address, or the /64 of an IPv6
+// address, because one customer has all addresses of a /64.
 type port struct {
 	portConfig
 	ln     net.Listener
@@ -60,19 +60,19 @@ type port struct {
 	ctx    context.Context // ends when the port closes
 	cancel context.CancelFunc
 
-	refused atomic.Int64 // connections that were closed here
+	refused atomic.Int64 // connections closed here
 
 	mu        sync.Mutex // guards the rest
 	undecided map[net.Conn]undecided
 	hosts     map[netip.Prefix]int // how many are undecided, by host
-	strangers int                  // how many of them are no member's
-	admitted  uint64               // so far
+	strangers int                  // how many of them do not belong to a member
+	admitted  uint64               // number of connections admitted so far
 	closed    bool
 
 	wg sync.WaitGroup
 }
 
-// undecided is what is known of such a connection.
+// undecided describes one undecided connection.
 type undecided struct {
 	host   netip.Prefix
 	member bool
@@ -86,8 +86,8 @@ func newPort(ln net.Listener, cfg portConfig) *port {
 	return p
 }
 
-// close stops accepting, closes the connections that have not decided and joins all
-// goroutines of the port. A second call waits too.
+// close stops accepting, closes the undecided connections and joins all goroutines of the port. A second call waits as
+// well.
 func (p *port) close() {
 	p.cancel()
 	p.mu.Lock()
@@ -131,11 +131,11 @@ func (p *port) accept() {
 	}
 }
 
-// hostPrefix is the host that a connection is from, as the bounds count hosts, and its address.
+// hostPrefix returns the host that a connection is from, as the bounds count hosts, and its address.
 func hostPrefix(addr net.Addr) (netip.Prefix, netip.Addr) {
 	ap, err := netip.ParseAddrPort(addr.String())
 	if err != nil {
-		return netip.Prefix{}, netip.Addr{} // of a network whose addresses are something else: one host
+		return netip.Prefix{}, netip.Addr{} // a network with other kinds of addresses: all count as one host
 	}
 	a := ap.Addr().Unmap().WithZone("")
 	bits := a.BitLen()
@@ -146,7 +146,7 @@ func hostPrefix(addr net.Addr) (netip.Prefix, netip.Addr) {
 	return host, a
 }
 
-// admit counts conn among the undecided, or says why not. The victim has to make room for it.
+// admit counts conn among the undecided, or returns why it does not. The victim must make room for conn.
 func (p *port) admit(conn net.Conn) (victim net.Conn, why string) {
 	host, addr := hostPrefix(conn.RemoteAddr())
 	member := p.member != nil && p.member(addr)
@@ -172,7 +172,8 @@ func (p *port) admit(conn net.Conn) (victim net.Conn, why string) {
 	return victim, ""
 }
 
-// oldestOfMost returns the oldest undecided connection of the host that has most of the strangers'. The caller holds mu.
+// oldestOfMost returns the oldest undecided connection of the host that has the most undecided connections of strangers.
+// The caller holds mu.
 func (p *port) oldestOfMost() (oldest net.Conn) {
 	var of undecided
 	for conn, u := range p.undecided {
@@ -187,7 +188,7 @@ func (p *port) oldestOfMost() (oldest net.Conn) {
 	return oldest
 }
 
-// drop takes conn from the undecided; false: it is not among them. The caller holds mu.
+// drop removes conn from the undecided. It returns false if conn is not among them. The caller holds mu.
 func (p *port) drop(conn net.Conn) bool {
 	u, ok := p.undecided[conn]
 	if !ok {
@@ -203,14 +204,14 @@ func (p *port) drop(conn net.Conn) bool {
 	return true
 }
 
-// release takes conn from the undecided; false if it had to make room for another, or the port has closed meanwhile.
+// release removes conn from the undecided. It returns false if conn had to make room for another, or the port has closed.
 func (p *port) release(conn net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.drop(conn) && !p.closed
 }
 
-// decide reads conn's first bytes, shakes hands on a gossip stream, and passes it on.
+// decide reads conn's first bytes, runs the handshake of a gossip stream, and passes conn on.
 func (p *port) decide(conn net.Conn) {
 	stream := conn
 	magic, front, err := p.identify(conn)
@@ -239,7 +240,7 @@ func (p *port) decide(conn net.Conn) {
 	}
 }
 
-// unseal shakes hands on a gossip stream and reads its label, which is to be read again.
+// unseal runs the handshake of a gossip stream and reads its label, which must be read again.
 func (p *port) unseal(conn net.Conn) (stream net.Conn, front []byte, err error) {
 	if p.secure == nil {
 		return nil, nil, errors.New("its gossip is encrypted: it has a Secret, and this node has none")
@@ -264,7 +265,7 @@ func (p *port) unseal(conn net.Conn) (stream net.Conn, front []byte, err error) 
 	return stream, front, err
 }
 
-// readLabel reads the label of a gossip stream, whose first byte has been read, and one byte more.
+// readLabel reads the rest of the label of a gossip stream, whose first byte has been read, and one byte more.
 func (p *port) readLabel(conn net.Conn) (front []byte, next byte, err error) {
 	buf := make([]byte, 2+255+1)
 	buf[0] = gossipMagic
@@ -284,8 +285,8 @@ func (p *port) readLabel(conn net.Conn) (front []byte, next byte, err error) {
 	return buf[:end+1], buf[end], nil
 }
 
-// identify reads what conn starts with: dataMagic, sealedMagic, or "", a plain gossip stream, of which front is to be
-// read again. The deadline for reading stays set.
+// identify reads what conn starts with. magic is dataMagic, sealedMagic, or "" for a plain gossip stream, whose front must
+// be read again. The read deadline stays set.
 func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return "", nil, err
@@ -324,7 +325,7 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	return "", nil, fmt.Errorf("it starts with %q, which is no connection of weir", first[:1])
 }
 
-// refuse closes conn and says why, not too often for one host.
+// refuse closes conn and logs the reason, but not too often for one host.
 func (p *port) refuse(conn net.Conn, reason string) {
 	p.refused.Add(1)
 	remote := conn.RemoteAddr()
@@ -335,10 +336,10 @@ func (p *port) refuse(conn net.Conn, reason string) {
 	}
 }
 
-// replay is a connection whose first bytes have been read already and are read again.
+// replay is a connection whose first bytes have already been read and are read again.
 type replay struct {
 	net.Conn
-	front []byte // used by the one reader only
+	front []byte // used by the only reader
 }
 
 func (r *replay) Read(b []byte) (int, error) {
@@ -350,7 +351,7 @@ func (r *replay) Read(b []byte) (int, error) {
 	return r.Conn.Read(b)
 }
 
-// pause waits for d; false if ctx ended first.
+// pause waits for d. It returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// portFixture is a port of a network in memory with what it hands on.
+// portFixture is a port on a network in memory, together with what it passes on.
 type portFixture struct {
 	port         *port
 	host         Network
@@ -20,7 +20,7 @@ type portFixture struct {
 	data, gossip chan net.Conn
 	book         *logBook
 	world        memNet
-	hold         bool // data connections do not get on with their handshake
+	hold         bool // data connections do not finish their handshake
 
 	mu   sync.Mutex // guards held
 	held []func()   // ends the handshakes
@@ -81,7 +81,7 @@ func TestPortHandsOn(t *testing.T) {
 				_ = conn.Close()
 			}()
 			got := <-c.to
-			pause(t.Context(), 2*handshakeTimeout) // the deadline of the handshake is off
+			pause(t.Context(), 2*handshakeTimeout) // the handshake's deadline is cleared
 			if b, err := io.ReadAll(got); err != nil || string(b) != c.rest {
 				t.Errorf("%q: %q, %v is left", c.send, b, err)
 			}
@@ -151,7 +151,7 @@ func TestPortBoundsTheUndecided(t *testing.T) {
 		f.dialFrom(t, 8)
 		refused := func(want int64, what string) {
 			t.Helper()
-			synctest.Wait() // the line in the log comes after the connection's end
+			synctest.Wait() // the log line is written after the connection ends
 			if got := f.port.refused.Load(); got != want {
 				t.Errorf("%s: %d refused, want %d", what, got, want)
 			}
@@ -159,17 +159,17 @@ func TestPortBoundsTheUndecided(t *testing.T) {
 		refused(0, "there is room")
 		f.dialFrom(t, 9)
 		refused(0, "a member")
-		for i := range 3 { // the oldest one of each host that has most of them makes room for another host
+		for i := range 3 { // the host with the most connections gives up its oldest one for another host
 			f.dialFrom(t, 20+i)
 			mustEnd(t, conns[i*maxUndecidedOf])
 			refused(int64(i+1), "another host")
 		}
-		mustEnd(t, f.dialFrom(t, 4)) // one of those that have most of them gets no more
+		mustEnd(t, f.dialFrom(t, 4)) // a host with the most connections gets no more
 		refused(4, "a host that has most of them")
 		if f.port.strangers != maxUndecided || len(f.port.undecided) != maxUndecided+1 {
 			t.Errorf("%d strangers of %d undecided", f.port.strangers, len(f.port.undecided))
 		}
-		f.port.close() // ends the others though they stall
+		f.port.close() // ends the others although they stall
 		if n := strings.Count(f.book.String(), "refused"); n != 4 {
 			t.Errorf("%d lines in the log, want one for each host", n)
 		}
@@ -179,7 +179,8 @@ func TestPortBoundsTheUndecided(t *testing.T) {
 	})
 }
 
-// All addresses of an IPv6 network of the smallest size are one host, and so is an IPv4 address, however it is written.
+// TestHostPrefix checks that all addresses of an IPv6 network of the smallest size are one host, and that an IPv4 address
+// is one host however it is written.
 func TestHostPrefix(t *testing.T) {
 	for addr, want := range map[string]string{
 		"10.0.0.1:7": "10.0.0.1/32", "[::ffff:10.0.0.1]:7": "10.0.0.1/32", "[2001:db8:1:2:3:4:5:6]:7": "2001:db8:1:2::/64",
@@ -194,8 +195,8 @@ func TestHostPrefix(t *testing.T) {
 	}
 }
 
-// One host that floods the port does not keep out another; connections that shake hands
-// count as long as they do.
+// TestPortBoundsOneHost checks that a host that floods the port does not keep out another, and that connections count while
+// they are in their handshake.
 func TestPortBoundsOneHost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newPortFixture(t)
@@ -223,7 +224,7 @@ func TestPortBoundsOneHost(t *testing.T) {
 	})
 }
 
-// A port scanner's connections on a real socket leave the node alive.
+// TestNodeSurvivesStrangers checks that a port scanner's connections on a real socket do not harm the node.
 func TestNodeSurvivesStrangers(t *testing.T) {
 	n := start(t, quick("a"))
 	for _, send := range []string{"GET / HTTP/1.1\r\n\r\n", "\x00\x00", "\xf4\x09weir/weir\x06\xff\xff\xff\xff", "\xf4\x09weir/weir"} {

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// due is a handler that has positions to exchange.
+// due is a handler that still has positions to compare.
 type due struct {
 	counting
 	names []string
@@ -46,7 +46,7 @@ func TestReadyWaitsForPositions(t *testing.T) {
 		if code, body := get(n.Handler(), "/readyz"); code != 200 || body != "ok\n" {
 			t.Errorf("readyz: %d %q", code, body)
 		}
-		d.done = 7 // told, but no reason to wait
+		d.done = 7 // reported, but not waited for
 		if code, body := get(n.Handler(), "/readyz"); code != 200 || body != "ok\nwarming: product, 7 of 20 keys\n" {
 			t.Errorf("readyz: %d %q", code, body)
 		}

@@ -15,22 +15,22 @@ import (
 const (
 	// lookupWait bounds one attempt to find the seeds' addresses.
 	lookupWait = 2 * time.Second
-	// lookups is how many of a service's targets one attempt resolves. Attempts alternate: one takes the targets
-	// that come first, the next one goes on in the list of all where the one before it stopped, so that each target
-	// gets its turn. One seed that answers is enough.
+	// lookups is how many of a service's targets one attempt resolves. Attempts alternate: one takes the first targets, the
+	// next continues in the list of all targets where the last such attempt stopped, so that each target gets its turn. One
+	// seed that answers is enough.
 	lookups = 32
 	// lookupsAtOnce is how many names are resolved at the same time.
 	lookupsAtOnce = 16
-	// maxSeed is the longest seed, in bytes: a name of the DNS, and a port.
+	// maxSeed is the longest seed, in bytes: a DNS name and a port.
 	maxSeed = 253 + len(":65535")
-	// fewErrors is how many errors of one kind are told.
+	// fewErrors is how many errors of one kind are reported.
 	fewErrors = 4
 )
 
 // isService reports whether a seed is the name of SRV records, whose first label is "_service".
 func isService(seed string) bool { return strings.HasPrefix(seed, "_") }
 
-// checkSeed says what is wrong with an element of Config.Join, or of what Config.Discover found.
+// checkSeed returns what is wrong with an element of Config.Join, or of an answer of Config.Discover.
 func checkSeed(seed string) error {
 	if len(seed) > maxSeed {
 		return fmt.Errorf("%.32q...: %d bytes, the limit is %d", seed, len(seed), maxSeed)
@@ -51,32 +51,32 @@ func checkSeed(seed string) error {
 	return err
 }
 
-// A finder turns the seeds of a Config into addresses. Only the goroutine of rejoin uses it.
+// A finder resolves the seeds of a Config to addresses. Only the goroutine of rejoin uses it.
 type finder struct {
 	network  Network
 	fixed    []string // Config.Join
 	discover discovery
 	shuffle  func(count int, swap func(i, j int))
 
-	// The last good answers, for as long as a resolver fails.
+	// The last good answers, used while a resolver fails.
 	targets map[string][]string         // of the names of SRV records
 	addrs   map[string][]netip.AddrPort // of each "host:port"
 
-	widely bool // this attempt goes on in the list of all seeds, instead of taking those that come first
-	cut    bool // it has looked at some targets of a service only
+	widely bool // this attempt continues in the list of all seeds, instead of taking the first ones
+	cut    bool // it has looked at only some targets of a service
 
-	// Where the last such attempt stopped: the last target that it resolved, by service, and the last address that
-	// it joined.
+	// Where the last wide attempt stopped: the last target that it resolved, by service, and the last address that it tried
+	// to join.
 	targetTurn map[string]string
 	addrTurn   netip.AddrPort
 
-	told []string // the failures that the log knows of
+	told []string // the failures already logged
 }
 
-// A lookup is what one attempt finds out about names. Its goroutines share it.
+// A lookup collects what one attempt finds out about names. Its goroutines share it.
 type lookup struct {
 	f     *finder
-	slots chan struct{} // one for each lookup at the same time
+	slots chan struct{} // one for each concurrent lookup
 
 	mu      sync.Mutex // guards the fields below
 	targets map[string][]string
@@ -84,9 +84,9 @@ type lookup struct {
 	failed  []failure
 }
 
-// find returns the addresses of all seeds, each once, and what went wrong. The targets of a service are in
-// their order, and the addresses of a name at random; the seeds take turns. A seed that cannot be resolved
-// stands for what it last did. A name that does not exist is no failure: it stands for no members.
+// find returns the addresses of all seeds, each once, and what went wrong. The targets of a service stay in their order,
+// the addresses of a name are in random order, and the seeds alternate. For a seed that cannot be resolved, the last known
+// addresses are used. A name that does not exist is not a failure: it has no members.
 func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 	found, err := f.discover.ask(ctx)
 	seeds := slices.Concat(f.fixed, found)
@@ -109,7 +109,7 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 		}
 	}
 	wg.Wait()
-	var later []string // nobody asks for them now
+	var later []string // not looked up in this attempt
 	for i, targets := range groups {
 		if len(targets) > lookups {
 			f.cut = true
@@ -148,7 +148,7 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 	}
 	addrs := inTurn(all)
 	switch {
-	case f.widely && f.cut: // the targets take turns already
+	case f.widely && f.cut: // the targets alternate already
 		f.shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
 	case f.widely:
 		addrs = turnOf(addrs, f.addrTurn, netip.AddrPort.Compare, f.shuffle)
@@ -180,20 +180,20 @@ func (l *lookup) host(ctx context.Context, target string) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.addrs[target]; !ok { // else two services have it
+	if _, ok := l.addrs[target]; !ok { // otherwise two services share it
 		l.note(target, err)
 	}
 	l.addrs[target] = addrs
 }
 
-// note keeps a failure. The caller holds mu.
+// note records a failure. The caller holds mu.
 func (l *lookup) note(what string, err error) {
 	if err != nil && !isMissing(err) {
 		l.failed = append(l.failed, failure{"seed " + what, err})
 	}
 }
 
-// inSlot runs f when there is a slot for it.
+// inSlot runs f once a slot is free.
 func inSlot[T any](ctx context.Context, slots chan struct{}, f func() (T, error)) (t T, err error) {
 	select {
 	case slots <- struct{}{}:
@@ -204,8 +204,8 @@ func inSlot[T any](ctx context.Context, slots chan struct{}, f func() (T, error)
 	return f()
 }
 
-// turnOf returns a list sorted, and turned so that it begins behind last: the next attempt's turn. Where last is the
-// zero value, there was no attempt, and it begins anywhere, so that not all nodes press upon the same seeds.
+// turnOf returns the list sorted and rotated so that it begins after last, where the next attempt continues. If last is the
+// zero value there was no attempt, and it begins at a random place, so that not all nodes load the same seeds.
 func turnOf[T comparable](list []T, last T, compare func(a, b T) int, shuffle func(int, func(i, j int))) []T {
 	list = slices.Clone(list)
 	var none T
@@ -240,7 +240,7 @@ func inTurn(lists [][]netip.AddrPort) []netip.AddrPort {
 	return out
 }
 
-// A failure is why a seed is not known, or only what it was.
+// A failure is why a seed's addresses are unknown or outdated.
 type failure struct {
 	what string
 	err  error
@@ -250,7 +250,7 @@ func (f failure) Error() string { return f.what + ": " + f.err.Error() }
 
 func (f failure) Unwrap() error { return f.err }
 
-// kind is what the failure says, without what is different each time: ports, durations, stacks.
+// kind returns the message of the failure without the parts that differ each time: ports, durations, stacks.
 func (f failure) kind() string {
 	if k, ok := f.err.(interface{ kind() string }); ok {
 		return f.what + ": " + k.kind()
@@ -262,7 +262,7 @@ func (f failure) kind() string {
 	return f.Error()
 }
 
-// allFailed is an error of all failures, or nil.
+// allFailed returns one error for all failures, or nil.
 func allFailed(failed []failure) error {
 	errs := make([]error, len(failed))
 	for i, f := range failed {
@@ -271,7 +271,7 @@ func allFailed(failed []failure) error {
 	return few(errs)
 }
 
-// few joins errors, the first of them if there are many.
+// few joins errors. If there are many, it keeps only the first ones.
 func few(errs []error) error {
 	if rest := len(errs) - fewErrors; rest > 0 {
 		errs = append(slices.Clone(errs[:fewErrors]), fmt.Errorf("and %d more", rest))
@@ -279,13 +279,13 @@ func few(errs []error) error {
 	return errors.Join(errs...)
 }
 
-// isMissing reports whether an error says that there is no such name.
+// isMissing reports whether an error says that a name does not exist.
 func isMissing(err error) bool {
 	var dns *net.DNSError
 	return errors.As(err, &dns) && dns.IsNotFound
 }
 
-// resolve turns a "host:port" into addresses, asking the network for names.
+// resolve resolves a "host:port" to addresses, and asks the network for names.
 func resolve(ctx context.Context, network Network, addr string) ([]netip.AddrPort, error) {
 	host, port, err := splitAddress(addr)
 	if err != nil {

@@ -13,7 +13,8 @@ import (
 	"github.com/miekg/dns"
 )
 
-// A service's SRV records say where the members are, each on a port of its own, also after it has changed.
+// TestService checks that a service's SRV records give the members' addresses, each with its own port, even after they
+// change.
 func TestService(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
@@ -25,7 +26,7 @@ func TestService(t *testing.T) {
 		n2 := simulated(t, world, 2, Config{Bind: "10.0.0.2:7947", Join: []string{name}})
 		awaitNames(t, "n1 n2", n1, n2)
 
-		// A third comes, whom only the records name.
+		// A third node starts, which only the records name.
 		n3 := simulated(t, world, 3, Config{Bind: "10.0.0.3:7950"})
 		world.SetService(name, "10.0.0.3:7950")
 		awaitNames(t, "n1 n2 n3", n1, n2, n3)
@@ -41,7 +42,7 @@ func TestDiscover(t *testing.T) {
 		n2 := simulated(t, world, 2, Config{Bind: "10.0.0.2:7946", Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
 			calls.Add(1)
 			if down.Load() {
-				<-ctx.Done() // as long as it is allowed to
+				<-ctx.Done() // as long as it may take
 				return nil, errors.New("the registry is down")
 			}
 			return []string{"10.0.0.1:7946", "nonsense", "10.0.0.9:0"}, nil
@@ -53,7 +54,7 @@ func TestDiscover(t *testing.T) {
 			}
 		}
 
-		// While the function fails, what it found before counts.
+		// While the function fails, its last answer is used.
 		down.Store(true)
 		world.split("10.0.0.2")
 		awaitNames(t, "n2", n2)
@@ -64,7 +65,7 @@ func TestDiscover(t *testing.T) {
 			t.Errorf("%d calls; the log:\n%s", calls.Load(), logs)
 		}
 
-		// Close does not wait for more than the end of its context.
+		// Close waits no longer than until the context ends.
 		began := time.Now()
 		if err := n2.Close(); err != nil || time.Since(began) > 5*time.Second {
 			t.Errorf("Close took %v: %v", time.Since(began), err)
@@ -72,7 +73,7 @@ func TestDiscover(t *testing.T) {
 	})
 }
 
-// A node that has nobody to ask, because the function fails from the beginning, is not ready.
+// TestDiscoverFails checks that a node that has no seed to ask, because the function fails from the start, is not ready.
 func TestDiscoverFails(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := simulated(t, newMemNet(), 1, Config{Discover: func(context.Context) ([]string, error) { return nil, errors.New("down") }})
@@ -97,7 +98,7 @@ func TestCheckSeed(t *testing.T) {
 	}
 }
 
-// The operating system's network asks a real server.
+// TestLookupSRV checks that the operating system's network queries a real server.
 func TestLookupSRV(t *testing.T) {
 	packets, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
@@ -115,7 +116,7 @@ func TestLookupSRV(t *testing.T) {
 		} else {
 			m.Rcode = dns.RcodeNameError
 		}
-		_ = w.WriteMsg(&m) // the asker tries again
+		_ = w.WriteMsg(&m) // the client retries
 	})}
 	started, done := make(chan struct{}), make(chan error, 1)
 	server.NotifyStartedFunc = func() { close(started) }

@@ -13,20 +13,18 @@ import (
 	"strings"
 )
 
-// SecretSize is how many bytes a Secret has.
+// SecretSize is the length of a Secret, in bytes.
 const SecretSize = 32
 
-// howToSecret says how to come by a secret.
+// howToSecret says how to get a secret.
 const howToSecret = "make one with `openssl rand -hex 32`, read it with peer.ParseSecret, and give all members the same"
 
-// A Secret is what the members of a cluster share and nobody else knows: SecretSize
-// random bytes. Whoever has it is a member. It does not print: every way of formatting,
-// logging or marshalling it gives a placeholder.
+// A Secret is shared by the members of a cluster and known to nobody else: SecretSize random bytes. Any process that has it
+// is a member. It cannot be printed: formatting, logging or marshalling it gives a placeholder.
 type Secret []byte
 
-// ParseSecret reads a secret from text: SecretSize bytes in hexadecimal or in base64. White
-// space around it is ignored, so that it may be a file's contents. The error has nothing of
-// the text in it.
+// ParseSecret reads a secret from text: SecretSize bytes in hexadecimal or in base64. It ignores white space around the
+// secret, so the text may be the contents of a file. The error contains nothing of the text.
 func ParseSecret(text string) (Secret, error) {
 	text = strings.TrimSpace(text)
 	for _, decode := range []func(string) ([]byte, error){
@@ -57,7 +55,7 @@ func (s Secret) LogValue() slog.Value { return slog.StringValue(redacted) }
 // MarshalText returns a placeholder.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(redacted), nil }
 
-// check says what is wrong with the secret, without telling anything of it.
+// check returns what is wrong with the secret, without revealing any of it.
 func (s Secret) check() error {
 	if len(s) != SecretSize {
 		return fmt.Errorf("it has %d bytes and must have %d random ones; %s", len(s), SecretSize, howToSecret)
@@ -75,8 +73,7 @@ func (s Secret) check() error {
 // equal compares in constant time.
 func (s Secret) equal(other Secret) bool { return subtle.ConstantTimeCompare(s, other) == 1 }
 
-// What is derived from a secret. Each has a purpose of its own, so that none tells anything
-// of another.
+// The purposes of derived keys. Each key has a purpose of its own, so that none reveals anything about another.
 const (
 	purposeGossip = "weir 1 gossip key"
 	purposeCA     = "weir 1 certificate authority"

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// tells reports whether text has the secret in it, in any of the ways in which bytes are shown.
+// tells reports whether text contains the secret, in any of the ways in which bytes are shown.
 func tells(text string, secret []byte) string {
 	for how, shown := range map[string]string{
 		"raw": string(secret), "hex": hex.EncodeToString(secret), "HEX": fmt.Sprintf("%X", secret), "spaced": fmt.Sprintf("% x", secret),
@@ -63,8 +63,8 @@ func TestSecretDoesNotPrint(t *testing.T) {
 	}
 }
 
-// A node's log, statistics, errors and own fields have nothing of the secrets, and nothing
-// of what is derived from them, in the good times or the bad.
+// TestSecretIsNotTold checks that a node's log, statistics, errors and own fields contain nothing of the secrets or of what
+// is derived from them, neither in normal operation nor on failure.
 func TestSecretIsNotTold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		secret, next := secretOf("a"), secretOf("b")
@@ -121,8 +121,8 @@ func TestParseSecret(t *testing.T) {
 	}
 }
 
-// What is derived is told apart by purpose and by secret, and stays the same for all time:
-// nodes of different versions of weir have to agree on it.
+// TestDerivedKeysStay checks that derived keys differ by purpose and by secret, and stay the same for all time, because
+// nodes of different versions of weir must agree on them.
 func TestDerivedKeysStay(t *testing.T) {
 	got := ""
 	for _, purpose := range []string{purposeGossip, purposeCA} {

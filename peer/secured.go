@@ -14,18 +14,18 @@ import (
 // gatherKeep is the largest buffer of sealed bytes, in bytes, that is kept for reuse.
 const gatherKeep = outboxKeep
 
-// sealedLimit is how many sealed bytes that nobody asked for may wait, in bytes: answers to
-// requests for new keys, which a hostile peer may send without end.
+// sealedLimit is how many sealed bytes may wait that this node did not ask TLS to write: answers to requests for new keys,
+// which a hostile peer may send without end.
 const sealedLimit = 64 << 10
 
 var errRekeying = errors.New("the peer asks for new keys again and again")
 
-// A secured connection is TLS over a raw one. During the handshake it is a plain *tls.Conn.
-// Afterwards what is written is sealed into memory, so that whoever seals can write to the
-// socket as it likes, for one without blocking: see outbox.
+// A secured connection is TLS over a raw one. During the handshake it is a plain *tls.Conn. Afterwards, what is written is
+// sealed into memory, so that the caller of seal can write to the socket as it likes, for example without blocking: see
+// outbox.
 //
-// Close closes the raw connection without a word: frames have lengths, so a connection cut
-// short is noticed, and a farewell to a peer that does not read would take its time.
+// Close closes the raw connection without a TLS close message. A truncated connection is noticed anyway, because frames
+// have lengths, and a close message to a peer that does not read would take time.
 type secured struct {
 	*tls.Conn
 	raw net.Conn
@@ -35,21 +35,21 @@ type secured struct {
 // NetConn returns the raw connection.
 func (s *secured) NetConn() net.Conn { return s.raw }
 
-// sealing is the writing side of the raw connection as TLS sees it.
+// sealing is the raw connection as TLS sees it.
 type sealing struct {
 	net.Conn            // raw
 	mu       sync.Mutex // guards the rest
 	gathers  bool       // the handshake is over: what is written is kept in buf
-	asked    bool       // somebody is sealing
-	buf      []byte     // sealed, to be taken
+	asked    bool       // seal is running
+	buf      []byte     // sealed bytes, to be taken
 	spare    []byte     // empty, for reuse
 
 	// of the one reader
-	ahead []byte // what is read from raw at once; nil: the handshake is not over
-	front []byte // of it, what TLS has not had yet
+	ahead []byte // the buffer for reading from raw; nil: the handshake is not over
+	front []byte // the part of it that TLS has not read yet
 }
 
-// Read reads ahead: TLS by itself asks the socket twice for each record of 16 KiB.
+// Read reads ahead. Without that, TLS reads from the socket twice for each record of 16 KiB.
 func (g *sealing) Read(p []byte) (int, error) {
 	if len(g.front) == 0 {
 		if g.ahead == nil || len(p) >= len(g.ahead) {
@@ -82,8 +82,7 @@ func (g *sealing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// secure makes a secured connection of raw, as its server or as its client. The
-// handshake is still to come.
+// secure makes a secured connection of raw, as its server or as its client. The handshake has not run yet.
 func (t *trust) secure(raw net.Conn, front []byte, cfg *tls.Config, server bool) *secured {
 	g := &sealing{Conn: raw}
 	if len(front) > 0 {
@@ -98,7 +97,7 @@ func (t *trust) secure(raw net.Conn, front []byte, cfg *tls.Config, server bool)
 	return s
 }
 
-// dialled secures a connection to a member and shakes hands. The deadline is the caller's.
+// dialled secures a connection to a member and runs the handshake. The caller sets the deadline.
 func (t *trust) dialled(raw net.Conn, name string) (*secured, error) {
 	cfg := t.client
 	if !t.own {
@@ -116,7 +115,7 @@ func (t *trust) dialled(raw net.Conn, name string) (*secured, error) {
 	return s, nil
 }
 
-// shake makes the handshake and turns to gathering.
+// shake runs the handshake and then switches to gathering.
 func (s *secured) shake() error {
 	if err := s.Handshake(); err != nil {
 		return explain(err)
@@ -128,11 +127,11 @@ func (s *secured) shake() error {
 	return nil
 }
 
-// certificate is the other side's, after the handshake.
+// certificate returns the other side's certificate, after the handshake.
 func (s *secured) certificate() *x509.Certificate { return s.ConnectionState().PeerCertificates[0] }
 
-// seal returns the bytes that carry p. They are the caller's until it gives them back.
-// One at a time seals and writes what it has sealed before the next does.
+// seal returns the bytes that carry p. They belong to the caller until it gives them back. Only one goroutine at a time may
+// seal, and it must write the sealed bytes before the next one seals.
 func (s *secured) seal(p []byte) ([]byte, error) {
 	s.g.mu.Lock()
 	s.g.asked = true
@@ -144,12 +143,12 @@ func (s *secured) seal(p []byte) ([]byte, error) {
 	sealed := s.g.buf
 	s.g.buf = nil
 	if sealed == nil {
-		sealed = []byte{} // somebody else has taken it along
+		sealed = []byte{} // another writer has taken the bytes along with its own
 	}
 	return sealed, err
 }
 
-// give takes bytes from seal back.
+// give takes back bytes that seal returned.
 func (s *secured) give(sealed []byte) {
 	if cap(sealed) > gatherKeep {
 		return
@@ -176,16 +175,16 @@ func (s *secured) Write(p []byte) (int, error) {
 // Close closes the raw connection.
 func (s *secured) Close() error { return s.raw.Close() }
 
-// CloseWrite is not for a secured connection.
+// CloseWrite is not supported on a secured connection.
 func (s *secured) CloseWrite() error { return errors.ErrUnsupported }
 
-// SetWriteDeadline sets that of the raw connection: a Write of TLS that fails is its last.
+// SetWriteDeadline sets the deadline of the raw connection, because a failed Write makes a TLS connection unusable.
 func (s *secured) SetWriteDeadline(t time.Time) error { return s.raw.SetWriteDeadline(t) }
 
-// preface writes some bytes before the first that are written, together with them.
+// preface sends some bytes together with the first write, ahead of it.
 type preface struct {
 	net.Conn
-	front []byte // used by the one writer of the handshake only
+	front []byte // used only by the writer of the handshake
 }
 
 func (p *preface) Write(b []byte) (int, error) {
@@ -198,7 +197,7 @@ func (p *preface) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// explain says what a failed handshake means for an operator.
+// explain adds to a failed handshake's error what it means for an operator.
 func explain(err error) error {
 	var (
 		authority x509.UnknownAuthorityError
@@ -231,8 +230,8 @@ func explain(err error) error {
 	return fmt.Errorf("TLS handshake: %s: %w", text, err)
 }
 
-// explainRefusal is explain for what comes after this side's handshake: in TLS 1.3 the
-// dialling side learns only then that its certificate is not accepted.
+// explainRefusal is explain for errors after this side's handshake. In TLS 1.3 the dialling side learns only then that its
+// certificate is not accepted.
 func explainRefusal(err error) error {
 	if strings.Contains(err.Error(), "remote error: tls:") {
 		return explain(err)

@@ -17,22 +17,21 @@ import (
 const (
 	// startWait is how long Start waits for the first attempt to join.
 	startWait = 5 * time.Second
-	// seedsAtOnce is how many addresses are joined at the same time. One that answers is
-	// enough: gossip does the rest.
+	// seedsAtOnce is how many addresses are joined concurrently. One that answers is enough: gossip does the rest.
 	seedsAtOnce = 8
-	// seedsPerRound is how many addresses one round tries until one answers. Every second
-	// round goes on behind those that the round before it tried, so that each gets its turn.
+	// seedsPerRound is how many addresses one round tries until one answers. Every second round continues after the
+	// addresses that the last such round tried, so that each gets its turn.
 	seedsPerRound = 64
-	// announceWait bounds the announcing of a join or a leave to each member.
+	// announceWait bounds the announcement of a join or a leave.
 	announceWait = time.Second
-	// announceAtOnce is how many members are told at the same time.
+	// announceAtOnce is how many members are told concurrently.
 	announceAtOnce = 16
-	// announceJoinTo is the most members that a joining node tells one by one. Each of a
-	// larger cluster has a small share, and gossip brings the news in a second.
+	// announceJoinTo is the largest number of members that a joining node tells one by one. In a larger cluster each member
+	// has a small share, and gossip brings the news within a second.
 	announceJoinTo = 128
 )
 
-// rejoin joins the seeds now and again and again until the node closes.
+// rejoin joins the seeds now and then repeatedly until the node closes.
 func (n *Node) rejoin() {
 	f := n.finder
 	defer func() {
@@ -52,7 +51,7 @@ func (n *Node) rejoin() {
 			select {
 			case <-t.C:
 				due = true
-			case a := <-f.discover.answer: // nil if there is no call
+			case a := <-f.discover.answer: // nil if no call is in progress
 				due = f.discover.came(a)
 			case <-n.ctx.Done():
 				t.Stop()
@@ -64,9 +63,9 @@ func (n *Node) rejoin() {
 	}
 }
 
-// joinSeeds resolves the seeds and joins those that are no members: a few at once, until one has
-// answered or none is left. Where there are more than it tries, the next attempt goes on with the others: those that
-// come first may be dead, or be this node's own side of a split.
+// joinSeeds resolves the seeds and joins those that are not members, a few at a time, until one has answered or none is
+// left. If there are more than it tries, the next attempt continues with the others, because the first ones may be dead, or
+// may be on this node's own side of a split.
 func (n *Node) joinSeeds(ctx context.Context) {
 	f := n.finder
 	addrs, unfound := f.find(ctx)
@@ -93,7 +92,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	for answered == 0 && len(tried) < len(strangers) && ctx.Err() == nil {
 		some := strangers[len(tried):min(len(strangers), len(tried)+seedsAtOnce)]
 		tried = strangers[:len(tried)+len(some)]
-		errs = n.joinEach(some) // of those before nobody answered either
+		errs = n.joinEach(some) // those tried before did not answer either
 		for _, err := range errs {
 			if err == nil {
 				answered++
@@ -132,7 +131,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	}
 }
 
-// complain logs which seeds cannot be found, once for each change, and when all can be again.
+// complain logs which seeds cannot be found, once for each change, and when all can be found again.
 func (n *Node) complain(failed []failure) {
 	var kinds []string
 	for _, f := range failed {
@@ -146,13 +145,13 @@ func (n *Node) complain(failed []failure) {
 		n.logger.Info("all seeds can be found again")
 		return
 	}
-	if n.noise.allow("finding seeds", time.Now()) { // else after the next attempt
+	if n.noise.allow("finding seeds", time.Now()) { // otherwise after the next attempt
 		n.finder.told = kinds
 		n.logger.Warn("seeds cannot be found; what they were last counts", "error", allFailed(failed), "again in", n.cfg.RejoinInterval)
 	}
 }
 
-// joinEach joins some seeds at once and returns the error of each.
+// joinEach joins some seeds concurrently and returns the error of each.
 func (n *Node) joinEach(seeds []netip.AddrPort) []error {
 	errs := make([]error, len(seeds))
 	var wg sync.WaitGroup
@@ -167,14 +166,13 @@ func (n *Node) joinEach(seeds []netip.AddrPort) []error {
 	return errs
 }
 
-// joinError says what a failed attempt to join means.
+// joinError adds to the error of a failed attempt to join what it means.
 func joinError(seed netip.AddrPort, err error) error {
 	text := err.Error()
 	return fmt.Errorf("%s: %w%s", seed, err, strings.TrimPrefix(explainGossip(text), text))
 }
 
-// unwrapOne takes the one error out of memberlist's list of them, whose text has line
-// breaks.
+// unwrapOne extracts the only error from memberlist's list of errors, whose text has line breaks.
 func unwrapOne(err error) error {
 	if many, ok := err.(interface{ WrappedErrors() []error }); ok && len(many.WrappedErrors()) == 1 {
 		return many.WrappedErrors()[0]
@@ -182,8 +180,8 @@ func unwrapOne(err error) error {
 	return err
 }
 
-// announce tells each of the members directly who this node is and whether it leaves,
-// and waits for it, at most announceWait.
+// announce tells each of the members directly this node's identity and whether it leaves. It waits for that at most
+// announceWait.
 func (n *Node) announce(ctx context.Context, to []peerAddress) {
 	if len(to) == 0 {
 		return
@@ -192,13 +190,13 @@ func (n *Node) announce(ctx context.Context, to []peerAddress) {
 	n.tell(ctx, to, n.roster.NodeMeta(memberlist.MetaMaxSize))
 }
 
-// tell sends a message to each of the members, and waits for it, at most announceWait.
+// tell sends a message to each of the members. It waits for that at most announceWait.
 func (n *Node) tell(ctx context.Context, to []peerAddress, msg []byte) {
 	ctx, cancel := context.WithTimeout(ctx, announceWait)
 	defer cancel()
 
 	next := make(chan peerAddress)
-	var told sync.WaitGroup // the workers also belong to n.wg: a dead member keeps one for a while
+	var told sync.WaitGroup // the workers also belong to n.wg, because a dead member keeps one busy for a while
 	for range min(announceAtOnce, len(to)) {
 		told.Add(1)
 		n.wg.Go(func() {

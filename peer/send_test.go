@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// sent is a call for a key that send has taken, and where it ends.
+// sent starts a call for a key with send, and returns it with the channel on which it ends.
 func (w *wire) sent(t *testing.T, key string, timeout time.Duration) (*codec.Call, chan *codec.Call) {
 	t.Helper()
 	done := make(chan *codec.Call, 1)
@@ -52,7 +52,7 @@ func TestSend(t *testing.T) {
 			t.Error("withdrawn not at all, or twice")
 		}
 		<-there.Done()
-		w.mustGet(t, "hit") // what came of it, if anything, would be here by now
+		w.mustGet(t, "hit") // its outcome, if any, would have arrived by now
 		if len(done) > 0 {
 			t.Error("a withdrawn call has ended")
 		}
@@ -69,7 +69,7 @@ func TestSend(t *testing.T) {
 	})
 }
 
-// What was sent ends when its time is up, whatever the other side does.
+// TestSendTimeout checks that a sent call ends when its time is up, whatever the other side does.
 func TestSendTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		open := make(chan struct{})

@@ -16,11 +16,11 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// answerBatch is how many bytes of answers are gathered before they are sent although
-// more requests are there, so that the asker can go on.
+// answerBatch is how many bytes of answers are gathered before they are sent even if more requests are waiting, so that the
+// caller can continue.
 const answerBatch = 64 << 10
 
-// A session is one connection from a peer, as the answering side has it.
+// A session is the answering side's end of a connection from a peer.
 type session struct {
 	d        *data
 	conn     net.Conn
@@ -28,18 +28,18 @@ type session struct {
 	ctx      context.Context // ends with the connection
 	cancel   context.CancelFunc
 	bytesOut atomic.Int64
-	peer     string         // who asks; guarded by d.mu
+	peer     string         // the calling peer; guarded by d.mu
 	resp     codec.Response // of the request that is being read
 
 	mu      sync.Mutex                    // guards the rest
-	serving map[uint64]context.CancelFunc // the requests that wait, by id
+	serving map[uint64]context.CancelFunc // cancels the waiting requests, by id
 	cause   error                         // why the connection is closed
 }
 
 // accept serves a data connection whose magic has been read. It returns at once.
 func (d *data) accept(conn net.Conn) { d.take(conn, func() {}) }
 
-// take is accept, and calls decided when the handshake is over or there will be none.
+// take serves a data connection like accept, and calls decided when the handshake is over or will not happen.
 func (d *data) take(conn net.Conn, decided func()) {
 	if t := d.cfg.trust; t != nil && t.server != nil {
 		conn = t.secure(conn, nil, t.server, true)
@@ -71,7 +71,7 @@ func (d *data) take(conn net.Conn, decided func()) {
 	}()
 }
 
-// admit notes that s is peer's; false: the peer has too many connections already.
+// admit records that s belongs to peer. It returns false if the peer has too many connections already.
 func (d *data) admit(s *session, peer string) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -85,7 +85,7 @@ func (d *data) admit(s *session, peer string) bool {
 	return n < maxSessionsOf
 }
 
-// run serves the connection until it ends and joins what it has started.
+// run serves the connection until it ends, and joins the goroutines that it has started.
 func (s *session) run(decided func()) {
 	var wg sync.WaitGroup
 	defer func() {
@@ -119,8 +119,8 @@ func (s *session) run(decided func()) {
 	s.report("data connection closed", other.name, true)
 }
 
-// report logs why the connection was closed, unless that was said lately, or it has just
-// ended, which a connection in use may.
+// report logs why the connection was closed, unless that was logged recently, or a connection in use has just ended, which
+// is normal.
 func (s *session) report(what, peer string, inUse bool) {
 	s.mu.Lock()
 	cause := s.cause
@@ -136,7 +136,7 @@ func (s *session) report(what, peer string, inUse bool) {
 	s.d.cfg.logger.Warn(what, "remote", remote, "peer", peer, "err", cause)
 }
 
-// fail closes the connection and ends what waits on it. The first cause counts.
+// fail closes the connection and ends what waits on it. Only the first cause is kept.
 func (s *session) fail(err error) {
 	s.mu.Lock()
 	first := s.cause == nil
@@ -145,13 +145,13 @@ func (s *session) fail(err error) {
 	}
 	s.mu.Unlock()
 	if first {
-		s.out.close() // before the requests end: what they answer then is no answer
+		s.out.close() // before the requests end: what they produce then must not be sent
 		s.cancel()
 		_ = s.conn.Close()
 	}
 }
 
-// read answers what can be answered at once, in batches, and starts goroutines for the rest.
+// read answers in batches what can be answered at once, and starts goroutines for the rest.
 func (s *session) read(wg *sync.WaitGroup) error {
 	f := newFrameReader(s.conn, s.d.limit)
 	var req codec.Request
@@ -229,7 +229,7 @@ func (s *session) answer(wg *sync.WaitGroup, req *codec.Request, body, batch []b
 	return s.appendAnswer(batch, req.ID, resp), nil
 }
 
-// appendAnswer appends what a handler has answered, as far as the other side will take it.
+// appendAnswer appends a handler's answer, reduced to what the other side accepts.
 func (s *session) appendAnswer(dst []byte, id uint64, resp *codec.Response) []byte {
 	switch {
 	case len(resp.Value) > s.d.limit-codec.FrameOverhead:
@@ -248,7 +248,7 @@ func (s *session) appendAnswer(dst []byte, id uint64, resp *codec.Response) []by
 	return dst
 }
 
-// try lets the handler answer at once.
+// try gives the handler the chance to answer at once.
 func (s *session) try(h codec.Handler, req *codec.Request, resp *codec.Response) (done bool) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -264,7 +264,7 @@ func (s *session) panicked(p any, resp *codec.Response) {
 	*resp = codec.Response{Status: codec.StatusFailed, Text: []byte("the handler panicked")}
 }
 
-// later serves req in a goroutine of its own. Of the budget it has cost bytes.
+// later serves req in a goroutine of its own. It holds cost bytes of the budget.
 func (s *session) later(wg *sync.WaitGroup, h codec.Handler, req *codec.Request, body []byte, cost int) error {
 	own := &codec.Request{}
 	if err := codec.DecodeRequest(own, req.Kind, req.ID, slices.Clone(body)); err != nil {
@@ -291,7 +291,7 @@ func (s *session) later(wg *sync.WaitGroup, h codec.Handler, req *codec.Request,
 		defer cancel()
 		var resp codec.Response
 		id := own.ID
-		defer func() { s.reply(id, &resp) }() // also after a Goexit
+		defer func() { s.reply(id, &resp) }() // even after a Goexit
 		s.serve(ctx, h, own, &resp)
 	})
 	return nil
@@ -312,7 +312,7 @@ func (s *session) reply(id uint64, resp *codec.Response) {
 		size = 0
 	}
 	frame := s.d.bufs.get(codec.FrameOverhead + resp.ValueSize())
-	_ = s.out.add(s.appendAnswer(frame[:0], id, resp), true) // fails only with the connection
+	_ = s.out.add(s.appendAnswer(frame[:0], id, resp), true) // fails only if the connection does
 	s.d.bufs.put(frame)
 	s.d.unreserve(size)
 }
@@ -326,7 +326,7 @@ func (s *session) serve(ctx context.Context, h codec.Handler, req *codec.Request
 	h.Serve(ctx, req, resp)
 }
 
-// withdraw ends a request that its asker no longer waits for.
+// withdraw cancels a request that its caller does not wait for any more.
 func (s *session) withdraw(id uint64) {
 	s.mu.Lock()
 	cancel := s.serving[id]

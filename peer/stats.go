@@ -8,12 +8,11 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// StatsSchema is the version of the stats document: it rises when a field changes its
-// meaning or goes, not when one is added.
+// StatsSchema is the version of the stats document. It rises when a field changes its meaning or is removed, not when one
+// is added.
 const StatsSchema = 1
 
-// Stats is the document that the stats endpoint serves as JSON. It has no keys and no
-// values of the cache in it.
+// Stats is the document that the stats endpoint serves as JSON. It contains no keys and no values of the cache.
 type Stats struct {
 	Schema      int            `json:"schema"` // StatsSchema
 	Node        NodeStats      `json:"node"`
@@ -23,25 +22,25 @@ type Stats struct {
 	Events      []Event        `json:"events"`      // the newest, oldest first
 }
 
-// NodeStats is this node in Stats.
+// NodeStats describes this node in Stats.
 type NodeStats struct {
 	Name        string `json:"name"`
 	Addr        string `json:"addr"`    // "ip:port" that others dial
 	Cluster     string `json:"cluster"` // name of the cluster
-	Version     string `json:"version"` // of weir, as the build knows it
+	Version     string `json:"version"` // of weir, from the build information
 	Uptime      int64  `json:"uptime_seconds"`
 	Incarnation uint64 `json:"incarnation,string"` // which start of the node this is
 	RingVersion int    `json:"ring_version"`
-	Ready       bool   `json:"ready"`            // as /readyz says
+	Ready       bool   `json:"ready"`            // as /readyz reports
 	Reason      string `json:"reason,omitempty"` // why it is not ready
 	Members     int    `json:"divisor_members"`  // what Divisor divides by
 	Rank        int    `json:"divisor_rank"`     // of this node, from 0
 	Refused     int64  `json:"refused"`          // connections closed at the port or in their handshake
 	Trust       string `json:"trust"`            // what protects data connections: "none", "secret" or "tls"
-	SecretID    string `json:"secret_id"`        // tells one Config.Secret from another, and nothing of it; "": none
+	SecretID    string `json:"secret_id"`        // distinguishes one Config.Secret from another without revealing it; "": none
 }
 
-// ViewStats is the view in Stats, with the members that are not in it.
+// ViewStats describes the view in Stats, together with the members that are not in it.
 type ViewStats struct {
 	Fingerprint string       `json:"fingerprint"` // hexadecimal; equal on members that agree
 	Changes     int64        `json:"changes"`     // views published since the start
@@ -49,8 +48,8 @@ type ViewStats struct {
 	Differing   []string     `json:"differing,omitempty"` // members that have had another view for more than ten seconds
 }
 
-// Stats returns the document that the stats endpoint serves. The handlers' Stats are
-// called. Safe for concurrent use; the result is the caller's.
+// Stats returns the document that the stats endpoint serves. It calls the Stats methods of the handlers. It is safe for
+// concurrent use; the result belongs to the caller.
 func (n *Node) Stats() Stats {
 	share := n.share.Load()
 	reason := n.unready()
@@ -76,7 +75,7 @@ func (n *Node) Stats() Stats {
 	return s
 }
 
-// refused is how many connections never came to be used.
+// refused returns how many connections were closed before they were used.
 func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.refused.Load() }
 
 // A State says what this node knows of a member.
@@ -85,9 +84,9 @@ type State string
 // The states of a member.
 const (
 	StateAlive   State = "alive"   // in the view
-	StateLeaving State = "leaving" // has announced that it goes: owns nothing, still answers
-	StateLost    State = "lost"    // gone without a word: dead, or cut off and alive
-	StateRefused State = "refused" // gossips with us, but cannot be in the view; the log says why
+	StateLeaving State = "leaving" // has announced that it leaves: owns nothing, still answers
+	StateLost    State = "lost"    // gone without announcing it: dead, or cut off and alive
+	StateRefused State = "refused" // gossips with this node, but cannot be in the view; the log says why
 )
 
 // A MemberInfo is what this node knows of one member.
@@ -96,12 +95,12 @@ type MemberInfo struct {
 	Addr        string        `json:"addr"`                 // "ip:port" of gossip and data
 	Incarnation uint64        `json:"incarnation,string"`   // which start of the member
 	State       State         `json:"state"`                // see the constants
-	Zone        string        `json:"zone,omitempty"`       // as it says; "": not told
+	Zone        string        `json:"zone,omitempty"`       // as it reports; "": not stated
 	Share       float64       `json:"share"`                // of the partitions, 0 to 1
 	Resting     bool          `json:"resting,omitempty"`    // it has flapped: alive, and owns nothing for a while
 	RTT         time.Duration `json:"rtt_ns,omitempty"`     // of gossip probes, smoothed; 0: unknown
-	Reason      string        `json:"reason,omitempty"`     // of a refused one, and of a lost one that is known to have ended
-	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost one
+	Reason      string        `json:"reason,omitempty"`     // why a member is refused, or that the process of a lost one has ended
+	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost member
 }
 
 // list returns all members with their states, sorted by name and incarnation.

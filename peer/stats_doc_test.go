@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// Each field of the documents, and each event, is in STATS.md.
+// TestStatsDocumented checks that STATS.md documents each field of the documents and each event.
 func TestStatsDocumented(t *testing.T) {
 	b, err := os.ReadFile("STATS.md")
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// statsOf asks a handler, which may be a user's own, for its statistics.
+// statsOf returns a handler's statistics. The handler may be a user's own.
 func statsOf(h codec.Handler) (stats any) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -18,7 +18,7 @@ func statsOf(h codec.Handler) (stats any) {
 	return h.Stats()
 }
 
-// statsJSON is Stats as JSON. A namespace that cannot be encoded takes only itself out.
+// statsJSON returns Stats as JSON. A namespace that cannot be encoded does not affect the others.
 func (n *Node) statsJSON() ([]byte, error) {
 	s := n.Stats()
 	for name, v := range s.Namespaces {
@@ -32,8 +32,8 @@ func (n *Node) statsJSON() ([]byte, error) {
 	return json.Marshal(s)
 }
 
-// Version returns the version of weir that the program was built with, as the build
-// information has it: "v1.2.3", "(devel)", or "unknown".
+// Version returns the version of weir that the program was built with, from the build information: "v1.2.3", "(devel)", or
+// "unknown".
 func Version() string {
 	const module = "github.com/weircache/weir"
 	info, ok := debug.ReadBuildInfo()

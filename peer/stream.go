@@ -11,34 +11,33 @@ import (
 )
 
 const (
-	// maxReaders is how many streams of events a node serves at once: an operator's
-	// screens, and an end to what idle ones can hold.
+	// maxReaders is how many streams of events a node serves at once. It suffices for an operator's screens and bounds what
+	// idle streams can hold.
 	maxReaders = 32
-	// streamInterval is the time between two events of a cluster of up to streamMembers
-	// members; of a larger one it is as much longer.
+	// streamInterval is the time between two events of a cluster of up to streamMembers members. In a larger cluster it
+	// grows with the number of members.
 	streamInterval = time.Second
 	streamMembers  = 16
-	// streamPatience is how long one event may take to be written before its reader counts as
-	// too slow.
+	// streamPatience is how long writing one event may take before its reader counts as too slow.
 	streamPatience = 5 * time.Second
-	// streamLife is how long a stream lasts; browsers come again.
+	// streamLife is how long a stream lasts; browsers reconnect.
 	streamLife = time.Hour
 )
 
-// readers are those of /events. One goroutine of the node asks the members, for all of
-// them, as long as there are any.
+// readers are the clients of /events. One goroutine of the node asks the members on behalf of all of them, as long as there
+// are any.
 type readers struct {
 	refused, dropped atomic.Int64
 
 	mu      sync.Mutex // guards the rest
 	open    map[*reader]struct{}
-	polling bool // the goroutine runs
+	polling bool // the goroutine is running
 }
 
-// reader is one of them.
-type reader struct{ newest chan []byte } // holds the newest document that was not written yet
+// reader is one client of /events.
+type reader struct{ newest chan []byte } // holds the newest document that is not written yet
 
-// join adds a reader; nil: there are too many. poll tells that nobody asks the members yet.
+// join adds a reader. It returns nil if there are too many. poll reports that the polling goroutine must be started.
 func (s *readers) join() (one *reader, poll bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -60,7 +59,7 @@ func (s *readers) leave(one *reader) {
 	delete(s.open, one)
 }
 
-// wanted reports whether there are readers; if not, whoever polls ends.
+// wanted reports whether there are readers. If there are none, the polling goroutine must end.
 func (s *readers) wanted() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +67,7 @@ func (s *readers) wanted() bool {
 	return s.polling
 }
 
-// offer gives every reader a document, in place of one that it has not written yet.
+// offer gives every reader a document, which replaces one that the reader has not written yet.
 func (s *readers) offer(doc []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -77,7 +76,7 @@ func (s *readers) offer(doc []byte) {
 		case <-one.newest:
 		default:
 		}
-		one.newest <- doc // there is room: only this function puts something in
+		one.newest <- doc // there is room, because only this function sends
 	}
 }
 
@@ -87,7 +86,7 @@ func (s *readers) count() int {
 	return len(s.open)
 }
 
-// pollStreams asks the members for the readers until there are none.
+// pollStreams asks the members on behalf of the readers until there are none.
 func (n *Node) pollStreams() {
 	s := &n.eyes.streams
 	for n.ctx.Err() == nil && s.wanted() {
@@ -132,12 +131,12 @@ func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold events back
+	h.Set("X-Accel-Buffering", "no") // nginx would buffer the events
 	end := time.NewTimer(streamLife)
 	defer end.Stop()
 	event := []byte("retry: 2000\n\n")
 	for {
-		_ = control.SetWriteDeadline(time.Now().Add(streamPatience)) // it could be set before
+		_ = control.SetWriteDeadline(time.Now().Add(streamPatience)) // supported, as the call above has shown
 		_, err := w.Write(event)
 		if err == nil {
 			err = control.Flush()

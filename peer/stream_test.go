@@ -47,15 +47,15 @@ func TestStream(t *testing.T) {
 			t.Fatalf("%v %+v", err, c)
 		}
 	}
-	_ = n.Close() // joins who asks the members
+	_ = n.Close() // joins the goroutine that asks the members
 	if _, err := io.ReadAll(r); err != nil {
 		t.Errorf("the stream did not end well with the node: %v", err)
 	}
 	until(t, "for the reader to be forgotten", func() bool { return n.eyes.streams.count() == 0 })
 }
 
-// A thousand idle readers hold no more than the limit; who comes too late is told so, and
-// when one goes another may come.
+// TestStreamLimit checks that a thousand idle readers hold no more than the limit. A reader beyond it is rejected, and when
+// one leaves, another may join.
 func TestStreamLimit(t *testing.T) {
 	n := start(t, quick("a"))
 	s := httptest.NewServer(n.Handler())
@@ -95,7 +95,7 @@ func TestStreamLimit(t *testing.T) {
 	}
 }
 
-// A reader that does not read is dropped once what the system buffers is full.
+// TestSlowReader checks that a client that does not read is dropped once the system's buffers are full.
 func TestSlowReader(t *testing.T) {
 	n := start(t, quick("a"))
 	long := strings.Repeat("x", statsLimit/4*3)
@@ -123,7 +123,7 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// Where slow readers cannot be dropped there is no stream.
+// TestStreamUnsupported checks that streams are rejected if slow readers cannot be dropped.
 func TestStreamUnsupported(t *testing.T) {
 	n := start(t, quick("a"))
 	if code, body := get(n.Handler(), "/events"); code != 501 || !strings.Contains(body, "stats?cluster=1") {
@@ -131,7 +131,7 @@ func TestStreamUnsupported(t *testing.T) {
 	}
 }
 
-// A body that comes drop by drop is given up on.
+// TestSlowBody checks that a body that arrives drop by drop is given up.
 func TestSlowBody(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()

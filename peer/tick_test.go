@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// linkOf is a's link to b, and whether it ticks.
+// linkOf returns a's link to b, and whether it ticks.
 func (w *wire) linkOf(t *testing.T) (l *link, ticking bool, tick int64) {
 	t.Helper()
 	p, err := w.a.peer(w.to)
@@ -25,7 +25,7 @@ func (w *wire) linkOf(t *testing.T) (l *link, ticking bool, tick int64) {
 	return l, l.ticking, l.tick
 }
 
-// A call now and then does not keep a link ticking, but while one waits it ticks.
+// TestTickingRests checks that an occasional call does not keep a link ticking, and that the link ticks while a call waits.
 func TestTickingRests(t *testing.T) {
 	const soon = 100 * time.Millisecond
 	bubble(t, func(t *testing.T) {
@@ -54,7 +54,7 @@ func TestTickingRests(t *testing.T) {
 		if now := l.now(); !ticking || now-tick > 1 {
 			t.Errorf("a call waits: ticking %v, at tick %d of %d", ticking, tick, now)
 		}
-		if l.rest() { // as if the call had come after the tick's look at the calls
+		if l.rest() { // as if the call had come after the tick checked the calls
 			t.Error("the ticking stops although a call waits")
 		}
 		close(open)
@@ -64,9 +64,9 @@ func TestTickingRests(t *testing.T) {
 	})
 }
 
-// Callers with pauses about as long as it takes the ticking to stop: each call ends with its own answer, its timeout
-// or its cancel, and in time. The other side does not help: it ignores timeouts and cancels, so that a call whose tick
-// does not come never ends.
+// TestTickingStopsAndStarts has callers pause about as long as it takes the ticking to stop. It checks that each call ends
+// in time, with its own answer, its timeout or its cancel. The other side ignores timeouts and cancels, so that a call
+// whose tick does not come never ends.
 func TestTickingStopsAndStarts(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

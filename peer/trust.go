@@ -20,26 +20,26 @@ import (
 )
 
 const (
-	// certBefore is how long before its making a certificate is valid already: the clocks of
-	// two members may differ by so much.
+	// certBefore is how long before its creation a certificate is already valid, because the clocks of two members may
+	// differ by as much as this.
 	certBefore = time.Hour
-	// certLife is how long after its making it is valid. It is never stored, so it need not be long.
+	// certLife is how long after its creation it is valid. It is never stored, so that need not be long.
 	certLife = 24 * time.Hour
-	// certRenew is after how long a new one is made for the next connection: long before
-	// the old one is past for a member whose clock is ahead.
+	// certRenew is the age at which a new one is created for the next connection: long before the old one has expired for a
+	// member whose clock is ahead.
 	certRenew = 12 * time.Hour
 
-	// certHost is in each certificate that is made here, and what a dialling node asks for:
-	// the standard library wants a host name. The member's name is in the URI.
+	// certHost is in each certificate that is created here, and is the name that a dialling node verifies, because the
+	// standard library wants a host name. The member's name is in the URI.
 	certHost = "member.weir"
 	// certScheme is the scheme of that URI: weir:member?cluster=...&name=....
 	certScheme = "weir"
-	// alpn keeps connections of other protocols that trust the same authority apart.
+	// alpn keeps apart connections of other protocols that trust the same authority.
 	alpn = "weir/1"
 )
 
-// trust is how a node knows its own: the keys of gossip, and TLS for the data connections.
-// Nothing in it is compared byte by byte: who lacks a key cannot make what the key opens.
+// trust holds the means by which a node recognizes members: the keys of gossip, and TLS for the data connections. It does
+// not compare secrets byte by byte: a peer that lacks a key cannot produce what the key opens.
 type trust struct {
 	name, cluster string
 	keyring       *memberlist.Keyring // of gossip; nil: plaintext
@@ -47,8 +47,8 @@ type trust struct {
 	client        *tls.Config         // likewise
 	gossipServer  *tls.Config         // of gossip streams, with certificates of the secret; nil: plaintext
 	gossipClient  *tls.Config         // likewise
-	own           bool                // certificates are made here, of a secret
-	id            string              // tells secrets apart, tells nothing of them; "" without a secret
+	own           bool                // certificates are created here, from a secret
+	id            string              // distinguishes secrets without revealing them; "" without a secret
 	accepts       []string            // ids of the other secrets
 
 	// of the first secret
@@ -56,11 +56,11 @@ type trust struct {
 	caKey  ed25519.PrivateKey
 
 	mu    sync.Mutex       // guards the rest
-	leaf  *tls.Certificate // what this node shows
-	renew time.Time        // when to make the next one
+	leaf  *tls.Certificate // the certificate that this node presents
+	renew time.Time        // when to create the next one
 }
 
-// newTrust makes what cfg asks for. The cluster trusts what its secrets, or cfg.TLS, vouch for.
+// newTrust creates the trust that cfg asks for. The cluster trusts what its secrets, or cfg.TLS, vouch for.
 func newTrust(cfg *Config, name string) (*trust, error) {
 	t := &trust{name: name, cluster: cfg.ClusterName}
 	if len(cfg.Secret) > 0 {
@@ -76,8 +76,8 @@ func newTrust(cfg *Config, name string) (*trust, error) {
 	return t, nil
 }
 
-// useSecrets derives the keys of gossip and the authorities. The first secret seals and
-// signs, all open and are believed.
+// useSecrets derives the keys of gossip and the authorities. The first secret encrypts and signs; all of them decrypt and
+// are trusted.
 func (t *trust) useSecrets(secrets []Secret) error {
 	var keys [][]byte
 	pool := x509.NewCertPool()
@@ -116,8 +116,8 @@ func (t *trust) useSecrets(secrets []Secret) error {
 	return err
 }
 
-// harden sets what is not up to the user. Sessions are not resumed: connections last, so
-// it would save nothing, and so each one is judged by the certificate of today.
+// harden sets what the user may not choose. Sessions are not resumed. Connections last long, so resumption would save
+// nothing, and without it each connection is judged by the current certificate.
 func harden(c *tls.Config) *tls.Config {
 	c = c.Clone()
 	c.MinVersion = tls.VersionTLS13
@@ -129,8 +129,8 @@ func harden(c *tls.Config) *tls.Config {
 	return c
 }
 
-// authorityOf is the certificate authority that a secret stands for: the same on every node,
-// since nothing in it is random. id is a fingerprint of its public key.
+// authorityOf returns the certificate authority that is derived from a secret. It is the same on every node, since nothing
+// in it is random. id is a fingerprint of its public key.
 func authorityOf(s Secret) (cert *x509.Certificate, private ed25519.PrivateKey, id string, err error) {
 	seed, err := s.derive(purposeCA)
 	if err != nil {
@@ -156,9 +156,9 @@ func authorityOf(s Secret) (cert *x509.Certificate, private ed25519.PrivateKey, 
 	return cert, private, id, err
 }
 
-// certificate returns what this node shows, and makes another one now and then. Making one takes less
-// than a millisecond and waits for nothing. Certificates end by the wall clock, and so does what is compared here: after
-// a step of the clock, or while the machine was suspended, the monotonic one says something else.
+// certificate returns the certificate that this node presents, and creates a new one from time to time. Creating one takes
+// less than a millisecond and waits for nothing. Certificates expire by the wall clock, so this compares wall clock times:
+// after a step of the clock, or while the machine was suspended, the monotonic clock differs.
 func (t *trust) certificate(now time.Time) (*tls.Certificate, error) {
 	now = now.Round(0)
 	t.mu.Lock()
@@ -174,12 +174,12 @@ func (t *trust) certificate(now time.Time) (*tls.Certificate, error) {
 	return leaf, nil
 }
 
-// mint makes a certificate for a name.
+// mint creates a certificate for a member's name.
 func (t *trust) mint(now time.Time, name string) (*tls.Certificate, error) {
 	return t.mintFor(now, []string{certHost}, []*url.URL{memberURI(t.cluster, name)})
 }
 
-// mintFor makes a certificate with a key of its own.
+// mintFor creates a certificate with a key of its own.
 func (t *trust) mintFor(now time.Time, hosts []string, uris []*url.URL) (*tls.Certificate, error) {
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -209,12 +209,12 @@ func (t *trust) mintFor(now time.Time, hosts []string, uris []*url.URL) (*tls.Ce
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: private, Leaf: cert}, nil
 }
 
-// memberURI is how a certificate that is made here names its member.
+// memberURI returns the URI by which a certificate that is created here names its member.
 func memberURI(cluster, name string) *url.URL {
 	return &url.URL{Scheme: certScheme, Opaque: "member", RawQuery: url.Values{"cluster": {cluster}, "name": {name}}.Encode()}
 }
 
-// useTLS takes over what the user's own authority needs.
+// useTLS takes the user's own authority from c.
 func (t *trust) useTLS(c *tls.Config) error {
 	c = c.Clone()
 	switch {
@@ -252,8 +252,8 @@ func (t *trust) useTLS(c *tls.Config) error {
 	return nil
 }
 
-// hostOf is what a certificate of the user's own authority must name for a member: the
-// member's name, or where that is an address and a port, as it is by default, the address.
+// hostOf returns what a certificate of the user's own authority must name for a member: the member's name, or the address
+// if the name is an address and a port, as it is by default.
 func hostOf(name string) string {
 	if host, _, err := net.SplitHostPort(name); err == nil {
 		return host
@@ -263,8 +263,8 @@ func hostOf(name string) string {
 
 func namesHost(cert *x509.Certificate, name string) error { return cert.VerifyHostname(hostOf(name)) }
 
-// names reports whether a certificate, which is known to be from a trusted authority, is the
-// named member's.
+// names returns an error unless a certificate, which is known to come from a trusted authority, belongs to the named
+// member.
 func (t *trust) names(cert *x509.Certificate, name string) error {
 	if !t.own {
 		if err := namesHost(cert, name); err != nil {
@@ -281,7 +281,7 @@ func (t *trust) names(cert *x509.Certificate, name string) error {
 	return nil
 }
 
-// ofCluster reports whether a certificate that was made of a secret is for a member of this cluster.
+// ofCluster returns an error unless a certificate that was created from a secret is for a member of this cluster.
 func (t *trust) ofCluster(cert *x509.Certificate) error {
 	is := memberOfCert(cert)
 	switch cluster := is.Get("cluster"); {
@@ -293,7 +293,7 @@ func (t *trust) ofCluster(cert *x509.Certificate) error {
 	return nil
 }
 
-// memberOfCert is what a certificate that was made of a secret says of its member; nil: nothing.
+// memberOfCert returns what a certificate that was created from a secret says about its member, or nil.
 func memberOfCert(cert *x509.Certificate) url.Values {
 	for _, u := range cert.URIs {
 		if u.Scheme == certScheme {
@@ -303,7 +303,7 @@ func memberOfCert(cert *x509.Certificate) url.Values {
 	return nil
 }
 
-// kind says in a word what protects the data connections.
+// kind returns one word for what protects the data connections.
 func (t *trust) kind() string {
 	switch {
 	case t.server == nil:

@@ -16,7 +16,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// secretOf makes a secret that is the same each time.
+// secretOf returns a secret that is the same each time.
 func secretOf(name string) Secret {
 	sum := sha256.Sum256([]byte(name))
 	return sum[:]
@@ -36,7 +36,7 @@ func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
 	return r.addOver(t, i, nil, cfg)
 }
 
-// addOver is add over a network that stands before the rig's; nil: none does.
+// addOver is add with a network in front of the rig's, or without one if over is nil.
 func (r *rig) addOver(t *testing.T, i int, over Network, cfg Config) *Node {
 	t.Helper()
 	book := &logBook{}
@@ -70,7 +70,7 @@ func (r *rig) dial(t *testing.T, i int, to *Node) net.Conn {
 	return conn
 }
 
-// memberOf is a node as others call it.
+// memberOf returns a node as others address it.
 func memberOf(n *Node) ring.Member {
 	return ring.Member{Name: n.Name(), Addr: n.Addr(), Incarnation: n.id.incarnation}
 }
@@ -103,8 +103,7 @@ func mustServe(t *testing.T, nodes ...*Node) {
 	}
 }
 
-// mustRefuse checks that one node cannot ask another, and that its error and the log of
-// the one asked say why.
+// mustRefuse checks that one node cannot call another, and that its error and the log of the called node say why.
 func (r *rig) mustRefuse(t *testing.T, from, to *Node, here, there string) {
 	t.Helper()
 	from.data.allow(map[string]uint64{to.Name(): to.id.incarnation}) // as if it were a member
@@ -112,12 +111,12 @@ func (r *rig) mustRefuse(t *testing.T, from, to *Node, here, there string) {
 	if err == nil || !strings.Contains(err.Error(), here) {
 		t.Errorf("%s asks %s: %v; want an error with %q", from.Name(), to.Name(), err, here)
 	}
-	pause(t.Context(), 5*time.Second) // farewells to who does not listen
+	pause(t.Context(), 5*time.Second) // goodbyes to a side that does not listen
 	synctest.Wait()
 	r.mustLog(t, to.Name(), "WARN", "data connection refused", there)
 }
 
-// lines are the lines of a node's log that have all of the texts.
+// lines returns the lines of a node's log that contain all of the texts.
 func (r *rig) lines(name string, texts ...string) []string {
 	var out []string
 	for line := range strings.Lines(r.books[name].String()) {
@@ -132,7 +131,7 @@ func (r *rig) lines(name string, texts ...string) []string {
 	return out
 }
 
-// mustLog checks that exactly one line of a node's log has all of the texts.
+// mustLog checks that exactly one line of a node's log contains all of the texts.
 func (r *rig) mustLog(t *testing.T, name string, texts ...string) {
 	t.Helper()
 	if lines := r.lines(name, texts...); len(lines) != 1 {
@@ -140,7 +139,7 @@ func (r *rig) mustLog(t *testing.T, name string, texts ...string) {
 	}
 }
 
-// tap is a network that keeps what goes over it.
+// tap is a network that records what passes over it.
 type tap struct {
 	Network
 	mu   *sync.Mutex // guards seen

@@ -14,7 +14,7 @@ import (
 	"unsafe"
 )
 
-// Nodes with one secret are a cluster, and nobody who listens learns anything but the label.
+// TestOneSecret checks that nodes with one secret form a cluster, and that an eavesdropper learns nothing but the label.
 func TestOneSecret(t *testing.T) {
 	for _, secret := range []Secret{nil, secretOf("a")} {
 		bubble(t, func(t *testing.T) {
@@ -60,7 +60,7 @@ func TestWrongSecret(t *testing.T) {
 	})
 }
 
-// A node without a secret and one with meet.
+// TestSecretAndNone checks what happens when a node without a secret meets one that has one.
 func TestSecretAndNone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
@@ -81,7 +81,7 @@ func TestSecretAndNone(t *testing.T) {
 	})
 }
 
-// Plain gossip at a node with a secret goes nowhere, over neither way.
+// TestPlainGossip checks that a node with a secret ignores plain gossip, over packets and streams.
 func TestPlainGossip(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
@@ -131,7 +131,7 @@ func TestWrongClusterName(t *testing.T) {
 	}
 }
 
-// setLeaf makes a node show another certificate.
+// setLeaf makes a node present another certificate.
 func setLeaf(t *testing.T, n *Node, at time.Time, name string) {
 	t.Helper()
 	leaf, err := n.trust.mint(at, name)
@@ -143,7 +143,7 @@ func setLeaf(t *testing.T, n *Node, at time.Time, name string) {
 }
 
 func TestExpiredCertificate(t *testing.T) {
-	for _, age := range []time.Duration{certLife + time.Minute, -certBefore - time.Minute} { // past, and not yet
+	for _, age := range []time.Duration{certLife + time.Minute, -certBefore - time.Minute} { // expired, and not yet valid
 		bubble(t, func(t *testing.T) {
 			r := newRig()
 			n1, n2 := r.two(t, Config{Secret: secretOf("a")})
@@ -157,7 +157,7 @@ func TestExpiredCertificate(t *testing.T) {
 	}
 }
 
-// Certificates are renewed, long before they end, while a node runs.
+// TestCertificatesAreRenewed checks that certificates are renewed long before they expire, while a node runs.
 func TestCertificatesAreRenewed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
@@ -177,14 +177,14 @@ func TestCertificatesAreRenewed(t *testing.T) {
 		if second == first || second.NotAfter.Sub(first.NotAfter) < certRenew || first.NotAfter.Sub(second.NotBefore) < certBefore {
 			t.Error("it was not renewed in time")
 		}
-		// This clock went back by 12 hours: what it shows is not of tomorrow.
+		// This clock went back by 12 hours: the node must not present a certificate of tomorrow.
 		third := at(0)
 		if third == second || third.NotBefore.After(time.Now()) {
 			t.Error("it shows a certificate of tomorrow")
 		}
 		pause(t.Context(), certRenew/60)
 		n1.trust.mu.Lock()
-		n1.trust.renew = time.Now() // it would take long to gossip for so long
+		n1.trust.renew = time.Now() // gossiping for that long would take too much time
 		n1.trust.mu.Unlock()
 		mustServe(t, n1, n2)
 		n1.trust.mu.Lock()
@@ -209,8 +209,8 @@ func TestWrongName(t *testing.T) {
 	})
 }
 
-// A secret is changed in three rolling restarts, in each of which every node answers every
-// other. Then the old one opens nothing.
+// TestRotation checks that a secret can be changed in three rolling restarts, during each of which every node answers every
+// other. After that the old secret opens nothing.
 func TestRotation(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
@@ -257,7 +257,7 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// pki makes the certificates of somebody's own authority.
+// pki makes the certificates of a user's own authority.
 func pki(t *testing.T, ca string) (authority *trust, pool *x509.CertPool) {
 	t.Helper()
 	tr := &trust{cluster: "x"}
@@ -292,7 +292,7 @@ func TestOwnAuthority(t *testing.T) {
 		r.mustRefuse(t, n3, n1, "does not accept this node's certificate", "no certificate that this node's authorities vouch for")
 		r.mustRefuse(t, n1, n3, "from another authority", "does not accept this node's certificate")
 
-		// One that the authority vouches for, and that says it is another.
+		// A certificate that the authority vouches for, and that names another member.
 		leaf := hostLeaf(t, ca, "n2")
 		n3.trust.server.Certificates = []tls.Certificate{*leaf}
 		n3.trust.client.Certificates = []tls.Certificate{*leaf}
@@ -308,7 +308,7 @@ func TestOwnAuthority(t *testing.T) {
 	})
 }
 
-// hostLeaf is a certificate that names a host.
+// hostLeaf returns a certificate that names a host.
 func hostLeaf(t *testing.T, ca *trust, host string) *tls.Certificate {
 	t.Helper()
 	leaf, err := ca.mintFor(time.Now(), []string{host}, nil)
@@ -318,7 +318,8 @@ func hostLeaf(t *testing.T, ca *trust, host string) *tls.Certificate {
 	return leaf
 }
 
-// A client that trusts anybody and shows what it likes gets no further than the handshake.
+// TestServerVerifiesItsClients checks that a client that trusts anybody and presents any certificate gets no further than
+// the handshake.
 func TestServerVerifiesItsClients(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
@@ -343,7 +344,7 @@ func TestServerVerifiesItsClients(t *testing.T) {
 			{"no certificate", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(nil)}},
 			{"application protocol", &tls.Config{NextProtos: []string{"h2"}, GetClientCertificate: show(n2.trust)}},
 			{"unsupported versions", &tls.Config{MaxVersion: tls.VersionTLS12, GetClientCertificate: show(n2.trust)}},
-			{"", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(n2.trust)}}, // nothing is wrong with this one
+			{"", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(n2.trust)}}, // this one is valid
 		} {
 			raw := r.dial(t, 10+i, n1)
 			if _, err := io.WriteString(raw, dataMagic); err != nil {
@@ -369,7 +370,8 @@ func TestServerVerifiesItsClients(t *testing.T) {
 	})
 }
 
-// A certificate is renewed by the wall clock, also where that was stepped while the monotonic one went on or stood still.
+// TestCertificateAfterAClockStep checks that a certificate is renewed by the wall clock, even if the wall clock was stepped
+// while the monotonic clock went on or stood still.
 func TestCertificateAfterAClockStep(t *testing.T) {
 	tr, err := newTrust(&Config{Secret: bytes.Repeat([]byte{1, 2}, SecretSize/2), ClusterName: "weir"}, "n1")
 	if err != nil {
@@ -391,8 +393,8 @@ func TestCertificateAfterAClockStep(t *testing.T) {
 	}
 }
 
-// stepped is now with the wall clock d later and the same monotonic reading: what time.Now gives after a step of the clock, or
-// after a machine was suspended.
+// stepped returns now with the wall clock d later and the same monotonic reading, as time.Now does after a step of the
+// clock or after the machine was suspended.
 func stepped(now time.Time, d time.Duration) time.Time {
 	type raw struct {
 		wall uint64

@@ -4,7 +4,7 @@ package peer
 
 import "syscall"
 
-// canTryWrite says whether this system can write to a socket without blocking.
+// canTryWrite reports whether this system can write to a socket without blocking.
 const canTryWrite = false
 
 type tryWrite struct{}

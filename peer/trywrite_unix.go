@@ -4,10 +4,10 @@ package peer
 
 import "syscall"
 
-// canTryWrite says whether this system can write to a socket without blocking.
+// canTryWrite reports whether this system can write to a socket without blocking.
 const canTryWrite = true
 
-// tryWrite writes what a socket takes at once. It is not safe for concurrent use.
+// tryWrite writes what a socket accepts at once. It is not safe for concurrent use.
 type tryWrite struct {
 	p   []byte
 	n   int
@@ -15,13 +15,13 @@ type tryWrite struct {
 	do  func(fd uintptr) bool
 }
 
-// init makes the function once, so that no write allocates it.
+// init creates the function once, so that writes do not allocate it.
 func (t *tryWrite) init() {
 	t.do = func(fd uintptr) bool {
 		for {
 			t.n, t.err = syscall.Write(int(fd), t.p)
 			if t.err != syscall.EINTR {
-				return true // whatever came of it: never wait for the socket
+				return true // whatever the result: never wait for the socket
 			}
 		}
 	}

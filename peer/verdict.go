@@ -6,27 +6,28 @@ import (
 	"time"
 )
 
-// Gossip declares a member dead that answers no probe for a while. A node that cannot read its sockets (hearing.go) gets no answers,
-// and blames the others. A member that lives contradicts within a second of hearing of its death. So a node that was hard of hearing
-// keeps the member in its view until it has been able to listen for long enough to hear that:
+// Gossip declares a member dead if it answers no probe for a while. A node that cannot read its sockets (hearing.go) gets
+// no answers, and blames the others. A living member contradicts within a second of hearing of its death. So a node that
+// was hard of hearing keeps the member in its view until it has been able to listen for long enough to hear the
+// contradiction:
 //
-//	event                                              the member is
-//	gossip says dead, this node was able to listen     lost
-//	gossip says dead, this node was hard of hearing    doubted: in the view as before
-//	a doubted one: gossip says alive                   live, and nothing has happened
-//	a doubted one: its process is known to have ended  lost
-//	a doubted one: able to listen for refuteWithin     lost
-//	a doubted one: doubted for doubtMost               lost
-//	a doubted one has said that it leaves              gone, in order
+//	event                                                 the member is
+//	gossip says dead, this node was able to listen        lost
+//	gossip says dead, this node was hard of hearing       doubted: in the view as before
+//	doubted, and gossip says alive                        live, as if nothing had happened
+//	doubted, and its process is known to have ended       lost
+//	doubted, and this node could listen for refuteWithin  lost
+//	doubted for doubtMost                                 lost
+//	doubted, and it has said that it leaves               gone, gracefully
 const (
-	// refuteWithin is how long a member that lives may take to contradict: some rounds of gossip there and back.
+	// refuteWithin is how long a living member may take to contradict: some rounds of gossip in both directions.
 	refuteWithin = time.Second
-	// doubtMost is the longest time that a member declared dead stays in the view.
+	// doubtMost is the longest time that a member stays in the view after it was declared dead.
 	doubtMost = 10 * time.Second
 )
 
-// verdict reports whether a member is lost at now that gossip declared dead at doubted; able is for how long this node has been able to
-// listen. If it is not lost, the verdict may be another one after again.
+// verdict reports whether a member that gossip declared dead at doubted is lost at now. able is how long this node has been
+// able to listen. If the member is not lost, the verdict may change after again.
 func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.Duration) {
 	since := now.Sub(doubted)
 	if able >= refuteWithin || since >= doubtMost {
@@ -35,7 +36,7 @@ func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.
 	return false, min(refuteWithin-able, doubtMost-since)
 }
 
-// declaredDead notes that gossip has declared a member dead, or says that it has left. The caller holds mu.
+// declaredDead handles gossip's report that a member is dead or has left. The caller holds mu.
 func (r *roster) declaredDead(gossipName string, rec *record, now time.Time) {
 	if r.hearing != nil && !rec.id.leaving && !rec.retired && rec.refused == "" {
 		if lost, _ := verdict(now, now, r.hearing.ableFor(now)); !lost {
@@ -48,7 +49,8 @@ func (r *roster) declaredDead(gossipName string, rec *record, now time.Time) {
 	r.remove(gossipName, rec, now)
 }
 
-// settleVerdicts decides on the doubted members, and returns when to look again; 0: there are none. The caller holds mu.
+// settleVerdicts decides on the doubted members. It returns when to look again, or 0 if none is doubted. The caller holds
+// mu.
 func (r *roster) settleVerdicts(now time.Time) (again time.Duration) {
 	for gossipName, rec := range r.table {
 		if rec.doubted.IsZero() {
@@ -64,7 +66,7 @@ func (r *roster) settleVerdicts(now time.Time) (again time.Duration) {
 	return again
 }
 
-// remove takes a member that has left or is lost out of the table. The caller holds mu.
+// remove removes a member that has left or is lost from the table. The caller holds mu.
 func (r *roster) remove(gossipName string, rec *record, now time.Time) {
 	delete(r.table, gossipName)
 	delete(r.doubles, gossipName)
@@ -87,7 +89,7 @@ func (r *roster) remove(gossipName string, rec *record, now time.Time) {
 	}
 	for _, other := range r.table {
 		if other.refused == "" && other.id.name == rec.id.name {
-			return // an earlier start of a member that is back
+			return // an earlier incarnation of a member that is back
 		}
 	}
 	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: now, ended: rec.ended}

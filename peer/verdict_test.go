@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// What becomes of a member that gossip declares dead, as the table in verdict.go says.
+// TestVerdicts checks what happens to a member that gossip declares dead, as in the table in verdict.go.
 func TestVerdicts(t *testing.T) {
 	const both, alone = "b@10.0.0.2 catalog-1@10.0.0.1", "catalog-1@10.0.0.1"
 	b := gossiped("b", 10, 2, nil)
 	late := func(h *hearing, at time.Time) { h.fired(at.Add(-time.Second), at) } // the node cannot listen at that time
 	for _, c := range []struct {
 		name   string
-		deaf   bool // when gossip declares it dead
+		deaf   bool // this node cannot listen when gossip declares it dead
 		before func(r *roster)
 		then   func(r *roster)
-		after  time.Duration // when the roster looks
+		after  time.Duration // when the roster is evaluated
 		later  bool          // the node cannot listen then either
 		view   string
 		lost   bool

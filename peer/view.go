@@ -52,15 +52,15 @@ func (n *Node) watch(w watcher) {
 	}
 }
 
-// A watcher is what the goroutine of watch remembers.
+// A watcher is the state of the goroutine of watch.
 type watcher struct {
 	settling settling
 	failed   string          // why the last view could not be built
 	used     map[string]bool // addresses as of the last look
-	prove    time.Time       // when to look next whether lost members have ended
+	prove    time.Time       // when to check next whether lost members have ended
 }
 
-// look publishes what has changed and returns when to look again; 0: when told to.
+// look publishes what has changed. It returns when to look again, or 0 to wait for the next signal.
 func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	s := n.roster.look(now)
 	for _, l := range s.notices {
@@ -100,8 +100,8 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 		w.used = s.used
 		n.noteAddrs(s.used)
 	}
-	n.data.allow(s.reachable) // before a caller can see them in a view
-	// A node that leaves a cluster of its own keeps its last view: there is nobody else.
+	n.data.allow(s.reachable) // before callers can see them in a view
+	// A node that leaves a cluster of one keeps its last view, because no member remains.
 	old := n.published.Load()
 	if len(s.members) > 0 && !slices.Equal(s.members, old.view.Members()) {
 		view, err := n.build(s.members)
@@ -130,7 +130,7 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	return soonest(wait, s.expire)
 }
 
-// noteAddrs notes the members' addresses, "ip:port" each, for isMemberAddr.
+// noteAddrs stores the members' addresses, "ip:port" each, for isMemberAddr.
 func (n *Node) noteAddrs(used map[string]bool) {
 	addrs := make(map[netip.Addr]bool, len(used))
 	for a := range used {
@@ -147,7 +147,7 @@ func (n *Node) isMemberAddr(a netip.Addr) bool {
 	return addrs != nil && (*addrs)[a]
 }
 
-// build makes the view that follows the current one.
+// build builds the view that follows the current one.
 func (n *Node) build(members []ring.Member) (*ring.View, error) {
 	if limit := n.roster.limit; len(members) > limit {
 		return nil, fmt.Errorf("%w: more than %d", ring.ErrTooManyMembers, limit)

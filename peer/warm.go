@@ -9,27 +9,27 @@ import (
 )
 
 const (
-	// warmTime bounds what one operator's request to warm keys does.
+	// warmTime bounds one operator's request to warm keys.
 	warmTime = time.Minute
-	// warmFailures is how many keys that failed are named.
+	// warmFailures is how many failed keys are named.
 	warmFailures = 20
 )
 
-// WarmRequest is the body of POST /warm, as JSON of at most 1 MiB: the owners of the keys load those that
-// they have no copy of, at the lowest class.
+// WarmRequest is the JSON body of POST /warm, at most 1 MiB. The owners of the keys load those of which they have no copy,
+// at the lowest class.
 type WarmRequest struct {
 	Namespace string   `json:"namespace"`
 	Keys      []string `json:"keys"`
 }
 
-// WarmResult is the answer to it, with status 200 if no key failed, and otherwise 502. What is not done after a minute
-// has failed; it does no harm to send the request again.
+// WarmResult is the answer to a WarmRequest. The status is 200 if no key failed, and 502 otherwise. A key that is not done
+// after a minute has failed; it is safe to send the request again.
 type WarmResult struct {
-	Keys     int           `json:"keys"`               // different ones that were given
-	Present  int           `json:"present"`            // their owners had a copy
-	Loaded   int           `json:"loaded"`             // they have one now
+	Keys     int           `json:"keys"`               // number of different keys given
+	Present  int           `json:"present"`            // their owners already had a copy
+	Loaded   int           `json:"loaded"`             // their owners have a copy now
 	NotFound int           `json:"not_found"`          // the origin has no value
-	Failed   int           `json:"failed"`             // neither
+	Failed   int           `json:"failed"`             // none of these
 	Failures []WarmFailure `json:"failures,omitempty"` // of some, 20 at most
 }
 
@@ -41,7 +41,7 @@ type WarmFailure struct {
 
 // warmable is a namespace in which an operator can warm keys.
 type warmable interface {
-	// WarmFor does what Warm of a cache does. With an error nothing was done.
+	// WarmFor does what Warm of a cache does. If it returns an error, nothing was done.
 	WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error)
 }
 

@@ -11,7 +11,8 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// What a later version of weir asks for and this one does not know is refused in an answer, and the connection goes on.
+// TestNewerRequests checks that a request of a later version of weir that this one does not know is rejected with an
+// answer, and that the connection goes on.
 func TestNewerRequests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
@@ -54,7 +55,7 @@ func TestNewerRequests(t *testing.T) {
 	})
 }
 
-// A node of another protocol is told so, whatever else its hello says.
+// TestNewerProtocol checks that a node with another protocol version is told so, whatever else its hello says.
 func TestNewerProtocol(t *testing.T) {
 	w := newWire(t, false, value("v"))
 	near, far := net.Pipe()
@@ -71,7 +72,8 @@ func TestNewerProtocol(t *testing.T) {
 	mustEnd(t, near)
 }
 
-// An answer with a status of a later version is a refusal to its asker; the others on the connection do not notice.
+// TestNewerAnswer checks that an answer with a status of a later version fails only its own call, and not others on the
+// connection.
 func TestNewerAnswer(t *testing.T) {
 	w := newWire(t, false, nil)
 	answering(t, w, func(conn net.Conn) {
@@ -97,7 +99,7 @@ func TestNewerAnswer(t *testing.T) {
 	}
 }
 
-// readAny reads a frame of any kind; 0: the connection has ended.
+// readAny reads a frame of any kind. It returns 0 if the connection has ended.
 func readAny(conn net.Conn) (codec.Kind, uint64, error) {
 	var head [codec.FrameHeader]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// exchange sends bytes and reads the frame that comes back, with its length.
+// exchange sends bytes and reads the frame that comes back, including its length.
 func exchange(t *testing.T, conn net.Conn, b []byte) []byte {
 	t.Helper()
 	if _, err := conn.Write(b); err != nil {
@@ -33,12 +33,12 @@ func exchange(t *testing.T, conn net.Conn, b []byte) []byte {
 	return frame
 }
 
-// asker is what the asking side of a record says of itself.
+// asker returns the identity of the calling side of a record.
 func asker(n *Node) identity {
 	return identity{name: "asker", cluster: "recorded", incarnation: 99, protocol: protocolVersion, ringVersion: n.id.ringVersion, placement: n.id.placement}
 }
 
-// TestRecordWire records this version, if it is told to: go test ./peer -run TestRecordWire -record v0.2.0
+// TestRecordWire records this version if it is told to: go test ./peer -run TestRecordWire -record v0.2.0
 func TestRecordWire(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "rehearsal.json")
 	if *recordAs != "" {
@@ -69,7 +69,7 @@ func TestRecordWire(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // a record that is there stays
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644) // an existing record is kept
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,8 @@ func TestRecordWire(t *testing.T) {
 	})
 }
 
-// What earlier versions said is understood and answered as it was then; one whose protocol is another is refused with words.
+// TestEarlierVersions checks that what earlier versions sent is understood and answered as it was then. A version with
+// another protocol is rejected with a reason.
 func TestEarlierVersions(t *testing.T) {
 	files, err := filepath.Glob("testdata/wire/v*.json")
 	if err != nil || len(files) == 0 {
@@ -115,7 +116,7 @@ func TestEarlierVersions(t *testing.T) {
 	}
 }
 
-// understood checks that what was recorded means what it meant, and is made as it was.
+// understood checks that the recorded bytes still have the same meaning, and that the same bytes are still produced.
 func (rec *wireRecord) understood(t *testing.T, n *Node) {
 	t.Helper()
 	if id, err := decodeIdentity(rec.Meta); err != nil || id != asker(n) || !bytes.Equal(id.append(nil), rec.Meta) {
@@ -154,7 +155,7 @@ func (rec *wireRecord) understood(t *testing.T, n *Node) {
 	}
 }
 
-// replay has the recorded conversation with a node: it must answer in kind.
+// replay repeats the recorded conversation with a node, which must answer as recorded.
 func (rec *wireRecord) replay(t *testing.T, r *rig, n *Node) {
 	t.Helper()
 	conn := r.dial(t, 3, n)
@@ -170,7 +171,7 @@ func (rec *wireRecord) replay(t *testing.T, r *rig, n *Node) {
 	}
 }
 
-// gist is what is the same each time that a question is put: status, owner, text, value.
+// gist returns the part of an answer that is the same each time: status, owner, text, value.
 func gist(t *testing.T, frame []byte) string {
 	t.Helper()
 	_, id, body, _ := codec.FrameKind(frame[codec.FrameHeader:])
@@ -189,7 +190,7 @@ func gist(t *testing.T, frame []byte) string {
 			}
 			s += fmt.Sprintf(" part %d %d %q", part.Status, part.Version, part.Value)
 		}
-	case codec.StatusSynced: // positions: others each time
+	case codec.StatusSynced: // positions, which differ each time
 	default:
 		s += fmt.Sprintf(" value %q", a.Value)
 	}

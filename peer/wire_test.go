@@ -15,18 +15,18 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// The records in testdata/wire hold what a version said and was answered. See "Rolling upgrades" in OPERATING.md.
+// The records in testdata/wire hold what a version sent and the answers it got. See "Rolling upgrades" in OPERATING.md.
 var recordAs = flag.String("record", "", "write what crosses the wire to testdata/wire as that of this version, such as v0.2.0; a record that is there is never changed")
 
-// A wireRecord is a conversation with a node as one version had it.
+// A wireRecord is a conversation with a node, recorded with one version.
 type wireRecord struct {
 	Protocol int
-	Meta     hexBytes       // what a member says of itself in gossip
-	Hello    hexBytes       // the asker's first frame
-	Welcome  hexBytes       // the node's
-	Asked    []wireExchange // one after the other
-	Answers  []wireFrame    // one of each status, whether or not the conversation has it
-	Requests []wireFrame    // one of each kind with everything in it
+	Meta     hexBytes       // a member's gossip meta
+	Hello    hexBytes       // the caller's first frame
+	Welcome  hexBytes       // the node's hello
+	Asked    []wireExchange // in order
+	Answers  []wireFrame    // one of each status, whether or not it occurs in the conversation
+	Requests []wireFrame    // one of each kind with all fields set
 }
 
 // A wireExchange is a request and what the node answered.
@@ -35,7 +35,7 @@ type wireExchange struct {
 	Request, Answer wireFrame
 }
 
-// A wireFrame is a frame and what it meant.
+// A wireFrame is a frame and its decoded meaning.
 type wireFrame struct {
 	Frame hexBytes
 	Means json.RawMessage
@@ -49,7 +49,7 @@ func (b *hexBytes) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// recordedNode starts the node that is asked: alone, so it owns every key, with one cache.
+// recordedNode starts the node that is called. It has one cache and is alone, so it owns every key.
 func recordedNode(t *testing.T, r *rig) *Node {
 	t.Helper()
 	n := r.add(t, 1, Config{ClusterName: "recorded"})
@@ -76,7 +76,7 @@ func recordedNode(t *testing.T, r *rig) *Node {
 	return n
 }
 
-// questions are requests of every kind, in the order in which they are put.
+// questions returns requests of every kind, in the order in which they are sent.
 func questions(schema uint64) []wireExchange {
 	mark := func(seq uint64) codec.Mark { return codec.Mark{Incarnation: 99, Seq: seq} }
 	news := func(seq uint64, scope codec.Scope, names ...string) *codec.News {
@@ -130,7 +130,7 @@ func questions(schema uint64) []wireExchange {
 	return list
 }
 
-// wireAnswers has one answer of each status.
+// wireAnswers returns one answer of each status.
 func wireAnswers() (list []wireFrame) {
 	for status := codec.StatusValue; status <= codec.StatusUnsupported; status++ {
 		r := codec.Response{
@@ -149,7 +149,7 @@ func wireAnswers() (list []wireFrame) {
 	return list
 }
 
-// wireRequests has one request of each kind with everything in it.
+// wireRequests returns one request of each kind with all fields set.
 func wireRequests() (list []wireFrame) {
 	key, mark := []byte("key"), codec.Mark{Incarnation: 2, Seq: 3}
 	news := func() *codec.News {
@@ -182,7 +182,7 @@ func wireRequests() (list []wireFrame) {
 	return list
 }
 
-// means decodes a frame and returns what it says, as JSON without what is zero.
+// means decodes a frame and returns its content as JSON, without zero fields.
 func means(t *testing.T, frame []byte) json.RawMessage {
 	t.Helper()
 	kind, id, body, err := codec.FrameKind(frame[codec.FrameHeader:])
@@ -222,7 +222,7 @@ func withoutZero(t *testing.T, said any) json.RawMessage {
 	return text
 }
 
-// prune takes what is zero out of objects, so that a record knows nothing of fields that are younger than it.
+// prune removes zero fields from objects, so that a record does not depend on fields added after it.
 func prune(v any) (pruned any, zero bool) {
 	switch v := v.(type) {
 	case map[string]any:

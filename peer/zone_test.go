@@ -8,8 +8,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// The meta carries the zone at its end: an earlier version reads it as before, and its
-// meta, which has none, is read.
+// TestMetaZone checks that the meta carries the zone at its end. An earlier version reads it as before, and the meta of an
+// earlier version, which has no zone, can be read.
 func TestMetaZone(t *testing.T) {
 	plain := sample()
 	old := plain.append(nil)
@@ -39,8 +39,8 @@ func TestMetaZone(t *testing.T) {
 	}
 }
 
-// Gossip brings the zones into every view, and all nodes agree on each key's successor, in
-// another zone than its owner's.
+// TestZonesOfMembers checks that gossip brings the zones into every view, and that all nodes agree on each key's successor,
+// which is in another zone than its owner.
 func TestZonesOfMembers(t *testing.T) {
 	var nodes []*Node
 	var seeds []string

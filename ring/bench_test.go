@@ -22,7 +22,7 @@ func keys() []string {
 	return list
 }
 
-// BenchmarkOwner looks the owner of a key up.
+// BenchmarkOwner looks up the owner of a key.
 func BenchmarkOwner(b *testing.B) {
 	keys := keys()
 	bySize(b, func(b *testing.B, v *View) {
@@ -37,7 +37,7 @@ func BenchmarkOwner(b *testing.B) {
 	})
 }
 
-// BenchmarkSuccessor looks the successor of a key up, once the tables are there.
+// BenchmarkSuccessor looks up the successor of a key once the tables exist.
 func BenchmarkSuccessor(b *testing.B) {
 	keys := keys()
 	bySize(b, func(b *testing.B, v *View) {
@@ -51,7 +51,7 @@ func BenchmarkSuccessor(b *testing.B) {
 	})
 }
 
-// BenchmarkSuccessors asks for three, once the tables are there.
+// BenchmarkSuccessors asks for three successors once the tables exist.
 func BenchmarkSuccessors(b *testing.B) {
 	keys := keys()
 	bySize(b, func(b *testing.B, v *View) {
@@ -65,7 +65,7 @@ func BenchmarkSuccessors(b *testing.B) {
 	})
 }
 
-// BenchmarkNew builds a view out of nothing.
+// BenchmarkNew builds a view from scratch.
 func BenchmarkNew(b *testing.B) {
 	bySize(b, func(b *testing.B, v *View) {
 		for b.Loop() {
@@ -74,7 +74,7 @@ func BenchmarkNew(b *testing.B) {
 	})
 }
 
-// BenchmarkNext lets a member leave and come back: one turn is one of the two.
+// BenchmarkNext lets a member leave and come back. One iteration is one of the two.
 func BenchmarkNext(b *testing.B) {
 	bySize(b, func(b *testing.B, v *View) {
 		all, i := v.Members(), 0
@@ -88,7 +88,7 @@ func BenchmarkNext(b *testing.B) {
 	})
 }
 
-// BenchmarkPrepare makes the table of one owner's successors.
+// BenchmarkPrepare builds the table of one owner's successors.
 func BenchmarkPrepare(b *testing.B) {
 	bySize(b, func(b *testing.B, v *View) {
 		for i := 0; b.Loop(); i++ {
@@ -97,15 +97,15 @@ func BenchmarkPrepare(b *testing.B) {
 	})
 }
 
-// BenchmarkMove is not about time: it reports how evenly the partitions are spread, and how
-// many move where one member joins or leaves, in percent. What is due is what the
-// member gets or had: a placement cannot move less. as-walked: of the partitions of a member
-// that left, how many went to the next other member on the ring, where a walk would look.
+// BenchmarkMove does not measure time. It reports how evenly the partitions are spread, and how many move
+// when one member joins or leaves, in percent. Due is what the member gets or had: a placement cannot move
+// less. as-walked is the share of a lost member's partitions that went to the next other member on the ring,
+// where a walk would look.
 func BenchmarkMove(b *testing.B) {
 	for _, cfg := range []Config{{}, {Load: 1.1}, {Load: 1.5}, {Replicas: 5}, {Replicas: 100}} {
 		for _, n := range sizes {
 			if n*n*cfg.Replicas > 20_000_000 {
-				continue // takes the library seconds
+				continue // the library takes seconds for it
 			}
 			name := fmt.Sprintf("load=%v/points=%d/members=%d", cfg.withDefaults().Load, cfg.withDefaults().Replicas, n)
 			b.Run(name, func(b *testing.B) { move(b, n, cfg) })

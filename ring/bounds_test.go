@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// Each limit holds where it says: what is at it is accepted, and what is beyond it is refused.
+// TestLimitsOfConfig checks that each limit is exact: a value at the limit is accepted, one beyond it is
+// rejected.
 func TestLimitsOfConfig(t *testing.T) {
 	fine := Config{Partitions: 1, Load: 1, Replicas: 1}
 	if err := fine.check(); err != nil {
@@ -53,7 +54,7 @@ func TestLimitsOfMembers(t *testing.T) {
 	}
 }
 
-// The smallest views have no special cases that a caller sees.
+// TestViewsOfOneAndTwo checks that the smallest views behave like all others.
 func TestViewsOfOneAndTwo(t *testing.T) {
 	one := mustNew(t, cluster(1), Config{})
 	name := one.Members()[0].Name
@@ -122,7 +123,8 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// A placer is moved by few members of many, and a new one is started where that costs as little.
+// TestWorthMoving checks that a placer is moved if few of many members change, and that a new one is started
+// if that costs no more.
 func TestWorthMoving(t *testing.T) {
 	for _, c := range []struct {
 		changes, members int
@@ -134,7 +136,7 @@ func TestWorthMoving(t *testing.T) {
 	}
 }
 
-// Points that coincide are noticed, wherever on the ring they are.
+// TestPointsThatCoincide checks that coinciding points are detected anywhere on the ring.
 func TestPointsThatCoincide(t *testing.T) {
 	names := []string{"a", "b"}
 	for at := range 4 {
@@ -142,7 +144,7 @@ func TestPointsThatCoincide(t *testing.T) {
 		all, distinct := points(names, 2, func([]byte) uint64 {
 			n++
 			if n == uint64(at) {
-				return n + 1 // the next one's
+				return n + 1 // the next one's hash
 			}
 			return n
 		})

@@ -13,9 +13,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// TestChurn runs a hundred random histories of members that join, leave and restart, and TestChurnLong
-// two thousand. Whatever the history, the view is the one that New makes of the same members. rapid
-// prints the seed of a history that fails.
+// TestChurn runs a hundred random histories of members that join, leave and restart; TestChurnLong runs two
+// thousand. After any history, the view must equal the one that New makes of the same members. rapid prints
+// the seed of a history that fails.
 func TestChurn(t *testing.T) { rapid.Check(t, churn) }
 
 func TestChurnLong(t *testing.T) {
@@ -36,7 +36,7 @@ func churn(t *rapid.T) {
 	}
 	rng := rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "order"), 0))
 
-	some := rapid.IntRange(0, 3).Draw(t, "zones") // 0: nobody has one
+	some := rapid.IntRange(0, 3).Draw(t, "zones") // 0: none has one
 
 	now := map[string]Member{}
 	for range rapid.IntRange(1, 12).Draw(t, "first") {
@@ -57,7 +57,7 @@ func churn(t *rapid.T) {
 		} else {
 			now[m.Name] = m
 		}
-		if rapid.IntRange(0, 3).Draw(t, "lose") == 0 { // the library's ring is left without a member
+		if rapid.IntRange(0, 3).Draw(t, "lose") == 0 { // the library's ring would be left without a member
 			v.Prepare(v.Members()[rng.IntN(v.Len())].Name)
 		}
 		want, wantErr := build(shuffled(rng, now), cfg, hash)
@@ -66,7 +66,7 @@ func churn(t *rapid.T) {
 			t.Fatalf("Next says %v, New says %v", err, wantErr)
 		}
 		if err != nil {
-			continue // no room, as points collide: the old view stays
+			continue // no room, because points collide: the old view stays
 		}
 		old := v
 		v = next
@@ -78,8 +78,8 @@ func churn(t *rapid.T) {
 	}
 }
 
-// TestMoving takes one placer to and fro among sixty members, where it is worth moving by
-// several members at once.
+// TestMoving moves one placer back and forth among sixty members, where moving by several members at once is
+// worthwhile.
 func TestMoving(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -108,8 +108,8 @@ func TestMoving(t *testing.T) {
 	}
 }
 
-// TestCoincide lets a member join whose points may coincide with others', and lose each
-// in turn: the library's ring then depends on the order in which they came.
+// TestCoincide adds a member whose points may coincide with others', and removes each member in turn. The
+// library's ring then depends on the order in which they came.
 func TestCoincide(t *testing.T) {
 	cfg, met := Config{Partitions: 61, Replicas: 8}.withDefaults(), 0
 	for i := range 10 {
@@ -141,7 +141,7 @@ func TestCoincide(t *testing.T) {
 	}
 }
 
-// coarse is a hash of ten bits, so that points coincide and members go without any.
+// coarse is a hash of ten bits, so that points coincide and some members have none.
 func coarse(b []byte) uint64 { return sum(b) >> 54 }
 
 func shuffled(rng *rand.Rand, members map[string]Member) []Member {
@@ -155,7 +155,7 @@ type fataler interface {
 	Fatalf(format string, args ...any)
 }
 
-// requireEqual compares all that can be seen of two views.
+// requireEqual compares everything that is observable of two views.
 func requireEqual(t fataler, got, want *View) {
 	if !slices.Equal(got.Members(), want.Members()) || got.Fingerprint() != want.Fingerprint() || !slices.Equal(got.owners, want.owners) {
 		t.Fatalf("views of the same members differ:\n%v %x %v\n%v %x %v",
@@ -169,7 +169,7 @@ func requireEqual(t fataler, got, want *View) {
 	}
 }
 
-// requireSound checks what holds for each view by itself.
+// requireSound checks the invariants of a single view.
 func requireSound(t fataler, v *View) {
 	share, most := 0.0, math.Ceil(float64(v.Partitions())/float64(v.Len())*v.placer.cfg.Load)
 	for _, m := range v.Members() {
@@ -240,8 +240,7 @@ func requireDiff(t fataler, v, old *View) {
 	}
 }
 
-// requireExact compares the successors of one member's keys with the owners in a new view
-// without it.
+// requireExact compares the successors of one member's keys with the owners in a new view without it.
 func requireExact(t fataler, v *View, lost int) {
 	rest := slices.Delete(slices.Clone(v.Members()), lost, lost+1)
 	if len(rest) == 0 {
@@ -249,7 +248,7 @@ func requireExact(t fataler, v *View, lost int) {
 	}
 	without, err := build(rest, v.placer.cfg, v.placer.hash)
 	if err != nil {
-		return // points collide: no room without it
+		return // points collide: there is not enough room without it
 	}
 	for i := range 30 {
 		key := fmt.Sprint("k", i)

@@ -1,11 +1,11 @@
 package ring
 
-// Diff is what changed from one view to another. Members are in the order of their names,
-// partitions in that of their numbers.
+// Diff describes what changed from one view to another. Members are in the order of their names, partitions
+// in the order of their numbers.
 type Diff struct {
 	Joined    []Member // not in the old view
-	Left      []Member // not in the new view; as the old one has them
-	Restarted []Member // in both, with another incarnation, address or zone; as the new one has them
+	Left      []Member // not in the new view; as in the old view
+	Restarted []Member // in both, with another incarnation, address or zone; as in the new view
 	Moved     []Move   // partitions with another owner
 }
 
@@ -15,9 +15,9 @@ type Move struct {
 	From, To  string // names of members; From is empty where the old view has no such partition
 }
 
-// Diff returns what changed from old to v. A nil old is a view of nothing. Where the
-// numbers of partitions differ, keys have other partitions, and every partition of v counts
-// as moved from nowhere. The result is the caller's.
+// Diff returns what changed from old to v. A nil old counts as an empty view. If the two views have different
+// numbers of partitions, keys belong to other partitions, and every partition of v counts as moved from
+// nowhere. The caller owns the result.
 func (v *View) Diff(old *View) Diff {
 	var d Diff
 	for _, m := range v.members {

@@ -23,7 +23,7 @@ func Example() {
 	fmt.Println("successor:", next.Name)
 	fmt.Printf("share: %.0f %%\n", 100*view.Share(owner.Name))
 
-	// The owner is lost: its keys go to the successor.
+	// The owner is lost, so its keys go to the successor.
 	var rest []ring.Member
 	for _, m := range view.Members() {
 		if m != owner {

@@ -26,26 +26,25 @@ func (h hasher) Sum64(b []byte) uint64 { return h(b) }
 // sum is the ring's hash; tests use worse ones.
 func sum(b []byte) uint64 { return xxhash.Sum64(b) }
 
-// A placer holds an instance of the placement library and moves it from one set of
-// members to another. The library's New sorts all points again for each member, so that
-// it takes half a second for a thousand of them, where one Add or Remove takes a few
-// milliseconds. Views that come from each other with Next share a placer.
+// A placer holds an instance of the placement library and moves it from one set of members to another. The
+// library's New sorts all points again for each member, which takes half a second for a thousand members; one
+// Add or Remove takes a few milliseconds. Views that descend from each other through Next share a placer.
 type placer struct {
 	cfg  Config
 	hash hasher
 
-	mu    sync.Mutex             // guards lib and names, for as long as the library takes
-	lib   *consistent.Consistent // has the members names; nil after a failure
+	mu    sync.Mutex             // guards lib and names, held while the library works
+	lib   *consistent.Consistent // holds the members in names; nil after a failure
 	names []string               // sorted
 }
 
-// owners returns the owner of every partition among the names, which are sorted, as
-// places in names. The points of the names must be distinct.
+// owners returns the owner of every partition, as an index into names. names is sorted, and the points of the
+// names must be distinct.
 //
-// The result is the same as from a new instance: what the library keeps is the set of
-// members, the sorted points, and the member of each point, and only points that
-// coincide would make the last depend on the order of events. Removing first, each set on
-// the way is a part of a set whose points are distinct.
+// The result is the same as from a new instance. The library keeps the set of members, the sorted points, and
+// the member of each point. Only coinciding points would make the last depend on the order of events. Because
+// owners removes members before it adds any, each intermediate set is a subset of a set whose points are
+// distinct.
 func (p *placer) owners(names []string) (owners []uint16, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -65,8 +64,8 @@ func (p *placer) owners(names []string) (owners []uint16, err error) {
 	return p.read(p.lib, names)
 }
 
-// afresh is owners with a new instance of the library, which p then does not keep. It does
-// not mind points that coincide: of two, the member with the later name has it.
+// afresh is owners with a new instance of the library, which p does not keep. It tolerates points that
+// coincide: the member with the later name gets such a point.
 func (p *placer) afresh(names []string) (owners []uint16, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -103,12 +102,11 @@ func (p *placer) read(lib *consistent.Consistent, names []string) ([]uint16, err
 	return owners, nil
 }
 
-// noRoom is the error for a panic of the library. It panics when its bounds leave no
-// room, which with a Load of 1 or more takes members without a point of their own.
+// noRoom returns the error for a panic of the library. The library panics when its bounds leave no room. With
+// a Load of 1 or more that requires members without a point of their own.
 func noRoom(r any) error { return fmt.Errorf("%w: %v", ErrConfig, r) }
 
-// missing calls f for each of from that is not in in, and returns how many there are. Both
-// are sorted.
+// missing calls f for each element of from that is absent from in, and returns their number. Both are sorted.
 func missing(from, in []string, f func(string)) int {
 	count := 0
 	for _, name := range from {
@@ -126,9 +124,9 @@ func missing(from, in []string, f func(string)) int {
 	return count
 }
 
-// worthMoving says whether it is cheaper to move a placer by so many members than to
-// start with a new one. In microseconds, as measured with 20 points a member: distributing
-// the partitions takes some 500, sorting the points of n members n.
+// worthMoving reports whether moving a placer by the given number of changes is cheaper than starting a new one.
+// Measured in microseconds with 20 points per member, distributing the partitions takes some 500, and sorting
+// the points of n members takes n.
 func worthMoving(changes, members int) bool {
 	return changes*(500+members) < 500+members/2*members
 }
@@ -139,8 +137,7 @@ type point struct {
 	member uint16
 }
 
-// points returns the points of the names in the order of the ring, and whether no two
-// coincide.
+// points returns the points of the names in ring order, and whether all of them are distinct.
 func points(names []string, replicas int, hash hasher) (all []point, distinct bool) {
 	all = make([]point, 0, len(names)*replicas)
 	var key []byte
@@ -160,7 +157,7 @@ func points(names []string, replicas int, hash hasher) (all []point, distinct bo
 	return all, distinct
 }
 
-// from returns where on the ring a partition starts to look for its owner: a place in points.
+// from returns the index in points at which a partition starts to look for its owner.
 func (l *layout) from(partition int) int {
 	h := l.placer.hash(binary.LittleEndian.AppendUint64(nil, uint64(partition))) // as the library does
 	return sort.Search(len(l.points), func(i int) bool { return l.points[i].hash >= h })

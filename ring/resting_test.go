@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A member that rests is in the view, and keys are where they are without it.
+// TestResting checks that a resting member is in the view, and that keys are placed as they are without it.
 func TestResting(t *testing.T) {
 	var all, rest, without []Member
 	for i := range 6 {

@@ -5,24 +5,24 @@ import (
 	"sync"
 )
 
-// lost has the tables for one member's loss, made when first asked for. Both are of
-// partitions, and have places in the members of the whole view.
+// lost holds the tables for the loss of one member, built on first use. Both tables are indexed by partition
+// and hold indexes into the active members of the whole view.
 type lost struct {
 	once       sync.Once
 	heirs      []uint16 // the owners without the member
-	successors []uint16 // the successors of the member's partitions; where no zones matter the heirs
+	successors []uint16 // the successors of the member's partitions; the heirs if zones do not matter
 }
 
-// Prepare makes the tables that Successor and Heir read when the named member is the owner, so that
-// the first caller need not wait for it. It takes about a millisecond for up to a hundred
-// members and a few for a thousand. A name that is not in the view is ignored.
+// Prepare builds the tables that Successor and Heir read when the named member is the owner, so that the
+// first caller need not wait for them. It takes about a millisecond for up to a hundred members and a few for
+// a thousand. It ignores a name that is not in the view.
 func (v *View) Prepare(name string) {
 	if i := v.seat(name); i >= 0 && len(v.active) > 1 {
 		v.lose(i)
 	}
 }
 
-// lose returns the tables for the loss of a member. There must be two.
+// lose returns the tables for the loss of a member. The view must have at least two active members.
 func (l *layout) lose(member int) *lost {
 	t := &l.without[member]
 	t.once.Do(func() {
@@ -32,7 +32,7 @@ func (l *layout) lose(member int) *lost {
 	return t
 }
 
-// losing returns the owners of partitions in the view without one of its members.
+// losing returns the owners of all partitions in the view without one of its members.
 func (l *layout) losing(member int) []uint16 {
 	rest := slices.Delete(slices.Clone(l.names), member, member+1)
 	place := l.placer.owners
@@ -40,7 +40,7 @@ func (l *layout) losing(member int) []uint16 {
 		place = l.placer.afresh
 	}
 	owners, err := place(rest)
-	if err != nil { // only where points coincide: no such view could be built, the nearest will do
+	if err != nil { // points coincide: such a view could not be built, so the next member on the ring must do
 		owners = make([]uint16, len(l.owners))
 		for p := range owners {
 			owners[p] = uint16(l.walk(p, []int{member}, 1)[0])
@@ -49,22 +49,22 @@ func (l *layout) losing(member int) []uint16 {
 	}
 	for p, o := range owners {
 		if int(o) >= member {
-			owners[p] = o + 1 // the place in rest becomes one in names
+			owners[p] = o + 1 // the index in rest becomes an index in names
 		}
 	}
 	return owners
 }
 
-// Successor returns the member that a key goes to if its owner is lost: its Heir, if that is
-// in another zone than the owner, else the first that is, in the order of the ring from
-// the key's partition. Where the owner's zone or all the others' are unknown, or all the
-// same, it is the Heir. false: there is no other member. It does not allocate, but the first
-// call for each owner takes as long as Prepare does.
+// Successor returns the member that a key goes to if its owner is lost. It is the Heir if that is in another
+// zone than the owner, otherwise the first member of another zone in ring order from the key's partition. If
+// the owner's zone is unknown, or no member is known to be in another one, it is the Heir. It returns false
+// if there is only one member. It does not allocate, except that the first call for each owner takes as long
+// as Prepare.
 func (v *View) Successor(key string) (Member, bool) {
 	return v.SuccessorOf(v.Partition(key))
 }
 
-// SuccessorOf returns the Successor of the keys of a partition, which must be from 0 up and below Partitions.
+// SuccessorOf returns the Successor of the keys of a partition, which must be in [0, Partitions).
 func (v *View) SuccessorOf(partition int) (Member, bool) {
 	if len(v.active) < 2 {
 		return Member{}, false
@@ -72,8 +72,8 @@ func (v *View) SuccessorOf(partition int) (Member, bool) {
 	return v.active[v.lose(int(v.owners[partition])).successors[partition]], true
 }
 
-// Heir returns the member that owns a key in the view without the key's owner, whatever
-// the zones. false: there is no other member. It costs what Successor does.
+// Heir returns the member that owns a key in the view without the key's owner, regardless of zones. It
+// returns false if there is only one member. It costs the same as Successor.
 func (v *View) Heir(key string) (Member, bool) {
 	if len(v.active) < 2 {
 		return Member{}, false
@@ -82,11 +82,10 @@ func (v *View) Heir(key string) (Member, bool) {
 	return v.active[v.lose(int(v.owners[p])).heirs[p]], true
 }
 
-// Successors returns the first n distinct members after the owner of a key: first its
-// Successor, then the others of other zones than the owner's, then the rest, its Heir
-// before the others, all in the order of the ring from the key's partition, which is the same
-// on every node. There are fewer than n where the view has no more. The
-// slice is the caller's.
+// Successors returns the first n distinct members after the owner of a key: first its Successor, then the
+// other members of other zones than the owner's, then the rest with the Heir first. Each group is in ring
+// order from the key's partition, which is the same on every node. The result is shorter than n if the view
+// has too few members. The caller owns the slice.
 func (v *View) Successors(key string, n int) []Member {
 	if n = min(n, len(v.active)-1); n <= 0 {
 		return nil
@@ -122,8 +121,8 @@ func (v *View) Successors(key string, n int) []Member {
 	return out
 }
 
-// walk returns the first n distinct members in the order of the ring from a partition,
-// without those in skip. There must be so many.
+// walk returns the first n distinct members in ring order from a partition, without those in skip. There must
+// be at least n.
 func (l *layout) walk(partition int, skip []int, n int) []int {
 	out := make([]int, 0, n)
 	seen := make([]bool, len(l.names))

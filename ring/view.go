@@ -11,25 +11,25 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// Version is the ring version: which rules place keys. Members whose versions differ
-// place keys differently and must not share a ring.
+// Version is the ring version: the rules that place keys. Members with different versions place keys
+// differently and must not share a ring.
 const Version = 1
 
 const (
-	// DefaultPartitions is Config.Partitions where it is 0: a prime, some forty
-	// partitions for each of a hundred members.
+	// DefaultPartitions is the default of Config.Partitions: a prime, some forty partitions for each of a
+	// hundred members.
 	DefaultPartitions = 4093
-	// DefaultLoad is Config.Load where it is 0. Lower loads spread keys more evenly and
-	// move more of them when the members change.
+	// DefaultLoad is the default of Config.Load. Lower loads spread keys more evenly, and move more of them
+	// when the members change.
 	DefaultLoad = 1.25
-	// DefaultReplicas is Config.Replicas where it is 0.
+	// DefaultReplicas is the default of Config.Replicas.
 	DefaultReplicas = 20
 	// MaxName is the longest member name, in bytes.
 	MaxName = 128
 	// MaxZone is the longest name of a zone, in bytes.
 	MaxZone = 64
 
-	maxPartitions = math.MaxUint16 // members are numbered in 16 bits, and are no more than partitions
+	maxPartitions = math.MaxUint16 // members are numbered in 16 bits and may not outnumber the partitions
 	maxReplicas   = 1000
 	maxLoad       = 100
 )
@@ -41,22 +41,22 @@ var (
 	ErrDuplicateMember = errors.New("ring: duplicate member")
 	// ErrTooManyMembers says that there are more members than partitions.
 	ErrTooManyMembers = errors.New("ring: too many members")
-	// ErrConfig says that a configuration or a member's name cannot be used.
+	// ErrConfig says that a configuration or a member's name is invalid.
 	ErrConfig = errors.New("ring: bad configuration")
 )
 
 // Member is one process of the cluster.
 type Member struct {
-	Name        string // stable across restarts: it alone places keys
+	Name        string // stable across restarts: only the name determines which keys it owns
 	Addr        string // host:port
-	Incarnation uint64 // of this start of the process
-	Zone        string // what fails together, such as a rack or a data centre; empty: unknown. At most MaxZone bytes
-	// Resting: it is in the view, and owns nothing. Where all members rest, none does.
+	Incarnation uint64 // identifies this start of the process
+	Zone        string // failure domain, such as a rack or a data centre; empty: unknown. At most MaxZone bytes
+	// Resting: the member is in the view but owns nothing. If all members rest, the flag has no effect.
 	Resting bool
 }
 
-// Config says how keys are placed. It must be the same on every member. Every zero
-// value is a default.
+// Config configures how keys are placed. It must be the same on every member. A zero field selects its
+// default.
 type Config struct {
 	Partitions int     // how many, at most 65535; 0: DefaultPartitions
 	Load       float64 // no member owns more than Load times its even share, rounded up; from 1 to 100; 0: DefaultLoad
@@ -82,7 +82,7 @@ func (c Config) check() error {
 	if c.Partitions < 1 || c.Partitions > maxPartitions {
 		problems = append(problems, fmt.Sprintf("Partitions is %d: it must be from 1 to %d", c.Partitions, maxPartitions))
 	}
-	if !(c.Load >= 1 && c.Load <= maxLoad) { // NaN too
+	if !(c.Load >= 1 && c.Load <= maxLoad) { // rejects NaN as well
 		problems = append(problems, fmt.Sprintf("Load is %v: it must be from 1 to %d", c.Load, maxLoad))
 	}
 	if c.Replicas < 1 || c.Replicas > maxReplicas {
@@ -94,31 +94,30 @@ func (c Config) check() error {
 	return fmt.Errorf("%w: %s", ErrConfig, strings.Join(problems, "; "))
 }
 
-// A View is an immutable snapshot: the members, and the owner of every partition. It is a
-// pure function of the members, Version and Config; the names of those that do not rest alone
-// place keys, and their zones only choose successors.
-// All its methods are safe for concurrent use, and all but Next, Prepare and the
-// first Successor after the loss of an owner read it without a lock. No method may be
-// called on a nil View.
+// A View is an immutable snapshot: the members, and the owner of every partition. It is a pure function of
+// the members, Version and Config. Only the names of members that do not rest place keys; their zones only
+// choose successors. All methods are safe for concurrent use. All except Next, Prepare and the first
+// Successor or Heir after the loss of an owner read the View without a lock. No method may be called on a nil
+// View.
 type View struct {
 	members []Member // sorted by name
-	active  []Member // those that do not rest, or all
-	seats   []int    // places in members of the active ones, nil: nobody rests
-	rest    uint64   // hash of the names of those that rest, 0: nobody does
+	active  []Member // those that do not rest; all members if all rest
+	seats   []int    // indexes in members of the active ones, nil: none rests
+	rest    uint64   // hash of the names of those that rest, 0: none
 	*layout
 }
 
-// layout is what follows from the active members' names and zones, and the configuration. Views
-// whose active members have the same names and zones share one.
+// layout is what follows from the active members' names and zones, and the configuration. Views whose active
+// members have the same names and zones share one.
 type layout struct {
-	names       []string // sorted: places in it are places in View.active
+	names       []string // sorted: indexes into it are indexes into View.active
 	zones       []string // by active member; nil: none has one
 	owners      []uint16 // of partitions
 	counts      []int    // partitions owned, by member
 	placed      uint64   // fingerprint without the zones
 	fingerprint uint64
-	points      []point // in the order of the ring
-	distinct    bool    // whether no two points coincide
+	points      []point // in ring order
+	distinct    bool    // whether all points are distinct
 	without     []lost  // by member
 	placer      *placer
 }
@@ -126,10 +125,9 @@ type layout struct {
 // Hash is the ring's hash of a key: XXH64 without a seed, the same on every member.
 func Hash(key string) uint64 { return xxhash.Sum64String(key) }
 
-// New builds the view of members, in whatever order they come; it copies them. It takes
-// a millisecond for a few members, six for a hundred and half a second for a thousand: call
-// it off the hot path, and where there is a view already, prefer its Next. The errors wrap
-// ErrNoMembers, ErrDuplicateMember, ErrTooManyMembers or ErrConfig.
+// New builds the view of members, in whatever order they come, and copies them. It takes a millisecond for a
+// few members, six for a hundred and half a second for a thousand: call it off the hot path, and prefer Next
+// if a view exists already. The errors wrap ErrNoMembers, ErrDuplicateMember, ErrTooManyMembers or ErrConfig.
 func New(members []Member, cfg Config) (*View, error) {
 	return build(members, cfg.withDefaults(), sum)
 }
@@ -149,10 +147,10 @@ func build(members []Member, cfg Config, hash hasher) (*View, error) {
 	return v, nil
 }
 
-// Next returns the same view of members as New does with v's Config. It is faster where
-// members are many and few of them are new or gone (a few milliseconds for each of
-// them, where there are a thousand), and takes no time to speak of where only addresses,
-// incarnations and zones changed. The errors are New's; v is as good as before in any case.
+// Next returns the same view of members as New does with v's Config. It is faster if there are many members
+// and few of them are new or gone: a few milliseconds for each change among a thousand. It takes next to no
+// time if only addresses, incarnations and zones changed. The errors are those of New. v stays valid in any
+// case.
 func (v *View) Next(members []Member) (*View, error) {
 	cfg := v.placer.cfg
 	next, names, err := seated(members, cfg)
@@ -177,7 +175,7 @@ func (v *View) Next(members []Member) (*View, error) {
 	return next, nil
 }
 
-// seated checks the members and returns a view of them that lacks its layout, and the names of the active ones.
+// seated checks the members. It returns a view of them without its layout, and the names of the active ones.
 func seated(members []Member, cfg Config) (*View, []string, error) {
 	if len(members) == 0 {
 		return nil, nil, ErrNoMembers
@@ -219,7 +217,7 @@ func seated(members []Member, cfg Config) (*View, []string, error) {
 	return v, names, nil
 }
 
-// lay places every partition.
+// lay builds the layout: it places every partition.
 func lay(names []string, p *placer) (*layout, error) {
 	l := &layout{names: names, placer: p, counts: make([]int, len(names)), without: make([]lost, len(names))}
 	l.points, l.distinct = points(names, p.cfg.Replicas, p.hash)
@@ -255,7 +253,7 @@ func (v *View) Members() []Member { return v.members }
 // Len returns the number of members, at least 1.
 func (v *View) Len() int { return len(v.members) }
 
-// Index returns the place of the named member in Members, -1 if it is not there.
+// Index returns the index of the named member in Members, or -1 if it is absent.
 func (v *View) Index(name string) int {
 	i, ok := slices.BinarySearchFunc(v.members, name, func(m Member, name string) int { return strings.Compare(m.Name, name) })
 	if !ok {
@@ -264,7 +262,7 @@ func (v *View) Index(name string) int {
 	return i
 }
 
-// seat returns the place of the named member among the active ones, -1 if it is not there.
+// seat returns the index of the named member among the active ones, or -1 if it is absent.
 func (v *View) seat(name string) int {
 	i, ok := slices.BinarySearch(v.names, name)
 	if !ok {
@@ -273,7 +271,7 @@ func (v *View) seat(name string) int {
 	return i
 }
 
-// Member returns the member with the name, and whether there is one.
+// Member returns the named member, and whether it exists.
 func (v *View) Member(name string) (Member, bool) {
 	i := v.Index(name)
 	if i < 0 {
@@ -282,10 +280,10 @@ func (v *View) Member(name string) (Member, bool) {
 	return v.members[i], true
 }
 
-// Partitions returns how many partitions there are.
+// Partitions returns the number of partitions.
 func (v *View) Partitions() int { return len(v.owners) }
 
-// Partition returns the partition of a key, from 0 up and below Partitions.
+// Partition returns the partition of a key, in [0, Partitions).
 func (v *View) Partition(key string) int { return v.PartitionOf(Hash(key)) }
 
 // PartitionOf returns the partition of a key whose Hash is known.
@@ -294,10 +292,10 @@ func (v *View) PartitionOf(hash uint64) int { return int(hash % uint64(len(v.own
 // Owner returns the member that owns a key. It does not allocate.
 func (v *View) Owner(key string) Member { return v.OwnerOf(v.Partition(key)) }
 
-// OwnerIndex returns the place in Members of the member that owns a key. It does not allocate.
+// OwnerIndex returns the index in Members of the member that owns a key. It does not allocate.
 func (v *View) OwnerIndex(key string) int { return v.OwnerIndexOf(v.Partition(key)) }
 
-// OwnerIndexOf is OwnerIndex for a partition, which must be from 0 up and below Partitions.
+// OwnerIndexOf is OwnerIndex for a partition, which must be in [0, Partitions).
 func (v *View) OwnerIndexOf(partition int) int {
 	i := int(v.owners[partition])
 	if v.seats != nil {
@@ -306,11 +304,10 @@ func (v *View) OwnerIndexOf(partition int) int {
 	return i
 }
 
-// OwnerOf returns the member that owns a partition, which must be from 0 up and below Partitions.
+// OwnerOf returns the member that owns a partition, which must be in [0, Partitions).
 func (v *View) OwnerOf(partition int) Member { return v.active[v.owners[partition]] }
 
-// Share returns the fraction of the partitions that the named member owns, 0 if it is not
-// in the view.
+// Share returns the fraction of the partitions that the named member owns, 0 if it is not in the view.
 func (v *View) Share(name string) float64 {
 	i := v.seat(name)
 	if i < 0 {
@@ -319,7 +316,7 @@ func (v *View) Share(name string) float64 {
 	return float64(v.counts[i]) / float64(len(v.owners))
 }
 
-// Fingerprint identifies the placement and the successors: two views have the same one if and only
-// if (up to a collision of 64 bits) their members' names and zones, which of them rest, Version and
-// Config are the same. Addresses and incarnations do not count.
+// Fingerprint identifies the placement and the successors. Two views have the same one if and only if (up to
+// a collision of 64 bits) they agree on their members' names and zones, which of them rest, Version and
+// Config. Addresses and incarnations do not count.
 func (v *View) Fingerprint() uint64 { return v.fingerprint ^ v.rest }

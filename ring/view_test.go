@@ -30,8 +30,8 @@ func mustNew(t testing.TB, members []Member, cfg Config) *View {
 	return v
 }
 
-// TestGolden pins the placement of Version 1. Members that place keys differently must not
-// share a ring: whoever has to change a sum here raises Version.
+// TestGolden pins the placement of Version 1. Members that place keys differently must not share a ring: a
+// change that needs a new sum here must raise Version.
 func TestGolden(t *testing.T) {
 	for _, c := range []struct {
 		members             int
@@ -116,8 +116,8 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestNoRoom lets the library panic: with a hash of four bits most members have no point
-// that is not another's, and the rest have no room.
+// TestNoRoom makes the library panic: with a hash of four bits most members share every point with another
+// one, and the rest have no room.
 func TestNoRoom(t *testing.T) {
 	tiny := func(b []byte) uint64 { return sum(b) >> 60 }
 	if _, err := build(cluster(40), Config{Load: 1}.withDefaults(), tiny); !errors.Is(err, ErrConfig) {
@@ -217,7 +217,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// TestConcurrent reads one view and makes others of it from many goroutines.
+// TestConcurrent reads one view and derives others from it in many goroutines.
 func TestConcurrent(t *testing.T) {
 	members := cluster(12)
 	v := mustNew(t, members, Config{Partitions: 271})

@@ -19,7 +19,7 @@ func zones(members []Member) []string {
 	return out
 }
 
-// again is the same placement, with successors of its own and without zones.
+// again returns the same placement without zones and with empty tables of successors.
 func (l *layout) again() *layout {
 	return &layout{
 		names: l.names, owners: l.owners, counts: l.counts, placed: l.placed, fingerprint: l.placed,
@@ -27,8 +27,8 @@ func (l *layout) again() *layout {
 	}
 }
 
-// zone takes over the zones of the members, which are those of l. The fingerprint changes
-// only if there is a zone. l must be new: nobody else may have it yet.
+// zone adopts the zones of the members, which are those of l. The fingerprint changes only if there is a
+// zone. l must be new and not yet shared.
 func (l *layout) zone(members []Member) {
 	l.zones = zones(members)
 	if l.zones == nil {
@@ -43,12 +43,12 @@ func (l *layout) zone(members []Member) {
 	l.fingerprint = h.Sum64()
 }
 
-// apart reports whether a member is in another zone than the owner is, as far as known.
+// apart reports whether a member is known to be in another zone than the owner.
 func (l *layout) apart(owner, member int) bool {
 	return l.zones != nil && l.zones[owner] != "" && l.zones[member] != "" && l.zones[owner] != l.zones[member]
 }
 
-// alone reports whether no member is known to be in another zone than the owner is.
+// alone reports whether no member is known to be in another zone than the owner.
 func (l *layout) alone(owner int) bool {
 	for member := range l.zones {
 		if l.apart(owner, member) {
@@ -58,9 +58,9 @@ func (l *layout) alone(owner int) bool {
 	return true
 }
 
-// succeeding returns the successors for the partitions of an owner: those in heirs, and for
-// partitions whose heir is not in another zone the next on the ring that is. Where zones
-// change nothing it is heirs itself.
+// succeeding returns the successors for the partitions of an owner: those in heirs, except that a partition
+// whose heir is not in another zone gets the next member on the ring that is. If zones change nothing, it
+// returns heirs itself.
 func (l *layout) succeeding(owner int, heirs []uint16) []uint16 {
 	if l.alone(owner) {
 		return heirs

@@ -11,7 +11,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// zoned is a cluster whose members have the zones in turn.
+// zoned returns a cluster whose members are assigned to the zones in turn.
 func zoned(n int, zones ...string) []Member {
 	members := cluster(n)
 	for i := range members {
@@ -20,13 +20,13 @@ func zoned(n int, zones ...string) []Member {
 	return members
 }
 
-// someZone draws one of so many zones, or none.
+// someZone draws one of the given number of zones, or none.
 func someZone(rng *rand.Rand, zones int) string {
 	return []string{"", "a", "b", "c"}[rng.IntN(zones+1)]
 }
 
-// requireApart compares the successors of keys with a slow way to find them. TestChurn
-// calls it for views of every kind.
+// requireApart compares the successors of keys with those of a slow algorithm. TestChurn calls it for views
+// of every kind.
 func requireApart(t fataler, v *View) {
 	for i := range 8 {
 		key := fmt.Sprint("sku", i)
@@ -35,7 +35,7 @@ func requireApart(t fataler, v *View) {
 		if !ok {
 			return
 		}
-		order := []Member{heir} // as it is without zones
+		order := []Member{heir} // the order without zones
 		for _, m := range v.walk(v.Partition(key), []int{v.Index(owner.Name), v.Index(heir.Name)}, v.Len()-2) {
 			order = append(order, v.members[m])
 		}
@@ -59,8 +59,8 @@ func requireApart(t fataler, v *View) {
 	}
 }
 
-// TestZones checks that the loss of a zone leaves every key a successor, and that zones
-// change neither owners nor, where there are not two of them, successors.
+// TestZones checks that every key keeps a successor when a zone is lost. It also checks that zones do not
+// change owners and, if there are fewer than two zones, do not change successors.
 func TestZones(t *testing.T) {
 	plain := mustNew(t, cluster(12), Config{})
 	one := mustNew(t, zoned(12, "a"), Config{})
@@ -86,13 +86,13 @@ func TestZones(t *testing.T) {
 			other++
 		}
 	}
-	if other < 200 { // a quarter and more of the heirs are in the owner's zone
+	if other < 200 { // at least a quarter of the heirs are in the owner's zone
 		t.Errorf("zones changed %d of 2000 successors", other)
 	}
 }
 
-// TestZonesChange checks that Next takes over zones where nothing else changed, and that
-// the old view keeps its own.
+// TestZonesChange checks that Next adopts new zones if nothing else changed, and that the old view keeps its
+// own.
 func TestZonesChange(t *testing.T) {
 	a := mustNew(t, cluster(9), Config{})
 	b, err := a.Next(zoned(9, "x", "y"))
@@ -118,8 +118,8 @@ func TestZonesChange(t *testing.T) {
 	}
 }
 
-// TestGoldenZones pins the fingerprint and the successors of a view with zones: members of
-// two versions must agree on both.
+// TestGoldenZones pins the fingerprint and the successors of a view with zones: members of two versions must
+// agree on both.
 func TestGoldenZones(t *testing.T) {
 	v := mustNew(t, zoned(9, "a", "b", ""), Config{})
 	var all strings.Builder

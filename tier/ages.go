@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// whyOf is why a copy is served in place of err.
+// whyOf returns why a stale copy is served instead of err.
 func whyOf(err error) store.StaleReason {
 	if errors.Is(err, ErrOverloaded) {
 		return store.StaleShed
@@ -18,9 +18,9 @@ func whyOf(err error) store.StaleReason {
 	return store.StaleError
 }
 
-// A histogram counts times in buckets that are equally wide on a logarithmic scale: bucket i ends, inclusively,
-// at 2^(i/4) seconds, as Prometheus's native histograms of schema 2 have it. Counting is an atomic add; quantiles
-// are good to about a tenth. The zero value is empty.
+// A histogram counts times in buckets of equal width on a logarithmic scale: bucket i ends, inclusively, at 2^(i/4)
+// seconds, as in Prometheus's native histograms of schema 2. Counting is an atomic add; quantiles are accurate to about
+// a tenth. The zero value is empty.
 type histogram struct {
 	counts [histogramBuckets]atomic.Int64
 	max    atomic.Int64 // ns
@@ -28,15 +28,15 @@ type histogram struct {
 
 const (
 	histogramSchema  = 2
-	histogramFirst   = -14 << histogramSchema // what ends at 61 us or less
-	histogramLast    = 25 << histogramSchema  // what is above a year or so
+	histogramFirst   = -14 << histogramSchema // the bucket of 61 us and less
+	histogramLast    = 25 << histogramSchema  // the bucket of about a year and more
 	histogramBuckets = histogramLast - histogramFirst + 1
 )
 
-// quarters are what splits an octave in four.
+// quarters are the points that split an octave into four.
 var quarters = [1 << histogramSchema]float64{0.5, 0.5946035575013605, 0.7071067811865475, 0.8408964152537144}
 
-// bucketOf is the place of a time in a histogram's counts.
+// bucketOf returns the index of a time's bucket in a histogram's counts.
 func bucketOf(ns int64) int {
 	if ns <= 0 {
 		return 0
@@ -51,12 +51,12 @@ func bucketOf(ns int64) int {
 	return min(max(i, histogramFirst), histogramLast) - histogramFirst
 }
 
-// bucketEnd is the upper bound, in seconds, of the place i in a histogram's counts.
+// bucketEnd returns the upper bound, in seconds, of bucket i of a histogram's counts.
 func bucketEnd(i int) float64 {
 	return math.Exp2(float64(i+histogramFirst) / (1 << histogramSchema))
 }
 
-// add counts a time that stands for weight of them.
+// add counts a time with the given weight.
 func (h *histogram) add(ns, weight int64) {
 	h.counts[bucketOf(ns)].Add(weight)
 	for {
@@ -67,14 +67,14 @@ func (h *histogram) add(ns, weight int64) {
 	}
 }
 
-// someAges gathers times that a histogram is to count, so that those in a row that are in one bucket touch it once. The
-// zero value has none.
+// someAges gathers times for a histogram, so that consecutive times in one bucket cost a single update of it. The zero
+// value is empty.
 type someAges struct {
 	bucket int
 	n, max int64
 }
 
-// add is h.add(ns, 1), perhaps not before flush.
+// add has the effect of h.add(ns, 1), but perhaps not before flush.
 func (g *someAges) add(h *histogram, ns int64) {
 	if b := bucketOf(ns); b != g.bucket {
 		g.flush(h)
@@ -92,7 +92,7 @@ func (g *someAges) flush(h *histogram) {
 	}
 }
 
-// tally is a histogram's counts at a time.
+// tally is a snapshot of a histogram's counts.
 type tally [histogramBuckets]int64
 
 func (h *histogram) tally() (t tally) {
@@ -109,7 +109,7 @@ func (t *tally) total() (n int64) {
 	return n
 }
 
-// sum is about what the times add up to, in seconds: each counts as the middle of its bucket.
+// sum returns an estimate of the sum of the times, in seconds: each time counts as the middle of its bucket.
 func (t *tally) sum() (s float64) {
 	for i, c := range t {
 		if c != 0 {
@@ -119,7 +119,7 @@ func (t *tally) sum() (s float64) {
 	return s
 }
 
-// minus is what has been counted since before.
+// minus returns what has been counted since the tally before.
 func (t *tally) minus(before *tally) (d tally) {
 	for i := range t {
 		d[i] = t[i] - before[i]
@@ -127,7 +127,8 @@ func (t *tally) minus(before *tally) (d tally) {
 	return d
 }
 
-// quantile is the time, in seconds, that a fraction q of those counted does not exceed; 0: none is counted.
+// quantile returns the time, in seconds, that a fraction q of the counted times does not exceed, or 0 if none is
+// counted.
 func (t *tally) quantile(q float64) float64 {
 	n := t.total()
 	if n == 0 {
@@ -152,8 +153,8 @@ const (
 	agesSpan    = int64(30 * time.Second)
 )
 
-// ages are how old the answers were that callers on this node got, and why they were stale. Near hits are
-// counted by the sample of them that demand takes too, each with the weight of those that it stands for.
+// ages records how old the answers to callers on this node were, and why they were stale. Near hits are counted by the
+// same sample that demand takes, each with the weight of the hits that it stands for.
 type ages struct {
 	by    [agedSources]histogram // by source - 1
 	stale [store.StaleReasons]atomic.Int64
@@ -164,10 +165,10 @@ type ages struct {
 	at   int64 // of past[1]
 }
 
-// served counts an answer that stands for weight of them.
+// served counts an answer with the given weight.
 func (a *ages) served(from Source, age, weight int64) { a.by[from-1].add(age, weight) }
 
-// mark lets what is older than two spans be forgotten by stats; it is called about once a second.
+// mark makes stats forget what is older than two spans. It is called about once a second.
 func (a *ages) mark(now int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -182,12 +183,11 @@ func (a *ages) mark(now int64) {
 
 // Ages says how old the answers from one source were, counted from the start of their loads.
 type Ages struct {
-	// Answers is how many there were since the cache was made. Near hits are counted by a sample,
-	// of one in 100.
+	// Answers is the number of answers since the cache was made. Near hits are counted by a sample of one in 100.
 	Answers int64   `json:"answers"`
-	P50     float64 `json:"p50_seconds"` // of those of the last 30 to 60 seconds, to about a tenth
+	P50     float64 `json:"p50_seconds"` // over the last 30 to 60 seconds, accurate to about a tenth
 	P99     float64 `json:"p99_seconds"`
-	Max     float64 `json:"max_seconds"` // of all that were counted
+	Max     float64 `json:"max_seconds"` // over all counted answers
 }
 
 // stats returns the ages by source.
@@ -206,7 +206,7 @@ func (a *ages) stats() map[string]Ages {
 	return out
 }
 
-// nearServed counts a near hit that stands for nearThin of them.
+// nearServed counts a near hit with the given weight.
 func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why store.StaleReason) {
 	a := &c.stats.ages
 	a.served(SourceNear, max(now-b.loaded, 0), weight)
@@ -216,7 +216,7 @@ func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why store.StaleReaso
 	}
 }
 
-// answered counts a read that a tier below the near one has answered.
+// answered counts a read that a tier below the near tier has answered.
 func (c *Cache[V]) answered(a *answer[V]) {
 	s := c.stats
 	switch a.source {

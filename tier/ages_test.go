@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// A histogram puts times where Prometheus does, and tells their quantiles to a tenth or so.
+// A histogram puts times into the buckets that Prometheus uses, and its quantiles are accurate to about a tenth.
 func TestHistogram(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -28,7 +28,7 @@ func TestHistogram(t *testing.T) {
 	for i := range 20000 {
 		s := math.Exp2(rnd.Float64()*36 - 13)
 		if i < 40 {
-			s = math.Exp2(float64(i - 10)) // ends of buckets
+			s = math.Exp2(float64(i - 10)) // bucket ends
 		}
 		s = time.Duration(s * float64(time.Second)).Seconds()
 		if s > math.Exp2(24) {
@@ -76,7 +76,7 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-// Answers are counted with their age, by source, and the quantiles are those of the last minute.
+// Answers are counted with their age, by source, and the quantiles cover the last minute.
 func TestAges(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(2 * time.Second)
@@ -118,7 +118,7 @@ func TestAges(t *testing.T) {
 	})
 }
 
-// Every stale answer is counted with why it was given.
+// Every stale answer is counted with the reason why it was served.
 func TestStaleReasons(t *testing.T) {
 	for _, x := range []struct {
 		name string
@@ -133,8 +133,8 @@ func TestStaleReasons(t *testing.T) {
 		}, map[string]int64{"revalidating": 2}},
 		{"error", nil, func(t *testing.T, c *Cache[string], o *counter) {
 			o.setFail(errDown)
-			get(t, c, "k", "k#1") // waited for the load that failed
-			get(t, c, "k", "k#1") // and does not wait for another one
+			get(t, c, "k", "k#1") // waits for the load that failed
+			get(t, c, "k", "k#1") // does not wait for another one
 		}, map[string]int64{"error": 2}},
 		{"shed", func(cfg *Config[string]) { cfg.Origin.Breaker = Breaker{Failures: 0.1, Minimum: 1} }, func(t *testing.T, c *Cache[string], o *counter) {
 			o.setFail(errDown)
@@ -190,7 +190,7 @@ func TestStaleReasons(t *testing.T) {
 	}
 }
 
-// Why a copy is stale crosses the wire, and stays with the near copy that is made of it.
+// The reason why a copy is stale crosses the wire, and stays with the near copy made from it.
 func TestStaleFromAnotherMember(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		sim := newSim(t, 2)

@@ -59,7 +59,7 @@ func (o *counter) want(t *testing.T, n int64) {
 	}
 }
 
-// plain is a configuration without anything random: a minute of TTL and no near tier.
+// plain is a configuration without randomness: a TTL of one minute and no near tier.
 func plain(load Loader[string]) Config[string] {
 	return Config[string]{
 		Loader:    load,
@@ -127,12 +127,12 @@ func TestKeys(t *testing.T) {
 			if err := c.Invalidate(t.Context(), strings.Repeat("k", codec.MaxKey+1)); !errors.Is(err, ErrKeyTooLarge) {
 				t.Fatalf("Invalidate of a key too large: %v", err)
 			}
-			get(t, c, "a", "a#1") // the refused call did nothing to the other key
+			get(t, c, "a", "a#1") // the rejected call did not affect the other key
 		}
 	})
 }
 
-// A context that has ended gets its error, also where the near tier has the value.
+// A context that has ended returns its error, even if the near tier has the value.
 func TestContextPast(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := &counter{}
@@ -190,7 +190,8 @@ func TestNearOffByConfig(t *testing.T) {
 	})
 }
 
-// A caller gets a clone of its own, once: of a fill, of a near copy and of an owned one. What is kept is never a clone.
+// Every caller gets its own clone, made once: of a fill, of a near copy and of an owned one. The cache never keeps a
+// clone.
 func TestClone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(func(context.Context, string) (string, error) { return "v", nil }))
@@ -213,7 +214,7 @@ func TestClone(t *testing.T) {
 	})
 }
 
-// Everyone who waits when the cache closes gets ErrClosed, and so does whoever comes later.
+// Every caller that waits when the cache closes gets ErrClosed, and so does every later caller.
 func TestCloseWithWaiters(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(time.Hour)
@@ -258,7 +259,7 @@ func TestCloseWithWaiters(t *testing.T) {
 	})
 }
 
-// Close says how many loads hang, waits as long as it may, and can be called again.
+// Close reports how many loads hang, waits as long as its context allows, and can be called again.
 func TestCloseWithHungLoads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
@@ -266,7 +267,7 @@ func TestCloseWithHungLoads(t *testing.T) {
 			if key == "quick" {
 				return "v", nil
 			}
-			<-free // deaf to ctx
+			<-free // ignores ctx
 			return "late", nil
 		}))
 		cfg.NearBytes = 1 << 20
@@ -293,7 +294,7 @@ func TestCloseWithHungLoads(t *testing.T) {
 		go func() { closed <- c.Close(ctx) }()
 		wg.Wait() // although the loads hang
 		synctest.Wait()
-		getErr(t, c, "quick", ErrClosed) // also what was near, while Close still waits
+		getErr(t, c, "quick", ErrClosed) // even for a near copy, while Close still waits
 		err = <-closed
 		if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "2 loads") {
 			t.Errorf("Close = %v", err)

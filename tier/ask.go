@@ -21,36 +21,36 @@ type question[V any] struct {
 	hash   uint64
 	stamp  uint64 // the fence clock when the read began
 	wide   uint64 // the tag clock then
-	known  *known // what the member has applied
+	known  *known // what the member is known to have applied
 	to     ring.Member
 	maxAge time.Duration
-	have   *box[V] // a near copy that may turn out to be still good, nil: none
+	have   *box[V] // a near copy that the member may confirm as still good, nil: none
 	chain  []uint64
 	flags  uint8
 	view   uint64
 	debt   fence.Debt // what the member must be told; the request carries the mark
-	alone  bool       // the answer must not be given to who comes later
+	alone  bool       // later callers must not get the answer
 	sent   int        // requests to the member for this read so far
-	told   int        // those of them that only told it of an invalidation
+	told   int        // of those, the ones that only told it of an invalidation
 }
 
-// outcome says what became of a question that has no answer.
+// outcome says how a question ended.
 type outcome struct {
-	answered bool   // the answer, or its error, is final
+	answered bool   // the answer, or the error, is final
 	moved    bool   // the member says that it is not the owner
 	behind   bool   // the member may lack an invalidation of a tag of the value
-	again    bool   // the member has applied the mark that the request carried, and must be told another
-	replaced bool   // it is not the cache that was known
-	hint     string // and that this one is
+	again    bool   // the member has applied the mark that the request carried, and must be told another one
+	replaced bool   // another cache instance answered than the known one
+	hint     string // with moved: the member that it names as the owner
 }
 
-// asks holds the questions in progress, so that callers of one key on this node share one.
+// asks holds the in-flight questions, so that callers of one key on this node share one.
 //
-// An answer may be private: this node may never be told what invalidates the copy, because views differ, it is new or it
-// leaves. Such a copy is good for the reads that began before the request for it was sent, and for no others. The callers
-// that joined an ask whose answer is private go on to its next, which all of them may use: the request of that one was sent
-// after each of their reads began. So any number of callers that want a key at one moment cost two requests and wait for
-// two, one after the other.
+// An answer may be private: this node may never be told what invalidates the copy, because views differ, or because
+// this node is new or leaving. Only reads that began before the request for the copy was sent may use a private answer.
+// Callers that joined an ask with a private answer continue with its next. All of them may use the answer of the next,
+// because its request was sent after each of their reads began. So any number of callers that want a key at one moment
+// cost two requests and wait for two, one after the other.
 //
 //	ask                         event                          what follows
 //	in m                        a caller wants the key         it joins, unless a fence or a tag has come since the ask began
@@ -76,12 +76,12 @@ type askShard[V any] struct {
 
 // ask is one question in progress. Its leader sends it; others wait for the answer.
 type ask[V any] struct {
-	stamp uint64        // the fence clock when its leader's read began, or for a next when it began
+	stamp uint64        // the fence clock when the leader's read began; for a next, when the ask itself began
 	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
-	left  bool          // the leader gave up: the others must see for themselves
-	next  *ask[V]       // where those that may not use the result go on; nil: nobody has woken
-	kept  atomic.Bool   // one of those who share the answer keeps it near
+	left  bool          // the leader gave up: the waiting callers must ask again
+	next  *ask[V]       // the ask for callers that may not use the result; nil: none has woken yet
+	kept  atomic.Bool   // a caller that shares the answer keeps it near
 	a     answer[V]
 	out   outcome
 	err   error
@@ -95,8 +95,8 @@ func newAsks[V any]() *asks[V] {
 	return t
 }
 
-// detach lets later callers of key ask anew if the question in progress began before the
-// fence with the given stamp.
+// detach makes later callers of key start a new question if the one in progress began before the fence with the given
+// stamp.
 func (t *asks[V]) detach(key string, hash, stamp uint64) {
 	s := &t.shards[hash%64]
 	s.mu.Lock()
@@ -120,11 +120,11 @@ func (t *asks[V]) detachAll(fn *fence.Fences) {
 	}
 }
 
-// Questions and answers are large: they are passed by pointer, or a fresh goroutine's first read would
-// spend more time on growing its stack than on anything else.
+// Questions and answers are large, so they are passed by pointer. Otherwise a new goroutine's first read would spend
+// most of its time growing its stack.
 
-// ask puts q to its member, or joins the question of another caller of the key. The error
-// is a final answer if outcome says so, else why there is none.
+// ask sends q to its member, or joins the question of another caller of the key. If outcome says that it is answered,
+// the error is final; otherwise the error says why q has no answer.
 func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outcome, error) {
 	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 {
 		return c.put(ctx, q, a) // a question of its own
@@ -149,29 +149,29 @@ func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outco
 	}
 }
 
-// serves reports whether what the ask brought is for a caller that has joined; since: the ask began after the caller's
-// read; alone: no copy may be kept for later reads.
+// serves reports whether a caller that has joined may use the ask's result. since: the ask began after the caller's
+// read. alone: no copy may be kept for later reads.
 func (w *ask[V]) serves(alone, since bool) bool {
 	copied := w.err == nil && w.out.answered
 	return !w.left && (since || !copied || !w.a.private && !alone)
 }
 
-// joinAsk joins the ask of q's key that is in progress or, for a caller that an ask sends on to its next, that next.
-// leads: there is none that q may share, and the caller leads the one that is returned.
+// joinAsk joins the ask for q's key that is in progress. A caller that comes from an earlier ask, before, joins its
+// next if there is one. leads: q may share none, and the caller leads the ask that is returned.
 func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *ask[V], leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w = s.m[q.key]; before != nil && before.next != nil {
 		w = before.next
 	}
-	// A leader that was overtaken by a fence before it put itself into m was not
-	// detached by it. The tags of what it will be given are not known.
+	// A fence that came before the leader put its ask into m did not detach the ask. The tags of the coming answer are
+	// not known.
 	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.Covers(q.key, q.hash, w.stamp) {
 		leads = true
 		if w, _ = c.asks.unused.Get().(*ask[V]); w == nil {
 			w = new(ask[V])
 		}
-		if before != nil { // all that ever waited on it are to be able to share this one
+		if before != nil { // every caller that ever waited on it must be able to share this one
 			q.stamp, q.wide = c.fences.Stamp(q.hash), c.fences.TagClock()
 		}
 		w.stamp, w.wide = q.stamp, q.wide
@@ -186,10 +186,11 @@ func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *a
 	return w, leads
 }
 
-// lead sends the question and tells everyone who has joined. renewed: the clocks of q are later than what it knows of the member.
+// lead sends the question and publishes the result to all callers that have joined. renewed: the clocks of q are later
+// than what q knows of the member.
 func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V], a *answer[V], renewed bool) (out outcome, err error) {
 	finished := false
-	defer func() { // also if a user's codec panics
+	defer func() { // even if a user's codec panics
 		s.mu.Lock()
 		if s.m[q.key] == w {
 			delete(s.m, q.key)
@@ -202,7 +203,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 			close(w.done)
 		}
 		s.mu.Unlock()
-		if !joined { // so nobody else has seen it, or ever will: it is out of m
+		if !joined { // nobody else has seen it, or ever will: it has left m
 			c.asks.unused.Put(w)
 		}
 	}()
@@ -221,34 +222,35 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 	return out, err
 }
 
-// ended reports whether ctx has ended, also where its deadline has passed and its timer is late.
+// ended reports whether ctx has ended. A deadline that has passed counts even if the timer has not fired yet.
 func ended(ctx context.Context) bool {
 	deadline, ok := ctx.Deadline()
 	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
 }
 
-// maxAgain is how often a question is put again after an exchange that its answer made necessary.
+// maxAgain is how often a question is sent again after an exchange that its answer made necessary.
 const maxAgain = 3
 
-// maxRequests is how many requests one read sends to one member. An answer may be one that the read cannot use: the copy
-// expired on the way, the member lacks the invalidation of a tag, or another instance answered under its name. Each of
-// these is worth another request, and one more is there for a copy that expires twice. A member that has no usable answer
-// by then counts as not answering. A request tells of one invalidation: up to fenceMarks requests more come first if the
-// member must be told of as many others. A read turns to two members at most, so it sends twice as many requests at most.
+// maxRequests is how many requests one read sends to one member. A read may be unable to use an answer: the copy
+// expired in transit, the member lacks the invalidation of a tag, or another instance answered under the member's name.
+// Each of these justifies another request, and one more allows for a copy that expires twice. A member that has given
+// no usable answer by then counts as not answering. A request tells of one invalidation: if the member must be told of
+// others, up to fence.Marks more requests come first. A read turns to two members at most, so it sends at most twice as
+// many requests.
 const maxRequests = 4
 
-// mostRequests is how many requests q may send, with those that only told of an invalidation so far.
+// mostRequests returns how many requests q may send, given how many so far only told of an invalidation.
 func (q *question[V]) mostRequests() int { return maxRequests + min(q.told, fence.Marks) }
 
-// askFresh asks a member who has applied everything that covers the key and was applied here before
-// the read began.
+// askFresh asks q's member, once that has applied everything that covers the key and was applied here before the read
+// began.
 func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
 	m := c.mate(q.to.Name)
 	if m == nil {
 		return out, errGone
 	}
 	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
-	wide := uint64(0) // the tag clock up to which he must have applied all
+	wide := uint64(0) // the tag clock up to which the member must have applied everything
 	q.sent, q.told = 0, 0
 	for round := 0; round < maxAgain+fence.Marks && q.sent < q.mostRequests(); round++ {
 		if q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, wide}); err != nil {
@@ -274,12 +276,12 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 type need struct {
 	key   string
 	hash  uint64
-	stamp uint64 // all that covers the key and was applied here when the fence clock showed this
-	wide  uint64 // and all that covers tags, up to this tag clock
+	stamp uint64 // everything that covers the key and was applied here when the fence clock showed this
+	wide  uint64 // and everything that covers tags, up to this tag clock
 }
 
-// ready returns what m is known to have applied and what the request must tell it, after
-// an exchange if that is needed. The debt that it returns needs none.
+// ready returns what m is known to have applied and what the request must tell it. It has an anti-entropy exchange with
+// m first if one is needed; the debt that it returns needs none.
 func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d fence.Debt, err error) {
 	for try := 0; ; try++ {
 		if k = m.known.Load(); k != nil {
@@ -296,8 +298,8 @@ func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d 
 	}
 }
 
-// calm waits, if this cache has just been made, until it has exchanged with every member. false: it
-// has not yet.
+// calm waits, if this cache has just been made, until it has had an exchange with every member. It returns false if
+// that has not happened in time.
 func (c *Cache[V]) calm(ctx context.Context) bool {
 	if c.unsettled.Load() == 0 {
 		return true
@@ -317,7 +319,7 @@ func (c *Cache[V]) calm(ctx context.Context) bool {
 	return c.unsettled.Load() == 0
 }
 
-// wire is what one request needs, kept for reuse.
+// wire holds what one request needs. It is reused.
 type wire struct {
 	req  codec.Request
 	resp codec.Response
@@ -325,7 +327,7 @@ type wire struct {
 
 var wires = sync.Pool{New: func() any { return new(wire) }}
 
-// put sends the question and makes sense of the answer.
+// put sends the question and interprets the answer.
 func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
@@ -343,7 +345,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	if deadline, ok := ctx.Deadline(); ok {
 		w.req.Timeout = max(time.Until(deadline), time.Microsecond)
 	} else {
-		w.req.Timeout = 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the way
+		w.req.Timeout = 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the round trip
 	}
 	expired, reloads := true, false
 	for expired && q.sent < q.mostRequests() {
@@ -359,7 +361,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 				w.resp.Release()
 				continue
 			}
-			if expired && q.maxAge != 0 { // neither that copy again, with a little of its time still left there
+			if expired && q.maxAge != 0 { // do not get that copy again, which may have a little time left there
 				older := max(w.resp.Age-1, 1)
 				if w.req.Flags&codec.FlagMaxAge == 0 || older < w.req.MaxAge {
 					w.req.Flags, w.req.MaxAge = w.req.Flags|codec.FlagMaxAge, older
@@ -368,7 +370,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 			w.resp.Release()
 			continue
 		}
-		out, expired = outcome{}, false // whatever became of an earlier request
+		out, expired = outcome{}, false // whatever an earlier request brought
 		if ctx.Err() != nil {
 			out.answered, err = true, ctx.Err()
 		} else if errors.Is(err, context.DeadlineExceeded) {
@@ -387,15 +389,15 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	return out, err
 }
 
-// understand turns a member's answer to a question put at began into this node's terms.
-// Times count from the latest moment before which the member cannot have answered: when
-// it was asked, and for how long it says that it held the request. expired: it is a copy past
-// its hard expiry, so the member has another answer by now.
+// understand translates a member's answer, to a question sent at began, into this node's terms. Times count from the
+// latest moment before which the member cannot have answered: when the question was sent, plus the time for which the
+// member says that it held the request. expired: the answer is a copy past its hard expiry, so the member has another
+// answer by now.
 func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
 	return c.understandAt(c.clock.Now(), q, r, began, a)
 }
 
-// understandAt is understand for who knows the time.
+// understandAt is understand for a caller that knows the time.
 func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
 	at := min(began+int64(r.Held), now)
 	out.answered = true
@@ -413,7 +415,7 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 			private: r.Flags&codec.FlagSameView == 0 || q.alone,
 			passing: r.Flags&codec.FlagPassing != 0, etag: r.Etag,
 		}
-		if a.age = max(now-a.loaded, 0); a.stale && r.Why < uint8(store.StaleReasons) { // another version may know more
+		if a.age = max(now-a.loaded, 0); a.stale && r.Why < uint8(store.StaleReasons) { // another version may know more reasons
 			a.why = store.StaleReason(r.Why)
 		}
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
@@ -469,7 +471,7 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 		err = fail(ErrValueTooLarge)
 	case codec.StatusNotCached:
 		err = ErrNotCached
-	default: // no such namespace there, another contract, or closing: it cannot stand for the key
+	default: // unknown namespace, another contract, or closing: the member cannot speak for the key
 		out.answered = false
 		err = remoteError("status " + string(r.Text))
 	}

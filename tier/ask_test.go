@@ -17,7 +17,7 @@ import (
 
 var background = context.Background()
 
-// 3 nodes and 200 callers on each: one load.
+// With 3 nodes and 200 callers on each, a key is loaded once.
 func TestClusterLoadsOnce(t *testing.T) {
 	for _, took := range []time.Duration{0, 40 * time.Millisecond} {
 		bubble(t, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestClusterLoadsOnce(t *testing.T) {
 	}
 }
 
-// The owner cannot be reached: everyone turns to the same successor, for a short time.
+// If the owner cannot be reached, every node turns to the same successor, which keeps its fill for a short time.
 func TestOwnerUnreachable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
@@ -88,7 +88,8 @@ func TestOwnerUnreachable(t *testing.T) {
 	})
 }
 
-// Who becomes the owner of what he filled in the owner's place keeps it for its whole time; who does not, does not.
+// A stand-in owner that becomes the owner keeps what it filled for the full time; one that does not keeps it for a
+// short time.
 func TestStandInBecomesOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
@@ -135,7 +136,7 @@ func TestStandInBecomesOwner(t *testing.T) {
 	})
 }
 
-// Each of two members believes that the other is the owner, or a third is in the game.
+// Two members each believe that the other is the owner, or name a third one: every read still gets an answer.
 func TestViewsDisagree(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -173,7 +174,7 @@ func TestViewsDisagree(t *testing.T) {
 		if s.gets > 3*20*2+3*20 {
 			t.Errorf("%d requests", s.gets)
 		}
-		// A view that comes in time is used.
+		// A view that arrives in time is used.
 		s.nodes["n1"].setView(full)
 		s.nodes["n0"].setView(simView(t, "n0", "n1"))
 		key = ""
@@ -193,7 +194,7 @@ func TestViewsDisagree(t *testing.T) {
 	})
 }
 
-// Who leads a question and leaves, or runs out of time, does not fail those who joined.
+// A leader of a question that leaves, or runs out of time, does not fail the callers that joined.
 func TestLeaderLeaves(t *testing.T) {
 	for _, how := range []string{"cancel", "deadline"} {
 		bubble(t, func(t *testing.T) {
@@ -234,7 +235,7 @@ func TestLeaderLeaves(t *testing.T) {
 	}
 }
 
-// A leader whose time is up, but whose context's timer is late, does not fail the others either.
+// A leader whose deadline has passed, but whose context's timer is late, does not fail the other callers.
 func TestEnded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx := lateContext{background, time.Now().Add(time.Millisecond)}
@@ -255,7 +256,7 @@ type lateContext struct {
 
 func (c lateContext) Deadline() (time.Time, bool) { return c.at, true }
 
-// Ages and expiries hold whatever the way takes; a near copy ends with its lease.
+// Ages and expiries are right however long the network takes, and a near copy ends with its lease.
 func TestTimesAcrossTheWire(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -276,7 +277,7 @@ func TestTimesAcrossTheWire(t *testing.T) {
 			t.Errorf("%+v, %v: the load began %v ago", a, err, time.Since(began))
 		}
 		synctest.Wait()
-		// The owner's word was given at 3.5 s; the lease ends at 5.5 s at the latest.
+		// The owner answered at 3.5 s; the lease ends at 5.5 s at the latest.
 		asked := s.count("n0", "n1")
 		_, _ = c.Get(background, key)
 		if s.count("n0", "n1") != asked {
@@ -287,7 +288,7 @@ func TestTimesAcrossTheWire(t *testing.T) {
 		if s.count("n0", "n1") == asked {
 			t.Error("the near copy was used past its lease")
 		}
-		// A copy that expires on its way is not served.
+		// A copy that expires in transit is not served.
 		_ = pause(background, time.Until(began.Add(9400*time.Millisecond)))
 		s.setRule(func(_, _ string, _ codec.Kind, answer bool) hop {
 			if answer {
@@ -305,8 +306,8 @@ func TestTimesAcrossTheWire(t *testing.T) {
 	})
 }
 
-// A copy that expires on its way twice, because the second question is quicker than the first, makes nobody
-// else load than the owner.
+// A copy that expires in transit twice, because the second request is faster than the first, makes no node but the
+// owner load.
 func TestExpiredTwiceOnItsWay(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -333,8 +334,8 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 				return hop{}
 			}
 		})
-		// Answered at 9.75 s with 250 ms to live, which from the question on, at 9.4 s, is until 9.65 s. Asked again
-		// at 9.8 s; the 200 ms that the same copy still has would end before its answer is here.
+		// The owner answers at 9.75 s with 250 ms to live. Counted from the request at 9.4 s, these end at 9.65 s. The
+		// second request is sent at 9.8 s; the 200 ms that the same copy still has would end before its answer arrives.
 		a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge})
 		if err != nil || a.Source != SourceFill || asks.Load() != 2 {
 			t.Errorf("%+v, %v after %d requests", a, err, asks.Load())
@@ -345,11 +346,11 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 	})
 }
 
-// useless is a cluster whose members' answers cannot be used: by turns the copy has expired on the way, and another instance has
-// answered.
+// useless is a cluster whose members' answers cannot be used: the copy expired in transit, or another instance
+// answered, by turns.
 type useless struct {
 	*simNode
-	gets map[string]int // by member, of one goroutine
+	gets map[string]int // by member; used by one goroutine
 }
 
 func (u useless) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -364,7 +365,7 @@ func (u useless) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 	return err
 }
 
-// breaking is a cluster whose member n1 is lost after its first answer, which expired on the way or cannot be decoded.
+// breaking is a cluster whose member n1 is lost after its first answer, which expired in transit or cannot be decoded.
 type breaking struct {
 	*simNode
 	spoil func(resp *codec.Response)
@@ -383,7 +384,7 @@ func (b breaking) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	return err
 }
 
-// An owner that is lost between two requests of a read is passed over, whatever its first answer was.
+// An owner that is lost between two requests of a read is skipped, whatever its first answer was.
 func TestOwnerLostBetweenRequests(t *testing.T) {
 	for name, spoil := range map[string]func(resp *codec.Response){
 		"expired":     func(resp *codec.Response) { resp.Flags, resp.Hard = resp.Flags&^codec.FlagFilled, 0 },
@@ -412,13 +413,13 @@ func TestOwnerLostBetweenRequests(t *testing.T) {
 	}
 }
 
-// A read whose requests get nothing but useless answers sends four of them to the owner, four to its successor, and loads.
+// A read that gets nothing but useless answers sends four requests to the owner and four to its successor, then loads.
 func TestRequestsOfOneRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		u := useless{s.nodes["n0"], make(map[string]int)}
 		key := ""
-		for i := 0; key == ""; i++ { // that n0 neither owns nor would own next
+		for i := 0; key == ""; i++ { // a key that n0 neither owns nor would own next
 			k := keyOf(u.View(), "n1", i)
 			if next, ok := u.View().Successor(k); ok && next.Name == "n2" {
 				key = k
@@ -451,7 +452,7 @@ func TestRequestsOfOneRead(t *testing.T) {
 	})
 }
 
-// Errors keep their identity.
+// Errors keep their identity across the wire.
 func TestErrorsAcrossTheWire(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSim(t, 2)

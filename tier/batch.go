@@ -14,29 +14,27 @@ import (
 )
 
 const (
-	// DefaultBatchSize is Config.BatchSize where it is 0.
+	// DefaultBatchSize is the default of Config.BatchSize.
 	DefaultBatchSize = 128
-	// MaxBatchSize is the most that Config.BatchSize may be.
+	// MaxBatchSize is the largest Config.BatchSize.
 	MaxBatchSize = 1 << 16
-	// MaxBatchWindow is the most that Config.BatchWindow may be: who misses waits for it.
+	// MaxBatchWindow is the longest Config.BatchWindow: every single miss waits for it.
 	MaxBatchWindow = 100 * time.Millisecond
 )
 
-// ErrUnset says that a BatchLoader returned nil without having said what the fill came to.
+// ErrUnset says that a BatchLoader returned nil without having set or failed the fill.
 var ErrUnset = errors.New("weir: the batch loader has neither set nor failed the fill")
 
-// A BatchLoader reads the origin for many keys at once: it calls Set, Fail or KeepPrevious of each
-// fill. The fills have different keys, one at least and Config.BatchSize at most, in no order. It
-// may keep different fills busy in different goroutines, but must have joined them when it returns:
-// the values are used then.
+// A BatchLoader reads the origin for many keys at once. It calls Set, Fail or KeepPrevious on each fill. The fills have
+// different keys, at least one and at most Config.BatchSize, in no order. A BatchLoader may work on different fills in
+// different goroutines, but it must have joined them when it returns, because the values are used then.
 //
-// The error it returns is that of all fills about which it has said nothing; with nil they fail
-// with ErrUnset. So it may return ErrNotFound when it has set what the origin has, or the error of
-// its one query. What is said of a Loader holds here too: its time, panics, and Retryable, which
-// repeats the fills that failed with it.
+// The error that it returns applies to all fills that it has neither set nor failed; if the error is nil they fail with
+// ErrUnset. So it may return ErrNotFound after it has set what the origin has, or the error of its one query. The rules
+// for a Loader apply: its time, panics, and Retryable, which repeats the fills that failed with it.
 //
-// The fills of a batch end together. So keys that are made of other keys should be in another cache than these, or one batch
-// may wait for another that waits for it.
+// The fills of a batch end together. So keys that are made of other keys should be in another cache than those keys.
+// Otherwise two batches may wait for each other.
 type BatchLoader[V any] func(ctx context.Context, fills []*Fill[V]) error
 
 // ByKeys adapts a plain function to a BatchLoader. A key that is not in the map it returns is not found.
@@ -62,11 +60,11 @@ func ByKeys[V any](load func(ctx context.Context, keys []string) (map[string]V, 
 	}
 }
 
-// Set says that value is the key's, in a BatchLoader. The last of several calls counts.
+// Set gives the fill its value, in a BatchLoader. The last of several calls counts.
 func (f *Fill[V]) Set(value V) { f.value, f.err, f.done, f.keep = value, nil, true, false }
 
-// Fail says that the key could not be loaded, in a BatchLoader; ErrNotFound that there is no value. err
-// must not be nil.
+// Fail gives the fill its error, in a BatchLoader. ErrNotFound means that the origin has no value for the key. err must
+// not be nil.
 func (f *Fill[V]) Fail(err error) {
 	var zero V
 	if err == nil {
@@ -75,7 +73,7 @@ func (f *Fill[V]) Fail(err error) {
 	f.value, f.err, f.done, f.keep = zero, err, true, false
 }
 
-// came is what the batch loader, which returned err, says of the fill.
+// came returns the result of the fill, given the error that the batch loader returned.
 func (f *Fill[V]) came(err error) (V, error) {
 	if f.done {
 		return f.value, f.err
@@ -87,7 +85,7 @@ func (f *Fill[V]) came(err error) (V, error) {
 	return zero, err
 }
 
-// batches fills in what a cache with a BatchLoader needs.
+// batches fills in the defaults for batches.
 func (cfg Config[V]) batches() Config[V] {
 	if cfg.BatchSize == 0 {
 		cfg.BatchSize = DefaultBatchSize
@@ -115,17 +113,18 @@ func (cfg *Config[V]) checkBatch(bad func(format string, args ...any)) {
 	}
 }
 
-// A group is flights that are loaded together, as one load at the origin. Its ticket stands for theirs from the moment
-// that they board: what is promised to a caller of one of them goes to both, see governor.promote.
+// A group is a set of flights that are loaded together, as one load of the origin. From the moment that they board, the
+// group's ticket stands for theirs: a class, depth or deadline promised to a caller of one flight goes to both tickets,
+// see Governor.Promote.
 type group[V any] struct {
-	id     uint64 // stands for its keys in the chains of what its load reads; random, so that it is no key's
+	id     uint64 // stands for its keys in the chains of the reads of its load; random, so that it differs from those of keys
 	ticket governor.Ticket
 	chain  []uint64
 	all    []*flight[V] // guarded by gatherer.mu while it is open
-	timer  *time.Timer  // ends its being open; nil: it never was
+	timer  *time.Timer  // closes the group; nil: it was never open
 }
 
-// gatherer collects single misses.
+// gatherer collects single misses into groups.
 type gatherer[V any] struct {
 	mu   sync.Mutex // guards the rest
 	open [governor.Classes]*group[V]
@@ -137,7 +136,7 @@ func (c *Cache[V]) newGroup(cl governor.Class, chain []uint64, all []*flight[V])
 	return g
 }
 
-// board takes flights into a group that has not departed.
+// board adds flights to a group that has not departed.
 func (g *group[V]) board(gov *governor.Governor, flights ...*flight[V]) {
 	g.all = append(g.all, flights...)
 	gov.Gather(g.tickets(), &g.ticket)
@@ -146,13 +145,13 @@ func (g *group[V]) board(gov *governor.Governor, flights ...*flight[V]) {
 	}
 }
 
-// ungroup lets a flight that is part of a group fly by itself.
+// ungroup makes a flight of a group fly by itself.
 func (c *Cache[V]) ungroup(f *flight[V]) {
 	c.gov.Split(&f.ticket)
 	f.group.Store(nil)
 }
 
-// boarded adds a caller to a flight that he has joined. ErrCycle: the flight waits for what he is to load.
+// boarded counts a caller that has joined a flight. ErrCycle: the caller belongs to the load that the flight waits for.
 func (c *Cache[V]) boarded(f *flight[V], cl governor.Class, chain []uint64, until int64) error {
 	if until == noWait {
 		return nil
@@ -165,8 +164,8 @@ func (c *Cache[V]) boarded(f *flight[V], cl governor.Class, chain []uint64, unti
 	return nil
 }
 
-// gather puts a flight that has just been started into the group that is being collected; false: it has to
-// fly by itself.
+// gather puts a flight that has just been started into the open group. It returns false if the flight must fly by
+// itself.
 func (c *Cache[V]) gather(f *flight[V], cl governor.Class, chain []uint64) bool {
 	if c.cfg.BatchLoader == nil || c.cfg.BatchWindow <= 0 || len(chain) > 0 {
 		return false
@@ -178,7 +177,7 @@ func (c *Cache[V]) gather(f *flight[V], cl governor.Class, chain []uint64) bool 
 	if g == nil {
 		g = c.newGroup(cl, nil, nil)
 		s.open[cl] = g
-		g.timer = time.AfterFunc(c.cfg.BatchWindow, func() { // ends with the flights: each keeps the cache from closing
+		g.timer = time.AfterFunc(c.cfg.BatchWindow, func() { // ends with the flights, and Close waits for each of them
 			if c.closeGroup(g, cl) {
 				c.flyMany(g)
 			}
@@ -193,7 +192,7 @@ func (c *Cache[V]) gather(f *flight[V], cl governor.Class, chain []uint64) bool 
 	return true
 }
 
-// closeGroup takes a group out of the gatherer, once.
+// closeGroup takes a group out of the gatherer. It returns true once.
 func (c *Cache[V]) closeGroup(g *group[V], cl governor.Class) bool {
 	s := &c.gathered
 	s.mu.Lock()
@@ -205,7 +204,7 @@ func (c *Cache[V]) closeGroup(g *group[V], cl governor.Class) bool {
 	return true
 }
 
-// depart lets flights that have been started at the same time fly, in groups if there is a batch loader.
+// depart starts flights that were created at the same time, in groups if there is a batch loader.
 func (c *Cache[V]) depart(started []*flight[V], cl governor.Class, chain []uint64) {
 	if c.cfg.BatchLoader == nil || len(started) == 1 {
 		for _, f := range started {
@@ -218,7 +217,7 @@ func (c *Cache[V]) depart(started []*flight[V], cl governor.Class, chain []uint6
 	}
 }
 
-// flyMany is fly for a group, which is closed: one permit, one call of the loader, and each key's own commit.
+// flyMany is fly for a group that is closed: one permit, one call of the loader, and a commit for each key.
 func (c *Cache[V]) flyMany(g *group[V]) {
 	if len(g.all) == 1 {
 		f := g.all[0]
@@ -237,7 +236,7 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 	}()
 	free, busy := c.reserveAll(kept)
 	alone = len(busy)
-	for _, f := range busy { // they need not keep the others waiting
+	for _, f := range busy { // they must not keep the others waiting
 		c.ungroup(f)
 		go c.fly(f)
 	}
@@ -263,7 +262,7 @@ func (c *Cache[V]) stillToLoad(flights []*flight[V]) (kept []*flight[V]) {
 	over := make([]bool, len(flights))
 	var wg sync.WaitGroup
 	var next atomic.Int64
-	for range min(len(flights), maxSingles) { // who had the keys before is asked for each
+	for range min(len(flights), maxSingles) { // each asks its key's previous owner
 		wg.Go(func() {
 			for {
 				i := int(next.Add(1)) - 1
@@ -293,7 +292,8 @@ func (g *group[V]) tickets() []*governor.Ticket {
 	return out
 }
 
-// reserveAll takes the flights' places among the loads of their keys; busy are those that would have to wait for one.
+// reserveAll reserves a place among the loads of its key for each flight; busy are those that would have to wait for
+// one.
 func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
 	for _, f := range flights {
 		if c.flights.reserve(c.ctx, f, 0) != nil {
@@ -305,8 +305,8 @@ func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
 	return free, busy
 }
 
-// admitAll waits for a permit for flights that have their places, and counts their loads as begun. Those that have been
-// finished meanwhile are not among flying; if there are no others the permit is given back.
+// admitAll waits for a permit for flights that have their places, and counts their loads as begun. Flights that were
+// finished in the meantime are left out of flying; if no flight remains, the permit is given back.
 func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[V]) (flying []*flight[V], err error) {
 	if err := permit(ctx, c.gov, &g.ticket); err != nil {
 		for _, f := range flights {
@@ -331,7 +331,8 @@ func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[
 	return flying, nil
 }
 
-// loadMany runs the batch loader for flights that have begun, with g's permit, as often as may be and need be.
+// loadMany runs the batch loader for flights that have begun, with g's permit, and repeats the load while a retry is
+// needed and allowed.
 func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 	chain := append(g.chain[:len(g.chain):len(g.chain)], g.id)
 	load, stop := context.WithTimeout(c.ctx, c.cfg.Origin.Timeout)
@@ -359,10 +360,10 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 	}
 }
 
-// callBatch runs the batch loader, in a goroutine that it may end.
+// callBatch runs the batch loader in a goroutine of its own, because the loader may end it.
 func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) {
 	done := make(chan struct{})
-	err = ErrGoexit // what stands if the loader ends the goroutine
+	err = ErrGoexit // remains if the loader ends the goroutine
 	go func() {
 		defer close(done)
 		defer func() {
@@ -376,7 +377,8 @@ func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) 
 	return err
 }
 
-// attempt is a call of the batch loader: for which flights, with which fills, after how many others, and how long it took.
+// attempt is one call of the batch loader: its flights, their fills, how many calls came before it, and how long it
+// took.
 type attempt[V any] struct {
 	flying []*flight[V]
 	fills  []*Fill[V]
@@ -384,8 +386,8 @@ type attempt[V any] struct {
 	cost   time.Duration
 }
 
-// landMany ends the flights of an attempt that has returned, but for those that are to be tried again: these it
-// returns, begun.
+// landMany ends the flights of an attempt that has returned, except those that are to be tried again. It returns these,
+// with their loads begun.
 func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], err error) (again []*flight[V]) {
 	flying, fills, try, cost := made.flying, made.fills, made.try, made.cost
 	values, errs := make([]V, len(fills)), make([]error, len(fills))
@@ -449,7 +451,8 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], 
 	return begun
 }
 
-// landAll calls land for each of n flights, in a goroutine of their own that a codec may end: the others land all the same.
+// landAll calls land for each of n flights, in a separate goroutine. If a codec ends that goroutine, another one lands
+// the rest.
 func (c *Cache[V]) landAll(n int, land func(i int)) {
 	for next := 0; next < n; {
 		done := make(chan struct{})
@@ -465,7 +468,7 @@ func (c *Cache[V]) landAll(n int, land func(i int)) {
 	}
 }
 
-// retryMany says which flights are tried again, and makes them ready for it.
+// retryMany decides which flights are tried again, and prepares them for that.
 func (c *Cache[V]) retryMany(load context.Context, flying []*flight[V], errs []error, try int) []bool {
 	retry := make([]bool, len(flying))
 	p := c.cfg.Origin.Retry

@@ -17,7 +17,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// batched notes what a batch loader is called with.
+// batched records the calls of a batch loader.
 type batched struct {
 	mu    sync.Mutex // guards the rest
 	calls [][]string
@@ -92,7 +92,7 @@ func TestBatchOneCall(t *testing.T) {
 	})
 }
 
-// A single miss joins the batch that is under way, a batch leaves out what is being loaded.
+// A single miss joins the batch that is under way, and a batch leaves out keys that are being loaded.
 func TestBatchJoins(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := new(batched)
@@ -144,7 +144,7 @@ func TestBatchWindow(t *testing.T) {
 			}
 		}
 
-		// A cache that closes while they wait answers them.
+		// A cache that closes while callers wait answers them.
 		var wg sync.WaitGroup
 		for i := range 3 {
 			wg.Go(func() { getErr(t, c, fmt.Sprintf("closing-%d", i), ErrClosed) })
@@ -157,7 +157,7 @@ func TestBatchWindow(t *testing.T) {
 	})
 }
 
-// Each way in which a fill of a batch may end.
+// A fill of a batch may end in each of these ways.
 func TestBatchFills(t *testing.T) {
 	boom := errors.New("boom")
 	some := func(end func() error) BatchLoader[string] {
@@ -218,7 +218,7 @@ func TestBatchFills(t *testing.T) {
 	}
 }
 
-// Tags, lifetimes, versions and previous values are each fill's own.
+// Tags, lifetimes, versions and previous values belong to a single fill of a batch.
 func TestBatchFillsOwn(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var calls int
@@ -342,7 +342,7 @@ func TestBatchRetries(t *testing.T) {
 	})
 }
 
-// What is invalidated while a batch is under way is not kept, and the rest of the batch is.
+// A key that is invalidated while its batch is under way is not kept; the rest of the batch is.
 func TestBatchFenced(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := new(batched)
@@ -368,7 +368,7 @@ func TestBatchFenced(t *testing.T) {
 	})
 }
 
-// A batch does not wait for a key of which too many loads run: that one flies by itself.
+// A batch does not wait for a key that already has too many running loads: that key flies by itself.
 func TestBatchBusyKey(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
@@ -401,8 +401,8 @@ func TestBatchBusyKey(t *testing.T) {
 	})
 }
 
-// A caller that joins a flight lends it its patience, whether the flight is then loaded alone, with others, or alone
-// after it was gathered with others.
+// A caller that joins a flight lends its patience to the flight, whether the flight is then loaded alone, with others,
+// or alone after it was gathered with others.
 func TestPatienceOfThoseWhoJoin(t *testing.T) {
 	for _, window := range []time.Duration{0, 100 * time.Millisecond} {
 		for _, keys := range [][]string{{"p"}, {"p", "q"}, {"p", "hung"}} {
@@ -423,7 +423,7 @@ func TestPatienceOfThoseWhoJoin(t *testing.T) {
 					var wg sync.WaitGroup
 					defer wg.Wait()
 					defer close(hang)
-					for range maxRunning { // they hold two permits of three for good
+					for range maxRunning { // these hold two of three permits for good
 						getErr(t, c, "hung", ErrTimeout)
 					}
 					for i := range 30 { // the governor learns that a load takes a second
@@ -455,7 +455,7 @@ func TestPatienceOfThoseWhoJoin(t *testing.T) {
 	}
 }
 
-// A batch loader that reads one of its own keys is told so.
+// A batch loader that reads one of its own keys gets ErrCycle.
 func TestBatchCycle(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var c *Cache[string]

@@ -25,10 +25,10 @@ import (
 )
 
 const (
-	// successorTTL bounds how long a member keeps what it filled in an unreachable
-	// owner's place: the owner may be back in seconds.
+	// successorTTL bounds how long a member keeps what it filled as a stand-in owner: the unreachable owner may be back
+	// in seconds.
 	successorTTL = 5 * time.Second
-	// sweepEvery is how often old fences are forgotten and waiting flights looked after.
+	// sweepEvery is how often old fences are forgotten and waiting flights are checked.
 	sweepEvery = time.Second
 )
 
@@ -48,37 +48,37 @@ type Cache[V any] struct {
 	flights *flights[V]
 	asks    *asks[V]
 	gov     *governor.Governor
-	origin  *SharedOrigin // whose governor it is
+	origin  *SharedOrigin // to which gov belongs
 	stats   *stats
 	metrics *collector
-	carrier Carrier // nil: no tracer, or one that is none
+	carrier Carrier // nil: no tracer, or one that is not a Carrier
 	evicted *store.Evictions
 	loads   *store.OwnLoads
 	views   placement.History
 	seed    maphash.Seed // of etags
 	lots    lots[V]
-	sender  sender // nil: Cluster is none
+	sender  sender // nil: Cluster is not a sender
 	tokenOf uint64 // the namespace in tokens
 	log     *logbook
 	mates   atomic.Pointer[map[string]*mate] // the other members; replaced with log.mu held
 	opened  int64                            // when the cache was made, ns on its clock
-	// young: the cache was made so lately that an Invalidate from before may not have returned.
+	// young means that the cache is so new that an Invalidate from before it was made may not have returned.
 	young     atomic.Bool
 	isolation placement.Isolation
 	gathered  gatherer[V]  // single misses that wait to be loaded together
-	unsettled atomic.Int32 // while young, members without an exchange so far
-	leaving   atomic.Bool  // the node leaves: others do not tell it of invalidations
-	stood     atomic.Bool  // it may have entries that it filled in their owners' place
+	unsettled atomic.Int32 // while young, the number of members without an exchange so far
+	leaving   atomic.Bool  // the node is leaving: others do not tell it of invalidations
+	stood     atomic.Bool  // it may have entries that it filled as a stand-in owner
 	tokens    tokens
-	strangers atomic.Int32 // while young, members that may not know this one
+	strangers atomic.Int32 // while young, the number of members that may not know this one
 	demand    *demand.Sketch
 	reuse     *demand.ReuseCurve
 	drill     atomic.Pointer[drill] // nil: none
 	lastDrill atomic.Pointer[DrillReport]
 	told      told
 	hot       hotKeys
-	watch     atomic.Uint64 // near hits whose mix is below are looked at
-	watching  sync.Mutex    // makes changes of watch take turns
+	watch     atomic.Uint64 // near hits whose mix is below this are inspected
+	watching  sync.Mutex    // serializes changes of watch
 
 	ctx        context.Context // ends when the cache closes
 	cancel     context.CancelFunc
@@ -86,14 +86,14 @@ type Cache[V any] struct {
 	life       lifetime
 }
 
-// box is a near copy. It never changes. What a hit reads is at the beginning.
+// box is a near copy. It never changes. The fields that a hit reads come first.
 type box[V any] struct {
 	until    int64  // end of the lease, ns on the cache's clock: never served from then on
 	checked  uint64 // the fence clock up to which no fence covers it
 	size     int32  // bytes of the value's encoding
 	slot     uint16 // of the fences
 	notFound bool
-	why      store.StaleReason // if it is past its soft expiry
+	why      store.StaleReason // why it is served, if it is past its soft expiry
 	tags     *fence.TagSet     // nil: none
 	value    V
 	loaded   int64  // start of the load
@@ -104,8 +104,8 @@ type box[V any] struct {
 // fenceRetention is the least time, in ns, for which a fence is remembered.
 const fenceRetention = int64(MaxInvalidateTimeout) * 3
 
-// New checks cfg and starts a cache. The error names every field that is wrong. Close it after its
-// Cluster has left, as by peer's Node.Leave: a node that leaves hands over what its caches have.
+// New checks cfg and starts a cache. The error names every field that is wrong. Close the cache after its Cluster has
+// left, for example by peer's Node.Leave: a node that leaves hands over what its caches have.
 func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.origin = newSharedOrigin(cfg.Namespace, cfg.Origin, cfg.Now)
 	}
 	c.gov = c.origin.gov
-	if cfg.Cluster == nil { // another cache of the process may have the same name, or none too
+	if cfg.Cluster == nil { // another cache of the process may have the same name
 		c.nsHash ^= incarnation
 	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
@@ -220,7 +220,7 @@ func divide(limit, members, rank int) int {
 	return part
 }
 
-// tend looks after what no caller does. It ends with c.ctx.
+// tend does the periodic work that no caller does. It ends with c.ctx.
 func (c *Cache[V]) tend() {
 	defer c.life.end()
 	tick := time.NewTicker(sweepEvery)
@@ -257,9 +257,9 @@ func (c *Cache[V]) tend() {
 	}
 }
 
-// Close stops the cache: new calls return ErrClosed, waiting ones are answered, loads
-// are cancelled. It waits for all that it started; if ctx ends first it returns an
-// error that says how many loads have not returned, and a second call waits again. Stored values are dropped.
+// Close stops the cache: new calls return ErrClosed, waiting calls are answered, and loads are cancelled. It waits for
+// everything that the cache started. If ctx ends first, Close returns an error that says how many loads have not
+// returned, and a second call waits again. Stored values are dropped.
 func (c *Cache[V]) Close(ctx context.Context) error {
 	first := c.life.close()
 	if first && c.unregister != nil {
@@ -267,7 +267,7 @@ func (c *Cache[V]) Close(ctx context.Context) error {
 	}
 	c.cancel()
 	if first && c.near != nil {
-		c.near.Close() // Get looks there first, and not whether the cache is closed
+		c.near.Close() // Get reads the near tier before it checks whether the cache is closed
 	}
 	err := c.life.wait(ctx)
 	if err != nil {
@@ -299,7 +299,7 @@ type lifetime struct {
 	idle chan struct{} // closed when n reaches 0 after close
 }
 
-// begin counts one more; false: closed.
+// begin counts one more. It returns false after close.
 func (l *lifetime) begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -321,7 +321,7 @@ func (l *lifetime) end() {
 
 func (l *lifetime) isClosed() bool { return l.closed.Load() }
 
-// close lets nothing more begin; true the first time.
+// close makes begin return false from now on. It returns true the first time.
 func (l *lifetime) close() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -349,7 +349,7 @@ func (l *lifetime) wait(ctx context.Context) error {
 	}
 }
 
-// dice is the cache's randomness: the global source, or a seeded one.
+// dice is the cache's rng: the global source, or a seeded one.
 type dice struct {
 	mu  sync.Mutex // guards src
 	src *rand.Rand // nil: the global source
@@ -383,8 +383,8 @@ func (d *dice) uint64() uint64 {
 
 func cloneString(s string) string { return strings.Clone(s) }
 
-// isContext reports whether err is the end of ctx itself, also where its deadline has passed and its timer is late: a nested read
-// does not wait for the timer.
+// isContext reports whether err is the end of ctx itself. A deadline that has passed counts even if the timer has not
+// fired yet: a nested read does not wait for the timer.
 func isContext(ctx context.Context, err error) bool {
 	return ended(ctx) && (errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded))
 }

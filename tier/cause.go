@@ -4,8 +4,8 @@ import (
 	"github.com/weircache/weir/tier/internal/placement"
 )
 
-// whyMissing tells why this node has no valid copy of a key, as far as it can know. A key that
-// changed owner and was never loaded before counts as moved: an upper bound.
+// whyMissing returns why this node has no valid copy of a key, as far as it can know. A key that changed owner and was
+// never loaded before counts as moved, so the number of moved keys is an upper bound.
 func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) placement.Cause {
 	if standIn {
 		return placement.OwnerLost

@@ -16,17 +16,18 @@ type Change struct {
 	Keys []string
 	Tags []string
 	All  bool // the whole namespace
-	// Version, if not 0, is the origin's version of the Keys after the write, as loaders tell it with
-	// Fill.SetVersion: what is loaded later and is older, from a replica that lags, is
-	// not kept. It is remembered for at least half a minute, of the last 190,000 keys or so. It says nothing of Tags and All.
+	// Version, if not 0, is the origin's version of the Keys after the write, as loaders report it with
+	// Fill.SetVersion. A value that is loaded later and has a lower version, from a replica that lags, is not kept. The
+	// version is remembered for at least half a minute, for about the last 190,000 keys. It does not apply to Tags and
+	// All.
 	Version uint64
 }
 
-// At is the Change of keys whose version at the origin is now this one.
+// At returns the Change of keys whose version at the origin is now this one.
 func At(version uint64, keys ...string) Change { return Change{Keys: keys, Version: version} }
 
-// Apply is Invalidate, InvalidateTag and InvalidateAll in one call, with the same errors. The Token
-// names these invalidations; it is valid also with an *InvalidateError.
+// Apply is Invalidate, InvalidateTag and InvalidateAll in one call, with the same errors. The Token names these
+// invalidations; it is valid even if the error is an *InvalidateError.
 func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
 	if err := errors.Join(checkKeys(ch.Keys), checkTags(ch.Tags)); err != nil {
 		return Token{}, err
@@ -38,19 +39,19 @@ func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
 	return c.spread(ctx, ch.Version, nil, parts...)
 }
 
-// A Token names invalidations, to be handed to another service, in an HTTP header say, and given to
-// Read there: ReadOptions.After. What that Read returns was loaded after they were started, also on
-// a member that has not heard of them, and in a cluster of other processes. It covers each key that
-// it is given with: for one that was not invalidated it costs a fill at most.
+// A Token names invalidations. Hand it to another service, for example in an HTTP header, and give it to Read there as
+// ReadOptions.After. What that Read returns was loaded after the invalidations were started, even on a member that has
+// not heard of them, and even in a cluster of other processes. A Token covers each key that it is given with; for a key
+// that was not invalidated it costs one fill at most.
 //
-// The zero Token names none. A Token is a small value: copy it, compare it with ==. Its text form
-// has some 40 characters fit for a URL.
+// The zero Token names no invalidation. A Token is a small value: copy it, compare it with ==. Its text form has about
+// 40 characters, all of them safe in a URL.
 type Token struct {
 	namespace uint64
 	mark      codec.Mark
 }
 
-// ErrBadToken says that a text is no Token, or that a Token is of another namespace.
+// ErrBadToken says that a text is not a Token, or that a Token belongs to another namespace.
 var ErrBadToken = errors.New("weir: bad token")
 
 func (t Token) zero() bool { return t.mark.Seq == 0 }
@@ -72,7 +73,7 @@ func (t Token) MarshalText() ([]byte, error) {
 	return base64.RawURLEncoding.AppendEncode(nil, b), nil
 }
 
-// UnmarshalText implements encoding.TextUnmarshaler. The error wraps ErrBadToken; t is unchanged then.
+// UnmarshalText implements encoding.TextUnmarshaler. An error wraps ErrBadToken and leaves t unchanged.
 func (t *Token) UnmarshalText(text []byte) error {
 	if len(text) == 0 {
 		*t = Token{}
@@ -94,7 +95,7 @@ func (t *Token) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// after sees to it that a read of key returns nothing from before the token's invalidations.
+// after makes sure that a read of key returns nothing from before the token's invalidations.
 func (c *Cache[V]) after(key string, t Token) error {
 	if err := checkKey(key); err != nil {
 		return err

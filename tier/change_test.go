@@ -35,7 +35,7 @@ func shut(t *testing.T, c *Cache[simValue]) {
 	}
 }
 
-// gets reads key from c and wants that version of it.
+// gets reads key from c and requires that version of it.
 func gets(t *testing.T, c *Cache[simValue], key string, version int64) {
 	t.Helper()
 	if v, err := c.Get(background, key); err != nil || v.Version != version {
@@ -75,8 +75,7 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// A token makes the reads of a member fresh that has not heard of the invalidation, and of a process
-// outside the cluster.
+// A token makes reads fresh on a member that has not heard of the invalidation, and in a process outside the cluster.
 func TestReadAfter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -91,7 +90,7 @@ func TestReadAfter(t *testing.T) {
 			gets(t, c, key, 0)
 		}
 		o.write(key)
-		// Nobody hears of it.
+		// No member hears of it.
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{lost: kind != codec.KindGet && from == "n0"}
 		})
@@ -122,7 +121,7 @@ func TestReadAfter(t *testing.T) {
 	})
 }
 
-// A fill that is older than what an invalidation has told is served and not kept, wherever it is asked for.
+// A fill that is older than the version that an invalidation reported is served but not kept, wherever it is requested.
 func TestAt(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -133,7 +132,7 @@ func TestAt(t *testing.T) {
 		key := keyOf(s.nodes["n0"].View(), "n2", 0)
 		gets(t, caches["n0"], key, 0) // version 10
 		o.write(key)
-		lag = 1 // the replica has not got it
+		lag = 1 // the replica lags by one version
 		if _, err := caches["n1"].Apply(background, At(11, key)); err != nil {
 			t.Fatal(err)
 		}
@@ -162,7 +161,7 @@ func TestAt(t *testing.T) {
 	})
 }
 
-// The version comes later than a request that has brought the mark.
+// A version takes effect even if it arrives after a request that carried the mark.
 func TestVersionAfterMark(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := newOrigin()
@@ -203,8 +202,8 @@ func TestApplyRefuses(t *testing.T) {
 	})
 }
 
-// Versions of two keys have nothing to do with each other: what is known of one, also after its fence was forgotten, keeps
-// no value of another from being kept; and it still keeps an older value of its own key from being kept.
+// Versions of two keys are independent: the version known of one key, even after its fence was forgotten, does not keep
+// a value of another key from being kept, and still keeps an older value of its own key from being kept.
 func TestVersionsAreOfOneKey(t *testing.T) {
 	for name, forget := range map[string]func(c *Cache[simValue]){
 		"everything invalidated": func(c *Cache[simValue]) {
@@ -224,7 +223,7 @@ func TestVersionsAreOfOneKey(t *testing.T) {
 				o.tell = func(version int64) uint64 { return uint64(version) + 1 }
 				c := single(t, o, Config[simValue]{})
 				defer shut(t, c)
-				for i := range 2000 { // rows that were often written, some in each shard
+				for i := range 2000 { // rows that were written often, some in each shard
 					if _, err := c.Apply(background, At(1000, fmt.Sprint("busy", i))); err != nil {
 						t.Fatal(err)
 					}

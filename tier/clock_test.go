@@ -9,7 +9,7 @@ import (
 	"github.com/weircache/weir/tier/internal/clock"
 )
 
-// A copy ages while the machine is suspended: what is past its hard expiry then is not served after it has resumed.
+// A copy ages while the machine is suspended: a copy past its hard expiry is not served after the machine resumes.
 func TestCopiesAgeWhileTheMachineIsSuspended(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var slept atomic.Int64
@@ -35,13 +35,13 @@ func TestCopiesAgeWhileTheMachineIsSuspended(t *testing.T) {
 			t.Errorf("%+v, %v", a, err)
 		}
 		get(t, c, "k", "k#2")
-		slept.Store(0) // the clocks are read one after the other, so this may be less: nothing grows younger
+		slept.Store(0) // the clocks are read one after the other, so this may be lower; nothing may become younger
 		now := c.clock.Now()
 		_ = pause(background, 2*sweepEvery)
 		if d := c.clock.Now() - now; d != int64(2*sweepEvery) {
 			t.Errorf("the clock went on by %v", time.Duration(d))
 		}
-		slept.Store(int64(2*time.Hour) + clock.SleptLeast/2) // what reading the clocks may take
+		slept.Store(int64(2*time.Hour) + clock.SleptLeast/2) // the error that reading the clocks may cause
 		_ = pause(background, 2*sweepEvery)
 		if d := c.clock.Now() - now; d != int64(4*sweepEvery) {
 			t.Errorf("the clock went on by %v", time.Duration(d))

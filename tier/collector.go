@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// collector describes a cache to Prometheus. It reads the cache's own counters when it is
-// asked, so that counting costs the cache no more than an atomic add.
+// collector describes a cache to Prometheus. It reads the cache's own counters when it is scraped, so that counting
+// costs the cache no more than an atomic add.
 type collector struct {
 	since time.Time // when the cache was made
 
@@ -149,7 +149,7 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	for result, n := range s.ResultsBy {
 		count(m.results, n, result)
 	}
-	costs := h.c.stats.costs.tally() // first: what is counted meanwhile is in the others alone
+	costs := h.c.stats.costs.tally() // read first: what is counted meanwhile is only in the others
 	buckets, below := make(map[float64]uint64, len(fillBuckets)), uint64(0)
 	for i := range fillBuckets {
 		below += uint64(h.c.stats.cost[i].Load())
@@ -199,7 +199,7 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 	h.collectFreshness(ch, &s)
 }
 
-// collectFreshness collects what was served, and how invalidations went.
+// collectFreshness collects the metrics of served answers and of invalidations.
 func (h handler[V]) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	m := h.c.metrics
 	count := func(d *prometheus.Desc, n int64, labels ...string) {
@@ -267,6 +267,6 @@ func oneIf(yes bool) float64 {
 	return 0
 }
 
-// Collector returns the cache's metrics for a registry of the user's own. A *peer.Node
-// registers them itself. Unregister it when the cache is closed.
+// Collector returns the cache's metrics for a registry of your own. A *peer.Node registers them itself. Unregister it
+// when the cache is closed.
 func (c *Cache[V]) Collector() prometheus.Collector { return handler[V]{c} }

@@ -20,105 +20,103 @@ import (
 
 // Defaults and limits of Config.
 const (
-	// DefaultNearBytes is Config.NearBytes where it is 0, in bytes.
+	// DefaultNearBytes is the default of Config.NearBytes, in bytes.
 	DefaultNearBytes = 32 << 20
-	// DefaultNamespace is Config.Namespace where it is empty and there is no Cluster.
+	// DefaultNamespace is the namespace of a cache that has neither a Config.Namespace nor a Cluster.
 	DefaultNamespace = "default"
-	// DefaultOwnedBytes is Config.OwnedBytes where it is 0, in bytes.
+	// DefaultOwnedBytes is the default of Config.OwnedBytes, in bytes.
 	DefaultOwnedBytes = 128 << 20
-	// DefaultValueLimit is Config.ValueLimit where it is 0, in bytes.
+	// DefaultValueLimit is the default of Config.ValueLimit, in bytes.
 	DefaultValueLimit = 1 << 20
-	// MaxValueLimit is the most that Config.ValueLimit may be, in bytes.
+	// MaxValueLimit is the largest Config.ValueLimit, in bytes.
 	MaxValueLimit = 64 << 20
-	// MinBytes is the least size of a tier that is on, in bytes: less holds nothing worth it.
+	// MinBytes is the smallest size of a tier that is on, in bytes: a smaller one holds nothing useful.
 	MinBytes = 64 << 10
-	// valueShare is the part of the owned tier that one value may take: one in valueShare.
+	// valueShare is the part of the owned tier that one value may take: one part in valueShare.
 	valueShare = 4
-	// DefaultHandoffRate is Config.HandoffRate where it is 0, in bytes a second.
+	// DefaultHandoffRate is the default of Config.HandoffRate, in bytes a second.
 	DefaultHandoffRate = 32 << 20
-	// DefaultInvalidateTimeout is Config.InvalidateTimeout where it is 0.
+	// DefaultInvalidateTimeout is the default of Config.InvalidateTimeout.
 	DefaultInvalidateTimeout = 5 * time.Second
-	// MaxInvalidateTimeout is the most that Config.InvalidateTimeout may be: fences
-	// are remembered for longer than this.
+	// MaxInvalidateTimeout is the longest Config.InvalidateTimeout: fences are remembered for longer than this.
 	MaxInvalidateTimeout = 10 * time.Second
 )
 
-// Config describes a cache. Loader or BatchLoader, and Freshness.TTL, are required; every other zero
-// value is a documented default. It is checked once, in New.
+// Config describes a cache. Loader or BatchLoader, and Freshness.TTL, are required; the zero value of every other field
+// is a documented default. New checks a Config once.
 type Config[V any] struct {
-	// Cluster connects the members; nil: this process alone.
+	// Cluster connects the members. nil: this process is the only member.
 	Cluster Cluster
-	// Namespace names the cache; the same on every member, at most codec.MaxNamespace bytes of
-	// printable UTF-8. Required with a Cluster; without one, empty means DefaultNamespace. Caches of one process that
-	// share a Prometheus registry need different names.
+	// Namespace names the cache. It is the same on every member, and has at most codec.MaxNamespace bytes of printable
+	// UTF-8. It is required with a Cluster; without one, empty means DefaultNamespace. Caches of one process that share
+	// a Prometheus registry need different names.
 	Namespace string
 	// Loader reads the origin. Required, unless there is a BatchLoader.
 	Loader Loader[V]
-	// BatchLoader reads the origin for many keys at once, where GetMany or Warm miss many. Single
-	// misses go to Loader, if there is one too.
+	// BatchLoader reads the origin for many keys at once, when GetMany or Warm miss many. Single misses go to Loader if
+	// that is set as well.
 	BatchLoader BatchLoader[V]
-	// BatchSize is the most keys of one call of BatchLoader. 0: DefaultBatchSize.
+	// BatchSize is the maximum number of keys in one call of BatchLoader. 0: DefaultBatchSize.
 	BatchSize int
-	// BatchWindow is for how long a single miss waits for others that are then loaded with it by one
-	// call of BatchLoader. 0: single misses are loaded at once and alone. At most MaxBatchWindow.
+	// BatchWindow is how long a single miss waits for others, to be loaded with them in one call of BatchLoader. 0:
+	// single misses are loaded at once and alone. At most MaxBatchWindow.
 	BatchWindow time.Duration
 	// Freshness is the contract.
 	Freshness Freshness
-	// Origin bounds what the origin is asked by this cache.
+	// Origin bounds the loads that this cache sends to the origin.
 	Origin Origin
-	// SharedOrigin, in place of Origin, bounds what the origin is asked by all caches that
-	// are given the same one.
+	// SharedOrigin, instead of Origin, bounds the loads that all caches with the same SharedOrigin send to the origin
+	// together.
 	SharedOrigin *SharedOrigin
 	// Codec encodes values for the owned tier and the wire. nil: codec.Msgpack.
 	Codec codec.Codec[V]
 	// ServeLoaded gives the callers that waited for a fill on this node the loader's own value. Without it they get
-	// what later callers will get, the value as its encoding is decoded, which costs a decoding for each fill. With it the loader
-	// must not use the value's memory again, fields that are not encoded differ between callers, and a value that
-	// cannot be decoded is noticed late.
+	// what later callers will get, the value decoded from its encoding, which costs one decoding for each fill. With it
+	// the loader must not use the value's memory again, fields that are not encoded differ between callers, and a value
+	// that cannot be decoded is noticed late.
 	ServeLoaded bool
 	// Clone, if set, copies a value for each caller. Without it callers share values and must not
 	// change them.
 	Clone func(V) V
-	// NearBytes is about how much memory this node's near tier takes, counting what values refer to
-	// as codec.Weigher does. 0: DefaultNearBytes. Below 0: no near tier.
+	// NearBytes is about how much memory this node's near tier takes, counting what values refer to as codec.Weigher
+	// does. 0: DefaultNearBytes. Below 0: the near tier is off.
 	NearBytes int64
 	// OwnedBytes is about how much this node's owned tier holds, in encoded bytes and
 	// their bookkeeping. 0: DefaultOwnedBytes.
 	OwnedBytes int64
-	// ValueLimit is the longest encoded value, in bytes, at most the node's own limit and a quarter of OwnedBytes. 0:
-	// the least of DefaultValueLimit and those two.
+	// ValueLimit is the length of the longest encoded value, in bytes. It is at most the node's own limit and at most a
+	// quarter of OwnedBytes. 0: the least of DefaultValueLimit and those two.
 	ValueLimit int
-	// WhenIsolated says what happens while this node has lost sight of more than half of the
-	// members, and may miss invalidations. 0: ServeStale.
+	// WhenIsolated says what happens while this node has lost contact with more than half of the members and may miss
+	// invalidations. 0: ServeStale.
 	WhenIsolated WhenIsolated
 	// InvalidateTimeout is how long Invalidate tries to reach a member. 0:
 	// DefaultInvalidateTimeout.
 	InvalidateTimeout time.Duration
-	// HandoffRate is how many bytes a second a node pushes at most, of this cache, to the new owners of its
-	// keys when it leaves. 0: DefaultHandoffRate. Below 0: none, but it answers what they ask.
+	// HandoffRate is the maximum number of bytes of this cache that a node that leaves pushes to the new owners of its
+	// keys, per second. 0: DefaultHandoffRate. Below 0: it pushes nothing, but it answers the requests of the new
+	// owners.
 	HandoffRate int64
-	// Replicas is how many copies of the hottest entries their owner keeps on other members: 0, or 1 at the key's successor,
-	// so that the loss of a node costs the origin nothing for them. They are pushed in the background with up to an eighth of
-	// HandoffRate, fresh ones only, and take at most a quarter of a member's OwnedBytes. A member takes them whatever its own setting.
+	// Replicas is how many copies of the hottest entries their owner keeps on other members: 0, or 1 at the key's
+	// successor, so that the loss of a node costs the origin nothing for them. Only fresh copies are pushed, in the
+	// background, with up to an eighth of HandoffRate. They take at most a quarter of a member's OwnedBytes. A member
+	// accepts them whatever its own setting.
 	Replicas int
-	// HotKeysFile is the path of a file for a list of this node's hottest keys. They are warmed in
-	// the background after the next start, at the lowest class; the file is written every minute,
-	// when the node leaves and when the cache closes. Only its owner may read it, since it has
-	// whole keys, whatever ShowKeys says; caches and members must not share one. A file that cannot
-	// be read or written is named in the log, and the cache goes on without. Warming does not keep
-	// a node from being ready: a member that is cold but serves is worth more than none, and the
-	// governor protects the origin from both; who wants to wait looks at Stats.HotKeys.Finished.
-	// "": no list.
+	// HotKeysFile is the path of a file with a list of this node's hottest keys. They are warmed in the background
+	// after the next start, at the lowest class. The file is written every minute, when the node leaves and when the
+	// cache closes. Only its owner may read it, because it has whole keys, whatever ShowKeys says. Caches and members
+	// must not share a file. If the file cannot be read or written, the log names it and the cache goes on without it.
+	// Warming does not keep a node from being ready: a member that is cold but serves is worth more than none, and the
+	// governor protects the origin from both. To wait for it, watch Stats.HotKeys.Finished. "": no list.
 	HotKeysFile string
-	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it
-	// they give hashes alone.
+	// ShowKeys allows statistics to name the hottest keys, by their first 128 bytes. Without it they show only hashes.
 	ShowKeys bool
 	// Logger gets what an operator should know. nil: the Cluster's own, if it has one, as *peer.Node does;
 	// otherwise nothing is logged.
 	Logger *slog.Logger
-	// Now replaces time.Now, for tests. It must have monotonic behaviour.
+	// Now replaces time.Now, for tests. It must be monotonic.
 	Now func() time.Time
-	// Tracer, if not nil, follows what reads wait for.
+	// Tracer, if not nil, traces what reads wait for.
 	Tracer Tracer
 	// Seed makes the cache's random choices (jitter, refresh ahead) repeatable, for
 	// tests. 0: a random seed.
@@ -135,7 +133,7 @@ func (cfg *Config[V]) newClock() clock.Clock {
 	return clock.New(cfg.Now)
 }
 
-// wallClock is the time of day.
+// wallClock returns the time of day.
 func (cfg *Config[V]) wallClock() time.Time {
 	if cfg.Now != nil {
 		return cfg.Now()
@@ -179,7 +177,7 @@ func (cfg Config[V]) withDefaults() Config[V] {
 	return cfg.batches()
 }
 
-// carries is the longest value, in bytes, that the Cluster says it carries from member to member.
+// carries returns the length, in bytes, of the longest value that the Cluster says it carries between members.
 func (cfg *Config[V]) carries() int {
 	if l, ok := cfg.Cluster.(interface{ ValueLimit() int }); ok {
 		return l.ValueLimit()
@@ -187,7 +185,7 @@ func (cfg *Config[V]) carries() int {
 	return MaxValueLimit
 }
 
-// check finds every problem at once. It is called before withDefaults.
+// check reports every problem at once. It is called before withDefaults.
 func (cfg *Config[V]) check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
@@ -267,19 +265,18 @@ func (cfg *Config[V]) schema() uint64 {
 	return xxhash.Sum64String(s)
 }
 
-// A Loader reads the origin for one key. It runs in a goroutine of its own, detached
-// from the callers who wait for it; ctx ends after Origin.Timeout or when the cache
-// closes, and a loader should return then: until it does it holds its permit.
-// ErrNotFound is an answer, not a failure. A panic becomes the waiters' error. The value is encoded when
-// the loader has returned, and with Config.ServeLoaded callers get it as it is: until then, or with that for ever, its
-// memory must not be used for anything else.
+// A Loader reads the origin for one key. It runs in a goroutine of its own, detached from the callers that wait for it.
+// ctx ends after Origin.Timeout or when the cache closes. A loader should return then: until it does, it holds its
+// permit. ErrNotFound is an answer, not a failure. A panic becomes the error of the waiting callers. The value is
+// encoded after the loader has returned. Until then its memory must not be used for anything else. With
+// Config.ServeLoaded callers get the value itself, and its memory must never be used for anything else.
 //
-// A loader may read other keys, of this cache or another, if it passes ctx on. While it waits for them its load
-// does not count as one at the origin: it gives its permit back, and a read that had to wait returns when the load
-// has a permit again, also past the read's own deadline but not past the load's. So keys may be made of
-// keys, up to codec.MaxChain deep, with any Origin.Concurrency. Read several of them by one GetMany, or at the same time, and
-// call the origin before or after: a loader that calls it in one goroutine while another waits does so
-// outside of the cap.
+// A loader may read other keys, of this cache or another, if it passes ctx on. While it waits for them, its load does
+// not count as one at the origin: it gives its permit back. A read that had to wait returns when the load has a permit
+// again, which may be past the read's own deadline but not past the load's. So keys may be made of keys, up to
+// codec.MaxChain deep, with any Origin.Concurrency. Read several of them with one GetMany or at the same time, and call
+// the origin before or after: a loader that calls the origin in one goroutine while another one waits does so outside
+// of the cap.
 type Loader[V any] func(ctx context.Context, fill *Fill[V]) (V, error)
 
 // ByKey adapts a plain function to a Loader.

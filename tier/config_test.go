@@ -41,13 +41,13 @@ func TestConfigErrors(t *testing.T) {
 	}
 }
 
-// carrier is a Cluster that carries short values only.
+// carrier is a Cluster that carries only short values.
 type carrier struct{ Cluster }
 
 func (carrier) ValueLimit() int { return 1000 }
 
-// What could only fail later, with the first value or on another member, fails in New, which calls check. A test of
-// types calls check itself: each type that a cache is made with costs the compiler seconds.
+// New, which calls check, reports what could otherwise only fail later, with the first value or on another member. A
+// test of types calls check itself, because each type that a cache is made with costs the compiler seconds.
 func TestConfigOfTheType(t *testing.T) {
 	type hidden struct{ name string }
 	type live struct{ Done chan int }
@@ -90,7 +90,7 @@ func TestConfigEdges(t *testing.T) {
 	load := ByKey(func(context.Context, string) (string, error) { return "v", nil })
 	for name, x := range map[string]struct {
 		change func(*Config[string])
-		want   string // in the error; empty: it is right
+		want   string // in the error; empty: the type is valid
 	}{
 		"the least": {func(c *Config[string]) { c.Freshness.TTL = time.Minute }, ""},
 		"all off": {func(c *Config[string]) {

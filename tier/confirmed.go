@@ -2,18 +2,18 @@ package tier
 
 import "slices"
 
-// span is the numbers from first to last, both among them.
+// span is the numbers from first to last, inclusive.
 type span struct{ first, last uint64 }
 
-// upTo is the numbers from the first one that there is.
+// upTo returns the numbers from 1, the lowest, to last.
 func upTo(last uint64) span { return span{1, last} }
 
-// maxConfirmedSpans is how many spans beyond a gap are remembered. What is forgotten is sent again.
+// maxConfirmedSpans is how many spans beyond a gap are remembered. Invalidations of a forgotten span are sent again.
 const maxConfirmedSpans = 16
 
-// confirmed is which of this cache's invalidations another member has confirmed: all up to a number, and spans beyond a gap.
-// add is the only way to change it, and takes the first number beside the last: so no number counts as confirmed because a
-// higher one is.
+// confirmed records which of this cache's invalidations another member has confirmed: all up to a number, and spans
+// beyond a gap. add is the only way to change it, and takes the first number as well as the last. So a number never
+// counts as confirmed merely because a higher one is.
 type confirmed struct {
 	all    uint64 // every number up to this
 	beyond []span // in order, with gaps between all of them and before the first

@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// What is confirmed is exactly what was added: compared with a set, number by number.
+// confirmed has exactly the numbers that were added; a set checks it number by number.
 func TestConfirmedSkipsNothing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
@@ -42,7 +42,7 @@ func TestConfirmedSkipsNothing(t *testing.T) {
 	}
 }
 
-// Spans beyond a gap are bounded; what is forgotten does not count as confirmed.
+// The number of spans beyond a gap is bounded, and forgotten numbers do not count as confirmed.
 func TestConfirmedIsBounded(t *testing.T) {
 	var c confirmed
 	for n := uint64(3); n < 300; n += 2 {
@@ -57,7 +57,7 @@ func TestConfirmedIsBounded(t *testing.T) {
 	}
 }
 
-// slowFeed holds up its first acknowledgement.
+// slowFeed delays its first acknowledgement.
 type slowFeed struct {
 	*memFeed
 	first sync.Once
@@ -71,8 +71,8 @@ func (f *slowFeed) Ack(ctx context.Context, p FeedPosition) error {
 	return f.memFeed.Ack(ctx, p)
 }
 
-// Follow acknowledges an event when every member has applied it, also if a later invalidation reached a member by way of
-// another one before.
+// Follow acknowledges an event only when every member has applied it, even if a later invalidation reached a member
+// earlier by way of another one.
 func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -83,8 +83,8 @@ func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
 			gets(t, c, key, 0)
 		}
 		_ = pause(background, 20*time.Second)
-		// n0 and n2 do not reach each other; n1 reaches both, but n2 does not learn from it what it lacks: it notices a gap
-		// when it is told of a later invalidation.
+		// n0 and n2 do not reach each other. n1 reaches both, but n2 does not learn from it what it lacks: n2 notices a
+		// gap when it is told of a later invalidation.
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{lost: from == "n0" && to == "n2" || from == "n2" && to == "n0" || kind == codec.KindSync && (from == "n2" || to == "n2")}
 		})
@@ -99,13 +99,13 @@ func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
 		_ = pause(background, 10*time.Second)
 		gets(t, caches["n2"], key, 0)
 		o.write(key)
-		f.add(key) // event 2, whose acknowledgement nobody waits for yet
+		f.add(key) // event 2, whose acknowledgement no caller waits for yet
 		synctest.Wait()
 		began := time.Now()
 		if err := caches["n0"].Invalidate(background, "other"); err != nil || time.Since(began) > time.Second {
 			t.Fatalf("%v after %v", err, time.Since(began))
 		}
-		gets(t, caches["n2"], key, 0) // it was not told of event 2: the test proves something
+		gets(t, caches["n2"], key, 0) // n2 was not told of event 2, so the test proves something
 		relays := caches["n0"].Stats().Relayed
 		close(f.hold)
 		if n := <-f.acks; n != 2 {
@@ -120,7 +120,8 @@ func TestFollowAcknowledgesWhatIsApplied(t *testing.T) {
 	})
 }
 
-// What a member has confirmed by way of another one is not sent again and again while somebody waits for a third member.
+// What a member has confirmed by way of another one is not sent again and again while a caller waits for a third
+// member.
 func TestRelayIsNotRepeated(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
@@ -131,7 +132,7 @@ func TestRelayIsNotRepeated(t *testing.T) {
 			return hop{lost: from == "n0" && to == "n2" || from == "n2" && to == "n0" || from == "n3" || to == "n3"}
 		})
 		var inv *InvalidateError
-		for range 2 { // the first of them stays unconfirmed at n3, so n2's confirmation of the second has a gap nowhere
+		for range 2 { // the first one stays unconfirmed at n3; n2 confirms the second one without a gap
 			if err := caches["n0"].Invalidate(background, "k"); !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n3"}) {
 				t.Fatal(err)
 			}
@@ -142,7 +143,8 @@ func TestRelayIsNotRepeated(t *testing.T) {
 	})
 }
 
-// A member that leaves the view while an Invalidate of many frames is being started is named, unless it has confirmed all.
+// Invalidate names a member that leaves the view while its many frames are being sent, unless that member has confirmed
+// all of them.
 func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
 	for _, n := range []int{codec.MaxKeysPerFrame, 3 * codec.MaxKeysPerFrame} {
 		bubble(t, func(t *testing.T) {
@@ -171,7 +173,7 @@ func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
 	}
 }
 
-// So is one that had confirmed all that was started before it left.
+// Invalidate names a member that leaves between frames, even if it had confirmed everything started before it left.
 func TestInvalidateNamesWhoLeavesBetweenFrames(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()

@@ -15,39 +15,39 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// ErrDrilling says that a drill of the cache is under way on this node already.
+// ErrDrilling says that a drill of the cache is already under way on this node.
 var ErrDrilling = errors.New("weir: a drill is under way")
 
 // MaxDrill is the longest a drill may last.
 const MaxDrill = time.Hour
 
 const (
-	drillErrors  = 0.1 // of drilled loads that fail, from which on the drill ends
-	drillMinimum = 20  // loads that must have ended before
+	drillErrors  = 0.1 // the part of drilled loads that may fail before the drill ends
+	drillMinimum = 20  // loads that must have ended before that counts
 	drillLook    = 50 * time.Millisecond
 	drillSamples = 4096 // waits kept for the quantiles
 )
 
-// DrillReport is what a drill has shown.
+// DrillReport is the result of a drill.
 type DrillReport struct {
 	Fraction float64 `json:"fraction"`
-	Duration float64 `json:"duration_seconds"` // that it was to last
-	Seconds  float64 `json:"seconds"`          // that it has lasted
+	Duration float64 `json:"duration_seconds"` // planned
+	Seconds  float64 `json:"seconds"`          // elapsed
 	Ended    string  `json:"ended"`            // why: time, breaker, errors, context or closed
 
-	Drilled int64 `json:"drilled"` // reads of callers on this node that had to behave as misses
-	Filled  int64 `json:"filled"`  // of these, those that a load has answered
-	Spared  int64 `json:"spared"`  // that got the copy after all: no permit, a failed load, or half of their time gone
-	Failed  int64 `json:"failed"`  // that got an error: without a cache they would have too
-	Errors  int64 `json:"errors"`  // loads on this node, for the drill, that failed
-	Loads   int64 `json:"loads"`   // loads on this node that the drill has caused
-	Peak    int   `json:"peak"`    // loads at once on this node, seen every 50 ms
+	Drilled int64 `json:"drilled"` // reads by callers on this node that had to behave as misses
+	Filled  int64 `json:"filled"`  // of these, those that a load answered
+	Spared  int64 `json:"spared"`  // of these, those that got the copy after all: no permit, a failed load, or half of their time gone
+	Failed  int64 `json:"failed"`  // of these, those that got an error, as they would have without a cache
+	Errors  int64 `json:"errors"`  // loads on this node that the drill caused and that failed
+	Loads   int64 `json:"loads"`   // loads on this node that the drill caused
+	Peak    int   `json:"peak"`    // most loads at once on this node, looked at every 50 ms
 
-	P50 float64 `json:"p50_seconds"` // what drilled reads waited, by quantiles
+	P50 float64 `json:"p50_seconds"` // quantiles of how long drilled reads waited
 	P99 float64 `json:"p99_seconds"`
 	Max float64 `json:"max_seconds"`
 
-	// Whole is what the origin would go through if all were lost, as it was when the drill began.
+	// Whole is what the origin would see if everything were lost, as projected when the drill began.
 	Whole Projection `json:"whole"`
 }
 
@@ -81,16 +81,15 @@ func (d *drill) ended() bool {
 	}
 }
 
-// Drill rehearses the loss of the cache: for the time given, that fraction of the reads on this
-// node that find a copy behave as misses. They go to their key's owner, which loads the key anew,
-// at the lowest class, within the governor: real misses and refreshes go first. Who would get an
-// error, or has waited for half of the time to his deadline, gets the copy after all. Near copies
-// and the members' owned copies stay. It ends by itself: when the time is over, with ctx, and at
-// once when this node's breaker is not closed or more than a tenth of its loads on this node fail.
+// Drill rehearses the loss of the cache: for the given time, that fraction of the reads on this node that find a copy
+// behave as misses. They go to their key's owner, which loads the key again, at the lowest class, within the governor:
+// real misses and refreshes go first. A caller that would get an error, or that has waited for half of the time to its
+// deadline, gets the copy after all. Near copies and the members' owned copies stay. The drill ends when the time is
+// over or ctx ends. It ends at once when this node's breaker is not closed, or when more than a tenth of its loads on
+// this node fail.
 //
-// The report is valid also if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is
-// wrong with the arguments: fraction is above 0 and at most 1, duration above 0 and at most
-// MaxDrill.
+// The report is valid even if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with the
+// arguments: fraction must be above 0 and at most 1, duration above 0 and at most MaxDrill.
 func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
 	if err := checkDrill(fraction, duration); err != nil {
 		return DrillReport{}, err
@@ -112,7 +111,7 @@ func checkDrill(fraction float64, duration time.Duration) error {
 	return nil
 }
 
-// beginDrill makes reads behave as a drill's from now on; runDrill must follow.
+// beginDrill starts a drill, which reads obey from now on; runDrill must follow.
 func (c *Cache[V]) beginDrill(fraction float64, duration time.Duration) (*drill, error) {
 	if !c.life.begin() {
 		return nil, ErrClosed
@@ -127,7 +126,7 @@ func (c *Cache[V]) beginDrill(fraction float64, duration time.Duration) (*drill,
 	return d, nil
 }
 
-// runDrill looks after a drill until it ends.
+// runDrill watches a drill until it ends, and returns its report.
 func (c *Cache[V]) runDrill(ctx context.Context, d *drill) DrillReport {
 	defer c.life.end()
 	end := time.NewTimer(d.duration)
@@ -160,15 +159,15 @@ func (c *Cache[V]) runDrill(ctx context.Context, d *drill) DrillReport {
 	return r
 }
 
-// DrillStats is the drill under way on a node, or its last one.
+// DrillStats describes the drill that is under way on a node, or the last one.
 type DrillStats struct {
 	Running bool `json:"running"`
 	// DrillReport is what it has shown so far; all zero if there has been none.
 	DrillReport
 }
 
-// drillStats tells of the drill under way, or of the last one. Of what the loss of all would mean it has the
-// numbers alone, not the keys.
+// drillStats describes the drill that is under way, or the last one. Of the projection in Whole it leaves out the keys
+// and the miss ratios.
 func (c *Cache[V]) drillStats() (s DrillStats) {
 	if d := c.drill.Load(); d != nil {
 		s.Running, s.DrillReport = true, d.report(c.clock.Now())
@@ -179,7 +178,7 @@ func (c *Cache[V]) drillStats() (s DrillStats) {
 	return s
 }
 
-// report is what the drill has shown up to now.
+// report returns what the drill has shown up to now.
 func (d *drill) report(now int64) DrillReport {
 	r := DrillReport{
 		Fraction: d.fraction, Duration: d.duration.Seconds(), Seconds: time.Duration(now - d.began).Seconds(),
@@ -197,7 +196,7 @@ func (d *drill) report(now int64) DrillReport {
 	return r
 }
 
-// waited counts what a drilled read waited, keeping a sample of all (Vitter's algorithm R).
+// waited records how long a drilled read waited, in a sample of all (Vitter's algorithm R).
 func (d *drill) waited(wait time.Duration, dice float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -210,7 +209,7 @@ func (d *drill) waited(wait time.Duration, dice float64) {
 	}
 }
 
-// picks returns the drill that makes this read behave as a miss; nil: it is an ordinary one.
+// picks returns the drill that makes this read behave as a miss; nil: the read is an ordinary one.
 func (c *Cache[V]) picks() *drill {
 	d := c.drill.Load()
 	if d == nil || c.dice.float64() >= d.fraction || d.ended() {
@@ -224,14 +223,13 @@ func (c *Cache[V]) picks() *drill {
 	return d
 }
 
-// rehearse answers a near hit as if there were no near copy, which is b; but if there is no other
-// answer, with that.
+// rehearse answers a near hit as if its near copy b did not exist. If nothing else answers, it uses b.
 func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V], a *answer[V]) error {
 	c.stats.nearUnused.Add(1)
 	return c.findAtOwner(ctx, &question[V]{key: key, maxAge: AnyAge, have: b}, d, b, a)
 }
 
-// fallBack answers with a near copy after all, if that may be served still.
+// fallBack answers with a near copy after all, if that may still be served.
 func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 	now := c.clock.Now()
 	if now >= b.until || !c.unfenced(key, b) {
@@ -244,7 +242,8 @@ func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 	return true
 }
 
-// rewatch makes near hits look twice while one may have to behave as something else.
+// rewatch sets which near hits are inspected: all of them while a drill runs or the node is cut off, otherwise a
+// sample.
 func (c *Cache[V]) rewatch() {
 	c.watching.Lock()
 	defer c.watching.Unlock()
@@ -255,7 +254,7 @@ func (c *Cache[V]) rewatch() {
 	}
 }
 
-// drilled counts how a read ended that d had picked.
+// drilled counts how a read that d had picked ended.
 func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
@@ -268,8 +267,8 @@ func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
 	d.waited(time.Duration(c.clock.Now()-began), c.dice.float64())
 }
 
-// refill answers a drilled read on the member that owns the key: it loads the key as if there were no
-// copy, but takes the copy if that does not work out.
+// refill answers a drilled read on the member that owns the key. It loads the key as if there were no copy, but returns
+// the copy if the load fails or takes too long.
 func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []uint64, short bool) (found[V], error) {
 	now, wide := c.clock.Now(), c.fences.TagClock()
 	e := c.valid(key, hash, now)
@@ -302,7 +301,7 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	return c.own(ctx, key, hash, AnyAge, chain, short)
 }
 
-// drillEnded looks at a load that has ended, in case that a drill caused it.
+// drillEnded counts a load that has ended, if a drill caused it.
 func (c *Cache[V]) drillEnded(f *flight[V], out governor.Outcome) {
 	d := c.drill.Load()
 	if d == nil || f.cause != placement.Drill {
@@ -316,8 +315,8 @@ func (c *Cache[V]) drillEnded(f *flight[V], out governor.Outcome) {
 	}
 }
 
-// BeginDrill begins a drill for an operator. run looks after it until it ends, or ctx, and must be
-// called; the namespace's statistics tell what it shows.
+// BeginDrill begins a drill for an operator. run watches it until it or ctx ends, and must be called. The namespace's
+// statistics show the drill's results.
 func (h handler[V]) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
 	if err := checkDrill(fraction, duration); err != nil {
 		return nil, err
@@ -329,7 +328,7 @@ func (h handler[V]) BeginDrill(fraction float64, duration time.Duration) (run fu
 	return func(ctx context.Context) { h.c.runDrill(ctx, d) }, nil
 }
 
-// flagOf is what a request to an owner says about a drill.
+// flagOf returns the request flag that tells an owner of a drill.
 func flagOf(d *drill) uint8 {
 	if d == nil {
 		return 0

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// A drill sends the fraction of hits asked for through the owners to the origin, harms nobody, and
-// leaves nothing behind.
+// A drill sends the requested fraction of hits through the owners to the origin, causes no errors, and leaves nothing
+// behind.
 func TestDrill(t *testing.T) {
 	for _, members := range []int{1, 3} {
 		for _, near := range []bool{false, true} {
@@ -67,7 +67,7 @@ func TestDrill(t *testing.T) {
 					got := loads.Load() - warm
 					r.Whole = Projection{}
 					t.Logf("%+v; %d loads", r, got)
-					// Some of the reads are under way when it ends.
+					// Some of the reads are still running when the drill ends.
 					if math.Abs(float64(r.Drilled)/2000-1) > 0.1 || r.Drilled-r.Filled > 20 || r.Spared != 0 || r.Failed != 0 || got < r.Drilled*9/10 || got > r.Drilled {
 						t.Errorf("%d loads: %+v", got, r)
 					}
@@ -92,7 +92,7 @@ func TestDrill(t *testing.T) {
 	}
 }
 
-// An origin that fails ends the drill, by errors or by the breaker, and no reader gets to feel it.
+// An origin that fails ends the drill, by errors or by the breaker, and no reader notices.
 func TestDrillEndsByItself(t *testing.T) {
 	for why, breaker := range map[string]Breaker{
 		"errors":  {Failures: -1},

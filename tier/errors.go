@@ -18,10 +18,10 @@ var (
 	// ErrOverloaded says that the governor gave no permit to read the origin and that no copy could
 	// be served. errors.As with *OverloadedError tells when to retry.
 	ErrOverloaded = errors.New("weir: overloaded")
-	// ErrNotCached says that a read with NoFill found no copy that it could have.
+	// ErrNotCached says that a read with NoFill found no copy that it may use.
 	ErrNotCached = errors.New("weir: not cached")
-	// ErrIsolated says that this node has lost sight of most members and that the namespace
-	// does not answer then, by Config.WhenIsolated.
+	// ErrIsolated says that this node has lost contact with most members and that, by Config.WhenIsolated, the
+	// namespace does not answer then.
 	ErrIsolated = errors.New("weir: isolated")
 	// ErrClosed says that the cache is closed.
 	ErrClosed = errors.New("weir: cache is closed")
@@ -40,15 +40,15 @@ var (
 	ErrGoexit = errors.New("weir: the loader called runtime.Goexit")
 	// ErrTTLTooLong says that a loader, or a Put, gave a value a longer TTL than Freshness.MaxTTL.
 	ErrTTLTooLong = errors.New("weir: the TTL is beyond the contract")
-	// ErrTimeout says that a load took longer than Origin.Timeout. errors.Is(err,
-	// context.DeadlineExceeded) holds for it too.
+	// ErrTimeout says that a load took longer than Origin.Timeout. errors.Is(err, context.DeadlineExceeded) also holds
+	// for it.
 	ErrTimeout = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)
 )
 
-// FillError says that a fill failed: where, and why. Unwrap gives the reason: the
-// loader's error, a *PanicError, ErrGoexit, ErrTimeout, ErrValueTooLarge or the
-// codec's error. A fill that failed on another member has that error's text; of its
-// identity this package's errors, context.DeadlineExceeded and context.Canceled are kept.
+// FillError says that a fill failed, where, and why. Unwrap returns the reason: the loader's error, a *PanicError,
+// ErrGoexit, ErrTimeout, ErrValueTooLarge or the codec's error. If the fill failed on another member, the reason has
+// the text of the error there, and errors.Is recognizes only this package's errors, context.DeadlineExceeded and
+// context.Canceled in it.
 type FillError struct {
 	Namespace string
 	Key       string
@@ -66,10 +66,10 @@ func (e *FillError) Error() string {
 // Unwrap returns Err.
 func (e *FillError) Unwrap() error { return e.Err }
 
-// PanicError is a loader's panic, as every waiter gets it.
+// PanicError is a loader's panic, as every waiting caller gets it.
 type PanicError struct {
 	Value any    // what was passed to panic
-	Stack []byte // where
+	Stack []byte // where the loader panicked
 }
 
 func (e *PanicError) Error() string { return fmt.Sprintf("the loader panicked: %v", e.Value) }
@@ -82,7 +82,7 @@ func (e *PanicError) Unwrap() error {
 
 // OverloadedError is the ErrOverloaded that a Get returns.
 type OverloadedError struct {
-	Reason     string        // for people: what was short, and on which member if it is another one
+	Reason     string        // for people: what was short, and on which member unless it is this one
 	RetryAfter time.Duration // an estimate of when a permit is likely
 
 	why governor.Reason
@@ -95,7 +95,7 @@ func (e *OverloadedError) Error() string {
 // Is reports whether target is ErrOverloaded.
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
 
-// overloaded makes an *OverloadedError of the governor's refusal.
+// overloaded makes an *OverloadedError from the governor's refusal.
 func overloaded(r *governor.Refusal) *OverloadedError {
 	return &OverloadedError{Reason: r.Why.Text(), RetryAfter: r.After, why: r.Why}
 }
@@ -104,9 +104,10 @@ func overloaded(r *governor.Refusal) *OverloadedError {
 type InvalidateError struct {
 	Namespace string
 	Unreached []string // the members' names, sorted
-	// CleanBy is when the last copy they may still hold is past its hard expiry: by the longest life of a copy that the
-	// contract allows or any member has told of. With Freshness.MaxTTL, or if no value is given a TTL of its own, it is
-	// exact; else a member that was cut off before it could tell may hold a value for longer.
+	// CleanBy is when the last copy that they may still hold passes its hard expiry. It assumes the longest life of a
+	// copy that the contract allows or that any member has reported. It is exact with Freshness.MaxTTL, or if no value
+	// is given a TTL of its own. Otherwise a member that was cut off before it could report may hold a value for
+	// longer.
 	CleanBy time.Time
 	Err     error // why, joined
 }

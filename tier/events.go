@@ -19,14 +19,14 @@ const (
 	eventUnconfirmed   = "invalidation_unconfirmed"
 )
 
-// unconfirmedEvery is how often, at most, it is told that an invalidation did not reach everybody: during a
+// unconfirmedEvery is how often, at most, the log says that an invalidation did not reach every member: during a
 // partition none does.
 const unconfirmedEvery = int64(time.Minute)
 
-// told is what has been told of the breaker and of invalidations.
+// told records what the log has said about the breaker and about invalidations.
 type told struct {
-	turn        atomic.Uint64 // of the breaker's, the last one looked at
-	unconfirmed atomic.Int64  // until when nothing more is told of these, ns on the cache's clock
+	turn        atomic.Uint64 // the breaker's generation at the last look
+	unconfirmed atomic.Int64  // no other one is logged until then, ns on the cache's clock
 
 	mu       sync.Mutex // guards the rest
 	open     bool
@@ -34,7 +34,7 @@ type told struct {
 	since    int64 // when it opened
 }
 
-// tellBreaker tells when the breaker has opened, and when it has closed. It is called after loads and once a second.
+// tellBreaker logs that the breaker has opened or closed. It is called after loads and once a second.
 func (c *Cache[V]) tellBreaker() {
 	t, turn := &c.told, c.gov.BreakerGeneration()
 	if t.turn.Swap(turn) == turn {
@@ -59,7 +59,7 @@ func (c *Cache[V]) tellBreaker() {
 	}
 }
 
-// tellUnconfirmed tells of an invalidation that did not reach everybody, if none was told of lately.
+// tellUnconfirmed logs an invalidation that did not reach every member, unless another one was logged recently.
 func (c *Cache[V]) tellUnconfirmed(err error) {
 	now, until := c.clock.Now(), c.told.unconfirmed.Load()
 	if now >= until && c.told.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {

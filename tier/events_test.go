@@ -48,8 +48,8 @@ func (e *events) take() string {
 	return out
 }
 
-// The breaker's opening and closing is told once each, however often it tries in between; a drill's begin and
-// end, too.
+// The opening and the closing of the breaker are each logged once, however often it probes in between, and so are the
+// start and the end of a drill.
 func TestEvents(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o, e := &counter{}, new(events)
@@ -103,7 +103,7 @@ func must(t *testing.T, c *Cache[string], key string) string {
 	return v
 }
 
-// A flush is told, and invalidations that do not reach everybody are, but not each.
+// A flush is logged. Invalidations that do not reach every member are logged as well, but not each of them.
 func TestEventsOfInvalidations(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		sim, e := newSim(t, 2), new(events)
@@ -132,7 +132,7 @@ func TestEventsOfInvalidations(t *testing.T) {
 	})
 }
 
-// Each event has its name in the description of the stats endpoint.
+// The description of the stats endpoint names every event.
 func TestEventNames(t *testing.T) {
 	b, err := os.ReadFile("../peer/STATS.md")
 	if err != nil {
@@ -157,7 +157,7 @@ func TestEventNames(t *testing.T) {
 	}
 }
 
-// Each field of a cache's statistics is in the description of the stats endpoint.
+// The description of the stats endpoint names every field of a cache's statistics.
 func TestStatsDocumented(t *testing.T) {
 	b, err := os.ReadFile("../peer/STATS.md")
 	if err != nil {

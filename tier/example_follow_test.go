@@ -9,9 +9,9 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// changes is a feed in memory: what some program writes down of its writes.
+// changes is a feed in memory, in which a program records its writes.
 type changes struct {
-	events chan tier.Event // closed when there will be no more
+	events chan tier.Event // closed when no event follows
 	acked  chan uint64
 }
 
@@ -53,7 +53,7 @@ func ExampleCache_Follow() {
 	go func() { ended <- prices.Follow(ctx, feed) }()
 
 	fmt.Println(prices.Get(ctx, "sku-42"))
-	price = "7.50" // some program writes, and tells the feed; it knows nothing of the cache
+	price = "7.50" // a program writes and tells the feed; it knows nothing of the cache
 	feed.events <- tier.Event{Position: 1, Change: tier.Change{Keys: []string{"sku-42"}}}
 	fmt.Println("applied everywhere:", <-feed.acked)
 	fmt.Println(prices.Get(ctx, "sku-42"))

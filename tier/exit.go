@@ -11,9 +11,9 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// Values leave a node through this file alone: to a caller by handOut, to a member as an answer by fillAt and as a
-// push by batch. Each of them tests at the moment of leaving whether the copy may still be handed out. Where a copy is
-// found its end is tested too, but that saves work only: between finding and leaving a read may wait for a load, for the
+// Values leave a node only through this file: to a caller by handOut, to a member as an answer by fillAt and as a push
+// by batch. Each of these tests, when the value leaves, whether the copy may still be handed out. The code that finds a
+// copy tests its end as well, but only to save work: between finding and leaving, a read may wait for a load, for the
 // slowest of many keys, for a network or for a suspended machine.
 //
 //	exit       end                                                 past the end
@@ -21,14 +21,14 @@ import (
 //	fillAt     hard expiry                                         the owner answers again, or says that it has no copy
 //	batch      hard expiry                                         the copy is left out
 //
-// One kind of copy has no end: what a load brought whose result was past its hard expiry when the load returned. It is
-// in no tier, and belongs to the callers that waited for that load.
+// One kind of copy has no end: the result of a load that was past its hard expiry when the load returned. It is in no
+// tier, and belongs to the callers that waited for that load.
 
-// ErrExpired says that each copy which a read found passed its hard expiry before it could be handed out: copies live for
-// less time than an answer takes.
+// ErrExpired says that every copy that a read found passed its hard expiry before it could be handed out: copies live
+// for less time than an answer takes.
 var ErrExpired = errors.New("weir: the copy passed its hard expiry before it could be handed out")
 
-// never is the end of what has none.
+// never is the end of a copy that has none.
 const never = math.MaxInt64
 
 // finding is what a read has found, before it is handed out.
@@ -66,7 +66,7 @@ func (c *Cache[V]) clone(v V) V {
 	return c.cfg.Clone(v)
 }
 
-// end is when what was found must not be handed out any more.
+// end returns when what was found must no longer be handed out.
 func (f *found[V]) end() int64 {
 	if f.filled && f.e.Outlived() {
 		return never
@@ -74,8 +74,8 @@ func (f *found[V]) end() int64 {
 	return f.e.Hard
 }
 
-// endOf is the end of a copy that another member answered with at the given time. A member sends an answer past its hard
-// expiry only if it waited for a load whose result was outlived.
+// endOf returns the end of a copy that another member answered with at the given time. A member sends an answer past
+// its hard expiry only if it waited for a load that took longer than its result may live.
 func endOf(r *codec.Response, at int64) int64 {
 	if r.Flags&codec.FlagFilled != 0 && r.Hard <= 0 {
 		return never
@@ -83,8 +83,8 @@ func endOf(r *codec.Response, at int64) int64 {
 	return at + int64(r.Hard)
 }
 
-// fillAt fills in the answer to a read with the flags that was held for so long. false: what was found must not be handed
-// out any more, and resp is as it was.
+// fillAt fills in the answer to a read that has the given flags and was held for the given time. It returns false if
+// what was found must no longer be handed out; resp is then unchanged.
 func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Response, f *found[V], held time.Duration) bool {
 	if now >= f.end() {
 		return false
@@ -96,7 +96,7 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 	}
 	resp.Age = time.Duration(max(now-f.e.Loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.Soft-now), time.Duration(f.e.Hard-now)
-	if f.e.Replica && flags&codec.FlagSuccessor != 0 { // near copies as of what is filled in the owner's place
+	if f.e.Replica && flags&codec.FlagSuccessor != 0 { // near copies live as long as those of what a stand-in owner fills
 		h.c.stats.replicasServed.Add(1)
 		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
 	}
@@ -125,14 +125,14 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 	return true
 }
 
-// batch makes what one push carries of the first keys; taken is how many of them that is. fresh: only of what is fresh.
+// batch makes one push of the first of keys; taken is how many of them it covers. fresh: only fresh copies.
 func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
 	now, size := c.clock.Now(), 0
 	for _, x := range keys {
 		if len(list) == codec.MaxPushed {
 			break
 		}
-		e := c.valid(x.key, ring.Hash(x.key), now) // which is nil past its hard expiry
+		e := c.valid(x.key, ring.Hash(x.key), now) // nil past its hard expiry
 		if e == nil || e.Flags&(store.Failed|store.Passing) != 0 || fresh && (e.Replica || now >= e.Soft) {
 			taken++
 			continue
@@ -153,20 +153,21 @@ func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int
 }
 
 // undecodable is the error of a copy whose bytes the codec cannot decode. Such a copy is in the owned tier only if
-// another member gave it: what is loaded or put here has been decoded once. It is dropped, counted and loaded again; whoever
-// finds it reads once more, and once only, so that a codec that fails for good does not ask the origin again and again.
+// another member gave it: what is loaded or put here has been decoded once. It is dropped, counted and loaded again.
+// The read that finds it tries once more, and only once, so that a codec that always fails does not ask the origin
+// again and again.
 type undecodable struct{ err error }
 
 func (e *undecodable) Error() string { return fmt.Sprintf("decode: %v", e.err) }
 func (e *undecodable) Unwrap() error { return e.err }
 
-// isUndecodable reports whether err says so of a copy.
+// isUndecodable reports whether err says that a copy cannot be decoded.
 func isUndecodable(err error) bool {
 	var u *undecodable
 	return errors.As(err, &u)
 }
 
-// drop takes an entry that cannot be decoded out of the owned tier.
+// drop removes an entry that cannot be decoded from the owned tier.
 func (c *Cache[V]) drop(key string, hash uint64, e *store.Entry) {
 	c.stats.undecodable.Add(1)
 	c.fences.Update(hash, func() {

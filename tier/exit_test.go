@@ -18,7 +18,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// While a call for many keys waits for its slowest, the others pass their ends: near copies their lease, owned ones their
+// While a multi-get waits for its slowest key, the others pass their ends: near copies their lease, owned ones their
 // hard expiry. Each is tested when it leaves.
 func TestGetManyHandsOutNothingPastItsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -68,7 +68,7 @@ func TestGetManyHandsOutNothingPastItsEnd(t *testing.T) {
 	})
 }
 
-// A range over GetEach may take its time between two keys.
+// A range over GetEach that takes its time between two keys gets nothing past its end.
 func TestGetEachHandsOutNothingPastItsEndToASlowRange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(0)
@@ -81,11 +81,11 @@ func TestGetEachHandsOutNothingPastItsEndToASlowRange(t *testing.T) {
 			}
 			_ = pause(background, 2*time.Second)
 		}
-		o.want(t, 5) // b and c twice
+		o.want(t, 5) // b and c were loaded twice
 	})
 }
 
-// An answer with what a fill brought passes its hard expiry on a slow network as any other.
+// The answer of a fill passes its hard expiry on a slow network like any other.
 func TestAnswerOfAFillIsNotHandedOutPastItsHardExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -111,7 +111,7 @@ func TestAnswerOfAFillIsNotHandedOutPastItsHardExpiry(t *testing.T) {
 	})
 }
 
-// An owner that waited for the slowest of a peer's keys gives nothing past its hard expiry for the others.
+// An owner that waited for the slowest of a peer's keys returns nothing past its hard expiry for the others.
 func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := open(t, plain(ByKey(slow(0).load)))
@@ -150,7 +150,7 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 	})
 }
 
-// A Read whose copies all pass their end before they can be handed out ends with ErrExpired.
+// A Read whose copies all pass their end before they can be handed out returns ErrExpired.
 func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(slow(0).load))
@@ -158,8 +158,8 @@ func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 		jump := time.Duration(0)
 		c.clock = clock.New(func() time.Time { jump += 2; return time.Now().Add(jump) }) // time passes between any two lines
 		expired, expiredOfMany := 0, 0
-		for ttl := range time.Duration(100) { // with a short one a load outlives its value, with a long one all is well
-			c.cfg.Freshness.TTL = ttl + 1 // New refuses it
+		for ttl := range time.Duration(100) { // with a short TTL a load outlives its value, with a long one every read succeeds
+			c.cfg.Freshness.TTL = ttl + 1 // New would reject it
 			key := fmt.Sprint("k", ttl)
 			if _, err := c.Get(background, key); errors.Is(err, ErrExpired) {
 				expired++
@@ -178,8 +178,9 @@ func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 	})
 }
 
-// Values leave by exit.go alone, where their end is tested: nothing else makes an Answer with a value, clones a value for a
-// caller or puts one into an answer or a push for a peer. Get hands out near hits by itself, in the branch that has tested them.
+// Values leave only through exit.go, where their end is tested: no other code makes an Answer with a value, clones a
+// value for a caller or puts one into an answer or a push for a peer. Get hands out near hits itself, in the branch
+// that has tested them.
 func TestValuesLeaveByOneExit(t *testing.T) {
 	files, err := os.ReadDir(".")
 	if err != nil {
@@ -196,7 +197,7 @@ func TestValuesLeaveByOneExit(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var in string // the function
+		var in string // the enclosing function
 		exit := func(at token.Pos, what string) {
 			seen[what]++
 			if name != "exit.go" && !(name == "read.go" && in == "Get" && what == "clone") {

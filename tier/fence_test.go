@@ -18,7 +18,7 @@ import (
 type history struct {
 	nodes, keys, ops int
 	near             bool
-	storm            bool // fence tables overflow meanwhile
+	storm            bool // fence tables overflow during the run
 	late             bool // members open their caches late
 	strip            bool // requests do not carry fences
 	slow             bool // loads take long
@@ -199,7 +199,7 @@ func (m mutant) TryServe(req *codec.Request, resp *codec.Response) bool {
 	return true
 }
 
-// The checker must catch each part of the mechanism when it is missing.
+// The checker detects the absence of each part of the mechanism.
 func TestHistoriesCatch(t *testing.T) {
 	wrap := func(apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)) func(codec.Handler) codec.Handler {
 		return func(h codec.Handler) codec.Handler { return mutant{h.(handler[simValue]), apply} }
@@ -240,7 +240,7 @@ func nothing(bool) {}
 
 func stored() {}
 
-// invalidation is the news of one.
+// invalidation returns the news of one invalidation.
 func invalidation(m codec.Mark, keys ...[]byte) *codec.News {
 	return &codec.News{Invalidations: []codec.Invalidation{{Mark: m, Scope: codec.ScopeKeys, Names: keys}}}
 }

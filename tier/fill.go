@@ -16,12 +16,11 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// errNoPrevious is what KeepPrevious returns where there is nothing to keep.
+// errNoPrevious is what KeepPrevious returns if there is nothing to keep.
 var errNoPrevious = errors.New("weir: KeepPrevious, but there is no previous value")
 
-// A Fill is one run of a loader for one key, as the loader sees it. Except for Step
-// its methods must be called from one goroutine at a time, and none of them after the
-// loader has returned.
+// A Fill is one run of a loader for one key, as the loader sees it. Its methods, except Step, must be called from one
+// goroutine at a time, and never after the loader has returned.
 type Fill[V any] struct {
 	// Key is what to load.
 	Key string
@@ -31,14 +30,14 @@ type Fill[V any] struct {
 	prev   *store.Entry
 	ttl    time.Duration
 	keep   bool
-	drop   bool // the value is for the callers that wait
+	drop   bool // the value is only for the waiting callers
 
 	tags    []uint32
 	tagErr  error
 	version uint64
-	stale   *Stale // nil: as Freshness has it
+	stale   *Stale // nil: Freshness applies
 
-	// what a batch loader says
+	// set by a batch loader
 	value V
 	err   error
 	done  bool
@@ -49,9 +48,8 @@ func (c *Cache[V]) fillOf(f *flight[V]) *Fill[V] {
 	return &Fill[V]{Key: f.key, c: c, flight: f, prev: f.prev}
 }
 
-// Previous returns the stale copy that the fill replaces, if there is one: for a
-// conditional read of the origin. It is decoded anew for each call and is the
-// loader's own.
+// Previous returns the stale copy that the fill replaces, if there is one, for a conditional read of the origin. Each
+// call decodes a new value, which the loader owns.
 func (f *Fill[V]) Previous() (value V, ok bool) {
 	if f.prev == nil || f.prev.Flags&(store.NotFound|store.Failed) != 0 {
 		return value, false
@@ -60,8 +58,8 @@ func (f *Fill[V]) Previous() (value V, ok bool) {
 	return value, err == nil
 }
 
-// KeepPrevious says that the previous value is still the origin's ("not modified"): it
-// becomes fresh again. A Loader returns what it returns; for a BatchLoader the fill is then settled.
+// KeepPrevious says that the previous value is still the origin's ("not modified"), so that it becomes fresh again. A
+// Loader returns what KeepPrevious returns; in a BatchLoader the call settles the fill.
 func (f *Fill[V]) KeepPrevious() (V, error) {
 	value, ok := f.Previous()
 	if !ok {
@@ -73,7 +71,7 @@ func (f *Fill[V]) KeepPrevious() (V, error) {
 }
 
 // SetTTL replaces Freshness.TTL for this value; it is not jittered. The windows for stale answers follow it unchanged.
-// With a d of 0 or below it is DoNotKeep. If d is above Freshness.MaxTTL, where that is set, the fill fails with ErrTTLTooLong.
+// A d of 0 or below means DoNotKeep. If Freshness.MaxTTL is set and d is above it, the fill fails with ErrTTLTooLong.
 func (f *Fill[V]) SetTTL(d time.Duration) {
 	if d <= 0 {
 		f.DoNotKeep()
@@ -82,14 +80,14 @@ func (f *Fill[V]) SetTTL(d time.Duration) {
 	f.ttl = max(min(d, maxTTL), 1)
 }
 
-// DoNotKeep says that what is loaded is for the callers that wait for this fill alone: they get it, and nothing is
-// stored, so that the next caller starts another load. It holds for ErrNotFound too. A copy that there was before is gone.
+// DoNotKeep says that the result is only for the callers that wait for this fill: they get it, and nothing is stored,
+// so that the next caller starts another load. It also applies to ErrNotFound. An earlier copy is removed.
 func (f *Fill[V]) DoNotKeep() { f.drop = true }
 
-// Step marks the start of a call to a dependency of the loader, and the function it
-// returns its end: defer fill.Step("postgres")(). That function may be given the call's error.
-// The stats tell how often each dependency was called, how long it took and how often it failed.
-// Safe for concurrent use. Names are counted separately up to a limit of 64, the rest together as "other".
+// Step marks the start of a call to a dependency of the loader. The function that it returns marks the end: defer
+// fill.Step("postgres")(). That function accepts the call's error. The stats show how often each dependency was called,
+// how long it took and how often it failed. Safe for concurrent use. Up to 64 names are counted separately, the rest
+// together as "other".
 func (f *Fill[V]) Step(name string) func(err ...error) {
 	began := f.c.clock.Now()
 	return func(err ...error) {
@@ -101,10 +99,10 @@ func (f *Fill[V]) Step(name string) func(err ...error) {
 	}
 }
 
-// SetVersion tells the origin's own version of the value: a number that grows with each change of
-// the key, a row's version or a log's position. If an invalidation or a Put has told a higher one, see At, this value
-// comes from a replica that lags: it is given to those who wait for it, and not kept. 0: unknown.
-// With KeepPrevious the previous value's version stays if none is told. It also holds for ErrNotFound.
+// SetVersion reports the origin's own version of the value: a number that grows with each change of the key, such as a
+// row's version or a log's position. If an invalidation or a Put has reported a higher version, see At, this value
+// comes from a replica that lags: the waiting callers get it, and it is not kept. 0: unknown. With KeepPrevious the
+// previous value's version stays if none is reported. It also applies to ErrNotFound.
 func (f *Fill[V]) SetVersion(version uint64) { f.version = version }
 
 func (f *Fill[V]) versionOf() uint64 {
@@ -114,7 +112,7 @@ func (f *Fill[V]) versionOf() uint64 {
 	return f.version
 }
 
-// etag stands for the content of e: another content has another one, but for one in 2^64.
+// etag identifies the content of e: different contents have different etags, except with probability 1 in 2^64.
 func (c *Cache[V]) etag(e *store.Entry) uint64 {
 	if e.Flags != 0 {
 		return 0
@@ -129,10 +127,10 @@ func (c *Cache[V]) etag(e *store.Entry) uint64 {
 	return max(h.Sum64(), 1)
 }
 
-// noWait in place of the time until which a caller waits says that he does not.
+// noWait, as the time until which a caller waits, says that the caller does not wait.
 const noWait = -1
 
-// patience is until when a caller waits for a flight, 0: without end.
+// patience returns until when a caller waits for a flight; 0: without end.
 func (c *Cache[V]) patience(ctx context.Context) int64 {
 	if deadline, ok := ctx.Deadline(); ok {
 		return max(clock.Later(c.clock.Now(), time.Until(deadline)), 1)
@@ -146,7 +144,7 @@ func (c *Cache[V]) join(w *boarding[V]) (*flight[V], error) {
 	return f, err
 }
 
-// boarding is what a caller wants of a flight. Of a caller that only has one started, maxAge, wide and began are not looked at.
+// boarding is what a caller wants of a flight. maxAge, wide and began are ignored for a caller that only starts one.
 type boarding[V any] struct {
 	key    string
 	hash   uint64
@@ -155,15 +153,15 @@ type boarding[V any] struct {
 	prev   *store.Entry // the copy that the caller saw, nil: none
 	chain  []uint64
 	short  bool       // this node stands in for the owner
-	until  int64      // for how long the caller waits: patience, or noWait
-	from   Trace      // what the caller does, if that is followed
-	before *flight[V] // sends the caller on: see flights.join; nil: none
+	until  int64      // until when the caller waits: patience, or noWait
+	from   Trace      // the caller's trace, if it is traced
+	before *flight[V] // the flight that sends the caller on, see flights.join; nil: none
 	maxAge time.Duration
 	wide   uint64 // the tag clock when the caller's read began
-	began  int64  // when that was
+	began  int64  // when the caller's read began
 }
 
-// joinOrStart is join, and says whether it has started the flight.
+// joinOrStart is join, and reports whether it started the flight.
 func (c *Cache[V]) joinOrStart(w *boarding[V]) (f *flight[V], started bool, err error) {
 	if !c.life.begin() {
 		return nil, false, ErrClosed
@@ -185,7 +183,7 @@ func (c *Cache[V]) joinOrStart(w *boarding[V]) (f *flight[V], started bool, err 
 	return f, true, nil
 }
 
-// govTime is a time of this cache's clock on the governor's, which may be shared.
+// govTime converts a time of this cache's clock to the governor's clock, which may be shared.
 func (c *Cache[V]) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
@@ -193,8 +191,8 @@ func (c *Cache[V]) govTime(at int64) int64 {
 	return max(clock.Later(c.gov.Time(), time.Duration(at-c.clock.Now())), 1)
 }
 
-// fly runs a flight: looks again, waits for a permit, loads, commits. It ends when the
-// loader has truly returned.
+// fly runs a flight: it checks the owned tier again, waits for a permit, loads, and commits. It ends when the loader
+// has really returned.
 func (c *Cache[V]) fly(f *flight[V]) {
 	defer c.life.end()
 
@@ -223,13 +221,13 @@ func (c *Cache[V]) fly(f *flight[V]) {
 	})
 	fill := c.fillOf(f)
 	var value V
-	err := ErrGoexit // what stands if the loader ends the goroutine
+	err := ErrGoexit // remains if the loader ends the goroutine
 	holds := true    // a permit, and a place among the key's loads
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
-		if isContext(load, err) && c.ctx.Err() == nil { // whether or not overrun was quicker
+		if isContext(load, err) && c.ctx.Err() == nil { // whether or not overrun came first
 			err = fmt.Errorf("%w (%w)", ErrTimeout, err)
 		}
 		cost := time.Duration(c.clock.Now() - f.began)
@@ -291,7 +289,7 @@ func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
 	return nil
 }
 
-// ended counts a load that has returned, and gives its permit back.
+// ended counts a load that has returned, and gives back its permit.
 func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	out := outcomeOf(err)
 	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) {
@@ -303,8 +301,8 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 	c.drillEnded(f, out)
 }
 
-// retry prepares the next attempt of a load that failed with a retryable err, and waits for
-// its time and its permit. holds: there is a permit, that of the failed attempt or the next one's.
+// retry prepares the next attempt of a load that failed with a retryable err: it waits for the attempt's time and
+// permit. holds: the flight holds a permit, either that of the failed attempt or that of the next one.
 func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error) (again, holds bool) {
 	p := c.cfg.Origin.Retry
 	delay := p.backoff(try, c.dice.float64())
@@ -328,7 +326,7 @@ func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error)
 	return true, true
 }
 
-// finish ends a flight and counts whom it served.
+// finish ends a flight and counts the callers that it served.
 func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 	c.flights.settle(f)
 	callers, doomed := c.flights.finish(f, res, c.stillValid(f))
@@ -338,8 +336,8 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 	}
 }
 
-// stillValid is what flights ask before they hand out a copy from before the load. A fence
-// that came since the copy was found may be forgotten already: then the copy is gone too.
+// stillValid returns the check that a flight makes before it hands out a copy from before the load. A fence that came
+// after the copy was found may be forgotten already; then the copy has left the owned tier as well.
 func (c *Cache[V]) stillValid(f *flight[V]) func(e *store.Entry) bool {
 	return func(e *store.Entry) bool {
 		if !c.fences.OwnedValid(f.key, f.hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
@@ -350,8 +348,8 @@ func (c *Cache[V]) stillValid(f *flight[V]) func(e *store.Entry) bool {
 	}
 }
 
-// overrun finishes a flight whose load has used up its time, or whose cache is closing.
-// The load itself goes on until it returns.
+// overrun finishes a flight whose load has exceeded its time, or whose cache is closing. The load itself continues
+// until it returns.
 func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 	if !c.flights.settle(f) {
 		return
@@ -389,7 +387,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 	switch {
 	case err == nil && fill.keep:
 		e.Value = f.prev.Value
-		res.value, err = c.decode(e.Value) // the loader has had the other copy in its hands
+		res.value, err = c.decode(e.Value) // the loader has had access to the other copy
 	case err == nil:
 		e.Value, res.value, err = c.pack(value)
 	case errors.Is(err, ErrNotFound):
@@ -412,7 +410,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 		} else {
 			c.stats.results[resultError].Add(1)
 		}
-		if errors.Is(err, ErrOverloaded) { // a fill that the loader reads got no permit: that may be otherwise in a moment
+		if errors.Is(err, ErrOverloaded) { // a fill that the loader waited for got no permit: that may change in a moment
 			c.finish(f, c.refused(f, &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}))
 			return
 		}
@@ -453,7 +451,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 	c.finish(f, res)
 }
 
-// owns reports whether a key is this node's in the present view.
+// owns reports whether this node owns a key in the present view.
 func (c *Cache[V]) owns(hash uint64) bool {
 	if c.cfg.Cluster == nil {
 		return true
@@ -462,7 +460,7 @@ func (c *Cache[V]) owns(hash uint64) bool {
 	return view.OwnerOf(view.PartitionOf(hash)).Name == c.self
 }
 
-// setExpiry gives e its soft and hard expiry by the contract, and by what its value has of its own.
+// setExpiry sets e's soft and hard expiry from the contract and from the value's own lifespan.
 func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
 	f, ttl, stale := &c.cfg.Freshness, own.ttl, own.windows(&c.cfg.Freshness)
 	if e.Flags&store.NotFound != 0 {
@@ -481,7 +479,7 @@ func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64
 	}
 }
 
-// standIn gives e, which nobody else has yet, the times of a copy in the owner's place.
+// standIn gives e, which no other goroutine has yet, the times of a copy that a stand-in owner keeps.
 func (c *Cache[V]) standIn(e *store.Entry, now int64) {
 	full := &store.Expiry{Soft: e.Soft, SWR: e.Swr, Hard: e.Hard}
 	e.Change(func(r *store.Rare) { r.Full = full })
@@ -490,8 +488,8 @@ func (c *Cache[V]) standIn(e *store.Entry, now int64) {
 	e.Soft, e.Swr, e.Hard = min(e.Soft, end), min(e.Swr, end), min(e.Hard, end)
 }
 
-// failed settles what a failed load means: a copy within StaleIfError waits before it
-// is tried again, otherwise the error is remembered.
+// failed returns the result of a flight whose load failed. A copy within StaleIfError is served and waits before it is
+// tried again. Without a copy the error is remembered.
 func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	now := c.clock.Now()
 	errorTTL := int64(c.cfg.Freshness.ErrorTTL)
@@ -512,7 +510,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	return res
 }
 
-// postpone puts the next attempt to refresh e off, by half of d to one and a half.
+// postpone delays the next attempt to refresh e, by half of d to one and a half of d.
 func (c *Cache[V]) postpone(f *flight[V], e *store.Entry, now, d int64, why store.StaleReason) *store.Entry {
 	late := *e
 	again := now + d/2 + int64(c.dice.float64()*float64(d))
@@ -521,8 +519,8 @@ func (c *Cache[V]) postpone(f *flight[V], e *store.Entry, now, d int64, why stor
 	return &late
 }
 
-// replace puts next into the owned tier instead of old, unless old is not there any more. It is the one way to store
-// what was made of an entry: a fill, a fence or a Put may have come since that was seen.
+// replace puts next into the owned tier instead of old, unless old has left it. An entry that is derived from another
+// one must be stored this way, because a fill, a fence or a Put may have come since the other was read.
 func (c *Cache[V]) replace(key string, hash uint64, old, next *store.Entry) (replaced bool) {
 	c.fences.Update(hash, func() {
 		if now, ok := c.owned.Get(key); ok && now == old {
@@ -533,15 +531,15 @@ func (c *Cache[V]) replace(key string, hash uint64, old, next *store.Entry) (rep
 	return replaced
 }
 
-// refused is the result of a flight that got no permit. If there is a copy to serve, reads do
-// without another attempt for as long as the governor says, or ErrorTTL.
+// refused returns the result of a flight that got no permit. If there is a copy to serve, reads make no other attempt
+// for as long as the governor says, at most for ErrorTTL.
 func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	if c.ctx.Err() != nil {
 		return result[V]{err: ErrClosed}
 	}
 	res := result[V]{err: err}
 	var over *OverloadedError
-	if errors.As(err, &over) && err == error(over) { // not a nested fill's, which has been counted
+	if errors.As(err, &over) && err == error(over) { // a nested fill's has been counted already
 		c.stats.shed[over.why].Add(1)
 	}
 	now := c.clock.Now()
@@ -554,8 +552,9 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	return res
 }
 
-// pack encodes a value and returns what its callers get: the value as it is decoded, which is what later callers will
-// get. So the first ones see no fields that are not encoded, and share no memory with the loader; and no value is kept that could not be decoded.
+// pack encodes a value and returns what its callers get. Without ServeLoaded that is the value decoded again, as later
+// callers will get it. So the first callers see no fields that are not encoded and share no memory with the loader, and
+// a value that cannot be decoded is not kept.
 func (c *Cache[V]) pack(v V) (b []byte, shared V, err error) {
 	if b, err = c.encode(v); err != nil || c.cfg.ServeLoaded {
 		return b, v, err
@@ -564,7 +563,7 @@ func (c *Cache[V]) pack(v V) (b []byte, shared V, err error) {
 	return b, shared, err
 }
 
-// encode and decode keep a panic in a user's codec from taking the process along.
+// encode and decode turn a panic in a user's codec into an error.
 func (c *Cache[V]) encode(v V) (b []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {

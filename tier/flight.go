@@ -26,7 +26,7 @@ type flightShard[V any] struct {
 	m  map[string]*flightSlot[V]
 }
 
-// flightSlot is one key's place. It is removed when it has neither flight nor load.
+// flightSlot holds one key's flight and loads. It is removed when it has neither.
 type flightSlot[V any] struct {
 	live    *flight[V]
 	places  int           // taken by loads that run, or wait for a permit
@@ -43,25 +43,25 @@ type flight[V any] struct {
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
 	ticket governor.Ticket
-	group  atomic.Pointer[group[V]] // whose load and permit it shares, nil: it has its own
-	from   Trace                    // the work of the read that started it, if that is followed
+	group  atomic.Pointer[group[V]] // whose load and permit it shares; nil: it has its own
+	from   Trace                    // the trace of the read that started it, if it is traced
 	done   chan struct{}
-	loads  atomic.Bool // it is past asking the key's previous owner
-	kept   atomic.Bool // one of those who waited here keeps its result near
+	loads  atomic.Bool // it has finished asking the key's previous owner
+	kept   atomic.Bool // a caller that waited here keeps the result near
 
 	// guarded by the shard's mu
 	loading   bool
 	stamp     uint64        // the fence clock when the load began
 	wide      uint64        // the tag clock then
 	began     int64         // when the load began
-	settled   bool          // somebody has taken it on himself to finish it
-	tags      []uint32      // what its loader has told so far
+	settled   bool          // a goroutine has taken on finishing it
+	tags      []uint32      // that its loader has declared so far
 	dated     bool          // a tag of it was invalidated after the load began
 	overtaken chan struct{} // closed when dated becomes true; nil: nobody waits for that
-	callers   int64         // who wait for it
-	wanted    bool          // somebody has waited for it
+	callers   int64         // that wait for it
+	wanted    bool          // a caller has waited for it
 
-	next *flight[V] // where those go on that may not use its private result; nil: nobody has woken. Guarded by the shard's mu
+	next *flight[V] // the flight for callers that may not use its private result; nil: none has woken. Guarded by the shard's mu
 
 	res result[V] // written before done is closed
 }
@@ -72,7 +72,7 @@ type result[V any] struct {
 	value V
 	typed bool // value holds e's value
 	err   error
-	// private: e is for the read that started the flight, and for those that began before it did.
+	// private means that e is for the read that started the flight, and for reads that began before the flight did.
 	private bool
 }
 
@@ -86,9 +86,9 @@ func newFlights[V any]() *flights[V] {
 
 func (t *flights[V]) shard(hash uint64) *flightShard[V] { return &t.shards[hash%64] }
 
-// join returns the key's live flight, or makes start's the live one. waits: the caller waits for it. before, if not nil,
-// is the flight that the caller has joined and that ended with a private result: its next is returned then, even if that has
-// ended, and if it has none yet, the flight that is returned becomes it.
+// join returns the key's live flight, or makes the one from start live. waits: the caller waits for it. before, if not
+// nil, is a flight that the caller has joined and that ended with a private result. join then returns before's next,
+// even if that has ended. If before has no next yet, the flight that is returned becomes it.
 func (t *flights[V]) join(hash uint64, key string, waits bool, before *flight[V], start func() *flight[V]) (f *flight[V], started bool) {
 	s := t.shard(hash)
 	s.mu.Lock()
@@ -114,7 +114,7 @@ func (t *flights[V]) join(hash uint64, key string, waits bool, before *flight[V]
 	return f, true
 }
 
-// count counts one more caller. The caller holds the shard's mu, or has f for himself.
+// count counts one more caller. The caller holds the shard's mu, or f is not shared yet.
 func (f *flight[V]) count(waits bool) {
 	if waits {
 		f.callers++
@@ -122,7 +122,7 @@ func (f *flight[V]) count(waits bool) {
 	}
 }
 
-// leave counts one caller less.
+// leave counts one waiting caller less.
 func (t *flights[V]) leave(f *flight[V]) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -130,8 +130,8 @@ func (t *flights[V]) leave(f *flight[V]) {
 	f.callers--
 }
 
-// pause counts f's load as ended, but for one that is to follow; false: f has been finished or
-// detached, so that none may.
+// pause counts f's load as ended, with another one to follow. It returns false if f has been finished or detached, so
+// that none may follow.
 func (t *flights[V]) pause(f *flight[V]) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -140,14 +140,14 @@ func (t *flights[V]) pause(f *flight[V]) bool {
 	if f.settled || slot.live != f {
 		return false
 	}
-	f.loading = false // a fence that comes now is before the next load
+	f.loading = false // a fence that comes now precedes the next load
 	s.ended(f.key, slot)
 	return true
 }
 
-// reserve takes f's place among the loads of its key, before it asks for a permit: a flight that waits for its place
-// keeps no permit from other keys. With maxRunning places taken it waits for one to come free, for patience at most and
-// until ctx ends.
+// reserve takes f's place among the loads of its key. That comes before f asks for a permit, so that a flight that
+// waits for its place keeps no permit from other keys. If maxRunning places are taken, reserve waits for a free one,
+// for patience at most and until ctx ends.
 func (t *flights[V]) reserve(ctx context.Context, f *flight[V], patience time.Duration) error {
 	s := t.shard(f.hash)
 	var timer *time.Timer // set when there is something to wait for
@@ -182,8 +182,8 @@ func (t *flights[V]) reserve(ctx context.Context, f *flight[V], patience time.Du
 	}
 }
 
-// begin takes the stamp of f's load, which has its place and its permit; false: f has been finished meanwhile, so that
-// there is nothing to load for.
+// begin takes the stamp of f's load, which has its place and its permit. It returns false if f has been finished in the
+// meantime, so that no load is needed.
 func (t *flights[V]) begin(f *flight[V], fn *fence.Fences, now func() int64) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -205,7 +205,7 @@ func (t *flights[V]) returned(f *flight[V]) {
 	s.ended(f.key, s.m[f.key])
 }
 
-// vacate gives the place of f's load back, which has not begun.
+// vacate gives back the place of f's load, which has not begun.
 func (t *flights[V]) vacate(f *flight[V]) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -213,13 +213,13 @@ func (t *flights[V]) vacate(f *flight[V]) {
 	s.leave(f.key, s.m[f.key])
 }
 
-// ended counts one load of the slot less. The caller holds s.mu.
+// ended counts one load of the slot as returned. The caller holds s.mu.
 func (s *flightShard[V]) ended(key string, slot *flightSlot[V]) {
 	slot.running--
 	s.leave(key, slot)
 }
 
-// leave counts one place less as taken. The caller holds s.mu.
+// leave frees one place of the slot. The caller holds s.mu.
 func (s *flightShard[V]) leave(key string, slot *flightSlot[V]) {
 	slot.places--
 	if slot.freed != nil {
@@ -229,7 +229,7 @@ func (s *flightShard[V]) leave(key string, slot *flightSlot[V]) {
 	s.drop(key, slot)
 }
 
-// settle reports whether the caller is the one who has to finish f: true once.
+// settle reports whether the caller must finish f. It returns true once.
 func (t *flights[V]) settle(f *flight[V]) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -239,10 +239,10 @@ func (t *flights[V]) settle(f *flight[V]) bool {
 	return first
 }
 
-// finish publishes the result of a settled flight to everyone who waits. It returns how
-// many that are; doomed: there were some, and all have left. If the result holds a copy from before the load, valid says whether no fence
-// covers that: it is asked while nobody can join, so that nobody who came after a
-// fence gets what it covers. valid takes no lock of the flights.
+// finish publishes the result of a settled flight to all waiting callers. It returns their number; doomed: there were
+// some, and all have left. If the result holds a copy from before the load, valid says whether no fence covers the
+// copy. It is called while no caller can join, so that a caller that comes after a fence never gets what the fence
+// covers. valid takes no lock of the flights.
 func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *store.Entry) bool) (callers int64, doomed bool) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -259,8 +259,8 @@ func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *store.Ent
 	return f.callers, f.wanted && f.callers == 0
 }
 
-// skip ends a flight that has not begun to load with a copy, or an error, that is there, if valid still
-// says that no fence covers it, as in finish.
+// skip ends a flight that has not begun to load with e, which is a copy or an error, if valid says that no fence covers
+// e, as in finish.
 func (t *flights[V]) skip(f *flight[V], e *store.Entry, valid func(e *store.Entry) bool) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
@@ -280,8 +280,8 @@ func (t *flights[V]) skip(f *flight[V], e *store.Entry, valid func(e *store.Entr
 	return true
 }
 
-// detach lets later callers of key start a new flight if the live one began to load
-// before the fence with the given stamp.
+// detach makes later callers of key start a new flight if the live one began to load before the fence with the given
+// stamp.
 func (t *flights[V]) detach(key string, hash, stamp uint64) {
 	s := t.shard(hash)
 	s.mu.Lock()
@@ -294,7 +294,7 @@ func (t *flights[V]) detach(key string, hash, stamp uint64) {
 	s.drop(key, slot)
 }
 
-// detachAll detaches, of all keys, the live flights that a fence covers.
+// detachAll detaches every live flight, whatever its key, that a fence covers.
 func (t *flights[V]) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
@@ -319,7 +319,8 @@ func (t *flights[V]) declare(f *flight[V], tag uint32, fn *fence.Fences) {
 	}
 }
 
-// detachTags detaches the live flights of which a tag, as far as it is known, was invalidated since their loads began.
+// detachTags detaches every live flight that has a tag, as far as its tags are known, that was invalidated since its
+// load began.
 func (t *flights[V]) detachTags(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
@@ -333,7 +334,7 @@ func (t *flights[V]) detachTags(fn *fence.Fences) {
 	}
 }
 
-// overtake detaches a flight, and wakes the callers that may not have its result. The caller holds s.mu.
+// overtake detaches a flight, and wakes the callers that may not use its result. The caller holds s.mu.
 func (s *flightShard[V]) overtake(f *flight[V]) {
 	if f.dated {
 		return
@@ -347,8 +348,8 @@ func (s *flightShard[V]) overtake(f *flight[V]) {
 	}
 }
 
-// passed is closed when a tag of f turns out to have been invalidated between the beginning of its load and that of a read,
-// which was when the tag clock showed wide. nil: that cannot be.
+// passed returns a channel that is closed when a tag of f turns out to have been invalidated between the start of f's
+// load and the start of a read, when the tag clock showed wide. nil: that cannot happen.
 func (t *flights[V]) passed(f *flight[V], wide uint64) <-chan struct{} {
 	if wide == 0 { // no tag was ever invalidated
 		return nil
@@ -374,7 +375,7 @@ func (s *flightShard[V]) drop(key string, slot *flightSlot[V]) {
 	}
 }
 
-// size is how many flights are live, and how many loads run.
+// size returns how many flights are live and how many loads run.
 func (t *flights[V]) size() (live, running int) {
 	for i := range t.shards {
 		s := &t.shards[i]
@@ -390,7 +391,7 @@ func (t *flights[V]) size() (live, running int) {
 	return live, running
 }
 
-// depthOf is the depth of a flight that is started for a read with the given chain, and patience: how many loads
+// depthOf returns the depth of a flight that is started for a read with the given chain and patience: how many loads
 // wait for it.
 func depthOf(chain []uint64, until int64) int {
 	if until == noWait {

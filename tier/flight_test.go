@@ -50,9 +50,9 @@ func TestAloneOneLoadForAll(t *testing.T) {
 	}
 }
 
-// With an instant origin most callers come after the load. None of them may start another:
-// not one who looked before the load and starts a flight after it either. The same holds for
-// an origin that fails and for one that has nothing.
+// With an instant origin most callers come after the load. None of them may start another load, including one that
+// looked before the load and starts a flight after it. The same holds for an origin that fails and for one that has
+// nothing.
 func TestInstantLoadForAll(t *testing.T) {
 	for name, fail := range map[string]error{"ok": nil, "fails": errors.New("down"), "not found": ErrNotFound} {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +83,7 @@ func TestInstantLoadForAll(t *testing.T) {
 	}
 }
 
-// Who looked before a fill and joins after it must get what was filled, or its error.
+// A caller that looked before a fill and joins after it gets what was filled, or its error.
 func TestLateStarter(t *testing.T) {
 	for name, fail := range map[string]error{"ok": nil, "fails": errors.New("down"), "not found": ErrNotFound} {
 		bubble(t, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestCancelHurtsNobodyElse(t *testing.T) {
 					t.Errorf("caller %d: %v after %v", i, err, time.Since(began))
 				}
 			})
-			synctest.Wait() // the one who leaves started the flight
+			synctest.Wait() // the caller that leaves started the flight
 		}
 		time.Sleep(100 * time.Millisecond)
 		leave()
@@ -153,7 +153,7 @@ func TestLoadGoesOnWhenAllLeave(t *testing.T) {
 	})
 }
 
-// A panic, or the end of the loader's goroutine, is every waiter's error and nobody's end.
+// A panic of the loader, or the end of its goroutine, is an error for every waiting caller and does no other harm.
 func TestLoaderDies(t *testing.T) {
 	cause := errors.New("cause")
 	for name, x := range map[string]struct {
@@ -199,8 +199,7 @@ func TestLoaderDies(t *testing.T) {
 	}
 }
 
-// A loader that heeds its context and one that does not both end their callers' wait at
-// Origin.Timeout, with the same error.
+// Callers stop waiting at Origin.Timeout, with the same error, whether or not the loader heeds its context.
 func TestTimeout(t *testing.T) {
 	for round := range 20 {
 		for _, deaf := range []bool{false, true} {
@@ -239,7 +238,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// Loads that hang hold their permits, and of one key no more than maxRunning run.
+// Loads that hang hold their permits, and at most maxRunning loads of one key run.
 func TestHungLoadsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
@@ -273,7 +272,7 @@ func TestHungLoadsAreBounded(t *testing.T) {
 		waits := make(chan error)
 		go func() { _, err := c.Get(t.Context(), "k"); waits <- err }()
 		synctest.Wait()
-		close(free) // the one who waits for its turn gets it
+		close(free) // the flight that waits for its turn gets it
 		if err := <-waits; err != nil {
 			t.Error(err)
 		}

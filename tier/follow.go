@@ -15,52 +15,48 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// Follow has two halves. The reader takes batches and starts their invalidations: they are applied
-// here, and on their way to the members, when it asks for the next batch. The other half, confirm,
-// waits until all members have applied what was started, and then acknowledges the last position to
-// the feed. So a member that cannot be reached holds up what is acknowledged, and not what is
-// invalidated on the others.
+// Follow has two halves. The reader takes batches and starts their invalidations: when it asks for the next batch, they
+// are applied here and are being sent to the members. The other half, confirm, waits until all members have applied
+// what was started, and then acknowledges the last position to the feed. So a member that cannot be reached delays the
+// acknowledgement, but not the invalidations on the others.
 //
-// After an *InvalidateError nothing is acknowledged, although the members not reached will be told
-// by the log: if this node, and whoever else has applied it, ended before that, nobody could tell
-// them any more. confirm tries again until a wait for everything started so far succeeds, or those
-// members are gone from the view; who comes back into it has an exchange first. Neither does an
-// isolated node acknowledge: it would tell the followers of the larger part, should they start
-// anew, that they need not hear what only this node knows.
+// After an *InvalidateError nothing is acknowledged, although the log will tell the members that were not reached. If
+// this node, and every other member that has applied the invalidation, ended before that, no member could tell them any
+// more. confirm tries again until a wait for everything started so far succeeds, or those members are gone from the
+// view; a member that comes back into the view has an exchange first. An isolated node does not acknowledge either:
+// after a restart, the followers of the larger part would skip events that only this node knows.
 const (
-	// A failed call of a feed is made again after between half and all of followMin, then twice as long each time
-	// up to followMax. A feed that has to be begun again and again, without any event, waits likewise.
+	// A failed call of a feed is repeated after between half and all of followMin, then twice as long each time up to
+	// followMax. A feed that must be begun again and again, without any event, waits in the same way.
 	followMin = 100 * time.Millisecond
 	followMax = 10 * time.Second
-	// After a batch with nothing new, or the second one in a row that is out of order, the next one is asked for after
-	// idleMin, then twice as long each time up to idleMax.
+	// After a batch with nothing new, or the second one in a row that is out of order, Follow asks for the next one
+	// after idleMin, then twice as long each time up to idleMax.
 	idleMin = 10 * time.Millisecond
 	idleMax = time.Second
 )
 
 var errUnsure = errors.New("weir: this node is isolated")
 
-// Follow takes invalidations from where all writes meet: it applies what the feed tells on every
-// member, and acknowledges a position to the feed when all up to it is applied everywhere. So any
-// number of programs may write to the origin, and none of them needs to know of the cache.
+// Follow takes invalidations from where all writes meet: it applies what the feed tells on every member, and
+// acknowledges a position to the feed when everything up to it is applied everywhere. So any number of programs may
+// write to the origin, and none of them needs to know of the cache.
 //
-// It runs until ctx ends, and returns its error; until the cache is closed: ErrClosed; or until the
-// feed ends: then it returns nil, or why the last events could not be acknowledged. A feed that
-// fails is tried again, with a growing and random pause, and goes on after the last event applied;
-// Stats and the log show it. Whenever events may have been missed, the whole namespace is flushed,
-// as by InvalidateAll, and Follow goes on from where the feed was before that: after ErrFeedGap,
-// another Epoch, a number left out of consecutive ones, positions that go back, or at a start with
-// no position known. Events that come again are counted and left out.
+// Follow runs until ctx ends, and returns its error; until the cache is closed, and returns ErrClosed; or until the
+// feed ends, and returns nil, or why the last events could not be acknowledged. A feed that fails is tried again, with
+// a growing and random pause, and Follow continues after the last event applied; Stats and the log show it. Whenever
+// events may have been missed, Follow flushes the whole namespace, as InvalidateAll does, and continues from where the
+// feed was before that. This happens after ErrFeedGap, another Epoch, a number left out of consecutive ones, positions
+// that go back, or at a start without a known position. Repeated events are counted and left out.
 //
-// Where a start begins: after the feed's Acked. An empty cache needs no history for itself, but the
-// members that it joins may not have heard of the latest events, if who told them has just ended.
-// So a feed should remember what was acknowledged. One that cannot, and is followed on every member
-// from before its first read on, may give its End as Acked, which saves the flush.
+// Where it starts: after the feed's Acked. An empty cache needs no history for itself. But the members that it joins
+// may not have heard of the latest events, if the member that told them has just ended. So a feed should remember what
+// was acknowledged. A feed that cannot, and that every member follows from before its first read, may give its End as
+// Acked, which saves the flush.
 //
-// Who follows: one member is enough while the members can reach each other. More make sure that
-// events are still applied when one ends, and on both sides of a partition; applying an event again
-// does no harm but another fill of what it covers. In a partition the side without a follower hears
-// of the events when it is over.
+// Which members follow: one is enough while the members can reach each other. With more of them, events are still
+// applied when one ends, and on both sides of a partition. Applying an event again costs another fill of what it covers
+// and does no other harm. In a partition, the side without a follower hears of the events when the partition is over.
 //
 // Safe for concurrent use, also for several feeds at once, but give each call a Feed of its own.
 func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
@@ -89,7 +85,7 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 		defer close(confirmed)
 		unacked = f.confirm(inner)
 	}()
-	defer func() { // also if the feed ends this goroutine
+	defer func() { // even if the feed ends this goroutine
 		cancel()
 		<-confirmed
 		f.up()
@@ -121,25 +117,25 @@ type follower[V any] struct {
 	stats *followStats
 	log   *slog.Logger
 
-	// the reader's
-	why string // the feed has to be asked where it is, because of this; "": it is known
+	// owned by the reader
+	why string // why the feed must be asked where it is; "": that is known
 	place
 	consecutive bool
-	fails       int   // calls that failed, without a batch since
-	since       int64 // when the first of them was, ns on the cache's clock
-	down        bool  // and whether it still fails
-	begun       int   // times that it has begun without an event since
-	idle        int   // batches without news, one after the other
-	broken      int   // batches out of order, one after the other
+	fails       int   // failed calls since the last batch
+	since       int64 // when the first of them failed, ns on the cache's clock
+	down        bool  // whether the feed still fails
+	begun       int   // calls of begin since the last event
+	idle        int   // batches without news in a row
+	broken      int   // batches out of order in a row
 
-	applied atomic.Pointer[place] // what confirm has to acknowledge; nil: nothing
+	applied atomic.Pointer[place] // what confirm must acknowledge; nil: nothing
 	more    chan struct{}         // wakes confirm; closed when the feed has ended
-	ended   atomic.Bool           // likewise
+	ended   atomic.Bool           // the feed has ended
 }
 
 const whyStart = "it starts, and no acknowledged position is known"
 
-// read applies what the feed tells. It returns nil when the feed has ended.
+// read applies the feed's events. It returns nil when the feed has ended.
 func (f *follower[V]) read(ctx context.Context) error {
 	for {
 		err := guarded(func() error { return f.step(ctx) })
@@ -175,7 +171,7 @@ func (f *follower[V]) up() {
 	}
 }
 
-// failed counts and logs the nth failure of a row, from 0, and returns how long to wait.
+// failed counts and logs the nth failure in a row, from 0, and returns how long to wait.
 func (f *follower[V]) failed(what string, err error, n int) time.Duration {
 	f.stats.failures.Add(1)
 	wait := f.backoff(n)
@@ -183,15 +179,15 @@ func (f *follower[V]) failed(what string, err error, n int) time.Duration {
 	return wait
 }
 
-// backoff is how long to wait after the nth failure of a row, from 0.
+// backoff returns how long to wait after the nth failure in a row, from 0.
 func (f *follower[V]) backoff(n int) time.Duration {
 	return time.Duration((0.5 + f.c.dice.float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
 }
 
-// idling is how long to wait after the nth batch of a row that was no good, from 0.
+// idling returns how long to wait after the nth useless batch in a row, from 0.
 func idling(n int) time.Duration { return min(idleMin<<min(n, 20), idleMax) }
 
-// guarded makes a panic in a user's feed an error.
+// guarded turns a panic in a user's feed into an error.
 func guarded(call func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -201,12 +197,12 @@ func guarded(call func() error) (err error) {
 	return call()
 }
 
-// step finds out where the feed is, or takes its next batch.
+// step finds out where the feed is, or applies its next batch.
 func (f *follower[V]) step(ctx context.Context) error {
 	if f.why != "" {
 		return f.begin(ctx)
 	}
-	if f.down { // it may be another one now, and does not say so before there is something new
+	if f.down { // it may be another feed now, which shows only when there is something new
 		if back, err := f.setBack(ctx); err != nil || back {
 			return err
 		}
@@ -238,7 +234,7 @@ func (f *follower[V]) step(ctx context.Context) error {
 	return sleep(ctx, wait)
 }
 
-// setBack reports whether the feed is not, or no longer, where it has been; then it has to be begun anew.
+// setBack reports whether the feed has another numbering or was set back. It must then be begun again.
 func (f *follower[V]) setBack(ctx context.Context) (bool, error) {
 	b, err := f.feed.Bounds(ctx)
 	switch {
@@ -252,8 +248,8 @@ func (f *follower[V]) setBack(ctx context.Context) (bool, error) {
 	return f.why != "", nil
 }
 
-// begin finds out where to go on. Unless that is a position after which nothing is missing, it flushes the namespace,
-// after it has asked for the feed's end: what came before that end came before the flush.
+// begin finds out where to continue. Unless nothing is missing from there on, it flushes the namespace. It asks for the
+// feed's end first, so what came before that end came before the flush.
 func (f *follower[V]) begin(ctx context.Context) error {
 	if f.begun > 0 {
 		if err := sleep(ctx, f.backoff(f.begun-1)); err != nil {
@@ -280,14 +276,14 @@ func (f *follower[V]) begin(ctx context.Context) error {
 	return nil
 }
 
-// flush makes everything in the namespace unusable.
+// flush invalidates everything in the namespace.
 func (f *follower[V]) flush(why string) {
 	f.stats.flushes.Add(1)
 	f.log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
 	f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeAll, []string{""}}})
 }
 
-// reached notes that all up to position is applied here.
+// reached notes that everything up to position is applied here.
 func (f *follower[V]) reached(position uint64) {
 	f.last = position
 	f.stats.position.Store(position)
@@ -298,7 +294,7 @@ func (f *follower[V]) reached(position uint64) {
 	}
 }
 
-// accept applies a batch; false: there is nothing new in it.
+// accept applies a batch. It returns false if the batch has nothing new.
 func (f *follower[V]) accept(events []Event) bool {
 	last, repeated, broken := f.last, 0, ""
 	var news []*Event
@@ -341,7 +337,8 @@ func (f *follower[V]) accept(events []Event) bool {
 	return true
 }
 
-// apply starts the invalidations of events, each key and tag once. A key's version is the greatest that is told.
+// apply starts the invalidations of events, each key and tag once. A key's version is the greatest that its events
+// give.
 func (f *follower[V]) apply(events []*Event) {
 	var keys, tags []string
 	versions, tagged := make(map[string]uint64), make(map[string]bool)
@@ -425,7 +422,7 @@ func (f *follower[V]) confirm(ctx context.Context) error {
 	return nil
 }
 
-// acknowledge tells the feed that all up to a place is applied on every member, once that is so.
+// acknowledge waits until everything up to a place is applied on every member, and then tells the feed.
 func (f *follower[V]) acknowledge(ctx context.Context, to *place) error {
 	if err := f.c.confirmAll(ctx); err != nil {
 		return err

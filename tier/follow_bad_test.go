@@ -21,8 +21,8 @@ func eventsAt(positions ...uint64) FeedBatch {
 	return b
 }
 
-// Feeds that do what they should not. Each begins after position 5, has "told" in its events, and what it
-// does must lose nothing: where it may have, the namespace is flushed. None keeps the processor busy.
+// Follow survives feeds that misbehave. Each feed begins after position 5 and has "told" in its events. Its behaviour
+// must lose nothing: where it may have, the namespace is flushed. None keeps the processor busy.
 func TestFollowBadFeeds(t *testing.T) {
 	says := func(positions ...uint64) feedReply { return feedReply{batch: eventsAt(positions...)} }
 	end := func(end uint64) func(*memFeed) { return func(m *memFeed) { m.bounds.End = end } }
@@ -33,7 +33,7 @@ func TestFollowBadFeeds(t *testing.T) {
 		bounds      FeedBounds // instead of {Acked: 5, End: 5}
 		want        FollowStats
 		told, other bool // whether these keys have been loaded again
-		calls       int  // the most in a minute; 0: 10
+		calls       int  // the most calls in a minute; 0: 10
 	}{
 		{name: "good", script: []feedReply{says(6, 7)},
 			want: FollowStats{Position: 7, Applied: 2}, told: true},
@@ -113,7 +113,7 @@ func TestFollowBadFeeds(t *testing.T) {
 				if most := max(x.calls, 10); feed.calls > most {
 					t.Errorf("asked %d times in a minute", feed.calls)
 				}
-				if x.calls > 0 { // the rest depends on how often it was asked
+				if x.calls > 0 { // the rest depends on the number of calls
 					st.Applied, st.Repeated, st.Flushes = 0, 0, 0
 				}
 				x.want.Following, x.want.Acked = 1, x.want.Position
@@ -138,7 +138,7 @@ func (u unlocked) Next(ctx context.Context, after uint64) (FeedBatch, error) {
 	return u.memFeed.Next(ctx, after)
 }
 
-// While a feed is down it is asked less and less often, and Stats tell for how long; then nothing is lost.
+// While a feed is down it is called less and less often, Stats show for how long, and afterwards nothing is lost.
 func TestFollowDown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o, feed := newOrigin(), newMemFeed()
@@ -157,14 +157,14 @@ func TestFollowDown(t *testing.T) {
 		if st.DownSeconds < 599 || st.DownSeconds > 600 || st.Failures < 60 || st.Failures > 130 {
 			t.Errorf("%+v", st)
 		}
-		gets(t, c, "k", 0) // that old it may be
+		gets(t, c, "k", 0) // the contract allows a copy of that age
 		feed.with(func(m *memFeed) { m.fail = nil })
 		_ = pause(background, followMax)
 		gets(t, c, "k", 1)
 		if st := c.Stats().Follow; st.DownSeconds != 0 || st.Flushes != 0 || st.Acked != 6 || st.LagSeconds < 600 || st.LagSeconds > 611 {
 			t.Errorf("%+v", st)
 		}
-		// Acknowledgements that fail hold up nothing.
+		// Acknowledgements that fail delay nothing.
 		feed.with(func(m *memFeed) { m.ackFail = errDown })
 		o.write("k")
 		feed.add("k")
@@ -181,7 +181,7 @@ func TestFollowDown(t *testing.T) {
 	})
 }
 
-// A follower that ends takes nothing along: the next one, on another member or the same, goes on after what was
+// A follower that ends loses nothing: the next one, on the same member or another, continues after what was
 // acknowledged, and the rest comes again.
 func TestFollowResumes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -194,7 +194,7 @@ func TestFollowResumes(t *testing.T) {
 		for _, c := range caches {
 			gets(t, c, "k", 0)
 		}
-		// It applies an event, none of which gets to the others, and is gone.
+		// It applies an event that does not reach the other members, and ends.
 		s.setRule(func(from, _ string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n0"} })
 		o.write("k")
 		feed.add("k")
@@ -218,7 +218,7 @@ func TestFollowResumes(t *testing.T) {
 	})
 }
 
-// A feed that ends its goroutine does not leave anything behind.
+// A feed that ends its goroutine leaves nothing behind.
 func TestFollowGoexit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{})

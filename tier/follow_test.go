@@ -19,14 +19,14 @@ type memFeed struct {
 	mu      sync.Mutex // guards the rest
 	bounds  FeedBounds
 	floor   uint64 // events up to this are gone
-	silent  bool   // it does not say so
+	silent  bool   // calls do not return ErrFeedGap for them
 	events  []Event
 	fail    error // of Bounds and Next
 	ackFail error
 	acks    []uint64
 	calls   int         // of Next
-	asked   []uint64    // what Next was asked for
-	script  []feedReply // what Next answers before it looks at events
+	asked   []uint64    // the positions that Next was called with
+	script  []feedReply // replies that Next gives before it looks at events
 	forever bool        // script begins again at its end
 	changed chan struct{}
 }
@@ -135,8 +135,8 @@ func follow(c *Cache[simValue], feed Feed) (end func() error) {
 	}
 }
 
-// Every write is followed by a read on every member as soon as the feed has the acknowledgement: it is fresh. No writer
-// tells the caches.
+// After each write, as soon as the feed has the acknowledgement, a read on every member is fresh. The writers do not
+// tell the caches.
 func TestFollow(t *testing.T) {
 	for _, followers := range []int{1, 3} {
 		bubble(t, func(t *testing.T) {
@@ -170,14 +170,14 @@ func TestFollow(t *testing.T) {
 			if st.Following != 1 || st.Position != 60 || st.Acked != 60 || st.Applied != 60 || st.Failures != 0 || st.DownSeconds != 0 {
 				t.Errorf("%+v", st)
 			}
-			if followers == 1 && st.Flushes != 1 { // at the start, since the feed knew of no acknowledgement
+			if followers == 1 && st.Flushes != 1 { // at the start, because the feed knew of no acknowledgement
 				t.Errorf("%d flushes", st.Flushes)
 			}
 		})
 	}
 }
 
-// Tags, everything, versions, and what cannot be anybody's key.
+// Follow applies tags, events for everything and versions, and leaves out keys that no value can have.
 func TestFollowApplies(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o, feed := newOrigin(), newMemFeed()
@@ -230,7 +230,7 @@ func TestFollowApplies(t *testing.T) {
 		at(Event{Change: At(7, "a", "b")}, "ab")
 		at(Event{Change: At(8, "a")}, "a")
 		if n := o.loads.Load(); n > 0 {
-			gets(t, c, "a", 0) // behind version 8: not kept
+			gets(t, c, "a", 0) // its version is below 8: not kept
 			gets(t, c, "b", 0)
 			if got := o.loads.Load() - n; got != 1 {
 				t.Errorf("%d loads", got)
@@ -239,7 +239,7 @@ func TestFollowApplies(t *testing.T) {
 	})
 }
 
-// A hundred events that wait are one step, whatever they name.
+// A hundred waiting events are one step, whatever they name.
 func TestFollowBatches(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, feed := newSim(t, 2), newOrigin(), newMemFeed()
@@ -267,7 +267,7 @@ func TestFollowBatches(t *testing.T) {
 	})
 }
 
-// A member that cannot be reached holds up the acknowledgement, and not what the others are told.
+// A member that cannot be reached delays the acknowledgement, but not what the others are told.
 func TestFollowUnreached(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, feed := newSim(t, 3), newOrigin(), newMemFeed()
@@ -294,7 +294,8 @@ func TestFollowUnreached(t *testing.T) {
 		if feed.acked() != 11 || caches["n2"].Stats().Fences != 10 {
 			t.Errorf("acknowledged up to %d, %d fences", feed.acked(), caches["n2"].Stats().Fences)
 		}
-		// Gone from the view is not missed, but a node that has lost most of the others does not acknowledge.
+		// A member that is gone from the view is not waited for, but a node that has lost most of the others does not
+		// acknowledge.
 		_ = pause(background, time.Minute)
 		s.setRule(func(_, _ string, _ codec.Kind, _ bool) hop { return hop{lost: true} })
 		s.nodes["n0"].setView(simView(t, "n0"))
@@ -326,7 +327,7 @@ func TestFollowEnds(t *testing.T) {
 		if err := c.Follow(over, newMemFeed()); !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		// The feed's end, with everything acknowledged, and without.
+		// The feed ends, with everything acknowledged and without.
 		ended := func() *memFeed {
 			feed := newMemFeed()
 			feed.script = []feedReply{{batch: FeedBatch{Events: []Event{{Position: 1}, {Position: 2}}}}, {err: fmt.Errorf("over: %w", io.EOF)}}
@@ -342,7 +343,7 @@ func TestFollowEnds(t *testing.T) {
 		if err := c.Follow(background, feed); !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n1"}) || feed.acked() != 0 {
 			t.Errorf("%v, acknowledged up to %d", err, feed.acked())
 		}
-		// Close ends it: while the feed waits, fails, and while an acknowledgement is awaited.
+		// Close ends Follow: while the feed waits, while it fails, and while an acknowledgement is awaited.
 		done := make(chan error, 3)
 		broken := newMemFeed()
 		broken.fail = errDown

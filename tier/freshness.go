@@ -13,27 +13,26 @@ type Freshness struct {
 	// TTL is the age of the soft expiry: from then on a refresh is due. Required.
 	TTL time.Duration
 	// MaxTTL, if it is not 0, is the longest TTL that a loader may give a single value with Fill.SetTTL, or a Put with
-	// PutOptions.TTL; a longer one is refused with ErrTTLTooLong. It makes Bound hold for those values too, and
-	// InvalidateError.CleanBy exact: without it a member that is cut off may hold a copy for longer than the others have heard.
-	// At least TTL. 0: no limit.
+	// PutOptions.TTL; a longer one fails with ErrTTLTooLong. With MaxTTL, Bound holds for those values as well, and
+	// InvalidateError.CleanBy is exact: without it a member that is cut off may hold a copy for longer than the others
+	// have heard. At least TTL. 0: no limit.
 	MaxTTL time.Duration
-	// StaleWhileRevalidate is for how long after soft expiry a copy is still served
-	// while one refresh runs. 0: not at all, callers wait for the refill.
+	// StaleWhileRevalidate is how long after soft expiry a copy is still served while one refresh runs. 0: not at all,
+	// callers wait for the refill.
 	StaleWhileRevalidate time.Duration
-	// StaleIfError is for how long after soft expiry a copy is served if the refill
-	// fails or gets no permit. 0: not at all.
+	// StaleIfError is how long after soft expiry a copy is served if the refill fails or gets no permit. 0: not at all.
 	StaleIfError time.Duration
-	// SoftTimeout is how long a caller waits for a refill when there is a copy within
-	// StaleIfError: then he gets the copy, and the fill goes on. 0: until the fill ends.
+	// SoftTimeout is how long a caller waits for a refill when there is a copy within StaleIfError: then the caller
+	// gets the copy, and the fill goes on. 0: until the fill ends.
 	SoftTimeout time.Duration
-	// NegativeTTL is for how long ErrNotFound is remembered. 0: five seconds or TTL,
-	// whichever is less. Below 0: not at all.
+	// NegativeTTL is how long ErrNotFound is remembered. 0: five seconds or TTL, whichever is less. Below 0: not at
+	// all.
 	NegativeTTL time.Duration
-	// ErrorTTL is for how long a failed fill is remembered where there is no copy to
-	// serve, and how long a stale copy waits for the next attempt. 0: one second. Below 0: not at all.
+	// ErrorTTL is how long a failed fill is remembered if no copy can be served, and how long a stale copy waits for
+	// the next attempt. 0: one second. Below 0: not at all.
 	ErrorTTL time.Duration
-	// NearTTL is for how long a near copy is served without asking the owner again.
-	// 0: one second or TTL, whichever is less. Below 0: no near tier.
+	// NearTTL is how long a near copy is served without asking the owner again. 0: one second or TTL, whichever is
+	// less. Below 0: no near tier.
 	NearTTL time.Duration
 	// Jitter is the largest fraction by which a TTL is shortened at random, so that
 	// keys loaded together do not expire together. 0: 0.1. Below 0: none. At most 0.9.
@@ -44,13 +43,13 @@ type Freshness struct {
 	RefreshAhead float64
 }
 
-// Bound is the oldest age, since the start of its load, at which a value can be
-// served: hard expiry. Without MaxTTL, Fill.SetTTL and PutOptions.TTL move it for the one value.
+// Bound is the greatest age, counted from the start of its load, at which a value may be served: its hard expiry.
+// Without MaxTTL, Fill.SetTTL and PutOptions.TTL change it for a single value.
 func (f Freshness) Bound() time.Duration {
 	return max(f.TTL, f.MaxTTL) + max(f.StaleWhileRevalidate, f.StaleIfError)
 }
 
-// allows returns an error that wraps ErrTTLTooLong if the contract does not allow to give one value this TTL.
+// allows returns an error that wraps ErrTTLTooLong if the contract forbids this TTL for a single value.
 func (f Freshness) allows(ttl time.Duration) error {
 	if f.MaxTTL == 0 || ttl <= f.MaxTTL {
 		return nil

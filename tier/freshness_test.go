@@ -35,7 +35,7 @@ func TestNegativeCaching(t *testing.T) {
 			cfg := plain(ByKey(o.load))
 			cfg.NearBytes = 1 << 20
 			cfg.Freshness.NegativeTTL = x.ttl
-			cfg.Freshness.StaleIfError = time.Hour // not for what is not there
+			cfg.Freshness.StaleIfError = time.Hour // does not apply to values that do not exist
 			c := open(t, cfg)
 			getErr(t, c, "k", ErrNotFound)
 			if x.lasts > 0 {
@@ -54,11 +54,11 @@ func TestNegativeCaching(t *testing.T) {
 	}
 }
 
-// An error is remembered for ErrorTTL, so that a broken origin is not asked for each call.
+// An error is remembered for ErrorTTL, so that calls do not each ask a broken origin.
 func TestErrorTTL(t *testing.T) {
 	for _, x := range []struct {
 		ttl   time.Duration // ErrorTTL
-		loads int64         // in five seconds, asked every 100 ms
+		loads int64         // in five seconds, with a read every 100 ms
 	}{{0, 5}, {2500 * time.Millisecond, 2}, {-1, 50}} {
 		bubble(t, func(t *testing.T) {
 			o := &counter{}
@@ -78,7 +78,7 @@ func TestErrorTTL(t *testing.T) {
 	}
 }
 
-// Past soft expiry nobody waits, and exactly one refresh runs.
+// Past soft expiry no caller waits, and exactly one refresh runs.
 func TestStaleWhileRevalidate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := &counter{}
@@ -88,7 +88,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		get(t, c, "k", "k#1")
 		time.Sleep(time.Minute)
 		o.takes.Store(int64(10 * time.Second))
-		for range 3 { // in the course of the refresh
+		for range 3 { // while the refresh runs
 			began := time.Now()
 			values, errs := crowd(t, c, "k", 100)
 			for i := range values {
@@ -114,15 +114,15 @@ func TestStaleWhileRevalidate(t *testing.T) {
 		if s := c.Stats(); s.Stale != 303 {
 			t.Errorf("stale %d", s.Stale)
 		}
-		time.Sleep(time.Hour + 50*time.Second) // past hard expiry: now they wait
+		time.Sleep(time.Hour + 50*time.Second) // past hard expiry callers wait
 		if a := read(t, c, "k", AnyAge); a.Value != "k#3" || a.Source != SourceFill || a.Age != 10*time.Second {
 			t.Fatalf("%+v", a)
 		}
 	})
 }
 
-// While the origin fails the copy is served and attempts are ErrorTTL/2 to 3/2 ErrorTTL
-// apart; when it is back the copy is replaced.
+// While the origin fails, the copy is served and attempts are ErrorTTL/2 to 3/2 ErrorTTL apart. When the origin is
+// back, the copy is replaced.
 func TestStaleIfError(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := &counter{}
@@ -160,8 +160,8 @@ func TestStaleIfError(t *testing.T) {
 	})
 }
 
-// Whatever the contract and whenever the reads come: no value is past hard expiry, no age is
-// understated, no answer is older than a read's MaxAge, and no near copy outlives its lease.
+// Whatever the contract and the times of the reads, no value is past hard expiry, no age is understated, no answer is
+// older than a read's MaxAge, and no near copy outlives its lease.
 func TestHardExpiryIsNeverPassed(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		seconds := func(name string, lo, hi int) time.Duration {
@@ -246,7 +246,7 @@ func hardExpiry(t *testing.T, r *rapid.T, f Freshness, seed uint64, n int, step 
 	}
 }
 
-// A hot key is refreshed ahead, so that nobody waits for its 40 ms, near tier or not.
+// A hot key is refreshed ahead, so that no caller waits for its 40 ms, with a near tier or without.
 func TestHotKeyNeverWaits(t *testing.T) {
 	for _, near := range []int64{-1, 1 << 20} {
 		bubble(t, func(t *testing.T) {
@@ -258,7 +258,7 @@ func TestHotKeyNeverWaits(t *testing.T) {
 			c := open(t, cfg)
 			_, _ = c.Get(t.Context(), "hot")
 			waited := 0
-			for range 60_000 { // 60 s: fewer reads a second would leave it to chance that one starts the refresh in time
+			for range 60_000 { // 60 s; with fewer reads a second, chance would decide whether one starts the refresh in time
 				began := time.Now()
 				if _, err := c.Get(t.Context(), "hot"); err != nil {
 					t.Fatal(err)
@@ -336,7 +336,7 @@ func TestReadOptions(t *testing.T) {
 	})
 }
 
-// Who demands an age does not get an older value for joining a fill that began long ago.
+// A read that demands an age does not get an older value because it joined a fill that began long ago.
 func TestMaxAgeOfJoinedFlight(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(4 * time.Second)
@@ -348,7 +348,7 @@ func TestMaxAgeOfJoinedFlight(t *testing.T) {
 		if a.Age > 2*time.Second || a.Value != "k#2" {
 			t.Errorf("%+v", a)
 		}
-		o.takes.Store(int64(3 * time.Second)) // no load can do better: the first that began later is taken
+		o.takes.Store(int64(3 * time.Second)) // no load can do better: the first that began later is used
 		if a := read(t, c, "k", 500*time.Millisecond); a.Age != 3*time.Second || a.Value != "k#3" {
 			t.Errorf("%+v", a)
 		}

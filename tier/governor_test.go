@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// However the load comes, no more loads than the cap run, hung ones included, and no permit is lost.
+// Whatever the pattern of the loads, no more than the cap run, including loads that hang, and no permit is lost.
 func TestCapIsNeverExceeded(t *testing.T) { capIsNeverExceeded(t, 3) }
 
 func TestCapIsNeverExceededLong(t *testing.T) { capIsNeverExceeded(t, 30) }
@@ -33,7 +33,7 @@ func capUnderLoad(t *testing.T, rnd *rand.Rand) {
 	limit := 1 + rnd.IntN(6)
 	var running, most atomic.Int64
 	delays := make([]time.Duration, 64)
-	for i := range delays { // some are above the timeout, and the loader is deaf
+	for i := range delays { // some exceed the timeout, and the loader ignores its context
 		delays[i] = time.Duration(rnd.IntN(1500)) * time.Millisecond
 	}
 	cfg := plain(func(ctx context.Context, f *Fill[string]) (string, error) {
@@ -81,7 +81,7 @@ func capUnderLoad(t *testing.T, rnd *rand.Rand) {
 	}
 }
 
-// A read without a copy that joins a waiting refresh makes it as urgent as itself.
+// A read without a copy that joins a waiting refresh makes the refresh as urgent as itself.
 func TestJoinPromotes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var mu sync.Mutex // guards order
@@ -107,7 +107,7 @@ func TestJoinPromotes(t *testing.T) {
 		if err := c.Invalidate(t.Context(), "b"); err != nil {
 			t.Fatal(err)
 		}
-		get(t, c, "b", "b") // no copy any more
+		get(t, c, "b", "b") // has no copy any more
 		time.Sleep(time.Minute)
 		mu.Lock()
 		defer mu.Unlock()
@@ -146,7 +146,7 @@ func TestQueueFull(t *testing.T) {
 	})
 }
 
-// A flight that gets no permit in Origin.Timeout ends, and gives its place in the queue back.
+// A flight that gets no permit within Origin.Timeout ends, and gives back its place in the queue.
 func TestPermitTooLate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
@@ -174,7 +174,7 @@ func TestPermitTooLate(t *testing.T) {
 	})
 }
 
-// With no permit to be had a stale copy is served if the contract allows that.
+// If no permit is available, a stale copy is served when the contract allows it.
 func TestNoPermitServesStale(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})
@@ -202,7 +202,7 @@ func TestNoPermitServesStale(t *testing.T) {
 	})
 }
 
-// A flight that waits for its key's earlier loads to return keeps no permit from other keys.
+// A flight that waits for its key's earlier loads to return does not keep a permit from other keys.
 func TestBusyKeyHoldsNoPermit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		hang := make(chan struct{})

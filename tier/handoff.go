@@ -14,51 +14,53 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// A node that leaves pushes its copies to their new owners, those that were asked for most first, and
-// answers what they ask it as the previous owner until all is done or the time for it is over. Of members that leave
-// at the same time none takes copies: each pushes to those who stay.
+// A node that leaves pushes its copies to their new owners, those in most demand first. As the previous owner it
+// answers their requests until everything is pushed or the time for it is over. Members that leave at the same time
+// take no copies: each pushes to those that stay.
 //
-// A member that does not answer may only be out of reach for a moment, or for this node alone. So a push that fails goes
-// through another member (relay in serve.go), and what could not be pushed at all is pushed again until the time for it is over:
+// A member that does not answer may be unreachable only for a moment, or only for this node. So a push that fails goes
+// through another member (relay in serve.go), and what could not be pushed at all is pushed again until the time for it
+// is over:
 //
 //	a key                            event                              what follows
 //	to be pushed                     the owner takes the push           it is done
 //	to be pushed                     the push fails                     the next way to the owner: itself, or through another member
 //	to be pushed                     every way has failed in a row      left
 //	to be pushed                     the owner says that it leaves      to be pushed to the owner in the next view; done if all leave
-//	left                             handoffAgain has passed            to be pushed to the owner in the view of then
-//	to be pushed or left             its copy is no longer valid here   done
+//	left                             handoffAgain has passed            to be pushed to the owner in the view at that time
+//	to be pushed or left             its copy has become invalid here   done
 //	to be pushed or left             the time is over                   not handed over; a warning says so
 //
-// A pushed copy obeys the same rule as any: no invalidation that covers it was applied at the receiver after its
-// load began. The receiver gives out tokens. Each stands for a moment of his at which the pusher had applied
-// everything that he had: with each push comes how far the pusher has come (positions), he compares, and either says
-// what is lacking there or gives a token. The pusher looks at his entries only after he got the token that
-// goes with them. So an invalidation applied at the receiver before that moment was applied at the pusher
-// before he looked, and one applied since is above the fence clocks of that moment, which the entry is given
-// as its stamp. Age and expiry count from that moment too, since nobody knows how long the push was on its way. What a
-// mark covers that came with a request, and is in nobody's log yet, is not taken at all. And the receiver must be one whom every
-// other member knows, as for copies that he asks for himself (previous.go): until then he gives no token.
+// A pushed copy obeys the same rule as any other: no invalidation that covers it was applied at the receiver after its
+// load began. The receiver gives out tokens. Each token stands for a moment of the receiver at which the pusher had
+// applied everything that the receiver had: each push says how far the pusher has come (positions), the receiver
+// compares, and answers either with what the pusher lacks or with a token. The pusher looks at its entries only after
+// it got the token that goes with them. So an invalidation applied at the receiver before that moment was applied at
+// the pusher before it looked. One applied since is above the fence clocks of that moment, which the entry is given as
+// its stamp. Age and expiry count from that moment as well, because nobody knows how long the push took. If a mark that
+// came with a request, and is in no log yet, covers an entry, the receiver does not take the entry at all. And every
+// other member must know the receiver, as for copies that it asks for itself (previous.go): until then it gives no
+// token.
 const (
 	// handoffBatch is about how many bytes one push carries.
 	handoffBatch = 256 << 10
 	// handoffAtOnce is how many members are pushed to at the same time.
 	handoffAtOnce = 8
-	// handoffTimeout bounds one push, and handoffTries how often in a row one may fail on each way to the member.
+	// handoffTimeout bounds one push. handoffTries is how often in a row a push may fail on each way to the member.
 	handoffTimeout = 2 * time.Second
 	handoffTries   = 3
 	// handoffAgain is how long a node that leaves waits before it pushes again what it could not push.
 	handoffAgain = 250 * time.Millisecond
-	// handoffPause is how long a pusher waits before he asks again for a token that he did not get.
+	// handoffPause is how long a pusher waits before it asks again for a token that it did not get.
 	handoffPause = 50 * time.Millisecond
 	// maxTokens is how many tokens are remembered.
 	maxTokens = 256
 )
 
-// Drain implements codec.Drainer: it hands over what is here.
+// Drain implements codec.Drainer: it hands over this node's copies.
 func (h handler[V]) Drain(ctx context.Context) { h.c.handOver(ctx) }
 
-// handOver pushes this node's copies to who owns their keys now, and returns when that is done and no fill
+// handOver pushes this node's copies to the members that own their keys now. It returns when that is done and no fill
 // is in progress here, or when ctx ends.
 func (c *Cache[V]) handOver(ctx context.Context) {
 	if !c.life.begin() {
@@ -104,13 +106,13 @@ func (c *Cache[V]) handOver(ctx context.Context) {
 	}
 }
 
-// hot is a key of the owned tier and how much it was asked for.
+// hot is a key of the owned tier and how much it is in demand.
 type hot struct {
 	key  string
 	heat uint8
 }
 
-// hottest returns the keys of the owned tier whose entries are wanted and no failures, those that were asked for most first.
+// hottest returns the keys of the owned tier whose entries are wanted and not failures, those in most demand first.
 func (c *Cache[V]) hottest(wanted func(key string, e *store.Entry) bool) []hot {
 	var list []hot
 	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) {
@@ -122,8 +124,8 @@ func (c *Cache[V]) hottest(wanted func(key string, e *store.Entry) bool) []hot {
 	return list
 }
 
-// pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave
-// as well take nothing: their keys go to those whom the next view names, and to nobody if all others leave.
+// pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave as well take
+// nothing: their keys go to the owners in the next view, and to no member if all others leave.
 func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, keys []hot) (left []hot) {
 	if c.cfg.HandoffRate < 0 {
 		return nil
@@ -153,7 +155,8 @@ func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, keys []hot) (left [
 	}
 }
 
-// viewWithout waits for a view without those who go. nil: there will be none, for all others go, or ctx has ended.
+// viewWithout waits for a view without the members that leave. nil: there will be none, because all others leave, or
+// ctx has ended.
 func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
 	for {
 		changed := c.cfg.Cluster.ViewChanged()
@@ -182,9 +185,9 @@ func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) 
 	}
 }
 
-// pushParts pushes keys, each to the member of the view that to tells, unless that is this node; spare: for the case
-// that this one is lost. It returns those that could not be pushed, and the members that take nothing since they leave, whose
-// keys are not among those.
+// pushParts pushes each key to the member of the view that to returns for it, unless that is this node. spare: the
+// copies are replicas, for the loss of this node. It returns the keys that could not be pushed, and the members that
+// take nothing because they leave. The keys of those members are not in left.
 func (c *Cache[V]) pushParts(ctx context.Context, view *ring.View, list []hot, to func(key string) int, pace *pacer, spare bool) (left []hot, going []ring.Member) {
 	parts := make([][]hot, view.Len())
 	var turns []int // members, the one with the hottest key first
@@ -226,8 +229,8 @@ func (c *Cache[V]) pushParts(ctx context.Context, view *ring.View, list []hot, t
 // errGoes says that a member takes no copies, because it leaves or its cache is closed.
 var errGoes = errors.New("weir: the member leaves")
 
-// ways returns the members that a push to one is sent to, one after the other while it fails: the member itself, and others
-// that pass it on.
+// ways returns the members that a push to one member is sent to, one after the other while it fails: the member itself,
+// and others that relay it.
 func (c *Cache[V]) ways(to ring.Member) []ring.Member {
 	list := []ring.Member{to}
 	c.log.mu.Lock()
@@ -240,7 +243,7 @@ func (c *Cache[V]) ways(to ring.Member) []ring.Member {
 	return list
 }
 
-// pushTo pushes keys to a member. It returns those that it has not got although they are still here, and why.
+// pushTo pushes keys to a member. It returns those that the member has not got although they are still here, and why.
 func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer, spare bool) (left []hot, err error) {
 	var token, incarnation uint64
 	flags, pushed := uint8(0), &c.stats.pushed
@@ -250,7 +253,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 	} else {
 		ways = c.ways(to)
 	}
-	way := 0 // of ways, the one that is tried
+	way := 0 // index of the way that is tried
 	for failures := 0; len(keys) > 0; {
 		if err := ctx.Err(); err != nil {
 			return keys, err
@@ -275,7 +278,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 				return keys, err
 			}
 			wait = handoffPause
-		case token != 0 && answer.Incarnation != incarnation: // another cache, to which the token says nothing
+		case token != 0 && answer.Incarnation != incarnation: // another cache instance, for which the token means nothing
 			token = 0
 		default:
 			failures, incarnation = 0, answer.Incarnation
@@ -299,7 +302,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 	return nil, nil
 }
 
-// postPush sends a push to a member, by the way of another if that is not the same, and returns what the answer says.
+// postPush sends a push to a member, by the way of another member if way is not to, and returns what the answer says.
 func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handoffTimeout)
 	defer cancel()
@@ -311,7 +314,7 @@ func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec
 		return answer, nil, err
 	}
 	defer resp.Release()
-	// A member of an earlier version answers for itself. It keeps nothing, since the token is not its own.
+	// A member that runs an earlier version answers for itself. It keeps nothing, because the token is not its own.
 	if relayed := resp.Flags&codec.FlagRelayed != 0; relayed != (way.Name != to.Name) {
 		return answer, nil, fmt.Errorf("%w: status %d from %s instead of %s: %s", errAnswer, resp.Status, way.Name, to.Name, resp.Text)
 	}
@@ -328,7 +331,7 @@ func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec
 	return answer, nil, errAnswer
 }
 
-// A pacer holds what several send together to a number of bytes a second.
+// A pacer limits what several senders send together to a number of bytes a second.
 type pacer struct {
 	rate int64
 
@@ -336,7 +339,7 @@ type pacer struct {
 	next int64      // when all that was sent so far is within the rate; ns
 }
 
-// spend counts bytes and returns how long to wait before the next.
+// spend counts bytes and returns how long to wait before the next ones.
 func (p *pacer) spend(bytes int, now int64) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,17 +14,17 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// leaving is a cluster of three of which n2 leaves.
+// newLeaving makes a cluster of three members, of which n2 leaves.
 func newLeaving(t *testing.T, cfg Config[simValue]) *moving {
 	m := newMoving(t, cfg)
 	m.nodes["n0"].setView(m.new)
 	m.nodes["n1"].setView(m.new)
 	m.join()
-	time.Sleep(20 * time.Second) // nobody is young
+	time.Sleep(20 * time.Second) // no member is young any more
 	return m
 }
 
-// unsee takes n2 out of the views of those named.
+// unsee removes n2 from the views of the named members.
 func (m *moving) unsee(names ...string) {
 	for _, name := range names {
 		m.nodes[name].setView(m.old)
@@ -40,15 +40,15 @@ func (m *moving) drain(d time.Duration) (took time.Duration) {
 	return time.Since(began)
 }
 
-// gone takes n2 out of the network.
+// gone removes n2 from the network.
 func (m *moving) gone() {
 	m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 		return hop{lost: from == "n2" || to == "n2"}
 	})
 }
 
-// G9: who leaves costs the origin nothing for what was fresh, and copies keep age, expiry and whatever else
-// belongs to them.
+// G9: a member that leaves costs the origin nothing for what was fresh, and the copies keep their age, expiry and other
+// properties.
 func TestLeaveCostsNoLoads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var o atomic.Pointer[simOrigin]
@@ -98,7 +98,7 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 		if kept := m.caches["n0"].Stats().PushesKept + m.caches["n1"].Stats().PushesKept; s.Pushed != int64(held) || kept != s.Pushed {
 			t.Errorf("%d held, %d pushed, %d kept", held, s.Pushed, kept)
 		}
-		// The tags came along.
+		// The tags came with the copies.
 		if err := m.caches["n1"].InvalidateTag(t.Context(), "tag of "+key); err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 	})
 }
 
-// The hottest go first, at the rate that is allowed; what is left when the time is over is asked for.
+// The hottest copies go first, at the allowed rate; the new owners ask for those that are left when the time is over.
 func TestLeaveHottestFirst(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := Config[simValue]{HandoffRate: 1 << 20, Freshness: Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}}
@@ -142,14 +142,14 @@ func TestLeaveHottestFirst(t *testing.T) {
 				t.Errorf("%s was not pushed", key)
 			}
 		}
-		for _, key := range own { // n2 is still there
+		for _, key := range own { // n2 has not gone yet
 			m.read("n0", key)
 		}
 		m.loads(keys)
 	})
 }
 
-// What is hot stays although what is not is pushed after it, to a member that is full.
+// A hot entry stays even though cold ones are pushed after it, to a member that is full.
 func TestLeaveToTheFull(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{OwnedBytes: 256 << 10, Freshness: Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}})
@@ -180,7 +180,7 @@ func TestLeaveToTheFull(t *testing.T) {
 	})
 }
 
-// padded is a codec of values of 10 KiB.
+// padded is a codec whose encoded values have 10 KiB.
 type padded struct{}
 
 func (padded) Name() string { return "padded" }
@@ -189,7 +189,8 @@ func (padded) Append(dst []byte, v simValue) ([]byte, error) {
 }
 func (padded) Decode([]byte) (simValue, error) { return simValue{}, nil }
 
-// Fills in progress at who leaves are handed over too, and nobody waits for him longer than need be.
+// Fills in progress on a member that leaves are handed over as well, and the member does not take longer than
+// necessary.
 func TestLeaveWithFills(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{})
@@ -215,7 +216,7 @@ func TestLeaveWithFills(t *testing.T) {
 	})
 }
 
-// While views differ, who leaves answers for what it has, and nobody loads.
+// While views differ, a member that leaves answers with what it has, and no member loads.
 func TestLeaveSeenByFew(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{Freshness: Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}})
@@ -237,7 +238,7 @@ func TestLeaveSeenByFew(t *testing.T) {
 	})
 }
 
-// What the receiver has applied, or applies while pushes are on their way, no push brings back.
+// No push brings back a value that the receiver has invalidated, or invalidates while pushes are in transit.
 func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 	for _, s := range []struct {
 		name string
@@ -297,7 +298,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 							}
 							return hop{lost: kind == codec.KindInvalidate || kind == codec.KindSync}
 						})
-						time.Sleep(1250 * time.Millisecond) // the token is there, the copies are on their way
+						time.Sleep(1250 * time.Millisecond) // the token is there, the copies are in transit
 						s.do(t, m.caches["n0"], key)
 					}
 					time.Sleep(10 * time.Second)

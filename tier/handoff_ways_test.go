@@ -11,10 +11,10 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// fresh holds copies for an hour; what is read is never kept near.
+// fresh holds copies for an hour and never keeps them near.
 var fresh = Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}
 
-// fill reads keys on n0, so that each is with its owner.
+// fill reads keys on n0, so that each owner has its keys.
 func (m *moving) fill(keys int) {
 	m.t.Helper()
 	for i := range keys {
@@ -23,7 +23,7 @@ func (m *moving) fill(keys int) {
 	m.loads(int64(keys))
 }
 
-// A member that a node which leaves cannot reach for a while has the node's copies when it can be reached in time.
+// A member that a leaving node cannot reach for a while gets the node's copies if it can be reached in time.
 func TestLeaveWaitsForTheLink(t *testing.T) {
 	for _, silent := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
@@ -43,7 +43,7 @@ func TestLeaveWaitsForTheLink(t *testing.T) {
 	}
 }
 
-// handedOver checks that the one that has left has handed over n keys: none is loaded again.
+// handedOver checks that the node that left has handed over n keys: none is loaded again.
 func (m *moving) handedOver(n int) {
 	m.t.Helper()
 	m.gone()
@@ -63,7 +63,7 @@ func TestLeaveAroundACutLink(t *testing.T) {
 			m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 				return hop{lost: cut(from, to), silent: silent}
 			})
-			apply(m.caches["n0"], "another", mark(1)) // which n2 has to be told before n0 takes anything from it
+			apply(m.caches["n0"], "another", mark(1)) // n2 must be told of it before n0 takes anything from n2
 			if took := m.drain(10 * time.Second); took > 5*time.Second {
 				t.Errorf("silent %v: took %v", silent, took)
 			}
@@ -72,8 +72,8 @@ func TestLeaveAroundACutLink(t *testing.T) {
 	}
 }
 
-// A member of an earlier version takes a push that it is to pass on for one to itself. It keeps nothing of it, and its answer
-// is not taken for the other's.
+// A member of an earlier version treats a push that it should relay as a push to itself. It keeps nothing of it, and
+// its answer is not mistaken for the target's.
 func TestLeaveAroundThroughAnEarlierVersion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{Freshness: fresh})
@@ -104,7 +104,7 @@ func TestLeaveAroundThroughAnEarlierVersion(t *testing.T) {
 	})
 }
 
-// A member that only others see has no address here: nothing is sent to it, also not for it to pass on.
+// A member that only other members see has no address here: nothing is sent to it, and nothing is relayed to it.
 func TestNothingIsSentWithoutAnAddress(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -130,7 +130,7 @@ func TestNothingIsSentWithoutAnAddress(t *testing.T) {
 	})
 }
 
-// Only a member that this node sees and reaches is asked to pass something on.
+// A node asks only members that it sees and reaches to relay something.
 func TestRelaysThroughWhatIsReached(t *testing.T) {
 	for what, change := range map[string]func(m *mate){
 		"reached": func(*mate) {}, "seen by others": func(m *mate) { m.via = "n1" }, "gone": func(m *mate) { m.gone = true },

@@ -14,9 +14,10 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// What is handed out once is not handed out, shared or kept near any longer than the rules allow.
+// The tests in this file check that a value that is handed out once is not handed out, shared or kept near for longer
+// than the rules allow.
 
-// tagging is a loader of o's that gives every value the tag "t".
+// tagging returns a loader from o that gives every value the tag "t".
 func tagging(o *simOrigin) Loader[simValue] {
 	return func(ctx context.Context, f *Fill[simValue]) (simValue, error) {
 		f.Tag("t")
@@ -24,8 +25,8 @@ func tagging(o *simOrigin) Loader[simValue] {
 	}
 }
 
-// A caller joins a flight between a fence and the detaching of it, and is the only one that is left when the
-// flight ends. Its near copy counts from the load, not from its own beginning.
+// A caller joins a flight between a fence and the detaching of the flight, and is the only caller left when the flight
+// ends. Its near copy counts from the load, not from the caller's own start.
 func TestJoinerOfFencedFlightKeepsNoNearCopy(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := newOrigin()
@@ -52,7 +53,7 @@ func TestJoinerOfFencedFlightKeepsNoNearCopy(t *testing.T) {
 	})
 }
 
-// A caller that comes after InvalidateTag has returned joins a request that began before: its answer is too old.
+// A caller that comes after InvalidateTag has returned joins a request that began before: the answer is too old for it.
 func TestJoinerOfRequestSeesItsTagInvalidated(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -84,7 +85,7 @@ func TestJoinerOfRequestSeesItsTagInvalidated(t *testing.T) {
 	})
 }
 
-// A caller that comes after InvalidateTag has returned joins a load that began before: its result is too old.
+// A caller that comes after InvalidateTag has returned joins a load that began before: the result is too old for it.
 func TestJoinerOfFlightSeesItsTagInvalidated(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := newOrigin()
@@ -132,7 +133,8 @@ func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
 	}
 }
 
-// The copy that spares a flight its load is invalidated while the flight looks at it, wherever that is: then it loads.
+// The copy that spares a flight its load is invalidated while the flight looks at it, at any point: the flight then
+// loads.
 func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 	for n := range int64(4) {
 		bubble(t, func(t *testing.T) {
@@ -154,8 +156,8 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 	}
 }
 
-// A read that is under way when its node begins to leave keeps nothing near: others do not tell the node of
-// invalidations any more.
+// A read that is running when its node begins to leave keeps nothing near, because the others no longer tell the node
+// of invalidations.
 func TestReadKeepsNothingNearOnceItsNodeLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{})
@@ -178,7 +180,7 @@ func TestReadKeepsNothingNearOnceItsNodeLeaves(t *testing.T) {
 	})
 }
 
-// Callers on a node that leaves do not share a request: nothing tells the node that the answer is outdated.
+// Callers on a leaving node do not share a request, because nothing tells the node that the answer is outdated.
 func TestCallersShareNoRequestOnceTheirNodeLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{})
@@ -200,7 +202,7 @@ func TestCallersShareNoRequestOnceTheirNodeLeaves(t *testing.T) {
 	})
 }
 
-// stays returns a key that n0 owns with n2 and without.
+// stays returns a key that n0 owns both with n2 and without it.
 func (m *moving) stays() string {
 	for i := 0; ; i++ {
 		if key := keyOf(m.new, "n0", i); m.old.Owner(key).Name == "n0" {
@@ -209,7 +211,7 @@ func (m *moving) stays() string {
 	}
 }
 
-// slowAnswers delays what members answer to gets.
+// slowAnswers delays the members' answers to gets.
 func (m *moving) slowAnswers(d time.Duration) {
 	m.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {
 		if kind == codec.KindGet && answer {
@@ -219,8 +221,9 @@ func (m *moving) slowAnswers(d time.Duration) {
 	})
 }
 
-// G6: the lease of what a fill brings counts from the end of its load: not from the beginning of the read, or a slow load
-// would leave no near copy, and not from when the caller collects it, after other keys of the same call.
+// G6: the lease of a filled copy counts from the end of its load. If it counted from the beginning of the read, a slow
+// load would leave no near copy; nor does it count from when the caller collects the value, after other keys of the
+// same call.
 func TestLeaseOfAFilledCopyCountsFromItsLoad(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{
@@ -245,7 +248,7 @@ func TestLeaseOfAFilledCopyCountsFromItsLoad(t *testing.T) {
 			if _, err := c.GetMany(background, keys); err != nil {
 				t.Fatal(err)
 			}
-			synctest.Wait() // near copies are seen
+			synctest.Wait() // near copies become visible
 			for _, key := range keys {
 				if key != "slow" {
 					from(key, SourceOwned)

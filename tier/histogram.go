@@ -7,12 +7,12 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// ageBuckets are the upper bounds of the histogram of ages for who reads no native histograms: powers of two,
-// so that each is the end of one of a histogram's own buckets.
+// ageBuckets are the upper bounds of the histogram of ages for scrapers that do not read native histograms: powers of
+// two, so that each is the end of one of a histogram's own buckets.
 var ageBuckets = [...]float64{1. / 64, 1. / 32, 1. / 16, 1. / 8, 1. / 4, 1. / 2, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512,
 	1024, 2048, 4096, 8192, 16384, 32768, 65536, 131072}
 
-// under is how many of the times counted do not exceed each bound, which is the end of a bucket.
+// under returns how many of the counted times do not exceed each bound. Each bound is the end of a bucket.
 func (t *tally) under(bounds []float64) map[float64]uint64 {
 	out, sum, i := make(map[float64]uint64, len(bounds)), uint64(0), 0
 	for _, b := range bounds {
@@ -24,7 +24,8 @@ func (t *tally) under(bounds []float64) map[float64]uint64 {
 	return out
 }
 
-// newHistograms makes one histogram in both forms, native for who asks for it and classic, of counts in native buckets and their sum, and of cumulative classic buckets.
+// newHistograms makes one histogram in two forms: native, for scrapers that ask for it, and classic. t has the counts
+// in native buckets, sum is the sum of the times, and classic has the cumulative classic buckets.
 func newHistograms(desc *prometheus.Desc, t *tally, sum float64, classic map[float64]uint64, since time.Time, labels ...string) prometheus.Metric {
 	positive, total := make(map[int]int64), uint64(t.total())
 	for i, n := range t {

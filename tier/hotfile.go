@@ -26,7 +26,7 @@ import (
 const (
 	hotMagic   = "weir hot keys\n"
 	hotVersion = 1
-	// maxHotKeys is how many keys a file has at most: what a cold owner warms before it knows better.
+	// maxHotKeys is how many keys a file has at most: what a cold owner warms before it knows its demand.
 	maxHotKeys = 10_000
 	// maxHotFile bounds a file, in bytes: ten thousand keys of 400 bytes.
 	maxHotFile = 4 << 20
@@ -34,7 +34,7 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendHot appends a file of keys, or of as many of the first as there is room for.
+// appendHot appends a file of keys, or of as many of the first ones as fit.
 func appendHot(dst []byte, namespace string, keys []string) (file []byte, kept int) {
 	var list []byte
 	room := maxHotFile - len(hotMagic) - 1 - 2*binary.MaxVarintLen64 - len(namespace) - crc32.Size
@@ -55,7 +55,7 @@ func appendHot(dst []byte, namespace string, keys []string) (file []byte, kept i
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[began:], castagnoli)), kept
 }
 
-// parseHot returns the keys of a file. They share no memory with b. The error says what is wrong with it.
+// parseHot returns the keys of a file. They share no memory with b. The error says what is wrong with the file.
 func parseHot(b []byte, namespace string) (keys []string, err error) {
 	rest, ok := bytes.CutPrefix(b, []byte(hotMagic))
 	switch {
@@ -110,7 +110,7 @@ func readHot(path, namespace string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !info.Mode().IsRegular() { // opening a pipe would wait for who writes to it
+	if !info.Mode().IsRegular() { // opening a pipe would wait for a writer
 		return nil, errors.New("it is not a regular file")
 	}
 	f, err := os.Open(path)
@@ -124,8 +124,8 @@ func readHot(path, namespace string) ([]string, error) {
 	return parseHot(b, namespace)
 }
 
-// writeHot puts a new file in the place of the one at path. Only its owner may read it. After an error the
-// old one is as it was.
+// writeHot replaces the file at path by a new one. Only its owner may read it. After an error the old file is
+// unchanged.
 func writeHot(path string, b []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // with mode 0600
@@ -143,7 +143,7 @@ func writeHot(path string, b []byte) (err error) {
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	if d, err := os.Open(dir); err == nil { // so that the new name survives a loss of power, where that can be had
+	if d, err := os.Open(dir); err == nil { // so that the new name survives a loss of power, where the system supports that
 		_ = d.Sync()
 		_ = d.Close()
 	}

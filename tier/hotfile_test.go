@@ -28,7 +28,7 @@ func TestHotFile(t *testing.T) {
 	if err != nil || kept != 4 || !slices.Equal(got, keys) {
 		t.Fatalf("%q, %d, %v", got, kept, err)
 	}
-	for i := range b { // CRC-32 notices each change of one byte
+	for i := range b { // CRC-32 detects each change of one byte
 		bad := bytes.Clone(b)
 		bad[i] ^= 0x40
 		if _, err := parseHot(bad, "product"); err == nil {
@@ -58,7 +58,7 @@ func TestHotFile(t *testing.T) {
 	}
 }
 
-// A file never has more than a reader takes.
+// A file never has more than a reader accepts.
 func TestHotFileBounded(t *testing.T) {
 	for _, size := range []int{1, 400, codec.MaxKey} {
 		var keys []string
@@ -104,7 +104,7 @@ func TestHotFileWrite(t *testing.T) {
 	}
 }
 
-// Whatever is in a file, reading it ends with keys that are valid and bounded, or an error.
+// Reading a file ends with valid and bounded keys or with an error, whatever the file has.
 func FuzzHotFile(f *testing.F) {
 	for _, keys := range [][]string{nil, {"a"}, {"a", "bb", strings.Repeat("c", codec.MaxKey)}} {
 		b, _ := appendHot(nil, "n", keys)
@@ -114,7 +114,7 @@ func FuzzHotFile(f *testing.F) {
 	f.Add([]byte(hotMagic+"\x01\x01n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01    "), true)
 	f.Add([]byte(hotMagic+"\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7fn\x00    "), true)
 	f.Fuzz(func(t *testing.T, b []byte, sum bool) {
-		if sum && len(b) >= crc32.Size { // else no change would get past the checksum
+		if sum && len(b) >= crc32.Size { // without a valid checksum no change would be parsed
 			b = resum(b)
 		}
 		keys, err := parseHot(b, "n")

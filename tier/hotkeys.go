@@ -15,35 +15,35 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// A member that starts with nothing asks the origin for everything. What it will be asked for first it could know:
-// it was asked for the same before. So it keeps a list of its hottest keys in a file, writes it anew every minute, when
-// its node leaves and when it closes, and warms what is on it after the start: at the lowest class, so that
-// real misses go first.
+// A member that starts with nothing asks the origin for everything. It could know what it will be asked for first,
+// because it was asked for the same before. So it keeps a list of its hottest keys in a file. It writes the file every
+// minute, when its node leaves and when it closes. After a start it warms the keys on the list, at the lowest class, so
+// that real misses go first.
 //
-// Hottest is what spares the origin most: how often a key is asked for, times what its load takes. Each member lists
-// the keys that it owns, so all lists together are the cluster's. While a list is being warmed it is not
+// The hottest keys are those that spare the origin most: how often a key is asked for, times what its load takes. Each
+// member lists the keys that it owns, so all lists together are the cluster's. While a list is being warmed it is not
 // replaced by a worse one, and keys that could not be warmed stay on it as long as there is room.
 const (
 	// hotEvery is how often the list is written.
 	hotEvery = time.Minute
-	// hotChunk is how many keys are warmed at a time; progress is counted so.
+	// hotChunk is how many keys are warmed, and then counted as progress, at a time.
 	hotChunk = 128
-	// hotPause is between looks at whether warming can begin, or go on.
+	// hotPause is the time between checks whether warming can begin, or go on.
 	hotPause = 100 * time.Millisecond
-	// heatSpan is in how many seconds an entry is taken to have got its heat, where nothing better is known.
+	// heatSpan is the number of seconds in which an entry is assumed to have got its heat, if nothing better is known.
 	heatSpan = 60.0
-	// leastRate is how often a second a key is taken to be asked for at least. What was warmed and not yet asked for
-	// so stays on the list, behind the others, and a restart soon after another does not lose it.
+	// leastRate is the lowest rate, per second, at which a key is assumed to be asked for. So a key that was warmed and
+	// not asked for yet stays on the list, behind the others, and a restart soon after another one does not lose it.
 	leastRate = 1e-4
-	// leastCost is what a load is taken to cost at least, in seconds.
+	// leastCost is the lowest cost that a load is assumed to have, in seconds.
 	leastCost = 1e-3
 )
 
-// HotKeysStats is about the file that Config.HotKeysFile names.
+// HotKeysStats describes the file that Config.HotKeysFile names.
 type HotKeysStats struct {
 	Total    int   `json:"total"`    // keys that the file had at the start
-	Done     int   `json:"done"`     // of those, the ones that have been warmed, or that the origin does not have
-	Failed   int   `json:"failed"`   // the ones that were given up
+	Done     int   `json:"done"`     // of those, the ones that were warmed, or that the origin does not have
+	Failed   int   `json:"failed"`   // of those, the ones that were given up
 	Finished bool  `json:"finished"` // all are done or failed, or there is nothing to warm
 	Damaged  int64 `json:"damaged"`  // 1: there was a file and it could not be used; the log says why
 	Listed   int   `json:"listed"`   // keys in the file written last
@@ -51,15 +51,15 @@ type HotKeysStats struct {
 	Unsaved  int64 `json:"unsaved"`  // times that it could not be written
 }
 
-// hotKeys is what is known of the list. One goroutine, keepHot, changes it; everybody may read the counters.
+// hotKeys is the state of the list. One goroutine, keepHot, changes it; any goroutine may read the counters.
 type hotKeys struct {
 	total, done, failed, listed atomic.Int64
 	damaged, saved, unsaved     atomic.Int64
 	finished                    atomic.Bool
 	now                         chan struct{} // asks for the file to be written; has room for one
 
-	unwarmed []string // keepHot's alone
-	trouble  error    // likewise: why the last attempt to write failed
+	unwarmed []string // used by keepHot alone
+	trouble  error    // likewise; why the last attempt to write failed
 }
 
 func (h *hotKeys) stats() HotKeysStats {
@@ -77,7 +77,7 @@ func (h *hotKeys) save() {
 	}
 }
 
-// Warming tells how far a new cache has come with its list of hot keys. finished: nothing is left to do.
+// Warming returns how far a new cache has come with its list of hot keys. finished: nothing is left to do.
 func (h handler[V]) Warming() (done, total int, finished bool) {
 	s := h.c.hot.stats()
 	return s.Done + s.Failed, s.Total, s.Finished
@@ -114,7 +114,7 @@ func (c *Cache[V]) warmHot() {
 	}
 	h.total.Store(int64(len(keys)))
 	until := c.clock.Now() + youngFor
-	for c.young.Load() && c.unsettled.Load() > 0 && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // what is not settled may not be kept
+	for c.young.Load() && c.unsettled.Load() > 0 && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // an unsettled cache may not keep what it loads
 	}
 	for some := range slices.Chunk(keys, hotChunk) {
 		report, err := c.Warm(c.ctx, some)
@@ -141,7 +141,7 @@ func (c *Cache[V]) warmHot() {
 	}
 }
 
-// saveHot writes the list. An empty one takes no other's place.
+// saveHot writes the list. An empty list does not replace another one.
 func (c *Cache[V]) saveHot() {
 	h := &c.hot
 	keys := c.hotList()
@@ -174,13 +174,13 @@ func (c *Cache[V]) saveHot() {
 	h.trouble = err
 }
 
-// sameTrouble reports whether two errors have the same cause, though they may name other files.
+// sameTrouble reports whether two errors have the same cause, even if they name different files.
 func sameTrouble(a, b error) bool {
 	var x, y syscall.Errno
 	return a != nil && b != nil && errors.As(a, &x) == errors.As(b, &y) && x == y
 }
 
-// spared is a key and what it spares the origin: seconds of loads a second.
+// spared is a key and what it spares the origin, in seconds of loads a second.
 type spared struct {
 	key   string
 	worth float64
@@ -202,8 +202,8 @@ func (s *sparedHeap) Pop() any {
 	return x
 }
 
-// hotList returns the hottest of the keys that this node owns, hottest first. A node that leaves, and owns none any
-// more, lists what it has.
+// hotList returns the hottest of the keys that this node owns, hottest first. A node that leaves owns none any more,
+// and lists what it has.
 func (c *Cache[V]) hotList() []string {
 	now := c.clock.Now()
 	best := c.mostSparing(maxHotKeys, func(e *store.Entry, _ bool) bool { return !e.Replica && now < e.Hard })
@@ -214,8 +214,9 @@ func (c *Cache[V]) hotList() []string {
 	return keys
 }
 
-// mostSparing returns the keys with a value that are wanted and spare the origin most, of those that this node owns if the
-// view has it, at most so many. asked: somebody asked for it lately.
+// mostSparing returns the keys that spare the origin most, at most so many of them, those that spare most first. It
+// looks at keys with a value that are wanted and, if this node is in the view, owned by this node. asked: the key was
+// asked for recently.
 func (c *Cache[V]) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
 	now := c.clock.Now()
 	rates := make(map[uint64]float64)
@@ -227,7 +228,7 @@ func (c *Cache[V]) mostSparing(most int, wanted func(e *store.Entry, asked bool)
 		}
 	}
 	var best sparedHeap
-	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) { // some 100 ns for an entry
+	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) { // about 100 ns for an entry
 		hash := ring.Hash(key)
 		if e.Flags != 0 || !wanted(e, heat > 0 || rates[hash] > 0) {
 			return

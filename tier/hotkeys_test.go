@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// A cold restart with the file makes callers wait for fewer expensive loads than one without.
+// After a cold restart, callers wait for fewer expensive loads with the file than without it.
 func TestHotKeysColdStart(t *testing.T) {
 	waits := func(t *testing.T, path string) (expensive int) {
 		bubble(t, func(t *testing.T) {
@@ -32,7 +32,7 @@ func TestHotKeysColdStart(t *testing.T) {
 			cfg.HotKeysFile, cfg.Freshness.TTL, cfg.Origin.Concurrency = path, time.Hour, 16
 			visit := func(c *Cache[string]) {
 				for i := range 300 {
-					if i%5 == 0 { // asked for less often, and still worth more
+					if i%5 == 0 { // read less often, and still worth more
 						get(t, c, fmt.Sprintf("dear%d", i/5%20), fmt.Sprintf("dear%d", i/5%20))
 					}
 					get(t, c, fmt.Sprintf("cheap%d", i%60), fmt.Sprintf("cheap%d", i%60))
@@ -83,7 +83,7 @@ func TestHotKeysColdStart(t *testing.T) {
 	}
 }
 
-// A damaged file is named in the log, and trouble with writing is told once; the cache goes on.
+// The log names a damaged file, and reports trouble with writing once; the cache continues.
 func TestHotKeysTrouble(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "sub", "hot")
@@ -128,7 +128,7 @@ func TestHotKeysTrouble(t *testing.T) {
 	})
 }
 
-// Close stops warming, and a list that was not warmed to its end stays as it is. One that was keeps what failed.
+// Close stops warming. A list that was not warmed to its end stays as it is; one that was warmed keeps what failed.
 func TestHotKeysUnfinished(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hot")
 	b, _ := appendHot(nil, "", keysNamed(300))
@@ -184,7 +184,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 	}
 }
 
-// Each member lists what it owns; one that leaves lists what it had.
+// Each member lists the keys that it owns; one that leaves lists the keys that it had.
 func TestHotKeysOwned(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hot")
 	bubble(t, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestHotKeysOwned(t *testing.T) {
 			caches["n0"].near.Clear()
 		}
 		view, sum := s.nodes["n0"].View(), 0
-		foreign := keyOf(view, "n2", 0) // as of a time when n2 could not be reached
+		foreign := keyOf(view, "n2", 0) // from a time when n2 could not be reached
 		caches["n0"].owned.Set(foreign, &store.Entry{Hard: 1 << 60, Cost: time.Hour})
 		s.nodes["n1"].setView(simView(t, "n0", "n2"))
 		handler[simValue]{caches["n1"]}.Drain(background)

@@ -9,7 +9,8 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// Copy is what a member has of a key, as the stats endpoint tells an operator. It has no value.
+// Copy describes what a member has of a key, as the stats endpoint shows it to an operator. It does not contain the
+// value.
 type Copy struct {
 	Tier     string  `json:"tier"`          // "near" or "owned"
 	Age      float64 `json:"age_seconds"`   // since the start of its load
@@ -17,11 +18,11 @@ type Copy struct {
 	Left     float64 `json:"left_seconds"`  // until it can no longer be served from here
 	Bytes    int     `json:"bytes"`         // of the encoded value
 	NotFound bool    `json:"not_found"`     // the origin has no such key
-	Failed   bool    `json:"failed"`        // the last fill has failed, and that is remembered
+	Failed   bool    `json:"failed"`        // the last fill failed, and its error is remembered
 }
 
-// InspectKey returns this member's copies of a key that could be served now. It starts nothing and
-// counts as no read.
+// InspectKey returns this member's copies of a key that could be served now. It starts nothing and does not count as a
+// read.
 func (h handler[V]) InspectKey(key string) any {
 	c, out := h.c, []Copy{}
 	if checkKey(key) != nil || c.life.isClosed() {
@@ -47,8 +48,8 @@ func (h handler[V]) InspectKey(key string) any {
 	return out
 }
 
-// InvalidateFor is Apply for the operator. If some members have not confirmed, unreached names
-// them, and their copies are gone by cleanBy; after any other error nothing is invalidated.
+// InvalidateFor is Apply for the operator. If some members have not confirmed, unreached names them, and their copies
+// are gone by cleanBy. After any other error nothing is invalidated.
 func (h handler[V]) InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error) {
 	t, err := h.c.Apply(ctx, Change{Keys: keys, Tags: tags, All: all, Version: version})
 	var e *InvalidateError

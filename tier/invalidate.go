@@ -14,14 +14,13 @@ import (
 // write to the origin has committed. When it returns nil, no Get or Read that starts later on
 // any member of the view returns data whose load started before the call.
 //
-// Any number of keys will do; with many at once use one call. Calls that run at the same time share
-// what is sent. Safe for concurrent use.
+// Invalidate takes any number of keys: pass many keys in one call. Concurrent calls share what is sent. Safe for
+// concurrent use.
 //
-// The error is a *InvalidateError if some members did not confirm within
-// Config.InvalidateTimeout, or by ctx's end: it names them and says when their copies are
-// gone. The keys are then still invalidated everywhere else, and those members are told as soon as
-// they can be reached, before they exchange data with anyone who knows. A key that is empty or too
-// large is refused before anything is done, as is a closed cache and a ctx that has ended.
+// If some members do not confirm within Config.InvalidateTimeout, or before ctx ends, the error is an *InvalidateError.
+// It names them and says when their copies are gone. The keys are still invalidated everywhere else, and those members
+// are told as soon as they can be reached, before they exchange data with any member that has been told. An empty or
+// too large key, a closed cache and an ended ctx are errors before anything is done.
 func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
 	if err := checkKeys(keys); err != nil {
 		return err
@@ -30,9 +29,9 @@ func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
 	return err
 }
 
-// InvalidateTag is Invalidate for every value that a loader has given one of the tags with Fill.Tag, also
-// those that nobody has listed. It takes as long for a million values as for one; a tag that nothing has is
-// fine. Beside the errors of Invalidate it returns ErrBadTag, before anything is done.
+// InvalidateTag is Invalidate for every value that a loader has given one of the tags with Fill.Tag, without the caller
+// knowing their keys. It takes as long for a million values as for one. A tag that no value has is not an error. In
+// addition to the errors of Invalidate it returns ErrBadTag, before anything is done.
 func (c *Cache[V]) InvalidateTag(ctx context.Context, tags ...string) error {
 	if err := checkTags(tags); err != nil {
 		return err
@@ -41,21 +40,21 @@ func (c *Cache[V]) InvalidateTag(ctx context.Context, tags ...string) error {
 	return err
 }
 
-// InvalidateAll is Invalidate for everything in the namespace. The origin will have to be read again for
-// every key that is wanted.
+// InvalidateAll is Invalidate for everything in the namespace. Every key that is wanted afterwards has to be read from
+// the origin again.
 func (c *Cache[V]) InvalidateAll(ctx context.Context) error {
 	_, err := c.spread(ctx, 0, nil, piece{codec.ScopeAll, []string{""}})
 	return err
 }
 
-// piece is what one kind of invalidation is about.
+// piece is the part of a change that has one scope.
 type piece struct {
 	scope codec.Scope
 	names []string
 }
 
-// spread starts invalidations and waits until every member has applied them. The token is theirs also if
-// not all members have confirmed. then, if not nil, is called with it once all is under way.
+// spread starts invalidations and waits until every member has applied them. It returns their token even if not all
+// members have confirmed. If then is not nil, spread calls it with the token once everything is being sent.
 func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context.Context, Token), parts ...piece) (Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Token{}, err
@@ -87,7 +86,7 @@ func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context
 }
 
 // confirmAll waits until every member has applied all that this cache has started so far, for as long as Invalidate
-// would.
+// would wait.
 func (c *Cache[V]) confirmAll(ctx context.Context) error {
 	if c.cfg.Cluster == nil {
 		return nil
@@ -110,8 +109,8 @@ func (c *Cache[V]) confirmAll(ctx context.Context) error {
 	return c.confirmed(ctx, w)
 }
 
-// start applies the invalidations here, in as many steps as need be, and leaves them to the pumps. w
-// waits for them then; nil: nobody does.
+// start applies the invalidations here, in as many steps as needed, and leaves the rest to the pumps. w then waits for
+// them; nil means that nobody waits.
 func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts []piece) (token Token) {
 	l := c.log
 	left := 0
@@ -121,7 +120,7 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 	c.stats.invalidated.Add(int64(left))
 	for _, p := range parts {
 		told := version
-		if p.scope != codec.ScopeKeys { // it says nothing of others, and retire.go has a use for it there
+		if p.scope != codec.ScopeKeys { // a version only applies to keys; in other scopes retire.go uses the field
 			told = 0
 		}
 		for names := p.names; len(names) > 0; {
@@ -134,7 +133,7 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 			if p.scope != codec.ScopeAll {
 				some = make([]string, n)
 				for i := range some {
-					some[i] = cloneString(names[i]) // fences and log keep them
+					some[i] = cloneString(names[i]) // the fences and the log keep it
 				}
 			}
 			names, left = names[n:], left-n
@@ -156,8 +155,8 @@ func (c *Cache[V]) start(ctx context.Context, w *waiter, version uint64, parts [
 	return token
 }
 
-// pace waits, before size more bytes of names are started, while half of the log is what a member that can be
-// reached has not confirmed: what falls out of it would cost that one a flush.
+// pace delays the start of size more bytes of names while these and what a reachable member has not confirmed would take
+// more than half of the log: whatever fell out of the log would cost that member a flush.
 func (c *Cache[V]) pace(ctx context.Context, size int64) {
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		c.log.mu.Lock()
@@ -191,15 +190,15 @@ func (c *Cache[V]) confirmed(ctx context.Context, w *waiter) error {
 			c.log.mu.Unlock()
 			return c.unreached(w)
 		}
-		w.done = make(chan struct{}) // somebody has come into the view meanwhile
+		w.done = make(chan struct{}) // a member has come into the view meanwhile
 		c.log.waiters = append(c.log.waiters, w)
 		c.resolve()
 		c.log.mu.Unlock()
 	}
 }
 
-// outstanding reports whether somebody has not confirmed yet whom w waits for; over: it does so no
-// longer, and they have failed. The caller holds log.mu.
+// outstanding reports whether a member has not yet confirmed what w waits for. over means that the wait has ended: such
+// members then count as failed. The caller holds log.mu.
 func (c *Cache[V]) outstanding(ctx context.Context, w *waiter, over bool) (any bool) {
 	for name, m := range c.log.mates {
 		switch {
@@ -215,7 +214,7 @@ func (c *Cache[V]) outstanding(ctx context.Context, w *waiter, over bool) (any b
 	return any
 }
 
-// unreached returns the error that names those who have not confirmed, nil if all have.
+// unreached returns the error that names the members that have not confirmed, or nil if all have.
 func (c *Cache[V]) unreached(w *waiter) error {
 	if len(w.failed) == 0 {
 		return nil

@@ -35,7 +35,7 @@ func TestInvalidateNamesWhoIsMissing(t *testing.T) {
 		if n := s.count("n0", "n2"); n < 4 || n > 20 {
 			t.Errorf("%d attempts", n)
 		}
-		// It is tried again until it works.
+		// The pump retries until it succeeds.
 		until := time.Now().Add(time.Second)
 		s.setRule(func(_, to string, _ codec.Kind, _ bool) hop { return hop{lost: to == "n2" && time.Now().Before(until)} })
 		if err := caches["n0"].Invalidate(background, "k"); err != nil {
@@ -83,8 +83,8 @@ func TestInvalidateTellsWhoJoins(t *testing.T) {
 	})
 }
 
-// A member without the cache counts as done. One that opens it while others have yet to apply
-// the fence, and copies from them before it can ask who has, does not keep that.
+// A member without the cache counts as confirmed. A member opens the cache while others have yet to apply the fence,
+// and copies a value from them before it has had an exchange with every member: it does not keep that copy.
 func TestInvalidateWithoutCache(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -100,7 +100,7 @@ func TestInvalidateWithoutCache(t *testing.T) {
 		if _, err := caches["n1"].Get(background, key); err != nil {
 			t.Fatal(err)
 		}
-		_ = pause(background, time.Second) // no exchange is under way that could bring the invalidation to n1
+		_ = pause(background, time.Second) // no exchange is in progress that could bring the invalidation to n1
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{
 				delay: map[bool]time.Duration{true: 500 * time.Millisecond}[kind == codec.KindInvalidate && to == "n1" && !answer],
@@ -155,7 +155,8 @@ func TestInvalidateManyKeys(t *testing.T) {
 	})
 }
 
-// n1 owns the key; n0 applied two invalidations, n1 in the other order and only one so far.
+// TestInvalidationsThatCross applies two invalidations of a key in different orders. n1 owns the key. n0 has applied
+// both; n1 has only applied one so far.
 func TestInvalidationsThatCross(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
@@ -181,11 +182,11 @@ func TestInvalidationsThatCross(t *testing.T) {
 				t.Error(err)
 			}
 		})
-		_ = pause(background, 40*time.Millisecond) // n0: n3's at 20 ms, n2's at 30; n1: n3's at 65
+		_ = pause(background, 40*time.Millisecond) // n0 applies n3's at 20 ms and n2's at 30; n1 applies n3's at 65
 		_, _ = caches["n0"].Get(background, key)
 		wg.Wait()
 		getsSince(t, caches["n0"], key, least)
-		// All have both now: no read fences again, whatever order the marks came in.
+		// Now all members have both: no read fences again, whatever the order in which the marks came.
 		loads := o.loads.Load()
 		for range 20 {
 			_ = pause(background, 100*time.Millisecond)
@@ -199,7 +200,7 @@ func TestInvalidationsThatCross(t *testing.T) {
 	})
 }
 
-// A fence that a request carried, then the invalidation itself: one load.
+// A fence that a request carries and the invalidation itself, which arrives later, cost one load together.
 func TestCarriedFenceCostsOneLoad(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()

@@ -10,19 +10,18 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// WhenIsolated says what a cache does while its node has lost sight of more than half of the
-// members of the last view that stood for 30 seconds, or hears nothing from them: it cannot hear of
-// their invalidations then.
+// WhenIsolated says what a cache does while its node is isolated: it has lost sight of, or hears nothing from, more
+// than half of the members of the last view that stood for 30 seconds. It cannot learn of their invalidations then.
 type WhenIsolated uint8
 
-// What a cache does when it is isolated.
+// What a cache does when its node is isolated.
 const (
-	// ServeStale serves as always. Copies end at their hard expiry at the latest.
+	// ServeStale serves as usual. Copies end at their hard expiry at the latest.
 	ServeStale WhenIsolated = iota
-	// Bypass loads for each read, within the governor; reads that come while a load waits for its permit share
-	// it. No copy from before the read is served.
+	// Bypass loads for each read, within the governor's limits. Reads that come while a load waits for its permit share
+	// that load. No copy from before the read is served.
 	Bypass
-	// Fail answers ErrIsolated.
+	// Fail returns ErrIsolated.
 	Fail
 )
 
@@ -39,13 +38,13 @@ func (w WhenIsolated) String() string {
 	return fmt.Sprintf("WhenIsolated(%d)", uint8(w))
 }
 
-// loser is a Cluster that can tell who of those who are not in its view was lost, and did not leave in order.
+// loser is a Cluster that can tell whether a member that is not in its view was lost or left in order.
 type loser interface{ Lost(name string) bool }
 
-// bypasser is a Cluster that can tell who of those in its view refuses or is silent.
+// bypasser is a Cluster that can tell whether a member of its view refuses requests or is silent.
 type bypasser interface{ Bypassed(name string) bool }
 
-// notice sees whether this node is isolated.
+// notice checks whether this node is isolated.
 func (c *Cache[V]) notice() {
 	left := func(string) bool { return false }
 	if l, ok := c.cfg.Cluster.(loser); ok {
@@ -69,7 +68,7 @@ func (c *Cache[V]) notice() {
 	}
 }
 
-// findIsolated is find while the cache must not serve as always.
+// findIsolated is find while the node is isolated and the cache must not serve as usual.
 func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flags uint8, a *answer[V]) error {
 	if b != nil {
 		c.stats.nearUnused.Add(1)

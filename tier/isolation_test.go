@@ -30,7 +30,7 @@ func TestWhenIsolated(t *testing.T) {
 					t.Errorf("isolated %v, %d times, then %s", st.Isolated, st.Isolations, st.WhenIsolated)
 				}
 				for _, key := range keys {
-					o.write(key) // and the invalidation does not come through
+					o.write(key) // and the invalidation does not arrive
 				}
 				loads := o.loads.Load()
 				for range 3 {
@@ -55,7 +55,8 @@ func TestWhenIsolated(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				// Another member does not know: it must not be served either, and turns to somebody else.
+				// Another member does not know that n0 is isolated: n0 must not serve it either, and it turns to
+				// another member.
 				from := caches["n1"]
 				a, err := from.Read(background, keys[0], ReadOptions{})
 				if want := int64(min(when, 1)); err != nil || a.Value.Version != want {

@@ -9,7 +9,8 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// Who waited for the same answer keeps one near copy of it together: on the owner, and on a node that asked.
+// Callers that waited for the same answer keep one near copy of it together, both on the owner and on a node that asked
+// it.
 func TestSharedAnswerIsKeptOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -35,7 +36,7 @@ func TestSharedAnswerIsKeptOnce(t *testing.T) {
 		}
 		wg.Wait()
 		for name, c := range caches {
-			// each caller has looked for it
+			// each caller has looked for a near copy
 			if kept := c.near.Calls() - before[name] - callers; kept != 1 {
 				t.Errorf("%s kept the answer %d times", name, kept)
 			}
@@ -51,7 +52,7 @@ func TestSharedAnswerIsKeptOnce(t *testing.T) {
 	})
 }
 
-// A read with a demand of its own replaces the near copy, though it shared the answer.
+// A read with a MaxAge of its own replaces the near copy, even if other reads share its answer.
 func TestSharedAnswerReplacesAnOlderCopy(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)

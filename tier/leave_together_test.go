@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// leaveAt drains caches at the same time and returns how long the longest took.
+// leaveAt drains the caches at the same time and returns how long the slowest took.
 func (m *moving) leaveAt(names ...string) (took time.Duration) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), 10*time.Second)
 	defer cancel()
@@ -23,7 +23,7 @@ func (m *moving) leaveAt(names ...string) (took time.Duration) {
 	return time.Since(began)
 }
 
-// When all leave at once nobody is left to take copies, and nobody waits for one.
+// When all members leave at once, no member is left to take copies, and no leaving member waits for one.
 func TestAllLeave(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newLeaving(t, Config[simValue]{Freshness: Freshness{TTL: time.Hour}})
@@ -31,7 +31,7 @@ func TestAllLeave(t *testing.T) {
 		for i := range 60 {
 			m.read("n0", fmt.Sprintf("k%d", i))
 		}
-		m.nodes["n0"].setView(aged(t, "n1", "n2")) // as the news goes round, each believes that others stay
+		m.nodes["n0"].setView(aged(t, "n1", "n2")) // while the news spreads, each believes that others stay
 		m.nodes["n1"].setView(aged(t, "n2"))
 		m.nodes["n2"].setView(aged(t, "n1"))
 		if took := m.leaveAt("n0", "n1", "n2"); took > time.Second {
@@ -40,7 +40,7 @@ func TestAllLeave(t *testing.T) {
 	})
 }
 
-// When two leave at once, what one would have pushed to the other goes to who stays.
+// When two members leave at once, the copies that one would have pushed to the other go to the member that stays.
 func TestTwoLeave(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		const keys = 200

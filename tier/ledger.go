@@ -10,7 +10,7 @@ import (
 // ledgerWindow is how many seconds the ledger's rates look back.
 const ledgerWindow = 10
 
-// ledger tells what the origin is asked now, from counters that only rise.
+// ledger measures the load on the origin now, from counters that only rise.
 type ledger struct {
 	mu   sync.Mutex         // guards the rest
 	busy governor.Occupancy // loads that run
@@ -26,14 +26,14 @@ type ledgerMark struct {
 	busy  float64 // origin-seconds
 }
 
-// load counts a load that begins (+1) or has returned (-1).
+// load counts a load that begins (by is +1) or has returned (by is -1).
 func (l *ledger) load(by int, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.busy = l.busy.Change(by, now)
 }
 
-// mark notes where the counters stand; it is called about once a second.
+// mark notes where the counters stand. It is called about once a second.
 func (l *ledger) mark(reads, loads, now int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,8 +41,8 @@ func (l *ledger) mark(reads, loads, now int64) {
 	l.n++
 }
 
-// rates are by how much the counters rise in a second, since the oldest mark kept, and
-// the origin-seconds so far.
+// rates returns how much the counters rise in a second, measured from the oldest mark kept, and the origin-seconds so
+// far.
 func (l *ledger) rates(reads, loads, now int64) (r ledgerRates) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -71,22 +71,22 @@ type CostBucket struct {
 	Loads   int64   `json:"loads"`   // in this bucket alone
 }
 
-// Ledger is what this node's misses have cost, and what they cost now.
+// Ledger is what this node's misses have cost and what they cost now.
 type Ledger struct {
 	Costs          []CostBucket     `json:"costs"`            // loads that have returned, by the time they took
-	OriginSeconds  float64          `json:"origin_seconds"`   // spent in loads, those that run now included
+	OriginSeconds  float64          `json:"origin_seconds"`   // spent in loads, including those that run now
 	OriginBusy     float64          `json:"origin_busy"`      // origin-seconds a second over the last 10 s: loads that ran at once
 	LoadRate       float64          `json:"loads_a_second"`   // over the last 10 s
 	ReadRate       float64          `json:"reads_a_second"`   // over the last 10 s
-	CallersPerLoad float64          `json:"callers_per_load"` // callers, on this node and members, that fills answered, by loads
-	Doomed         int64            `json:"doomed"`           // fills whose callers had all left when they ended
-	ShedBy         map[string]int64 `json:"shed_by_reason"`   // fills that the governor refused
-	Retries        int64            `json:"retries"`          // loads that repeated a failed one
-	RetriesDenied  int64            `json:"retries_denied"`   // that the budget did not allow
-	SoftTimeouts   int64            `json:"soft_timeouts"`    // reads that took a stale copy when SoftTimeout was over
+	CallersPerLoad float64          `json:"callers_per_load"` // callers that fills answered, on this node and on other members, divided by loads
+	Doomed         int64            `json:"doomed"`           // fills that ended after all their callers had left
+	ShedBy         map[string]int64 `json:"shed_by_reason"`   // fills that the governor rejected
+	Retries        int64            `json:"retries"`          // loads that retried a failed one
+	RetriesDenied  int64            `json:"retries_denied"`   // retries that the budget did not allow
+	SoftTimeouts   int64            `json:"soft_timeouts"`    // reads that took a stale copy after SoftTimeout
 }
 
-// reads is how many reads of callers on this node have been answered.
+// reads returns how many reads of callers on this node have been answered.
 func (c *Cache[V]) reads() int64 {
 	s := c.stats
 	return max(c.near.Hits()-s.nearUnused.Load(), 0) + s.owned.Load() + s.filled.Load() + s.errors.Load()
@@ -99,7 +99,7 @@ func (s *stats) loads() (n int64) {
 	return n
 }
 
-// ledger returns the ledger as it stands.
+// ledger returns the current ledger.
 func (c *Cache[V]) ledger() Ledger {
 	s, loads := c.stats, c.stats.loads()
 	r := s.ledger.rates(c.reads(), loads, c.clock.Now())

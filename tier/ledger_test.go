@@ -25,7 +25,7 @@ func TestLedger(t *testing.T) {
 			return "v", nil
 		})
 		c := open(t, cfg)
-		if _, err := json.Marshal(c.Stats()); err != nil { // also of nothing at all
+		if _, err := json.Marshal(c.Stats()); err != nil { // even without any load
 			t.Error(err)
 		}
 		var wg sync.WaitGroup
@@ -33,7 +33,7 @@ func TestLedger(t *testing.T) {
 			wg.Go(func() { _, _ = c.Get(t.Context(), "a") })
 		}
 		wg.Go(func() { _, _ = c.Get(t.Context(), "bad") })
-		wg.Go(func() { // nobody waits for it to the end
+		wg.Go(func() { // its caller leaves before it ends
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			_, _ = c.Get(ctx, "doomed")

@@ -9,7 +9,8 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// longLived makes a contract of a minute whose loader gives every value ten minutes. limit is the contract's MaxTTL.
+// longLived returns a contract of a minute with a loader that gives every value ten minutes. limit is the contract's
+// MaxTTL.
 func longLived(o *simOrigin, limit time.Duration) Config[simValue] {
 	return Config[simValue]{
 		Freshness:         Freshness{TTL: time.Minute, MaxTTL: limit, NearTTL: time.Second, RefreshAhead: -1, Jitter: -1},
@@ -21,12 +22,12 @@ func longLived(o *simOrigin, limit time.Duration) Config[simValue] {
 	}
 }
 
-// CleanBy holds for copies that live longer than the contract's TTL, on a member that has told of them, and with MaxTTL also
-// on one that loads them when it is cut off.
+// CleanBy holds for copies that live longer than the contract's TTL: on a member that has told of them, and, with
+// MaxTTL, on a member that loads them while it is cut off as well.
 func TestCleanByCoversLongLives(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit    time.Duration
-		inSecret bool // the first of them is loaded by a member that is cut off
+		inSecret bool // the member that loads the first of them is cut off
 	}{"told": {}, "by contract": {10 * time.Minute, true}} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -47,7 +48,7 @@ func TestCleanByCoversLongLives(t *testing.T) {
 					t.Fatal(err)
 				}
 				_ = pause(background, time.Until(inv.CleanBy)-time.Minute)
-				gets(t, caches["n1"], key, 0) // it is no earlier than need be
+				gets(t, caches["n1"], key, 0) // CleanBy is not earlier than necessary
 				_ = pause(background, time.Minute+time.Second)
 				gets(t, caches["n1"], key, 1)
 			})
@@ -55,8 +56,8 @@ func TestCleanByCoversLongLives(t *testing.T) {
 	}
 }
 
-// A value that outlives this node's own longest one is invalidated after a partition as any other, although who started the
-// invalidation is gone: its position is remembered for as long as anybody's copies live.
+// A value that outlives all of this node's own is invalidated after a partition like any other, even though the member
+// that started the invalidation is gone: its position is remembered as long as any member's copies live.
 func TestHealReachesLongLives(t *testing.T) {
 	for name, c := range map[string]struct {
 		limit    time.Duration
@@ -101,7 +102,7 @@ func TestHealReachesLongLives(t *testing.T) {
 	}
 }
 
-// A TTL beyond MaxTTL is refused, with an error that says what to do.
+// A TTL beyond MaxTTL is rejected with an error that says what to do.
 func TestMaxTTL(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ttl := time.Hour
@@ -129,7 +130,7 @@ func TestMaxTTL(t *testing.T) {
 	})
 }
 
-// The longest life in the cluster is that of what is stored here or anywhere else.
+// The longest life in the cluster is the longest of all copies, stored here or on another member.
 func TestLives(t *testing.T) {
 	var l lives
 	for i, c := range []struct{ stored, heard, own, cluster int64 }{
@@ -143,9 +144,9 @@ func TestLives(t *testing.T) {
 	}
 }
 
-// A member that lacks what the log has dropped is told to flush while it may have copies from before: for as long as its own
-// copies live if that is what the log has dropped because of its age, and at least for as long as the log keeps anything
-// otherwise.
+// A member that lacks what the log has dropped is told to flush while it may have copies from before. If the log
+// dropped it because of its age, that is as long as the member's own copies live; otherwise it is at least as long as
+// the log keeps anything.
 func TestTellFlushesWhileCopiesLive(t *testing.T) {
 	const keep, life = 60, 600
 	for _, c := range []struct {
@@ -183,7 +184,8 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 	}
 }
 
-// An invalidation is as old as the member says that tells of it, and at most twice as old as what is remembered; without a word it is new.
+// An invalidation is as old as the member that sends it says, and at most twice as old as what is remembered. If the
+// member does not say, it is new.
 func TestAgeOfWhatAnotherMemberTells(t *testing.T) {
 	const slack = 30
 	l := newLogbook(1, 60, slack, limits{})

@@ -18,7 +18,7 @@ import (
 
 func TestPreviousAndKeep(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		var seen []string // of Previous; loads follow one another
+		var seen []string // results of Previous; the loads run one after the other
 		mode := "value"
 		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
 			prev, ok := f.Previous()
@@ -55,7 +55,7 @@ func TestPreviousAndKeep(t *testing.T) {
 		getErr(t, c, "k", ErrNotFound)
 		time.Sleep(5 * time.Second)
 		mode = "value"
-		get(t, c, "k", "v7") // not-found is no previous value
+		get(t, c, "k", "v7") // not-found does not count as a previous value
 		want := "[ false  false v2 true v3 true  false  false  false]"
 		if got := fmt.Sprint(seen); got != want {
 			t.Errorf("previous:\n got %s\nwant %s", got, want)
@@ -78,7 +78,7 @@ func TestSetTTL(t *testing.T) {
 			}
 			return fmt.Sprint(n), nil
 		})
-		cfg.Freshness.Jitter = 0.9 // does not touch what SetTTL says
+		cfg.Freshness.Jitter = 0.9 // does not apply to SetTTL
 		c := open(t, cfg)
 		get(t, c, "long", "1")
 		time.Sleep(time.Hour - 1)
@@ -94,8 +94,9 @@ func TestSetTTL(t *testing.T) {
 	})
 }
 
-// A value that is not kept, because the loader says so or because its load took longer than it may live, is given to the
-// callers that wait, on every member, and to no later one. It is no error, and none is remembered.
+// A value that is not kept, because the loader says so or because its load took longer than the value may live, is
+// given to the waiting callers on every member and to no later caller. This is not an error, and no error is
+// remembered.
 func TestValuesThatAreNotKept(t *testing.T) {
 	for name, x := range map[string]struct {
 		takes time.Duration
@@ -148,7 +149,7 @@ func TestValuesThatAreNotKept(t *testing.T) {
 	}
 }
 
-// A value that is not kept takes the place of the copy that there was.
+// A value that is not kept replaces the copy that was there before.
 func TestDoNotKeepReplaces(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := 0
@@ -168,13 +169,13 @@ func TestDoNotKeepReplaces(t *testing.T) {
 	})
 }
 
-// Deadlines that are centuries away are as good as any.
+// A deadline that is centuries away works like any other.
 func TestEndlessDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(slow(time.Second).load))
 		cfg.Origin = Origin{Concurrency: 1, MinConcurrency: 1}
 		c := open(t, cfg)
-		get(t, c, "warm", "warm#1") // it is known how long a load takes
+		get(t, c, "warm", "warm#1") // the governor learns how long a load takes
 		ctx, cancel := context.WithTimeout(background, math.MaxInt64)
 		defer cancel()
 		var wg sync.WaitGroup
@@ -260,7 +261,7 @@ func TestLoaderAsksCache(t *testing.T) {
 	})
 }
 
-// A loader may ask another cache for the same key, also if neither has a name.
+// A loader may read the same key from another cache, even if neither cache has a name.
 func TestLoaderAsksOtherCache(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		inner := open(t, plain(ByKey(func(_ context.Context, key string) (string, error) {
@@ -278,7 +279,7 @@ func TestLoaderAsksOtherCache(t *testing.T) {
 	})
 }
 
-// Two fills that wait for each other, each started by another caller, end with the timeout.
+// Two fills that wait for each other, each started by its own caller, end with the timeout.
 func TestCrossedFillsEnd(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var c *Cache[string]
@@ -341,7 +342,7 @@ func TestCodecFails(t *testing.T) {
 				cfg := plain(ByKey(o.load))
 				cfg.Codec = x.codec
 				c := open(t, cfg)
-				for range 3 { // the caller of the fill, and then those that are told of its error
+				for range 3 { // the caller of the fill, and then callers that get its remembered error
 					_, err := c.Get(t.Context(), "k")
 					var fe *FillError
 					if !errors.As(err, &fe) || !errors.Is(err, broken) {

@@ -11,59 +11,61 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// What a member has applied, and what it can pass on.
+// What a member has applied, and what it can pass on
 //
-// Each cache instance has a random incarnation and numbers the invalidations that it starts. Every
-// member keeps those that it has applied, its own and others', in a log, and for each
-// incarnation a track: up to which number it has applied all of them, and which few beyond. Two
-// members that compare their tracks know what either lacks, and take it from the other's log; what is
-// in no log any more they make good by a flush: who lacks it takes everything he has for invalidated.
+// Each cache instance has a random incarnation and numbers the invalidations that it starts. Every member keeps the
+// invalidations that it has applied, its own and others', in a log. For each incarnation it keeps a track: the number
+// up to which it has applied all of them, and the few numbers that it has applied beyond. Two members that compare
+// their tracks know what each lacks and take it from the other's log. A flush makes good what no log holds any more: a
+// member that lacks such an invalidation treats its whole cache as invalidated.
 //
-// Why the rule holds. Rule: a read that begins on a member after that member has applied an
-// invalidation gets no value that it covers whose load began before it was started.
+// Rule: a read that begins on a member after that member has applied an invalidation never returns a value that the
+// invalidation covers and whose load began before the invalidation was started. Why it holds:
 //
-//   - A near copy, an entry of the owned tier, a value that a flight brings: the fence tells, since its
-//     stamp was taken before its load, or the request for it, began (fence.go, tag.go).
-//   - A value that another member gives: that member must have applied the invalidation before it looked. So each
-//     member keeps, for each other, what that one is known to have applied: the fence clocks at a moment
-//     before an exchange of tracks in which it took everything that was here then (known). What it must be told
-//     beyond that is its debt (fence.go): one mark goes along with the request; if there are more, or one cannot be told
-//     any more, or is of the whole namespace, an exchange comes first; and if it is of a tag, the
-//     answer, which names its tags, is not used, an exchange follows, and the request is made again.
-//     What is known holds for one incarnation: an answer of another one is not used either.
-//   - A mark that came here with a request or a token is in no log, so known proves nothing of it. It is told with
-//     each request for its key, until the invalidation itself arrives here or retention has passed. Within that time the rule
-//     holds for it too; after that it holds for reads that bring the mark again.
+//   - A near copy, an entry of the owned tier, a value that a flight brings: the fence decides, because the copy's
+//     stamp was taken before its load, or the request for it, began (internal/fence, tag.go).
+//   - A value from another member: that member must have applied the invalidation before it looked for the value. So
+//     each member keeps, for each other member, a watermark of what that member is known to have applied (known): the
+//     fence clocks at a moment before an exchange of tracks in which it took everything that was here at that moment.
+//     What it must be told beyond the watermark is its debt (internal/fence). One mark travels with the request. An
+//     exchange comes first if there are more marks, if one can no longer be told, or if one is of the whole namespace.
+//     If one is of a tag, the answer, which names its tags, is not used; an exchange follows, and the request is
+//     repeated. A watermark holds for one incarnation: an answer of another incarnation is not used either.
+//   - A mark that arrived with a request or a token is in no log, so known proves nothing about it. This node sends it
+//     with each request for its key until the invalidation itself arrives here or the retention has passed. Until then
+//     the rule covers it; afterwards the rule covers the reads that bring the mark again.
 //
-// So it does not matter which way an invalidation came here: straight, by relay, with a request, by
-// replay or by flush. It raises the clocks, and from then on nothing is taken from a member before he
-// has it too. In particular no data crosses from one side of a healed partition to the other,
-// nor on either side from those who have not yet heard to those who have, before a replay.
+// So it does not matter how an invalidation arrived: directly, by relay, with a request, by replay or by flush. It
+// raises the clocks, and from then on this node takes nothing from a member before that member has the invalidation as
+// well. In particular, before a replay no data crosses from one side of a healed partition to the other, nor, on either
+// side, from members that have not heard of the invalidation to members that have.
 //
-// Invalidate returns nil when all members of the view have applied. Who is not in the view, but in that
-// of one who has, is named by him and reached through him. A member that nobody knows, or that has
-// only just started, might still take a copy from one that has not applied, after it should have been told
-// itself; so the answers to who is not in the answerer's view, and to a new cache until it has exchanged with
-// everybody, are neither kept in the near tier nor given to who comes later.
+// Invalidate returns nil when all members of the view have applied the invalidation. A member that is not in this
+// node's view may be in the view of a member that has applied it: that member names it and relays the invalidation to
+// it. A member that nobody knows, or that has only just started, might still take a copy from a member that has not
+// applied the invalidation, at a time when it should have been told itself. So two kinds of answers are neither kept in
+// the near tier nor given to later callers: answers to a member that is not in the answerer's view, and answers to a
+// new cache until it has had an exchange with every member.
 //
-// Memory is bounded: the log by bytes and by age, the tracks by number, the numbers beyond a gap by
-// number. What the log had to drop early is noted in the track (cut) and costs those a flush who lack
-// it. What was applied longer ago than any member's copy lives (lives) needs no one's attention. Positions of
-// caches that have gone are retired before there are too many (retire.go).
+// Memory is bounded: the log by bytes and by age, the tracks by count, the numbers beyond a gap by count. The track
+// notes what the log had to drop early (cut); a member that lacks it has to flush. What was applied longer ago than any
+// member's copies live (lives) no longer matters to anyone. Positions of caches that have gone are retired before there
+// are too many (retire.go).
 //
-// The age of an invalidation counts from when the first members applied it. A member that passes one on also tells for how long its
-// incarnation has been idle, so all members forget it at about the same time. If each member counted from its own hearing, a late one
-// would tell those that had forgotten it, they would tell the next one, and it would go round and cost fills for ever.
+// The age of an invalidation counts from when the first members applied it. A member that passes one on also says how
+// long the invalidation's incarnation has been idle, so all members forget it at about the same time. If each member
+// counted from when it heard of the invalidation itself, a late member would tell it to members that had forgotten it,
+// they would tell the next one, and it would circulate forever and cost fills.
 const (
 	// defaultLogBytes is how much a log takes, in bytes: room for some 100,000 keys.
 	defaultLogBytes = 8 << 20
-	// loggedCost and nameCost are what an invalidation, and each of its names, takes beside the names.
+	// loggedCost and nameCost are the bytes of an invalidation, and of each of its names, beside the names themselves.
 	loggedCost = 112
 	nameCost   = 16
 	// maxTracks is how many incarnations' positions are kept.
 	maxTracks = 1 << 11
-	// maxBeyond is how many numbers beyond a gap are remembered for an incarnation. Those for which there is no
-	// room are applied again when the gap is closed.
+	// maxBeyond is how many numbers beyond a gap are remembered for an incarnation. Numbers that do not fit are applied
+	// again when the gap is closed.
 	maxBeyond = 256
 )
 
@@ -77,11 +79,11 @@ type limits struct {
 type logged struct {
 	mark    codec.Mark
 	scope   codec.Scope
-	version uint64 // the origin's, 0: not told
+	version uint64 // the origin's, 0: unknown
 	names   []string
 	at      int64  // when the first members applied it, or later, ns on the cache's clock; below 0: before this cache started
-	own     uint64 // how many of this cache's own had been applied then, this one included
-	written int64  // the log's written then, this one included
+	own     uint64 // how many of this cache's own had been applied by then, this one included
+	written int64  // the logbook's written at that time, this one included
 }
 
 func (e *logged) cost() int64 {
@@ -92,14 +94,14 @@ func (e *logged) cost() int64 {
 	return n
 }
 
-// track is how far the invalidations of one incarnation have been applied here.
+// track is how far this cache has applied the invalidations of one incarnation.
 type track struct {
-	top    uint64   // all up to this
+	top    uint64   // all numbers up to this one are applied
 	beyond []uint64 // and these, in order
-	// The log has dropped those up to cut for lack of room, and those up to aged because of their age.
+	// The log has dropped the numbers up to cut for lack of room, and those up to aged because of their age.
 	cut, aged uint64
 	cutAt     int64 // when the last one that was cut was applied
-	agedAt    int64 // likewise
+	agedAt    int64 // when the last one that aged was applied
 	last      int64 // when the first members applied the last one, or later
 }
 
@@ -111,23 +113,23 @@ func (t *track) has(seq uint64) bool {
 	return ok
 }
 
-// applied reports whether that invalidation, whole, and all before it of its incarnation are known to have been
-// applied here.
+// applied reports whether the invalidation m itself, not just its mark for one key, and all before it of its
+// incarnation are known to have been applied here.
 func (l *logbook) applied(m codec.Mark) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.hasAll(m.Incarnation, m.Seq)
 }
 
-// heard notes when the invalidation was applied that comes next. On a new cache's clock that may be below 0. It comes before
-// note and reach.
+// heard notes when the invalidation that is about to be noted was applied. On a new cache's clock that time may be
+// below 0. Call heard before note and reach.
 func (t *track) heard(at int64) {
 	if at > t.last || t.most() == 0 {
 		t.last = at
 	}
 }
 
-// note notes that seq, which t does not have, is applied.
+// note notes that seq, which t does not have yet, is applied.
 func (t *track) note(seq uint64) {
 	if seq == t.top+1 {
 		t.reach(seq)
@@ -136,7 +138,7 @@ func (t *track) note(seq uint64) {
 	}
 }
 
-// reach notes that all up to seq are applied.
+// reach notes that all numbers up to seq are applied.
 func (t *track) reach(seq uint64) {
 	t.top = max(t.top, seq)
 	n := 0
@@ -147,7 +149,7 @@ func (t *track) reach(seq uint64) {
 	t.beyond = slices.Delete(t.beyond, 0, n)
 }
 
-// most is the highest number that is applied.
+// most returns the highest number that is applied.
 func (t *track) most() uint64 {
 	if n := len(t.beyond); n > 0 {
 		return t.beyond[n-1]
@@ -155,20 +157,19 @@ func (t *track) most() uint64 {
 	return t.top
 }
 
-// A logbook is a cache's log and tracks, and what it knows of the other members. Every
-// invalidation but one that a request carries is applied with mu held, so that whoever
-// holds it sees no invalidation half applied.
+// A logbook is a cache's log and tracks, and what the cache knows of the other members. Every invalidation, except a
+// mark that a request carries, is applied with mu held, so a goroutine that holds mu never sees one half applied.
 type logbook struct {
 	self  uint64 // this cache's incarnation
-	keep  int64  // ns: what was applied longer ago covers nothing that may be served by the contract
-	slack int64  // ns: the margin of each age that another member tells, because its clock may have been set ahead
+	keep  int64  // ns: an invalidation applied longer ago covers nothing that the contract allows to be served
+	slack int64  // ns: a margin for each age that another member reports, because its clock may have been set ahead
 	limit limits
 	lives lives
 
-	// mu guards the rest, and orders invalidations. With it held the locks of fences, stores,
-	// flights and asks may be taken, and never the other way round.
+	// mu guards the rest, and orders invalidations. The locks of fences, stores, flights and asks may be taken with mu
+	// held, never the other way round.
 	mu      sync.Mutex
-	tracks  map[uint64]*track // of every incarnation heard of lately; self's always
+	tracks  map[uint64]*track // of every incarnation heard of recently, and always of self
 	retired map[uint64]retiredTrack
 	listed  map[uint64]listed // by the incarnation that lists
 	entries []logged          // in the order in which they were applied; the first is number dropped
@@ -179,7 +180,7 @@ type logbook struct {
 	mateBook
 }
 
-// newLogbook returns the logbook of a cache whose copies live for life, in ns, by the contract.
+// newLogbook returns the logbook of a cache whose copies live for life, in ns, according to the contract.
 func newLogbook(self uint64, life, slack int64, limit limits) *logbook {
 	limit.bytes = cmp.Or(limit.bytes, defaultLogBytes)
 	limit.tracks = cmp.Or(limit.tracks, maxTracks)
@@ -192,10 +193,10 @@ func newLogbook(self uint64, life, slack int64, limit limits) *logbook {
 	return l
 }
 
-// own is this cache's own track. The caller holds mu.
+// own returns this cache's own track. The caller holds mu.
 func (l *logbook) own() *track { return l.tracks[l.self] }
 
-// track returns an incarnation's track, made when first needed. The caller holds mu.
+// track returns an incarnation's track and creates it if there is none. The caller holds mu.
 func (l *logbook) track(incarnation uint64) *track {
 	t := l.tracks[incarnation]
 	if t == nil {
@@ -210,7 +211,7 @@ func (l *logbook) track(incarnation uint64) *track {
 	return t
 }
 
-// add puts what has been applied into the log. The caller holds mu.
+// add appends an applied invalidation to the log. The caller holds mu.
 func (l *logbook) add(e logged) {
 	if e.own = l.own().top; e.mark.Incarnation == l.self {
 		e.own = e.mark.Seq
@@ -223,7 +224,7 @@ func (l *logbook) add(e logged) {
 	l.trim(e.at)
 }
 
-// trim drops what is too old and what there is no room for. The caller holds mu.
+// trim drops the entries that are too old or do not fit. The caller holds mu.
 func (l *logbook) trim(now int64) {
 	n := 0
 	for ; n < len(l.entries); n++ {
@@ -247,10 +248,10 @@ func (l *logbook) trim(now int64) {
 	}
 }
 
-// lives are how long copies live at most, from the start of a load to hard expiry, in ns. What a member lacks matters as long
-// as its own copies live; how long others remember a position, and when an unreached member's copies are gone, is a matter of the
-// longest life in the cluster. Loaders may give a value a longer life than the contract (Fill.SetTTL), so members tell one another
-// with each exchange, and have one when their own grows.
+// lives are the longest lives of copies, from the start of a load to hard expiry, in ns. What a member lacks matters as
+// long as its own copies live. How long other members remember a position, and when an unreached member's copies are
+// gone, depends on the longest life in the cluster. Loaders may give a value a longer life than the contract
+// (Fill.SetTTL), so members tell one another theirs with each exchange, and have an exchange when their own grows.
 type lives struct {
 	own     atomic.Int64 // of anything that was stored here
 	cluster atomic.Int64 // of anything that any member has told of, own included
@@ -266,16 +267,16 @@ func raise(v *atomic.Int64, life int64) {
 	}
 }
 
-// stored notes that something is stored here that lives for so long.
+// stored notes that a copy with this life was stored here.
 func (l *lives) stored(life int64) {
 	raise(&l.own, life)
 	raise(&l.cluster, life)
 }
 
-// heard notes what another member has told of its copies.
+// heard notes how long another member's copies live, as that member has told.
 func (l *lives) heard(life time.Duration) { raise(&l.cluster, int64(life)) }
 
-// remember is for how long, in ns, a position matters: until no member has a copy from before it was reached.
+// remember returns for how long, in ns, a position matters: until no member has a copy from before it was reached.
 func (l *logbook) remember() int64 { return l.lives.cluster.Load() + l.slack }
 
 // sweep forgets what is too old. The caller holds mu.
@@ -287,7 +288,7 @@ func (l *logbook) sweep(now int64) {
 		}
 	}
 	for incarnation, list := range l.listed {
-		if l.has(incarnation, list.seq+1) { // what comes behind it came before it
+		if l.has(incarnation, list.seq+1) { // the number after the list came before the list
 			delete(l.listed, incarnation)
 		}
 	}
@@ -308,15 +309,15 @@ func (l *logbook) positions(dst []codec.Position, now int64) []codec.Position {
 	return dst
 }
 
-// appliedTimes say when another member applied what it tells of.
+// appliedTimes are the times at which another member applied the invalidations that it sends.
 type appliedTimes struct {
-	now, most int64                    // when it told, and the greatest age that is distinguished, ns
+	now, most int64                    // when its message arrived, and the cap on ages, ns
 	idle      map[uint64]time.Duration // by incarnation
 }
 
-// appliedBy reads that from n, which arrived at now. The caller holds mu.
+// appliedBy reads these times from n, which arrived at now. The caller holds mu.
 func (l *logbook) appliedBy(n *codec.News, now int64) appliedTimes {
-	a := appliedTimes{now: now, most: 2 * l.remember()} // nobody needs what is half as old
+	a := appliedTimes{now: now, most: 2 * l.remember()} // nobody needs an invalidation even half as old
 	if len(n.Bases)+len(n.Invalidations) > 0 {
 		a.idle = make(map[uint64]time.Duration, len(n.Positions))
 		for _, p := range n.Positions {
@@ -326,15 +327,16 @@ func (l *logbook) appliedBy(n *codec.News, now int64) appliedTimes {
 	return a
 }
 
-// at is the time of an incarnation's last invalidation, or a later time, by as much as n took to arrive.
+// at returns when an incarnation's last invalidation was applied. The result is late by as much as n took to arrive.
 func (a appliedTimes) at(incarnation uint64) int64 {
 	return a.now - min(int64(a.idle[incarnation]), a.most)
 }
 
-// leastIdle is the shortest idle time that is told.
+// leastIdle is the shortest idle time that is sent.
 const leastIdle = time.Second
 
-// addIdle adds the positions of the incarnations that n tells of, for their idle times, unless n has positions. The caller holds mu.
+// addIdle adds a position, for its idle time, for each incarnation in n's bases and invalidations that has been idle
+// for leastIdle or longer. It adds nothing if n has positions already. The caller holds mu.
 func (l *logbook) addIdle(n *codec.News, now int64) {
 	if len(n.Positions) > 0 {
 		return
@@ -358,11 +360,11 @@ func (l *logbook) addIdle(n *codec.News, now int64) {
 	}
 }
 
-// A lag is what another member lacks, while it is being told.
+// A lag is what another member lacks, while this cache sends it.
 type lag struct {
-	has  map[uint64]uint64 // what he has, by incarnation
-	life int64             // of what he has, ns
-	base map[uint64]uint64 // the bases that he has been told
+	has  map[uint64]uint64 // what the member has, by incarnation
+	life int64             // how long its copies live, ns
+	base map[uint64]uint64 // the bases that it has been sent
 	next uint64            // the number of the log's entry to look at next
 }
 
@@ -374,8 +376,8 @@ func lagOf(n *codec.News) *lag {
 	return g
 }
 
-// tell fills n with as much of what g's member lacks as one frame takes; more: there is more.
-// The caller holds l.mu.
+// tell fills n with as much of what g's member lacks as one frame takes. more means that there is more to send. The
+// caller holds l.mu.
 func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
 	defer l.addIdle(n, now)
@@ -387,7 +389,7 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 		if gone <= max(has, g.base[incarnation]) {
 			continue
 		}
-		life := g.life + l.slack // as long as there may be copies from before
+		life := g.life + l.slack // for as long as it may have copies from before
 		flush := t.cut > has && now-t.cutAt <= max(l.keep, life) || t.aged > has && now-t.agedAt <= life
 		n.Bases = append(n.Bases, codec.Base{Incarnation: incarnation, Seq: gone, Flush: flush})
 		g.base[incarnation] = gone
@@ -412,12 +414,14 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	return false
 }
 
-// after returns the place in entries of the first of this cache's own after the number seq. The caller holds mu.
+// after returns the index in entries of the first of this cache's own invalidations with a number above seq. The caller
+// holds mu.
 func (l *logbook) after(seq uint64) int {
 	return sort.Search(len(l.entries), func(i int) bool { return l.entries[i].own > seq })
 }
 
-// backlog is how many bytes of the log a member needs that has confirmed this cache's own up to seq. The caller holds mu.
+// backlog returns how many bytes of the log are needed by a member that has confirmed this cache's own invalidations up
+// to seq. The caller holds mu.
 func (l *logbook) backlog(seq uint64) int64 {
 	i := l.after(seq)
 	if i == len(l.entries) {
@@ -426,9 +430,9 @@ func (l *logbook) backlog(seq uint64) int64 {
 	return l.written - l.entries[i].written + l.entries[i].cost()
 }
 
-// since fills n with this cache's own invalidations after the number seq, as many as one frame
-// takes, and returns the numbers that n stands for. whole is false if the log has not got them all; then a base
-// stands for those that are missing, and for all before them. The caller holds mu.
+// since fills n with this cache's own invalidations after number seq, as many as one frame takes, and returns the
+// numbers that n stands for. whole is false if the log no longer has all of them; then a base stands for the missing
+// ones and for all before them. The caller holds mu.
 func (l *logbook) since(seq uint64, n *codec.News, now int64) (sent span, whole bool) {
 	n.Bases, n.Invalidations = n.Bases[:0], n.Invalidations[:0]
 	defer l.addIdle(n, now)

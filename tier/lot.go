@@ -12,38 +12,38 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// reading is one key of a call for many.
+// reading is the read of one key in a multi-get.
 type reading[V any] struct {
 	key   string
-	hash  uint64     // ring.Hash, or while reads are added the hash for many.table
-	stamp uint64     // the fence clock when it began
-	have  *box[V]    // a near copy that may turn out to be still good, nil: none
+	hash  uint64     // ring.Hash; while reads are added, the hash for many.table
+	stamp uint64     // the fence clock when the read began
+	have  *box[V]    // a near copy that the owner may find to be still good, nil: none
 	debt  fence.Debt // what its owner must be told; the request carries the mark
-	owner int32      // its place in the view, -1: none is to be asked
+	owner int32      // its place in the view, -1: no owner is to be asked
 
-	// what became of it
+	// the result
 	finding[V]
-	answered bool // by its owner, or with the error of asking him
+	answered bool // by its owner, or with the error of asking it
 	why      store.StaleReason
 	size     int32         // bytes of the value's encoding
-	cost     time.Duration // of its load, 0: not known
-	err      error         // ErrNotFound only where nothing but warming was wanted
+	cost     time.Duration // of its load, 0: unknown
+	err      error         // ErrNotFound only when warming
 }
 
-// many is the reads of one call, of different keys, and what they have in common.
+// many is the reads of one multi-get, of different keys, and what they have in common.
 type many[V any] struct {
-	reads []reading[V] // room for all that are added, empty beyond its length
+	reads []reading[V] // has room for all that are added; zero beyond its length
 	view  *ring.View   // nil: no cluster
 	chain []uint64
 	wide  uint64 // the tag clock when they began
 	began int64
-	// warming: nothing is read, only the owners' copies matter.
+	// warming: no value is read, the owners only need to have copies.
 	warming bool
 
 	seed   maphash.Seed
-	table  []int32       // of reads: their places and 1, by the keys' hashes; at least half of it is 0
-	order  []*reading[V] // those whose owners are asked, by owner
-	ends   []int32       // of each owner's part of order
+	table  []int32       // indexes into reads plus 1, by the keys' hashes; at least half of it is 0
+	order  []*reading[V] // the reads whose owners are asked, by owner
+	ends   []int32       // the ends of the owners' parts of order
 	frames []frame[V]
 	done   chan *codec.Call // has room for maxFrames
 
@@ -51,14 +51,14 @@ type many[V any] struct {
 	singles []*reading[V] // to be read as Get does
 }
 
-// single leaves reads to be made as Get does.
+// single leaves reads to be made one by one, as Get does.
 func (m *many[V]) single(reads ...*reading[V]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.singles = append(m.singles, reads...)
 }
 
-// add returns the place of the key's read, which it adds if there is none. Reads must not be pointed to before all are
+// add returns the index of the key's read, which it adds if there is none. Take no pointer to a read before all are
 // added.
 func (m *many[V]) add(key string) int {
 	mask := len(m.table) - 1
@@ -67,7 +67,7 @@ func (m *many[V]) add(key string) int {
 		at := int(m.table[i]) - 1
 		if at < 0 {
 			at = len(m.reads)
-			m.reads = m.reads[:at+1] // what is beyond its end is empty
+			m.reads = m.reads[:at+1] // beyond its end it is zero
 			r := &m.reads[at]
 			r.key, r.hash = key, hash
 			m.table[i] = int32(at + 1)
@@ -79,8 +79,8 @@ func (m *many[V]) add(key string) int {
 	}
 }
 
-// sort puts the n reads whose owners are asked in order; there are so many places in the view.
-// It returns a function that gives the reads of each owner.
+// sort puts the n reads whose owners are asked in order of their owners; the view has that many places. It returns a
+// function that returns the reads of each owner.
 func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
 	m.ends = slices.Grow(m.ends[:0], places+1)[:places+1]
 	clear(m.ends)
@@ -96,7 +96,7 @@ func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
 	for i := range m.reads {
 		if r := &m.reads[i]; r.owner >= 0 {
 			m.order[m.ends[r.owner]] = r
-			m.ends[r.owner]++ // so in the end it is the end of that owner's
+			m.ends[r.owner]++ // once all are placed, this is the end of the owner's part
 		}
 	}
 	return func(owner int) []*reading[V] {
@@ -108,13 +108,13 @@ func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
 	}
 }
 
-// lots keeps the memory of calls for many keys for the next ones.
+// lots keeps the memory of finished multi-gets for later ones.
 type lots[V any] struct {
 	pool sync.Pool // of *many[V]
 	seed maphash.Seed
 }
 
-// lotKept is for how many keys memory is kept.
+// lotKept is the largest multi-get, in keys, whose memory is kept.
 const lotKept = 4096
 
 // get returns a many with room for n keys.
@@ -135,7 +135,7 @@ func (l *lots[V]) get(n int) *many[V] {
 	return m
 }
 
-// put takes back one that nobody uses any more.
+// put takes back a many that nobody uses any more.
 func (l *lots[V]) put(m *many[V]) {
 	if cap(m.reads) > lotKept {
 		return

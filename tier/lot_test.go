@@ -11,7 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// What a call has left behind is not seen by the next one that has its memory.
+// A multi-get that reuses the memory of an earlier one sees nothing of it.
 func TestLotsEmpty(t *testing.T) {
 	l := &lots[int]{seed: maphash.MakeSeed()}
 	for _, n := range []int{300, 7, 0, 1000, 100} {
@@ -55,7 +55,7 @@ func TestLotsEmpty(t *testing.T) {
 	}
 }
 
-// Keys that are alike to the table are told apart.
+// Keys with the same hash in the table are told apart.
 func TestLotsSameHash(t *testing.T) {
 	l := &lots[int]{seed: maphash.MakeSeed()}
 	m := l.get(2)
@@ -68,7 +68,7 @@ func TestLotsSameHash(t *testing.T) {
 	}
 }
 
-// A GetMany counts as a Get of each key would.
+// GetMany counts what a Get of each key would count.
 func TestGetManyCounts(t *testing.T) {
 	counts := func(many bool) (out string) {
 		bubble(t, func(t *testing.T) {
@@ -134,7 +134,7 @@ func TestSomeAges(t *testing.T) {
 	}
 }
 
-// A request keeps nothing of what it asked for when it is given back.
+// A request that is given back keeps nothing of what it asked for.
 func TestWireEmpty(t *testing.T) {
 	w := &wire{req: codec.Request{Key: []byte("k"), Many: []codec.Wanted{{Key: []byte("a"), Fence: codec.Mark{Seq: 1}}}}}
 	many := w.req.Many
@@ -144,14 +144,14 @@ func TestWireEmpty(t *testing.T) {
 	}
 }
 
-// Who ends ctx does not wait for owners that do not answer, and has what others have answered.
+// A caller that ends ctx does not wait for owners that do not answer, and gets what other owners have answered.
 func TestGetManyCancelled(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := s.start(o, Config[simValue]{NearBytes: -1})
 		defer s.stop(caches)
 		keys := keysNamed(90)
-		for range 3 { // each third request is not sent in the same way
+		for range 3 { // every third request does not go through Send
 			if got, err := caches["n0"].GetMany(background, keys); len(got) != 90 || err != nil {
 				t.Fatalf("%d values, %v", len(got), err)
 			}

@@ -14,20 +14,19 @@ import (
 )
 
 const (
-	// eachGroup is how many keys GetEach asks for at a time.
+	// eachGroup is how many keys GetEach reads at a time.
 	eachGroup = 4096
-	// maxFrames is how many requests one call for many keys has under way at once.
+	// maxFrames is how many requests one multi-get has in flight at most.
 	maxFrames = 16
-	// maxSingles is how many keys of one call are read singly at once.
+	// maxSingles is how many keys of one multi-get are read one by one at the same time.
 	maxSingles = 64
 )
 
-// ManyError says which keys of a call for many keys failed, and why. errors.Is and errors.As look
-// into all of the errors.
+// ManyError says which keys of a multi-get failed, and why. errors.Is and errors.As look into all of the errors.
 type ManyError struct {
 	Namespace string
-	Keys      int              // how many different ones the call was for
-	Errs      map[string]error // by key; what Get would have returned. Never ErrNotFound
+	Keys      int              // number of different keys in the call
+	Errs      map[string]error // by key: what Get would have returned, never ErrNotFound
 }
 
 func (e *ManyError) Error() string {
@@ -55,24 +54,23 @@ func (e *ManyError) sorted() []string {
 	return keys
 }
 
-// Result is what became of one key of GetEach.
+// Result is the outcome for one key of GetEach.
 type Result[V any] struct {
 	Answer[V]
 	Err error // what Get would have returned, ErrNotFound included; nil: Value is the key's
 }
 
-// GetMany returns the values of keys. It is Get for all of them at once: what is near is taken from there, each
-// owner is asked once for the rest, all at the same time, and what an owner has to load is one call of
-// Config.BatchLoader, if there is one. Keys that are given twice are asked for once; their order
-// does not matter.
+// GetMany returns the values of keys. It does for all of them at once what Get does for one: it takes near copies, then
+// asks every owner once for the rest, all at the same time. The keys that an owner has to load are one call of
+// Config.BatchLoader, if there is one. A key that is given twice is read once. The order of keys does not matter.
 //
-// A key that the origin has no value for is not in the map, and that is no error. If keys could not be
-// read the error is a *ManyError, which names them, and the map has all others: a key that is in neither was
-// not found. Each key's error is what Get would have returned for it, ErrEmptyKey and ErrKeyTooLarge included;
-// those who had to be waited for when ctx ended have its error.
+// A key for which the origin has no value is not in the map, and that is not an error. If some keys could not be read,
+// the error is a *ManyError that names them, and the map has all others; a key that is in neither was not found. Each
+// key's error is the one that Get would have returned for it, including ErrEmptyKey and ErrKeyTooLarge. Keys that still
+// waited when ctx ended have the error of ctx.
 //
-// ErrClosed, and the error of a ctx that has ended before the call, come without a map. Values are shared, as those
-// of Get are. Safe for concurrent use; keys is not kept, and must not be changed during the call.
+// If the cache is closed, or ctx has ended before the call, GetMany returns ErrClosed or the error of ctx, and no map.
+// Values are shared, as those of Get are. Safe for concurrent use. keys is not kept; do not change it during the call.
 func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, error) {
 	if err := c.canRead(ctx); err != nil {
 		return nil, err
@@ -109,9 +107,10 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 	return out, nil
 }
 
-// GetEach is GetMany in the order of keys: it yields each key, as often as it is given, with what became of it.
-// It reads when it is ranged over, anew each time, some thousand keys at a time: for a long list it takes less
-// memory than GetMany, and who breaks off spares the rest. Within such a group keys are asked for once.
+// GetEach is GetMany in the order of keys: it yields each key, as often as it is given, with its result. Each iteration
+// over the sequence reads the keys again, some thousand at a time. For a long list this takes less memory than GetMany,
+// and a caller that breaks off does not pay for the remaining groups. A key that is given twice within a group is read
+// once.
 //
 // If the cache is closed, or ctx has ended, each key has that error.
 func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string, Result[V]] {
@@ -131,7 +130,7 @@ func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string,
 			}
 			for i, key := range some {
 				if !yield(key, c.resultOf(ctx, &m.reads[at[i]])) {
-					return // m is not used again: who breaks off may do so by a panic
+					return // m is not reused: the caller may have broken off by a panic
 				}
 			}
 			c.lots.put(m)
@@ -139,7 +138,7 @@ func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string,
 	}
 }
 
-// resultOf hands out one key's result. If it has passed its end since it was found, the key is read again.
+// resultOf hands out one key's result. If the copy has reached its end since it was found, the key is read again.
 func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) {
 	if r.err != nil {
 		return Result[V]{Err: r.err}
@@ -151,8 +150,8 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) 
 	return out
 }
 
-// readLate reads again what passed its end while the call waited for other keys. It returns the time at which the
-// results are handed out.
+// readLate reads the keys again whose copies reached their end while the call waited for other keys. It returns the
+// time at which the results are handed out.
 func (c *Cache[V]) readLate(ctx context.Context, m *many[V]) (now int64) {
 	for range maxAgain {
 		now = c.clock.Now()
@@ -242,7 +241,7 @@ func (m *many[V]) failWaited(err error) {
 	}
 }
 
-// takeNear answers r with a near copy, if that may be served.
+// takeNear answers r with a near copy, if the copy may be served.
 func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now int64) bool {
 	if now >= b.until || !c.unfenced(r.key, b) {
 		return false
@@ -259,7 +258,7 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now i
 	return true
 }
 
-// readSingly makes the reads that are left to be made as Get makes them.
+// readSingly makes the reads in m.singles as Get makes them.
 func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 	if n := governor.NestingOf(ctx); n != nil {
 		n.Wait() // until the last of them has its answer
@@ -289,7 +288,7 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 	wg.Wait()
 }
 
-// got settles a read that an owner has answered, or could not, at now.
+// got settles a read that an owner answered at now, or failed to answer.
 func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now int64) {
 	if m.warming {
 		if r.source, r.err = a.source, err; a.notFound {
@@ -308,8 +307,8 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 	r.finding, r.why, r.err = a.finding, a.why, nil
 }
 
-// account counts what the owners have answered, when all is there: the counters are common to all goroutines, so each is
-// touched once for all keys.
+// account counts what the owners have answered, once all answers are there. All goroutines share the counters, so each
+// counter is touched once for all keys.
 func (c *Cache[V]) account(m *many[V]) {
 	c.demand.ReadMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
 		r := &m.reads[i]

@@ -13,20 +13,21 @@ import (
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
-// A get of many keys is a question as any other to the owner of each: he must have applied what covers the key and
-// was applied here before the read began (see log.go), or is told so with the key; what he answers
-// is understood key by key. What cannot be settled like this is left to be read as Get does: if he is not the
-// owner or cannot be reached, another instance has answered, or a tag's invalidation came between.
+// A multi-get asks each owner as a get does. Before the read began, the owner must have applied whatever covers the key
+// and was applied here (see log.go), or the request tells it so with the key. Each key's answer is interpreted on its
+// own. Keys that cannot be settled in this way are left to be read as Get does: the member is not the owner or cannot
+// be reached, another instance has answered, or a tag was invalidated in between.
 //
-// He is asked twice at most. First for what is there: he answers at once, in the loop that reads the connection. Then
-// for what he has to load: so a slow load keeps no hit waiting. He starts the loads only when he is
-// asked for them, since whoever starts one must wait for it: not everything that is loaded is kept.
+// An owner is asked at most twice. The first request is for what it has: it answers at once, in the loop that reads the
+// connection. The second one is for what it has to load, so that a slow load does not delay a hit. The owner starts the
+// loads only with the second request, because the request that starts a load must wait for it: not everything that is
+// loaded is kept.
 
 const (
 	// frameBytes is how many bytes of keys one frame asks for.
 	frameBytes = 256 << 10
-	// maxAlone is for how many keys one goroutine makes sense of all answers. It takes less than to wake others; with
-	// more keys it would be the longer way.
+	// maxAlone is the most keys for which one goroutine interprets all answers. Up to this many, that is cheaper than
+	// waking other goroutines.
 	maxAlone = 512
 )
 
@@ -41,23 +42,23 @@ func frameful[V any](reads []*reading[V]) int {
 	return len(reads)
 }
 
-// frame is reads that one member is asked for at once.
+// frame is the reads that one member is asked for in one request.
 type frame[V any] struct {
 	many  *many[V]
 	to    ring.Member
 	reads []*reading[V]
 	mate  *mate
-	known *known // what he has applied
-	alone bool   // the answers must not be given to who comes later
+	known *known // what the member has applied
+	alone bool   // the answers must not be given to later callers
 
-	// of one that is under way
+	// of a frame in flight
 	w     *wire
 	began int64
 	call  codec.Call
 }
 
-// readOwners asks the keys' owners, all at once: of gives each one's keys, this node is the one with the number self. As
-// long as the frames are few and nothing has to be waited for but the answers, this goroutine does all.
+// readOwners asks all the keys' owners at once. of returns each owner's reads; self is this node's index in the view.
+// As long as the frames are few and there are only answers to wait for, this goroutine does everything.
 func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func(owner int) []*reading[V]) {
 	var here []*reading[V]
 	if m.view == nil {
@@ -121,7 +122,8 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func
 	wg.Wait()
 }
 
-// send asks for what is there of a frame; false: something has to be done first that takes time.
+// send asks the member for what it has of the frame's keys. It returns false if something that takes time has to be
+// done first.
 func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	if c.sender == nil || len(f.many.chain) > 0 || c.young.Load() && c.unsettled.Load() != 0 {
 		return false
@@ -147,11 +149,11 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	return false
 }
 
-// collect takes the answers to the frames that were sent, as they come. What has to wait for loads is asked for in
-// goroutines of wg.
+// collect takes the answers to the frames that were sent, in the order in which they arrive. Reads that must wait for
+// loads are asked for again in goroutines of wg.
 func (c *Cache[V]) collect(ctx context.Context, m *many[V], sent int, wg *sync.WaitGroup) {
 	ended := ctx.Done()
-	defer func() { // there are any left only if a user's codec panics
+	defer func() { // some are left only if a user's codec panics
 		for i := range m.frames {
 			if f := &m.frames[i]; sent > 0 && f.w != nil && f.call.Withdraw() {
 				sent--
@@ -169,7 +171,7 @@ func (c *Cache[V]) collect(ctx context.Context, m *many[V], sent int, wg *sync.W
 		case call := <-m.done:
 			f = &m.frames[call.Index]
 		case <-ended:
-			ended = nil // who cannot be withdrawn has ended
+			ended = nil // a call that cannot be withdrawn has ended
 			for i := range m.frames {
 				if f := &m.frames[i]; f.w != nil && f.call.Withdraw() {
 					f.call.Err = ctx.Err()
@@ -189,7 +191,7 @@ func (c *Cache[V]) collect(ctx context.Context, m *many[V], sent int, wg *sync.W
 	}
 }
 
-// askMany asks a member for what one frame takes.
+// askMany reads the keys of one frame from its member.
 func (c *Cache[V]) askMany(ctx context.Context, f *frame[V]) {
 	if f.mate = c.mate(f.to.Name); f.mate == nil {
 		f.many.single(f.reads...)
@@ -197,7 +199,7 @@ func (c *Cache[V]) askMany(ctx context.Context, f *frame[V]) {
 	}
 	f.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
 	reads := c.readyMany(ctx, f, f.reads)
-	if len(f.many.chain) > 0 { // who finds out whether it is a cycle may have to wait
+	if len(f.many.chain) > 0 { // the member that detects a cycle may have to wait
 		c.askWaiting(ctx, f, reads)
 		return
 	}
@@ -207,7 +209,7 @@ func (c *Cache[V]) askMany(ctx context.Context, f *frame[V]) {
 	}
 }
 
-// askRest asks for what has not been answered of the reads: left have not been looked for, pending are to be waited for.
+// askRest asks for the reads that are not answered yet: the member has not looked for left, and has to load pending.
 func (c *Cache[V]) askRest(ctx context.Context, f *frame[V], reads, pending, left []*reading[V]) {
 	for len(left) > 0 {
 		if len(left) == len(reads) {
@@ -234,14 +236,14 @@ func (c *Cache[V]) askWaiting(ctx context.Context, f *frame[V], reads []*reading
 	}
 }
 
-// readyMany sees what the member is known to have applied and what it must be told of each key, after
-// an exchange if need be. It returns the reads for which that is enough.
+// readyMany finds what the member is known to have applied and what it must be told with each key. It has an exchange
+// first if that is needed. It returns the reads for which one request is then enough.
 func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[V]) []*reading[V] {
 	for try := 0; ; try++ {
 		ready, behind, exchange := reads[:0:0], reads, true
 		if f.known = f.mate.known.Load(); f.known != nil {
 			var n int
-			reads = slices.Clone(reads) // carryAll puts them in another order
+			reads = slices.Clone(reads) // carryAll reorders them
 			n, exchange = c.carryAll(f, reads)
 			if ready, behind = reads[:n:n], reads[n:]; len(behind) == 0 {
 				return ready
@@ -254,8 +256,8 @@ func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[
 	}
 }
 
-// carryAll notes for each of the reads what the member must be told, and moves those to the end for which one request is not
-// enough. It returns how many the others are, and whether an exchange would help those.
+// carryAll notes for each read what the member must be told, and moves the reads for which one request is not enough to
+// the end. It returns the number of the other reads, and whether an exchange would help the moved ones.
 func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange bool) {
 	n = len(reads)
 	for i := 0; i < n; {
@@ -272,7 +274,7 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange b
 	return n, exchange
 }
 
-// question makes the request for reads.
+// question fills req with the request for reads.
 func (c *Cache[V]) question(ctx context.Context, f *frame[V], req *codec.Request, reads []*reading[V], mode codec.Mode) {
 	m := f.many
 	*req = codec.Request{
@@ -294,7 +296,7 @@ func (w *wire) put() {
 	wires.Put(w)
 }
 
-// empty keeps nothing of a wire but memory, and nothing that its request pointed to.
+// empty clears a wire but for its memory: it keeps nothing that its request pointed to.
 func (w *wire) empty() {
 	many := w.req.Many
 	if cap(many) > codec.MaxKeysPerGet {
@@ -304,8 +306,8 @@ func (w *wire) empty() {
 	*w = wire{req: codec.Request{Many: many[:0]}}
 }
 
-// askFrame puts the questions of one frame. It returns those that he has not answered: pending are to wait
-// for loads, and for left there was no room.
+// askFrame sends one request for reads. It returns the reads that the member has not answered: pending must wait for
+// loads, and left did not fit into the answer.
 func (c *Cache[V]) askFrame(ctx context.Context, f *frame[V], reads []*reading[V], mode codec.Mode) (pending, left []*reading[V]) {
 	w := wires.Get().(*wire)
 	c.question(ctx, f, &w.req, reads, mode)
@@ -316,7 +318,7 @@ func (c *Cache[V]) askFrame(ctx context.Context, f *frame[V], reads []*reading[V
 	return pending, left
 }
 
-// settleMany settles reads by what became of the request for them, put at began.
+// settleMany settles reads by the outcome of the request for them, which was sent at began.
 func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*reading[V], w *wire, err error, began int64) (pending, left []*reading[V]) {
 	switch {
 	case err == nil:
@@ -350,16 +352,16 @@ func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*reading
 	return nil, nil
 }
 
-// frameTimeout is how long the member has for a frame.
+// frameTimeout returns how long the member may take for a frame.
 func (c *Cache[V]) frameTimeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
-		return 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the way
+		return 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the network
 	}
 	return max(time.Until(deadline), time.Microsecond)
 }
 
-// failMany settles reads that have all failed alike.
+// failMany settles reads that have all failed in the same way.
 func (c *Cache[V]) failMany(f *frame[V], reads []*reading[V], why func(key string) error) {
 	c.stats.asked.Add(int64(len(reads)))
 	for _, r := range reads {
@@ -367,11 +369,11 @@ func (c *Cache[V]) failMany(f *frame[V], reads []*reading[V], why func(key strin
 	}
 }
 
-// clockEvery is for how many keys of a frame, none of which has to be waited for, the clock is read once. What it says is
-// too early for the later ones, by some microseconds: they seem older, and past their times sooner, to who asked.
+// clockEvery is how many keys of a frame share one reading of the clock, if none of them has to wait. For the later keys
+// the reading is some microseconds early: to the asking node they look older, and expired sooner, than they are.
 const clockEvery = 32
 
-// understandMany settles the reads of a frame by the parts of the answer to it.
+// understandMany settles the reads of a frame by the parts of the answer.
 func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*reading[V], parts []byte, began int64) (pending, left []*reading[V]) {
 	m := f.many
 	q := question[V]{wide: m.wide, known: f.known, to: f.to, maxAge: AnyAge, alone: f.alone}
@@ -405,7 +407,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 			}
 		}
 		q.key, q.hash, q.stamp, q.have, q.debt = r.key, r.hash, r.stamp, r.have, r.debt
-		if part.Status != codec.StatusValue { // that leaves nothing of a as it was
+		if part.Status != codec.StatusValue { // StatusValue overwrites all of a
 			a = answer[V]{}
 		}
 		out, expired, err := c.understandAt(now, &q, &part, began, &a)

@@ -14,33 +14,33 @@ import (
 )
 
 const (
-	// manyAtOnce is how many keys of a get are looked for in the loop that reads the connection.
+	// manyAtOnce is how many keys of a multi-get are looked up in the loop that reads the connection.
 	manyAtOnce = 256
-	// A get of many that waits for loads is answered early, by this share of its time and at most by so much,
-	// so that what has been loaded is not lost with the rest when the time is up.
+	// A multi-get that waits for loads is answered early, by this share of its time and by earlyMost at most, so that
+	// the deadline does not lose what has been loaded together with the rest.
 	earlyShare = 8
 	earlyMost  = 50 * time.Millisecond
 )
 
-// wanted is one of many keys that this node owns, and what it has for it.
+// wanted is one key of a multi-get that this node owns, and what this node has for it.
 type wanted[V any] struct {
 	key  string
 	hash uint64
 
 	f   found[V]
 	err error
-	at  int64 // when that was the owner's word
+	at  int64 // when the owner found the answer
 
-	// of one that has to be loaded
+	// of a key that has to be loaded
 	fl  *flight[V]
 	cl  governor.Class
 	why placement.Cause
-	e   *store.Entry // the copy that there is, nil: none
+	e   *store.Entry // the present copy, nil: none
 	// started: fl was started for it.
 	started bool
 }
 
-// seek answers w without waiting; false: it has to be loaded. It is now, or was a moment ago.
+// seek answers w without waiting, and returns false if w has to be loaded. now may be a moment old.
 func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
 	if len(chain) > 0 && (len(chain) >= codec.MaxChain || slices.Contains(chain, c.chainID(w.hash))) {
 		w.err = ErrCycle
@@ -59,7 +59,7 @@ func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
 	return false
 }
 
-// load loads what has to be loaded, and waits for it, each until ctx ends.
+// load loads what ws need and waits for each load until ctx ends.
 func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	if len(ws) == 0 {
 		return
@@ -69,7 +69,7 @@ func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	c.rideAll(ctx, ws, chain, wide, began)
 }
 
-// rideAll waits for what has boarded, for reads that began at began, when the tag clock was wide.
+// rideAll waits for the flights that ws have joined. The reads began at began, when the tag clock was wide.
 func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64, wide uint64, began int64) {
 	for _, w := range ws {
 		if w.fl == nil {
@@ -84,8 +84,8 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 	}
 }
 
-// board joins the flights of what has to be loaded, and starts those that there are not yet, together. With cl as
-// w.cl where that is more urgent than a miss.
+// board joins the flights of ws and starts the missing ones together. It keeps the class w.cl of a caller if that is
+// less urgent than the one of a miss or a stale copy.
 func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	var started [governor.Classes][]*flight[V]
 	until, from := c.patience(ctx), c.traceOf(ctx)
@@ -125,7 +125,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	}
 }
 
-// owing is what has to be loaded for reads of keys that this node owns. The loads have begun.
+// owing is the reads of own keys that have to be loaded. Their loads have begun.
 type owing[V any] struct {
 	ws    []*wanted[V]
 	reads []*reading[V]
@@ -133,7 +133,7 @@ type owing[V any] struct {
 	began int64
 }
 
-// seekOwn answers reads of keys that this node owns, if that needs no waiting. nil: there are no others.
+// seekOwn answers the reads of own keys that need no waiting. It returns the others, nil if there are none.
 func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V]) (rest *owing[V]) {
 	var now int64
 	for i, r := range reads {
@@ -148,7 +148,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 		if rest == nil {
 			rest = new(owing[V])
 		}
-		own := w // only those that are needed are on the heap
+		own := w // only the ones that must wait move to the heap
 		rest.ws, rest.reads = append(rest.ws, &own), append(rest.reads, r)
 	}
 	if rest != nil {
@@ -158,7 +158,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 	return rest
 }
 
-// awaitOwn answers what seekOwn has left.
+// awaitOwn answers the reads that seekOwn returned.
 func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
 	over := governor.NestingOf(ctx).Around(func() error {
 		c.rideAll(ctx, rest.ws, m.chain, rest.wide, rest.began)
@@ -184,14 +184,14 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
 		}
 	} else if err == nil {
 		if err = c.answerAt(now, w.key, &w.f, m.began, &a); isUndecodable(err) {
-			m.single(r) // which loads it again
+			m.single(r) // a single read loads it again
 			return
 		}
 	}
 	c.got(m, r, &a, err, now)
 }
 
-// tryMany answers a get of many keys without waiting.
+// tryMany answers a multi-get of a member without waiting, or returns false.
 func (h handler[V]) tryMany(req *codec.Request, resp *codec.Response) bool {
 	if h.c.life.isClosed() {
 		resp.Status = codec.StatusClosed
@@ -204,7 +204,7 @@ func (h handler[V]) tryMany(req *codec.Request, resp *codec.Response) bool {
 	return true
 }
 
-// lookMany answers what is there, and says of the rest that it is not.
+// lookMany answers what this node has, and reports the keys that it would have to load as pending.
 func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 	v := h.viewOf(req)
 	parts := codec.NewAnswers(len(req.Many))
@@ -233,11 +233,11 @@ func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 
-// serveMany answers a get of many keys that may wait.
+// serveMany answers a multi-get of a member and may wait.
 func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	if c.isolation.Cut.Load() {
-		resp.Status = codec.StatusIsolated // each key for itself, if at all
+		resp.Status = codec.StatusIsolated // the member then reads each key on its own, if at all
 		return
 	}
 	if req.Mode == codec.ModeLook && len(req.Chain) == 0 {
@@ -250,7 +250,7 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 		defer stop()
 	}
 	v := h.viewOf(req)
-	all := make([]*wanted[V], len(req.Many)) // nil: it has been refused
+	all := make([]*wanted[V], len(req.Many)) // nil: refused
 	refused := make(map[int]codec.Response)
 	var missing []*wanted[V]
 	for i := range req.Many {
@@ -288,10 +288,10 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 
-// asking is how things were when a get of many came.
+// asking is the state when a multi-get of a member arrived.
 type asking struct {
 	view  *ring.View
-	same  bool // the asker's view was the same
+	same  bool // the asking member had the same view
 	began int64
 }
 
@@ -300,8 +300,8 @@ func (h handler[V]) viewOf(req *codec.Request) asking {
 	return asking{view, req.View == view.Fingerprint(), h.c.clock.Now()}
 }
 
-// accepts reports whether this node answers for the key; it has then applied the fence that came with it. Otherwise
-// part says why not.
+// accepts reports whether this node answers for the key; it has then applied the fence that came with the key.
+// Otherwise part says why not.
 func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint64, part *codec.Response) bool {
 	if err := checkKey(key); err != nil {
 		h.refuse(part, err)
@@ -317,7 +317,7 @@ func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint6
 	return true
 }
 
-// part fills in the part for w, with its times as they were when it was found. It is now, or was a moment ago.
+// part fills in the part for w, with its times as they were when the answer was found. now may be a moment old.
 func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.Mode, part *codec.Response, now int64) {
 	if v.same {
 		part.Flags |= codec.FlagSameView
@@ -336,7 +336,7 @@ func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.
 	at := max(w.at, v.began)
 	since := time.Duration(max(now-at, 0))
 	if !h.fillAt(now, flags, have, part, &w.f, time.Duration(at-v.began)) {
-		part.Status = codec.StatusPending // the asker asks again, for this key alone if need be
+		part.Status = codec.StatusPending // the member asks again, for this key alone if needed
 		return
 	}
 	part.Age, part.Soft, part.Hard = max(part.Age-since, 0), part.Soft+since, part.Hard+since

@@ -9,7 +9,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Bad requests from a peer, and answers that do not fit the question.
+// An owner rejects bad multi-gets of a member, and a member copes with answers that do not fit its request.
 func TestServeManyBadInput(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -65,7 +65,7 @@ func TestServeManyBadInput(t *testing.T) {
 		}
 		c.isolation.Cut.Store(false)
 
-		// Fewer parts than keys, and none.
+		// The answer has fewer parts than there are keys, or none.
 		for _, cut := range []bool{false, true} {
 			s.nodes["n1"].mu.Lock()
 			reg := s.nodes["n1"].reg["sim"]
@@ -87,7 +87,7 @@ func TestServeManyBadInput(t *testing.T) {
 	})
 }
 
-// shortened answers gets of many keys with fewer parts than there should be.
+// shortened answers multi-gets with fewer parts than there should be.
 type shortened struct {
 	codec.Handler
 	empty bool

@@ -16,7 +16,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// keysNamed are n keys.
+// keysNamed returns n keys.
 func keysNamed(n int) []string {
 	keys := make([]string, n)
 	for i := range keys {
@@ -155,7 +155,7 @@ func TestGetEachInOrder(t *testing.T) {
 	})
 }
 
-// Each owner gets one request for what is there, and one more for what it has to load.
+// Each owner gets one request for what it has, and one more for what it has to load.
 func TestGetManyOneRequestAnOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -185,7 +185,7 @@ func TestGetManyOneRequestAnOwner(t *testing.T) {
 			t.Errorf("%d loads", loads)
 		}
 		kinds.clear()
-		_ = pause(background, 2*time.Minute) // the near copies end, and are still good
+		_ = pause(background, 2*time.Minute) // the near copies' leases end, and the copies are still good
 		if got, err := caches["n1"].GetMany(background, keys); err != nil || len(got) != len(keys) || kinds.of(codec.KindGetMany) != 2 {
 			t.Errorf("revalidated: %d values, %v, %d requests", len(got), err, kinds.of(codec.KindGetMany))
 		}
@@ -195,7 +195,7 @@ func TestGetManyOneRequestAnOwner(t *testing.T) {
 	})
 }
 
-// Gets and GetManys of the same keys on all members at once: one load each.
+// Concurrent Gets and GetManys of the same keys on all members cost one load each.
 func TestGetManyJoins(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -227,7 +227,8 @@ func TestGetManyJoins(t *testing.T) {
 	})
 }
 
-// Who is not the owner, cannot be reached, or does not answer in time.
+// GetMany gets its values although a member is not the owner or cannot be reached, and keeps its deadline if one does
+// not answer in time.
 func TestGetManyTrouble(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -277,7 +278,7 @@ func TestGetManyTrouble(t *testing.T) {
 	})
 }
 
-// What has been loaded when the time is up is not lost with what has not.
+// What has been loaded by the deadline is not lost together with what has not.
 func TestGetManyPartial(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -298,7 +299,8 @@ func TestGetManyPartial(t *testing.T) {
 	})
 }
 
-// An answer that does not fit into a frame is had in parts, and what fits into none by itself.
+// An answer that does not fit into one frame arrives in parts. A value that fits into no frame with others is read
+// alone.
 func TestGetManyLarge(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -374,7 +376,7 @@ func getManyOf(t *testing.T, n int) {
 	})
 }
 
-// After an Invalidate that has returned, whichever way a member heard of it, no old value comes back.
+// After an Invalidate has returned, no old value comes back, no matter how a member learned of it.
 func TestGetManyFenced(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -404,7 +406,7 @@ func TestGetManyFenced(t *testing.T) {
 		}
 		fresh("invalidated", caches["n0"], least, keys[:20])
 
-		// n0 alone has applied these. One it tells the owner with its request, for two it exchanges first.
+		// Only n0 has applied these. It tells the owner of one with its request; for two it has an exchange first.
 		seq := uint64(0)
 		for n := 1; n <= 2; n++ {
 			for range n {
@@ -419,7 +421,7 @@ func TestGetManyFenced(t *testing.T) {
 	})
 }
 
-// The same for a tag, which only the answer tells.
+// The same holds for a tag, which only the answer names.
 func TestGetManyTagged(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -449,7 +451,7 @@ func TestGetManyTagged(t *testing.T) {
 	})
 }
 
-// A loader that wants many keys, its own among them.
+// A loader that wants many keys, its own among them, gets ErrCycle for its own and the values of the others.
 func TestGetManyCycle(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSim(t, 3)
@@ -493,7 +495,7 @@ func TestGetManyIsolated(t *testing.T) {
 		if _, err := caches["n0"].GetMany(background, keys); err != nil {
 			t.Fatal(err)
 		}
-		for _, name := range []string{"n0", "n1"} { // the asker, then an owner
+		for _, name := range []string{"n0", "n1"} { // the member that asks, then an owner
 			caches[name].isolation.Cut.Store(true)
 			least := o.seq.Add(1)
 			got, err := caches["n0"].GetMany(background, keys)

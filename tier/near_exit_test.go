@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// A copy in front is tested at each read, as any other.
+// A near copy in the front is tested at each read, like any other.
 func TestFrontIsTested(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := &counter{}

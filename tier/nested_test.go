@@ -16,12 +16,12 @@ import (
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
-// meter counts the loads that are at the origin, which is between the nested reads of a loader.
+// meter counts the loads that are at the origin: a load is there except during its nested reads.
 type meter struct {
 	running, peak, calls atomic.Int64
 }
 
-// work is a call of the origin that takes d, whether or not ctx ends meanwhile.
+// work is a call to the origin that takes d, whether or not ctx ends meanwhile.
 func (m *meter) work(d time.Duration) {
 	m.calls.Add(1)
 	n := m.running.Add(1)
@@ -40,8 +40,8 @@ func quiet(t *testing.T, g *governor.Governor) {
 	}
 }
 
-// nestedLoader loads key "d/name" by work before and after it has read "d-1/name" and "d-1/name'", at the same time if
-// together says so, through the cache that next returns.
+// nestedLoader returns a loader that loads key "d/name" by work before and after it has read "d-1/name" and "d-1/name'"
+// through the cache that next returns. It reads the second one only if together is set, and then both at the same time.
 func nestedLoader(m *meter, together bool, next func(depth int) *Cache[string]) func(ctx context.Context, key string) (string, error) {
 	const takes = 5 * time.Millisecond
 	return func(ctx context.Context, key string) (string, error) {
@@ -69,7 +69,7 @@ func nestedLoader(m *meter, together bool, next func(depth int) *Cache[string]) 
 	}
 }
 
-// A loader that reads other keys through the cache needs no permit but its own, at any depth and with any cap.
+// A loader that reads other keys through the cache needs only its own permit, at any depth and with any cap.
 func TestNestedReadsNeedOnePermit(t *testing.T) {
 	for _, x := range []struct {
 		limit, depth, callers int
@@ -100,7 +100,7 @@ func TestNestedReadsNeedOnePermit(t *testing.T) {
 	}
 }
 
-// Caches that share an origin, and caches with origins of their own, may read each other.
+// Caches may read each other, whether they share an origin or have origins of their own.
 func TestNestedReadsOfOtherCaches(t *testing.T) {
 	for _, shared := range []bool{true, false} {
 		bubble(t, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestNestedReadsOfOtherCaches(t *testing.T) {
 				caches[i] = open(t, cfg)
 			}
 			var wg sync.WaitGroup
-			for i := range 20 { // they meet head-on: one's loads wait for the other's
+			for i := range 20 { // they meet head-on: the loads of one wait for those of the other
 				wg.Go(func() {
 					if _, err := caches[i%2].Get(t.Context(), fmt.Sprintf("%d/%d", 2+i%2, i)); err != nil {
 						t.Error(err)
@@ -138,7 +138,7 @@ func TestNestedReadsOfOtherCaches(t *testing.T) {
 	}
 }
 
-// A load of many keys at once gives its one permit back too, and GetMany waits as Get does.
+// A batch load gives its one permit back as well, and a GetMany in a loader waits as a Get does.
 func TestNestedReadsOfBatches(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := new(meter)
@@ -184,8 +184,8 @@ func TestNestedReadsOfBatches(t *testing.T) {
 	})
 }
 
-// Loads whose nested reads belong to other members give their permits back as well: a page of products, each of
-// which any member may own, with the members' caps used up.
+// Loads whose nested reads belong to other members give their permits back as well. The example is a page of products
+// that any member may own, with the members' caps used up.
 func TestNestedReadsAcrossMembers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, m := newSim(t, 3), new(meter)
@@ -243,7 +243,7 @@ func TestNestedReadsAcrossMembers(t *testing.T) {
 	})
 }
 
-// What a loader leaves behind, or does with its context afterwards, changes nothing for the loads that follow.
+// A read that a loader leaves behind, or makes with its context afterwards, changes nothing for later loads.
 func TestNestedReadLeftBehind(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := new(meter)
@@ -261,7 +261,7 @@ func TestNestedReadLeftBehind(t *testing.T) {
 					if _, err := c.Get(context.WithoutCancel(ctx), "late "+key); err != nil {
 						t.Error(err)
 					}
-					if _, err := c.Read(context.WithoutCancel(ctx), key, ReadOptions{}); err != nil { // the load is over: that is no cycle
+					if _, err := c.Read(context.WithoutCancel(ctx), key, ReadOptions{}); err != nil { // the load is over, so this is not a cycle
 						t.Error(err)
 					}
 				})
@@ -283,8 +283,8 @@ func TestNestedReadLeftBehind(t *testing.T) {
 	})
 }
 
-// A load whose time ends before it has its permit again gets none: its loader learns of it from the nested read. One
-// that goes on regardless counts until it returns.
+// A load whose time ends before it has its permit again gets none, and its loader learns of that from the nested read.
+// A load that continues regardless counts until it returns.
 func TestNestedReadPastTheLoadsTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var c *Cache[string]
@@ -302,7 +302,7 @@ func TestNestedReadPastTheLoadsTime(t *testing.T) {
 				after = time.Since(began)
 				time.Sleep(time.Second)
 				during = c.Stats().Governor
-			case "child": // the first to want its permit
+			case "child": // hung then waits for the permit ahead of parent
 				go func() { _, _ = c.Get(background, "hung") }()
 				synctest.Wait()
 			}
@@ -325,7 +325,7 @@ func TestNestedReadPastTheLoadsTime(t *testing.T) {
 	})
 }
 
-// A breaker that opens, a share that falls and a retry in the middle of a nested read leave no permit behind.
+// A breaker that opens, a share that falls and a retry during a nested read do not leak a permit.
 func TestNestedReadsUnderTrouble(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -39,39 +39,36 @@ const (
 	DefaultRetryBackoff = 50 * time.Millisecond
 )
 
-// Origin says how much may be asked of the origin. As Config.Origin it is one cache's;
-// where several caches read the same database, give them one SharedOrigin instead.
+// Origin limits how much may be asked of the origin. Config.Origin belongs to one cache. If several caches read the
+// same database, give them one SharedOrigin instead.
 type Origin struct {
-	// Concurrency is the most loads at once that the whole cluster runs. It is
-	// divided among the members, those included that vanished and may still live; below the number of
-	// members some get no share and refuse fills with ErrOverloaded. A new member's fills queue until the
-	// others' loads fit their lower shares. A load that has
-	// overrun its Timeout counts until it returns. 0: DefaultConcurrency.
+	// Concurrency is the most loads that the whole cluster runs at once. It is divided among the members, including
+	// members that vanished and may still live. If it is below the number of members, some get no share and reject
+	// fills with ErrOverloaded. A new member's fills queue until the other members' loads fit their lower shares. A
+	// load that has overrun its Timeout counts until it returns. 0: DefaultConcurrency.
 	Concurrency int
-	// MinConcurrency is the floor of the adaptive limit, which lowers Concurrency while loads
-	// are slower than usual or fail. Equal to Concurrency: no adaptive limit. 0: a quarter
-	// of Concurrency, at least 1.
+	// MinConcurrency is the floor of the adaptive limit, which lowers Concurrency while loads are slower than usual or
+	// fail. Set it to Concurrency to turn that limit off. 0: a quarter of Concurrency, at least 1.
 	MinConcurrency int
-	// Rate is the most loads a second that the whole cluster begins, divided among the
-	// members. 0: as many as Concurrency allows.
+	// Rate is the most loads a second that the whole cluster begins, divided among the members. 0: no limit other than
+	// Concurrency.
 	Rate float64
-	// Burst is how many loads the whole cluster may begin at once after it was idle, with Rate;
-	// a member's part is at least 1. 0: a tenth of a second's worth, at least 1.
+	// Burst is how many loads the whole cluster may begin at once after it was idle, if Rate is set. A member's part is
+	// at least 1. 0: a tenth of a second's worth, at least 1.
 	Burst int
-	// Timeout is how long one load may take, retries included, and how long a flight waits
-	// for a permit before that if its callers have no deadlines. 0: DefaultTimeout.
+	// Timeout is how long one load may take, retries included. A flight whose callers have no deadlines may wait as
+	// long for a permit before that. 0: DefaultTimeout.
 	Timeout time.Duration
-	// Queue is how many flights may wait for a permit on this node; more are refused at once. 0:
-	// DefaultQueue.
+	// Queue is how many flights may wait for a permit on this node; further ones are rejected at once. 0: DefaultQueue.
 	Queue int
-	// NewestFirst puts callers with a deadline under QueueInterval and QueueTarget too. Otherwise a caller with a
-	// deadline that finds no copy waits for its turn as long as it has time, and is refused only if it
-	// cannot be served before its deadline, at once if that can be foreseen, or if the queue is full.
+	// NewestFirst applies QueueInterval and QueueTarget to callers with a deadline as well. Otherwise a caller with a
+	// deadline that finds no copy waits its turn as long as it has time. It is rejected only if the queue is full or if
+	// it cannot be served before its deadline, and at once if that can be foreseen.
 	NewestFirst bool
-	// QueueInterval is for how long flights for callers without a deadline, or with a stale copy, may queue without a break
-	// before their queue counts as overloaded: then the newest is served first, and one that waits for longer than
-	// QueueTarget is refused. Both are raised for an origin so slow that permits come free more rarely
-	// than that. 0: DefaultQueueInterval. Below 0: the oldest is served first, always.
+	// QueueInterval is how long flights for callers without a deadline, or with a stale copy, may queue without a break
+	// before their queue counts as overloaded. Then the newest flight is served first, and flights that wait longer
+	// than QueueTarget are rejected. Both times are raised for an origin so slow that permits become free more rarely
+	// than that. 0: DefaultQueueInterval. Below 0: the oldest flight is always served first.
 	QueueInterval time.Duration
 	// QueueTarget is how long a flight may wait in an overloaded queue. 0: DefaultQueueTarget.
 	QueueTarget time.Duration
@@ -81,38 +78,36 @@ type Origin struct {
 	Retry Retry
 }
 
-// Breaker says when a member stops asking a failing origin. It looks at its own loads only.
+// Breaker says when a member stops asking a failing origin. It counts only the member's own loads.
 type Breaker struct {
-	// Failures is the fraction of loads that fail, within Window, from which on the breaker
-	// opens. 0: DefaultBreakerFailures. Below 0: it never opens.
+	// Failures is the fraction of loads that must fail, within Window, for the breaker to open. 0:
+	// DefaultBreakerFailures. Below 0: it never opens.
 	Failures float64
-	// Minimum is how many loads Window must have seen before. 0: DefaultBreakerMinimum.
+	// Minimum is how many loads must have ended within Window before the breaker can open. 0: DefaultBreakerMinimum.
 	Minimum int
 	// Window is how far back loads count. 0: DefaultBreakerWindow.
 	Window time.Duration
-	// Pause is how long an open breaker lets nothing through before it probes. 0:
-	// DefaultBreakerPause.
+	// Pause is how long an open breaker lets nothing through before it probes. 0: DefaultBreakerPause.
 	Pause time.Duration
-	// Probes is how many loads run to try the origin after a pause, and must all succeed to
-	// close the breaker again. 0: DefaultBreakerProbes.
+	// Probes is how many loads probe the origin after a pause. All of them must succeed to close the breaker. 0:
+	// DefaultBreakerProbes.
 	Probes int
 }
 
-// Retry says how failed loads are repeated. Only errors that the loader marks with
-// Retryable are, within Origin.Timeout, and through the governor as any other load.
+// Retry says how failed loads are retried. Only errors that the loader marks with Retryable are retried, within
+// Origin.Timeout, and each retry passes the governor like any other load.
 type Retry struct {
-	// Budget is how many retries there may be for each load admitted, as a fraction: it keeps
-	// retries from multiplying the load of an origin that fails. 0: DefaultRetryBudget.
-	// Below 0: no retries.
+	// Budget is how many retries each admitted load allows, as a fraction. It keeps retries from multiplying the load
+	// of a failing origin. 0: DefaultRetryBudget. Below 0: no retries.
 	Budget float64
 	// Most is the most retries of one fill. 0: DefaultRetries.
 	Most int
-	// Backoff is the longest wait before the first retry; it doubles with each. The wait is
-	// a random part of it. 0: DefaultRetryBackoff.
+	// Backoff is the longest wait before the first retry. It doubles with each retry. The wait is a random part of it.
+	// 0: DefaultRetryBackoff.
 	Backoff time.Duration
 }
 
-// limits is o, with its defaults filled in, as the governor takes it.
+// limits returns o, with its defaults filled in, as the governor takes it.
 func (o Origin) limits() governor.Limits {
 	return governor.Limits{
 		Concurrency: o.Concurrency, MinConcurrency: o.MinConcurrency, Rate: o.Rate, Burst: o.Burst,

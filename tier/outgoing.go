@@ -10,29 +10,31 @@ import (
 )
 
 const (
-	// invalidateBatch is how many bytes of keys go into one frame.
+	// invalidateBatch is how many bytes of names go into one frame.
 	invalidateBatch = 256 << 10
-	// After a failed attempt to reach a member the next waits for retryMin, then twice
-	// as long each time up to retryMax, or retryIdle if nobody waits.
+	// After a failed attempt to reach a member the next one waits for retryMin, then twice as long each time: up to
+	// retryMax, or up to retryIdle if nobody waits.
 	retryMin  = 20 * time.Millisecond
 	retryMax  = 500 * time.Millisecond
 	retryIdle = 5 * time.Second
-	// mostRelays is how many members are asked, one after the other, to pass something on to one that cannot be
-	// reached.
+	// mostRelays is how many members are asked, one after the other, to relay to a member that cannot be reached.
 	mostRelays = 3
 )
 
-// Each mate has a pump, a goroutine that runs as long as there is something to be done for it: it sends
-// what this cache has started and the member has not confirmed, a frame at a time, so that
-// everything started meanwhile shares the next frame; it exchanges, where there was a gap or there has never been
-// an exchange; and where the member cannot be reached and somebody waits, it looks for another
-// that can. It goes on after an Invalidate has given up, until the member has confirmed or is gone
-// from the view; who comes back into the view has an exchange first of all.
+// Each mate has a pump, a goroutine that runs as long as there is something to do for the mate. The pump
+//
+//   - sends what this cache has started and the member has not confirmed, one frame at a time, so that everything
+//     started meanwhile shares the next frame;
+//   - has an exchange if there was a gap, or if there never was an exchange;
+//   - relays through another member if this member cannot be reached and an Invalidate waits for it.
+//
+// It continues after an Invalidate has given up, until the member has confirmed or has left the view. A member that
+// comes back into the view has an exchange first.
 
 // A waiter is an Invalidate that waits for all members. logbook.mu guards it until done is closed.
 type waiter struct {
-	waits  span             // the numbers that it waits for; while open, those that have been started so far
-	open   bool             // it is not all started: nobody can have confirmed it
+	waits  span             // the numbers that it waits for; while open, the ones started so far
+	open   bool             // not all of it is started, so no member can have confirmed it
 	failed map[string]error // members that are gone
 	done   chan struct{}    // closed when all others have confirmed
 }
@@ -47,13 +49,13 @@ func (w *waiter) fail(name string, err error) {
 	w.failed[name] = err
 }
 
-// resolve ends the waiting of those for whom all have confirmed. The caller holds log.mu.
+// resolve ends the wait of each waiter that all members have confirmed. The caller holds log.mu.
 func (c *Cache[V]) resolve() {
 	l := c.log
 	if len(l.waiters) == 0 {
 		return
 	}
-	c.refresh() // who comes into the view meanwhile counts too
+	c.refresh() // members that came into the view meanwhile count as well
 	least, gaps := ^uint64(0), false
 	for _, m := range l.mates {
 		least, gaps = min(least, m.confirmed.all), gaps || len(m.confirmed.beyond) > 0
@@ -81,7 +83,7 @@ func (l *logbook) byAll(w *waiter) bool {
 	return true
 }
 
-// leave takes a waiter out, if it is still in. The caller holds log.mu.
+// leave removes a waiter, if it is still there. The caller holds log.mu.
 func (l *logbook) leave(w *waiter) {
 	for i, other := range l.waiters {
 		if other == w {
@@ -91,8 +93,8 @@ func (l *logbook) leave(w *waiter) {
 	}
 }
 
-// wanted returns the first number that somebody waits for and that m has not confirmed; false: there is none. The caller
-// holds mu.
+// wanted returns the first number that a waiter waits for and that m has not confirmed. ok is false if there is none.
+// The caller holds mu.
 func (l *logbook) wanted(m *mate) (first uint64, ok bool) {
 	for _, w := range l.waiters {
 		if n := m.confirmed.missing(w.waits); n <= w.waits.last && (!ok || n < first) {
@@ -102,7 +104,8 @@ func (l *logbook) wanted(m *mate) (first uint64, ok bool) {
 	return first, ok
 }
 
-// kick sees to it that what is to be done for a mate is done. The caller holds log.mu.
+// kick makes sure that what is due for a mate gets done: it starts the mate's pump or wakes it. The caller holds
+// log.mu.
 func (c *Cache[V]) kick(m *mate) {
 	if m.pumping {
 		m.poke()
@@ -122,11 +125,11 @@ const (
 	jobNone  job = iota
 	jobSend      // what it has not confirmed
 	jobSync      // an exchange
-	jobRelay     // what somebody waits for, through another member
+	jobRelay     // what a waiter waits for, through another member
 )
 
-// next says what to do for a mate, or when to look again; at 0: there is nothing to do. The
-// caller holds log.mu.
+// next says what to do for a mate, or when to look again. With jobNone, an at of 0 means that there is nothing to do.
+// The caller holds log.mu.
 func (c *Cache[V]) next(m *mate, now int64) (j job, at int64) {
 	l := c.log
 	if m.gone || c.ctx.Err() != nil {
@@ -161,7 +164,7 @@ func (c *Cache[V]) next(m *mate, now int64) (j job, at int64) {
 	return jobNone, max(at, 1)
 }
 
-// pump does what there is to do for m.
+// pump does what is due for m, until nothing is.
 func (c *Cache[V]) pump(m *mate) {
 	defer c.life.end()
 	l := c.log
@@ -200,7 +203,7 @@ func (c *Cache[V]) pump(m *mate) {
 	}
 }
 
-// attempted notes what an attempt came to. The caller holds log.mu.
+// attempted notes how an attempt ended. The caller holds log.mu.
 func (c *Cache[V]) attempted(m *mate, j job, err error) {
 	now := c.clock.Now()
 	limit := int64(retryIdle)
@@ -236,8 +239,8 @@ var (
 	errAnswer = errors.New("weir: not the answer that was due")
 )
 
-// post sends news to a member, or through it to the target. It returns what the answer says if that is
-// that the news have been applied, or that the member, or the target, has no such cache: without.
+// post sends news to a member, or through it to the target. It returns the answer if that says that the news have been
+// applied. without means that the member, or the target, has no such cache.
 func (c *Cache[V]) post(ctx context.Context, m *mate, target string, news *codec.News) (ack codec.Response, without bool, err error) {
 	ctx, cancel, timeout := c.attempt(ctx)
 	defer cancel()
@@ -299,7 +302,7 @@ func (c *Cache[V]) deliver(m *mate) error {
 	return nil
 }
 
-// relay sends m what somebody waits for through another member.
+// relay sends m, through another member, what a waiter waits for.
 func (c *Cache[V]) relay(m *mate) error {
 	var news codec.News
 	c.log.mu.Lock()
@@ -335,11 +338,11 @@ func (c *Cache[V]) relay(m *mate) error {
 	return err
 }
 
-// acknowledge notes that m has confirmed the numbers that it was sent; the answer came from or
-// through the member from. The caller holds log.mu.
+// acknowledge notes that m has confirmed the numbers that it was sent. The answer came from, or through, the member
+// from. The caller holds log.mu.
 func (c *Cache[V]) acknowledge(m *mate, from string, sent span, ack *codec.Response, without bool) {
 	m.confirmed.add(sent)
-	if without { // so it has nothing that could be covered
+	if without { // it has no copies that an invalidation could cover
 		m.confirmed.add(upTo(sent.last))
 		c.vacate(m)
 		c.resolve()
@@ -351,10 +354,10 @@ func (c *Cache[V]) acknowledge(m *mate, from string, sent span, ack *codec.Respo
 	case k == nil:
 	case ack.Incarnation != k.Incarnation:
 		m.known.Store(nil)
-	case ack.Seq < sent.last: // it lacks something before: that is noticed here, by the number
+	case ack.Seq < sent.last: // it lacks something earlier: its number shows that
 		m.resync = true
 	case c.log.total-k.total == c.log.own().top-k.own && m.confirmed.all == c.log.own().top:
-		// Nothing has been applied here since k but what is confirmed now.
+		// Nothing has been applied here since k except what is confirmed now.
 		m.known.Store(c.snapshot(k.Incarnation))
 	}
 	c.outside(ack.Members, from)

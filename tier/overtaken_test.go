@@ -11,7 +11,7 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 )
 
-// pair has two nodes and a key that n1 owns and holds, and answers to gets that take 50 ms.
+// pair returns two nodes and a key that n1 owns and has a copy of. Answers to gets take 50 ms.
 func pair(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simValue], key string) {
 	s, o = newSim(t, 2), newOrigin()
 	caches = s.start(o, Config[simValue]{})
@@ -28,8 +28,8 @@ func pair(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simVa
 	return s, o, caches, key
 }
 
-// A read noted its stamp, was overtaken by a fence, and only then put its question where others
-// can join it. A read that begins after the invalidation must not.
+// A read takes its stamp, is overtaken by a fence, and only then sends its request, which others can join. A read that
+// begins after the invalidation must not join it.
 func TestAskOvertakenByFence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, caches, key := pair(t)
@@ -54,7 +54,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 	})
 }
 
-// The fence of the key was forgotten early, so a question does not carry it: nobody may join.
+// The key's fence was forgotten early, so a request does not carry it: no caller may join that request.
 func TestAskWithoutItsFence(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, caches, key := pair(t)
@@ -75,8 +75,8 @@ func TestAskWithoutItsFence(t *testing.T) {
 	})
 }
 
-// A read joins a flight between a fence and the detaching of it. It may have the value, its
-// near copy may not.
+// A read joins a flight after a fence was applied and before the fence detaches the flight. The read may return the
+// value, but may not keep it as a near copy.
 func TestJoinBeforeDetach(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()
@@ -101,7 +101,8 @@ func TestJoinBeforeDetach(t *testing.T) {
 	})
 }
 
-// A flight found a copy, and before it hands it out the copy is fenced and the fence forgotten.
+// A flight found a copy; before the flight hands it out, the copy is fenced and the fence is forgotten. The flight must
+// not hand it out.
 func TestFlightHandsOutNothingForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()
@@ -138,7 +139,7 @@ func exchanged(t *testing.T, c *Cache[simValue], name string) {
 	}
 }
 
-// getsSince checks that a Get has a value whose load did not begin before least, the moment of an invalidation.
+// getsSince checks that a Get returns a value whose load did not begin before least, the moment of an invalidation.
 func getsSince(t *testing.T, c *Cache[simValue], key string, least int64) {
 	t.Helper()
 	if v, err := c.Get(background, key); err != nil || v.Began < least {

@@ -13,21 +13,20 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// found is what the owner has for a read.
+// found is what the owner found for a read.
 type found[V any] struct {
 	e      *store.Entry
 	value  V
-	typed  bool // value holds e's
-	filled bool // a fill was waited for
+	typed  bool // value holds e's value
+	filled bool // the read waited for a fill
 	late   bool // served although a refill failed or got no permit
-	// private: only for who asked.
+	// private: only for the caller that asked.
 	private bool
 	why     store.StaleReason
-	flight  *flight[V] // which brought it, nil: none
+	flight  *flight[V] // the flight that brought it, nil: none
 }
 
-// valid returns the owned tier's entry for key, if there is one that is valid and not past
-// hard expiry.
+// valid returns the owned tier's entry for key, if there is one that is valid and not past hard expiry.
 func (c *Cache[V]) valid(key string, hash uint64, now int64) *store.Entry {
 	e, ok := c.owned.Get(key)
 	if !ok || now >= e.Hard || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
@@ -36,18 +35,18 @@ func (c *Cache[V]) valid(key string, hash uint64, now int64) *store.Entry {
 	return e
 }
 
-// peek answers from the owned tier without waiting, and starts the refresh that is due. nil:
-// a fill is needed; e is then the copy that there is, if any.
+// peek answers from the owned tier without waiting, and starts the refresh that is due. A nil hit means that a fill is
+// needed; e is then the present copy, if there is one.
 func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *store.Entry, late bool) {
 	return c.peekAt(c.clock.Now(), key, hash, maxAge, chain, short)
 }
 
-// peekAt is peek for who knows the time.
+// peekAt is peek for a caller that knows the time.
 func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *store.Entry, late bool) {
 	if e = c.valid(key, hash, now); e == nil {
 		return nil, nil, false
 	}
-	if short && e.Replica && maxAge == 0 { // that wants the owner's word
+	if short && e.Replica && maxAge == 0 { // the read wants the owner's answer, not a replica
 		return nil, e, false
 	}
 	switch e.Judge(now, maxAge) {
@@ -56,7 +55,7 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Refresh, cause: placement.RefreshAhead, prev: e, chain: chain, short: short, until: noWait})
 		}
 	case store.ServeStale:
-		// ErrClosed: then nothing is refreshed
+		// after ErrClosed nothing is refreshed
 		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Stale, cause: placement.Expired, prev: e, chain: chain, short: short, until: noWait})
 	case store.ServeLate:
 		late = true
@@ -66,29 +65,29 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 	return e, e, late
 }
 
-// ahead decides whether a fresh entry is refreshed before its soft expiry: XFetch. The dearer
-// the fill and the nearer the expiry, the likelier.
+// ahead decides by XFetch whether a fresh entry is refreshed before its soft expiry. The more the fill costs and the
+// nearer the expiry is, the likelier it is.
 func (c *Cache[V]) ahead(e *store.Entry, now int64) bool {
 	beta := c.cfg.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 {
 		return false
 	}
 	gap, scale := float64(e.Soft-now), float64(e.Cost)*beta
-	const least = 37 // -ln of the smallest number that the dice give but 0
+	const least = 37 // -ln of the smallest number above 0 that the rng gives
 	if gap > scale*least {
 		return false
 	}
 	return scale*-math.Log(1-c.dice.float64()) >= gap
 }
 
-// lookout is when near copies of a fresh entry end although they might live on: while XFetch
-// may want to refresh it, reads must come here, or a hot key would expire unseen.
+// lookout returns when the near copies of a fresh entry end early. While XFetch may want to refresh the entry, reads
+// must reach the owner, or a hot key would expire unseen.
 func (c *Cache[V]) lookout(e *store.Entry, now int64) int64 {
 	beta := c.cfg.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 || now >= e.Soft {
 		return math.MaxInt64
 	}
-	const early = 8 // a refresh is this many costs ahead once in 3000 reads
+	const early = 8 // one read in 3000 refreshes this many costs ahead
 	return e.Soft - int64(min(early*beta*float64(e.Cost), float64(e.Soft-e.Loaded)/8))
 }
 
@@ -126,7 +125,8 @@ func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time
 	return c.ride(ctx, &w, nil, false)
 }
 
-// ride waits for the key's flight: fl, which the caller has joined, or started, or if that is nil one that it joins. It changes w.
+// ride waits for the key's flight. fl is a flight that the caller has joined or started; if it is nil, ride joins one.
+// ride changes w.
 func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], started bool) (f found[V], err error) {
 	if len(w.chain) > 0 {
 		n := governor.NestingOf(ctx)
@@ -156,7 +156,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 			continue
 		case <-ctx.Done():
 			select {
-			case <-fl.done: // while the caller waited for another of many keys
+			case <-fl.done: // it ended while the caller waited for other keys
 			default:
 				c.stats.left.Add(1)
 				c.flights.leave(fl)
@@ -168,7 +168,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 			w.class, w.cause, w.prev, w.before = governor.Miss, placement.Fenced, nil, nil
 			continue
 		}
-		if r.private && !started && w.before == nil { // the next one begins after this read has
+		if r.private && !started && w.before == nil { // the key's next flight begins after this read began
 			w.before = fl
 			continue
 		}
@@ -180,7 +180,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		if r.err != nil || w.maxAge <= 0 || r.e.Loaded >= w.began || c.clock.Now()-r.e.Loaded <= int64(w.maxAge) {
 			break
 		}
-		// The flight that was joined had begun to load too long ago. The next one has not.
+		// The flight that the caller joined began to load too long ago. The next one has not begun yet.
 		w.class, w.cause, w.prev = governor.Stale, placement.Expired, r.e
 	}
 	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
@@ -194,16 +194,16 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 	return f, nil
 }
 
-// retagged reports whether a tag of what a flight brought was, or may have been, invalidated after
-// its load began and before the read did that joined it when the tag clock was wide.
+// retagged reports whether a tag of a flight's result was, or may have been, invalidated after the flight's load began
+// and before the read began that joined it. The tag clock showed wide when the read began.
 func (c *Cache[V]) retagged(e *store.Entry, wide uint64) bool {
 	return e.Tags != nil && e.Tags.Since() < wide && c.fences.Tagged(e.Tags)
 }
 
-// ownAsked is own as the flags of a request have it.
+// ownAsked answers a read as own does, or as the flags of its request demand.
 func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (found[V], error) {
 	short := flags&codec.FlagSuccessor != 0
-	if c.isolation.Cut.Load() { // others may not know yet that this node is
+	if c.isolation.Cut.Load() { // other members may not know yet that this node is isolated
 		switch {
 		case c.cfg.WhenIsolated == Fail:
 			return found[V]{}, ErrIsolated
@@ -236,14 +236,14 @@ func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short b
 	return found[V]{e: e, late: v == store.ServeLate, why: e.WhyStale(v == store.ServeLate)}, nil
 }
 
-// ownAnswer answers a question on this node, as the flags have it.
+// ownAnswer answers a question on this node, as its flags demand.
 func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a *answer[V]) error {
 	from := c.clock.Now()
 	f, err := c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags)
 	if *a = (answer[V]{}); err != nil {
 		return err
 	}
-	if err = c.answerOf(q.key, &f, from, a); isUndecodable(err) { // it is gone: the second one is another
+	if err = c.answerOf(q.key, &f, from, a); isUndecodable(err) { // that entry has been dropped: a second attempt finds another
 		if f, err = c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags); err != nil {
 			return err
 		}
@@ -256,14 +256,14 @@ func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a
 	return err
 }
 
-// answerOf is what has been found, for a read that began at from, as an answer to a caller on this node.
+// answerOf turns what was found, for a read that began at from, into an answer to a caller on this node.
 func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
 	return c.answerAt(c.clock.Now(), key, f, from, a)
 }
 
-// answerAt is answerOf for who knows the time.
+// answerAt is answerOf for a caller that knows the time.
 func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *answer[V]) (err error) {
-	if f.filled { // the owner's word is no older than the load's end
+	if f.filled { // the lease starts at the end of the load at the earliest
 		from = max(from, f.e.Loaded+int64(f.e.Cost))
 	}
 	*a = answer[V]{
@@ -271,7 +271,7 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 		soft:    f.e.Soft, stamp: math.MaxUint64, tags: f.e.Tags.List(), cost: f.e.Cost,
 		etag: f.e.Etag, passing: f.e.Flags&store.Passing != 0, why: f.why, age: max(now-f.e.Loaded, 0),
 	}
-	if f.filled { // the flight may have begun before a fence that is not yet done with detaching it
+	if f.filled { // the flight may have begun before a fence that has not detached it yet
 		a.stamp = f.e.Stamp
 	}
 	a.until = min(c.lease(from, f.e.Swr, f.e.Hard, f.late), c.lookout(f.e, now))
@@ -298,7 +298,7 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 	return nil
 }
 
-// lease is until when a copy that its owner gave out at from may be served from the near tier.
+// lease returns until when a copy that its owner gave out at from may be served from the near tier.
 func (c *Cache[V]) lease(from, swr, hard int64, late bool) int64 {
 	until := min(from+int64(c.cfg.Freshness.NearTTL), hard)
 	if !late {

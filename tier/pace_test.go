@@ -9,7 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// smallLogs gives all caches logs of so many bytes.
+// smallLogs limits the logs of all caches to this many bytes.
 func smallLogs[V any](caches map[string]*Cache[V], bytes int64) {
 	for _, c := range caches {
 		c.log.mu.Lock()
@@ -18,7 +18,7 @@ func smallLogs[V any](caches map[string]*Cache[V], bytes int64) {
 	}
 }
 
-// A log that is full of what everybody has confirmed holds nobody up.
+// A log that is full of entries that every member has confirmed does not slow down an Invalidate.
 func TestFullLogHoldsNobodyUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -43,7 +43,7 @@ func TestFullLogHoldsNobodyUp(t *testing.T) {
 	})
 }
 
-// A caller who invalidates more than the log has room for waits for a slow member, which so loses nothing.
+// A caller that invalidates more than the log has room for waits for a slow member, so that the member loses nothing.
 func TestPaceKeepsTheLogWhole(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()

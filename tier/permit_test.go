@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// A permit comes back, whatever becomes of what it was for.
+// A permit is returned, whatever happens to the fill that held it.
 
-// Every key of a batch has as many loads under way as it may have: the batch gives its permit back.
+// If every key of a batch already has as many loads running as it may have, the batch gives its permit back.
 func TestBatchOfBusyKeysKeepsNoPermit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSim(t, 1)
@@ -56,8 +56,8 @@ func TestBatchOfBusyKeysKeepsNoPermit(t *testing.T) {
 	})
 }
 
-// A batch is to be tried again, and its time is over before it has its permit for that, so that its flights are
-// finished: the permit goes back. The batch is held up wherever the governor looks at its share.
+// A batch is about to be retried, and its time ends before it has its permit for the retry, so its flights are
+// finished: the permit is returned. The test delays the batch at each point where the governor reads its share.
 func TestBatchRetryOfFinishedFlightsKeepsNoPermit(t *testing.T) {
 	for n := range int64(4) {
 		bubble(t, func(t *testing.T) {

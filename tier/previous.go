@@ -15,34 +15,40 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// When a partition has moved, a flight first asks the member that owned it before. That one loads
-// nothing for it: it gives its copy, fresh or stale, or what a fill brings that is in progress there.
+// When a partition has moved, a flight first asks the key's previous owner. The previous owner loads nothing for it:
+// it gives its copy, fresh or stale, or the result of a fill that is in progress there.
 //
-// If that member was lost, another one stood in for it until the view changed, and with zones that need not be this node:
-// it is asked first, in the same way, for a minute. It keeps what it filled for a short time, but gives it for its whole one.
+// If the previous owner was lost, another member stood in for it until the view changed. With zones the stand-in
+// owner need not be this node. So for a minute the flight asks it first, in the same way. The stand-in owner keeps
+// what it filled for a short time only, but gives it away with its full lifetime.
 //
-// Why the copy may be kept here. The rule is that no invalidation covering it was applied here after its load
-// began. The fence clocks are noted before the request is sent, and stand for the beginning of the load.
+// # Why the copy may be kept here
 //
-//   - An invalidation that is applied here later is above them: the copy is not committed, or not served.
-//   - One that was applied here before, that member must have applied before it looked. It is as with any
-//     other request (see debt in fence.go): what it is known to have, the mark that goes along, an exchange.
-//   - One that is never applied here was started by a member that does not know this one, nor does any that
-//     it knows. So a copy is kept only if there is none such: if the giver had the same view as this node and is in
-//     it, so that he tells of this node whoever tells him; or if each member that this node sees has had the same
-//     view once since this node started (acquainted), or that is longer ago than any doubt (young). Otherwise
-//     the answer is for the one who started the flight alone.
+// The rule is that no invalidation that covers the copy was applied here after its load began. The fence clocks are
+// read before the request is sent, and that moment counts as the start of the load.
 //
-// A copy that is older than one which this node has loaded itself, and lost since, is not taken: callers have seen
-// the newer one.
+//   - An invalidation applied here later is above those clocks: the copy is not committed, or not served.
+//   - An invalidation applied here earlier must have been applied at the previous owner before it looked. As with any
+//     other request (see debt in fence.go), that follows from what the owner is known to have applied, from the mark
+//     that the request carries, or from an exchange.
+//   - An invalidation that is never applied here was started by a member that does not know this node, and that knows
+//     no member which does. A copy is kept only if there can be no such invalidation. Either the giver has the same
+//     view as this node and is in that view, so every member that informs the giver learns of this node. Or every
+//     member that this node sees has had the same view as this node at least once since this node started
+//     (acquainted), or this node started long enough ago to rule it out (young). Otherwise only the caller that
+//     started the flight gets the answer.
 //
-// A flight that still asks is not waited for by others who ask here, so that two members that each believe
-// that the other one owned the key before do not wait for each other.
+// A copy older than one that this node has loaded itself and lost since is rejected, because callers have seen the
+// newer one.
+//
+// Other members that ask this node do not wait for a flight that is still asking. So two members that each believe
+// that the other is the previous owner do not wait for each other.
 
-// previousWait is how long a flight waits for a previous owner, other than for a fill there.
+// previousWait is how long a flight waits for a previous owner, except for a fill that runs there.
 const previousWait = 150 * time.Millisecond
 
-// inherit asks, for a flight that has not begun to load, the key's previous owner. true: the flight is over.
+// inherit asks the key's previous owner on behalf of a flight that has not begun to load. It returns true if that
+// ends the flight.
 func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	defer func() { f.loads.Store(!over) }()
 	switch {
@@ -53,7 +59,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	}
 	c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
 	p := c.views.Previous(f.key, f.hash, c.clock.Now())
-	if f.cause == placement.Cold { // as far as is known
+	if f.cause == placement.Cold { // as far as this node knows
 		switch {
 		case p.Lost || p.From != nil && !p.InView:
 			f.cause = placement.OwnerLost
@@ -62,7 +68,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		}
 	}
 	if p.From != nil && !p.InView && c.lost(p.To.Name) {
-		// Who stood in for it has loaded what has been read since; with zones that need not be this node.
+		// The stand-in owner, which with zones need not be this node, has loaded what was read since.
 		if s := c.views.StandIn(f.hash, c.clock.Now()); s.From != nil && !s.Pause {
 			if over, _ := c.inheritFrom(f, s); over {
 				return true
@@ -73,7 +79,7 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	if p.From != nil && !p.Pause {
 		over, none = c.inheritFrom(f, p)
 	}
-	if none { // it may have come at the same time as this node: the owner before it has the copy
+	if none { // that member may have started together with this node: the owner before it has the copy
 		if o := c.views.Older(f.hash, c.clock.Now()); o.From != nil && !o.Pause && o.To.Name != p.To.Name {
 			if f.cause == placement.Cold {
 				f.cause = placement.Moved
@@ -82,18 +88,18 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 		}
 	}
 	if none && (f.cause == placement.Moved || f.cause == placement.OwnerLost && !f.short) {
-		f.cause = placement.Cold // it was not there either
+		f.cause = placement.Cold // the previous owner had no copy either
 	}
 	return over
 }
 
-// lost reports whether a member that has gone from the view did not leave in order.
+// lost reports whether a member that has gone from the view left without a drain.
 func (c *Cache[V]) lost(name string) bool {
 	l, ok := c.cfg.Cluster.(loser)
 	return !ok || l.Lost(name)
 }
 
-// inheritFrom is inherit from one member. none: it has answered that it has no copy.
+// inheritFrom is inherit from one member. none is true if that member answered that it has no copy.
 func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none bool) {
 	c.stats.previousAsked.Add(1)
 	calm := !c.young.Load() || c.calm(c.ctx)
@@ -126,11 +132,11 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none 
 		}
 	}
 	c.stats.previousHits.Add(1)
-	if f.prev != nil && e.Loaded <= f.prev.Loaded { // what is wanted is a newer one
+	if f.prev != nil && e.Loaded <= f.prev.Loaded { // the flight needs a newer copy
 		return false, false
 	}
 	if now >= e.Swr && now >= e.Soft {
-		if keep { // to fall back on
+		if keep { // as a fallback
 			f.prev = e
 		}
 		return false, false
@@ -143,8 +149,8 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none 
 	return false, false
 }
 
-// keepGiven commits a copy that another member gave, unless there is a later one, which it then
-// returns. nil: it may not be kept.
+// keepGiven commits a copy that another member gave and returns it. If this node has a later copy, keepGiven returns
+// that one. It returns nil if the copy may not be kept.
 func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
 	now := c.clock.Now()
 	if now >= e.Hard || len(e.Value) > c.cfg.ValueLimit || c.fences.Tagged(e.Tags) || e.Version != 0 && c.fences.Behind(key, hash, e.Version) {
@@ -174,12 +180,13 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.C
 // errFilling says that the previous owner is filling the key.
 var errFilling = errors.New("weir: a fill is in progress")
 
-// errGiverUnsure says that there are invalidations of the key that cannot be passed on, so that its
-// previous owner's copy would be worth nothing.
+// errGiverUnsure says that some invalidations of the key cannot be passed on, which makes the previous owner's copy
+// worthless.
 var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 
-// askPrevious asks a member for its copy of f's key and waits for so long. keep: the copy may be kept and given
-// to who comes later. The error is ErrNotCached if there is none, errFilling if there will be, errGiverUnsure if there is no asking.
+// askPrevious asks a member for its copy of f's key and waits at most wait. keep is true if the copy may be kept and
+// given to later callers. The error is ErrNotCached if the member has no copy, errFilling if a fill of the key runs
+// there, and errGiverUnsure if asking is pointless.
 func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
 	m := c.mateOrFormer(to, inView)
 	if m == nil {
@@ -188,7 +195,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	ctx, cancel := context.WithTimeout(c.ctx, wait)
 	defer cancel()
 	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
-	applied := uint64(0) // the tag clock up to which the member must have applied all
+	applied := uint64(0) // the tag clock up to which the member must have applied everything
 	for range 2 * maxAgain {
 		began, stamp, wide := c.clock.Now(), c.fences.Stamp(f.hash), c.fences.TagClock()
 		var k *known
@@ -244,8 +251,8 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	return nil, false, errGiverUnsure
 }
 
-// given makes an entry of a copy that another member had at the given time. He and this node agree on
-// the contract.
+// given makes an entry of the copy that another member had at time at. That member and this node agree on the
+// contract.
 func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store.Entry {
 	e := &store.Entry{
 		Stamp: stamp, Version: r.Version, Handed: true,
@@ -263,7 +270,7 @@ func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store
 	return e
 }
 
-// mateOrFormer returns what is known of a member, also if it is no longer in the view.
+// mateOrFormer returns what this node knows of a member, even if that member has left the view.
 func (c *Cache[V]) mateOrFormer(to ring.Member, inView bool) *mate {
 	if inView {
 		return c.mate(to.Name)
@@ -282,10 +289,10 @@ func (c *Cache[V]) mateOrFormer(to ring.Member, inView bool) *mate {
 	return m
 }
 
-// formerFor is for how long, in ns, a member that has gone from the view is remembered.
+// formerFor is how long, in ns, this node remembers a member that has left the view.
 const formerFor = int64(time.Minute)
 
-// forgetFormers gives up members that have gone from the view long ago. The caller holds mu.
+// forgetFormers forgets members that left the view more than formerFor ago. The caller holds mu.
 func (l *logbook) forgetFormers(now int64) {
 	for name, m := range l.formers {
 		if now-m.entered > formerFor {
@@ -308,7 +315,7 @@ func (c *Cache[V]) meet(m *mate) {
 	c.settle()
 }
 
-// loading returns the key's live flight if it is past asking others.
+// loading returns the key's live flight if it no longer asks other members.
 func (t *flights[V]) loading(hash uint64, key string) *flight[V] {
 	s := t.shard(hash)
 	s.mu.Lock()
@@ -319,7 +326,8 @@ func (t *flights[V]) loading(hash uint64, key string) *flight[V] {
 	return nil
 }
 
-// previous answers the new owner of a key, or who believes that he is. false: only Serve can.
+// previous answers the new owner of a key, or a member that believes it is the new owner. It returns false if only
+// Serve can answer.
 func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
 	c := h.c
 	if req.View == c.cfg.Cluster.View().Fingerprint() {
@@ -342,8 +350,8 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 	return true
 }
 
-// owning returns this node's valid copy of a key as the next owner may have it: what this node filled in the
-// owner's place, and keeps for a short time only, is that one's for its whole time.
+// owning returns this node's valid copy of a key in the form that the next owner may have. What this node filled as a
+// stand-in owner it keeps for a short time only, but the next owner gets it with its full lifetime.
 func (c *Cache[V]) owning(key string, hash uint64, now int64) *store.Entry {
 	e, ok := c.owned.Get(key)
 	if !ok || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
@@ -352,7 +360,7 @@ func (c *Cache[V]) owning(key string, hash uint64, now int64) *store.Entry {
 	return e.AsOwned(now)
 }
 
-// servePrevious is previous, and waits for the fill in progress.
+// servePrevious is previous, except that it waits for a fill in progress.
 func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	began, wide := c.clock.Now(), c.fences.TagClock()
@@ -379,17 +387,17 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
 }
 
-// handing are the counters of what members give one another.
+// handing counts the copies that members give one another.
 type handing struct {
-	previousAsked atomic.Int64 // times that a previous owner was asked
-	previousHits  atomic.Int64 // that brought a copy
+	previousAsked atomic.Int64 // requests to a previous owner
+	previousHits  atomic.Int64 // of those, requests that brought a copy
 	given         atomic.Int64 // copies given to new owners that asked
 	pushed        atomic.Int64 // copies pushed to other members
-	pushesKept    atomic.Int64 // of those that others pushed
-	pushesRefused atomic.Int64 // likewise
+	pushesKept    atomic.Int64 // copies pushed by other members and kept here
+	pushesRefused atomic.Int64 // copies pushed by other members and rejected here
 
 	replicasSent    atomic.Int64 // copies pushed to successors
-	replicasKept    atomic.Int64 // of those that others pushed
-	replicasRefused atomic.Int64 // likewise
-	replicasServed  atomic.Int64 // reads answered with one in its owner's place
+	replicasKept    atomic.Int64 // replicas pushed by other members and kept here
+	replicasRefused atomic.Int64 // replicas pushed by other members and rejected here
+	replicasServed  atomic.Int64 // reads answered with a replica instead of by its owner
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/weircache/weir/tier/internal/placement"
 )
 
-// aged is a view of members whose incarnations are their places: who is named later has started later.
+// aged returns a view of members whose incarnations are their places: a member named later has started later.
 func aged(t *testing.T, names ...string) *ring.View {
 	t.Helper()
 	var m []ring.Member
@@ -28,7 +28,7 @@ func aged(t *testing.T, names ...string) *ring.View {
 	return v
 }
 
-// moving is a cluster of three in which n2 is to join the others.
+// moving is a cluster of three in which n2 is going to join the others.
 type moving struct {
 	*simNet
 	t      *testing.T
@@ -48,7 +48,7 @@ func newMoving(t *testing.T, cfg Config[simValue]) *moving {
 	return m
 }
 
-// join starts n2. Those named see it.
+// join starts n2. The named members see it.
 func (m *moving) join(seenBy ...string) {
 	m.nodes["n2"].setView(m.new)
 	for _, name := range seenBy {
@@ -87,7 +87,7 @@ func (m *moving) loads(want int64) {
 	}
 }
 
-// G9: who joins costs the origin nothing for what was fresh, and copies keep their age.
+// G9: a joining node costs the origin no loads for fresh values, and copies keep their age.
 func TestJoinCostsNoLoads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -97,7 +97,7 @@ func TestJoinCostsNoLoads(t *testing.T) {
 			m.read("n0", fmt.Sprintf("k%d", i))
 		}
 		m.loads(keys)
-		time.Sleep(2 * time.Minute) // so that there are no near copies
+		time.Sleep(2 * time.Minute) // long enough for all near copies to expire
 		m.join("n0", "n1")
 		for i := range keys {
 			key := fmt.Sprintf("k%d", i)
@@ -118,7 +118,8 @@ func TestJoinCostsNoLoads(t *testing.T) {
 	})
 }
 
-// Who leaves sees that first. Until the others do, and before it begins to hand over, it answers for what it has.
+// A leaving node is the first to see that it leaves. Until the others see it, and before the handoff begins, it
+// answers with what it has.
 func TestLeaverAnswersAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{NearBytes: -1})
@@ -137,7 +138,7 @@ func TestLeaverAnswersAtOnce(t *testing.T) {
 	})
 }
 
-// What the previous owner has is not taken for a copy that this node has loaded later and lost.
+// The previous owner's copy does not replace a newer copy that this node has loaded and lost.
 func TestJoinNeverGoesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{NearBytes: -1})
@@ -155,7 +156,7 @@ func TestJoinNeverGoesBack(t *testing.T) {
 			t.Fatalf("%+v, and then %+v: it was not loaded again", first, own)
 		}
 		before := n2.Stats()
-		for range 2 { // as if it had made room for others
+		for range 2 { // as if it had been evicted
 			n2.owned.Delete(key)
 			if a := m.read("n2", key); a.Value.Began < own.Value.Began {
 				t.Errorf("%+v after %+v", a, own)
@@ -167,7 +168,7 @@ func TestJoinNeverGoesBack(t *testing.T) {
 	})
 }
 
-// A fill in progress at the previous owner is joined, however long it takes.
+// A joining node joins a fill that runs at the previous owner, however long it takes.
 func TestJoinMeetsFlight(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := Config[simValue]{}
@@ -195,9 +196,9 @@ func TestJoinMeetsFlight(t *testing.T) {
 	})
 }
 
-// A stale copy is given too: it is served, and refreshed by the new owner.
+// The previous owner also gives a stale copy: the new owner serves and refreshes it.
 func TestJoinStaleCopy(t *testing.T) {
-	for _, late := range []bool{false, true} { // past StaleWhileRevalidate: it is only to fall back on
+	for _, late := range []bool{false, true} { // past StaleWhileRevalidate: it is only a fallback
 		bubble(t, func(t *testing.T) {
 			cfg := Config[simValue]{Freshness: Freshness{TTL: time.Minute, StaleWhileRevalidate: time.Minute, StaleIfError: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}}
 			m := newMoving(t, cfg)
@@ -235,7 +236,7 @@ func TestJoinStaleCopy(t *testing.T) {
 	}
 }
 
-// What a read demands holds for copies of the previous owner too.
+// A read's demands also hold for the previous owner's copies.
 func TestJoinDemands(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{Freshness: Freshness{TTL: time.Minute, StaleWhileRevalidate: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}})
@@ -263,7 +264,8 @@ func TestJoinDemands(t *testing.T) {
 	})
 }
 
-// A previous owner who says nothing costs little, and is left alone for a while; then what is loaded counts as moved.
+// A previous owner that does not answer costs little and is left alone for a while. What is loaded then counts as
+// moved.
 func TestJoinSilentPreviousOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -296,7 +298,7 @@ func TestJoinSilentPreviousOwner(t *testing.T) {
 	})
 }
 
-// Who has nothing is not asked for long.
+// A previous owner that has no copies is soon no longer asked.
 func TestJoinUselessPreviousOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -312,7 +314,7 @@ func TestJoinUselessPreviousOwner(t *testing.T) {
 	})
 }
 
-// Two that each believe that the other was the owner before do not wait for one another.
+// Two members that each believe that the other is the previous owner do not wait for each other.
 func TestPreviousOwnersOfEachOther(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -342,7 +344,8 @@ func TestPreviousOwnersOfEachOther(t *testing.T) {
 	})
 }
 
-// Section by section: what the new owner has applied, or has been told, the previous owner's copy is not older than.
+// Part by part: the previous owner's copy is never older than an invalidation that the new owner has applied or has
+// received.
 func TestJoinNeverBringsBackWhatWasInvalidated(t *testing.T) {
 	type scene struct {
 		name string
@@ -360,7 +363,7 @@ func TestJoinNeverBringsBackWhatWasInvalidated(t *testing.T) {
 		{"tag", func(m *moving, c *Cache[simValue], _ string) { _ = c.InvalidateTag(m.t.Context(), "tag") }},
 		{"all", func(m *moving, c *Cache[simValue], _ string) { _ = c.InvalidateAll(m.t.Context()) }},
 	} {
-		for _, by := range []string{"n1", "n2"} { // n2 is the new owner; if n1 starts it, n2 hears of it with the request at first
+		for _, by := range []string{"n1", "n2"} { // n2 is the new owner; if n1 starts it, n2 first hears of it with the request
 			t.Run(s.name+" by "+by, func(t *testing.T) {
 				bubble(t, func(t *testing.T) {
 					var o atomic.Pointer[simOrigin]
@@ -378,7 +381,7 @@ func TestJoinNeverBringsBackWhatWasInvalidated(t *testing.T) {
 					m.read("n2", keyOf(m.new, "n0", 0))
 					m.read("n1", keyOf(m.new, "n2", 7))
 					m.o.write(key)
-					// No invalidation arrives by itself.
+					// No invalidation arrives unasked.
 					m.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 						return hop{lost: kind == codec.KindInvalidate && !answer}
 					})
@@ -397,8 +400,8 @@ func TestJoinNeverBringsBackWhatWasInvalidated(t *testing.T) {
 	}
 }
 
-// While the giver does not know the new owner, an invalidation may pass that by: the copy is for who asked, and
-// the next one asks again. Once they have seen one another it is kept.
+// While the giver does not know the new owner, an invalidation may bypass the new owner. Then the copy is for the
+// caller that asked, and the next caller asks again. Once the two members have seen each other, the copy is kept.
 func TestJoinUnknownToTheGiver(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -414,7 +417,7 @@ func TestJoinUnknownToTheGiver(t *testing.T) {
 			t.Errorf("kept: %+v", s)
 		}
 		m.o.write(key)
-		if err := m.caches["n1"].Invalidate(t.Context(), key); err != nil { // of whom n2 hears nothing
+		if err := m.caches["n1"].Invalidate(t.Context(), key); err != nil { // n2 hears nothing of n1
 			t.Fatal(err)
 		}
 		if a := m.read("n2", key); a.Value.Version != 1 {

@@ -12,10 +12,10 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// tenMillis lets each frame take 5 ms, so that a question and its answer take 10.
+// tenMillis lets each frame take 5 ms, so that a request and its answer take 10.
 func tenMillis(string, string, codec.Kind, bool) hop { return hop{delay: 5 * time.Millisecond} }
 
-// throng lets n callers want the key of the cache, the first at once and the others within a millisecond. It returns
+// throng runs n callers for the key on the cache: the first at once and the others within a millisecond. It returns
 // how long the last one waited.
 func throng(t *testing.T, c *Cache[simValue], key string, n int) time.Duration {
 	t.Helper()
@@ -39,8 +39,8 @@ func throng(t *testing.T, c *Cache[simValue], key string, n int) time.Duration {
 	return time.Duration(worst.Load())
 }
 
-// apart makes a cluster of three in which n0 sees another view than n1, which owns the key in both and has a copy: what
-// n1 answers n0 is private.
+// apart makes a cluster of three in which n0 has another view than n1. n1 owns the key in both views and has a copy,
+// so its answers to n0 are private.
 func apart(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simValue], key string) {
 	s, o = newSim(t, 3), newOrigin()
 	caches = s.start(o, Config[simValue]{})
@@ -58,7 +58,7 @@ func apart(t *testing.T) (s *simNet, o *simOrigin, caches map[string]*Cache[simV
 	return s, o, caches, key
 }
 
-// While views differ, callers of one key on one node cost two requests, however many they are.
+// While views differ, callers of one key on one node cost two requests, however many callers there are.
 func TestPrivateAnswersAreShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, caches, key := apart(t)
@@ -74,7 +74,7 @@ func TestPrivateAnswersAreShared(t *testing.T) {
 	})
 }
 
-// A node that leaves is not told of invalidations any more: its callers share as others do while views differ.
+// A leaving node no longer receives invalidations: its callers share answers as others do while views differ.
 func TestAnswersOfALeaverAreShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, _, caches, key := apart(t)
@@ -89,8 +89,8 @@ func TestAnswersOfALeaverAreShared(t *testing.T) {
 	})
 }
 
-// A private answer is not given to a read that began after it was on its way: the copy may have been invalidated
-// since, by a member that does not know this node.
+// A read that began after a private answer was sent does not get that answer: the copy may have been invalidated
+// since by a member that does not know this node.
 func TestPrivateAnswerIsNotForLaterReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o, caches, key := apart(t)
@@ -99,7 +99,7 @@ func TestPrivateAnswerIsNotForLaterReads(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = c.Get(background, key) })
 		wg.Go(func() { time.Sleep(time.Millisecond); _, _ = c.Get(background, key) })
-		for round := range 4 { // the answer to the first request is on its way, to the second ..
+		for round := range 4 { // the first answer is being sent in one round, the second in the next, and so on
 			time.Sleep(7*time.Millisecond + time.Duration(min(round, 1))*3*time.Millisecond)
 			least := o.seq.Add(1)
 			apply(caches["n1"], key, mark(uint64(round)+1)) // n0 is told nothing
@@ -113,7 +113,7 @@ func TestPrivateAnswerIsNotForLaterReads(t *testing.T) {
 	})
 }
 
-// A caller that gives up while it asks for the others as well costs them one request more.
+// A caller that asks on behalf of the others and gives up costs them one more request.
 func TestNextAskOutlivesItsLeader(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, _, caches, key := apart(t)
@@ -150,7 +150,7 @@ func TestNextAskOutlivesItsLeader(t *testing.T) {
 	})
 }
 
-// The copy of a previous owner that cannot vouch for it is private. Callers of its key cost two requests to it.
+// A copy is private if the previous owner cannot vouch for it. Callers of its key cost two requests to that owner.
 func TestPrivateCopiesAreShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -169,7 +169,7 @@ func TestPrivateCopiesAreShared(t *testing.T) {
 	})
 }
 
-// Nor is such a copy for reads that began while it was on its way.
+// A read that began after a private copy was sent does not get that copy either.
 func TestPrivateCopyIsNotForLaterReads(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{})
@@ -183,7 +183,7 @@ func TestPrivateCopyIsNotForLaterReads(t *testing.T) {
 		wg.Go(func() { _, _ = m.caches["n2"].Get(background, key) })
 		time.Sleep(7 * time.Millisecond) // n0 has given its copy
 		least := m.o.seq.Add(1)
-		apply(m.caches["n0"], key, mark(1)) // its sender does not know n2
+		apply(m.caches["n0"], key, mark(1)) // the sender of the invalidation does not know n2
 		if v, err := m.caches["n2"].Get(background, key); err != nil || v.Began < least {
 			t.Errorf("%+v, %v: loaded before the invalidation at %d", v, err, least)
 		}
@@ -191,7 +191,7 @@ func TestPrivateCopyIsNotForLaterReads(t *testing.T) {
 	})
 }
 
-// A drilled read does not take a private result of a flight that it joins.
+// A drilled read does not take the private result of a flight that it joins.
 func TestDrillTakesNoPrivateCopy(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()
@@ -214,8 +214,8 @@ func TestDrillTakesNoPrivateCopy(t *testing.T) {
 	})
 }
 
-// All that waited on an ask share its next: a caller that wakes when that has ended, and one whose read began after a fence that
-// came later than the first of them.
+// All callers that waited on an ask share its next ask. That includes a caller that wakes after the next ask has
+// ended, and a caller whose read began after a fence that came later than the first of them.
 func TestNextAskIsForAllThatWaited(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, _, caches, key := pair(t)
@@ -252,7 +252,7 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 	})
 }
 
-// The same of flights.
+// The same for flights.
 func TestNextFlightIsForAllThatWaited(t *testing.T) {
 	flights := newFlights[simValue]()
 	join := func(before *flight[simValue]) (*flight[simValue], bool) {

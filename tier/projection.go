@@ -11,47 +11,47 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// Projection says what would become of the origin if the cache vanished now: for the whole cluster,
-// as this node sees it. It takes the reads of callers to be spread evenly over the members, and
-// the last 30 to 60 seconds to be what goes on.
+// Projection predicts what the origin of the whole cluster would see if the cache vanished now, as estimated from
+// this node. It assumes that callers' reads are spread evenly over the members and that the last 30 to 60 seconds are
+// representative.
 type Projection struct {
-	Members  int     `json:"members"`         // that the reads are taken to be spread over
-	Reads    float64 `json:"reads_a_second"`  // of callers: what an origin without any cache would see
-	ColdLoad float64 `json:"loads_a_second"`  // what it would see through weir, but empty: sum of r/(1+r*L) over the keys
+	Members  int     `json:"members"`         // members over which the reads are assumed to be spread
+	Reads    float64 `json:"reads_a_second"`  // reads by callers: what the origin would see without any cache
+	ColdLoad float64 `json:"loads_a_second"`  // what the origin would see through weir with empty tiers: sum of r/(1+r*L) over the keys
 	Cost     float64 `json:"seconds_a_load"`  // L, on average
 	Capacity float64 `json:"capacity"`        // loads a second that Origin allows: Concurrency/L, or Rate
-	Margin   float64 `json:"margin"`          // Capacity / ColdLoad: below 1 the cache could not be lost without refusing callers; 0: nothing was read yet
+	Margin   float64 `json:"margin"`          // Capacity / ColdLoad: below 1, losing the cache would mean rejecting callers; 0: no reads yet
 	Keys     float64 `json:"keys"`            // the working set: keys read in the window
-	Bytes    int64   `json:"bytes"`           // and what they take in the owned tiers
-	Warm     float64 `json:"seconds_to_warm"` // to load the working set at Capacity
+	Bytes    int64   `json:"bytes"`           // what the working set takes in the owned tiers
+	Warm     float64 `json:"seconds_to_warm"` // time to load the working set at Capacity
 
 	Sampled    int         `json:"sampled_keys"`
-	MissRatios []MissRatio `json:"miss_ratios"` // of this node's owned tier, if it were of these sizes
+	MissRatios []MissRatio `json:"miss_ratios"` // of this node's owned tier at these sizes
 	Hottest    []HotKey    `json:"hottest"`     // by Busy, at most 20
 }
 
 // HotKey is one of the keys whose loads would cost the origin most.
 type HotKey struct {
 	Key  string  `json:"key,omitempty"`  // its first 128 bytes, if Config.ShowKeys allows it
-	Hash uint64  `json:"hash,string"`    // the ring's
-	Rate float64 `json:"reads_a_second"` // of callers on this node
-	Cost float64 `json:"seconds_a_load"` // of its last load here, or the average
-	Busy float64 `json:"busy"`           // Rate x Cost: the origin-seconds a second that the cache spares
+	Hash uint64  `json:"hash,string"`    // the key's ring hash
+	Rate float64 `json:"reads_a_second"` // reads by callers on this node
+	Cost float64 `json:"seconds_a_load"` // cost of its last load here, or the average
+	Busy float64 `json:"busy"`           // Rate x Cost: origin-seconds that the cache saves each second
 }
 
 const hottestShown = 20
 
-// watching is below which number of mix a near hit is looked at closely.
+// watchSome is the threshold of mix below which a near hit is sampled.
 const watchSome = ^uint64(0) / demand.NearThin
 
-// mix spreads near hits over all numbers, by their time and key, for less than a random number costs.
+// mix spreads near hits over all numbers, by their time and slot. It costs less than a random number.
 func mix(now int64, slot uint16) uint64 {
 	x := (uint64(now) ^ uint64(slot)<<40) * 0x9E3779B97F4A7C15
 	return (x ^ x>>32) * 0xBF58476D1CE4E5B9
 }
 
-// noticed looks at a near hit whose mix is x: it may stand for others, or be one that a drill, which is
-// returned, wants to behave as a miss.
+// noticed samples a near hit whose mix is x: the hit may stand for others in the statistics. noticed returns a drill
+// if that wants the hit to behave as a miss.
 func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
 	d := c.picks()
 	if x < watchSome {
@@ -63,8 +63,8 @@ func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
 	return d
 }
 
-// Projection computes what would happen if the cache vanished now. It is safe for concurrent use
-// and takes some hundred microseconds.
+// Projection predicts what would happen if the cache vanished now. It is safe for concurrent use and takes a few
+// hundred microseconds.
 func (c *Cache[V]) Projection() Projection {
 	now := c.clock.Now()
 	g := c.gov.Snapshot()
@@ -84,7 +84,7 @@ func (c *Cache[V]) Projection() Projection {
 			cost, weight = cost+w*k.Cost, weight+w
 		}
 	}
-	if weight > 0 { // by reads: what cold reads would wait for
+	if weight > 0 { // weighted by reads: what cold reads would wait for
 		p.Cost = cost / weight
 	}
 	for i := range keys {
@@ -138,15 +138,16 @@ func (c *Cache[V]) Projection() Projection {
 	return p
 }
 
-// coalesced estimates by how much coalescing lowers a key's loads a second, r - r/(1+r*L) = r*r*L/(1+r*L),
-// from a sampled r with the variance noise. For n samples with mean m, n(n-1) has the mean m*m, where n*n
-// would be far too high for a few samples of great weight; and n(n-1)*g(n-2) has the mean of m*m*g(n), above
-// m*m*g(m) for this g, as n(n-1)*g(n-1) is below it: n-1.5 is between (TestProjectionIsTrue: within 2 %, on average).
+// coalesced estimates by how much coalescing lowers a key's loads a second, r - r/(1+r*L) = r*r*L/(1+r*L), from a
+// sampled r with the variance noise. For n samples with mean m, n(n-1) has the mean m*m, while n*n would be much
+// higher than that for a few samples of great weight. n(n-1)*g(n-2) has the mean of m*m*g(n), which is above m*m*g(m)
+// for this g, while n(n-1)*g(n-1) is below it. So n-1.5 lies between them (TestProjectionIsTrue: within 2 %, on
+// average).
 func coalesced(r, noise, cost float64) float64 {
 	return max(r*r-noise, 0) * cost / (1 + max(r-1.5*noise/r, 0)*cost)
 }
 
-// meanCost is what loads that have returned took on average, in seconds.
+// meanCost returns the average duration, in seconds, of the loads that have returned.
 func (s *stats) meanCost() float64 {
 	n := int64(0)
 	for i := range s.cost {
@@ -158,7 +159,7 @@ func (s *stats) meanCost() float64 {
 	return time.Duration(s.nanos.Load() / n).Seconds()
 }
 
-// ownedReads is how many reads have reached this node's owned tier, of callers here and of members.
+// ownedReads counts the reads that reached this node's owned tier, from callers here and from other members.
 func (s *stats) ownedReads() int64 {
 	return max(s.owned.Load()+s.filled.Load()+s.errors.Load()-s.asked.Load(), 0) + s.servedPeers.Load()
 }
@@ -166,5 +167,5 @@ func (s *stats) ownedReads() int64 {
 // MissRatio is one point of a miss-ratio curve.
 type MissRatio struct {
 	Bytes int64   `json:"bytes"` // size of the owned tier
-	Ratio float64 `json:"ratio"` // of the reads that reach it, those that miss because it is not larger
+	Ratio float64 `json:"ratio"` // fraction of the reads reaching the tier that miss only because of its size
 }

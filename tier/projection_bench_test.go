@@ -9,7 +9,8 @@ import (
 	"time"
 )
 
-// What the sampling behind Projection costs a near hit: the same gets with and without it, in turns.
+// BenchmarkNearHitSampling measures what the sampling for Projection costs a near hit: the same gets with and without
+// it, in turns.
 func BenchmarkNearHitSampling(b *testing.B) {
 	for _, n := range []int{1000, 300000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -46,7 +46,7 @@ func (z *zipf) next() int {
 	return lo
 }
 
-// drive reads keys at a rate for a time, from the caches in turn.
+// drive reads keys at a rate for a time d, from the caches in turn.
 func drive(t *testing.T, rnd *rand.Rand, z *zipf, rate float64, d time.Duration, read func(i int, key string)) {
 	var wg sync.WaitGroup
 	end, next := time.Now().Add(d), time.Now()
@@ -62,8 +62,8 @@ func drive(t *testing.T, rnd *rand.Rand, z *zipf, rate float64, d time.Duration,
 	wg.Wait()
 }
 
-// The projection from a warm cache, as any of its nodes computes it, beside what the origin sees when the
-// same reads really find no cache.
+// The projection that any node computes from a warm cache predicts what the origin sees when the same reads hit an
+// empty cache.
 func TestProjectionIsTrueLong(t *testing.T) {
 	projectionIsTrue(t, []projected{
 		{1, 20000, 0.99, 2000, 40 * time.Millisecond, true},
@@ -73,16 +73,16 @@ func TestProjectionIsTrueLong(t *testing.T) {
 	})
 }
 
-// Likewise for few keys.
+// The same for few keys.
 func TestProjectionIsTrue(t *testing.T) {
 	projectionIsTrue(t, []projected{{1, 300, 0.9, 1000, 40 * time.Millisecond, true}})
 }
 
-// projected is a load whose projection is tested.
+// projected is a load for which the projection is tested.
 type projected struct {
 	members int
 	keys    int
-	s       float64 // of Zipf
+	s       float64 // exponent of Zipf
 	rate    float64 // reads a second
 	load    time.Duration
 	near    bool
@@ -143,7 +143,7 @@ func projectionIsTrue(t *testing.T, cases []projected) {
 			for _, p := range got {
 				t.Logf("projected %.0f loads/s (%.0f reads/s, L %.3f s, %d sampled), measured %.0f", p.ColdLoad, p.Reads, p.Cost, p.Sampled, want)
 				mean += p.ColdLoad / float64(len(got))
-				if math.Abs(p.ColdLoad/want-1) > 0.15*math.Sqrt(float64(len(got))) { // a member has a part of the sample
+				if math.Abs(p.ColdLoad/want-1) > 0.15*math.Sqrt(float64(len(got))) { // each member has a part of the sample
 					t.Errorf("projected %.0f loads a second, measured %.0f", p.ColdLoad, want)
 				}
 				if capacity := float64(1<<20) / x.load.Seconds(); math.Abs(p.Capacity/capacity-1) > 0.01 || math.Abs(p.Margin-p.Capacity/p.ColdLoad) > 1 {
@@ -157,7 +157,8 @@ func projectionIsTrue(t *testing.T, cases []projected) {
 	}
 }
 
-// The curve beside the misses of really smaller tiers that keep what was used last.
+// The predicted curve matches the misses of tiers that really are smaller and that keep the most recently used
+// entries.
 func TestMissRatioCurve(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -198,7 +199,7 @@ func TestMissRatioCurve(t *testing.T) {
 	}
 }
 
-// lruModel counts the misses of a tier of so many keys.
+// lruModel counts the misses of an LRU tier of this many keys.
 type lruModel struct {
 	limit, misses int
 	at            map[int]int
@@ -222,7 +223,8 @@ func (l *lruModel) read(k int, count bool) {
 	}
 }
 
-// Memory does not grow with the keys, and the hottest keys are found; named where that is allowed.
+// Memory does not grow with the number of keys, and the hottest keys are found. They are named only if that is
+// allowed.
 func TestDemandIsBounded(t *testing.T) {
 	var before, after runtime.MemStats
 	runtime.GC()

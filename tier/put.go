@@ -13,30 +13,31 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// PutOptions describe the value of a Put.
+// PutOptions describes the value of a Put.
 type PutOptions struct {
-	// Version is the origin's version of the value, as loaders tell it with Fill.SetVersion. Required.
+	// Version is the origin's version of the value, as a loader sets it with Fill.SetVersion. Required.
 	Version uint64
-	// TTL is the value's time to soft expiry, as by Fill.SetTTL. 0: Freshness.TTL. Above Freshness.MaxTTL, where that is
-	// set, Put returns ErrTTLTooLong before anything is done.
+	// TTL is the time until the value's soft expiry, as with Fill.SetTTL. 0 means Freshness.TTL. If TTL exceeds
+	// Freshness.MaxTTL, where that is set, Put returns ErrTTLTooLong and does nothing.
 	TTL time.Duration
-	// Tags are those that a loader would give the value.
+	// Tags are the tags that a loader would give the value.
 	Tags []string
 }
 
 // ErrNoVersion says that a Put has no version.
 var ErrNoVersion = errors.New("weir: a Put needs the origin's version of the value: without one, use Invalidate")
 
-// Put is Invalidate for a key whose new value is at hand, after the write to the origin has
-// committed: every copy becomes unusable, and the owner takes the value, so that the next Get does
-// not cost a load. The errors are those of Invalidate, and ErrNoVersion, ErrValueTooLarge,
-// ErrBadTag and the codec's. Safe for concurrent use.
+// Put invalidates key and hands its new value to the owner. Call it after the write to the origin has committed.
+// Every copy becomes unusable, as with Invalidate, and the owner takes the value, so that the next Get does not cost
+// a load. The errors are those of Invalidate, and ErrNoVersion, ErrValueTooLarge, ErrBadTag and the codec's. Put is
+// safe for concurrent use.
 //
-// The owner keeps the value only if there can be no newer one: not if a higher version of the key
-// is known, nor if the key, one of the tags or the namespace was invalidated without a version
-// within the last half minute or so, nor if the value takes longer than that to get there, nor if it cannot be reached. In doubt the next Get loads; that
-// is no error. Stats tells how many were kept. An owner that is another member gets two requests beside the invalidation: one
-// for what its clock shows, and the value. value must not be changed afterwards.
+// The owner keeps the value only if no newer one can exist. It drops the value if it knows a higher version of the
+// key, if the key, one of the tags or the namespace was invalidated without a version within about the last half
+// minute, or if the value takes longer than that to arrive. The value is also lost if the owner cannot be reached. In
+// doubt the next Get loads, and Put returns no error for that. Stats counts the values that were kept. If the owner
+// is another member, it gets two requests in addition to the invalidation: one that reads its clock, and one with the
+// value. Do not change value after the call.
 func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) error {
 	if err := errors.Join(checkKey(key), checkTags(o.Tags)); err != nil {
 		return err
@@ -71,45 +72,46 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	return err
 }
 
-// Refresh loads key anew at its owner, whatever copies there are, and returns what was loaded. Callers
-// share loads that begin after they came. A copy stays if the load fails. The errors are those of Get.
+// Refresh reloads key at its owner, whatever copies exist, and returns the loaded value. Callers share a load that
+// begins after their calls. If the load fails, an existing copy stays. The errors are those of Get.
 func (c *Cache[V]) Refresh(ctx context.Context, key string) (V, error) {
 	a, err := c.Read(ctx, key, ReadOptions{MaxAge: store.RefreshAge})
 	return a.Value, err
 }
 
-// put is a value on its way to its owner.
+// put is a value that is sent to its owner.
 type put struct {
 	key     string
 	hash    uint64
-	mark    codec.Mark // the invalidation that comes with it
+	mark    codec.Mark // the invalidation of the same Put
 	version uint64
 	ttl     time.Duration
 	tags    []uint32
 	value   []byte
-	began   int64 // a time on this cache's clock at or before which it was the origin's
+	began   int64 // the value was the origin's at or before this time on this cache's clock
 }
 
-// A put travels to the owner, and nothing bounds for how long: a frame waits in the sockets of a process that is
-// stopped. Its age must not be too low, and what is older than what fences remember must not be kept at all. So the
-// owner measures it by its own clock. The putter first asks what that shows. With the value it says which showing it was told,
-// and how long before it heard the answer the value was the origin's, by the putter's clock. The owner showed its clock before the
-// putter heard of it: the difference is never later than the truth, by the time of one answer at most, however long the
-// put takes. A reading serves for one put: one from before the put would have to be carried on by the putter's clock, which
-// may be set ahead meanwhile.
+// A put travels to the owner for an unbounded time: a frame can wait in the sockets of a process that is stopped. The
+// owner must not underestimate the value's age, and it must not keep a value older than what the fences remember. So
+// the owner measures the age by its own clock. The putter first asks what that clock shows. With the value it sends
+// that reading, and how long before the reading arrived the value was the origin's, by the putter's clock. The owner
+// read its clock before the putter got the answer. So the resulting time is never too late, and it is too early by
+// the time of one answer at most, however long the put takes. A reading serves for one put only: a reading from
+// before the put would have to be carried forward on the putter's clock, which may have been set ahead since.
 //
-// A member of an earlier version says neither: what it puts counts from the longest that its own call waits.
+// A member of an earlier version sends neither. The owner assumes that its value is as old as the whole timeout of
+// the call.
 
-// clockReading is what another member's clock showed.
+// clockReading is a reading of another member's clock.
 type clockReading struct {
-	shown codec.Mark // the cache instance there, and its clock, in ns
-	heard int64      // when this member heard of it, ns on this cache's clock
+	shown codec.Mark // the cache instance there, and the reading of its clock in ns
+	heard int64      // when this member got the reading, ns on this cache's clock
 }
 
 // maxBefore bounds how long before the reading the value may have been the origin's.
 const maxBefore = time.Hour
 
-// readClock asks a member what its clock shows. nil: the member does not say.
+// readClock asks a member for a reading of its clock. It returns nil if the member does not give one.
 func (c *Cache[V]) readClock(ctx context.Context, to ring.Member, key string, wait time.Duration) *clockReading {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -125,11 +127,11 @@ func (c *Cache[V]) readClock(ctx context.Context, to ring.Member, key string, wa
 	return &clockReading{codec.Mark{Incarnation: resp.Incarnation, Seq: resp.Seq}, c.clock.Now()}
 }
 
-// showClock is what this cache's clock shows to members that put values.
+// showClock returns the reading of this cache's clock that members which put values get.
 func (c *Cache[V]) showClock(now int64) uint64 { return uint64(max(now, 0)) + 1 }
 
-// beganAt is when the value of a put from another member was the origin's, on this cache's clock. ok is false if the put
-// names no time that this clock has shown.
+// beganAt returns the time on this cache's clock at which the value of another member's put was the origin's. ok is
+// false if the put names a reading that this clock never showed.
 func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool) {
 	if req.Flags&codec.FlagClock == 0 {
 		return now - int64(min(req.Timeout, time.Hour)), true
@@ -144,7 +146,7 @@ func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool)
 	return shown + int64(req.Since), true
 }
 
-// offer gives p to the key's owner, and reports whether that keeps it.
+// offer sends p to the key's owner and reports whether the owner keeps it.
 func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 	if c.cfg.Cluster == nil {
 		return c.take(p)
@@ -175,7 +177,7 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 	return resp.Status == codec.StatusDone
 }
 
-// put takes a value from another member.
+// put receives a value from another member.
 func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	now := c.clock.Now()
@@ -210,7 +212,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	}
 }
 
-// take keeps p in the owned tier if nothing newer can be known.
+// take keeps p in the owned tier if no newer value can exist.
 func (c *Cache[V]) take(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
 	e := &store.Entry{Version: p.version, Loaded: p.began, Value: p.value, Tags: fence.TagsAt(p.tags, c.fences.TagClock())}

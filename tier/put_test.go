@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 )
 
-// A value that is put is what every member reads next, without a load.
+// Every member's next read returns a value that was put, without a load.
 func TestPut(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -50,7 +50,7 @@ func TestPut(t *testing.T) {
 	})
 }
 
-// A value is not kept if a newer one may exist.
+// The owner does not keep a value if a newer one may exist.
 func TestPutInDoubt(t *testing.T) {
 	for name, c := range map[string]struct {
 		before func(t *testing.T, c *Cache[simValue])
@@ -115,17 +115,17 @@ func put0(t *testing.T, c *Cache[simValue], version uint64) {
 	}
 }
 
-// wait lets so much time go by that fences are forgotten.
+// wait sleeps until fences are forgotten.
 func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.Retention())) }
 
-// overflow makes the shard of "k" forget fences before their time.
+// overflow makes the shard of "k" forget fences early.
 func overflow(c *Cache[simValue]) {
 	for i := range uint64(2 * fence.PerShard) {
 		c.fences.Apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, nothing)
 	}
 }
 
-// What is put is no younger than it can be.
+// A value that was put never looks younger than it is.
 func TestPutAge(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -149,13 +149,13 @@ func TestPutAge(t *testing.T) {
 	})
 }
 
-// An owner may be stopped while a put waits in its sockets, for any time. A put that comes late is as old as it is, and does not
-// replace what a higher version has put meanwhile, even if that version is forgotten.
+// An owner may be stopped for any time while a put waits in its sockets. A put that arrives late has its full age,
+// and does not replace a value that was put with a higher version since, even if that version is forgotten.
 func TestPutThatWasHeldIsNotYoung(t *testing.T) {
 	for name, c := range map[string]struct {
 		held   time.Duration
 		ttl    time.Duration
-		second bool // a higher version is put, kept and evicted before the first put comes
+		second bool // a higher version is put, kept and evicted before the first put arrives
 		kept   bool
 	}{
 		"on time":                 {0, 5 * time.Second, false, true},
@@ -180,7 +180,7 @@ func TestPutThatWasHeldIsNotYoung(t *testing.T) {
 				}
 				began, asked := time.Now(), new(atomic.Bool)
 				s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
-					if kind == codec.KindPut && from == "n0" && !answer && asked.Swap(true) { // the first asks for the owner's clock
+					if kind == codec.KindPut && from == "n0" && !answer && asked.Swap(true) { // the first request reads the owner's clock
 						return hop{delay: c.held}
 					}
 					return hop{}
@@ -206,7 +206,7 @@ func TestPutThatWasHeldIsNotYoung(t *testing.T) {
 	}
 }
 
-// A putter's clock may be set ahead at any time: what it puts is no younger for it.
+// A putter's clock may be set ahead at any time. That does not make the value that it puts younger.
 func TestPutAgeWhenThePuttersClockIsSetAhead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -236,12 +236,12 @@ func TestPutAgeWhenThePuttersClockIsSetAhead(t *testing.T) {
 			if err != nil || a.Value.Version != int64(version+1) || a.Age < time.Since(began) || a.Age > time.Since(began)+time.Millisecond {
 				t.Errorf("%+v, %v: %v after the put", a, err, time.Since(began))
 			}
-			ahead.Add(int64(500 * time.Millisecond)) // less than a value takes to the owner
+			ahead.Add(int64(500 * time.Millisecond)) // less than a value takes to reach the owner
 		}
 	})
 }
 
-// What a put says of the owner's clock is taken only if the clock has shown it.
+// The owner accepts a put's reading of its clock only if the clock has shown it.
 func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -277,7 +277,8 @@ func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
 	})
 }
 
-// An owner that has restarted has another clock: a putter knows none of the last one's.
+// A restarted owner has another clock, so a putter must not reuse an old reading: a value put after the restart is
+// kept.
 func TestPutToARestartedOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -331,7 +332,7 @@ func TestPutRefuses(t *testing.T) {
 	})
 }
 
-// Refresh loads although there are copies, also of an error, once for all who call it at once.
+// Refresh loads although copies exist, including a remembered error, and loads once for all concurrent callers.
 func TestRefresh(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -353,7 +354,7 @@ func TestRefresh(t *testing.T) {
 		if _, err := caches["n0"].Refresh(background, key); err == nil {
 			t.Error("no error")
 		}
-		gets(t, caches["n0"], key, 1) // the copy has stayed
+		gets(t, caches["n0"], key, 1) // the copy is still there
 		other := keyOf(s.nodes["n0"].View(), "n2", 1)
 		if _, err := caches["n0"].Get(background, other); err == nil {
 			t.Error("no error")
@@ -370,7 +371,7 @@ func TestRefresh(t *testing.T) {
 	})
 }
 
-// A near copy whose lease has ended is not sent again if it is still good.
+// A near copy whose lease has ended is not transferred again if it is still good.
 func TestRevalidate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -382,7 +383,7 @@ func TestRevalidate(t *testing.T) {
 		defer s.stop(caches)
 		key := keyOf(s.nodes["n0"].View(), "n1", 0)
 		c := caches["n0"]
-		gets(t, c, key, 0) // decoded by the owner, whose fill it is, and here
+		gets(t, c, key, 0) // decoded by the owner, which filled it, and here
 		settle(c)
 		for i := range int64(3) {
 			time.Sleep(1100 * time.Millisecond)
@@ -404,7 +405,7 @@ func TestRevalidate(t *testing.T) {
 		if decoded != 4 {
 			t.Errorf("decoded %d", decoded)
 		}
-		// The owner's word about what is here.
+		// A read that demands the owner's word, with a copy here.
 		settle(c)
 		if a, err := c.Read(background, key, ReadOptions{}); err != nil || a.Value.Version != 1 || a.Source != SourceOwned || decoded != 4 {
 			t.Errorf("%+v, %v, decoded %d", a, err, decoded)
@@ -412,10 +413,10 @@ func TestRevalidate(t *testing.T) {
 	})
 }
 
-// settle lets the near tier take what it was given.
+// settle waits until the near tier has applied what it was given.
 func settle(c *Cache[simValue]) { c.near.Wait() }
 
-// counting counts what it decodes.
+// counting is a codec that counts decodings.
 type counting struct{ decoded *int }
 
 func (c counting) Name() string { return "counting" }
@@ -429,7 +430,7 @@ func (c counting) Decode(b []byte) (simValue, error) {
 	return codec.Msgpack[simValue]().Decode(b)
 }
 
-// NoFill answers from what there is, wherever that is, and asks the origin for nothing.
+// NoFill answers from existing copies, wherever they are, and asks the origin for nothing.
 func TestNoFill(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -440,7 +441,7 @@ func TestNoFill(t *testing.T) {
 			t.Helper()
 			loads := o.loads.Load()
 			a, err := caches[name].Read(background, key, ReadOptions{NoFill: true, MaxAge: maxAge})
-			time.Sleep(time.Millisecond) // a refresh that must not be
+			time.Sleep(time.Millisecond) // time for a refresh, which must not happen
 			if !errors.Is(err, want) || a.Stale != stale || o.loads.Load() != loads {
 				t.Errorf("%s: %+v, %v, %d loads", name, a, err, o.loads.Load()-loads)
 			}
@@ -472,6 +473,6 @@ func TestNoFill(t *testing.T) {
 		if _, err := caches["n0"].Get(background, key); err == nil {
 			t.Error("no error")
 		}
-		read("n1", AnyAge, ErrNotCached, false) // an error is no copy
+		read("n1", AnyAge, ErrNotCached, false) // an error is not a copy
 	})
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
-// shedWhy is why the governor refused; shedNone: it did not.
+// shedWhy returns why the governor rejected the fill; None if it did not.
 func shedWhy(err error) governor.Reason {
 	var over *OverloadedError
 	if !errors.As(err, &over) {
@@ -24,14 +24,14 @@ func shedWhy(err error) governor.Reason {
 	return over.why
 }
 
-// Who cannot be served within his deadline is refused at once, not after it.
+// A caller that cannot be served before its deadline is rejected at once, not at the deadline.
 func TestDeadlineRefusedAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(100 * time.Millisecond)
 		cfg := plain(ByKey(o.load))
 		cfg.Origin = Origin{Concurrency: 1, QueueInterval: -1}
 		c := open(t, cfg)
-		get(t, c, "a", "a#1") // now it is known how long a load takes
+		get(t, c, "a", "a#1") // now the duration of a load is known
 		var wg sync.WaitGroup
 		for i := range 5 {
 			wg.Go(func() {
@@ -66,7 +66,7 @@ func TestDeadlineRefusedAtOnce(t *testing.T) {
 	})
 }
 
-// A caller with a deadline beyond Origin.Timeout waits for its turn until then.
+// A caller with a deadline beyond Origin.Timeout waits for its turn until the deadline.
 func TestDeadlineBeyondTimeout(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(slow(900 * time.Millisecond).load))
@@ -86,7 +86,7 @@ func TestDeadlineBeyondTimeout(t *testing.T) {
 	})
 }
 
-// A rate of loads is kept with whatever comes, and used up.
+// Loads never exceed the rate, whatever comes, and use it up.
 func TestRateIsKept(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(time.Millisecond)
@@ -109,8 +109,8 @@ func TestRateIsKept(t *testing.T) {
 	})
 }
 
-// The breaker opens while the origin fails: it is left alone, stale copies are served, others get a time
-// to retry after; and it closes by itself when the origin is back.
+// The breaker opens while the origin fails. Then the origin is left alone, stale copies are served, and other callers
+// get a time to retry after. The breaker closes by itself when the origin is back.
 func TestBreakerInACache(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(10 * time.Millisecond)
@@ -157,7 +157,7 @@ func TestBreakerInACache(t *testing.T) {
 	})
 }
 
-// Bad keys do not shut the origin off for the others.
+// Bad keys do not shut the origin off for the other keys.
 func TestBlameless(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		bad := errors.New("no such format")
@@ -189,8 +189,8 @@ func TestBlameless(t *testing.T) {
 	}
 }
 
-// However loads come, and whatever becomes of them and of the members, no more than Concurrency run on
-// all members together: shared origins, hung and failing loads, retries, breakers and rates included.
+// At most Concurrency loads run on all members together, however loads come and whatever happens to them and to the
+// members. The test includes shared origins, hung and failing loads, retries, breakers and rates.
 func TestClusterCapIsNeverExceeded(t *testing.T) {
 	for round := range 12 {
 		seed := rand.Uint64()
@@ -220,7 +220,7 @@ func clusterCap(t *testing.T, rnd *rand.Rand) {
 			mu.Lock()
 			d, fate := time.Duration(1+local.IntN(slowest))*time.Millisecond, local.IntN(20)
 			mu.Unlock()
-			time.Sleep(d) // deaf to ctx, and often past the timeout
+			time.Sleep(d) // it ignores ctx, and often takes longer than the timeout
 			switch fate {
 			case 0:
 				panic("boom")

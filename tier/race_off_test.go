@@ -2,5 +2,5 @@
 
 package tier
 
-// raceOn says that the race detector is on, which makes allocations of its own.
+// raceOn reports whether the race detector is on, which allocates memory of its own.
 const raceOn = false

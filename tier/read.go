@@ -17,19 +17,19 @@ import (
 const AnyAge time.Duration = -1
 
 // ReadOptions are one read's own demands on freshness. They only add to the contract. The zero ReadOptions are the
-// strictest: who wants NoFill or After alone sets MaxAge to AnyAge beside it.
+// strictest. To use NoFill or After alone, set MaxAge to AnyAge as well.
 type ReadOptions struct {
-	// MaxAge is the age of the oldest copy that this read accepts, counted from the start of its load; an older one
-	// is refreshed first. 0 is the owner's word: no near copy, and no copy past its soft expiry. Below 0, as
-	// AnyAge is: as Get.
+	// MaxAge is the age of the oldest copy that this read accepts, counted from the start of its load. An older copy
+	// is refreshed first. 0 demands the owner's word: no near copy, and no copy past its soft expiry. A negative
+	// MaxAge, such as AnyAge, accepts what Get accepts.
 	MaxAge time.Duration
-	// NoFill answers from what is cached, here or at the owner: a key for which there is no copy
-	// that the contract and MaxAge allow is ErrNotCached. The origin is not asked, nor is
-	// a refresh begun.
+	// NoFill answers only from what is cached, here or at the owner. Without a copy that the contract and MaxAge
+	// allow, the read returns ErrNotCached. It neither asks the origin nor starts a refresh.
 	NoFill bool
-	// After, if it is not zero, names invalidations that the answer must not be older than,
-	// wherever they were started: see Token. Members forget an invalidation when no copy from before it can live any more, by the
-	// contract and a margin of 30 seconds. A token kept for longer than that costs a fill on each node that it is brought to: drop it then.
+	// After, if not zero, names invalidations that the answer must not predate, wherever they were started: see
+	// Token. Members forget an invalidation once no copy from before it can live any more, which the contract and a
+	// margin of 30 seconds determine. A token kept longer than that costs a fill on each node that sees it: drop it
+	// then.
 	After Token
 }
 
@@ -56,41 +56,41 @@ func (s Source) String() string {
 	return "none"
 }
 
-// Answer is a value and how it was come by.
+// Answer is a value with its provenance.
 type Answer[V any] struct {
 	Value  V
-	Age    time.Duration // since the start of the load, at the time of the answer; never too low
+	Age    time.Duration // since the start of the load, at the time of the answer; never underestimated
 	Source Source
 	Stale  bool // past soft expiry
 }
 
-// answer is what the tiers below the near one give: a near copy to be, with its times on
-// this node's clock.
+// answer is what the tiers below the near one return: a future near copy, with its times on this node's clock.
 type answer[V any] struct {
 	finding[V]
 	soft    int64
 	until   int64         // end of a near copy's lease
 	size    int           // bytes of the value's encoding
 	stamp   uint64        // a near copy's stamp is at most this
-	cost    time.Duration // of its load, 0: not known
+	cost    time.Duration // of its load; 0: unknown
 	tags    []uint32
-	private bool // only for who asked: neither kept nor given to who comes later
+	private bool // for the caller that asked only: neither kept nor given to later callers
 	passing bool // not to be kept
 	why     store.StaleReason
 	age     int64 // when it was given
 	etag    uint64
-	kept    *atomic.Bool // whether one of those who have the same answer keeps it near; nil: nobody else has it
+	kept    *atomic.Bool // whether one of the callers that share the answer keeps it near; nil: the answer is not shared
 }
 
-// first reports whether the caller is the first of those who have the same answer: one near copy is enough.
+// first reports whether the caller is the first of those that share the answer: one near copy is enough.
 func (a *answer[V]) first() bool { return a.kept == nil || !a.kept.Load() && !a.kept.Swap(true) }
 
-// Get returns the value of key: from the near tier, from the key's owner, or from a fill that
-// all who want the key share. The value is shared too: do not change it, or set Config.Clone.
+// Get returns the value of key from the near tier, from the key's owner, or from a fill that all concurrent callers
+// of the key share. The value is shared as well: do not change it, or set Config.Clone.
 //
 // Errors: ErrNotFound; a *FillError if the fill failed and no copy could be served; ErrOverloaded if the origin could
-// not be asked; ErrIsolated with Config.WhenIsolated Fail; ErrExpired in a FillError if values live for less time than
-// an answer takes; ErrClosed, ErrEmptyKey, ErrKeyTooLarge, ErrCycle; and ctx's error. Ending ctx ends this call and nobody else's.
+// not be asked; ErrIsolated with Config.WhenIsolated Fail; ErrExpired in a FillError if values live for less time
+// than an answer takes; ErrClosed, ErrEmptyKey, ErrKeyTooLarge, ErrCycle; and ctx's error. Cancelling ctx ends this
+// call and does not affect other callers.
 func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	if c.near == nil {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
@@ -122,8 +122,8 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 	return a.Value, err
 }
 
-// Read is Get with demands of its own, and says where the answer came from and how old it is. The errors are those of
-// Get, and ErrNotCached with ReadOptions.NoFill.
+// Read is Get with its own demands. It also reports the answer's source and age. The errors are those of Get, and
+// ErrNotCached with ReadOptions.NoFill.
 func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[V], error) {
 	if !o.After.zero() {
 		if err := c.after(key, o.After); err != nil {
@@ -137,7 +137,7 @@ func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[
 	return c.read(ctx, key, max(o.MaxAge, AnyAge), c.near.Get(key), flags)
 }
 
-// read answers a read for which the near tier has b, or nil. flags are for the owner.
+// read answers a read for which the near tier has b, or nil. The flags are sent to the owner.
 func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (Answer[V], error) {
 	var a answer[V]
 	for range maxAgain + 1 {
@@ -152,7 +152,7 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 	return Answer[V]{}, c.expired(key)
 }
 
-// readDrilled is read of a near hit that d wants to behave as a miss.
+// readDrilled is read for a near hit that d makes behave as a miss.
 func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *box[V]) (Answer[V], error) {
 	var a answer[V]
 	if err := c.rehearse(ctx, d, key, b, &a); err != nil {
@@ -168,7 +168,7 @@ func (c *Cache[V]) expired(key string) error {
 	return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired}
 }
 
-// find fills a with what answers a read for which the near tier has b, or nil. Its error is never ErrNotFound.
+// find sets a to the answer of a read for which the near tier has b, or nil. Its error is never ErrNotFound.
 func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
 	if err := checkKey(key); err != nil {
 		return err
@@ -185,7 +185,7 @@ func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b
 	return c.findHere(ctx, key, maxAge, b, flags, a)
 }
 
-// findHere is find once it is known that there is nothing against it.
+// findHere is find after the checks that can reject the read.
 func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
 	if b != nil {
 		if now := c.clock.Now(); maxAge != 0 && maxAge != store.RefreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
@@ -207,8 +207,9 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 	return c.findAtOwner(ctx, &question[V]{key: key, maxAge: maxAge, have: b, flags: flags}, d, nil, a)
 }
 
-// findAtOwner fills a with what answers q, of which the key, maxAge, have and the flags are set, and which the near tier does not answer;
-// d, if not nil, makes it behave as a miss for the owner too. b, if not nil, is a near copy for want of any other answer.
+// findAtOwner sets a to the answer of q, which the near tier does not answer. The caller has set q's key, maxAge,
+// have and flags. A non-nil d makes the read behave as a miss at the owner as well. A non-nil b is a near copy to
+// fall back on.
 func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b *box[V], a *answer[V]) error {
 	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
 	stamp, wide := c.fences.Stamp(hash), c.fences.TagClock()
@@ -230,7 +231,7 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	}
 	switch {
 	case a.private || a.passing || c.near == nil:
-	case maxAge >= 0: // an older copy that ristretto is about to add would stay in its place
+	case maxAge >= 0: // an older copy that ristretto is about to add would otherwise stay
 		c.near.Del(key)
 		c.keepNear(key, hash, a, stamp, wide)
 	case a.first():
@@ -240,8 +241,8 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	return nil
 }
 
-// unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks
-// twice where another key of the slot was fenced.
+// unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks a second time if another
+// key of the slot was fenced.
 func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	if c.fences.Tagged(b.tags) {
 		return false
@@ -258,13 +259,14 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 	return valid
 }
 
-// keepNear stores a near copy of an answer to a read that began with the stamp and the tag clock wide. A fence between the
-// load and the read needs no look: a read that joined a load from before such a fence loads again (ride).
+// keepNear stores a near copy of the answer to a read that began at the stamp and at the tag clock wide. A fence
+// between the load and the read needs no check here: a read that joined a load from before such a fence loads again
+// (ride).
 func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64) {
 	c.keepNearAt(key, hash, a, stamp, wide, c.clock.Now())
 }
 
-// keepNearAt is keepNear for who knows the time.
+// keepNearAt is keepNear for a caller that has read the clock.
 func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, now int64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fence.Slot(hash)), loaded: a.loaded, soft: a.soft,
@@ -276,7 +278,7 @@ func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide
 	c.near.Set(key, b, c.nearCost(&b))
 }
 
-// nearCost is what a near copy takes beside its box.
+// nearCost is what a near copy takes in addition to its box.
 func (c *Cache[V]) nearCost(b *box[V]) int64 {
 	cost := c.weigh(b.value)
 	if b.tags != nil {
@@ -285,7 +287,7 @@ func (c *Cache[V]) nearCost(b *box[V]) int64 {
 	return cost
 }
 
-// askOwner asks the key's owner: here or there.
+// askOwner asks the key's owner, which is this node or another member.
 func (c *Cache[V]) askOwner(ctx context.Context, q *question[V], a *answer[V]) error {
 	if c.cfg.Cluster == nil {
 		return c.ownAnswer(ctx, q, q.flags, a)
@@ -300,7 +302,7 @@ func (c *Cache[V]) askOwner(ctx context.Context, q *question[V], a *answer[V]) e
 	return c.findThere(ctx, view, q, a)
 }
 
-// findThere asks the key's owner by the view, another member.
+// findThere asks the key's owner by the view, which is another member.
 func (c *Cache[V]) findThere(ctx context.Context, view *ring.View, q *question[V], a *answer[V]) error {
 	q.view = view.Fingerprint()
 	out, err := c.askFresh(ctx, q, a)
@@ -310,7 +312,7 @@ func (c *Cache[V]) findThere(ctx context.Context, view *ring.View, q *question[V
 	return c.findElsewhere(ctx, view, q, out, err, a)
 }
 
-// findElsewhere puts a question again, once, which the key's owner by the view did not answer.
+// findElsewhere asks a question once more, after the key's owner by the view did not answer it.
 func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *question[V], out outcome, err error, a *answer[V]) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -342,15 +344,14 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	c.stats.bypassed.Add(1) // rather load here than look further
+	c.stats.bypassed.Add(1) // load here instead of looking further
 	return c.ownAnswer(ctx, q, codec.FlagSuccessor|own&codec.FlagNoFill, a)
 }
 
-// viewPatience is for how long a read waits for the view to change when the owner that it
-// asked says that it is not.
+// viewPatience is how long a read waits for the view to change after the owner that it asked denied owning the key.
 const viewPatience = 150 * time.Millisecond
 
-// await returns a view that has changed or has the member, or after viewPatience the newest there is.
+// await returns a view that differs from old or contains member. After viewPatience it returns the newest view.
 func (c *Cache[V]) await(ctx context.Context, old *ring.View, member string) *ring.View {
 	changed := c.cfg.Cluster.ViewChanged()
 	view := c.cfg.Cluster.View()

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The README shows the example that is compiled and run here.
+// The README shows the example that this package compiles and runs.
 func TestReadmeShowsTheExample(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// A new cache names the members that it has not exchanged positions with: until it has, or for as long as that matters.
+// A new cache names the members with which it has not exchanged positions yet, as long as that matters.
 func TestPositionsDue(t *testing.T) {
 	for _, heals := range []bool{true, false} {
 		bubble(t, func(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 
 // The receiving half of handoff.go.
 
-// tokens are what a receiver has given out.
+// tokens are the tokens that a receiver has issued.
 type tokens struct {
 	mu    sync.Mutex // guards the rest
 	given map[uint64]issued
@@ -25,7 +25,7 @@ type issued struct {
 	at    int64 // ns on the cache's clock
 }
 
-// issue returns a token for a pusher who has applied what k says.
+// issue returns a token for a pusher that has applied what k says.
 func (t *tokens) issue(k *known, now int64) (token uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -49,12 +49,12 @@ func (t *tokens) find(token uint64) (issued, bool) {
 	return k, ok
 }
 
-// push takes another member's copies.
+// push receives another member's copies.
 func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	resp.Incarnation = c.log.self
 	switch {
-	case c.life.isClosed(), c.leaving.Load(): // what it took now nobody would get
+	case c.life.isClosed(), c.leaving.Load(): // nobody would get what it took now
 		resp.Status = codec.StatusClosed
 		return
 	case c.schema != req.Schema:
@@ -84,7 +84,8 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	resp.Seq = c.tokens.issue(k, now)
 }
 
-// receiveCopy keeps a copy that came with a token, if it may; spare: for the case that its owner is lost.
+// receiveCopy keeps a copy that came with a token, if it may. spare: the copy is a replica, for use if its owner is
+// lost.
 func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	key := string(p.Key)
 	if checkKey(key) != nil {
@@ -115,7 +116,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		refused.Add(1)
 		return
 	}
-	for range p.Heat { // so that what is pushed later does not drive it out
+	for range p.Heat { // so that later pushes do not evict it
 		c.owned.Get(key)
 	}
 	kept.Add(1)

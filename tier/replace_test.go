@@ -11,9 +11,9 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// What is newer stays, whatever comes late.
+// A late result never replaces a newer one.
 
-// A value that is put arrives after a fill has brought a later version, which nothing but the fill has told.
+// A value that is put arrives after a fill has brought a later version that only the fill knows.
 func TestLatePutDoesNotReplaceALaterVersion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -35,7 +35,7 @@ func TestLatePutDoesNotReplaceALaterVersion(t *testing.T) {
 		})
 		time.Sleep(10 * time.Millisecond)
 		o.write(key)
-		gets(t, caches["n1"], key, 1) // whose version is 8
+		gets(t, caches["n1"], key, 1) // its version is 8
 		wg.Wait()
 		gets(t, caches["n1"], key, 1)
 		if n := o.loads.Load(); n != 1 {
@@ -47,8 +47,8 @@ func TestLatePutDoesNotReplaceALaterVersion(t *testing.T) {
 	})
 }
 
-// A copy of the previous owner that may only be given to the caller that asked is not given either, if this node
-// has loaded a later one and lost it.
+// The previous owner's copy may only be given to the caller that asked. Even that caller does not get it if this node
+// has loaded a later copy and lost it.
 func TestPrivateCopyNeverGoesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		m := newMoving(t, Config[simValue]{NearBytes: -1})
@@ -66,7 +66,7 @@ func TestPrivateCopyNeverGoesBack(t *testing.T) {
 			t.Fatalf("%+v, and then %+v: it was not loaded again", first, own)
 		}
 		asked := n2.Stats().PreviousAsked
-		n2.owned.Delete(key) // as if it had made room for others
+		n2.owned.Delete(key) // as if it had been evicted
 		if a := m.read("n2", key); a.Value.Began < own.Value.Began {
 			t.Errorf("%+v after %+v", a, own)
 		}
@@ -76,7 +76,7 @@ func TestPrivateCopyNeverGoesBack(t *testing.T) {
 	})
 }
 
-// replace leaves an entry alone that is not the one that its caller saw.
+// replace does nothing if the present entry is not the one that its caller saw.
 func TestReplaceComparesFirst(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{})
@@ -105,7 +105,7 @@ func TestReplaceComparesFirst(t *testing.T) {
 	})
 }
 
-// A failed refresh puts off the next one of the copy that it was for, and of no other.
+// A failed refresh postpones the next refresh of its own copy only.
 func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{})
@@ -119,7 +119,7 @@ func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 		if late == seen || late.Retry() == 0 {
 			t.Errorf("%+v: not postponed", late)
 		}
-		c.owned.Set("k", &newer) // a fill that ended meanwhile
+		c.owned.Set("k", &newer) // a fill that ended in the meantime
 		c.postpone(f, late, c.clock.Now(), int64(time.Second), store.StaleError)
 		if now, _ := c.owned.Get("k"); now != &newer {
 			t.Error("a later fill was replaced by a copy from before it")
@@ -127,8 +127,7 @@ func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 	})
 }
 
-// Between the look at what is here and the commit of a copy that another member gave, a fill ends: its later
-// result stays.
+// A fill ends between the lookup and the commit of a copy that another member gave: the fill's later result stays.
 func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 	for _, pushed := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {
@@ -147,7 +146,7 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			given, later := *here, *here
 			given.Loaded, later.Loaded = now-2, now-1
 			c.loads = new(store.OwnLoads)
-			stop.at(2, func() { c.owned.Set("k", &later) }) // the first look is before that at what is here
+			stop.at(2, func() { c.owned.Set("k", &later) }) // the first reading of the clock comes before the lookup
 			kept := c.keepGiven("k", hash, &given, by)
 			if !stop.ran() {
 				t.Fatal("the fill did not come between")

@@ -8,67 +8,71 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// With Config.Replicas an owner keeps copies of its hottest keys at their successors. When it is lost, those answer with
-// them at once, and own them when the view has changed: what was hot does not cost a load. It is the owner that pushes, every
-// few seconds, what is fresh and not yet there, with the tokens of a hand-over (handoff.go).
+// With Config.Replicas an owner keeps copies of its hottest keys at their successors. When the owner is lost, the
+// successors answer with these copies at once, and own them when the view has changed. So the loss of an owner costs
+// no load for a hot key. The owner pushes, every few seconds, what is fresh and not yet at the successor, with the
+// tokens of a handoff (handoff.go).
 //
-// A replica is a copy as any other, in the owned tier, where it obeys the one rule: no invalidation that covers it was
-// applied here after its load began. Its token says that it does when it comes; from then on this member is told
-// like any other, and fences, tags and versions end it like any other entry. It differs in three things: it is served only
-// to who could not reach its owner; this member neither refreshes it ahead, nor lists, nor counts, nor hands it over as its
-// own; and it takes no more than a part of the tier. A view that gives this member the key makes it an entry like the rest.
+// A replica is a copy like any other. It is in the owned tier and obeys the one rule: no invalidation that covers it
+// was applied here after its load began. Its token guarantees that when the copy arrives. From then on this member is
+// informed like any other, and fences, tags and versions end the replica like any other entry. It differs in three
+// ways. It is served only to callers that could not reach its owner. This member does not refresh it ahead, list it,
+// count it, or hand it off as its own. It takes no more than a part of the tier. A view that gives this member the
+// key turns it into an ordinary entry.
 //
-// The guarantees, each:
+// The guarantees, one by one:
 //
-//   - One load for a key and owner (G1): a replica adds none. That the successor serves it takes away the one that it would
-//     have begun in the owner's place.
-//   - Invalidate (G2): the successor is a member of the view, so it is waited for, or named. CleanBy counts with
-//     entries of the owned tier on every member, by their hard expiry.
-//   - Age (G3, MaxAge): counted from a moment before the owner looked, so never too low, and soft and hard expiry come no later
-//     than at the owner. If the owner lives, and only the asker cannot reach it, it may have a newer value that
-//     nobody has invalidated anything for: a refreshed one. The older one is within the contract, like a near copy. But
-//     MaxAge 0 asks for the owner's word: a replica is none, and the successor fills, as without.
-//   - Concurrency (G4), cancels (G5): no flight and no load of its own. If it is past its soft expiry the successor
-//     refreshes it under the governor, as what it fills itself, for a short time.
+//   - One load for a key and owner (G1): a replica adds none. A successor that serves a replica saves the load that
+//     it would otherwise have begun as the stand-in owner.
+//   - Invalidate (G2): the successor is a member of the view, so an Invalidate waits for it or names it. CleanBy
+//     takes entries of the owned tier on every member into account, by their hard expiry.
+//   - Age (G3, MaxAge): counted from a moment before the owner looked, so never too low. Soft and hard expiry come no
+//     later than at the owner. If the owner is alive and only the caller cannot reach it, the owner may have a newer
+//     value without any invalidation: a refreshed one. The older one is within the contract, like a near copy. But
+//     MaxAge 0 demands the owner's word, which a replica is not: the successor fills, as it does without replicas.
+//   - Concurrency (G4), cancels (G5): a replica has no flight and no load of its own. If it is past its soft expiry,
+//     the successor refreshes it under the governor and keeps the result for a short time, like anything that it
+//     fills as a stand-in owner.
 //   - Near copies (G6): given out with a lease that ends by successorTTL, like what the successor fills.
-//   - Heals (G7): no push is taken before the pusher has what the receiver has applied.
+//   - Heals (G7): the receiver takes no push before the pusher has applied what the receiver has applied.
 //   - Hops (G8): a push is answered at once. A replica is served where the successor would have filled.
-//   - Hostile bytes (G10): the frames and limits of a hand-over, and a part of the tier at most.
-//   - Close (G11): one goroutine, which ends with the cache's context, and Close waits for it.
+//   - Hostile bytes (G10): a push has the frames and limits of a handoff, and takes a part of the tier at most.
+//   - Close (G11): one goroutine, which ends with the cache's context. Close waits for it.
 //
-// Versions: a copy that is older than a version told with At is neither taken nor kept; ReadOptions.After sends the
-// mark along, as to an owner.
+// Versions: a copy older than a version set with At is neither taken nor kept. ReadOptions.After sends the mark with
+// the request, as it does to an owner.
 const (
-	// replicaEvery is about how often an owner looks for what to push, and how long it pushes at most.
+	// replicaEvery is about how often an owner looks for entries to push. It also bounds the time of one push.
 	replicaEvery = 2 * time.Second
-	// replicaEffort: looking takes at most one part in so many of a goroutine's time.
+	// replicaEffort limits the search: it takes at most one part in replicaEffort of a goroutine's time.
 	replicaEffort = 64
-	// replicaAgain is after how long a copy is pushed once more: it may have been evicted, or flushed.
+	// replicaAgain is how long after a push a copy is pushed again: it may have been evicted, or flushed.
 	replicaAgain = int64(5 * time.Minute)
-	// replicaRate is the part of Config.HandoffRate that they may take: one in replicaRate.
+	// replicaRate is the part of Config.HandoffRate that replicas may take: one in replicaRate.
 	replicaRate = 8
-	// An owner keeps copies of one in replicasOut of Config.OwnedBytes, and as a successor takes one in replicasIn.
+	// An owner keeps replicas of at most one in replicasOut of Config.OwnedBytes. As a successor it takes at most one
+	// in replicasIn.
 	replicasOut = 8
 	replicasIn  = 4
-	// maxReplicas is of how many keys an owner keeps copies.
+	// maxReplicas is the largest number of keys of which an owner keeps replicas.
 	maxReplicas = 10_000
 )
 
-// replicated is what has been pushed of a key.
+// replicated records what was pushed for a key.
 type replicated struct {
 	loaded int64  // the entry's
-	to     uint64 // stands for the member and its start
+	to     uint64 // identifies the member and its start
 	at     int64
 }
 
-// replicas is keepReplicas's own.
+// replicas is the state of keepReplicas.
 type replicas struct {
 	pace *pacer
-	sent map[uint64]replicated // by hash of the key, of those that are hottest now
+	sent map[uint64]replicated // by hash of the key, for the keys that are hottest now
 }
 
-// keepReplicas pushes this owner's hottest entries to their successors, and makes what others pushed this node's own when
-// the view says so. It ends with c.ctx; Close waits for it.
+// keepReplicas pushes this owner's hottest entries to their successors. It also turns replicas into this node's own
+// entries when the view says so. It ends with c.ctx; Close waits for it.
 func (c *Cache[V]) keepReplicas() {
 	defer c.life.end()
 	r := replicas{pace: &pacer{rate: max(c.cfg.HandoffRate/replicaRate, 1)}}
@@ -97,7 +101,8 @@ func (c *Cache[V]) keepReplicas() {
 	}
 }
 
-// replicate pushes what is hot and fresh and not at its successor yet. It returns how long it took to find that.
+// replicate pushes the entries that are hot, fresh and not yet at their successors. It returns how long the search
+// took.
 func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 	view := c.cfg.Cluster.View()
 	if view.Len() < 2 || !contains(view, c.self) || c.leaving.Load() || c.isolation.Cut.Load() {
@@ -132,7 +137,7 @@ func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 		to, _ := view.Successor(key)
 		return view.Index(to.Name)
 	}
-	left, _ := c.pushParts(ctx, view, list, successor, r.pace, true) // who leaves is no successor in the next view
+	left, _ := c.pushParts(ctx, view, list, successor, r.pace, true) // a leaving member is not a successor in the next view
 	for _, x := range left {
 		delete(r.sent, ring.Hash(x.key))
 	}
@@ -148,8 +153,8 @@ func (c *Cache[V]) roomFor(key string, e *store.Entry) bool {
 	return bytes+store.Weight(key, e) <= c.cfg.OwnedBytes/replicasIn
 }
 
-// adopt makes the replicas of the keys that are this node's in the view, and what it has filled in
-// their owner's place, entries like the rest.
+// adopt turns replicas, and entries that this node filled as a stand-in owner, into ordinary entries if their keys
+// are this node's in the view.
 func (c *Cache[V]) adopt(view *ring.View) {
 	stood := c.stood.Swap(false)
 	if n, _ := c.owned.Replicas(); n == 0 && !stood {

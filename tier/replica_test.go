@@ -13,13 +13,13 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// replicaFresh is a contract in which every read comes to the owner, and nothing ends by itself.
+// replicaFresh is a contract with which every read reaches the owner and nothing expires during the test.
 var replicaFresh = Freshness{TTL: time.Hour, NearTTL: -1, RefreshAhead: -1, Jitter: -1}
 
-// spare is a cluster of three of which n2, or another, is to be lost.
+// spare is a cluster of three that is going to lose n2 or another member.
 type spare struct {
 	*moving
-	keys []string // n2's, in both views
+	keys []string // n2's in both views
 }
 
 func newSpare(t *testing.T, cfg Config[simValue], keys int) *spare {
@@ -41,13 +41,13 @@ func (s *spare) ask() {
 	}
 }
 
-// holder is the member that has the key's replica.
+// holder returns the member that has the key's replica.
 func (s *spare) holder(key string) *Cache[simValue] {
 	to, _ := s.new.Successor(key)
 	return s.caches[to.Name]
 }
 
-// other is the one of n0 and n1 that has not.
+// other returns the name of the one of n0 and n1 that does not have the replica.
 func (s *spare) other(key string) string {
 	if to, _ := s.new.Successor(key); to.Name == "n0" {
 		return "n1"
@@ -61,7 +61,7 @@ func (s *spare) push(r *replicas) {
 	s.caches["n2"].replicate(r)
 }
 
-// A crash costs the origin nothing for what was hot, before anybody has noticed and after.
+// A crash costs the origin no loads for hot keys, both before and after the members notice it.
 func TestCrashWithReplicas(t *testing.T) {
 	for _, n := range []int{0, 1} {
 		t.Run(fmt.Sprintf("%d", n), func(t *testing.T) {
@@ -82,13 +82,13 @@ func TestCrashWithReplicas(t *testing.T) {
 				if n == 0 {
 					want = 80
 				}
-				s.loads(want) // whoever asks
+				s.loads(want) // whichever member asks
 				for _, key := range s.keys {
 					if a := s.read("n0", key); n == 1 && (a.Age < time.Since(began) || a.Age > time.Since(began)+time.Second || a.Source != SourceOwned) {
 						t.Fatalf("%+v after %v", a, time.Since(began))
 					}
 				}
-				time.Sleep(time.Minute) // a short time to live would be over
+				time.Sleep(time.Minute) // longer than the short lifetime of a stand-in's fill
 				s.unsee("n0", "n1")
 				s.ask()
 				if n == 1 {
@@ -116,7 +116,7 @@ func TestCrashWithReplicas(t *testing.T) {
 	}
 }
 
-// What a replica holder may and may not do with it while it is asked in the owner's place.
+// What a replica holder does, and does not do, while it is asked instead of the owner.
 func TestReplicaInTheOwnersPlace(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := Freshness{TTL: 5 * time.Minute, NearTTL: time.Minute, RefreshAhead: 100, Jitter: -1}
@@ -135,7 +135,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 		synctest.Wait()
 		h := s.holder(key)
 		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.ns, Schema: h.schema, View: s.new.Fingerprint(), Key: []byte(key)}
-		for range 100 { // not refreshed ahead
+		for range 100 { // no refresh ahead
 			var resp codec.Response
 			if !(handler[simValue]{h}).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > successorTTL || resp.Soft > successorTTL || resp.Age < time.Minute {
 				t.Fatalf("%+v", resp)
@@ -166,7 +166,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 	})
 }
 
-// An invalidation ends replicas like everything else.
+// An invalidation ends replicas like any other copy.
 func TestReplicaInvalidated(t *testing.T) {
 	for name, invalidate := range map[string]func(ctx context.Context, c *Cache[simValue], key string) error{
 		"key": func(ctx context.Context, c *Cache[simValue], key string) error { return c.Invalidate(ctx, key) },
@@ -214,7 +214,7 @@ func TestReplicaInvalidated(t *testing.T) {
 	}
 }
 
-// A push that an invalidation has overtaken on the way brings nothing.
+// A push that an invalidation overtakes is not kept.
 func TestReplicaOvertaken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 1)
@@ -233,7 +233,7 @@ func TestReplicaOvertaken(t *testing.T) {
 			var r replicas
 			s.push(&r)
 		}()
-		time.Sleep(250 * time.Millisecond) // the token is there, and the copy on its way
+		time.Sleep(250 * time.Millisecond) // the token has arrived, and the copy is being sent
 		if err := s.caches["n0"].Invalidate(t.Context(), key); err != nil {
 			t.Fatal(err)
 		}
@@ -248,7 +248,7 @@ func TestReplicaOvertaken(t *testing.T) {
 	})
 }
 
-// What the owner has replaced is replaced in the next round, and only then anything is sent.
+// An entry that the owner has replaced is pushed again in the next round. Nothing else is pushed.
 func TestReplicaReplaced(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Replicas: 1, Freshness: replicaFresh}, 10)
@@ -276,7 +276,7 @@ func TestReplicaReplaced(t *testing.T) {
 	})
 }
 
-// What has expired, was not asked for, or expires while it waits for a token, is not sent.
+// An entry is not pushed if it has expired, if no caller asked for it, or if it expires while it waits for a token.
 func TestReplicaNotOfTheExpired(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := replicaFresh
@@ -306,7 +306,7 @@ func TestReplicaNotOfTheExpired(t *testing.T) {
 	})
 }
 
-// Closing does not wait for who does not answer.
+// Close does not wait for a member that does not answer.
 func TestReplicaClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Replicas: 1, Freshness: replicaFresh}, 10)
@@ -318,7 +318,7 @@ func TestReplicaClose(t *testing.T) {
 			return hop{lost: kind == codec.KindPush, silent: true}
 		})
 		s.ask()
-		time.Sleep(4 * time.Second) // a push is under way
+		time.Sleep(4 * time.Second) // a push is running
 		began := time.Now()
 		s.end()
 		if took := time.Since(began); took > 0 || pushes.Load() == 0 {
@@ -327,7 +327,8 @@ func TestReplicaClose(t *testing.T) {
 	})
 }
 
-// What a successor could not take comes later, what it has no room for does not, and the owner goes on in any case.
+// An entry that a successor could not take is pushed later, one that it has no room for is not, and the owner
+// continues in any case.
 func TestReplicaRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Replicas: 1, Codec: padded{}, OwnedBytes: 4 << 20, Freshness: replicaFresh}, 30)
@@ -368,7 +369,7 @@ func TestReplicaRefused(t *testing.T) {
 	})
 }
 
-// A view that gives keys another successor has them pushed there, and a copy is pushed again after a while.
+// When a view gives a key another successor, its copy is pushed there. Every copy is pushed again after a while.
 func TestReplicaFollowsTheView(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 20)
@@ -388,7 +389,7 @@ func TestReplicaFollowsTheView(t *testing.T) {
 				moved++
 			}
 		}
-		two := func() *ring.View { // with the incarnations that they have
+		two := func() *ring.View { // with their present incarnations
 			m := []ring.Member{s.new.Members()[1], s.new.Members()[2]}
 			v, err := ring.New(m, ring.Config{Partitions: 61})
 			if err != nil {
@@ -414,7 +415,7 @@ func TestReplicaFollowsTheView(t *testing.T) {
 	})
 }
 
-// Who leaves hands over what it owns, and neither pushes nor lists nor serves others' replicas.
+// A leaving member hands off what it owns. It does not push, list or serve others' replicas.
 func TestReplicaHolderLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 0)

@@ -10,9 +10,9 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// What a member has missed is made good, also where nothing but a number shows that it has missed something.
+// A member recovers what it has missed, even if only a number shows that it has missed something.
 
-// unreached invalidates keys and wants to be told that the named member has not confirmed.
+// unreached invalidates keys and expects an error saying that the named member has not confirmed.
 func unreached(t *testing.T, c *Cache[simValue], name string, keys ...string) {
 	t.Helper()
 	var failed *InvalidateError
@@ -21,14 +21,14 @@ func unreached(t *testing.T, c *Cache[simValue], name string, keys ...string) {
 	}
 }
 
-// A member gets a later invalidation through another one, and has missed an earlier one, which nobody waits for any
-// more. Its acknowledgement shows that by its number: it does not count as having applied everything.
+// A member gets a later invalidation through another member, and has missed an earlier one for which no caller waits
+// any more. The number in its acknowledgement shows that, so it does not count as having applied everything.
 func TestMemberThatConfirmsBeyondAGapIsNotUpToDate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
 		caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond})
 		defer s.stop(caches)
-		time.Sleep(20 * time.Second) // all have exchanged, and none is young
+		time.Sleep(20 * time.Second) // all have exchanged positions, and none is young
 		key := keyOf(s.nodes["n0"].View(), "n1", 0)
 		gets(t, caches["n1"], key, 0)
 		s.setRule(func(_, to string, _ codec.Kind, answer bool) hop { return hop{lost: to == "n1" && !answer} })
@@ -50,7 +50,7 @@ func TestMemberThatConfirmsBeyondAGapIsNotUpToDate(t *testing.T) {
 	})
 }
 
-// A member has missed invalidations that the log of the member that started them has no room for: it flushes.
+// A member has missed invalidations for which the log of the member that started them has no room: it flushes.
 func TestMissedInvalidationsThatWereCutCostAFlush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -63,7 +63,7 @@ func TestMissedInvalidationsThatWereCutCostAFlush(t *testing.T) {
 		s.setRule(func(string, string, codec.Kind, bool) hop { return hop{lost: true} })
 		o.write(key)
 		unreached(t, caches["n0"], "n1", key)
-		for i := range 8 { // they drive the first one out of the log
+		for i := range 8 { // they push the first one out of the log
 			var others []string
 			for j := range 32 {
 				others = append(others, fmt.Sprint("other ", i, " ", j))
@@ -79,7 +79,7 @@ func TestMissedInvalidationsThatWereCutCostAFlush(t *testing.T) {
 	})
 }
 
-// A member has missed invalidations that are too old for the log of the member that started them, and holds copies
+// A member has missed invalidations that are too old for the log of the member that started them, and it holds copies
 // that live longer than anything there: it flushes.
 func TestMissedInvalidationsThatAgedCostAFlush(t *testing.T) {
 	for _, ttl := range []time.Duration{2 * time.Hour, 0} {
@@ -117,12 +117,13 @@ func TestMissedInvalidationsThatAgedCostAFlush(t *testing.T) {
 	}
 }
 
-// A member hears late of an invalidation. It forgets the invalidation when the others do, and does not tell them of it again. If it did, the
-// invalidation would go round as if it were new each time, and cost the fills of what it covers for ever.
+// A member hears late of an invalidation. It forgets the invalidation when the others do, and does not pass it on to
+// them again. Otherwise the invalidation would go round as new each time, and cost the fills of everything it covers
+// for ever.
 func TestOldInvalidationsDoNotGoRound(t *testing.T) {
 	const departed = 7 // the incarnation of a cache that has gone
 	all := []string{"n0", "n1", "n2"}
-	started := func(caches map[string]*Cache[simValue]) { // by the departed cache, which has told n0 and n1
+	started := func(caches map[string]*Cache[simValue]) { // by the departed cache, which has reached n0 and n1
 		for _, name := range all[:2] {
 			caches[name].receive(&codec.News{Invalidations: []codec.Invalidation{
 				{Mark: codec.Mark{Incarnation: departed, Seq: 1}, Scope: codec.ScopeTags, Names: [][]byte{[]byte("t")}},

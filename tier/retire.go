@@ -10,76 +10,84 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// Positions of caches that have gone
+// # Positions of caches that have gone
 //
-// Each start of a cache that invalidates something leaves a position on every member, and a position is what shows that a member lacks something. It matters as long as
-// a copy from before may live, which outlasts many restarts. So positions of caches that have gone are retired: one member lists them in two invalidations of its own, n and
-// n+1, which travel, are logged and replayed like any other:
+// Each start of a cache that invalidates something leaves a position on every member. A position shows that a member
+// lacks something. It matters as long as a copy from before may live, which outlasts many restarts. So positions of
+// caches that have gone are retired: one member lists them in two invalidations of its own, n and n+1, which travel,
+// are logged and are replayed like any other:
 //
-//	n    the list, as one of tags, which no value has: (incarnation, number) pairs
-//	n+1  as one of everything: a member that has applied all that the list says forgets the positions; any other treats everything that it
-//	     has as invalidated, and forgets them too
+//	n    the list, encoded as an invalidation of tags that no value has: (incarnation, number) pairs
+//	n+1  encoded as an invalidation of everything: a member that has applied all that the list says forgets the positions; any
+//	     other treats everything that it has as invalidated, and forgets them as well
 //
-// So what shows that a member lacks something of a retired cache is that it lacks n+1, and no member flushes that lacks nothing. A member that was away gets
-// from the others' logs what they still have, in their order, before n+1. An earlier version takes n for one of tags and n+1 for one of everything, which is
-// safe.
+// So a member that lacks n+1 lacks something of a retired cache, and a member that lacks nothing does not flush. A
+// member that was away gets from the others' logs what they still have, in their order, before n+1. A member of an
+// earlier version treats n as an invalidation of tags and n+1 as an invalidation of everything, which is safe.
 //
 //	state of a position              event                                          next
 //	kept                             n+1 says s, and all up to s, no more, applied   retired at s
 //	kept                             n+1 says s, and more than s is applied          kept: the rest is not listed
 //	kept, unknown or retired below   n+1 says s, and less than that is applied       everything is invalidated; retired at s, or kept with all up to s
-//	retired at s                     something up to s is told again                 the same: it is applied already
+//	retired at s                     something up to s is received again             the same: it is applied already
 //	retired at s                     something beyond s comes                        kept, all up to s applied, and those gone from the log
 //	any                              n+1 comes, and n did not come right before it   everything is invalidated; the positions stay
 //	any                              no member has a copy from before it any more    unknown
 //
-// Why that is right: what the list says was started before n. A member that has it has nothing to do; one that has not invalidates, after n was
-// started, everything that it has. Either way it holds no copy from before what is listed, and if it is told that again, the number is known.
+// Why that is right: what the list says was started before n. A member that has applied it has nothing to do. Any
+// other member invalidates everything that it has, after n was started. Either way the member holds no copy from
+// before the listed invalidations, and if it receives one of them again, it knows the number.
 //
-// The first member of the view lists: what has not changed for retireAfter, by when all that can be reached have it, and what is no
-// present member's. One of those that was listed, as a member behind a partition may be, is heard of again and continues at its number. If there are
-// more positions than there is room for, the oldest are listed after spreadAfter; at twice as many, which means that the first member does not list,
-// each member lists its oldest ones at once.
+// The first member of the view makes the list. It lists positions that have not changed for retireAfter, by when all
+// reachable members have them, and that belong to no present member. If a listed cache is heard of again, such as a
+// member that was behind a partition, it continues at its number. If there are more positions than there is room for,
+// the first member lists the oldest after spreadAfter. Twice as many positions mean that the first member does not
+// list, and then each member lists its own oldest at once.
 const (
-	// retireVersion is the version of both invalidations: no origin has it, and an earlier member does not look at it.
+	// retireVersion is the version of both invalidations. No origin uses it, and a member of an earlier version
+	// ignores it.
 	retireVersion = math.MaxUint64
-	// retireAfter is for how long, in ns, a position must not have changed.
+	// retireAfter is how long, in ns, a position must not have changed before it is retired.
 	retireAfter = int64(time.Minute)
-	// spreadAfter is how long, in ns, a position takes to reach the members, with some to spare: they exchange every exchangeEvery.
+	// spreadAfter is how long, in ns, a position takes to reach the members, with a margin: they exchange every
+	// exchangeEvery.
 	spreadAfter = 5 * exchangeEvery
-	// retirePart is which part of the room for positions those that can be retired must take.
+	// retirePart sets when to retire: once the positions that can be retired take more than one part in retirePart of
+	// the room.
 	retirePart = 8
-	// maxRetired bounds the retired positions that are remembered: of more the oldest are forgotten, and applied again if they are told again.
+	// maxRetired bounds the retired positions that are remembered. Beyond it the oldest are forgotten, and applied
+	// again if they are received again.
 	maxRetired = 1 << 14
-	// maxGenerations bounds how many incarnations that have retired one another are looked at.
+	// maxGenerations bounds how far settledBy follows a chain of incarnations that have retired one another.
 	maxGenerations = 32
-	// retiredPair is how many bytes one takes in a list, and pairsPerName how many one name holds.
+	// retiredPair is the size of a pair in a list in bytes, and pairsPerName the number of pairs in one name.
 	retiredPair  = 16
 	pairsPerName = codec.MaxTag / retiredPair
 )
 
-// position is how far one incarnation's invalidations go.
+// position is the highest number of one incarnation's invalidations.
 type position struct{ incarnation, seq uint64 }
 
-// retiredTrack is what is left of a track.
+// retiredTrack is what remains of a retired track.
 type retiredTrack struct {
 	seq  uint64
-	last int64      // when the last one was applied, ns on the cache's clock
-	by   codec.Mark // what retired it: a member that has applied that lacks nothing up to seq
+	last int64      // when its last invalidation was applied, ns on the cache's clock
+	by   codec.Mark // the invalidation that retired it: a member that has applied that lacks nothing up to seq
 }
 
-// listed is a list that has come, and waits for what comes right behind it.
+// listed is a list that was received and waits for the invalidation right behind it.
 type listed struct {
 	seq   uint64
 	names []string
 }
 
-// isList and isRetire tell the two invalidations of a list from others.
+// isList and isRetire recognize the two invalidations of a list.
 func (e *logged) isList() bool   { return e.scope == codec.ScopeTags && e.version == retireVersion }
 func (e *logged) isRetire() bool { return e.scope == codec.ScopeAll && e.version == retireVersion }
 
-// retiresSince reports whether one of this cache's own numbers in s retires positions, and began at or after exchanged. A member
-// without an exchange since then may lack what the list says although the logs have it: it would flush for nothing. The caller holds mu.
+// retiresSince reports whether one of this cache's own numbers in s retires positions and began at or after
+// exchanged. A member without an exchange since then may lack what the list says although the logs have it, and would
+// flush for nothing. The caller holds mu.
 func (l *logbook) retiresSince(s span, exchanged int64) bool {
 	for i := l.after(s.first - 1); i < len(l.entries) && l.entries[i].own <= s.last; i++ {
 		if e := &l.entries[i]; e.mark.Incarnation == l.self && e.isRetire() && e.at >= exchanged {
@@ -89,7 +97,7 @@ func (l *logbook) retiresSince(s span, exchanged int64) bool {
 	return false
 }
 
-// retiredNames returns a list as it is logged.
+// retiredNames encodes a list as the names of an invalidation of tags.
 func retiredNames(list []position) (names []string) {
 	for some := range slices.Chunk(list, pairsPerName) {
 		b := make([]byte, 0, len(some)*retiredPair)
@@ -101,7 +109,7 @@ func retiredNames(list []position) (names []string) {
 	return names
 }
 
-// list keeps a list for what comes behind it. The caller holds mu.
+// list keeps a list for the invalidation right behind it. The caller holds mu.
 func (l *logbook) list(e *logged) {
 	if l.listed == nil {
 		l.listed = make(map[uint64]listed)
@@ -111,19 +119,19 @@ func (l *logbook) list(e *logged) {
 	}
 }
 
-// has reports whether an invalidation is applied here. The caller holds mu.
+// has reports whether an invalidation was applied here. The caller holds mu.
 func (l *logbook) has(incarnation, seq uint64) bool {
 	t := l.tracks[incarnation]
 	return t != nil && t.has(seq) || seq <= l.retired[incarnation].seq
 }
 
-// hasAll reports whether all of an incarnation's up to seq are applied here. The caller holds mu.
+// hasAll reports whether all of an incarnation's invalidations up to seq were applied here. The caller holds mu.
 func (l *logbook) hasAll(incarnation, seq uint64) bool {
 	t := l.tracks[incarnation]
 	return t != nil && t.top >= seq || seq <= l.retired[incarnation].seq
 }
 
-// upTo is the number up to which all of an incarnation's are applied here. The caller holds mu.
+// upTo returns the number up to which all of an incarnation's invalidations were applied here. The caller holds mu.
 func (l *logbook) upTo(incarnation uint64) uint64 {
 	if t := l.tracks[incarnation]; t != nil {
 		return t.top
@@ -131,8 +139,8 @@ func (l *logbook) upTo(incarnation uint64) uint64 {
 	return l.retired[incarnation].seq
 }
 
-// retire forgets the positions of the list before m. It reports whether all that they stand for is applied here; otherwise, and if there is no list,
-// everything here is to be taken for invalidated. The caller holds mu.
+// retire forgets the positions in the list before m. It reports whether all that they stand for was applied here. If
+// not, or without such a list, the caller must treat everything here as invalidated. The caller holds mu.
 func (l *logbook) retire(m codec.Mark, now int64) (whole bool) {
 	list := l.listed[m.Incarnation]
 	delete(l.listed, m.Incarnation)
@@ -153,8 +161,9 @@ func (l *logbook) retire(m codec.Mark, now int64) (whole bool) {
 	return whole
 }
 
-// settledBy reports whether g's member is known to have an invalidation of a retired incarnation, since it has what retired that. What has retired may itself be
-// of an incarnation that was retired later. The caller holds mu.
+// settledBy reports whether g's member is known to have an invalidation of a retired incarnation, because it has
+// applied the invalidation that retired it. That one may belong to an incarnation that was itself retired later. The
+// caller holds mu.
 func (l *logbook) settledBy(g *lag, m codec.Mark) bool {
 	for range maxGenerations {
 		r, retired := l.retired[m.Incarnation]
@@ -206,8 +215,8 @@ func (l *logbook) forgetRetired() {
 	}
 }
 
-// departed returns the positions of others than the present incarnations that have not changed since then, the oldest first; gaps: also those beyond a gap.
-// The caller holds mu.
+// departed returns the positions that have not changed since then and that do not belong to the present incarnations,
+// oldest first. With gaps it includes positions with numbers beyond a gap. The caller holds mu.
 func (l *logbook) departed(present map[uint64]bool, since int64, gaps bool) (list []position) {
 	for incarnation, t := range l.tracks {
 		if !present[incarnation] && t.last <= since && (gaps || len(t.beyond) == 0) && t.most() > 0 {
@@ -220,7 +229,8 @@ func (l *logbook) departed(present map[uint64]bool, since int64, gaps bool) (lis
 	return list
 }
 
-// present returns the incarnations of the caches of this node and of the members as far as they are known, and whether all are. The caller holds log.mu.
+// present returns the incarnations of this node's cache and of the members' caches, as far as they are known, and
+// whether all of them are known. The caller holds log.mu.
 func (c *Cache[V]) present() (incarnations map[uint64]bool, all bool) {
 	incarnations, all = map[uint64]bool{c.log.self: true}, true
 	for _, m := range c.log.mates {
@@ -233,13 +243,13 @@ func (c *Cache[V]) present() (incarnations map[uint64]bool, all bool) {
 	return incarnations, all
 }
 
-// lists reports whether this node is the one that retires positions. The caller holds log.mu.
+// lists reports whether this node is the member that retires positions. The caller holds log.mu.
 func (c *Cache[V]) lists() bool {
 	v := c.log.view
 	return v != nil && v.Len() > 0 && v.Members()[0].Name == c.self
 }
 
-// retire retires the positions of caches that have gone, if there are many. The caller holds log.mu.
+// retire retires the positions of caches that have gone, if there are too many. The caller holds log.mu.
 func (c *Cache[V]) retire(now int64) {
 	l := c.log
 	room, n := l.limit.tracks, len(l.tracks)
@@ -255,7 +265,7 @@ func (c *Cache[V]) retire(now int64) {
 	}
 }
 
-// bound sees to it that the positions do not become too many, whatever other members do. The caller holds log.mu.
+// bound limits the number of positions, whatever other members do. The caller holds log.mu.
 func (c *Cache[V]) bound(now int64) {
 	l := c.log
 	room, n := l.limit.tracks, len(l.tracks)
@@ -267,7 +277,7 @@ func (c *Cache[V]) bound(now int64) {
 	c.beginRetiring(list[:min(len(list), n-room)])
 }
 
-// beginRetiring lists positions for all. The caller holds log.mu.
+// beginRetiring starts the two invalidations that retire the positions in list. The caller holds log.mu.
 func (c *Cache[V]) beginRetiring(list []position) {
 	if len(list) == 0 {
 		return

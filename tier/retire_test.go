@@ -9,7 +9,8 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// departed are caches that started invalidations and have gone: as many as it says from the first on, each with one for a key of its own.
+// departed returns news of count caches that started an invalidation each, for a key of its own, and have gone. Their
+// incarnations start at from.
 func departed(from uint64, count int) *codec.News {
 	n := new(codec.News)
 	for i := range uint64(count) {
@@ -20,15 +21,15 @@ func departed(from uint64, count int) *codec.News {
 	return n
 }
 
-// tracksOf is how many positions a cache remembers, and how many of them short ones of caches that have gone.
+// tracksOf returns how many positions a cache remembers, and how many retired ones.
 func tracksOf(c *Cache[simValue]) (tracks, retired int) {
 	c.log.mu.Lock()
 	defer c.log.mu.Unlock()
 	return len(c.log.tracks), len(c.log.retired)
 }
 
-// Members restart again and again, each start with invalidations of its own, until there are more positions than a cache keeps. Nobody
-// flushes, and nobody loads anything again.
+// Members restart again and again, and each start has invalidations of its own, until there are more positions than a
+// cache keeps. No member flushes, and none loads anything again.
 func TestManyRestartsFlushNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
@@ -70,8 +71,9 @@ func TestManyRestartsFlushNothing(t *testing.T) {
 	})
 }
 
-// A member is away while caches start invalidations, go, and are forgotten by the others. When it is back it serves nothing that they invalidated: it is told
-// what the logs still have, and otherwise flushes, it alone. An invalidation of a cache that has been forgotten is applied if it is a new one, and only then.
+// A member is away while caches start invalidations, go, and are forgotten by the others. When it is back, it serves
+// nothing that they invalidated. It gets what the logs still have, and otherwise it flushes, and no other member
+// does. An invalidation of a forgotten cache is applied only if it is new.
 func TestRetiredWhileAMemberIsAway(t *testing.T) {
 	for name, bytes := range map[string]int64{"the logs have it": 0, "the logs have forgotten it": 3 << 10} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +95,7 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 				time.Sleep(10 * time.Second) // it is the oldest in each log
 				caches["n2"].receive(departed(1001, 30))
 				time.Sleep(20 * time.Second)
-				if bytes > 0 { // what retires drives the oldest out, and nothing but what it stands for
+				if bytes > 0 { // retiring pushes out the oldest entries, and only those that it stands for
 					smallLogs(caches, bytes)
 				}
 				time.Sleep(90 * time.Second)
@@ -110,7 +112,7 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 					}
 				}
 
-				// One that has been forgotten is heard of again: by what it has said before, which is known, and by something new.
+				// A forgotten cache is heard of again: first with an invalidation that is known, then with a new one.
 				fences := caches["n1"].Stats().Fences
 				caches["n1"].receive(first)
 				if n := caches["n1"].Stats().Fences; n != fences {
@@ -128,7 +130,7 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 	}
 }
 
-// What a list of retired positions does where it is applied, by what is known there.
+// What a list of retired positions does where it is applied, depending on what is known there.
 func TestRetire(t *testing.T) {
 	const self, author, gone = 1, 2, 7
 	list := func(l *logbook, seq uint64) {
@@ -137,8 +139,8 @@ func TestRetire(t *testing.T) {
 	for name, c := range map[string]struct {
 		before  func(l *logbook)
 		whole   bool
-		top     uint64 // of the position afterwards, 0: retired
-		invalid bool   // the list does not come
+		top     uint64 // of the position afterwards; 0: retired
+		invalid bool   // the list does not arrive
 	}{
 		"it has it":                {before: func(l *logbook) { l.track(gone).reach(5) }, whole: true},
 		"it has more":              {before: func(l *logbook) { l.track(gone).reach(6) }, whole: true, top: 6},
@@ -174,7 +176,8 @@ func TestRetire(t *testing.T) {
 	}
 }
 
-// A member that has what retired an incarnation is not told of that incarnation's invalidations again and again; one that has not is, in their order.
+// A member that has what retired an incarnation does not get that incarnation's invalidations over and over. A member
+// that does not have it gets them, in their order.
 func TestRetiredAreNotTold(t *testing.T) {
 	l := newLogbook(1, int64(time.Hour), 0, limits{})
 	apply := func(incarnation, seq uint64) {
@@ -193,9 +196,9 @@ func TestRetiredAreNotTold(t *testing.T) {
 		apply(7, 1+seq)
 	}
 	list(2, 1, position{7, 3})
-	list(3, 1, position{2, 2}) // the one that listed has gone too
+	list(3, 1, position{2, 2}) // the cache that listed has gone as well
 	apply(3, 3)
-	defer func() { // it is heard of again: from where it was
+	defer func() { // it is heard of again and continues where it was
 		apply(7, 4)
 		var n codec.News
 		l.tell(&lag{has: map[uint64]uint64{3: 3}, base: make(map[uint64]uint64)}, &n, 0)
@@ -224,7 +227,8 @@ func TestRetiredAreNotTold(t *testing.T) {
 	}
 }
 
-// Caches restart, members are cut off, and everything that can be retired is, while writes go on: after each heal every member serves what was written last.
+// Caches restart, members are cut off, and everything that can be retired is retired, while writes continue. After
+// each heal every member serves what was written last.
 func TestRetireUnderChurn(t *testing.T) {
 	flushed, retired := int64(0), 0
 	for seed := range uint64(2) {
@@ -243,7 +247,7 @@ func TestRetireUnderChurn(t *testing.T) {
 				key := fmt.Sprint("k", rng.IntN(8))
 				o.write(key)
 				versions[key]++
-				_ = caches[name].Invalidate(background, key) // a member that is cut off is named, and told when it is back
+				_ = caches[name].Invalidate(background, key) // an unreachable member is named, and gets the invalidation when it is back
 			}
 			for range 5 {
 				away := s.names[rng.IntN(4)]
@@ -254,7 +258,7 @@ func TestRetireUnderChurn(t *testing.T) {
 						continue
 					}
 					write(name)
-					if rng.IntN(2) == 0 { // it lets the others' logs forget, and starts again
+					if rng.IntN(2) == 0 { // long enough for the others' logs to forget; then it starts again
 						_ = pause(background, 15*time.Second)
 						if err := caches[name].Close(background); err != nil {
 							t.Error(err)

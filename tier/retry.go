@@ -8,9 +8,9 @@ import (
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
-// Retryable marks a loader's error as one that may be gone at the next attempt: the fill is
-// tried again within the limits of Origin.Retry. It returns nil for nil. The mark does not
-// change the text, and errors.Is and errors.As see through it.
+// Retryable marks a loader's error as one that may be gone at the next attempt. The fill is tried again within the
+// limits of Origin.Retry. It returns nil for nil. The mark does not change the text, and errors.Is and errors.As see
+// through it.
 func Retryable(err error) error {
 	if err == nil {
 		return nil
@@ -18,10 +18,10 @@ func Retryable(err error) error {
 	return &marked{err, markRetry}
 }
 
-// Blameless marks a loader's error as the key's own, as of a malformed one: it says nothing
-// against the origin, so that the breaker does not count it as a failure. Otherwise who asks for
-// bad keys could have the origin shut off for all. It returns nil for nil. The mark does not change the text,
-// and errors.Is and errors.As see through it.
+// Blameless marks a loader's error as the key's own fault, such as a malformed key. It says nothing against the
+// origin, so the breaker does not count it as a failure. Otherwise a caller that asks for bad keys could have the
+// origin shut off for everybody. It returns nil for nil. The mark does not change the text, and errors.Is and
+// errors.As see through it.
 func Blameless(err error) error {
 	if err == nil {
 		return nil
@@ -58,23 +58,23 @@ func hasMark(err error, m errorMark) bool {
 	}
 }
 
-// outcomeOf is what a load that ended with err says about the origin.
+// outcomeOf returns what a load that ended with err says about the origin.
 func outcomeOf(err error) governor.Outcome {
 	switch {
 	case err == nil, errors.Is(err, ErrNotFound), hasMark(err, markBlameless), errors.Is(err, errNoPrevious):
 		return governor.OK
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrCycle), errors.Is(err, ErrOverloaded):
-		return governor.Void // another cache that the loader reads did not let it through
+		return governor.Void // another cache that the loader reads rejected the load
 	}
 	var nested *FillError
 	if errors.As(err, &nested) {
-		return governor.Void // another fill that the loader reads failed: it has been counted where it ran
+		return governor.Void // another fill that the loader reads failed: it was counted where it ran
 	}
 	return governor.Failed
 }
 
-// backoff is how long the nth retry (from 0) waits, with dice in [0, 1): full jitter, as in
-// "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
+// backoff returns how long the nth retry (from 0) waits, with dice in [0, 1): full jitter, as in "Exponential Backoff
+// And Jitter" (AWS Architecture Blog, 2015).
 func (r Retry) backoff(n int, dice float64) time.Duration {
 	return time.Duration(dice * float64(min(r.Backoff<<min(n, 20), time.Hour)))
 }

@@ -18,7 +18,7 @@ import (
 
 func TestRetry(t *testing.T) {
 	for name, x := range map[string]struct {
-		loads   string // what the loads of a fill do: r(etryable error), e(rror), o(k), p(anic), g(oexit), h(ang); the last again and again
+		loads   string // what the loads of a fill do: r(etryable error), e(rror), o(k), p(anic), g(oexit), h(ang); the last one repeats
 		want    string // in the error; empty: a value
 		n       int64  // loads
 		retries int64
@@ -82,7 +82,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-// A failing origin sees at most a fifth more for the retries, and not three times as much.
+// A failing origin sees at most a fifth more loads because of retries, not three times as many.
 func TestRetryBudget(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(func(context.Context, string) (string, error) { return "", Retryable(errDown) }))
@@ -105,8 +105,8 @@ func TestRetryBudget(t *testing.T) {
 	})
 }
 
-// An invalidation between two attempts is older than the second: what that brings is stored. One
-// during the second is not: what it brings is not stored.
+// An invalidation between two attempts is older than the second attempt, so the second attempt's value is stored. An
+// invalidation during the second attempt is not older, so that value is not stored.
 func TestRetryAndFences(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var n atomic.Int64
@@ -142,7 +142,7 @@ func TestRetryAndFences(t *testing.T) {
 	})
 }
 
-// The time of a fill ends at the very moment at which it gets the permit for its next attempt.
+// The time of a fill ends at the moment when it gets the permit for its next attempt.
 func TestRetryTooLate(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
@@ -163,7 +163,7 @@ func TestRetryTooLate(t *testing.T) {
 		if c.flights.reserve(t.Context(), f, 0) == nil || c.flights.begin(f, c.fences, c.clock.Now) {
 			t.Error("a finished flight loads again")
 		}
-		c.flights.shard(1).mu.Lock() // put back what pause took, for the load that still runs
+		c.flights.shard(1).mu.Lock() // restore what pause took, for the load that still runs
 		c.flights.shard(1).m["k"] = &flightSlot[string]{places: 1, running: 1}
 		c.flights.shard(1).mu.Unlock()
 	})
@@ -238,7 +238,7 @@ func TestSharedOrigin(t *testing.T) {
 	}
 }
 
-// A load that hangs keeps its permit also when its cache is closed and another one opened.
+// A load that hangs keeps its permit even when its cache is closed and another one is opened.
 func TestSharedOriginOutlivesCaches(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		shared, err := NewSharedOrigin("db", Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1})
@@ -305,7 +305,7 @@ func TestSoftTimeout(t *testing.T) {
 		get(t, c, "k", "k#3") // the fill went on
 		time.Sleep(2 * time.Minute)
 		var wg sync.WaitGroup
-		wg.Go(func() { // the copy is invalidated while its reader is patient
+		wg.Go(func() { // the copy is invalidated while its reader waits
 			if a, took := timed(AnyAge); a.Value != "k#4" || took != time.Second {
 				t.Errorf("after an invalidation: %+v after %v", a, took)
 			}

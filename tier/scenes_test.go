@@ -17,12 +17,12 @@ import (
 
 var errOriginFull = errors.New("origin: too many connections")
 
-// sceneOrigin is an origin with so many workers. With more loads at once all become slower, as they share
-// the workers, and beyond most they fail at once.
+// sceneOrigin is an origin with a fixed number of workers. With more loads than workers all loads become slower, and
+// with more than most they fail at once.
 type sceneOrigin struct {
 	workers, most int
 	takes         time.Duration
-	slower        atomic.Int64 // times
+	slower        atomic.Int64 // the factor by which loads are slower
 	down          atomic.Bool
 
 	calls, running, peak atomic.Int64
@@ -50,11 +50,11 @@ func (o *sceneOrigin) load(ctx context.Context) error {
 	return nil
 }
 
-// naive is cache-aside as it is often written: a map with a TTL, each caller who misses loads.
+// naive is cache-aside as it is often written: a map with a TTL, in which each caller that misses loads.
 type naive struct {
 	o   *sceneOrigin
 	ttl time.Duration
-	sem chan struct{} // if not nil: as many as it holds load at once, in the order of their coming
+	sem chan struct{} // if not nil: its capacity bounds the concurrent loads, in order of arrival
 	mu  sync.Mutex    // guards m
 	m   map[string]time.Time
 }
@@ -76,7 +76,7 @@ func (c *naive) get(ctx context.Context, key string) (stale bool, err error) {
 		c.mu.Lock()
 		until, ok = c.m[key]
 		c.mu.Unlock()
-		if ok && time.Now().Before(until) { // loaded meanwhile
+		if ok && time.Now().Before(until) { // loaded in the meantime
 			return false, nil
 		}
 	}
@@ -89,7 +89,7 @@ func (c *naive) get(ctx context.Context, key string) (stale bool, err error) {
 	return false, nil
 }
 
-// scene is a schedule of reads and of what becomes of the origin meanwhile.
+// scene is a schedule of reads and of changes to the origin.
 type scene struct {
 	keys     int
 	skew     float64
@@ -98,7 +98,7 @@ type scene struct {
 	origin   func() *sceneOrigin
 	fresh    Freshness
 	cap      int
-	// acts follow one another. Goodput is looked at from the beginning of the last one.
+	// acts run one after another. Goodput is measured from the beginning of the last one.
 	acts []act
 }
 
@@ -107,7 +107,7 @@ type act struct {
 	change func(o *sceneOrigin, restart func())
 }
 
-// figures are what a scene came to from its second act on.
+// figures are a scene's results from its second act on.
 type figures struct {
 	reads, failed, stale int
 	calls, peak          int64
@@ -121,7 +121,7 @@ func (f figures) String() string {
 		f.reads, f.failed, 100*float64(f.failed)/float64(f.reads), f.stale, f.calls, f.peak, f.shed, f.p99.Round(time.Millisecond), f.recovered)
 }
 
-// player is what answers the reads of a scene.
+// player names what answers the reads of a scene.
 type player string
 
 const (
@@ -224,7 +224,7 @@ func (s *scene) play(t *testing.T, who player) (f figures) {
 	return f
 }
 
-// fewer lowers a rate where the race detector makes each read ten times dearer.
+// fewer lowers a rate under the race detector, which makes each read ten times slower.
 func fewer(rate float64) float64 {
 	if raceOn {
 		return rate / 10
@@ -236,15 +236,15 @@ func smallOrigin() *sceneOrigin {
 	return &sceneOrigin{workers: 20, most: 4000, takes: 40 * time.Millisecond} // 500 loads a second
 }
 
-// (a) A cache that answers 99 % of 100,000 reads a second is restarted. The origin sees no more at once
-// than it is allowed to, and the cache is warm again by itself.
+// (a) A cache that answers 99 % of 100,000 reads a second is restarted. The origin sees no more concurrent loads than
+// allowed, and the cache gets warm again by itself.
 func TestSceneRestartLong(t *testing.T) {
 	if weir, plain := playRestart(t, 100_000); plain.peak < 1000 || plain.calls < 3*weir.calls {
 		t.Error("the yardstick is too good for the test to prove anything:", plain)
 	}
 }
 
-// Likewise with few reads, which is not enough to break the yardstick.
+// The same with few reads, which are not enough to break the naive cache.
 func TestSceneRestart(t *testing.T) { playRestart(t, 4_000) }
 
 func playRestart(t *testing.T, rate float64) (weir, plain figures) {
@@ -261,10 +261,10 @@ func playRestart(t *testing.T, rate float64) (weir, plain figures) {
 	return weir, plain
 }
 
-// (b) The miss path is ten times slower for five minutes: stale copies bridge it.
+// (b) The miss path is ten times slower for five minutes, and stale copies bridge that time.
 func TestSceneBrownoutLong(t *testing.T) { playBrownout(t, 2*time.Minute, 5*time.Minute) }
 
-// Likewise for a minute.
+// The same for a minute.
 func TestSceneBrownout(t *testing.T) { playBrownout(t, time.Minute, time.Minute) }
 
 func playBrownout(t *testing.T, before, long time.Duration) {
@@ -286,10 +286,10 @@ func playBrownout(t *testing.T, before, long time.Duration) {
 	}
 }
 
-// (c) The origin is down for five minutes: it is left alone but for probes, stale copies are served.
+// (c) The origin is down for five minutes. It is left alone except for probes, and stale copies are served.
 func TestSceneOutageLong(t *testing.T) { playOutage(t, 2*time.Minute, 5*time.Minute) }
 
-// Likewise for a minute.
+// The same for a minute.
 func TestSceneOutage(t *testing.T) { playOutage(t, 2*time.Minute, time.Minute) }
 
 func playOutage(t *testing.T, before, long time.Duration) {
@@ -311,8 +311,8 @@ func playOutage(t *testing.T, before, long time.Duration) {
 	}
 }
 
-// (d) All is cold at once, and six times as much arrives as the origin can give. Goodput comes back by itself;
-// without governor and coalescing it does not.
+// (d) Everything is cold at once, and the arrival rate is six times what the origin can serve. Goodput recovers by
+// itself; without governor and coalescing it does not.
 func TestSceneCollapse(t *testing.T) {
 	s := scene{
 		keys: 5000, skew: 0, rate: 3000, patience: time.Second, origin: smallOrigin, cap: 20,
@@ -331,7 +331,8 @@ func TestSceneCollapse(t *testing.T) {
 	}
 }
 
-// A cold cache whose callers have seconds: none is refused, and they wait no longer than behind a semaphore of the same size.
+// A cold cache whose callers have seconds: no caller is rejected, and they do not wait longer than behind a semaphore
+// of the same size.
 func TestSceneColdCallersWait(t *testing.T) {
 	s := scene{
 		keys: 3000, skew: 0.5, rate: fewer(20_000), patience: 5 * time.Second, cap: 64,
@@ -348,8 +349,9 @@ func TestSceneColdCallersWait(t *testing.T) {
 	}
 }
 
-// The machine stalls for some seconds while nearly every read is a miss, and callers have one. What is left over of them is
-// not loaded for them when it goes on: all are served again at once. Behind a semaphore they are not.
+// The origin stalls for some seconds while nearly every read is a miss, and callers have one second. When the origin
+// is back, nothing is loaded for callers that have given up, and all others are served at once. Behind a semaphore
+// they are not.
 func TestSceneStall(t *testing.T) {
 	s := scene{
 		keys: 100_000, skew: 0, rate: 450, patience: time.Second, origin: smallOrigin, cap: 20,
@@ -366,8 +368,8 @@ func TestSceneStall(t *testing.T) {
 	}
 }
 
-// (e) The hottest key's refill is a pipeline of five dependencies, of which one fails now and then. Nobody
-// waits for it or gets an error, the retries stay in their budget, and the ledger tells which one it is.
+// (e) The hottest key's refill is a pipeline of five dependencies, one of which fails now and then. No caller waits
+// for it or gets an error, the retries stay within their budget, and the ledger shows which dependency fails.
 func TestScenePipeline(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -423,9 +425,9 @@ func TestScenePipeline(t *testing.T) {
 	})
 }
 
-// (f) Pages are made of products, which are cached as well, and each page's load reads ten of them before it calls the
-// origin itself. All is cold at once, with far more callers than permits: every caller gets its page, the origin never
-// has more loads than it is allowed to, and loads what there is once.
+// (f) Pages consist of products, which are cached as well, and each page's load reads ten of them before it calls the
+// origin itself. Everything is cold at once, with many more callers than permits. Every caller gets its page, the
+// origin never has more concurrent loads than allowed, and each value is loaded once.
 func TestSceneComposite(t *testing.T) {
 	const pages, products, limit = 300, 2000, 20
 	for _, members := range []int{1, 3} {

@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// What the simulator of peer/peertest has found, each by the number of its seed.
+// Failures that the simulator of peer/peertest has found, each named by the number of its seed.
 
-// A request carried an invalidation that its owner had applied, and forgotten with all its marks since, when it
-// was flushed: it took it for a new one, and loaded the key while it was being loaded.
+// A request carried an invalidation that its owner had applied, and had since forgotten with all its marks when it
+// was flushed. The owner treated it as new, and loaded the key while it was already being loaded.
 func TestSeed1000003(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -22,7 +22,7 @@ func TestSeed1000003(t *testing.T) {
 			}
 		}
 		get()
-		if err := caches["n2"].Invalidate(background, key); err != nil { // n0 does not know that n1 has heard of it
+		if err := caches["n2"].Invalidate(background, key); err != nil { // n0 does not know that n1 has applied it
 			t.Fatal(err)
 		}
 		owner.log.mu.Lock()

@@ -17,10 +17,10 @@ type handler[V any] struct{ c *Cache[V] }
 
 var _ codec.Handler = handler[int]{}
 
-// fewKeys is how many keys of an invalidation are applied in the loop that reads the connection.
+// fewKeys is the largest number of keys of an invalidation that the loop that reads the connection applies itself.
 const fewKeys = 64
 
-// TryServe implements codec.Handler: it answers what is in the owned tier.
+// TryServe implements codec.Handler: it answers from the owned tier without waiting.
 func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	c := h.c
 	switch req.Kind {
@@ -72,7 +72,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		}
 		return true
 	}
-	now := c.clock.Now() // once: of all that a hit takes this is among the dearest
+	now := c.clock.Now() // once: reading the clock is among the most expensive parts of a hit
 	hit, _, late := c.peekAt(now, key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
 	if hit == nil {
 		return false
@@ -132,21 +132,21 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	h.refuse(resp, &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired})
 }
 
-// mine reports whether this node answers for the key; otherwise resp says who does.
+// mine reports whether this node answers for the key. If not, resp names the owner.
 func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) bool {
 	view := h.c.cfg.Cluster.View()
 	same := req.View == view.Fingerprint()
-	if same { // so the asker is in it, and is told of what comes
+	if same { // so the caller is in this view and is informed of later invalidations
 		resp.Flags |= codec.FlagSameView
 	}
 	if req.Flags&codec.FlagSuccessor != 0 || same {
-		return true // in the asker's view, which is this one, the key is this node's
+		return true // in the caller's view, which is this one, the key is this node's
 	}
 	owner := view.OwnerOf(view.PartitionOf(hash))
 	if owner.Name == h.c.self {
 		return true
 	}
-	if h.c.leaving.Load() || !contains(view, h.c.self) { // it leaves, and the new owner may not know that he is
+	if h.c.leaving.Load() || !contains(view, h.c.self) { // this node leaves, and the new owner may not know yet that it owns the key
 		now := h.c.clock.Now()
 		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.Soft && e.Flags&store.Failed == 0 && !e.Replica {
 			return true
@@ -156,7 +156,8 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 	return false
 }
 
-// note applies the mark that a request for the key carries, if there is one and this node has not applied it.
+// note applies the mark that a request for the key carries. It reports whether there was one that this node had not
+// applied.
 func (h handler[V]) note(mark codec.Mark, key string, hash uint64) (applied bool) {
 	return mark.Seq != 0 && h.c.note(key, hash, mark, 0)
 }
@@ -168,12 +169,13 @@ func maxAgeOf(req *codec.Request) time.Duration {
 	return req.MaxAge
 }
 
-// fill fills in the answer of a read that was held for so long. false: what was found must not be handed out any more.
+// fill writes what was found to the answer of a read that this node held for so long. It returns false if what was
+// found must not be handed out any more.
 func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], held time.Duration) bool {
 	return h.fillAt(h.c.clock.Now(), req.Flags, req.Have, resp, &f, held)
 }
 
-// refuse says why there is no value, in terms that keep the error's identity.
+// refuse answers a request without a value. The response says why, in a form that keeps the error's identity.
 func (h handler[V]) refuse(resp *codec.Response, err error) {
 	resp.Owner, resp.Text = []byte(h.c.self), []byte(err.Error())
 	var over *OverloadedError
@@ -182,7 +184,7 @@ func (h handler[V]) refuse(resp *codec.Response, err error) {
 	switch {
 	case errors.As(err, &over):
 		resp.Status, resp.RetryAfter, resp.Text = codec.StatusOverloaded, over.RetryAfter, []byte(over.Reason)
-	// What a loader got from another cache says nothing about this one.
+	// An error that a loader got from another cache says nothing about this one.
 	case !failed && errors.Is(err, ErrNotCached):
 		resp.Status = codec.StatusNotCached
 	case !failed && errors.Is(err, ErrIsolated):
@@ -217,7 +219,7 @@ func few(n *codec.News) bool {
 	return names <= fewKeys
 }
 
-// invalidate applies what another member has started, or passes on.
+// invalidate applies invalidations that another member has started or relays.
 func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	if req.News == nil {
@@ -235,7 +237,8 @@ func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
 	c.log.mu.Lock()
 	resp.Seq = c.log.upTo(from)
 	c.log.mu.Unlock()
-	// Looked at after the invalidations were applied: who was given a copy from before is in it.
+	// The view is read after the invalidations were applied, so it contains every member that was given an older
+	// copy.
 	if view := c.cfg.Cluster.View(); view.Fingerprint() != req.View {
 		for _, m := range view.Members() {
 			if m.Name != c.self {
@@ -245,7 +248,8 @@ func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
 	}
 }
 
-// relay passes an invalidation or a push on to a member that its sender cannot reach, and answers what that answers.
+// relay passes an invalidation or a push on to a member that the sender cannot reach, and returns that member's
+// answer.
 func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	own := *req
@@ -275,7 +279,7 @@ func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.R
 	resp.Flags |= codec.FlagRelayed
 }
 
-// sync tells another member how far this one has come, and what the other lacks.
+// sync tells another member this node's positions and what that member lacks.
 func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	if c.life.isClosed() {

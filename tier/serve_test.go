@@ -19,7 +19,7 @@ func TestOtherContract(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
 		caches := map[string]*Cache[simValue]{"n0": s.open("n0", o, Config[simValue]{})}
 		defer s.stop(caches)
-		// The same namespace, but another type: its bytes must not be decoded here.
+		// The same namespace with another type: its bytes must not be decoded here.
 		other, err := New(Config[string]{
 			Cluster: s.nodes["n1"], Namespace: "sim", Freshness: Freshness{TTL: time.Hour},
 			Loader: ByKey(func(context.Context, string) (string, error) { return "text", nil }),
@@ -71,7 +71,7 @@ func TestOwnerCloses(t *testing.T) {
 	})
 }
 
-// Loaders that ask for one another's keys on other members get an error, not a deadlock.
+// Loaders that read one another's keys on other members get an error, not a deadlock.
 func TestCycleAcrossMembers(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newSim(t, 3)
@@ -98,7 +98,7 @@ func TestCycleAcrossMembers(t *testing.T) {
 	})
 }
 
-// What peers send is not trusted, and its bytes are not kept.
+// Data from peers is not trusted, and its bytes are not kept.
 func TestServeGarbage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -131,7 +131,7 @@ func TestServeGarbage(t *testing.T) {
 		if r := call(codec.Request{Kind: codec.KindGet, View: view, Key: []byte("k"), Chain: make([]uint64, codec.MaxChain)}); r.Status != codec.StatusCycle {
 			t.Errorf("%+v", r)
 		}
-		// A carried fence must outlive the bytes that it came in.
+		// A carried fence outlives the bytes in which it came.
 		key := "a key that is carried"
 		call(codec.Request{Kind: codec.KindGet, View: view, Key: []byte(key), Fence: mark(2)})
 		if !c.fences.Fenced(key, ring.Hash(key)) {

@@ -9,9 +9,9 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// A member's share of the origin's cap is what Cluster.Divisor gives it. When a member joins, the others take lower shares at once,
-// but loads that they have begun before may run on, for longer than any timer. So the newcomer takes its share when they say that
-// their loads fit theirs, not when some time has passed:
+// A member's share of the origin's cap is what Cluster.Divisor gives it. When a member joins, the others take lower
+// shares at once, but loads that they began earlier may run on, for longer than any timer. So the joining node takes
+// its share when the others say that their loads fit theirs, not after a certain time:
 //
 //	state     event                                                                next
 //	none      every other member of the present view has said, under that view,
@@ -25,24 +25,30 @@ import (
 //	none      the cache closes, and another one with the same origin waits or comes none
 //	taken     all caches of the origin are closed, and one on a cluster is opened  none
 //
-// Until then fills queue, as if all permits were in use. A member says so with each exchange of positions, and only to one
-// whose view is its own: then it counts the newcomer, and begins no load beyond the lower share. Newcomers that do not know each
-// other yet have different views than the members that know both.
+// Until then fills queue, as if all permits were in use. A member gives its word with each exchange of positions, and
+// only to a member with the same view. It counts the joining node then, and begins no load beyond the lower share.
+// Joining nodes that do not know each other yet have views that differ from those of the members that know both.
 //
-// A higher share after a leave needs no word: the leaver counts until its loads have ended, see peer.Node.Leave.
+// A higher share after a leave needs no word: the leaving node counts until its loads have ended, see
+// peer.Node.Leave.
 //
-// What this does not cover: loads that overrun Origin.Timeout on a node that leaves, until they return or its process ends; those of a process that has
-// crashed, if the origin works on for longer than Origin.Timeout and some seconds (peer, ended.go); nodes that see nobody and divide by one, as
-// nodes that start apart do with peer.Config.MinMembers at 1; and members that are added while others are behind a partition, which do not count them.
+// This does not cover the following:
 //
-// A word holds for all loads of its member: a caller that has asked Cluster.Divisor before the word, and comes to the governor after it, asks
-// again (governor.enter). Of several caches with one SharedOrigin each asks the members, and the last answer takes the share.
+//   - Loads that overrun Origin.Timeout on a node that leaves, until they return or its process ends.
+//   - Loads of a crashed process, if the origin works on for longer than Origin.Timeout and some seconds (peer,
+//     ended.go).
+//   - Nodes that see no other and divide by one, as nodes that start apart do with peer.Config.MinMembers at 1.
+//   - Members that are added while others are behind a partition. Those others do not count them.
+//
+// A word holds for all loads of its member: a caller that called Cluster.Divisor before the word and enters the
+// governor after it calls again (governor.enter). If several caches have one SharedOrigin, each asks the members, and
+// the last answer takes the share.
 
-// word is what a member has said of its loads under the present view.
+// word is what a member has said about its loads under the present view.
 type word uint8
 
 const (
-	wordNone   word = iota // it has not answered, or has another view, or does not speak of it
+	wordNone   word = iota // it has not answered, has another view, or is of a version that does not speak of it
 	wordFits               // its loads fit its share
 	wordBeyond             // they do not
 )
@@ -53,11 +59,11 @@ type shareWord struct {
 	word word
 }
 
-// shareGrace is how much longer than Origin.Timeout a silent member is waited for.
+// shareGrace is how much longer than Origin.Timeout this node waits for a silent member.
 const shareGrace = 2 * time.Second
 
-// mayTake decides whether a newcomer may take its share after it has waited for so long. silentFor is for how
-// long silent members are waited for.
+// mayTake decides whether a joining node that has waited for so long may take its share. silentFor is how long it
+// waits for silent members.
 func mayTake(words []word, waited, silentFor time.Duration) bool {
 	for _, w := range words {
 		if w == wordBeyond || w == wordNone && waited < silentFor {
@@ -67,13 +73,14 @@ func mayTake(words []word, waited, silentFor time.Duration) bool {
 	return true
 }
 
-// shareSpeaker is a Cluster whose members' caches wait for one another's words. One that is not has a fixed Divisor.
+// shareSpeaker is a Cluster whose members' caches wait for one another's words. Any other Cluster has a fixed
+// Divisor.
 type shareSpeaker interface{ SharesMove() bool }
 
 // doubled is a Cluster that knows whether an earlier start of this node's name may be alive.
 type doubled interface{ EarlierStart() bool }
 
-// wordOf is what m said, if it said it under the view.
+// wordOf returns what m said under the view; wordNone if it said nothing.
 func (m *mate) wordOf(view uint64) word {
 	if s := m.said.Load(); s != nil && s.view == view {
 		return s.word
@@ -81,7 +88,7 @@ func (m *mate) wordOf(view uint64) word {
 	return wordNone
 }
 
-// heard notes what an answer to an exchange, asked under the view, says of m's loads.
+// heard records what an answer to an exchange, asked under the view, says about m's loads.
 func (m *mate) heard(view uint64, flags uint8) {
 	w := wordNone
 	if flags&codec.FlagSameView != 0 && flags&codec.FlagShare != 0 {
@@ -92,8 +99,9 @@ func (m *mate) heard(view uint64, flags uint8) {
 	m.said.Store(&shareWord{view, w})
 }
 
-// wordOfNone is what it means that a member has no cache of this namespace: it has no loads, and will ask when it has such a cache. But other caches that read
-// the same SharedOrigin may have loads there, of which it does not speak under this name.
+// wordOfNone returns what it means that a member has no cache of this namespace. The member has no loads, and asks
+// when it opens such a cache. But other caches that read the same SharedOrigin may have loads there, which it does
+// not report under this name.
 func (c *Cache[V]) wordOfNone() word {
 	if c.cfg.SharedOrigin != nil {
 		return wordNone
@@ -101,7 +109,7 @@ func (c *Cache[V]) wordOfNone() word {
 	return wordFits
 }
 
-// shareFlags is what this node says to a member whose view is its own.
+// shareFlags returns what this node says to a member with the same view.
 func (c *Cache[V]) shareFlags() uint8 {
 	if c.gov.FitsShare() {
 		return codec.FlagShare | codec.FlagFits
@@ -109,7 +117,7 @@ func (c *Cache[V]) shareFlags() uint8 {
 	return codec.FlagShare
 }
 
-// takeShare waits until this node may take its share of the cap, and takes it.
+// takeShare waits until this node may take its share of the cap and then takes it.
 func (c *Cache[V]) takeShare() {
 	defer c.life.end()
 	const shortest, longest = 10 * time.Millisecond, 250 * time.Millisecond
@@ -136,8 +144,8 @@ func (c *Cache[V]) takeShare() {
 	}
 }
 
-// askShares asks every other member of the view that has not said that its loads fit, and returns what all say. An earlier start
-// of this node's name says nothing.
+// askShares asks every other member of the view that has not yet said that its loads fit, and returns all words. An
+// earlier start of this node's name counts as silent.
 func (c *Cache[V]) askShares(view *ring.View) []word {
 	ctx, cancel := context.WithTimeout(c.ctx, shareGrace)
 	defer cancel()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// A newcomer takes its share when all say that their loads fit; it waits for the silent for a while, and for those whose loads do not
-// fit without end.
+// A joining node takes its share when all say that their loads fit. It waits for silent members for a limited time,
+// and without limit for members whose loads do not fit.
 func TestMayTake(t *testing.T) {
 	const silentFor = 10 * time.Second
 	for _, x := range []struct {
@@ -31,12 +31,13 @@ type sharing struct{ *simNode }
 
 func (sharing) SharesMove() bool { return true }
 
-// twin is a node whose name an earlier process has, too.
+// twin is a node with the name of an earlier process.
 type twin struct{ sharing }
 
 func (twin) EarlierStart() bool { return true }
 
-// A process that had this node's name before may load by its old share, and is in no view: the newcomer waits as for a member that is silent.
+// An earlier process with this node's name may still load by its old share, and is in no view: the joining node waits
+// as for a silent member.
 func TestShareBesideAnEarlierStart(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()
@@ -59,8 +60,8 @@ func TestShareBesideAnEarlierStart(t *testing.T) {
 	})
 }
 
-// A member that has no cache of the namespace has no loads of it. But if caches share an origin, others than this one may load there: the newcomer
-// waits as for a member that is silent.
+// A member that has no cache of the namespace has no loads of it. But if caches share an origin, other caches may
+// load there: the joining node waits as for a silent member.
 func TestShareBesideOtherCachesOfTheOrigin(t *testing.T) {
 	for _, shared := range []bool{false, true} {
 		bubble(t, func(t *testing.T) {

@@ -10,22 +10,21 @@ import (
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
-// A SharedOrigin is an origin that several caches of a process read, with one governor for all
-// of them: its Concurrency, Rate, queue, breaker and budget of retries are theirs together. Give
-// the same one to each as Config.SharedOrigin. All members make it with the same settings. It
-// needs no closing and is safe for concurrent use.
+// A SharedOrigin is an origin that several caches of a process read, with one governor for all of them. They share
+// its Concurrency, Rate, queue, breaker and retry budget. Give the same one to each as Config.SharedOrigin. All
+// members create it with the same settings. It does not need to be closed and is safe for concurrent use.
 type SharedOrigin struct {
 	name string
-	o    Origin // defaults filled in
+	o    Origin // with the defaults filled in
 	gov  *governor.Governor
 
 	mu      sync.Mutex // guards the rest
-	cluster Cluster    // of the caches attached
+	cluster Cluster    // of the attached caches
 	caches  int
 }
 
-// NewSharedOrigin makes an origin for several caches. The name is for messages and statistics.
-// The error names every field that is wrong.
+// NewSharedOrigin makes an origin for several caches. Messages and statistics use the name. The error names every
+// field that is wrong.
 func NewSharedOrigin(name string, o Origin) (*SharedOrigin, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("weir: origin %q: %w", name, err)
@@ -43,7 +42,7 @@ func newSharedOrigin(name string, o Origin, now func() time.Time) *SharedOrigin 
 // Name returns the name given to NewSharedOrigin.
 func (s *SharedOrigin) Name() string { return s.name }
 
-// Stats returns the state of the governor, for all caches together.
+// Stats returns the state of the governor, which covers all caches together.
 func (s *SharedOrigin) Stats() GovernorStats { return GovernorStats(s.gov.Snapshot()) }
 
 var errTwoClusters = errors.New("SharedOrigin is in use by a cache with another Cluster: caches that share an origin share the Cluster that its limits are divided in")
@@ -62,7 +61,7 @@ func (s *SharedOrigin) attach(c Cluster) error {
 	return nil
 }
 
-// detach counts one less. The last one waits for the governor's timer.
+// detach removes one cache from the count. The last one waits for the governor's timer.
 func (s *SharedOrigin) detach() {
 	s.mu.Lock()
 	s.caches--
@@ -70,7 +69,7 @@ func (s *SharedOrigin) detach() {
 	s.gov.Close()
 }
 
-// share is this node's part of the cluster-wide cap, and how many members there are.
+// share returns this node's part of the cluster-wide cap and the number of members.
 func (s *SharedOrigin) share() (permits, members int) {
 	s.mu.Lock()
 	c := s.cluster

@@ -17,8 +17,8 @@ import (
 
 var errLinkDown = errors.New("sim: the link is down")
 
-// hop says what becomes of one frame: it takes delay, or is lost. A lost request fails at once
-// unless silent, then the asker hears nothing.
+// hop says what happens to one frame: it takes delay, or is lost. A lost request fails at once, unless silent is set:
+// then the caller hears nothing.
 type hop struct {
 	delay        time.Duration
 	lost, silent bool
@@ -33,7 +33,7 @@ type simNet struct {
 
 	mu    sync.Mutex // guards the rest
 	rule  func(from, to string, kind codec.Kind, answer bool) hop
-	tweak func(from, to string, req *codec.Request) // changes what is sent
+	tweak func(from, to string, req *codec.Request) // changes requests before they are sent
 	calls map[string]int                            // by "from>to"
 	gets  int
 }
@@ -196,7 +196,7 @@ func (n *simNode) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	}
 	s.mu.Unlock()
 	own.ID = 7
-	kind := req.Kind // req is the caller's again when Call has returned
+	kind := req.Kind // when Call has returned, req belongs to the caller again
 	frame := codec.AppendRequest(nil, &own)
 	go1 := s.hop(n.name, to.Name, req.Kind, false)
 	dst := s.nodes[to.Name]
@@ -233,7 +233,7 @@ func (n *simNode) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 		if err == nil {
 			err = codec.DecodeResponse(resp, id, body)
 		}
-		resp.Own(out, func(b []byte) { clear(b) }) // who uses it after Release sees zeros
+		resp.Own(out, func(b []byte) { clear(b) }) // a caller that uses it after Release sees zeros
 		return err
 	case <-lost:
 		return errLinkDown
@@ -242,7 +242,7 @@ func (n *simNode) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	}
 }
 
-// Send is what a Cluster may have: every third time it cannot.
+// Send is optional for a Cluster. Every third call returns false.
 func (n *simNode) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
 	n.mu.Lock()
 	n.sends++
@@ -251,7 +251,7 @@ func (n *simNode) Send(ctx context.Context, to ring.Member, call *codec.Call) bo
 	if !can || ctx.Err() != nil {
 		return false
 	}
-	req := *call.Req // the caller's own may be another one's when it is withdrawn
+	req := *call.Req // when the call is withdrawn, the caller may reuse its request
 	req.Many = slices.Clone(req.Many)
 	var settled atomic.Bool
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -309,14 +309,14 @@ func (n *simNode) serve(ctx context.Context, frame []byte) []byte {
 	}
 	resp.ID = id
 	out := codec.AppendResponse(nil, &resp)
-	clear(frame) // nobody may keep the request's bytes
+	clear(frame) // no code may keep the request's bytes
 	return out
 }
 
-// simValue is a value that says which load it is from.
+// simValue is a value that tells which load produced it.
 type simValue struct {
 	Began   int64 // the sequence number at which its load began
-	Version int64 // of the origin's
+	Version int64 // the origin's version
 	Node    string
 }
 
@@ -325,13 +325,13 @@ type simOrigin struct {
 	seq   atomic.Int64
 	loads atomic.Int64
 	delay func() time.Duration // before and after the version is read
-	// tell, if not nil, is what loaders tell of a version.
+	// tell, if not nil, returns what loaders report for a version.
 	tell func(version int64) uint64
 
 	mu       sync.Mutex // guards the rest
 	versions map[string]int64
 	running  map[string]int // by node and key
-	most     int            // loads of one key at once on one node
+	most     int            // most concurrent loads of one key on one node
 	fail     error
 }
 
@@ -405,9 +405,9 @@ func (s *simNet) open(name string, o *simOrigin, cfg Config[simValue]) *Cache[si
 	return c
 }
 
-// acquaint lets each cache exchange positions with each other. A cache that starts first finds no cache on the others
-// and exchanges nothing with them before it needs to; a test that counts requests, or sets how long they take, does
-// not leave to chance when that is.
+// acquaint lets each cache exchange positions with each other one. A cache that starts first finds no caches on the
+// others, and exchanges nothing with them before it needs to. A test that counts requests, or sets how long they
+// take, must not leave the time of that to chance.
 func (s *simNet) acquaint(caches map[string]*Cache[simValue]) {
 	s.t.Helper()
 	for name, c := range caches {
@@ -422,7 +422,7 @@ func (s *simNet) acquaint(caches map[string]*Cache[simValue]) {
 	}
 }
 
-// stop closes the caches and waits for what is under way.
+// stop closes the caches and waits for pending deliveries.
 func (s *simNet) stop(caches map[string]*Cache[simValue]) {
 	for _, name := range slices.Sorted(func(yield func(string) bool) {
 		for k := range caches {

@@ -7,8 +7,9 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// soften waits for fl until Freshness.SoftTimeout is over since the read began, if the caller has seen a copy e, and
-// then gives the copy that there is in place of the fill's result. The fill goes on.
+// soften waits for fl, at most until Freshness.SoftTimeout has passed since the read began. It applies only if the
+// caller has seen a copy e. When the time is over, soften returns the present copy instead of the fill's result, and
+// the fill goes on.
 func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *store.Entry, maxAge time.Duration, began int64) (f found[V], ok bool) {
 	d := c.cfg.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
@@ -28,7 +29,7 @@ func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *store.Entry, ma
 		return f, false
 	case <-t.C:
 	}
-	now := c.clock.Now() // the copy may have been invalidated, or replaced, meanwhile
+	now := c.clock.Now() // the copy may have been invalidated, or replaced, while this waited
 	if e = c.valid(fl.key, fl.hash, now); e == nil || e.Flags != 0 || maxAge > 0 && now-e.Loaded > int64(maxAge) {
 		return f, false
 	}

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// A value's own windows for stale answers shorten the contract's, and never lengthen them.
+// A value's own stale windows shorten the contract's and never lengthen them.
 func TestSetStale(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n, broken := 0, false
@@ -38,7 +38,7 @@ func TestSetStale(t *testing.T) {
 		broken = true
 		for _, step := range []struct {
 			at    time.Duration // since the loads
-			stale []string      // which keys are still served
+			stale []string      // keys that are still served
 		}{
 			{100*time.Second - 1, []string{"never", "shorter", "longer", "negative"}}, // fresh
 			{100 * time.Second, []string{"shorter", "longer"}},

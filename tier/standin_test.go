@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// zoned is a view of members in zones, by name.
+// zoned returns a view of members in zones. zones maps names to zones.
 func zoned(t *testing.T, zones map[string]string) *ring.View {
 	t.Helper()
 	var m []ring.Member
@@ -26,7 +26,8 @@ func zoned(t *testing.T, zones map[string]string) *ring.View {
 	return v
 }
 
-// lossAcrossZones is a cluster of four, of which n1 is to be lost, and a key of n1's whose stand-in and next owner are two.
+// lossAcrossZones is a cluster of four that is going to lose n1, with a key of n1's whose stand-in owner and next
+// owner differ.
 type lossAcrossZones struct {
 	*simNet
 	t           *testing.T
@@ -66,7 +67,7 @@ func (l *lossAcrossZones) lose() {
 	synctest.Wait()
 }
 
-// read reads the key on all that are left, the next owner first, and expects so many loads in all.
+// read reads the key on all remaining members, the next owner first, and expects this many loads in total.
 func (l *lossAcrossZones) read(want int64) {
 	l.t.Helper()
 	for _, name := range []string{l.next, "n0", "n2", "n3"} {
@@ -81,8 +82,8 @@ func (l *lossAcrossZones) read(want int64) {
 
 var minutely = Freshness{TTL: 2 * time.Minute, NearTTL: time.Second, Jitter: -1, RefreshAhead: -1}
 
-// Who becomes the owner has from the stand-in what that has filled, for its whole time, also where the stand-in itself
-// keeps it no longer.
+// The next owner gets what the stand-in owner has filled, with its full lifetime, even if the stand-in owner itself
+// no longer keeps it.
 func TestStandInGivesToOwner(t *testing.T) {
 	for _, wait := range []time.Duration{0, successorTTL + time.Second, 50 * time.Second} {
 		bubble(t, func(t *testing.T) {
@@ -106,7 +107,8 @@ func TestStandInGivesToOwner(t *testing.T) {
 	}
 }
 
-// What the stand-in loaded long ago, when the owner was not reached for a while, is not given, nor made its own.
+// What the stand-in owner loaded long ago, when the owner could not be reached for a while, is neither given nor
+// adopted.
 func TestStandInOfLongAgo(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := newLossAcrossZones(t, minutely)
@@ -118,7 +120,7 @@ func TestStandInOfLongAgo(t *testing.T) {
 	})
 }
 
-// An invalidation while the stand-in stands in holds for what it gives.
+// An invalidation during the stand-in also holds for what the stand-in owner gives.
 func TestStandInInvalidated(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := newLossAcrossZones(t, minutely)
@@ -131,7 +133,8 @@ func TestStandInInvalidated(t *testing.T) {
 	})
 }
 
-// A stand-in that does not answer, or that has nothing, costs one short wait, and none when the key is read again.
+// A stand-in owner that does not answer, or has no copy, costs one short wait, and no wait at the next read of the
+// key.
 func TestStandInSilent(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := newLossAcrossZones(t, minutely)
@@ -159,7 +162,7 @@ func TestStandInSilent(t *testing.T) {
 	})
 }
 
-// another returns another key with the same stand-in and next owner.
+// another returns another key with the same stand-in owner and next owner.
 func (l *lossAcrossZones) another() string {
 	all := zoned(l.t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
 	for i := 0; ; i++ {
@@ -171,12 +174,12 @@ func (l *lossAcrossZones) another() string {
 	}
 }
 
-// orderly is a node all of whose members leave in order.
+// orderly is a node that sees all members leave in order.
 type orderly struct{ *simNode }
 
 func (orderly) Lost(string) bool { return false }
 
-// Nobody stands in for a member that leaves in order.
+// A member that leaves in order has no stand-in owner.
 func TestStandInNotForWhoLeft(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		l := newLossAcrossZones(t, minutely)
@@ -199,7 +202,8 @@ func TestStandInNotForWhoLeft(t *testing.T) {
 	})
 }
 
-// The stand-in itself becomes the owner: what it filled is its own for the whole time, also if it has just ended there.
+// The stand-in owner itself becomes the owner: what it filled counts as its own with its full lifetime, even if it
+// has just ended there.
 func TestStandInKeepsAsOwner(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()

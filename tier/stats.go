@@ -21,7 +21,7 @@ const (
 	resultTimeout // overran Origin.Timeout
 	resultOverran // returned after that; its value was dropped
 	resultFenced  // loaded, but invalidated meanwhile: not stored
-	resultBehind  // loaded from a replica that lags: not stored
+	resultBehind  // loaded from a lagging replica: not stored
 	results
 )
 
@@ -30,48 +30,48 @@ var resultNames = [results]string{"ok", "not_found", "error", "timeout", "overra
 // fillBuckets are the upper bounds of the histogram of fill costs, in seconds.
 var fillBuckets = [...]float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
 
-// stats counts what the slow paths do. Near hits are counted by the near tier itself.
+// stats counts what the slow paths do. The near tier counts its own hits.
 type stats struct {
 	nearUnused  atomic.Int64 // near copies found that could not be served
 	owned       atomic.Int64 // reads answered from an owner's copy
 	filled      atomic.Int64 // reads that waited for a fill
-	stale       atomic.Int64 // of both, past soft expiry
+	stale       atomic.Int64 // of owned and filled, those past soft expiry
 	errors      atomic.Int64 // reads that got an error
-	rescued     atomic.Int64 // reads that got a stale copy in place of an error
+	rescued     atomic.Int64 // reads that got a stale copy instead of an error
 	undecodable atomic.Int64 // copies that could not be decoded, and were loaded again
 	left        atomic.Int64 // reads that gave up waiting for a fill
 	asked       atomic.Int64 // requests to other owners
 	servedPeers atomic.Int64 // requests answered for other members
-	moved       atomic.Int64 // owners that said they were not
-	unreachable atomic.Int64 // owners that could not be asked
-	bypassed    atomic.Int64 // reads that ended at this node because nobody else answered
+	moved       atomic.Int64 // requests answered by a member that does not own the key
+	unreachable atomic.Int64 // requests to owners that could not be reached
+	bypassed    atomic.Int64 // reads that ended at this node because no other member answered
 	doomed      atomic.Int64 // fills whose callers had all left
 	batches     atomic.Int64 // calls of the batch loader
 	retries     atomic.Int64 // loads that repeated a failed one
 	noRetry     atomic.Int64 // retries that the budget did not allow
-	soft        atomic.Int64 // reads that took a stale copy when their patience was over
+	soft        atomic.Int64 // reads that got a stale copy after Freshness.SoftTimeout
 	served      atomic.Int64 // callers that fills answered
 	evicted     atomic.Int64
 	invalidated atomic.Int64 // keys that this node started to invalidate
-	unconfirmed atomic.Int64 // invalidations that did not reach everybody
+	unconfirmed atomic.Int64 // invalidations that did not reach every member
 	fences      atomic.Int64 // invalidations of keys, tags and the namespace applied here
-	exchanges   atomic.Int64 // with other members
+	exchanges   atomic.Int64 // exchanges with other members
 	replayed    atomic.Int64 // invalidations that exchanges sent to others
 	relayed     atomic.Int64 // batches that went through another member
-	flushed     atomic.Int64 // times that everything here was taken for invalidated
+	flushed     atomic.Int64 // times that this node treated everything as invalidated
 	handing
-	revalidated atomic.Int64 // near copies that their owners said are still good
+	revalidated atomic.Int64 // near copies that their owners confirmed
 	putKept     atomic.Int64 // values of Put that their owners kept
-	putRefused  atomic.Int64 // and did not
+	putRefused  atomic.Int64 // values of Put that their owners did not keep
 	isolations  atomic.Int64 // times that this node became isolated
 	follow      followStats
 
-	shed    [governor.Reasons]atomic.Int64 // fills refused by the governor
+	shed    [governor.Reasons]atomic.Int64 // fills rejected by the governor
 	fills   [placement.Causes]atomic.Int64
 	results [results]atomic.Int64
 	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
-	nanos   atomic.Int64                       // their sum
-	costs   histogram                          // the same, finer
+	nanos   atomic.Int64                       // the sum of their costs
+	costs   histogram                          // their costs in a finer histogram
 	ledger  ledger
 	ages    ages
 
@@ -139,7 +139,7 @@ func (s *stats) step(name string, took time.Duration, failed bool) {
 	c.max = max(c.max, took)
 }
 
-// Stats is a snapshot of a cache's counters, all since it was made, of this node alone.
+// Stats is a snapshot of a cache's counters. They count since the cache was made and cover this node alone.
 type Stats struct {
 	Contract string `json:"contract"` // Freshness in words
 
@@ -147,106 +147,106 @@ type Stats struct {
 	Owned int64 `json:"owned"` // reads answered from an owner's copy, here or on another member
 	Fill  int64 `json:"fill"`  // reads that waited for a fill, here or on another member
 	Stale int64 `json:"stale"` // of Owned and Fill, those past soft expiry
-	// StaleNear are the near hits past soft expiry, estimated from one in 100.
+	// StaleNear counts the near hits past soft expiry, estimated from one in 100.
 	StaleNear int64            `json:"stale_near"`
-	StaleBy   map[string]int64 `json:"stale_by_reason"` // of both, by why they were given
+	StaleBy   map[string]int64 `json:"stale_by_reason"` // of Stale and StaleNear, by the reason for serving them
 	Ages      map[string]Ages  `json:"ages"`            // of the answers to callers on this node, by source
-	Bound     float64          `json:"max_age_seconds"` // Freshness.Bound: what no answer's age exceeds, but without Freshness.MaxTTL for values with a TTL of their own
-	// Errors are reads that got an error, not-found aside.
+	Bound     float64          `json:"max_age_seconds"` // Freshness.Bound: no answer is older, except, without Freshness.MaxTTL, values with a TTL of their own
+	// Errors counts reads that got an error other than not found.
 	Errors  int64 `json:"errors"`
-	Rescued int64 `json:"rescued"` // reads that got a stale copy in place of an error
-	// Undecodable are copies that this node could not decode. They were dropped and loaded again.
+	Rescued int64 `json:"rescued"` // reads that got a stale copy instead of an error
+	// Undecodable counts copies that this node could not decode. They were dropped and loaded again.
 	Undecodable int64 `json:"undecodable"`
 	Left        int64 `json:"left"` // reads whose context ended while they waited for a fill
 
 	Asked       int64 `json:"asked"`       // requests sent to other owners
 	ServedPeers int64 `json:"served"`      // requests answered for other members
-	Moved       int64 `json:"moved"`       // asked owners that said they were not
-	Unreachable int64 `json:"unreachable"` // asked owners that did not answer
-	Bypassed    int64 `json:"bypassed"`    // reads loaded here because nobody else answered
+	Moved       int64 `json:"moved"`       // requests answered by a member that does not own the key
+	Unreachable int64 `json:"unreachable"` // requests to owners that did not answer
+	Bypassed    int64 `json:"bypassed"`    // reads loaded here because no other member answered
 
-	Loads       int64            `json:"loads"`            // loads begun here, each key of a batch for itself
+	Loads       int64            `json:"loads"`            // loads begun here; each key of a batch counts
 	Batches     int64            `json:"batches"`          // calls of BatchLoader for more than one key
-	LoadsBy     map[string]int64 `json:"loads_by_cause"`   // by what made them necessary
+	LoadsBy     map[string]int64 `json:"loads_by_cause"`   // by what caused them
 	ResultsBy   map[string]int64 `json:"loads_by_result"`  // by how they ended
 	LoadSeconds float64          `json:"load_seconds"`     // spent in loads that have returned
-	FillServed  int64            `json:"callers_by_fills"` // callers on this node, and members, that fills answered
-	Shed        int64            `json:"shed"`             // fills that the governor refused
+	FillServed  int64            `json:"callers_by_fills"` // callers on this node, and other members, that fills answered
+	Shed        int64            `json:"shed"`             // fills that the governor rejected
 	Flights     int              `json:"flights"`          // fills in progress
 	Running     int              `json:"running"`          // loads that have not returned
 	Governor    GovernorStats    `json:"governor"`
 	Steps       map[string]Step  `json:"steps"` // dependencies of the loader
 	Ledger      Ledger           `json:"ledger"`
-	Projection  Projection       `json:"projection"` // what if the cache vanished now
-	Drill       DrillStats       `json:"drill"`      // under way, or the last one
+	Projection  Projection       `json:"projection"` // what would happen if the cache vanished now
+	Drill       DrillStats       `json:"drill"`      // the drill that runs, or the last one
 
 	Invalidated int64 `json:"invalidated"` // keys that this node started to invalidate
 	Unconfirmed int64 `json:"unconfirmed"` // invalidations that did not reach every member
 	Fences      int64 `json:"fences"`      // invalidations of keys, tags and the namespace applied here
 	FencesKept  int   `json:"fences_kept"` // fences remembered now
-	Exchanges   int64 `json:"exchanges"`   // comparisons with another member of what each has applied
-	Replayed    int64 `json:"replayed"`    // invalidations that they have brought to others
+	Exchanges   int64 `json:"exchanges"`   // exchanges of positions with other members
+	Replayed    int64 `json:"replayed"`    // invalidations that exchanges sent to other members
 	Relayed     int64 `json:"relayed"`     // batches sent through another member
-	Flushed     int64 `json:"flushed"`     // times that everything here was taken for invalidated
-	Revalidated int64 `json:"revalidated"` // near copies that their owners said are still good
+	Flushed     int64 `json:"flushed"`     // times that this node treated everything as invalidated
+	Revalidated int64 `json:"revalidated"` // near copies that their owners confirmed
 	PutKept     int64 `json:"put_kept"`    // values that this node put and their owners kept
-	PutRefused  int64 `json:"put_refused"` // and did not: a newer one may exist, or they could not be reached
+	PutRefused  int64 `json:"put_refused"` // values that owners did not keep: a newer one may exist, or the owner could not be reached
 
-	Isolated     bool   `json:"isolated"`      // this node has lost sight of most members
-	Isolations   int64  `json:"isolations"`    // times that this happened
-	WhenIsolated string `json:"when_isolated"` // what the cache does then
+	Isolated     bool   `json:"isolated"`      // this node has lost contact with most members
+	Isolations   int64  `json:"isolations"`    // times that this node became isolated
+	WhenIsolated string `json:"when_isolated"` // what the cache does while isolated
 
-	PreviousAsked int64        `json:"previous_asked"` // times that a key's previous owner was asked in place of the origin
-	PreviousHits  int64        `json:"previous_hits"`  // that brought a copy
+	PreviousAsked int64        `json:"previous_asked"` // requests to a key's previous owner, instead of the origin
+	PreviousHits  int64        `json:"previous_hits"`  // of those, requests that brought a copy
 	Given         int64        `json:"given"`          // copies given to new owners that asked
-	Pushed        int64        `json:"pushed"`         // copies pushed to the new owners of their keys, because this node leaves
-	PushesKept    int64        `json:"pushes_kept"`    // copies kept that others pushed
-	PushesRefused int64        `json:"pushes_refused"` // copies not kept that others pushed, as too old or in doubt
-	Follow        FollowStats  `json:"follow"`         // the feeds that are followed on this node
-	HotKeys       HotKeysStats `json:"hot_keys"`       // the file of hot keys, and how far warming them has come
+	Pushed        int64        `json:"pushed"`         // copies pushed to the new owners of their keys because this node leaves
+	PushesKept    int64        `json:"pushes_kept"`    // pushed copies kept here
+	PushesRefused int64        `json:"pushes_refused"` // pushed copies rejected here, as too old or in doubt
+	Follow        FollowStats  `json:"follow"`         // the feeds followed on this node
+	HotKeys       HotKeysStats `json:"hot_keys"`       // the hot-keys file, and the progress of warming its keys
 
 	NearBytes    int64 `json:"near_bytes"`    // in use
-	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not take
-	NearEvicted  int64 `json:"near_evicted"`  // near copies that made room
+	NearDropped  int64 `json:"near_dropped"`  // stores that the near tier did not accept
+	NearEvicted  int64 `json:"near_evicted"`  // near copies evicted to make room
 	OwnedBytes   int64 `json:"owned_bytes"`   // in use, without replicas
 	OwnedEntries int   `json:"owned_entries"` // in the owned tier, without replicas
-	OwnedEvicted int64 `json:"owned_evicted"` // entries that made room
+	OwnedEvicted int64 `json:"owned_evicted"` // entries evicted to make room
 
-	Replicas        int   `json:"replicas"`         // entries of other owners kept here for the case that those are lost
-	ReplicaBytes    int64 `json:"replica_bytes"`    // what they take
-	ReplicasSent    int64 `json:"replicas_sent"`    // copies of its own entries that this node pushed to their successors
-	ReplicasKept    int64 `json:"replicas_kept"`    // copies kept that others pushed so
-	ReplicasRefused int64 `json:"replicas_refused"` // copies not kept that others pushed so, for want of room, as too old or in doubt
-	ReplicasServed  int64 `json:"replicas_served"`  // reads answered with one because the owner did not
+	Replicas        int   `json:"replicas"`         // entries of other owners kept here in case those owners are lost
+	ReplicaBytes    int64 `json:"replica_bytes"`    // bytes that replicas take
+	ReplicasSent    int64 `json:"replicas_sent"`    // copies of this node's own entries pushed to their successors
+	ReplicasKept    int64 `json:"replicas_kept"`    // replicas pushed by other members and kept here
+	ReplicasRefused int64 `json:"replicas_refused"` // replicas pushed by other members and rejected here, for lack of room, or as too old or in doubt
+	ReplicasServed  int64 `json:"replicas_served"`  // reads answered with a replica because the owner did not answer
 }
 
-// GovernorStats is the governor's state. With a SharedOrigin it is that of all its caches.
+// GovernorStats is the governor's state. With a SharedOrigin it covers all its caches.
 type GovernorStats struct {
 	Share   int `json:"share"`   // this node's part of Origin.Concurrency
-	Limit   int `json:"limit"`   // of that, what the adaptive limit leaves
+	Limit   int `json:"limit"`   // what the adaptive limit leaves of the share
 	InUse   int `json:"in_use"`  // permits held by loads
 	Peak    int `json:"peak"`    // the most held at once
-	Waiting int `json:"waiting"` // flights and loads that wait for one
+	Waiting int `json:"waiting"` // flights and loads waiting for a permit
 
 	WaitingBy       map[string]int `json:"waiting_by_class"`
 	Overloaded      bool           `json:"overloaded"`          // a queue has not been empty for QueueInterval
 	Breaker         string         `json:"breaker"`             // closed, open or half_open
-	BreakerOpenings int64          `json:"breaker_openings"`    // how often it has opened
-	LoadSeconds     float64        `json:"recent_load_seconds"` // what a load takes lately
-	RetriesLeft     int            `json:"retries_left"`        // in the budget now
+	BreakerOpenings int64          `json:"breaker_openings"`    // number of times it has opened
+	LoadSeconds     float64        `json:"recent_load_seconds"` // recent mean duration of a load
+	RetriesLeft     int            `json:"retries_left"`        // retries left in the budget
 	OriginSeconds   float64        `json:"origin_seconds"`      // permits in use, integrated over time
 }
 
 // Step is what the loads spent on one dependency.
 type Step struct {
 	Calls   int64   `json:"calls"`
-	Errors  int64   `json:"errors"`      // calls that the loader said had failed
-	Seconds float64 `json:"seconds"`     // in all
-	Max     float64 `json:"max_seconds"` // of one call
+	Errors  int64   `json:"errors"`      // calls that the loader reported as failed
+	Seconds float64 `json:"seconds"`     // in total
+	Max     float64 `json:"max_seconds"` // of the longest call
 }
 
-// Stats returns the counters. It is safe for concurrent use; the counters are read one
-// after the other, so they may differ by what happens meanwhile.
+// Stats returns the counters. It is safe for concurrent use. The counters are read one after the other, so they may
+// differ by what happens in between.
 func (c *Cache[V]) Stats() Stats {
 	s := c.stats
 	near := c.near.Stats()

@@ -11,7 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
-// Each number of a feed is under its own name.
+// Each number of a feed has a metric of its own.
 func TestFollowMetrics(t *testing.T) {
 	cfg := plain(ByKey(new(counter).load))
 	cfg.Namespace = "product"
@@ -75,7 +75,7 @@ func TestNearHitDoesNotAllocate(t *testing.T) {
 	cfg.NearBytes, cfg.Freshness.NearTTL = 1<<20, cfg.Freshness.TTL
 	c := open(t, cfg)
 	ctx := t.Context()
-	for c.Stats().Near == 0 { // the near tier takes a value a little later
+	for c.Stats().Near == 0 { // the near tier applies a value a little later
 		get(t, c, "k", "k#1")
 	}
 	if n := testing.AllocsPerRun(1000, func() { _, _ = c.Get(ctx, "k") }); n != 0 {

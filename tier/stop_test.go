@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// stopper is a Config.Now that runs a function in the goroutine that looks at the clock: between two lines of it.
+// stopper is a Config.Now that runs a function in the goroutine that reads the clock, between two lines of its code.
 type stopper struct {
-	left atomic.Int64 // looks before it runs
+	left atomic.Int64 // readings before it runs
 	run  func()
 }
 
-// at lets run run at the nth look at the clock from now on, once.
+// at makes the nth reading of the clock from now on call run, once.
 func (s *stopper) at(n int64, run func()) {
 	s.run = run
 	s.left.Store(n)
 }
 
-// ran reports whether it has run.
+// ran reports whether run was called.
 func (s *stopper) ran() bool { return s.left.Load() <= 0 }
 
 func (s *stopper) now() time.Time {

@@ -10,20 +10,20 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 )
 
-// An exchange is one comparison of what two members have applied: this one asks the other for his
-// positions and for what it lacks, applies that, and sends him what he lacks. When he has confirmed,
-// it knows what he has applied. All who need one at the same time share it.
+// An exchange compares what two members have applied. This node asks the other for its positions and for what this
+// node lacks, applies that, and sends the other what that member lacks. When the other has confirmed, this node knows
+// what it has applied. All callers that need one at the same time share it.
 type exchange struct {
 	done chan struct{}
 	err  error // read after done is closed
 }
 
-// exchangeWith has an exchange with m, or joins the one in progress. It returns when that has ended, or ctx.
+// exchangeWith runs an exchange with m, or joins the one in progress. It returns when that exchange or ctx has ended.
 func (c *Cache[V]) exchangeWith(ctx context.Context, m *mate) error {
 	c.log.mu.Lock()
 	x := m.exchange
 	if m.via != "" {
-		c.refresh() // it may have come into the view since
+		c.refresh() // m may have come into the view since
 	}
 	if x == nil {
 		if m.gone || m.via != "" || !c.life.begin() {
@@ -51,7 +51,7 @@ func (c *Cache[V]) exchangeWith(ctx context.Context, m *mate) error {
 	}
 }
 
-// sync has an exchange with m.
+// sync runs an exchange with m.
 func (c *Cache[V]) sync(m *mate) error {
 	var lack *lag
 	var incarnation uint64
@@ -64,7 +64,7 @@ func (c *Cache[V]) sync(m *mate) error {
 		}
 		before, incarnation = asked, number
 		applied = c.receive(news)
-		if !news.More || applied == 0 { // 0: what he has are numbers beyond a gap of his
+		if !news.More || applied == 0 { // 0: m only has numbers beyond a gap of its own
 			lack = lagOf(news)
 			break
 		}
@@ -93,7 +93,7 @@ func (c *Cache[V]) sync(m *mate) error {
 	defer l.mu.Unlock()
 	k := before
 	k.Incarnation = incarnation
-	if l.total == before.total+applied { // nothing came but from there
+	if l.total == before.total+applied { // everything new came from m
 		k = c.snapshot(incarnation)
 	}
 	m.known.Store(k)
@@ -105,7 +105,7 @@ func (c *Cache[V]) sync(m *mate) error {
 	return nil
 }
 
-// inquire asks m for its positions and for what is lacking here.
+// inquire asks m for its positions and for what this node lacks.
 func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnation uint64, err error) {
 	ctx, cancel, timeout := c.attempt(c.ctx)
 	defer cancel()
@@ -151,8 +151,7 @@ func (c *Cache[V]) inquire(m *mate) (before *known, news *codec.News, incarnatio
 	return before, news, resp.Incarnation, nil
 }
 
-// receive applies what another member has sent, and reports how much of it was new here. It keeps nothing
-// of n.
+// receive applies what another member has sent, and reports how much of it was new here. It does not keep n.
 func (c *Cache[V]) receive(n *codec.News) (applied uint64) {
 	applied, flushed := c.takeNews(n)
 	if flushed {
@@ -161,7 +160,7 @@ func (c *Cache[V]) receive(n *codec.News) (applied uint64) {
 	return applied
 }
 
-// takeNews is receive, and says whether everything here had to be taken for invalidated.
+// takeNews is receive. It also reports whether everything here had to be treated as invalidated.
 func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 	l := c.log
 	l.mu.Lock()
@@ -182,7 +181,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 			flush = true
 			t.cut, t.cutAt = b.Seq, at
 		} else {
-			t.aged, t.agedAt = b.Seq, min(at, now-l.lives.own.Load()) // it was longer ago
+			t.aged, t.agedAt = b.Seq, min(at, now-l.lives.own.Load()) // they were started before that
 		}
 		t.reach(b.Seq)
 	}
@@ -211,7 +210,7 @@ func (c *Cache[V]) takeNews(n *codec.News) (applied uint64, flush bool) {
 	return l.total - before, flush
 }
 
-// begin starts an invalidation, of this cache's own. The caller holds log.mu.
+// begin starts an invalidation of this cache's own. The caller holds log.mu.
 func (c *Cache[V]) begin(scope codec.Scope, names []string, version uint64) (seq uint64) {
 	l, now := c.log, c.clock.Now()
 	t := l.own()
@@ -225,8 +224,8 @@ func (c *Cache[V]) begin(scope codec.Scope, names []string, version uint64) (seq
 	return seq
 }
 
-// enter applies an invalidation and puts it into the log. It reports whether all that was here had to be taken for invalidated, because it
-// is not known what was. The caller holds log.mu.
+// enter applies an invalidation and puts it into the log. It reports whether everything here had to be treated as
+// invalidated, because what was invalidated is unknown. The caller holds log.mu.
 func (c *Cache[V]) enter(e logged) (flushed bool) {
 	switch {
 	case e.isList():
@@ -255,13 +254,14 @@ func (c *Cache[V]) enter(e logged) (flushed bool) {
 	return flushed
 }
 
-// flush takes everything that is here for invalidated, because nobody can tell what was. The caller holds log.mu.
+// flush treats everything here as invalidated, because no member can tell what was invalidated. The caller holds
+// log.mu.
 func (c *Cache[V]) flush() {
 	c.wipe(false)
 	c.stats.flushed.Add(1)
 }
 
-// wipe makes everything that is here unusable; own: by an invalidation that this node starts.
+// wipe makes everything here unusable. own: this node starts the invalidation.
 func (c *Cache[V]) wipe(own bool) {
 	c.fences.Wipe(own)
 	c.flights.detachAll(c.fences)
@@ -269,7 +269,7 @@ func (c *Cache[V]) wipe(own bool) {
 	c.stats.fences.Add(1)
 }
 
-// fence applies an invalidation of the log to key: this node's copies of it become unusable. It keeps key.
+// fence applies an invalidation of the log to key: this node's copies of key become unusable. It keeps key.
 func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint64) {
 	at, applied := c.fences.Apply(key, hash, mark, version, c.dropping(key))
 	if !applied && version != 0 { // a request had brought the mark without the version
@@ -282,11 +282,11 @@ func (c *Cache[V]) fence(key string, hash uint64, mark codec.Mark, version uint6
 	c.overtake(key, hash, at, applied)
 }
 
-// note applies a mark that a request or a token has carried to key, unless the log has it, and reports whether that made
-// copies unusable. It does not keep key. Where there is no room for the mark, an invalidation of this node's own stands for it, and for all
-// other marks of the key. The caller does not hold log.mu.
+// note applies a mark that a request or a token has carried to key, unless the log has it. It reports whether that
+// made copies unusable. It does not keep key. If the table has no room for the mark, this node starts an invalidation
+// of its own that stands for it and for all other marks of the key. The caller does not hold log.mu.
 func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64) (applied bool) {
-	if c.log.applied(mark) { // the fence may be forgotten by now
+	if c.log.applied(mark) { // the fence may already be forgotten
 		return false
 	}
 	key = cloneString(key)
@@ -301,7 +301,7 @@ func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64
 	return n == fence.Applied
 }
 
-// dropping removes the key's entry of the owned tier that a fence covers.
+// dropping removes the owned entry of key that a fence covers.
 func (c *Cache[V]) dropping(key string) fence.Dropping {
 	return func(loaded bool) {
 		if !loaded {
@@ -313,8 +313,8 @@ func (c *Cache[V]) dropping(key string) fence.Dropping {
 	}
 }
 
-// overtake keeps callers from joining what began before a fence of the key. It is done also for a fence that was there
-// before: the goroutine that left it may not have come to this yet.
+// overtake keeps callers from joining work that began before a fence of the key. It also runs for a fence that
+// existed before: the goroutine that left that fence may not have come this far.
 func (c *Cache[V]) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
 	c.flights.detach(key, hash, at.Loads)
 	c.asks.detach(key, hash, at.Copies)

@@ -9,12 +9,12 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 )
 
-// Tag says that the value belongs to the sets that the tags name: InvalidateTag with one of them
-// covers it, and callers that come after one while the load runs do not wait for it: so tell a tag as soon as it is known, at
-// best before the origin is read. It also holds for ErrNotFound. With KeepPrevious the previous value's tags stay, and
-// these are added. A value has at most codec.MaxTags tags, of at most codec.MaxTag
-// bytes each; if one is empty or too long, or there are more, the fill fails with ErrBadTag: a value
-// that misses a tag could outlive the tag's invalidation.
+// Tag adds the value to the sets that the tags name: InvalidateTag with one of them covers the value. Callers that
+// come after such an InvalidateTag do not wait for the load that runs. So call Tag as soon as a tag is known, ideally
+// before reading the origin. The tags apply to ErrNotFound as well. With KeepPrevious the previous value's tags stay,
+// and these are added. A value has at most codec.MaxTags tags of at most codec.MaxTag bytes each. If a tag is empty
+// or too long, or there are more tags, the fill fails with ErrBadTag: a value that misses a tag could outlive the
+// tag's invalidation.
 func (f *Fill[V]) Tag(tags ...string) {
 	for _, tag := range tags {
 		if err := checkTag(tag); err != nil {
@@ -38,7 +38,7 @@ func (f *Fill[V]) addTag(hash uint32) {
 	}
 }
 
-// tagged returns the tags of what the load gave, or why they cannot be had.
+// tagged returns the tags of what the load returned, or the error that says why it has none.
 func (f *Fill[V]) tagged(wide uint64) (*fence.TagSet, error) {
 	if f.keep {
 		for _, hash := range f.prev.Tags.List() {

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// A Get that comes after an InvalidateTag does not wait for a load that began before it: neither at the key's owner nor on
-// another member, whenever the loader tells the tag. The caller that came before has that load's value.
+// A Get after an InvalidateTag does not wait for a load that began before it, neither at the key's owner nor on
+// another member, whenever the loader names the tag. A caller from before gets that load's value.
 func TestInvalidateTagDetachesFlights(t *testing.T) {
 	const load = time.Second
 	for name, c := range map[string]struct {
-		tagAt time.Duration // when the loader tells the tag, since its begin
+		tagAt time.Duration // when the loader names the tag, since its start
 		stale bool          // the load refreshes a stale copy that has the tag
-		want  time.Duration // when the second caller has its value
+		want  time.Duration // when the second caller gets its value
 	}{
 		"told before the origin is read": {0, false, 500*time.Millisecond + load},
 		"told meanwhile":                 {700 * time.Millisecond, false, 700*time.Millisecond + load},
@@ -65,7 +65,7 @@ func TestInvalidateTagDetachesFlights(t *testing.T) {
 	}
 }
 
-// An invalidation of a tag leaves the flights of other tags alone.
+// An invalidation of a tag does not affect flights of other tags.
 func TestInvalidateTagSparesOtherFlights(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()

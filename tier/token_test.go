@@ -13,9 +13,9 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// A read with a token returns nothing from before it, whatever its node and the owner have told each other between the
-// token's arrival and the read: neither an exchange nor an acknowledged invalidation tells the owner of a mark that no
-// log has.
+// A read with a token returns nothing from before the token, whatever the reading node and the owner have told each
+// other between the token's arrival and the read. Neither an exchange nor an acknowledged invalidation tells the
+// owner of a mark that is in no log.
 func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 	for name, between := range map[string]func(t *testing.T, n1 *Cache[simValue], other string){
 		"an acknowledged invalidation": func(t *testing.T, n1 *Cache[simValue], other string) {
@@ -49,7 +49,7 @@ func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 				for _, c := range caches {
 					gets(t, c, key, 0)
 				}
-				// A process that this cluster does not hear of invalidates.
+				// A process that this cluster does not know invalidates.
 				lone := single(t, o, Config[simValue]{Namespace: "sim"})
 				defer shut(t, lone)
 				o.write(key)
@@ -57,7 +57,7 @@ func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				gone, cancel := context.WithCancel(background) // a read that leaves the mark at n1 and nothing else
+				gone, cancel := context.WithCancel(background) // a read that leaves the mark at n1 and has no other effect
 				cancel()
 				_, _ = n1.Read(gone, key, ReadOptions{MaxAge: AnyAge, After: token})
 				between(t, n1, other)
@@ -71,8 +71,8 @@ func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 	}
 }
 
-// Several tokens of one key, of writers that do not know of one another, may be used at once. With more of them than a
-// fence has room for, the node starts an invalidation of its own that stands for all.
+// Several tokens of one key, from writers that do not know one another, can be used at the same time. If there are
+// more than a fence has room for, the node starts an invalidation of its own that stands for all of them.
 func TestManyTokensOfOneKey(t *testing.T) {
 	for _, n := range []int{2, 3, 6} {
 		bubble(t, func(t *testing.T) {
@@ -116,8 +116,8 @@ func TestManyTokensOfOneKey(t *testing.T) {
 	}
 }
 
-// The same in a cluster: a near copy that a node kept in a partition falls when the invalidation arrives, and so does a
-// copy that its owner was given.
+// The same in a cluster: when the invalidation arrives, a near copy that a node kept in a partition becomes invalid,
+// and so does a copy that its owner was given.
 func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
@@ -170,7 +170,8 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 	})
 }
 
-// A fence that covers only what other members gave drops that from the owned tier, and leaves what this node has loaded.
+// A fence that covers only copies from other members drops such a copy from the owned tier, and keeps one that this
+// node has loaded.
 func TestDroppingWhatWasGiven(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 1), newOrigin()

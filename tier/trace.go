@@ -10,38 +10,40 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// Work is what a Tracer is told of.
+// Work describes a piece of work to a Tracer.
 type Work struct {
-	// Kind is "fill": one run of the loader; "get", "getmany" or "put": a question to the owner of a key, or of
-	// several; "serve": a get of another member whose tracer is a Carrier, here, if it has to wait; or
-	// "invalidate": an invalidation on its way to one member.
+	// Kind is one of:
+	//
+	//   - "fill": one run of the loader.
+	//   - "get", "getmany", "put": a request to the owner of one or several keys.
+	//   - "serve": a get of another member whose tracer is a Carrier, on this node, if it has to wait.
+	//   - "invalidate": an invalidation sent to one member.
 	Kind      string
 	Namespace string
-	Member    string // who is asked; empty for a fill and for serve, which run here
-	// Cause is, for a fill, the work of the read that started it, here or on another member, if the Tracer is
-	// a Carrier. Others may have joined the fill, and it may outlive that read. The zero Trace: none, as for
-	// what is loaded ahead, and by a BatchLoader.
+	Member    string // the member that is asked; empty for fill and serve, which run here
+	// Cause, for a fill, is the work of the read that started it, here or on another member, if the Tracer is a
+	// Carrier. Other reads may have joined the fill, and it may outlive the first one. The zero Trace means none, as
+	// for refreshes ahead and for a BatchLoader.
 	Cause Trace
 }
 
-// Trace identifies a piece of work among members: see codec.Trace. The zero Trace is none.
+// Trace identifies a piece of work among members: see codec.Trace. The zero Trace means none.
 type Trace = codec.Trace
 
-// A Carrier is a Tracer that follows work from one member to another: a get carries the trace that it belongs to,
-// 25 bytes, and the owner's work is within it. A getmany and a put do not.
+// A Carrier is a Tracer that follows work from one member to another. A get carries the trace that it belongs to, 25
+// bytes, and the owner's work belongs to that trace. A getmany and a put do not carry a trace.
 type Carrier interface {
 	Tracer
-	// Trace returns the work that ctx belongs to; false: none that others need to know of.
+	// Trace returns the work that ctx belongs to. It returns false if other members need not know of any.
 	Trace(ctx context.Context) (Trace, bool)
-	// Within returns ctx as a part of work that another member does. t has come from there: it may be
-	// anything.
+	// Within returns ctx as part of work t of another member. t comes from that member and may be anything.
 	Within(ctx context.Context, t Trace) context.Context
 }
 
 // causeKey is the context key of a fill's Work.Cause.
 type causeKey struct{}
 
-// traceOf is the work that ctx belongs to, if it is followed.
+// traceOf returns the work that ctx belongs to, if a Carrier follows it.
 func (c *Cache[V]) traceOf(ctx context.Context) (t Trace) {
 	if c.carrier != nil {
 		t, _ = c.carrier.Trace(ctx)
@@ -49,7 +51,7 @@ func (c *Cache[V]) traceOf(ctx context.Context) (t Trace) {
 	return t
 }
 
-// serveTraced follows what another member's question makes this one do; end is called with the answer.
+// serveTraced traces what another member's request causes on this node. The caller calls end with the answer.
 func (c *Cache[V]) serveTraced(ctx context.Context, req *codec.Request) (_ context.Context, end func(resp *codec.Response)) {
 	if c.carrier == nil || req.Flags&codec.FlagTrace == 0 || req.Kind != codec.KindGet {
 		return ctx, func(*codec.Response) {}
@@ -58,21 +60,21 @@ func (c *Cache[V]) serveTraced(ctx context.Context, req *codec.Request) (_ conte
 	return ctx, func(resp *codec.Response) { over(answerError(nil, resp)) }
 }
 
-// A Tracer follows the work that makes a read wait, for distributed tracing; the module
-// tier/oteltier has one for OpenTelemetry. Near hits and hits of this node's own keys are not
-// work. Keys are not told. A Tracer is called concurrently, and must not block.
+// A Tracer follows the work that makes a read wait, for distributed tracing. The module tier/oteltier has one for
+// OpenTelemetry. Near hits and hits of this node's own keys do not count as work. A Tracer does not learn keys. It is
+// called concurrently and must not block.
 type Tracer interface {
-	// Start is called when work begins. The work goes on with the returned context, and end is
-	// called once when it is over: err is nil if it brought an answer, also "not found".
+	// Start is called when work begins. The work continues with the returned context. end is called once when the
+	// work is over; err is nil if it brought an answer, including "not found".
 	//
-	// A get's ctx is its caller's, or of one of several callers who share it. A fill serves
-	// callers on many nodes and runs detached from all: its ctx has nothing of theirs. Nor has that of an
-	// invalidate, since what several callers started goes to a member together.
+	// The ctx of a get belongs to its caller, or to one of several callers that share the get. A fill serves callers
+	// on many nodes and runs detached from all of them, so its ctx carries nothing of theirs. The same holds for an
+	// invalidate, because what several callers started goes to a member together.
 	Start(ctx context.Context, w Work) (_ context.Context, end func(err error))
 }
 
-// watched returns cfg with its loader labelled for profiles and, if there is a Tracer, traced,
-// and its cluster traced.
+// watched returns cfg with a loader that is labelled for profiles. If there is a Tracer, it traces the loader and the
+// cluster.
 func (cfg Config[V]) watched() Config[V] {
 	run := labelled(cfg.Namespace, cfg.Tracer)
 	load, batch := cfg.Loader, cfg.BatchLoader
@@ -95,7 +97,7 @@ func (cfg Config[V]) watched() Config[V] {
 	return cfg
 }
 
-// labelled makes a loader's goroutine show up in profiles as what it is, and traces it.
+// labelled labels a loader's goroutine for profiles, and traces it.
 func labelled(namespace string, tracer Tracer) func(ctx context.Context, load func(context.Context) error) error {
 	labels := pprof.Labels("weir_namespace", namespace, "weir_phase", "load")
 	return func(ctx context.Context, load func(context.Context) error) (err error) {
@@ -104,7 +106,7 @@ func labelled(namespace string, tracer Tracer) func(ctx context.Context, load fu
 				var end func(error)
 				why, _ := ctx.Value(causeKey{}).(Trace)
 				ctx, end = tracer.Start(ctx, Work{Kind: "fill", Namespace: namespace, Cause: why})
-				err = ErrGoexit // or a panic: what stands if the loader does not return
+				err = ErrGoexit // or a panic: the result if the loader does not return
 				defer func() {
 					if errors.Is(err, ErrNotFound) {
 						end(nil)
@@ -119,20 +121,20 @@ func labelled(namespace string, tracer Tracer) func(ctx context.Context, load fu
 	}
 }
 
-// tracedCluster traces the questions to other members.
+// tracedCluster traces the requests to other members.
 type tracedCluster struct {
 	Cluster
 	tracer  Tracer
-	carrier Carrier // nil: the tracer is none
+	carrier Carrier // nil: the tracer is not a Carrier
 }
 
-// Bypassed is the Cluster's own; who does not tell hears from all.
+// Bypassed forwards to the Cluster. A Cluster without that method hears from all members.
 func (t tracedCluster) Bypassed(name string) bool {
 	b, ok := t.Cluster.(bypasser)
 	return ok && b.Bypassed(name)
 }
 
-// Lost is the Cluster's own; who does not tell counts every member out of sight as lost.
+// Lost forwards to the Cluster. A Cluster without that method counts every member out of sight as lost.
 func (t tracedCluster) Lost(name string) bool {
 	l, ok := t.Cluster.(loser)
 	return !ok || l.Lost(name)
@@ -157,7 +159,7 @@ func (t tracedCluster) Call(ctx context.Context, to ring.Member, req *codec.Requ
 	return err
 }
 
-// workKind is the Work.Kind of a request; empty: no caller waits for it.
+// workKind returns the Work.Kind of a request; empty if no caller waits for it.
 func workKind(k codec.Kind) string {
 	switch k {
 	case codec.KindGet:
@@ -172,7 +174,7 @@ func workKind(k codec.Kind) string {
 	return ""
 }
 
-// answerError is what a tracer is told of an answer; nil: it is one.
+// answerError returns the error to report to a tracer; nil if resp is an answer.
 func answerError(err error, resp *codec.Response) error {
 	if err != nil {
 		return err

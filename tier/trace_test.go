@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/codec"
 )
 
-// book is a Tracer that writes down what it is told.
+// book is a Tracer that records what it is told.
 type book struct {
 	mu    sync.Mutex // guards lines
 	lines []string
@@ -90,7 +90,7 @@ func TestTracer(t *testing.T) {
 	}
 }
 
-// carrying is a book whose works are numbered, and known to the others by their number.
+// carrying is a book that numbers its works. Other members know a work by its number.
 type carrying struct {
 	book
 	last atomic.Uint32
@@ -115,7 +115,7 @@ func (b *carrying) Within(ctx context.Context, w Trace) context.Context {
 	return context.WithValue(context.WithValue(ctx, bookKey{}, fmt.Sprint("within ", w[0])), numberKey{}, w)
 }
 
-// What a get carries makes the owner's work a part of it; a hit there is none.
+// The owner's work for a get is part of the trace that the get carries. A hit at the owner is not work.
 func TestCarrier(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -145,7 +145,7 @@ func TestCarrier(t *testing.T) {
 		if _, err := caches["n0"].GetMany(ctx, many); err != nil {
 			t.Fatal(err)
 		}
-		got := b.take() // the owner is asked for what it has, then for the rest
+		got := b.take() // the owner is asked first for what it has, then for the rest
 		slices.Sort(got)
 		if !slices.Equal(slices.Compact(got), []string{`fill sim in "": <nil>`, `fill sim in "caused by 77": <nil>`, `getmany sim n1 in "within 77": <nil>`}) {
 			t.Errorf("of several: %q", got)

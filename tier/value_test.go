@@ -21,10 +21,10 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// hooked is a codec of strings whose parts tests replace.
+// hooked is a codec of strings with parts that tests replace.
 type hooked struct {
 	codec.Codec[string]
-	append func(v string) ([]byte, error) // nil: as it is
+	append func(v string) ([]byte, error) // nil: the default
 	decode func(b []byte) (string, error)
 	lost   []string
 }
@@ -52,7 +52,7 @@ func hook(cfg Config[string]) (*hooked, Config[string]) {
 	return h, cfg
 }
 
-// The callers that wait for a fill get what later callers get, not what the loader has in its hands.
+// The callers that wait for a fill get the same value as later callers, not the one in the loader's hands.
 func TestFillersGetWhatLaterCallersGet(t *testing.T) {
 	for _, own := range []bool{false, true} {
 		t.Run(fmt.Sprint("ServeLoaded ", own), func(t *testing.T) {
@@ -72,7 +72,7 @@ func TestFillersGetWhatLaterCallersGet(t *testing.T) {
 	}
 }
 
-// A loader may use the memory of a value for the next one: near copies do not change.
+// A loader may reuse the memory of a value for the next one: near copies do not change.
 func TestLoaderMayReuseItsBuffer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var mu sync.Mutex
@@ -86,7 +86,7 @@ func TestLoaderMayReuseItsBuffer(t *testing.T) {
 		cfg.NearBytes = MinBytes
 		cfg.Codec = codec.Raw[string]()
 		c := open(t, cfg)
-		for range 2 { // the second time near
+		for range 2 { // the second read is a near hit
 			for _, key := range []string{"a", "b", "c"} {
 				get(t, c, key, key+"-value\x00"[:7])
 				c.near.Wait()
@@ -98,8 +98,8 @@ func TestLoaderMayReuseItsBuffer(t *testing.T) {
 	})
 }
 
-// A copy that cannot be decoded is dropped, counted and loaded again, at its owner and for a peer; one that can never be decoded
-// costs its callers an error, and the origin one load.
+// A copy that cannot be decoded is dropped, counted and loaded again, both at its owner and for a peer. A value that
+// can never be decoded costs its callers an error, and the origin one load.
 func TestCopyThatCannotBeDecodedIsLoadedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		h, cfg := hook(plain(nil))
@@ -142,7 +142,7 @@ func TestCopyThatCannotBeDecodedIsLoadedAgain(t *testing.T) {
 	})
 }
 
-// A peer that cannot decode its owner's copy makes the owner load it again.
+// A peer that cannot decode its owner's copy makes the owner load the key again.
 func TestPeerThatCannotDecodeACopyHasItLoadedAgain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
@@ -172,7 +172,7 @@ func TestPeerThatCannotDecodeACopyHasItLoadedAgain(t *testing.T) {
 	})
 }
 
-// A codec that ends the goroutine, or panics, costs the callers of its key an error, and nobody else anything.
+// A codec that ends the goroutine, or panics, costs the callers of its key an error, and affects no other key.
 func TestCodecThatEndsTheGoroutine(t *testing.T) {
 	for name, where := range map[string]func(h *hooked, end func()){
 		"append": func(h *hooked, end func()) {
@@ -217,7 +217,7 @@ func TestCodecThatEndsTheGoroutine(t *testing.T) {
 						t.Errorf("%v, %v", m, err)
 					}
 					h.append, h.decode = nil, nil
-					_ = pause(background, 5*time.Second) // the error is not remembered for longer
+					_ = pause(background, 5*time.Second) // the error is not remembered longer than this
 					if v, err := c.Get(background, "bad"); err != nil {
 						t.Errorf("the key is dead: %q, %v", v, err)
 					}
@@ -227,7 +227,7 @@ func TestCodecThatEndsTheGoroutine(t *testing.T) {
 	}
 }
 
-// Each exported error of this package, and of context, that a loader returns on another member is that error here.
+// Each exported error of this package and of context that a loader returns on another member is the same error here.
 func TestErrorsKeepTheirIdentityOverTheWire(t *testing.T) {
 	byName := map[string]error{
 		"ErrNotFound": ErrNotFound, "ErrOverloaded": ErrOverloaded, "ErrNotCached": ErrNotCached, "ErrIsolated": ErrIsolated,
@@ -300,8 +300,8 @@ func TestErrorsKeepTheirIdentityOverTheWire(t *testing.T) {
 	}
 }
 
-// A value larger than a quarter of the tier is refused whether ValueLimit is set or left at its default, and one
-// that the store gets all the same leaves the others there.
+// A value larger than a quarter of the tier is rejected, whether ValueLimit is set or left at its default. Such a
+// value, if the store gets it anyway, leaves the other entries in place.
 func TestLargeValueDoesNotEmptyTheTier(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
@@ -328,7 +328,7 @@ func TestLargeValueDoesNotEmptyTheTier(t *testing.T) {
 	})
 }
 
-// What callers will not see of a value is logged when the cache is made.
+// When a cache is made, it logs which parts of a value callers will not see.
 func TestNewLogsWhatIsLost(t *testing.T) {
 	var log strings.Builder
 	h, cfg := hook(plain(ByKey(slow(0).load)))
@@ -340,7 +340,7 @@ func TestNewLogsWhatIsLost(t *testing.T) {
 	}
 }
 
-// A cache charges a near copy with what its value takes, not with how long its encoding is.
+// A near copy costs what its value takes in memory, not the length of its encoding.
 func TestNearCopyIsChargedWithWhatItTakes(t *testing.T) {
 	c := open(t, Config[[]string]{
 		Freshness: Freshness{TTL: time.Minute},
@@ -355,7 +355,7 @@ func TestNearCopyIsChargedWithWhatItTakes(t *testing.T) {
 	}
 }
 
-// The near tier stays within 1.3 times its bytes of heap, whatever values are made of.
+// The near tier's heap stays within 1.3 times its bytes, whatever values consist of.
 func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 	const size = 4 << 20
 	weigh := codec.Weigher[any]()
@@ -400,7 +400,8 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 	}
 }
 
-// BenchmarkPack compares what a fill spends on its value: encoding and decoding it, or encoding alone with Config.ServeLoaded.
+// BenchmarkPack compares what a fill spends on its value: encoding and decoding, or encoding alone with
+// Config.ServeLoaded.
 func BenchmarkPack(b *testing.B) {
 	type product struct {
 		Name   string

@@ -14,37 +14,37 @@ import (
 )
 
 const (
-	// warmFrame is how many keys an owner is asked to warm at a time.
+	// warmFrame is how many keys an owner is asked to warm at once.
 	warmFrame = 256
-	// warmShare is which part of its permits a member uses to warm, at most: one in so many.
+	// warmShare limits the permits that a member uses to warm: one in warmShare of its share.
 	warmShare = 4
-	// After a round that has brought nothing Warm waits for warmPause, then twice as long each time, and
-	// gives up after so many rounds.
+	// After a round without progress Warm waits for warmPause, then twice as long each time, and gives up after
+	// warmRounds such rounds.
 	warmPause  = 50 * time.Millisecond
 	warmRounds = 8
 )
 
-// ErrNotWarmed says that Warm has given a key up: for some time its owner had no permits to spare,
-// or could not be reached.
+// ErrNotWarmed says that Warm has given up on a key: for some time its owner had no permits to spare, or could not be
+// reached.
 var ErrNotWarmed = errors.New("weir: not warmed: the key's owner had no permits to spare, or could not be reached, for too long")
 
-// WarmReport says what Warm has done.
+// WarmReport is the result of a Warm.
 type WarmReport struct {
-	Keys     int     `json:"keys"`      // different ones that were given
-	Present  int     `json:"present"`   // their owners had a copy
-	Loaded   int     `json:"loaded"`    // they have one now
-	NotFound int     `json:"not_found"` // the origin has no value
-	Failed   int     `json:"failed"`    // named in the error
-	Seconds  float64 `json:"seconds"`   // that it took
+	Keys     int     `json:"keys"`      // different keys given
+	Present  int     `json:"present"`   // keys with a copy at their owners before
+	Loaded   int     `json:"loaded"`    // keys that Warm loaded
+	NotFound int     `json:"not_found"` // keys without a value at the origin
+	Failed   int     `json:"failed"`    // keys that failed; the error names them
+	Seconds  float64 `json:"seconds"`   // duration
 }
 
-// Warm sees that the owners of keys have copies: what is missing is loaded, at the lowest class and
-// with a part of the owner's permits, so that real misses go first. It brings no values here. It
-// returns when that is done, or ctx has ended. Keys that are given twice count once.
+// Warm makes the owners of keys have copies. Missing keys are loaded at the lowest class and with a part of the
+// owner's permits, so that real misses go first. Warm brings no values to this node. It returns when it is done or
+// when ctx has ended. Duplicate keys count once.
 //
-// The report is valid also with an error: a *ManyError names the keys that failed, with the errors
-// of Get, ErrNotWarmed or ctx's; ErrClosed, ErrIsolated and the error of a ctx that has ended
-// before the call are those of the whole call. Safe for concurrent use.
+// The report is valid even with an error. A *ManyError names the keys that failed, with the errors of Get,
+// ErrNotWarmed or ctx's. ErrClosed, ErrIsolated and the error of a ctx that ended before the call are errors of the
+// whole call. Warm is safe for concurrent use.
 func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) {
 	if err := c.canRead(ctx); err != nil {
 		return WarmReport{}, err
@@ -93,7 +93,8 @@ func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) 
 	return report, nil
 }
 
-// warm warms in rounds: what an owner has no time for, or another member turns out to own, is for the next one.
+// warm works in rounds. Keys that an owner has no time for, or that turn out to belong to another member, go to the
+// next round.
 func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 	for idle := 0; len(reads) > 0; {
 		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.TagClock(), began: c.clock.Now(), warming: true}
@@ -126,7 +127,7 @@ func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 	}
 }
 
-// warmOwners has one round.
+// warmOwners runs one round.
 func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[V]) {
 	var here []*reading[V]
 	there := make(map[string][]*reading[V])
@@ -183,7 +184,8 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 	wg.Wait()
 }
 
-// warmOwn loads what this node has to load to be warm. ErrNotWarmed: there was no permit, or no time.
+// warmOwn loads the keys that this node has to load to be warm. A key gets ErrNotWarmed if there was no permit or no
+// time.
 func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64) {
 	size := 1
 	if c.cfg.BatchLoader != nil {

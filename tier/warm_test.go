@@ -63,7 +63,7 @@ func TestWarm(t *testing.T) {
 	})
 }
 
-// Warming goes on with a part of the permits only, and behind real misses.
+// Warm uses only a part of the permits, and real misses go before it.
 func TestWarmYields(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		o := slow(time.Second)
@@ -88,7 +88,7 @@ func TestWarmYields(t *testing.T) {
 	})
 }
 
-// Warm gives up: in time, and when nothing moves.
+// Warm ends when its ctx does, and gives up when it makes no progress.
 func TestWarmEnds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()

@@ -6,7 +6,7 @@
 // lint type-checks everything from source instead and compiles nothing. With -types it does only that: run it with
 // another GOARCH to see whether the code is valid there.
 //
-// Of the comments that staticcheck knows, it honours //lint:ignore U1000.
+// lint honours only one of staticcheck's comments: //lint:ignore U1000.
 package main
 
 import (
@@ -75,7 +75,7 @@ func load(dir string) ([]*packages.Package, error) {
 	if n := packages.PrintErrors(pkgs); n > 0 {
 		return nil, fmt.Errorf("%d errors", n)
 	}
-	// The main packages that go test generates are nobody's code.
+	// The main packages that go test generates are not the project's code.
 	return slices.DeleteFunc(pkgs, func(p *packages.Package) bool { return strings.HasSuffix(p.PkgPath, ".test") }), nil
 }
 
@@ -86,8 +86,8 @@ type finding struct {
 	message string
 }
 
-// analyze runs all analyzers. A package and the same package with its tests are two for them, so a finding can come
-// twice; the findings of some checks count only if every package that contains the file has them.
+// analyze runs all analyzers. A package and the same package with its tests are two packages for them, so a finding can
+// occur twice. The findings of some checks count only if every package that contains the file has them.
 func analyze(pkgs []*packages.Package) ([]finding, error) {
 	inAll := map[*analysis.Analyzer]bool{}
 	analyzers := append([]*analysis.Analyzer{unused.Analyzer.Analyzer}, vet.Suite...)
@@ -115,7 +115,7 @@ func analyze(pkgs []*packages.Package) ([]finding, error) {
 		if act.Err != nil {
 			return nil, fmt.Errorf("%v: %w", act, act.Err)
 		}
-		seen := map[finding]bool{} // one package may report the same more than once
+		seen := map[finding]bool{} // a package may report the same finding more than once
 		for _, d := range act.Diagnostics {
 			f := finding{act.Package.Fset.Position(d.Pos), act.Analyzer.Name, d.Message}
 			if !seen[f] {
@@ -138,7 +138,7 @@ func analyze(pkgs []*packages.Package) ([]finding, error) {
 	return findings, nil
 }
 
-// unusedIn lists what no package of the graph uses: code that only a test uses is used.
+// unusedIn lists what no package of the graph uses. Code that only a test uses counts as used.
 func unusedIn(graph *checker.Graph) (findings []finding) {
 	type object struct {
 		file string

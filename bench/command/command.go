@@ -1,5 +1,4 @@
-// Package command is `weir bench`: it runs the scenarios of the harness on weir, and shows what
-// came of it.
+// Package command is `weir bench`: it runs the scenarios of the harness on weir and shows the results.
 package command
 
 import (
@@ -21,18 +20,18 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// ErrPartial is returned by a run of which not all was measured. What was measured has been
-// shown and written.
+// ErrPartial is returned by a run that was not measured completely. The run has shown and written what it did
+// measure.
 var ErrPartial = errors.New("not all was measured")
 
-// ErrClaim is returned by a run in which weir did not hold what the scenario claims.
+// ErrClaim is returned by a run in which weir violated a claim of the scenario.
 var ErrClaim = errors.New("the scenario's claim was not held")
 
-// Options say who is measured besides weir.
+// Options configure the command and the systems that it can measure besides weir.
 type Options struct {
-	// Use is how the command is called; "": "bench".
+	// Use is the name of the command; "": "bench".
 	Use string
-	// Rivals are measured if the user asks for them, alternately with weir.
+	// Rivals are the systems that the user can have measured alternately with weir.
 	Rivals []harness.System
 }
 
@@ -47,7 +46,7 @@ type settings struct {
 	svg                 string
 }
 
-// New makes the command: run with a scenario's name, or one of list, show and report.
+// New creates the command: run with a scenario's name, or one of list, show and report.
 func New(o Options) *cobra.Command {
 	if o.Use == "" {
 		o.Use = "bench"
@@ -121,7 +120,7 @@ func list() *cobra.Command {
 	}
 }
 
-// node is the process of one node, which a scenario of kind processes starts.
+// node is the process of one node, which scenarios of kind processes start.
 func node() *cobra.Command {
 	return &cobra.Command{
 		Use: harness.NodeArg, Hidden: true, Args: cobra.ExactArgs(3),
@@ -168,7 +167,7 @@ func again() *cobra.Command {
 	return c
 }
 
-// load gives the scenario that the flags and the name ask for.
+// load returns the scenario that the flags and the name specify.
 func load(f settings, name string) (*scenario.Scenario, error) {
 	var s *scenario.Scenario
 	var err error
@@ -200,14 +199,14 @@ func load(f settings, name string) (*scenario.Scenario, error) {
 	if f.seed != 0 {
 		s.Seed = f.seed
 	}
-	b, err := s.YAML() // checks what the flags have changed
+	b, err := s.YAML() // validates what the flags have changed
 	if err != nil {
 		return nil, err
 	}
 	return scenario.Parse(s.Name+", with the flags", b)
 }
 
-// choose gives the systems that the user asks for, weir first.
+// choose returns the systems that the user asks for, weir first.
 func choose(o Options, asked string) ([]harness.System, error) {
 	all := append([]harness.System{harness.Weir{}}, o.Rivals...)
 	if len(o.Rivals) == 0 || asked == "all" {
@@ -251,7 +250,7 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 		w.Exe = append([]string{self}, strings.Fields(c.CommandPath())[1:]...)
 		systems[0] = w
 	}
-	if f.out != "" { // or what was measured for minutes could not be kept
+	if f.out != "" { // check now: after minutes of measuring, the result could not be saved
 		probe, err := os.CreateTemp(filepath.Dir(f.out), ".weir-bench-*")
 		if err != nil {
 			return fmt.Errorf("--out %s cannot be written: %w", f.out, err)
@@ -293,7 +292,7 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 	return err
 }
 
-// commandLine is how the run was asked for.
+// commandLine returns the command line of the run.
 func commandLine(c *cobra.Command) string {
 	words := []string{c.CommandPath()}
 	for _, a := range os.Args[1:] {
@@ -327,8 +326,7 @@ func write(r *harness.Report, path, measure string) error {
 	return nil
 }
 
-// Main runs the command with a context of its own and returns the exit code: 0, or 1 with the
-// error on standard error.
+// Main runs the command with its own context and returns the exit code: 0, or 1 with the error on standard error.
 func Main(o Options, args []string) int {
 	c := New(o)
 	c.SetArgs(args)

@@ -11,15 +11,15 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-// every is how often a line is written where there is no terminal.
+// every is the interval between lines if the output is not a terminal.
 const every = 5 * time.Second
 
-// progress shows how far a run is: a bar on a terminal, lines elsewhere.
+// progress shows the progress of a run: a bar on a terminal, lines elsewhere.
 type progress struct {
 	w        io.Writer
 	terminal bool
 
-	mu    sync.Mutex // guards the rest, and the order of what is written
+	mu    sync.Mutex // guards the rest, and the order of the output
 	last  time.Duration
 	round string
 	drawn bool
@@ -35,7 +35,7 @@ func newProgress(w io.Writer) *progress {
 	return p
 }
 
-// tell is harness.Options.Progress.
+// tell implements harness.Options.Progress.
 func (p *progress) tell(x harness.Progress) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,7 +59,7 @@ func (p *progress) tell(x harness.Progress) {
 	}
 }
 
-// clear takes the bar away.
+// clear removes the bar.
 func (p *progress) clear() {
 	if p.drawn {
 		p.print("\r\x1b[K")
@@ -73,5 +73,5 @@ func (p *progress) end() {
 	p.clear()
 }
 
-// print writes; progress that cannot be shown is no reason to end a run.
+// print writes to the output. It ignores errors: a run does not end because its progress cannot be shown.
 func (p *progress) print(format string, args ...any) { _, _ = fmt.Fprintf(p.w, format, args...) }

@@ -4,5 +4,5 @@ package cputime
 
 import "time"
 
-// Used returns 0: the CPU time is not known here.
+// Used returns 0: the CPU time is unknown on this system.
 func Used() time.Duration { return 0 }

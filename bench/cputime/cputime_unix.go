@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Used returns the CPU time that this process has used in user and kernel mode; 0 if the system does not tell.
+// Used returns the CPU time that this process has used in user and kernel mode; 0 if the system does not report it.
 func Used() time.Duration {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {

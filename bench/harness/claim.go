@@ -6,11 +6,11 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// Named gives a measure by its name in the JSON.
+// Named returns a measure by its name in the JSON.
 func (m *Measures) Named(name string) (float64, bool) {
 	b, err := json.Marshal(m)
 	if err != nil {
-		return 0, false // a NaN, which no claim is held with
+		return 0, false // a NaN, which fails every claim
 	}
 	all := map[string]float64{}
 	if err := json.Unmarshal(b, &all); err != nil {
@@ -20,14 +20,15 @@ func (m *Measures) Named(name string) (float64, bool) {
 	return x, ok
 }
 
-// A Verdict is what came of a claim for a system.
+// A Verdict is the result of a claim for a system.
 type Verdict struct {
 	Claim scenario.Claim
-	Value float64 // of the round that was furthest from it
+	Value float64 // of the first round that violated the claim, else of the first round
 	Held  bool    // in all rounds
 }
 
-// Judge holds a system's rounds against the claims, in their order. There is none if nothing was measured.
+// Judge checks a system's rounds against the claims, and returns the verdicts in the order of the claims. It
+// returns none if no round was measured.
 func Judge(claims []scenario.Claim, r *Result) []Verdict {
 	if len(r.Rounds) == 0 {
 		return nil
@@ -38,7 +39,7 @@ func Judge(claims []scenario.Claim, r *Result) []Verdict {
 		for i := range r.Rounds {
 			x, ok := r.Rounds[i].Measures.Named(c.Measure)
 			held := ok && c.Held(x)
-			// Of those that hold it any will do; the first that does not is the one to be shown.
+			// Among rounds that satisfy the claim any value will do. The first one that violates it must be shown.
 			if i == 0 || v.Held && !held {
 				v.Value = x
 			}

@@ -1,29 +1,26 @@
-// Package harness runs a scenario on a system, weir or a rival, and measures what callers and
-// the origin saw of it.
+// Package harness runs a scenario on a system, weir or a rival, and measures what callers and the origin observed.
 //
-// One Run is a number of rounds, and in each round every system runs the same scenario in turn,
-// with the same seed, against the same model of an origin and the same faults at the same
-// times. What a system cannot do is in its result; it is not passed over in silence.
+// One Run consists of a number of rounds. In each round every system runs the same scenario in turn, with the same
+// seed, against the same model of an origin and with the same faults at the same times. The result of a system
+// names what the system cannot do.
 //
-// # Who is measured
+// # What can be measured
 //
-// A System starts a Cluster. Weir and Processes are weir's; Existing is services that
-// run already and are asked over HTTP; the rivals' adapters are in bench/rivals.
+// A System starts a Cluster. Weir and Processes are weir's; Existing is running services that receive requests over
+// HTTP; the rivals' adapters are in bench/rivals.
 //
 // # What is measured
 //
-// Each value says which key it is of, which of the origin's versions it is and when its load
-// began. So it can be told of every answer, of any system, how old it is, whether it is
-// the right one, and whether the origin had replaced it before the call. An ideal
-// cache runs along, with room for everything and shared by all nodes: the loads that it
-// would have made are those that were due, and amplification is the origin's calls to these.
+// Each value contains its key, the origin's version and the time at which its load began. So for every answer of
+// any system the harness can tell how old it is, whether it is the right one, and whether the origin had replaced
+// it before the call. The harness simulates an ideal cache, with room for everything and shared by all nodes. The
+// loads of the ideal cache are the due loads, and amplification is the ratio of the origin's calls to them.
 //
-// In an open loop a request's latency counts from when it was due, not from when a caller was
-// free for it: a system that stands still cannot hide it by not being asked. Measures.Late says how late the
-// harness itself was.
+// In an open loop a request's latency counts from when it was due, not from when a caller was free for it: a system
+// that stalls cannot hide that by receiving fewer requests. Measures.Late is how late the harness itself was.
 //
-// # When it goes wrong
+// # Failures
 //
-// A system that dies, panics or does not start ends its own rounds alone; an interrupt ends all.
-// What was measured until then is kept, and marked as partial.
+// A system that dies, panics or does not start ends only its own rounds; an interrupt ends all of them. The report
+// keeps what was measured until then and marks it as partial.
 package harness

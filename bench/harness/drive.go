@@ -18,7 +18,7 @@ var (
 	errNoNode   = errors.New("harness: no node is up")
 )
 
-// driver lets callers call.
+// driver runs the callers.
 type driver struct {
 	u       *universe
 	cluster Cluster
@@ -28,18 +28,18 @@ type driver struct {
 	rec     *recorder
 	seed    uint64
 	end     time.Duration
-	ours    bool                    // the values are the harness's own
+	ours    bool                    // the harness created the values
 	fail    context.CancelCauseFunc // ends the run, with the cause
 
 	up      atomic.Pointer[[]int] // the nodes that callers are sent to
 	turn    atomic.Uint64
-	gone    []gauge // for each node, how often it went
-	calling []gauge // for each node, calls under way
+	gone    []gauge // by node: how often it went
+	calling []gauge // by node: calls in progress
 	sees    func(node int) nodeSet
-	parted  atomic.Bool // a cut is between the nodes
+	parted  atomic.Bool // a cut separates the nodes
 }
 
-// node is whose caller asks next, -1 if no node is up.
+// node returns the node for the next call, or -1 if no node is up.
 func (d *driver) node() int {
 	up := *d.up.Load()
 	if len(up) == 0 {
@@ -48,7 +48,7 @@ func (d *driver) node() int {
 	return up[d.turn.Add(1)%uint64(len(up))]
 }
 
-// call makes one call and counts it. due is when it should have begun.
+// call makes one call and records it. due is when it should have begun.
 func (d *driver) call(calls context.Context, worker int, st *stream, key int, op workload.Op, due time.Duration) {
 	began := d.clock.now()
 	o := outcome{due: due, began: began, read: op == workload.Read}
@@ -64,7 +64,7 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 	ctx := calls
 	if t := st.load.Timeout; t > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(calls, t.D()-(began-due)) // of the request, from when it was due
+		ctx, cancel = context.WithTimeout(calls, t.D()-(began-due)) // the request's timeout counts from when it was due
 		defer cancel()
 	}
 	name := d.u.names[key]
@@ -89,7 +89,7 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 		o.err = d.cluster.Invalidate(ctx, node, name)
 		o.ended = d.clock.now()
 		if o.err == nil {
-			// Who was in sight at any end of the call has been reached, or the error would have named him.
+			// Nodes in sight before or after the call have been reached, or the error would have named them.
 			d.ledger.settle(key, version, o.ended, seen|d.sees(node))
 		}
 	case workload.Invalidate:
@@ -106,7 +106,7 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 	d.rec.add(worker, o)
 }
 
-// seesAll reports whether all nodes that are up are among those seen.
+// seesAll reports whether seen contains all nodes that are up.
 func (d *driver) seesAll(seen nodeSet) bool {
 	for _, n := range *d.up.Load() {
 		if !seen.has(n) {
@@ -116,10 +116,10 @@ func (d *driver) seesAll(seen nodeSet) bool {
 	return true
 }
 
-// errOver is the cause that ends calls that outlast the run by far.
+// errOver is the cause that ends calls that far outlast the run.
 var errOver = errors.New("harness: not answered by the end")
 
-// guard makes a panic of a system the end of its run, not of the harness.
+// guard makes a panic of a system end the run instead of the harness.
 func (d *driver) guard() {
 	if p := recover(); p != nil {
 		d.fail(fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
@@ -152,7 +152,7 @@ func (d *driver) run(stop, calls context.Context) {
 	wg.Wait()
 }
 
-// sleepUntil waits for a time of the run; false if stop ended first.
+// sleepUntil waits for a time of the run. It returns false if stop ended first.
 func (d *driver) sleepUntil(stop context.Context, at time.Duration) bool {
 	t := time.NewTimer(at - d.clock.now())
 	defer t.Stop()
@@ -168,7 +168,7 @@ func (d *driver) rand(stream, worker int) *rand.Rand {
 	return rand.New(rand.NewPCG(d.seed, uint64(stream)<<32|uint64(worker)))
 }
 
-// closed lets each caller ask again as soon as it is answered.
+// closed lets each caller send its next request as soon as the previous one is answered.
 func (d *driver) closed(stop, calls context.Context, n int, st *stream, to time.Duration) {
 	var wg sync.WaitGroup
 	for w := range st.load.Callers {
@@ -198,12 +198,12 @@ type arrival struct {
 	op  workload.Op
 }
 
-// lastCall is for how long after the run's end a request that was due before is still begun:
-// who has waited longer has not found a free caller.
+// lastCall is how long after the run's end a due request is still sent. A request that has waited longer did not
+// find a free caller.
 const lastCall = 20 * time.Millisecond
 
-// open sends requests when they are due. If all callers are busy they wait, and the
-// wait counts: latencies are counted from when a request was due.
+// open sends requests when they are due. If all callers are busy the requests wait, and the wait counts: latencies
+// count from when a request was due.
 func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Duration) {
 	var wg sync.WaitGroup
 	arrivals := make(chan arrival, st.load.Callers)
@@ -247,8 +247,8 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 	wg.Wait()
 }
 
-// pace waits for a time with the precision of the system's own sleep, where Go's timers
-// are late by up to a millisecond on an idle machine; false if stop ended first.
+// pace waits for a time with the precision of the system's own sleep; Go's timers are late by up to a millisecond
+// on an idle machine. It returns false if stop ended first.
 func (d *driver) pace(stop context.Context, due time.Duration) bool {
 	const slack = 2 * time.Millisecond
 	for {
@@ -266,7 +266,7 @@ func (d *driver) pace(stop context.Context, due time.Duration) bool {
 	}
 }
 
-// burst lets all callers ask for the same new key at the same moment, again and again.
+// burst makes all callers ask for the same new key at the same moment, repeatedly.
 func (d *driver) burst(stop, calls context.Context, st *stream, to time.Duration) {
 	r := d.rand(0, 1<<30)
 	at := max(d.clock.now(), 0)

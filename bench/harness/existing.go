@@ -15,14 +15,13 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// existing is services that run already, asked over HTTP. Their values are their own: what the harness
-// knows of ages and versions from its own values it cannot know here, and their origin is
-// seen through their statistics alone.
+// existing is a set of running services that are measured over HTTP. Their values do not come from the harness, so
+// their ages and versions are unknown, and their origin is visible only through their statistics.
 type existing struct {
 	c      scenario.Cluster
 	client *http.Client
 	before []map[string]float64 // each service's counters at the start; nil: no statistics
-	unseen []string             // the services whose counters could not be had at the end
+	unseen []string             // the services whose counters were unavailable at the end
 }
 
 func startExisting(ctx context.Context, s *scenario.Scenario) (Cluster, error) {
@@ -33,7 +32,7 @@ func startExisting(ctx context.Context, s *scenario.Scenario) (Cluster, error) {
 	e := &existing{c: s.Cluster, client: &http.Client{Transport: &http.Transport{
 		MaxIdleConns: callers + 16, MaxIdleConnsPerHost: callers + 16, DisableCompression: true,
 	}}}
-	// A service that does not answer at the start is named at once.
+	// Name a service that does not answer at the start immediately.
 	for i := range e.c.Addresses {
 		if _, err := e.Get(ctx, i, "weir-bench-is-there"); err != nil && !errors.Is(err, errStatus) {
 			return nil, err
@@ -51,13 +50,13 @@ func startExisting(ctx context.Context, s *scenario.Scenario) (Cluster, error) {
 	return e, nil
 }
 
-// errStatus is an answer that is none.
+// errStatus says that a service answered with an unexpected status.
 var errStatus = errors.New("harness: HTTP status")
 
-// maxAnswer bounds what is read of an answer, in bytes.
+// maxAnswer is how much of an answer is read, in bytes.
 const maxAnswer = 64 << 20
 
-// Get asks a service for a key. 404 is an answer.
+// Get requests a key from a service. 404 counts as an answer.
 func (e *existing) Get(ctx context.Context, node int, key string) ([]byte, error) {
 	path := strings.ReplaceAll(e.c.Path, "{key}", url.PathEscape(key))
 	return e.fetch(ctx, strings.TrimSuffix(e.c.Addresses[node], "/")+path)
@@ -80,20 +79,20 @@ func (e *existing) fetch(ctx context.Context, url string) ([]byte, error) {
 	return b, err
 }
 
-// Invalidate cannot be asked of a service from outside.
+// Invalidate is not available for a service from outside.
 func (e *existing) Invalidate(context.Context, int, string) error { return ErrCannot }
 
-// Fault is not ours to make.
+// Fault returns an error: the harness cannot cause faults here.
 func (e *existing) Fault(_ context.Context, s Step) error { return fmt.Errorf("%w %s", ErrCannot, s) }
 
-// Close lets go of the connections.
+// Close closes the connections.
 func (e *existing) Close(context.Context) error {
 	e.client.CloseIdleConnections()
 	return nil
 }
 
-// Counters are what the services' own counters have risen by; none without statistics. Of a service that does not
-// answer any more nothing is counted, and of one that began anew what it has counted since.
+// Counters returns how much the services' own counters have risen; nil without statistics. A service that has
+// stopped answering does not count. For a service that has restarted, its counts since then count.
 func (e *existing) Counters() map[string]float64 {
 	if e.before == nil {
 		return nil
@@ -106,7 +105,7 @@ func (e *existing) Counters() map[string]float64 {
 	}
 	readings := make([]reading, len(e.c.Addresses))
 	var wg sync.WaitGroup
-	for i, a := range e.c.Addresses { // at once: one that hangs must not cost the others their turn
+	for i, a := range e.c.Addresses { // concurrently: a service that hangs must not delay the others
 		wg.Go(func() { readings[i].counters, readings[i].err = e.stats(ctx, a) })
 	}
 	wg.Wait()

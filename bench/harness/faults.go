@@ -12,19 +12,19 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// gauge counts what many callers touch for a node: on cache lines of its own.
+// gauge is a per-node counter on its own cache lines, because many callers update it.
 type gauge struct {
 	atomic.Int64
 	_ [56]byte
 }
 
-// stepWithin bounds one step: a system that hangs on it must not hold up the rest.
+// stepWithin is the timeout of one step: a system that hangs in it must not delay the rest.
 const stepWithin = 15 * time.Second
 
-// notDone is the error of a step that the end of the run cut short.
+// notDone is the error of a step that was cut short by the end of the run.
 const notDone = "not done by the end of the run"
 
-// faults does what the scenario plans, when it is due, and returns the marks of it.
+// faults executes the scenario's steps when they are due, and returns their marks.
 func (d *driver) faults(ctx context.Context, s *scenario.Scenario, tell func(time.Duration, string)) []Mark {
 	var marks []Mark
 	for _, o := range s.Origin.Outages {
@@ -63,8 +63,8 @@ func sorted(marks []Mark) []Mark {
 	return marks
 }
 
-// step does one, and sends callers away from a node that goes and back to one that comes, as a
-// load balancer in front would.
+// step executes one step. Like a load balancer, it diverts callers from a node that goes and sends them back to one
+// that comes.
 func (d *driver) step(ctx context.Context, s Step) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -110,7 +110,7 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 	return err
 }
 
-// setUp sends callers to the node, or not. Only the goroutine of the faults calls it.
+// setUp sets whether callers use the node. Only the goroutine of the faults calls it.
 func (d *driver) setUp(node int, on bool) {
 	up := slices.DeleteFunc(slices.Clone(*d.up.Load()), func(n int) bool { return n == node })
 	if on {

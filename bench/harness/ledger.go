@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// A ledger knows, of each key, what the origin has and what an ideal cache would have had to
-// load: one with room for everything, shared by all nodes, that loads a key once when it is
-// first asked for, after each invalidation, and when its TTL has run out. Times are since
-// the run's start. All methods are safe for concurrent use.
+// A ledger tracks, for each key, what the origin has and what an ideal cache would have had to load. The ideal
+// cache has room for everything, is shared by all nodes, and loads a key when it is first requested, after each
+// invalidation, and when its TTL has expired. Times count from the run's start. All methods are safe for concurrent
+// use.
 type ledger struct {
 	ttl  time.Duration
 	keys []keyState
@@ -20,37 +20,37 @@ type ledger struct {
 }
 
 type keyState struct {
-	loaded  atomic.Int64  // when the ideal cache last loaded it, plus epoch; 0: it has to
+	loaded  atomic.Int64  // when the ideal cache last loaded it, plus epoch; 0: it must load it
 	version atomic.Uint64 // the origin's
 }
 
-// writeTimes are when a version came to be, and when its invalidation had been confirmed, for which nodes.
+// writeTimes are the times at which a version was written and its invalidation was confirmed, and the nodes for
+// which it was confirmed.
 type writeTimes struct {
 	version            uint64
-	committed, settled time.Duration // settled: 0 as long as it is not
+	committed, settled time.Duration // settled: 0 until then
 	covered            nodeSet
 }
 
 // nodeSet is a set of nodes, a bit for each.
 type nodeSet uint64
 
-// allNodes is everybody.
+// allNodes contains every node.
 const allNodes = ^nodeSet(0)
 
 func (s nodeSet) has(node int) bool { return s>>node&1 == 1 }
 
-// epoch makes all times of a run, the warm-up's included, positive.
+// epoch makes all times of a run positive, including those of the warm-up.
 const epoch = int64(4 * time.Hour)
 
-// writesKept is how many writes of a key are remembered: answers older than that count as stale
-// since the oldest of them.
+// writesKept is how many writes of a key are remembered: an older answer counts as stale since the oldest of them.
 const writesKept = 64
 
 func newLedger(keys int, ttl time.Duration) *ledger {
 	return &ledger{ttl: ttl, keys: make([]keyState, keys), writes: make(map[int][]writeTimes)}
 }
 
-// asked counts a load that the ideal cache has to make for a read of the key at now.
+// asked counts a load if the ideal cache needs one for a read of the key at now.
 func (l *ledger) asked(key int, now time.Duration) {
 	k := &l.keys[key]
 	for {
@@ -67,7 +67,7 @@ func (l *ledger) asked(key int, now time.Duration) {
 	}
 }
 
-// write makes a new version of the key at the origin.
+// write creates a new version of the key at the origin.
 func (l *ledger) write(key int, now time.Duration) (version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -85,14 +85,14 @@ func (l *ledger) write(key int, now time.Duration) (version uint64) {
 // forget makes the ideal cache load the key again.
 func (l *ledger) forget(key int) { l.keys[key].loaded.Store(0) }
 
-// forgetAll does so for all keys.
+// forgetAll does the same for all keys.
 func (l *ledger) forgetAll() {
 	for i := range l.keys {
 		l.forget(i)
 	}
 }
 
-// settle notes that the invalidation after a write was confirmed, for the nodes that it covers.
+// settle records that the invalidation after a write was confirmed for the covered nodes.
 func (l *ledger) settle(key int, version uint64, now time.Duration, covered nodeSet) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -103,10 +103,10 @@ func (l *ledger) settle(key int, version uint64, now time.Duration, covered node
 	}
 }
 
-// staleness says of a node's answer with a version, to a call that began at the time, for how long
-// the origin had had a newer one by then (0: it had none); for how long one whose
-// invalidation had been confirmed for this node: an answer that a promise of invalidation forbids; and for how
-// long one whose invalidation had been confirmed, but not for this node, which could not be reached.
+// staleness judges a node's answer with a version to a call that began at began. stale is how long the origin had
+// had a newer version by then (0: it had none). broken is how long a newer version's invalidation had been
+// confirmed for this node: such an answer breaks the promise of invalidation. missed is how long a newer version's
+// invalidation had been confirmed, but not for this node, which was unreachable.
 func (l *ledger) staleness(key int, version uint64, began time.Duration, node int) (stale, broken, missed time.Duration) {
 	if l.keys[key].version.Load() == version {
 		return 0, 0, 0
@@ -132,7 +132,7 @@ func (l *ledger) staleness(key int, version uint64, began time.Duration, node in
 	return stale, broken, missed
 }
 
-// known is how many keys have been asked for, or were until they were invalidated.
+// known returns how many keys have been requested and not invalidated since.
 func (l *ledger) known() (n int) {
 	for i := range l.keys {
 		if l.keys[i].loaded.Load() != 0 {

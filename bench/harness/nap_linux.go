@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// nap sleeps in the kernel, precise to about 60 microseconds. It holds a thread.
+// nap sleeps in the kernel, with a precision of about 60 microseconds. It occupies a thread.
 func nap(d time.Duration) {
 	t := syscall.NsecToTimespec(int64(d))
-	_ = syscall.Nanosleep(&t, nil) // a signal ends it early, and the caller looks at the clock again
+	_ = syscall.Nanosleep(&t, nil) // a signal ends it early, and the caller checks the clock again
 }

@@ -4,5 +4,5 @@ package harness
 
 import "time"
 
-// nap sleeps, as precisely as Go's timers do.
+// nap sleeps with the precision of Go's timers.
 func nap(d time.Duration) { time.Sleep(d) }

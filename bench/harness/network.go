@@ -10,12 +10,12 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// wires are the networks of nodes in one process, with a switch: cut, no byte passes between
-// the two sides. What TCP has under way arrives when the cut heals, as it would from a real
-// network that was down for a while; datagrams are lost.
+// wires are the networks of the nodes in one process, with a switch: while they are cut, nothing passes between the
+// two sides. Data in a TCP connection arrives when the cut heals, as on a real network that was down for a while.
+// Datagrams are lost.
 //
-// A connection is held up by the side that dialled, in both directions, so that the side that
-// accepted keeps the plain socket.
+// The side that dialled holds a connection back, in both directions, so that the side that accepted keeps the plain
+// socket.
 type wires struct {
 	mu    sync.Mutex // guards the rest
 	owner map[string]int
@@ -30,7 +30,7 @@ func newWires() *wires {
 	return w
 }
 
-// cut parts the nodes in side from the others.
+// cut separates the nodes in side from the others.
 func (w *wires) cut(side []int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -55,12 +55,12 @@ func (w *wires) heal() {
 	}
 	w.mu.Unlock()
 	for _, c := range conns {
-		_, _ = c.Write(nil) // what waits goes out; who wrote it learns of an error by reading
+		_, _ = c.Write(nil) // sends what waits; its writer learns of an error by reading
 	}
 }
 
-// parted says whether a cut is between a node and an address, and gives the channel that closes when
-// there may be none.
+// parted reports whether a cut separates a node from an address, and returns a channel that is closed when the cut
+// may have ended.
 func (w *wires) parted(node int, addr string) (bool, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -77,7 +77,7 @@ func (w *wires) owns(node int, addr net.Addr) {
 	w.owner[addr.String()] = node
 }
 
-// network is what one node sees of it.
+// network returns the network as one node sees it.
 func (w *wires) network(node int) peer.Network { return &view{w, node} }
 
 type view struct {
@@ -133,7 +133,7 @@ func (v *view) LookupSRV(context.Context, string) ([]string, error) {
 	return nil, errors.New("the harness knows its nodes by their addresses")
 }
 
-// packets loses the datagrams that a cut is in the way of.
+// packets drops the datagrams that a cut blocks.
 type packets struct {
 	net.PacketConn
 	v *view
@@ -146,7 +146,7 @@ func (p *packets) WriteTo(b []byte, to net.Addr) (int, error) {
 	return p.PacketConn.WriteTo(b, to)
 }
 
-// maxHeld is how much a connection that is cut takes before it seems full, as a socket's buffer would.
+// maxHeld is how much a connection that is cut accepts before it appears full, like a socket's buffer.
 const maxHeld = 4 << 20
 
 // wire is a connection that this node dialled.
@@ -161,7 +161,7 @@ type wire struct {
 	held []byte
 }
 
-// Read gives what arrived, once no cut is in the way.
+// Read returns what has arrived, once the cut, if any, is over.
 func (c *wire) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	for {
@@ -177,7 +177,7 @@ func (c *wire) Read(b []byte) (int, error) {
 	}
 }
 
-// Write sends, or keeps until no cut is in the way.
+// Write sends, or keeps the data until the cut is over.
 func (c *wire) Write(b []byte) (int, error) {
 	parted, _ := c.v.w.parted(c.v.node, c.addr)
 	c.mu.Lock()
@@ -202,7 +202,7 @@ func (c *wire) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-// errFull is what a socket says that nobody reads for too long.
+// errFull is the error of a socket whose peer has not read for too long.
 var errFull = &net.OpError{Op: "write", Net: "tcp", Err: errTimeout{}}
 
 type errTimeout struct{}
@@ -211,7 +211,7 @@ func (errTimeout) Error() string   { return "i/o timeout: the network is cut" }
 func (errTimeout) Timeout() bool   { return true }
 func (errTimeout) Temporary() bool { return true }
 
-// Close closes the connection, and frees who reads.
+// Close closes the connection and wakes its readers.
 func (c *wire) Close() error {
 	c.once.Do(func() { close(c.closed) })
 	c.v.w.mu.Lock()

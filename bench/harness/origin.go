@@ -13,15 +13,15 @@ import (
 	"github.com/weircache/weir/bench/workload"
 )
 
-// What the origin says when it does not answer.
+// The errors of the origin.
 var (
-	// ErrOrigin is a load that failed, by chance or in an outage.
+	// ErrOrigin is the error of a load that failed, by chance or in an outage.
 	ErrOrigin = errors.New("harness: the origin fails")
-	// ErrRefused is a load over the origin's limit.
+	// ErrRefused is the error of a load above the origin's limit.
 	ErrRefused = errors.New("harness: the origin refuses, it has too many loads at once")
 )
 
-// An origin is the model of what is behind the cache. It is safe for concurrent use.
+// An origin is the model of the system behind the cache. It is safe for concurrent use.
 type origin struct {
 	s      scenario.Origin
 	sizes  func(key int) int
@@ -40,12 +40,12 @@ type origin struct {
 	rnd *rand.Rand
 }
 
-// newOrigin makes one whose random choices come from the seed.
+// newOrigin creates an origin whose random choices come from the seed.
 func newOrigin(s scenario.Origin, sizes func(int) int, l *ledger, c *clock, line *timeline, end time.Duration, seed uint64) *origin {
 	return &origin{s: s, sizes: sizes, ledger: l, clock: c, line: line, end: end, rnd: rand.New(rand.NewPCG(seed, 0x0419))}
 }
 
-// draw is an undisturbed load's latency, and whether it fails.
+// draw draws an undisturbed load's latency, and whether it fails.
 func (o *origin) draw() (time.Duration, bool) {
 	o.mu.Lock()
 	u, z := o.rnd.Float64(), 0.0
@@ -67,12 +67,12 @@ func (o *origin) draw() (time.Duration, bool) {
 	return l.P50.D(), fails
 }
 
-// load reads a key. The version is the origin's when the load begins: a load that a write
-// overtakes brings the old one, as a database's snapshot does.
+// load reads a key. The version is the origin's when the load begins: a load that is overtaken by a write returns
+// the old version, as a database's snapshot does.
 func (o *origin) load(ctx context.Context, key int) (b []byte, err error) {
 	began := o.clock.now()
 	at := o.running.Add(1)
-	if began >= 0 && began < o.end { // neither the warm-up counts nor what comes after
+	if began >= 0 && began < o.end { // calls before and after the run do not count
 		o.calls.Add(1)
 		raise(&o.peak, at)
 	}
@@ -122,7 +122,7 @@ func (o *origin) load(ctx context.Context, key int) (b []byte, err error) {
 	return makeValue(o.sizes(key), key, version, began), nil
 }
 
-// raise makes m at least v.
+// raise sets m to at least v.
 func raise(m *atomic.Int64, v int64) {
 	for {
 		was := m.Load()
@@ -132,21 +132,20 @@ func raise(m *atomic.Int64, v int64) {
 	}
 }
 
-// clock tells the time since the run's start, before which it is negative. It is safe for
-// concurrent use.
+// clock measures the time since the run's start; before the start it is negative. It is safe for concurrent use.
 type clock struct {
 	base time.Time
 	zero atomic.Int64 // the start, since base
 }
 
-// newClock makes one whose run starts in a moment that set tells; until then all is long before it.
+// newClock creates a clock. set fixes the start of the run; until then the clock shows a time long before it.
 func newClock() *clock {
 	c := &clock{base: time.Now()}
 	c.set(2 * time.Hour)
 	return c
 }
 
-// set makes the run start so long from now.
+// set makes the run start after in.
 func (c *clock) set(in time.Duration) { c.zero.Store(int64(time.Since(c.base) + in)) }
 
 func (c *clock) now() time.Duration { return time.Since(c.base) - time.Duration(c.zero.Load()) }

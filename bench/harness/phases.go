@@ -16,18 +16,18 @@ type Phase struct {
 	What string            `json:"what"` // the fault; empty: the control
 	From scenario.Duration `json:"from"`
 	To   scenario.Duration `json:"to"`
-	// Moves is how many keys change their owner, if each node owns as many: those of one node, and in a rolling restart
-	// those of each node twice. 0: a control, or a fault that moves none.
+	// Moves is how many keys change their owner if all nodes own equally many: one node's keys, or in a rolling
+	// restart each node's keys twice. 0: a control, or a fault that does not move keys.
 	Moves float64 `json:"moves,omitempty"`
 	Gets  float64 `json:"gets"`
-	// OriginCalls began in the phase. Caused are those of them that the control's rate does not account for.
+	// OriginCalls are the calls that began in the phase. Caused is how many of them exceed the control's rate.
 	OriginCalls float64 `json:"origin_calls"`
 	Caused      float64 `json:"origin_calls_caused"`
-	Errors      float64 `json:"errors"` // of calls that were due in the phase, those whose own node went left out
+	Errors      float64 `json:"errors"` // of calls that were due in the phase, except those whose own node went
 	Lost        float64 `json:"lost"`   // calls whose own node went
 }
 
-// phaseCount counts for a phase. It is safe for concurrent use.
+// phaseCount counts the calls of a phase. It is safe for concurrent use.
 type phaseCount struct {
 	what                      string
 	from, to                  time.Duration
@@ -35,7 +35,7 @@ type phaseCount struct {
 	calls, gets, errors, lost atomic.Int64
 }
 
-// newPhases are a scenario's, none if it does not ask for them.
+// newPhases returns a scenario's phases, or nil if the scenario does not request them.
 func newPhases(s *scenario.Scenario) []phaseCount {
 	if !s.ByFault || len(s.Faults) == 0 {
 		return nil
@@ -57,7 +57,7 @@ func newPhases(s *scenario.Scenario) []phaseCount {
 	return out
 }
 
-// phase is the phase of a time, nil outside of the run or if there are none.
+// phase returns the phase that contains a time, or nil outside of the run or without phases.
 func (t *timeline) phase(now time.Duration) *phaseCount {
 	for i := range t.phases {
 		if p := &t.phases[i]; now >= p.from && now < p.to {
@@ -67,7 +67,7 @@ func (t *timeline) phase(now time.Duration) *phaseCount {
 	return nil
 }
 
-// count counts what came of a call.
+// count records the outcome of a call.
 func (p *phaseCount) count(o outcome) {
 	if o.read {
 		p.gets.Add(1)
@@ -80,10 +80,10 @@ func (p *phaseCount) count(o outcome) {
 	}
 }
 
-// sumPhases tells what was counted until the run ended, with so many keys in a cluster of so many nodes.
+// sumPhases returns what was counted until the run ended, for the given number of keys and nodes.
 func sumPhases(counts []phaseCount, keys, nodes int, elapsed time.Duration) []Phase {
 	var out []Phase
-	usual := 0.0 // origin calls a second in the control
+	usual := 0.0 // origin calls per second in the control
 	for i := range counts {
 		c := &counts[i]
 		to := min(c.to, elapsed)

@@ -14,7 +14,7 @@ type planned struct {
 	step Step
 }
 
-// plan takes the faults of a scenario apart into steps, in order of time.
+// plan splits the faults of a scenario into steps, in order of time.
 func plan(s *scenario.Scenario) []planned {
 	var out []planned
 	add := func(at time.Duration, step Step) {
@@ -50,10 +50,10 @@ func plan(s *scenario.Scenario) []planned {
 	return out
 }
 
-// A Mark is something that happened in a run and that plots show.
+// A Mark is an event of a run that plots show.
 type Mark struct {
 	At   scenario.Duration `json:"at"`
 	What string            `json:"what"`
-	// Error is why it could not be done: "cannot" if the system has no such thing.
+	// Error is why the step failed: "cannot" if the system does not support it.
 	Error string `json:"error,omitempty"`
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// NodeService is a node, as the parent calls it.
+// NodeService is the RPC interface of a node for its parent.
 type NodeService struct{ n *node }
 
 // Get reads a key.
@@ -48,7 +48,7 @@ func (s *NodeService) Await(q Lookup, a *Found) error {
 	return nil
 }
 
-// Ready waits until the node takes part, as its /readyz says.
+// Ready waits until the node takes part, according to its /readyz.
 func (s *NodeService) Ready(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
@@ -56,15 +56,15 @@ func (s *NodeService) Ready(q Lookup, a *Found) error {
 	return nil
 }
 
-// Counters tells the node's own counters.
+// Counters returns the node's own counters.
 func (s *NodeService) Counters(_ struct{}, a *map[string]float64) error {
 	*a = make(map[string]float64)
 	count(*a, s.n.cache.Stats())
 	return nil
 }
 
-// PlayNode is the process of a node. args are what follows NodeArg; it reads the scenario from in, writes its
-// addresses to out, and leaves when in ends, which is when the parent says so or dies.
+// PlayNode is the main function of a node's process. args are the arguments after NodeArg. It reads the scenario
+// from in and writes its addresses to out. It leaves when in ends, which happens when the parent closes it or dies.
 func PlayNode(args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 3 {
 		return fmt.Errorf("harness: a node takes 3 arguments, not %d", len(args))

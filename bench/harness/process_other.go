@@ -7,8 +7,8 @@ import (
 	"os/exec"
 )
 
-// apart does nothing here: a Ctrl-C reaches the nodes too.
+// apart does nothing here: a Ctrl-C reaches the nodes as well.
 func apart(*exec.Cmd) {}
 
-// stand cannot be done on this system.
+// stand is not supported on this system.
 func stand(*os.Process, bool) error { return ErrCannot }

@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// apart keeps a Ctrl-C on the terminal from reaching the nodes: the parent ends them.
+// apart keeps a Ctrl-C on the terminal from reaching the nodes, because the parent ends them.
 func apart(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// stand makes a process stand still, or go on.
+// stand stops a process or continues it.
 func stand(p *os.Process, still bool) error {
 	if still {
 		return p.Signal(syscall.SIGSTOP)

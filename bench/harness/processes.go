@@ -18,12 +18,13 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// NodeArg is the first argument of a process that is a node: who embeds the harness passes the rest to PlayNode.
+// NodeArg is the first argument of a process that is a node. A program that embeds the harness passes the remaining
+// arguments to PlayNode.
 const NodeArg = "harness-node"
 
-// processes are nodes that are processes of their own, on this machine. Calls go to them, and
-// their loads come back to the one model of the origin here, through net/rpc over the
-// loopback: some ten microseconds are the harness's own.
+// processes are nodes in separate processes on this machine. Their calls, and their loads from the one model of the
+// origin in this process, go through net/rpc over the loopback. The harness itself accounts for some ten
+// microseconds.
 type processes struct {
 	env    Env
 	exe    []string
@@ -37,29 +38,29 @@ type processes struct {
 	nodes []atomic.Pointer[process]
 }
 
-// process is one node, as the parent has it.
+// process is one node as the parent sees it.
 type process struct {
 	cmd        *exec.Cmd
 	in         io.Closer
 	client     *rpc.Client
 	addr       string // for peers
 	exited     chan struct{}
-	starvation *starvation // nil: there is none
+	starvation *starvation // nil: none is in progress
 }
 
 // Lookup is a call for a key over net/rpc.
 type Lookup struct {
 	Key  string
-	Left time.Duration // of the caller's deadline; 0: none
+	Left time.Duration // until the caller's deadline; 0: none
 }
 
-// Found is the answer; Err is the text of an error, Kind what it is of those that keep their identity.
+// Found is the answer. Err is the text of an error, and Kind its identity if it is one of those that keep it.
 type Found struct {
 	Value     []byte
 	Err, Kind string
 }
 
-// identities are the errors that are told across the processes.
+// identities returns the errors that keep their identity across processes.
 func identities() map[string]error {
 	return map[string]error{
 		"overloaded": tier.ErrOverloaded, "closed": tier.ErrClosed, "deadline": context.DeadlineExceeded,
@@ -90,7 +91,7 @@ func (f Found) result() ([]byte, error) {
 	return nil, errors.New(f.Err)
 }
 
-// OriginService is the origin, as nodes in other processes see it.
+// OriginService is the origin's RPC interface for nodes in other processes.
 type OriginService struct{ env Env }
 
 // Load reads a key.
@@ -115,7 +116,7 @@ func left(ctx context.Context) time.Duration {
 	return 0
 }
 
-// call is an rpc that ends with ctx.
+// call makes an RPC that ends with ctx.
 func call(ctx context.Context, c *rpc.Client, method string, q Lookup) ([]byte, error) {
 	var a Found
 	pending := c.Go(method, q, &a, make(chan *rpc.Call, 1))
@@ -130,7 +131,7 @@ func call(ctx context.Context, c *rpc.Client, method string, q Lookup) ([]byte, 
 	}
 }
 
-// startProcesses starts the nodes: exe with NodeArg and what PlayNode takes.
+// startProcesses starts the nodes: exe with NodeArg and the arguments of PlayNode.
 func startProcesses(ctx context.Context, env Env, exe []string) (Cluster, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -196,7 +197,7 @@ func (c *processes) join(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	r, w, err := os.Pipe() // not StdoutPipe: its reader must be done before Wait
+	r, w, err := os.Pipe() // not StdoutPipe: its reader must finish before Wait
 	if err != nil {
 		return errors.Join(err, in.Close())
 	}
@@ -209,7 +210,7 @@ func (c *processes) join(ctx context.Context, i int) error {
 	}
 	p := &process{cmd: cmd, in: in, exited: make(chan struct{})}
 	c.wg.Go(func() {
-		_ = cmd.Wait() // how it ended is known by who ended it
+		_ = cmd.Wait() // the caller of the ending code knows how it ended
 		close(p.exited)
 	})
 	fail := func(err error) error {
@@ -221,7 +222,7 @@ func (c *processes) join(ctx context.Context, i int) error {
 		return fail(err)
 	}
 	if end, ok := ctx.Deadline(); ok {
-		_ = r.SetReadDeadline(end) // pipes have deadlines where it matters
+		_ = r.SetReadDeadline(end) // pipes support deadlines where it matters
 	}
 	var calls string
 	if _, err := fmt.Fscanln(r, &p.addr, &calls); err != nil {
@@ -236,7 +237,7 @@ func (c *processes) join(ctx context.Context, i int) error {
 	return nil
 }
 
-// await waits until node i sees so many members.
+// await waits until node i sees the given number of members.
 func (c *processes) await(ctx context.Context, i, members int) error {
 	_, err := call(ctx, c.nodes[i].Load().client, "Node.Await", Lookup{Key: strconv.Itoa(members), Left: left(ctx)})
 	return err
@@ -248,7 +249,7 @@ func (c *processes) ready(ctx context.Context, i int) error {
 	return err
 }
 
-// counters are those of node i.
+// counters returns the counters of node i.
 func (c *processes) counters(i int) (map[string]float64, error) {
 	p := c.nodes[i].Load()
 	if p == nil {
@@ -278,7 +279,7 @@ func (c *processes) Invalidate(ctx context.Context, i int, key string) error {
 	return err
 }
 
-// Fault does a step.
+// Fault executes a step.
 func (c *processes) Fault(ctx context.Context, s Step) error {
 	if s.Do == StepJoin {
 		if err := c.join(ctx, s.Node); err != nil {
@@ -315,9 +316,9 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 	return errors.Join(err, p.end(ctx))
 }
 
-// end lets a process leave in good order.
+// end makes a process leave gracefully.
 func (p *process) end(ctx context.Context) error {
-	_ = p.in.Close() // that is the sign
+	_ = p.in.Close() // the signal to leave
 	var err error
 	select {
 	case <-p.exited:
@@ -326,11 +327,11 @@ func (p *process) end(ctx context.Context) error {
 		<-p.exited
 		err = errors.New("the process did not leave in time, and was killed")
 	}
-	_ = p.client.Close() // the process is gone, and with it the connection
+	_ = p.client.Close() // the process is gone, and the connection with it
 	return err
 }
 
-// Health tells of a process that ended by itself.
+// Health returns an error if a process has ended by itself.
 func (c *processes) Health() error {
 	for i := range c.nodes {
 		if p := c.nodes[i].Load(); p != nil {
@@ -352,7 +353,7 @@ func (c *processes) Close(ctx context.Context) error {
 	for i := range c.nodes {
 		if p := c.nodes[i].Swap(nil); p != nil {
 			errs = append(errs, p.feed())
-			_ = stand(p.cmd.Process, false) // one that stands still does not end
+			_ = stand(p.cmd.Process, false) // a stopped process would not end
 			errs = append(errs, p.end(ctx))
 		}
 	}

@@ -8,10 +8,10 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// maxKinds bounds how many kinds of errors are counted apart, for each caller and in the sum.
+// maxKinds is how many kinds of errors are counted separately, for each caller and in the sum.
 const maxKinds = 16
 
-// addKind counts n errors more of the kind, or of "other" where there are too many kinds: texts that are all different.
+// addKind adds n errors of the kind, or of "other" if there are too many kinds, because all texts differ.
 func addKind(kinds map[string]int64, kind string, n int64) {
 	if _, ok := kinds[kind]; !ok && len(kinds) >= maxKinds {
 		kind = "other"
@@ -19,21 +19,21 @@ func addKind(kinds map[string]int64, kind string, n int64) {
 	kinds[kind] += n
 }
 
-// Latencies are kept in nanoseconds, from 64 to a minute and a half, ages to three hours; what
-// is longer counts as that.
+// Latencies are recorded in nanoseconds from 64 ns to a minute and a half, ages up to three hours. Larger values
+// count as the maximum.
 const (
 	shortest = 64
 	longest  = int64(90 * time.Second)
 	oldest   = int64(3 * time.Hour)
 )
 
-// shards is how many recorders share the work, so that callers rarely wait for one another.
+// shards is the number of recorders that share the work, so that callers rarely wait for one another.
 const shards = 8
 
-// buckets is about how many points a timeline has.
+// buckets is the approximate number of points of a timeline.
 const buckets = 150
 
-// a timeline is what happened when. It is safe for concurrent use.
+// a timeline records what happened when. It is safe for concurrent use.
 type timeline struct {
 	width  time.Duration
 	points []point
@@ -56,7 +56,7 @@ func newTimeline(d time.Duration) *timeline {
 	return &timeline{width: width, points: make([]point, (d+width-1)/width)}
 }
 
-// at is the point of a time, nil outside of the run.
+// at returns the point of a time, or nil outside of the run.
 func (t *timeline) at(now time.Duration) *point {
 	if now < 0 || int(now/t.width) >= len(t.points) {
 		return nil
@@ -74,20 +74,20 @@ func (t *timeline) originCall(now time.Duration, running int64) {
 	}
 }
 
-// outcome is what came of a call.
+// outcome is the result of a call.
 type outcome struct {
-	due, began, ended time.Duration // due: when it should have begun; as began in a closed loop
+	due, began, ended time.Duration // due: when it should have begun; equals began in a closed loop
 	err               error
 	lost              bool // the caller's own node went
 	age               time.Duration
 	read              bool
 	stale, broken     time.Duration
 	missed            time.Duration // stale by an invalidation that this node had missed
-	rejoined          bool          // though the cut was over and it saw all others again when it was asked
+	rejoined          bool          // missed although the cut was over and the node saw all others when it was asked
 	wrong             bool
 }
 
-// recorder counts outcomes.
+// recorder records outcomes.
 type recorder struct {
 	line   *timeline
 	shards [shards]shard
@@ -98,7 +98,7 @@ type shard struct {
 	tally
 }
 
-// tally is what is counted, and added up at the end.
+// tally is the set of counters. The tallies of all shards are added up at the end.
 type tally struct {
 	reads, writes, errors, lost, wrong int64
 	stale, broken, missed, rejoined    int64
@@ -127,7 +127,8 @@ func record(h *hdrhistogram.Histogram, d time.Duration) {
 	_ = h.RecordValue(v) // it is within the bounds
 }
 
-// add counts an outcome of a worker. What was due before the run's start, in the warm-up, does not count.
+// add records the outcome of a worker's call. Calls that were due before the run's start, in the warm-up, do not
+// count.
 func (r *recorder) add(worker int, o outcome) {
 	p := r.line.at(o.due)
 	if p == nil {
@@ -182,7 +183,7 @@ func (r *recorder) add(worker int, o outcome) {
 		s.maxMissed = max(s.maxMissed, o.missed)
 	}
 	if !o.read {
-		return // latencies are the readers'
+		return // only reads have a latency
 	}
 	record(s.latency, o.ended-o.due)
 	record(s.late, o.began-o.due)
@@ -196,7 +197,7 @@ func (r *recorder) add(worker int, o outcome) {
 	record(s.points[i], o.ended-o.due)
 }
 
-// sum adds the shards up.
+// sum adds up the shards.
 func (r *recorder) sum() tally {
 	t := newTally(len(r.line.points))
 	for i := range r.shards {

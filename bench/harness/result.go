@@ -9,28 +9,28 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// Schema is the version of a Report: it rises when a field changes its meaning or goes.
+// Schema is the version of a Report. It rises when a field changes its meaning or is removed.
 const Schema = 1
 
-// A Report is all that one run of the harness found. It is written as JSON.
+// A Report is the complete result of one run of the harness. It is written as JSON.
 type Report struct {
 	Schema   int                `json:"schema"`
 	Began    time.Time          `json:"began"`
 	Machine  string             `json:"machine"`
-	Command  string             `json:"command,omitempty"` // that made it
+	Command  string             `json:"command,omitempty"` // the command that made it
 	Scenario *scenario.Scenario `json:"scenario"`
-	Rounds   int                `json:"rounds"`            // that were to be
-	Partial  string             `json:"partial,omitempty"` // why not all of it was measured
+	Rounds   int                `json:"rounds"`            // planned number of rounds
+	Partial  string             `json:"partial,omitempty"` // why not everything was measured
 	Systems  []*Result          `json:"systems"`
 }
 
-// A Result is what one system did.
+// A Result is the result of one system.
 type Result struct {
 	Name    string   `json:"name"`
 	Setup   string   `json:"setup"`
 	Limits  []string `json:"limits,omitempty"`  // what it lacks
-	Cannot  []string `json:"cannot,omitempty"`  // which of the scenario's steps it could not do
-	Partial string   `json:"partial,omitempty"` // why not all of it was measured
+	Cannot  []string `json:"cannot,omitempty"`  // the scenario's steps that it could not do
+	Partial string   `json:"partial,omitempty"` // why not everything was measured
 	Rounds  []Round  `json:"rounds"`
 	// Median has the middle value of each measure over the rounds.
 	Median Measures `json:"median"`
@@ -41,12 +41,12 @@ type Round struct {
 	Partial  string             `json:"partial,omitempty"`
 	Measures Measures           `json:"measures"`
 	Errors   map[string]int64   `json:"errors_by_kind,omitempty"`
-	Counters map[string]float64 `json:"counters,omitempty"` // the system's own
+	Counters map[string]float64 `json:"counters,omitempty"` // the system's own counters
 	Width    scenario.Duration  `json:"width"`              // of a point of the timeline
 	Timeline []Point            `json:"timeline"`
 	Latency  []Quantile         `json:"latency"`
 	Marks    []Mark             `json:"marks,omitempty"`
-	Phases   []Phase            `json:"phases,omitempty"` // if the scenario says by_fault
+	Phases   []Phase            `json:"phases,omitempty"` // if the scenario sets by_fault
 }
 
 // Measures are the numbers of a round. Times are in milliseconds where the name says so.
@@ -59,26 +59,27 @@ type Measures struct {
 	OriginCalls   float64 `json:"origin_calls"`
 	OriginFailed  float64 `json:"origin_failed"`
 	Due           float64 `json:"due"`           // loads that an ideal cache would have made
-	Amplification float64 `json:"amplification"` // origin calls to those due
-	OriginPeak    float64 `json:"origin_peak"`   // loads at once
+	Amplification float64 `json:"amplification"` // ratio of origin calls to due loads
+	OriginPeak    float64 `json:"origin_peak"`   // concurrent loads
 	OriginMean    float64 `json:"origin_mean"`
-	OriginSeconds float64 `json:"origin_seconds"` // spent in loads
+	OriginSeconds float64 `json:"origin_seconds"` // total time spent in loads
 	PerFill       float64 `json:"served_per_fill"`
-	HitRatio      float64 `json:"hit_ratio"` // 1 less origin calls to gets; below 0 if it asks more than it is asked
+	HitRatio      float64 `json:"hit_ratio"` // 1 minus the ratio of origin calls to gets; below 0 if there are more origin calls than gets
 
 	P50  float64 `json:"p50_ms"`
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p999_ms"`
 	Max  float64 `json:"max_ms"`
-	Late float64 `json:"harness_p99_ms"` // by which the harness itself began requests late
+	Late float64 `json:"harness_p99_ms"` // how late the harness itself began requests
 
 	Errors   float64 `json:"errors"`
 	Lost     float64 `json:"lost"`  // calls whose own node went
 	Wrong    float64 `json:"wrong"` // answers that are another key's
 	Stale    float64 `json:"stale"` // answers that the origin had replaced before the call
 	MaxStale float64 `json:"stale_max_ms"`
-	// Of those, where the invalidation had been confirmed before the call: for the node that answered (Broken); for others, of which
-	// this one was not in sight, while it still was not (CutOff) and when it saw all others again (Rejoined).
+	// These are stale answers whose newer version's invalidation had been confirmed before the call: for the node
+	// that answered (Broken); or only for other nodes that did not have this one in sight, either while that was
+	// still so (CutOff) or once it saw all others again (Rejoined).
 	Broken    float64 `json:"stale_after_invalidate"`
 	MaxBroken float64 `json:"stale_after_invalidate_max_ms"`
 	Rejoined  float64 `json:"stale_rejoined"`
@@ -86,14 +87,14 @@ type Measures struct {
 	MaxCutOff float64 `json:"stale_cut_off_max_ms"`
 	AgeP99    float64 `json:"age_p99_ms"` // of answers, since their load began
 	MaxAge    float64 `json:"age_max_ms"`
-	Recover   float64 `json:"recover_seconds"` // the longest that callers felt a fault; -1: to the end of the run
+	Recover   float64 `json:"recover_seconds"` // the longest time that callers felt a fault; -1: to the end of the run
 
-	CPUPerMillion    float64 `json:"cpu_seconds_per_million_gets"` // of this process, the harness's own included
-	AllocsPerMillion float64 `json:"allocs_per_million_gets"`      // likewise
-	HeapPerKey       float64 `json:"heap_bytes_per_key"`           // growth of the heap by the keys asked for, all nodes in this process
+	CPUPerMillion    float64 `json:"cpu_seconds_per_million_gets"` // of this process, including the harness's own
+	AllocsPerMillion float64 `json:"allocs_per_million_gets"`      // of this process, including the harness's own
+	HeapPerKey       float64 `json:"heap_bytes_per_key"`           // growth of the heap per requested key, all nodes in this process
 }
 
-// A Point is a moment of a round. Rates are for each second.
+// A Point is a moment of a round. Rates are per second.
 type Point struct {
 	T          float64 `json:"t"` // seconds since the start
 	Offered    float64 `json:"offered"`
@@ -101,12 +102,12 @@ type Point struct {
 	Errors     float64 `json:"errors"`
 	Stale      float64 `json:"stale"`
 	Origin     float64 `json:"origin"`      // calls
-	OriginPeak float64 `json:"origin_peak"` // at once
+	OriginPeak float64 `json:"origin_peak"` // concurrent
 	P50        float64 `json:"p50_ms"`
 	P99        float64 `json:"p99_ms"`
 }
 
-// A Quantile is a latency that so large a part of the reads did not exceed.
+// A Quantile is a latency that the given fraction of the reads did not exceed.
 type Quantile struct {
 	Q  float64 `json:"q"`
 	MS float64 `json:"ms"`
@@ -116,7 +117,7 @@ var quantiles = []float64{10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 99.95, 99.
 
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
-// ratio is a by b, 0 if there is nothing to divide by.
+// ratio returns a divided by b, or 0 if b is 0.
 func ratio(a, b float64) float64 {
 	if b == 0 {
 		return 0
@@ -124,7 +125,7 @@ func ratio(a, b float64) float64 {
 	return a / b
 }
 
-// short rounds to four significant digits: more would only fill files.
+// short rounds to four significant digits, because more would only enlarge the files.
 func short(x float64) float64 {
 	if x == 0 {
 		return 0
@@ -133,7 +134,7 @@ func short(x float64) float64 {
 	return math.Round(x*p) / p
 }
 
-// points makes the timeline of what was counted.
+// points converts what was counted into a timeline.
 func (r *recorder) points(t tally, elapsed time.Duration) []Point {
 	w := r.line.width.Seconds()
 	out := make([]Point, 0, len(r.line.points))
@@ -158,9 +159,8 @@ func (r *recorder) points(t tally, elapsed time.Duration) []Point {
 	return out
 }
 
-// recovery is for how long callers felt the faults, the longest of them: until the last point
-// before the next fault that has errors (more than 1 in 100) or a p99 far above the usual one
-// before the first fault (three times, and 5 ms).
+// recovery returns the longest time for which callers felt a fault: until the last point before the next fault that
+// has errors (more than 1 in 100) or a p99 far above the usual one before the first fault (three times, and 5 ms).
 func recovery(points []Point, faults []time.Duration, width time.Duration) float64 {
 	if len(faults) == 0 || len(points) == 0 {
 		return 0
@@ -195,7 +195,7 @@ func recovery(points []Point, faults []time.Duration, width time.Duration) float
 	return longest
 }
 
-// fields are the fields that have a median, in no order.
+// fields returns the fields that have a median, in no particular order.
 func fields(m *Measures) []*float64 {
 	return []*float64{&m.Seconds, &m.Gets, &m.Writes, &m.Rate, &m.OriginCalls, &m.OriginFailed, &m.Due, &m.Amplification,
 		&m.OriginPeak, &m.OriginMean, &m.OriginSeconds, &m.PerFill, &m.HitRatio, &m.P50, &m.P99, &m.P999, &m.Max, &m.Late,
@@ -203,8 +203,8 @@ func fields(m *Measures) []*float64 {
 		&m.CPUPerMillion, &m.AllocsPerMillion, &m.HeapPerKey}
 }
 
-// median takes the middle of each measure over the rounds that are whole, or over all if none is. Of an
-// even number it is the lower one.
+// median computes the median of each measure over the complete rounds, or over all rounds if none is complete. For
+// an even number of rounds it takes the lower middle value.
 func median(rounds []Round) Measures {
 	whole := slices.DeleteFunc(slices.Clone(rounds), func(r Round) bool { return r.Partial != "" })
 	if len(whole) == 0 {

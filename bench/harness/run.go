@@ -15,43 +15,42 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// Options say how Run measures. The zero Options is one round, quietly.
+// Options configure Run. The zero Options is one round without progress output.
 type Options struct {
 	// Rounds is how often each system runs; 0: once.
 	Rounds int
-	// Progress, if not nil, is told now and then how far a round is. It must not block.
+	// Progress, if not nil, is called from time to time with the progress of a round. It must not block.
 	Progress func(Progress)
-	// Command is noted in the report.
+	// Command is recorded in the report.
 	Command string
 
 	nap func(time.Duration) // a precise sleep; nil: the system's own
 }
 
-// Progress is how far a run is.
+// Progress is the progress of a run.
 type Progress struct {
 	System        string
 	Round, Rounds int
 	Elapsed, Of   time.Duration // of the round; below 0: the warm-up
-	Text          string        // something that happened; empty: time went by
+	Text          string        // an event; empty: only time has passed
 }
 
-// Healther is a Cluster that can tell that it is broken for good: a process that died. Its round ends
-// then, and what was measured is kept as partial.
+// Healther is a Cluster that can detect that it is permanently broken, such as by a process that died. Its round
+// then ends, and what was measured is kept as partial.
 type Healther interface {
 	Health() error
 }
 
 const (
-	grace       = 5 * time.Second  // for calls that are under way at the end
+	grace       = 5 * time.Second  // for calls that are in progress at the end
 	startWithin = 60 * time.Second // for a system to start
 	closeWithin = 20 * time.Second // for a system to end
-	drainWithin = 2 * time.Second  // for the callers of a node that leaves
+	drainWithin = 2 * time.Second  // for the callers of a leaving node
 )
 
-// Run runs the scenario on all systems, which take turns, in the other order in each second
-// round. Whatever happens the report has what was measured until then: a system that fails
-// has its fault in its result and takes part no more; if ctx ends the report says so in Partial. The
-// error is not nil if nothing could be measured at all.
+// Run runs the scenario on all systems, which take turns, in reverse order in every second round. The report always
+// has what was measured. A system that fails has its error in its result and takes no further part. If ctx ends,
+// the report says so in Partial. The error is not nil if nothing could be measured at all.
 func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options) (*Report, error) {
 	if len(systems) == 0 {
 		return nil, errors.New("harness: no system to measure")
@@ -136,7 +135,7 @@ func heap() float64 {
 	return float64(m.HeapAlloc)
 }
 
-// hooks are what a round calls: tell of its progress, nap to sleep precisely.
+// hooks are the functions that a round calls: tell reports progress, nap sleeps precisely.
 type hooks struct {
 	tell func(time.Duration, string)
 	nap  func(time.Duration)
@@ -190,7 +189,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	d.clock.set(s.Warmup.D())
 	var m0, m1 runtime.MemStats
 	var cpu0 time.Duration
-	var aside sync.WaitGroup // the faults, the watch; they end with the run
+	var aside sync.WaitGroup // the faults and the watch, which end with the run
 	over1, done := context.WithCancel(stop)
 	var marks []Mark
 	aside.Go(func() { marks = d.faults(over1, s, h.tell) })
@@ -203,7 +202,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	})
 	aside.Go(func() { d.watch(over1, h.tell) })
 	aside.Go(func() {
-		// Who is not answered long after the end, or after an interrupt, is answered now.
+		// Calls that are still unanswered long after the end, or after an interrupt, end now.
 		if d.sleepUntil(over1, d.end+grace) {
 			over(errOver)
 		} else if stop.Err() != nil {
@@ -230,7 +229,8 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		out.Counters = c.Counters()
 	}
 	if s.Cluster.Kind == scenario.Existing {
-		// The origin is the services' own: their counters tell of it, and of the rest nobody.
+		// The origin belongs to the services. Only their counters describe it, and the remaining measures are
+		// unknown.
 		m.OriginCalls, m.OriginSeconds = out.Counters["loads"], out.Counters["load_seconds"]
 		m.Amplification, m.OriginPeak, m.AgeP99, m.MaxAge = ratio(m.OriginCalls, m.Due), 0, 0, 0
 		m.OriginMean, m.PerFill, m.HitRatio = ratio(m.OriginSeconds, m.Seconds), ratio(m.Gets, m.OriginCalls), 1-ratio(m.OriginCalls, m.Gets)
@@ -253,7 +253,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	return out, nil
 }
 
-// start makes a panic of an adapter an error.
+// start converts a panic of an adapter into an error.
 func start(ctx context.Context, y System, env Env) (c Cluster, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -263,7 +263,7 @@ func start(ctx context.Context, y System, env Env) (c Cluster, err error) {
 	return y.Start(ctx, env)
 }
 
-// watch tells how far the run is, and ends it if the system is broken.
+// watch reports the progress of the run, and ends the run if the system is broken.
 func (d *driver) watch(ctx context.Context, tell func(time.Duration, string)) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
@@ -285,7 +285,7 @@ func (d *driver) watch(ctx context.Context, tell func(time.Duration, string)) {
 	}
 }
 
-// round puts together what was counted.
+// round assembles what was counted.
 func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed time.Duration) *Round {
 	t := d.rec.sum()
 	secs := elapsed.Seconds()

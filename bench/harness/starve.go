@@ -5,13 +5,14 @@ import (
 	"time"
 )
 
-// A starved process stands still for half of every starvePeriod.
+// A starved process is stopped for half of every starvePeriod.
 const starvePeriod = 100 * time.Millisecond
 
-// A starvation is under way. The goroutine that does the faults uses it, and Close after that has ended.
+// A starvation is in progress. The goroutine that executes the faults uses it, and Close uses it once that
+// goroutine has ended.
 type starvation struct {
 	over  chan struct{} // closed to end it
-	ended chan error    // gets the result when the process runs again for good
+	ended chan error    // receives the result when the process runs permanently again
 }
 
 // starve stops and continues the process until feed is called. It returns an error if the process cannot be stopped.
@@ -44,7 +45,7 @@ func (p *process) starve() error {
 	return nil
 }
 
-// feed ends a starvation and waits until the process runs again. It does nothing if there is none.
+// feed ends a starvation and waits until the process runs again. It does nothing if none is in progress.
 func (p *process) feed() error {
 	if p.starvation == nil {
 		return nil

@@ -11,20 +11,20 @@ import (
 	"github.com/weircache/weir/bench/workload"
 )
 
-// universe is all keys of a scenario: first those that are generated, which all loads share, then
-// each burst's fresh ones, then each trace's. It is read-only.
+// universe is all keys of a scenario: first the generated keys, which all loads share, then each burst's fresh
+// keys, then each trace's. It is read-only.
 type universe struct {
 	names   workload.Names
 	index   map[string]int32
 	sizes   func(key int) int
 	streams []*stream
-	partial string // why a trace is not whole
+	partial string // why a trace is incomplete
 }
 
-// stream is what one load asks for. It is safe for concurrent use, with an r for each goroutine.
+// stream is the sequence of one load's requests. It is safe for concurrent use if each goroutine has its own r.
 type stream struct {
 	load   scenario.Load
-	first  int // number of its first key
+	first  int // index of its first key
 	source workload.Source
 	mix    workload.Mix
 	log    *trace.Log
@@ -115,7 +115,7 @@ func (u *universe) setSizes(s *scenario.Scenario, recorded map[int]int32) error 
 	return err
 }
 
-// readTrace returns what could be read, and what ended it.
+// readTrace returns what it could read, and the error that ended it.
 func readTrace(k scenario.Keys) (*trace.Log, error) {
 	if k.File == "" {
 		return nil, fmt.Errorf("harness: the scenario replays a trace and names none: give its file and format")
@@ -124,11 +124,11 @@ func readTrace(k scenario.Keys) (*trace.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = r.Close() }() // it was read, or its error is known
+	defer func() { _ = r.Close() }() // it has been read, or its error is known
 	return trace.Load(r, k.Count)
 }
 
-// rewind starts a trace or a scan again, for the next round.
+// rewind restarts a trace or a scan for the next round.
 func (st *stream) rewind() {
 	st.at.Store(0)
 	if s, ok := st.source.(*workload.Scan); ok {
@@ -136,8 +136,8 @@ func (st *stream) rewind() {
 	}
 }
 
-// next is what is asked next; false at the end of a trace. due is the time of the
-// trace's own, since its first request.
+// next returns the next request; ok is false at the end of a trace. due is the trace's own time since its first
+// request.
 func (st *stream) next(r *rand.Rand) (key int, op workload.Op, due time.Duration, ok bool) {
 	if st.log == nil {
 		return st.first + st.source.Next(r), st.mix.Next(r), 0, true

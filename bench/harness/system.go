@@ -13,69 +13,68 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// ErrCannot is what a system returns that has no answer to a demand: its result says so, and
-// the run goes on.
+// ErrCannot is returned by a system for a step that it does not support. Its result says so, and the run goes on.
 var ErrCannot = errors.New("cannot")
 
 // A System is a cache that can be measured: weir, or a rival behind an adapter.
 type System interface {
-	// Name is how tables call it.
+	// Name is the system's name in tables.
 	Name() string
-	// Setup says in a line how it is set up: its version, and its best configuration.
+	// Setup describes in one line how it is set up: its version and its best configuration.
 	Setup() string
-	// Limits names what the system lacks of what any scenario may ask for. It
-	// appears below the table.
+	// Limits lists what the system lacks of the things that a scenario may ask for. The list appears below the
+	// table.
 	Limits() []string
-	// Start starts it with as many nodes as the scenario says. ctx bounds Start only.
+	// Start starts as many nodes as the scenario says. ctx bounds Start only.
 	Start(ctx context.Context, env Env) (Cluster, error)
 }
 
-// Env is what a system gets: the contract, and the origin.
+// Env is the input of a system: the contract and the origin.
 type Env struct {
 	Scenario *scenario.Scenario
 	// Load reads the origin. It is safe for concurrent use; the value is the caller's.
 	Load func(ctx context.Context, key string) ([]byte, error)
 }
 
-// A Cluster is a system that runs. All methods are safe for concurrent use; nodes count from
-// 0. What a method does to a node that is down does not matter, as long as it returns.
+// A Cluster is a running system. All methods are safe for concurrent use; nodes are numbered from 0. A method that
+// is called for a node that is down may do anything, as long as it returns.
 type Cluster interface {
 	// Get reads a key as a caller on the node.
 	Get(ctx context.Context, node int, key string) ([]byte, error)
 	// Invalidate makes all copies of a key unusable, as far as the system can.
 	Invalidate(ctx context.Context, node int, key string) error
-	// Fault does one step of a scenario's faults, or wraps ErrCannot.
+	// Fault executes one step of a scenario's faults, or wraps ErrCannot.
 	Fault(ctx context.Context, s Step) error
 	// Close ends all nodes.
 	Close(ctx context.Context) error
 }
 
-// A Counter is a Cluster with counters of its own, which the result keeps.
+// A Counter is a Cluster with its own counters, which the result keeps.
 type Counter interface {
 	Counters() map[string]float64
 }
 
-// Counters that reports show beside the table: what all nodes' caches hold, in bytes, as the system counts them
-// towards its limit; and what it allocated for that, if it says so.
+// Counters that reports show below the table: what the caches of all nodes hold, in bytes, as the system counts
+// them against its limit; and what it allocated for that, if it reports it.
 const (
 	HeldBytes      = "held_bytes"
 	AllocatedBytes = "allocated_bytes"
 )
 
-// A viewer is a Cluster whose nodes tell which nodes they see, themselves included. The others are taken to see
-// all, always: what their invalidations confirm is held against every node.
+// A viewer is a Cluster whose nodes report which nodes they see, including themselves. Nodes of other clusters are
+// assumed to always see all nodes: a confirmed invalidation then counts for every node.
 type viewer interface {
 	sees(node int) nodeSet
 }
 
-// A Step is a single act of a fault.
+// A Step is a single action of a fault.
 type Step struct {
 	Do    StepKind
 	Node  int
 	Nodes []int // Cut: one side
 }
 
-// StepKind says what a step does.
+// StepKind is the kind of a step.
 type StepKind string
 
 // The steps.
@@ -88,11 +87,11 @@ const (
 	StepPause  StepKind = "pause"
 	StepResume StepKind = "resume"
 	StepStarve StepKind = "starve"
-	StepFeed   StepKind = "feed" // what starve began is over
+	StepFeed   StepKind = "feed" // ends a starvation
 	StepFlush  StepKind = "flush"
 )
 
-// String is "kill node 1", "cut nodes [2]" or "heal".
+// String returns "kill node 1", "cut nodes [2]" or "heal".
 func (s Step) String() string {
 	switch s.Do {
 	case StepCut:
@@ -103,7 +102,7 @@ func (s Step) String() string {
 	return fmt.Sprintf("%s node %d", s.Do, s.Node)
 }
 
-// Freshness is the scenario's contract as weir takes it.
+// Freshness returns the scenario's contract in weir's form.
 func Freshness(f scenario.Freshness) tier.Freshness {
 	return tier.Freshness{
 		TTL: f.TTL.D(), StaleWhileRevalidate: f.StaleWhileRevalidate.D(), StaleIfError: f.StaleIfError.D(),
@@ -112,7 +111,7 @@ func Freshness(f scenario.Freshness) tier.Freshness {
 	}
 }
 
-// kindOf sorts errors into few kinds, for the result.
+// kindOf classifies errors into a few kinds, for the result.
 func kindOf(err error) string {
 	for _, k := range []struct {
 		err  error
@@ -132,9 +131,9 @@ func kindOf(err error) string {
 		return "invalidation not confirmed by all"
 	}
 	if errors.As(err, new(*tier.FillError)) {
-		return "fill failed" // on another member: its error has lost its identity on the way
+		return "fill failed" // on another member: the error has lost its identity in transit
 	}
-	if u := (*url.Error)(nil); errors.As(err, &u) { // without the address, which has the key
+	if u := (*url.Error)(nil); errors.As(err, &u) { // without the address, which contains the key
 		err = u.Err
 	}
 	text := err.Error()

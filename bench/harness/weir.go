@@ -17,20 +17,20 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// namespace of the harness's cache.
+// namespace is the name of the harness's cache.
 const namespace = "bench"
 
-// Weir is weir itself, as the scenario's kind of cluster says: all nodes in this process, over real
-// sockets on the loopback; a process for each node; or services that run already.
+// Weir is weir itself. The scenario's kind of cluster selects how: all nodes in this process, over real sockets on
+// the loopback; a process for each node; or services that already run.
 type Weir struct {
-	// Exe is the command that starts a node's process, to which NodeArg and more arguments are
-	// added. nil: this binary, with "bench" before NodeArg.
+	// Exe is the command that starts a node's process. NodeArg and further arguments are appended. nil: this
+	// binary, with "bench" before NodeArg.
 	Exe []string
-	// Logger gets what the nodes log. nil: nobody.
+	// Logger receives the logs of the nodes. nil: they are discarded.
 	Logger *slog.Logger
 }
 
-// Name is "weir".
+// Name returns "weir".
 func (Weir) Name() string { return "weir" }
 
 // Setup says that nothing is tuned.
@@ -38,24 +38,24 @@ func (Weir) Setup() string {
 	return "as it comes: near and owned tier, the scenario's freshness and concurrency"
 }
 
-// Limits are none.
+// Limits returns nil.
 func (Weir) Limits() []string { return nil }
 
-// node is one member. It is made whole, and replaced whole when the node joins again.
+// node is one member. It is immutable, and is replaced when the node joins again.
 type node struct {
 	peer  *peer.Node
 	cache *tier.Cache[[]byte]
 }
 
-// weirCluster is the nodes in this process. Faults come one at a time.
+// weirCluster is the nodes in this process. Faults are sequential.
 type weirCluster struct {
 	env    Env
 	logger *slog.Logger
-	wires  *wires // nil: the scenario cuts nothing, and the nodes have the system's network
+	wires  *wires // nil: the scenario has no cuts, and the nodes use the system's network
 	nodes  []atomic.Pointer[node]
 }
 
-// cacheConfig is what a scenario says of a cache, for a node of ours.
+// cacheConfig returns the configuration of a cache for a node, as the scenario describes it.
 func cacheConfig(env Env, p *peer.Node, logger *slog.Logger) tier.Config[[]byte] {
 	c := env.Scenario.Cluster
 	return tier.Config[[]byte]{
@@ -105,7 +105,7 @@ func (w Weir) Start(ctx context.Context, env Env) (Cluster, error) {
 	return c, nil
 }
 
-// join starts node i, which joins those that are up.
+// join starts node i, which joins the nodes that are up.
 func (c *weirCluster) join(ctx context.Context, i int) error {
 	if c.nodes[i].Load() != nil {
 		return fmt.Errorf("node %d is up already", i)
@@ -143,7 +143,7 @@ func newNode(ctx context.Context, env Env, cfg peer.Config) (*node, error) {
 	return &node{p, cache}, nil
 }
 
-// await waits until the node sees so many members.
+// await waits until the node sees the given number of members.
 func (n *node) await(ctx context.Context, members int) error {
 	for {
 		changed := n.peer.ViewChanged()
@@ -158,7 +158,7 @@ func (n *node) await(ctx context.Context, members int) error {
 	}
 }
 
-// ready waits until the node takes part, as who sends it callers would.
+// ready waits until the node takes part, as a load balancer would.
 func (n *node) ready(ctx context.Context) error {
 	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
@@ -193,7 +193,7 @@ func (c *weirCluster) Invalidate(ctx context.Context, i int, key string) error {
 	return n.cache.Invalidate(ctx, key)
 }
 
-// sees tells which nodes are in a node's view.
+// sees returns the nodes in a node's view.
 func (c *weirCluster) sees(i int) nodeSet {
 	n := c.nodes[i].Load()
 	if n == nil {
@@ -208,7 +208,7 @@ func (c *weirCluster) sees(i int) nodeSet {
 	return seen
 }
 
-// Fault does a step.
+// Fault executes a step.
 func (c *weirCluster) Fault(ctx context.Context, s Step) error {
 	switch s.Do {
 	case StepKill:
@@ -216,7 +216,7 @@ func (c *weirCluster) Fault(ctx context.Context, s Step) error {
 		if n == nil {
 			return fmt.Errorf("node %d is down already", s.Node)
 		}
-		// The network first: a process that is killed says nothing on its way out.
+		// The network first: a killed process does not announce its end.
 		return errors.Join(n.peer.Close(), n.cache.Close(ctx))
 	case StepLeave:
 		n := c.nodes[s.Node].Swap(nil)
@@ -239,7 +239,7 @@ func (c *weirCluster) Fault(ctx context.Context, s Step) error {
 	return fmt.Errorf("%w %s", ErrCannot, s)
 }
 
-// leave ends a node in good order: it leaves the cluster while its cache still answers.
+// leave ends a node gracefully: it leaves the cluster while its cache still answers.
 func (n *node) leave(ctx context.Context) error {
 	return errors.Join(n.peer.Leave(ctx), n.cache.Close(ctx))
 }

@@ -11,23 +11,24 @@ import (
 	"github.com/weircache/weir/bench"
 )
 
-// marker begins what is generated; the path is of a result file, as seen from the document.
+// marker matches the start of generated text. Its path is that of a result file, relative to the document.
 func marker() *regexp.Regexp {
 	return regexp.MustCompile(`(?m)^<!-- (bench|speed):(\S+) -->\n`)
 }
 
-// closing ends it.
+// closing ends generated text.
 const closing = "<!-- /bench -->"
 
-// Fill returns a document's text with what stands between its markers made anew from the result
-// files that they name:
+// Fill returns a document's text with the parts between its markers regenerated from the result files that the
+// markers name:
 //
 //	<!-- bench:results/storm.json -->
 //	(generated: a table as Text writes it)
 //	<!-- /bench -->
 //
-// A marker <!-- speed:results/speed.json --> stands for a table of the micro-benchmarks in the same way. Paths are relative to dir, the document's directory. The rest of the text stays as it is. It is
-// an error if a marker is not closed, or there is none.
+// A marker <!-- speed:results/speed.json --> stands for a table of the micro-benchmarks in the same way. Paths are
+// relative to dir, the document's directory. The rest of the text stays as it is. Fill returns an error if a marker
+// is not closed, or if there are none.
 func Fill(text []byte, dir string) ([]byte, error) {
 	var out bytes.Buffer
 	found, begins := 0, marker()
@@ -61,7 +62,7 @@ func Fill(text []byte, dir string) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// scenarioTable writes what a run of a scenario found.
+// scenarioTable writes the result of a run of a scenario.
 func scenarioTable(out *bytes.Buffer, path string) error {
 	r, err := ReadJSON(path)
 	if err != nil {
@@ -76,7 +77,7 @@ func scenarioTable(out *bytes.Buffer, path string) error {
 	return nil
 }
 
-// speedTable writes what a run of the micro-benchmarks found.
+// speedTable writes the result of a run of the micro-benchmarks.
 func speedTable(out *bytes.Buffer, path string) error {
 	t, err := bench.ReadTable(path)
 	if err != nil {
@@ -86,8 +87,7 @@ func speedTable(out *bytes.Buffer, path string) error {
 	return err
 }
 
-// FillFile does so with a file, and reports whether it was out of date. With write it is
-// brought up to date.
+// FillFile does the same with a file, and reports whether the file was out of date. With write it updates the file.
 func FillFile(path string, write bool) (stale bool, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {

@@ -12,10 +12,10 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-// JSON writes the report in full, without white space: timelines are long.
+// JSON writes the complete report without white space, because timelines are long.
 func JSON(w io.Writer, r *harness.Report) error { return json.NewEncoder(w).Encode(r) }
 
-// maxFile is more than a report of any run has, in bytes.
+// maxFile is larger than the report of any run, in bytes.
 const maxFile = 256 << 20
 
 // ReadJSON reads what JSON wrote.
@@ -40,8 +40,8 @@ func ReadJSON(path string) (*harness.Report, error) {
 	return r, nil
 }
 
-// CSV writes a line for each measure of each round of each system: scenario, system, round (from 1, or
-// "median"), partial, measure, value.
+// CSV writes a line for each measure of each round of each system: scenario, system, round (from 1, or "median"),
+// partial, measure, value.
 func CSV(w io.Writer, r *harness.Report) error {
 	c := csv.NewWriter(w)
 	errs := []error{c.Write([]string{"scenario", "system", "round", "partial", "measure", "value"})}

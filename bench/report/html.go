@@ -24,7 +24,7 @@ var pageJS string
 //go:embed assets/page.html
 var pageHTML string
 
-// series is what the page's script plots of a system: of its last whole round.
+// series is the data of a system for the page's plots: its last complete round.
 type series struct {
 	Name     string             `json:"name"`
 	Timeline []harness.Point    `json:"timeline"`
@@ -33,7 +33,7 @@ type series struct {
 	Colour   string             `json:"colour"`
 }
 
-// bars are one measure side by side.
+// bars compare the systems in one measure.
 type bars struct {
 	Title string
 	Bars  []bar
@@ -41,15 +41,15 @@ type bars struct {
 
 type bar struct {
 	Name, Text, Colour string
-	Percent            float64 // of the longest; -1: it was not measured
+	Percent            float64 // of the longest; -1: not measured
 }
 
-// colour is a system's, in bars and plots alike. Grey is left for what is offered to all.
+// colour returns the colour of a system, in bars and plots alike. Grey is reserved for the offered load.
 func colour(i int) string {
 	return []string{"#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#e377c2"}[i%8]
 }
 
-// called is a system's name, with a word if not all of it was measured.
+// called returns a system's name, with a remark if it was only partly measured.
 func called(s *harness.Result) string {
 	if s.Partial != "" {
 		return s.Name + " (partial)"
@@ -57,7 +57,7 @@ func called(s *harness.Result) string {
 	return s.Name
 }
 
-// barsOf are a measure's bars.
+// barsOf returns the bars of a measure.
 func barsOf(r *harness.Report, m measure) bars {
 	out := bars{Title: m.what + map[int]string{-1: ", less is better", 1: ", more is better"}[m.better]}
 	most := 0.0
@@ -81,8 +81,8 @@ func barsOf(r *harness.Report, m measure) bars {
 	return out
 }
 
-// HTML writes one file that holds all it needs: the table, the notes, the scenario, and plots
-// of load, origin and latency over time with the faults marked, of latency by percentile, and bars.
+// HTML writes one self-contained file: the table, the notes, the scenario, plots of load, origin and latency over
+// time with the faults marked, a plot of latency by percentile, and bars.
 func HTML(w io.Writer, r *harness.Report) error {
 	page, err := template.New("page").Parse(pageHTML)
 	if err != nil {

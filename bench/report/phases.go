@@ -10,10 +10,11 @@ import (
 const phasesHead = "Fault by fault, each until the next one. *Caused* are the origin calls that the rate before the first fault does not account for; " +
 	"*keys that move* are those of a node that owns as many as the others, in a rolling restart of each node twice."
 
-// phases are the table of what each fault cost: three rows a fault, a column a system, medians of the rounds that have the phase.
-// Of rounds in even number it is the lower one. nil: the scenario did not ask for it.
+// phases returns the table of what each fault cost: three rows per fault, one column per system, with medians over
+// the rounds that have the phase. For an even number of rounds it is the lower middle value. nil: the scenario did
+// not request the table.
 func phases(r *harness.Report) [][]string {
-	var names []harness.Phase // of the system that came furthest
+	var names []harness.Phase // of the system that got furthest
 	for _, s := range r.Systems {
 		for _, one := range s.Rounds {
 			if len(one.Phases) > len(names) {
@@ -59,7 +60,7 @@ func ratioOf(a, b float64) float64 {
 	return a / b
 }
 
-// middle is the median of a number of the phase, "-" if no round has it.
+// middle returns the median of a number of the phase, or "-" if no round has it.
 func middle(s *harness.Result, i int, of func(harness.Phase) float64, format func(float64) string) string {
 	var xs []float64
 	for _, one := range s.Rounds {

@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-// Bars are the measures that SVG can draw, by their names in the CSV.
+// Bars returns the measures that SVG can draw, by their names in the CSV.
 func Bars() []string {
 	var names []string
 	for _, m := range measures() {
@@ -19,8 +19,8 @@ func Bars() []string {
 	return names
 }
 
-// SVG draws bars of one measure, a bar a system, for a document. It reads on light and dark
-// grounds. Values that lie far apart are drawn on a logarithmic scale, which the title says.
+// SVG draws one measure for a document, with one bar per system. It is legible on light and dark backgrounds.
+// Values that are far apart are drawn on a logarithmic scale, which the title says.
 func SVG(w io.Writer, r *harness.Report, name string) error {
 	var m *measure
 	for _, x := range measures() {
@@ -54,7 +54,7 @@ func SVG(w io.Writer, r *harness.Report, name string) error {
 		long := 0.0
 		switch {
 		case v <= 0:
-		case logarithmic: // the least is a twentieth of the bar, so that it is seen
+		case logarithmic: // the smallest bar is a twentieth of the full length, so that it is visible
 			long = full * (0.05 + 0.95*math.Log(v/least)/math.Log(most/least))
 		default:
 			long = full * v / most

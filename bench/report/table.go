@@ -16,17 +16,17 @@ import (
 
 // measure is a row of the table.
 type measure struct {
-	name   string // for programs
+	name   string // its name for programs
 	what   string
 	of     func(m *harness.Measures) float64
 	format func(x float64) string
-	better int  // -1: less is better, +1: more, 0: neither
-	always bool // shown even where it is 0 for all
+	better int  // -1: lower is better, +1: higher, 0: neither
+	always bool // shown even if it is 0 for all systems
 }
 
 func whole(x float64) string { return bench.Count(x) }
 
-// digits writes three significant digits.
+// digits formats a number with three significant digits.
 func digits(x float64) string {
 	if math.Abs(x) >= 1000 {
 		return bench.Count(x)
@@ -49,7 +49,7 @@ func recovered(x float64) string {
 
 type ms = harness.Measures
 
-// measures are all rows, in order.
+// measures returns all rows, in order.
 func measures() []measure {
 	return []measure{
 		{"gets_per_second", "gets a second", func(m *ms) float64 { return m.Rate }, whole, 0, true},
@@ -84,7 +84,7 @@ func measures() []measure {
 	}
 }
 
-// shown are the measures that say something about a report.
+// shown returns the measures that are informative for a report.
 func shown(r *harness.Report) []measure {
 	var out []measure
 	for _, m := range measures() {
@@ -99,7 +99,7 @@ func shown(r *harness.Report) []measure {
 	return out
 }
 
-// header is the lines above a table.
+// header returns the lines above a table.
 func header(r *harness.Report) []string {
 	s := r.Scenario
 	lines := []string{
@@ -120,13 +120,13 @@ func nodes(n int) string {
 	return fmt.Sprintf("%d nodes", n)
 }
 
-// first is a text's first line.
+// first returns a text's first line.
 func first(s string) string {
 	s, _, _ = strings.Cut(s, "\n")
 	return s
 }
 
-// notes are the lines below a table: how each system was set up, and what it lacks.
+// notes returns the lines below a table: how each system was set up, and what it lacks.
 func notes(r *harness.Report) []string {
 	var lines []string
 	for _, s := range r.Systems {
@@ -149,7 +149,7 @@ func notes(r *harness.Report) []string {
 	return lines
 }
 
-// held says what a system held at the end of its last round that tells, by its own count.
+// held describes what a system held, by its own count, at the end of its last round that reports it.
 func held(s *harness.Result) string {
 	for _, one := range slices.Backward(s.Rounds) {
 		bytes, ok := one.Counters[harness.HeldBytes]
@@ -167,7 +167,7 @@ func held(s *harness.Result) string {
 
 func mebibytes(n float64) string { return digits(n/(1<<20)) + " MiB" }
 
-// claims are a line for each claim: what it says, who held it and who did not.
+// claims returns a line for each claim: its text, and which systems satisfied or violated it.
 func claims(r *harness.Report) []string {
 	var lines []string
 	for i, c := range r.Scenario.Claims {
@@ -194,7 +194,7 @@ func claims(r *harness.Report) []string {
 	return lines
 }
 
-// errorKinds is "3 timed out, 1 overloaded", over all rounds.
+// errorKinds returns a summary such as "3 timed out, 1 overloaded", over all rounds.
 func errorKinds(s *harness.Result) string {
 	sum := make(map[string]int64)
 	for _, r := range s.Rounds {
@@ -218,8 +218,8 @@ func errorKinds(s *harness.Result) string {
 	return strings.Join(kinds, ", ")
 }
 
-// cells are the table: a row a measure, a column a system. The best of a row is marked with a
-// star if there are several systems and they differ; one that was measured in part only has none.
+// cells returns the table: one row per measure, one column per system. A star marks the best value of a row if
+// there are several systems and they differ. A system that was only partly measured gets none.
 func cells(r *harness.Report) [][]string {
 	head := []string{""}
 	for _, s := range r.Systems {
@@ -255,12 +255,12 @@ func cells(r *harness.Report) [][]string {
 	return rows
 }
 
-// ranks says whether a system's medians are of whole rounds: of half a run all counts are low.
+// ranks reports whether a system's medians come from complete rounds: in a partial run all counts are low.
 func ranks(s *harness.Result) bool {
 	return slices.ContainsFunc(s.Rounds, func(one harness.Round) bool { return one.Partial == "" })
 }
 
-// Text writes the report as a table that reads well on a terminal and is Markdown too.
+// Text writes the report as a table that is readable on a terminal and is valid Markdown.
 func Text(w io.Writer, r *harness.Report) error {
 	var b strings.Builder
 	for _, l := range header(r) {

@@ -16,11 +16,11 @@ import (
 // frameStart is where a frame's body begins: after its length, kind and number.
 const frameStart = codec.FrameHeader + 1 + 8
 
-// A board is a cluster in memory: one view that all share, and calls that are encoded, handled
-// and decoded, without a network.
+// A board is an in-memory cluster: one view that all members share, and calls that are encoded, handled and decoded
+// without a network.
 type board struct {
 	view    *ring.View
-	handler []atomic.Pointer[codec.Handler] // by place in the view
+	handler []atomic.Pointer[codec.Handler] // by index in the view
 	never   chan struct{}                   // the view does not change
 }
 
@@ -96,7 +96,7 @@ func boarded(ctx context.Context, n int, o options) (r result, err error) {
 		}
 	}
 	o.say("caches are made")
-	// The first one confirms only when every member has exchanged positions with this one.
+	// The first member confirms only once every member has exchanged positions with it.
 	if err := caches[0].Invalidate(ctx, "first"); err != nil {
 		return r, fmt.Errorf("the first invalidation: %w", err)
 	}

@@ -1,13 +1,13 @@
-// Command scale says what one node of a large cluster pays: memory, connections, goroutines, bytes, CPU
-// and the time to rebuild a view.
+// Command scale measures what one node of a large cluster pays: memory, connections, goroutines, bytes, CPU and the
+// time to rebuild a view.
 //
 //	go run ./bench/scale                    # 10 and 50 whole nodes; 10 and 100 caches; views up to 1000
 //	go run ./bench/scale -whole 30 -caches ""
 //
-// Whole nodes are peer.Node and tier.Cache as they are, over the simulated network, all in this process and in
-// real time. Hundreds of them do not fit, so beyond that it is caches: tier.Cache as it is, over a
-// cluster in memory with one view for all, whose calls are encoded and decoded, but which has neither
-// connections nor gossip. See scale.md.
+// Whole nodes are unmodified peer.Node and tier.Cache, over the simulated network, all in this process and in real
+// time. Hundreds of them do not fit, so larger clusters consist of caches: unmodified tier.Cache over an in-memory
+// cluster with one view for all. That cluster encodes and decodes calls but has neither connections nor gossip. See
+// scale.md.
 package main
 
 import (
@@ -29,20 +29,20 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// options say how long and how much.
+// options configure the duration and the size of the measurements.
 type options struct {
 	rest, load time.Duration
-	rate       int // invalidations a second
+	rate       int // invalidations per second
 	say        func(format string, args ...any)
 }
 
-// A result is what one cluster came to.
+// A result is the measurement of one cluster.
 type result struct {
 	members                    int
 	heap, stack, goroutines    float64 // of one node
-	connections                float64 // that a node with a cache has opened, in the mean
+	connections                float64 // mean number that a node with a cache has opened
 	idleConnections            int     // of all nodes, before they had caches
-	rest                       reading // of one node in a second
+	rest                       reading // of one node per second
 	restCPU, startCPU, loadCPU float64 // cores; startCPU: seconds. loadCPU is of the whole process
 	invalidations              int
 	seconds                    float64
@@ -50,7 +50,7 @@ type result struct {
 	calls                      int64 // of the node that invalidates
 }
 
-// process is what this process has at one moment.
+// process is the resource usage of this process at one moment.
 type process struct {
 	heap, stack uint64
 	goroutines  int
@@ -58,7 +58,7 @@ type process struct {
 
 func measureProcess() process {
 	runtime.GC()
-	runtime.GC() // what pools held is gone after two
+	runtime.GC() // two collections free what pools held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return process{m.HeapAlloc, m.StackInuse, runtime.NumGoroutine()}
@@ -70,8 +70,8 @@ func (r *result) perNode(before, after process, n int) {
 	r.goroutines = float64(after.goroutines-before.goroutines) / float64(n)
 }
 
-// invalidate starts single keys' invalidations at the rate, each without waiting for the one before, and returns
-// how many were confirmed. Those that are late because of the machine are not made up for.
+// invalidate starts invalidations of single keys at the configured rate, without waiting for earlier ones, and
+// returns how many were confirmed. It does not make up for those that the machine delays.
 func invalidate(ctx context.Context, c *tier.Cache[string], o options) (confirmed int, err error) {
 	const tick = 10 * time.Millisecond
 	ticker := time.NewTicker(tick)
@@ -103,7 +103,8 @@ func invalidate(ctx context.Context, c *tier.Cache[string], o options) (confirme
 	return confirmed, err
 }
 
-// rebuild measures a view of n members: from nothing, and the median of those after one has gone or come.
+// rebuild measures a view of n members: built from scratch, and the median of rebuilds after one member has left or
+// joined.
 func rebuild(n int) (fresh, next time.Duration, err error) {
 	all := members(n)
 	began := time.Now()

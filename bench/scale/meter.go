@@ -8,12 +8,12 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// A meter counts what one node sends and gets. Bytes of headers below UDP and TCP are not in it.
+// A meter counts what one node sends and receives. It does not count headers below UDP and TCP.
 type meter struct {
 	udpOut, udpIn, tcpOut, tcpIn atomic.Int64
 }
 
-// reading is what a meter had at one moment.
+// reading is the state of a meter at one moment.
 type reading struct{ udpOut, udpIn, tcpOut, tcpIn int64 }
 
 func (m *meter) read() reading {

@@ -61,7 +61,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 		}
 	}
 	o.say("all see all")
-	// Gossip alone: nobody has a cache, so nobody talks to anybody over a data connection.
+	// Only gossip: the nodes do not have caches yet, so they do not use data connections.
 	if err := pause(ctx, o.rest); err != nil {
 		return r, err
 	}
@@ -107,7 +107,7 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	return r, err
 }
 
-// rest returns what a node sends and gets in a second, and the CPU time of all, while nothing is asked for.
+// rest returns what a node sends and receives per second, and the CPU time of all nodes, while the cluster is idle.
 func rest(ctx context.Context, meters []meter, d time.Duration) (perSecond reading, cpu time.Duration, err error) {
 	before, cpu0 := sum(meters), cputime.Used()
 	if err := pause(ctx, d); err != nil {
@@ -124,7 +124,7 @@ func sum(meters []meter) (all reading) {
 	return all
 }
 
-// connections is how many data connections a node has opened that are up.
+// connections returns how many of the data connections that a node has opened are up.
 func connections(p *peer.Node) (n int) {
 	for _, c := range p.Stats().Connections {
 		n += c.Connected
@@ -140,7 +140,7 @@ func cacheConfig(c tier.Cluster) tier.Config[string] {
 	}
 }
 
-// inParallel calls f for 0 to n-1, a few at once, and returns all errors.
+// inParallel calls f for 0 to n-1, a few at a time, and returns all errors.
 func inParallel(n int, f func(i int) error) error {
 	errs := make([]error, n)
 	slots := make(chan struct{}, 4)
@@ -167,5 +167,5 @@ func pause(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// address is the i-th node's.
+// address returns the address of the i-th node.
 func address(i int) string { return fmt.Sprintf("10.0.%d.%d", i/250, i%250+1) }

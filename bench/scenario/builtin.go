@@ -11,7 +11,7 @@ import (
 //go:embed builtin/*.yaml
 var files embed.FS
 
-// Names are the built-in scenarios', sorted.
+// Names returns the names of the built-in scenarios, sorted.
 func Names() []string {
 	entries, err := files.ReadDir("builtin")
 	if err != nil {
@@ -25,7 +25,7 @@ func Names() []string {
 	return names
 }
 
-// Source is a built-in scenario's file, for who wants one to start from.
+// Source returns a built-in scenario's file, as a starting point for a new one.
 func Source(name string) ([]byte, error) {
 	b, err := files.ReadFile(path.Join("builtin", name+".yaml"))
 	if err != nil || !slices.Contains(Names(), name) {
@@ -34,7 +34,7 @@ func Source(name string) ([]byte, error) {
 	return b, nil
 }
 
-// Builtin gives a built-in scenario.
+// Builtin returns a built-in scenario.
 func Builtin(name string) (*Scenario, error) {
 	b, err := Source(name)
 	if err != nil {

@@ -15,12 +15,12 @@ import (
 // The bounds, with their reasons.
 const (
 	maxDuration = time.Hour // histograms and timelines are kept in memory
-	maxNodes    = 64        // one machine bears no more
+	maxNodes    = 64        // one machine cannot run more
 	maxCallers  = 100_000   // a goroutine each
 	maxKeys     = 5_000_000 // their names are made at the start
-	maxRate     = 5_000_000 // a second
+	maxRate     = 5_000_000 // per second
 	maxValue    = 1 << 20   // weir's own limit
-	minValue    = 24        // what the harness itself writes into each value
+	minValue    = 24        // the size of what the harness writes into each value
 )
 
 // checker collects problems.
@@ -79,7 +79,7 @@ func (c *checker) cluster(k *Cluster) {
 	c.among("cluster.kind", k.Kind, InProcess, Processes, Existing)
 	between(c, "cluster.nodes", k.Nodes, 1, maxNodes)
 	between(c, "cluster.owned", k.Owned, 64<<10, 1<<40)
-	if k.Near >= 0 { // below 0: none
+	if k.Near >= 0 { // below 0: no near tier
 		between(c, "cluster.near", k.Near, 64<<10, 1<<40)
 	}
 	between(c, "cluster.concurrency", k.Concurrency, 1, 1_000_000)

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// A Claim is what a run is held against: a measure and a bound. A run in which weir does not
-// hold it ends with an error.
+// A Claim is a requirement on a run: a measure and a bound. A run in which weir does not satisfy it ends with an
+// error.
 type Claim struct {
 	Measure string   `yaml:"measure" json:"measure"`
 	Most    *float64 `yaml:"most,omitempty" json:"most,omitempty"`
@@ -14,7 +14,7 @@ type Claim struct {
 	Says    string   `yaml:"says" json:"says"` // what it means, in a few words
 }
 
-// Claimable are the measures that a claim can be about.
+// Claimable returns the measures that a claim can be about.
 func Claimable() []string {
 	return []string{
 		"gets_per_second", "origin_calls", "origin_failed", "amplification", "origin_peak", "origin_mean", "origin_seconds", "served_per_fill",
@@ -24,8 +24,8 @@ func Claimable() []string {
 	}
 }
 
-// Held reports whether a measure's value satisfies the claim. A recovery that did not come is below 0, and
-// satisfies none.
+// Held reports whether a measure's value satisfies the claim. A recovery that did not happen is below 0 and does
+// not satisfy any claim.
 func (c Claim) Held(x float64) bool {
 	if c.Measure == "recover_seconds" && x < 0 {
 		return false
@@ -33,7 +33,7 @@ func (c Claim) Held(x float64) bool {
 	return (c.Most == nil || x <= *c.Most) && (c.Least == nil || x >= *c.Least)
 }
 
-// String is "origin_peak <= 32: ..." with what it says.
+// String returns a text such as "origin_peak <= 32: ..." with what the claim says.
 func (c Claim) String() string {
 	number := func(x float64) string { return strconv.FormatFloat(x, 'f', -1, 64) }
 	bound := c.Measure

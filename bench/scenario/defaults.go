@@ -12,7 +12,7 @@ func or[T comparable](p *T, value T) {
 	}
 }
 
-// fill puts defaults where nothing is said.
+// fill sets defaults for omitted settings.
 func (s *Scenario) fill() {
 	or(&s.Seed, 1)
 	c := &s.Cluster
@@ -40,7 +40,7 @@ func (s *Scenario) fill() {
 		or(&v.Max, 512<<10)
 	}
 	l := &s.Origin.Latency
-	if *l == (Latency{}) { // who names the kind may well want none: p50: 0s
+	if *l == (Latency{}) { // if the kind is given, zero may be intended: p50: 0s
 		*l = Latency{Kind: "fixed", P50: Duration(40 * time.Millisecond)}
 	}
 	or(&l.Kind, "fixed")

@@ -12,17 +12,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxFile is more than any scenario needs, in bytes.
+// maxFile is larger than any scenario, in bytes.
 const maxFile = 1 << 20
 
-// A Problem is one thing that is wrong with a scenario.
+// A Problem is one error in a scenario.
 type Problem struct {
-	Line int    // from 1; 0: of the whole
+	Line int    // from 1; 0: the whole file
 	Path string // "faults[1].node"
 	Text string
 }
 
-// An Error is everything that is wrong with a scenario.
+// An Error is the list of all errors in a scenario.
 type Error struct {
 	Name     string // of the file
 	Problems []Problem
@@ -63,7 +63,7 @@ func ReadFile(path string) (*Scenario, error) {
 // Parse reads a scenario, fills in the defaults and checks it. The error is an *Error that
 // names every problem with its line.
 func Parse(name string, b []byte) (s *Scenario, err error) {
-	// YAML libraries panic on some files that are no YAML; fuzzing found such.
+	// YAML libraries panic on some files that are not YAML; fuzzing found some.
 	defer func() {
 		if p := recover(); p != nil {
 			s, err = nil, &Error{name, []Problem{{Text: fmt.Sprintf("it cannot be read as YAML: %v", p)}}}
@@ -95,7 +95,7 @@ func Parse(name string, b []byte) (s *Scenario, err error) {
 	return s, nil
 }
 
-// problemsOf takes the lines out of the library's error, which has them in its text.
+// problemsOf extracts the lines from the text of the library's error.
 func problemsOf(err error) []Problem {
 	var u *unitError
 	var t *yaml.TypeError
@@ -114,7 +114,7 @@ func problemsOf(err error) []Problem {
 	return all
 }
 
-// problemOf takes "line 5: field cluter not found in type scenario.Scenario" apart.
+// problemOf parses "line 5: field cluter not found in type scenario.Scenario".
 func problemOf(text string) Problem {
 	p := Problem{}
 	p.Text, _, _ = strings.Cut(text, "\n")
@@ -129,7 +129,7 @@ func problemOf(text string) Problem {
 	return p
 }
 
-// line finds where a path is written; if it is not, where what it is a part of is; 0: nowhere.
+// line returns the line of a path, or of its closest parent that is present; 0: nowhere.
 func line(file *yaml.Node, path string) int {
 	if len(file.Content) == 0 {
 		return 0

@@ -4,11 +4,11 @@ import (
 	"time"
 )
 
-// A Scenario is one. Parse makes it, complete and checked. It is read-only from then on.
+// A Scenario describes one run. Parse makes it, complete and validated. It is read-only from then on.
 type Scenario struct {
 	Name     string   `yaml:"name" json:"name"`
-	About    string   `yaml:"about" json:"about"`       // in a sentence
-	Duration Duration `yaml:"duration" json:"duration"` // of what is measured; at most an hour
+	About    string   `yaml:"about" json:"about"`       // in one sentence
+	Duration Duration `yaml:"duration" json:"duration"` // of the measured part; at most an hour
 	Warmup   Duration `yaml:"warmup,omitempty" json:"warmup"`
 	Seed     uint64   `yaml:"seed" json:"seed"`
 	Cluster  Cluster  `yaml:"cluster" json:"cluster"`
@@ -16,7 +16,7 @@ type Scenario struct {
 	Origin   Origin   `yaml:"origin" json:"origin"`
 	Load     []Load   `yaml:"load" json:"load"`
 	Faults   []Fault  `yaml:"faults,omitempty" json:"faults,omitempty"`
-	// ByFault tells origin calls and errors for each fault apart, beside those before the first one.
+	// ByFault reports origin calls and errors separately for each fault, beside those before the first one.
 	ByFault bool    `yaml:"by_fault,omitempty" json:"by_fault,omitempty"`
 	Claims  []Claim `yaml:"claims,omitempty" json:"claims,omitempty"`
 }
@@ -25,22 +25,22 @@ type Scenario struct {
 const (
 	InProcess = "inprocess" // all nodes in this process, over real sockets on the loopback
 	Processes = "processes" // each node a process, on the loopback
-	Existing  = "existing"  // services that run already, asked over HTTP
+	Existing  = "existing"  // services that already run, requested over HTTP
 )
 
-// Cluster is what is measured, with the contract that all systems get.
+// Cluster is the measured cluster, with the contract that all systems get.
 type Cluster struct {
 	Kind        string    `yaml:"kind" json:"kind"`
 	Nodes       int       `yaml:"nodes" json:"nodes"`
 	Near        Bytes     `yaml:"near" json:"near"`               // of a node's near tier
 	Owned       Bytes     `yaml:"owned" json:"owned"`             // of a node's owned tier
-	Concurrency int       `yaml:"concurrency" json:"concurrency"` // loads at once, of the whole cluster
+	Concurrency int       `yaml:"concurrency" json:"concurrency"` // concurrent loads of the whole cluster
 	Timeout     Duration  `yaml:"timeout" json:"timeout"`         // of one load
 	Freshness   Freshness `yaml:"freshness" json:"freshness"`
-	// WhenIsolated is what a node does that has lost sight of most others: serve-stale, bypass or fail.
+	// WhenIsolated is what a node does that has lost contact with most others: serve-stale, bypass or fail.
 	WhenIsolated string `yaml:"when_isolated" json:"when_isolated"`
-	// Addresses are the services' base URLs; Path asks for a key, "{key}" stands for it;
-	// Stats is the path of a node's statistics. For kind existing alone.
+	// Addresses are the services' base URLs. Path is the path of a key, with "{key}" in its place. Stats is the
+	// path of a node's statistics. Only for kind existing.
 	Addresses []string `yaml:"addresses,omitempty" json:"addresses,omitempty"`
 	Path      string   `yaml:"path,omitempty" json:"path,omitempty"`
 	Stats     string   `yaml:"stats,omitempty" json:"stats,omitempty"`
@@ -58,28 +58,28 @@ type Freshness struct {
 	RefreshAhead         float64  `yaml:"refresh_ahead,omitempty" json:"refresh_ahead"`
 }
 
-// Values says how long values are.
+// Values configures the sizes of values.
 type Values struct {
 	Kind string `yaml:"kind" json:"kind"`                     // fixed, uniform, lognormal or trace
-	Size Bytes  `yaml:"size,omitempty" json:"size,omitempty"` // fixed; trace: where none is recorded
+	Size Bytes  `yaml:"size,omitempty" json:"size,omitempty"` // fixed; trace: if none is recorded
 	Min  Bytes  `yaml:"min,omitempty" json:"min,omitempty"`   // uniform
-	Max  Bytes  `yaml:"max,omitempty" json:"max,omitempty"`   // all but fixed: a longer one is cut
+	Max  Bytes  `yaml:"max,omitempty" json:"max,omitempty"`   // all but fixed: larger sizes are cut
 	P50  Bytes  `yaml:"p50,omitempty" json:"p50,omitempty"`   // lognormal
 	P99  Bytes  `yaml:"p99,omitempty" json:"p99,omitempty"`   // lognormal
 }
 
-// Origin is how the origin behaves.
+// Origin configures the behaviour of the origin.
 type Origin struct {
 	Latency  Latency  `yaml:"latency" json:"latency"`
-	Capacity int      `yaml:"capacity,omitempty" json:"capacity"` // loads at once that it bears unslowed; 0: any number
-	Growth   float64  `yaml:"growth,omitempty" json:"growth"`     // by how much of itself latency grows for each capacity more
-	Limit    int      `yaml:"limit,omitempty" json:"limit"`       // loads at once beyond which it refuses; 0: none
+	Capacity int      `yaml:"capacity,omitempty" json:"capacity"` // concurrent loads that it serves without slowing down; 0: any number
+	Growth   float64  `yaml:"growth,omitempty" json:"growth"`     // relative increase of latency for each further capacity
+	Limit    int      `yaml:"limit,omitempty" json:"limit"`       // concurrent loads above which it rejects loads; 0: none
 	Errors   float64  `yaml:"errors,omitempty" json:"errors"`     // fraction of the loads that fail
 	Outages  []Outage `yaml:"outages,omitempty" json:"outages,omitempty"`
 }
 
-// Latency is a distribution: fixed (p50), uniform (min to max), exponential (mean) or lognormal
-// (p50 and p99). If nothing is said it is 40ms, fixed.
+// Latency is a distribution: fixed (p50), uniform (min to max), exponential (mean) or lognormal (p50 and p99). The
+// default is 40ms, fixed.
 type Latency struct {
 	Kind string   `yaml:"kind" json:"kind"`
 	Mean Duration `yaml:"mean,omitempty" json:"mean,omitempty"`
@@ -89,8 +89,8 @@ type Latency struct {
 	P99  Duration `yaml:"p99,omitempty" json:"p99,omitempty"`
 }
 
-// Outage is a time in which the origin is not itself: it fails all loads (error), answers none
-// until it is over or the load gives up (hang), or takes Factor times as long (slow).
+// Outage is a time in which the origin misbehaves: it fails all loads (error), does not answer until the outage is
+// over or the load gives up (hang), or takes Factor times as long (slow).
 type Outage struct {
 	From   Duration `yaml:"from" json:"from"`
 	To     Duration `yaml:"to" json:"to"`
@@ -101,37 +101,38 @@ type Outage struct {
 // Load is one stream of requests.
 type Load struct {
 	Name string `yaml:"name" json:"name"`
-	// Loop is closed (each caller asks again as soon as it is answered), open (requests
-	// arrive at Rate, whether or not earlier ones are answered; latency counts from when they were due)
-	// or burst (every Every all callers ask at once for one key).
+	// Loop is closed (each caller sends its next request as soon as the previous one is answered), open (requests
+	// arrive at Rate, whether or not earlier ones are answered; latency counts from when they were due) or burst
+	// (all callers ask for one key at once, every Every).
 	Loop    string   `yaml:"loop" json:"loop"`
-	Callers int      `yaml:"callers" json:"callers"`                     // over all nodes; open: the most at once
-	Rate    float64  `yaml:"rate,omitempty" json:"rate,omitempty"`       // open: requests a second
+	Callers int      `yaml:"callers" json:"callers"`                     // over all nodes; open: the maximum at once
+	Rate    float64  `yaml:"rate,omitempty" json:"rate,omitempty"`       // open: requests per second
 	Arrival string   `yaml:"arrival,omitempty" json:"arrival,omitempty"` // open: poisson or even
 	Every   Duration `yaml:"every,omitempty" json:"every,omitempty"`     // burst
-	From    Duration `yaml:"from,omitempty" json:"from,omitempty"`       // starts
-	To      Duration `yaml:"to,omitempty" json:"to,omitempty"`           // ends; 0: with the run
+	From    Duration `yaml:"from,omitempty" json:"from,omitempty"`       // start
+	To      Duration `yaml:"to,omitempty" json:"to,omitempty"`           // end; 0: with the run
 	Timeout Duration `yaml:"timeout,omitempty" json:"timeout,omitempty"` // of a request; 0: none
 	Keys    Keys     `yaml:"keys" json:"keys"`
 	Mix     Mix      `yaml:"mix,omitempty" json:"mix,omitempty"`
 }
 
-// Keys says which keys are asked for.
+// Keys configures which keys are requested.
 type Keys struct {
 	Kind  string  `yaml:"kind" json:"kind"`                       // zipf, uniform, hot, scan, fresh or trace
-	Count int     `yaml:"count,omitempty" json:"count,omitempty"` // how many there are; trace: at most so many requests, 0 all
+	Count int     `yaml:"count,omitempty" json:"count,omitempty"` // number of keys; trace: maximum number of requests, 0 all
 	Theta float64 `yaml:"theta,omitempty" json:"theta,omitempty"` // zipf
 	Items int64   `yaml:"items,omitempty" json:"items,omitempty"` // zipf: ranks, 0: as YCSB
 	Share float64 `yaml:"share,omitempty" json:"share,omitempty"` // hot: of the hot key
-	// File, Format (see the package trace) and Ops are a trace's; with Ops its writes and deletes
-	// are done too, and Mix must be empty. Speed replays an open loop in the trace's own time, so many times as fast.
+	// File, Format (see the package trace) and Ops belong to traces. With Ops the trace's writes and deletes are
+	// performed as well, and Mix must be empty. Speed replays an open loop in the trace's own time, faster by that
+	// factor.
 	File   string  `yaml:"file,omitempty" json:"file,omitempty"`
 	Format string  `yaml:"format,omitempty" json:"format,omitempty"`
 	Ops    bool    `yaml:"ops,omitempty" json:"ops,omitempty"`
 	Speed  float64 `yaml:"speed,omitempty" json:"speed,omitempty"`
 }
 
-// Mix is how often each operation is done, by weight. None: reads alone.
+// Mix is how often each operation is performed, by weight. Empty: only reads.
 type Mix struct {
 	Read       float64 `yaml:"read,omitempty" json:"read,omitempty"`
 	Write      float64 `yaml:"write,omitempty" json:"write,omitempty"` // at the origin, then Invalidate
@@ -140,25 +141,25 @@ type Mix struct {
 
 // The faults.
 const (
-	Kill    = "kill"    // the node ends at once, without a word
-	Leave   = "leave"   // the node leaves in good order
-	Join    = "join"    // a node that is down comes (back), empty
-	Rolling = "rolling" // each node in turn leaves and joins, Every apart, down for For
-	Cut     = "cut"     // no byte passes between Nodes and the others, for For
-	Pause   = "pause"   // the node stands still for For
+	Kill    = "kill"    // the node ends abruptly
+	Leave   = "leave"   // the node leaves gracefully
+	Join    = "join"    // a node that is down comes back, or comes, empty
+	Rolling = "rolling" // the nodes leave and join one after another, Every apart, down for For
+	Cut     = "cut"     // nothing passes between Nodes and the others, for For
+	Pause   = "pause"   // the node is stopped for For
 	Starve  = "starve"  // the node has no CPU for half of every tenth of a second, for For; its callers keep calling it
 	Flush   = "flush"   // everything is invalidated
 )
 
-// Fault is what goes wrong, and when.
+// Fault is a fault and its time.
 type Fault struct {
 	At    Duration `yaml:"at" json:"at"`
 	Do    string   `yaml:"do" json:"do"`
 	Node  int      `yaml:"node,omitempty" json:"node,omitempty"`
-	Nodes []int    `yaml:"nodes,omitempty" json:"nodes,omitempty"` // cut: one side of it
+	Nodes []int    `yaml:"nodes,omitempty" json:"nodes,omitempty"` // cut: one side of the cut
 	Every Duration `yaml:"every,omitempty" json:"every,omitempty"`
 	For   Duration `yaml:"for,omitempty" json:"for,omitempty"`
 }
 
-// D is a Duration as the rest of Go has it.
+// D returns the time.Duration.
 func (d Duration) D() time.Duration { return time.Duration(d) }

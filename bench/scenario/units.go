@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// unitError is a value that cannot be read, with its place.
+// unitError is the error for an unreadable value, with its place.
 type unitError struct {
 	line int
 	err  error
@@ -19,7 +19,7 @@ type unitError struct {
 
 func (e *unitError) Error() string { return e.err.Error() }
 
-// unmarshal reads a value of one word.
+// unmarshal reads a scalar value.
 func unmarshal(n *yaml.Node, into encoding.TextUnmarshaler) error {
 	text := n.Value
 	if n.Kind != yaml.ScalarNode {
@@ -31,10 +31,10 @@ func unmarshal(n *yaml.Node, into encoding.TextUnmarshaler) error {
 	return nil
 }
 
-// A Duration is a time.Duration that is written "1.5s".
+// A Duration is a time.Duration in the notation "1.5s".
 type Duration time.Duration
 
-// UnmarshalText reads what time.ParseDuration takes.
+// UnmarshalText reads the notation of time.ParseDuration.
 func (d *Duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	if err != nil {
@@ -50,10 +50,10 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error { return unmarshal(n, d) }
 // MarshalText writes what UnmarshalText reads.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// String is the duration as Go writes it.
+// String returns Go's notation of the duration.
 func (d Duration) String() string { return time.Duration(d).String() }
 
-// Bytes is a number of bytes that may be written with a unit: "64MiB", "4KiB", "300".
+// Bytes is a number of bytes, optionally with a unit: "64MiB", "4KiB", "300".
 type Bytes int64
 
 var units = []struct {

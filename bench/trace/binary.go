@@ -28,18 +28,18 @@ func (r *Reader) record(n int) ([]byte, error) {
 	return nil, r.bad(err, "the file is damaged")
 }
 
-// number names a key that is a number. It must not be called with a buffer that is in use.
+// number returns the name of a numeric key. It must not be called while the buffer is in use.
 func (r *Reader) number(n uint64) []byte {
 	r.buf = strconv.AppendUint(r.buf[:0], n, 10)
 	return r.buf
 }
 
-// at is the time since the first request, in whole seconds of the trace.
+// at returns the time since the first request, in whole seconds of the trace.
 func (r *Reader) at(seconds int64) (time.Duration, error) {
 	if r.count == 0 {
 		r.first, r.last = seconds, seconds
 	}
-	// Recorders merge streams of several threads: a second back now and then is honest.
+	// Recorders merge the streams of several threads, so time may legitimately go back slightly.
 	if seconds < r.last-60 {
 		return 0, r.bad(nil, "time goes back, from second %d to %d", r.last, seconds)
 	}
@@ -64,7 +64,7 @@ func (r *Reader) oracleGeneral() (Request, error) {
 	if size > maxValueSize {
 		return Request{}, r.bad(nil, "a value of %d bytes", size)
 	}
-	// The next access is a request's number, never one before this; -1 and the largest i64 are "never".
+	// The next access is the number of a request and never precedes this one; -1 and the largest i64 mean "never".
 	if next != -1 && next < r.count {
 		return Request{}, r.bad(nil, "request %d is said to come again at request %d", r.count, next)
 	}

@@ -1,8 +1,7 @@
-// Package trace reads recorded requests, so that a load asks for what a real service was
-// asked for.
+// Package trace reads recorded requests, so that a load can replay the requests of a real service.
 //
-// Six formats, each plain or compressed with gzip or Zstandard, which is told by the first
-// bytes of the file, not by its name:
+// There are six formats, each plain or compressed with gzip or Zstandard. The first bytes of the file identify the
+// compression, not its name:
 //
 //	oraclegeneral  libCacheSim's: 24 bytes a request, little-endian: u32 seconds, u64 key, u32 bytes, i64 next access or -1
 //	twitter        Twitter's CSV: timestamp, key, key size, value size, client, operation, TTL
@@ -11,7 +10,6 @@
 //	cache2k        cache2k's: a big-endian u32 a request
 //	keys           a key a line
 //
-// A file that is damaged or of another format is an *Error that names the file and the
-// offset, in bytes after decompression, of the request that could not be read. What came
-// before it has been read and stays valid.
+// A file that is damaged or in another format gives an *Error with the file and the offset, in bytes after
+// decompression, of the unreadable request. The requests before it have been read and stay valid.
 package trace

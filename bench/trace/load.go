@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// A Log is a trace in memory: the requests as numbers of keys.
+// A Log is a trace in memory: the requests as key numbers.
 type Log struct {
 	Names []string // of the keys, in the order of their first request
 	Sizes []int32  // of the keys' values as first recorded; 0: not recorded
-	Keys  []int32  // a key a request
+	Keys  []int32  // one key per request
 	At    []time.Duration
 	Ops   []Op
 }
@@ -19,7 +19,7 @@ type Log struct {
 // Len is the number of requests.
 func (l *Log) Len() int { return len(l.Keys) }
 
-// Bytes is the size of all values together, those without a size counted as other.
+// Bytes returns the total size of all values. Values without a size count as other.
 func (l *Log) Bytes(other int) int64 {
 	n := int64(0)
 	for _, s := range l.Sizes {
@@ -31,11 +31,11 @@ func (l *Log) Bytes(other int) int64 {
 	return n
 }
 
-// maxRequests bounds what is held in memory: 13 bytes a request and the keys' names.
+// maxRequests bounds what is held in memory: 13 bytes per request, and the names of the keys.
 const maxRequests = 100_000_000
 
-// Load reads a trace into memory, at most limit requests (0: all). If the trace is damaged it
-// returns what came before the damage, and the error.
+// Load reads a trace into memory, at most limit requests (0: all). If the trace is damaged it returns the requests
+// before the damage, and the error.
 func Load(r *Reader, limit int) (*Log, error) {
 	l := &Log{}
 	known := make(map[string]int32)

@@ -9,15 +9,15 @@ import (
 	"strconv"
 )
 
-// maxBlocks is the most blocks of one ARC request: a longer one is damage, and would be a
-// loop for hours.
+// maxBlocks is the maximum number of blocks of one ARC request. A longer request is damage, and would loop for
+// hours.
 const maxBlocks = 1 << 20
 
-// maxKey is the longest key of a line, in bytes; a longer one is no key.
+// maxKey is the longest key of a line, in bytes; a longer one is invalid.
 const maxKey = 1 << 10
 
-// text reads a line without its end, passing over empty ones. The offset stays at its start
-// until advance.
+// text reads a line without its line ending and skips empty lines. The offset stays at the start of the line until
+// advance.
 func (r *Reader) text() (line []byte, advance int64, err error) {
 	for {
 		line, err = r.in.ReadSlice('\n')
@@ -47,7 +47,7 @@ func (r *Reader) text() (line []byte, advance int64, err error) {
 	}
 }
 
-// control tells bytes that only binary files have.
+// control reports whether c occurs only in binary files.
 func control(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
 
 func (r *Reader) keyLine() (Request, error) {
@@ -108,10 +108,10 @@ func (r *Reader) arc() (Request, error) {
 	key := r.block
 	r.block++
 	r.blocks--
-	return Request{Key: r.number(key), Size: 512}, nil // blocks of 512 bytes, as the traces' authors say
+	return Request{Key: r.number(key), Size: 512}, nil // blocks of 512 bytes, according to the traces' authors
 }
 
-// twitterOps are the operations of Twitter's traces.
+// twitterOp returns the operation of Twitter's traces with the given name.
 func twitterOp(name []byte) (Op, bool) {
 	switch string(name) {
 	case "get", "gets":
@@ -129,7 +129,7 @@ func (r *Reader) twitter() (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
-	// Keys are anonymised, yet may hold commas: the fields after the key are counted from the end.
+	// Keys are anonymised but may contain commas, so the fields after the key are counted from the end.
 	fields := bytes.Split(line, []byte{','})
 	if len(fields) < 7 {
 		return Request{}, r.bad(nil, "%d fields in a line, not 7", len(fields))

@@ -14,10 +14,10 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// A Format says how requests are written down.
+// A Format is a notation for requests.
 type Format string
 
-// The formats; see the package's comment.
+// The formats; the package comment describes them.
 const (
 	OracleGeneral Format = "oraclegeneral"
 	Twitter       Format = "twitter"
@@ -27,13 +27,13 @@ const (
 	Keys          Format = "keys"
 )
 
-// Formats are all of them, as a scenario may name them.
+// Formats returns all formats, by the names that a scenario may use.
 func Formats() []Format { return []Format{OracleGeneral, Twitter, ARC, LIRS, Cache2k, Keys} }
 
-// Op is what was done with a key.
+// Op is an operation on a key.
 type Op uint8
 
-// The operations. Formats that record none have reads only.
+// The operations. Formats that do not record them have only reads.
 const (
 	Read  Op = iota
 	Write    // set, add, replace, increment and the like
@@ -44,21 +44,21 @@ const (
 type Request struct {
 	Key  []byte
 	Size int           // of the value, in bytes; 0: not recorded
-	At   time.Duration // since the first request; 0 throughout where times are not recorded
+	At   time.Duration // since the first request; always 0 if times are not recorded
 	Op   Op
 }
 
-// An Error says where a trace cannot be read, and why.
+// An Error says where and why a trace cannot be read.
 type Error struct {
 	Name    string // of the file
 	Format  Format
 	Offset  int64 // of the request, in bytes after decompression
 	Line    int   // from 1; 0 in binary formats
 	Problem string
-	Err     error // what reading said, if that is the cause
+	Err     error // the error of reading, if that is the cause
 }
 
-// Error names the file, the place and the problem.
+// Error returns the file, the place and the problem.
 func (e *Error) Error() string {
 	at := fmt.Sprintf("offset %d", e.Offset)
 	if e.Line > 0 {
@@ -75,8 +75,8 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 const (
-	maxLine      = 64 << 10 // a longer line is no request
-	maxValueSize = 1 << 31  // a larger value is no value that a cache was asked for
+	maxLine      = 64 << 10 // a longer line is not a request
+	maxValueSize = 1 << 31  // a larger value would not be requested from a cache
 	zstdMemory   = 256 << 20
 )
 
@@ -88,14 +88,14 @@ type Reader struct {
 	closes []func() error
 	next   func(*Reader) (Request, error)
 
-	offset int64 // of the request that is read
+	offset int64 // of the current request
 	line   int
 	count  int64
 	first  int64 // time of the first request, seconds
 	last   int64
 	buf    []byte
 
-	block, blocks uint64 // what is left of an ARC line
+	block, blocks uint64 // the rest of an ARC line
 	failed        error
 }
 
@@ -113,8 +113,7 @@ func Open(path string, format Format) (*Reader, error) {
 	return r, nil
 }
 
-// New reads from in, which the errors call name. Close frees what decompression holds; it
-// does not close in.
+// New reads from in; errors call it name. Close frees the decompressor and does not close in.
 func New(in io.Reader, name string, format Format) (*Reader, error) {
 	r := &Reader{name: name, format: format}
 	switch Format(strings.ToLower(string(format))) {
@@ -146,7 +145,7 @@ func New(in io.Reader, name string, format Format) (*Reader, error) {
 			return nil, &Error{Name: name, Format: format, Problem: "the gzip header is damaged", Err: err}
 		}
 		r.in = bufio.NewReaderSize(z, 64<<10)
-		// Close repeats what reading has said already.
+		// Close repeats the error that reading has already returned.
 		r.closes = append(r.closes, func() error { _ = z.Close(); return nil })
 	case bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
 		z, err := zstd.NewReader(raw, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(zstdMemory))
@@ -159,8 +158,7 @@ func New(in io.Reader, name string, format Format) (*Reader, error) {
 	return r, nil
 }
 
-// Next returns the next request, io.EOF after the last one, or an *Error, which it goes on to
-// return.
+// Next returns the next request, io.EOF after the last one, or an *Error, which further calls return again.
 func (r *Reader) Next() (Request, error) {
 	if r.failed != nil {
 		return Request{}, r.failed
@@ -174,7 +172,7 @@ func (r *Reader) Next() (Request, error) {
 	return q, nil
 }
 
-// Count is how many requests Next has returned.
+// Count returns how many requests Next has returned.
 func (r *Reader) Count() int64 { return r.count }
 
 // Close frees what the reader holds.

@@ -7,19 +7,19 @@ import (
 	"sync/atomic"
 )
 
-// A Source draws keys, numbers from 0 on. Next is safe for concurrent use as long as each
-// goroutine brings its own r.
+// A Source draws keys, which are numbers from 0 on. Next is safe for concurrent use if each goroutine has its own
+// r.
 type Source interface {
 	Next(r *rand.Rand) int
 }
 
-// Uniform draws each of so many keys alike.
+// Uniform draws from the given number of keys with equal probability.
 type Uniform int
 
 // Next draws a key.
 func (u Uniform) Next(r *rand.Rand) int { return r.IntN(int(u)) }
 
-// Hot draws key 0 with a probability of Share, and the others, up to Count, alike.
+// Hot draws key 0 with a probability of Share, and the others, up to Count, with equal probability.
 type Hot struct {
 	Count int
 	Share float64
@@ -33,16 +33,16 @@ func (h Hot) Next(r *rand.Rand) int {
 	return 1 + r.IntN(h.Count-1)
 }
 
-// A Scan goes through so many keys in order, again and again; callers share the one order.
+// A Scan goes through Count keys in order, repeatedly. All callers share one order.
 type Scan struct {
 	Count int
 	at    atomic.Int64
 }
 
-// Next is the next key.
+// Next returns the next key.
 func (s *Scan) Next(*rand.Rand) int { return int((s.at.Add(1) - 1) % int64(s.Count)) }
 
-// Names names keys, once: "key:00000042". The zero Names has none.
+// Names holds the names of keys, such as "key:00000042". The zero Names has none.
 type Names []string
 
 // MakeNames makes count names that begin with prefix.
@@ -60,7 +60,7 @@ func MakeNames(prefix string, count int) Names {
 	return names
 }
 
-// Op is what is done with a key.
+// Op is an operation on a key.
 type Op uint8
 
 // The operations.
@@ -70,10 +70,10 @@ const (
 	Invalidate           // invalidate the key, without a change
 )
 
-// A Mix is how often each operation is chosen, by weights. The zero Mix reads only.
+// A Mix chooses operations by weight. The zero Mix only reads.
 type Mix struct{ read, write, all float64 }
 
-// NewMix takes weights, none below 0; all 0 stands for reads only.
+// NewMix returns the Mix with these weights, which must not be negative; if all are 0 it only reads.
 func NewMix(read, write, invalidate float64) (Mix, error) {
 	for _, w := range []float64{read, write, invalidate} {
 		if !(w >= 0) || w > 1e9 {

@@ -6,8 +6,8 @@ import (
 	"math/rand/v2"
 )
 
-// Sizes says how long the value of a key is. It depends on the key and the seed alone, so a
-// value keeps its length when it is loaded again.
+// Sizes determines the length of each key's value. The length depends only on the key and the seed, so it stays the
+// same when the value is loaded again.
 type Sizes struct {
 	kind     string
 	min, max int
@@ -16,7 +16,7 @@ type Sizes struct {
 	seed     uint64
 }
 
-// FixedSize makes all values so long.
+// FixedSize makes all values n bytes long.
 func FixedSize(n int) (Sizes, error) { return UniformSizes(n, n, 0) }
 
 // UniformSizes spreads lengths evenly from least to most.
@@ -39,7 +39,7 @@ func LognormalSizes(median, p99, most int, seed uint64) (Sizes, error) {
 // Z99 is the 99th percentile of the standard normal distribution.
 const Z99 = 2.3263478740408408
 
-// Of is the length of the value of key i, in bytes.
+// Of returns the length of the value of key i, in bytes.
 func (s Sizes) Of(i int) int {
 	if s.min == s.max && s.kind != "lognormal" {
 		return s.min

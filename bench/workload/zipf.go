@@ -6,27 +6,26 @@ import (
 	"math/rand/v2"
 )
 
-// YCSBItems is how many items YCSB's scrambled Zipfian draws from before it folds them onto
-// the keys there are (ITEM_COUNT of its ScrambledZipfianGenerator). Folding so many onto
-// fewer keys leaves the head of the distribution as it is and spreads the tail evenly.
+// YCSBItems is how many items YCSB's scrambled Zipfian draws from before it folds them onto the actual keys
+// (ITEM_COUNT of its ScrambledZipfianGenerator). Folding that number onto fewer keys leaves the head of the
+// distribution as it is and spreads the tail evenly.
 const YCSBItems = 10_000_000_000
 
-// A Zipf draws keys as YCSB's ScrambledZipfianGenerator does: ranks of a Zipf distribution
-// with exponent theta, folded onto the keys by a hash, so that popular keys do not lie
-// side by side. Ranks come by the formula of Gray, Sundaresan, Englert, Baclawski and
-// Weinberger, "Quickly Generating Billion-Record Synthetic Databases", SIGMOD 1994, page 246,
-// as YCSB's ZipfianGenerator has it. The formula is continuous in theta and holds above 1 too;
-// at 1 it has no value. A Zipf is read-only once made: any number of Draws may share it.
+// A Zipf draws keys as YCSB's ScrambledZipfianGenerator does: ranks of a Zipf distribution with exponent theta,
+// folded onto the keys by a hash, so that popular keys are not adjacent. Ranks use the formula of Gray, Sundaresan,
+// Englert, Baclawski and Weinberger, "Quickly Generating Billion-Record Synthetic Databases", SIGMOD 1994, page
+// 246, as in YCSB's ZipfianGenerator. The formula is continuous in theta and also holds above 1; at 1 it is
+// undefined. A Zipf is read-only once made, so any number of goroutines may share it.
 type Zipf struct {
 	keys             uint64
 	items, theta     float64
 	zeta, alpha, eta float64
-	second           float64 // where rank 1 ends
-	one              float64 // where rank 0 ends
+	second           float64 // the upper end of rank 1
+	one              float64 // the upper end of rank 0
 }
 
-// NewZipf draws from so many keys, at least 1, with an exponent above 0 that is not 1. items is how
-// many ranks there are: 0 stands for YCSBItems.
+// NewZipf returns a Zipf over at least one key, with an exponent above 0 other than 1. items is the number of
+// ranks; 0 stands for YCSBItems.
 func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
 	switch {
 	case keys < 1:
@@ -48,8 +47,8 @@ func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
 	return z, nil
 }
 
-// Zeta is the sum of 1/i^theta for i from 1 to n: the first terms one by one, the rest by the
-// formula of Euler and Maclaurin, exact to about twelve digits.
+// Zeta returns the sum of 1/i^theta for i from 1 to n: it adds the first terms individually and the rest by the
+// formula of Euler and Maclaurin, accurate to about twelve digits.
 func Zeta(n int64, theta float64) float64 {
 	const exact = 10_000
 	sum := 0.0
@@ -85,8 +84,8 @@ func (z *Zipf) Rank(r *rand.Rand) uint64 {
 // Next draws a key.
 func (z *Zipf) Next(r *rand.Rand) int { return int(scramble(z.Rank(r)) % z.keys) }
 
-// scramble is YCSB's Utils.fnvhash64: FNV-1a over the eight bytes of a number, low byte first,
-// made positive as Java's Math.abs makes it.
+// scramble is YCSB's Utils.fnvhash64: FNV-1a over the eight bytes of a number, low byte first, made positive like
+// Java's Math.abs.
 func scramble(v uint64) uint64 {
 	h := uint64(0xCBF29CE484222325)
 	for range 8 {

@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// flakyFlags say which tests run, how often and under which load.
+// flakyFlags configure which tests run, how often and under which load.
 type flakyFlags struct {
 	count    int
 	cpus     []int
@@ -60,7 +60,7 @@ func parseFlaky(args []string) (f flakyFlags, err error) {
 // A binary is the compiled tests of a package.
 type binary struct{ pkg, dir, file string }
 
-// A flakyRun is one process: all chosen tests of a package, once, in an order of its own.
+// A flakyRun is one process that runs all chosen tests of a package once, in its own order.
 type flakyRun struct {
 	bin  binary
 	cpu  int
@@ -68,8 +68,8 @@ type flakyRun struct {
 	race bool
 }
 
-// runFlaky runs every chosen test count times for each value of -cpu. Several test processes run at the same time;
-// while fewer are left than -procs, busy loops fill the free places.
+// runFlaky runs every chosen test count times for each value of -cpu. Several test processes run at the same time. When
+// fewer than -procs are left, busy loops fill the free slots.
 func runFlaky(ctx context.Context, args []string, out io.Writer) error {
 	f, err := parseFlaky(args)
 	if err != nil {
@@ -124,7 +124,7 @@ func runFlaky(ctx context.Context, args []string, out io.Writer) error {
 	return ctx.Err()
 }
 
-// compile builds the tests of each package that has some.
+// compile builds the tests of each package that has tests.
 func compile(ctx context.Context, f flakyFlags, dir string) (bins []binary, err error) {
 	list := exec.CommandContext(ctx, goCommand(), append([]string{"list", "-f",
 		"{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}\t{{.Dir}}{{end}}"}, f.packages...)...)
@@ -149,7 +149,7 @@ func compile(ctx context.Context, f flakyFlags, dir string) (bins []binary, err 
 	return bins, nil
 }
 
-// play runs one process and returns what its tests did.
+// play runs one process and returns the results of its tests.
 func play(ctx context.Context, f flakyFlags, r flakyRun) *tally {
 	var shown bytes.Buffer
 	t := newTally(&shown)
@@ -174,14 +174,14 @@ func play(ctx context.Context, f flakyFlags, r flakyRun) *tally {
 	return t
 }
 
-// A count is what all runs came to.
+// A count is the sum of all runs.
 type count struct {
 	out io.Writer
 
 	mu       sync.Mutex // guards the rest and out
 	planned  int
 	ended    int
-	ran      map[string]int // tests of a package in its last run
+	ran      map[string]int // number of tests in the last run of a package
 	failures map[testName]int
 	runs     map[string]int // by package
 }
@@ -190,7 +190,7 @@ func newCount(out io.Writer, planned int) *count {
 	return &count{out: out, planned: planned, ran: make(map[string]int), failures: make(map[testName]int), runs: make(map[string]int)}
 }
 
-// add takes what a run came to. A run that an interrupt ended does not count.
+// add adds the results of a run. A run that an interrupt ended does not count.
 func (c *count) add(ctx context.Context, r flakyRun, t *tally) {
 	if ctx.Err() != nil {
 		return
@@ -210,7 +210,7 @@ func (c *count) add(ctx context.Context, r flakyRun, t *tally) {
 	}
 }
 
-// summary is the table of failures and the figure.
+// summary returns the table of failures and the total.
 func (c *count) summary(f flakyFlags, took time.Duration) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -20,7 +20,7 @@ func spin(ended *atomic.Bool) {
 	}
 }
 
-// runLoaded runs a command beside loadFactor busy loops per processor.
+// runLoaded runs a command alongside loadFactor busy loops per processor.
 func runLoaded(ctx context.Context, args []string) error {
 	n := loadFactor * runtime.NumCPU()
 	fmt.Printf("%d busy loops run beside the command\n", n)

@@ -4,8 +4,8 @@
 //	suite flaky [FLAGS] PACKAGES...                     repeats tests, shuffled and under load, and counts failures
 //	suite load COMMAND...                               runs a command beside busy loops
 //
-// suite test shows the output of failed tests only. A test reports what it examined with
-// t.Attr(name, number), where name is one of the counters in tally.go; the summary adds these numbers up.
+// suite test shows the output of failed tests only. A test reports what it examined with t.Attr(name, number), where
+// name is one of the counters in tally.go. The summary adds these numbers up.
 package main
 
 import (

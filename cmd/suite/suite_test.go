@@ -9,9 +9,9 @@ import (
 	"testing"
 )
 
-// A failure is shown and counted, whether an assertion, a panic or a package that does not compile is its cause, and
-// tests that pass say nothing. Numbers that tests report are added up. The files of testdata are what "go test -json"
-// of Go 1.26 said about packages that ended as the names of the files say.
+// TestEveryKindOfFailureIsCounted checks that a failure is shown and counted, whether its cause is an assertion, a
+// panic or a package that does not compile, and that passing tests print nothing. Numbers that tests report are added
+// up. The files in testdata are the output of "go test -json" of Go 1.26 for packages that ended as the file names say.
 func TestEveryKindOfFailureIsCounted(t *testing.T) {
 	for _, c := range []struct {
 		file    string
@@ -65,7 +65,8 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-// A test that fails now and then is found, with the number of its failures; each run has an order of its own.
+// TestFlakyCountsFailures checks that a test that fails intermittently is found, with the number of its failures, and
+// that each run has its own order.
 func TestFlakyCountsFailures(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{"go.mod": "module example.org/m\n\ngo 1.26\n", "a_test.go": `package m

@@ -15,19 +15,19 @@ import (
 // counters are the attributes that the summary adds up, in the order in which it prints them.
 var counters = []string{"seeds", "faults", "reads", "violations"}
 
-// slowest is the number of tests that the summary names.
+// slowest is the number of slow tests that the summary names.
 const slowest = 5
 
 // An event is one line of "go test -json".
 type event struct {
 	Action, Package, Test, Output string
 	ImportPath                    string // of a package that does not compile
-	FailedBuild                   string // set if that is why a package fails
+	FailedBuild                   string // set if that is the reason for a package's failure
 	Key, Value                    string // of an attribute
 	Elapsed                       float64
 }
 
-// A testName identifies a test. An empty Test stands for what a package does outside its tests.
+// A testName identifies a test. An empty Test stands for a package outside its tests.
 type testName struct{ Package, Test string }
 
 func (n testName) String() string {
@@ -42,13 +42,13 @@ type result struct {
 	name   testName
 	action string // pass, fail or skip
 	took   time.Duration
-	output string // of a test that did not pass
+	output string // of a failed or skipped test
 }
 
 // A tally reads events and keeps what the summary needs. It is not safe for concurrent use.
 type tally struct {
 	out      io.Writer
-	open     map[testName]*strings.Builder // the output of what has not ended
+	open     map[testName]*strings.Builder // the output of tests and packages that are still running
 	tests    int                           // top-level tests, examples and fuzz corpora that passed or failed
 	subtests int
 	skipped  []result
@@ -56,14 +56,14 @@ type tally struct {
 	packages []result
 	slow     []result // top-level tests, by took, longest first, at most slowest
 	sums     map[string]int64
-	quiet    bool // packages that pass are not shown
+	quiet    bool // hides packages that pass
 }
 
 func newTally(out io.Writer) *tally {
 	return &tally{out: out, open: make(map[testName]*strings.Builder), sums: make(map[string]int64)}
 }
 
-// read takes events until r ends. A line that is not an event, such as a message of the linker, is shown as it is.
+// read consumes events until r ends. It prints a line that is not an event, such as a message of the linker, as it is.
 func (t *tally) read(r io.Reader) error {
 	lines := bufio.NewReader(r)
 	for {
@@ -110,8 +110,8 @@ func (t *tally) add(e event) {
 	}
 }
 
-// end takes the end of a test, or of a package, which is the end of each of its tests that has not ended: a panic,
-// a timeout and os.Exit leave no event for those.
+// end handles the end of a test or of a package. The end of a package ends each of its tests that is still open: after
+// a panic, a timeout or os.Exit those have no event.
 func (t *tally) end(name testName, e event) {
 	r := result{name: name, action: e.Action, took: time.Duration(e.Elapsed * float64(time.Second))}
 	if b := t.open[name]; b != nil {
@@ -159,13 +159,13 @@ func (t *tally) endTest(r result) {
 	}
 }
 
-// fail shows and keeps a failure.
+// fail shows and records a failure.
 func (t *tally) fail(r result) {
 	t.failed = append(t.failed, r)
 	fmt.Fprintf(t.out, "--- FAILED: %v (%.2f s)\n%s", r.name, r.took.Seconds(), r.output)
 }
 
-// summary says what ran and how it ended.
+// summary reports what ran and how it ended.
 func (t *tally) summary(took time.Duration) string {
 	var s strings.Builder
 	for _, r := range t.skipped {
@@ -195,7 +195,7 @@ func (t *tally) summary(took time.Duration) string {
 	return s.String()
 }
 
-// short is a package's path without the project's.
+// short returns a package's path without the project's prefix.
 func short(pkg string) string {
 	if _, rest, found := strings.Cut(pkg, "weircache/weir/"); found {
 		return rest

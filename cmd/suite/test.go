@@ -42,7 +42,7 @@ func groups(args []string) (list [][]string) {
 	}
 }
 
-// goTest runs "go test" with args and gives its events to t. The flag -C, if any, is the first of args.
+// goTest runs "go test" with args and passes its events to t. The flag -C, if present, comes first in args.
 func goTest(ctx context.Context, args []string, t *tally) error {
 	line := []string{"test"}
 	if len(args) > 1 && args[0] == "-C" {
@@ -62,7 +62,7 @@ func goTest(ctx context.Context, args []string, t *tally) error {
 	return errors.Join(err, cmd.Wait())
 }
 
-// goCommand is the go program that the Makefile chose.
+// goCommand returns the go program that the Makefile chose.
 func goCommand() string {
 	if g := os.Getenv("GO"); g != "" {
 		return g

@@ -7,26 +7,26 @@ import (
 	"strings"
 )
 
-// keyMark is where a template has the key.
+// keyMark marks the place of the key in a template.
 const keyMark = "{key}"
 
 // An address is a template of the origin's URL: it turns a key into the URL that the node requests.
 //
-// A key comes from a client, and the request for it carries the origin's credentials. So the key may only
-// fill its place: address.of is the one way to a URL, and it refuses every key that could leave that
-// place at an origin, or at a proxy before it, that decodes or normalizes paths (RFC 3986, 6.2.2). Escaping
-// alone does not hold such a key: %2F, %2E and a backslash are undone there.
+// A key comes from a client, and the request for it carries the origin's credentials. So the key may only fill its
+// place. Every URL comes from address.of, which rejects every key that could escape from that place at an origin, or at
+// a proxy in front of it, that decodes or normalizes paths (RFC 3986, 6.2.2). Escaping alone does not contain such a
+// key: those servers undo %2F, %2E and a backslash.
 type address struct {
 	before, after string // the template around {key}
 	inQuery       bool   // {key} is in the query
-	withQuery     bool   // a key is a path, and after a "?" a query
+	withQuery     bool   // a key is a path, optionally with "?" and a query
 	root          *url.URL
 }
 
 // errKeyPlace says that a key could leave its place in the origin's URL.
 var errKeyPlace = errors.New("the key could leave its place in the origin's address")
 
-// parseAddress reads a template. withQuery: keys may have a query of their own.
+// parseAddress parses a template. withQuery allows keys to have a query of their own.
 func parseAddress(template string, withQuery bool) (address, error) {
 	if template == "" {
 		return address{}, errors.New("it is missing: say where the origin is, as in http://127.0.0.1:9000/products/{key}")
@@ -54,7 +54,7 @@ func parseAddress(template string, withQuery bool) (address, error) {
 	return a, nil
 }
 
-// of returns the URL for a key. An error wraps errKeyPlace.
+// of returns the URL for a key. The error wraps errKeyPlace.
 func (a address) of(key string) (string, error) {
 	if a.inQuery {
 		return a.before + url.QueryEscape(key) + a.after, nil
@@ -76,7 +76,7 @@ func (a address) of(key string) (string, error) {
 	return escaped, nil
 }
 
-// checkPath refuses a key that does not stay in its place in the path.
+// checkPath rejects a key that does not stay in its place in the path.
 func (a address) checkPath(key string) error {
 	key = decoded(key)
 	for _, c := range []byte(key) {
@@ -95,7 +95,7 @@ func (a address) checkPath(key string) error {
 	return nil
 }
 
-// checkQuery refuses a query that is more than a query (RFC 3986, 3.4).
+// checkQuery rejects a query that is more than a query (RFC 3986, 3.4).
 func checkQuery(query string) error {
 	for _, c := range []byte(query) {
 		if c <= ' ' || c >= 0x7f || strings.IndexByte("\"#<>\\^`{|}", c) >= 0 {
@@ -105,7 +105,7 @@ func checkQuery(query string) error {
 	return nil
 }
 
-// decoded undoes percent-encoding as often as a chain of servers might: until there is nothing left to undo.
+// decoded undoes percent-encoding as often as a chain of servers might: until nothing is left to decode.
 func decoded(s string) string {
 	for strings.IndexByte(s, '%') >= 0 {
 		next := decodedOnce(s)
@@ -117,7 +117,7 @@ func decoded(s string) string {
 	return s
 }
 
-// decodedOnce undoes percent-encoding where it is valid, and leaves the rest.
+// decodedOnce decodes valid percent-encoding and leaves the rest unchanged.
 func decodedOnce(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
@@ -133,8 +133,8 @@ func decodedOnce(s string) string {
 	return b.String()
 }
 
-// dotSegment reports whether a decoded path has a segment that means another place: "." or "..",
-// also with parameters behind a semicolon, which some servers cut off first.
+// dotSegment reports whether a decoded path has a segment that refers to another place: "." or "..", optionally
+// followed by a semicolon and parameters, which some servers cut off first.
 func dotSegment(path string) bool {
 	for segment := range strings.FieldsFuncSeq(path, func(r rune) bool { return r == '/' || r == '\\' }) {
 		name, _, _ := strings.Cut(segment, ";")
@@ -145,10 +145,10 @@ func dotSegment(path string) bool {
 	return false
 }
 
-// sameOrigin reports whether two URLs have one scheme, host and port (RFC 6454).
+// sameOrigin reports whether two URLs have the same scheme, host and port (RFC 6454).
 func sameOrigin(a, b *url.URL) bool { return originOf(a) == originOf(b) }
 
-// originOf is a URL's scheme, host and port as one text.
+// originOf returns a URL's scheme, host and port as one string.
 func originOf(u *url.URL) string {
 	scheme, port := strings.ToLower(u.Scheme), u.Port()
 	if port == "" {

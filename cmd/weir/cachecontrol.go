@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// directives are the directives of a Cache-Control header by name, in lower case (RFC 9111, 5.2). Of a
-// directive that is given twice all values count. A part that is not a directive does not affect its
-// neighbours: a ban behind it still holds.
+// directives are the directives of a Cache-Control header by name, in lower case (RFC 9111, 5.2). If a directive occurs
+// twice, all its values count. An invalid part does not affect its neighbours: a prohibition after it still holds.
 type directives map[string][]string
 
-// parseDirectives reads the Cache-Control headers.
+// parseDirectives parses the Cache-Control headers.
 func parseDirectives(h http.Header) directives {
 	d := make(directives)
 	rest := strings.Join(h.Values("Cache-Control"), ",")
@@ -45,7 +44,7 @@ func cutUnquoted(s string, separator byte) (before, after string) {
 
 func (d directives) has(name string) bool { return len(d[name]) > 0 }
 
-// seconds returns the shortest valid duration that a directive was given; ok is false if there is none.
+// seconds returns the shortest valid duration that a directive gives. ok is false if it gives none.
 func (d directives) seconds(name string) (shortest time.Duration, ok bool) {
 	for _, text := range d[name] {
 		if v, valid := deltaSeconds(text); valid && (!ok || v < shortest) {
@@ -55,17 +54,17 @@ func (d directives) seconds(name string) (shortest time.Duration, ok bool) {
 	return shortest, ok
 }
 
-// maxDelta is what longer durations in headers count as (RFC 9111, 1.2.2).
+// maxDelta replaces longer durations in headers (RFC 9111, 1.2.2).
 const maxDelta = (1<<31 - 1) * time.Second
 
-// deltaSeconds reads a number of seconds.
+// deltaSeconds parses a number of seconds.
 func deltaSeconds(text string) (d time.Duration, ok bool) {
 	if text == "" || strings.Trim(text, "0123456789") != "" {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(text, 10, 32)
 	if err != nil {
-		return maxDelta, true // all digits: it is too large
+		return maxDelta, true // all digits, so it is too large
 	}
 	return time.Duration(n) * time.Second, true
 }

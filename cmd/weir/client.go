@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// askTime is how long a member may take to answer, the others' answers included.
+	// askTime is how long a member may take to answer, including the answers of the others.
 	askTime = 10 * time.Second
-	// answerLimit is the longest answer that is read, in bytes.
+	// answerLimit is the longest answer that the client reads, in bytes.
 	answerLimit = 256 << 20
 )
 
-// client asks the stats endpoint of one member.
+// client sends requests to the stats endpoint of one member.
 type client struct {
 	base  *url.URL
 	token string
@@ -60,12 +60,12 @@ func notWeir(format string, args ...any) error {
 	return &exitError{exitTarget, fmt.Sprintf(format, args...)}
 }
 
-// ask sends a request and returns the status and the body. The error says what to do.
+// ask sends a request and returns the status and the body. The error says what to do about it.
 func (c *client) ask(ctx context.Context, method, name string, query url.Values, body any) (int, []byte, error) {
 	return c.askFor(ctx, askTime, method, name, query, body)
 }
 
-// askFor is ask, and waits for so long.
+// askFor is ask with a timeout of wait.
 func (c *client) askFor(ctx context.Context, wait time.Duration, method, name string, query url.Values, body any) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
@@ -104,10 +104,10 @@ func (c *client) askFor(ctx context.Context, wait time.Duration, method, name st
 	return resp.StatusCode, b, nil
 }
 
-// failure is what a member says that did not do what it was asked.
+// failure returns the error of a member that did not do what was requested.
 func (c *client) failure(status int, body []byte) error {
 	var refused peer.OperatorError
-	_ = json.Unmarshal(body, &refused) // then it is no JSON
+	_ = json.Unmarshal(body, &refused) // fails if the body is not JSON
 	text := printable(cmp.Or(refused.Error, strings.TrimSpace(string(body))))
 	text = text[:min(len(text), 300)]
 	switch {
@@ -123,7 +123,7 @@ func (c *client) failure(status int, body []byte) error {
 	return notWeir("%s answers with status %d: that is not weir", c.base, status)
 }
 
-// cluster asks for the whole cluster's statistics. raw is the answer as it came.
+// cluster requests the statistics of the whole cluster. raw is the unparsed answer.
 func (c *client) cluster(ctx context.Context) (doc peer.ClusterStats, raw []byte, err error) {
 	status, raw, err := c.ask(ctx, http.MethodGet, "stats", url.Values{"cluster": {"1"}}, nil)
 	if err != nil {
@@ -147,7 +147,7 @@ func (c *client) cluster(ctx context.Context) (doc peer.ClusterStats, raw []byte
 	return doc, raw, nil
 }
 
-// partial is the end of a command that worked while members were missing.
+// partial returns the error of a command that worked although members were missing.
 func partial(missing []peer.MissingMember) error {
 	if len(missing) == 0 {
 		return nil

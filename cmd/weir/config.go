@@ -33,19 +33,19 @@ type config struct {
 	namespaces []namespaceConfig
 }
 
-// namespaceConfig is one namespace: a cache, and the HTTP origin behind it.
+// namespaceConfig configures one namespace: a cache and the HTTP origin behind it.
 type namespaceConfig struct {
 	name         string
 	address      address
 	headers      http.Header     // of each request to the origin
 	redirects    map[string]bool // the other origins to which the origin may redirect, see originOf
-	control      controlPolicy   // what the origin's Cache-Control means
-	obey         bool            // the clients' Cache-Control counts
-	clientMaxAge time.Duration   // for Cache-Control; 0: clients ask again each time
+	control      controlPolicy   // the effect of the origin's Cache-Control
+	obey         bool            // obey the clients' Cache-Control
+	clientMaxAge time.Duration   // for Cache-Control; 0: clients must revalidate each time
 	cache        tier.Config[page]
 }
 
-// loadConfig reads a file and checks all of it. The error has every problem with its line.
+// loadConfig reads a file and checks all of it. The error lists every problem with its line.
 func loadConfig(file string) (config, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -150,7 +150,7 @@ func parseConfig(file string, text []byte) (config, error) {
 	return c, p.err()
 }
 
-// readNamespace reads one namespace and lets the cache check what it says.
+// readNamespace reads one namespace and lets the cache check the settings.
 func readNamespace(name string, s *section) namespaceConfig {
 	n := namespaceConfig{name: name, headers: make(http.Header), redirects: make(map[string]bool)}
 	if name == "" || strings.ContainsAny(name, "/?#") || name == "invalidate" {
@@ -207,7 +207,7 @@ func readNamespace(name string, s *section) namespaceConfig {
 	if n.clientMaxAge = s.duration("client_max_age"); n.clientMaxAge < 0 || n.clientMaxAge > n.cache.Freshness.TTL {
 		s.wrong("client_max_age", "%v is not between 0 and freshness.ttl, %v", n.clientMaxAge, n.cache.Freshness.TTL)
 	}
-	f := &n.cache.Freshness // the origin's answers are kept by these, see origin.answer
+	f := &n.cache.Freshness // these decide how long the origin's answers are kept, see origin.answer
 	f.ErrorTTL = cmp.Or(f.ErrorTTL, time.Second)
 	f.NegativeTTL = cmp.Or(f.NegativeTTL, min(f.TTL, 5*time.Second))
 	if err := checkWritable(n.cache.HotKeysFile); err != nil {
@@ -217,9 +217,9 @@ func readNamespace(name string, s *section) namespaceConfig {
 	fresh.end()
 	s.end()
 
-	// The cache's own check names its fields; each is put beside the line that it comes from.
+	// The cache's own check names its fields. Each problem is reported at the corresponding line.
 	check := n.cache
-	check.Loader, check.HotKeysFile = newOrigin(n, nil).load, "" // nothing is read or written yet
+	check.Loader, check.HotKeysFile = newOrigin(n, nil).load, "" // do not read or write files yet
 	if err := checkCache(check); err != nil {
 		for line := range strings.SplitSeq(err.Error(), "\n") {
 			line = strings.TrimPrefix(line, fmt.Sprintf("weir: cache %q: ", name))
@@ -233,7 +233,7 @@ func readNamespace(name string, s *section) namespaceConfig {
 				field = line
 			}
 			field, _, _ = strings.Cut(field, " ")
-			if group, _, ok := strings.Cut(field, "."); ok { // Breaker and Retry: the line where they begin
+			if group, _, ok := strings.Cut(field, "."); ok { // Breaker and Retry: the line where their section begins
 				field = group
 			}
 			at.wrong(snake(field), "%s", line)
@@ -242,7 +242,7 @@ func readNamespace(name string, s *section) namespaceConfig {
 	return n
 }
 
-// readOrigin reads what the governor allows.
+// readOrigin reads the settings of the governor.
 func readOrigin(s *section) tier.Origin {
 	o := tier.Origin{
 		Concurrency: s.integer("concurrency"), MinConcurrency: s.integer("min_concurrency"),
@@ -274,7 +274,7 @@ func readIsolated(s *section) tier.WhenIsolated {
 	return tier.ServeStale
 }
 
-// readClusterSecret reads the file that a name of the section names, if it does.
+// readClusterSecret reads the secret from the file that the named setting of the section gives, if it is set.
 func readClusterSecret(s *section, name string) peer.Secret {
 	file := s.text(name, "")
 	if file == "" {
@@ -295,8 +295,7 @@ func clusterSecret(file string) (peer.Secret, error) {
 	return peer.ParseSecret(text)
 }
 
-// checkPeer lets the node check its configuration, and puts what is wrong beside the lines that it
-// comes from.
+// checkPeer lets the node check its configuration, and reports each problem at the corresponding line.
 func checkPeer(s *section, cfg peer.Config) {
 	err := cfg.Check()
 	if err == nil {
@@ -321,7 +320,7 @@ func checkPeer(s *section, cfg peer.Config) {
 	}
 }
 
-// checkCache lets the cache check its configuration, by making one and closing it.
+// checkCache lets the cache check its configuration by creating and closing a cache.
 func checkCache(cfg tier.Config[page]) error {
 	c, err := tier.New(cfg)
 	if err != nil {
@@ -330,7 +329,7 @@ func checkCache(cfg tier.Config[page]) error {
 	return closeCache(c)
 }
 
-// snake turns a field's name into the one that the file has: "NearBytes" into "near_bytes".
+// snake converts a field's name to the name in the file: "NearBytes" to "near_bytes".
 func snake(field string) string {
 	if field == "TTL" {
 		return "ttl"
@@ -349,12 +348,12 @@ func snake(field string) string {
 	return b.String()
 }
 
-// connectionHeaders are header fields that the connection to the origin writes itself, or that would
-// make an answer one for another request.
+// connectionHeaders are header fields that the connection to the origin sets itself, or that would turn the answer into
+// one to a different request.
 var connectionHeaders = newHeaderSet("Connection", "Content-Length", "Expect", "If-Match", "If-Modified-Since", "If-None-Match", "If-Range", "If-Unmodified-Since",
 	"Keep-Alive", "Proxy-Connection", "Range", "Te", "Trailer", "Transfer-Encoding", "Upgrade")
 
-// checkHeader says what is wrong with a header field for the origin.
+// checkHeader returns an error if a header field may not be sent to the origin.
 func checkHeader(name, value string) error {
 	if name == "" || strings.Trim(name, "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
 		return fmt.Errorf("%q is not a name of a header field: those have letters, digits and hyphens", name)
@@ -370,7 +369,7 @@ func checkHeader(name, value string) error {
 	return nil
 }
 
-// checkWritable says why the list of hot keys could not be written to a file, if that is so. Nothing stays behind.
+// checkWritable returns an error if the list of hot keys could not be written to a file. It leaves nothing behind.
 func checkWritable(file string) error {
 	if file == "" {
 		return nil
@@ -378,14 +377,14 @@ func checkWritable(file string) error {
 	if info, err := os.Stat(file); err == nil && !info.Mode().IsRegular() {
 		return fmt.Errorf("%q is not a regular file", file)
 	}
-	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // as it is written later
+	f, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // as the list is written later
 	if err != nil {
 		return fmt.Errorf("its directory cannot be written to: %w", err)
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
-// readSecret reads a file that holds one secret text.
+// readSecret reads a file that contains one secret text.
 func readSecret(file string) (string, error) {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// everything has a value other than the default for all that the file can say.
+// everything gives every setting of the file a value other than its default.
 const everything = `
 node:
   name: n1
@@ -66,7 +66,7 @@ namespaces:
     show_keys: true
 `
 
-// inCode returns the fields that the file does not say, and why.
+// inCode returns the fields that the file cannot set, and the reason.
 func inCode() map[string]string {
 	return map[string]string{
 		"peer.Discover": "a function", "peer.TLS": "certificates of one's own come with a service of one's own", "peer.Logger": "log, in the file",
@@ -77,7 +77,7 @@ func inCode() map[string]string {
 	}
 }
 
-// unset are the fields of a struct that have their zero value, those of its structs included.
+// unset returns the fields of a struct that have their zero value, including those of nested structs.
 func unset(v reflect.Value, path string) (out []string) {
 	for i := range v.NumField() {
 		f, name := v.Field(i), path+"."+v.Type().Field(i).Name
@@ -92,7 +92,8 @@ func unset(v reflect.Value, path string) (out []string) {
 	return out
 }
 
-// Each setting of a node and of a cache can be given in the file, or is named above.
+// TestConfigSaysEverything checks that each setting of a node and of a cache can be given in the file, or is listed in
+// inCode.
 func TestConfigSaysEverything(t *testing.T) {
 	text := fmt.Sprintf(everything, file(t, "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"), file(t, token), filepath.Join(t.TempDir(), "hot"),
 		file(t, "ffeeddccbbaa99887766554433221100ffeeddccbbaa99887766554433221100"))
@@ -113,7 +114,7 @@ func TestConfigSaysEverything(t *testing.T) {
 	}
 }
 
-// What is wrong with the settings of the governor has its line.
+// TestConfigGovernorErrors checks that errors in the settings of the governor are reported with their line.
 func TestConfigGovernorErrors(t *testing.T) {
 	_, err := parseConfig("weir.yml", []byte(`node:
   gossip:

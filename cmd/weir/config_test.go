@@ -21,7 +21,7 @@ func TestConfigWhole(t *testing.T) {
 	}
 }
 
-// Everything that is wrong is reported at once, each with its line.
+// TestConfigErrors checks that all errors are reported at once, each with its line.
 func TestConfigErrors(t *testing.T) {
 	text := `node:
   bind: 0.0.0.0:7946
@@ -88,7 +88,7 @@ whatever: 1
 	}
 }
 
-// The secret is read, checked, and not told.
+// TestConfigSecret checks that the secret is read and validated, and that it is not revealed.
 func TestConfigSecret(t *testing.T) {
 	secret := strings.Repeat("5a5b5c5d", 8)
 	space := "namespaces: {p: {origin: {url: \"http://h/{key}\"}, freshness: {ttl: 1m}}}\n"
@@ -125,7 +125,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add("? [a]\n: b")
 	f.Fuzz(func(t *testing.T, text string) {
 		if len(text) > 4096 || strings.Contains(text, "_file") || strings.Contains(text, "bytes") {
-			return // it would read files, or take the memory that it asks for
+			return // it would read files, or allocate the memory that it asks for
 		}
 		_, _ = parseConfig("weir.yml", []byte(text))
 	})

@@ -15,7 +15,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// drillLook is how often weir drill asks how it goes.
+// drillLook is the interval at which weir drill checks the progress.
 const drillLook = 500 * time.Millisecond
 
 func drillCommand(w *world) *cobra.Command {
@@ -76,7 +76,7 @@ is 0 if it lasted for its whole time, 1 if it had to end before, 3 if some membe
 	return c
 }
 
-// drill begins or stops a drill.
+// drill starts or stops a drill.
 func (c *client) drill(ctx context.Context, req peer.DrillRequest) (out peer.DrillResult, err error) {
 	status, body, err := c.ask(ctx, http.MethodPost, "drill", nil, req)
 	if err != nil {
@@ -97,7 +97,7 @@ type memberDrill struct {
 	Drill tier.DrillStats `json:"drill"`
 }
 
-// awaitDrill waits until no member has the drill under way any more. If ctx ends before, it ends the drill.
+// awaitDrill waits until the drill has ended on all members. If ctx ends first, it stops the drill.
 func (c *client) awaitDrill(ctx context.Context, req peer.DrillRequest, members []string) ([]memberDrill, error) {
 	tick := time.NewTicker(drillLook)
 	defer tick.Stop()
@@ -131,7 +131,7 @@ func (c *client) awaitDrill(ctx context.Context, req peer.DrillRequest, members 
 	}
 }
 
-// drillsOf is what the members tell of a namespace's drill.
+// drillsOf returns what the members report about a namespace's drill.
 func drillsOf(doc peer.ClusterStats, namespace string, members []string) (out []memberDrill, running bool) {
 	for _, m := range doc.Members {
 		if !slices.Contains(members, m.Name) {
@@ -182,7 +182,7 @@ func showDrills(w *world, drills []memberDrill) error {
 	return err
 }
 
-// verdictOf is an error if the drill had to end early, or members are missing.
+// verdictOf returns an error if the drill had to end early or members are missing.
 func verdictOf(drills []memberDrill, missing []peer.MissingMember) error {
 	var early []string
 	for _, m := range drills {

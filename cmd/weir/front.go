@@ -17,25 +17,25 @@ import (
 
 // front answers GET /v1/{namespace}/{key} from the caches.
 type front struct {
-	node   string // its name, for Cache-Status
+	node   string // the node's name, for Cache-Status
 	spaces map[string]*space
 	logger *slog.Logger
 }
 
-// space is one namespace of the front.
+// space is one namespace that the front serves.
 type space struct {
 	cache        *tier.Cache[page]
 	address      address // of the origin
 	clientMaxAge time.Duration
-	obey         bool // the clients' Cache-Control counts
+	obey         bool // obey the clients' Cache-Control
 }
 
 func newSpace(n namespaceConfig, cache *tier.Cache[page]) *space {
 	return &space{cache: cache, address: n.address, clientMaxAge: n.clientMaxAge, obey: n.obey}
 }
 
-// split takes the namespace and the key out of an address's path, as it was sent: a key may have
-// slashes in it, escaped or not.
+// split extracts the namespace and the key from a request's path in its original form. A key may contain slashes,
+// escaped or not.
 func split(r *http.Request) (namespace, key string, ok bool) {
 	rest, ok := strings.CutPrefix(r.URL.EscapedPath(), "/v1/")
 	if !ok {
@@ -114,8 +114,8 @@ func (s *space) withQuery(key, query string) (string, error) {
 	return key + "?" + query, nil
 }
 
-// read reads a key as the client wants it. What the origin gave may have been old already: then the read asks
-// once for a load of its own.
+// read reads a key as the client requested it. The origin's answer may already be old. In that case read asks once for
+// a new load.
 func (s *space) read(ctx context.Context, key string, wanted wish) (tier.Answer[page], error) {
 	o := tier.ReadOptions{MaxAge: wanted.maxAge, NoFill: wanted.cachedOnly}
 	a, err := s.cache.Read(ctx, key, o)
@@ -126,7 +126,7 @@ func (s *space) read(ctx context.Context, key string, wanted wish) (tier.Answer[
 	return s.cache.Read(ctx, key, o)
 }
 
-// describe sets what RFC 9111 and RFC 9211 say of an answer out of a cache.
+// describe sets the headers with which RFC 9111 and RFC 9211 describe an answer from a cache.
 func (f *front) describe(h http.Header, s *space, a tier.Answer[page], wanted wish, notFound bool) {
 	p, contract := &a.Value, s.cache.Freshness()
 	lifetime := contract.TTL
@@ -146,7 +146,7 @@ func (f *front) describe(h http.Header, s *space, a tier.Answer[page], wanted wi
 	case fresh > 0 && !a.Stale: // a client's cache subtracts Age from max-age
 		control = "max-age=" + strconv.FormatInt(age+fresh, 10)
 	default:
-		control = "no-cache" // an invalidation does not reach the client's cache: it has to ask
+		control = "no-cache" // an invalidation does not reach the client's cache, so that cache must revalidate
 	}
 	if p.Control != "" {
 		control += ", " + p.Control
@@ -163,10 +163,10 @@ func (f *front) describe(h http.Header, s *space, a tier.Answer[page], wanted wi
 	default:
 		status += "; hit" + ttl + "; detail=" + a.Source.String()
 	}
-	h.Add("Cache-Status", status) // behind those of caches before this one
+	h.Add("Cache-Status", status) // after those of the caches closer to the origin
 }
 
-// quoted is a name as a structured header's string (RFC 8941).
+// quoted returns a name as a string of a structured header (RFC 8941).
 func quoted(name string) string {
 	var b strings.Builder
 	b.WriteByte('"')
@@ -185,7 +185,7 @@ func quoted(name string) string {
 	return b.String()
 }
 
-// refuse answers a read that brought no value.
+// refuse answers a read that returned no value.
 func (f *front) refuse(w http.ResponseWriter, r *http.Request, key string, wanted wish, err error) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
@@ -233,7 +233,7 @@ func (f *front) refuse(w http.ResponseWriter, r *http.Request, key string, wante
 	http.Error(w, text, code)
 }
 
-// setRetryAfter says when to come back, in whole seconds and at least one.
+// setRetryAfter says when to retry, in whole seconds and at least one.
 func setRetryAfter(h http.Header, after time.Duration) {
 	h.Set("Retry-After", strconv.FormatInt(int64(math.Ceil(max(after.Seconds(), 1))), 10))
 }

@@ -139,7 +139,7 @@ namespaces:
 		t.Errorf("%d loads, %d conditional, %q %v", loads.Load()-before, conditional.Load(), body, resp.Header)
 	}
 
-	// SIGTERM ends it although a page is open.
+	// SIGTERM ends the node even while a page is open.
 	stream, err := http.Get(web + "/weir/events")
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ namespaces:
 	}
 }
 
-// While a node drains it is not ready, and still answers.
+// TestDrain checks that a draining node is not ready but still answers.
 func TestDrain(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "v") }))
 	defer origin.Close()

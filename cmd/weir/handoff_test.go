@@ -27,7 +27,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
-// process is a weir node in a process of its own.
+// process is a weir node in a separate process.
 type process struct {
 	cmd        *exec.Cmd
 	log        *lines
@@ -35,7 +35,7 @@ type process struct {
 	ended      chan error
 }
 
-// startProcess runs weir node with a configuration, until the test ends at the latest.
+// startProcess runs weir node with a configuration. It ends at the latest with the test.
 func startProcess(t *testing.T, bin, text string) *process {
 	t.Helper()
 	p := &process{log: &lines{}, ended: make(chan error, 1)}
@@ -63,15 +63,15 @@ func startProcess(t *testing.T, bin, text string) *process {
 	return p
 }
 
-// end waits for the end of the process.
+// end waits until the process has ended.
 func (p *process) end() error {
 	err := <-p.ended
 	p.ended <- err
 	return err
 }
 
-// A process that is sent SIGTERM hands over what it holds, although a client of it does not read its answers: the other member has
-// each of its keys without a load.
+// TestSigtermHandsOverLong checks that a process which receives SIGTERM hands over what it holds, even if one of its
+// clients does not read its answers: the other member then has each of its keys without a load.
 func TestSigtermHandsOverLong(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "weir")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
@@ -114,7 +114,7 @@ func TestSigtermHandsOverLong(t *testing.T) {
 	}
 	const keys = 600
 	for i := range keys {
-		get(leaves, fmt.Sprintf("k%d", i)) // the other one has no near copies
+		get(leaves, fmt.Sprintf("k%d", i)) // the other member has no near copies
 	}
 	if n := loads.Load(); n != keys {
 		t.Fatalf("%d loads of %d keys", n, keys)
@@ -133,7 +133,7 @@ func TestSigtermHandsOverLong(t *testing.T) {
 	if err := leaves.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	_ = leaves.end() // the unread answers are an error of the front, which the log tells
+	_ = leaves.end() // the log reports the unread answers as an error of the front
 	for i := range keys {
 		get(stays, fmt.Sprintf("k%d", i))
 	}

@@ -9,13 +9,13 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A controlPolicy is what the Cache-Control of an origin means for its values.
+// A controlPolicy is the effect of an origin's Cache-Control on its values.
 type controlPolicy uint8
 
 const (
-	obeyBans      controlPolicy = iota // what it forbids holds; how long a value is kept is the contract's
-	obeyLifetimes                      // it also shortens the contract's times for the one value
-	obeyNothing                        // the contract alone counts
+	obeyBans      controlPolicy = iota // its prohibitions hold; the contract decides how long a value is kept
+	obeyLifetimes                      // it may also shorten the contract's times for a value
+	obeyNothing                        // only the contract counts
 )
 
 // parseControlPolicy reads origin.cache_control.
@@ -31,15 +31,15 @@ func parseControlPolicy(text string) (controlPolicy, error) {
 	return obeyBans, fmt.Errorf("%q is not bans, lifetimes or ignore", text)
 }
 
-// keeping says how an answer of the origin is kept.
+// keeping describes how an answer of the origin is kept.
 type keeping struct {
 	not     bool          // not at all
-	ttl     time.Duration // how long it is fresh; 0: as the contract has it
-	stale   tier.Stale    // how long it is served after that
-	control string        // what the clients' caches have to be told
+	ttl     time.Duration // how long it is fresh; 0: as the contract says
+	stale   tier.Stale    // how long it may be served stale after that
+	control string        // directives that clients' caches must receive
 }
 
-// only keeps the answer for ttl, and never serves it stale. ttl 0: not at all.
+// only limits the answer to ttl, and never serves it stale. With a ttl of 0 the answer is not kept.
 func (k *keeping) only(ttl time.Duration) {
 	k.stale = tier.Stale{}
 	if k.ttl == 0 || k.ttl > ttl {
@@ -48,7 +48,7 @@ func (k *keeping) only(ttl time.Duration) {
 	k.not = k.not || ttl <= 0
 }
 
-// keeping reads the headers of an answer (RFC 9111, 5.2.2, 5.3; RFC 5861). HTTP.md has the table.
+// keeping evaluates the headers of an answer (RFC 9111, 5.2.2, 5.3; RFC 5861). HTTP.md has the table.
 func (policy controlPolicy) keeping(h http.Header, contract tier.Freshness) keeping {
 	k := keeping{stale: tier.Stale{WhileRevalidate: contract.StaleWhileRevalidate, IfError: contract.StaleIfError}}
 	if policy == obeyNothing {
@@ -72,7 +72,7 @@ func (policy controlPolicy) keeping(h http.Header, contract tier.Freshness) keep
 	if life, given := lifetime(h, d); given {
 		life -= originAge(h)
 		k.not = k.not || life <= 0
-		if life < contract.TTL { // a longer one gets the contract's, with its jitter
+		if life < contract.TTL { // a longer lifetime becomes the contract's TTL, with its jitter
 			k.ttl = life
 		}
 	}
@@ -85,8 +85,8 @@ func (policy controlPolicy) keeping(h http.Header, contract tier.Freshness) keep
 	return k
 }
 
-// lifetime is for how long an answer is fresh by its own headers; given: they say so. What cannot be
-// read counts as already stale (RFC 9111, 4.2.1).
+// lifetime returns how long an answer is fresh by its own headers. given is false if they do not say. An unreadable
+// lifetime counts as already stale (RFC 9111, 4.2.1).
 func lifetime(h http.Header, d directives) (life time.Duration, given bool) {
 	for _, name := range []string{"s-maxage", "max-age"} {
 		if d.has(name) {
@@ -109,7 +109,7 @@ func lifetime(h http.Header, d directives) (life time.Duration, given bool) {
 	return until.Sub(from), true
 }
 
-// variesOnAll reports whether an answer depends on more than its request says (RFC 9110, 12.5.5).
+// variesOnAll reports whether an answer depends on more than its request (RFC 9110, 12.5.5).
 func variesOnAll(h http.Header) bool {
 	for _, list := range h.Values("Vary") {
 		for name := range strings.SplitSeq(list, ",") {

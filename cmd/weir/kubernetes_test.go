@@ -12,7 +12,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The manifest's configuration is one that the node takes, and its ports and probes fit it.
+// TestKubernetes checks that the node accepts the manifest's configuration, and that the manifest's ports and probes
+// match it.
 func TestKubernetes(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join("..", "..", "examples", "node", "kubernetes.yml"))
 	if err != nil {

@@ -1,4 +1,4 @@
-// Command weir runs nodes of a weir cluster and looks into them. weir help tells what it can do.
+// Command weir runs nodes of a weir cluster and inspects them. weir help lists the subcommands.
 package main
 
 import (
@@ -17,12 +17,12 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// The exit codes, as the help of the command has them.
+// The exit codes, as documented in the command's help.
 const (
-	exitFailed  = 1 // what was asked for did not work
+	exitFailed  = 1 // the requested operation failed
 	exitUsage   = 2 // the command line or the configuration is wrong
 	exitPartial = 3 // it worked, but some members did not answer or confirm
-	exitTarget  = 4 // nothing answers at --addr, or it is not weir
+	exitTarget  = 4 // nothing answers at --addr, or what answers is not weir
 )
 
 // An exitError is an error with an exit code of its own.
@@ -35,11 +35,11 @@ func (e *exitError) Error() string { return e.text }
 
 func usageError(text string) error { return &exitError{exitUsage, text} }
 
-// world is what a command writes to and how it reaches a node.
+// world is where a command writes its output and how it reaches a node.
 type world struct {
 	out, err  io.Writer
 	addr      string
-	token     string // the file that holds it
+	token     string // the file that holds the operator's token
 	json      bool
 	connected bool // out is a terminal
 }
@@ -76,7 +76,7 @@ func run(ctx context.Context, args []string, w *world) int {
 	return exitFailed
 }
 
-// isUsage reports whether cobra says that the command line is wrong.
+// isUsage reports whether cobra rejected the command line.
 func isUsage(err error) bool {
 	for _, start := range []string{"unknown ", "flag needs", "invalid argument", "accepts ", "requires ", "bad flag", "required flag"} {
 		if strings.HasPrefix(err.Error(), start) {

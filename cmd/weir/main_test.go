@@ -35,7 +35,7 @@ func (p patient) Run() int {
 	return code
 }
 
-// try runs a command line.
+// try runs a command line and returns its exit code and output.
 func try(t *testing.T, args ...string) (code int, out, errs string) {
 	t.Helper()
 	var o, e bytes.Buffer
@@ -72,13 +72,13 @@ func (l *lines) String() string {
 	return l.buf.String()
 }
 
-// startNode runs weir node with a configuration; end stops it as SIGTERM does and returns its error.
+// startNode runs weir node with a configuration. end stops it as SIGTERM does and returns its error.
 func startNode(t *testing.T, text string) (web, peers string, log *lines, end func() error) {
 	t.Helper()
 	return startStages(t, text, nil)
 }
 
-// startStages is startNode with a drain of its own.
+// startStages is startNode with a custom drain.
 func startStages(t *testing.T, text string, drain func(time.Duration)) (web, peers string, log *lines, end func() error) {
 	t.Helper()
 	cfg, err := parseConfig("weir.yml", []byte(text))
@@ -103,7 +103,7 @@ func startStages(t *testing.T, text string, drain func(time.Duration)) (web, pee
 	}
 }
 
-// numbered is so many keys, one a line.
+// numbered returns n keys, one per line.
 func numbered(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -112,7 +112,7 @@ func numbered(n int) string {
 	return b.String()
 }
 
-// The commands against a cluster of two, one member of which then goes.
+// TestCommands runs the commands against a cluster of two, one member of which then leaves.
 func TestCommands(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "value of ", r.URL.Path) }))
 	defer origin.Close()
@@ -221,7 +221,7 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// halfGone starts a node a with a cache and an operator's page at addr, and a node b that has ended without a word.
+// halfGone starts a node a with a cache and an operator's page at addr, and a node b that has ended abruptly.
 func halfGone(t *testing.T, gossip peer.Gossip) (a *peer.Node, addr, secret string) {
 	quiet := slog.New(slog.DiscardHandler)
 	a, err := peer.Start(t.Context(), peer.Config{Name: "a", Logger: quiet, Gossip: gossip, OperatorToken: token})
@@ -247,7 +247,7 @@ func halfGone(t *testing.T, gossip peer.Gossip) (a *peer.Node, addr, secret stri
 	return a, "--addr=" + s.URL + "/", "--token-file=" + file(t, token)
 }
 
-// An invalidation that does not reach a member: the exit code says so.
+// TestPartialInvalidation checks that the exit code reports an invalidation that did not reach a member.
 func TestPartialInvalidation(t *testing.T) {
 	_, addr, secret := halfGone(t, peer.Gossip{ProbeInterval: time.Hour}) // a does not notice that b has ended
 	if code, out, errs := try(t, "invalidate", "k", "-n", "p", addr, secret); code != exitPartial || !strings.Contains(errs, "did not reach b") || !strings.Contains(out, "1 keys") {
@@ -255,7 +255,7 @@ func TestPartialInvalidation(t *testing.T) {
 	}
 }
 
-// A cluster with a member that is missing: the exit code says that the answer is not whole.
+// TestPartial checks that the exit code reports an incomplete answer when a member is missing.
 func TestPartial(t *testing.T) {
 	a, addr, secret := halfGone(t, peer.Gossip{ProbeInterval: time.Second, ProbeTimeout: 300 * time.Millisecond, SuspicionMult: 3})
 	for a.View().Len() > 1 {
@@ -275,7 +275,7 @@ func TestPartial(t *testing.T) {
 	}
 }
 
-// What answers is not weir, or another version of it, or plays with the terminal.
+// TestForeignTargets checks targets that are not weir, are another version of it, or try to manipulate the terminal.
 func TestForeignTargets(t *testing.T) {
 	body := ""
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, body) }))
@@ -306,7 +306,7 @@ func TestForeignTargets(t *testing.T) {
 	}
 }
 
-// A port that is taken, and a listener that cannot be, are clear errors.
+// TestPortTaken checks that an occupied port and an impossible listener give clear errors.
 func TestPortTaken(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -55,14 +55,14 @@ requests that run are answered, at the same time. A commented example: examples/
 	}
 	c.Flags().StringVarP(&file, "config", "c", "", "the configuration `file`")
 	c.Flags().BoolVar(&check, "check", false, "check the configuration and end")
-	_ = c.MarkFlagFilename("config", "yml", "yaml") // it is defined above
+	_ = c.MarkFlagFilename("config", "yml", "yaml") // the flag is defined above
 	return c
 }
 
-// stages are those of a node's life that a test follows. Either may be nil.
+// stages are hooks for tests into a node's life. Either may be nil.
 type stages struct {
 	started func(addresses)     // the node listens
-	drain   func(time.Duration) // it is not ready any more; replaces the wait of that time
+	drain   func(time.Duration) // the node has stopped being ready; replaces the wait of that time
 }
 
 // runNode runs a node until ctx ends.
@@ -95,7 +95,7 @@ func runNode(ctx context.Context, cfg config, log io.Writer, s stages) (err erro
 		defer func() { err = errors.Join(err, closeCache(cache)) }()
 		f.spaces[n.name] = newSpace(n, cache)
 	}
-	patience := time.Minute // for one request; the slowest origin may need longer
+	patience := time.Minute // timeout of one request; the slowest origin may need longer
 	for _, n := range cfg.namespaces {
 		patience = max(patience, 2*n.cache.Origin.Timeout+10*time.Second)
 	}
@@ -123,13 +123,13 @@ func runNode(ctx context.Context, cfg config, log io.Writer, s stages) (err erro
 	return goDown(web, node, cfg.peer.DrainTimeout)
 }
 
-// A leaver is a node, as far as its end is concerned.
+// A leaver is the part of a node that leaves the cluster.
 type leaver interface {
 	Leave(ctx context.Context) error
 }
 
-// goDown hands over what the node holds, and ends the front. Each has its own time, and neither waits for
-// the other: a client that does not read its answer costs the other members nothing.
+// goDown hands over what the node holds and shuts the front down. The two run at the same time, each with its own
+// timeout, so a client that does not read its answer does not cost the other members anything.
 func goDown(front *web, node leaver, drainTimeout time.Duration) error {
 	left := make(chan error, 1)
 	go func() { left <- leave(node, drainTimeout) }() // joined below
@@ -137,13 +137,13 @@ func goDown(front *web, node leaver, drainTimeout time.Duration) error {
 	return errors.Join(err, <-left)
 }
 
-// addresses are where a node listens; operator is empty if the front answers operators too.
+// addresses are where a node listens. operator is empty if the front serves operators as well.
 type addresses struct{ web, operator, peers string }
 
-// leaveSlack is what a leave may take beside the hand-off: telling the others, twice.
+// leaveSlack is what a leave may take besides the handoff: telling the others, twice.
 const leaveSlack = 10 * time.Second
 
-// leave takes the node out of the cluster, after it has handed over what it holds.
+// leave takes the node out of the cluster after it has handed over what it holds.
 func leave(node leaver, drainTimeout time.Duration) error {
 	if drainTimeout == 0 {
 		drainTimeout = peer.DefaultDrainTimeout
@@ -153,7 +153,7 @@ func leave(node leaver, drainTimeout time.Duration) error {
 	return node.Leave(ctx)
 }
 
-// closeCache closes a cache, and waits a while for its loads.
+// closeCache closes a cache and waits a while for its loads.
 func closeCache(c *tier.Cache[page]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

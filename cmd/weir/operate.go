@@ -63,7 +63,7 @@ func ringCommand(w *world) *cobra.Command {
 	return c
 }
 
-// copyRows lists the copies that there are.
+// copyRows lists the copies of a key.
 func copyRows(k peer.KeyStats) [][]string {
 	rows := [][]string{{"MEMBER", "TIER", "AGE", "FRESH FOR", "SERVED FOR", "BYTES", ""}}
 	for _, m := range k.Members {
@@ -172,7 +172,7 @@ only if every member has confirmed; a member that was not reached is named, and 
 	return c
 }
 
-// readKeys reads one key a line.
+// readKeys reads one key per line.
 func readKeys(name string) (keys []string, err error) {
 	f := os.Stdin
 	if name != "-" {

@@ -24,7 +24,7 @@ type origin struct {
 	freshness tier.Freshness
 }
 
-// newOrigin returns a namespace's origin, which is reached through the transport.
+// newOrigin returns a namespace's origin, which it accesses through transport.
 func newOrigin(n namespaceConfig, transport http.RoundTripper) *origin {
 	limit := int64(n.cache.ValueLimit)
 	if limit == 0 {
@@ -36,8 +36,8 @@ func newOrigin(n namespaceConfig, transport http.RoundTripper) *origin {
 	}
 }
 
-// An originError says that the origin answered with a status that brings no value. To the other
-// members it travels as its text, which is what a tier keeps of a loader's error; originErrorOf reads it back.
+// An originError says that the origin answered with a status that does not yield a value. Other members receive its
+// text, which is what a tier keeps of a loader's error. originErrorOf parses the text.
 type originError struct {
 	status     int
 	retryAfter time.Duration // the origin's Retry-After, 0: none
@@ -57,7 +57,7 @@ func (e originError) Error() string {
 	return text
 }
 
-// originErrorOf finds an originError in the error of a read, wherever in the cluster the load ran.
+// originErrorOf finds an originError in the error of a read, on whichever member the load ran.
 func originErrorOf(err error) (e originError, ok bool) {
 	if errors.As(err, &e) {
 		return e, true
@@ -75,11 +75,11 @@ func originErrorOf(err error) (e originError, ok bool) {
 	if e.status, err = strconv.Atoi(status); err != nil || e.status < 100 || e.status > 599 {
 		return originError{}, false
 	}
-	e.retryAfter, _ = deltaSeconds(after) // 0 if there is none
+	e.retryAfter, _ = deltaSeconds(after) // 0 if it is missing
 	return e, true
 }
 
-// load is the namespace's loader. A copy that is there makes the request a conditional one.
+// load is the namespace's loader. If there is a copy, it makes the request conditional.
 func (o *origin) load(ctx context.Context, fill *tier.Fill[page]) (page, error) {
 	to, err := o.address.of(fill.Key)
 	if err != nil {
@@ -120,22 +120,22 @@ func (o *origin) load(ctx context.Context, fill *tier.Fill[page]) (page, error) 
 	return o.answer(fill, resp, body)
 }
 
-// requestError is the error of a request that brought no answer, without the URL, which may hold credentials.
+// requestError returns the error of a request without an answer, stripped of the URL, which may contain credentials.
 func requestError(err error) error {
 	var request *url.Error
 	if errors.As(err, &request) {
 		err = request.Err
 	}
-	if errors.Is(err, errRedirect) { // the key's own: other keys need not lead away
+	if errors.Is(err, errRedirect) { // a property of this key: other keys may not be redirected
 		return tier.Blameless(err)
 	}
 	return err
 }
 
-// answer is what a load returns for an answer of the origin, and says to the fill how it is kept.
+// answer returns the result of a load for an answer of the origin, and tells the fill how it is kept.
 //
 //	200, 203, 204    a value
-//	other 2xx        handed to those who wait, and not kept: a cache cannot know what it means
+//	other 2xx        returned to the waiting callers and not kept: a cache cannot know what it means
 //	404              not found, for freshness.negative_ttl; if it may not be kept, the origin's answer
 //	410              the origin's answer, for freshness.negative_ttl
 //	429              an error that does not count against the origin: it limits this node; a stale copy may stand in
@@ -159,14 +159,14 @@ func (o *origin) answer(fill *tier.Fill[page], resp *http.Response, body []byte)
 	default:
 		return page{}, originError{status, retryAfter(resp.Header)}
 	}
-	if int64(len(body)) > o.limit { // of an answer that is not a value the status is what counts
+	if int64(len(body)) > o.limit { // for an answer that is not a value, only the status counts
 		body = nil
 	}
 	p := newPage(resp, body)
 	return p, o.keep(fill, &p, keeping)
 }
 
-// keep tells the fill, and notes in the page, how the page is kept. The error is always nil.
+// keep tells the fill how the page is kept, and records it in the page. The error is always nil.
 func (o *origin) keep(fill *tier.Fill[page], p *page, k keeping) error {
 	p.Control, p.Fresh, p.Unkept = k.control, k.ttl, k.not
 	if k.not {
@@ -180,7 +180,7 @@ func (o *origin) keep(fill *tier.Fill[page], p *page, k keeping) error {
 	return nil
 }
 
-// retryAfter is for how long an answer's Retry-After asks clients to wait; 0: it does not say.
+// retryAfter returns how long an answer's Retry-After asks clients to wait; 0: it does not say.
 func retryAfter(h http.Header) time.Duration {
 	text := h.Get("Retry-After")
 	if d, ok := deltaSeconds(text); ok {

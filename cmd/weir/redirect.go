@@ -14,7 +14,7 @@ const maxRedirects = 3
 // errRedirect says that an origin's redirect was not followed.
 var errRedirect = errors.New("the origin's redirect was not followed")
 
-// newTransport returns the connections to all origins, with as many idle ones to each as it has use for.
+// newTransport returns the transport for all origins. It keeps as many idle connections to each as it can use.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		MaxIdleConnsPerHost: 64, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: 5 * time.Second,
@@ -22,9 +22,9 @@ func newTransport() *http.Transport {
 	}
 }
 
-// newClient returns a namespace's client for its origin. It follows redirects within the origin, and to the
-// allowed other origins. Another origin never gets the configured headers, nor the address that
-// led to it: both may hold credentials.
+// newClient returns a namespace's client for its origin. It follows redirects within the origin and to the allowed
+// other origins. It never sends another origin the configured headers or the address that led to it, because both may
+// contain credentials.
 func newClient(transport http.RoundTripper, root *url.URL, allowed map[string]bool) *http.Client {
 	return &http.Client{
 		Transport: transport,
@@ -43,7 +43,7 @@ func newClient(transport http.RoundTripper, root *url.URL, allowed map[string]bo
 	}
 }
 
-// parseOrigin reads a scheme, host and port, which is what origin.redirects lists.
+// parseOrigin parses a scheme, host and port, which is the form of origin.redirects.
 func parseOrigin(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.Path != "" && u.Path != "/" || u.RawQuery != "" || u.Fragment != "" {

@@ -14,7 +14,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A rig is a front with one namespace, p, and an origin that the test plays, in virtual time.
+// A rig is a front with one namespace, p, and an origin that the test controls, in virtual time.
 type rig struct {
 	t      *testing.T
 	front  *front
@@ -43,7 +43,7 @@ func (g *rig) says(status int, body string, headers ...string) {
 	}
 }
 
-// onRig runs a test in a bubble; settings are lines of the namespace, with %s for the origin's own.
+// onRig runs a test in a bubble. settings are lines of the namespace, with %s for the origin's own settings.
 func onRig(t *testing.T, settings string, f func(t *testing.T, g *rig)) {
 	t.Helper()
 	peertest.Bubble(t, func(t *testing.T) {
@@ -68,7 +68,7 @@ func onRig(t *testing.T, settings string, f func(t *testing.T, g *rig)) {
 	})
 }
 
-// get asks for a path below /v1/p/.
+// get requests a path below /v1/p/.
 func (g *rig) get(path string, headers ...string) *http.Response {
 	r := httptest.NewRequest(http.MethodGet, "/v1/p/"+path, nil)
 	for _, h := range headers {
@@ -77,12 +77,12 @@ func (g *rig) get(path string, headers ...string) *http.Response {
 	}
 	w := httptest.NewRecorder()
 	g.front.ServeHTTP(w, r)
-	synctest.Wait() // for a refresh that it has begun
+	synctest.Wait() // for a refresh that it may have started
 	return w.Result()
 }
 
-// want asks for a path and says what the answer is to be: its status, what is in its body, and how often the
-// origin has been asked since the rig began.
+// want requests a path and checks the answer: its status, the text in its body, and how often the origin has been asked
+// since the rig began.
 func (g *rig) want(path string, status int, body string, asked int, headers ...string) *http.Response {
 	g.t.Helper()
 	resp := g.get(path, headers...)

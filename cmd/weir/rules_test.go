@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// originTime is how long the origin takes.
+// originTime is how long the origin takes to answer.
 const originTime = 2 * revalidate
 
 const rigContract = "freshness: {ttl: 100s, stale_while_revalidate: 50s, stale_if_error: 1h, negative_ttl: 20s, error_ttl: 2s, near_ttl: 1s, jitter: -1, refresh_ahead: -1}"
@@ -26,7 +26,7 @@ type rule struct {
 
 const lifetimes = "origin: {url: 'http://origin/p/{key}', cache_control: lifetimes}"
 
-// unkept is the test of an origin's directive that keeps its answers out of the cache.
+// unkept returns the test of an origin's directive that keeps its answers out of the cache.
 func unkept(control string) rule {
 	return rule{"client_max_age: 10s", func(t *testing.T, g *rig) {
 		g.want("k", 200, "v", 1)
@@ -43,11 +43,11 @@ func unkept(control string) rule {
 	}}
 }
 
-// shortened is the test of headers that give a value, which was age seconds old, 10 seconds more.
+// shortened returns the test of headers that give a value, which was age seconds old, 10 more seconds.
 func shortened(age int, headers ...string) rule {
 	return rule{lifetimes + "\n    client_max_age: 1m", func(t *testing.T, g *rig) {
 		g.says(200, "v", headers...)
-		left := fmt.Sprint("max-age=", age+9) // beside Age, and rounded down
+		left := fmt.Sprint("max-age=", age+9) // includes Age, and is rounded down
 		g.header(g.want("k", 200, "v", 1), "Cache-Control", left)
 		time.Sleep(8 * time.Second)
 		g.header(g.want("k", 200, "v", 1), "Cache-Control", left)
@@ -58,7 +58,7 @@ func shortened(age int, headers ...string) rule {
 	}}
 }
 
-// rules has a test for each row of HTTP.md, by the text of its first cell.
+// rules has tests for each row of HTTP.md, keyed by the text of its first cell.
 var rules = map[string][]rule{
 	"`Cache-Control: no-cache`": {{"", func(t *testing.T, g *rig) {
 		g.want("k", 200, "v", 1)
@@ -79,7 +79,7 @@ var rules = map[string][]rule{
 		time.Sleep(500 * time.Millisecond)
 		g.want("k", 200, "new", 3, "Cache-Control: max-age=1")
 		g.want("k", 200, "new", 4, "Cache-Control: max-age=0")
-	}}, {"", func(t *testing.T, g *rig) { // the copy was old when the origin gave it
+	}}, {"", func(t *testing.T, g *rig) { // the copy was already old when the origin sent it
 		g.says(200, "v", "Age: 30")
 		g.want("k", 200, "v", 1)
 		g.want("k", 200, "v", 1, "Cache-Control: max-age=31")
@@ -168,7 +168,7 @@ var rules = map[string][]rule{
 		for i, path := range []string{"...", "a..b", "..a", "a%2Fb", "100%25", "%25zz", "a.%3Bb", "%E2%80%A6"} {
 			g.want(path, 200, "v", i+1)
 		}
-	}}, {"origin: {url: 'http://origin/p?q={key}'}", func(t *testing.T, g *rig) { // in the query it leaves nothing
+	}}, {"origin: {url: 'http://origin/p?q={key}'}", func(t *testing.T, g *rig) { // in the query the key cannot leave its place
 		g.want("..%2Fadmin", 200, "v", 1)
 		if got := g.asked[0].URL.String(); got != "http://origin/p?q=..%2Fadmin" {
 			t.Error(got)
@@ -197,7 +197,7 @@ var rules = map[string][]rule{
 		}}, {lifetimes, func(t *testing.T, g *rig) {
 			g.says(200, "v", "Cache-Control: max-age=1000")
 			g.want("k", 200, "v", 1)
-			time.Sleep(160 * time.Second) // past the contract and its window
+			time.Sleep(160 * time.Second) // past the contract's TTL and stale window
 			g.want("k", 200, "v", 2)
 			for i, control := range []string{"max-age=0", "max-age=x", "s-maxage=0, max-age=5"} {
 				g.says(200, "v", "Cache-Control: "+control)
@@ -218,7 +218,7 @@ var rules = map[string][]rule{
 		g.want("k", 200, "v", 1)
 		time.Sleep(110 * time.Second)
 		g.says(500, "")
-		g.want("k", 200, "v", 2) // it waited for the load, which failed
+		g.want("k", 200, "v", 2) // the read waited for the load, which failed
 		time.Sleep(25 * time.Second)
 		g.want("k", 502, "", 3)
 	}}},
@@ -233,7 +233,7 @@ var rules = map[string][]rule{
 		time.Sleep(5 * time.Second)
 		resp := g.want("k", 200, "v", 1)
 		g.header(resp, "Age", "35")
-		g.header(resp, "Cache-Control", "max-age=45") // 10 of which are left
+		g.header(resp, "Cache-Control", "max-age=45") // of which 10 are left
 		g.says(200, "v", "Age: soon")
 		g.header(g.want("k", 200, "v", 2, "Cache-Control: no-cache"), "Age", "0")
 	}}},
@@ -281,7 +281,7 @@ var rules = map[string][]rule{
 		g.says(304, "", "Cache-Control: no-store")
 		g.want("dated", 200, "w", 7, "Cache-Control: no-cache")
 		time.Sleep(2 * time.Second) // near_ttl
-		g.want("dated", 502, "", 8) // the copy is gone, and nothing was asked about it
+		g.want("dated", 502, "", 8) // the copy is gone, and the origin was not asked about it
 	}}},
 	"`Content-Type`": {{"", func(t *testing.T, g *rig) {
 		g.says(200, "<html><script>", "Content-Type: text/x; charset=latin1")
@@ -297,7 +297,7 @@ var rules = map[string][]rule{
 		g.header(resp, "Content-Encoding", "br")
 		g.header(resp, "ETag", `"a"`)
 		says := g.answer
-		g.answer = func(r *http.Request) *http.Response { // as http.Transport says that it has undone gzip
+		g.answer = func(r *http.Request) *http.Response { // the way http.Transport reports that it has decoded gzip
 			resp := says(r)
 			resp.Header.Del("Content-Encoding")
 			resp.Uncompressed = true
@@ -388,7 +388,7 @@ var rules = map[string][]rule{
 		time.Sleep(5 * time.Second)
 		resp := g.want("k", 404, "no such key", 1)
 		g.header(resp, "Age", "5")
-		g.header(resp, "Cache-Control", "max-age=19") // 14 of which are left
+		g.header(resp, "Cache-Control", "max-age=19") // of which 14 are left
 		g.header(resp, "Cache-Status", `"n"; hit; ttl=14; detail=owned`)
 		time.Sleep(16 * time.Second)
 		g.want("k", 404, "no such key", 2)
@@ -431,9 +431,9 @@ var rules = map[string][]rule{
 			g.want(fmt.Sprint(status, "-59"), status, "because", asked)
 		}
 		time.Sleep(110 * time.Second)
-		g.want("had", 200, "v", asked+1) // stale, while it is loaded
+		g.want("had", 200, "v", asked+1) // stale, while the load runs
 		time.Sleep(time.Second)
-		g.want("had", 451, "because", asked+1) // and then it is no value any more
+		g.want("had", 451, "because", asked+1) // and then the value is gone
 		time.Sleep(3 * time.Second)
 		g.says(200, "good")
 		g.want("had", 200, "good", asked+2)
@@ -463,7 +463,7 @@ var rules = map[string][]rule{
 	"`Cache-Control`": {{"client_max_age: 10s", func(t *testing.T, g *rig) {
 		g.header(g.want("k", 200, "v", 1), "Cache-Control", "max-age=10")
 		time.Sleep(95 * time.Second)
-		g.header(g.want("k", 200, "v", 1), "Cache-Control", "max-age=99") // 4 of which are left
+		g.header(g.want("k", 200, "v", 1), "Cache-Control", "max-age=99") // of which 4 are left
 		time.Sleep(10 * time.Second)
 		g.header(g.want("k", 200, "v", 2), "Cache-Control", "no-cache") // stale
 		g.says(500, "")
@@ -479,7 +479,7 @@ var rules = map[string][]rule{
 	}}},
 }
 
-// Each row of HTTP.md has a test, and each test a row.
+// TestHTTPRules checks that each row of HTTP.md has a test, and that each test has a row, and runs the tests.
 func TestHTTPRules(t *testing.T) {
 	text, err := os.ReadFile("HTTP.md")
 	if err != nil {
@@ -506,7 +506,8 @@ func TestHTTPRules(t *testing.T) {
 	}
 }
 
-// What the origin answered reaches a caller at another member than the one that loaded.
+// TestOriginErrorAcrossMembers checks that the origin's answer reaches a caller on a member other than the one that
+// loaded.
 func TestOriginErrorAcrossMembers(t *testing.T) {
 	for _, e := range []originError{{status: 429}, {503, 30 * time.Second}, {500, 0}, {599, time.Hour}} {
 		far := fmt.Errorf("a read: %w", &tier.FillError{Namespace: "p", Key: "k", Owner: "n2", Err: fmt.Errorf("%s", e.Error())})

@@ -11,13 +11,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A problem is one thing that is wrong with a configuration file.
+// A problem is one error in a configuration file.
 type problem struct {
 	line int
 	text string
 }
 
-// problems collects what is wrong with a configuration file, so that all of it is reported at once.
+// problems collects the errors of a configuration file, so that all of them are reported at once.
 type problems struct {
 	file string
 	list []problem
@@ -27,7 +27,7 @@ func (p *problems) add(line int, format string, args ...any) {
 	p.list = append(p.list, problem{line, fmt.Sprintf(format, args...)})
 }
 
-// err returns everything, sorted by line; nil: nothing is wrong.
+// err returns all problems, sorted by line, or nil if there are none.
 func (p *problems) err() error {
 	if len(p.list) == 0 {
 		return nil
@@ -43,10 +43,10 @@ func (p *problems) err() error {
 	return usageError(b.String())
 }
 
-// A section is one mapping of a configuration file. Its methods take out one name each; end
-// reports the names that nobody took.
+// A section is one mapping of a configuration file. Each of its methods takes one name; end reports the names that were
+// not taken.
 type section struct {
-	path     string // of names, for messages
+	path     string // the names that lead to it, for messages
 	line     int
 	values   map[string]*yaml.Node
 	lines    map[string]int
@@ -54,7 +54,7 @@ type section struct {
 	problems *problems
 }
 
-// newSection reads a mapping. A nil or empty node is an empty one.
+// newSection reads a mapping. A nil or empty node counts as an empty mapping.
 func newSection(node *yaml.Node, path string, line int, p *problems) *section {
 	s := &section{path: path, line: line, values: make(map[string]*yaml.Node), lines: make(map[string]int), problems: p}
 	if node == nil || node.Kind == 0 || node.Tag == "!!null" {
@@ -82,7 +82,7 @@ func newSection(node *yaml.Node, path string, line int, p *problems) *section {
 	return s
 }
 
-// name is how a message calls what is under the name.
+// name returns the full name of a setting, for messages.
 func (s *section) name(name string) string {
 	full := strings.Trim(s.path+"."+name, ".")
 	if full == "" {
@@ -99,7 +99,7 @@ func (s *section) wrong(name, format string, args ...any) {
 	s.problems.add(line, "%s: %s", s.name(name), fmt.Sprintf(format, args...))
 }
 
-// scalar takes a single value; false: it is not given, or not a single one.
+// scalar takes a single value. It returns false if the value is missing or not a single one.
 func (s *section) scalar(name string) (string, bool) {
 	s.known = append(s.known, name)
 	v := s.values[name]
@@ -212,7 +212,7 @@ func (s *section) texts(name string) (out []string) {
 	return out
 }
 
-// section takes a mapping; it is empty if it is not given.
+// section takes a mapping, which is empty if it is missing.
 func (s *section) section(name string) *section {
 	s.known = append(s.known, name)
 	line := s.lines[name]
@@ -222,7 +222,7 @@ func (s *section) section(name string) *section {
 	return newSection(s.values[name], s.name(name), line, s.problems)
 }
 
-// names lists what is given, in the file's order, and takes all of it.
+// names lists the names in the file's order, and takes all of them.
 func (s *section) names() []string {
 	var out []string
 	for name := range s.values {
@@ -233,7 +233,7 @@ func (s *section) names() []string {
 	return out
 }
 
-// end reports names that mean nothing here.
+// end reports unknown names.
 func (s *section) end() {
 	for name, line := range s.lines {
 		if !slices.Contains(s.known, name) {

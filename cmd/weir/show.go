@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// printable keeps what others have written from playing with the terminal.
+// printable prevents text from others from manipulating the terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -27,19 +27,19 @@ func printable(s string) string {
 	}, s)
 }
 
-// table prints rows, of which the first is the heads.
+// table prints rows. The first row is the heading.
 func table(out io.Writer, rows ...[]string) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		for i := range row {
 			row[i] = printable(row[i])
 		}
-		_, _ = fmt.Fprintln(w, strings.Join(row, "\t")) // Flush has the error
+		_, _ = fmt.Fprintln(w, strings.Join(row, "\t")) // Flush returns the error
 	}
 	return w.Flush()
 }
 
-// number follows a path of names into a document; what is missing is 0.
+// number follows a path of names into a document. It returns 0 if a name is missing.
 func number(doc any, path string) float64 {
 	for name := range strings.SplitSeq(path, ".") {
 		m, _ := doc.(map[string]any)
@@ -72,7 +72,7 @@ func seconds(v float64) string {
 	return time.Duration(v * float64(time.Second)).Round(10 * time.Microsecond).String()
 }
 
-// indented prints a document that came as JSON.
+// indented prints a JSON document with indentation.
 func indented(out io.Writer, raw []byte) error {
 	var b bytes.Buffer
 	if err := json.Indent(&b, bytes.TrimSpace(raw), "", "  "); err != nil {
@@ -126,7 +126,7 @@ func statsCommand(w *world) *cobra.Command {
 	return c
 }
 
-// spaceRow is a namespace's line.
+// spaceRow returns the row of a namespace.
 func spaceRow(d any) []string {
 	near, owned, fill, failed := number(d, "near"), number(d, "owned"), number(d, "fill"), number(d, "errors")
 	reads, cost := near+owned+fill+failed, "-"
@@ -141,7 +141,7 @@ func spaceRow(d any) []string {
 	}
 }
 
-// oldest is the greatest age served, and the greatest that the contract allows.
+// oldest returns the greatest age served, and the greatest that the contract allows.
 func oldest(d any) string {
 	age := 0.0
 	for _, source := range []string{"near", "owned", "fill"} {
@@ -153,7 +153,7 @@ func oldest(d any) string {
 	return "-"
 }
 
-// rough is a time to three digits or so.
+// rough formats a duration to about three digits.
 func rough(v float64) string {
 	d := time.Duration(v * float64(time.Second))
 	for _, unit := range []time.Duration{time.Second, time.Millisecond} {
@@ -164,7 +164,7 @@ func rough(v float64) string {
 	return d.Round(10 * time.Microsecond).String()
 }
 
-// ageRows tells what was served, by namespace and source, against the contract.
+// ageRows shows the ages of served values, by namespace and source, against the contract.
 func ageRows(total map[string]any) [][]string {
 	rows := [][]string{{"NAMESPACE", "SERVED FROM", "ANSWERS", "AGE P50", "AGE P99", "OLDEST", "STALE, AND WHY"}}
 	for _, name := range slices.Sorted(maps.Keys(total)) {
@@ -187,14 +187,14 @@ func ageRows(total map[string]any) [][]string {
 	return rows
 }
 
-// A memberLine is a member as weir members prints it.
+// A memberLine is a line of weir members.
 type memberLine struct {
 	Name    string     `json:"name"`
 	Addr    string     `json:"addr"`
 	Zone    string     `json:"zone,omitempty"`
 	State   peer.State `json:"state"`
 	Ready   bool       `json:"ready"`
-	Reason  string     `json:"reason,omitempty"` // why it is not ready, or does not answer
+	Reason  string     `json:"reason,omitempty"` // why it is not ready or does not answer
 	Share   float64    `json:"share"`
 	RTT     float64    `json:"rtt_seconds"`
 	Version string     `json:"version"`
@@ -202,7 +202,7 @@ type memberLine struct {
 	View    string     `json:"view"` // fingerprint of its view
 }
 
-// memberLines puts together what the members say of themselves and the asked one of them.
+// memberLines combines what the members report about themselves with what the asked member reports about them.
 func memberLines(doc peer.ClusterStats) []memberLine {
 	known := make(map[string]peer.MemberInfo)
 	all := make(map[string]peer.Stats)

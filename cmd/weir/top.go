@@ -37,8 +37,8 @@ func topCommand(w *world) *cobra.Command {
 	return c
 }
 
-// top looks again and again. A member that stops answering ends it only at the first look: later
-// it may be back.
+// top refreshes its screen repeatedly. A member that does not answer ends it only on the first screen; later the member
+// may come back.
 func top(ctx context.Context, w *world, c *client, every time.Duration, times int) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -53,7 +53,7 @@ func top(ctx context.Context, w *world, c *client, every time.Duration, times in
 			return err
 		case err != nil:
 			fmt.Fprintln(&screen, time.Now().Format(time.TimeOnly), err)
-		case w.json: // one document a line
+		case w.json: // one document per line
 			if err := json.Compact(&screen, raw); err != nil {
 				return err
 			}
@@ -82,7 +82,7 @@ func top(ctx context.Context, w *world, c *client, every time.Duration, times in
 // draw writes one screen.
 func draw(screen *bytes.Buffer, doc, last peer.ClusterStats) {
 	fmt.Fprintf(screen, "%s  %d of %d members answer, asked %s\n\n", doc.At.Local().Format(time.TimeOnly), len(doc.Members), len(doc.Members)+len(doc.Missing), printable(doc.By))
-	_ = table(screen, memberRows(memberLines(doc))...) // a buffer takes everything
+	_ = table(screen, memberRows(memberLines(doc))...) // writing to a buffer never fails
 	screen.WriteByte('\n')
 
 	rows := [][]string{{"NAMESPACE", "READS/S", "LOADS/S", "REFUSED/S", "RESCUED/S", "RUNNING", "WAITING", "WITHOUT WAITING"}}
@@ -92,7 +92,7 @@ func draw(screen *bytes.Buffer, doc, last peer.ClusterStats) {
 			for _, p := range paths {
 				sum += number(doc.Total[name], p) - number(last.Total[name], p)
 			}
-			return max(sum, 0) // members that go take their counters along
+			return max(sum, 0) // members that leave take their counters with them
 		}
 		rate := func(paths ...string) string {
 			if last.At.IsZero() || span <= 0 {
@@ -114,7 +114,7 @@ func draw(screen *bytes.Buffer, doc, last peer.ClusterStats) {
 	}
 }
 
-// drawDrills tells of the drills under way.
+// drawDrills shows the running drills.
 func drawDrills(screen *bytes.Buffer, doc peer.ClusterStats) {
 	var names []string
 	for _, m := range doc.Members {

@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	// warmBatch is how many keys one request carries, and warmBytes about how many bytes of them.
+	// warmBatch is how many keys one request carries, and warmBytes is about how many bytes of them.
 	warmBatch = 1000
 	warmBytes = 512 << 10
-	// warmTime is how long a member may take to answer it: a little more than it gives itself.
+	// warmTime is how long a member may take to answer: a little more than its own limit.
 	warmTime = 70 * time.Second
-	// warmShown is how many keys that failed are named.
+	// warmShown is how many failed keys are named.
 	warmShown = 20
 )
 
@@ -73,7 +73,7 @@ and it does no harm to give the same list again.`,
 	return c
 }
 
-// batchOf is how many of the keys one request takes.
+// batchOf returns how many of the keys fit into one request.
 func batchOf(keys []string) int {
 	size := 0
 	for i, key := range keys {

@@ -20,18 +20,18 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// webConfig is how the node answers HTTP.
+// webConfig configures the node's HTTP servers.
 type webConfig struct {
-	listen         string        // "host:port" of the values, and of /weir/ without operator
-	operator       string        // "host:port" of /weir/ and POST /v1/invalidate alone; "": none of its own
+	listen         string        // "host:port" of the values, and of /weir/ if operator is empty
+	operator       string        // "host:port" of /weir/ and POST /v1/invalidate only; "": not separate
 	hosts          hostSet       // names by which clients may call the node
 	maxConnections int           // on each listener
-	drain          time.Duration // how long /readyz says no before the listeners close
-	grace          time.Duration // for requests that run then
+	drain          time.Duration // how long /readyz fails before the listeners close
+	grace          time.Duration // for requests that are still running then
 }
 
 const (
-	defaultConnections = 4096 // at a few ten KiB each they take less than the caches
+	defaultConnections = 4096 // at a few tens of KiB each they take less than the caches
 	defaultGrace       = 10 * time.Second
 )
 
@@ -66,12 +66,12 @@ func readWeb(s *section) webConfig {
 	return c
 }
 
-// A hostSet is the names by which clients may call the node. A page of a stranger in a client's browser
-// calls it by the stranger's name, which leads to the node's address (DNS rebinding); such a
-// request is refused. Addresses, localhost and names without a dot cannot be a stranger's.
+// A hostSet is the set of names by which clients may call the node. A malicious page in a client's browser can call the
+// node by the attacker's own host name, which resolves to the node's address (DNS rebinding). The node rejects such a
+// request. IP addresses, localhost and names without a dot cannot belong to an attacker.
 type hostSet []string
 
-// allows reports whether a request's Host may be answered.
+// allows reports whether a request with this Host may be answered.
 func (s hostSet) allows(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -85,7 +85,7 @@ func (s hostSet) allows(host string) bool {
 	})
 }
 
-// guard answers requests by other names with what to do.
+// guard answers requests for other names with an explanation.
 func (s hostSet) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.allows(r.Host) {
@@ -96,22 +96,22 @@ func (s hostSet) guard(next http.Handler) http.Handler {
 	})
 }
 
-// web is the node's HTTP servers: the front with the values, and, with http.operator_listen, one
-// of its own for what operators read and do.
+// web is the node's HTTP servers: the front with the values and, with http.operator_listen, a separate one for
+// operators.
 type web struct {
 	cfg       webConfig
 	log       slog.Handler
-	draining  atomic.Bool // from SIGTERM on: readyz says no
+	draining  atomic.Bool // from SIGTERM on: /readyz fails
 	front     net.Listener
-	operator  net.Listener // nil: the front answers operators too
+	operator  net.Listener // nil: the front serves operators as well
 	servers   []*http.Server
 	serving   sync.WaitGroup
-	failed    chan error // a server ended by itself
+	failed    chan error // reports a server that ended by itself
 	streaming context.Context
-	endStream context.CancelFunc // ends the requests that last, which are the page's streams
+	endStream context.CancelFunc // ends long-lived requests, which are the page's streams
 }
 
-// open opens the listeners. Nothing is served yet.
+// open opens the listeners. It does not serve requests yet.
 func (c webConfig) open(log slog.Handler) (*web, error) {
 	w := &web{cfg: c, log: log, failed: make(chan error, 2)}
 	var err error
@@ -127,16 +127,16 @@ func (c webConfig) open(log slog.Handler) (*web, error) {
 	return w, nil
 }
 
-// close closes the listeners of a web that serves nothing any more, or did not come to it.
+// close closes the listeners of a web that is not serving, whether it has stopped or never started.
 func (w *web) close() {
 	w.endStream()
-	_ = w.front.Close() // a server that was shut down has closed it
+	_ = w.front.Close() // fails if a shut-down server has closed it already
 	if w.operator != nil {
 		_ = w.operator.Close()
 	}
 }
 
-// serve starts the servers; patience is how long a request may take. shutdown ends them.
+// serve starts the servers. patience is the timeout of a request. shutdown ends the servers.
 func (w *web) serve(f *front, node *peer.Node, patience time.Duration) {
 	values, operator := w.handlers(f, node)
 	w.start(w.front, values, patience)
@@ -161,10 +161,10 @@ func (w *web) start(ln net.Listener, h http.Handler, patience time.Duration) {
 	})
 }
 
-// fullPause is how long the log is silent after it has said that a listener is full.
+// fullPause is how long the log stays silent after a message that a listener is full.
 const fullPause = time.Minute
 
-// fullness counts a listener's connections, and logs when there are as many as it takes.
+// fullness counts a listener's connections, and logs when the maximum is reached.
 func (w *web) fullness(addr string) func(net.Conn, http.ConnState) {
 	var open, quietUntil atomic.Int64
 	logger := slog.New(w.log)
@@ -182,7 +182,7 @@ func (w *web) fullness(addr string) func(net.Conn, http.ConnState) {
 	}
 }
 
-// shutdown closes the listeners at once, and gives the requests that run http.grace to end.
+// shutdown closes the listeners at once, and gives running requests http.grace to end.
 func (w *web) shutdown() error {
 	ctx, cancel := context.WithTimeout(context.Background(), w.cfg.grace)
 	defer cancel()
@@ -205,7 +205,7 @@ func (w *web) shutdown() error {
 	return all
 }
 
-// handlers returns what the two listeners answer. Without a listener for operators the first is everything.
+// handlers returns the handlers of the two listeners. Without a listener for operators the first serves everything.
 func (w *web) handlers(f *front, node *peer.Node) (values, operator http.Handler) {
 	pages := node.Handler()
 	operator = http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {

@@ -18,12 +18,13 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// leaveFunc is a leaver.
+// leaveFunc is a leaver made from a function.
 type leaveFunc func(ctx context.Context) error
 
 func (f leaveFunc) Leave(ctx context.Context) error { return f(ctx) }
 
-// A client that does not read its answer takes nothing from the time in which a node hands over what it holds.
+// TestUnreadAnswerDoesNotShortenHandOff checks that a client that does not read its answer does not shorten the time
+// for the handoff.
 func TestUnreadAnswerDoesNotShortenHandOff(t *testing.T) {
 	w, err := webConfig{listen: "127.0.0.1:0", maxConnections: 9, grace: 50 * time.Millisecond}.open(slog.DiscardHandler)
 	if err != nil {
@@ -33,7 +34,7 @@ func TestUnreadAnswerDoesNotShortenHandOff(t *testing.T) {
 	arrived, cutOff := make(chan struct{}), make(chan struct{})
 	w.start(w.front, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(arrived)
-		<-r.Context().Done() // as a write to a client that does not read
+		<-r.Context().Done() // like a write to a client that does not read
 		close(cutOff)
 	}), time.Minute)
 	conn, err := net.Dial("tcp", w.front.Addr().String())
@@ -47,7 +48,7 @@ func TestUnreadAnswerDoesNotShortenHandOff(t *testing.T) {
 	<-arrived
 	lost := errors.New("lost")
 	err = goDown(w, leaveFunc(func(ctx context.Context) error {
-		<-cutOff // http.grace is over, the hand-off is not
+		<-cutOff // http.grace has passed, and the handoff is still running
 		if until, ok := ctx.Deadline(); ctx.Err() != nil || !ok || time.Until(until) < 30*time.Second {
 			t.Errorf("the hand-off has until %v: %v", until, ctx.Err())
 		}
@@ -58,7 +59,8 @@ func TestUnreadAnswerDoesNotShortenHandOff(t *testing.T) {
 	}
 }
 
-// Requests that run when the node is told to end are answered, however long the page's streams last.
+// TestRunningRequestsAreAnswered checks that requests which run when the node is told to end are answered, however long
+// the page's streams last.
 func TestRunningRequestsAreAnswered(t *testing.T) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -86,7 +88,7 @@ func TestRunningRequestsAreAnswered(t *testing.T) {
 	}
 	defer stream.Body.Close()
 	go func() { ended <- end() }()
-	if _, err := io.Copy(io.Discard, stream.Body); err != nil && !strings.Contains(err.Error(), "EOF") { // until the node ends it
+	if _, err := io.Copy(io.Discard, stream.Body); err != nil && !strings.Contains(err.Error(), "EOF") { // the node ends the stream
 		t.Log(err)
 	}
 	close(release)
@@ -98,7 +100,7 @@ func TestRunningRequestsAreAnswered(t *testing.T) {
 	}
 }
 
-// A listener of their own keeps what operators see from clients that may read values.
+// TestOperatorListener checks that a separate listener hides what operators see from clients that may only read values.
 func TestOperatorListener(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = fmt.Fprint(w, "v") }))
 	defer origin.Close()
@@ -141,7 +143,7 @@ func TestOperatorListener(t *testing.T) {
 	}
 }
 
-// A request by a name that a stranger's page could have given the node's address is refused.
+// TestHostNames checks that a request is rejected if an attacker's page could have given the node's address that name.
 func TestHostNames(t *testing.T) {
 	set := hostSet{"cache.example.com", ".svc.cluster.local"}
 	for host, want := range map[string]bool{
@@ -164,7 +166,7 @@ func TestHostNames(t *testing.T) {
 	}
 }
 
-// More connections than the limit wait, and the log says so.
+// TestConnectionLimit checks that connections beyond the limit wait, and that the log says so.
 func TestConnectionLimit(t *testing.T) {
 	cfg := webConfig{listen: "127.0.0.1:0", maxConnections: 2, grace: time.Second}
 	log := &lines{}
@@ -209,7 +211,7 @@ func TestConnectionLimit(t *testing.T) {
 	if text := log.String(); strings.Count(text, "raise http.max_connections") != 1 {
 		t.Errorf("the log: %s", text)
 	}
-	for range 200 { // a third connection that is served needs less than that
+	for range 200 { // a third connection would be served in less time than that
 		if got := ask(conns[1]); got != "HTTP/1.1 200 OK" {
 			t.Fatal(got)
 		}
@@ -228,7 +230,8 @@ func TestConnectionLimit(t *testing.T) {
 	}
 }
 
-// What could only go wrong later is said at the start, with its line.
+// TestConfigSaysWhatWouldFailLater checks that problems which would otherwise appear later are reported at the start,
+// with their line.
 func TestConfigSaysWhatWouldFailLater(t *testing.T) {
 	at := func(node, web, space string) string {
 		return fmt.Sprintf("node: {%s}\nhttp: {%s}\nnamespaces:\n  p:\n    freshness: {ttl: 1m}\n    %s\n", node, web, strings.ReplaceAll(space, "URL", "url: 'http://h/{key}'"))

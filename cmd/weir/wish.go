@@ -8,17 +8,17 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A wish is what a request's Cache-Control asks of the cache.
+// A wish is what a request's Cache-Control demands of the cache.
 type wish struct {
-	maxAge     time.Duration // of the oldest answer; tier.AnyAge: what the contract allows
-	cachedOnly bool          // nothing that would have to be loaded
+	maxAge     time.Duration // of the oldest acceptable answer; tier.AnyAge: what the contract allows
+	cachedOnly bool          // only an answer that needs no load
 }
 
-// revalidate is the age that no copy can have which was there before the request: only a
-// load that begins after it is young enough.
+// revalidate is an age that rules out every copy older than the request: only a load that begins after the request is
+// young enough.
 const revalidate = 10 * time.Microsecond
 
-// wishOf reads a request's headers; ttl is for how long values are fresh (RFC 9111, 5.2.1, 5.4). HTTP.md has the table.
+// wishOf parses a request's headers; ttl is how long values are fresh (RFC 9111, 5.2.1, 5.4). HTTP.md has the table.
 func wishOf(h http.Header, ttl time.Duration) wish {
 	d := parseDirectives(h)
 	w := wish{maxAge: tier.AnyAge, cachedOnly: d.has("only-if-cached")}
@@ -34,7 +34,7 @@ func wishOf(h http.Header, ttl time.Duration) wish {
 	return w
 }
 
-// atMost bounds the age.
+// atMost lowers the maximum age to age.
 func (w *wish) atMost(age time.Duration) {
 	age = max(age, revalidate)
 	if w.maxAge < 0 || age < w.maxAge {
@@ -42,7 +42,7 @@ func (w *wish) atMost(age time.Duration) {
 	}
 }
 
-// forwarded is why a request that was not answered from a copy went to the origin (RFC 9211, 2.2).
+// forwarded returns the reason why a request without a usable copy went to the origin (RFC 9211, 2.2).
 func (w wish) forwarded() string {
 	if w.maxAge >= 0 {
 		return "request"

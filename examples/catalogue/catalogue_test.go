@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// build compiles the demonstration: it starts its nodes from its own executable.
+// build compiles the demonstration, which starts its nodes from its own executable.
 func build(t *testing.T) string {
 	t.Helper()
 	bin := filepath.Join(t.TempDir(), "catalogue")
@@ -20,7 +20,7 @@ func build(t *testing.T) string {
 	return bin
 }
 
-// TestDemo runs the whole demonstration, shortened: it exits with 0 only if every claim held.
+// TestDemo runs the whole demonstration in a shortened form. It exits with 0 only if every claim held.
 func TestDemo(t *testing.T) {
 	out, err := exec.Command(build(t), "-quick", "-products", "5000", "-rate", "300").CombinedOutput()
 	if err != nil {
@@ -49,7 +49,7 @@ func TestTakenPortIsNamed(t *testing.T) {
 	}
 }
 
-// TestInterrupt stops the demonstration in its middle: it ends soon, and leaves nothing behind.
+// TestInterrupt stops the demonstration midway. It must end soon and leave nothing behind.
 func TestInterrupt(t *testing.T) {
 	tmp := t.TempDir()
 	cmd := exec.Command(build(t), "-quick", "-products", "2000")

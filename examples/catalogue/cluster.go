@@ -20,10 +20,10 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// secretVariable is where a node finds the cluster's secret.
+// secretVariable is the environment variable from which a node reads the cluster's secret.
 const secretVariable = "CATALOGUE_SECRET"
 
-// cluster is the three node processes, as the driver has them.
+// cluster is the three node processes as the driver sees them.
 type cluster struct {
 	dir         string
 	http, peers []string
@@ -33,7 +33,7 @@ type cluster struct {
 	procs [nodes]*process
 }
 
-// proc returns node i, nil if it is not running.
+// proc returns node i, or nil if it is not running.
 func (c *cluster) proc(i int) *process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,7 +49,7 @@ func (c *cluster) setProc(i int, p *process) {
 // process is one running node.
 type process struct {
 	cmd    *exec.Cmd
-	stdin  io.WriteCloser // the node ends when it is closed
+	stdin  io.WriteCloser // the node ends when this is closed
 	exited chan struct{}
 	err    error // after exited
 }
@@ -70,7 +70,7 @@ func (c *cluster) start(ctx context.Context, i int) error {
 	}
 	cmd := exec.Command(self, "node", "-index", strconv.Itoa(i), "-http", c.http[i], "-peer", c.peers[i],
 		"-join", strings.Join(others, ","), "-dir", c.dir)
-	cmd.Env = append(os.Environ(), secretVariable+"="+c.secret) // a command line can be read by everybody
+	cmd.Env = append(os.Environ(), secretVariable+"="+c.secret) // not on the command line, which everyone can read
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *cluster) start(ctx context.Context, i int) error {
 	return c.wait(ctx, i, func() bool { return ok(c.url(i) + "/weir/healthz") })
 }
 
-// wait polls until done, for at most 20 seconds.
+// wait polls until done returns true, for at most 20 seconds.
 func (c *cluster) wait(ctx context.Context, i int, done func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -146,7 +146,7 @@ func (c *cluster) kill(i int) error {
 	return err
 }
 
-// stop ends all nodes: gracefully, then not.
+// stop ends all nodes, gracefully first and then by force.
 func (c *cluster) stop() error {
 	var errs []error
 	for _, p := range c.procs {
@@ -212,7 +212,7 @@ func (c *cluster) causes() map[string]int64 {
 		}
 		s, err := c.stats(i)
 		if err != nil {
-			continue // it may be just starting or ending
+			continue // it may be starting or ending
 		}
 		for cause, n := range s.Namespaces["product"].LoadsBy {
 			sum[cause] += n
@@ -221,7 +221,7 @@ func (c *cluster) causes() map[string]int64 {
 	return sum
 }
 
-// newCluster makes the folder that the nodes share.
+// newCluster creates the folder that the nodes share.
 func newCluster(ports string) (*cluster, error) {
 	http, peers, err := addresses(ports)
 	if err != nil {

@@ -7,5 +7,5 @@ import (
 	"syscall"
 )
 
-// detach keeps a Ctrl-C on the terminal from reaching the nodes: the driver stops them.
+// detach keeps a Ctrl-C on the terminal from reaching the nodes, because the driver stops them.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }

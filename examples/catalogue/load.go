@@ -12,21 +12,20 @@ import (
 	"time"
 )
 
-// window is what callers saw in one span of time.
+// window is what callers observed in one time span.
 type window struct {
 	requests, near, owned, fill, stale, errors int64
-	hotWaited, hot                             int64 // of the hottest key: waited for a fill, and all
+	hotWaited, hot                             int64 // requests for the hottest key: those that waited for a fill, and all of them
 	took                                       []time.Duration
 }
 
-// load sends Zipf traffic to the nodes that are up, at a steady rate, to weir and to the
-// yardstick alike.
+// load sends Zipf traffic at a steady rate to the nodes that are up, to weir and to the yardstick alike.
 type load struct {
 	client *http.Client
 	urls   []string
 	up     []atomic.Bool
 	keys   int
-	rate   int // requests a second to each
+	rate   int // requests per second to each
 	hot    string
 
 	mu    sync.Mutex // guards the rest
@@ -42,7 +41,7 @@ func newLoad(urls []string, keys, rate int) *load {
 	return l
 }
 
-// run sends until ctx ends, and returns when every answer is there.
+// run sends requests until ctx ends. It returns once every answer has arrived.
 func (l *load) run(ctx context.Context, seed uint64) {
 	const workers = 48
 	var wg sync.WaitGroup
@@ -65,7 +64,7 @@ func (l *load) run(ctx context.Context, seed uint64) {
 				}
 				began := time.Now()
 				source, stale, _, err := l.get(node, "product", key)
-				if ctx.Err() == nil && l.up[node].Load() { // a killed node's callers are the kill's
+				if ctx.Err() == nil && l.up[node].Load() { // failed requests to a killed node are expected
 					l.note(key, source, stale, err, time.Since(began))
 				}
 				_, _, _, _ = l.get(node, "naive", key)
@@ -84,7 +83,7 @@ func (l *load) pick(rng *rand.Rand) int {
 	return -1
 }
 
-// get asks one node for one key.
+// get requests one key from one node.
 func (l *load) get(node int, path, key string) (source string, stale bool, body []byte, err error) {
 	resp, err := l.client.Get(l.urls[node] + "/" + path + "/" + key)
 	if err != nil {
@@ -126,7 +125,7 @@ func (l *load) note(key, source string, stale bool, err error, took time.Duratio
 	n.took = append(n.took, took)
 }
 
-// take returns what was seen since it was last called.
+// take returns what was observed since the previous call.
 func (l *load) take() window {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -137,7 +136,7 @@ func (l *load) take() window {
 	return w
 }
 
-// sum returns what was seen in all up to the last take.
+// sum returns the total of all windows up to the last take.
 func (l *load) sum() window {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,6 +1,5 @@
-// Catalogue is weir's demonstration: three processes of a product service, each an HTTP server
-// that embeds weir, over one SQLite database. The process that is started drives them through
-// six scenes, and checks what it claims.
+// Catalogue is weir's demonstration: three processes of a product service, each an HTTP server that embeds weir, over
+// one SQLite database. The driver process takes them through six scenes and verifies its claims.
 package main
 
 import (

@@ -7,7 +7,7 @@ import (
 	"sync"
 )
 
-// meter reads the journal as it grows: the origin's own account of who called it.
+// meter reads the journal as it grows: the origin's own record of its callers.
 type meter struct {
 	mu      sync.Mutex // guards the rest
 	path    string
@@ -15,7 +15,7 @@ type meter struct {
 	calls   map[byte]int64            // by kind
 	keys    map[byte]map[string]int64 // calls by kind and key
 	running map[byte]map[byte]int     // loads in progress by kind and node
-	peak    map[byte]int              // the most at once, by kind
+	peak    map[byte]int              // maximum number of concurrent loads, by kind
 	recent  map[byte]int              // the same since the last call of sample
 }
 
@@ -27,7 +27,7 @@ func newMeter(path string) *meter {
 	return m
 }
 
-// read takes in what the nodes have written since.
+// read processes what the nodes have written since the last call.
 func (m *meter) read() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -66,7 +66,7 @@ func (m *meter) read() error {
 	return nil
 }
 
-// killed forgets the loads that a killed node had in progress: nobody will end them.
+// killed forgets the loads that a killed node had in progress, because they will never end.
 func (m *meter) killed(node int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -75,21 +75,21 @@ func (m *meter) killed(node int) {
 	}
 }
 
-// count returns the calls of a kind, in all and for one key.
+// count returns the number of calls of a kind, in all and for one key.
 func (m *meter) count(kind byte, key string) (all, one int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.calls[kind], m.keys[kind][key]
 }
 
-// most returns the most loads at once so far, and how many keys were loaded.
+// most returns the maximum number of concurrent loads so far, and how many keys were loaded.
 func (m *meter) most(kind byte) (peak, keys int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.peak[kind], len(m.keys[kind])
 }
 
-// sample returns the most loads at once since it was last called.
+// sample returns the maximum number of concurrent loads since the previous call.
 func (m *meter) sample(kind byte) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -8,9 +8,9 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// naive is the yardstick: cache-aside as it is often written. Look into the cache, on a miss
-// read the origin, store the result with a time to live. Each node has its own; nobody waits for
-// anybody.
+// naive is the yardstick: cache-aside as it is often written. It looks into the cache, reads the origin on a miss, and
+// stores the result with a time to live. Each node has its own cache, and concurrent misses do not wait for one
+// another.
 type naive struct {
 	cache *ristretto.Cache[string, Product]
 	store *store

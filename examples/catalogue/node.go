@@ -20,7 +20,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// concurrency is the most loads at once that the origin is asked for, by all nodes together.
+// concurrency is the maximum number of concurrent loads from the origin, over all nodes.
 const concurrency = 30
 
 // service is one node: an HTTP server that embeds weir.
@@ -30,8 +30,8 @@ type service struct {
 	naive    *naive
 }
 
-// runNode is the process of one node. It ends on SIGTERM, SIGINT, or when its standard input
-// does: the driver holds the other end, so that no node outlives it.
+// runNode is the main function of a node's process. It ends on SIGTERM, on SIGINT, or when its standard input is
+// closed: the driver holds the other end, so no node outlives it.
 func runNode(args []string) error {
 	flags := flag.NewFlagSet("node", flag.ContinueOnError)
 	index := flags.Int("index", 0, "number of the node")
@@ -45,7 +45,7 @@ func runNode(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go func() {
-		_, _ = os.Stdin.Read(make([]byte, 1)) // returns when the driver is gone
+		_, _ = os.Stdin.Read(make([]byte, 1)) // returns when the driver has exited
 		stop()
 	}()
 
@@ -120,7 +120,7 @@ func (s *service) get(w http.ResponseWriter, r *http.Request) {
 	answer(w, a.Value, err)
 }
 
-// put writes the database, then invalidates: what any node reads from here on is the new value.
+// put writes to the database, then invalidates: every read on any node that begins afterwards returns the new value.
 func (s *service) put(w http.ResponseWriter, r *http.Request) {
 	key := r.PathValue("sku")
 	cents, err := strconv.ParseInt(r.FormValue("cents"), 10, 64)

@@ -21,7 +21,7 @@ type demo struct {
 	failed int
 }
 
-// legend says what the columns of the table are.
+// legend explains the columns of the table.
 const legend = `
 Each line below is a second of HTTP requests to all nodes. The same traffic goes to a naive cache-aside beside them.
   near%%, owned%%, fill%%  answered from the node's own memory, from the copy of the key's owner, by a call of the database
@@ -86,7 +86,7 @@ func demonstrate(ctx context.Context, o options) (err error) {
 	return ctx.Err()
 }
 
-// claim prints what was checked, and whether it held.
+// claim prints what was checked and whether it held.
 func (d *demo) claim(held bool, format string, args ...any) {
 	verdict := "  ok      "
 	if !held {
@@ -131,7 +131,7 @@ func (d *demo) coldStart(ctx context.Context) error {
 func (d *demo) storm(ctx context.Context) error {
 	const callers = 200
 	d.t.scene(fmt.Sprintf("2. The storm: %d callers on each of %d nodes ask for one cold key at once.", callers, nodes))
-	key := sku(d.o.products - 1) // the traffic never asks for the last thousand
+	key := sku(d.o.products - 1) // the traffic never asks for the last thousand keys
 	slowest, failures := d.all(callers, "product", key)
 	naiveSlowest, _ := d.all(callers, "naive", key)
 	if err := d.m.read(); err != nil {
@@ -144,7 +144,7 @@ func (d *demo) storm(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// all has so many callers on every node ask for one key at once.
+// all makes the given number of callers on every node ask for one key at once.
 func (d *demo) all(callers int, path, key string) (slowest time.Duration, failures int) {
 	var mu sync.Mutex // guards the results
 	var wg sync.WaitGroup
@@ -240,7 +240,7 @@ func (d *demo) kill(ctx context.Context) error {
 	d.t.scene(fmt.Sprintf("5. Node %d is killed with SIGKILL under load, and comes back.", victim))
 	d.l.take()
 	before := d.l.sum()
-	d.l.up[victim].Store(false) // as a load balancer that sees the connections break
+	d.l.up[victim].Store(false) // like a load balancer that sees the connections break
 	d.t.keepCauses(victim)
 	if err := d.c.kill(victim); err != nil {
 		return err

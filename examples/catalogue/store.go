@@ -13,8 +13,8 @@ import (
 	_ "modernc.org/sqlite" // the pure Go driver "sqlite"
 )
 
-// missCost is about what one load takes: four small reads, and the rest as a delay that stands
-// for a database across a network.
+// missCost is the approximate cost of a load: four small reads, and a delay that stands for a database across a
+// network.
 const missCost = 40 * time.Millisecond
 
 // Product is what the service serves, and what weir caches.
@@ -28,7 +28,7 @@ type Product struct {
 	Version int64 // raised by every write
 }
 
-// store is the origin: an SQLite database that all nodes open, and a journal beside it.
+// store is the origin: an SQLite database that all nodes open, with a journal next to it.
 type store struct {
 	db      *sql.DB
 	journal *journal
@@ -45,7 +45,7 @@ func openStore(path string, j *journal) (*store, error) {
 
 func sku(i int) string { return fmt.Sprintf("sku-%06d", i) }
 
-// createStore makes a database of n generated products, the same every time.
+// createStore creates a database of n generated products. The contents are the same every time.
 func createStore(ctx context.Context, path string, n int) error {
 	s, err := openStore(path, nil)
 	if err != nil {
@@ -71,16 +71,16 @@ func createStore(ctx context.Context, path string, n int) error {
 	return nil
 }
 
-// exec runs a statement on one connection, so that a temporary table lives on.
+// exec runs a statement on the store's one connection, so that a temporary table persists.
 func (s *store) exec(ctx context.Context, q string) (sql.Result, error) {
 	s.db.SetMaxOpenConns(1)
 	return s.db.ExecContext(ctx, q)
 }
 
-// step is what weir's Fill.Step is: it times one dependency.
+// step has the signature of weir's Fill.Step, which times one dependency.
 type step func(name string) func(err ...error)
 
-// load is the miss path: what a miss reads, and what it costs.
+// load is the miss path: the reads of a miss and their cost.
 func (s *store) load(ctx context.Context, kind byte, key string, timed step) (p Product, err error) {
 	s.journal.begin(kind, key)
 	defer s.journal.end(kind, key)
@@ -116,7 +116,7 @@ func (s *store) load(ctx context.Context, kind byte, key string, timed step) (p 
 	}
 }
 
-// setPrice writes, and returns the new version.
+// setPrice writes a price and returns the new version.
 func (s *store) setPrice(ctx context.Context, key string, cents int64) (version int64, err error) {
 	err = s.db.QueryRowContext(ctx, `UPDATE price SET cents = ?, version = version + 1 WHERE sku = ? RETURNING version`, cents, key).Scan(&version)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -125,9 +125,8 @@ func (s *store) setPrice(ctx context.Context, key string, cents int64) (version 
 	return version, err
 }
 
-// The journal is where the origin's calls are counted: a file that every node appends
-// to, so that the count outlives a node that is killed. A record is 16 bytes: 'b' or
-// 'e' for begin and end, 'w' or 'n' for weir and naive, the node, and the key.
+// The journal counts the origin's calls. It is a file that every node appends to, so the count outlives a killed node.
+// A record is 16 bytes: 'b' or 'e' for begin and end, 'w' or 'n' for weir and naive, the node, and the key.
 type journal struct {
 	mu   sync.Mutex // guards buf
 	file *os.File

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// table prints a line a second of what happened in it.
+// table prints one line per second with the events of that second.
 type table struct {
 	d *demo
 
 	mu    sync.Mutex // guards the rest, and standard output
-	lines int        // since the head was printed
+	lines int        // since the heading was printed
 	calls int64
 	last  map[string]int64 // causes at the last line
 	gone  map[string]int64 // causes of nodes that were killed
@@ -60,7 +60,7 @@ func (t *table) line() {
 	t.calls, t.last = all, causes
 }
 
-// diff says by how much the causes have grown since the last line. The caller holds mu.
+// diff describes how much the causes have grown since the last line. The caller holds mu.
 func (t *table) diff(now map[string]int64) string {
 	var parts []string
 	for _, cause := range slices.SortedFunc(maps.Keys(now), cmp.Compare[string]) {
@@ -73,11 +73,11 @@ func (t *table) diff(now map[string]int64) string {
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.1fms", float64(d.Microseconds())/1000) }
 
-// keepCauses remembers what a node has counted before it is killed.
+// keepCauses saves a node's counts before the node is killed.
 func (t *table) keepCauses(node int) {
 	s, err := t.d.c.stats(node)
 	if err != nil {
-		return // then its last second is missing from the causes; the origin's calls are not
+		return // its last second is missing from the causes, but not from the origin's calls
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -97,7 +97,7 @@ func (t *table) scene(title string) {
 	t.lines = 0
 }
 
-// say prints a line of its own.
+// say prints a separate line.
 func (t *table) say(s string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,6 +1,6 @@
-// Feed is a worker that follows a log of changes, with no database: two writers write to an origin and know nothing of the
-// cache, the node "worker" follows the log of their writes, and the node "front" answers readers. A change that is
-// acknowledged is seen by each read that begins later, on every node.
+// Feed is a worker that follows a log of changes, without a database. Two writers write to an origin and do not know
+// about the cache. The node "worker" follows the log of their writes, and the node "front" answers readers. Every read
+// that begins after a change was acknowledged sees that change, on every node.
 package main
 
 import (
@@ -16,17 +16,17 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Store is the origin: prices, and the log of the writes to them. As a tier.Feed it tells them.
+// Store is the origin: prices, and the log of the writes to them. It implements tier.Feed.
 type Store struct {
 	mu     sync.Mutex // guards the rest
 	prices map[string]int
 	log    []tier.Event  // append-only: log[i] has Position i+1
-	acked  uint64        // up to here every member has applied all
-	moved  chan struct{} // closed, and made anew, when log or acked grows
+	acked  uint64        // every member has applied the log up to here
+	moved  chan struct{} // closed and replaced when log or acked grows
 }
 
-// Write sets a price and returns the write's position. The change and its event become visible together: an event
-// that came before its write could be read would be applied too early.
+// Write sets a price and returns the position of the write. The change and its event become visible together: an event
+// that arrived before its write was readable would be applied too early.
 func (s *Store) Write(item string, price int) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,7 +39,7 @@ func (s *Store) Write(item string, price int) uint64 {
 
 func (s *Store) move() { close(s.moved); s.moved = make(chan struct{}) }
 
-// wait waits until done, which is called under the lock, says so.
+// wait blocks until done returns true. It calls done under the lock.
 func (s *Store) wait(ctx context.Context, done func() bool) error {
 	for ctx.Err() == nil {
 		s.mu.Lock()
@@ -56,12 +56,12 @@ func (s *Store) wait(ctx context.Context, done func() bool) error {
 	return ctx.Err()
 }
 
-// settled waits until no reader on any node can see what was there before the write at a position.
+// settled waits until a read on any node returns data at least as new as the write at a position.
 func (s *Store) settled(ctx context.Context, at uint64) {
 	_ = s.wait(ctx, func() bool { return s.acked >= at })
 }
 
-// Bounds implements tier.Feed. This log is never pruned nor set back, so one epoch does.
+// Bounds implements tier.Feed. This log is neither pruned nor reset, so one epoch suffices.
 func (s *Store) Bounds(context.Context) (tier.FeedBounds, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,7 +71,7 @@ func (s *Store) Bounds(context.Context) (tier.FeedBounds, error) {
 // Next implements tier.Feed.
 func (s *Store) Next(ctx context.Context, after uint64) (b tier.FeedBatch, err error) {
 	err = s.wait(ctx, func() bool {
-		b.Events = s.log[after:] // a log that can be pruned or set back has to look first, see tier.ErrFeedGap
+		b.Events = s.log[after:] // a log that can be pruned or reset must check first, see tier.ErrFeedGap
 		return len(b.Events) > 0
 	})
 	return b, err
@@ -94,7 +94,7 @@ func (s *Store) load(_ context.Context, item string) (int, error) {
 
 func run(ctx context.Context) error {
 	s := &Store{prices: map[string]int{}, moved: make(chan struct{})}
-	s.Write("lamp", 9) // before anyone follows: who starts to follow need not know of it
+	s.Write("lamp", 9) // before anyone follows: a new follower need not know about it
 	var join []string
 	var caches []*tier.Cache[int]
 	for _, name := range []string{"worker", "front"} {
@@ -105,7 +105,7 @@ func run(ctx context.Context) error {
 		defer node.Close()
 		cache, err := tier.New(tier.Config[int]{
 			Cluster: node, Namespace: "price", Loader: tier.ByKey(s.load),
-			Freshness: tier.Freshness{TTL: time.Hour}, // changes come by the feed
+			Freshness: tier.Freshness{TTL: time.Hour}, // the feed delivers changes
 		})
 		if err != nil {
 			return err
@@ -117,13 +117,13 @@ func run(ctx context.Context) error {
 	following, stop := context.WithCancel(ctx)
 	stopped := make(chan error)
 	go func() { stopped <- worker.Follow(following, s) }()
-	s.settled(ctx, 1) // it follows
+	s.settled(ctx, 1) // the worker follows
 	for price := 10; price <= 12; price++ {
 		s.settled(ctx, s.Write("lamp", price))
 		got, err := front.Get(ctx, "lamp")
 		fmt.Println("the lamp costs", got, err)
 	}
-	// Two writers at once. Each reads back, through the other node's cache, what it has written.
+	// Two concurrent writers. Each reads back what it has written through the other node's cache.
 	var stale atomic.Int64
 	var writers sync.WaitGroup
 	for _, item := range []string{"lamp", "chair"} {

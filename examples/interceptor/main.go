@@ -1,7 +1,7 @@
-// Interceptor caches the answers of a gRPC service without a line in its methods: a server interceptor looks into weir,
-// and a miss runs the method on the node that owns the request, once for all nodes. For that the key must say
-// everything that the method needs, so it is the method's name and the request itself. Only methods that are
-// listed are cached: those that depend on nothing but their request.
+// Interceptor caches the answers of a gRPC service without a change to its methods. A server interceptor looks into
+// weir, and a miss runs the method on the node that owns the request, once for all nodes. This requires a key with
+// everything that the method needs, so the key is the method's name and the request itself. Only the listed methods are
+// cached: those that depend on nothing but their request.
 package main
 
 import (
@@ -25,7 +25,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Method is one that is cached: how its request looks, and what it does.
+// Method describes a cached method: the type of its request and its implementation.
 type Method struct {
 	Request  func() proto.Message
 	Response func() proto.Message
@@ -47,7 +47,7 @@ func NewCached(cluster tier.Cluster, methods map[string]Method, freshness tier.F
 	return c, err
 }
 
-// load runs a method. Its errors are for this call only but for NotFound, which is a fact.
+// load runs a method. Its errors apply to this call only, except NotFound, which is a fact.
 func (c *Cached) load(ctx context.Context, fill *tier.Fill[[]byte]) ([]byte, error) {
 	name, body, _ := strings.Cut(fill.Key, "\x00")
 	m, ok := c.methods[name]
@@ -95,7 +95,7 @@ func (c *Cached) Intercept(ctx context.Context, req any, info *grpc.UnaryServerI
 	return resp, proto.Unmarshal(answer, resp)
 }
 
-// slowHealth is the service of this example: it takes its time, and knows one name.
+// slowHealth is the service of this example: it answers slowly and knows one name.
 type slowHealth struct {
 	health.UnimplementedHealthServer
 	calls atomic.Int64

@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// metrics is what a node with one cache, which has loaded something, serves to Prometheus.
+// metrics returns what a node with one cache, which has loaded something, serves to Prometheus.
 func metrics(t *testing.T) string {
 	t.Helper()
 	node, err := peer.Start(t.Context(), peer.Config{Name: "a", Logger: slog.New(slog.DiscardHandler)})
@@ -53,7 +53,7 @@ func read(t *testing.T, file string) string {
 	return string(b)
 }
 
-// Every metric, and every label's value, that the alerts and the dashboard name exists.
+// TestNamesExist checks that every metric, and every label value, that the alerts and the dashboard name exists.
 func TestNamesExist(t *testing.T) {
 	text := metrics(t)
 	if out := os.Getenv("WEIR_METRICS_OUT"); out != "" {
@@ -91,7 +91,7 @@ func TestNamesExist(t *testing.T) {
 	}
 }
 
-// The dashboard is JSON whose panels all have a title, a unit and a query.
+// TestDashboard checks that the dashboard is JSON whose panels all have a title, a unit and a query.
 func TestDashboard(t *testing.T) {
 	var d struct {
 		UID    string
@@ -122,8 +122,8 @@ func TestDashboard(t *testing.T) {
 	}
 }
 
-// promtool finds nothing wrong with the metrics, and the alerts fire when they should and only
-// then. make monitoring runs it; without promtool the other tests still do.
+// TestPromtool checks that promtool accepts the metrics, and that the alerts fire exactly when they should. make
+// monitoring runs it. Without promtool the other tests still run.
 func TestPromtool(t *testing.T) {
 	tool, err := exec.LookPath("promtool")
 	if err != nil {
@@ -144,7 +144,7 @@ func TestPromtool(t *testing.T) {
 	run("", "check", "rules", "alerts.yml")
 	run("", "test", "rules", "alerts_test.yml")
 
-	// A dashboard's queries are made into rules, so that promtool parses them.
+	// The dashboard's queries become rules, so that promtool parses them.
 	var d struct {
 		Panels []struct{ Targets []struct{ Expr string } }
 	}
@@ -163,7 +163,7 @@ func TestPromtool(t *testing.T) {
 		}
 	}
 	b, _ := json.Marshal(map[string]any{"groups": []any{map[string]any{"name": "dashboard", "rules": rules}}})
-	file := t.TempDir() + "/dashboard.yml" // YAML has JSON in it
+	file := t.TempDir() + "/dashboard.yml" // YAML is a superset of JSON
 	if err := os.WriteFile(file, b, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,9 @@ import (
 	"syscall"
 )
 
-// lesser returns as whom the server is run: as the user postgres, or nobody, if this process is root's; and gives
-// him the paths. The server does not get the terminal's Ctrl-C: it is ended when it is no longer needed.
+// lesser returns the attributes for running the server. If this process is root's, the server runs as the user postgres
+// or nobody, and lesser gives that user the paths. The server does not receive the terminal's Ctrl-C: the program ends
+// it when it has finished.
 func lesser(paths ...string) (*syscall.SysProcAttr, error) {
 	as := &syscall.SysProcAttr{Setpgid: true}
 	if os.Geteuid() != 0 {

@@ -1,12 +1,12 @@
-// Outbox shows how a cache follows a database that many programs write to, none of which knows of the cache.
+// Outbox shows how a cache follows a database that many programs write to without knowing about the cache.
 //
-// A service shows users' privacy settings, from three nodes that embed weir. The settings are in PostgreSQL; its
-// own settings page, a nightly job, an import and administrators with psql write them. Triggers put what
-// changes into an outbox (schema.sql), the nodes follow that (outbox.go) with tier.Cache.Follow, and copies live for an
-// hour: nothing but the outbox makes them fresh. All the while readers on all nodes look whether anything is older than what
-// the outbox has acknowledged. It ends with 0 only if nothing ever was.
+// A service shows users' privacy settings, from three nodes that embed weir. The settings are in PostgreSQL. The
+// service's own settings page, a nightly job, an import and administrators with psql write them. Triggers put each
+// change into an outbox (schema.sql), and the nodes follow it (outbox.go) with tier.Cache.Follow. Copies live for an
+// hour, so only the outbox keeps them fresh. Meanwhile readers on all nodes check whether anything is older than what
+// the outbox has acknowledged. The program exits with 0 only if nothing ever was.
 //
-// PostgreSQL is a throw-away server of its own: only its programs have to be installed.
+// It starts its own temporary PostgreSQL server: only PostgreSQL's programs must be installed.
 package main
 
 import (
@@ -60,12 +60,12 @@ func main() {
 	}
 }
 
-// show is the demonstration under way.
+// show is the running demonstration.
 type show struct {
 	options
 	out    io.Writer
 	db     *postgres
-	conn   *pgx.Conn // of whoever looks on
+	conn   *pgx.Conn // for statements outside the writers and the cluster
 	c      *cluster
 	prover *prover
 }
@@ -99,7 +99,7 @@ func run(ctx context.Context, o options, out io.Writer) (err error) {
 	return s.play(ctx)
 }
 
-// prepare makes the tables and what is in them.
+// prepare creates the tables and their contents.
 func prepare(ctx context.Context, conn *pgx.Conn) error {
 	if _, err := conn.Exec(ctx, schema); err != nil {
 		return fmt.Errorf("schema.sql: %w", err)
@@ -112,7 +112,7 @@ func prepare(ctx context.Context, conn *pgx.Conn) error {
 
 func (s *show) printf(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
-// play shows the scenes, with readers on all nodes all the time but at the end.
+// play runs the scenes, with readers on all nodes at all times except at the end.
 func (s *show) play(ctx context.Context) error {
 	s.printf("PostgreSQL on 127.0.0.1:%d, %d nodes, %d users in %d organisations; copies live for %v", s.db.port, nodes, users, orgs, contract.TTL)
 	for i := range nodes - 1 {
@@ -153,8 +153,8 @@ func (s *show) play(ctx context.Context) error {
 	return nil
 }
 
-// fourWriters lets all writers write at once, while followers lose their connections, and one stops and
-// starts anew.
+// fourWriters lets all writers write at once, while followers lose their connections and one of them stops and
+// restarts.
 func (s *show) fourWriters(ctx context.Context) error {
 	s.printf("1. Four writers at once; nodes 1 and 2 follow the outbox")
 	var wg sync.WaitGroup
@@ -191,7 +191,7 @@ func (s *show) fourWriters(ctx context.Context) error {
 	return nil
 }
 
-// trouble cuts the followers' connections, and stops and starts one of them, until over.
+// trouble cuts the followers' connections, and stops and starts one of them, until over is closed.
 func (s *show) trouble(ctx context.Context, over <-chan struct{}) (n int, err error) {
 	for {
 		pause(ctx, 300*time.Millisecond)
@@ -211,7 +211,7 @@ func (s *show) trouble(ctx context.Context, over <-chan struct{}) (n int, err er
 	}
 }
 
-// keepUp waits until everything that is committed is acknowledged.
+// keepUp waits until everything that is committed has been acknowledged.
 func (s *show) keepUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -227,7 +227,7 @@ func (s *show) keepUp(ctx context.Context) error {
 	}
 }
 
-// lateCommit holds a transaction open while others, which began later, commit and are acknowledged.
+// lateCommit holds a transaction open while others that began later commit and are acknowledged.
 func (s *show) lateCommit(ctx context.Context) error {
 	s.printf("2. A transaction that has taken its place in the outbox, and commits late")
 	tx, err := s.conn.Begin(ctx)
@@ -263,7 +263,7 @@ func (s *show) lateCommit(ctx context.Context) error {
 		}
 		pause(ctx, 5*time.Millisecond)
 	}
-	for _, service := range s.c.services { // all have the old value
+	for _, service := range s.c.services { // all services have the old value
 		if _, err := service.cache.Get(ctx, userKey(1)); err != nil {
 			return err
 		}
@@ -287,7 +287,7 @@ func (s *show) lateCommit(ctx context.Context) error {
 	return nil
 }
 
-// tooFarBehind deletes what the followers have not read.
+// tooFarBehind deletes events that the followers have not read.
 func (s *show) tooFarBehind(ctx context.Context) error {
 	s.printf("3. Followers that are too far behind")
 	for i := range nodes {
@@ -295,7 +295,7 @@ func (s *show) tooFarBehind(ctx context.Context) error {
 			return err
 		}
 	}
-	// Node 3 takes its turn alone; the outbox is pruned before it gets to what was written meanwhile.
+	// Node 3 follows alone. The outbox is pruned before it reads what was written meanwhile.
 	n, err := settingsPage(ctx, s.db, 500, rand.New(rand.NewPCG(s.seed, 200)))
 	if err != nil {
 		return err

@@ -18,15 +18,15 @@ import (
 
 const nodes = 3
 
-// contract lets copies live for so long that nothing but an invalidation can make them fresh here.
+// contract lets copies live so long that only an invalidation can refresh them here.
 var contract = tier.Freshness{TTL: time.Hour, NearTTL: time.Hour, NegativeTTL: time.Hour, RefreshAhead: -1}
 
-// Settings is what the service shows of a user.
+// Settings is what the service shows about a user.
 type Settings struct {
 	Org        int    `msgpack:"org"`
 	Visibility string `msgpack:"visibility"`
 	Policy     string `msgpack:"policy"` // the organisation's
-	// The versions of the two rows that it comes from.
+	// The versions of the two rows that the settings come from.
 	Version    uint64 `msgpack:"version"`
 	OrgVersion uint64 `msgpack:"org_version"`
 }
@@ -63,7 +63,7 @@ func load(pool *pgxpool.Pool) tier.Loader[Settings] {
 	}
 }
 
-// cluster is the nodes of the service, here in one process.
+// cluster is the nodes of the service, here all in one process.
 type cluster struct {
 	url      string
 	services []*service
@@ -121,8 +121,8 @@ func startCluster(ctx context.Context, url string, logger *slog.Logger) (c *clus
 	return c, nil
 }
 
-// follow makes node i follow the outbox. All share one group of acknowledgements: that a position is
-// acknowledged means that it is applied on all of them, whoever saw to it.
+// follow makes node i follow the outbox. All nodes share one group of acknowledgements: an acknowledged position is
+// applied on all of them, whichever node followed.
 func (c *cluster) follow(i int) {
 	s := c.services[i]
 	s.feed = newOutbox(c.url, "settings")
@@ -132,7 +132,7 @@ func (c *cluster) follow(i int) {
 	go func() { s.followed <- s.cache.Follow(ctx, s.feed) }()
 }
 
-// unfollow ends that.
+// unfollow stops node i's following.
 func (c *cluster) unfollow(i int) error {
 	s := c.services[i]
 	if s.feed == nil {
@@ -164,7 +164,7 @@ func (c *cluster) position() uint64 {
 	return c.acked
 }
 
-// stop ends everything.
+// stop stops all nodes.
 func (c *cluster) stop() (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()

@@ -13,24 +13,25 @@ import (
 )
 
 const (
-	batch = 1000            // events given at once, at most
-	poll  = 5 * time.Second // how often the inbox is looked into without a notification
-	// feedName is what the feed's connections are called in pg_stat_activity.
+	batch = 1000            // maximum number of events per call
+	poll  = 5 * time.Second // how often Next checks the inbox without a notification
+	// feedName is the name of the feed's connections in pg_stat_activity.
 	feedName = "weir outbox"
 )
 
-// outbox is a tier.Feed out of PostgreSQL; schema.sql tells how it works. It belongs to one Follow. Close it after that.
+// outbox is a tier.Feed from PostgreSQL; schema.sql explains how it works. An outbox belongs to one Follow. Close it
+// afterwards.
 type outbox struct {
 	url   string
 	group string // whose acknowledgements it keeps
-	// told, if not nil, is called with each position that is acknowledged, and kept.
+	// told, if not nil, is called with each position that is acknowledged and stored.
 	told func(position uint64)
 
 	reader, acker link
 	dials         atomic.Int64
 }
 
-// link is a connection that is made when it is needed, and given up at the first error.
+// link is a connection that is opened when needed and dropped at the first error.
 type link struct {
 	conn  *pgx.Conn
 	epoch uint64
@@ -52,8 +53,8 @@ func (o *outbox) do(ctx context.Context, l *link, listen bool, f func(*pgx.Conn)
 	return err
 }
 
-// dial connects, and finds out the epoch: which database this is, and which of its histories. A
-// standby that takes over begins a new one, and may lack the last events of the old.
+// dial connects and determines the epoch: which database this is, and which of its histories. A standby that takes over
+// begins a new history and may lack the last events of the old one.
 func (o *outbox) dial(ctx context.Context, l *link, listen bool) error {
 	cfg, err := pgx.ParseConfig(o.url)
 	if err != nil {
@@ -106,7 +107,7 @@ func (o *outbox) Bounds(ctx context.Context) (b tier.FeedBounds, err error) {
 	return b, err
 }
 
-// Next implements tier.Feed. If there is nothing it waits for a notification, and looks again.
+// Next implements tier.Feed. Without new events it waits for a notification and checks again.
 func (o *outbox) Next(ctx context.Context, after uint64) (b tier.FeedBatch, err error) {
 	err = o.do(ctx, &o.reader, true, func(conn *pgx.Conn) error {
 		wait, cancel := context.WithTimeout(ctx, poll)
@@ -128,13 +129,13 @@ func (o *outbox) Next(ctx context.Context, after uint64) (b tier.FeedBatch, err 
 	return b, err
 }
 
-// take moves what is committed from the inbox into the feed, and returns the events after a position.
+// take moves committed events from the inbox into the feed, and returns the events after a position.
 func take(ctx context.Context, tx pgx.Tx, after uint64) ([]tier.Event, error) {
-	// What was given away must not be numbered otherwise after a crash.
+	// Events that were handed out must keep their numbers after a crash.
 	if _, err := tx.Exec(ctx, "set local synchronous_commit = on"); err != nil {
 		return nil, err
 	}
-	// Each statement after this one sees what was committed before it, so also what the last holder of the lock did.
+	// Each later statement sees what was committed before it began, including the work of the lock's previous holder.
 	var head, floor uint64
 	if err := tx.QueryRow(ctx, "select head, floor from outbox_head for update").Scan(&head, &floor); err != nil {
 		return nil, err
@@ -172,7 +173,7 @@ func take(ctx context.Context, tx pgx.Tx, after uint64) ([]tier.Event, error) {
 			e.Keys = []string{name}
 		case "t":
 			e.Tags, e.Version = []string{name}, 0
-		default: // also what a later version of this program may write
+		default: // including what a later version of this program may write
 			e.All = true
 		}
 		return e, nil
@@ -183,7 +184,7 @@ func take(ctx context.Context, tx pgx.Tx, after uint64) ([]tier.Event, error) {
 func (o *outbox) Ack(ctx context.Context, upTo tier.FeedPosition) error {
 	return o.do(ctx, &o.acker, false, func(conn *pgx.Conn) error {
 		if upTo.Epoch != o.acker.epoch {
-			return nil // of a history that is over
+			return nil // from a history that has ended
 		}
 		_, err := conn.Exec(ctx, `insert into outbox_ack as a (name, epoch, position) values ($1, $2, $3)
 			on conflict (name) do update set epoch = excluded.epoch, position =
@@ -196,7 +197,8 @@ func (o *outbox) Ack(ctx context.Context, upTo tier.FeedPosition) error {
 	})
 }
 
-// prune deletes the feed's rows but the newest. Who has not read what is deleted gets tier.ErrFeedGap.
+// prune deletes all of the feed's rows except the newest. A follower that has not read the deleted rows gets
+// tier.ErrFeedGap.
 func prune(ctx context.Context, conn *pgx.Conn, keep int64) (deleted int64, err error) {
 	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
 		var floor int64

@@ -28,7 +28,7 @@ func (p patient) Run() int {
 	return code
 }
 
-// installed reports whether there are PostgreSQL's programs, and says so if not.
+// installed reports whether PostgreSQL's programs are installed, and says so if not.
 func installed(t *testing.T) bool {
 	_, err := programs()
 	if err != nil {
@@ -37,7 +37,7 @@ func installed(t *testing.T) bool {
 	return err == nil
 }
 
-// TestShow runs the whole demonstration, shortened: it returns an error if anything was stale.
+// TestShow runs the whole demonstration in a shortened form. It returns an error if anything was stale.
 func TestShow(t *testing.T) {
 	if !installed(t) {
 		return
@@ -55,7 +55,7 @@ func TestShow(t *testing.T) {
 	}
 }
 
-// database starts a server with the tables, which are filled and the outbox empty.
+// database starts a server with filled tables and an empty outbox.
 func database(t *testing.T) (*postgres, *pgx.Conn) {
 	t.Helper()
 	p, err := startPostgres(t.Context())
@@ -84,7 +84,7 @@ func connect(t *testing.T, p *postgres) *pgx.Conn {
 	return conn
 }
 
-// next takes what there is after a position.
+// next takes the events after a position.
 func next(t *testing.T, o *outbox, after uint64) (events []tier.Event, what []string) {
 	t.Helper()
 	b, err := o.Next(t.Context(), after)
@@ -136,7 +136,7 @@ func TestFeed(t *testing.T) {
 		t.Errorf("%d events", last)
 	}
 
-	// Each way to change a row, and those that change none.
+	// Each way to change a row, and the statements that change no rows.
 	for _, x := range []struct {
 		sql  string
 		want []string
@@ -158,7 +158,7 @@ func TestFeed(t *testing.T) {
 		last += uint64(len(x.want))
 	}
 
-	// What commits late comes late, after what others have numbered; it is not lost, and nobody waits for it.
+	// A late commit arrives late, after what others have numbered. It is not lost, and nothing waits for it.
 	late := connect(t, p)
 	do(late, "begin; insert into privacy values (1, 1, 'late')")
 	do(conn, "insert into privacy values (2, 1, 'early')")
@@ -174,7 +174,7 @@ func TestFeed(t *testing.T) {
 	}
 	last += 2
 
-	// Two that number at the same time do so one after the other.
+	// Two followers that number events at the same time take turns.
 	tx, err := late.Begin(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestFeed(t *testing.T) {
 	}
 	last += 2
 
-	// A notification wakes who waits.
+	// A notification wakes a waiting follower.
 	var asked time.Time
 	if err := conn.QueryRow(ctx, "select clock_timestamp()").Scan(&asked); err != nil {
 		t.Fatal(err)
@@ -217,7 +217,7 @@ func TestFeed(t *testing.T) {
 		b, _ := feed.Next(ctx, last)
 		got <- b.Events
 	}()
-	for waits := false; !waits; { // after the transaction that found nothing
+	for waits := false; !waits; { // after the transaction that found no events
 		err := conn.QueryRow(ctx, "select state = 'idle' and query = 'commit' and xact_start is null and state_change > $2 from pg_stat_activity where pid = $1", pid, asked).Scan(&waits)
 		if err != nil {
 			t.Fatal(err)
@@ -230,7 +230,7 @@ func TestFeed(t *testing.T) {
 	}
 	last++
 
-	// Acknowledgements are kept, the greatest, for the group and the epoch.
+	// The greatest acknowledgement is kept, by group and epoch.
 	epoch := bounds(feed).Epoch
 	for _, position := range []uint64{last - 1, last, last - 2} {
 		if err := other.Ack(ctx, tier.FeedPosition{Epoch: epoch, Position: position}); err != nil {
@@ -243,12 +243,12 @@ func TestFeed(t *testing.T) {
 	if b := bounds(feed); b.Acked != last || b.End != last || !b.Consecutive {
 		t.Errorf("%+v, want %d", b, last)
 	}
-	do(conn, "update outbox_ack set epoch = epoch + 1") // as of another history
+	do(conn, "update outbox_ack set epoch = epoch + 1") // like another history
 	if b := bounds(feed); b.Acked != 0 {
 		t.Errorf("%+v", b)
 	}
 
-	// What is deleted is missed, and so is what never was.
+	// A deleted position is reported as a gap, and so is one that never existed.
 	if deleted, err := prune(ctx, conn, 2); err != nil || deleted != int64(last)-2 {
 		t.Errorf("%d deleted, %v", deleted, err)
 	}
@@ -257,7 +257,7 @@ func TestFeed(t *testing.T) {
 			t.Errorf("after %d of %d: %v, want %v", after, last, err, want)
 		}
 	}
-	// Who is cut off tells, and connects again.
+	// A follower that loses its connection gets an error, and reconnects.
 	do(conn, "select pg_terminate_backend(pid) from pg_stat_activity where application_name = '"+feedName+"'")
 	if _, err := feed.Next(ctx, last-1); err == nil {
 		t.Error("no error although the connection was cut")
@@ -265,7 +265,7 @@ func TestFeed(t *testing.T) {
 	if events, _ := next(t, feed, last-1); len(events) != 1 {
 		t.Errorf("%d events", len(events))
 	}
-	// So does who waits when his time is over.
+	// A waiting follower gets an error as well when its deadline passes.
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
 	if _, err := feed.Next(short, last); !errors.Is(err, context.DeadlineExceeded) {

@@ -21,7 +21,8 @@ import (
 // errNoPostgres says that PostgreSQL's programs are not installed.
 var errNoPostgres = errors.New("PostgreSQL's programs initdb, postgres and psql are not installed: apt-get install postgresql")
 
-// programs returns the folder of PostgreSQL's programs: one of $PATH, or where Debian keeps the newest.
+// programs returns the folder of PostgreSQL's programs: a folder of $PATH, or the one in which Debian keeps the newest
+// version.
 func programs() (string, error) {
 	dirs, _ := filepath.Glob("/usr/lib/postgresql/*/bin")
 	slices.SortFunc(dirs, func(a, b string) int { return version(b) - version(a) })
@@ -44,12 +45,12 @@ func version(dir string) int {
 	return n
 }
 
-// postgres is a throw-away server on the loopback, with a password that nobody else knows.
+// postgres is a temporary server on the loopback interface, with a secret password.
 type postgres struct {
 	bin, dir, password string
 	port               int
 	server             *exec.Cmd
-	out                *bytes.Buffer // what it says; read after exited
+	out                *bytes.Buffer // its output; read after exited
 	exited             chan struct{}
 }
 
@@ -57,7 +58,7 @@ func (p *postgres) url() string {
 	return fmt.Sprintf("postgres://outbox:%s@127.0.0.1:%d/postgres?sslmode=disable", p.password, p.port)
 }
 
-// startPostgres makes a database in a folder of its own and waits until it answers. Stop it.
+// startPostgres creates a database in a new folder and waits until the server answers. Stop it.
 func startPostgres(ctx context.Context) (p *postgres, err error) {
 	p = &postgres{out: new(bytes.Buffer), exited: make(chan struct{})}
 	if p.bin, err = programs(); err != nil {

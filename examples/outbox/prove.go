@@ -13,13 +13,13 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// least is what a read must return at least, since the feed has acknowledged it.
+// least is the minimum that a read must return, because the feed has acknowledged it.
 type least struct {
 	version uint64
 	gone    bool // the row was deleted after the version
 }
 
-// A prover reads on all nodes, and looks whether anything is older than what the feed has acknowledged before the read
+// A prover reads on all nodes and checks whether any value is older than what the feed acknowledged before the read
 // began.
 type prover struct {
 	c    *cluster
@@ -32,7 +32,7 @@ type prover struct {
 	seen   uint64
 	bad    []string
 
-	reads, after, stale atomic.Int64 // after: of the reads, those of keys that an acknowledged event named
+	reads, after, stale atomic.Int64 // after: reads of keys that an acknowledged event named
 }
 
 func newProver(c *cluster, seed uint64) *prover {
@@ -82,7 +82,7 @@ func (p *prover) run(ctx context.Context, conn *pgx.Conn, workers int) error {
 	return err
 }
 
-// learn takes note of what is acknowledged up to a position.
+// learn records what is acknowledged up to a position.
 func (p *prover) learn(ctx context.Context, conn *pgx.Conn, position uint64) error {
 	rows, err := conn.Query(ctx, "select position, kind::text, name, version from outbox_feed where position > $1 and position <= $2 order by position",
 		int64(p.seen), int64(position))
@@ -118,7 +118,7 @@ func (p *prover) learn(ctx context.Context, conn *pgx.Conn, position uint64) err
 	return err
 }
 
-// pick chooses a user: half of the time of those that were changed just now.
+// pick chooses a user: half of the time one of the most recently changed users.
 func (p *prover) pick(dice *rand.Rand) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -128,7 +128,7 @@ func (p *prover) pick(dice *rand.Rand) int {
 	return 1 + dice.IntN(users+guests)
 }
 
-// read reads a user's settings on node i, and judges them.
+// read reads a user's settings on node i and checks them.
 func (p *prover) read(ctx context.Context, i, user int) error {
 	key := userKey(user)
 	p.mu.Lock()
@@ -149,7 +149,7 @@ func (p *prover) read(ctx context.Context, i, user int) error {
 	}
 	why := ""
 	switch {
-	case missing && named && !want.gone: // it may have been deleted since, and that is not acknowledged yet
+	case missing && named && !want.gone: // it may have been deleted since, which is not acknowledged yet
 		var version uint64
 		err := p.c.pool.QueryRow(ctx, "select version from privacy where user_id = $1", user).Scan(&version)
 		if err != nil && !errors.Is(err, pgx.ErrNoRows) {
@@ -170,7 +170,7 @@ func (p *prover) read(ctx context.Context, i, user int) error {
 	return nil
 }
 
-// found takes note of a stale read.
+// found records a stale read.
 func (p *prover) found(what string) {
 	p.stale.Add(1)
 	p.mu.Lock()
@@ -180,7 +180,7 @@ func (p *prover) found(what string) {
 	}
 }
 
-// compare reads everything on every node, while nobody writes, and compares it with the database.
+// compare reads everything on every node while the writers are idle, and compares it with the database.
 func (p *prover) compare(ctx context.Context) (n int, err error) {
 	rows, err := p.c.pool.Query(ctx, "select p.user_id, p.org, p.visibility, p.version, o.policy, o.version from privacy p join org o on o.id = p.org")
 	if err != nil {

@@ -16,15 +16,15 @@ import (
 )
 
 const (
-	users  = 400 // in the table from the beginning, and for ever
-	guests = 40  // come and go, with the numbers after
+	users  = 400 // in the table from the beginning, permanently
+	guests = 40  // temporary users, with the numbers after those
 	orgs   = 8
 )
 
 var visibilities = []string{"everybody", "friends", "nobody"}
 
-// A writer is a program that writes to the database and knows nothing of the cache. It returns how many
-// rows it has changed.
+// A writer is a program that writes to the database and does not know about the cache. It returns how many rows it has
+// changed.
 type writer struct {
 	name string
 	run  func(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (int, error)
@@ -50,7 +50,7 @@ func settingsPage(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (
 	})
 }
 
-// nightlyJob changes many rows in a transaction, and takes its time before it commits; or rolls back.
+// nightlyJob changes many rows in a transaction. It takes its time before it commits or rolls back.
 func nightlyJob(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (n int, err error) {
 	return connected(ctx, p, func(conn *pgx.Conn) (int, error) {
 		for n < rows {
@@ -78,8 +78,7 @@ func nightlyJob(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (n 
 	})
 }
 
-// importer copies rows into a table of its own and then all at once into the real one; and it adds
-// and removes guests.
+// importer copies rows into a table of its own and then all at once into the real one. It also adds and removes guests.
 func importer(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (n int, err error) {
 	return connected(ctx, p, func(conn *pgx.Conn) (int, error) {
 		if _, err := conn.Exec(ctx, "create temp table incoming (user_id int primary key, org int, visibility text) on commit delete rows"); err != nil {
@@ -120,7 +119,7 @@ func importer(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (n in
 	})
 }
 
-// psqlSession is the administrators' way: psql, with statements typed in. Some change an organisation's policy.
+// psqlSession stands for the administrators: psql with typed statements. Some change an organisation's policy.
 func psqlSession(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (n int, err error) {
 	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1",
 		"-p", fmt.Sprint(p.port), "-U", "outbox", "postgres")
@@ -149,7 +148,7 @@ func psqlSession(ctx context.Context, p *postgres, rows int, dice *rand.Rand) (n
 	return n, nil
 }
 
-// connected runs f with a connection of its own.
+// connected runs f with a new connection.
 func connected(ctx context.Context, p *postgres, f func(*pgx.Conn) (int, error)) (int, error) {
 	conn, err := pgx.Connect(ctx, p.url())
 	if err != nil {

@@ -1,6 +1,6 @@
-// Permissions answers whether a user may do something, from a cache that must not be wrong for long: a right that was
-// taken away is gone everywhere when Revoke returns, and a node that is cut off from the others asks the
-// database each time instead of trusting its copies.
+// Permissions answers whether a user may do something, from a cache that must not be wrong for long. A revoked right is
+// gone everywhere when Revoke returns. A node that is cut off from the others asks the database each time instead of
+// trusting its copies.
 package main
 
 import (
@@ -60,7 +60,7 @@ func NewChecker(store *Store, cluster tier.Cluster) (*Checker, error) {
 			g, err := store.load(fill.Key)
 			done(err)
 			for _, role := range g.Roles {
-				fill.Tag("role:" + role) // so that a change of the role finds everyone who has it
+				fill.Tag("role:" + role) // so that a change of the role affects everyone with that role
 			}
 			return g, err
 		},
@@ -80,7 +80,7 @@ func (c *Checker) May(ctx context.Context, user, action string) (bool, error) {
 	return slices.Contains(g.Actions, action), err
 }
 
-// Revoke takes an action from a role. When it returns nil, nobody is let through by an older answer.
+// Revoke takes an action from a role. Once it returns nil, no request is allowed by an older answer.
 func (c *Checker) Revoke(ctx context.Context, role, action string) error {
 	c.store.mu.Lock()
 	c.store.may[role] = slices.DeleteFunc(c.store.may[role], func(a string) bool { return a == action })

@@ -1,6 +1,6 @@
-// Ratecard caches a price list that a partner's HTTP API serves. The list is large and changes rarely, and the API tells
-// whether it has changed: a refill sends the ETag of the previous copy, and "304 Not Modified" keeps that copy
-// for another hour. If the API is down the last list stays in use for a day.
+// Ratecard caches a price list that a partner's HTTP API serves. The list is large and changes rarely, and the API
+// reports whether it has changed: a refill sends the ETag of the previous copy, and "304 Not Modified" keeps that copy
+// for another hour. If the API is down, the last list stays in use for a day.
 package main
 
 import (
@@ -55,7 +55,7 @@ func newCards(base string, client *http.Client) (*tier.Cache[Card], error) {
 	})
 }
 
-// partner is the API: one card, and how often it was sent whole.
+// partner is the API. It counts how often its card was requested and how often it was sent whole.
 type partner struct{ asked, sent int }
 
 func (p *partner) ServeHTTP(w http.ResponseWriter, r *http.Request) {

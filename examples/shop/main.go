@@ -1,10 +1,10 @@
 // Shop is the smallest service that embeds weir in a cluster: an HTTP server with one resource. Start several, each in
-// a terminal of its own:
+// its own terminal:
 //
 //	go run ./shop -http 127.0.0.1:8081 -bind 127.0.0.1:7001
 //	go run ./shop -http 127.0.0.1:8082 -bind 127.0.0.1:7002 -join 127.0.0.1:7001
 //
-// Write at one, read at the other:
+// Write to one, read from the other:
 //
 //	curl -X PUT -d 10 localhost:8081/product/lamp; curl localhost:8082/product/lamp
 //	curl -X PUT -d 12 localhost:8082/product/lamp; curl localhost:8081/product/lamp
@@ -63,7 +63,7 @@ func (s shelf) load(_ context.Context, name string) (Product, error) {
 }
 
 func (s shelf) store(name string, price int) error {
-	temporary := fmt.Sprintf(".%s.%d", name, os.Getpid()) // so that nobody reads half of it
+	temporary := fmt.Sprintf(".%s.%d", name, os.Getpid()) // so that a reader never sees half of it
 	if err := s.WriteFile(temporary, []byte(strconv.Itoa(price)), 0o600); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func serve(ctx context.Context, db shelf, addr string, cfg peer.Config, ready fu
 	if err != nil {
 		return err
 	}
-	defer node.Close() // if it has not left
+	defer node.Close() // in case it has not left
 	products, err := tier.New(tier.Config[Product]{
 		Cluster:   node,
 		Namespace: "product",
@@ -117,7 +117,7 @@ func serve(ctx context.Context, db shelf, addr string, cfg peer.Config, ready fu
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
-		if err := products.Invalidate(r.Context(), name); err != nil { // the write stands; some nodes may be late
+		if err := products.Invalidate(r.Context(), name); err != nil { // the write stands; some nodes may learn of it late
 			log.Print(err)
 		}
 		w.WriteHeader(http.StatusNoContent)
@@ -130,8 +130,8 @@ func serve(ctx context.Context, db shelf, addr string, cfg peer.Config, ready fu
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)
-		within(ctx, node.Leave)      // the cache hands over what it has, so it must still be open; streams of the page end
-		within(ctx, server.Shutdown) // requests that are under way are answered
+		within(ctx, node.Leave)      // the cache hands over what it has, so it must still be open; the page's streams end
+		within(ctx, server.Shutdown) // running requests are answered
 	})()
 	ready(listener.Addr().String())
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -141,7 +141,7 @@ func serve(ctx context.Context, db shelf, addr string, cfg peer.Config, ready fu
 	return nil
 }
 
-// within gives the end of something ten seconds, although ctx has ended.
+// within gives a shutdown function ten seconds, although ctx has ended.
 func within(ctx context.Context, end func(context.Context) error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

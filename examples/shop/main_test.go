@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// Three nodes on loopback: what one writes the others read next.
+// TestShop starts three nodes on loopback: each reads what another one has just written.
 func TestShop(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

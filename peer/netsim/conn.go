@@ -10,12 +10,12 @@ import (
 	"time"
 )
 
-// window is how many bytes one half of a connection holds; a writer waits for more room.
+// window is how many bytes one direction of a connection buffers. A writer blocks until there is room.
 const window = 256 << 10
 
 type chunk struct {
 	b  []byte
-	at time.Time // not to be read before
+	at time.Time // earliest time of reading
 }
 
 // half is one direction of a connection.
@@ -34,7 +34,7 @@ type half struct {
 
 func newHalf() *half { return &half{changed: make(chan struct{})} }
 
-// update changes the half and wakes who waits on it.
+// update changes the half and wakes the goroutines that wait on it.
 func (h *half) update(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -46,7 +46,7 @@ func (h *half) update(f func()) {
 // conn is one end of a connection.
 type conn struct {
 	net     *Network
-	way     link // of what it writes
+	way     link // the direction of its writes
 	local   netip.AddrPort
 	remote  netip.AddrPort
 	in, out *half
@@ -65,7 +65,7 @@ func newPair(n *Network, from, to netip.AddrPort) (*conn, *conn) {
 	return a, b
 }
 
-// await waits until one of the channels is closed, or at.
+// await waits until one of the channels is closed, or until at.
 func await(changed, gate <-chan struct{}, at time.Time) {
 	var due <-chan time.Time
 	if !at.IsZero() {
@@ -94,7 +94,7 @@ func (c *conn) Read(b []byte) (int, error) {
 		n, wake, changed, err := c.in.read(b, open)
 		if n > 0 || err != nil {
 			if n > 0 {
-				c.in.update(func() {}) // there is room
+				c.in.update(func() {}) // wake the writer: there is room
 			}
 			return n, err
 		}
@@ -102,7 +102,8 @@ func (c *conn) Read(b []byte) (int, error) {
 	}
 }
 
-// read takes what is there. Without bytes and error the reader has to wait for changed, or until wake.
+// read returns the readable bytes. If it returns neither bytes nor an error, the reader must wait for changed, or until
+// wake.
 func (h *half) read(b []byte, open bool) (n int, wake time.Time, changed <-chan struct{}, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -191,8 +192,8 @@ func (h *half) write(b []byte, delay time.Duration) (n int, wake time.Time, chan
 	return n, wake, nil, nil
 }
 
-// LastAck returns how long ago the other end's host acknowledged something: just now, unless it cannot be reached, is paused, or has
-// not got yet what was sent. Then it is as if that had been so for long.
+// LastAck returns how long ago the other end's host last acknowledged something: zero, unless that host is unreachable or
+// paused, or has not yet received what was sent. In these cases it returns an hour.
 func (c *conn) LastAck() (ago time.Duration, ok bool) {
 	c.out.mu.Lock()
 	due := c.out.last
@@ -203,13 +204,13 @@ func (c *conn) LastAck() (ago time.Duration, ok bool) {
 	return 0, true
 }
 
-// CloseWrite ends what this end sends.
+// CloseWrite closes this end's direction.
 func (c *conn) CloseWrite() error {
 	c.out.update(func() { c.out.finished = true })
 	return nil
 }
 
-// Close implements net.Conn: the other end reads what is under way, and then the end.
+// Close implements net.Conn. The other end reads what is in transit, and then EOF.
 func (c *conn) Close() error {
 	c.out.update(func() { c.out.finished = true })
 	c.in.update(func() { c.in.deaf = true })

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// A Host is the network as one address sees it. It satisfies peer.Network. Its connections also have
-// the methods CloseWrite, as TCP's have, and Reset.
+// A Host is the network as one address sees it. It satisfies peer.Network. Its connections also have the methods
+// CloseWrite, like TCP connections, and Reset.
 type Host struct {
 	net *Network
 	ip  netip.Addr
 }
 
-// LookupHost returns what SetName has given.
+// LookupHost returns the addresses that SetName has set.
 func (h *Host) LookupHost(_ context.Context, host string) ([]string, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -29,7 +29,7 @@ func (h *Host) LookupHost(_ context.Context, host string) ([]string, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
 }
 
-// LookupSRV returns what SetService has given.
+// LookupSRV returns the records that SetService has set.
 func (h *Host) LookupSRV(_ context.Context, name string) ([]string, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -39,7 +39,7 @@ func (h *Host) LookupSRV(_ context.Context, name string) ([]string, error) {
 	return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 }
 
-// claim returns the address that a socket gets. The caller holds the network's mu.
+// claim returns the address for a new socket. The caller holds the network's mu.
 func (h *Host) claim(addr string) (netip.AddrPort, error) {
 	a, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -71,7 +71,7 @@ func (h *Host) Listen(_ context.Context, addr string) (net.Listener, error) {
 	return l, nil
 }
 
-// Dial connects to a listener. While a way is clogged it waits.
+// Dial connects to a listener. It waits while the link is blocked in either direction.
 func (h *Host) Dial(ctx context.Context, addr string) (net.Conn, error) {
 	to, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -140,7 +140,7 @@ func (l *listener) Close() error {
 	return nil
 }
 
-// socketBuffer is how many packets wait for a reader; more are lost.
+// socketBuffer is how many packets a socket queues for its reader. Further packets are lost.
 const socketBuffer = 1024
 
 type packet struct {
@@ -157,7 +157,7 @@ type socket struct {
 	once sync.Once
 }
 
-// ListenPacket opens a packet socket on the host's address. It has no deadlines.
+// ListenPacket opens a packet socket on the host's address. The socket has no deadlines.
 func (h *Host) ListenPacket(_ context.Context, addr string) (net.PacketConn, error) {
 	h.net.mu.Lock()
 	defer h.net.mu.Unlock()
@@ -173,7 +173,7 @@ func (h *Host) ListenPacket(_ context.Context, addr string) (net.PacketConn, err
 	return s, nil
 }
 
-// awaitRunning waits until the host is not paused; false: the socket was closed meanwhile.
+// awaitRunning waits until the host is not paused. It returns false if the socket was closed meanwhile.
 func (s *socket) awaitRunning() bool {
 	for ok, changed := s.net.running(s.addr.Addr()); !ok; ok, changed = s.net.running(s.addr.Addr()) {
 		select {
@@ -212,8 +212,8 @@ func (s *socket) WriteTo(b []byte, to net.Addr) (int, error) {
 	return len(b), nil
 }
 
-// deliver sends a packet on its way. It never blocks, as a sender may hold locks: what a paused host
-// has sent leaves when that resumes.
+// deliver sends a packet. It never blocks, because a sender may hold locks. What a paused host has sent leaves once the
+// host resumes.
 func (s *socket) deliver(p packet, to netip.AddrPort) {
 	if running, _ := s.net.running(s.addr.Addr()); running {
 		s.net.deliver(p, to)
@@ -226,7 +226,7 @@ func (s *socket) deliver(p packet, to netip.AddrPort) {
 	}()
 }
 
-// deliver hands a packet over, unless a cut lies on its way or nobody takes it.
+// deliver hands a packet over, unless a cut blocks the link or no socket receives it.
 func (n *Network) deliver(p packet, to netip.AddrPort) {
 	n.mu.Lock()
 	s, cut := n.sockets[to], n.cut(link{p.from.Addr(), to.Addr()})

@@ -114,7 +114,7 @@ func TestPauseAndCrash(t *testing.T) {
 	})
 }
 
-// A connection holds so much and no more, and keeps the order whatever the delays are.
+// TestWindowAndOrder checks that a connection buffers at most window bytes and keeps the order whatever the delays are.
 func TestWindowAndOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := New(7)
@@ -142,7 +142,8 @@ func TestWindowAndOrder(t *testing.T) {
 	})
 }
 
-// The same seed makes the same packets late, double and lost; another does not.
+// TestFaultsFollowTheSeed checks that the same seed delays, duplicates and drops the same packets, and that another seed
+// does not.
 func TestFaultsFollowTheSeed(t *testing.T) {
 	run := func(seed uint64) (got []byte, c Counts) {
 		bubble(t, func(t *testing.T) {

@@ -13,17 +13,17 @@ import (
 	"github.com/cespare/xxhash/v2"
 )
 
-// PacketFaults is what may happen to a packet. The shares are from 0 to 1.
+// PacketFaults is what may happen to a packet. The shares range from 0 to 1.
 type PacketFaults struct {
 	Drop      float64
 	Duplicate float64
-	Delay     time.Duration // at the most; packets overtake one another
+	Delay     time.Duration // at most; packets overtake one another
 }
 
-// ConnFaults is what may happen to a write on a connection. The shares are from 0 to 1.
+// ConnFaults is what may happen to a write on a connection. The shares range from 0 to 1.
 type ConnFaults struct {
-	Delay     time.Duration // at the most; the order is kept
-	Stall     float64       // share of writes that take StallFor longer
+	Delay     time.Duration // at most; the order is kept
+	Stall     float64       // share of writes that take longer by StallFor
 	StallFor  time.Duration
 	Break     float64 // share of writes that break the connection
 	HalfClose float64 // share of writes after which the writer's half is closed
@@ -35,7 +35,7 @@ type Counts struct {
 	Clogged, Paused, Crashed                                  int64
 }
 
-// Total is the sum of all.
+// Total is the sum of all counts.
 func (c Counts) Total() int64 {
 	return c.Dropped + c.Duplicated + c.Delayed + c.Stalled + c.Broken + c.HalfClosed + c.Clogged + c.Paused + c.Crashed
 }
@@ -59,8 +59,7 @@ type counters struct {
 
 type link struct{ from, to netip.Addr }
 
-// A Network connects hosts. It is safe for concurrent use. In a synctest bubble it has to be
-// made inside.
+// A Network connects hosts. It is safe for concurrent use. To use it in a synctest bubble, create it inside.
 type Network struct {
 	seed  uint64
 	count counters
@@ -68,10 +67,10 @@ type Network struct {
 	mu        sync.Mutex // guards the rest
 	packets   PacketFaults
 	streams   ConnFaults
-	cuts      map[link]int       // how many cuts lie on a link
-	side      map[netip.Addr]int // hosts on different sides do not reach each other
+	cuts      map[link]int       // number of cuts on a link
+	side      map[netip.Addr]int // hosts on different sides cannot reach each other
 	sides     int
-	paused    map[netip.Addr]int // how many pauses hold a host
+	paused    map[netip.Addr]int // number of pauses that hold a host
 	starved   map[netip.Addr]bool
 	names     map[string][]string
 	services  map[string][]string
@@ -79,12 +78,12 @@ type Network struct {
 	sockets   map[netip.AddrPort]*socket
 	conns     map[*conn]struct{}
 	sent      map[link]uint64 // packets and writes so far
-	digest    uint64          // of all of them
-	port      uint16          // the last that was given away
+	digest    uint64          // of all packets and writes
+	port      uint16          // the last one assigned
 	changed   chan struct{}   // closed and replaced when cuts or pauses change
 }
 
-// New returns a network without faults. seed decides the faults that are set later.
+// New returns a network without faults. seed decides the faults that are enabled later.
 func New(seed uint64) *Network {
 	return &Network{
 		seed: seed, cuts: make(map[link]int), side: make(map[netip.Addr]int), paused: make(map[netip.Addr]int), starved: make(map[netip.Addr]bool), names: make(map[string][]string), services: make(map[string][]string),
@@ -93,10 +92,10 @@ func New(seed uint64) *Network {
 	}
 }
 
-// Host is the network as the host with this IP address sees it. It panics if ip is none.
+// Host returns the network as the host with this IP address sees it. It panics if ip is invalid.
 func (n *Network) Host(ip string) *Host { return &Host{n, netip.MustParseAddr(ip)} }
 
-// SetService makes name the one of SRV records with these targets, each a "host:port", on all hosts.
+// SetService gives name SRV records with these targets, each a "host:port", on all hosts.
 func (n *Network) SetService(name string, targets ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -110,17 +109,17 @@ func (n *Network) SetName(name string, ips ...string) {
 	n.names[name] = slices.Clone(ips)
 }
 
-// SetFaults changes what happens from now on.
+// SetFaults changes the faults from now on.
 func (n *Network) SetFaults(p PacketFaults, c ConnFaults) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.packets, n.streams = p, c
 }
 
-// Cut clogs the way from one host to another; cuts add up.
+// Cut blocks the link from one host to another. Cuts add up.
 func (n *Network) Cut(from, to string) { n.clog(+1, from, to) }
 
-// Uncut takes one cut back.
+// Uncut undoes one cut.
 func (n *Network) Uncut(from, to string) { n.clog(-1, from, to) }
 
 func (n *Network) clog(by int, from, to string) {
@@ -132,8 +131,8 @@ func (n *Network) clog(by int, from, to string) {
 	n.notify()
 }
 
-// Isolate cuts the hosts off from all others, both ways; among themselves they still talk. Each
-// call makes a side of its own, so that several leave as many parts.
+// Isolate cuts the hosts off from all others, in both directions. They can still reach one another. Each call creates
+// another side, so several calls leave as many parts.
 func (n *Network) Isolate(ips ...string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -145,7 +144,7 @@ func (n *Network) Isolate(ips ...string) {
 	n.notify()
 }
 
-// Heal lifts all cuts and resumes all hosts. Faults that the seed decides stay as they are.
+// Heal lifts all cuts and resumes all hosts. Faults that the seed decides stay enabled.
 func (n *Network) Heal() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -159,11 +158,11 @@ func (n *Network) Heal() {
 // Pause holds everything that the host sends and receives until Resume; pauses add up.
 func (n *Network) Pause(ip string) { n.hold(+1, ip) }
 
-// Resume takes one pause back.
+// Resume undoes one pause.
 func (n *Network) Resume(ip string) { n.hold(-1, ip) }
 
-// Starve keeps the process of a host from its sockets, or lets it get to them again. Unlike in a pause the host goes on to
-// acknowledge what comes on its connections.
+// Starve keeps the process of a host from its sockets, or ends that. Unlike a paused host, a starved one keeps
+// acknowledging what arrives on its connections.
 func (n *Network) Starve(ip string, on bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -171,7 +170,7 @@ func (n *Network) Starve(ip string, on bool) {
 	n.notify()
 }
 
-// acknowledges reports whether what is sent on the way is acknowledged.
+// acknowledges reports whether data sent over the link is acknowledged.
 func (n *Network) acknowledges(way link) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -227,44 +226,44 @@ func (n *Network) Faults() Counts {
 	}
 }
 
-// Digest returns a number that stands for every packet and write so far: which way it went, when, its size, and the order
-// of them all. Two runs with the same number very likely went alike.
+// Digest returns a number that stands for every packet and write so far: its link, time and size, and the order of all of
+// them. Two runs with the same number were very likely identical.
 func (n *Network) Digest() uint64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.digest
 }
 
-// notify wakes everyone who waits for a way to open. The caller holds mu.
+// notify wakes all goroutines that wait for a link to open. The caller holds mu.
 func (n *Network) notify() {
 	close(n.changed)
 	n.changed = make(chan struct{})
 }
 
-// open reports whether the way is free, and returns what tells of a change.
+// open reports whether the link is open, and returns a channel that is closed on a change.
 func (n *Network) open(way link) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return !n.cut(way) && n.runs(way.from) && n.runs(way.to), n.changed
 }
 
-// cut reports whether a cut lies on the way. The caller holds mu.
+// cut reports whether the link is cut. The caller holds mu.
 func (n *Network) cut(way link) bool { return n.cuts[way] > 0 || n.side[way.from] != n.side[way.to] }
 
-// running reports whether the host is not paused, and returns what tells of a change.
+// running reports whether the host is not paused, and returns a channel that is closed on a change.
 func (n *Network) running(ip netip.Addr) (bool, <-chan struct{}) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.runs(ip), n.changed
 }
 
-// runs reports whether the process of a host gets to its sockets. The caller holds mu.
+// runs reports whether the process of a host can reach its sockets. The caller holds mu.
 func (n *Network) runs(ip netip.Addr) bool { return n.paused[ip] == 0 && !n.starved[ip] }
 
-// dice are the random numbers of one packet or write.
+// dice is the rng of one packet or write.
 type dice struct{ state uint64 }
 
-// roll returns the dice of the next packet or write on the way, which is so large, and the faults in force.
+// roll returns the dice for the next packet or write of the given size on the link, and the faults in force.
 func (n *Network) roll(way link, size int) (dice, PacketFaults, ConnFaults) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -278,8 +277,8 @@ func (n *Network) roll(way link, size int) (dice, PacketFaults, ConnFaults) {
 	return dice{state}, n.packets, n.streams
 }
 
-// float returns the next number from 0 to 1, by splitmix64 (Steele, Lea, Flood: Fast
-// splittable pseudorandom number generators, 2014).
+// float returns the next number in [0, 1), by splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number
+// generators, 2014).
 func (d *dice) float() float64 {
 	d.state += 0x9e3779b97f4a7c15
 	z := d.state

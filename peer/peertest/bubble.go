@@ -9,11 +9,10 @@ import (
 	"time"
 )
 
-// Bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
-// crashes if two goroutines of a bubble look at expired timers at the same moment
-// (https://go.dev/issue/78156). So bubbles of one process cannot run in parallel. After f it lets
-// some virtual time pass, for memberlist's last probes end only after its Shutdown, and fails the
-// test if goroutines are left: G11.
+// Bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26 crashes if two goroutines of
+// a bubble look at expired timers at the same moment (https://go.dev/issue/78156). So bubbles of one process cannot run in
+// parallel. After f, Bubble lets some virtual time pass, because memberlist's last probes end only after its Shutdown. It
+// fails the test if goroutines are left: G11.
 func Bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
@@ -28,8 +27,8 @@ func Bubble(t *testing.T, f func(t *testing.T)) {
 	})
 }
 
-// Leaked returns the stacks of the goroutines of the caller's bubble, other than the caller's own.
-// It counts what waits for a timer, too: call it some time after the last node has gone.
+// Leaked returns the stacks of the goroutines of the caller's bubble other than the caller's own. It counts goroutines that
+// wait for a timer as well, so call it some time after the last node has gone.
 func Leaked() (left []string) {
 	own, _, _ := strings.Cut(stacks(false), "\n")
 	_, bubble, ok := strings.Cut(own, "synctest bubble ")
@@ -37,7 +36,7 @@ func Leaked() (left []string) {
 		return nil
 	}
 	bubble = "synctest bubble " + strings.TrimRight(bubble, "]:")
-	synctest.Wait() // for who is about to end
+	synctest.Wait() // lets goroutines that are about to end do so
 	for _, stack := range strings.Split(stacks(true), "\n\n")[1:] {
 		head, body, _ := strings.Cut(stack, "\n")
 		mine := strings.Contains(head, bubble+"]") || strings.Contains(head, bubble+",")
@@ -48,7 +47,7 @@ func Leaked() (left []string) {
 	return left
 }
 
-// stacks returns the stack of the caller's goroutine, or of all, its own first.
+// stacks returns the stack of the caller's goroutine, or with all the stacks of all goroutines, the caller's first.
 func stacks(all bool) string {
 	for size := 64 << 10; ; size *= 2 {
 		buf := make([]byte, size)

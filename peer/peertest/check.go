@@ -9,60 +9,60 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Rules are what a history is checked against.
+// Rules are the limits that a history is checked against.
 type Rules struct {
-	Freshness   tier.Freshness // the contract in force, NearTTL and NegativeTTL filled in
-	Concurrency int            // the cap on loads at once, the whole cluster's
+	Freshness   tier.Freshness // the contract in force, with NearTTL and NegativeTTL filled in
+	Concurrency int            // the cap on concurrent loads of the whole cluster
 	Timeout     time.Duration  // of a load
-	// Carry is for how long members tell one another of an invalidation with each request.
+	// Carry is how long members tell one another of an invalidation with each request.
 	Carry time.Duration
-	// Turns is how many times a read may turn to a member: to the owner, and if that does not answer or says that it is not
-	// the owner, once more.
+	// Turns is how many times a read may turn to a member: to the owner, and once more if that member does not answer or
+	// says that it is not the owner.
 	Turns int
-	// Asks is how many requests a read may send each time: the first, and three for answers that cannot be used, because
-	// the copy expired on the way, the member lacked the invalidation of a tag, or another instance answered under its name.
-	// Three more may come before them, each of which only tells the member of an invalidation.
+	// Asks is how many requests a read may send in each turn: the first, and three for unusable answers, because the copy
+	// expired in transit, the member lacked the invalidation of a tag, or another instance answered under its name. Up to
+	// three more may come before them, each of which only tells the member of an invalidation.
 	Asks int
-	// Moved is the share of the keys that may be loaded for nothing while nodes leave and start.
+	// Moved is the maximum share of the keys that may be loaded unnecessarily while nodes leave and start.
 	Moved float64
-	// Patience is a deadline that no read needs.
+	// Patience is a timeout long enough for every read.
 	Patience time.Duration
 	// Drift is the share by which a clock may be fast or slow.
 	Drift float64
-	// Slack is by how much a read may end after its deadline, and be served over age: what the
-	// granularity of timers and the way back may add.
+	// Slack is how much a read may exceed its deadline, and a served value its age limit: what the granularity of timers
+	// and the way back may add.
 	Slack time.Duration
-	// Late, if more than Slack, is by how much a read may end after its deadline.
+	// Late, if more than Slack, is how much a read may exceed its deadline.
 	Late time.Duration
-	// RealTime says that what was recorded waited for processors. Then the rules for calm times do not hold that ask for
-	// promptness: that no two nodes load a key at once, that no read fails, that all see a new value after NearTTL.
+	// RealTime says that the recorded run competed for processors. Then the rules for calm times that require promptness do
+	// not apply: that no two nodes load a key at once, that no read fails, that all reads see a new value after NearTTL.
 	RealTime bool
 }
 
 // A Violation is a broken guarantee, with the part of the history that shows it.
 type Violation struct {
-	Guarantee string // as Check numbers them: "G2"
+	Guarantee string // as numbered in Check: "G2"
 	Text      string
 	History   string // of the key, in the order of stamps
 }
 
-// String says what was broken, and where.
+// String describes the violation and the history around it.
 func (v Violation) String() string {
 	return fmt.Sprintf("%s is broken: %s\n%s", v.Guarantee, v.Text, v.History)
 }
 
-// maxViolations is how many violations of one guarantee are told.
+// maxViolations is how many violations of one guarantee are reported.
 const maxViolations = 3
 
 type checker struct {
 	*History
 	rules Rules
-	byKey map[string][]*Invalidation // in the order of Began; made by of
+	byKey map[string][]*Invalidation // in the order of Began; filled by of
 	found map[string]int
 	out   []Violation
 }
 
-// broken reports a violation. Of the reads those that show accepts belong to its history.
+// broken reports a violation. Its history includes only those reads that show accepts.
 func (c *checker) broken(guarantee, key string, from, to uint64, show func(*Read) bool, format string, args ...any) {
 	if c.found[guarantee]++; c.found[guarantee] <= maxViolations {
 		c.out = append(c.out, Violation{guarantee, fmt.Sprintf(format, args...), c.tell(key, from, to, show)})
@@ -71,38 +71,39 @@ func (c *checker) broken(guarantee, key string, from, to uint64, show func(*Read
 
 func noRead(*Read) bool { return false }
 
-// ofLoad accepts the reads of what one load brought, which tell how it got about.
+// ofLoad accepts the reads of one load's value, which show how it spread.
 func ofLoad(r *Read) func(*Read) bool {
 	return func(o *Read) bool { return o == r || o.Err == nil && o.Value.Load == r.Value.Load }
 }
 
 func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r } }
 
-// Check returns what the history breaks. It is to be called when nothing is recorded any more.
+// Check returns the violations in the history. Call it once nothing is recorded any more.
 //
-//   - G1: two loads of one key overlap on one node only if the key was invalidated meanwhile, as
-//     far as the node knows, or the first overran its timeout; and never three. In calm times
-//     they do not overlap on two nodes either.
-//   - G2: after an Invalidate that returned nil and whose sender saw every node that was up, no
-//     read that began later has data whose load began before it. After any other that holds for
-//     reads on the members that were told and not named, as long as they tell others of it. A read with the token
-//     of an invalidation has no data whose load began before that, on any member, whichever members have heard of the invalidation. An
-//     answer that there is no value counts as data.
-//   - G3: nothing is older than the contract's bound, nor than an answer says, nor than MaxAge.
-//   - G4: never more loads at once than the cap, not counting those of a node whose name another one has taken.
-//   - G5: every read ends by its deadline, and one with patience before it, with an error that is documented if any. In calm
-//     times none fails but for a storm that the origin's cap cannot bear.
-//   - G6: a near copy is served for no longer than NearTTL after its node last heard of it from
-//     the owner; so in calm times, that long after a load has ended, nobody reads an older one.
-//   - G7: in a calm time no read has data whose load began before an invalidation that had ended
-//     before the calm time, whichever members it had not reached then, if its sender or a member that had confirmed it has not been restarted.
-//   - G8: no read turns to members more than Turns times, nor sends more than Asks requests each time, and no request comes
-//     from anything but a read.
-//   - G9: between BeginMoves and EndMoves, of the keys that had a copy before no more than the share Moved is loaded although
+//   - G1: two loads of one key overlap on one node only if the key was invalidated meanwhile, as far as the node knows, or
+//     if the first load overran its timeout. Three loads never overlap. In calm times loads do not overlap on two nodes
+//     either.
+//   - G2: after an Invalidate that returned nil and whose sender saw every node that was up, a read that began later never
+//     has data whose load began before it. After any other Invalidate, this holds for reads on the members that were told
+//     and not named in the error, as long as they tell others of it. A read with the token of an invalidation never has
+//     data whose load began before that invalidation, on any member, whichever members have heard of it. An answer without
+//     a value counts as data.
+//   - G3: nothing is older than the contract's bound, than the answer says, or than MaxAge.
+//   - G4: the number of concurrent loads never exceeds the cap, not counting loads of a node whose name another one has
+//     taken.
+//   - G5: every read ends by its deadline, and a read with a timeout of at least Patience ends before it. Any error is a
+//     documented one. In calm times no read fails, except in a storm that exceeds the origin's cap.
+//   - G6: a near copy is served for at most NearTTL after its node last heard of it from the owner. So in calm times, that
+//     long after a load has ended, reads return nothing older.
+//   - G7: in a calm time no read has data whose load began before an invalidation that had ended before the calm time,
+//     whichever members it had not reached by then, provided that its sender or a member that confirmed it has not
+//     restarted.
+//   - G8: a read makes at most Turns turns and sends at most Asks requests in each, and only reads cause requests.
+//   - G9: between BeginMoves and EndMoves, at most the share Moved of the keys that had a copy before is loaded although
 //     the copy is fresh, nothing has invalidated it and no read wants a newer one.
-//   - G10: nobody gets the value of another key.
+//   - G10: no read gets the value of another key.
 //
-// G11, that no goroutine is left, is Bubble's.
+// Bubble checks G11: no goroutine is left.
 func (h *History) Check(rules Rules) []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,8 +123,9 @@ func (h *History) Check(rules Rules) []Violation {
 	return c.out
 }
 
-// crowded returns the stamp at which the cap was passed first, 0: never, and how many loads each start of a node had then. Loads of a
-// node whose name another one has taken do not count: while it cannot be reached, the later one has its share.
+// crowded returns the stamp at which the cap was first exceeded (0: never), and how many loads each start of a node had
+// then. Loads of a node whose name another one has taken do not count: while that node is unreachable, the later one has
+// its share.
 func (c *checker) crowded() (at uint64, by map[string]int) {
 	for _, l := range c.loads { // in the order of Began
 		by = make(map[string]int)
@@ -165,8 +167,7 @@ func (c *checker) of(key string) []*Invalidation {
 	return list
 }
 
-// calmAt reports whether nothing was wrong from one moment to another. The end of a calm time may be the
-// moment of the first fault.
+// calmAt reports whether both moments lie in one calm time. The end of a calm time may be the moment of the first fault.
 func (c *checker) calmAt(from, to time.Time) bool {
 	return slices.ContainsFunc(c.calms, func(w calm) bool { return !from.Before(w.from) && to.Before(w.to) })
 }
@@ -183,7 +184,7 @@ func (c *checker) overlaps() {
 			case same:
 				here++
 				overran := l.BeganAt.Sub(o.BeganAt) >= c.rules.Timeout
-				if c.rules.RealTime || o.From != 0 { // the load was on its way to the origin, its process stopped, or it read another key first
+				if c.rules.RealTime || o.From != 0 { // the load was in transit to the origin, its process was stopped, or it read another key first
 					overran = overran || !o.Until.IsZero() && l.BeganAt.Add(c.rules.Slack).After(o.Until)
 				}
 				if overran || c.invalidatedBetween(l, min(cmp.Or(o.From, o.Began), cmp.Or(l.From, l.Began))) {
@@ -201,34 +202,33 @@ func (c *checker) overlaps() {
 	}
 }
 
-// invalidatedBetween reports whether l's node may have applied an invalidation of the key between from
-// and the start of l.
+// invalidatedBetween reports whether l's node may have applied an invalidation of the key between from and the start of l.
 func (c *checker) invalidatedBetween(l *Load, from uint64) bool {
 	up := c.starts[start{l.Node, l.Incarnation}]
 	for _, i := range c.of(l.Key) {
 		switch {
 		case i.Began > l.Began:
-		case i.Node == Outside: // the node knows it if a read has brought the token here, or to another member
+		case i.Node == Outside: // the node knows it if a read has brought the token to it or to another member
 			if slices.ContainsFunc(c.reads, func(r *Read) bool { return r.After == i && r.Began < l.Began }) {
 				return true
 			}
 		case i.Ended == 0 || i.Ended > from:
 			return true
 		case i.Err != nil || !i.Whole || i.Ended < up || c.jumpedIn(l.Node, i.EndedAt, l.BeganAt):
-			return true // others knew it, this node may not have known it before, or has forgotten it
+			return true // others knew it, but this node may not have known it before, or may have forgotten it
 		case c.broughtAgain(i, l, from):
 			return true
 		case c.restarted(l.Node, up, l.Began):
-			return true // another node had its name, and may have been told in its place
+			return true // another node had its name and may have been told instead
 		}
 	}
 	return false
 }
 
-// broughtAgain reports whether a read has brought i's token between from and the start of l, so long after i that members may have forgotten i:
-// then the token counts as an invalidation.
+// broughtAgain reports whether a read has brought i's token between from and the start of l, so long after i that members
+// may have forgotten i. Then the token counts as an invalidation.
 func (c *checker) broughtAgain(i *Invalidation, l *Load, from uint64) bool {
-	const remembered = 30 * time.Second // at least, beyond the longest life
+	const remembered = 30 * time.Second // the minimum beyond the longest life
 	return l.BeganAt.Sub(i.EndedAt) > remembered && slices.ContainsFunc(c.reads, func(r *Read) bool {
 		return r.After == i && r.Began < l.Began && (r.Ended == 0 || r.Ended > from)
 	})
@@ -239,14 +239,14 @@ func (c *checker) jumpedIn(node string, from, to time.Time) bool {
 	return slices.ContainsFunc(c.jumps[node], func(at time.Time) bool { return !at.Before(from) && !at.After(to) })
 }
 
-// rounds is how often a read may begin again because what it had found expired before it could be handed out.
+// rounds returns how often a read may start over because the copy that it found expired before it could be returned.
 func (c *checker) rounds(r *Read) int {
-	const most, standIn = 4, 5 * time.Second // a stand-in's copies live shortly
+	const most, standIn = 4, 5 * time.Second // a stand-in's copies are short-lived
 	if c.rules.RealTime || c.jumpedIn(r.Node, r.BeganAt, r.EndedAt) {
 		return most
 	}
 	rounds := 1 + int(r.EndedAt.Sub(r.BeganAt)/max(min(c.rules.Freshness.TTL, standIn), 1))
-	if r.Nested { // what it found may end while its load waits for a permit
+	if r.Nested { // the copy may expire while its load waits for a permit
 		rounds++
 	}
 	return min(rounds, most)

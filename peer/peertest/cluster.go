@@ -21,15 +21,15 @@ import (
 )
 
 const (
-	// loadTimeout is how long a load may take, if Options.Timeout does not say otherwise.
+	// loadTimeout is how long a load may take, unless Options.Timeout says otherwise.
 	loadTimeout = time.Second
 	// maxDrift is the share by which a clock may be fast or slow.
 	maxDrift = 0.02
-	// partitions are few, so that views are built quickly.
+	// partitions is small, so that views are built quickly.
 	partitions = 97
 )
 
-// Options say how a cluster is made. The zero value is a small one.
+// Options configure a cluster. The zero value is a small cluster.
 type Options struct {
 	Seed        uint64
 	Nodes       int // 0: five
@@ -39,22 +39,22 @@ type Options struct {
 	MinMembers  int           // as peer.Config has it; 0: Nodes
 	Replicas    int           // as tier.Config has it
 	Timeout     time.Duration // of a load; 0: loadTimeout
-	Zones       int           // the nodes take turns at this many; 0: none has one
+	Zones       int           // number of zones that the nodes are assigned to in turn; 0: no zones
 	Secret      peer.Secret   // nil: neither gossip nor data is encrypted
 	Logger      *slog.Logger
 	HoldDown    time.Duration // as peer.Gossip has it
 	Probe       time.Duration // between two probes; 0: a second
-	// Wrap, if set, stands between each cache and its node: a test can break things there.
+	// Wrap, if set, wraps each cache's Cluster: a test can break things there.
 	Wrap func(tier.Cluster) tier.Cluster
-	// Nested makes the loaders of keys that begin with p read the key without that letter through the cache, before they turn
-	// to the origin or after.
+	// Nested makes the loaders of keys that begin with p read the key without that letter through the cache, before or
+	// after they turn to the origin.
 	Nested bool
-	hidden bool // the cache does not know that such a read is a loader's
-	// Loader, if set, stands between a cache and the origin.
+	hidden bool // the cache cannot tell that such a read comes from a loader
+	// Loader, if set, wraps the origin's loader.
 	Loader func(tier.Loader[Value]) tier.Loader[Value]
 }
 
-// A Cluster is a number of nodes, each with a cache of [Value]s, over one network and one origin.
+// A Cluster is a set of nodes over one network and one origin. Each node has a cache of [Value]s.
 type Cluster struct {
 	History *History
 	Origin  *Origin
@@ -62,25 +62,25 @@ type Cluster struct {
 
 	opt   Options
 	hosts []*host
-	// outsider is the cache of a process outside the cluster that writes to the same origin, and hands out tokens.
+	// outsider is the cache of a process outside the cluster that writes to the same origin and issues tokens.
 	outsider *tier.Cache[Value]
-	base     netsim.ConnFaults // those of a network that is well
+	base     netsim.ConnFaults // the faults of a healthy network
 
 	held            held
-	names           atomic.Int64 // names and addresses that were given after the first ones
+	names           atomic.Int64 // names and addresses assigned after the initial ones
 	clocks, outages atomic.Int64 // faults of clocks, and of the origin as a whole
 	drawn           [kinds]atomic.Int64
-	planned         atomic.Int64 // faults that the plan has come to, those that it leaves out among them
+	planned         atomic.Int64 // faults that the plan has reached, including those that it leaves out
 }
 
-// host is one place for a node, which may come and go.
+// host is a slot for a node, which may come and go.
 type host struct {
 	mu       sync.Mutex // guards the rest
-	name, ip string     // change only while changing
-	changing bool       // a start or an end is under way
-	starts   int        // so far; changes only while changing
-	// shadowed says that another node has, or has had, this one's name: what clients get from it before the cluster has settled is
-	// not promised anything.
+	name, ip string     // modified only while changing
+	changing bool       // a start or a stop is in progress
+	starts   int        // so far; modified only while changing
+	// shadowed says that another node has, or has had, this node's name. Until the cluster has settled, clients have no
+	// guarantees from it.
 	shadowed bool
 	instance // empty: down
 }
@@ -93,7 +93,7 @@ type instance struct {
 	cancel context.CancelCauseFunc // ends the loads of a crashed process
 }
 
-// New makes a cluster whose nodes are all down.
+// New returns a cluster whose nodes are all down.
 func New(o Options) *Cluster {
 	if o.Nodes == 0 {
 		o.Nodes = 5
@@ -125,7 +125,7 @@ func New(o Options) *Cluster {
 	return c
 }
 
-// Rules are those that the cluster's history has to keep.
+// Rules returns the rules for the cluster's history.
 func (c *Cluster) Rules() Rules {
 	return Rules{
 		Freshness: c.opt.Freshness, Concurrency: c.opt.Concurrency, Timeout: c.opt.Timeout,
@@ -135,11 +135,11 @@ func (c *Cluster) Rules() Rules {
 	}
 }
 
-// patience is a deadline that no read needs, whatever happens: a miss waits for its turn as long as it has time, behind storms
-// of cold keys that meet an origin which hangs, at an owner with a small share of the cap; and two members may not answer.
+// patience is a timeout long enough for every read. A miss waits for its turn as long as it has time, behind storms of cold
+// keys while the origin hangs, at an owner with a small share of the cap. On top of that, two members may fail to answer.
 func (c *Cluster) patience() time.Duration { return time.Minute + 10*c.opt.Timeout }
 
-// Start starts the i-th node, if it is down. One node is not started twice at the same time.
+// Start starts the i-th node if it is down. Calls for one node must not overlap.
 func (c *Cluster) Start(ctx context.Context, i int) error {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -158,7 +158,8 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 	return err
 }
 
-// Rename gives the i-th node, which has to be down, a name that no node has had, and with moved an address that none has had.
+// Rename gives the i-th node, which must be down, a name that has not been in use before. With moved it gives it a new
+// address as well.
 func (c *Cluster) Rename(i int, moved bool) {
 	h, n := c.hosts[i], c.names.Add(1)
 	h.mu.Lock()
@@ -176,7 +177,7 @@ func (c *Cluster) Rename(i int, moved bool) {
 	c.Net.SetName("weir.test", ips...)
 }
 
-// start makes p a running node of h, which is the i-th host or has its name. After an error it is empty.
+// start makes p a running node of h, which is the i-th host or has its name. After an error p is empty.
 func (p *instance) start(ctx context.Context, c *Cluster, i int, h *host) error {
 	zone := ""
 	if c.opt.Zones > 0 {
@@ -200,7 +201,7 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int, h *host) error 
 	if c.opt.Loader != nil {
 		loader = c.opt.Loader(loader)
 	}
-	made := make(chan struct{}) // closed when cache is set
+	made := make(chan struct{}) // closed once cache is set
 	var cache *tier.Cache[Value]
 	if c.opt.Nested {
 		loader = c.nested(h.name, loader, func() *tier.Cache[Value] { <-made; return cache })
@@ -224,10 +225,10 @@ func (p *instance) start(ctx context.Context, c *Cluster, i int, h *host) error 
 	return nil
 }
 
-// errEnded is why a load failed whose process is gone.
+// errEnded is the cause of a failed load whose process is gone.
 var errEnded = errors.New("the process is gone")
 
-// stop takes the i-th node down by end.
+// stop shuts the i-th node down by calling end.
 func (c *Cluster) stop(i int, end func(p instance) error) error {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -247,7 +248,7 @@ func (c *Cluster) stop(i int, end func(p instance) error) error {
 	return err
 }
 
-// Crash ends the i-th node without a word: its sockets and its loads are gone.
+// Crash ends the i-th node abruptly: its sockets and its loads are gone.
 func (c *Cluster) Crash(i int) error {
 	return c.stop(i, func(p instance) error {
 		c.History.Note("%s crashes", p.node.Name())
@@ -272,7 +273,7 @@ func closeCache(c *tier.Cache[Value]) error {
 	return c.Close(ctx)
 }
 
-// Node returns the i-th node and its cache, nil if it is down.
+// Node returns the i-th node and its cache, or nil if it is down.
 func (c *Cluster) Node(i int) (*peer.Node, *tier.Cache[Value]) {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -280,7 +281,7 @@ func (c *Cluster) Node(i int) (*peer.Node, *tier.Cache[Value]) {
 	return h.node, h.cache
 }
 
-// Clock returns the clock of the i-th node's cache, nil if it is down. A start brings a new one.
+// Clock returns the clock of the i-th node's cache, or nil if it is down. Each start creates a new one.
 func (c *Cluster) Clock(i int) *Clock {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -304,7 +305,7 @@ func (c *Cluster) nameOf(i int) string {
 	return h.name
 }
 
-// serving returns the i-th node and its cache for a client's call, nil if it is down, or shares its name.
+// serving returns the i-th node and its cache for a client's call, or nil if the node is down or shares its name.
 func (c *Cluster) serving(i int) (*peer.Node, *tier.Cache[Value]) {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -315,7 +316,7 @@ func (c *Cluster) serving(i int) (*peer.Node, *tier.Cache[Value]) {
 	return h.node, h.cache
 }
 
-// seesAll reports whether every node that is up is in n's view. Of two nodes with one name the earlier one is not.
+// seesAll reports whether every node that is up is in n's view. Of two nodes with one name the earlier one does not count.
 func (c *Cluster) seesAll(n *peer.Node) bool {
 	v := n.View()
 	if slices.ContainsFunc(c.hosts, func(h *host) bool {
@@ -333,7 +334,7 @@ func (c *Cluster) seesAll(n *peer.Node) bool {
 	return true
 }
 
-// down reports whether the i-th node is down and not about to be up.
+// down reports whether the i-th node is down and not starting.
 func (c *Cluster) down(i int) bool {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -351,7 +352,8 @@ func (c *Cluster) up() (n int) {
 	return n
 }
 
-// Agreed reports whether all nodes that are up have one view, of the same starts of all of them, of which none rests, and nothing in flight.
+// Agreed returns nil if all nodes that are up have one view of exactly their current starts, none of them rests, and
+// nothing is in flight.
 func (c *Cluster) Agreed() error {
 	up := c.up()
 	var first []ring.Member
@@ -367,7 +369,7 @@ func (c *Cluster) Agreed() error {
 		if v.Len() != up {
 			return fmt.Errorf("%s sees %d members, %d are up", n.Name(), v.Len(), up)
 		}
-		if first == nil { // the fingerprints of two views of one name's starts are equal
+		if first == nil { // two views of different starts of one name have equal fingerprints
 			first = v.Members()
 		}
 		if !slices.Equal(v.Members(), first) {
@@ -380,7 +382,7 @@ func (c *Cluster) Agreed() error {
 	return nil
 }
 
-// Settle waits until Agreed is content, for at most so long.
+// Settle waits until Agreed returns nil, for at most limit.
 func (c *Cluster) Settle(limit time.Duration) error {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
@@ -392,12 +394,12 @@ func (c *Cluster) Settle(limit time.Duration) error {
 	}
 }
 
-// Read is a recorded read of key on the i-th node, with a deadline. false: the node is down.
+// Read is a recorded read of key on the i-th node with a timeout. It returns false if the node is down.
 func (c *Cluster) Read(i int, key string, maxAge, timeout time.Duration) bool {
 	return c.read(i, &Read{Key: key, MaxAge: maxAge}, timeout)
 }
 
-// Get is a recorded Get of key on the i-th node, with a deadline. false: the node is down.
+// Get is a recorded Get of key on the i-th node with a timeout. It returns false if the node is down.
 func (c *Cluster) Get(i int, key string, timeout time.Duration) bool {
 	return c.read(i, &Read{Key: key, MaxAge: tier.AnyAge, Plain: true}, timeout)
 }
@@ -434,14 +436,14 @@ func (c *Cluster) read(i int, r *Read, timeout time.Duration) bool {
 	return true
 }
 
-// Write writes key at the origin, where it is gone afterwards or has a new version, and invalidates it through
-// the i-th node. false: that one is down, and nothing was done.
+// Write changes key at the origin, where it is gone afterwards or has a new version, and invalidates it through the i-th
+// node. If that node is down, Write does nothing and returns false.
 func (c *Cluster) Write(i int, key string, gone bool) bool {
 	return c.Change(i, gone, tier.Change{Keys: []string{key}})
 }
 
-// Change writes keys at the origin and applies what has changed through the i-th node: keys are those of
-// the change and more, which its tags or all of it should cover. false: the node is down, and nothing was done.
+// Change writes keys at the origin and applies the change through the i-th node. The keys are those of the change plus
+// more, which its tags or its scope should cover. If the node is down, Change does nothing and returns false.
 func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) bool {
 	n, cache := c.serving(i)
 	if cache == nil {
@@ -460,8 +462,8 @@ func (c *Cluster) Change(i int, gone bool, change tier.Change, more ...string) b
 	return true
 }
 
-// WriteOutside writes keys at the origin from a process outside the cluster. The nodes hear of it only by the token that reads
-// bring them.
+// WriteOutside writes keys at the origin from a process outside the cluster. The nodes learn of it only from the token that
+// reads bring them.
 func (c *Cluster) WriteOutside(gone bool, keys ...string) {
 	if c.outsider == nil {
 		return
@@ -475,8 +477,8 @@ func (c *Cluster) WriteOutside(gone bool, keys ...string) {
 	c.History.EndInvalidation(inv, token, false, err)
 }
 
-// Put writes key at the origin and puts a value with a TTL of its own through the i-th node. false: the node is down, and
-// nothing was done.
+// Put writes key at the origin and puts a value with its own TTL through the i-th node. If the node is down, Put does
+// nothing and returns false.
 func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
 	n, cache := c.serving(i)
 	if cache == nil {
@@ -494,13 +496,13 @@ func (c *Cluster) Put(i int, key string, ttl time.Duration) bool {
 	return true
 }
 
-// Faults returns how many faults were injected so far: into the network, and the nodes' clocks, and how
-// many times the origin failed as a whole.
+// Faults returns how many faults have been injected so far into the network and the nodes' clocks, and how many times the
+// origin failed as a whole.
 func (c *Cluster) Faults() (net netsim.Counts, clocks, outages int64) {
 	return c.Net.Faults(), c.clocks.Load(), c.outages.Load()
 }
 
-// Kinds returns how many faults of each kind the plan has made so far.
+// Kinds returns how many faults of each kind the plan has injected so far.
 func (c *Cluster) Kinds() map[string]int64 {
 	out := make(map[string]int64)
 	for k := range kinds {
@@ -509,19 +511,19 @@ func (c *Cluster) Kinds() map[string]int64 {
 	return out
 }
 
-// Planned returns how many faults the plan has come to so far, those that Plan.Without leaves out among them.
+// Planned returns how many faults the plan has reached so far, including those that Plan.Without leaves out.
 func (c *Cluster) Planned() int { return int(c.planned.Load()) }
 
 // Digest returns a number that stands for everything that happened: what clients, loaders and invalidations saw, and every
-// packet and write. Two runs with the same number very likely went alike.
+// packet and write. Two runs with the same number were very likely identical.
 func (c *Cluster) Digest() uint64 {
 	net, clocks, outages := c.Faults()
 	d := xxhash.New()
-	_, _ = fmt.Fprintf(d, "%d %d %+v %d %d", c.History.Digest(), c.Net.Digest(), net, clocks, outages) // a hash takes everything
+	_, _ = fmt.Fprintf(d, "%d %d %+v %d %d", c.History.Digest(), c.Net.Digest(), net, clocks, outages) // writing to a hash never fails
 	return d.Sum64()
 }
 
-// random returns a source of the cluster's seed for the given purpose.
+// random returns an rng derived from the cluster's seed for the given purpose.
 func (c *Cluster) random(purpose uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(c.opt.Seed, purpose))
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// The controls break each guarantee on purpose: a checker that does not notice proves nothing.
+// The controls intentionally break each guarantee: a checker that does not notice proves nothing.
 
-// deaf is a cluster whose invalidations reach nobody and are acknowledged all the same.
+// deaf is a cluster whose invalidations reach no member and are acknowledged all the same.
 type deaf struct{ tier.Cluster }
 
 func (d deaf) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -42,7 +42,7 @@ func (l liar) Call(ctx context.Context, to ring.Member, req *codec.Request, resp
 	return err
 }
 
-// mute is a cluster whose members keep to themselves what another lacks.
+// mute is a cluster whose members do not tell others what they lack.
 type mute struct{ tier.Cluster }
 
 func (m mute) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -56,8 +56,7 @@ func (m mute) Call(ctx context.Context, to ring.Member, req *codec.Request, resp
 	return nil
 }
 
-// forgetful is a cluster in which nobody is told of an invalidation that others were told of two
-// seconds ago.
+// forgetful is a cluster in which members stop telling one another of an invalidation two seconds after the first time.
 type forgetful struct {
 	mute
 	*told
@@ -95,7 +94,8 @@ type greedy struct{ tier.Cluster }
 
 func (greedy) Divisor() (members, rank int) { return 1, 0 }
 
-// narrowView is a cluster that divides a cap by the members in its view, at once: a member's loads do not count that began before.
+// narrowView is a cluster that divides a cap by the members in its view at once, ignoring a member's loads that began
+// before.
 type narrowView struct{ tier.Cluster }
 
 func (narrowView) SharesMove() bool { return false }
@@ -116,7 +116,7 @@ func lateGreed(few int) func(tier.Cluster) tier.Cluster {
 	}
 }
 
-// youngPuts is a cluster whose members take a value that is put for as young as its frame.
+// youngPuts is a cluster whose members treat a put value as being as young as its frame.
 type youngPuts struct{ tier.Cluster }
 
 func (y youngPuts) Register(namespace string, schema uint64, h codec.Handler) (func(), error) {
@@ -133,7 +133,7 @@ func (h youngPutHandler) TryServe(req *codec.Request, resp *codec.Response) bool
 	return h.Handler.TryServe(req, resp)
 }
 
-// unmarked is a cluster whose requests carry no marks: nobody is told of a token.
+// unmarked is a cluster whose requests carry no marks, so members never learn of tokens.
 type unmarked struct{ tier.Cluster }
 
 func (u unmarked) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -153,7 +153,7 @@ func (n narrow) Call(ctx context.Context, to ring.Member, req *codec.Request, re
 	some := *req
 	some.News = new(codec.News)
 	for _, v := range req.News.Invalidations {
-		if v.Scope == codec.ScopeAll { // its number counts, and it covers nothing
+		if v.Scope == codec.ScopeAll { // keep its number, but cover nothing
 			v.Scope, v.Names = codec.ScopeTags, [][]byte{[]byte("nothing has it")}
 		}
 		some.News.Invalidations = append(some.News.Invalidations, v)
@@ -161,14 +161,14 @@ func (n narrow) Call(ctx context.Context, to ring.Member, req *codec.Request, re
 	return n.Cluster.Call(ctx, to, &some, resp)
 }
 
-// untagged is a loader that tells no tags.
+// untagged returns a loader that reports no tags.
 func untagged(l tier.Loader[Value]) tier.Loader[Value] {
 	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {
 		return l(ctx, &tier.Fill[Value]{Key: f.Key})
 	}
 }
 
-// young is a cluster whose answers say that they are new.
+// young is a cluster whose answers claim to be new.
 type young struct{ tier.Cluster }
 
 func (y young) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -188,7 +188,7 @@ func (p patient) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 	return p.Cluster.Call(ctx, to, req, resp)
 }
 
-// partial is a cluster whose invalidations reach nobody, which is said of one member only.
+// partial is a cluster whose invalidations reach no member, although the error names one member only.
 type partial struct{ tier.Cluster }
 
 func (p partial) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -206,7 +206,7 @@ func (l loner) View() *ring.View {
 	return v
 }
 
-// clinging is a cluster that answers for its members with what they once said.
+// clinging is a cluster that replays earlier answers of its members.
 type clinging struct {
 	tier.Cluster
 	mu   sync.Mutex // guards said
@@ -233,7 +233,7 @@ func (c *clinging) Call(ctx context.Context, to ring.Member, req *codec.Request,
 	return err
 }
 
-// stubborn is a cluster that asks again and again.
+// stubborn is a cluster that repeats its requests.
 type stubborn struct{ tier.Cluster }
 
 func (s stubborn) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -248,7 +248,7 @@ func (s stubborn) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	return s.Cluster.Call(ctx, to, req, resp)
 }
 
-// roaming is a cluster that asks every member.
+// roaming is a cluster that sends requests to every member.
 type roaming struct{ tier.Cluster }
 
 func (r roaming) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -263,7 +263,7 @@ func (r roaming) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 	return r.Cluster.Call(ctx, to, req, resp)
 }
 
-// confused is a cluster that asks for another key.
+// confused is a cluster that requests another key.
 type confused struct{ tier.Cluster }
 
 func (c confused) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -299,7 +299,7 @@ func (f forwarder) Serve(ctx context.Context, req *codec.Request, resp *codec.Re
 	f.Handler.Serve(ctx, req, resp)
 }
 
-// play runs a short schedule and returns what the checker found, and its text.
+// play runs a short schedule and returns the violated guarantees and the text of the violations.
 func play(t *testing.T, o Options, p Plan, before func(*Cluster)) (found map[string]bool, text string) {
 	t.Helper()
 	found = make(map[string]bool)
@@ -323,7 +323,7 @@ func play(t *testing.T, o Options, p Plan, before func(*Cluster)) (found map[str
 func TestControls(t *testing.T)     { control(t, false) }
 func TestControlsLong(t *testing.T) { control(t, true) }
 
-// control plays the controls that take a moment, or those that take long.
+// control runs the quick controls or the slow ones.
 func control(t *testing.T, long bool) {
 	t.Helper()
 	calm := Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}
@@ -391,7 +391,7 @@ func control(t *testing.T, long bool) {
 			continue
 		}
 		t.Run(c.name, func(t *testing.T) {
-			// A seed does not decide how goroutines take turns, so what is broken may not show in a schedule.
+			// A seed does not decide how goroutines are scheduled, so a violation may not show in a given schedule.
 			for c.o.Seed = 11; ; c.o.Seed++ {
 				found, text := play(t, c.o, c.p, c.before)
 				if found[c.broken] && strings.Contains(text, c.text) {
@@ -414,7 +414,7 @@ func control(t *testing.T, long bool) {
 	})
 }
 
-// What no wrapper brings about is written into a history by hand.
+// TestReadsThatEndWrongly writes cases that a wrapper cannot produce into a history by hand.
 func TestReadsThatEndWrongly(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
@@ -440,7 +440,7 @@ func TestReadsThatEndWrongly(t *testing.T) {
 	}
 }
 
-// blind is a loader that now and then finds nothing where there is something.
+// blind returns a loader that sometimes finds no value where there is one.
 func blind(l tier.Loader[Value]) tier.Loader[Value] {
 	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {
 		v, err := l(ctx, f)
@@ -451,7 +451,7 @@ func blind(l tier.Loader[Value]) tier.Loader[Value] {
 	}
 }
 
-// Goroutines that are left are found.
+// TestLeakControl checks that leftover goroutines are found.
 func TestLeakControl(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		end := make(chan struct{})
@@ -471,7 +471,7 @@ func TestLeakControl(t *testing.T) {
 	}
 }
 
-// The history of a violation is short, and shows it.
+// TestViolationTells checks that the history of a violation is short and shows it.
 func TestViolationTells(t *testing.T) {
 	_, text := play(t, Options{Nodes: 3, Wrap: func(c tier.Cluster) tier.Cluster { return deaf{c} }}, Plan{Calm: 20 * time.Second, Faults: time.Second, After: time.Second}, nil)
 	_, first, _ := strings.Cut(text, "G2 is broken")
@@ -486,20 +486,20 @@ func TestViolationTells(t *testing.T) {
 	}
 }
 
-// double is a loader that asks the origin twice at the same time.
+// double returns a loader that asks the origin twice at the same time.
 func double(l tier.Loader[Value]) tier.Loader[Value] {
 	return func(ctx context.Context, f *tier.Fill[Value]) (Value, error) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			defer func() { _ = recover() }()             // the origin's moods
-			_, _ = l(ctx, &tier.Fill[Value]{Key: f.Key}) // f is one load's own
+			_, _ = l(ctx, &tier.Fill[Value]{Key: f.Key}) // each load gets its own Fill
 		})
 		defer wg.Wait()
 		return l(ctx, f)
 	}
 }
 
-// A cluster that does not come to rest is reported.
+// TestLivenessControl checks that a cluster that does not settle is reported.
 func TestLivenessControl(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		c := New(Options{Nodes: 3})

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// flaps are ways for a node to go and come back within six seconds, so that the others notice.
+// flaps returns ways for a node to go and come back within six seconds, so that the others notice.
 func flaps(t *testing.T, c *Cluster) map[string]func() {
 	return map[string]func(){
 		"killed": func() {
@@ -53,8 +53,8 @@ func flaps(t *testing.T, c *Cluster) map[string]func() {
 	}
 }
 
-// flapping plays ten flaps of one of five nodes within a minute, under load, and returns how often each of its keys was
-// loaded by the others on the average.
+// flapping plays ten flaps of one of five nodes within a minute, under load. It returns how often, on average, the others
+// loaded each of that node's keys.
 func flapping(t *testing.T, how string, holdDown time.Duration) (rounds float64) {
 	const keys = 200
 	c, stop := whole(t, Options{Seed: 5, Nodes: 5, Freshness: steady, Concurrency: 50, HoldDown: holdDown})
@@ -86,14 +86,14 @@ func flapping(t *testing.T, how string, holdDown time.Duration) (rounds float64)
 	}
 	loads := 0
 	for _, l := range c.History.loads[before:] {
-		if mine[l.Key] && l.Node != "n0" || l.Node == "n0" && how != "cut off" && how != "paused" { // then it is a side of a split
+		if mine[l.Key] && l.Node != "n0" || l.Node == "n0" && how != "cut off" && how != "paused" { // in those two cases n0 is one side of a split
 			loads++
 		}
 	}
 	rounds = float64(loads) / float64(len(mine))
 	t.Logf("%s: %d loads for %d keys, %.1f for each", how, loads, len(mine), rounds)
 
-	prints := make(map[uint64]bool) // one view, in which it rests or not
+	prints := make(map[uint64]bool) // all nodes must have one view, whether the node rests in it or not
 	for i := range c.hosts {
 		n, _ := c.Node(i)
 		prints[n.View().Fingerprint()] = true
@@ -115,9 +115,9 @@ func flapping(t *testing.T, how string, holdDown time.Duration) (rounds float64)
 	return rounds
 }
 
-// mostRounds is how many loads of each key ten flaps may cost: a node that goes without a word and comes back ten times in a
-// minute makes its keys cold twice, then it rests. A round costs up to two loads of a key: the successor's, which keeps it
-// for five seconds, and the one that comes after that.
+// mostRounds is how many loads of each key ten flaps may cost. A node that goes abruptly and comes back ten times in a
+// minute makes its keys cold twice, then it rests. A round costs up to two loads of a key: the successor's, which keeps the
+// value for five seconds, and the one that follows.
 const mostRounds = 4.5
 
 func TestFlapping(t *testing.T) {
@@ -128,8 +128,8 @@ func TestFlapping(t *testing.T) {
 	})
 }
 
-// Without the hold-down each of the ten rounds costs that, but where only links fail: a member that is cut off keeps its
-// copies, and its stand-in keeps its own.
+// TestFlappingLong checks all kinds of flaps, and without the hold-down as a control. Without it each of the ten rounds
+// costs two loads, unless only links fail: a member that is cut off keeps its copies, and its stand-in keeps its own.
 func TestFlappingLong(t *testing.T) {
 	for _, how := range []string{"killed", "restarted at once", "cut off", "paused"} {
 		t.Run(how, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestFlappingLong(t *testing.T) {
 	}
 }
 
-// A node that leaves is handed over from, however often it does.
+// TestLeavingOften checks that a node hands its entries over each time it leaves, however often it does.
 func TestLeavingOften(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		if rounds := flapping(t, "left", 0); rounds > 0.1 {

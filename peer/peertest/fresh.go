@@ -11,12 +11,12 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// longer is what a clock that is slow makes of d.
+// longer returns d as the slowest permitted clock stretches it.
 func (c *checker) longer(d time.Duration) time.Duration {
 	return d + time.Duration(float64(d)*c.rules.Drift) + c.rules.Slack
 }
 
-// fresh checks G2, and G3 of answers that there is no value.
+// fresh checks G2, and G3 for answers without a value.
 func (c *checker) fresh() {
 	gone := make(map[string][]*Load) // by key, the loads that found no value
 	for _, l := range c.loads {
@@ -28,7 +28,7 @@ func (c *checker) fresh() {
 		if r.Err != nil && !r.missing() {
 			continue
 		}
-		var floor *Invalidation // the last that r may not have missed
+		var floor *Invalidation // the last one that r must not have missed
 		for _, i := range c.of(r.Key) {
 			if i.Ended != 0 && i.Ended < r.Began && (i.Err == nil && i.Whole || c.known(i, r)) {
 				floor = i
@@ -62,8 +62,8 @@ func (c *checker) fresh() {
 	}
 }
 
-// replayed returns the last invalidation of r's key that was started before the calm time in which r
-// was made: the members that it had not reached have had it replayed since, if its sender is still the same one.
+// replayed returns the last invalidation of r's key that was started before the calm time in which r was made. The members
+// that it had not reached have received it since, if its sender has not restarted.
 func (c *checker) replayed(r *Read) (last *Invalidation) {
 	for _, w := range c.calms {
 		if r.BeganAt.Before(w.from) || !r.EndedAt.Before(w.to) {
@@ -78,9 +78,9 @@ func (c *checker) replayed(r *Read) (last *Invalidation) {
 	return last
 }
 
-// Outdated says which read that began after a stamp, if any, had data from before an invalidation that had ended before it, although
-// a member that has been up since then can tell all others of it. "" says that there is none. So it is once all members
-// have exchanged what they know.
+// Outdated describes a read that began after a stamp and had data from before an invalidation that had ended before it,
+// although a member that has been up since then can tell all others of that invalidation. It returns "" if there is none,
+// which holds once all members have exchanged what they know.
 func (h *History) Outdated(from uint64) string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -98,8 +98,8 @@ func (h *History) Outdated(from uint64) string {
 	return ""
 }
 
-// remembered reports whether somebody who was up all the time can tell the others of i: its sender, or a member that has confirmed
-// it to the sender.
+// remembered reports whether a member that was up all the time can tell the others of i: its sender, or a member that has
+// confirmed it to the sender.
 func (c *checker) remembered(i *Invalidation, r *Read) bool {
 	if i.Node == Outside {
 		return false
@@ -116,7 +116,7 @@ func (c *checker) remembered(i *Invalidation, r *Read) bool {
 	})
 }
 
-// restarted reports whether a node was started, or ended, between two stamps.
+// restarted reports whether a node was started or stopped between two stamps.
 func (c *checker) restarted(node string, from, to uint64) bool {
 	if slices.ContainsFunc(c.ends[node], func(stamp uint64) bool { return stamp > from && stamp < to }) {
 		return true
@@ -129,8 +129,8 @@ func (c *checker) restarted(node string, from, to uint64) bool {
 	return false
 }
 
-// known reports whether r's node has applied i, which did not reach everybody, and tells everyone of it
-// whom it asks: that is sure only if it has no other invalidation of the key to tell of.
+// known reports whether r's node has applied i, which did not reach all members, and tells every member it asks of it. That
+// is certain only if the node has no other invalidation of the key to tell of.
 func (c *checker) known(i *Invalidation, r *Read) bool {
 	var failed *tier.InvalidateError
 	if i.Err != nil && (!errors.As(i.Err, &failed) || slices.Contains(failed.Unreached, r.Node)) || !slices.Contains(i.Told, r.Node) {
@@ -151,7 +151,7 @@ func (c *checker) known(i *Invalidation, r *Read) bool {
 	return true
 }
 
-// ages checks G3 and G5, and what answers say of themselves.
+// ages checks G3 and G5, and what answers say about themselves.
 func (c *checker) ages() {
 	bound := c.rules.Freshness.Bound()
 	for _, r := range c.reads {
@@ -162,7 +162,7 @@ func (c *checker) ages() {
 			if !documented(r.Err) {
 				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed with an error that the documentation of Read does not name: %v", r.Key, r.Node, r.Err)
 			}
-			if r.Nested { // its load is told, and may end for others' sake
+			if r.Nested { // its load is recorded, and it may end on account of other reads
 				continue
 			}
 			end := errors.Is(r.Err, context.Canceled) || errors.Is(r.Err, context.DeadlineExceeded) && !errors.Is(r.Err, tier.ErrTimeout)
@@ -179,7 +179,7 @@ func (c *checker) ages() {
 		if r.Value.Key != r.Key {
 			c.broken("G10", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s got the value of %q", r.Key, r.Node, r.Value.Key)
 		}
-		// An answer may have waited for its caller; it was right when the read began.
+		// An answer may have waited for its caller. It was valid when the read began.
 		age := r.BeganAt.Sub(time.Unix(0, r.Value.At))
 		bound := bound + max(r.Value.TTL-c.rules.Freshness.TTL, 0)
 		if age > c.longer(bound) {
@@ -203,7 +203,7 @@ func documented(err error) bool {
 	}, func(e error) bool { return errors.Is(err, e) })
 }
 
-// leases checks G6 by what answers say of their source.
+// leases checks G6 by the sources that answers state.
 func (c *checker) leases() {
 	type copyOf struct {
 		node, key string
@@ -215,7 +215,7 @@ func (c *checker) leases() {
 			continue
 		}
 		p := copyOf{r.Node, r.Key, r.Value.Load}
-		if r.Source != tier.SourceNear { // of a Get it is not known: it may have asked
+		if r.Source != tier.SourceNear { // for a Get the source is unknown: it may have asked the owner
 			heard[p] = r.EndedAt
 			continue
 		}
@@ -229,8 +229,8 @@ func (c *checker) leases() {
 	}
 }
 
-// mayHaveHeard reports whether another read may have heard of r's copy that says nothing of it: one that gave up, or that has
-// not been told yet.
+// mayHaveHeard reports whether another read may have received r's copy without a record of it: a read that gave up or has
+// not returned yet.
 func (c *checker) mayHaveHeard(r *Read) bool {
 	from := r.BeganAt.Add(-c.rules.Freshness.NearTTL)
 	return slices.ContainsFunc(c.reads, func(o *Read) bool {
@@ -238,8 +238,8 @@ func (c *checker) mayHaveHeard(r *Read) bool {
 	})
 }
 
-// newest checks G6 in calm times, by what there is to read: NearTTL after a load has ended all leases of
-// older ones are over.
+// newest checks G6 in calm times, by what reads return: NearTTL after a load has ended, all leases of older values are
+// over.
 func (c *checker) newest() {
 	if c.rules.RealTime {
 		return

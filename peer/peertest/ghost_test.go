@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// hurried is a cluster whose members divide caps by those that they see: a lost member counts for nothing at once.
+// hurried is a cluster whose members divide caps by the members that they see: a lost member stops counting at once.
 type hurried struct{ tier.Cluster }
 
 func (hurried) SharesMove() bool { return true }
@@ -20,7 +20,7 @@ func (h hurried) Divisor() (members, rank int) {
 	return v.Len(), v.Index(h.Name())
 }
 
-// pods is a cluster of hosts that are replaced: each start has a name and an address of its own.
+// pods is a cluster of hosts that are replaced: each start has a new name and a new address.
 type pods struct {
 	*Cluster
 	starts int
@@ -52,10 +52,10 @@ func (p *pods) start(ctx context.Context, t *testing.T, i int) {
 	if err := p.Start(ctx, i); err != nil {
 		t.Fatal(err)
 	}
-	sleep(ctx, time.Millisecond) // a share's remainder goes by the order of the starts
+	sleep(ctx, time.Millisecond) // the order of the starts decides how a share's remainder is distributed
 }
 
-// divisors says by how many members the nodes that are up divide caps: one number if they agree.
+// divisors returns the divisors that the running nodes apply to caps: one number if they agree.
 func (p *pods) divisors() string {
 	by := make(map[int]int)
 	for i := range p.hosts {
@@ -67,8 +67,9 @@ func (p *pods) divisors() string {
 	return fmt.Sprint(by)
 }
 
-// Processes crash and start again under new names, again and again, and then all are replaced in order: after the longest load no cap is
-// divided by more members than there are, and the origin never had more loads than its cap.
+// TestCapAfterNewNames lets processes crash and start again under new names repeatedly, and then replaces all of them in
+// order. After the longest load, no node divides a cap by more members than there are, and the origin never has more loads
+// than its cap.
 func TestCapAfterNewNames(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -114,8 +115,9 @@ func TestCapAfterNewNames(t *testing.T) {
 	})
 }
 
-// apart has the i-th node behind a partition that lives on and loads, while another one crashes and starts again under a new name, and heals the
-// partition. It returns the most loads at once, with and without the partition, and whether that broke G4.
+// apart keeps the i-th node alive and loading behind a partition while another one crashes and starts again under a new
+// name, and then heals the partition. It returns the maximum number of concurrent loads during the partition and in the
+// whole run, and whether that broke G4.
 func apart(t *testing.T, i int, wrap func(tier.Cluster) tier.Cluster) (split, whole int, broken bool) {
 	Bubble(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -166,8 +168,9 @@ func apart(t *testing.T, i int, wrap func(tier.Cluster) tier.Cluster) (split, wh
 	return split, whole, broken
 }
 
-// A member behind a partition keeps its share of the caps, whatever happens on the other side meanwhile: the one that started first and has what does not
-// divide evenly, and the one whose name sorted first before that of the new process did.
+// TestCapBehindAPartition checks that a member behind a partition keeps its share of the caps, whatever happens on the
+// other side meanwhile. It covers the member that started first, which has the remainder of an uneven division, and the
+// member whose name sorted first before the new process's name did.
 func TestCapBehindAPartition(t *testing.T) {
 	for _, i := range []int{0, 4} {
 		if split, whole, broken := apart(t, i, nil); broken || split < 10 || whole < 11 {
@@ -176,7 +179,8 @@ func TestCapBehindAPartition(t *testing.T) {
 	}
 }
 
-// The control: if lost members count for nothing at once, a member behind a partition and the others pass the cap, and the checker sees it.
+// TestControlHurriedDivisor is the control: if lost members stop counting at once, a member behind a partition and the
+// others together exceed the cap, and the checker detects it.
 func TestControlHurriedDivisor(t *testing.T) {
 	if split, _, broken := apart(t, 0, func(c tier.Cluster) tier.Cluster { return hurried{c} }); !broken || split <= 11 {
 		t.Errorf("%d loads at once, and no violation: the checker proves nothing", split)

@@ -14,13 +14,13 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A Value is what the simulated origin gives: it says which load it is from.
+// A Value is what the simulated origin returns. It identifies its load.
 type Value struct {
 	Key     string
 	Version uint64 // the origin's, when it was read
 	Load    uint64 // stamp of the start of the load
 	At      int64  // time of the start of the load, in unix nanoseconds
-	// TTL is what the loader gave the value of its own, 0: the contract's.
+	// TTL is the TTL that the loader gave the value; 0: the contract's.
 	TTL time.Duration
 }
 
@@ -38,11 +38,11 @@ const (
 // Load is one run of the loader.
 type Load struct {
 	Key, Node        string
-	Incarnation      int    // which start of the node
-	Began, Ended     uint64 // stamps; Ended is 0 while it runs
+	Incarnation      int    // the number of the node's start
+	Began, Ended     uint64 // stamps; Ended is 0 while the load runs
 	BeganAt, EndedAt time.Time
-	Until            time.Time // the deadline of the load's context, zero: it has none
-	From             uint64    // of a load that read another key first: the stamp of that
+	Until            time.Time // the deadline of the load's context, zero: no deadline
+	From             uint64    // of a load that read another key first: its stamp at that time
 	Version          uint64
 	Outcome          Outcome
 }
@@ -54,12 +54,12 @@ type Read struct {
 	BeganAt      time.Time
 	EndedAt      time.Time
 	Deadline     time.Time
-	Stopped      time.Duration // for how long its node's process was stopped meanwhile, so that nothing could end
+	Stopped      time.Duration // how long its node's process was stopped meanwhile, so that nothing could end
 	MaxAge       time.Duration
-	After        *Invalidation // whose token it has, nil: none
-	Plain        bool          // a Get: it says neither where the answer is from nor how old it is
-	Leaves       bool          // at the deadline its caller cancels it
-	Nested       bool          // a loader's: it may end after its deadline, when its load has a permit again
+	After        *Invalidation // the invalidation whose token it carries, nil: none
+	Plain        bool          // a Get: it reports neither source nor age
+	Leaves       bool          // its caller cancels it at the deadline
+	Nested       bool          // of a loader: it may end after its deadline, when its load has a permit again
 	Asked        []Turn
 	Value        Value
 	Age          time.Duration
@@ -67,17 +67,18 @@ type Read struct {
 	Err          error
 }
 
-// Turn is the requests of a read to one member, until it says that it does not own the key or another member gets the next.
+// Turn is the requests of a read to one member, until the member says that it does not own the key or the read turns to
+// another member.
 type Turn struct {
 	Member   string
 	Requests int
 	Moved    bool // the member said that it does not own the key
 }
 
-// missing reports whether the answer was that there is no value.
+// missing reports whether the answer was that the key has no value.
 func (r *Read) missing() bool { return errors.Is(r.Err, tier.ErrNotFound) }
 
-// after tells of the read's token.
+// after describes the read's token.
 func (r *Read) after() string {
 	if r.After == nil {
 		return ""
@@ -91,21 +92,23 @@ type Invalidation struct {
 	Node             string
 	Began, Ended     uint64 // of Invalidate; Ended is 0 while it runs
 	BeganAt, EndedAt time.Time
-	Told             []string // the sender's view when it began
-	Whole            bool     // when it ended, every node that was up was in the sender's view
+	Told             []string // the members in the sender's view when it began
+	Whole            bool     // when it ended, the sender's view contained every node that was up
 	Err              error
-	Token            tier.Token // what Apply returned; it may be used once Ended is not 0
+	Token            tier.Token // what Apply returned; usable once Ended is not 0
 }
 
-// Outside is the Node of an invalidation that a process outside the cluster started: the nodes hear of it by its token only.
+// Outside is the Node of an invalidation that a process outside the cluster started. The nodes learn of it only by its
+// token.
 const Outside = ""
 
-// Covers reports whether the invalidation is one of key, which has the tag TagOf(key).
+// Covers reports whether the invalidation covers key, which has the tag TagOf(key).
 func (i *Invalidation) Covers(key string) bool {
 	return i.Change.All || slices.Contains(i.Change.Keys, key) || slices.Contains(i.Change.Tags, TagOf(key))
 }
 
-// TagOf is the tag that the simulated origin gives to a key's value. There are five, and one of the keys that nobody invalidates.
+// TagOf returns the tag that the simulated origin gives to a key's value. There are five, and one more for the keys that
+// are never invalidated.
 func TagOf(key string) string {
 	switch {
 	case key == "":
@@ -116,20 +119,20 @@ func TagOf(key string) string {
 	return fmt.Sprintf("t%d", key[len(key)-1]%5)
 }
 
-// A History records what clients, loaders and invalidations saw, in the order of stamps: the
-// stamp of what ended before another thing began is lower. It is safe for concurrent use.
+// A History records what clients, loaders and invalidations saw, in the order of stamps: if one thing ended before another
+// began, its stamp is lower. It is safe for concurrent use.
 type History struct {
 	mu            sync.Mutex // guards the rest
 	stamp         uint64
 	loads         []*Load
 	reads         []*Read
 	invalidations []*Invalidation
-	forwards      []*Read // requests to other members that no client's read had begun
+	forwards      []*Read // requests to other members that no client's read caused
 	running       int     // loads
 	peak          int
 	starts        map[start]uint64       // stamps
-	ends          map[string][]uint64    // of each node: stamps
-	jumps         map[string][]time.Time // of each node's clock
+	ends          map[string][]uint64    // by node: stamps
+	jumps         map[string][]time.Time // by node: times at which its clock was set ahead
 	notes         []note
 	calms         []calm
 	moves         []calm // in which nodes leave and start
@@ -141,25 +144,25 @@ type start struct {
 	incarnation int
 }
 
-// note is what happened to the cluster, for who reads a history.
+// note is an event of the cluster, for readers of the history.
 type note struct {
 	stamp uint64
 	text  string
 }
 
-// calm is a time without faults, long enough after the last for all traces of it to be gone.
+// calm is a time without faults that begins long enough after the last fault for all its effects to be over.
 type calm struct{ from, to time.Time }
 
 func (h *History) next() uint64 { h.stamp++; return h.stamp }
 
-// Note writes down what happens to the cluster, a fault for example.
+// Note records an event of the cluster, such as a fault.
 func (h *History) Note(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.notes = append(h.notes, note{h.next(), fmt.Sprintf(format, args...)})
 }
 
-// Started notes that a node starts. Each start of a node has an incarnation of its own.
+// Started records that a node starts. Each start of a node has its own incarnation.
 func (h *History) Started(node string, incarnation int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -170,7 +173,7 @@ func (h *History) Started(node string, incarnation int) {
 	h.notes = append(h.notes, note{h.stamp, fmt.Sprintf("%s.%d starts", node, incarnation)})
 }
 
-// Gone notes that a node has ended. It may start again, or never.
+// Gone records that a node has ended. It may or may not start again.
 func (h *History) Gone(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -180,7 +183,7 @@ func (h *History) Gone(node string) {
 	h.ends[node] = append(h.ends[node], h.next())
 }
 
-// Stamp returns the stamp of this moment: what begins later has a higher one.
+// Stamp returns the stamp of this moment. Whatever begins later has a higher one.
 func (h *History) Stamp() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -199,7 +202,7 @@ func (h *History) Reads(from, to uint64) (out []*Read) {
 	return out
 }
 
-// Peaks returns the most loads that each node had at the origin at once.
+// Peaks returns the maximum number of concurrent loads at the origin, by node.
 func (h *History) Peaks() map[string]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -216,7 +219,7 @@ func (h *History) Peaks() map[string]int {
 	return out
 }
 
-// jumped notes that a node's clock was set ahead.
+// jumped records that a node's clock was set ahead.
 func (h *History) jumped(node string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -226,22 +229,22 @@ func (h *History) jumped(node string) {
 	h.jumps[node] = append(h.jumps[node], time.Now())
 }
 
-// BeginCalm says that from here on nothing is wrong, and EndCalm until when. What holds then
-// beyond the guarantees is checked for what begins and ends in between.
+// BeginCalm marks the start of a time without faults, which EndCalm ends. Events that begin and end in between are checked
+// against the stricter rules for calm times.
 func (h *History) BeginCalm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calms = append(h.calms, calm{from: time.Now()})
 }
 
-// EndCalm ends what BeginCalm has begun.
+// EndCalm ends the calm time that BeginCalm began.
 func (h *History) EndCalm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calms[len(h.calms)-1].to = time.Now()
 }
 
-// beginLoad notes that l begins, whose Key, Node, Incarnation and Until are set.
+// beginLoad records that l begins. l has Key, Node, Incarnation and Until set.
 func (h *History) beginLoad(l *Load, version func() uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -251,7 +254,7 @@ func (h *History) beginLoad(l *Load, version func() uint64) {
 	h.peak = max(h.peak, h.running)
 }
 
-// BeginPut notes a Put, which stands for a load that took no time: its value is as young as the write.
+// BeginPut records a Put, which counts as an instantaneous load: its value is as young as the write.
 func (h *History) BeginPut(key string, version func() uint64) *Load {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -267,14 +270,14 @@ func (h *History) endLoad(l *Load, outcome Outcome) {
 	h.running--
 }
 
-// BeginRead notes that r begins, whose Key, Node, MaxAge and After are set.
+// BeginRead records that r begins. r has Key, Node, MaxAge and After set.
 func (h *History) BeginRead(r *Read) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	r.Began, r.BeganAt = h.next(), time.Now()
 }
 
-// EndRead notes that r, with all that became of it, has ended.
+// EndRead records that r, with its results filled in, has ended.
 func (h *History) EndRead(r *Read) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -282,9 +285,9 @@ func (h *History) EndRead(r *Read) {
 	h.reads = append(h.reads, r)
 }
 
-// asked notes a request to another member that r, nil if it was no client's read, made node send.
+// asked records a request that node sent to another member because of r; r is nil if no client's read caused it.
 func (h *History) asked(r *Read, node, member, key string) {
-	if r != nil { // and this goroutine reads
+	if r != nil { // the read runs in this goroutine
 		if n := len(r.Asked); n == 0 || r.Asked[n-1].Moved || r.Asked[n-1].Member != member {
 			r.Asked = append(r.Asked, Turn{Member: member})
 		}
@@ -296,7 +299,7 @@ func (h *History) asked(r *Read, node, member, key string) {
 	h.forwards = append(h.forwards, &Read{Key: key, Node: node, Began: h.next()})
 }
 
-// BeginInvalidation notes that a node starts an invalidation; told are the members in its view.
+// BeginInvalidation records that a node starts an invalidation; told are the members in its view.
 func (h *History) BeginInvalidation(change tier.Change, node string, told []string) *Invalidation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -305,22 +308,22 @@ func (h *History) BeginInvalidation(change tier.Change, node string, told []stri
 	return i
 }
 
-// Tell notes the members in the view of an invalidation's sender, if they were not known when it began.
+// Tell records the members in the view of an invalidation's sender, if they were unknown when it began.
 func (h *History) Tell(i *Invalidation, told []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i.Told = told
 }
 
-// EndInvalidation notes how an invalidation ended. whole: by then every node that was up was in the sender's view, from its
-// beginning on.
+// EndInvalidation records how an invalidation ended. whole says that from its beginning to its end the sender's view
+// contained every node that was up.
 func (h *History) EndInvalidation(i *Invalidation, token tier.Token, whole bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	i.Ended, i.EndedAt, i.Whole, i.Err, i.Token = h.next(), time.Now(), whole, err, token
 }
 
-// Tokens returns the last few invalidations of a key that have ended and whose tokens clients may have, the newest first.
+// Tokens returns the last few invalidations of a key that have ended and whose tokens clients may have, newest first.
 func (h *History) Tokens(key string) (out []*Invalidation) {
 	const most, back = 4, 300
 	h.mu.Lock()
@@ -333,13 +336,13 @@ func (h *History) Tokens(key string) (out []*Invalidation) {
 	return out
 }
 
-// Digest returns a number that stands for all that the history holds, in its order. Two runs with the same number very
-// likely went alike.
+// Digest returns a number that stands for everything in the history, in order. Two runs with the same number were very
+// likely identical.
 func (h *History) Digest() uint64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	d := xxhash.New()
-	add := func(format string, args ...any) { _, _ = fmt.Fprintf(d, format+"\n", args...) } // a hash takes everything
+	add := func(format string, args ...any) { _, _ = fmt.Fprintf(d, format+"\n", args...) } // writing to a hash never fails
 	for _, l := range h.loads {
 		add("load %q %s.%d %d %d %d %d %d %d", l.Key, l.Node, l.Incarnation, l.Began, l.Ended, l.BeganAt.UnixNano(), l.EndedAt.UnixNano(), l.Version, l.Outcome)
 	}
@@ -359,13 +362,13 @@ func (h *History) Digest() uint64 {
 	return d.Sum64()
 }
 
-// Figures are the sizes of a history.
+// Figures are the statistics of a history.
 type Figures struct {
 	Loads, Reads, Failed, Invalidations, Confirmed, Whole int
-	Peak                                                  int           // loads at once
+	Peak                                                  int           // concurrent loads
 	WithToken                                             int           // reads
-	Oldest                                                time.Duration // the greatest age of what was read, when the read began
-	Latest                                                time.Duration // the most by which a read ended after its deadline
+	Oldest                                                time.Duration // the greatest age of a value that was read, when the read began
+	Latest                                                time.Duration // the most that a read exceeded its deadline
 }
 
 // Add adds another history's figures.
@@ -381,7 +384,7 @@ func (f *Figures) Add(o Figures) {
 	f.Oldest, f.Latest = max(f.Oldest, o.Oldest), max(f.Latest, o.Latest)
 }
 
-// Figures counts what was recorded.
+// Figures computes the statistics of what was recorded.
 func (h *History) Figures() Figures {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -409,8 +412,8 @@ func (h *History) Figures() Figures {
 	return f
 }
 
-// tell is the part of the history that shows a violation: what happened to key and to the cluster
-// between two stamps, of the reads only those that show accepts.
+// tell returns the part of the history that shows a violation: what happened to key and to the cluster between two stamps,
+// with only those reads that show accepts.
 func (h *History) tell(key string, from, to uint64, show func(*Read) bool) string {
 	var lines []note
 	add := func(at uint64, format string, args ...any) {

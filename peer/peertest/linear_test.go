@@ -14,7 +14,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// register is an operation on a key: a write that made version, or a read that got it.
+// register is an operation on a key: a write that created version, or a read that returned it.
 type register struct {
 	key     string
 	write   bool
@@ -46,7 +46,7 @@ var registers = porcupine.Model{
 }
 
 // linear lets clients of a healthy cluster write, each time at the origin first and then by Invalidate, and read with
-// MaxAge 0, and reports whether there is an order of all that explains what they saw.
+// MaxAge 0. It reports whether some order of all operations explains what they saw.
 func linear(t *testing.T, seed uint64, wrap func(tier.Cluster) tier.Cluster) (ok bool, reads int) {
 	var mu sync.Mutex // guards operations
 	var operations []porcupine.Operation
@@ -106,7 +106,7 @@ func linear(t *testing.T, seed uint64, wrap func(tier.Cluster) tier.Cluster) (ok
 	return porcupine.CheckOperations(registers, operations), reads
 }
 
-// Read with MaxAge 0 on a healthy cluster is as good as one register for each key.
+// TestLinear checks that reads with MaxAge 0 on a healthy cluster are linearizable per key.
 func TestLinear(t *testing.T) {
 	all := 0
 	for seed := range uint64(20) {

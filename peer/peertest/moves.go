@@ -6,29 +6,29 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// BeginMoves says that from here on nodes leave in order and start, and nothing is wrong: what the
-// origin sees of that is checked as G9 until EndMoves. All that has been loaded has to fit into the nodes.
+// BeginMoves says that from here on nodes leave gracefully and start, without faults. Until EndMoves, the effect on the
+// origin is checked as G9. Everything that has been loaded must fit into the nodes.
 func (h *History) BeginMoves() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.moves = append(h.moves, calm{from: time.Now()})
 }
 
-// EndMoves ends what BeginMoves has begun.
+// EndMoves ends what BeginMoves began.
 func (h *History) EndMoves() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.moves[len(h.moves)-1].to = time.Now()
 }
 
-// handed checks G9. A copy counts as fresh until half its TTL: Jitter may take some of the rest.
+// handed checks G9. A copy counts as fresh until half its TTL, because Jitter may take some of the rest.
 func (c *checker) handed() {
-	if len(c.moves) == 0 || c.rules.Freshness.RefreshAhead >= 0 { // then a load says nothing of why
+	if len(c.moves) == 0 || c.rules.Freshness.RefreshAhead >= 0 { // otherwise the reason for a load is unknown
 		return
 	}
 	for _, w := range c.moves {
 		last := make(map[string]*Load) // the newest copy of each key
-		had := make(map[string]bool)   // keys that had one when the nodes began to move
+		had := make(map[string]bool)   // keys that had a copy when the nodes began to move
 		var lost []*Load
 		for _, l := range c.loads { // in the order of Began
 			if !l.BeganAt.Before(w.to) {
@@ -52,8 +52,8 @@ func (c *checker) handed() {
 	}
 }
 
-// heldFresh reports whether l was not due: o's copy was fresh, nothing had invalidated it, and no read wanted a
-// newer one.
+// heldFresh reports whether l was unnecessary: o's copy was fresh, nothing had invalidated it, and no read wanted a newer
+// one.
 func (c *checker) heldFresh(o, l *Load) bool {
 	if o.Ended == 0 || o.Ended > l.Began || l.BeganAt.Sub(o.BeganAt) > c.rules.Freshness.TTL/2-c.rules.Slack {
 		return false

@@ -10,13 +10,14 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A second node with a name in use comes and leaves in order, again and again, while the others read and write: all come back to one view
-// with the first node in it, no guarantee is broken on the nodes whose names are their own, nor on the first one once it is back.
+// TestSecondOfAName lets a second node with a name in use come and leave gracefully, again and again, while the others read
+// and write. All return to one view with the first node in it. No guarantee is broken on the nodes with unique names, nor
+// on the first node once it is back.
 func TestSecondOfAName(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
-		c := New(Options{Seed: 3, Nodes: 4, MinMembers: 1, Concurrency: 6, HoldDown: -1}) // else the name rests, as one that restarts again and again
+		c := New(Options{Seed: 3, Nodes: 4, MinMembers: 1, Concurrency: 6, HoldDown: -1}) // otherwise the name rests, like a node that restarts repeatedly
 		double := c.hosts[3]
-		double.name, double.starts = c.nameOf(0), 100 // the history tells them apart by their starts
+		double.name, double.starts = c.nameOf(0), 100 // the history distinguishes the two by their starts
 		defer func() {
 			if err := c.Stop(); err != nil {
 				t.Error(err)
@@ -61,7 +62,7 @@ func TestSecondOfAName(t *testing.T) {
 			stop()
 			for i := range 3 {
 				n, _ := c.Node(i)
-				for range 100 { // it may just have seen the view change, and exchanges positions with the one that is back
+				for range 100 { // the node may have just seen the view change and is exchanging positions with the one that is back
 					if n.Ready() == nil {
 						break
 					}
@@ -74,7 +75,7 @@ func TestSecondOfAName(t *testing.T) {
 					t.Errorf("round %d: %s divides caps by %d", round, n.Name(), m)
 				}
 			}
-			sleep(t.Context(), p.After) // copies from before end
+			sleep(t.Context(), p.After) // copies from before expire
 			stop = clients(0, 1, 2)
 			for k := range 20 {
 				c.Write(k%3, fmt.Sprintf("k%d", k%p.Keys), false)

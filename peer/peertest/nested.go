@@ -8,13 +8,13 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// parentOf is the key whose loader reads the given one.
+// parentOf returns the key whose loader reads the given one.
 func parentOf(key string) string { return "p" + key }
 
 // fromKey is the context key of the stamp at which a load began to read another key.
 type fromKey struct{}
 
-// nested returns a loader of parents too: of p3 it reads 3 through the cache first, of pp3 p3.
+// nested returns a loader that handles parents as well: for p3 it first reads 3 through the cache, for pp3 it reads p3.
 func (c *Cluster) nested(node string, l tier.Loader[Value], cache func() *tier.Cache[Value]) tier.Loader[Value] {
 	return func(ctx context.Context, fill *tier.Fill[Value]) (v Value, err error) {
 		child, parent := strings.CutPrefix(fill.Key, "p")

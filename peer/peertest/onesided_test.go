@@ -7,10 +7,10 @@ import (
 	"time"
 )
 
-// A node is cut off for so short that it notices nothing itself, and so long that the others drop it. As soon as it
-// hears from them again they take it back, long before gossip's next exchange of states.
+// TestOneSidedSplitHeals cuts a node off for so short that the node itself notices nothing, but long enough for the others
+// to drop it. They must take it back as soon as they hear from it again, long before gossip's next exchange of states.
 func TestOneSidedSplitHeals(t *testing.T) {
-	const goneFor = 7 * time.Second // what gossip has to say of the loss has been said by then
+	const goneFor = 7 * time.Second // by then gossip has finished reporting the loss
 	oneSided := 0
 	for seed := uint64(1); seed <= 8; seed++ {
 		Bubble(t, func(t *testing.T) {

@@ -10,18 +10,18 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Moods are what the origin may be like: the shares, from 0 to 1, of loads that are slow, fail,
-// hang until their context ends, hang beyond that, and panic.
+// Moods configure the origin's misbehaviour: the shares, from 0 to 1, of loads that are slow, fail, hang until their
+// context ends, hang beyond that, and panic.
 type Moods struct {
 	Slow, Fail, Hang, Overrun, Panic float64
 }
 
-// overrunFor is for how long a load goes on that does not end with its context.
+// overrunFor is how long a load runs that does not end with its context.
 const overrunFor = 4 * time.Second
 
 var errOrigin = errors.New("the origin fails")
 
-// An Origin has a version for each key. It is safe for concurrent use.
+// An Origin holds a version of each key. It is safe for concurrent use.
 type Origin struct {
 	history *History
 	overrun time.Duration // how long a load takes that does not end with its context
@@ -30,27 +30,27 @@ type Origin struct {
 	dice     *rand.Rand
 	moods    Moods
 	versions map[string]uint64
-	missing  map[string]bool // keys that have no value at present
+	missing  map[string]bool // keys that currently have no value
 	// long, if not 0, is the TTL that loaders give the values of LongLived keys.
 	long time.Duration
 }
 
-// LongLived reports whether the loader gives the key's value a TTL of its own, in a cluster that has Options.LongTTL.
+// LongLived reports whether the loader gives the key's value its own TTL, in a cluster that has Options.LongTTL.
 func LongLived(key string) bool { return key != "" && key[len(key)-1]%3 == 1 }
 
-// NewOrigin returns an origin whose loads are noted in h. A load that does not end with its context takes overrun.
+// NewOrigin returns an origin that records its loads in h. A load that does not end with its context takes overrun.
 func NewOrigin(h *History, seed uint64, overrun time.Duration) *Origin {
 	return &Origin{history: h, overrun: overrun, dice: rand.New(rand.NewPCG(seed, 0x0419)), versions: make(map[string]uint64), missing: make(map[string]bool)}
 }
 
-// SetMoods changes what loads meet from now on.
+// SetMoods changes the behaviour of loads from now on.
 func (o *Origin) SetMoods(m Moods) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.moods = m
 }
 
-// Write changes key, or with gone takes its value away, and returns its new version.
+// Write changes key, or with gone removes its value, and returns its new version.
 func (o *Origin) Write(key string, gone bool) (version uint64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,7 +65,7 @@ func (o *Origin) version(key string) (version uint64, gone bool) {
 	return o.versions[key], o.missing[key]
 }
 
-// fate is what a load meets.
+// fate is what happens to a load.
 type fate struct {
 	delay         time.Duration
 	hang, overrun bool

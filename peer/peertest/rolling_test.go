@@ -26,7 +26,7 @@ func warm(ctx context.Context, t *testing.T, c *Cluster, keys int) {
 	}
 }
 
-// load reads all keys again and again from all nodes that are up, until ctx ends.
+// load reads all keys repeatedly from all nodes that are up, until ctx ends.
 func load(ctx context.Context, c *Cluster, keys int, pace time.Duration) (wait func()) {
 	var wg sync.WaitGroup
 	for i := range c.hosts {
@@ -41,7 +41,7 @@ func load(ctx context.Context, c *Cluster, keys int, pace time.Duration) (wait f
 	return wg.Wait
 }
 
-// failures is how many reads failed since a stamp.
+// failures returns how many reads have failed since a stamp.
 func failures(h *History) (n int, first error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -55,7 +55,7 @@ func failures(h *History) (n int, first error) {
 	return n, first
 }
 
-// G9: all nodes restart one by one, under load: the origin does not notice.
+// TestRollingRestartLong checks G9: all nodes restart one by one, under load, and the origin does not notice.
 func TestRollingRestartLong(t *testing.T) {
 	for _, pause := range []time.Duration{3 * time.Second, 20 * time.Second} {
 		t.Run(fmt.Sprint(pause), func(t *testing.T) {
@@ -92,7 +92,7 @@ func TestRollingRestartLong(t *testing.T) {
 				}
 				cancel()
 				wait()
-				warm(t.Context(), t, c, keys) // what the load has not asked for
+				warm(t.Context(), t, c, keys) // the keys that the load has not requested
 				c.History.EndMoves()
 				after := c.History.Figures()
 				loads := after.Loads - before.Loads
@@ -119,7 +119,7 @@ func TestRollingRestartLong(t *testing.T) {
 	}
 }
 
-// forsaken is a cluster in which nobody gets anything from who had it before.
+// forsaken is a cluster in which a member gets no entries from the previous owner.
 type forsaken struct{ tier.Cluster }
 
 func (f forsaken) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -129,8 +129,8 @@ func (f forsaken) Call(ctx context.Context, to ring.Member, req *codec.Request, 
 	return f.Cluster.Call(ctx, to, req, resp)
 }
 
-// Nodes leave and start while others read, write and want new values: the checker finds no load that was not due,
-// and finds them where nothing is handed over.
+// TestMoves lets nodes leave and start while others read, write and want new values. The checker must find no unnecessary
+// load, and must find such loads if entries are not handed over.
 func TestMoves(t *testing.T) {
 	for _, handed := range []bool{true, false} {
 		Bubble(t, func(t *testing.T) {
@@ -176,8 +176,8 @@ func TestMoves(t *testing.T) {
 	}
 }
 
-// G9: two nodes join at the same moment. Each asks the member that had a key before either of them, so the origin does not
-// notice; where nothing is handed over the checker finds the loads.
+// TestJoinsTogether checks G9: two nodes join at the same moment. Each asks the member that had a key before either of them
+// joined, so the origin does not notice. If entries are not handed over, the checker finds the loads.
 func TestJoinsTogether(t *testing.T) {
 	for _, handed := range []bool{true, false} {
 		Bubble(t, func(t *testing.T) {

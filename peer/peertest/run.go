@@ -12,16 +12,16 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A Plan is how a run goes: first it is calm, then there are faults, then everything is healed.
+// A Plan configures a run: first a calm time, then faults, then a time after everything is healed.
 type Plan struct {
 	Calm, Faults, After time.Duration // 0: 15 s, 65 s and 40 s
 	Keys                int           // 0: eight
-	Pace                time.Duration // between two reads of a client, on the average; 0: 400 ms
-	Clients             int           // for each node; 0: one
-	Storms              time.Duration // between two storms, on the average; 0: 800 ms
-	Steady              bool          // no node is killed, or leaves
-	Kinds               []Kind        // of faults; nil: all, or with Steady those that end no node
-	Without             []int         // the numbers of faults that are left out; the first is 1
+	Pace                time.Duration // between two reads of a client, on average; 0: 400 ms
+	Clients             int           // per node; 0: one
+	Storms              time.Duration // between two storms, on average; 0: 800 ms
+	Steady              bool          // nodes are neither killed nor do they leave
+	Kinds               []Kind        // of faults; nil: all, or with Steady those that do not end a node
+	Without             []int         // the numbers of faults to leave out; the first is 1
 }
 
 func (p Plan) withDefaults() Plan {
@@ -44,22 +44,21 @@ func (p Plan) withDefaults() Plan {
 }
 
 const (
-	// settleLimit is how long after the end of the faults a cluster may take to agree.
+	// settleLimit is how long a cluster may take to agree after the end of the faults.
 	settleLimit = 60 * time.Second
-	// aftermath is how long after that the faults may still show: connections wait before they are
-	// tried again, errors are remembered, shares of the cap grow late, owners' stand-ins keep copies.
+	// aftermath is how long after that the faults may still show: connections wait before they are retried, errors are
+	// remembered, shares of the cap grow late, stand-in owners keep copies.
 	aftermath = 10 * time.Second
-	// stormLength is how long a storm lasts: some loads and some ways across the network.
+	// stormLength is how long a storm lasts: some loads and some trips across the network.
 	stormLength = 120 * time.Millisecond
 )
 
-// Run starts all nodes, plays the plan, which the seed fills in, and takes all nodes down. The
-// error says what the run could not do, or that the cluster did not come to rest after the faults.
-// What was served is in the History.
+// Run starts all nodes, plays the plan, whose faults the seed decides, and stops all nodes. The error says what the run
+// could not do, or that the cluster did not settle after the faults. The History has what was served.
 func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	p := plan.withDefaults()
 	defer func() { err = errors.Join(err, c.Stop()) }()
-	// Frames of different connections overtake one another from the first moment on.
+	// Frames of different connections overtake one another from the start.
 	c.base = netsim.ConnFaults{Delay: time.Duration(c.random(8).IntN(15)) * time.Millisecond}
 	c.Net.SetFaults(netsim.PacketFaults{}, c.base)
 	for i := range c.hosts {
@@ -91,7 +90,7 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	if err := c.trouble(ctx, p); err != nil {
 		return err
 	}
-	limit := settleLimit + c.Origin.overrun // a load that hangs may have begun at the end
+	limit := settleLimit + c.Origin.overrun // a load that hangs may have begun at the end of the faults
 	if err := c.Settle(limit); err != nil {
 		return fmt.Errorf("%v after the last fault: %w", limit, err)
 	}
@@ -103,14 +102,14 @@ func (c *Cluster) Run(ctx context.Context, plan Plan) (err error) {
 	return ctx.Err()
 }
 
-// calm lets time pass in which nothing may go wrong.
+// calm lets time pass without faults.
 func (c *Cluster) calm(ctx context.Context, d time.Duration) {
 	c.History.BeginCalm()
 	sleep(ctx, d)
 	c.History.EndCalm()
 }
 
-// Stop takes all nodes down.
+// Stop stops all nodes.
 func (c *Cluster) Stop() error {
 	var errs []error
 	for i := range c.hosts {
@@ -140,7 +139,7 @@ func someKey(p Plan, dice *rand.Rand) string {
 	return fmt.Sprintf("k%d", min(dice.IntN(p.Keys), dice.IntN(p.Keys)))
 }
 
-// readKeyOf returns a key for a client to read: key, or where loads are nested sometimes one whose load reads it.
+// readKeyOf returns a key for a client to read: key or, with nested loads, sometimes a key whose load reads it.
 func (c *Cluster) readKeyOf(key string, dice *rand.Rand) string {
 	for c.opt.Nested && len(key) < len("ppk99") && dice.IntN(4) == 0 {
 		key = parentOf(key)
@@ -161,7 +160,7 @@ func (c *Cluster) client(ctx context.Context, i int, p Plan, dice *rand.Rand) {
 	}
 }
 
-// anyRead is a read as the dice will have it.
+// anyRead is a read of a random kind.
 func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 	brief := 8 * time.Millisecond << dice.IntN(9) // may be shorter than a load
 	switch at := dice.Float64(); {
@@ -184,8 +183,8 @@ func (c *Cluster) anyRead(i int, key string, dice *rand.Rand) {
 	}
 }
 
-// ReadAfter is a recorded read of key on the i-th node with the token of one of the key's last invalidations, wherever it was
-// started and whichever members have heard of it. Without one it is a read as others.
+// ReadAfter is a recorded read of key on the i-th node with the token of one of the key's last invalidations, wherever it
+// was started and whichever members have heard of it. Without a token it is an ordinary read.
 func (c *Cluster) ReadAfter(i int, key string, dice *rand.Rand) bool {
 	r := &Read{Key: key, MaxAge: tier.AnyAge}
 	if list := c.History.Tokens(key); len(list) > 0 {
@@ -194,8 +193,8 @@ func (c *Cluster) ReadAfter(i int, key string, dice *rand.Rand) bool {
 	return c.read(i, r, 2*time.Second)
 }
 
-// anyWrite is a write as the dice will have it: mostly of one key, sometimes of two, of a tag's, with an
-// invalidation of everything, from outside the cluster, or with the value at hand.
+// anyWrite is a write of a random kind: mostly of one key, sometimes of two or of a tag's keys, with an invalidation of
+// everything, from outside the cluster, or as a Put of the value.
 func (c *Cluster) anyWrite(i int, p Plan, key string, dice *rand.Rand) {
 	gone := dice.Float64() < 0.15
 	switch at := dice.Float64(); {
@@ -214,7 +213,7 @@ func (c *Cluster) anyWrite(i int, p Plan, key string, dice *rand.Rand) {
 	}
 }
 
-// storms are moments at which many clients want one key that is being written, or many cold ones,
+// storms makes many clients read one key that is being written, or many cold keys, at the same moment, again and again
 // until ctx ends.
 func (c *Cluster) storms(ctx context.Context, p Plan, dice *rand.Rand) {
 	var wg sync.WaitGroup

@@ -8,12 +8,12 @@ import (
 	"testing"
 )
 
-// mostTried is how many of the seeds that failed are looked into: those of one fault tell the same.
+// mostTried is how many failed seeds are investigated: those of one bug show the same thing.
 const mostTried = 3
 
-// trySchedules runs the faults of seeds that failed with other turns of the goroutines, in a simulator that repeats exactly, until
-// one shows what is broken, and logs the pair that repeats it. SIM_SCHEDULES says how many it tries for each seed, 100 if it is
-// not set; with 0 it tries none.
+// trySchedules runs the faults of failed seeds with other goroutine schedules, in a simulator that repeats exactly, until
+// one shows the violation, and logs the pair that repeats it. SIM_SCHEDULES is how many it tries per seed; unset: 100; 0:
+// none.
 func trySchedules(t *testing.T, seeds []uint64) {
 	t.Helper()
 	schedules := 100
@@ -35,7 +35,7 @@ func trySchedules(t *testing.T, seeds []uint64) {
 	for _, seed := range seeds[:min(len(seeds), mostTried)] {
 		cmd := exec.CommandContext(t.Context(), goCommand, "run", ".", "-seed", fmt.Sprint(seed), "-schedules", fmt.Sprint(schedules))
 		cmd.Dir = "replay"
-		out, err := cmd.CombinedOutput() // an error says that a schedule shows it, as the output does
+		out, err := cmd.CombinedOutput() // an error means that a schedule shows it, which the output says as well
 		t.Logf("seed %d under other schedules (%v):\n%s", seed, err, out)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// hasty is a cluster whose members say that their loads fit their shares, whether they do or not.
+// hasty is a cluster whose members claim that their loads fit their shares, whether they do or not.
 type hasty struct{ tier.Cluster }
 
 func (hasty) SharesMove() bool { return true }
@@ -25,8 +25,8 @@ func (h hasty) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 	return err
 }
 
-// longLoads has the nodes that are up fill the cap with loads of 12 s, which do not end with their contexts, lets nodes join or leave,
-// and reads more. It returns what that broke, and how many loads there were at once.
+// longLoads makes the running nodes fill the cap with loads of 12 s, which do not end with their contexts, lets nodes join
+// or leave, and reads more. It returns the violations and the maximum number of concurrent loads.
 func longLoads(t *testing.T, wrap func(tier.Cluster) tier.Cluster, first int, change func(c *Cluster)) (broken []Violation, peak int) {
 	Bubble(t, func(t *testing.T) {
 		ctx := t.Context()
@@ -64,7 +64,7 @@ func longLoads(t *testing.T, wrap func(tier.Cluster) tier.Cluster, first int, ch
 		if err := c.Settle(settleLimit); err != nil {
 			t.Error(err)
 		}
-		for i := range c.hosts { // the shares add up again, and everybody has one
+		for i := range c.hosts { // the shares add up again, and every node has one
 			if n, cache := c.Node(i); n != nil && cache.Stats().Governor.Limit == 0 {
 				t.Errorf("%s has no share: %+v", n.Name(), cache.Stats().Governor)
 			}
@@ -80,7 +80,7 @@ func longLoads(t *testing.T, wrap func(tier.Cluster) tier.Cluster, first int, ch
 	return broken, peak
 }
 
-// joinTwo starts two nodes at the same time, leaveTwo takes two down in order.
+// joinTwo starts two nodes at the same time; leaveTwo stops two gracefully.
 func joinTwo(c *Cluster) {
 	var wg sync.WaitGroup
 	for i := 2; i < 4; i++ {
@@ -97,8 +97,8 @@ func leaveTwo(c *Cluster) {
 	wg.Wait()
 }
 
-// Members that join or leave, several at once, while loads run that are longer than any timer of theirs never let the origin have
-// more loads than its cap.
+// TestSharesMoveByWord checks that the origin never has more loads than its cap when several members join or leave at once
+// during loads that outlast all of the members' timers.
 func TestSharesMoveByWord(t *testing.T) {
 	for name, x := range map[string]struct {
 		first  int
@@ -116,7 +116,8 @@ func TestSharesMoveByWord(t *testing.T) {
 	}
 }
 
-// The control: if members say that their loads fit when they do not, the cap is passed, and the checker sees it.
+// TestControlHastyShares is the control: if members claim that their loads fit when they do not, the cap is exceeded, and
+// the checker detects it.
 func TestControlHastyShares(t *testing.T) {
 	broken, peak := longLoads(t, func(c tier.Cluster) tier.Cluster { return hasty{c} }, 2, joinTwo)
 	for _, v := range broken {

@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// whole is a cluster whose nodes are up and see one another, until stop.
+// whole returns a cluster whose nodes are up and see one another, until stop is called.
 func whole(t *testing.T, o Options) (c *Cluster, stop func()) {
 	t.Helper()
 	c = New(o)
@@ -33,7 +33,7 @@ func whole(t *testing.T, o Options) (c *Cluster, stop func()) {
 	return c, stop
 }
 
-// ownedBy returns so many keys of the i-th node.
+// ownedBy returns n keys that the i-th node owns.
 func ownedBy(c *Cluster, i, n int) (keys []string) {
 	node, _ := c.Node(i)
 	for k := 0; len(keys) < n; k++ {
@@ -44,9 +44,9 @@ func ownedBy(c *Cluster, i, n int) (keys []string) {
 	return keys
 }
 
-// From one moment on nothing comes from an owner, nor gets to it, and no connection breaks. Until the others have
-// taken it out of their views, a read of its keys waits for half a second at most, and then none does. All turn to
-// one successor, which loads a key once.
+// TestOwnerFallsSilent silences an owner: from one moment on nothing arrives from it or reaches it, and connections do not
+// break. Until the others have removed it from their views, a read of its keys may wait for half a second at most, and
+// after that none waits. All nodes turn to one successor, which loads each key once.
 func TestOwnerFallsSilent(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		c, stop := whole(t, Options{Seed: 3, Nodes: 5, Freshness: steady, Concurrency: 50})
@@ -54,12 +54,12 @@ func TestOwnerFallsSilent(t *testing.T) {
 		keys := ownedBy(c, 0, 40)
 		first, _ := c.Node(1)
 		before := first.View()
-		for i := range c.hosts { // each has a connection, and the owner a copy
+		for i := range c.hosts { // each node has a connection, and the owner a copy
 			for _, key := range keys {
 				c.Read(i, key, tier.AnyAge, c.patience())
 			}
 		}
-		sleep(t.Context(), time.Second) // the near copies have ended
+		sleep(t.Context(), time.Second) // the near copies have expired
 		old := len(c.History.loads)
 		c.Net.Isolate(c.IP(0))
 		silence := time.Now()
@@ -127,7 +127,7 @@ func TestOwnerFallsSilent(t *testing.T) {
 		const short = 4900 * time.Millisecond // a stand-in keeps what it loads for 5 s
 		loads := make(map[string]time.Time)
 		for _, l := range c.History.loads[old:] {
-			if l.BeganAt.Sub(silence) >= until { // what the view's change costs
+			if l.BeganAt.Sub(silence) >= until { // the cost of the view change
 				continue
 			}
 			next, _ := before.Successor(l.Key)

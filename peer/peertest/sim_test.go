@@ -42,8 +42,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// contracts are what the seeds take turns at: copies that live shortly, and are served stale; for long;
-// without any staleness; and mostly stale.
+// contracts are used in turn by the seeds: short-lived copies that may be served stale; long-lived ones; no staleness at
+// all; and mostly stale ones.
 var contracts = []tier.Freshness{
 	{TTL: 2 * time.Second, StaleWhileRevalidate: 3 * time.Second, StaleIfError: 6 * time.Second, NearTTL: 500 * time.Millisecond},
 	{TTL: time.Hour, NearTTL: time.Minute},
@@ -51,14 +51,14 @@ var contracts = []tier.Freshness{
 	{TTL: time.Second, StaleWhileRevalidate: 5 * time.Second, StaleIfError: 20 * time.Second, NearTTL: 200 * time.Millisecond, ErrorTTL: 100 * time.Millisecond},
 }
 
-// loadTimeouts are how long a load may take: for less than any timer of the members, and for longer than any.
+// loadTimeouts are the limits on the duration of a load: shorter than every timer of the members, and longer than every
+// one.
 var loadTimeouts = []time.Duration{time.Second, 2 * time.Second, time.Second, 5 * time.Second, time.Second, 45 * time.Second}
 
-// seeded is what a seed stands for. Of eight clusters one is encrypted, and one has to divide its cap by the
-// members that it remembers, which a node that starts again does not. Of five clusters three are small, and their
-// schedules short.
+// seeded returns the cluster and the plan of a seed. One cluster in eight is encrypted. One in eight must divide its cap by
+// the members that it remembers, which a restarted node does not. Three clusters in five are small, with short schedules.
 //
-// A member that has flapped rests for at most three times HoldDown, and so for no longer than the aftermath of the faults.
+// A member that has flapped rests for at most three times HoldDown, which does not exceed the aftermath of the faults.
 func seeded(seed uint64) (Options, Plan) {
 	o, p := Options{Seed: seed, Freshness: contracts[seed%uint64(len(contracts))], HoldDown: 3 * time.Second}, Plan{}
 	if seed%3 == 0 {
@@ -89,7 +89,7 @@ func seeded(seed uint64) (Options, Plan) {
 	return o, p
 }
 
-// summary is what the schedules of some seeds came to.
+// summary is the result of the schedules of some seeds.
 type summary struct {
 	Seeds, Violations int
 	Virtual           time.Duration
@@ -117,7 +117,7 @@ func (s *summary) add(o summary) {
 	s.Failed = append(s.Failed, o.Failed...)
 }
 
-// counters are the figures that the end of make test shows.
+// counters returns the figures that make test shows at its end.
 func (s summary) counters() map[string]int64 {
 	return map[string]int64{"seeds": int64(s.Seeds), "faults": s.faults(), "reads": int64(s.Figures.Reads), "violations": int64(s.Violations)}
 }
@@ -132,16 +132,15 @@ func (s summary) String() string {
 		n.Dropped, n.Duplicated, n.Delayed, n.Stalled, n.Broken, n.HalfClosed, n.Clogged, n.Paused, n.Crashed, s.Clocks, s.Outages, s.Kinds)
 }
 
-// TestSim plays the schedules of some seeds, and TestSimLong of 500: of five of them two on five nodes, about two
-// virtual minutes each, the others on three nodes, for some 45 seconds. Repeat
-// one with: go test ./peer/peertest -run '^TestSim$' -seed N. Bubbles take one processor each, so the
-// seeds are shared out to as many processes as there are processors.
+// TestSim plays the schedules of some seeds, and TestSimLong those of 500. Two in five run on five nodes for about two
+// virtual minutes, the others on three nodes for some 45 seconds. Repeat one with: go test ./peer/peertest -run '^TestSim$'
+// -seed N. Bubbles take one processor each, so the seeds are distributed to as many processes as there are processors.
 func TestSim(t *testing.T) {
 	switch {
 	case *seedFlag != 0:
 		var s summary
 		var r report
-		defer func() { // a bubble that fails ends the test
+		defer func() { // a failing bubble ends the test
 			t.Log(s)
 			b, err := json.Marshal(r)
 			if err != nil {
@@ -174,7 +173,7 @@ func TestSim(t *testing.T) {
 
 func TestSimLong(t *testing.T) { playSeeds(t, 500) }
 
-// playSeeds plays seeds in processes of their own, and reports the sum of their figures.
+// playSeeds plays seeds in separate processes and returns the sum of their figures.
 func playSeeds(t *testing.T, seeds int) {
 	t.Helper()
 	var all summary
@@ -206,7 +205,7 @@ func playSeeds(t *testing.T, seeds int) {
 	}
 }
 
-// runShard runs seeds in a process of their own.
+// runShard runs seeds in a separate process.
 func runShard(t *testing.T, file string, first uint64, seeds int) (s summary) {
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^TestSim$", "-test.timeout", "0",
 		"-shard", file, "-first", fmt.Sprint(first), "-seeds", fmt.Sprint(seeds), "-soak", soakFlag.String())
@@ -226,7 +225,7 @@ func runShard(t *testing.T, file string, first uint64, seeds int) (s summary) {
 	return s
 }
 
-// keepSeed appends a seed that failed to the file that SIM_FAILED names, if it is set.
+// keepSeed appends a failed seed to the file that SIM_FAILED names, if that is set.
 func keepSeed(t *testing.T, seed uint64) {
 	path := os.Getenv("SIM_FAILED")
 	if path == "" {
@@ -243,19 +242,19 @@ func keepSeed(t *testing.T, seed uint64) {
 	}
 }
 
-// report says what became of one schedule. The module replay reads it.
+// report is the result of one schedule. The module replay reads it.
 type report struct {
 	Digest  string   // stands for everything that happened
-	Faults  int      // how many the plan came to, those that were left out among them
-	Broken  []broken // guarantees
-	Failed  []string // whatever else went wrong
+	Faults  int      // how many the plan reached, including those that were left out
+	Broken  []broken // violations
+	Failed  []string // other failures
 	Summary string
 }
 
 // broken is a violation with the part of the history that shows it.
 type broken struct{ What, History string }
 
-// simulate plays the schedule of a seed, reports what it broke, also in r, and adds its figures to sum.
+// simulate plays the schedule of a seed, reports violations to t and in r, and adds its figures to sum.
 func simulate(t *testing.T, seed uint64, sum *summary, r *report) {
 	t.Helper()
 	o, p := seeded(seed)

@@ -9,15 +9,15 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// An owner does not get to its sockets for two seconds, in the middle of a storm of callers that want its cold keys. It is not
-// taken for dead: the callers wait, and each key is loaded once, by its owner.
+// TestStarvedOwnerIsNotBypassed starves an owner of its sockets for two seconds, amid a storm of callers that want its cold
+// keys. The others must not declare it dead: the callers wait, and each key is loaded once, by its owner.
 func TestStarvedOwnerIsNotBypassed(t *testing.T) {
 	Bubble(t, func(t *testing.T) {
 		c, stop := whole(t, Options{Seed: 4, Nodes: 3, Freshness: steady, Concurrency: 50})
 		defer stop()
 		keys := ownedBy(c, 0, 41)
 		for i := range c.hosts {
-			c.Read(i, keys[40], tier.AnyAge, c.patience()) // each has a connection
+			c.Read(i, keys[40], tier.AnyAge, c.patience()) // each node has a connection
 		}
 		old := len(c.History.loads)
 		c.Net.Starve(c.IP(0), true)

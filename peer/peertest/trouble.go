@@ -13,10 +13,10 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// usual are the origin's moods while there are faults.
+// usual is the origin's moods during faults.
 var usual = Moods{Slow: 0.05, Fail: 0.05, Hang: 0.01, Overrun: 0.01, Panic: 0.01}
 
-// trouble makes the plan's faults, then heals everything and starts what is down.
+// trouble injects the plan's faults, then heals everything and starts the nodes that are down.
 func (c *Cluster) trouble(ctx context.Context, p Plan) error {
 	dice := c.random(7)
 	var wg sync.WaitGroup
@@ -30,7 +30,7 @@ func (c *Cluster) trouble(ctx context.Context, p Plan) error {
 	c.Origin.SetMoods(usual)
 	for end := time.Now().Add(p.Faults); time.Now().Before(end) && ctx.Err() == nil; {
 		c.planned.Add(1)
-		own := rand.New(rand.NewPCG(dice.Uint64(), dice.Uint64())) // a fault that is left out changes no other
+		own := rand.New(rand.NewPCG(dice.Uint64(), dice.Uint64())) // leaving out a fault does not change the others
 		if !slices.Contains(p.Without, int(c.planned.Load())) {
 			if err := c.fault(ctx, p, own, &wg); err != nil {
 				return err
@@ -57,26 +57,26 @@ func (c *Cluster) trouble(ctx context.Context, p Plan) error {
 // A Kind is a kind of fault.
 type Kind uint8
 
-// The kinds. From Crashed on they end a node.
+// The kinds. From Crashed on, they end a node.
 const (
-	NotHeardByOne Kind = iota // one way between two nodes is cut
-	Apart                     // both ways between two nodes are cut
+	NotHeardByOne Kind = iota // the link between two nodes is cut in one direction
+	Apart                     // the link between two nodes is cut in both directions
 	Alone                     // a node is cut off
-	TwoCutOff                 // two nodes are
-	NotHeard                  // what a node sends is lost
-	HearsNobody               // what is sent to a node is lost
+	TwoCutOff                 // two nodes are cut off together
+	NotHeard                  // everything that a node sends is lost
+	HearsNobody               // everything that is sent to a node is lost
 	Paused                    // a node's host is paused
-	OriginIll                 // the origin fails, or hangs
+	OriginIll                 // the origin fails or hangs
 	ClockDrifts               // a clock is fast or slow
 	ClockJumps                // a clock is set ahead
 	HeldPut                   // a key's owner is paused while another node puts a value of the key
-	TokensApart               // two nodes are cut off, both sides write, and the tokens are read with on the other side
+	TokensApart               // two nodes are cut off, both sides write, and each side reads with the other's tokens
 	Crashed                   // a node crashes and starts again
 	StaysDown                 // a node crashes and is away for a while
 	Left                      // a node leaves and is away for a while
 	Flaps                     // a node crashes and starts again and again
-	Renamed                   // a node crashes and another one with a new name starts, some at a new address
-	Together                  // two nodes go at once and come back at once, some under new names
+	Renamed                   // a node crashes and another one starts under a new name, sometimes at a new address
+	Together                  // two nodes go at once and come back at once, sometimes under new names
 	Doubled                   // a second node with a name in use comes and goes
 	kinds
 )
@@ -89,12 +89,12 @@ func (k Kind) String() string {
 	}[k]
 }
 
-// kindsOf returns the kinds that the plan draws from.
+// kindsOf returns the kinds from which the plan draws.
 func (p Plan) kindsOf() []Kind {
 	if p.Kinds != nil {
 		return p.Kinds
 	}
-	all := []Kind{Paused} // it is drawn twice as often as others
+	all := []Kind{Paused} // drawn twice as often as others
 	for k := range kinds {
 		if k < Crashed || !p.Steady {
 			all = append(all, k)
@@ -103,14 +103,14 @@ func (p Plan) kindsOf() []Kind {
 	return all
 }
 
-// fault makes one fault. What ends it later belongs to wg. Faults overlap, and end in another order.
+// fault makes one fault. The goroutine that ends it later belongs to wg. Faults overlap, and end in another order.
 func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.WaitGroup) error {
 	i, j := dice.IntN(len(c.hosts)), dice.IntN(len(c.hosts))
 	hold := 500*time.Millisecond + upTo(dice, 15*time.Second)
 	if dice.IntN(10) == 0 {
-		hold += 35 * time.Second // after half a minute memberlist forgets the dead
+		hold += 35 * time.Second // memberlist forgets the dead after half a minute
 	}
-	// during says what happens and makes undo happen when it is over.
+	// during notes the fault and schedules undo for its end.
 	during := func(undo func(), what string, args ...any) {
 		c.History.Note(what, args...)
 		wg.Go(func() {
@@ -119,7 +119,7 @@ func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.W
 			undo()
 		})
 	}
-	restart := func() { _ = c.Start(ctx, i) } // fails with ctx only
+	restart := func() { _ = c.Start(ctx, i) } // fails only with ctx
 	list := p.kindsOf()
 	kind := list[dice.IntN(len(list))]
 	c.drawn[kind].Add(1)
@@ -188,7 +188,7 @@ func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.W
 		}
 	case Renamed:
 		err := c.Crash(i)
-		sleep(ctx, upTo(dice, 8*time.Second)) // the others notice, or not
+		sleep(ctx, upTo(dice, 8*time.Second)) // the others may or may not notice
 		c.Rename(i, dice.IntN(2) == 0)
 		return errors.Join(err, c.Start(ctx, i))
 	case Together:
@@ -199,15 +199,15 @@ func (c *Cluster) fault(ctx context.Context, p Plan, dice *rand.Rand, wg *sync.W
 	return nil
 }
 
-// pause pauses the i-th node's host. undo ends that.
+// pause pauses the i-th node's host. undo ends the pause.
 func (c *Cluster) pause(i int) (undo func()) {
 	ip := c.IP(i)
 	c.Net.Pause(ip)
 	return func() { c.Net.Resume(ip) }
 }
 
-// heldPut holds what other nodes put at a key's owner while the i-th node puts a value of the key, as when the owner is stopped. No client
-// writes the key: after an invalidation without a version an owner keeps no value.
+// heldPut holds the puts of other nodes at a key's owner while the i-th node puts a value of the key, as if the owner were
+// stopped. Clients do not write this key, because after an invalidation without a version an owner keeps no value.
 func (c *Cluster) heldPut(ctx context.Context, key string, i int, hold time.Duration, wg *sync.WaitGroup) {
 	n, _ := c.serving(i)
 	if n == nil {
@@ -217,7 +217,7 @@ func (c *Cluster) heldPut(ctx context.Context, key string, i int, hold time.Dura
 	if owner == n.Name() {
 		return
 	}
-	c.Put(i, key, c.opt.LongTTL) // so that it knows what the owner's clock shows
+	c.Put(i, key, c.opt.LongTTL) // so that it gets a reading of the owner's clock
 	c.History.Note("%s is stopped while n%d puts %s", owner, i, key)
 	open := c.held.hold(owner)
 	wg.Go(func() { c.Put(i, key, c.opt.LongTTL) })
@@ -229,7 +229,8 @@ func (c *Cluster) heldPut(ctx context.Context, key string, i int, hold time.Dura
 	})
 }
 
-// readEverywhere reads a key on every node again and again for some seconds, with the token of an invalidation if it is not nil.
+// readEverywhere reads a key on every node repeatedly for some seconds, with the token of an invalidation if after is not
+// nil.
 func (c *Cluster) readEverywhere(ctx context.Context, key string, after *Invalidation) {
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -241,7 +242,8 @@ func (c *Cluster) readEverywhere(ctx context.Context, key string, after *Invalid
 	}
 }
 
-// tokensApart cuts two nodes off, lets both sides write a key, and reads with the tokens everywhere, before and after the cut ends.
+// tokensApart cuts two nodes off, lets both sides write a key, and reads with the tokens everywhere, before and after the
+// cut ends.
 func (c *Cluster) tokensApart(ctx context.Context, key string, i, j int, hold time.Duration) {
 	c.History.Note("n%d and n%d are cut off, and tokens cross", i, j)
 	heal := c.clog([]int{i, j}, c.others(i, j), c.others(i, j), []int{i, j})
@@ -291,8 +293,8 @@ func (c *Cluster) together(ctx context.Context, dice *rand.Rand, hosts ...int) e
 	return errors.Join(errs...)
 }
 
-// doubled starts a second node under the name of the i-th, at an address of its own, and takes it down after a while. Clients
-// call neither until the cluster has settled.
+// doubled starts a second node under the name of the i-th, at its own address, and stops it after a while. Clients call
+// neither until the cluster has settled.
 func (c *Cluster) doubled(ctx context.Context, dice *rand.Rand, i int, hold time.Duration, wg *sync.WaitGroup) error {
 	h := c.hosts[i]
 	h.mu.Lock()
@@ -314,7 +316,7 @@ func (c *Cluster) doubled(ctx context.Context, dice *rand.Rand, i int, hold time
 	wg.Go(func() {
 		sleep(ctx, hold)
 		c.History.Note("the second %s goes, in order %t", name, leave)
-		c.History.Gone(name) // what it was told the first one does not know
+		c.History.Gone(name) // the first node does not know what this one was told
 		if leave {
 			bye, cancel := context.WithTimeout(ctx, 5*time.Second)
 			defer cancel()
@@ -339,8 +341,8 @@ func (c *Cluster) unshadow() {
 	}
 }
 
-// clog cuts the ways from each host of the first group to each of the second, and so on for
-// further pairs of groups. undo takes the cuts back.
+// clog cuts the links from each host of the first group to each of the second, and likewise for further pairs of groups.
+// undo removes the cuts.
 func (c *Cluster) clog(groups ...[]int) (undo func()) {
 	var ways [][2]string
 	for g := 0; g+1 < len(groups); g += 2 {
@@ -362,7 +364,7 @@ func (c *Cluster) clog(groups ...[]int) (undo func()) {
 	}
 }
 
-// others are all hosts but these.
+// others returns all hosts except the given ones.
 func (c *Cluster) others(but ...int) (out []int) {
 	for i := range c.hosts {
 		if i != but[0] && i != but[len(but)-1] {

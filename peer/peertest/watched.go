@@ -12,20 +12,20 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// watched is a cluster that notes the requests for keys that go out through it, and keeps back what is put at a member that is held.
+// watched is a Cluster that records outgoing requests for keys, and holds back puts to a member that is held.
 type watched struct {
 	tier.Cluster
 	history *History
 	held    *held
 }
 
-// held are the members whose puts lie in their sockets, because they are stopped.
+// held tracks the members whose incoming puts stay in their sockets, because they are stopped.
 type held struct {
 	mu    sync.Mutex // guards until
 	until map[string]chan struct{}
 }
 
-// hold keeps back what is put at a member until open is called.
+// hold holds back puts to a member until open is called.
 func (h *held) hold(member string) (open func()) {
 	until := make(chan struct{})
 	h.mu.Lock()
@@ -44,18 +44,18 @@ func (h *held) hold(member string) (open func()) {
 	}
 }
 
-// of returns what is closed when the member goes on, nil if it is not held.
+// of returns a channel that is closed when the member is released, or nil if the member is not held.
 func (h *held) of(member string) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.until[member]
 }
 
-// deliverLate sends a put when its member goes on. Until then the caller waits, for as long as it likes.
+// deliverLate sends a put once its member is released. The caller waits until its ctx ends.
 func (w watched) deliverLate(ctx context.Context, until <-chan struct{}, to ring.Member, req *codec.Request) error {
 	own := *req
 	own.Key, own.Value, own.Tags = bytes.Clone(req.Key), bytes.Clone(req.Value), slices.Clone(req.Tags)
-	go func() { // ends when the member goes on, which is before the end of the run
+	go func() { // ends when the member is released, which is before the end of the run
 		<-until
 		late, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
@@ -68,10 +68,10 @@ func (w watched) deliverLate(ctx context.Context, until <-chan struct{}, to ring
 	return ctx.Err()
 }
 
-// SharesMove says what a peer.Node says.
+// SharesMove returns what a peer.Node returns.
 func (w watched) SharesMove() bool { return true }
 
-// EarlierStart says what a peer.Node says.
+// EarlierStart returns what the wrapped Cluster returns.
 func (w watched) EarlierStart() bool {
 	n, ok := w.Cluster.(interface{ EarlierStart() bool })
 	return ok && n.EarlierStart()
@@ -87,7 +87,7 @@ func (w watched) Call(ctx context.Context, to ring.Member, req *codec.Request, r
 			return w.deliverLate(ctx, until, to, req)
 		}
 	}
-	if req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious == 0 { // a flight's own question, which nobody passes on
+	if req.Kind == codec.KindGet && req.Flags&codec.FlagPrevious == 0 { // the flight's own request, which is never forwarded
 		r, _ := ctx.Value(readKey{}).(*Read)
 		w.history.asked(r, w.Name(), to.Name, string(req.Key))
 	}

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// Of five nodes in three zones one crashes under load. Until it is out of the views a member of another zone stands
-// in for it, and then another one may own its keys: that one asks the stand-in, so a key is loaded once.
+// TestCrashAcrossZones crashes one of five nodes in three zones under load. Until that node is out of the views, a member
+// of another zone stands in for it. After that another member may own its keys: it asks the stand-in, so each key is loaded
+// once.
 func TestCrashAcrossZones(t *testing.T) {
 	for _, seed := range []uint64{1, 2, 3} {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {

@@ -3,10 +3,10 @@
 //
 //	tier.Config[Product]{ ..., Tracer: oteltier.New(otel.GetTracerProvider()) }
 //
-// A remote get is a client span within its caller's. Where its key's owner has to wait for an answer, it has a server
-// span within that get, since the context of the trace crosses the wire. A fill is within the work of the read that
-// started it, on whichever member that came in; it serves others who join it, and may outlive that read. A fill
-// that no read waits for starts a trace of its own. Spans of clients that the loader uses are within the fill's.
+// A remote get is a client span within its caller's span. If the key's owner has to wait for an answer, it has a server
+// span within that get, because the trace context crosses the wire. A fill belongs to the read that started it, on whichever
+// member that read arrived. It serves later callers of the key and may outlive that read. A fill that no read waits for
+// starts a trace. Spans of clients that the loader uses are children of the fill's span.
 package oteltier
 
 import (
@@ -22,7 +22,7 @@ import (
 // The attributes of the spans.
 const (
 	NamespaceKey = attribute.Key("weir.namespace") // the cache's name
-	MemberKey    = attribute.Key("weir.member")    // who is asked
+	MemberKey    = attribute.Key("weir.member")    // the member that is asked
 )
 
 type tracer struct{ spans trace.Tracer }
@@ -72,7 +72,7 @@ func (t tracer) Trace(ctx context.Context) (w tier.Trace, ok bool) {
 	return w, true
 }
 
-// Within implements tier.Carrier. What is no trace changes nothing.
+// Within implements tier.Carrier. An invalid trace leaves ctx unchanged.
 func (t tracer) Within(ctx context.Context, w tier.Trace) context.Context {
 	s := trace.NewSpanContext(trace.SpanContextConfig{
 		TraceID: trace.TraceID(w[:16]), SpanID: trace.SpanID(w[16:24]), TraceFlags: trace.TraceFlags(w[24]), Remote: true,

@@ -27,10 +27,10 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// shots is where the pictures are kept.
+// shots is the directory for the screenshots.
 const shots = "../../../bin/page"
 
-// chromium finds the browser, or says how to get it.
+// chromium finds the browser, or says how to install it.
 func chromium(t *testing.T) string {
 	t.Helper()
 	for _, name := range []string{os.Getenv("CHROMIUM"), "chromium", "chromium-browser", "google-chrome", "google-chrome-stable"} {
@@ -128,8 +128,8 @@ func cluster(t *testing.T) []*node {
 	return nodes
 }
 
-// open starts a browser and returns its context; what it complains of fails the test, unless it
-// has one of the texts that are expected.
+// open starts a browser and returns its context. A complaint of the browser fails the test unless it contains one of the
+// expected texts.
 func open(t *testing.T, expected ...string) context.Context {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(chromium(t)), chromedp.WindowSize(1280, 1500))
@@ -156,7 +156,7 @@ func open(t *testing.T, expected ...string) context.Context {
 					complain("console: %s", a.Value)
 				}
 			}
-		case *cdplog.EventEntryAdded: // violations of the policy come here
+		case *cdplog.EventEntryAdded: // violations of the policy arrive here
 			if e.Entry.Level == cdplog.LevelError || e.Entry.Level == cdplog.LevelWarning {
 				complain("log: %s %s", e.Entry.Text, e.Entry.URL)
 			}
@@ -195,7 +195,7 @@ func waitFor(expression string) chromedp.Action {
 	return chromedp.Poll(expression, nil, chromedp.WithPollingTimeout(30*time.Second))
 }
 
-// saying is an expression that is true when the element's text has all the words.
+// saying returns an expression that is true when the element's text contains all the words.
 func saying(selector string, words ...string) string {
 	w, _ := json.Marshal(words)
 	return fmt.Sprintf(`(() => { const e = document.querySelector(%q); return e && %s.every((w) => e.textContent.includes(w)); })()`, selector, w)
@@ -244,7 +244,7 @@ func TestPage(t *testing.T) {
 	}
 	do(t, ctx, chromedp.EmulateViewport(1280, 1500))
 
-	// A node that is gone is noticed, and named.
+	// The page notices and names a node that is gone.
 	_ = nodes[2].Close()
 	do(t, ctx,
 		waitFor(saying("#state-text", "2 of 3 members answer")),
@@ -255,14 +255,14 @@ func TestPage(t *testing.T) {
 	shot(t, ctx, "lost")
 }
 
-// Everything can be reached and done without a mouse.
+// TestKeyboard checks that everything is reachable and usable without a mouse.
 func TestKeyboard(t *testing.T) {
 	nodes := cluster(t)
 	ctx := open(t)
 	focused := func(id string) chromedp.Action {
 		return waitFor(fmt.Sprintf(`document.activeElement.id === %q`, id))
 	}
-	do(t, ctx, chromedp.Navigate(nodes[1].http.URL+"/deep/er"), // redirected to where relative addresses work
+	do(t, ctx, chromedp.Navigate(nodes[1].http.URL+"/deep/er"), // redirects to where relative addresses work
 		waitFor(`location.pathname === "/deep/er/"`),
 		waitFor(saying("#state-text", "3 of 3")),
 		chromedp.KeyEvent(kb.Tab), waitFor(`document.activeElement.className === "skip"`),
@@ -279,8 +279,8 @@ func TestKeyboard(t *testing.T) {
 		chromedp.KeyEvent(kb.Enter), waitFor(`document.querySelector("[data-namespace=price]").open`))
 }
 
-// Inline scripts and other hosts are refused by the page's policy: the test above would see nothing
-// if the policy were not in force.
+// TestPolicy checks that the page's policy blocks inline scripts and other hosts. Without a policy in force, the test above
+// would find nothing.
 func TestPolicy(t *testing.T) {
 	nodes := cluster(t)
 	ctx := open(t, "Content Security Policy")

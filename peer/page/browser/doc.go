@@ -1,3 +1,3 @@
-// Package browser tests the page that a node serves in a headless Chromium. It is a module of its
-// own, so that who embeds weir does not inherit a browser's driver. The command: make browser.
+// Package browser tests the page that a node serves in a headless Chromium. It is a separate module, so that programs that
+// embed weir do not inherit a browser driver. The command: make browser.
 package browser

@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/peer"
 )
 
-// document is a cluster of one member whose counters are at n.
+// document returns a cluster of one member whose counters are at n.
 func document(n int) string {
 	return fmt.Sprintf(`{"schema":1,"by":"a","at":%q,"missing":[],"total":{},"members":[{"name":"a","rtt_seconds":0,"stats":{
 		"schema":1,"node":{"name":"a","cluster":"c","incarnation":"1","ready":true,"version":"v1.2.3"},"view":{"fingerprint":"f","members":[{"name":"a","state":"alive","share":1}]},
@@ -25,8 +25,8 @@ func document(n int) string {
 		}}}}]}`, time.Now().UTC().Format(time.RFC3339Nano), 100*n, n, n, n)
 }
 
-// The page shows a ledger's projection, ages and hottest keys where a member has them, and takes
-// nothing in the documents for markup. Where there is no stream it asks.
+// TestFields checks that the page shows a ledger's projection, ages and hottest keys if a member has them, that it does not
+// interpret text in the documents as markup, and that it polls when the stream is missing.
 func TestFields(t *testing.T) {
 	p, err := peer.Start(t.Context(), peer.Config{Name: "a", Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
@@ -39,7 +39,7 @@ func TestFields(t *testing.T) {
 	mux.HandleFunc("/weir/events", func(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "no streams here", http.StatusNotImplemented)
 	})
-	mux.HandleFunc("/weir/stats", func(w http.ResponseWriter, r *http.Request) { // asked one after the other
+	mux.HandleFunc("/weir/stats", func(w http.ResponseWriter, r *http.Request) { // requested one after the other
 		asked++
 		_, _ = fmt.Fprint(w, document(asked))
 	})

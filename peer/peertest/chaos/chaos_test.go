@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// play makes a run, and returns what it printed and what went wrong.
+// play performs a run and returns its output and its error.
 func play(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	if testing.Short() {
@@ -43,14 +43,15 @@ func play(t *testing.T, args ...string) (string, error) {
 	return b.String(), err
 }
 
-// TestChaosLong is make chaos in short: a round of every kind of fault on five processes. It takes about 50 seconds.
+// TestChaosLong is a short version of make chaos: a round with every kind of fault on five processes. It takes about 50
+// seconds.
 func TestChaosLong(t *testing.T) {
 	if _, err := play(t, "-seed", "6", "-for", "30s", "-round", "30s", "-hold", "8s"); err != nil {
 		t.Error(err)
 	}
 }
 
-// Nodes that break a guarantee on purpose are found out.
+// TestChaosSabotageLong checks that nodes which intentionally break a guarantee are detected.
 func TestChaosSabotageLong(t *testing.T) {
 	for _, c := range []struct{ sabotage, broken string }{{"deaf", "G2"}, {"greedy", "G4"}, {"young", "G3"}} {
 		t.Run(c.sabotage, func(t *testing.T) {
@@ -62,7 +63,7 @@ func TestChaosSabotageLong(t *testing.T) {
 	}
 }
 
-// What a fault does to the network is what it says.
+// TestChaosFaultsLong checks that each fault has its stated effect on the network.
 func TestChaosFaultsLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test runs processes in network namespaces, for which it needs root and iproute2")
@@ -119,7 +120,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// The beginning and the end of a long history are shown.
+// TestExcerpt checks that the beginning and the end of a long history are shown.
 func TestExcerpt(t *testing.T) {
 	long := strings.Repeat("line\n", 200) + "end\n"
 	if got := excerpt("first\n" + long); strings.Count(got, "\n") > 80 || !strings.HasPrefix(got, "first\n") || !strings.HasSuffix(got, "line\nend") || !strings.Contains(got, "lines") {

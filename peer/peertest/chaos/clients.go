@@ -14,8 +14,8 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// read makes a recorded read on the i-th node, whose Key, MaxAge, After and Plain are set. It returns nil if there was no answer:
-// the process is stopped, down, or died meanwhile.
+// read makes a recorded read on the i-th node. r has Key, MaxAge, After and Plain set. read returns nil if there was no
+// answer: the process is stopped or down, or died meanwhile.
 func (l *lab) read(i int, r *peertest.Read, timeout time.Duration) *peertest.Read {
 	p := l.procs[i]
 	client := p.callable()
@@ -38,8 +38,8 @@ func (l *lab) read(i int, r *peertest.Read, timeout time.Duration) *peertest.Rea
 	return r
 }
 
-// apply changes keys at the origin and applies the change from the i-th node. keys are those of the change and more, which its
-// tags or all of it should cover.
+// apply changes keys at the origin and applies the change from the i-th node. The keys are those of the change plus more,
+// which its tags or its scope should cover.
 func (l *lab) apply(i int, gone bool, change tier.Change, more ...string) (*peertest.Invalidation, ApplyReply, bool) {
 	return l.spread(i, change, func() ApplyCall {
 		for _, key := range slices.Concat(change.Keys, more) {
@@ -85,11 +85,11 @@ func contains(all, some []string) bool {
 	return !slices.ContainsFunc(some, func(s string) bool { return !slices.Contains(all, s) })
 }
 
-// clients are what calls the nodes.
+// clients call the nodes.
 type clients struct {
 	*lab
 	keys, perNode int
-	pace          time.Duration // between two calls of a client, on the average
+	pace          time.Duration // between two calls of a client, on average
 	outside       *tier.Cache[peertest.Value]
 }
 
@@ -114,7 +114,7 @@ func (c *clients) run(ctx context.Context, seed uint64) (wait func()) {
 
 // one makes one call to the i-th node.
 func (c *clients) one(i int, dice *rand.Rand) {
-	key := keyOf(min(dice.IntN(c.keys), dice.IntN(c.keys))) // some are hotter
+	key := keyOf(min(dice.IntN(c.keys), dice.IntN(c.keys))) // some keys are hotter
 	if dice.IntN(20) == 0 {
 		c.write(i, key, dice)
 		return
@@ -163,7 +163,7 @@ func (c *clients) write(i int, key string, dice *rand.Rand) {
 	}
 }
 
-// writeOutside writes from a process outside the cluster: the nodes hear of it only by the token that reads bring them.
+// writeOutside writes from a process outside the cluster. The nodes learn of it only from the token that reads bring them.
 func (c *clients) writeOutside(key string, gone bool) {
 	change := tier.Change{Keys: []string{key}}
 	inv := c.history.BeginInvalidation(change, peertest.Outside, nil)

@@ -12,7 +12,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// identities are the errors that a node tells by their names.
+// identities returns the errors that a node reports by name.
 func identities() map[string]error {
 	return map[string]error{
 		"not found": tier.ErrNotFound, "overloaded": tier.ErrOverloaded, "isolated": tier.ErrIsolated, "closed": tier.ErrClosed,
@@ -21,12 +21,12 @@ func identities() map[string]error {
 	}
 }
 
-// Failure is an error on its way between processes. The zero value is none.
+// Failure is an error in transit between processes. The zero value means no error.
 type Failure struct {
 	Text  string
-	Kinds []string // which of the identities it has
+	Kinds []string // the identities that it has
 	Fill  bool     // a *tier.FillError
-	// Invalidate says that it is a *tier.InvalidateError, with this in it.
+	// Invalidate says that it is a *tier.InvalidateError with the following contents.
 	Invalidate bool
 	Unreached  []string
 	CleanBy    time.Time
@@ -51,7 +51,7 @@ func failureOf(err error) (f Failure) {
 	return f
 }
 
-// err returns the error again, with its identities.
+// err returns the original error with its identities.
 func (f Failure) err() error {
 	switch {
 	case f.Text == "":

@@ -17,25 +17,25 @@ import (
 // kind is a kind of fault.
 type kind string
 
-// The kinds. Those of a process are taken by one fault at a time; the others overlap.
+// The kinds. Only one fault at a time affects a process; faults of the other kinds overlap.
 const (
-	cut    kind = "cut"    // a node's cable is out
-	oneWay kind = "oneway" // what one node sends to another, or to all, or all to it, is lost
+	cut    kind = "cut"    // a node's cable is unplugged
+	oneWay kind = "oneway" // everything that one node sends to another or to all, or that all send to it, is lost
 	split  kind = "split"  // two nodes are on the other side of a split
-	flap   kind = "flap"   // a node's cable is out and in again, some times
+	flap   kind = "flap"   // a node's cable is unplugged and plugged in again a few times
 	stop   kind = "stop"   // a process is stopped (SIGSTOP), and continued later
 	starve kind = "starve" // a process runs for a fifth of the time: it is stopped and continued ten times a second
 	kill   kind = "kill"   // a process is killed (SIGKILL), and started again
 	rename kind = "rename" // a process is killed, and another one with a new name starts at its address
-	leave  kind = "leave"  // a node leaves in order, and starts again
-	joins  kind = "joins"  // two nodes leave at once, in order or not, and start at once
+	leave  kind = "leave"  // a node leaves gracefully and starts again
+	joins  kind = "joins"  // two nodes leave at once, gracefully or not, and start at once
 	origin kind = "origin" // the origin is slow, hangs or fails
 )
 
-// kinds are all of them.
+// kinds lists all of them.
 var kinds = []kind{cut, oneWay, split, flap, stop, starve, kill, rename, leave, joins, origin}
 
-// parseKinds reads a list with commas: of kinds, or of those that are left out, with a minus before each.
+// parseKinds parses a comma-separated list of kinds, or of kinds to leave out, each with a leading minus.
 func parseKinds(list string) ([]kind, error) {
 	if list == "all" {
 		return kinds, nil
@@ -61,12 +61,12 @@ func parseKinds(list string) ([]kind, error) {
 	return only, nil
 }
 
-// faults makes faults, and counts them.
+// faults injects faults and counts them.
 type faults struct {
 	*lab
 	kinds   []kind
-	hold    time.Duration // how long one may last
-	witness int           // the host of the node that is never ended
+	hold    time.Duration // the maximum duration of a fault
+	witness int           // the host of the node that is never killed or stopped
 	dice    *rand.Rand
 
 	mu    sync.Mutex // guards the rest
@@ -74,10 +74,10 @@ type faults struct {
 	names int // names that have gone for good
 }
 
-// usual is what the origin is like while there are faults.
+// usual is the origin's moods during faults.
 var usual = peertest.Moods{Slow: 0.05, Fail: 0.05, Hang: 0.01, Overrun: 0.01, Panic: 0.005}
 
-// run makes faults for d, and returns when all of them have ended and all processes are up.
+// run injects faults for d. It returns once all of them have ended and all processes are up.
 func (f *faults) run(ctx context.Context, d time.Duration) error {
 	f.origin.SetMoods(usual)
 	var wg sync.WaitGroup
@@ -93,7 +93,7 @@ func (f *faults) run(ctx context.Context, d time.Duration) error {
 	return f.failed()
 }
 
-// one makes one fault, and returns when it is over.
+// one injects one fault and returns when it is over.
 func (f *faults) one(ctx context.Context, k kind, dice *rand.Rand) {
 	i, j := dice.IntN(len(f.procs)), dice.IntN(len(f.procs))
 	for j == i {
@@ -132,7 +132,7 @@ func (f *faults) one(ctx context.Context, k kind, dice *rand.Rand) {
 	}
 }
 
-// during notes a fault that has begun, and ends it after a while.
+// during records a fault that has begun, and ends it after hold.
 func (f *faults) during(ctx context.Context, k kind, hold time.Duration, undo func(), what string, args ...any) {
 	f.note(k, hold, what, args...)
 	sleep(ctx, hold)
@@ -148,8 +148,8 @@ func (f *faults) note(k kind, hold time.Duration, what string, args ...any) {
 	f.log("%-6s "+what+" (%v)", append(append([]any{k}, args...), hold.Round(10*time.Millisecond))...)
 }
 
-// ofProcess makes a fault of the i-th process, and where two belong to it of the j-th. A process that another fault has, and for
-// faults that end a process the witness, is left alone.
+// ofProcess injects a fault of the first host's process, and with joins of the second host's as well. It does nothing if
+// another fault has the process, or if the fault would end the witness.
 func (f *faults) ofProcess(ctx context.Context, k kind, hold time.Duration, dice *rand.Rand, hosts ...int) {
 	if k != joins {
 		hosts = hosts[:1]
@@ -223,7 +223,7 @@ func (f *faults) try(err error) {
 	}
 }
 
-// newName returns a name that a process has never had.
+// newName returns a name that the process has never had.
 func (f *faults) newName(p *process) string {
 	f.mu.Lock()
 	f.names++

@@ -20,8 +20,8 @@ import (
 	"github.com/weircache/weir/peer/peertest"
 )
 
-// lab is a few nodes in processes of their own, each in a network namespace of its own: a pair of veth devices leads from
-// each to a bridge in one more namespace, where there is a second bridge for a split.
+// lab is a few nodes in separate processes, each in its own network namespace. A veth pair connects each namespace to a
+// bridge in one more namespace, which has a second bridge for splits.
 type lab struct {
 	world   world
 	history *peertest.History
@@ -29,18 +29,18 @@ type lab struct {
 	log     func(format string, args ...any)
 
 	secret string
-	dir    string // of sockets and logs; short, for the path of a socket is
+	dir    string // for sockets and logs; short, because the path of a socket must be
 	prefix string // of the names of namespaces
 	procs  []*process
 
 	mu       sync.Mutex     // guards the rest
-	cables   []int          // for each node: by how many faults its cable is out
-	annex    []int          // for each node: by how many faults it is on the second bridge
-	oneWay   map[[2]int]int // for each pair of nodes: by how many faults what the first sends to the second is lost
+	cables   []int          // by node: number of faults that unplug its cable
+	annex    []int          // by node: number of faults that put it on the second bridge
+	oneWay   map[[2]int]int // by pair of nodes: number of faults that drop what the first sends to the second
 	problems []error        // of commands and processes
 }
 
-// newLab makes the namespaces. The processes are down.
+// newLab creates the namespaces. The processes are down.
 func newLab(seed uint64, w world, log func(format string, args ...any)) (l *lab, err error) {
 	if _, err := exec.LookPath("ip"); err != nil || os.Geteuid() != 0 {
 		return nil, fmt.Errorf("network namespaces need the command ip (apt-get install iproute2) and root (user id: %d): %w", os.Geteuid(), err)
@@ -89,12 +89,12 @@ func newLab(seed uint64, w world, log func(format string, args ...any)) (l *lab,
 	return l, nil
 }
 
-// close kills what runs and takes the namespaces down. The logs stay if something went wrong that was not meant to.
+// close kills the processes and removes the namespaces. It keeps the logs after an unintended failure.
 func (l *lab) close() error {
 	for _, p := range l.procs {
 		l.end(p, (*process).kill)
 	}
-	_ = ip("netns del " + l.prefix + "hub") // what was not made cannot be taken down
+	_ = ip("netns del " + l.prefix + "hub") // fails if it was not created
 	for _, p := range l.procs {
 		_ = ip("netns del " + p.space)
 	}
@@ -105,14 +105,14 @@ func (l *lab) close() error {
 	return os.RemoveAll(l.dir)
 }
 
-// problem notes what went wrong in the lab itself, or with a process.
+// problem records a failure of the lab itself or of a process.
 func (l *lab) problem(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.problems = append(l.problems, err)
 }
 
-// failed returns what went wrong so far.
+// failed returns the failures so far.
 func (l *lab) failed() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,7 +129,7 @@ func ip(line string) error {
 	return nil
 }
 
-// change adds by to a counter of faults and runs the command if that puts the fault into force or ends it.
+// change adds by to a counter of faults, and runs the command if that puts the fault into force or ends it.
 func (l *lab) change(counter *int, by int, line string) {
 	before := *counter
 	if *counter += by; (before == 0) == (*counter == 0) {
@@ -140,17 +140,17 @@ func (l *lab) change(counter *int, by int, line string) {
 	}
 }
 
-// cut takes the cables of these nodes out. The result puts them in again.
+// cut unplugs the cables of these nodes. undo plugs them in again.
 func (l *lab) cut(nodes ...int) (undo func()) {
 	return l.ports(l.cables, nodes, "down", "up")
 }
 
-// split moves the cables of these nodes to a bridge of their own. The result moves them back.
+// split moves the cables of these nodes to the second bridge. undo moves them back.
 func (l *lab) split(nodes ...int) (undo func()) {
 	return l.ports(l.annex, nodes, "master annex", "master hub")
 }
 
-// ports sets the ports of these nodes, whose faults of this kind are counted. The result sets them back.
+// ports sets the ports of these nodes, and counts their faults of this kind. undo resets the ports.
 func (l *lab) ports(faults []int, nodes []int, broken, whole string) (undo func()) {
 	set := func(by int, state string) {
 		l.mu.Lock()
@@ -163,8 +163,8 @@ func (l *lab) ports(faults []int, nodes []int, broken, whole string) (undo func(
 	return func() { set(-1, whole) }
 }
 
-// cutOneWay makes all that the first group sends to the second go astray, by a hardware address that nobody has. What the
-// second sends arrives. The result ends it.
+// cutOneWay diverts all that the first group sends to the second, to an unused hardware address. What the second group
+// sends arrives. undo ends that.
 func (l *lab) cutOneWay(from, to []int) (undo func()) {
 	set := func(by int, hardware func(i int) string, state string) {
 		l.mu.Lock()
@@ -194,7 +194,7 @@ func (l *lab) others(i int) (out []int) {
 	return out
 }
 
-// up returns the names of the processes that run, stopped ones too.
+// up returns the names of the running processes, including stopped ones.
 func (l *lab) up() (names []string) {
 	for _, p := range l.procs {
 		p.mu.Lock()
@@ -207,11 +207,11 @@ func (l *lab) up() (names []string) {
 	return names
 }
 
-// patience is how long a condition may take that holds within seconds on a quiet machine.
+// patience is the timeout for a condition that holds within seconds on a quiet machine.
 const patience = 2 * time.Minute
 
-// settled waits until every node in hosts has a view of exactly the processes that are up among them, and all the same one.
-// With idle it waits until nothing is in flight, nobody rests and the cap is divided by those, too.
+// settled waits until every node in hosts has one and the same view, of exactly the processes among them that are up. With
+// idle it waits as well until nothing is in flight, no member rests and the cap is divided by those nodes.
 func (l *lab) settled(ctx context.Context, idle bool, hosts ...int) (took time.Duration, err error) {
 	began := time.Now()
 	for {
@@ -262,7 +262,7 @@ func (l *lab) agreed(idle bool, hosts []int) error {
 	return nil
 }
 
-// tellLog shows the end of what a node logged.
+// tellLog shows the end of a node's log.
 func (l *lab) tellLog(p *process) {
 	b, err := os.ReadFile(l.logPath(p))
 	l.log("the log of %s ends with:\n%s (%v)", p.called(), b[max(0, len(b)-4000):], err)

@@ -31,7 +31,8 @@ func main() {
 	}
 }
 
-// contracts are what the seeds take turns at: copies that live shortly, and are served stale; for long; and without any staleness.
+// contracts are used in turn by the seeds: short-lived copies that may be served stale, long-lived ones, and no staleness
+// at all.
 var contracts = []tier.Freshness{
 	{TTL: 2 * time.Second, StaleWhileRevalidate: 3 * time.Second, StaleIfError: 6 * time.Second, NearTTL: 500 * time.Millisecond},
 	{TTL: time.Hour, NearTTL: time.Minute},
@@ -78,7 +79,7 @@ func parse(args []string) (settings, error) {
 		}
 		s.Freshness = tier.Freshness{TTL: ttl, StaleWhileRevalidate: ttl, StaleIfError: 3 * ttl, NearTTL: ttl / 4}
 	}
-	// The contract in force has NearTTL and NegativeTTL filled in.
+	// The effective contract has NearTTL and NegativeTTL filled in.
 	if s.Freshness.NegativeTTL == 0 {
 		s.Freshness.NegativeTTL = min(s.Freshness.TTL, 5*time.Second)
 	}

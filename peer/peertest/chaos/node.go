@@ -21,7 +21,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// A process that has nodeName in its environment is a node: it takes calls on its standard input and answers on its
+// A process that has nodeName in its environment is a node. It receives calls on its standard input and answers on its
 // standard output.
 const (
 	nodeName   = "CHAOS_NODE"
@@ -35,19 +35,19 @@ const (
 // namespace is the name of all caches.
 const namespace = "chaos"
 
-// world is what all processes of a lab have in common.
+// world is the configuration that all processes of a lab share.
 type world struct {
 	Nodes      int
 	MinMembers int            // as peer.Config has it
-	Freshness  tier.Freshness // what their caches promise
-	Cap        int            // on loads at once
+	Freshness  tier.Freshness // the contract of their caches
+	Cap        int            // on concurrent loads
 	Timeout    time.Duration  // of a load
-	Sabotage   string         // what the nodes do wrong on purpose: see sabotages
+	Sabotage   string         // what the nodes intentionally do wrong: see sabotages
 }
 
 func addressOf(i int) string { return fmt.Sprintf("10.99.0.%d", i+1) }
 
-// nodeMain is the whole life of a node in a process of its own. It returns the exit status.
+// nodeMain runs a node in its own process, from start to end. It returns the exit status.
 func nodeMain() int {
 	if err := runNode(os.Getenv(nodeName), os.Getenv(nodeIP)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -98,13 +98,13 @@ func runNode(name, ip string) error {
 	if err := s.RegisterName("Node", &nodeCalls{n, cache}); err != nil {
 		return err
 	}
-	s.ServeConn(standard{os.Stdin, os.Stdout}) // until the parent closes it, or is gone
+	s.ServeConn(standard{os.Stdin, os.Stdout}) // until the parent closes it or is gone
 	ctx, cancel = context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return errors.Join(cache.Close(ctx), n.Close())
 }
 
-// remoteLoader asks the origin in the parent, and returns when the load has ended there.
+// remoteLoader returns a loader that asks the origin in the parent, and returns once the load has ended there.
 func remoteLoader(origin *rpc.Client) tier.Loader[peertest.Value] {
 	var last atomic.Uint64
 	return func(ctx context.Context, fill *tier.Fill[peertest.Value]) (peertest.Value, error) {
@@ -141,7 +141,7 @@ type standard struct {
 	io.WriteCloser
 }
 
-// nodeCalls are the calls that a node's process takes.
+// nodeCalls are the RPC methods of a node's process.
 type nodeCalls struct {
 	node  *peer.Node
 	cache *tier.Cache[peertest.Value]
@@ -191,13 +191,13 @@ func (n *nodeCalls) Read(c ReadCall, r *ReadReply) error {
 	return nil
 }
 
-// ApplyCall is a change for a node to apply, or, with Put, a value to put.
+// ApplyCall is a change for a node to apply or, with Put, a value to put.
 type ApplyCall struct {
 	Change tier.Change
 	Put    *peertest.Value
 }
 
-// ApplyReply is how it ended.
+// ApplyReply is the result of an ApplyCall.
 type ApplyReply struct {
 	Before, After []string // the members in the node's view
 	Token         string   // a tier.Token, as text
@@ -227,24 +227,25 @@ func (n *nodeCalls) Leave(limit time.Duration, _ *struct{}) error {
 	return nil
 }
 
-// StatusCall asks a node what it says of itself.
+// StatusCall asks a node for its status.
 type StatusCall struct{ Heap bool }
 
-// StatusReply is what a node says of itself.
+// StatusReply is the status of a node.
 type StatusReply struct {
 	Members     []string
 	Resting     []string
 	Fingerprint uint64
 	Busy        int // flights and loads
-	Divisor     int // by how many members it divides the cap
+	Divisor     int // the number of members by which it divides the cap
 	Unready     string
 	Goroutines  int
-	Heap        uint64 // bytes that are in use after a collection, if they were asked for
-	// Replayed are the invalidations that its exchanges have brought to others, Flushed is how often it took all for invalidated.
+	Heap        uint64 // bytes in use after a collection, if requested
+	// Replayed is how many invalidations its exchanges have brought to others. Flushed is how often it invalidated
+	// everything.
 	Replayed, Flushed int64
 }
 
-// Status says how the node is.
+// Status returns the node's status.
 func (n *nodeCalls) Status(c StatusCall, r *StatusReply) error {
 	s, v := n.cache.Stats(), n.node.View()
 	for _, m := range v.Members() {
@@ -267,7 +268,7 @@ func (n *nodeCalls) Status(c StatusCall, r *StatusReply) error {
 	return nil
 }
 
-// Dial reports whether a connection to addr comes about.
+// Dial reports whether a connection to addr can be established.
 func (n *nodeCalls) Dial(addr string, open *bool) error {
 	c, err := net.DialTimeout("tcp", addr, time.Second)
 	if err == nil {

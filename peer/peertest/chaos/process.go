@@ -21,19 +21,19 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// process is one node, which may be stopped, killed and started again, also under another name.
+// process is one node's process. It may be stopped, killed and started again, under another name as well.
 type process struct {
 	host      int
 	ip, space string
 
 	mu          sync.Mutex // guards the rest
 	name        string
-	taken       bool // by a fault that stops or ends it
+	taken       bool // reserved by a fault that stops or ends it
 	incarnation int
 	up          bool // from before its start until after its death
-	stopped     bool // and not called
+	stopped     bool // so it is not called
 	cmd         *exec.Cmd
-	client      *rpc.Client // nil: not to be called
+	client      *rpc.Client // nil: must not be called
 	cancel      context.CancelFunc
 	pauses      [][2]time.Time // when it was stopped and continued; the latter is zero while it is stopped
 }
@@ -45,7 +45,7 @@ func (p *process) called() string {
 	return p.name
 }
 
-// take reserves the process for one fault that stops or ends it.
+// take reserves the process for a fault that stops or ends it.
 func (p *process) take() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,7 +62,7 @@ func (p *process) release() {
 	p.taken = false
 }
 
-// originCalls are the calls that the origin takes from one process.
+// originCalls are the RPC methods that the origin offers to one process.
 type originCalls struct {
 	load    tier.Loader[peertest.Value]
 	started func()
@@ -71,13 +71,13 @@ type originCalls struct {
 	loads map[uint64]load
 }
 
-// load is one that runs, or one whose end has come before it.
+// load is a running load, or one whose Cancel has arrived before it.
 type load struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 }
 
-// at returns the load of an id.
+// at returns the load with the id, and creates it if necessary.
 func (o *originCalls) at(id uint64, until int64) load {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -100,14 +100,14 @@ type LoadCall struct {
 	Until int64 // the deadline of its context, in unix nanoseconds; 0: none
 }
 
-// LoadReply is how it ended. Failed is the error's text, if any.
+// LoadReply is the result of a load. Failed is the error's text, if any.
 type LoadReply struct {
 	Value            peertest.Value
 	Missing, Crashed bool
 	Failed           string
 }
 
-// Load answers when the load has ended, also one whose context has ended before: loads are counted here until they end.
+// Load answers once the load has ended, even if its context ended before: loads count here until they end.
 func (o *originCalls) Load(c LoadCall, r *LoadReply) (_ error) {
 	l := o.at(c.ID, c.Until)
 	defer func() {
@@ -125,7 +125,7 @@ func (o *originCalls) Load(c LoadCall, r *LoadReply) (_ error) {
 // Cancel ends the context of a load.
 func (o *originCalls) Cancel(id uint64, _ *struct{}) error { o.at(id, 0).cancel(); return nil }
 
-// Started says that the node is about to make its cache.
+// Started tells the origin that the node is about to create its cache.
 func (o *originCalls) Started(struct{}, *struct{}) error { o.started(); return nil }
 
 // start starts a process that is down, under its own name or another.
@@ -158,11 +158,11 @@ func (l *lab) start(p *process, name string) (err error) {
 	}); err != nil {
 		return err
 	}
-	go func() { // ends with the process, or with end
+	go func() { // ends with the process or with end
 		if c, err := listener.Accept(); err == nil {
 			s.ServeConn(c)
 		}
-		cancel() // what a dead client wanted, a database drops
+		cancel() // a database drops the queries of a dead client
 	}()
 	log, err := os.OpenFile(l.logPath(p), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -200,21 +200,21 @@ func (l *lab) start(p *process, name string) (err error) {
 	return nil
 }
 
-// kill ends the process without a word.
+// kill ends the process abruptly.
 func (p *process) kill(cmd *exec.Cmd, _ *rpc.Client) error {
 	_ = cmd.Process.Kill()
-	_ = cmd.Wait() // it says that it was killed
+	_ = cmd.Wait() // reports that it was killed
 	return nil
 }
 
-// shut lets the process close its node, and gives the error with which it exits.
+// shut makes the process close its node, and returns the error with which it exits.
 func (p *process) shut(cmd *exec.Cmd, client *rpc.Client) error {
 	_ = client.Close()
 	defer time.AfterFunc(patience, func() { _ = cmd.Process.Kill() }).Stop()
 	return cmd.Wait()
 }
 
-// leave lets the node leave, which may not be able to tell the others, and then close.
+// leave makes the node leave and then close. It may be unable to tell the others.
 func (p *process) leave(cmd *exec.Cmd, client *rpc.Client) error {
 	if err := client.Call("Node.Leave", 5*time.Second, &struct{}{}); err != nil {
 		return err
@@ -222,7 +222,7 @@ func (p *process) leave(cmd *exec.Cmd, client *rpc.Client) error {
 	return p.shut(cmd, client)
 }
 
-// end ends a process, if it is up.
+// end ends a process if it is up.
 func (l *lab) end(p *process, how func(*process, *exec.Cmd, *rpc.Client) error) {
 	p.mu.Lock()
 	name, cmd, client, cancel := p.name, p.cmd, p.client, p.cancel
@@ -241,7 +241,7 @@ func (l *lab) end(p *process, how func(*process, *exec.Cmd, *rpc.Client) error) 
 	p.up = false
 }
 
-// halt stops a process, as a debugger or a frozen machine does. With open its clients go on calling it.
+// halt stops a process, as a debugger or a frozen machine does. With open, its clients keep calling it.
 func (p *process) halt(open bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +269,7 @@ func (p *process) callable() *rpc.Client {
 	return p.client
 }
 
-// stoppedSince returns for how long the process has been stopped since the given time.
+// stoppedSince returns how long the process has been stopped since the given time.
 func (p *process) stoppedSince(from time.Time) (d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -285,7 +285,7 @@ func (p *process) stoppedSince(from time.Time) (d time.Duration) {
 	return d
 }
 
-// call reports whether the process has answered. It may die only of being killed.
+// call reports whether the process has answered. A process may die only from being killed.
 func (l *lab) call(p *process, client *rpc.Client, method string, args, reply any) bool {
 	err := client.Call(method, args, reply)
 	if err != nil && p.callable() == client {

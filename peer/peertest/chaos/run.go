@@ -16,12 +16,12 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// settings are what the flags say.
+// settings are the parsed flags.
 type settings struct {
 	world
 	seed    uint64
 	length  time.Duration // of all faults
-	round   time.Duration // of the faults between two times at which everything has to hold
+	round   time.Duration // of the faults between two checks of the whole cluster
 	kinds   []kind
 	hold    time.Duration
 	keys    int
@@ -29,10 +29,10 @@ type settings struct {
 	pace    time.Duration
 }
 
-// slack is by how much an age may seem too high: clocks have a granularity, and all are one.
+// slack is how much an age may seem too high. All processes share one clock, but clocks have a granularity.
 const slack = 100 * time.Millisecond
 
-// late is by how much an answer may come after its deadline, on a machine that is busy with other things.
+// late is how much an answer may exceed its deadline on a busy machine.
 const late = time.Minute
 
 func (s settings) rules() peertest.Rules {
@@ -49,13 +49,13 @@ type run struct {
 	faults  *faults
 	clients *clients
 	first   StatusReply   // of the witness, before any fault
-	slowest time.Duration // until there was one view after the faults of a round
+	slowest time.Duration // the longest time to one view after the faults of a round
 }
 
-// errBroken is what a run returns that has found and shown violations.
+// errBroken is returned by a run that has found and shown violations.
 var errBroken = errors.New("a guarantee is broken")
 
-// chaos makes a run and returns what went wrong.
+// chaos performs a run and returns its error.
 func chaos(ctx context.Context, s settings, log func(format string, args ...any)) (err error) {
 	began := time.Now()
 	stamped := func(format string, args ...any) {
@@ -85,13 +85,13 @@ func chaos(ctx context.Context, s settings, log func(format string, args ...any)
 	log("faults: %v; n%d is never killed", s.kinds, r.faults.witness)
 	if err = r.rounds(ctx); err != nil && !errors.Is(err, errBroken) {
 		l.problem(err)
-		r.check() // which may say why
+		r.check() // its output may explain the error
 	}
 	r.report(log)
 	return err
 }
 
-// rounds starts the nodes, and plays rounds of faults until their time is over.
+// rounds starts the nodes and plays rounds of faults until their time is over.
 func (r *run) rounds(ctx context.Context) error {
 	for _, p := range r.procs {
 		if err := r.start(p, p.called()); err != nil {
@@ -108,7 +108,7 @@ func (r *run) rounds(ctx context.Context) error {
 	wait := r.clients.run(own, r.seed)
 	defer func() {
 		cancel()
-		for _, p := range r.procs { // if the run has failed, calls may hang
+		for _, p := range r.procs { // after a failed run calls may hang
 			r.end(p, (*process).kill)
 		}
 		wait()
@@ -157,8 +157,8 @@ func (r *run) hosts() (all []int) {
 	return all
 }
 
-// converge waits until all nodes have one view, and have what the invalidations left whose senders live: an exchange may
-// still run when the views agree.
+// converge waits until all nodes have one view and all know the invalidations whose senders are up. An exchange may still
+// be running when the views agree.
 func (r *run) converge(ctx context.Context) error {
 	began := time.Now()
 	took, err := r.settled(ctx, false, r.hosts()...)
@@ -180,7 +180,7 @@ func (r *run) converge(ctx context.Context) error {
 	return nil
 }
 
-// sweep reads each key on each node, and says what is not as it has to be when all is well.
+// sweep reads each key on each node and reports what is wrong once all faults are over.
 func (r *run) sweep(ctx context.Context) error {
 	from := r.history.Stamp()
 	errs := make([]error, len(r.procs))
@@ -205,7 +205,7 @@ func (r *run) sweep(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// witness asks the node that is never killed how it is.
+// witness gets the status of the node that is never killed.
 func (r *run) witness(s *StatusReply) error {
 	p := r.procs[r.faults.witness]
 	client := p.callable()
@@ -215,7 +215,8 @@ func (r *run) witness(s *StatusReply) error {
 	return client.Call("Node.Status", StatusCall{Heap: true}, s)
 }
 
-// grown waits until the witness has about as many goroutines and as much heap as before any fault, whatever has come and gone.
+// grown waits until the witness has about as many goroutines and as much heap as before any fault, whatever has come and
+// gone. It returns an error if that does not happen.
 func (r *run) grown(ctx context.Context) error {
 	began := time.Now()
 	for {
@@ -238,7 +239,7 @@ func (r *run) grown(ctx context.Context) error {
 
 func mib(n uint64) float64 { return float64(n) / (1 << 20) }
 
-// check shows what the history breaks, and reports whether there is anything.
+// check shows the violations in the history, and reports whether there are any.
 func (r *run) check() bool {
 	shown := make(map[string]bool)
 	for _, v := range r.history.Check(r.rules()) {
@@ -253,7 +254,7 @@ func (r *run) check() bool {
 	return len(shown) > 0
 }
 
-// excerpt leaves the middle of a long history out: what a value comes from is at its beginning, who saw it at its end.
+// excerpt cuts the middle out of a long history: the beginning shows where a value comes from, the end which nodes saw it.
 func excerpt(history string) string {
 	const head, tail = 25, 50
 	lines := strings.Split(strings.TrimSpace(history), "\n")
@@ -263,7 +264,7 @@ func excerpt(history string) string {
 	return strings.Join(slices.Concat(lines[:head], []string{fmt.Sprintf("          ... %d lines", len(lines)-head-tail)}, lines[len(lines)-tail:]), "\n")
 }
 
-// report says what was done and checked.
+// report summarises what was done and checked.
 func (r *run) report(log func(format string, args ...any)) {
 	f := r.history.Figures()
 	total := 0

@@ -11,7 +11,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// sabotages are what nodes can do wrong on purpose: a checker that does not notice proves nothing.
+// sabotages are what nodes can intentionally do wrong: a checker that does not notice them proves nothing.
 var sabotages = map[string]func(tier.Cluster) tier.Cluster{
 	"":       func(c tier.Cluster) tier.Cluster { return c },
 	"deaf":   func(c tier.Cluster) tier.Cluster { return deaf{c} },
@@ -19,7 +19,7 @@ var sabotages = map[string]func(tier.Cluster) tier.Cluster{
 	"young":  func(c tier.Cluster) tier.Cluster { return young{c} },
 }
 
-// deaf is a cluster whose members hear of no invalidation, and confirm each.
+// deaf is a cluster whose members receive no invalidations and confirm all of them.
 type deaf struct{ tier.Cluster }
 
 func (d deaf) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
@@ -43,7 +43,7 @@ type greedy struct{ tier.Cluster }
 
 func (greedy) Divisor() (members, rank int) { return 1, 0 }
 
-// young is a cluster whose answers say that they are new.
+// young is a cluster whose answers claim to be new.
 type young struct{ tier.Cluster }
 
 func (y young) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {

@@ -17,14 +17,14 @@ import (
 
 const (
 	splitKeys     = 60
-	splitPatience = 15 * time.Second // of a caller: no read needs it
-	splitReads    = 60               // on each node, before the next thing happens
+	splitPatience = 15 * time.Second // of a caller: long enough for every read
+	splitReads    = 60               // on each node, before the next step
 )
 
-// word is an invalidation that some members say they have applied. It is a lower bound of what they know.
+// word is an invalidation that some members say they have applied. It is a lower bound on what they know.
 type word struct {
 	key   string
-	began uint64   // a load that began before is too old
+	began uint64   // data of a load that began before is too old
 	ended uint64   // for reads that begin later
 	by    []string // the members
 }
@@ -35,10 +35,10 @@ type halves struct {
 	*lab
 	sides [2][]int
 
-	told []word // by the test's own goroutine
+	told []word // accessed by the test's own goroutine only
 }
 
-// must ends the test after an error.
+// must ends the test if there is an error.
 func (s *halves) must(err error) {
 	s.Helper()
 	if err != nil {
@@ -46,7 +46,7 @@ func (s *halves) must(err error) {
 	}
 }
 
-// served waits until every node has answered enough reads that begin from now on.
+// served waits until every node has answered enough reads that began after the call.
 func (s *halves) served() {
 	s.Helper()
 	from, began := s.history.Stamp(), time.Now()
@@ -67,7 +67,7 @@ func (s *halves) served() {
 	}
 }
 
-// sees waits until these nodes have one view, of themselves alone.
+// sees waits until these nodes have one view of exactly themselves.
 func (s *halves) sees(idle bool, nodes ...int) {
 	s.Helper()
 	took, err := s.settled(s.Context(), idle, nodes...)
@@ -75,7 +75,7 @@ func (s *halves) sees(idle bool, nodes ...int) {
 	s.Logf("%v see each other alone after %v", nodes, took.Round(10*time.Millisecond))
 }
 
-// names are those of a side's nodes.
+// names returns the names of one side's nodes.
 func (s *halves) names(side int) (out []string) {
 	for _, i := range s.sides[side] {
 		out = append(out, s.procs[i].name)
@@ -91,7 +91,7 @@ func (s *halves) change(side int, key string) {
 	if !ok || a.Failed.Text != "" && !a.Failed.Invalidate {
 		s.Fatalf("the invalidation of %s from %s: %t %s", key, p.name, ok, a.Failed.Text)
 	}
-	// The network is cut: who is in its view on the other side cannot have been reached.
+	// The network is cut: a node of the other side that is in the view cannot have been reached.
 	for _, name := range s.names(1 - side) {
 		if slices.Contains(a.Before, name) && slices.Contains(a.After, name) && !slices.Contains(a.Failed.Unreached, name) {
 			s.Errorf("%s invalidated %s while %s was in its view and cut off, and named %v", p.name, key, name, a.Failed.Unreached)
@@ -101,8 +101,8 @@ func (s *halves) change(side int, key string) {
 	s.told = append(s.told, word{key, inv.Began, inv.Ended, by})
 }
 
-// outdated tells of a read that ought to have known better, if any: of the invalidations that these members were
-// told of, and with everybody of all.
+// outdated returns a read that is older than it may be, or nil. It considers the invalidations that the read's member was
+// told of, or with everybody all invalidations.
 func (s *halves) outdated(reads []*peertest.Read, everybody bool) *peertest.Read {
 	for _, r := range reads {
 		if r.Err == nil && slices.ContainsFunc(s.told, func(i word) bool {
@@ -114,7 +114,7 @@ func (s *halves) outdated(reads []*peertest.Read, everybody bool) *peertest.Read
 	return nil
 }
 
-// sweep reads every key on every node, and returns the reads.
+// sweep reads every key on every node and returns the reads.
 func (s *halves) sweep() []*peertest.Read {
 	from := s.history.Stamp()
 	var wg sync.WaitGroup
@@ -129,7 +129,7 @@ func (s *halves) sweep() []*peertest.Read {
 	return s.history.Reads(from, ^uint64(0))
 }
 
-// sums adds up what the nodes say of replays and flushes.
+// sums adds up the replays and flushes of all nodes.
 func (s *halves) sums() (replayed, flushed int64) {
 	s.Helper()
 	for _, p := range s.procs {
@@ -167,7 +167,7 @@ func newTestLab(t *testing.T, seed uint64, w world) *lab {
 	return l
 }
 
-// dials checks whether from can open a connection to to.
+// dials checks whether from can open a connection to another node.
 func dials(t *testing.T, l *lab, from, to int, want bool) {
 	t.Helper()
 	began := time.Now()
@@ -184,9 +184,9 @@ func dials(t *testing.T, l *lab, from, to int, want bool) {
 	}
 }
 
-// TestChaosSplitLong splits five processes on real sockets into three and two, under load. Both sides serve, with
-// what each may ask of the origin, and invalidate; nothing expires meanwhile. When the network is whole again, all
-// see all, have what the other side has invalidated, and never serve what is older. It takes about 20 seconds.
+// TestChaosSplitLong splits five processes on real sockets into three and two, under load. Both sides serve, load from the
+// origin within their limits, and invalidate. Nothing expires meanwhile. Once the network is whole again, all nodes see
+// each other, know what the other side has invalidated, and never serve older data. It takes about 20 seconds.
 func TestChaosSplitLong(t *testing.T) {
 	if testing.Short() {
 		t.Skip("this test takes half a minute and needs root and iproute2")
@@ -213,7 +213,7 @@ func TestChaosSplitLong(t *testing.T) {
 		}
 	}
 	defer clients.Wait()
-	defer func() { // before the wait, if the test has failed
+	defer func() { // runs before the wait if the test has failed
 		cancel()
 		for _, p := range s.procs {
 			s.end(p, (*process).kill)
@@ -250,13 +250,13 @@ func TestChaosSplitLong(t *testing.T) {
 	s.must(s.lab.failed())
 }
 
-// schedule is the one of TestChaosSplitLong.
+// schedule is the schedule of TestChaosSplitLong.
 func (s *halves) schedule() {
 	s.Helper()
 	before, flushed := s.sums()
 	s.Log("n3 and n4 are cut off from the others")
 	heal := s.split(s.sides[1]...)
-	s.change(0, keyOf(0)) // when nobody has noticed
+	s.change(0, keyOf(0)) // before any node has noticed
 	s.change(1, keyOf(2))
 	dials(s.T, s.lab, 0, 4, false)
 	dials(s.T, s.lab, 4, 3, true)
@@ -264,7 +264,7 @@ func (s *halves) schedule() {
 		s.sees(false, nodes...)
 	}
 	s.served()
-	for k := 10; k < splitKeys; k += 10 { // one in ten by either side, one by both, the rest by nobody
+	for k := 10; k < splitKeys; k += 10 { // each side writes one key in ten, both sides write one in ten, the rest is unchanged
 		s.change(0, keyOf(k))
 		s.change(1, keyOf(k+2))
 		s.change(0, keyOf(k+4))

@@ -23,13 +23,13 @@ func NewRouteInfo() (routeInfo, error) { return routeInfo{}, ErrNoRoute }
 func (ri routeInfo) GetDefaultInterfaceName() (string, error) { return "", ErrNoInterface }
 `
 
-// build compiles the tests of package peertest of the work tree root for WebAssembly, in dir, and returns the file's name. What
-// has not changed comes from Go's build cache.
+// build compiles the tests of package peertest of the work tree root for WebAssembly in dir, and returns the file's name.
+// Unchanged parts come from Go's build cache.
 func build(ctx context.Context, root, dir string) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	// A module of its own, so that ./... of the work tree does not take the copies for a package.
+	// A separate module, so that ./... of the work tree does not treat the copies as packages.
 	if err := os.WriteFile(filepath.Join(dir, "go.mod"), []byte("module replay.invalid/generated\n"), 0o644); err != nil {
 		return "", err
 	}
@@ -51,8 +51,8 @@ func build(ctx context.Context, root, dir string) (string, error) {
 	return out, err
 }
 
-// modfile writes a go.mod to dir that has a go-sockaddr for wasip1, and returns its name. That copy of the module is only
-// there: it is under the Mozilla Public License, which goes with it.
+// modfile writes a go.mod to dir that has a go-sockaddr for wasip1, and returns its name. That copy of the module exists
+// only there. It is under the Mozilla Public License, which is copied with it.
 func modfile(ctx context.Context, root, dir string) (string, error) {
 	b, err := goCommand(ctx, root, "mod", "download", "-json", sockaddr)
 	if err != nil {

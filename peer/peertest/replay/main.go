@@ -29,7 +29,7 @@ func main() {
 	}
 }
 
-// errBroken says that a guarantee was broken, which has been told.
+// errBroken says that a guarantee was broken and that the violation has been printed.
 var errBroken = errors.New("a guarantee is broken")
 
 // options are the command's.
@@ -85,7 +85,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.close(context.WithoutCancel(ctx)) }() // nothing is left to be lost
+	defer func() { _ = s.close(context.WithoutCancel(ctx)) }() // an error would lose nothing
 	switch {
 	case o.test != "":
 		return s.exec(ctx, o.job.Schedule, o.job.Choice, out, "-test.run", o.test, "-test.v")
@@ -97,7 +97,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	return s.tell(ctx, o.job, s.run(ctx, o.job), out)
 }
 
-// open loads the simulator that is in the file wasm, or if that is empty builds the work tree's first.
+// open loads the simulator from the file wasm, or builds the work tree's first if wasm is empty.
 func open(ctx context.Context, root, wasm string) (*simulator, error) {
 	dir := filepath.Join(root, "bin", "replay")
 	if wasm == "" {
@@ -109,7 +109,7 @@ func open(ctx context.Context, root, wasm string) (*simulator, error) {
 	return load(ctx, wasm, dir)
 }
 
-// tell says what became of a job, and of one that failed shows the shortest history that it finds.
+// tell prints the result of a job, and for a failed job the shortest history that it finds.
 func (s *simulator) tell(ctx context.Context, j job, r report, out io.Writer) error {
 	_, _ = fmt.Fprintf(out, "%v: digest %s, %d faults planned\n%s\n", j, r.Digest, r.Faults, r.Summary)
 	if r.ok() {
@@ -127,11 +127,11 @@ func (s *simulator) tell(ctx context.Context, j job, r report, out io.Writer) er
 	return errBroken
 }
 
-// each runs the jobs that next gives, on all processors, and calls done with each one's report, one at a time. It ends
-// when next or done says so.
+// each runs the jobs that next returns on all processors, and calls done with each one's report, one at a time. It ends
+// when next or done returns false.
 func (s *simulator) each(ctx context.Context, next func() (job, bool), done func(job, report) bool) {
 	var wg sync.WaitGroup
-	var mu sync.Mutex // guards ended, and what next and done use
+	var mu sync.Mutex // guards ended, and the data that next and done use
 	ended := false
 	for range runtime.NumCPU() {
 		wg.Go(func() {
@@ -212,7 +212,7 @@ func (s *simulator) soak(ctx context.Context, o options, out io.Writer) (err err
 	return err
 }
 
-// keep appends a pair to a file, if it has a name.
+// keep appends a pair to the file at path, unless path is empty.
 func keep(path string, j job) error {
 	if path == "" {
 		return nil

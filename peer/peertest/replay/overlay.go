@@ -16,10 +16,10 @@ import (
 // patch is one change of a file of the Go distribution.
 type patch struct {
 	file     string // below GOROOT/src
-	old, new string // old is there once
+	old, new string // old occurs exactly once
 }
 
-// patches make the runtime take choices. See doc.go for what they are.
+// patches make the runtime take choices from the rng. doc.go describes the choices.
 var patches = []patch{
 	{"runtime/proc.go", "const randomizeScheduler = raceenabled\n", "var randomizeScheduler bool // set by simStart\n"},
 	{"runtime/proc.go", `		gp := pp.runq[h%uint32(len(pp.runq))].ptr()
@@ -43,7 +43,7 @@ var patches = []patch{
 	{"internal/sync/mutex.go", "		m.unlockSlow(new)\n	}\n}\n", "		m.unlockSlow(new)\n	}\n	runtime_simLock()\n}\n"},
 }
 
-// added goes to the end of runtime/proc.go.
+// added is appended to runtime/proc.go.
 const added = `
 // The choices of a simulation. One thread uses them.
 var (
@@ -113,7 +113,8 @@ func SimLine() {
 // lineDirs are the packages that may pause before each statement.
 var lineDirs = []string{"peer", "tier"}
 
-// overlay writes the changed files to dir, and there the file that says what they replace. It returns the latter's name.
+// overlay writes the changed files to dir, together with the JSON file that maps the originals to them. It returns the name
+// of that file.
 func overlay(dir, goroot, goVersion, weir string) (string, error) {
 	replace := make(map[string]string)
 	put := func(original string, text string) error {
@@ -172,7 +173,7 @@ func overlay(dir, goroot, goVersion, weir string) (string, error) {
 	return name, os.WriteFile(name, b, 0o644)
 }
 
-// withPauses returns a Go file in which each statement may let other goroutines run first. Lines keep their numbers.
+// withPauses returns the text of a Go file with a possible pause before each statement. Lines keep their numbers.
 func withPauses(name, text string) (string, error) {
 	fset := token.NewFileSet()
 	f, err := parser.ParseFile(fset, name, text, parser.SkipObjectResolution)
@@ -200,7 +201,7 @@ func withPauses(name, text string) (string, error) {
 		return true
 	})
 	if len(at) == 1 {
-		return text, nil // declarations alone
+		return text, nil // only declarations
 	}
 	var b strings.Builder
 	for i := range len(text) {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// A pair of seeds decides everything that happens; each of the two changes it.
+// TestPairRepeats checks that a pair of seeds decides everything that happens, and that changing either seed changes the
+// run.
 func TestPairRepeats(t *testing.T) {
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -43,7 +44,7 @@ func TestPairRepeats(t *testing.T) {
 	}
 }
 
-// Faults that do not matter are left out, and the shortest history of the same kind is shown.
+// TestShrink checks that irrelevant faults are dropped, and that the shortest history of the same kind is shown.
 func TestShrink(t *testing.T) {
 	need := []int{2, 5}
 	var runs []job
@@ -55,7 +56,7 @@ func TestShrink(t *testing.T) {
 			}
 		}
 		if j.Schedule == 7 {
-			return report{Faults: 6} // this schedule shows it with all faults only
+			return report{Faults: 6} // this schedule shows it only with all faults
 		}
 		return report{Faults: 6, Broken: []broken{{"G2 is broken: a read", strings.Repeat("a line\n", 20-len(j.Without))}}}
 	}
@@ -69,7 +70,7 @@ func TestShrink(t *testing.T) {
 	}
 }
 
-// Pauses stand before statements, and lines keep their numbers.
+// TestPauses checks that pauses are inserted before statements and that lines keep their numbers.
 func TestPauses(t *testing.T) {
 	const before = `package p
 
@@ -127,7 +128,7 @@ simruntime.SimLine(); again:
 	}
 }
 
-// A Go that the patches do not fit is refused.
+// TestOverlayOfAnotherGo checks that overlay rejects a Go version that the patches do not fit.
 func TestOverlayOfAnotherGo(t *testing.T) {
 	goroot := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(goroot, "src", "runtime"), 0o755); err != nil {

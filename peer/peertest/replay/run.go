@@ -20,7 +20,7 @@ import (
 	"github.com/tetratelabs/wazero/sys"
 )
 
-// choice is what the schedule seed decides, beside the random numbers that Go takes: see doc.go.
+// choice is what the schedule seed decides besides the random numbers that Go reads: see doc.go.
 type choice string
 
 const (
@@ -31,12 +31,12 @@ const (
 // job is one run of the simulator.
 type job struct {
 	Seed, Schedule uint64
-	Without        []int // the numbers of faults that are left out
+	Without        []int // the numbers of faults to leave out
 	Brief          bool  // a short schedule on three nodes
 	Choice         choice
 }
 
-// String is how make sim takes the job.
+// String returns the job in the form that make sim accepts.
 func (j job) String() string {
 	s := fmt.Sprintf("SEED=%d SCHEDULE=%d", j.Seed, j.Schedule)
 	if len(j.Without) > 0 {
@@ -60,19 +60,19 @@ func (j job) args() []string {
 	return args
 }
 
-// report says what became of a job. The simulator prints it.
+// report is the result of a job. The simulator prints it.
 type report struct {
 	Digest  string   // stands for everything that happened
-	Faults  int      // how many the plan came to, those that were left out among them
-	Broken  []broken // guarantees
-	Failed  []string // whatever else went wrong
+	Faults  int      // how many the plan reached, including those that were left out
+	Broken  []broken // violations
+	Failed  []string // other failures
 	Summary string
 }
 
 // broken is a violation with the part of the history that shows it.
 type broken struct{ What, History string }
 
-// kinds returns what was broken: the guarantees, or that something else went wrong.
+// kinds returns what was broken: the guarantees, or that something else failed.
 func (r report) kinds() map[string]bool {
 	out := make(map[string]bool)
 	for _, b := range r.Broken {
@@ -86,17 +86,17 @@ func (r report) kinds() map[string]bool {
 
 func (r report) ok() bool { return len(r.Broken)+len(r.Failed) == 0 }
 
-// maxReadings is how often a run may look at its clock. One that goes round in circles ends here.
+// maxReadings is how often a run may read its clock. It ends runs that loop forever.
 const maxReadings = 2_000_000_000
 
-// simulator runs jobs, several at once if need be.
+// simulator runs jobs, several at once if needed.
 type simulator struct {
 	cache   wazero.CompilationCache
 	runtime wazero.Runtime
 	module  wazero.CompiledModule
 }
 
-// load compiles the simulator for this machine; dir keeps the result, and none of earlier ones.
+// load compiles the simulator for this machine. dir keeps the result and drops earlier ones.
 func load(ctx context.Context, wasm, dir string) (*simulator, error) {
 	b, err := os.ReadFile(wasm)
 	if err != nil {
@@ -141,21 +141,21 @@ func (s *simulator) run(ctx context.Context, j job) (r report) {
 			}
 		}
 	}
-	if r.Digest == "" || err != nil && r.ok() { // it crashed, or something but the simulation failed
+	if r.Digest == "" || err != nil && r.ok() { // it crashed, or something other than the simulation failed
 		text := out.String()
 		r.Failed = append(r.Failed, fmt.Sprintf("%v\n%s", err, text[:min(len(text), 8000)]))
 	}
 	return r
 }
 
-// newRandom returns a random source that a seed starts.
+// newRandom returns a random source that is initialised with seed.
 func newRandom(seed uint64) io.Reader {
 	var key [32]byte
 	binary.LittleEndian.PutUint64(key[:], seed)
 	return rand.NewChaCha8(key)
 }
 
-// exec runs the test binary with arguments. The schedule seed decides everything that they leave open.
+// exec runs the test binary with arguments. The schedule seed decides everything that the arguments leave open.
 func (s *simulator) exec(ctx context.Context, schedule uint64, c choice, out io.Writer, args ...string) error {
 	var now, readings int64
 	read := func() int64 {

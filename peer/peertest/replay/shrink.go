@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// shrinkTries is how many schedules a set of faults gets to show what is broken. One fault less makes another run of it, so
-// the same schedule seed need not show it again.
+// shrinkTries is how many schedules a set of faults gets to show the violation. With one fault less the run is a different
+// one, so the same schedule seed need not show it again.
 const shrinkTries = 3
 
-// shrink leaves out faults as long as what is broken still is. It returns the job with the fewest, and of all violations
-// of the same kind that it has seen the one with the shortest history.
+// shrink drops faults as long as the violation persists. It returns the job with the fewest faults, and of all violations
+// of the same kind that it has seen, the one with the shortest history.
 func shrink(ctx context.Context, run func(context.Context, job) report, j job, r report) (job, broken) {
 	kinds := r.kinds()
 	best := shortest(r, kinds, broken{})
@@ -40,7 +40,7 @@ func overlap(a, b map[string]bool) bool {
 	return false
 }
 
-// shortest returns the shorter of the histories that show a violation of one of the kinds, that of best among them.
+// shortest returns the violation of one of the kinds with the shortest history, considering best as well.
 func shortest(r report, kinds map[string]bool, best broken) broken {
 	for _, text := range r.Failed {
 		if best.What == "" && kinds["failure"] {

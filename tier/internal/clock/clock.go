@@ -1,4 +1,5 @@
-// Package clock is the time that a cache lives by: nanoseconds since the cache was made, suspensions of the machine included.
+// Package clock is the time that a cache uses: nanoseconds since the cache was made, suspensions of the machine
+// included.
 package clock
 
 import (

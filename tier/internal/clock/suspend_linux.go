@@ -11,8 +11,9 @@ const (
 	clockBoottime  = 7
 )
 
-// Suspended returns for how long the machine was suspended since it was started, in ns, to a tenth of SleptLeast. Between
-// two readings the thread may have to wait for a processor: then they are taken again, and false is returned if that was in vain.
+// Suspended returns how long the machine was suspended since it was started, in ns, to a tenth of SleptLeast. Between
+// two readings the thread may have to wait for a processor. Suspended then reads again, and returns false if that
+// does not help.
 func Suspended() (int64, bool) {
 	for range 5 {
 		before, ok1 := readSystemClock(clockMonotonic)

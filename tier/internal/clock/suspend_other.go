@@ -2,5 +2,5 @@
 
 package clock
 
-// Suspended returns for how long the machine was suspended since it was started: not known here.
+// Suspended returns how long the machine was suspended since it was started, which is unknown here.
 func Suspended() (int64, bool) { return 0, false }

@@ -10,24 +10,24 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// ReuseCurve estimates the miss-ratio curve of the owned tier: what fraction of the reads that reach it
-// would miss if it were of another size and kept the most recently used. It is SHARDS with a
-// fixed number of keys (Waldspurger et al., FAST 2015): of keys picked by their hash it knows how
-// many bytes of other keys were read between two reads of the key, divided by the fraction of keys
-// picked. A read misses in all tiers smaller than that. It takes about 350 KiB.
+// ReuseCurve estimates the miss-ratio curve of the owned tier: the fraction of the reads reaching it that would miss
+// if the tier had another size and kept the most recently used entries. It is SHARDS with a fixed number of keys
+// (Waldspurger et al., FAST 2015). For keys picked by their hash it knows how many bytes of other keys were read
+// between two reads of the key, divided by the fraction of keys picked. A read misses in all tiers smaller than that.
+// It takes about 350 KiB.
 type ReuseCurve struct {
-	limit atomic.Uint64 // of spread(hash); read without mu to pass by most keys
+	limit atomic.Uint64 // of spread(hash); read without mu to skip most keys
 
 	mu    sync.Mutex // guards the rest, and changes of limit
 	keys  map[uint64]reuseKey
-	tree  []int64 // Fenwick tree of the keys' sizes, by their last reads' places
+	tree  []int64 // Fenwick tree of the keys' sizes, indexed by the place of the last read
 	next  int32   // place of the next read, from 1
 	bytes int64   // of all keys
 	hist  [reuseBuckets]float64
 	cold  float64 // first reads
-	at    int64   // when the histogram was halved last
-	base  int64   // reads that had reached the tier then
-	kept  float64 // of reads before that, what the halving left
+	at    int64   // when the histogram was last halved
+	base  int64   // reads that had reached the tier by then
+	kept  float64 // what the halving left of the reads before that
 }
 
 type reuseKey struct {
@@ -50,8 +50,7 @@ func NewReuseCurve(now int64) *ReuseCurve {
 	return r
 }
 
-// Read counts a read of a key that reaches the owned tier, where e is its entry, or nil. It does
-// not keep key.
+// Read counts a read that reaches the owned tier. e is the key's entry, or nil. Read does not keep key.
 func (r *ReuseCurve) Read(key string, hash uint64, e *store.Entry) {
 	if spread(hash) >= r.limit.Load() {
 		return
@@ -93,7 +92,7 @@ func (r *ReuseCurve) Read(key string, hash uint64, e *store.Entry) {
 	}
 }
 
-// sum is the bytes at places up to and with i. The caller holds mu.
+// sum returns the bytes at places up to and including i. The caller holds mu.
 func (r *ReuseCurve) sum(i int32) (n int64) {
 	for ; i > 0; i -= i & -i {
 		n += r.tree[i]
@@ -108,8 +107,8 @@ func (r *ReuseCurve) add(i int32, by int64) {
 	}
 }
 
-// compact gives the keys the first places, in their order. The one that is being read has none.
-// The caller holds mu.
+// compact moves the keys to the first places, in their order. The key that is being read has no place. The caller
+// holds mu.
 func (r *ReuseCurve) compact(reading uint64) {
 	type placed struct {
 		hash uint64
@@ -136,7 +135,7 @@ func reuseBucket(distance float64) int {
 	return min(max(int(math.Ceil(4*math.Log2(max(distance, 1)))), 0), reuseBuckets-1)
 }
 
-// Halve lets old reads count less and less. reads is how many have reached the tier.
+// Halve halves the weight of old reads once in every reuseHalf. reads is how many have reached the tier.
 func (r *ReuseCurve) Halve(now, reads int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,11 +153,11 @@ func (r *ReuseCurve) Halve(now, reads int64) {
 // A Point is one point of a miss-ratio curve.
 type Point struct {
 	Bytes int64   // size of the owned tier
-	Ratio float64 // of the reads that reach it, those that miss because it is not larger
+	Ratio float64 // fraction of the reads reaching the tier that miss only because of its size
 }
 
-// Curve is the miss-ratio curve at the sizes given, and about how many bytes all keys would take that
-// were read. First reads of a key miss at any size and are left out. reads is how many have reached the tier.
+// Curve returns the miss-ratio curve at the given sizes, and about how many bytes all keys that were read would take.
+// First reads of a key miss at any size and are left out. reads is how many have reached the tier.
 func (r *ReuseCurve) Curve(sizes []int64, reads int64) (out []Point, bytes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -166,8 +165,8 @@ func (r *ReuseCurve) Curve(sizes []int64, reads int64) (out []Point, bytes int64
 	for _, n := range r.hist {
 		seen += n
 	}
-	// Whether the few hottest keys are in the sample makes a difference: as many reads as are missing, or
-	// too many, are near ones (SHARDS-adj).
+	// The result depends on whether the sample has the few hottest keys. As many reads as are missing, or in excess,
+	// are near ones (SHARDS-adj).
 	all := max(r.kept+float64(reads-r.base)-r.cold, 0)
 	if all == 0 || seen == 0 {
 		all = seen

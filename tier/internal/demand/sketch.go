@@ -8,50 +8,49 @@ import (
 	"time"
 )
 
-// Sketch estimates at what rates the keys are read by the callers on this node, near hits
-// included, in fixed memory (about 400 KiB) and for about a nanosecond a near hit. It keeps two
-// samples of the keys:
+// Sketch estimates how often the callers on this node read each key, near hits included. It uses fixed memory (about
+// 400 KiB) and takes about a nanosecond for each near hit. It keeps two samples of the keys:
 //
-//   - heavy: the keys read most, by Space-Saving (Metwally, Agrawal, El Abbadi, ICDT 2005). They
-//     are few and make up most of what coalescing saves, so they are wanted all.
-//   - tail: keys picked by their hash, so that each is seen always or never (spatial sampling, SHARDS:
-//     Waldspurger, Park, Garthwaite, Ahmad, FAST 2015). The threshold of the hash falls when there
-//     is no more room. They stand for all the others.
+//   - heavy: the most-read keys, by Space-Saving (Metwally, Agrawal, El Abbadi, ICDT 2005). They are few and make up
+//     most of what coalescing saves, so the sample should have all of them.
+//   - tail: keys picked by their hash, so that each key is seen always or never (spatial sampling, SHARDS:
+//     Waldspurger, Park, Garthwaite, Ahmad, FAST 2015). The threshold of the hash falls when the sample is full.
+//     These keys stand for all the others.
 //
-// Near hits are thinned to one of NearThin before they come here, and weigh as much more; the
-// estimates allow for the noise of that.
+// Near hits are thinned to one in NearThin before they reach the sketch, and count that many times more. The
+// estimates allow for the resulting noise.
 type Sketch struct {
 	shards [demandShards]demandShard
-	Now    atomic.Int64 // the time, up to a second late: a near hit is counted without reading the clock
+	Now    atomic.Int64 // the time, up to a second old: a near hit is counted without reading the clock
 
 	mu   sync.Mutex // guards the rest
 	past [64]nearMark
-	n    int // marks made
+	n    int // the number of marks made
 }
 
-// nearMark is how many near hits there had been at a time.
+// nearMark is the number of near hits up to a time.
 type nearMark struct{ at, hits int64 }
 
 type demandShard struct {
 	mu     sync.Mutex           // guards the rest
-	hashes [demandHeavy]uint64  // of heavy, apart, so that looking for one touches little memory
-	sums   [demandHeavy]float64 // of its reads
+	hashes [demandHeavy]uint64  // hashes of heavy, kept apart so that a lookup touches little memory
+	sums   [demandHeavy]float64 // reads of each key in heavy
 	heavy  []heavyKey
-	tail   map[uint64]demandCount // by hash, those below limit
+	tail   map[uint64]demandCount // by hash, for hashes whose spread is below limit
 	limit  uint64                 // of spread(hash)
 	turn   uint32                 // counts reads, to thin what heavy sees of them
 	total  demandSum              // reads, as in demandCount
-	began  int64                  // of the present span
-	before int64                  // length of the one before it
-	keep   bool                   // keys may be kept as they are
+	began  int64                  // start of the present span
+	before int64                  // length of the previous span
+	keep   bool                   // key names may be kept
 }
 
-// demandCount is how often a key was read, in the present span [0] and the one before it [1].
+// demandCount counts the reads of a key in the present span [0] and in the previous one [1].
 type demandCount struct {
 	near  [2]uint32 // near hits, thinned
 	other [2]uint32 // other reads
-	cost  float32   // seconds that its last load took, 0: not known
-	size  uint32    // bytes of its value's encoding, 0: not known
+	cost  float32   // seconds that its last load took; 0: unknown
+	size  uint32    // bytes of its value's encoding; 0: unknown
 }
 
 // demandSum is a sum of reads by span.
@@ -59,7 +58,7 @@ type demandSum struct{ near, other [2]float64 }
 
 func (s demandSum) all() float64 { return s.near[0] + s.near[1] + s.other[0] + s.other[1] }
 
-// roll begins a new span; with old the one before counts no more either.
+// roll begins a new span. With old, the previous span no longer counts.
 func (s *demandSum) roll(old bool) {
 	for _, n := range []*[2]float64{&s.near, &s.other} {
 		n[1], n[0] = n[0], 0
@@ -70,32 +69,32 @@ func (s *demandSum) roll(old bool) {
 }
 
 type heavyKey struct {
-	key  string    // empty if keys must not be kept; cut
+	key  string    // cut to keyShown bytes; empty if names must not be kept
 	n    demandSum // an upper bound
-	over float64   // of which so many may have been another key's
+	over float64   // how much of n may have been another key's
 	cost float32
 }
 
 const (
 	demandShards = 16
-	demandHeavy  = 64  // keys a shard
-	demandTail   = 256 // keys a shard
+	demandHeavy  = 64  // keys in each shard
+	demandTail   = 256 // keys in each shard
 	demandSpan   = int64(30 * time.Second)
-	heavyThin    = 8   // of the reads that are no near hits, heavy sees one of so many
-	NearThin     = 100 // of the near hits, one of so many comes here
+	heavyThin    = 8   // heavy sees one in so many of the reads other than near hits
+	NearThin     = 100 // one in so many near hits reaches the sketch
 	keyShown     = 128
 	spreadAll    = uint64(1) << 63 // spread is below this
 	tailLimit    = spreadAll / 4
 )
 
-// spread makes a number below spreadAll of a hash that has nothing to do with the hash's other uses.
+// spread maps a hash to a number below spreadAll that is unrelated to the hash's other uses.
 func spread(hash uint64) uint64 {
 	hash ^= hash >> 31
 	hash *= 0x9E3779B97F4A7C15
 	return (hash ^ hash>>29) * 0xBF58476D1CE4E5B9 >> 1
 }
 
-// NewSketch returns a sketch that begins now. keep says whether the names of the hottest keys may be kept.
+// NewSketch returns a sketch that begins now. keep reports whether the names of the hottest keys may be kept.
 func NewSketch(now int64, keep bool) *Sketch {
 	d := new(Sketch)
 	d.Now.Store(now)
@@ -107,7 +106,7 @@ func NewSketch(now int64, keep bool) *Sketch {
 
 func (d *Sketch) shard(hash uint64) *demandShard { return &d.shards[hash>>20%demandShards] }
 
-// NearHit counts a near hit that stands for NearThin of them.
+// NearHit counts a near hit that stands for NearThin near hits.
 func (d *Sketch) NearHit(key string, hash uint64, size int32, now int64) {
 	s := d.shard(hash)
 	s.mu.Lock()
@@ -122,7 +121,8 @@ func (d *Sketch) NearHit(key string, hash uint64, size int32, now int64) {
 	}
 }
 
-// Read counts another read. size and cost, of the key's last load, are 0 if they are not known.
+// Read counts a read other than a near hit. size is that of the value's encoding, and cost that of the key's last
+// load; 0 means unknown.
 func (d *Sketch) Read(key string, hash uint64, size int, cost time.Duration, now int64) {
 	s := d.shard(hash)
 	s.mu.Lock()
@@ -131,14 +131,14 @@ func (d *Sketch) Read(key string, hash uint64, size int, cost time.Duration, now
 	s.read(key, hash, size, cost)
 }
 
-// ReadMany is read for n reads, each as get has it; one that get says is none is left out. Of a number of them each
-// shard is locked once.
+// ReadMany is Read for n reads, which get returns. It skips a read for which get returns false. For each group of
+// reads it locks each shard once.
 func (d *Sketch) ReadMany(n int, get func(i int) (key string, hash uint64, size int, cost time.Duration, ok bool)) {
 	const some = 128
 	now := d.Now.Load()
 	for from := 0; from < n; from += some {
-		var first [demandShards]uint8 // of each shard, the place in the group and 1; 0: none
-		var next [some]uint8          // likewise
+		var first [demandShards]uint8 // for each shard, one more than the place in the group; 0: none
+		var next [some]uint8          // likewise, the next place in the same shard
 		for i := min(some, n-from) - 1; i >= 0; i-- {
 			if _, hash, _, _, ok := get(from + i); ok {
 				shard := hash >> 20 % demandShards
@@ -161,7 +161,7 @@ func (d *Sketch) ReadMany(n int, get func(i int) (key string, hash uint64, size 
 	}
 }
 
-// read is demand.read; the caller holds mu.
+// read is Sketch.Read for one shard. The caller holds mu.
 func (s *demandShard) read(key string, hash uint64, size int, cost time.Duration) {
 	s.total.other[0]++
 	if s.turn++; s.turn%heavyThin == 0 {
@@ -199,7 +199,7 @@ func (s *demandShard) keepTail(hash uint64, c demandCount) {
 	}
 }
 
-// weigh counts a read of weight w in heavy: Space-Saving. The caller holds mu.
+// weigh counts a read of weight w in heavy, by Space-Saving. The caller holds mu.
 func (s *demandShard) weigh(key string, hash uint64, w demandSum, cost time.Duration) {
 	n := w.all()
 	at := slices.Index(s.hashes[:len(s.heavy)], hash)
@@ -243,13 +243,13 @@ func (s *demandShard) roll(now int64) {
 	if span < demandSpan {
 		return
 	}
-	old := span >= 2*demandSpan // nobody came for a whole span: what there is is too old
+	old := span >= 2*demandSpan // nothing was read for a whole span: all counts are too old
 	s.total.roll(old)
 	for i := len(s.heavy) - 1; i >= 0; i-- {
 		h := &s.heavy[i]
 		h.n.roll(old)
 		s.sums[i] = h.n.all()
-		if h.over = min(h.over, s.sums[i]); s.sums[i] <= h.over { // nothing is known to be its own
+		if h.over = min(h.over, s.sums[i]); s.sums[i] <= h.over { // none of it is known to be the key's own
 			last := len(s.heavy) - 1
 			s.heavy[i], s.hashes[i], s.sums[i] = s.heavy[last], s.hashes[last], s.sums[last]
 			s.heavy = s.heavy[:last]
@@ -269,22 +269,22 @@ func (s *demandShard) roll(now int64) {
 	}
 	s.before, s.began = span, now
 	if old {
-		s.before = demandSpan // empty as it was
+		s.before = demandSpan // the previous span was empty
 	}
 }
 
-// KeyRate is one key's rate of reads and what its load takes.
+// KeyRate is the read rate of one key and the cost of its load.
 type KeyRate struct {
 	Hash  uint64
 	Key   string
 	Rate  float64 // reads a second
-	Noise float64 // what of rate*rate is the sample's own variance
-	Cost  float64 // seconds, 0: not known
+	Noise float64 // the part of Rate*Rate that is the sample's own variance
+	Cost  float64 // seconds; 0: unknown
 	Size  uint32
-	Each  float64 // how many keys it stands for
+	Each  float64 // how many keys this one stands for
 }
 
-// Mark notes how many near hits there have been; it is called about once a second.
+// Mark records the number of near hits so far. The cache calls it about once a second.
 func (d *Sketch) Mark(hits, now int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -293,7 +293,7 @@ func (d *Sketch) Mark(hits, now int64) {
 	d.n++
 }
 
-// hitsBefore is about how many near hits there had been at a time.
+// hitsBefore returns about how many near hits there had been at time at.
 func (d *Sketch) hitsBefore(at int64) (hits int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -305,8 +305,8 @@ func (d *Sketch) hitsBefore(at int64) (hits int64) {
 	return hits
 }
 
-// Rates calls yield for each key sampled, and returns the reads a second over all. hits is how many near
-// hits there have been: what the samples add up to is corrected by it.
+// Rates calls yield for each sampled key, and returns the reads a second over all keys. hits is the number of near
+// hits so far: it corrects the sum of the samples.
 func (d *Sketch) Rates(hits, now int64, yield func(k KeyRate)) (reads float64) {
 	counted, from := 0.0, now
 	for i := range d.shards {
@@ -317,7 +317,7 @@ func (d *Sketch) Rates(hits, now int64, yield func(k KeyRate)) (reads float64) {
 	scale := 1.0
 	if counted > 0 {
 		scale = max(float64(hits-d.hitsBefore(from)), 0) / counted
-		scale = min(max(scale, 0.5), 2) // further off it would be a mistake
+		scale = min(max(scale, 0.5), 2) // a larger correction would be a mistake
 	}
 	for i := range d.shards {
 		reads += d.shards[i].rates(scale, now, yield)
@@ -325,7 +325,7 @@ func (d *Sketch) Rates(hits, now int64, yield func(k KeyRate)) (reads float64) {
 	return reads
 }
 
-// near is how many near hits the sample comes to, and since when.
+// near returns the sample's estimate of the near hits, and the time since which it counts.
 func (s *demandShard) near(now int64) (n float64, from int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -349,7 +349,7 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k KeyRate)) (re
 	known := make(map[uint64]bool, len(s.heavy))
 	for i, h := range s.heavy {
 		hash := s.hashes[i]
-		if n := h.n.all() - h.over; n <= h.over { // it may well be another's: let the tail speak for it
+		if n := h.n.all() - h.over; n <= h.over { // most may be another key's: let the tail speak for it
 			continue
 		}
 		known[hash] = true
@@ -368,7 +368,7 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k KeyRate)) (re
 	return ((s.total.near[0]+s.total.near[1])*scale + s.total.other[0] + s.total.other[1]) / span
 }
 
-// Reads is how many reads count now, older ones less.
+// Reads returns how many reads count now. Older reads count less.
 func (d *Sketch) Reads() (n float64) {
 	for i := range d.shards {
 		s := &d.shards[i]

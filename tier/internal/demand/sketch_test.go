@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// ReadMany comes to what as many reads come to, in the order of each shard's.
+// ReadMany has the same result as single reads, in each shard's order.
 func TestDemandReadMany(t *testing.T) {
 	for _, n := range []int{1, 127, 128, 129, 1000} {
 		one, all := NewSketch(0, true), NewSketch(0, true)

@@ -16,56 +16,56 @@ const (
 	Shards        = 256
 	SlotsPerShard = Slots / Shards
 	PerShard      = 256 // 65,536 fences, at most about 16 MiB with average keys
-	Marks         = 3   // incarnations whose marks a fence remembers, of each kind
+	Marks         = 3   // incarnations whose marks a fence remembers, for logged and for unlogged marks
 
 	// unloggedPerShard is how many keys of a shard may have unlogged marks.
 	unloggedPerShard = 256
 )
 
-// A fence is what the invalidations of one key have left.
+// A fence records the invalidations of one key.
 type fence struct {
-	// loads covers this node's loads, and copies what other members gave: both if they began when the shard's clock was
-	// lower. loads is never above copies.
+	// loads covers this node's loads and copies covers what other members gave, each if it began when the shard's
+	// clock was lower. loads is never above copies.
 	loads, copies uint64
 	at            int64    // when the newest was applied, ns on the cache's clock
-	marks         markList // the logged ones
-	// version is the highest that an invalidation has told, 0: none has; plain: one has told none.
+	marks         markList // the logged marks
+	// version is the highest that an invalidation carried, 0 if none did. plain: one carried no version.
 	version uint64
 	plain   bool
-	// lost is the clock when the last logged mark was noted for which there is no room, 0: there was none.
+	// lost is the clock when the newest logged mark that no longer fits was noted; 0: none was lost.
 	lost uint64
 }
 
-// fenceMark is one invalidation of a key. Members may apply two of them in different orders, so
-// that having the newest says nothing about the others: each is carried on its own.
+// fenceMark is one invalidation of a key. Members may apply two invalidations in different orders, so having the
+// newest says nothing about the others: each one is carried on its own.
 type fenceMark struct {
 	mark  codec.Mark
 	stamp uint64 // the shard's clock when it was noted
-	told  uint64 // the incarnation of a member's cache that is known to have applied it, 0: none
+	told  uint64 // the incarnation of a member's cache that is known to have applied it; 0: none
 }
 
-// isTold reports whether the cache that k is about is known to have applied the mark.
+// isTold reports whether the cache that k describes is known to have applied the mark.
 func (m *fenceMark) isTold(k *Watermark) bool { return m.told != 0 && m.told == k.Incarnation }
 
-// A Watermark is what another member's cache is known to have applied: everything that had been applied here when the
-// clocks showed this. It never changes.
+// A Watermark is what another member's cache is known to have applied: everything that was applied here when the
+// clocks showed these values. It never changes.
 type Watermark struct {
 	Incarnation uint64
 	clocks      [Shards]uint64
 	Tags        uint64 // the tag clock
 }
 
-// StampOf is the fence clock of the key with this hash.
+// StampOf returns the fence clock of the key with this hash.
 func (k *Watermark) StampOf(hash uint64) uint64 { return k.clocks[Slot(hash)/SlotsPerShard] }
 
-// of returns k for another incarnation.
+// of returns a copy of k for another incarnation.
 func (k Watermark) of(incarnation uint64) Watermark {
 	k.Incarnation = incarnation
 	return k
 }
 
-// Watermark is what this cache has applied now, as what a cache with the incarnation is known to have applied. No
-// invalidation may be applied meanwhile.
+// Watermark returns what this cache has applied now, as the watermark of a cache with the given incarnation. No
+// invalidation may be applied during the call.
 func (f *Fences) Watermark(incarnation uint64) Watermark {
 	k := Watermark{Incarnation: incarnation, Tags: f.TagClock()}
 	for i := range f.shards {
@@ -74,10 +74,10 @@ func (f *Fences) Watermark(incarnation uint64) Watermark {
 	return k
 }
 
-// markList is one mark an incarnation, the newest first; unused places have the number 0.
+// markList holds one mark for each incarnation, newest first. Unused places have the number 0.
 type markList [Marks]fenceMark
 
-// find returns the mark of an incarnation, nil if there is none.
+// find returns the mark of an incarnation, or nil.
 func (l *markList) find(incarnation uint64) *fenceMark {
 	for i := range l {
 		if l[i].mark.Incarnation == incarnation && l[i].mark.Seq != 0 {
@@ -87,14 +87,14 @@ func (l *markList) find(incarnation uint64) *fenceMark {
 	return nil
 }
 
-// stands reports whether the list has m, or a later one of its incarnation, which stands for it.
+// stands reports whether the list has m or a later mark of its incarnation, which stands for m.
 func (l *markList) stands(m codec.Mark) bool {
 	x := l.find(m.Incarnation)
 	return x != nil && x.mark.Seq >= m.Seq
 }
 
-// push makes m the newest, in place of an earlier one of its incarnation, and returns the mark for which
-// there is no room any more; its number is 0 if there is none.
+// push makes m the newest mark, replacing an earlier one of its incarnation. It returns the mark that no longer fits;
+// its number is 0 if all fit.
 func (l *markList) push(m fenceMark) (lost fenceMark) {
 	n := Marks - 1
 	for i := range l {
@@ -111,7 +111,7 @@ func (l *markList) push(m fenceMark) (lost fenceMark) {
 	return lost
 }
 
-// remove takes out the mark of m's incarnation, unless it is a later one.
+// remove takes out the mark of m's incarnation, unless that mark is later than m.
 func (l *markList) remove(m codec.Mark) {
 	for i := range l {
 		if l[i].mark.Incarnation == m.Incarnation && l[i].mark.Seq <= m.Seq {
@@ -124,13 +124,13 @@ func (l *markList) remove(m codec.Mark) {
 
 func (l *markList) empty() bool { return l[0].mark.Seq == 0 }
 
-// full reports whether there is no room for a mark of another incarnation.
+// full reports whether a mark of another incarnation would not fit.
 func (l *markList) full() bool { return l[Marks-1].mark.Seq != 0 }
 
-// unlogged are the marks of a key that requests have carried and no log has.
+// unlogged holds the marks of a key that requests have carried and that no log has.
 type unlogged struct {
 	marks markList
-	at    int64 // when one of them came last, ns on the cache's clock
+	at    int64 // when the last of them came, ns on the cache's clock
 }
 
 type fenceShard struct {
@@ -141,26 +141,27 @@ type fenceShard struct {
 	wiped    uint64              // the stamp of the last invalidation of the whole namespace
 	wipedAt  int64               // when that was, ns on the cache's clock
 	versions versionBook
-	// clock is raised with mu held, as the last thing that an invalidation does, and read
-	// without: who reads a stamp sees what it stands for.
+	// clock is raised with mu held, as the last step of an invalidation, and read without mu: a reader of a stamp
+	// also sees everything that the stamp stands for.
 	clock atomic.Uint64
-	// carries is how many keys have unlogged marks. It changes with mu held, before clock is raised.
+	// carries is the number of keys with unlogged marks. It changes with mu held, before clock is raised.
 	carries atomic.Int32
 }
 
-// Fences are the fences of one cache, of keys and of tags.
+// Fences holds the fences of one cache, for keys and for tags.
 type Fences struct {
 	now       func() int64
 	retention int64
 	self      uint64 // the incarnation of this cache
-	// slots hold, for each slot of keys, the stamp of its newest fence. They let a near
-	// hit pass with one load when nothing was fenced nearby.
+	// slots holds, for each slot of keys, the stamp of its newest fence. With it a near hit needs only one atomic
+	// load if no key of its slot was fenced.
 	slots  [Slots]atomic.Uint64
 	shards [Shards]fenceShard
 	tagFences
 }
 
-// New returns fences that remember what now, in ns, minus retention has seen. self is the incarnation of this cache.
+// New returns an empty table that remembers fences for retention, in ns. now is the cache's clock, in ns, and self is
+// the incarnation of this cache.
 func New(now func() int64, retention int64, self uint64) *Fences {
 	f := &Fences{now: now, retention: retention, self: self}
 	for i := range f.shards {
@@ -169,32 +170,32 @@ func New(now func() int64, retention int64, self uint64) *Fences {
 	return f
 }
 
-// Slot is the slot of a key with this hash, below Slots.
+// Slot returns the slot of a key with this hash. It is below Slots.
 func Slot(hash uint64) uint32 { return uint32(hash >> (64 - fenceSlotBits)) }
 
 func (f *Fences) shard(slot uint32) *fenceShard {
 	return &f.shards[slot/SlotsPerShard]
 }
 
-// SlotStamp is the stamp of the newest fence of a slot: a copy that is not older is valid without another look.
+// SlotStamp returns the stamp of a slot's newest fence. A copy that is not older is valid without further checks.
 func (f *Fences) SlotStamp(slot uint32) uint64 { return f.slots[slot].Load() }
 
-// Retention is for how long, in ns, a fence is remembered at least, unless its shard is full.
+// Retention returns the least time, in ns, that a fence is remembered unless its shard is full.
 func (f *Fences) Retention() int64 { return f.retention }
 
-// Stamp is the key's fence clock now: what starts now is covered by no fence applied so far.
+// Stamp returns the key's fence clock now. No fence applied so far covers what starts now.
 func (f *Fences) Stamp(hash uint64) uint64 { return f.shard(Slot(hash)).clock.Load() }
 
-// Dropping removes the key's entry of the owned tier, if this node has loaded it: also; a copy that another
-// member gave is always removed.
+// Dropping removes the key's entry from the owned tier. If loaded is false it removes only a copy that another member
+// gave; if loaded is true it also removes an entry that this node has loaded.
 type Dropping func(loaded bool)
 
-// Stamps are those of a fence.
+// Stamps holds the two stamps of a fence.
 type Stamps struct{ Loads, Copies uint64 }
 
-// Apply leaves a fence on key for an invalidation that the log has, and calls drop while commits of the key are held off. It
-// reports false if the mark had fenced the key before, so that this node's loads stay valid. version, if not 0, is the
-// origin's of what the key stands for now. It keeps key.
+// Apply leaves a fence on key for a logged invalidation, and calls drop while commits of the key are held off. It
+// reports false if the mark had already fenced the key, so that this node's loads stay valid. version, if not 0, is
+// the origin's version of the key's present value. Apply keeps key.
 func (f *Fences) Apply(key string, hash uint64, mark codec.Mark, version uint64, drop Dropping) (at Stamps, applied bool) {
 	slot := Slot(hash)
 	s := f.shard(slot)
@@ -229,16 +230,17 @@ func (f *Fences) Apply(key string, hash uint64, mark codec.Mark, version uint64,
 	return Stamps{x.loads, x.copies}, applied
 }
 
-// Noting is what became of an unlogged mark.
+// Noting is the result of a Note.
 type Noting uint8
 
 const (
-	Known   Noting = iota // it, or one that stands for it, had fenced the key before
-	Applied               // it has fenced the key
-	NoRoom                // nothing was done: start an invalidation of the key that stands for it
+	Known   Noting = iota // this mark, or one that stands for it, had already fenced the key
+	Applied               // the mark has fenced the key
+	NoRoom                // nothing was done: start an invalidation of the key that stands for the mark
 )
 
-// Note is apply for a mark that a request carried: what else the mark covers is not applied, and no log has it.
+// Note is Apply for a mark that a request carried. Whatever else the invalidation covers is not applied, and no log
+// has the mark.
 func (f *Fences) Note(key string, hash uint64, mark codec.Mark, version uint64, drop Dropping) (at Stamps, n Noting) {
 	slot := Slot(hash)
 	s := f.shard(slot)
@@ -249,7 +251,7 @@ func (f *Fences) Note(key string, hash uint64, mark codec.Mark, version uint64, 
 	if x.marks.stands(mark) {
 		return Stamps{x.loads, x.copies}, Known
 	}
-	if u.marks.stands(mark) { // if the fence is forgotten, the floor stands for it
+	if u.marks.stands(mark) { // if the fence was forgotten, the floor stands for it
 		u.at = now
 		s.unlogged[key] = u
 		return Stamps{max(x.loads, s.floor), max(x.copies, s.floor)}, Known
@@ -271,7 +273,7 @@ func (f *Fences) Note(key string, hash uint64, mark codec.Mark, version uint64, 
 	return Stamps{stamp, stamp}, Applied
 }
 
-// open returns the key's fence, a new one if there is none, and the stamp that an invalidation now leaves. The caller holds s.mu.
+// open returns the key's fence, or a new one, and the stamp that an invalidation leaves now. The caller holds s.mu.
 func (f *Fences) open(s *fenceShard, key string) (x fence, stamp uint64) {
 	now := f.now()
 	x, ok := s.m[key]
@@ -279,7 +281,7 @@ func (f *Fences) open(s *fenceShard, key string) (x fence, stamp uint64) {
 		f.makeRoom(s, now)
 	}
 	if !ok {
-		x.lost = s.floor // there may have been a fence of the key among those forgotten
+		x.lost = s.floor // a forgotten fence may have been the key's
 	}
 	x.at = now
 	return x, s.clock.Load() + 1
@@ -291,14 +293,14 @@ func (s *fenceShard) forgetUnlogged(key string) {
 	s.carries.Store(int32(len(s.unlogged)))
 }
 
-// raise makes a stamp visible. The caller holds s.mu.
+// raise publishes a stamp. The caller holds s.mu.
 func (f *Fences) raise(s *fenceShard, slot uint32, stamp uint64) {
 	f.slots[slot].Store(stamp)
 	s.clock.Store(stamp)
 }
 
-// Wipe leaves a fence on every key. Entries that it covers stay where they are until something
-// takes their place. own: it is an invalidation that this node starts, which stands for all unlogged marks.
+// Wipe leaves a fence on every key. Entries that it covers stay in place until something replaces them. own: this
+// node starts the invalidation, which then stands for all unlogged marks.
 func (f *Fences) Wipe(own bool) {
 	now := f.now()
 	for i := range f.shards {
@@ -309,7 +311,7 @@ func (f *Fences) Wipe(own bool) {
 			s.versions.keep(key, &x, now, f.retention)
 		}
 		clear(s.m)
-		s.versions.doubtAt = max(now, 1) // it tells no version
+		s.versions.doubtAt = max(now, 1) // a Wipe carries no version
 		if own {
 			clear(s.unlogged)
 			s.carries.Store(0)
@@ -323,8 +325,7 @@ func (f *Fences) Wipe(own bool) {
 	}
 }
 
-// makeRoom forgets what is past retention or, if that is nothing, the older half. The
-// caller holds s.mu.
+// makeRoom forgets the fences past retention or, if there are none, the older half. The caller holds s.mu.
 func (f *Fences) makeRoom(s *fenceShard, now int64) {
 	if f.expire(s, now) > 0 {
 		return
@@ -343,7 +344,7 @@ func (f *Fences) makeRoom(s *fenceShard, now int64) {
 	}
 }
 
-// expire forgets what is past retention. The caller holds s.mu.
+// expire forgets the fences past retention and returns their number. The caller holds s.mu.
 func (f *Fences) expire(s *fenceShard, now int64) (n int) {
 	for k, x := range s.m {
 		if now-x.at > f.retention {
@@ -355,7 +356,7 @@ func (f *Fences) expire(s *fenceShard, now int64) (n int) {
 	return n
 }
 
-// Sweep forgets what is past retention everywhere. One goroutine calls it.
+// Sweep forgets everything past retention in all shards. Only one goroutine calls it.
 func (f *Fences) Sweep() {
 	now := f.now()
 	f.age(now, f.retention)
@@ -373,18 +374,18 @@ func (f *Fences) Sweep() {
 	}
 }
 
-// A claim is what an entry says of itself that is to be kept.
+// A Claim describes an entry to be stored.
 type Claim struct {
 	Stamp  uint64 // the fence clock when its load, or the request for it, began
 	Began  int64  // when that was, ns on the cache's clock
 	Handed bool   // another member gave it
-	// pushed, if not nil, is what a member is known to have applied that gave it without being asked. It was told of no mark,
-	// so it must have owed none.
+	// Pushed, if not nil, is what a member that gave the entry unasked is known to have applied. That member got no
+	// mark with a request, so it must have lacked none.
 	Pushed *Watermark
 }
 
-// Commit calls store, and reports true, unless the key was fenced since c's stamp or what c says
-// began too long ago for its fences to be remembered.
+// Commit calls store and reports true. It does neither if the key was fenced since c.Stamp, or if c.Began is too long
+// ago for the key's fences to be remembered.
 func (f *Fences) Commit(key string, hash uint64, c Claim, store func()) bool {
 	slot := Slot(hash)
 	s := f.shard(slot)
@@ -402,7 +403,7 @@ func (f *Fences) Commit(key string, hash uint64, c Claim, store func()) bool {
 	return true
 }
 
-// above reports whether the fence covers what began at a stamp.
+// above reports whether the fence covers what began at stamp.
 func (x *fence) above(stamp uint64, handed bool) bool {
 	if handed {
 		return x.copies > stamp
@@ -418,8 +419,8 @@ func (f *Fences) Update(hash uint64, change func()) {
 	change()
 }
 
-// OwnedValid reports whether an entry of the owned tier is valid; handed: another member gave it. Forgotten fences need no
-// look: each dropped the entry that it covered, and commit stored none later.
+// OwnedValid reports whether an entry of the owned tier is valid. handed: another member gave it. Forgotten fences
+// need no check: each of them dropped the entry that it covered, and Commit stored none since.
 func (f *Fences) OwnedValid(key string, hash, stamp uint64, handed bool) bool {
 	slot := Slot(hash)
 	if f.slots[slot].Load() <= stamp {
@@ -432,8 +433,8 @@ func (f *Fences) OwnedValid(key string, hash, stamp uint64, handed bool) bool {
 	return (!ok || !x.above(stamp, handed)) && s.wiped <= stamp
 }
 
-// NearValid reports whether a near copy is valid whose slot has a newer fence. upTo is the
-// fence clock, of the shard, up to which that holds.
+// NearValid reports whether a near copy is valid although its slot has a newer fence. upTo is the shard's fence clock
+// up to which that holds.
 func (f *Fences) NearValid(key string, slot uint32, stamp uint64) (upTo uint64, valid bool) {
 	s := f.shard(slot)
 	s.mu.Lock()
@@ -445,27 +446,27 @@ func (f *Fences) NearValid(key string, slot uint32, stamp uint64) (upTo uint64, 
 	return f.slots[slot].Load(), true
 }
 
-// A duty is what comes before another member's answer for a key counts, beside the mark that the request carries.
+// A duty is what must happen, besides carrying a mark, before another member's answer for a key counts.
 type duty uint8
 
 const (
 	NoDuty   duty = iota // nothing: the answer counts
-	AskAgain             // there are more marks that only a request can carry: the answer does not count, and the next request carries another
-	Exchange             // it may lack invalidations that the log has: an exchange of positions
+	AskAgain             // more marks can only travel with a request: the answer does not count, and the next request carries another mark
+	Exchange             // the member may lack logged invalidations: run an anti-entropy exchange first
 )
 
-// A debt is what another member must be told before its answer for a key counts.
+// A Debt is what another member must learn before its answer for a key counts.
 type Debt struct {
-	Mark codec.Mark // the request carries it; the number 0: none
+	Mark codec.Mark // to be sent with the request; the number 0: none
 	Duty duty
 }
 
-// Debt tells what a member of which k is known must be told before it answers for the key; stamp is the clock when the read
-// began that the request is for. An exchange that began after the read always clears what the log has.
+// Debt returns what the member that k describes must learn before it answers for the key. stamp is the clock at the
+// start of the read that sends the request. An exchange that began after the read always settles what the log has.
 //
-// It is the one answer to that question, and each kind of request does with it what it can. A request for the key carries the
-// mark, asks again or has an exchange first (ask.go, previous.go); one for many keys leaves the keys that take more than one
-// mark to be read one by one (many_ask.go); and a copy that comes unasked is not taken while anything is owed (commit).
+// Every kind of request takes its answer from here and acts on it as it can. A request for the key carries the mark,
+// asks again or runs an exchange first (ask.go, previous.go). A multi-get leaves the keys that need more than one
+// mark to single reads (many_ask.go). A copy that comes unasked is rejected while anything is owed (Commit).
 func (f *Fences) Debt(key string, hash, stamp uint64, k *Watermark) Debt {
 	slot := Slot(hash)
 	s, has := f.shard(slot), k.clocks[slot/SlotsPerShard]
@@ -481,7 +482,7 @@ func (f *Fences) Debt(key string, hash, stamp uint64, k *Watermark) Debt {
 	return s.debt(key, slot, k)
 }
 
-// debt is the debt of all marks of the key. The caller holds s.mu.
+// debt returns the debt of all marks of the key. The caller holds s.mu.
 func (s *fenceShard) debt(key string, slot uint32, k *Watermark) Debt {
 	has := k.clocks[slot/SlotsPerShard]
 	x, ok := s.m[key]
@@ -502,7 +503,7 @@ func (s *fenceShard) debt(key string, slot uint32, k *Watermark) Debt {
 	return d
 }
 
-// unloggedDebt is the debt of the key's unlogged marks. The caller holds s.mu.
+// unloggedDebt returns the debt of the key's unlogged marks. The caller holds s.mu.
 func (s *fenceShard) unloggedDebt(key string, k *Watermark) (d Debt) {
 	u := s.unlogged[key]
 	for i := range u.marks {
@@ -519,20 +520,20 @@ func (s *fenceShard) unloggedDebt(key string, k *Watermark) (d Debt) {
 	return d
 }
 
-// MarkTold notes that a member's cache has applied the mark that a request brought it.
+// MarkTold records that a member's cache has applied a mark that a request carried to it.
 func (f *Fences) MarkTold(key string, hash uint64, mark codec.Mark, incarnation uint64) {
 	s := f.shard(Slot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x, ok := s.m[key]; ok && x.marks.told(mark, incarnation) {
-		s.m[strings.Clone(key)] = x // an assignment replaces the key too
+		s.m[strings.Clone(key)] = x // an assignment replaces the key as well
 	}
 	if u, ok := s.unlogged[key]; ok && u.marks.told(mark, incarnation) {
 		s.unlogged[strings.Clone(key)] = u
 	}
 }
 
-// told notes it of one list, and reports whether that has changed.
+// told records that in one list, and reports whether the list has changed.
 func (l *markList) told(mark codec.Mark, incarnation uint64) bool {
 	m := l.find(mark.Incarnation)
 	if m == nil || m.mark != mark || m.told == incarnation {
@@ -542,8 +543,8 @@ func (l *markList) told(mark codec.Mark, incarnation uint64) bool {
 	return true
 }
 
-// Covers reports whether a fence of key that was applied after stamp is, or may have been,
-// applied here. Unlike owned it also holds for what is in no tier, and for copies.
+// Covers reports whether a fence of key that was applied after stamp is, or may have been, applied here. Unlike
+// OwnedValid it also holds for values that are in no tier, and for copies.
 func (f *Fences) Covers(key string, hash, stamp uint64) bool {
 	slot := Slot(hash)
 	s := f.shard(slot)
@@ -556,7 +557,7 @@ func (f *Fences) Covers(key string, hash, stamp uint64) bool {
 	return ok && x.copies > stamp || s.floor > stamp
 }
 
-// Fenced reports whether key was fenced recently, as far as that is remembered.
+// Fenced reports whether key was fenced recently, as far as the table remembers.
 func (f *Fences) Fenced(key string, hash uint64) bool {
 	slot := Slot(hash)
 	if f.slots[slot].Load() == 0 {
@@ -569,7 +570,7 @@ func (f *Fences) Fenced(key string, hash uint64) bool {
 	return ok || s.wiped > 0 && f.now()-s.wipedAt <= f.retention
 }
 
-// Len is how many fences are remembered.
+// Len returns the number of fences remembered.
 func (f *Fences) Len() (n int) {
 	for i := range f.shards {
 		s := &f.shards[i]

@@ -17,7 +17,7 @@ func keepAll(bool) {}
 
 func doNothing() {}
 
-// at is a member's cache that has applied everything up to the clock's value.
+// at returns the watermark of a member's cache that has applied everything up to clock.
 func at(f *Fences, clock uint64) *Watermark {
 	k := &Watermark{Incarnation: 7}
 	k.clocks[Slot(someHash)/SlotsPerShard] = clock
@@ -29,7 +29,7 @@ func newTestFences() (*Fences, *int64) {
 	return New(func() int64 { return *now }, int64(30*time.Second), 0), now
 }
 
-// A table that is full forgets early and stays bounded; what it forgot still counts as fenced.
+// A full table forgets early and stays bounded. What it forgot still counts as fenced.
 func TestFencesFull(t *testing.T) {
 	f, now := newTestFences()
 	*now = 1
@@ -87,7 +87,7 @@ func TestFencesForget(t *testing.T) {
 	}
 }
 
-// Marks that were applied do nothing when they come again, in whatever order.
+// Marks that were already applied have no effect when they come again, in any order.
 func TestFencesKnowTheirMarks(t *testing.T) {
 	f, _ := newTestFences()
 	for _, c := range []struct {
@@ -100,11 +100,11 @@ func TestFencesKnowTheirMarks(t *testing.T) {
 	}
 }
 
-// of is an invalidation that another incarnation has started.
+// of returns an invalidation that another incarnation has started.
 func of(incarnation uint64) codec.Mark { return codec.Mark{Incarnation: incarnation, Seq: 1} }
 
-// One mark that a member lacks goes along with the request; more than one need an exchange. Of one incarnation the
-// last mark stands for those before it.
+// One mark that a member lacks is sent with the request; more than one need an exchange. The last mark of an
+// incarnation stands for those before it.
 func TestFencesDebt(t *testing.T) {
 	f, _ := newTestFences()
 	want := func(clock uint64, m codec.Mark, d duty) {
@@ -126,7 +126,7 @@ func TestFencesDebt(t *testing.T) {
 	f.MarkTold("k", someHash, of(2), 7)
 	want(0, none, NoDuty)
 	f.Apply("k", someHash, of(3), 0, keepAll)
-	f.Apply("k", someHash, of(4), 0, keepAll) // there is no room for 1
+	f.Apply("k", someHash, of(4), 0, keepAll) // pushes out the mark of incarnation 1
 	want(0, none, Exchange)
 	want(3, of(4), NoDuty)
 	f.Apply("k", someHash, codec.Mark{Incarnation: 4, Seq: 9}, 0, keepAll)
@@ -144,8 +144,8 @@ func TestFencesDebt(t *testing.T) {
 	}
 }
 
-// No position is proof that a member has applied an unlogged mark: it is owed until the member is told, whatever is
-// forgotten of the fences, or until the invalidation itself arrives.
+// No position proves that a member has applied an unlogged mark. The mark is owed until the member gets it or until
+// the invalidation itself arrives, whichever fences are forgotten.
 func TestFencesDebtOfUnloggedMarks(t *testing.T) {
 	f, now := newTestFences()
 	want := func(m codec.Mark, d duty) {
@@ -201,7 +201,7 @@ func TestFencesDebtOfUnloggedMarks(t *testing.T) {
 	want(codec.Mark{}, NoDuty)
 }
 
-// Unlogged marks are bounded: a key for which there is no room gets an invalidation of this node's own.
+// Unlogged marks are bounded: a key whose mark finds no room gets an invalidation of this node's own.
 func TestFencesFullOfUnloggedMarks(t *testing.T) {
 	f, _ := newTestFences()
 	for i := range unloggedPerShard {
@@ -217,7 +217,7 @@ func TestFencesFullOfUnloggedMarks(t *testing.T) {
 	}
 }
 
-// A copy that comes unasked is not taken while its giver may owe anything: it was told of no mark.
+// An unasked copy is rejected while its giver may owe anything, because the giver received no mark.
 func TestPushedCopyOwesNothing(t *testing.T) {
 	f, _ := newTestFences()
 	commit := func(k *Watermark) bool {
@@ -252,7 +252,7 @@ func TestVersionBook(t *testing.T) {
 		f.Apply(fmt.Sprint("k", i), someHash, markOf(i+1), 5, keepAll)
 	}
 	s := f.shard(Slot(someHash))
-	last := fmt.Sprint("k", 20*versionsPerShard-PerShard-1) // not among those that have fences
+	last := fmt.Sprint("k", 20*versionsPerShard-PerShard-1) // not among those with fences
 	if n := len(s.versions.m); n > versionsPerShard || n < versionsPerShard/2 {
 		t.Errorf("%d versions", n)
 	}
@@ -273,15 +273,15 @@ func TestVersionBook(t *testing.T) {
 	}
 }
 
-// When an invalidation arrives of which a request had brought the mark before, the copies that other members gave since
-// then are invalid: their givers may not have known of it. What this node has loaded since stays.
+// When an invalidation arrives whose mark a request carried earlier, the copies that other members gave since then
+// are invalid, because those members may not have known of it. What this node has loaded since stays.
 func TestCopiesFallWithTheInvalidationItself(t *testing.T) {
 	f, _ := newTestFences()
 	if _, applied := f.Note("k", someHash, markOf(1), 0, keepAll); applied != Applied {
 		t.Fatal("the mark is not noted")
 	}
 	since := f.Stamp(someHash)
-	var dropped []bool // also once the fence is forgotten, what it covered is not there
+	var dropped []bool // once the fence is forgotten, what it covered is still gone
 	f.Apply("k", someHash, markOf(1), 0, func(loaded bool) { dropped = append(dropped, loaded) })
 	if !slices.Equal(dropped, []bool{false}) {
 		t.Errorf("entries dropped, also those loaded here: %v; want only those that were given", dropped)

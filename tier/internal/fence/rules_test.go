@@ -9,7 +9,7 @@ import (
 
 const (
 	retention = int64(30 * time.Second) // of newTestFences
-	otherHash = uint64(9) << 60         // of another shard than someHash
+	otherHash = uint64(9) << 60         // in another shard than someHash
 )
 
 // A key's slot and shard come from the highest bits of its hash.
@@ -28,11 +28,11 @@ func TestSlots(t *testing.T) {
 	}
 }
 
-// A fence decides about what began before it, and says nothing of what began after it, or of other keys.
+// A fence decides about loads and copies that began before it. It does not affect what began after it, or other keys.
 func TestValidity(t *testing.T) {
 	for name, c := range map[string]struct {
 		fence func(f *Fences)
-		// What is valid of a load and of a copy that began before.
+		// Whether a load and a copy that began before the fence are valid.
 		load, copied bool
 	}{
 		"no fence":                        {func(*Fences) {}, true, true},
@@ -73,7 +73,7 @@ func TestValidity(t *testing.T) {
 	}
 }
 
-// What began longer ago than fences are remembered is not stored, and what began just then is.
+// What began longer ago than the retention is not stored; what began exactly the retention ago is.
 func TestAgeOfACommit(t *testing.T) {
 	f, now := newTestFences()
 	*now = 5 + retention
@@ -84,7 +84,7 @@ func TestAgeOfACommit(t *testing.T) {
 	}
 }
 
-// Forgotten fences are covered by the floor: a key without a fence is then as one whose fence may be among those.
+// The floor stands for forgotten fences: a key without a fence is treated as if its fence may be among them.
 func TestFloor(t *testing.T) {
 	f, now := newTestFences()
 	f.Apply("k", someHash, markOf(1), 0, keepAll)
@@ -114,7 +114,7 @@ func TestFloor(t *testing.T) {
 	}
 }
 
-// A full shard forgets the older half, and what is past retention first.
+// A full shard first forgets the fences past retention, and otherwise the older half.
 func TestMakeRoom(t *testing.T) {
 	f, now := newTestFences()
 	for i := range uint64(PerShard) {
@@ -133,7 +133,7 @@ func TestMakeRoom(t *testing.T) {
 		*now = int64(i)
 		g.Apply(fmt.Sprint("k", i), someHash, markOf(i+1), 0, keepAll)
 	}
-	*now = 10 + retention // of which 0 to 9 are past it
+	*now = 10 + retention // 0 to 9 are past the retention
 	g.Apply("one more", someHash, markOf(1000), 0, keepAll)
 	if n := g.Len(); n != PerShard-10+1 {
 		t.Errorf("%d fences, want %d", n, PerShard-10+1)
@@ -162,7 +162,7 @@ func TestFenced(t *testing.T) {
 	}
 }
 
-// Unlogged marks are forgotten when they have not come for longer than retention.
+// An unlogged mark is forgotten when it has not come for longer than the retention.
 func TestUnloggedMarksEnd(t *testing.T) {
 	for _, c := range []struct {
 		again, sweep int64
@@ -183,7 +183,7 @@ func TestUnloggedMarksEnd(t *testing.T) {
 	}
 }
 
-// Versions: what an invalidation told, and when that is forgotten.
+// The table remembers the versions that invalidations carried, for as long as they matter.
 func TestVersions(t *testing.T) {
 	f, now := newTestFences()
 	behind := func(version uint64, want bool) {
@@ -207,7 +207,7 @@ func TestVersions(t *testing.T) {
 	f.Note("k", someHash, of(70), 9, keepAll)
 	behind(8, true)
 	*now = 10
-	f.Wipe(true) // the fences go, their versions stay
+	f.Wipe(true) // the fences are forgotten, and their versions stay
 	behind(8, true)
 	behind(9, false)
 	*now = retention
@@ -216,7 +216,7 @@ func TestVersions(t *testing.T) {
 	behind(8, false)
 }
 
-// Where a value that is put may be taken for the newest.
+// Place stores a value only if it can be taken for the newest.
 func TestPlace(t *testing.T) {
 	const version = 7
 	for name, c := range map[string]struct {
@@ -260,7 +260,7 @@ func TestPlace(t *testing.T) {
 	}
 }
 
-// Tags: what they cover, and the clock by which that is known.
+// Which values the fences of tags cover, and what the tag clock shows.
 func TestTags(t *testing.T) {
 	f, now := newTestFences()
 	red, blue := TagHash("red"), TagHash("blue")
@@ -295,7 +295,7 @@ func TestTags(t *testing.T) {
 	if k := f.Watermark(3); k.Tags != 2 || k.Incarnation != 3 {
 		t.Errorf("watermark %d of %d", k.Tags, k.Incarnation)
 	}
-	// The tag clock of a retention ago is known to within another.
+	// Earlier gives the tag clock of a retention ago, to within another retention.
 	*now = retention - 1
 	if f.Sweep(); f.Earlier() != 0 {
 		t.Error("noted too early")
@@ -317,7 +317,7 @@ func TestTags(t *testing.T) {
 	}
 }
 
-// A watermark is the clocks of all shards.
+// A watermark holds the clocks of all shards.
 func TestWatermark(t *testing.T) {
 	f, _ := newTestFences()
 	f.Apply("k", someHash, markOf(1), 0, keepAll)
@@ -330,7 +330,7 @@ func TestWatermark(t *testing.T) {
 	if f.Retention() != retention {
 		t.Errorf("retention %d", f.Retention())
 	}
-	// Nothing is owed to a member that has all of it, and one mark to a member that lacks one.
+	// Nothing is owed to a member that has applied everything, and one mark to a member that lacks one.
 	if d := f.Debt("l", otherHash, f.Stamp(otherHash), &k); d != (Debt{}) {
 		t.Errorf("owed to a member that has everything: %+v", d)
 	}

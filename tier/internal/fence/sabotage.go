@@ -2,9 +2,9 @@ package fence
 
 import "github.com/weircache/weir/codec"
 
-// What follows is for tests alone: of what a missing part of the fences would break.
+// What follows is for tests only: they check what breaks if a part of the fences is missing.
 
-// Forget makes the fence of a key forgotten, without the floor that stands for it.
+// Forget drops the fence of a key without raising the floor that stands for it.
 func (f *Fences) Forget(key string, hash uint64) {
 	s := f.shard(Slot(hash))
 	s.mu.Lock()
@@ -12,10 +12,10 @@ func (f *Fences) Forget(key string, hash uint64) {
 	delete(s.m, key)
 }
 
-// Hide makes near copies of the hash's slot pass without a look at their fences.
+// Hide lets near copies in the hash's slot pass without a check of their fences.
 func (f *Fences) Hide(hash uint64) { f.slots[Slot(hash)].Store(0) }
 
-// NewestMark returns the newest logged mark of a key, the zero one if there is none.
+// NewestMark returns the newest logged mark of a key, or the zero mark.
 func (f *Fences) NewestMark(key string, hash uint64) codec.Mark {
 	s := f.shard(Slot(hash))
 	s.mu.Lock()

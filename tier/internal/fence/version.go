@@ -6,32 +6,33 @@ import (
 	"slices"
 )
 
-// Versions are the origin's own numbers for the states of one key. Two keys' versions have nothing to do with each other and
-// are never compared.
+// Versions are the origin's own numbers for the states of one key. The versions of two keys are unrelated and are
+// never compared.
 //
-// An invalidation may tell the version that its key has now, and a value that is loaded later with a lower one comes from a
-// replica that lags: it is not kept. A key's fence remembers its version. Where the fence is forgotten before retention has
-// passed, because the whole namespace was invalidated or the shard is full, the version stays in the shard's versionBook.
+// An invalidation may carry the version that its key has now. A value that is loaded later with a lower version comes
+// from a lagging replica and is not kept. A key's fence remembers its version. If the fence is forgotten before
+// retention has passed, because the whole namespace was invalidated or the shard is full, the version stays in the
+// shard's versionBook.
 
-// versionsPerShard is how many keys of a shard a versionBook remembers: 131,072 in all shards, beside those that have fences.
+// versionsPerShard is how many keys a versionBook remembers: 131,072 in all shards, in addition to those with fences.
 const versionsPerShard = 512
 
-// versionBook are the versions of keys whose fences are gone. The lock of its shard guards it.
+// versionBook holds the versions of keys whose fences are gone. The lock of its shard guards it.
 type versionBook struct {
 	m map[string]versioned // nil: none
-	// doubtAt is when a fence was last forgotten early that may have been of an invalidation that told no version, ns on
-	// the cache's clock, 0: never. For retention after that no value that is put is known to be the newest.
+	// doubtAt is when a fence that may stem from an invalidation without a version was last forgotten early, ns on
+	// the cache's clock; 0: never. For retention after that no Put can prove that its value is the newest.
 	doubtAt int64
 }
 
-// versioned is the highest version of a key that was told, and when, ns on the cache's clock.
+// versioned is the highest version that was reported for a key, and when, ns on the cache's clock.
 type versioned struct {
 	version uint64
 	at      int64
 }
 
-// keep remembers the version of a fence that is forgotten early. If there is no room it forgets what is past retention or,
-// if that is nothing, the older half.
+// keep remembers the version of a fence that is forgotten early. If the book is full it forgets what is past
+// retention or, if nothing is, the older half.
 func (b *versionBook) keep(key string, x *fence, now, retention int64) {
 	b.doubtAt = max(now, 1)
 	if x.version == 0 {
@@ -50,7 +51,7 @@ func (b *versionBook) keep(key string, x *fence, now, retention int64) {
 	b.m[key] = versioned{max(old.version, x.version), x.at}
 }
 
-// expire forgets what is past retention, and reports whether that was anything.
+// expire forgets what is past retention, and reports whether it forgot anything.
 func (b *versionBook) expire(now, retention int64) (any bool) {
 	for k, v := range b.m {
 		if now-v.at > retention {
@@ -61,7 +62,8 @@ func (b *versionBook) expire(now, retention int64) (any bool) {
 	return any
 }
 
-// newest is the highest version of the key that was told within retention, 0: none was. The caller holds s.mu.
+// newest returns the highest version of the key reported within retention; 0 if there was none. The caller holds
+// s.mu.
 func (s *fenceShard) newest(key string, now, retention int64) uint64 {
 	version := s.m[key].version
 	if v := s.versions.m[key]; now-v.at <= retention {
@@ -70,7 +72,7 @@ func (s *fenceShard) newest(key string, now, retention int64) uint64 {
 	return version
 }
 
-// Behind reports whether the origin is known to have a newer version of the key than this one.
+// Behind reports whether the origin is known to have a newer version of the key than version.
 func (f *Fences) Behind(key string, hash, version uint64) bool {
 	s := f.shard(Slot(hash))
 	s.mu.Lock()
@@ -78,14 +80,14 @@ func (f *Fences) Behind(key string, hash, version uint64) bool {
 	return s.newest(key, f.now(), f.retention) > version
 }
 
-// Place calls store with the fence clock if a value of this version, which was the origin's at began, is the newest that
-// is known: no higher version has been told, no invalidation within retention that told none, and began is within
-// retention, so that none of either can have been forgotten since.
+// Place calls store with the fence clock if the value with this version, which was the origin's at began, is the
+// newest known. That requires three things: no higher version was reported, no invalidation within retention came
+// without a version, and began is within retention, so that nothing of either kind can have been forgotten since.
 func (f *Fences) Place(key string, hash, version uint64, began int64, store func(stamp uint64)) bool {
 	s := f.shard(Slot(hash))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now, doubt := f.now(), s.versions.doubtAt // with the lock held: whatever this goroutine waited for has gone by
+	now, doubt := f.now(), s.versions.doubtAt // with the lock held: the time that this goroutine waited for it counts
 	if now-began > f.retention || s.m[key].plain || doubt != 0 && now-doubt <= f.retention || s.newest(key, now, f.retention) > version {
 		return false
 	}

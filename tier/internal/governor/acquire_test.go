@@ -11,7 +11,7 @@ import (
 	"github.com/weircache/weir/tier/internal/simtime"
 )
 
-// A waiting is an Acquire in a goroutine of its own.
+// A waiting is an Acquire in its own goroutine.
 type waiting struct {
 	ticket *Ticket
 	done   chan struct{}
@@ -41,7 +41,7 @@ func (w *waiting) isWaiting() bool {
 	}
 }
 
-// permit acquires one that must be free.
+// permit acquires a permit that must be free.
 func permit(t *testing.T, g *Governor) *Ticket {
 	t.Helper()
 	k := new(Ticket)
@@ -51,7 +51,7 @@ func permit(t *testing.T, g *Governor) *Ticket {
 	return k
 }
 
-// slow returns a governor with one permit, which is taken, whose loads take 100 ms.
+// slow returns a governor with a single permit, which is taken. Its loads take 100 ms.
 func slow(t *testing.T, l Limits) (*Governor, *Ticket) {
 	t.Helper()
 	l.Concurrency, l.MinConcurrency = 1, 1
@@ -133,13 +133,13 @@ func TestTimeThatIsJustEnough(t *testing.T) {
 	})
 }
 
-// How a wait ends by itself, and when.
+// How and when a wait ends by itself.
 func TestWaitEnds(t *testing.T) {
 	gone := errors.New("gone")
 	for name, c := range map[string]struct {
 		until time.Duration // 0: none
 		ctx   func(context.Context) (context.Context, context.CancelFunc)
-		why   Reason // None: the error is gone
+		why   Reason // None: the error does not matter
 		after time.Duration
 		wait  time.Duration
 	}{
@@ -189,7 +189,7 @@ func TestWaitEnds(t *testing.T) {
 	}
 }
 
-// Callers that join a ticket can only let it wait longer, and make it more urgent.
+// Callers that join a ticket can only extend its wait and make it more urgent.
 func TestPromoteExtendsTheWait(t *testing.T) {
 	for name, c := range map[string]struct {
 		until, by time.Duration // 0: no deadline
@@ -227,7 +227,7 @@ func TestPromoteExtendsTheWait(t *testing.T) {
 	}
 }
 
-// ahead counts what is served before a ticket that comes now.
+// ahead counts the tickets that are served before a ticket that arrives now.
 func TestAhead(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g, held := slow(t, Limits{QueueInterval: -1})
@@ -261,7 +261,7 @@ func TestAhead(t *testing.T) {
 		cancel()
 		g.Release(held, OK, 0)
 	})
-	simtime.Test(t, func(t *testing.T) { // misses without a deadline that queue for one with: it has every second turn
+	simtime.Test(t, func(t *testing.T) { // many misses without a deadline, and few with one: the two lanes take turns
 		g, held := slow(t, Limits{QueueInterval: -1})
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 5 {
@@ -285,7 +285,7 @@ func TestAhead(t *testing.T) {
 		g.mu.Unlock()
 		time.Sleep(3*time.Minute + 30*time.Second)
 		wait(ctx, g, new(Ticket))
-		time.Sleep(40 * time.Second) // the first has been shed, the queue was not empty for four times its target
+		time.Sleep(40 * time.Second) // the first was shed, and the queue was not empty for four times its target
 		g.mu.Lock()
 		after, overloaded := g.ahead(new(Ticket), g.now()), g.overloaded(laneMiss, g.now())
 		g.mu.Unlock()
@@ -297,7 +297,7 @@ func TestAhead(t *testing.T) {
 	})
 }
 
-// Which of those that wait gives way in a full queue.
+// Which of the waiting tickets gives way in a full queue.
 func TestFullQueueGivesWay(t *testing.T) {
 	for name, c := range map[string]struct {
 		there, comes *Ticket
@@ -329,7 +329,7 @@ func TestFullQueueGivesWay(t *testing.T) {
 				}
 				old := wait(ctx, g, c.there)
 				if c.overloaded {
-					time.Sleep(40 * time.Second) // the first has been shed
+					time.Sleep(40 * time.Second) // the first was shed
 					g.mu.Lock()
 					g.o.Queue = 1
 					g.mu.Unlock()
@@ -348,7 +348,7 @@ func TestFullQueueGivesWay(t *testing.T) {
 	}
 }
 
-// What loads say about the origin, once each.
+// What each load says about the origin, once.
 func TestOutcomes(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, Breaker: BreakerRules{Failures: 1, Minimum: 2, Window: time.Minute, Pause: 5 * time.Second, Probes: 1}})
@@ -413,7 +413,7 @@ func TestOutcomes(t *testing.T) {
 	})
 }
 
-// An open breaker refuses those that wait, too.
+// An open breaker also rejects tickets that already wait.
 func TestBreakerOpensOnThoseThatWait(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1, QueueInterval: -1, Breaker: BreakerRules{Failures: 0.5, Minimum: 1, Window: time.Minute, Pause: 5 * time.Second, Probes: 1}})
@@ -432,7 +432,7 @@ func TestBreakerOpensOnThoseThatWait(t *testing.T) {
 	})
 }
 
-// The budget of retries: half of the reserve at first, then a part of what is admitted.
+// The retry budget: half of the reserve at first, then a fraction of the admitted loads.
 func TestRetryBudget(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, RetryBudget: 0.25})
@@ -499,7 +499,7 @@ func TestRateOfAMember(t *testing.T) {
 	})
 }
 
-// Permits in use, integrated over time.
+// Occupancy integrates the permits in use over time.
 func TestOccupancy(t *testing.T) {
 	var o Occupancy
 	second := int64(time.Second)

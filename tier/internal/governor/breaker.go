@@ -2,16 +2,16 @@ package governor
 
 import "time"
 
-// BreakerRules say when a breaker opens, and when it closes again.
+// BreakerRules says when a breaker opens, and when it closes again.
 type BreakerRules struct {
-	Failures float64       // the fraction of loads that fail, within Window, from which on it opens; below 0: never
-	Minimum  int           // how many loads Window must have seen before
+	Failures float64       // the fraction of failed loads within Window at which it opens; below 0: never
+	Minimum  int           // the number of loads that Window must have seen before
 	Window   time.Duration // how far back loads count
-	Pause    time.Duration // how long an open breaker lets nothing through before it probes
-	Probes   int           // how many loads try the origin after a pause, and must all succeed
+	Pause    time.Duration // how long an open breaker rejects all loads before it probes
+	Probes   int           // how many loads try the origin after Pause; all must succeed
 }
 
-// breakerState is closed (all may load), open (nobody) or half open (probes).
+// breakerState is closed (all loads may begin), open (none) or half open (probes).
 type breakerState uint8
 
 const (
@@ -25,22 +25,21 @@ var BreakerStates = [...]string{"closed", "open", "half_open"}
 
 const breakerBuckets = 10
 
-// breaker is a circuit breaker's state. Its methods return the next state and change
-// nothing. It has generations, so that a load that began before the breaker opened says
-// nothing about the origin after it.
+// breaker is the state of a circuit breaker. Its methods return the next state and change nothing. It has
+// generations, so that a load that began before the breaker opened says nothing about the origin after it.
 type breaker struct {
 	state    breakerState
 	gen      uint64 // rises with each change of state
 	until    int64  // open: when probing may begin
-	probing  int    // half open: probes under way
+	probing  int    // half open: probes that run
 	proved   int    // half open: probes that succeeded
 	at       int64  // closed: the number of the newest bucket
 	ok, bad  [breakerBuckets]uint32
 	openings int64
 }
 
-// admits reports whether one more load may begin, and when the answer is no, when it is worth
-// asking again (0: when a probe has ended).
+// admits reports whether one more load may begin. If not, again is when it is worth asking again (0: when a probe has
+// ended).
 func (b breaker) admits(p BreakerRules, now int64) (ok bool, again int64) {
 	switch b.state {
 	case breakerOpen:
@@ -51,7 +50,7 @@ func (b breaker) admits(p BreakerRules, now int64) (ok bool, again int64) {
 	return true, 0
 }
 
-// begun is the state after a load that was admitted has begun.
+// begun returns the state after an admitted load has begun.
 func (b breaker) begun(now int64) breaker {
 	if b.state == breakerOpen && now >= b.until {
 		b = b.enter(breakerHalf)
@@ -62,7 +61,7 @@ func (b breaker) begun(now int64) breaker {
 	return b
 }
 
-// ended is the state after a load of generation gen has ended.
+// ended returns the state after a load of generation gen has ended.
 func (b breaker) ended(p BreakerRules, gen uint64, out Outcome, now int64) breaker {
 	if gen != b.gen {
 		return b
@@ -125,7 +124,7 @@ func (b breaker) enter(s breakerState) breaker {
 type Outcome uint8
 
 const (
-	OK     Outcome = iota // it answered, be it with "not found"
+	OK     Outcome = iota // it answered, even with "not found"
 	Failed                // it failed, or took too long
-	Void                  // nothing: the load did not get to ask it
+	Void                  // nothing: the load did not reach the origin
 )

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// A script of events and the states that they lead to. Each word is an event, "time:event=state":
-// b begins a load (= whether it was admitted), o/f/v ends the oldest one that runs: ok, failed, void.
+// A script of events and the states that they lead to. Each word is an event, "time:event=state": b begins a load (=
+// whether it was admitted), and o, f or v ends the oldest running load as ok, failed or void.
 func TestBreaker(t *testing.T) {
 	p := BreakerRules{Failures: 0.5, Minimum: 4, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 2}
 	for name, script := range map[string]string{
@@ -64,7 +64,7 @@ func TestBreaker(t *testing.T) {
 	}
 }
 
-// Each change of state is another generation, and each opening is counted.
+// Each change of state starts another generation, and each opening is counted.
 func TestBreakerCountsItsOpenings(t *testing.T) {
 	p := BreakerRules{Failures: 1, Minimum: 1, Window: time.Second, Pause: time.Second, Probes: 1}
 	var b breaker
@@ -117,7 +117,7 @@ func TestRateBucket(t *testing.T) {
 	}
 }
 
-// Who comes when is served, or given up, in this order: "when:name", class m unless said, and the
+// Which tickets are served and which are shed, in this order: "when:name", class m unless another is given, and the
 // policy's verdicts at some times.
 func TestQueuePolicy(t *testing.T) {
 	ms := int64(time.Millisecond)
@@ -127,11 +127,11 @@ func TestQueuePolicy(t *testing.T) {
 		over               bool
 		sheds              int64
 	}{
-		{0, 0, 50, false, 100},      // everybody who waits when the interval is over goes
+		{0, 0, 50, false, 100},      // every ticket that waits at the end of the interval is shed
 		{0, 0, 100, true, 100},      //
-		{0, 98, 99, false, 103},     // unless he has just come
-		{0, 500, 503, true, 505},    // afterwards after 5 ms
-		{450, 450, 500, false, 550}, // a queue that was empty has its interval again
+		{0, 98, 99, false, 103},     // except one that has just come
+		{0, 500, 503, true, 505},    // after that each is shed after 5 ms
+		{450, 450, 500, false, 550}, // a queue that was empty starts a new interval
 	} {
 		over := p.overloaded(x.filled*ms, x.now*ms)
 		at, ever := p.sheds(x.filled*ms, x.since*ms)
@@ -157,8 +157,8 @@ func TestQueuePolicy(t *testing.T) {
 	}
 }
 
-// An origin whose load time grows with the loads that run: the limit finds what it bears; a warm
-// cache's idle time changes nothing; and slowness that does not go away is taken for usual.
+// For an origin whose load time grows with the running loads, the limit finds what the origin can bear. A warm
+// cache's idle time changes nothing. Lasting slowness becomes the new normal.
 func TestLimit(t *testing.T) {
 	const share, floor = 100, 0.25
 	run := func(l limit, now *int64, seconds int, bears int, base time.Duration, demand int, fail float64) limit {

@@ -10,15 +10,16 @@ import (
 	"github.com/weircache/weir/tier/internal/clock"
 )
 
-// A Governor gives out the permits of one origin, which several caches may share. Its methods are safe for concurrent use.
-// Its times are ns on its own clock.
+// A Governor gives out the permits of one origin, which several caches may share. Its methods are safe for concurrent
+// use. Its times are ns on its own clock.
 type Governor struct {
 	changes atomic.Uint64 // of the breaker: rises with each change of its state; written with mu held
 
 	o     Limits
 	now   func() int64
 	share func() (permits, members int) // of this node, now; called without mu held
-	// shares rises when a share counts that differs from the last, and with each word about it (fits, running); written with mu held.
+	// shares rises when a share takes effect that differs from the last one, and with each word about the share
+	// (FitsShare, Running); written with mu held.
 	shares atomic.Uint64
 
 	mu      sync.Mutex // guards the rest
@@ -26,27 +27,28 @@ type Governor struct {
 	peak    int        // the most that were held at once
 	waiting int        // over all queues
 	queues  [lanes]queue
-	// returning are the tickets of loads that want their permit again after a nested read; they go before all queues.
+	// returning are the tickets of loads that want their permit back after a nested read; they go before all queues.
 	returning list.List
-	permits   int     // in force at the last look, the adaptive limit included
-	load      float64 // mean time of a load lately, ns; 0: none has ended
+	permits   int     // as of the last call, the adaptive limit included
+	load      float64 // recent mean time of a load, ns; 0: none has ended
 	breaker   breaker
 	limit     limit
 	rate      bucket
 	retries   bucket
-	part      part // as it was at the last look
-	missed    bool // of the two lanes of misses the second had the last turn
+	part      part // as of the last call
+	missed    bool // whether the second of the two lanes of misses had the last turn
 	busy      Occupancy
 	closed    bool
 	users     int // caches that are attached
-	// asking is how many caches have asked the members whether this node may take its share, and have no answer yet; allowed: one has
-	// had it; granted: all have, and the share is taken, for good; withheld: it is not. See share.go.
+	// asking is the number of caches that have asked the members whether this node may take its share, and have no
+	// answer yet. allowed: one cache got a yes. granted: all have answers, and the share is taken for good. withheld:
+	// the share is not taken. See share.go.
 	asking                     int
 	allowed, granted, withheld bool
 
 	timer *time.Timer    // nil: nothing is due
-	due   int64          // when it is
-	wakes sync.WaitGroup // the timer's calls
+	due   int64          // when it fires
+	wakes sync.WaitGroup // the timer's pending calls
 }
 
 // New returns a governor whose time is now, in ns. share returns this node's part of the cluster's permits and the
@@ -64,30 +66,30 @@ func New(o Limits, now func() int64, share func() (permits, members int)) *Gover
 // part is a member's part of what the whole cluster may do.
 type part struct {
 	share   int // permits
-	members int // among whom rate and burst are divided
+	members int // the number of members that share rate and burst
 }
 
-// Reason says why the governor refused a fill.
+// Reason says why the governor rejected a fill.
 type Reason uint8
 
 const (
-	None        Reason = iota // it did not refuse
+	None        Reason = iota // it did not reject the fill
 	NoShare                   // this member has no part of the cap
 	QueueFull                 // the queue is full
-	QueueDelay                // it waited for too long in an overloaded queue
-	Deadline                  // nobody who waits could have been served in time
+	QueueDelay                // the ticket waited too long in an overloaded queue
+	Deadline                  // none of the waiting callers could have been served in time
 	BreakerOpen               // the breaker is open
-	TimedOut                  // no permit came within Limits.Timeout, to callers without a deadline
+	TimedOut                  // no permit came within Limits.Timeout, for callers without a deadline
 	KeyBusy                   // earlier loads of the key have not returned
 	Reasons                   // how many there are
 )
 
 var shedNames = [Reasons]string{"other", "no_share", "queue_full", "queue_delay", "deadline", "breaker", "timeout", "key_busy"}
 
-// Name is the reason as a label.
+// Name returns the reason as a label.
 func (r Reason) Name() string { return shedNames[r] }
 
-// Text is the reason as a message.
+// Text returns the reason as a message.
 func (r Reason) Text() string { return shedTexts[r] }
 
 var shedTexts = [Reasons]string{
@@ -101,7 +103,7 @@ var shedTexts = [Reasons]string{
 	KeyBusy:     "earlier loads of the key have not returned",
 }
 
-// A Refusal says that there is no permit, and why.
+// A Refusal says that a permit was not granted, and why.
 type Refusal struct {
 	Why   Reason
 	After time.Duration // an estimate of when a permit is likely
@@ -109,13 +111,13 @@ type Refusal struct {
 
 func (r *Refusal) Error() string { return "weir: no permit to read the origin: " + r.Why.Text() }
 
-// refusal estimates at least a millisecond.
+// refusal returns a Refusal with an estimate of at least a millisecond.
 func refusal(why Reason, after time.Duration) *Refusal {
 	return &Refusal{why, max(after, time.Millisecond)}
 }
 
-// Acquire waits for a permit: until the ticket's callers give up, for Limits.Timeout if they have no deadline, or until ctx
-// ends. The error is a *Refusal, or ctx's cause if that was cancelled.
+// Acquire waits for a permit until the ticket's callers give up, for Limits.Timeout if they have no deadline, or
+// until ctx ends. The error is a *Refusal, or ctx's cause if ctx was cancelled.
 func (g *Governor) Acquire(ctx context.Context, t *Ticket) error {
 	g.enter()
 	now := g.now()
@@ -151,12 +153,12 @@ func (g *Governor) Acquire(ctx context.Context, t *Ticket) error {
 	}
 }
 
-// giveUp ends t's wait if its time is up or ctx has ended, or sets the timer for the time that it has been given
-// meanwhile.
+// giveUp ends t's wait if its time is up or ctx has ended. If t was given more time in the meantime, giveUp sets the
+// timer for that.
 func (g *Governor) giveUp(ctx context.Context, t *Ticket, timer *time.Timer) (over bool, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if t.state != ticketWaiting { // decided meanwhile
+	if t.state != ticketWaiting { // decided in the meantime
 		return true, t.err
 	}
 	now := g.now()
@@ -176,7 +178,7 @@ func (g *Governor) giveUp(ctx context.Context, t *Ticket, timer *time.Timer) (ov
 	return true, refusal(TimedOut, g.after(now))
 }
 
-// limitOf is until when t waits. The caller holds mu.
+// limitOf returns the time until which t waits. The caller holds mu.
 func (g *Governor) limitOf(t *Ticket) int64 {
 	if t.Until > 0 {
 		return t.Until
@@ -184,13 +186,13 @@ func (g *Governor) limitOf(t *Ticket) int64 {
 	return t.came + int64(g.o.Timeout)
 }
 
-// push lets t wait. The caller holds mu.
+// push puts t into its queue. The caller holds mu.
 func (g *Governor) push(t *Ticket, now int64) {
 	t.lane = g.o.laneOf(t)
 	g.queues[t.lane].push(t, now)
 }
 
-// refuses says whether t cannot be let in at all. The caller holds mu.
+// refuses reports whether t must be rejected at once, and why. The caller holds mu.
 func (g *Governor) refuses(t *Ticket, now int64) (why Reason, after time.Duration) {
 	if g.part.share <= 0 && !g.withheld {
 		return NoShare, time.Second
@@ -211,8 +213,8 @@ func (g *Governor) refuses(t *Ticket, now int64) (why Reason, after time.Duratio
 	return None, 0
 }
 
-// displace makes room for t in a full queue: the oldest of the least urgent gives way, if it is
-// less urgent than t, or as urgent and in an overloaded queue. The caller holds mu.
+// displace makes room for t in a full queue. The oldest of the least urgent tickets gives way if it is less urgent
+// than t, or if it is as urgent and its queue is overloaded. The caller holds mu.
 func (g *Governor) displace(t *Ticket, now int64) bool {
 	own := g.o.laneOf(t)
 	for l := lanes; l > own; l-- {
@@ -230,16 +232,16 @@ func (g *Governor) displace(t *Ticket, now int64) bool {
 	return false
 }
 
-// ahead counts the tickets that go before t, which comes now. The caller holds mu.
+// ahead counts the tickets that go before t, which arrives now. The caller holds mu.
 func (g *Governor) ahead(t *Ticket, now int64) (n int) {
 	own := g.o.laneOf(t)
 	for l := range own + 1 {
 		n += g.queues[l].Len()
 	}
 	switch q := &g.queues[own]; {
-	case t.Depth > 0: // before all that no load waits for
+	case t.Depth > 0: // before all tickets that no load waits for
 		n -= q.Len()
-	case own == lanePatient: // in turns
+	case own == lanePatient: // the two lanes of misses take turns
 		n += min(q.Len()+1, g.queues[laneMiss].Len())
 	case q.Len() > 0 && g.overloaded(own, now):
 		n -= q.Len() // the newest is served first
@@ -247,30 +249,31 @@ func (g *Governor) ahead(t *Ticket, now int64) (n int) {
 	return n
 }
 
-// overloaded reports whether a lane is. The caller holds mu.
+// overloaded reports whether a lane is overloaded. The caller holds mu.
 func (g *Governor) overloaded(l lane, now int64) bool {
 	return l != lanePatient && g.queues[l].Len() > 0 && g.policy().overloaded(g.queues[l].filled, now)
 }
 
-// policy is the queues' policy for the origin as it is. The caller holds mu.
+// policy returns the queues' policy, adapted to the origin's present speed. The caller holds mu.
 func (g *Governor) policy() queuePolicy {
-	if g.withheld { // that is no overload
+	if g.withheld { // waiting for the share is not overload
 		return queuePolicy{interval: -1}
 	}
 	return queuePolicy{int64(g.o.QueueTarget), int64(g.o.QueueInterval)}.fit(g.load, g.permits)
 }
 
-// after is when who is refused now should try again. The caller holds mu.
+// after returns when a caller that is rejected now should try again. The caller holds mu.
 func (g *Governor) after(now int64) time.Duration {
 	return max(waitFor(g.waiting, g.load, g.permits), g.o.QueueTarget)
 }
 
-// pause is about how long a probe of the breaker takes. The caller holds mu.
+// pause returns about how long a probe of the breaker takes. The caller holds mu.
 func (g *Governor) pause() time.Duration { return max(time.Duration(g.load), g.o.QueueTarget) }
 
-// enter locks mu and takes over the share as it is now. It asks for the share without the lock, since that is a call out, and asks
-// again if another share has counted, or a word of it was given, since it asked: so no older share counts after a newer one or after
-// that word. Each turn of the loop means that another goroutine has come further.
+// enter locks mu and adopts the present share. It asks for the share without the lock, since that calls other code.
+// It asks again if, since it asked, another share has taken effect or a word about the share was given. So no older
+// share takes effect after a newer one or after that word. Each turn of the loop means that another goroutine has
+// made progress.
 func (g *Governor) enter() {
 	for {
 		asked := g.shares.Load()
@@ -284,7 +287,7 @@ func (g *Governor) enter() {
 	}
 }
 
-// settle takes over the share p. The caller holds mu.
+// settle adopts the share p. The caller holds mu.
 func (g *Governor) settle(p part) {
 	if p != g.part {
 		g.part = p
@@ -296,7 +299,7 @@ func (g *Governor) settle(p part) {
 	}
 }
 
-// floor is the least fraction of the share that the adaptive limit leaves.
+// floor returns the least fraction of the share that the adaptive limit leaves.
 func (g *Governor) floor() float64 { return float64(g.o.MinConcurrency) / float64(g.o.Concurrency) }
 
 // decide ends the wait of t, with a permit if err is nil. The caller holds mu.
@@ -309,8 +312,8 @@ func (g *Governor) decide(t *Ticket, err error) {
 	}
 }
 
-// turn decides whatever can be decided now: gives up whom the queues shed, and gives free
-// permits to the most urgent. The caller holds mu.
+// turn decides whatever can be decided now: it rejects the tickets that the queues shed, and gives free permits to
+// the most urgent. The caller holds mu.
 func (g *Governor) turn(now int64) {
 	g.readmit(now)
 	g.shed(now)
@@ -336,13 +339,13 @@ func (g *Governor) turn(now int64) {
 	}
 }
 
-// token takes one token of the rate. The caller holds mu and keeps next if it uses it.
+// token takes one token of the rate. The caller holds mu, and stores next if it uses the token.
 func (g *Governor) token(now int64) (next bucket, ok bool, again int64) {
 	n := float64(g.part.members)
 	return g.rate.take(g.o.Rate/n, max(float64(g.o.Burst)/n, 1), now)
 }
 
-// grant gives one permit; false: nobody waits. The caller holds mu.
+// grant gives one permit. It returns false if nothing waits. The caller holds mu.
 func (g *Governor) grant(now int64) bool {
 	for l := g.nextLane(); l < lanes; l = g.nextLane() {
 		q := &g.queues[l]
@@ -366,8 +369,8 @@ func (g *Governor) grant(now int64) bool {
 	return false
 }
 
-// least is how much time, ns, a ticket of q must have left to be served: none if no other waits there, otherwise what a
-// load takes. The caller holds mu.
+// least returns how much time, in ns, a ticket of q must have left to be served: none if it waits alone there,
+// otherwise the duration of a load. The caller holds mu.
 func (g *Governor) least(q *queue) int64 {
 	if q.Len() < 2 {
 		return 0
@@ -375,8 +378,8 @@ func (g *Governor) least(q *queue) int64 {
 	return int64(g.load)
 }
 
-// nextLane is the lane whose turn it is, lanes: none. The two lanes of misses have it in turns, but for tickets that loads
-// wait for. The caller holds mu.
+// nextLane returns the lane whose turn it is, or lanes if all are empty. The two lanes of misses take turns, except
+// for tickets that loads wait for. The caller holds mu.
 func (g *Governor) nextLane() lane {
 	l := lanePatient
 	for l < lanes && g.queues[l].Len() == 0 {
@@ -394,7 +397,7 @@ func (g *Governor) nextLane() lane {
 	return lanePatient
 }
 
-// shed gives up who has waited for too long in an overloaded queue. The caller holds mu.
+// shed rejects the tickets that have waited too long in an overloaded queue. The caller holds mu.
 func (g *Governor) shed(now int64) {
 	p := g.policy()
 	for l := laneMiss; l < lanes; l++ {
@@ -411,7 +414,7 @@ func (g *Governor) shed(now int64) {
 	}
 }
 
-// refuseAll gives up everyone who waits. The caller holds mu.
+// refuseAll rejects every waiting ticket. The caller holds mu.
 func (g *Governor) refuseAll(err error) {
 	for i := range g.queues {
 		for q := &g.queues[i]; q.Len() > 0; {
@@ -420,8 +423,8 @@ func (g *Governor) refuseAll(err error) {
 	}
 }
 
-// Promote makes a ticket as urgent as c and depth, and lets it wait as long as a caller that gives up at until (0: it has
-// no deadline), and so the ticket that stands for it.
+// Promote makes a ticket as urgent as c and depth. It lets the ticket wait as long as a caller that gives up at until
+// (0: without a deadline). The same holds for the ticket that stands for it.
 func (g *Governor) Promote(t *Ticket, c Class, depth int, until int64) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -431,12 +434,12 @@ func (g *Governor) Promote(t *Ticket, c Class, depth int, until int64) {
 	}
 }
 
-// raise is promote for one ticket. The caller holds mu.
+// raise is Promote for one ticket. The caller holds mu.
 func (g *Governor) raise(t *Ticket, c Class, depth int, until int64) {
 	now := g.now()
 	switch {
 	case until == t.Until:
-	case until == 0 || t.Until == 0: // a caller without a deadline beside others
+	case until == 0 || t.Until == 0: // callers with and without a deadline wait together
 		t.Until = max(t.Until, until, clock.Later(now, g.o.Timeout))
 	default:
 		t.Until = max(t.Until, until)
@@ -451,8 +454,8 @@ func (g *Governor) raise(t *Ticket, c Class, depth int, until int64) {
 	g.arm(now)
 }
 
-// Overran counts a load as failed that has used up its time, unless it was not at the origin but waited for other
-// loads. It keeps its permit.
+// Overran counts a load that has used up its time as failed, unless it was not at the origin but waited for other
+// loads. The load keeps its permit.
 func (g *Governor) Overran(t *Ticket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -466,7 +469,7 @@ func (g *Governor) Overran(t *Ticket) {
 	g.tell(t, out, max(g.o.Timeout-time.Duration(t.away), 0), now)
 }
 
-// tell lets breaker and limit learn from a load, once. The caller holds mu.
+// tell passes the outcome of a load to the breaker and the limit, once. The caller holds mu.
 func (g *Governor) tell(t *Ticket, out Outcome, cost time.Duration, now int64) {
 	if t.told {
 		return
@@ -484,7 +487,7 @@ func (g *Governor) tell(t *Ticket, out Outcome, cost time.Duration, now int64) {
 	g.limit = g.limit.ended(g.floor(), g.part.share, g.used, cost, out == Failed, now)
 }
 
-// Release gives a permit back once its load has truly returned.
+// Release returns a permit after its load has really returned.
 func (g *Governor) Release(t *Ticket, out Outcome, cost time.Duration) {
 	g.enter()
 	defer g.mu.Unlock()
@@ -501,12 +504,13 @@ func (g *Governor) Release(t *Ticket, out Outcome, cost time.Duration) {
 	t.state = ticketIdle
 	t.round.Add(1)
 	g.tell(t, out, max(cost-time.Duration(t.away), 0), now)
-	g.settle(g.part) // the limit may have moved
+	g.settle(g.part) // the limit may have changed
 	g.turn(now)
 	g.arm(now)
 }
 
-// TakeRetry takes one retry from the budget, if there is one and the origin is not failing at large.
+// TakeRetry takes one retry from the budget. It returns false if the budget is empty or if the origin is failing in
+// general.
 func (g *Governor) TakeRetry() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -521,14 +525,14 @@ func (g *Governor) TakeRetry() bool {
 	return ok
 }
 
-// EarnRetry counts a load that earns a part of a retry.
+// EarnRetry counts a load, which earns a fraction of a retry.
 func (g *Governor) EarnRetry() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.retries = g.retries.earn(max(g.o.RetryBudget, 0))
 }
 
-// Usage is how many permits are in use, and whether the breaker lets everything through.
+// Usage returns the number of permits in use, and whether the breaker lets everything through.
 func (g *Governor) Usage() (used int, well bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -545,7 +549,7 @@ func (g *Governor) Breaker() (closed bool, openings int64) {
 // BreakerGeneration changes with each change of the breaker's state.
 func (g *Governor) BreakerGeneration() uint64 { return g.changes.Load() }
 
-// Time is the time of the governor's clock, in ns.
+// Time returns the time of the governor's clock, in ns.
 func (g *Governor) Time() int64 { return g.now() }
 
 // Snapshot returns the present state.
@@ -570,7 +574,7 @@ func (g *Governor) Snapshot() Snapshot {
 
 var classNames = [Classes]string{"miss", "stale", "refresh", "warm"}
 
-// Occupancy integrates how many permits are in use over time.
+// Occupancy integrates the number of permits in use over time.
 type Occupancy struct {
 	n   int
 	sum float64 // permit-seconds up to at
@@ -582,7 +586,7 @@ func (o Occupancy) Change(by int, now int64) Occupancy {
 	return Occupancy{n: o.n + by, sum: o.Total(now), at: now}
 }
 
-// Total is the permit-seconds so far, running loads included.
+// Total returns the permit-seconds so far, running loads included.
 func (o Occupancy) Total(now int64) float64 {
 	return o.sum + float64(o.n)*time.Duration(now-o.at).Seconds()
 }

@@ -15,13 +15,13 @@ import (
 	"github.com/weircache/weir/tier/internal/simtime"
 )
 
-// stopwatch tells the time since now.
+// stopwatch returns a function that returns the ns since the call of stopwatch.
 func stopwatch() func() int64 {
 	began := time.Now()
 	return func() int64 { return int64(time.Since(began)) }
 }
 
-// rest fills in what a test does not care about.
+// rest fills in the limits that a test does not care about.
 func rest(l Limits) Limits {
 	l.MinConcurrency = cmp.Or(l.MinConcurrency, max(l.Concurrency/4, 1))
 	l.Burst = cmp.Or(l.Burst, max(int(l.Rate/10), 1))
@@ -36,7 +36,7 @@ func rest(l Limits) Limits {
 	return l
 }
 
-// alone returns a governor with a share of its own, on a virtual clock.
+// alone returns a governor with its own share, on a virtual clock.
 func alone(t *testing.T, share int, o Limits) *Governor {
 	now := stopwatch()
 	g := New(rest(o), now, func() (int, int) { return share, 1 })
@@ -44,7 +44,7 @@ func alone(t *testing.T, share int, o Limits) *Governor {
 	return g
 }
 
-// line lets tickets queue up behind one permit and returns in which order they get it.
+// line lets tickets queue behind one permit and returns the order in which they get it.
 func line(t *testing.T, change func(g *Governor, tickets map[string]*Ticket), names ...string) (order []string) {
 	g := alone(t, 1, Limits{Concurrency: 1, QueueInterval: -1})
 	first := new(Ticket)
@@ -93,7 +93,7 @@ func TestPromotion(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		got := line(t, func(g *Governor, k map[string]*Ticket) {
 			g.Promote(k["r2"], Miss, 0, 0)
-			g.Promote(k["m1"], Refresh, 0, 0) // never down
+			g.Promote(k["m1"], Refresh, 0, 0) // never less urgent
 		}, "r1", "s1", "m1", "r2")
 		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -138,7 +138,7 @@ func TestShareChanges(t *testing.T) {
 		share.Store(1)
 		release()
 		release()
-		check(1, 1) // less than before: nobody new until the rest is back
+		check(1, 1) // less than before: no new loads until enough have returned
 		release()
 		check(1, 0)
 		release()
@@ -147,7 +147,7 @@ func TestShareChanges(t *testing.T) {
 	})
 }
 
-// refusedFor is why the governor refused; None: it did not.
+// refusedFor returns why the governor rejected the fill; None if it did not.
 func refusedFor(err error) Reason {
 	if r, ok := errors.AsType[*Refusal](err); ok {
 		return r.Why
@@ -155,9 +155,9 @@ func refusedFor(err error) Reason {
 	return None
 }
 
-// Arrivals at twice what the origin gives: the newest are served, the others refused after
-// QueueTarget, and the origin never idles. With the queue off, in the order of their coming,
-// all who are served have waited for about as long as they may: the control.
+// At twice the arrival rate that the origin can serve, the newest tickets are served, the others are rejected after
+// QueueTarget, and the origin never idles. As a control, with the queue's policy off and tickets served in order of
+// arrival, all served tickets have waited for about as long as they may.
 func TestOverloadServesTheNewest(t *testing.T) {
 	run := func(interval time.Duration) (served, refused int, wait time.Duration, why map[Reason]int) {
 		simtime.Test(t, func(t *testing.T) {
@@ -205,10 +205,10 @@ func TestOverloadServesTheNewest(t *testing.T) {
 	}
 }
 
-// In a queue that has not been empty for the interval the newest goes first, and before that the oldest.
+// In a queue that has not been empty for the interval the newest ticket goes first; before that the oldest does.
 func TestNewestFirstUnderOverload(t *testing.T) {
 	for _, x := range []struct {
-		wait time.Duration // between the first two who come
+		wait time.Duration // between the first two tickets
 		want []int
 	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
 		simtime.Test(t, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 			if err := g.Acquire(t.Context(), first); err != nil {
 				t.Fatal(err)
 			}
-			var order []int // one holds the permit at a time
+			var order []int // only the permit's holder appends
 			var wg sync.WaitGroup
 			for i := range 4 {
 				wg.Go(func() {
@@ -245,8 +245,9 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 	}
 }
 
-// Arrivals at twice what the origin gives, from callers with a second: the origin works for callers that are still there
-// when it has done, and those for whom there is no time are refused at once. With NewestFirst they are refused early instead.
+// At twice the arrival rate that the origin can serve, with callers that have a second: the origin works for callers
+// that are still there when it is done, and callers without enough time are rejected at once. With NewestFirst they
+// are rejected early instead.
 func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 	for _, newest := range []bool{false, true} {
 		simtime.Test(t, func(t *testing.T) {
@@ -318,7 +319,7 @@ func TestDeadlinesShareWithNone(t *testing.T) {
 	})
 }
 
-// In a full queue the least urgent gives way to the more urgent.
+// In a full queue the least urgent ticket gives way to a more urgent one.
 func TestFullQueueMakesRoom(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, Queue: 2, QueueInterval: -1})
@@ -355,7 +356,7 @@ func TestFullQueueMakesRoom(t *testing.T) {
 	})
 }
 
-// What is withheld is queued for, not refused, and a member whose loads are more than its share says so.
+// Tickets queue for a withheld share and are not rejected. A member whose loads exceed its share says so.
 func TestWithheldShare(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		share, now := 2, stopwatch()
@@ -392,8 +393,8 @@ func TestWithheldShare(t *testing.T) {
 	})
 }
 
-// A fill that has read its share before the share fell, and comes to the governor after this node has said that its loads fit, does
-// not begin by the old one.
+// A fill reads its share before the share falls, and enters the governor after this node has said that its loads fit.
+// It does not begin under the old share.
 func TestNoShareOlderThanTheWord(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var share, slow atomic.Int64
@@ -431,7 +432,8 @@ func TestNoShareOlderThanTheWord(t *testing.T) {
 	})
 }
 
-// Of several caches with one origin each has to have its answer, one that closes excepted; and caches on another Cluster ask again.
+// If several caches have one origin, each must get its answer, except one that closes. Caches on another Cluster ask
+// again.
 func TestShareOfSeveralCaches(t *testing.T) {
 	now := stopwatch()
 	g := New(rest(Limits{Concurrency: 2}), now, func() (int, int) { return 2, 1 })

@@ -1,6 +1,6 @@
 package governor
 
-// Gather makes t, which does not wait for a permit, stand for all of tickets and no others.
+// Gather makes t, which does not wait for a permit, stand for all of tickets and for no others.
 func (g *Governor) Gather(tickets []*Ticket, t *Ticket) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

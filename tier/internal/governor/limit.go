@@ -5,39 +5,39 @@ import (
 	"time"
 )
 
-// limit is the adaptive part of the cap: which fraction of a member's share is in force. It
-// only ever lowers the cap. Its methods return the next state and change nothing.
+// limit is the adaptive part of the cap: the fraction of a member's share that is in force. It only ever lowers the
+// cap. Its methods return the next state and change nothing.
 //
 // The formula is that of Gradient2Limit in Netflix's concurrency-limits
-// (https://github.com/Netflix/concurrency-limits, Apache-2.0): the limit is multiplied by
-// tolerance * long-term latency / present latency, held between 0.5 and 1, plus the square root of the
-// limit as room to grow, smoothed. Where weir's differs:
+// (https://github.com/Netflix/concurrency-limits, Apache-2.0). The limit is multiplied by tolerance * long-term
+// latency / present latency, clamped to 0.5 to 1. The square root of the limit is added as room to grow, and the
+// result is smoothed. weir's formula differs in four ways:
 //
-//   - It starts at the ceiling, which the operator has vouched for, and not at the bottom. A warm
-//     cache loads little; a limit that climbs only under load would be low when the cache is lost.
-//   - It moves only while the cap is what holds loads back (at least half of the permits in
-//     use), so that idle time neither raises nor lowers it.
-//   - Failed loads lower it as slow ones do.
-//   - The long term is 30 s, not a number of samples. An origin that stays slow is taken for what it is
-//     then, and has its permits back.
+//   - It starts at the ceiling, which the operator has vouched for, and not at the bottom. A warm cache loads little;
+//     a limit that climbs only under load would be low when the cache is lost.
+//   - It moves only while the cap is what holds loads back (at least half of the permits in use), so that idle time
+//     neither raises nor lowers it.
+//   - Failed loads lower it, as slow loads do.
+//   - The long term is 30 s, not a number of samples. When an origin stays slow, that becomes its normal latency, and
+//     it gets its permits back.
 type limit struct {
-	fraction float64 // of the share, 0: 1
+	fraction float64 // of the share; 0 means 1
 	long     float64 // long-term load time, ns
-	from     int64   // start of the window of samples
-	sum      float64 // of its load times, ns
-	n, bad   int     // loads in it, and those that failed
-	most     int     // permits in use at most
+	from     int64   // start of the sample window
+	sum      float64 // sum of the load times in the window, ns
+	n, bad   int     // loads in the window, and those that failed
+	most     int     // most permits in use in the window
 }
 
 const (
-	limitTolerance = 2   // how much slower than in the long term loads may be
-	limitSmoothing = 0.2 // of one step
-	limitSamples   = 10  // the least for a step
+	limitTolerance = 2   // how many times slower than the long-term mean loads may be
+	limitSmoothing = 0.2 // weight of one step
+	limitSamples   = 10  // the minimum for a step
 	limitWindow    = int64(100 * time.Millisecond)
 	limitMemory    = int64(30 * time.Second) // of the long term
 )
 
-// permits is how many loads may run, of share, with floor as the least fraction.
+// permits returns how many loads of share may run, with floor as the least fraction.
 func (l limit) permits(share int, floor float64) int {
 	f := l.fraction
 	if f == 0 {
@@ -49,8 +49,7 @@ func (l limit) permits(share int, floor float64) int {
 	return min(max(int(math.Ceil(max(f, floor)*float64(share)-1e-9)), 1), share)
 }
 
-// ended is the state after a load that took cost, with used permits in use (its own
-// included) of share.
+// ended returns the state after a load that took cost, while used permits of share were in use, its own included.
 func (l limit) ended(floor float64, share, used int, cost time.Duration, failed bool, now int64) limit {
 	if l.fraction == 0 {
 		l.fraction = 1

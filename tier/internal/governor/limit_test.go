@@ -6,8 +6,7 @@ import (
 	"time"
 )
 
-// stepped feeds l so many loads that took cost, the last one at the end of a span of time that begins at 0; bad of
-// them failed.
+// stepped feeds l with n loads that took cost, bad of which failed. The last one ends after span, which begins at 0.
 func stepped(l limit, share, used, n, bad int, cost, span time.Duration) limit {
 	for i := range n {
 		now := int64(0)
@@ -19,8 +18,8 @@ func stepped(l limit, share, used, n, bad int, cost, span time.Duration) limit {
 	return l
 }
 
-// One step of the limit, against the formula calculated by hand: 0.2 of the way to
-// share * gradient * (1 - bad/2) + sqrt(share) * (1 - bad).
+// One step of the limit matches the formula calculated by hand: 0.2 of the way to share * gradient * (1 - bad/2) +
+// sqrt(share) * (1 - bad).
 func TestLimitStep(t *testing.T) {
 	const ms = time.Millisecond
 	for name, x := range map[string]struct {
@@ -47,7 +46,7 @@ func TestLimitStep(t *testing.T) {
 		"faster than half the time": {100 * ms, 100, 49, 10, 0, 10 * ms, 300 * ms, 1, 99.1 * 0.95},
 	} {
 		l := stepped(limit{long: float64(x.long)}, x.share, x.used, x.n, x.bad, x.cost, x.span)
-		if !(math.Abs(l.fraction-x.fraction) < 1e-9 && math.Abs(l.long/float64(ms)-x.longs) < 1e-6) { // NaN too
+		if !(math.Abs(l.fraction-x.fraction) < 1e-9 && math.Abs(l.long/float64(ms)-x.longs) < 1e-6) { // catches NaN as well
 			t.Errorf("%s: fraction %v, long-term %v ms; want %v, %v ms", name, l.fraction, l.long/float64(ms), x.fraction, x.longs)
 		}
 		if done := x.n >= limitSamples && x.span >= 100*ms; (l.n == 0) != done || done && (l.bad != 0 || l.sum != 0 || l.most != 0) {

@@ -2,9 +2,9 @@ package governor
 
 import "context"
 
-// A loader may read other keys through the cache. A load that waits in such a nested read is not at the origin, so it
+// A loader may read other keys through the cache. A load that waits in such a nested read is not at the origin. So it
 // gives its permit back and takes one again, ahead of all queues, before the read returns. No load then holds a
-// permit while it waits for another load, here or on another member: loads whose chain has no cycle cannot
+// permit while it waits for another load, here or on another member. So loads whose chain has no cycle cannot
 // deadlock, whatever the cap.
 //
 // A ticket's state, which Governor.mu guards:
@@ -12,7 +12,7 @@ import "context"
 //	state      counts  event                              next
 //	idle       no      acquire                            waiting
 //	waiting    no      a permit is free                   held
-//	                   refused, or its context ends       idle
+//	                   rejected, or its context ends      idle
 //	held       yes     a nested read begins to wait       away
 //	                   the load returns                   idle
 //	away       no      the last nested read is answered   held, or returning if no permit is free
@@ -22,17 +22,17 @@ import "context"
 //	                   the load's time ends               held, above the limit if need be
 //	                   the load returns                   idle
 //
-// A loader may run several nested reads at once. Its load is away until the last of them has its answer: those that
-// have theirs before do not wait for a permit, since the one permit of the load would keep the others' loads from
-// theirs. A loader that calls the origin itself while a nested read of its own waits does so
-// outside of the cap.
+// A loader may run several nested reads at once. Its load is away until the last of them has its answer. Reads that
+// have their answers earlier do not wait for a permit, because the load's one permit would keep the other reads'
+// loads from theirs. A loader that calls the origin itself while one of its nested reads waits does so outside of the
+// cap.
 //
-// A nested read that takes its permit again may return later than its context ends, but not later than the load's.
-// When that ends there is nothing left to load for: the read returns its error, and the load counts as
-// if it had a permit until it returns, so that one that goes on regardless keeps others out.
+// A nested read that takes its permit again may return after its own context ends, but not after the load's context
+// ends. When the load's context ends there is nothing left to load for. The read returns that context's error, and
+// the load counts as if it had a permit until it returns, so that a load that goes on regardless keeps others out.
 //
-// Each attempt of a load is a round of its ticket. Reads that an earlier attempt left behind, or that are made with the
-// context of a load that has returned, belong to no load any more.
+// Each attempt of a load is a round of its ticket. Reads that an earlier attempt left behind, or that use the context
+// of a load that has returned, no longer belong to any load.
 type ticketState uint8
 
 const (
@@ -43,7 +43,7 @@ const (
 	ticketReturning
 )
 
-// A nesting is what the context of a load tells the reads that its loader makes.
+// Nesting is what the context of a load passes to the reads that its loader makes.
 type Nesting struct {
 	chain  []uint64 // the fills that wait for one another, outermost first
 	gov    *Governor
@@ -54,7 +54,8 @@ type Nesting struct {
 
 type nestingKey struct{}
 
-// NestingOf returns the nesting of the load that ctx belongs to, nil: there is none, or the load has returned.
+// NestingOf returns the nesting of the load that ctx belongs to. It returns nil outside of a load and after the load
+// has returned.
 func NestingOf(ctx context.Context) *Nesting {
 	n, _ := ctx.Value(nestingKey{}).(*Nesting)
 	if n == nil || n.ticket.round.Load() != n.round {
@@ -76,8 +77,8 @@ func (g *Governor) AttemptContext(load context.Context, t *Ticket, chain []uint6
 	return context.WithValue(load, nestingKey{}, &Nesting{chain, g, t, t.round.Load(), load})
 }
 
-// Wait says that a nested read begins to wait: its load gives its permit back. Each wait is followed by one resume. A nil
-// nesting does nothing.
+// Wait records that a nested read begins to wait: its load gives its permit back. Each Wait is followed by one
+// Resume. A nil Nesting does nothing.
 func (n *Nesting) Wait() {
 	if n == nil {
 		return
@@ -102,8 +103,8 @@ func (n *Nesting) Wait() {
 	g.arm(now)
 }
 
-// Resume says that a nested read has its answer, and waits until its load has a permit again. The error is that of
-// the load's context, if that ended before.
+// Resume records that a nested read has its answer, and waits until its load has a permit again. It returns the error
+// of the load's context if that ended first.
 func (n *Nesting) Resume() error {
 	if n == nil {
 		return nil
@@ -137,7 +138,7 @@ func (n *Nesting) Resume() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	select {
-	case <-back: // decided meanwhile
+	case <-back: // decided in the meantime
 		return nil
 	default:
 	}
@@ -177,11 +178,11 @@ func (g *Governor) free(now int64) {
 	g.busy = g.busy.Change(-1, now)
 }
 
-// Around makes a nested read that waits. Its load has a permit again afterwards; if it cannot have one any more that is
-// the error.
+// Around runs a nested read that waits. Afterwards the read's load has a permit again. If it cannot get one any more,
+// Around returns that error.
 func (n *Nesting) Around(read func() error) (err error) {
 	n.Wait()
-	defer func() { // also if a user's codec panics
+	defer func() { // even if a user's codec panics
 		if over := n.Resume(); over != nil {
 			err = over
 		}

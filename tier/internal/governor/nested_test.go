@@ -10,7 +10,7 @@ import (
 	"github.com/weircache/weir/tier/internal/simtime"
 )
 
-// attempt is a load's attempt with a permit: its ticket, and what its nested reads see.
+// attempt returns the ticket of a load's attempt that has a permit, and the context for its nested reads.
 func attempt(t *testing.T, g *Governor, load context.Context, chain ...uint64) (*Ticket, context.Context, *Nesting) {
 	t.Helper()
 	k := permit(t, g)
@@ -37,7 +37,7 @@ func TestOutsideOfALoad(t *testing.T) {
 	}
 }
 
-// A load has no permit while its nested read waits, and has one again before that returns.
+// A load has no permit while its nested read waits, and has one again before that read returns.
 func TestNestedReadGivesThePermitBack(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
@@ -59,14 +59,14 @@ func TestNestedReadGivesThePermitBack(t *testing.T) {
 			t.Errorf("%+v", s)
 		}
 		time.Sleep(time.Second)
-		g.Release(k, OK, 4*time.Second) // of which it was away for three
+		g.Release(k, OK, 4*time.Second) // it was away for three of them
 		if s := g.Snapshot(); s.InUse != 0 || s.LoadSeconds != 1 {
 			t.Errorf("%+v: this load took a second at the origin", s)
 		}
 		if NestingOf(ctx) != nil || ChainOf(ctx) != nil {
 			t.Error("the context of a load that has returned belongs to it")
 		}
-		n.Wait() // neither does what it has left behind
+		n.Wait() // nor do the reads that it has left behind
 		if err := n.Resume(); err != nil {
 			t.Error(err)
 		}
@@ -102,7 +102,7 @@ func TestReturningLoadGoesFirst(t *testing.T) {
 	})
 }
 
-// Of several nested reads at once the last that is answered takes the permit again.
+// Of several concurrent nested reads, the last one to be answered takes the permit again.
 func TestSeveralNestedReads(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
@@ -137,7 +137,8 @@ func TestSeveralNestedReads(t *testing.T) {
 	})
 }
 
-// A load whose time ends while it comes back has a permit above the limit, so that it keeps others out until it returns.
+// A load whose time ends while it comes back gets a permit above the limit, so that it keeps others out until it
+// returns.
 func TestNestedReadPastTheLoad(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
@@ -164,7 +165,7 @@ func TestNestedReadPastTheLoad(t *testing.T) {
 	})
 }
 
-// A load that returns while a nested read of its waits, or comes back, leaves nothing behind.
+// A load that returns while one of its nested reads waits, or comes back, leaves nothing behind.
 func TestLoadReturnsBeforeItsNestedRead(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1})
@@ -181,7 +182,7 @@ func TestLoadReturnsBeforeItsNestedRead(t *testing.T) {
 		back := make(chan error, 1)
 		go func() { back <- n.Resume() }()
 		time.Sleep(time.Second)
-		g.Release(k, OK, 0) // of a ticket that is returning
+		g.Release(k, OK, 0) // the ticket is returning
 		if err := <-back; err != nil {
 			t.Error(err)
 		}
@@ -222,7 +223,8 @@ func TestOverranWhileAway(t *testing.T) {
 	}
 }
 
-// Flights that are loaded together have one ticket, which is as urgent and patient as the most of them.
+// Flights that are loaded together have one ticket, which is as urgent and as patient as the most urgent and the most
+// patient of them.
 func TestGroup(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		g, held := slow(t, Limits{QueueInterval: -1, Breaker: BreakerRules{Failures: 0.1, Minimum: 1, Window: time.Minute, Pause: time.Second, Probes: 1}})

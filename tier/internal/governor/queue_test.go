@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// A queue knows since when it has not been empty, and each ticket since when it waits.
+// A queue knows since when it has not been empty, and each ticket since when it has waited.
 func TestQueueTimes(t *testing.T) {
 	var q queue
 	q.Init()
@@ -47,7 +47,7 @@ func TestWaitFor(t *testing.T) {
 	}
 }
 
-// The policy at its limits: an interval of 0 is overloaded at once, one below 0 never.
+// The policy at its limits: with an interval of 0 a queue is overloaded at once, with one below 0 never.
 func TestQueuePolicyLimits(t *testing.T) {
 	at := queuePolicy{target: 5}
 	if !at.overloaded(7, 7) {

@@ -1,7 +1,7 @@
 package governor
 
-// WithholdShare keeps the share back until each cache that has called it calls AllowShare or WaiveShare. It reports whether it does: a share
-// that has been taken stays.
+// WithholdShare keeps the share back until each cache that has called it calls AllowShare or WaiveShare. It returns
+// false if the share was taken before: such a share stays.
 func (g *Governor) WithholdShare() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -13,7 +13,8 @@ func (g *Governor) WithholdShare() bool {
 	return true
 }
 
-// AllowShare says that the members' words to one cache allow the share. The last that asks lets it count, for good.
+// AllowShare records that the members' words to one cache allow the share. When the last asking cache has an answer,
+// the share takes effect for good.
 func (g *Governor) AllowShare() {
 	g.enter()
 	defer g.mu.Unlock()
@@ -21,14 +22,14 @@ func (g *Governor) AllowShare() {
 	g.answered()
 }
 
-// WaiveShare says that a cache closes before its question is answered.
+// WaiveShare records that a cache closes before it got an answer.
 func (g *Governor) WaiveShare() {
 	g.enter()
 	defer g.mu.Unlock()
 	g.answered()
 }
 
-// answered counts one question less. The caller holds mu.
+// answered counts one asking cache less. The caller holds mu.
 func (g *Governor) answered() {
 	if g.asking--; g.asking > 0 || !g.allowed {
 		return
@@ -36,22 +37,22 @@ func (g *Governor) answered() {
 	g.withheld, g.granted = false, true
 	g.settle(g.part)
 	now := g.now()
-	for i := range g.queues { // what waited for the share did not wait in an overload
+	for i := range g.queues { // waiting for the share does not count as overload
 		g.queues[i].filled = now
 	}
 	g.turn(now)
 	g.arm(now)
 }
 
-// FitsShare reports whether the loads fit the present share: no load begins from here on that does not.
+// FitsShare reports whether the loads fit the present share. From here on no load begins that does not fit it.
 func (g *Governor) FitsShare() bool {
 	g.enter()
 	defer g.mu.Unlock()
-	g.shares.Add(1) // a goroutine that has asked for a share before asks again
+	g.shares.Add(1) // a goroutine that asked for the share before this asks again
 	return g.used <= g.part.share
 }
 
-// Running is how many permits are in use: no load begins from here on by a share that is older than the present one.
+// Running returns the number of permits in use. From here on no load begins under a share older than the present one.
 func (g *Governor) Running() int {
 	g.enter()
 	defer g.mu.Unlock()

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Recheck does what is due, for instance after the share has changed.
+// Recheck decides whatever is due, for instance after the share has changed.
 func (g *Governor) Recheck() {
 	g.enter()
 	defer g.mu.Unlock()
@@ -14,7 +14,7 @@ func (g *Governor) Recheck() {
 	g.arm(now)
 }
 
-// arm sets the timer for what is due next without anybody's doing. The caller holds mu.
+// arm sets the timer for the next thing that is due without any call. The caller holds mu.
 func (g *Governor) arm(now int64) {
 	next := int64(math.MaxInt64)
 	p := g.policy()
@@ -35,7 +35,7 @@ func (g *Governor) arm(now int64) {
 		return
 	}
 	if g.timer != nil && g.due <= next {
-		return // it looks again then
+		return // it checks again when it fires
 	}
 	g.disarm()
 	const least = int64(100 * time.Microsecond) // many fall due together
@@ -62,8 +62,8 @@ func (g *Governor) disarm() {
 	g.timer = nil
 }
 
-// Close undoes an open. The last one stops the timer and waits for its call. A load that waits for a permit then
-// waits until its context ends.
+// Close undoes an Open. The last Close stops the timer and waits for its call. A load that waits for a permit after
+// that waits until its context ends.
 func (g *Governor) Close() {
 	g.mu.Lock()
 	if g.users--; g.users > 0 {
@@ -76,8 +76,8 @@ func (g *Governor) Close() {
 	g.wakes.Wait()
 }
 
-// Open counts one more cache that uses the governor. The first may have another Cluster than those before, so it has its share to
-// ask for.
+// Open counts one more cache that uses the governor. The first cache may have another Cluster than those before, so
+// it must ask for its share.
 func (g *Governor) Open() {
 	g.mu.Lock()
 	defer g.mu.Unlock()

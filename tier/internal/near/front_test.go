@@ -8,7 +8,7 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// InFront are the entries that the front has.
+// inFront returns the entries in the front.
 func inFront[T any](n *Tier[T]) (all []*entry[T]) {
 	for i := range n.front {
 		if e := n.front[i].Load(); e != nil {
@@ -18,7 +18,7 @@ func inFront[T any](n *Tier[T]) (all []*entry[T]) {
 	return all
 }
 
-// What was found once is found without ristretto, which hears of a sample that favours no key.
+// An entry that was found once is found again without ristretto, which sees an unbiased sample of the hits.
 func TestFrontSamples(t *testing.T) {
 	const keys, each = 8, 8 << feedBits
 	heard := make(map[uint64]int)
@@ -67,7 +67,7 @@ func testEntryOf(hash, check uint64, box *testBox) *testEntry {
 	return e
 }
 
-// A hash of 64 bits is not enough to be taken for a key, in front or in ristretto.
+// A hash of 64 bits is not enough to identify a key, either in the front or in ristretto.
 func TestFrontTellsKeysApart(t *testing.T) {
 	n := tunedNear(t, nil).of
 	defer n.Close()
@@ -88,7 +88,7 @@ func TestFrontTellsKeysApart(t *testing.T) {
 	if n.Get("k") != nil {
 		t.Error("ristretto gave another key's box")
 	}
-	n.Set("k", box, 1) // takes the other's place
+	n.Set("k", box, 1) // replaces the other key
 	n.c.Wait()
 	if got := n.Get("k"); got == nil || *got != box {
 		t.Error("a key does not get its place back")
@@ -98,7 +98,7 @@ func TestFrontTellsKeysApart(t *testing.T) {
 	}
 }
 
-// What leaves ristretto leaves the front, whichever of the two is first.
+// An entry that leaves ristretto leaves the front, whichever order the two steps have.
 func TestFrontHides(t *testing.T) {
 	for name, leave := range map[string]func(n *pointerNear){
 		"set":   func(n *pointerNear) { n.set("k", &testBox{version: 2}, 0) },
@@ -155,7 +155,7 @@ func TestFrontHides(t *testing.T) {
 	}
 }
 
-// After any turmoil each entry in front is the one that ristretto has.
+// After any concurrent use, each entry in the front is the one that ristretto has.
 func TestFrontHasNothingElse(t *testing.T) {
 	n := tunedNear(t, func(cfg *testConfig) { cfg.MaxCost = 40_000 })
 	defer n.close()
@@ -172,7 +172,7 @@ func TestFrontHasNothingElse(t *testing.T) {
 				case i%4000 == 2000:
 					n.clear()
 				case i%100 == 0:
-					n.of.c.Wait() // or all sets would be pending at the end
+					n.of.c.Wait() // otherwise all sets would be pending at the end
 				case r.IntN(8) == 0:
 					n.set(key, &testBox{key: at}, int64(r.IntN(1000)))
 				case r.IntN(20) == 0:

@@ -14,36 +14,35 @@ import (
 )
 
 const (
-	// Overhead is what ristretto keeps for an entry beside the entry, in bytes: its share
-	// of two maps. Maps double, so it is 108 to 163, by how many entries there are; this is the mean.
-	// TestNearOverhead compares it with the heap.
+	// Overhead is what ristretto keeps for an entry in addition to the entry, in bytes: its share of two maps. Maps
+	// double, so it is 108 to 163, depending on the number of entries; this is the mean. TestNearOverhead compares it
+	// with the heap.
 	Overhead = 136
-	// counterBytes is what one of ristretto's counters takes: four rows of four bits and eight bits of a
-	// bloom filter. Ristretto rounds both up to a power of two, the second from 9.6 bits for a counter that it is
-	// told of: so it is told of five sixths of a power of two, or the filter would be twice as large.
+	// counterBytes is what one of ristretto's counters takes: four rows of four bits, and eight bits of a bloom
+	// filter. Ristretto rounds both up to a power of two, the second from 9.6 bits for each requested counter. So the
+	// configuration requests five sixths of a power of two; otherwise the filter would be twice as large.
 	counterBytes = 3
-	// counterEvery is for how many bytes of the near tier there is a counter. 10 to 30
-	// counters an entry are best, fewer and many more both cost hits: that is what this gives entries of
-	// 300 to 1000 bytes. The counters take up to a tenth of the tier, which is taken off
-	// what entries may use.
+	// counterEvery is the number of bytes of the near tier for each counter. 10 to 30 counters an entry are best;
+	// fewer cost hits, and so do many more. This value gives that to entries of 300 to 1000 bytes. The counters take
+	// up to a tenth of the tier, which is subtracted from what entries may use.
 	counterEvery = 32
-	// frontEvery is for how many bytes of the near tier there is a place in the front, of
-	// eight bytes: two or more for each entry of 512 bytes. Twice as many are hardly faster.
+	// frontEvery is the number of bytes of the near tier for each place in the front. A place takes eight bytes. Each
+	// entry of 512 bytes gets two or more; twice as many are hardly faster.
 	frontEvery = 128
-	// Ristretto hears of one in 1 << feedBits hits of the front. Compared with all of them, a tier
-	// for a tenth of the keys has about one point fewer hits, one for a hundredth up to three more.
+	// Ristretto sees one in 1 << feedBits hits of the front. Compared with seeing all of them, a tier for a tenth of
+	// the keys has about one point fewer hits, and one for a hundredth up to three points fewer.
 	feedBits = 6
 
 	cellCount = 128
 )
 
-// A Tier keeps boxes of type T. Its methods are safe for concurrent use, also with Close. A nil *Tier is switched off: it finds
-// nothing and keeps nothing.
+// A Tier keeps boxes of type T. Its methods are safe for concurrent use, including Close. A nil *Tier is switched
+// off: it finds nothing and keeps nothing.
 type Tier[T any] struct {
 	c          *ristretto.Cache[uint64, *entry[T]]
-	front      []atomic.Pointer[entry[T]] // as many as a power of two
+	front      []atomic.Pointer[entry[T]] // the length is a power of two
 	seeds      [2]maphash.Seed
-	entryBytes int64 // bytes of an entry, and of ristretto for it
+	entryBytes int64 // bytes of an entry, including ristretto's share for it
 	closed     atomic.Bool
 	_          [pad]byte
 	cells      [cellCount]cell
@@ -52,26 +51,26 @@ type Tier[T any] struct {
 	evicted  atomic.Int64
 	dropped  atomic.Int64
 
-	mu sync.Mutex // makes clear and close take turns; closed is set under it
+	mu sync.Mutex // serializes Clear and Close; closed is set under it
 }
 
-// entry is a box and its key's hashes. What a hit reads is together, at the beginning.
+// entry is a box with its key's hashes. The fields that a hit reads are together, at the beginning.
 type entry[T any] struct {
 	hash  uint64
-	check atomic.Uint64 // 0: gone, ristretto has it no longer, or never had it; it never changes otherwise
+	check atomic.Uint64 // 0: gone, since ristretto dropped it or never had it; it never changes otherwise
 	box   T
 }
 
 const pad = 128 // cache lines are fetched in pairs
 
 type cell struct {
-	front                   atomic.Int64 // hits of the front, which pass no gate
+	front                   atomic.Int64 // hits of the front, which do not pass the gate
 	in, hits, misses, other atomic.Int64
 	_                       [pad - 5*8]byte
 }
 
 // New returns a near tier that takes about maxBytes, ristretto's own memory included. It starts two goroutines, which
-// close joins.
+// Close joins.
 func New[T any](maxBytes int64) (*Tier[T], error) { return newTuned[T](maxBytes, nil) }
 
 // newTuned is New for tests: tune, if not nil, may change the configuration.
@@ -86,7 +85,7 @@ func newTuned[T any](maxBytes int64, tune func(*ristretto.Config[uint64, *entry[
 		NumCounters:        counters - counters/6,
 		MaxCost:            max(maxBytes-counters*counterBytes-places*int64(unsafe.Sizeof(n.front[0])), 1),
 		BufferItems:        64,
-		IgnoreInternalCost: true, // set adds what it really is
+		IgnoreInternalCost: true, // Set adds the real cost
 		KeyToHash:          func(hash uint64) (uint64, uint64) { return hash, 0 },
 		OnReject:           func(*ristretto.Item[*entry[T]]) { n.rejected.Add(1) },
 		OnEvict: func(*ristretto.Item[*entry[T]]) {
@@ -107,10 +106,10 @@ func newTuned[T any](maxBytes int64, tune func(*ristretto.Config[uint64, *entry[
 	return n, nil
 }
 
-// powerOf2 is the highest power of two that is not above most, but 64 at least.
+// powerOf2 returns the highest power of two that is at most most, but at least 64.
 func powerOf2(most int64) int64 { return 1 << (bits.Len64(uint64(max(most, 64))) - 1) }
 
-// hashes are what a key is known by: where it is, and that it is the key. check is never 0.
+// hashes returns what identifies a key: hash locates it, and check confirms that it is the key. check is never 0.
 func (n *Tier[T]) hashes(key string) (hash, check uint64) {
 	return maphash.String(n.seeds[0], key), maphash.String(n.seeds[1], key) | 1
 }
@@ -119,32 +118,32 @@ func (n *Tier[T]) place(hash uint64) *atomic.Pointer[entry[T]] {
 	return &n.front[hash&uint64(len(n.front)-1)]
 }
 
-// show puts an entry that was found in ristretto in front. The caller has passed the gate.
+// show puts an entry that was found in ristretto into the front. The caller has passed the gate.
 func (n *Tier[T]) show(e *entry[T]) {
 	place := n.place(e.hash)
 	place.Store(e)
-	if e.check.Load() == 0 { // hide may have looked before
+	if e.check.Load() == 0 { // hide may have run before
 		place.CompareAndSwap(e, nil)
 	}
 }
 
-// hide takes an entry from the front; ristretto calls it for each that leaves or is refused.
+// hide removes an entry from the front. Ristretto calls it for each entry that it drops or rejects.
 func (n *Tier[T]) hide(e *entry[T]) {
-	if e == nil { // of a Del that found nothing
+	if e == nil { // from a Del that found nothing
 		return
 	}
 	e.check.Store(0)
 	n.place(e.hash).CompareAndSwap(e, nil)
 }
 
-// cell picks a cell by where the goroutine's stack is. Stacks are 2 KiB or more.
+// cell picks a cell by the address of the goroutine's stack. Stacks are 2 KiB or more.
 func (n *Tier[T]) cell() *cell {
 	var here byte
 	at := uintptr(unsafe.Pointer(&here))
 	return &n.cells[(at>>11^at>>18)%cellCount]
 }
 
-// enter returns the cell to leave by; nil: the near tier is closed.
+// enter returns the cell through which the caller leaves; nil: the near tier is closed.
 func (n *Tier[T]) enter() *cell {
 	c := n.cell()
 	c.in.Add(1)
@@ -155,8 +154,8 @@ func (n *Tier[T]) enter() *cell {
 	return c
 }
 
-// Get returns a box that was set under key, not always the last one; nil: there is none, or
-// the near tier is closed. The box is shared and must not be changed. It does not keep key.
+// Get returns a box that was set under key, not always the last one. It returns nil if there was none or if the near
+// tier is closed. The box is shared and must not be changed. Get does not keep key.
 func (n *Tier[T]) Get(key string) *T {
 	if n == nil {
 		return nil
@@ -166,14 +165,14 @@ func (n *Tier[T]) Get(key string) *T {
 	if e == nil || e.hash != hash || e.check.Load() != check {
 		return n.look(hash, check)
 	}
-	// Multiples of the golden ratio: keys that come in turn are sampled alike.
+	// Multiples of the golden ratio: keys that come in turn are sampled equally.
 	if count := uint64(n.cell().front.Add(1)); count*0x9E3779B97F4A7C15>>(64-feedBits) == 0 {
 		n.feed(hash)
 	}
 	return &e.box
 }
 
-// look is get of what is not in front.
+// look is Get for a key that is not in the front.
 func (n *Tier[T]) look(hash, check uint64) *T {
 	c := n.enter()
 	if c == nil {
@@ -189,7 +188,7 @@ func (n *Tier[T]) look(hash, check uint64) *T {
 	return &e.box
 }
 
-// feed tells ristretto of a hit.
+// feed reports a hit to ristretto.
 func (n *Tier[T]) feed(hash uint64) {
 	if c := n.enter(); c != nil {
 		n.c.Get(hash)
@@ -197,8 +196,8 @@ func (n *Tier[T]) feed(hash uint64) {
 	}
 }
 
-// Set offers box to the near tier, which may not take it. cost is the bytes that box refers
-// to; what the near tier takes for it is added. It does not keep key, only its hashes.
+// Set offers box to the near tier, which may reject it. cost is the number of bytes that box refers to; Set adds the
+// tier's own cost. It does not keep key, only its hashes.
 func (n *Tier[T]) Set(key string, box T, cost int64) {
 	if n == nil {
 		return
@@ -216,8 +215,8 @@ func (n *Tier[T]) Set(key string, box T, cost int64) {
 	c.other.Add(1)
 }
 
-// Del removes key. A set that began before del was called may still come after it. It does not
-// keep key. It can wait until ristretto has applied some of the pending sets.
+// Del removes key. A Set that began before Del was called may still take effect after it. Del does not keep key. It
+// may wait until ristretto has applied some of the pending sets.
 func (n *Tier[T]) Del(key string) {
 	if n == nil {
 		return
@@ -231,8 +230,7 @@ func (n *Tier[T]) Del(key string) {
 	c.other.Add(1)
 }
 
-// Clear removes everything. Sets that run at the same time may come before or after it. What is
-// removed counts as evicted.
+// Clear removes everything. A concurrent Set may take effect before or after it. Removed boxes count as evicted.
 func (n *Tier[T]) Clear() {
 	if n == nil {
 		return
@@ -244,8 +242,7 @@ func (n *Tier[T]) Clear() {
 	}
 }
 
-// Close ends the near tier and joins its goroutines. Calls that come later find nothing and do
-// nothing.
+// Close ends the near tier and joins its goroutines. Later calls find nothing and do nothing.
 func (n *Tier[T]) Close() {
 	if n == nil {
 		return
@@ -259,15 +256,15 @@ func (n *Tier[T]) Close() {
 		n.cells[i].drain()
 	}
 	n.c.Close()
-	for i := range n.front { // nobody shows anything now; most places are empty, and a store costs more than a look
+	for i := range n.front { // no call uses show now; most places are empty, and a store costs more than a load
 		if n.front[i].Load() != nil {
 			n.front[i].Store(nil)
 		}
 	}
 }
 
-// drain returns when everyone who came in before the gate was shut is out. Nobody stays for
-// longer than ristretto takes to apply a full buffer of sets.
+// drain returns when every caller that came in before the gate was shut is out. No caller stays longer than ristretto
+// takes to apply a full buffer of sets.
 func (c *cell) drain() {
 	pause := 10 * time.Microsecond
 	for tries := 0; ; tries++ {
@@ -284,16 +281,16 @@ func (c *cell) drain() {
 	}
 }
 
-// Stats is what a near tier has done so far.
+// Stats counts what a near tier has done so far.
 type Stats struct {
-	Hits, misses int64 // of get, before the box is tested
+	Hits, misses int64 // of Get, before the box is tested
 	Dropped      int64 // sets that found ristretto's buffer full
-	Rejected     int64 // sets that its policy refused, or that found one of the key pending
-	Evicted      int64 // boxes that made room for others
-	Bytes        int64 // what the boxes take, as set counts it
+	Rejected     int64 // sets that its policy rejected, or that found another set of the key pending
+	Evicted      int64 // boxes evicted to make room
+	Bytes        int64 // what the boxes take, as Set counts it
 }
 
-// Hits is how often get has found a box.
+// Hits returns how often Get has found a box.
 func (n *Tier[T]) Hits() (hits int64) {
 	if n == nil {
 		return 0
@@ -328,7 +325,7 @@ func (n *Tier[T]) Stats() (s Stats) {
 	return s
 }
 
-// Wait returns when ristretto has applied or dropped every Set that was called before. Tests use it.
+// Wait returns when ristretto has applied or dropped every Set that was called before it. Tests use it.
 func (n *Tier[T]) Wait() {
 	if n == nil {
 		return

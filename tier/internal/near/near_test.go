@@ -17,7 +17,7 @@ import (
 
 type testBox struct{ key, version int }
 
-// What a near tier of *testBox has in ristretto, and its configuration.
+// The types of ristretto's values and configuration in a near tier of *testBox.
 type (
 	testEntry  = entry[*testBox]
 	testConfig = ristretto.Config[uint64, *testEntry]
@@ -33,7 +33,8 @@ func tunedNear(t testing.TB, tune func(*testConfig)) *pointerNear {
 	return &pointerNear{of: of, box: int64(unsafe.Sizeof(testBox{}))}
 }
 
-// rawRistretto is what near wraps. It calls before for each box whose set it is about to apply.
+// rawRistretto returns the ristretto cache that near wraps. It calls before for each box whose set it is about to
+// apply.
 func rawRistretto(t testing.TB, before func(*testBox)) *ristretto.Cache[string, *testBox] {
 	t.Helper()
 	c, err := ristretto.NewCache(&ristretto.Config[string, *testBox]{
@@ -46,7 +47,7 @@ func rawRistretto(t testing.TB, before func(*testBox)) *ristretto.Cache[string, 
 	return c
 }
 
-// The tests of ristretto's traps fail when it no longer has them: then near can be simpler.
+// The tests of ristretto's traps fail when ristretto no longer has them. Then near can be simpler.
 
 func TestRistrettoTrapSetSet(t *testing.T) {
 	stuck, free := &testBox{}, make(chan struct{})
@@ -75,7 +76,7 @@ func TestNearSetSet(t *testing.T) {
 	})
 	defer n.close()
 	old, fresh, later := &testBox{version: 1}, &testBox{version: 2}, &testBox{version: 3}
-	n.set("stuck", &testBox{}, 1<<30) // refused for its cost: ristretto waits in OnReject
+	n.set("stuck", &testBox{}, 1<<30) // rejected for its cost: ristretto waits in OnReject
 	n.set("k", old, 0)
 	n.set("k", fresh, 0)
 	if got := n.get("k"); got != nil {
@@ -83,7 +84,7 @@ func TestNearSetSet(t *testing.T) {
 	}
 	close(free)
 	n.of.c.Wait()
-	// Which one is there is ristretto's choice: the caller tests the box, and sets again.
+	// Ristretto decides which of the two it keeps: the caller tests the box, and sets it again.
 	if got := n.get("k"); got != old && got != fresh {
 		t.Errorf("get = %v, want one of the boxes that were set", got)
 	}
@@ -108,11 +109,11 @@ func TestRistrettoTrapDel(t *testing.T) {
 		}
 	})
 	defer c.Close()
-	c.Set("k", a, 0) // held up
+	c.Set("k", a, 0) // delayed
 	c.Set("other", b, 0)
 	c.Del("k")
 	close(freeA)
-	<-atB // the set of k has been applied, the Del not yet
+	<-atB // the set of k has been applied, but the Del has not
 	if _, ok := c.Get("k"); !ok {
 		t.Error("ristretto's Del is no longer overtaken by a pending set")
 	}
@@ -148,7 +149,7 @@ func TestNearDelAgainstSet(t *testing.T) {
 	wg.Wait()
 }
 
-// A Set that is inside ristretto while it is closed panics.
+// A Set that runs inside ristretto while ristretto is closed panics.
 func TestRistrettoTrapClose(t *testing.T) {
 	inside, free := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -196,13 +197,13 @@ func TestNearCloseWaits(t *testing.T) {
 				<-inside
 				closed := make(chan struct{})
 				go func() { defer close(closed); n.close() }()
-				synctest.Wait() // the closer sleeps until it looks again
+				synctest.Wait() // the closer sleeps until its next check
 				select {
 				case <-closed:
 					t.Error("close did not wait for a call inside ristretto")
 				default:
 				}
-				// Who comes now is turned away and does not wait.
+				// A call that comes now is turned away and does not wait.
 				if n.get("k") != nil {
 					t.Error("get found something while closing")
 				}
@@ -228,7 +229,7 @@ func TestNearCloseRace(t *testing.T) {
 				for i := 0; !stop.Load(); i++ {
 					key := numbered(i*7 + w)
 					n.set(key, box, 10)
-					for range 70 { // enough to hand ristretto its read buffers
+					for range 70 { // enough for the goroutines to hand over ristretto's read buffers
 						n.get(key)
 					}
 					n.del(key)
@@ -274,7 +275,7 @@ func TestNearBurst(t *testing.T) {
 	for i := range buffer + more {
 		n.set(numbered(i), &testBox{key: i}, 0)
 	}
-	// One may have been taken out of the buffer before it was full: the stuck one.
+	// One set may have left the buffer before it was full: the stuck one.
 	if d := n.stats().Dropped; d < more || d > more+1 {
 		t.Errorf("%d sets were dropped, want %d", d, more)
 	}
@@ -387,7 +388,7 @@ func TestNearSizes(t *testing.T) {
 
 const leastTier = 64 << 10
 
-// What ristretto allocates for a get, a buffer for every 64, it does by itself.
+// Ristretto itself allocates a buffer for every 64 gets; the gate does not allocate.
 func TestNearGateDoesNotAllocate(t *testing.T) {
 	n := tunedNear(t, nil)
 	defer n.close()
@@ -396,7 +397,7 @@ func TestNearGateDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// What set adds to the cost is about what ristretto takes, in the mean over a doubling of its maps.
+// What Set adds to the cost is about what ristretto takes, on average over a doubling of its maps.
 func TestNearOverhead(t *testing.T) {
 	const least, counts = 50_000, 4
 	mean, said := 0.0, 0.0
@@ -433,7 +434,7 @@ func TestNearOverhead(t *testing.T) {
 	}
 }
 
-// pointerNear is a near tier of pointers, for tests that look at which box they get.
+// pointerNear is a near tier of pointers, for tests that check which box they get.
 type pointerNear struct {
 	of  *Tier[*testBox]
 	box int64 // bytes of an empty box

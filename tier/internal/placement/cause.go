@@ -6,9 +6,9 @@ type Cause uint8
 const (
 	Cold         Cause = iota // no trace of an earlier copy
 	Expired                   // the copy was past soft or hard expiry
-	Evicted                   // the copy had to make room for others
+	Evicted                   // the copy was evicted to make room
 	Fenced                    // the copy was invalidated
-	Moved                     // the key lately had another owner, who is still a member
+	Moved                     // the key recently had another owner, which is still a member
 	OwnerLost                 // the key's owner is gone, or could not be reached
 	CutOff                    // this node was cut off from the owner's side
 	RefreshAhead              // the copy was fresh: a refresh before soft expiry

@@ -7,7 +7,7 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// movedFor is for how long, in ns, after a change of view a first fill counts as caused by it.
+// movedFor is how long, in ns, after a change of view a first fill counts as caused by the change.
 const movedFor = int64(time.Minute)
 
 // History remembers the view before the present one, and which member each partition came from.
@@ -17,7 +17,7 @@ type History struct {
 	now     *ring.View
 	before  *ring.View
 	changed int64 // when, ns on the cache's clock
-	// Where partitions came from: by a change of view, or with the first one.
+	// Where partitions came from: with a change of view, or with the first view.
 	moves   []move
 	first   *ring.View
 	firstAt int64
@@ -25,7 +25,7 @@ type History struct {
 	formers map[string]*previousOwner // by name
 }
 
-// Observe takes note of a view.
+// Observe records a view.
 func (h *History) Observe(v *ring.View, now int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -39,7 +39,7 @@ func (h *History) Observe(v *ring.View, now int64) {
 	h.now = v
 }
 
-// Why tells what a change of view has to do with a miss of self's.
+// Why returns how a change of view explains a miss of self.
 func (h *History) Why(hash uint64, self string, now int64) Cause {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -8,12 +8,12 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// StableFor is for how long a view must stand to count as stable. A partition is noticed member by
-// member, within some seconds.
+// StableFor is how long a view must last to count as stable. Members notice a partition one by one, within some
+// seconds.
 const StableFor = int64(30 * time.Second)
 
-// isolated reports whether who knew the members stable and sees those in view has lost sight of more than
-// half of them. left are those that said goodbye: they are not missed.
+// isolated reports whether a node that knew the members stable, and sees those for which sees is true, has lost
+// contact with more than half of them. Members that left in order, for which left is true, do not count.
 func isolated(stable []string, sees, left func(name string) bool) bool {
 	lost, all := 0, 0
 	for _, name := range stable {
@@ -28,22 +28,23 @@ func isolated(stable []string, sees, left func(name string) bool) bool {
 	return 2*lost > all
 }
 
-// Isolation is what a cache knows of its node's.
+// Isolation is what a cache knows about the isolation of its node.
 type Isolation struct {
-	// cut: the node is isolated and the cache must not serve as always. Set with mu held.
+	// Cut: the node is isolated and the cache must not serve as usual. Set with mu held.
 	Cut atomic.Bool
-	// lost: the node is isolated, whatever the cache does then. Set with mu held.
+	// Lost: the node is isolated, whatever the cache does about it. Set with mu held.
 	Lost atomic.Bool
 
 	mu       sync.Mutex // guards the rest
 	stable   []string   // names of the last stable view
-	stableOf *ring.View // which is this one
+	stableOf *ring.View // the last stable view
 	view     *ring.View
 	since    int64 // when view came, ns on the cache's clock
 	off      bool  // the node is isolated
 }
 
-// Observe takes note of a view, or of the time, and reports whether the node is isolated and whether that is new.
+// Observe records a view, or the passing of time. It reports whether the node is isolated and whether that has
+// changed.
 func (s *Isolation) Observe(view *ring.View, now int64, silent, left func(name string) bool) (off, changed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// start is when the members of a view have started.
+// start says when the members of a view have started.
 type start bool
 
 const (
@@ -63,8 +63,9 @@ func ownedKey(v *ring.View, owner string, nth int) string {
 	}
 }
 
-// Members that have started together have nothing of one another: the member that had a key before all of them is asked, in
-// whatever order they came into the views, and one more owner back where a key has moved twice.
+// Members that have started together have no keys of one another. The member that had a key before all of them is
+// asked, in whatever order they came into the views. If a key has moved twice, the owner before the previous one is
+// asked as well.
 func TestOwnerBeforeTheNewcomers(t *testing.T) {
 	const long = 10 * startedTogether
 	at := func(started map[string]uint64) *ring.View {
@@ -117,7 +118,7 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 	}
 }
 
-// Who restarts has lost what it had, and is not asked; nor does the eldest ask who came later.
+// A restarted member has lost its copies and is not asked. Nor does the eldest member ask one that started later.
 func TestPreviousOwnerRestarted(t *testing.T) {
 	var h History
 	h.Self = "n0"
@@ -134,7 +135,7 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	}
 	h.Observe(v, 4)
 	h.Observe(alone, 5)
-	again := viewOf(t, eldestFirst, "n0", "n1") // n1 has another number
+	again := viewOf(t, eldestFirst, "n0", "n1") // n1 has another incarnation
 	h.Observe(again, 6)
 	gone := viewOf(t, eldestFirst, "n0")
 	h.Observe(gone, 7)
@@ -159,7 +160,8 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	}
 }
 
-// Who stood in is remembered for the partitions of who is gone that are this node's now, and for a minute.
+// The stand-in owner is remembered for a minute, for partitions that a lost member owned and that are this node's
+// now.
 func TestStandInRemembered(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		h := History{Self: "n0"}
@@ -203,7 +205,7 @@ func TestStandInRemembered(t *testing.T) {
 		}
 		n4 := History{Self: "n4"}
 		n4.Observe(now, 1)
-		n4.Observe(back, 2) // it takes partitions of members that are still there
+		n4.Observe(back, 2) // it takes partitions from members that are still there
 		moved := 0
 		for _, m := range n4.moves {
 			if m.from != nil {
@@ -219,7 +221,7 @@ func TestStandInRemembered(t *testing.T) {
 	})
 }
 
-// What counts as isolated: more than half of those who did not say goodbye are out of sight.
+// A node is isolated when it has lost contact with more than half of the members that did not leave in order.
 func TestIsolated(t *testing.T) {
 	for _, c := range []struct {
 		stable, sees, left string
@@ -231,7 +233,7 @@ func TestIsolated(t *testing.T) {
 		{"abc", "a", "", true},
 		{"abc", "ab", "", false},
 		{"abc", "abc", "", false},
-		{"abc", "ade", "", true}, // those who came count for nothing
+		{"abc", "ade", "", true}, // members that came later do not count
 		{"abcd", "ab", "", false},
 		{"abcd", "a", "", true},
 		{"abcde", "ab", "", true},
@@ -240,7 +242,7 @@ func TestIsolated(t *testing.T) {
 		{"abcde", "ab", "cd", false}, // one of three is lost
 		{"abcde", "a", "cd", true},   // two of three
 		{"abcde", "a", "bcde", false},
-		{"abc", "a", "a", true}, // who is in sight has not left
+		{"abc", "a", "a", true}, // a member in sight has not left
 		{"abc", "", "", true},
 	} {
 		var stable []string
@@ -254,7 +256,7 @@ func TestIsolated(t *testing.T) {
 	}
 }
 
-// A view is stable once it has stood for StableFor, and stays the measure while the node is isolated.
+// A view is stable once it has lasted for StableFor, and remains the reference while the node is isolated.
 func TestIsolationLook(t *testing.T) {
 	nobody := func(string) bool { return false }
 	all, two, one := viewOf(t, sameAge, "a", "b", "c"), viewOf(t, sameAge, "a", "b"), viewOf(t, sameAge, "a")
@@ -275,14 +277,14 @@ func TestIsolationLook(t *testing.T) {
 	look(3, 0, false)
 	look(1, 29*time.Second, false) // no view has been stable yet
 	look(3, 30*time.Second, false)
-	look(2, 61*time.Second, false) // all had been for 31 s
-	look(1, 62*time.Second, true)  // two had not
+	look(2, 61*time.Second, false) // the view of all had lasted for 31 s
+	look(1, 62*time.Second, true)  // the view of two had not
 	look(1, time.Hour, true)       // time alone changes nothing
 	look(2, time.Hour, false)
 	look(2, time.Hour+31*time.Second, false)
 	look(1, time.Hour+32*time.Second, false) // half of two
 
-	// Who is in the view and silent counts as lost, also if it has not been lost by gossip's account.
+	// A member that is in the view but silent counts as lost, even if gossip does not count it as lost.
 	s = Isolation{}
 	left := func(string) bool { return true }
 	for _, x := range []struct {

@@ -8,40 +8,41 @@ import (
 )
 
 const (
-	// previousFor is for how long after a move the previous owner is asked at most.
+	// previousFor is how long after a move the previous owner is still asked.
 	previousFor = int64(time.Hour)
-	// startedTogether is how far apart two members may have started for neither to have had the other's keys: the
-	// one that came first may not have read them yet.
+	// startedTogether is the largest difference between the starts of two members at which neither counts as having
+	// had the other's keys: the first one may not have read them yet.
 	startedTogether = uint64(2 * time.Minute)
-	// PreviousMemory is how many answers count to say whether it is worth asking, and previousWorth the share of
-	// them that must bring something.
+	// PreviousMemory is how many answers count to decide whether a previous owner is worth asking, and previousWorth
+	// is the share of them that must bring a copy.
 	PreviousMemory = 32
 	previousWorth  = 1. / 16
-	// After a failure a previous owner is left alone for previousPause, in ns, then twice as long each time.
+	// After a failure a previous owner is not asked for previousPause, in ns, and then for twice as long each time.
 	previousPause = int64(500 * time.Millisecond)
 )
 
-// A former is a member that owned partitions before, or stood in for who did. History.mu guards what changes.
+// previousOwner is a member that owned partitions before, or that was the stand-in owner for such a member.
+// History.mu guards the fields that change.
 type previousOwner struct {
 	member ring.Member
-	worth  float64 // the share of the answers that brought something, the last ones counting most
-	pause  int64   // after the last failure, 0: there was none since the last answer
-	until  int64   // not to be asked before; ns on the cache's clock
+	worth  float64 // the share of the answers that brought a copy; recent answers count most
+	pause  int64   // the pause after the last failure; 0: no failure since the last answer
+	until  int64   // do not ask before; ns on the cache's clock
 }
 
 // move is a partition's last change of owner.
 type move struct {
 	from  *previousOwner
-	older *previousOwner // the owner before that; nil: not known
-	stood *previousOwner // who stood in for it, if it was lost and another than this node did; nil: nobody
+	older *previousOwner // the owner before that; nil: unknown
+	stood *previousOwner // its stand-in owner, if it was lost and the stand-in was not this node; nil: none
 	at    int64          // ns on the cache's clock
 }
 
-// movedTo notes where the partitions of v were before. The caller holds mu.
+// movedTo records where the partitions of v were before. The caller holds mu.
 func (h *History) movedTo(v *ring.View, now int64) {
 	old := h.now
 	if old == nil || old.Len() == 1 && old.Index(h.Self) == 0 || old.Partitions() != v.Partitions() {
-		// It has just come, and its keys were those members' that would have them without it.
+		// This node has just joined. Its keys belonged to the members that would own them without it.
 		h.first, h.firstAt, h.moves, h.formers = v, now, nil, make(map[string]*previousOwner)
 		h.settled = settledView(v, h.Self)
 		return
@@ -77,8 +78,8 @@ func (h *History) movedTo(v *ring.View, now int64) {
 	h.formers = formers
 }
 
-// settledView is a view without this node and the members that have started with it, or later; nil: there is nobody else, or it is
-// the view without this node alone.
+// settledView returns a view without this node and without the members that started together with it, or later. It
+// returns nil if no other member is left, or if that view only lacks this node.
 func settledView(v *ring.View, self string) *ring.View {
 	me, ok := v.Member(self)
 	if !ok {
@@ -95,13 +96,13 @@ func settledView(v *ring.View, self string) *ring.View {
 	}
 	settled, err := v.Next(rest)
 	if err != nil {
-		return nil // the previous owner is asked alone
+		return nil // only the previous owner is asked
 	}
 	return settled
 }
 
-// standIn returns the record, in those of this change, of the member that reads of a partition's keys turned to
-// while its owner in the old view could not be reached. With zones it may be another than the next owner.
+// standIn returns the record of the member that reads of a partition's keys turned to while its owner in the old view
+// could not be reached. records holds the records of this change. With zones that member need not be the next owner.
 // The caller holds mu.
 func (h *History) standIn(old *ring.View, partition int, records map[string]*previousOwner) *previousOwner {
 	m, ok := old.SuccessorOf(partition)
@@ -127,16 +128,16 @@ func (h *History) former(m ring.Member) *previousOwner {
 	return f
 }
 
-// A prior is what is known of who owned a key before.
+// A Candidate is what is known about an earlier owner of a key.
 type Candidate struct {
-	From   *previousOwner // nil: nobody worth asking
+	From   *previousOwner // nil: no member is worth asking
 	To     ring.Member
 	InView bool
-	Pause  bool // he is to be left alone for a while
-	Lost   bool // he has gone, and what he had with him
+	Pause  bool // do not ask it for a while
+	Lost   bool // it has gone, and its copies with it
 }
 
-// Previous returns who owned the key before self.
+// Previous returns the member that owned the key before this node.
 func (h *History) Previous(key string, hash uint64, now int64) (p Candidate) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -150,7 +151,7 @@ func (h *History) Previous(key string, hash uint64, now int64) (p Candidate) {
 			return p
 		}
 	} else if h.first.OwnerOf(i).Name == h.Self && now-h.firstAt <= previousFor {
-		// Who started later cannot have had it.
+		// A member that started later cannot have had the key.
 		self, _ := h.now.Member(h.Self)
 		if m, ok := h.first.Heir(key); ok && m.Incarnation < self.Incarnation {
 			f = h.former(m)
@@ -159,8 +160,9 @@ func (h *History) Previous(key string, hash uint64, now int64) (p Candidate) {
 	return h.prior(f, now)
 }
 
-// Older returns the member that owned the key before the one that previous returns. Where several members have started together,
-// that is the one that had the key before any of them: previous may return another newcomer, or nothing where that started later.
+// Older returns the member that owned the key before the one that Previous returns. If several members have started
+// together, that is the member that had the key before any of them: Previous may return another joining node, or
+// nothing if that node started later.
 func (h *History) Older(hash uint64, now int64) (p Candidate) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -182,7 +184,7 @@ func (h *History) Older(hash uint64, now int64) (p Candidate) {
 	return p
 }
 
-// StandIn returns who stood in for the owner that the key had before self, if that was lost.
+// StandIn returns the stand-in owner for the key's previous owner, if that was lost.
 func (h *History) StandIn(hash uint64, now int64) (p Candidate) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -193,13 +195,13 @@ func (h *History) StandIn(hash uint64, now int64) (p Candidate) {
 	if now-m.at > store.StandInFor {
 		return p
 	}
-	if p = h.prior(m.stood, now); !p.InView { // it is lost too
+	if p = h.prior(m.stood, now); !p.InView { // the stand-in owner is lost as well
 		return Candidate{}
 	}
 	return p
 }
 
-// prior tells whether f is worth asking. The caller holds mu.
+// prior reports whether f is worth asking. The caller holds mu.
 func (h *History) prior(f *previousOwner, now int64) (p Candidate) {
 	if f == nil || f.member.Name == h.Self || f.worth < previousWorth {
 		return p
@@ -215,7 +217,7 @@ func (h *History) prior(f *previousOwner, now int64) (p Candidate) {
 	return Candidate{From: f, To: f.member, InView: inView, Pause: now < f.until}
 }
 
-// Answered notes what asking f came to.
+// Answered records whether asking f brought a copy.
 func (h *History) Answered(f *previousOwner, useful bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -226,7 +228,7 @@ func (h *History) Answered(f *previousOwner, useful bool) {
 	}
 }
 
-// Failed notes that f did not answer.
+// Failed records that f did not answer.
 func (h *History) Failed(f *previousOwner, now int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

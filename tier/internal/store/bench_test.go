@@ -25,15 +25,15 @@ import (
 	"github.com/weircache/weir/tier/internal/near"
 )
 
-// The numbers of the stores:
+// To measure the stores:
 //
 //	go test ./tier -run '^$' -bench 'Near|Owned' -cpu 1,2
 //	go test ./tier -run '^$' -bench HitRatio -benchtime 1x -traces DIR
 //
-// DIR holds web07.u32be.gz and cloudphysics.oracleGeneral.gz; without it there is Zipf only.
+// DIR holds web07.u32be.gz and cloudphysics.oracleGeneral.gz. Without DIR only Zipf runs.
 var traces = flag.String("traces", "", "the folder of the recorded traces for BenchmarkHitRatio")
 
-// zipfKeys draws requests from n keys, Zipf with exponent s, any s above 0.
+// zipfKeys draws requests from n keys by Zipf with exponent s, any s above 0.
 func zipfKeys(n, requests int, s float64, seed uint64) []string {
 	sums := make([]float64, n)
 	sum := 0.0
@@ -53,7 +53,7 @@ func zipfKeys(n, requests int, s float64, seed uint64) []string {
 	return out
 }
 
-// benchBox is a box as a cache has them: a value's word, an expiry and a fence's stamp.
+// benchBox is a box like those of a cache: a value's word, an expiry and a fence's stamp.
 type benchBox struct {
 	//lint:ignore U1000 it is there for its size
 	value *int
@@ -61,7 +61,7 @@ type benchBox struct {
 	stamp uint64
 }
 
-// benchNear is a near tier that holds all of n keys, and requests for them.
+// benchNear returns a near tier that holds all of n keys, and requests for them.
 func benchNear(b *testing.B, n int) (*near.Tier[benchBox], []string) {
 	c, err := near.New[benchBox](512 << 20)
 	if err != nil {
@@ -83,7 +83,7 @@ func benchNear(b *testing.B, n int) (*near.Tier[benchBox], []string) {
 	return c, keys
 }
 
-// benchRaw is ristretto alone with n values of one word.
+// benchRaw returns a plain ristretto with n values of one word.
 func benchRaw(b *testing.B, n int) *ristretto.Cache[string, *int] {
 	c, err := ristretto.NewCache(&ristretto.Config[string, *int]{
 		NumCounters: int64(n) * 10, MaxCost: int64(n) * 2, BufferItems: 64, IgnoreInternalCost: true,
@@ -102,15 +102,15 @@ func benchRaw(b *testing.B, n int) *ristretto.Cache[string, *int] {
 	return c
 }
 
-// A nearGet is one of what is compared; the first is ristretto alone.
+// A nearGet is one of the candidates; the first is ristretto alone.
 type nearGet struct {
 	name string
 	get  func(key string) bool
 }
 
-// BenchmarkNear takes turns of 50,000 gets for each goroutine, in random order, and reports
-// medians: single runs differ by more than what is compared. The near tier makes the
-// tests that a cache makes of what it found, with and without a look at the clock.
+// BenchmarkNear runs turns of 50,000 gets for each goroutine, in random order, and reports medians: single runs
+// differ by more than the candidates do. The near tier runs the tests that a cache runs on what it found, with and
+// without a reading of the clock.
 func BenchmarkNear(b *testing.B) {
 	const n = 1_000_000
 	raw := benchRaw(b, n)
@@ -194,7 +194,7 @@ func BenchmarkOwnedGet(b *testing.B) {
 	})
 }
 
-// A set at the limit: each of a new key makes another go.
+// BenchmarkOwnedSet sets new keys in a full store: each Set evicts another entry.
 func BenchmarkOwnedSet(b *testing.B) {
 	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
 	s := newFixed(100_000, nil)
@@ -219,8 +219,8 @@ func BenchmarkOwnedEntry(b *testing.B) {
 	}
 }
 
-// replay asks s for each key and sets what is missing. It returns the share of hits among
-// the requests from the given one on.
+// replay gets each key from s and sets the missing ones. It returns the share of hits among the requests from the
+// given one on.
 func replay(s *s3fifo, keys []string, from int) float64 {
 	hits := 0
 	for i, key := range keys {
@@ -237,7 +237,7 @@ func BenchmarkHitRatio(b *testing.B) {
 	type trace struct {
 		name       string
 		keys       []string
-		from, size int // where counting begins, distinct keys
+		from, size int // where counting begins, number of distinct keys
 	}
 	all := []trace{{"zipf0.99", zipfKeys(1_000_000, 4_000_000, 0.99, 1), 2_000_000, 1_000_000}}
 	if *traces != "" {

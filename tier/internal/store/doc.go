@@ -28,7 +28,7 @@
 // such a loop. otter and theine work behind the loop: at 1 % of web07, which is 204 keys,
 // otter holds more than it should.
 //
-// Sizes count too: of 1000 values of 200 KiB set in an otter of 8 MiB that was full of 500-byte values,
+// Sizes matter as well: of 1000 values of 200 KiB set in an otter of 8 MiB that was full of 500-byte values,
 // 999 were gone as soon as its maintenance had run.
 //
 // W-TinyLFU (otter, theine) has the hit ratio, but a new key competes with old ones before

@@ -12,29 +12,30 @@ type Entry struct {
 	Value []byte        // encoded; nil with NotFound and Failed
 	Stamp uint64        // fence clock when its load began
 	Tags  *fence.TagSet // nil: none
-	Etag  uint64        // stands for value and tags, within this cache instance
-	// version is the origin's, 0: unknown.
+	Etag  uint64        // identifies value and tags within this cache instance
+	// Version is the origin's version, 0 if unknown.
 	Version uint64
 	Loaded  int64         // start of the load
 	Soft    int64         // soft expiry
-	Swr     int64         // until when it is served stale while one refresh runs
+	Swr     int64         // it may be served stale until then, while one refresh runs
 	Hard    int64         // hard expiry
 	Cost    time.Duration // what the fill took
-	Rare    *Rare         // nil: all of it is zero
+	Rare    *Rare         // nil: all its fields are zero
 	Flags   uint8
-	Handed  bool // another member gave it, or a fill there brought it
-	Replica bool // its owner keeps it here in case that it is lost, see replica.go
+	Handed  bool // another member gave it, or a fill there produced it
+	Replica bool // its owner keeps it here in case that owner is lost, see replica.go
 }
 
-// Rare is what few entries have. It is immutable too.
+// Rare holds the fields that few entries have. It is immutable as well.
 type Rare struct {
 	Err   error       // with Failed
-	Retry int64       // after a failed refill: no other before this, the copy is served meanwhile
-	Full  *Expiry     // what the times are if this node owns the key; nil: those that are there
-	Why   StaleReason // with retry: why the refill brought nothing
+	Retry int64       // after a failed refill: no other refill before this time; the copy is served until then
+	Full  *Expiry     // the times that apply if this node owns the key; nil: those of the entry
+	Why   StaleReason // with Retry: why the refill failed
 }
 
-// Change applies f to what e has of the rare. Nobody else has e yet; what it was copied from does not change.
+// Change applies f to e's rare fields. No other goroutine may have e yet. The entry that e was copied from does not
+// change.
 func (e *Entry) Change(f func(*Rare)) {
 	var r Rare
 	if e.Rare != nil {
@@ -46,7 +47,7 @@ func (e *Entry) Change(f func(*Rare)) {
 	}
 }
 
-// Err is the error of a failed fill, with Failed.
+// Err returns the error of a failed fill, with Failed.
 func (e *Entry) Err() error {
 	if e.Rare == nil {
 		return nil
@@ -54,7 +55,7 @@ func (e *Entry) Err() error {
 	return e.Rare.Err
 }
 
-// Retry is when the next refill may start after one that failed; 0: at any time.
+// Retry returns when the next refill may start after a failed one; 0: at any time.
 func (e *Entry) Retry() int64 {
 	if e.Rare == nil {
 		return 0
@@ -62,7 +63,7 @@ func (e *Entry) Retry() int64 {
 	return e.Rare.Retry
 }
 
-// Full returns the times that the entry has at the key's owner, nil: those that are there.
+// Full returns the times that apply to the entry at the key's owner; nil: the entry's own.
 func (e *Entry) Full() *Expiry {
 	if e.Rare == nil {
 		return nil
@@ -70,18 +71,19 @@ func (e *Entry) Full() *Expiry {
 	return e.Rare.Full
 }
 
-// Expiry are the times of an entry that a stand-in keeps for a shorter time.
+// Expiry holds the times of an entry that a stand-in owner keeps for a shorter time.
 type Expiry struct{ Soft, SWR, Hard int64 }
 
-// StandInFor is for how long, in ns, after a load in the owner's place its result may become the next owner's: it
-// takes some seconds until that is one, and the key may be read only then. Of an older one the owner that was
-// lost may have had a newer copy.
+// StandInFor is how long, in ns, after a load by a stand-in owner the result may become the next owner's. The next
+// owner takes some seconds to take over, and the key may be read only after that. If the result is older, the lost
+// owner may have had a newer copy.
 const StandInFor = int64(time.Minute)
 
 // Outlived reports whether e was past its hard expiry when its load returned.
 func (e *Entry) Outlived() bool { return e.Loaded+int64(e.Cost) >= e.Hard }
 
-// AsOwned returns e with the times that it has at the key's owner. nil: it is too old to become the owner's.
+// AsOwned returns e with the times that apply at the key's owner. It returns nil if e is too old to become the
+// owner's.
 func (e *Entry) AsOwned(now int64) *Entry {
 	full := e.Full()
 	switch {
@@ -96,15 +98,15 @@ func (e *Entry) AsOwned(now int64) *Entry {
 	return &own
 }
 
-// StaleReason is why an answer past its soft expiry was given.
+// StaleReason says why an answer past its soft expiry was given.
 type StaleReason uint8
 
 const (
 	staleRefresh  StaleReason = iota // within StaleWhileRevalidate
 	StaleError                       // the refill failed
-	StaleShed                        // the governor refused the refill
+	StaleShed                        // the governor rejected the refill
 	StaleSoft                        // the caller's SoftTimeout was over
-	StaleIsolated                    // any of these, while this node had lost sight of most members
+	StaleIsolated                    // any of these, while this node had lost contact with most members
 	StaleDrill                       // a drill's load brought nothing
 	StaleReasons                     // how many there are
 )
@@ -114,21 +116,21 @@ var StaleNames = [StaleReasons]string{"revalidating", "error", "shed", "soft_tim
 
 const (
 	NotFound uint8 = 1 << iota // the origin has no value
-	Failed                     // the fill failed; remembered until hard
-	Passing                    // for the callers that wait: in no tier
+	Failed                     // the fill failed; remembered until Hard
+	Passing                    // for the waiting callers only: not kept in any tier
 )
 
-// Verdict is what may be done with an entry now.
+// Verdict says what may be done with an entry now.
 type Verdict uint8
 
 const (
 	MustFill   Verdict = iota // nothing to serve before a fill
 	Serve                     // fresh enough
 	ServeStale                // past soft expiry; serve, and refresh
-	ServeLate                 // past soft expiry and a refill failed lately; serve
+	ServeLate                 // past soft expiry and a refill failed recently; serve
 )
 
-// WhyStale is why e is served if it is past its soft expiry.
+// WhyStale returns why e is served if it is past its soft expiry.
 func (e *Entry) WhyStale(late bool) StaleReason {
 	if late && e.Rare != nil {
 		return e.Rare.Why
@@ -136,11 +138,10 @@ func (e *Entry) WhyStale(late bool) StaleReason {
 	return staleRefresh
 }
 
-// RefreshAge as a read's MaxAge accepts nothing whose load began before the read.
+// RefreshAge, as a read's MaxAge, accepts only values whose load began after the read.
 const RefreshAge = time.Microsecond
 
-// Judge says what may be done with e, which is valid and not past hard expiry, for a read
-// that accepts maxAge.
+// Judge returns what a read that accepts maxAge may do with e. e is valid and not past hard expiry.
 func (e *Entry) Judge(now int64, maxAge time.Duration) Verdict {
 	if e.Flags&Failed != 0 {
 		if maxAge == RefreshAge {

@@ -8,27 +8,27 @@ import (
 	"unsafe"
 )
 
-// Owned keeps the owned tier's entries within a number of bytes. All methods are safe
-// for concurrent use.
+// Owned keeps the owned tier's entries within a number of bytes. All methods are safe for concurrent use.
 type Owned interface {
 	// Get returns the entry of key. It does not keep key.
 	Get(key string) (*Entry, bool)
-	// Set stores e, replacing what key had. It is never refused, unless e alone is larger than the store, which
-	// Config.ValueLimit rules out; Get sees it as soon as Set has returned. It keeps key and e: they must not share memory with a reused buffer.
+	// Set stores e, replacing the entry of key. It always succeeds unless e alone is larger than the store, which
+	// Config.ValueLimit rules out. Get sees e as soon as Set has returned. Set keeps key and e: they must not share
+	// memory with a reused buffer.
 	Set(key string, e *Entry)
 	// Delete removes key. It does not keep key.
 	Delete(key string)
-	// Len is the number of entries.
+	// Len returns the number of entries.
 	Len() int
-	// Bytes is what the entries weigh together.
+	// Bytes returns the total weight of the entries.
 	Bytes() int64
-	// Replicas are how many of the entries are replicas, and what those weigh.
+	// Replicas returns how many of the entries are replicas, and their weight.
 	Replicas() (entries int, bytes int64)
-	// Each calls f, with no lock held, for entries until f returns false. What is there from
-	// beginning to end is seen once; what comes or goes meanwhile may be.
+	// Each calls f for entries, with no lock held, until f returns false. It visits an entry that exists from
+	// beginning to end exactly once. It may or may not visit entries that come or go in the meantime.
 	Each(f func(key string, e *Entry) bool)
-	// Ranked calls f for each entry as it is, with a lock held, so f must not call back. heat is how
-	// much it was asked for, from 0 to codec.MaxHeat.
+	// Ranked calls f for each entry with a lock held, so f must not call back. heat is how much the entry was asked
+	// for, from 0 to codec.MaxHeat.
 	Ranked(f func(key string, e *Entry, heat uint8))
 	// Close empties the store. After it, Set does nothing and Get finds nothing.
 	Close()
@@ -36,21 +36,20 @@ type Owned interface {
 
 const (
 	ownedShards = 64
-	// youngShare is the part of the bytes that new keys are given: one in youngShare.
+	// youngShare limits the bytes for new keys to one part in youngShare.
 	youngShare = 10
-	// ownedCredit is how many hits an entry is given credit for.
+	// ownedCredit is the largest number of hits that an entry gets credit for.
 	ownedCredit = 3
-	// evictSteps bounds how many entries are looked at to find one to evict: with millions
-	// of entries that are all in use one set would otherwise go over all of them, several times.
+	// evictSteps bounds how many entries one eviction looks at. With millions of entries that are all in use, one Set
+	// would otherwise go over all of them, several times.
 	evictSteps = 64
 
-	// Overhead is what an entry costs beside its key and its value, in bytes: the
-	// node, its share of the map and of the ghosts, and the entry. TestOwnedOverhead
-	// compares it with the heap.
+	// Overhead is what an entry costs in addition to its key and its value, in bytes: the node, its share of the map
+	// and of the ghosts, and the entry. TestOwnedOverhead compares it with the heap.
 	Overhead = int64(unsafe.Sizeof(Entry{})) + 122
 )
 
-// Weight is what an entry costs in bytes.
+// Weight returns what an entry costs in bytes.
 func Weight(key string, e *Entry) int64 {
 	w := int64(len(key)) + int64(cap(e.Value)) + Overhead
 	if e.Tags != nil {
@@ -65,20 +64,20 @@ func Weight(key string, e *Entry) int64 {
 	return w
 }
 
-// s3fifo is the Owned. Changes are made one at a time, under mu; there are as many of them
-// as there are fills, so few. Gets take only the read lock of their key's shard.
+// s3fifo implements Owned. Changes happen one at a time, under mu. There are as many of them as fills, so they are
+// few. A Get takes only the read lock of its key's shard.
 //
 // Lock order: mu, then a shard's mu, one at a time. Nothing is called with a lock held.
 type s3fifo struct {
 	seed    maphash.Seed
-	mask    uint64 // what of a hash is used: all but in tests
+	mask    uint64 // the bits of a hash that are used: all, except in tests
 	max     int64
 	onEvict func(key string, e *Entry)
 	shards  [ownedShards]ownedShard
 	count   atomic.Int64
 	weighs  atomic.Int64
 
-	spare, spareWeighs atomic.Int64 // of both, what is replicas; changed with mu held
+	spare, spareWeighs atomic.Int64 // count and weight of the replicas; changed with mu held
 
 	mu     sync.Mutex // guards the rest and the nodes' weight, links and queue, and orders all changes
 	young  nodeQueue
@@ -88,9 +87,9 @@ type s3fifo struct {
 }
 
 type ownedShard struct {
-	mu sync.RWMutex // guards m and its nodes' e and same; all change only with owned.mu held too
-	// By hash, not by key: a slot is eight bytes smaller. Keys of one hash, of which there are hardly ever
-	// any, are linked by same.
+	mu sync.RWMutex // guards m and its nodes' e and same; all of these change only with s3fifo.mu held as well
+	// By hash, not by key: a slot is eight bytes smaller. Keys with the same hash, which hardly ever occur, are
+	// linked by same.
 	m map[uint64]*ownedNode
 	_ [96]byte // two shards never share a cache line, nor a pair of them
 }
@@ -102,10 +101,10 @@ type ownedNode struct {
 	prev, next *ownedNode
 	same       *ownedNode    // another key of the same hash
 	credit     atomic.Uint32 // hits, up to ownedCredit
-	main       bool          // it is in the main queue, or was when it was taken out
+	main       bool          // it is in the main queue, or was when it was removed
 }
 
-// find returns key's node, nil: there is none. The caller holds sh.mu or owned.mu.
+// find returns key's node, or nil. The caller holds sh.mu or s3fifo.mu.
 func (sh *ownedShard) find(hash uint64, key string) *ownedNode {
 	n := sh.m[hash]
 	for n != nil && n.key != key {
@@ -114,9 +113,9 @@ func (sh *ownedShard) find(hash uint64, key string) *ownedNode {
 	return n
 }
 
-// New returns a store for maxBytes bytes, as weight counts them. An entry that alone weighs more is not kept. onEvict, if not nil, is called for each entry that had to go to make
-// room, by the goroutine whose set it was, with no lock of the store held; the key may have
-// been set again by then.
+// New returns a store for maxBytes bytes, as Weight counts them. It does not keep an entry that alone weighs more.
+// onEvict, if not nil, is called for each entry that was evicted to make room, by the goroutine that called Set, with
+// no lock of the store held. By then the key may have been set again.
 func New(maxBytes int64, onEvict func(key string, e *Entry)) Owned {
 	return newS3FIFO(maxBytes, onEvict)
 }
@@ -134,7 +133,7 @@ func newS3FIFO(maxBytes int64, onEvict func(key string, e *Entry)) *s3fifo {
 
 func (s *s3fifo) hash(key string) uint64 { return maphash.String(s.seed, key) & s.mask }
 
-// home is the queue that n is in, or was in when it was taken out. The caller holds mu.
+// home returns the queue that n is in, or was in when it was removed. The caller holds mu.
 func (s *s3fifo) home(n *ownedNode) *nodeQueue {
 	if n.main {
 		return &s.main
@@ -155,7 +154,7 @@ func (s *s3fifo) Get(key string) (*Entry, bool) {
 	}
 	e := n.e
 	sh.mu.RUnlock()
-	// Two hits at once may count as one: cheaper than an atomic add, and as good.
+	// Two concurrent hits may count as one: that is cheaper than an atomic add, and as good.
 	if c := n.credit.Load(); c < ownedCredit {
 		n.credit.Store(c + 1)
 	}
@@ -167,7 +166,7 @@ func (s *s3fifo) Set(key string, e *Entry) {
 	sh := s.shard(hash)
 	w := Weight(key, e)
 
-	if w > s.max { // it would drive out all others, and leave the tier larger than it may be
+	if w > s.max { // it would evict all others and leave the tier above its limit
 		s.Delete(key)
 		return
 	}
@@ -194,8 +193,8 @@ func (s *s3fifo) Set(key string, e *Entry) {
 		s.settle(gone)
 		return
 	}
-	// A new value is as good as a new key: it goes to the back of its queue. While it is
-	// in none it cannot be evicted for its own sake.
+	// A new value is as good as a new key: its node goes to the back of its queue. While the node is in neither
+	// queue, it cannot be evicted to make room for its own value.
 	home := s.home(n)
 	home.remove(n)
 	s.tally(n, -1)
@@ -209,7 +208,7 @@ func (s *s3fifo) Set(key string, e *Entry) {
 	s.settle(gone)
 }
 
-// settle ends a set: it gives up mu and reports who is gone.
+// settle ends a Set: it unlocks mu and reports the evicted entries.
 func (s *s3fifo) settle(gone *ownedNode) {
 	s.weighs.Store(s.young.bytes + s.main.bytes)
 	s.mu.Unlock()
@@ -235,7 +234,7 @@ func (s *s3fifo) Delete(key string) {
 	s.weighs.Store(s.young.bytes + s.main.bytes)
 }
 
-// forget takes n, which is in no queue any more, out of its shard. The caller holds mu.
+// forget removes n from its shard. n is in neither queue. The caller holds mu.
 func (s *s3fifo) forget(sh *ownedShard, hash uint64, n *ownedNode) {
 	sh.mu.Lock()
 	if first := sh.m[hash]; first != n {
@@ -253,8 +252,8 @@ func (s *s3fifo) forget(sh *ownedShard, hash uint64, n *ownedNode) {
 	s.tally(n, -1)
 }
 
-// makeRoom evicts until w more bytes fit or nothing is left in the queues, and returns
-// who had to go, linked by next. The caller holds mu.
+// makeRoom evicts until w more bytes fit or both queues are empty. It returns the evicted nodes, linked by next. The
+// caller holds mu.
 func (s *s3fifo) makeRoom(w int64) (gone *ownedNode) {
 	for s.young.bytes+s.main.bytes+w > s.max {
 		n := s.victim()
@@ -271,7 +270,7 @@ func (s *s3fifo) makeRoom(w int64) (gone *ownedNode) {
 	return gone
 }
 
-// victim takes the entry to evict next out of its queue; nil: there is none. The caller
+// victim removes the next entry to evict from its queue and returns it, or nil if both queues are empty. The caller
 // holds mu.
 func (s *s3fifo) victim() *ownedNode {
 	for range evictSteps {
@@ -305,7 +304,7 @@ func (s *s3fifo) victim() *ownedNode {
 	return n
 }
 
-// tally counts n, which has come, or with -1 is gone, if it is a replica. The caller holds mu.
+// tally counts n if it is a replica: sign is 1 if it was added and -1 if it was removed. The caller holds mu.
 func (s *s3fifo) tally(n *ownedNode, sign int64) {
 	if n.e.Replica {
 		s.spare.Add(sign)
@@ -376,12 +375,12 @@ func (s *s3fifo) Close() {
 	s.spareWeighs.Store(0)
 }
 
-// nodeQueue is a doubly linked list of nodes with their weight: in at the back, out at the
+// nodeQueue is a doubly linked list of nodes with their total weight. Nodes go in at the back and come out at the
 // front or anywhere.
 type nodeQueue struct {
 	root  ownedNode // root.next is the front, root.prev the back
 	bytes int64
-	main  bool // which of the two it is; never changes
+	main  bool // which of the two queues this is; never changes
 }
 
 func (q *nodeQueue) init() {
@@ -402,16 +401,16 @@ func (q *nodeQueue) push(n *ownedNode) {
 	q.bytes += n.weight
 }
 
-// remove leaves n.main: it tells where n was.
+// remove keeps n.main, which tells where n was.
 func (q *nodeQueue) remove(n *ownedNode) {
 	n.prev.next, n.next.prev = n.next, n.prev
 	n.prev, n.next = nil, nil
 	q.bytes -= n.weight
 }
 
-// ghosts remember by their hashes the keys that were evicted from the young queue lately. A
-// slot has the upper half of a hash and the number of its eviction. A key can be noted in
-// ghostWays slots, where it takes the place of the oldest, so only some are forgotten early.
+// ghosts remember the hashes of keys that were recently evicted from the young queue. A slot holds the upper half of
+// a hash and the number of its eviction. A key can be noted in ghostWays slots and replaces the oldest of them, so
+// only some keys are forgotten early.
 type ghosts struct {
 	slots []uint64
 	seq   uint32
@@ -424,11 +423,11 @@ func (g *ghosts) ways(hash uint64) []uint64 {
 	return g.slots[i : i+ghostWays]
 }
 
-// remember notes that the key with this hash, one of count, was evicted.
+// remember records that the key with this hash, one of count, was evicted.
 func (g *ghosts) remember(hash uint64, count int64) {
 	if int64(len(g.slots)) < count+1 {
-		// Grown rarely: there is nothing to remember before the store is full, and from
-		// then on count changes only as the sizes of values do. What was noted is lost.
+		// This rarely grows: before the store is full nothing is recorded, and after that count changes only as the
+		// sizes of values do. Growing forgets what was recorded.
 		g.slots = make([]uint64, max(ghostWays, 1<<bits.Len64(uint64(count))))
 	}
 	g.seq++
@@ -442,7 +441,7 @@ func (g *ghosts) remember(hash uint64, count int64) {
 	ways[oldest] = hash&^(1<<32-1) | uint64(g.seq)
 }
 
-// recall reports whether the key with this hash was among the last count evicted.
+// recall reports whether the key with this hash was among the last count evicted keys.
 func (g *ghosts) recall(hash uint64, count int64) bool {
 	if len(g.slots) == 0 {
 		return false

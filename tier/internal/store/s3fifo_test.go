@@ -18,7 +18,7 @@ func ownedRand(t testing.TB) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// heavy returns an entry that, under a key of keyLen bytes, weighs w.
+// heavy returns an entry that weighs w under a key of keyLen bytes.
 func heavy(keyLen int, w int64) *Entry {
 	return &Entry{Value: make([]byte, w-Overhead-int64(keyLen))}
 }
@@ -48,12 +48,12 @@ func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 		if got, ok := s.Get(key); !ok || got != e {
 			t.Fatalf("set %d: get right after it found %p, %v", next, got, ok)
 		}
-		// Old ones are asked for, so that new ones have hard competition.
+		// The old keys are read, so that new ones have strong competition.
 		for range 3 {
 			s.Get(fixedKey(r.IntN(next)))
 		}
 	}
-	// With the main queue full of keys in use, nothing is left to a new key but its tenth.
+	// With a main queue full of keys in use, new keys get only their tenth.
 	s = newFixed(n, nil)
 	defer s.Close()
 	const hot = n
@@ -74,7 +74,7 @@ func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 	}
 }
 
-// peek is a get that does not count as one.
+// peek returns key's node without counting a hit.
 func (s *s3fifo) peek(key string) *ownedNode {
 	hash := s.hash(key)
 	sh := s.shard(hash)
@@ -83,7 +83,7 @@ func (s *s3fifo) peek(key string) *ownedNode {
 	return sh.find(hash, key)
 }
 
-// The store against a map that is told of evictions.
+// The store behaves like a map that is told of evictions.
 func TestOwnedModel(t *testing.T) {
 	r := ownedRand(t)
 	for round := range 20 {
@@ -132,7 +132,7 @@ func TestOwnedModel(t *testing.T) {
 	}
 }
 
-// checkOwned compares s, at rest, with what it should hold and with itself.
+// checkOwned compares s, while nothing uses it, with its expected contents and checks its invariants.
 func checkOwned(t *testing.T, s *s3fifo, want map[string]*Entry) {
 	t.Helper()
 	var w int64
@@ -162,7 +162,8 @@ func checkOwned(t *testing.T, s *s3fifo, want map[string]*Entry) {
 	}
 }
 
-// An entry that alone weighs more than the store may is not kept, nor what its key had before; the others stay.
+// An entry that alone weighs more than the store may is not kept, and its key's old entry is removed. The other
+// entries stay.
 func TestOwnedTooHeavy(t *testing.T) {
 	s := newFixed(10, nil)
 	defer s.Close()
@@ -186,7 +187,7 @@ func TestOwnedReplaceGrows(t *testing.T) {
 	for i := range 10 {
 		s.Set(fixedKey(i), fixed())
 	}
-	// The one that would be evicted next grows: others must go, not it.
+	// The next entry to be evicted grows: others must be evicted, not that one.
 	e := heavy(len(fixedKey(0)), 6*fixedWeight)
 	s.Set(fixedKey(0), e)
 	if got, ok := s.Get(fixedKey(0)); !ok || got != e {
@@ -209,7 +210,7 @@ func TestOwnedScanAndReturn(t *testing.T) {
 			s.Get(fixedKey(i))
 		}
 	}
-	for i := n; i < 4*n; i++ { // who is asked for once each
+	for i := n; i < 4*n; i++ { // keys that are read once each
 		s.Set(fixedKey(i), fixed())
 	}
 	kept := 0
@@ -221,7 +222,7 @@ func TestOwnedScanAndReturn(t *testing.T) {
 	if kept < n/2*9/10 {
 		t.Errorf("a scan left %d of %d hot keys", kept, n/2)
 	}
-	// Who was evicted lately without a hit and comes back is given more time.
+	// A key that was recently evicted without a hit and comes back gets more time.
 	back := fixedKey(4*n - n/2 - n/10)
 	if _, ok := s.Get(back); ok {
 		t.Fatal("the key that should come back is still there")
@@ -238,7 +239,7 @@ func TestOwnedScanAndReturn(t *testing.T) {
 	}
 }
 
-// In the main queue too, who is asked for outlives who is not.
+// In the main queue, keys that are read outlive keys that are not.
 func TestOwnedMainQueue(t *testing.T) {
 	const n = 1000
 	s := newFixed(n, nil)
@@ -250,7 +251,7 @@ func TestOwnedMainQueue(t *testing.T) {
 		}
 	}
 	promote(0, n)
-	promote(n, n+n/10) // the older keys have moved to the main queue by now
+	promote(n, n+n/10) // by now the older keys have moved to the main queue
 	for i := 200; i < 600; i++ {
 		if i%2 == 0 {
 			s.Get(fixedKey(i))
@@ -327,7 +328,7 @@ func TestGhosts(t *testing.T) {
 	}
 }
 
-// One goroutine sets, deletes and looks; others read the same key and churn the store.
+// One goroutine sets, deletes and reads; others read the same key and churn the store.
 func TestOwnedLinearizable(t *testing.T) {
 	r := ownedRand(t)
 	s := newFixed(5_000, nil)
@@ -367,7 +368,7 @@ func TestOwnedLinearizable(t *testing.T) {
 				a, b := &Entry{Stamp: v}, &Entry{Stamp: v + 1}
 				s.Set(key, a)
 				if e, ok := s.Get(key); !ok {
-					evicted.Add(1) // the scheduler was away for thousands of sets
+					evicted.Add(1) // the reader was not scheduled for thousands of sets
 				} else if e != a {
 					t.Errorf("set, get: %v", e)
 				}
@@ -467,7 +468,7 @@ func TestOwnedClose(t *testing.T) {
 	}
 }
 
-// What an entry is said to weigh is about what it takes.
+// The weight of an entry is about what it takes on the heap.
 func TestOwnedOverhead(t *testing.T) {
 	got := ownedHeap(50_000, 256)
 	said := float64(Overhead)
@@ -477,8 +478,8 @@ func TestOwnedOverhead(t *testing.T) {
 	}
 }
 
-// ownedHeap is what an entry takes beside its key and its value, in bytes, in a store that has
-// been full for a while.
+// ownedHeap returns what an entry takes in addition to its key and its value, in bytes, in a store that has been full
+// for a while.
 func ownedHeap(n, value int) float64 {
 	keys := make([]string, 3*n)
 	for i := range keys {
