@@ -1,31 +1,31 @@
-# make test: the tests, with the race detector, in five minutes on two cores.  make demo: the demonstration.
-#   Both need Go and make alone.
-# make test-long: what takes longer or needs more: the tests whose names end in Long (500 seeds of the simulator, the scenes at
-#   their full length, processes in network namespaces), the examples, the rivals. Targets below name what they need; a part whose programs
-#   are missing is left out with a message, or is an error with REQUIRE=1.
-# make test-loaded: make test beside four busy loops for each processor.
+# make test: the tests with the race detector, in five minutes on two cores.  make demo: the demonstration.
+#   Both need only Go and make.
+# make test-long: the tests that take longer or need more: those whose names end in Long (500 seeds of the simulator, the scenes at
+#   their full length, processes in network namespaces), the examples, the rivals. The targets below name what they need. A part whose
+#   programs are missing is skipped with a message, or is an error with REQUIRE=1.
+# make test-loaded: make test alongside four busy loops per processor.
 # make flaky: every test of tier, peer, ring, codec and cmd COUNT times for each CPU, shuffled and under load; choose with PKG and RUN:
 #   make flaky PKG=./tier RUN='^TestMany' COUNT=200 CPU=1,4.
-# make mutate PKG=./ring: one operator of a package changed at a time, and whether its tests notice; .ci/mutate says which variables there are.
-# make check: format, the analyzers of vet and staticcheck, tidy, and whether the code is valid on 386 and arm64.
-# make bench: the speed table (redis-server is used if it is installed), kept in bench/results/speed.json; with
+# make mutate PKG=./ring: changes one operator of a package at a time and checks whether its tests notice; .ci/mutate documents the variables.
+# make check: format, the analyzers of vet and staticcheck, tidy, and whether the code compiles for 386 and arm64.
+# make bench: the speed table (uses redis-server if it is installed), saved in bench/results/speed.json; with
 #   BENCHFLAGS (such as -quick) it is only shown.
 # make example-postgres: a cache that follows a database with four writers; uses PostgreSQL's programs.
-# make browser: the page in a headless Chromium; pictures in bin/page.
-# make monitoring: the alert rules, the dashboard and the metrics, with promtool.
-# make bench-rivals SCENARIO=storm: a scenario on weir and its rivals, alternately.
-# make bench-docs: the tables in README.md, bench/README.md and bench/speed.md anew from the files in bench/results.
-# make bench-compare BASE=rev: the micro-benchmarks of a revision beside those of the work tree.
-# make sim SEED=7 SCHEDULE=3: a run of the simulator that repeats exactly; what it breaks is shown in the shortest history.
+# make browser: tests the page in a headless Chromium; screenshots in bin/page.
+# make monitoring: checks the alert rules, the dashboard and the metrics with promtool.
+# make bench-rivals SCENARIO=storm: runs a scenario on weir and its rivals, alternately.
+# make bench-docs: regenerates the tables in README.md, bench/README.md and bench/speed.md from the files in bench/results.
+# make bench-compare BASE=rev: compares the micro-benchmarks of a revision with those of the work tree.
+# make sim SEED=7 SCHEDULE=3: a run of the simulator that repeats exactly; shows a violation in the shortest history.
 #   SCHEDULES=200 instead of SCHEDULE tries schedules until one breaks a guarantee.
-# make soak: the simulator, pair after pair of seeds, for SOAK or until it is stopped; "seed schedule" of what fails is kept in
-#   bin/soak-failed.txt. make soak-native: likewise with the race detector, where only the seed repeats.
-# make test-replay: that a pair of seeds repeats a run of the simulator.
-# make chaos: nodes as processes in network namespaces, faults from a seed, and what clients and the origin saw checked from outside;
-#   needs root and iproute2. CHAOSFLAGS='-seed 7 -for 10m -faults cut,stop' chooses; CHAOSFLAGS=-help lists the flags.
-# make vuln: known vulnerabilities; needs https://vuln.go.dev.
-# make reproducible: two builds in two directories are the same.
-# make fuzz: each fuzz target for FUZZTIME.
+# make soak: runs the simulator with pair after pair of seeds, for SOAK or until it is stopped; appends "seed schedule" of each failure
+#   to bin/soak-failed.txt. make soak-native: the same with the race detector, where only the seed repeats.
+# make test-replay: checks that a pair of seeds repeats a run of the simulator.
+# make chaos: runs nodes as processes in network namespaces with faults from a seed, and checks from outside what clients and the origin
+#   saw; needs root and iproute2. CHAOSFLAGS='-seed 7 -for 10m -faults cut,stop' chooses; CHAOSFLAGS=-help lists the flags.
+# make vuln: checks for known vulnerabilities; needs https://vuln.go.dev.
+# make reproducible: checks that builds in two directories are identical.
+# make fuzz: runs each fuzz target for FUZZTIME.
 
 GO         ?= go
 FUZZTIME   ?= 20s
@@ -43,12 +43,12 @@ MODULES     = . examples bench/rivals peer/page/browser peer/peertest/replay tie
 
 SUITE       = $(GO) run ./cmd/suite
 LONG        = ^Test.*Long$$
-# These check what comes of many reads or seeds. With the race detector, which the short ones have, they would take ten times as long.
+# These check the results of many reads or seeds. With the race detector, which the short tests use, they would take ten times as long.
 PLAIN       = ^Test(Sim|Scene.*|ProjectionIsTrue)Long$$
 LONGPKGS    = $(shell grep -rl '^func Test[A-Za-z]*Long' --include='*_test.go' ring codec tier peer cmd bench | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
 export GO
-# A program with the race detector waits for a second before it exits; the tests start many.
+# A program with the race detector waits a second before it exits, and the tests start many programs.
 export GORACE ?= atexit_sleep_ms=20
 
 .PHONY: all test test-long test-loaded flaky mutate sim soak soak-native chaos test-replay check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
@@ -95,7 +95,7 @@ bin/lint: $(wildcard .ci/lint/*)
 vuln:
 	@set -e; for m in $(MODULES); do echo "vuln $$m"; (cd $$m && $(GO) run $(GOVULNCHECK) ./...); done
 
-# Each build has an empty cache: with a common one the second would be a copy of the first.
+# Each build has its own empty cache. With a shared cache the second build would be a copy of the first.
 reproducible:
 	@set -e; dir=$$(mktemp -d); trap 'rm -rf $$dir' EXIT; \
 	  for i in one another/place; do \
@@ -159,7 +159,7 @@ bench-rivals:
 bench-docs:
 	$(GO) test ./bench/report -run TestDocuments -update
 
-# The two take turns, so that a change of the machine's mood meets both.
+# The two take turns, so that a change of the machine's speed affects both.
 bench-compare:
 	@test -n "$(BASE)" || { echo "which revision? make bench-compare BASE=rev"; exit 2; }
 	@set -e; dir=$$(mktemp -d); trap 'git worktree remove --force $$dir/base; rm -rf $$dir' EXIT; \

@@ -38,8 +38,8 @@ func TestRoundsAlternate(t *testing.T) {
 			return Sample{Calls: 1, Elapsed: ns[i]}, nil
 		}}
 	}
-	// The machine was ten times slower in the second round: the ratio of the medians would be
-	// 2 too, but that of the means, and of unpaired rounds, would not.
+	// The machine was ten times slower in the second round. The ratio of the medians would be 2 as well, but that
+	// of the means, and of unpaired rounds, would not.
 	got, err := Rounds(3, turn("a", 20, 200, 24), turn("b", 10, 100, 12))
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +134,7 @@ func TestLoadErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if _, err := c.Load(time.Hour); !errors.Is(err, meant) { // must not last an hour
+	if _, err := c.Load(time.Hour); !errors.Is(err, meant) { // must end well before an hour
 		t.Errorf("a call fails: %v", err)
 	}
 }

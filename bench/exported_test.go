@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// Every exported name of every package has a comment, and a package a story.
+// TestExportedHaveComments checks that every exported name of every package has a comment, and every package a
+// package comment.
 func TestExportedHaveComments(t *testing.T) {
 	for _, dir := range packages(t) {
 		set := token.NewFileSet()
@@ -75,13 +76,13 @@ func TestExportedHaveComments(t *testing.T) {
 	}
 }
 
-// promised reports whether a method's name says what it does, because an interface that all know asks for it.
+// promised reports whether a method's name explains itself because a well-known interface requires it.
 func promised(name string) bool {
 	return slices.Contains([]string{"Error", "Unwrap", "Is", "MarshalText", "UnmarshalText", "MarshalJSON", "UnmarshalJSON", "Read", "Write", "Close",
 		"LocalAddr", "RemoteAddr", "SetDeadline", "SetReadDeadline", "SetWriteDeadline", "Len", "Less", "Swap"}, name)
 }
 
-// packages are the directories of this module and of those inside it that hold Go files.
+// packages returns the directories with Go files of this module and of the modules inside it.
 func packages(t *testing.T) (dirs []string) {
 	t.Helper()
 	err := filepath.WalkDir("..", func(path string, d fs.DirEntry, err error) error {

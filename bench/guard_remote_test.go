@@ -14,10 +14,10 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// The guards of what crosses from node to node. All nodes are in this process, so that the allocations of
-// both sides count.
+// Guards of what travels between nodes. All nodes are in this process, so that the allocations of both sides count.
 
-// echoFloor answers requests of 40 bytes with size bytes over TCP on the loopback, and returns what asks once.
+// echoFloor answers requests of 40 bytes with size bytes over TCP on the loopback, and returns a function that
+// sends one request.
 func echoFloor(t *testing.T, size int) func() error {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -71,15 +71,16 @@ func echoFloor(t *testing.T, size int) func() error {
 	}
 }
 
-// guarded is what a call costs.
+// guarded is the cost of a call.
 type guarded struct {
 	allocs float64
 	ratio  float64 // of its time to the floor's
 }
 
-// guard lets weir and the floor take turns, and returns what weir allocates a call and its ratio to the floor. The bounds
-// of the ratios, which the long tests check, are five times what was measured with the race detector, which slows weir but not the kernel, which does
-// most of the floor's work: a wait, a connection for each call or a lock held across one would show.
+// guard lets weir and the floor take turns. It returns weir's allocations per call and the ratio of weir's time to
+// the floor's. The bounds of the ratios, which the long tests check, are five times what was measured with the race
+// detector. The detector slows weir but not the kernel, which does most of the floor's work. A wait, a connection
+// per call or a lock held across a call would exceed the bounds.
 func guard(t *testing.T, what string, calls int, weir, floor func() error) guarded {
 	t.Helper()
 	turn := func(call func() error) func() (Sample, error) {
@@ -157,7 +158,7 @@ func getMany(t *testing.T) guarded {
 	}, echoFloor(t, 100*256))
 }
 
-// The floor of a fill is a Set of a new key.
+// TestGuardFillBesideTheFloorLong compares a fill with its floor, a Set of a new key.
 func TestGuardFillBesideTheFloorLong(t *testing.T) {
 	c, _ := guardCache(t)
 	raw, err := ristretto.NewCache(&ristretto.Config[string, []byte]{NumCounters: 100_000, MaxCost: 10_000, BufferItems: 64, IgnoreInternalCost: true})

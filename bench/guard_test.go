@@ -12,10 +12,9 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// What must not get worse unseen. Only what does not depend on the machine: allocations, and ratios
-// to a floor that is measured in the same run, with bounds that are generous: the aim for a near hit
-// is 1.15 times the floor. A ratio can still suffer from what else the machine does: the guards of ratios are
-// long tests.
+// Guards against unnoticed regressions. They cover only what does not depend on the machine: allocations, and
+// ratios to a floor that is measured in the same run. The bounds are generous: the aim for a near hit is 1.15 times
+// the floor. Other load on the machine can still distort a ratio, so the guards of ratios are long tests.
 
 const guardKeys = 4096
 
@@ -43,7 +42,7 @@ func guardCache(t *testing.T) (*tier.Cache[[]byte], []string) {
 	return c, keys
 }
 
-// near gets all keys until they are near: the near tier may drop what comes in a burst.
+// near gets all keys until they have near copies: the near tier may drop entries that arrive in a burst.
 func near(t *testing.T, c *tier.Cache[[]byte], keys []string) {
 	t.Helper()
 	for range 1000 {
@@ -107,8 +106,8 @@ func TestGuardNearHitBesideTheFloorLong(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// So few keys stay in the processor's cache, where the floor is at its lowest: 3.1 was measured,
-	// with the race detector 1.6. A lock, an allocation or a system call on the way would show.
+	// This few keys stay in the processor's cache, where the floor is lowest: 3.1 was measured, 1.6 with the race
+	// detector. An extra lock, allocation or system call would exceed the bound.
 	const most = 6
 	if r := results["weir"].Ratio(results["raw"], Nanos); r > most {
 		t.Errorf("a near hit takes %.2f times a raw ristretto get, more than %d", r, most)
@@ -117,7 +116,7 @@ func TestGuardNearHitBesideTheFloorLong(t *testing.T) {
 	}
 }
 
-// A load alone: what it allocates, the value aside, is bounded.
+// TestGuardFillAllocations checks that a single load's allocations, apart from the value, are bounded.
 func TestGuardFillAllocations(t *testing.T) {
 	c, _ := guardCache(t)
 	ctx := context.Background()

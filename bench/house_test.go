@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// mayImport lists, for each package that a service embeds, which of our packages it may import. A new line is a decision: the
-// packages under tier/internal do not know the cache, and tier and peer do not know each other.
+// mayImport lists, for each package that a service embeds, which packages of this module it may import. A new line
+// is a decision: the packages under tier/internal do not know the cache, and tier and peer do not know each other.
 var mayImport = map[string][]string{
 	"ring":                    {},
 	"codec":                   {},
@@ -28,7 +28,7 @@ var mayImport = map[string][]string{
 	"peer": {"codec", "ring"},
 }
 
-// TestHouse holds the walls between the packages.
+// TestHouse checks that the packages import only what mayImport allows.
 func TestHouse(t *testing.T) {
 	const module = "github.com/weircache/weir/"
 	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"ring/...", module+"codec/...", module+"tier/...", module+"peer").Output()

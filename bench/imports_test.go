@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// page returns DEPENDENCIES.md, or what of it is between two marks.
+// page returns DEPENDENCIES.md, or the part between two marks.
 func page(t *testing.T, mark string) string {
 	t.Helper()
 	text, err := os.ReadFile("../DEPENDENCIES.md")
@@ -28,7 +28,7 @@ func page(t *testing.T, mark string) string {
 	return part
 }
 
-// modules are those that a table of the page has in its first column.
+// modules returns the modules in the first column of a table of the page.
 func modules(table string) (list []string) {
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(table, -1) {
 		list = append(list, m[1])
@@ -36,8 +36,9 @@ func modules(table string) (list []string) {
 	return list
 }
 
-// Who embeds weir inherits what tier and peer import, and nothing that the command and the harness need on top:
-// no YAML, no command-line library, no histograms. A module more is a decision, made by changing DEPENDENCIES.md.
+// TestInherited checks that a program which embeds weir inherits what tier and peer import, and nothing that only
+// the command and the harness need: no YAML, no command-line library, no histograms. Adding a module is a decision,
+// made by changing DEPENDENCIES.md.
 func TestInherited(t *testing.T) {
 	want := modules(page(t, "inherited"))
 	out, err := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}}",
@@ -60,7 +61,7 @@ func TestInherited(t *testing.T) {
 	}
 }
 
-// Every module that go.mod asks for has its line in DEPENDENCIES.md.
+// TestDependenciesPage checks that every module required by go.mod has its line in DEPENDENCIES.md.
 func TestDependenciesPage(t *testing.T) {
 	out, err := exec.Command("go", "mod", "edit", "-json", "../go.mod").Output()
 	if err != nil {

@@ -10,37 +10,37 @@ import (
 	"time"
 )
 
-// A Caller is one of those who call at once. Call is called by one goroutine at a time;
-// Close, if not nil, is called once after the last Call.
+// A Caller is one of several concurrent callers. One goroutine at a time calls Call. Close, if not nil, is called
+// once after the last Call.
 type Caller struct {
 	Call  func() error
 	Close func()
 }
 
-// Sample is what Load saw.
+// Sample is the result of Load.
 type Sample struct {
 	Calls   int64
 	Elapsed time.Duration
-	P50     time.Duration // of the calls that were timed
+	P50     time.Duration // of the timed calls
 	P99     time.Duration
-	Allocs  float64 // of this process, for each call
+	Allocs  float64 // of this process, per call
 }
 
-// PerSecond is the calls in a second.
+// PerSecond returns the number of calls per second.
 func (s Sample) PerSecond() float64 { return float64(s.Calls) / s.Elapsed.Seconds() }
 
-// timedEvery is how many calls there are for one that is timed, where many call: two
-// looks at the clock cost less than a hundredth of a call over a network then.
+// timedEvery is the number of calls per timed call if there are many callers: two readings of the clock then cost
+// less than a hundredth of a call over a network.
 const timedEvery = 8
 
-// Callers is a fixed number of callers, made and warm. Methods must not be called at once.
+// Callers is a fixed number of warm callers. Its methods must not be called concurrently.
 type Callers struct {
 	all  []Caller
-	took [][]time.Duration // for each caller; kept from round to round, so that no round allocates
+	took [][]time.Duration // by caller; kept from round to round, so that rounds do not allocate
 }
 
-// NewCallers makes n callers with next and lets each call once, which opens
-// connections. Close releases them. On an error those made already are closed.
+// NewCallers makes n callers with next and lets each call once, which opens connections. Close releases them. After
+// an error it closes those that it has made.
 func NewCallers(n int, next func(i int) (Caller, error)) (*Callers, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("bench: %d callers: at least 1 is needed", n)
@@ -74,8 +74,7 @@ func (c *Callers) Close() {
 	c.all = nil
 }
 
-// Load lets all callers call, each again and again, for about so long. The first error
-// of any caller ends the load and is returned.
+// Load lets all callers call repeatedly for about d. The first error of any caller ends the load and is returned.
 func (c *Callers) Load(d time.Duration) (Sample, error) {
 	if len(c.all) == 0 {
 		return Sample{}, errors.New("bench: no callers")

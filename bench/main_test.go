@@ -8,7 +8,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// The test binary is also the other process: Child starts it in one of these roles.
+// TestMain makes the test binary the other process as well: Child starts it in one of these roles.
 func TestMain(m *testing.M) {
 	played, err := Play(map[string]Role{
 		remoteOwner: playRemoteOwner,

@@ -15,8 +15,9 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// BenchmarkMany reads 100 keys that three nodes of this process own, on one of them and without its near tier, beside
-// one remote get. In each round every way has its turn, after a rest; the medians are reported, in microseconds.
+// BenchmarkMany reads 100 keys that three nodes of this process own, on one of them and without its near tier, and
+// compares that with one remote get. In each round every way has its turn, after a rest. The medians are reported,
+// in microseconds.
 func BenchmarkMany(b *testing.B) {
 	caches := manyCaches(b, 3)
 	c, ctx := caches[0].cache, context.Background()
@@ -48,7 +49,7 @@ func BenchmarkMany(b *testing.B) {
 			}
 			return nil
 		}},
-		{"at_once", func() error { // single gets, pipelined
+		{"at_once", func() error { // pipelined single gets
 			var wg sync.WaitGroup
 			for _, key := range keys {
 				wg.Go(func() {
@@ -75,14 +76,14 @@ func BenchmarkMany(b *testing.B) {
 			took[i] = append(took[i], float64(time.Since(began).Nanoseconds())/1e3)
 		}
 	}
-	b.ReportMetric(0, "ns/op") // with the rests it means nothing
+	b.ReportMetric(0, "ns/op") // meaningless, because of the rests
 	for i, way := range ways {
 		slices.Sort(took[i])
 		b.ReportMetric(took[i][len(took[i])/2], way.name+"-us")
 	}
 }
 
-// BenchmarkGetMany is GetMany alone, without rests.
+// BenchmarkGetMany measures GetMany alone, without rests.
 func BenchmarkGetMany(b *testing.B) {
 	c := manyCaches(b, 3)[0].cache
 	for _, n := range []int{1, 10, 100, 1000} {
@@ -106,10 +107,10 @@ type manyNode struct {
 	cache *tier.Cache[[]byte]
 }
 
-// awaitView returns when the node sees n members.
+// awaitView returns once the node sees n members.
 func awaitView(node *peer.Node, n int) {
 	for {
-		changed := node.ViewChanged() // taken before the look, so that no change is missed
+		changed := node.ViewChanged() // obtained before the check, so that no change is missed
 		if node.View().Len() >= n {
 			return
 		}

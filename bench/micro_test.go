@@ -11,8 +11,8 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Micro-benchmarks of one node, for make bench-compare. What they cost beside a floor, and between two nodes,
-// is in the speed table of bench/rivals.
+// Micro-benchmarks of one node, for make bench-compare. The speed table of bench/rivals shows their cost relative
+// to a floor, and the cost between two nodes.
 
 func microCache(b *testing.B, f tier.Freshness, nearBytes int64) (*tier.Cache[[]byte], []string) {
 	b.Helper()
@@ -55,7 +55,7 @@ func BenchmarkNearHit(b *testing.B) {
 	}
 }
 
-// Few keys have most of the gets, and many the rest.
+// BenchmarkNearHitZipf gets a few keys most of the time, and many keys otherwise.
 func BenchmarkNearHitZipf(b *testing.B) {
 	c, keys := microCache(b, tier.Freshness{TTL: time.Hour, NearTTL: time.Hour}, 0)
 	z := rand.NewZipf(rand.New(rand.NewPCG(1, 1)), 1.01, 1, uint64(len(keys)-1))
@@ -72,7 +72,7 @@ func BenchmarkNearHitZipf(b *testing.B) {
 	}
 }
 
-// All goroutines want the one key.
+// BenchmarkNearHitContended gets one key from all goroutines.
 func BenchmarkNearHitContended(b *testing.B) {
 	c, keys := microCache(b, tier.Freshness{TTL: time.Hour, NearTTL: time.Hour}, 0)
 	ctx := context.Background()
@@ -87,7 +87,8 @@ func BenchmarkNearHitContended(b *testing.B) {
 	})
 }
 
-// Copies run out all the time: the lease is a hundredth of a second, the value fresh for a tenth.
+// BenchmarkNearHitExpiring gets copies that keep expiring: the lease is a hundredth of a second, and the value is
+// fresh for a tenth.
 func BenchmarkNearHitExpiring(b *testing.B) {
 	c, keys := microCache(b, tier.Freshness{TTL: 100 * time.Millisecond, StaleWhileRevalidate: time.Minute, NearTTL: 10 * time.Millisecond}, 0)
 	ctx, i := context.Background(), 0
@@ -121,8 +122,8 @@ func BenchmarkFill(b *testing.B) {
 	}
 }
 
-// BenchmarkDecode has a struct from the near tier, which holds it decoded, from the owned tier, which holds its encoding,
-// and from the codec alone.
+// BenchmarkDecode gets a struct from the near tier, which holds it decoded, from the owned tier, which holds its
+// encoding, and from the codec alone.
 func BenchmarkDecode(b *testing.B) {
 	type variant struct {
 		SKU   string

@@ -46,8 +46,8 @@ func playRemoteOwner() (line string, stop func(), err error) {
 	}, nil
 }
 
-// BenchmarkRemoteGet is a whole Get of a key that another process owns, without a near tier. Each caller has keys of
-// its own: those of one key would share their question.
+// BenchmarkRemoteGet is a complete Get of a key that another process owns, without a near tier. Each caller has its
+// own keys, because callers of one key would share their request.
 func BenchmarkRemoteGet(b *testing.B) {
 	const most, each = 512, 4
 	p, err := Child(remoteOwner)

@@ -15,8 +15,8 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// BenchmarkStorm has 200 fresh goroutines on each of three nodes ask for one cold key at once, whose load
-// takes 5 ms, and tells what one get costs the process in CPU time.
+// BenchmarkStorm makes 200 fresh goroutines on each of three nodes request one cold key at once, whose load takes 5
+// ms. It reports the CPU time of the process per get.
 func BenchmarkStorm(b *testing.B) {
 	const nodes, callers = 3, 200
 	quiet := slog.New(slog.DiscardHandler)

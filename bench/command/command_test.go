@@ -17,7 +17,7 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// The test binary is also the process of a node, as the command makes it one.
+// TestMain makes the test binary the process of a node as well, as the command does.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == harness.NodeArg {
 		os.Exit(Main(Options{}, os.Args[1:]))
@@ -90,7 +90,7 @@ func TestRunAndReport(t *testing.T) {
 	}
 }
 
-// A run whose claim is not held ends with an error, once its table has been shown.
+// TestClaims checks that a run with a violated claim ends with an error, after its table has been shown.
 func TestClaims(t *testing.T) {
 	const claims = "claims:\n  - {measure: amplification, most: 1, says: nothing is loaded twice}\n  - {measure: errors, most: 0, says: all are answered}\n"
 	out, _, err := do(t.Context(), Options{}, "--file", file(t, mine+claims))

@@ -14,18 +14,17 @@ import (
 const (
 	fleetNodes    = 5
 	fleetKeys     = 1000
-	fleetDeadline = 10 * time.Second // of a caller: far more than any call needs, on a busy machine too
+	fleetDeadline = 10 * time.Second // of a caller: far more than any call needs, even on a busy machine
 	fleetPatience = time.Minute      // of the test
 )
 
-// fleet is five nodes in processes of their own, where nothing expires, with callers who are sent
-// to those that are up.
+// fleet is five nodes in separate processes, where nothing expires, with callers that use the nodes that are up.
 type fleet struct {
 	*testing.T
 	c     *processes
-	loads atomic.Int64 // that the origin was asked for
+	loads atomic.Int64 // at the origin
 
-	// Each guards whether a node is given callers; who calls it holds it for reading.
+	// Each gate says whether a node receives callers. A caller holds it for reading during its call.
 	gates [fleetNodes]struct {
 		sync.RWMutex
 		shut bool
@@ -34,8 +33,8 @@ type fleet struct {
 	mu      sync.Mutex // guards the rest
 	calls   int
 	lost    int           // calls whose own node was killed
-	slowest time.Duration // of the others
-	slow    time.Time     // when the last that took more than a tenth of a second ended
+	slowest time.Duration // among the other calls
+	slow    time.Time     // when the last call that took more than a tenth of a second ended
 }
 
 func newFleet(t *testing.T) *fleet {
@@ -82,7 +81,7 @@ load: [{}]
 	return f
 }
 
-// settle waits until all that are up see so many members, and take part.
+// settle waits until all running nodes see the given number of members and take part.
 func (f *fleet) settle(ctx context.Context, members int) {
 	f.Helper()
 	for i := range fleetNodes {
@@ -98,7 +97,7 @@ func (f *fleet) settle(ctx context.Context, members int) {
 	}
 }
 
-// owned is how many entries the nodes own that are up, each counted where it is.
+// owned returns how many entries the running nodes own; an entry on several nodes counts on each.
 func (f *fleet) owned() (n int) {
 	f.Helper()
 	for i := range fleetNodes {
@@ -118,12 +117,12 @@ func (f *fleet) ownedBy(i int) int {
 	return int(all["owned_entries"])
 }
 
-// shut sends no more callers to a node, and waits for those that are there; open sends them again.
+// shut keeps callers away from a node and waits for its current callers; open readmits them.
 func (f *fleet) shut(i int) { f.gates[i].Lock(); f.gates[i].shut = true; f.gates[i].Unlock() }
 func (f *fleet) open(i int) { f.gates[i].Lock(); f.gates[i].shut = false; f.gates[i].Unlock() }
 
-// get reads a key on a node, if it is given callers. The caller's deadline is told to the node, and it is
-// watched from outside whether it is kept.
+// get reads a key on a node, if the node receives callers. The node learns the caller's deadline, and get verifies
+// from outside that the deadline is kept.
 func (f *fleet) get(i, key int) {
 	g := &f.gates[i]
 	g.RLock()
@@ -152,12 +151,12 @@ func (f *fleet) get(i, key int) {
 		f.Errorf("node %d, %s, after %v: %v", i, name, took, err)
 	case string(b) != "the value of "+name:
 		f.Errorf("node %d, %s: %q", i, name, b)
-	case took > 2*fleetDeadline: // and not "for good"; a busy machine may add to the deadline
+	case took > 2*fleetDeadline: // the call ends; a busy machine may exceed the deadline
 		f.Errorf("node %d, %s: it took %v, and the deadline was after %v", i, name, took, fleetDeadline)
 	}
 }
 
-// sweep reads every key on so many nodes of those that are up.
+// sweep reads every key on the given number of running nodes.
 func (f *fleet) sweep(ctx context.Context, nodes int) {
 	var wg sync.WaitGroup
 	const callers = 8
@@ -176,7 +175,7 @@ func (f *fleet) sweep(ctx context.Context, nodes int) {
 	wg.Wait()
 }
 
-// load lets callers on all nodes read any keys, until stop is called, which waits for them.
+// load lets callers on all nodes read arbitrary keys until stop is called, which waits for them.
 func (f *fleet) load(seed uint64) (stop func()) {
 	f.Logf("seed %d", seed)
 	ctx, cancel := context.WithCancel(f.Context())
@@ -198,7 +197,7 @@ func (f *fleet) load(seed uint64) (stop func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// asked waits until the callers have made so many more calls.
+// asked waits until the callers have made the given number of further calls.
 func (f *fleet) asked(more int) {
 	f.Helper()
 	count := func() int { f.mu.Lock(); defer f.mu.Unlock(); return f.calls }
@@ -212,8 +211,8 @@ func (f *fleet) asked(more int) {
 	}
 }
 
-// Five processes restart one by one, under load: no caller gets an error, and the origin is asked for one key in a
-// hundred at most.
+// TestRollingRestartOfProcessesLong restarts five processes one by one, under load: callers must not get errors,
+// and at most one key in a hundred may be loaded from the origin.
 func TestRollingRestartOfProcessesLong(t *testing.T) {
 	f := newFleet(t)
 	stop := f.load(1)
@@ -237,7 +236,7 @@ func TestRollingRestartOfProcessesLong(t *testing.T) {
 	}
 	f.asked(200)
 	stop()
-	f.sweep(t.Context(), 1) // what the load has not asked for
+	f.sweep(t.Context(), 1) // the keys that the load has not requested
 	caused := f.loads.Load() - fleetKeys
 	t.Logf("%d calls, the slowest took %v; %d loads caused, %d keys", f.calls, f.slowest, caused, fleetKeys)
 	if caused*100 > fleetKeys || f.lost > 0 {
@@ -245,8 +244,8 @@ func TestRollingRestartOfProcessesLong(t *testing.T) {
 	}
 }
 
-// One of five processes is killed under load: every key is answered within the caller's deadline, and each of
-// the dead node's is loaded once, or once for each time that its stand-in may keep it.
+// TestProcessIsKilledLong kills one of five processes under load: every key must be answered within the caller's
+// deadline, and each of the dead node's keys is loaded once, or once for each time that its stand-in may keep it.
 func TestProcessIsKilledLong(t *testing.T) {
 	f := newFleet(t)
 	const victim = 2
@@ -266,7 +265,7 @@ func TestProcessIsKilledLong(t *testing.T) {
 	if err := f.c.Fault(ctx, Step{Do: StepKill, Node: victim}); err != nil {
 		t.Fatal(err)
 	}
-	f.sweep(ctx, fleetNodes-1) // before they have noticed, and while they do
+	f.sweep(ctx, fleetNodes-1) // before and while the other nodes notice
 	swept := time.Since(killed)
 	f.settle(ctx, fleetNodes-1)
 	seen := time.Since(killed)
@@ -277,8 +276,9 @@ func TestProcessIsKilledLong(t *testing.T) {
 	felt := max(0, f.slow.Sub(killed))
 	t.Logf("%d calls, %d lost with their node; the slowest took %v, the last over 100 ms ended %v after the kill; every key was answered by all after %v, all views were without it after %v; %d loads caused, it owned %d keys",
 		f.calls, f.lost, f.slowest, felt, swept, seen, caused, its)
-	// Until the views are without it a successor keeps what it fills for 5 seconds; so a machine that is so busy that
-	// they take longer costs the keys a load for each 5 seconds more. And it may make another look dead for a moment.
+	// Until the views are without the dead node, a successor keeps what it fills for 5 seconds. On a busy machine,
+	// where the views take longer, each key may cost another load per 5 seconds. Such a machine may also make
+	// another node appear dead for a moment.
 	if most := its*(1+int(seen/(5*time.Second))) + fleetKeys/100; its == 0 || caused > most {
 		t.Errorf("%d loads caused by the death of a node that owned %d keys, want %d at most", caused, its, most)
 	}

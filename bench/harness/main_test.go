@@ -14,7 +14,7 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// The test binary is also the process of a node.
+// TestMain makes the test binary the process of a node as well.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == NodeArg {
 		if err := PlayNode(os.Args[2:], os.Stdin, os.Stdout); err != nil {
@@ -44,7 +44,7 @@ func parse(t *testing.T, text string) *scenario.Scenario {
 	return s
 }
 
-// fake is a system for tests: a map that all nodes share, or what get says.
+// fake is a system for tests: a map that all nodes share, or the behaviour of get.
 type fake struct {
 	env      Env
 	get      func(ctx context.Context, f *fake, key string) ([]byte, error)

@@ -135,7 +135,7 @@ origin:
 		for range 6 {
 			sum += <-took
 		}
-		// 100, 100, then 3 of 2 at once: half as much again, 200, 250, and one refused.
+		// 100, 100, then 3 with a capacity of 2: half as much again; 200, 250, and one rejected.
 		if sum != (100+100+150+200+250)*time.Millisecond-1 {
 			t.Errorf("six at once take %v together", sum)
 		}
@@ -276,7 +276,8 @@ func TestUniverse(t *testing.T) {
 	}
 }
 
-// Errors of one kind count as one, whatever key they name, and there is a bound for those that are all different.
+// TestKindsAreFew checks that errors of one kind count as one, whatever key they name, and that the number of
+// different kinds is bounded.
 func TestKindsAreFew(t *testing.T) {
 	for want, err := range map[string]error{
 		"connection refused": &url.Error{Op: "Get", URL: "http://x/key:1", Err: &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}},

@@ -12,7 +12,8 @@ import (
 )
 
 func TestPhases(t *testing.T) {
-	// A system that forgets all when a node leaves, and fails for a time after a rolling restart has begun.
+	// A system that forgets everything when a node leaves, and fails for a time after the start of a rolling
+	// restart.
 	var failing atomic.Bool
 	f := &fake{}
 	f.fault = func(s Step) error {
@@ -47,7 +48,7 @@ faults:
 		t.Fatalf("phases: %+v", got)
 	}
 	gets := 0.0
-	// The run is over with the last request, a moment before its end.
+	// The run ends with the last request, shortly before its nominal end.
 	if last := &got[2]; last.To.D() > 880*time.Millisecond {
 		last.To = scenario.Duration(900 * time.Millisecond)
 	}
@@ -93,7 +94,7 @@ faults:
 	}
 	for elapsed, want := range map[time.Duration]string{
 		10 * time.Second: "[20 0][47 7][40 0]",
-		6 * time.Second:  "[20 0][47 7]", // the next fault did not come
+		6 * time.Second:  "[20 0][47 7]", // the next fault did not happen
 		0:                "[20 0]",
 	} {
 		got := ""

@@ -17,7 +17,7 @@ load:
   - {callers: 4, keys: {kind: uniform, count: 50}}
 `
 
-// virtually is run for open loops in virtual time.
+// virtually runs open loops in virtual time.
 func virtually(t *testing.T, text string, systems ...System) (r *Report) {
 	t.Helper()
 	bubble(t, func(t *testing.T) {
@@ -52,13 +52,13 @@ func TestIdealCache(t *testing.T) {
 	for _, p := range one.Timeline {
 		sum += p.Offered * one.Width.D().Seconds()
 	}
-	if d := sum - m.Gets; d > 1+m.Gets/1000 || d < -1-m.Gets/1000 { // it has four digits
+	if d := sum - m.Gets; d > 1+m.Gets/1000 || d < -1-m.Gets/1000 { // the histogram has four digits
 		t.Errorf("the timeline has %.1f requests, the measures %.0f", sum, m.Gets)
 	}
 }
 
-// An open loop counts from when a request was due: one caller who takes 50 ms each time for requests
-// that arrive every 10 ms is more and more behind.
+// TestOpenLoopCountsTheWait checks that latencies in an open loop count from when a request was due: one caller
+// that takes 50 ms per request falls further and further behind requests that arrive every 10 ms.
 func TestOpenLoopCountsTheWait(t *testing.T) {
 	slow := &fake{get: func(ctx context.Context, f *fake, key string) ([]byte, error) {
 		select {
@@ -85,7 +85,7 @@ load: [{loop: open, rate: 100, arrival: even, callers: 1, keys: {kind: uniform, 
 
 func TestStaleAndWrongAnswers(t *testing.T) {
 	never := &fake{get: func(ctx context.Context, f *fake, key string) ([]byte, error) {
-		b, err := f.cached(ctx, "key:00000000") // whatever was asked for
+		b, err := f.cached(ctx, "key:00000000") // whatever the requested key
 		return b, err
 	}}
 	r := run(t, t.Context(), quick, never)
@@ -104,7 +104,7 @@ func TestStaleAndWrongAnswers(t *testing.T) {
 	}
 }
 
-// keeper confirms invalidations and does nothing.
+// keeper confirms invalidations without applying them.
 type keeper struct{ fake }
 
 func (*keeper) Invalidate(context.Context, int, string) error { return nil }

@@ -15,17 +15,17 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// Weir itself, over real sockets: one load for a storm, and callers who feel little of a restart.
+// TestWeir runs weir itself over real sockets: one load per storm, and callers that feel little of a restart.
 func TestWeir(t *testing.T) { again(t, 3, storms) }
 
-// again does runs until one counts enough: what there is time for in one, the machine decides.
+// again repeats a run until the count is enough: the machine decides how much one run can do.
 func again(t *testing.T, enough float64, run func(*testing.T) float64) {
 	t.Helper()
 	for run(t) < enough && !t.Failed() {
 	}
 }
 
-// storms returns how many keys were asked for in storms.
+// storms returns how many keys were requested in storms.
 func storms(t *testing.T) float64 {
 	r := run(t, t.Context(), `
 duration: 1200ms
@@ -46,7 +46,7 @@ load:
 
 func TestWeirWithFaults(t *testing.T) { again(t, 50, faulty) }
 
-// faulty returns how many gets there were beside faults.
+// faulty returns how many gets there were during faults.
 func faulty(t *testing.T) float64 {
 	r := run(t, t.Context(), `
 duration: 2s
@@ -66,7 +66,7 @@ faults:
 		t.Errorf("%q, %+v", r.Partial, res.Median)
 	}
 	for _, m := range res.Rounds[0].Marks {
-		// How soon a fault is done is the machine's affair.
+		// The machine decides how soon a fault is done.
 		if m.Error != "" && m.Error != notDone && m.What != "flush" {
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
@@ -74,7 +74,7 @@ faults:
 	return res.Median.Gets
 }
 
-// A trace on one node with room for all: every key is loaded once.
+// TestWeirReplaysATrace checks that on one node with room for everything each key of a trace is loaded once.
 func TestWeirReplaysATrace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "trace")
 	if err := os.WriteFile(path, []byte(strings.Repeat("a\nb\nc\na\n", 50)), 0o600); err != nil {
@@ -92,7 +92,7 @@ load:
 	}
 }
 
-// Each node a process: one is killed, one stands still, one leaves.
+// TestProcesses runs each node as a process: one is killed, one is stopped, one leaves.
 func TestProcesses(t *testing.T) {
 	again(t, 50, faultyProcesses)
 	_, err := Run(t.Context(), parse(t, "duration: 1s\ncluster: {kind: processes}\nload: [{}]\n"), []System{Weir{Exe: []string{"/nowhere"}}}, Options{})
@@ -101,7 +101,7 @@ func TestProcesses(t *testing.T) {
 	}
 }
 
-// faultyProcesses returns how many gets processes answered.
+// faultyProcesses returns how many gets the processes answered.
 func faultyProcesses(t *testing.T) float64 {
 	self, err := os.Executable()
 	if err != nil {
@@ -127,7 +127,7 @@ faults:
 	marks := 0
 	for _, m := range res.Rounds[0].Marks {
 		marks++
-		if m.Error != "" && m.Error != notDone { // how soon a fault is done is the machine's affair
+		if m.Error != "" && m.Error != notDone { // the machine decides how soon a fault is done
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
 	}
@@ -177,7 +177,8 @@ func TestExisting(t *testing.T) {
 	}
 }
 
-// Of three services one dies and one begins anew: what the others say is counted, and it is said of whom nothing is.
+// TestExistingDies lets one of three services die and another restart. What the remaining services report is
+// counted, and the report names the service whose counts are missing.
 func TestExistingDies(t *testing.T) {
 	loads := [3]atomic.Int64{}
 	var services []*httptest.Server
@@ -202,7 +203,7 @@ func TestExistingDies(t *testing.T) {
 	defer func() { _ = cluster.Close(t.Context()) }()
 	e := cluster.(*existing)
 	loads[0].Store(1005)
-	loads[1].Store(7) // it has begun anew
+	loads[1].Store(7) // it has restarted
 	services[2].Close()
 	if got := e.Counters()["loads"]; got != 12 {
 		t.Errorf("%v loads, want 5 and 7", got)

@@ -33,5 +33,5 @@ func TestPhases(t *testing.T) {
 	}
 }
 
-// squeeze leaves one space of many.
+// squeeze replaces runs of white space with one space.
 func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -70,7 +70,7 @@ func TestText(t *testing.T) {
 			t.Errorf("%q is not in\n%s", want, text)
 		}
 	}
-	// Half a run is no better for having asked less.
+	// A partial run does not rank better for having sent fewer requests.
 	r := sample(t)
 	r.Systems[1].Median.OriginCalls = 1
 	if part := render(t, r, Text); strings.Contains(part, " 1 * |") || !strings.Contains(part, " 10 * |") {
@@ -203,7 +203,7 @@ func TestFill(t *testing.T) {
 	}
 }
 
-// The documents' tables are what the result files say. To bring them up to date: make bench-docs.
+// TestDocuments checks that the tables in the documents match the result files. To update them: make bench-docs.
 func TestDocuments(t *testing.T) {
 	for _, doc := range []string{"../README.md", "../speed.md", "../../README.md"} {
 		stale, err := FillFile(doc, *update)

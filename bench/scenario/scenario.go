@@ -124,8 +124,7 @@ type Keys struct {
 	Items int64   `yaml:"items,omitempty" json:"items,omitempty"` // zipf: ranks, 0: as YCSB
 	Share float64 `yaml:"share,omitempty" json:"share,omitempty"` // hot: of the hot key
 	// File, Format (see the package trace) and Ops belong to traces. With Ops the trace's writes and deletes are
-	// performed as well, and Mix must be empty. Speed replays an open loop in the trace's own time, faster by that
-	// factor.
+	// performed as well, and Mix must be empty. An open loop replays the trace's own timing, Speed times as fast.
 	File   string  `yaml:"file,omitempty" json:"file,omitempty"`
 	Format string  `yaml:"format,omitempty" json:"format,omitempty"`
 	Ops    bool    `yaml:"ops,omitempty" json:"ops,omitempty"`

@@ -65,7 +65,7 @@ func TestDefaults(t *testing.T) {
 	if s.Cluster.Nodes != 3 || s.Values.Size != 256 || s.Origin.Latency.P50.D() != 40*time.Millisecond || l.Callers != 64 || l.Keys.Theta != 0.99 {
 		t.Errorf("the defaults are %+v", s)
 	}
-	// Who says 0 gets 0, written out and read again too.
+	// An explicit 0 stays 0, even after writing and reading it again.
 	s, err = Parse("small.yaml", []byte(small+"origin: {latency: {kind: fixed, p50: 0s}}\n"))
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// Each problem comes with the line it is on.
+// TestProblems checks that each problem is reported with its line.
 func TestProblems(t *testing.T) {
 	for text, want := range map[string]string{
 		small + "cluter: {nodes: 3}\n":                                         `x.yaml:5: unknown field "cluter"`,
@@ -171,7 +171,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// Whatever is written: a scenario that is written and read again as it is, or an *Error.
+// FuzzParse checks that any input gives an *Error or a scenario that survives writing and reading unchanged.
 func FuzzParse(f *testing.F) {
 	for _, name := range Names() {
 		b, err := Source(name)

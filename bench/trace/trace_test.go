@@ -114,7 +114,7 @@ func TestWhatIsRecorded(t *testing.T) {
 	}
 }
 
-// Each of these names the place, and keeps what came before it.
+// TestDamage checks that each error names the place, and that the requests before it are kept.
 func TestDamage(t *testing.T) {
 	three := samples[OracleGeneral]
 	gz := zipped(t, bytes.Repeat(samples[Cache2k], 5000))
@@ -186,7 +186,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// Whatever the bytes: requests, io.EOF or an *Error, and never for ever.
+// FuzzReader checks that any bytes give requests, io.EOF or an *Error, and that reading terminates.
 func FuzzReader(f *testing.F) {
 	for i, format := range Formats() {
 		f.Add(byte(i), samples[format])

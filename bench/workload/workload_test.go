@@ -17,7 +17,7 @@ func seeded(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 1))
 }
 
-// YCSB has the sum for ten billion items and 0.99 as a constant.
+// TestZetaIsYCSBs compares with YCSB's constant for the sum over ten billion items with 0.99.
 func TestZetaIsYCSBs(t *testing.T) {
 	const zetan = 26.46902820178302
 	if got := Zeta(YCSBItems, 0.99); math.Abs(got-zetan) > 1e-8 {
@@ -34,7 +34,8 @@ func TestZetaIsYCSBs(t *testing.T) {
 	}
 }
 
-// How often each of the first ranks comes, against the definition: rank i has 1/i^theta of zeta.
+// TestZipfFollowsItsDefinition compares the frequency of each of the first ranks with the definition: rank i has
+// 1/i^theta of zeta.
 func TestZipfFollowsItsDefinition(t *testing.T) {
 	r := seeded(t)
 	const draws, items = 400_000, 100_000
@@ -82,7 +83,7 @@ func TestZipfScrambles(t *testing.T) {
 	if c := slices.Min(count); c == 0 {
 		t.Error("a key of a thousand never came in 100,000 draws")
 	}
-	// From YCSB's own Utils.fnvhash64, computed by hand for 0: FNV-1a of eight zero bytes.
+	// YCSB's own Utils.fnvhash64 for 0, computed by hand: FNV-1a of eight zero bytes.
 	h := uint64(0xCBF29CE484222325)
 	for range 8 {
 		h *= 1099511628211

@@ -15,7 +15,7 @@ const YCSBItems = 10_000_000_000
 // folded onto the keys by a hash, so that popular keys are not adjacent. Ranks use the formula of Gray, Sundaresan,
 // Englert, Baclawski and Weinberger, "Quickly Generating Billion-Record Synthetic Databases", SIGMOD 1994, page
 // 246, as in YCSB's ZipfianGenerator. The formula is continuous in theta and also holds above 1; at 1 it is
-// undefined. A Zipf is read-only once made, so any number of goroutines may share it.
+// undefined. A Zipf is read-only once made, so any number of callers may share it.
 type Zipf struct {
 	keys             uint64
 	items, theta     float64

@@ -39,7 +39,7 @@ origin: {latency: {kind: fixed, p50: 0s}}
 load: [{callers: 2, loop: closed, keys: {kind: uniform, count: 3000}}]
 `
 
-// needRedis fails a test for want of redis-server, and leaves it out with -short.
+// needRedis fails a test if redis-server is missing, or skips it with -short.
 func needRedis(t *testing.T) {
 	t.Helper()
 	if _, err := (redis{}).find(); err == nil {
@@ -50,7 +50,8 @@ func needRedis(t *testing.T) {
 	t.Skip("this test needs redis-server")
 }
 
-// All rivals run one after the other, and none that has a bound holds more than weir's tiers together.
+// TestRivalsHoldEqualBytes runs all rivals one after the other and checks that none with a bound holds more than
+// weir's tiers together.
 func TestRivalsHoldEqualBytes(t *testing.T) {
 	s := parse(t, small)
 	systems := rivals()
@@ -71,9 +72,9 @@ func TestRivalsHoldEqualBytes(t *testing.T) {
 		most := 512 << 10
 		switch y.Name {
 		case "olric":
-			continue // it says that its LRU is no bound
+			continue // its adapter says that its LRU is not a bound
 		case "redis+rueidisaside":
-			most += 64 << 10 // buffers of its connections
+			most += 64 << 10 // buffers for its connections
 		}
 		if held > float64(most) || held < float64(most)/3 {
 			t.Errorf("%s holds %.0f bytes of %d", y.Name, held, most)
@@ -81,7 +82,7 @@ func TestRivalsHoldEqualBytes(t *testing.T) {
 	}
 }
 
-// filled runs a scenario until a system was given enough to be full: what there is time for in one, the machine decides.
+// filled runs a scenario until the system was given enough to be full: the machine decides how much one run can do.
 func filled(t *testing.T, s *scenario.Scenario, system harness.System) *harness.Result {
 	t.Helper()
 	for {
@@ -98,7 +99,8 @@ func filled(t *testing.T, s *scenario.Scenario, system harness.System) *harness.
 	}
 }
 
-// Rivals that cannot take part are named with what to do, and the others are measured.
+// TestRedisCannotStart checks that rivals which cannot take part are reported with instructions, and that the
+// others are measured.
 func TestRedisCannotStart(t *testing.T) {
 	s := parse(t, strings.Replace(small, "duration: 2s", "duration: 200ms", 1))
 	for name, c := range map[string]struct {
@@ -133,7 +135,7 @@ func TestRedisCannotStart(t *testing.T) {
 	}
 }
 
-// mortal is Redis whose server dies at a get.
+// mortal is Redis with a server that dies during a get.
 type mortal struct {
 	redis
 	gets atomic.Int64
@@ -161,7 +163,8 @@ func (c mortalCluster) Get(ctx context.Context, node int, key string) ([]byte, e
 	return c.redisCluster.Get(ctx, node, key)
 }
 
-// A server that dies ends its own run at once; what was measured is kept, and the others go on.
+// TestRedisDiesInTheMiddle checks that a server that dies ends its own run at once, that what was measured is kept,
+// and that the other systems go on.
 func TestRedisDiesInTheMiddle(t *testing.T) {
 	needRedis(t)
 	s := parse(t, strings.Replace(small, "duration: 2s", "duration: 1m", 1))
@@ -175,7 +178,7 @@ func TestRedisDiesInTheMiddle(t *testing.T) {
 	}
 }
 
-// The limit is set beside what an empty server takes.
+// TestRedisLimit checks that the server's limit is set on top of what an empty server takes.
 func TestRedisLimit(t *testing.T) {
 	needRedis(t)
 	s := parse(t, small)

@@ -40,7 +40,7 @@ type groupNode struct {
 type groupCluster struct {
 	env   harness.Env
 	nodes []atomic.Pointer[groupNode]
-	addrs []string // of the nodes; the ring is made of them. Only Start and Fault, one at a time, use it.
+	addrs []string // of the nodes, from which the ring is made. Only Start and Fault use it, sequentially.
 }
 
 func (grouped) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
@@ -53,7 +53,7 @@ func (grouped) Start(ctx context.Context, env harness.Env) (harness.Cluster, err
 	return c, c.introduce(ctx)
 }
 
-// freePort finds an address of the loopback that is free now, and its port.
+// freePort finds a currently free address of the loopback, and its port.
 func freePort() (addr string, port int, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -98,7 +98,7 @@ func (c *groupCluster) join(ctx context.Context, i int) error {
 	return nil
 }
 
-// introduce tells all nodes who is up.
+// introduce tells all nodes which nodes are up.
 func (c *groupCluster) introduce(ctx context.Context) error {
 	var peers []peer.Info
 	for i := range c.nodes {
@@ -133,7 +133,7 @@ func (c *groupCluster) Invalidate(ctx context.Context, node int, key string) err
 	return n.group.Remove(ctx, key)
 }
 
-// Counters tells what the nodes that are up hold.
+// Counters returns what the running nodes hold.
 func (c *groupCluster) Counters() map[string]float64 {
 	sum := 0.0
 	for i := range c.nodes {
@@ -153,7 +153,7 @@ func (c *groupCluster) Fault(ctx context.Context, s harness.Step) error {
 			return errDown
 		}
 		err := c.introduce(ctx)
-		// Shutdown waits for seconds for connections that peers hold idle: a process would have ended by then.
+		// Shutdown waits for seconds for idle connections of peers; a real process would have ended by then.
 		soon, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
 		defer cancel()
 		if e := n.close(soon); !errors.Is(e, context.DeadlineExceeded) {

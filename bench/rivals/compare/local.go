@@ -15,28 +15,28 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-// errDown is what a node says that is not up.
+// errDown is the error of a node that is down.
 var errDown = errors.New("the node is down")
 
-// store is a cache of one process that knows nothing of other nodes.
+// store is a cache of one process, without knowledge of other nodes.
 type store interface {
 	get(ctx context.Context, key string) ([]byte, error)
 	drop(key string)
 	clear()
 	close()
-	held() int64 // bytes, as it counts them
+	held() int64 // bytes, by its own count
 }
 
-// locals are nodes that each have a store of their own.
+// locals are nodes with independent stores.
 type locals struct {
 	make  func() (store, error)
 	nodes []atomic.Pointer[store]
 
 	mu   sync.Mutex // guards gone
-	gone []store    // closed at the end: calls may be under way in them
+	gone []store    // closed at the end, because calls may still use them
 }
 
-// noPeers is what stores lack that know nothing of one another.
+// noPeers lists what stores lack that do not communicate.
 func noPeers() []string {
 	return []string{"word of an invalidation to other nodes (their copies stay until they expire)", "shared load of a key between nodes",
 		"limit of loads at once", "stale copy when the origin fails"}
@@ -89,7 +89,7 @@ func (l *locals) Fault(_ context.Context, s harness.Step) error {
 	case harness.StepJoin:
 		return l.join(s.Node)
 	case harness.StepCut, harness.StepHeal:
-		return nil // nothing passes between the nodes anyway
+		return nil // the nodes do not communicate anyway
 	case harness.StepFlush:
 		for i := range l.nodes {
 			if s := l.nodes[i].Load(); s != nil {
@@ -101,7 +101,7 @@ func (l *locals) Fault(_ context.Context, s harness.Step) error {
 	return fmt.Errorf("%w %s", harness.ErrCannot, s)
 }
 
-// Counters tells what the nodes that are up hold.
+// Counters returns what the running nodes hold.
 func (l *locals) Counters() map[string]float64 {
 	sum := 0.0
 	for i := range l.nodes {
@@ -126,25 +126,26 @@ func (l *locals) Close(context.Context) error {
 	return nil
 }
 
-// bytesOf is what a node may hold: as much as weir's near and owned tier together.
+// bytesOf returns the capacity of a node: as much as weir's near and owned tier together.
 func bytesOf(env harness.Env) int64 {
 	c := env.Scenario.Cluster
 	return max(0, int64(c.Near)) + int64(c.Owned)
 }
 
-// overhead is what an entry is taken to cost beside its key and its value, in bytes, where that is for us to say.
+// overhead is the assumed cost of an entry besides its key and its value, in bytes, for stores that let the adapter
+// define it.
 const overhead = 128
 
-// costOf is what such an entry counts.
+// costOf returns the cost of such an entry.
 func costOf(key string, b []byte) int64 { return int64(len(key) + len(b) + overhead) }
 
-// detached is a context for a load that others wait for too: it does not end with the caller.
+// detached returns a context for a load that other callers wait for as well: it does not end with the caller.
 func detached(ctx context.Context, env harness.Env) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), env.Scenario.Cluster.Timeout.D())
 }
 
-// aside is cache-aside over ristretto: look, load, store. shared: callers of one node
-// share a load, through x/sync/singleflight.
+// aside is cache-aside over ristretto: look up, load, store. With shared, callers on one node share a load through
+// x/sync/singleflight.
 type aside struct{ shared bool }
 
 func (a aside) Name() string {
@@ -229,7 +230,7 @@ func (s *asideStore) clear()          { s.cache.Clear() }
 func (s *asideStore) close()          { s.cache.Close() }
 func (s *asideStore) held() int64     { return s.cache.MaxCost() - s.cache.RemainingCost() }
 
-// loading is otter alone, with its own loading and refreshing.
+// loading is plain otter, with its own loading and refreshing.
 type loading struct{}
 
 func (loading) Name() string { return "otter" }
@@ -265,7 +266,7 @@ func (s *otterStore) get(ctx context.Context, key string) ([]byte, error) {
 	return s.cache.Get(ctx, key, s)
 }
 
-// Load and Reload are otter's Loader, without a closure for each get.
+// Load and Reload implement otter's Loader, without a closure for each get.
 func (s *otterStore) Load(ctx context.Context, key string) ([]byte, error) {
 	ctx, cancel := detached(ctx, s.env)
 	defer cancel()
@@ -281,5 +282,5 @@ func (s *otterStore) clear()          { s.cache.InvalidateAll() }
 func (s *otterStore) close()          { s.cache.StopAllGoroutines() }
 func (s *otterStore) held() int64     { return int64(s.cache.WeightedSize()) }
 
-// until is when a value that is loaded now expires.
+// until returns the expiry of a value that is loaded now.
 func until(env harness.Env) time.Time { return time.Now().Add(env.Scenario.Cluster.Freshness.TTL.D()) }

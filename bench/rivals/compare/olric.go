@@ -18,7 +18,7 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-// dmap is olric, embedded.
+// dmap is embedded olric.
 type dmap struct{}
 
 func (dmap) Name() string { return "olric" }
@@ -33,7 +33,7 @@ func (dmap) Limits() []string {
 type olricNode struct {
 	db    *olric.Olric
 	own   *olric.EmbeddedClient
-	addr  string // of its server, by which it knows itself
+	addr  string // of its server; it is the node's identity
 	dm    olric.DMap
 	group singleflight.Group
 	peer  string // memberlist's address
@@ -145,7 +145,7 @@ func (c *olricCluster) Invalidate(ctx context.Context, node int, key string) err
 	return err
 }
 
-// Counters tells what the nodes that are up hold, and what their tables take.
+// Counters returns what the running nodes hold, and what their tables take.
 func (c *olricCluster) Counters() map[string]float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -157,7 +157,7 @@ func (c *olricCluster) Counters() map[string]float64 {
 		}
 		s, err := n.own.Stats(ctx, n.addr)
 		if err != nil {
-			return nil // then the report does not say it
+			return nil // then the report omits it
 		}
 		for _, p := range s.Partitions {
 			for _, d := range p.DMaps {

@@ -18,7 +18,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// redis is a Redis server with rueidis' cache-aside, which keeps copies on the clients' side.
+// redis is a Redis server with rueidis' cache-aside, which keeps copies on the client side.
 type redis struct{}
 
 func (redis) Name() string { return "redis+rueidisaside" }
@@ -35,18 +35,18 @@ type redisCluster struct {
 	addr   string
 	nodes  []atomic.Pointer[rueidisaside.CacheAsideClient]
 	watch  rueidis.Client
-	empty  int64 // bytes that the server takes before it holds anything
+	empty  int64 // bytes that the empty server takes
 }
 
 const (
-	// redisTries is how often a server is started: between our finding a port and its taking it another process may.
+	// redisTries is how often a server is started: another process may take the port after it was found.
 	redisTries = 3
 	redisPoll  = 20 * time.Millisecond
-	// redisAnswers is how long the server may take to answer the watch.
+	// redisAnswers is how long the server may take to answer the health check.
 	redisAnswers = 2 * time.Second
 )
 
-// find finds the server.
+// find locates the server.
 func (redis) find() (string, error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -75,7 +75,7 @@ func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error
 			return nil, errors.Join(err, c.Close(ctx))
 		}
 	}
-	// Its limit includes what it takes empty, about a megabyte: nobody else's does.
+	// Its limit includes what the empty server takes, about a megabyte, which other systems' limits do not.
 	if c.empty, err = c.used(ctx); err == nil {
 		most := strconv.FormatInt(c.empty+int64(k.Owned)*int64(k.Nodes), 10)
 		err = c.watch.Do(ctx, c.watch.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", most).Build()).Error()
@@ -113,7 +113,7 @@ func (c *redisCluster) serve(ctx context.Context, path string) error {
 	}
 }
 
-// used is how many bytes the server has allocated.
+// used returns how many bytes the server has allocated.
 func (c *redisCluster) used(ctx context.Context) (int64, error) {
 	info, err := c.watch.Do(ctx, c.watch.B().Info().Section("memory").Build()).ToString()
 	if err != nil {
@@ -127,13 +127,13 @@ func (c *redisCluster) used(ctx context.Context) (int64, error) {
 	return 0, errors.New("INFO does not say used_memory")
 }
 
-// Counters tells what the server holds; what the clients keep is within a near tier's bytes each.
+// Counters returns what the server holds. What each client holds stays within the bytes of a near tier.
 func (c *redisCluster) Counters() map[string]float64 {
 	ctx, cancel := context.WithTimeout(context.Background(), redisAnswers)
 	defer cancel()
 	n, err := c.used(ctx)
 	if err != nil {
-		return nil // then the report does not say it
+		return nil // then the report omits it
 	}
 	return map[string]float64{harness.HeldBytes: float64(max(0, n-c.empty))}
 }
@@ -185,7 +185,7 @@ func (c *redisCluster) Fault(ctx context.Context, s harness.Step) error {
 	return fmt.Errorf("%w %s", harness.ErrCannot, s)
 }
 
-// Health tells whether the server lives.
+// Health reports whether the server is alive.
 func (c *redisCluster) Health() error {
 	ctx, cancel := context.WithTimeout(context.Background(), redisAnswers)
 	defer cancel()

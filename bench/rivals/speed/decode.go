@@ -15,7 +15,7 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// product is a value as services have them.
+// product is a typical value of a service.
 type product struct {
 	ID       int64
 	Name     string
@@ -47,7 +47,7 @@ func newProduct(variants int) product {
 	return p
 }
 
-// decode compares what it costs to have a struct: from the near tier, which holds it decoded, from the owned tier, which
+// decode compares the ways to get a struct: from the near tier, which holds it decoded, from the owned tier, which
 // holds its encoding, and by decoding alone.
 func decode(o options, t *bench.Table) error {
 	for _, size := range []struct {
@@ -82,7 +82,7 @@ func decodeRows(o options, t *bench.Table, name string, want product) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, owned.Close(ctx)) }()
-	for { // a near tier takes what it is offered a little later
+	for { // a near tier accepts an entry with a short delay
 		a, err := near.Read(ctx, "k", tier.ReadOptions{MaxAge: tier.AnyAge})
 		if err != nil {
 			return err

@@ -15,7 +15,8 @@ import (
 
 const rolePeer = "peer"
 
-// playPeer is the other process: a node of weir, raw TCP, gRPC and a node of groupcache, each on a port that it says.
+// playPeer is the other process: a node of weir, raw TCP, gRPC and a node of groupcache, each on a port that it
+// reports.
 func playPeer() (line string, stop func(), err error) {
 	raw, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -49,23 +50,23 @@ func playPeer() (line string, stop func(), err error) {
 	}, nil
 }
 
-// flushDelays are those that rueidis is tried with; the best one counts.
+// flushDelays are the delays that rueidis is tried with; the best one counts.
 var flushDelays = []time.Duration{0, 20 * time.Microsecond}
 
-// keysEach is how many keys each caller has for itself. Callers of one key share an ask in weir;
-// that is not what is measured here, so no two callers have a key in common.
+// keysEach is how many keys each caller has for itself. In weir, callers of one key share a request. That is not
+// what is measured here, so no two callers have a key in common.
 const keysEach = 4
 
-// wires are all ways to the other process.
+// wires holds all connections to the other process.
 type wires struct {
 	cache *tier.Cache[[]byte]
-	tls   *tier.Cache[[]byte] // the same with TLS on; both place keys alike
-	keys  map[int][]string    // by size, those that the other node owns
+	tls   *tier.Cache[[]byte] // the same with TLS; both place keys alike
+	keys  map[int][]string    // by size, the keys that the other node owns
 	raw   string
 	grpc  *grpc.ClientConn
 	group *group
 	asked map[int][]string // by size, the keys that the other node of groupcache owns
-	redis []rueidis.Client // one for each flush delay; empty without Redis
+	redis []rueidis.Client // one per flush delay; empty without Redis
 }
 
 // hop compares a get of a key that another process owns with raw TCP, gRPC, groupcache-go and Redis.
@@ -137,7 +138,7 @@ func hop(o options, t *bench.Table) (err error) {
 	return nil
 }
 
-// crossed says that some gets between two looks were not answered by the other process.
+// crossed returns an error if some gets between the two readings were not answered by the other process.
 func crossed(before, after tier.Stats) error {
 	if after.Unreachable != before.Unreachable || after.Bypassed != before.Bypassed || after.Near != before.Near {
 		return fmt.Errorf("some gets did not cross over: %d near, %d loaded here", after.Near-before.Near, after.Bypassed-before.Bypassed)
@@ -145,7 +146,7 @@ func crossed(before, after tier.Stats) error {
 	return nil
 }
 
-// hopRows measures one number of callers and one size.
+// hopRows measures one number of callers and one value size.
 func hopRows(o options, t *bench.Table, w *wires, callers, size int) error {
 	var all []*bench.Callers
 	defer func() {
@@ -215,8 +216,8 @@ func hopRows(o options, t *bench.Table, w *wires, callers, size int) error {
 
 func redisName(i int) string { return fmt.Sprintf("Redis, rueidis flush delay %v", flushDelays[i]) }
 
-// hopTable adds the rows of one number of callers: a row for each rival, the time of a get for
-// one caller, gets a second for many.
+// hopTable adds the rows for one number of callers: a row for each rival, with the time per get for one caller, and
+// gets per second for many.
 func hopTable(t *bench.Table, what string, callers, redis int, got map[string]bench.Results) {
 	weir := got["weir"]
 	of, unit := bench.Sample.PerSecond, ", gets/s"

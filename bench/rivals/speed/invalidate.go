@@ -17,10 +17,10 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// invalidate compares an Invalidate, which returns when all nodes have applied it, with deleting a key
-// in Redis and waiting until as many clients, each with a copy of the key in its client-side cache, have got
-// the server's push. All nodes of weir and all of Redis's clients are in this process, over real sockets, so
-// that the push can be waited for; redis-server is a process of its own. Each key is in every cache before.
+// invalidate compares an Invalidate, which returns when all nodes have applied it, with deleting a key in Redis and
+// waiting for the server's push to as many clients, each of which has a copy of the key in its client-side cache.
+// All nodes of weir and all clients of Redis are in this process, over real sockets, so that the push can be
+// awaited; redis-server is a separate process. Each key is in every cache beforehand.
 func invalidate(o options, t *bench.Table) error {
 	for _, nodes := range []int{3, 5} {
 		if err := invalidateOn(o, t, nodes); err != nil {
@@ -30,11 +30,11 @@ func invalidate(o options, t *bench.Table) error {
 	return nil
 }
 
-// eraser is who can delete keys everywhere.
+// eraser is a system that can delete keys everywhere.
 type eraser interface {
 	// prepare puts a copy of the first n keys into every cache.
 	prepare(n int) error
-	// erase returns when the copies are gone, from the caches of all.
+	// erase returns once the copies are gone from all caches.
 	erase(caller, key int) error
 	close() error
 }
@@ -80,7 +80,7 @@ func invalidateOn(o options, t *bench.Table, nodes int) (err error) {
 	return nil
 }
 
-// eraseRows measures one number of callers, who delete so many keys each.
+// eraseRows measures one number of callers, each of which deletes the same number of keys.
 func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, callers, each int) error {
 	turn := func(name string) bench.Contender {
 		s := systems[name]
@@ -114,7 +114,7 @@ func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, call
 	} {
 		weir := got["weir"]
 		row := bench.Row{What: what + m.unit, Result: m.text(weir.Median(m.of)), Floor: "Redis", Note: errNoRedis.Error()}
-		// The delay that gives the most deletions a second is Redis's best.
+		// Redis's best delay is the one with the most deletions per second.
 		best := 0
 		for i := range len(systems) - 1 {
 			if got[redisName(i)].Median(bench.Sample.PerSecond) > got[redisName(best)].Median(bench.Sample.PerSecond) {
@@ -134,7 +134,7 @@ func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, call
 	return nil
 }
 
-// erasers is weir: so many nodes in this process.
+// erasers is weir, with a number of nodes in this process.
 type erasers struct {
 	nodes  []*peer.Node
 	caches []*tier.Cache[[]byte]
@@ -204,16 +204,16 @@ func (s *erasers) close() error {
 	return errors.Join(errs...)
 }
 
-// redisErasers is Redis: so many clients with client-side caching, each with a connection of its own.
+// redisErasers is Redis, with a number of clients with client-side caching, each with its own connection.
 type redisErasers struct {
 	fill    rueidis.Client // sets the keys; it caches nothing
 	clients []rueidis.Client
-	// left is, of each key, how many clients have still to be told; who is the last tells told.
+	// left is, by key, how many clients have not received the push yet. The last one signals told.
 	left []atomic.Int32
 	told []chan struct{}
 }
 
-// maxErased is how many keys there are at most.
+// maxErased is the maximum number of keys.
 const maxErased = 64 * 250
 
 func dialErasers(addr string, delay time.Duration, clients int) (_ *redisErasers, err error) {
@@ -242,7 +242,7 @@ func dialErasers(addr string, delay time.Duration, clients int) (_ *redisErasers
 	return s, nil
 }
 
-// pushed is told by each client of the keys that it has dropped.
+// pushed is called by each client with the keys that it has dropped.
 func (s *redisErasers) pushed(keys []rueidis.RedisMessage) {
 	for _, m := range keys {
 		name, err := m.ToString()
@@ -288,7 +288,7 @@ func (s *redisErasers) prepare(n int) error {
 	return nil
 }
 
-// pushWithin is more than any push takes: one that does not come is an error, not a hang.
+// pushWithin is longer than any push takes: a missing push is an error, not a hang.
 const pushWithin = 10 * time.Second
 
 func (s *redisErasers) erase(caller, key int) error {
@@ -300,7 +300,7 @@ func (s *redisErasers) erase(caller, key int) error {
 	if err != nil {
 		return err
 	}
-	select { // the usual case needs no timer
+	select { // the usual case does not need a timer
 	case <-s.told[key]:
 		return nil
 	default:

@@ -22,15 +22,15 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// loader is a cache that loads what it has not, or what a user would build one of. All its keys are there.
+// loader is a cache that loads missing keys, or what a user would build one from. All its keys are cached.
 type loader struct {
 	name  string
-	clock bool // it looks at the clock, as what expires on time must
-	bare  bool // it loads nothing
+	clock bool // it reads the clock, as exact expiry requires
+	bare  bool // it does not load
 	get   func(key string) (int, error)
 }
 
-// loaders compares near hits with the hits of what else loads: hot keys, one key for all, and Zipf.
+// loaders compares near hits with the hits of other loading caches: hot keys, one key for all callers, and Zipf.
 func loaders(o options, t *bench.Table) (err error) {
 	count := 100_000
 	if o.quick {
@@ -115,7 +115,7 @@ func loaders(o options, t *bench.Table) (err error) {
 
 const redisAside = "rueidisaside"
 
-// newLoaders makes all of them, weir first. What has to be closed is returned also with an error.
+// newLoaders creates all of them, weir first. It returns what must be closed even after an error.
 func newLoaders(keys []string) (all []loader, closers []func() error, err error) {
 	ctx := context.Background()
 	load := func(context.Context, string) ([]byte, error) { return value(sizes[0]), nil }
@@ -210,7 +210,7 @@ func newLoaders(keys []string) (all []loader, closers []func() error, err error)
 		return all, closers, errors.Join(err, server.Stop())
 	}
 	closers = append(closers, func() error { aside.Close(); return server.Stop() })
-	for part := range slices.Chunk(keys, 1000) { // what DoCache asks for must be there
+	for part := range slices.Chunk(keys, 1000) { // DoCache needs the keys to exist
 		sets := make([]rueidis.Completed, len(part))
 		for i, k := range part {
 			sets[i] = client.B().Set().Key(k).Value(rueidis.BinaryString(value(sizes[0]))).Build()
@@ -234,7 +234,7 @@ func newLoaders(keys []string) (all []loader, closers []func() error, err error)
 	return all, closers, nil
 }
 
-// fillLoader asks for all keys until a second time would find them: near tiers drop what comes in a burst.
+// fillLoader requests all keys until another pass would find them: near tiers drop entries that arrive in a burst.
 func fillLoader(l loader, keys []string) error {
 	for range 3 {
 		var wg sync.WaitGroup

@@ -1,11 +1,11 @@
-// Command speed measures weir beside what else there is, and prints one table.
+// Command speed measures weir beside its alternatives and prints one table.
 //
 //	go run ./speed                  everything, about seven minutes
 //	go run ./speed -quick           fewer and shorter rounds: a look, not a result
 //	go run ./speed -only hop,near   some of near, loaders, hop, many, decode, storm, invalidate, ring, memory
 //	go run ./speed -out FILE.json   also writes the table to a file
 //
-// It needs nothing but Go. Redis takes part if redis-server is installed.
+// It needs only Go. Redis takes part if redis-server is installed.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 
 const allParts = "near,loaders,hop,many,decode,storm,invalidate,ring,memory"
 
-// options are how much is measured.
+// options configure how much is measured.
 type options struct {
 	quick  bool
 	rounds int

@@ -22,14 +22,14 @@ import (
 
 const (
 	roleMany = "many"
-	// manyKeys is how many keys a call asks for, manyPeers how many other processes own some of them.
+	// manyKeys is how many keys a call requests, manyPeers how many other processes own some of them.
 	manyKeys  = 100
 	manyPeers = 2
 )
 
-// playMany is one of the other processes: a node of weir and one of groupcache.
+// playMany is one of the other processes: a node of weir and a node of groupcache.
 func playMany() (line string, stop func(), err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // its port is this process's alone, as its name must be
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the port must be unique to this process, because the name is
 	if err != nil {
 		return "", nil, err
 	}
@@ -48,8 +48,8 @@ func playMany() (line string, stop func(), err error) {
 	}, nil
 }
 
-// many compares a GetMany of keys of three nodes, two of them in other processes, with one get of another
-// process's key, with groupcache-go, which reads one by one, and with an MGET to Redis. Nothing is kept near.
+// many compares a GetMany of keys of three nodes, two of them in other processes, with one get of another process's
+// key, with groupcache-go, which reads keys one by one, and with an MGET to Redis. Near copies are disabled.
 func many(o options, t *bench.Table) (err error) {
 	o.log("many: starting the other processes")
 	var weir, group []string
@@ -167,7 +167,7 @@ func manyTable(t *bench.Table, got map[string]bench.Results) {
 	t.Add(bench.Row{What: what + ", allocations a call", Result: fmt.Sprintf("%.0f", weir.Median(bench.Allocs)), Floor: allocs})
 }
 
-// manyCaller gets all keys at once.
+// manyCaller gets all keys in one call.
 func manyCaller(c *tier.Cache[[]byte], keys []string) bench.Caller {
 	ctx := context.Background()
 	return bench.Caller{Call: func() error {
@@ -184,7 +184,7 @@ func manyCaller(c *tier.Cache[[]byte], keys []string) bench.Caller {
 	}}
 }
 
-// mgetCaller gets all keys at once from Redis.
+// mgetCaller gets all keys in one call from Redis.
 func mgetCaller(c rueidis.Client, keys []string) bench.Caller {
 	ctx := context.Background()
 	return bench.Caller{Call: func() error {
@@ -210,8 +210,8 @@ type group struct {
 	client *http.Transport
 }
 
-// keepsOwned makes caches of which the first one that a group makes, for what the node owns, keeps everything, and the
-// second one, for what it has from others, nothing.
+// keepsOwned creates the two caches of a group: the first, for keys that the node owns, keeps everything, and the
+// second, for values from other nodes, keeps nothing.
 func keepsOwned() func(int64) (groupcache.Cache, error) {
 	made := 0
 	return func(int64) (groupcache.Cache, error) {
@@ -220,7 +220,7 @@ func keepsOwned() func(int64) (groupcache.Cache, error) {
 	}
 }
 
-// startGroup starts a node. Who is told of no others owns what it is asked for. caches nil: groupcache's own.
+// startGroup starts a node. A node without others owns all keys. With nil caches it uses groupcache's own.
 func startGroup(caches func(int64) (groupcache.Cache, error), others ...string) (*group, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
 	if err != nil {
@@ -231,7 +231,7 @@ func startGroup(caches func(int64) (groupcache.Cache, error), others ...string) 
 	ctx, quiet := context.Background(), slog.New(slog.DiscardHandler)
 	g.daemon, err = groupcache.ListenAndServe(ctx, g.addr, groupcache.Options{
 		Logger:       quiet,
-		HashFn:       func(key []byte) uint64 { return ring.Hash(string(key)) }, // its own gives keys that are alike to one node
+		HashFn:       func(key []byte) uint64 { return ring.Hash(string(key)) }, // its default assigns similar keys to one node
 		Transport:    transport.NewHttpTransport(transport.HttpTransportOptions{Client: &http.Client{Transport: g.client}, Logger: quiet}),
 		CacheFactory: caches,
 	})
@@ -254,7 +254,7 @@ func startGroup(caches func(int64) (groupcache.Cache, error), others ...string) 
 	return g, nil
 }
 
-// keys are so many, of values of that size, that the node owns, and so many that others do.
+// keys returns keys for values of the given size: here keys that the node owns, and there keys that others own.
 func (g *group) keys(size, here, there int) []string {
 	var out []string
 	for i := 0; here+there > 0; i++ {
@@ -270,7 +270,7 @@ func (g *group) keys(size, here, there int) []string {
 	return out
 }
 
-// caller gets all keys, one after the other: groupcache has no other way.
+// caller gets all keys, one after the other: groupcache has no multi-get.
 func (g *group) caller(keys []string) bench.Caller {
 	return bench.Caller{Call: func() error {
 		for _, k := range keys {
@@ -282,7 +282,7 @@ func (g *group) caller(keys []string) bench.Caller {
 	}}
 }
 
-// each gets a key at a time.
+// each gets one key per call.
 func (g *group) each(keys []string) bench.Caller {
 	i := 0
 	return bench.Caller{Call: func() error {
@@ -309,7 +309,7 @@ func (g *group) close() error {
 	return g.daemon.Shutdown(ctx)
 }
 
-// groupKept is a cache for groupcache that keeps everything, or nothing: what is measured is the way to the owners.
+// groupKept is a cache for groupcache that keeps everything or nothing: the path to the owners is what is measured.
 type groupKept struct {
 	off bool
 	mu  sync.RWMutex // guards m

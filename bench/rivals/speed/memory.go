@@ -18,9 +18,10 @@ import (
 
 const memoryValue = 256
 
-// memory measures the heap that an entry takes in a cache that holds all of them and was never asked for more, its key, its
-// value and all else, in each of the tiers and in the stores that others build on. Maps double, so what an entry takes depends on how many there are: each is
-// measured with four counts, evenly spread over a doubling, and the mean taken.
+// memory measures the heap that an entry takes, with its key, its value and everything else, in a cache that holds
+// all entries and was never asked for more. It does so for each of the tiers and for the stores that others build
+// on. Maps double in size, so what an entry takes depends on the number of entries: each is measured with four
+// counts, evenly spread over a doubling, and the mean is taken.
 func memory(o options, t *bench.Table) error {
 	count := 100_000
 	if o.quick {
@@ -28,7 +29,7 @@ func memory(o options, t *bench.Table) error {
 	}
 	holders := []struct {
 		name string
-		fill func(keys []string) (any, int, error) // what holds the entries, and how many
+		fill func(keys []string) (any, int, error) // what holds the entries, and how many it holds
 	}{
 		{"owned tier", fillOwned},
 		{"near tier", fillNear},
@@ -45,7 +46,7 @@ func memory(o options, t *bench.Table) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", h.name, err)
 			}
-			if i == 1 { // beside the near tier that cache has a small owned one, and all else
+			if i == 1 { // besides the near tier that cache has a small owned one and everything else
 				rest, _, err := heapFor(count, fillLeast)
 				if err != nil {
 					return err
@@ -73,8 +74,8 @@ func memory(o options, t *bench.Table) error {
 	return nil
 }
 
-// heapFor is what the heap grows by when n keys are put into a cache, and how many entries that has then. The keys are
-// made for it and not held otherwise: who keeps them has them counted.
+// heapFor returns by how much the heap grows when n keys are put into a cache, and how many entries the cache then
+// has. The keys are created for the measurement and not held elsewhere: a cache that keeps them has them counted.
 func heapFor(n int, fill func(keys []string) (any, int, error)) (bytes float64, held int, err error) {
 	before := bench.HeapBytes()
 	keys := make([]string, n)
@@ -103,10 +104,10 @@ func heapFor(n int, fill func(keys []string) (any, int, error)) (bytes float64, 
 	return bytes, held, err
 }
 
-// fillOwned has an owned tier with room for the keys, and no near one.
+// fillOwned fills an owned tier that has room for the keys, without a near tier.
 func fillOwned(keys []string) (any, int, error) { return fillTier(keys, int64(len(keys))*1000) }
 
-// fillLeast has what a cache has beside a near tier.
+// fillLeast fills what a cache has besides a near tier.
 func fillLeast(keys []string) (any, int, error) { return fillTier(keys, tier.MinBytes) }
 
 func fillTier(keys []string, ownedBytes int64) (any, int, error) {
@@ -122,14 +123,14 @@ func fillTier(keys []string, ownedBytes int64) (any, int, error) {
 	return c, c.Stats().OwnedEntries, nil
 }
 
-// fillNear has the least near tier, to one part in twenty, that holds all keys.
+// fillNear fills the smallest near tier, to one part in twenty, that holds all keys.
 func fillNear(keys []string) (any, int, error) {
 	for room := 480.0; room < 1000; room *= 1.05 {
 		c, err := memoryCache(int64(float64(len(keys))*room), tier.MinBytes)
 		if err != nil {
 			return nil, 0, err
 		}
-		for range 3 { // a near tier may drop what comes in a burst: it comes back
+		for range 3 { // a near tier may drop entries that arrive in a burst; a dropped entry comes back
 			near := 0
 			for _, k := range keys {
 				a, err := c.Read(context.Background(), k, tier.ReadOptions{MaxAge: tier.AnyAge})
@@ -151,7 +152,7 @@ func fillNear(keys []string) (any, int, error) {
 	return nil, 0, errors.New("1000 bytes for each key are not enough")
 }
 
-// fillRistretto has ten counters for an entry, as ristretto's README wants them.
+// fillRistretto uses ten counters per entry, as ristretto's README recommends.
 func fillRistretto(keys []string, ttl time.Duration) (any, int, error) {
 	c, err := ristretto.NewCache(&ristretto.Config[string, []byte]{
 		NumCounters: int64(len(keys)) * 10, MaxCost: int64(len(keys)), BufferItems: 64, IgnoreInternalCost: true,
@@ -162,7 +163,7 @@ func fillRistretto(keys []string, ttl time.Duration) (any, int, error) {
 	held := 0
 	for i, k := range keys {
 		c.SetWithTTL(k, value(memoryValue), 1, ttl)
-		if i%1000 == 999 { // or its buffer drops some
+		if i%1000 == 999 { // otherwise its buffer drops some
 			c.Wait()
 		}
 	}

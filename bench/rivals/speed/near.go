@@ -17,7 +17,7 @@ import (
 
 const forever = 100 * time.Hour
 
-// nearValue is short, so that what is measured is finding it.
+// nearValue is short, so that the measurement is about finding it.
 const nearValue = 16
 
 // near compares a hit of the near tier with a Get of ristretto without a TTL, on the same keys.
@@ -28,7 +28,7 @@ func near(o options, t *bench.Table) error {
 		keys[i] = fmt.Sprintf("product:%08d", i)
 	}
 	o.log("near: filling two caches with %d keys", len(keys))
-	// Both have room for twice the keys, and about ten counters for each.
+	// Both have room for twice the keys, and about ten counters per key.
 	c, err := tier.New(tier.Config[[]byte]{
 		Namespace: "near",
 		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) {
@@ -55,13 +55,13 @@ func near(o options, t *bench.Table) error {
 			return err
 		}
 		raw.Set(k, make([]byte, nearValue), 1)
-		if i%1000 == 999 { // both drop what their buffers do not hold
+		if i%1000 == 999 { // both drop what does not fit into their buffers
 			raw.Wait()
 		}
 	}
 	raw.Wait()
 	both := keys[:0:0]
-	for range 3 { // what was dropped comes back on another read
+	for range 3 { // a dropped key comes back on another read
 		both = both[:0]
 		for _, k := range keys {
 			a, err := c.Read(ctx, k, tier.ReadOptions{MaxAge: tier.AnyAge})
@@ -83,7 +83,7 @@ func near(o options, t *bench.Table) error {
 	hot := make([]string, draws)
 	r := rand.New(rand.NewPCG(seed, seed))
 	z := rand.NewZipf(r, 1.01, 1, uint64(len(both)-1))
-	rank := r.Perm(len(both)) // so that hot keys are not neighbours
+	rank := r.Perm(len(both)) // so that hot keys are not adjacent
 	for i := range draws {
 		zipf[i] = both[rank[z.Uint64()]]
 		hot[i] = both[rank[r.IntN(1000)]]
@@ -140,8 +140,7 @@ func near(o options, t *bench.Table) error {
 	return nil
 }
 
-// allocRow is the row of allocations; the aim is met at a hundredth more, as the runtime
-// allocates too.
+// allocRow returns the row of allocations. The aim allows a hundredth more, because the runtime allocates as well.
 func allocRow(what string, weir, floor bench.Results, name string, most float64) bench.Row {
 	return bench.Row{
 		What: what + ", allocations a get", Value: weir.Median(bench.Allocs),

@@ -17,11 +17,11 @@ import (
 	"github.com/weircache/weir/bench"
 )
 
-// rawRequest is how many bytes ask for a value over raw TCP: about what weir's own
-// request takes. Its last byte says which value.
+// rawRequest is the size of a request over raw TCP, in bytes: about that of weir's own request. Its last byte
+// selects the value.
 const rawRequest = 40
 
-// serveRaw answers each request with a value and nothing around it.
+// serveRaw answers each request with a value without any framing.
 func serveRaw(l net.Listener) {
 	answers := [][]byte{value(sizes[0]), value(sizes[1])}
 	for {
@@ -44,7 +44,7 @@ func serveRaw(l net.Listener) {
 	}
 }
 
-// rawCaller asks over a connection of its own.
+// rawCaller sends requests over its own connection.
 func rawCaller(addr string, size int) (bench.Caller, error) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -68,7 +68,7 @@ func rawCaller(addr string, size int) (bench.Caller, error) {
 
 const grpcMethod = "/speed.Values/Get"
 
-// newGRPC is a server of one method: a string's value as bytes.
+// newGRPC returns a server with one method, which returns a string's value as bytes.
 func newGRPC() *grpc.Server {
 	small, large := value(sizes[0]), value(sizes[1])
 	s := grpc.NewServer()
@@ -115,7 +115,7 @@ const redisKeys = 512 * keysEach
 
 var errNoRedis = errors.New("redis-server not installed: apt-get install redis-server")
 
-// startRedis starts a Redis that keeps nothing on disk, and fills it.
+// startRedis starts a Redis that does not write to disk, and fills it.
 func startRedis() (p *bench.Process, addr string, err error) {
 	path, err := exec.LookPath("redis-server")
 	if err != nil {

@@ -20,8 +20,8 @@ const (
 	stormLoad    = 40 * time.Millisecond
 )
 
-// storm lets all callers of all nodes ask for one cold key at once. The nodes are in this process,
-// on real sockets, so that one clock times all.
+// storm makes all callers of all nodes request one cold key at once. The nodes are in this process, on real
+// sockets, so that one clock times all of them.
 func storm(o options, t *bench.Table) (err error) {
 	ctx := context.Background()
 	var loads atomic.Int64
@@ -68,7 +68,7 @@ func storm(o options, t *bench.Table) (err error) {
 	rounds := o.rounds * 3
 	var calls, late []float64
 	worst := 0.0
-	for round := range rounds + 1 { // the first opens the connections
+	for round := range rounds + 1 { // the first round opens the connections
 		before := loads.Load()
 		slowest, err := oneStorm(ctx, caches, fmt.Sprintf("cold:%d", round))
 		if err != nil {

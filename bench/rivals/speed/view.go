@@ -9,8 +9,8 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// view measures the look-up of an owner, and how long a view takes to build, anew and
-// after one member joined.
+// view measures the look-up of an owner, and how long a view takes to build, from scratch and after one member has
+// joined.
 func view(o options, t *bench.Table) error {
 	keys := make([]string, 1<<14)
 	for i := range keys {
@@ -61,7 +61,7 @@ func view(o options, t *bench.Table) error {
 	return nil
 }
 
-// timed is a turn of a single call.
+// timed is a turn with a single call.
 func timed(call func() error) func() (bench.Sample, error) {
 	return func() (bench.Sample, error) {
 		began := time.Now()

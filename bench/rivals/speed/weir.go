@@ -14,10 +14,10 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// sizes are the lengths of the values that cross from process to process.
+// sizes are the lengths of the values that travel between processes.
 var sizes = []int{256, 4096}
 
-// value makes a value of n bytes that does not compress to nothing.
+// value returns an incompressible value of n bytes.
 func value(n int) []byte {
 	b := make([]byte, n)
 	for i := range b {
@@ -26,7 +26,7 @@ func value(n int) []byte {
 	return b
 }
 
-// sizeOf is the length of the value that a key asks for.
+// sizeOf returns the length of the value of a key.
 func sizeOf(key string) int {
 	if strings.HasPrefix(key, "large") {
 		return sizes[1]
@@ -34,7 +34,7 @@ func sizeOf(key string) int {
 	return sizes[0]
 }
 
-// keyOf is the i-th key of values of so many bytes.
+// keyOf returns the i-th key with values of the given size.
 func keyOf(size, i int) string {
 	if size == sizes[1] {
 		return fmt.Sprintf("large:%05d", i)
@@ -42,12 +42,11 @@ func keyOf(size, i int) string {
 	return fmt.Sprintf("small:%05d", i)
 }
 
-// secret is that of the cluster with TLS on. It protects nothing: both processes know it
-// from here.
+// secret is the secret of the cluster with TLS. It does not protect anything: both processes know it from here.
 var secret = peer.Secret("only for measuring, on a loopback")[:peer.SecretSize]
 
-// startNode starts a node of the cluster that is measured, and its cache without a near tier:
-// each get of a key that the other node owns crosses over. With a secret it does so in TLS.
+// startNode starts a node of the measured cluster and its cache without a near tier: each get of a key that the
+// other node owns goes to that node. With a secret it uses TLS.
 func startNode(secret peer.Secret, name string, join ...string) (*peer.Node, *tier.Cache[[]byte], error) {
 	n, err := peer.Start(context.Background(), peer.Config{
 		Name: name, Bind: "127.0.0.1:0", Join: join, ClusterName: "speed", Secret: secret,
@@ -71,7 +70,7 @@ func startNode(secret peer.Secret, name string, join ...string) (*peer.Node, *ti
 	return n, c, nil
 }
 
-// awaitMembers waits until the node sees so many.
+// awaitMembers waits until the node sees the given number of members.
 func awaitMembers(n *peer.Node, members int) error {
 	late := time.NewTimer(15 * time.Second)
 	defer late.Stop()
@@ -88,7 +87,7 @@ func awaitMembers(n *peer.Node, members int) error {
 	}
 }
 
-// ownedBy finds n keys of so many bytes that the named member owns.
+// ownedBy finds count keys with values of the given size that the named member owns.
 func ownedBy(n *peer.Node, name string, size, count int) []string {
 	keys := make([]string, 0, count)
 	for i := 0; len(keys) < count; i++ {
@@ -117,7 +116,7 @@ func weirCaller(c *tier.Cache[[]byte], keys []string) bench.Caller {
 	}}
 }
 
-// closeNode ends what startNode started.
+// closeNode closes what startNode started.
 func closeNode(n *peer.Node, c *tier.Cache[[]byte]) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
