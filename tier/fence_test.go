@@ -238,8 +238,6 @@ func mark(n uint64) codec.Mark { return codec.Mark{Incarnation: 3, Seq: n} }
 
 func nothing(bool) {}
 
-func stored() {}
-
 // invalidation returns the news of one invalidation.
 func invalidation(m codec.Mark, keys ...[]byte) *codec.News {
 	return &codec.News{Invalidations: []codec.Invalidation{{Mark: m, Scope: codec.ScopeKeys, Names: keys}}}

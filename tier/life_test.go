@@ -169,6 +169,7 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 		{"age, long lives, after the margin", 30, 9, life, life + 31, false, false},
 	} {
 		l := newLogbook(1, keep-c.slack, c.slack, limits{bytes: c.room * loggedCost})
+		l.lives.heard(max(c.life, time.Duration(keep-c.slack)))
 		for seq := uint64(1); seq <= 3; seq++ {
 			l.track(7).note(seq)
 			l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: seq}})
@@ -178,8 +179,27 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 		}
 		var news codec.News
 		l.tell(lagOf(&codec.News{Life: c.life}), &news, c.now)
-		if len(news.Bases) != 1 || news.Bases[0].Flush != c.flush {
+		if flush := len(news.Bases) == 1 && news.Bases[0].Flush; flush != c.flush || len(news.Bases) > 1 {
 			t.Errorf("%s: %+v, want flush %v", c.name, news.Bases, c.flush)
+		}
+	}
+}
+
+// A position that no longer matters is not sent, neither as a position nor as a base, also when no sweep has forgotten it yet. A base
+// without its position has no idle time, so the other member would count it as new, and make others flush for it.
+func TestPositionThatNoLongerMattersIsNotTold(t *testing.T) {
+	const life, slack = 60, 30
+	for now, want := range map[int64]int{life + slack: 1, life + slack + 1: 0} {
+		l := newLogbook(1, life, slack, limits{})
+		l.lives.stored(life)
+		l.track(7).note(1)
+		l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: 1}})
+		l.trim(life + slack + 1) // it ages out of the log
+		var news codec.News
+		news.Positions = l.positions(nil, now)
+		l.tell(lagOf(new(codec.News)), &news, now)
+		if len(news.Positions) != want || len(news.Bases) != want || len(news.Invalidations) != 0 {
+			t.Errorf("%d after it was applied: %+v, want %d", now, news, want)
 		}
 	}
 }

@@ -279,11 +279,17 @@ func (l *lives) heard(life time.Duration) { raise(&l.cluster, int64(life)) }
 // remember returns for how long, in ns, a position matters: until no member has a copy from before it was reached.
 func (l *logbook) remember() int64 { return l.lives.cluster.Load() + l.slack }
 
+// matters reports whether an incarnation's position is still sent and compared. One that is not is as good as forgotten,
+// also before the next sweep. The caller holds mu.
+func (l *logbook) matters(incarnation uint64, t *track, now int64) bool {
+	return incarnation == l.self || now-t.last <= l.remember()
+}
+
 // sweep forgets what is too old. The caller holds mu.
 func (l *logbook) sweep(now int64) {
 	l.trim(now)
 	for incarnation, t := range l.tracks {
-		if incarnation != l.self && now-t.last > l.remember() {
+		if !l.matters(incarnation, t, now) {
 			delete(l.tracks, incarnation)
 		}
 	}
@@ -302,8 +308,8 @@ func (l *logbook) sweep(now int64) {
 // positions appends what this member has applied. The caller holds mu.
 func (l *logbook) positions(dst []codec.Position, now int64) []codec.Position {
 	for incarnation, t := range l.tracks {
-		if idle := now - t.last; t.top > 0 && len(dst) < codec.MaxPositions && (idle <= l.remember() || incarnation == l.self) {
-			dst = append(dst, codec.Position{Incarnation: incarnation, Seq: t.top, Idle: time.Duration(idle)})
+		if t.top > 0 && len(dst) < codec.MaxPositions && l.matters(incarnation, t, now) {
+			dst = append(dst, codec.Position{Incarnation: incarnation, Seq: t.top, Idle: time.Duration(now - t.last)})
 		}
 	}
 	return dst
@@ -383,6 +389,9 @@ func (l *logbook) tell(g *lag, n *codec.News, now int64) (more bool) {
 	defer l.addIdle(n, now)
 	lacks := false
 	for incarnation, t := range l.tracks {
+		if !l.matters(incarnation, t, now) {
+			continue // its idle time is not sent with the positions: the other member would count it as new
+		}
 		has := g.has[incarnation]
 		lacks = lacks || t.most() > has
 		gone := max(t.cut, t.aged)

@@ -58,12 +58,6 @@ type Watermark struct {
 // StampOf returns the fence clock of the key with this hash.
 func (k *Watermark) StampOf(hash uint64) uint64 { return k.clocks[Slot(hash)/SlotsPerShard] }
 
-// of returns a copy of k for another incarnation.
-func (k Watermark) of(incarnation uint64) Watermark {
-	k.Incarnation = incarnation
-	return k
-}
-
 // Watermark returns what this cache has applied now, as the watermark of a cache with the given incarnation. No
 // invalidation may be applied during the call.
 func (f *Fences) Watermark(incarnation uint64) Watermark {
