@@ -232,8 +232,6 @@ func TestHistoriesCatch(t *testing.T) {
 	}
 }
 
-const otherShard = 5 // keys given this hash share a shard and a slot
-
 func mark(n uint64) codec.Mark { return codec.Mark{Incarnation: 3, Seq: n} }
 
 func nothing(bool) {}
