@@ -185,21 +185,26 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 	}
 }
 
-// A position that no longer matters is not sent, neither as a position nor as a base, also when no sweep has forgotten it yet. A base
-// without its position has no idle time, so the other member would count it as new, and make others flush for it.
-func TestPositionThatNoLongerMattersIsNotTold(t *testing.T) {
+// A base is sent together with its incarnation's position, or not at all. A base without a position has no idle time, so the other
+// member would count it as new and make members flush that have rightly forgotten it. This holds before the sweep
+// that forgets the position, and for numbers beyond a gap.
+func TestBaseIsToldWithItsPosition(t *testing.T) {
 	const life, slack = 60, 30
 	for now, want := range map[int64]int{life + slack: 1, life + slack + 1: 0} {
-		l := newLogbook(1, life, slack, limits{})
-		l.lives.stored(life)
-		l.track(7).note(1)
-		l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: 1}})
-		l.trim(life + slack + 1) // it ages out of the log
-		var news codec.News
-		news.Positions = l.positions(nil, now)
-		l.tell(lagOf(new(codec.News)), &news, now)
-		if len(news.Positions) != want || len(news.Bases) != want || len(news.Invalidations) != 0 {
-			t.Errorf("%d after it was applied: %+v, want %d", now, news, want)
+		for _, seq := range []uint64{1, 5} {
+			l := newLogbook(1, life, slack, limits{})
+			l.lives.stored(life)
+			l.track(7).note(seq)
+			l.add(logged{mark: codec.Mark{Incarnation: 7, Seq: seq}})
+			l.trim(life + slack + 1) // it ages out of the log
+			var news codec.News
+			news.Positions = l.positions(nil, now)
+			l.tell(lagOf(new(codec.News)), &news, now)
+			if len(news.Positions) != want || len(news.Bases) != want || len(news.Invalidations) != 0 {
+				t.Errorf("number %d, %d after it was applied: %+v, want %d", seq, now, news, want)
+			} else if want > 0 && news.Positions[0].Idle != time.Duration(now) {
+				t.Errorf("number %d: idle for %d, want %d", seq, news.Positions[0].Idle, now)
+			}
 		}
 	}
 }

@@ -305,10 +305,12 @@ func (l *logbook) sweep(now int64) {
 	}
 }
 
-// positions appends what this member has applied. The caller holds mu.
+// positions appends what this member has applied: a position, with its idle time, for every incarnation that tell can have
+// a base or an invalidation of. The position of an incarnation of which only numbers beyond a gap are applied is 0. The
+// caller holds mu.
 func (l *logbook) positions(dst []codec.Position, now int64) []codec.Position {
 	for incarnation, t := range l.tracks {
-		if t.top > 0 && len(dst) < codec.MaxPositions && l.matters(incarnation, t, now) {
+		if t.most() > 0 && len(dst) < codec.MaxPositions && l.matters(incarnation, t, now) {
 			dst = append(dst, codec.Position{Incarnation: incarnation, Seq: t.top, Idle: time.Duration(now - t.last)})
 		}
 	}
