@@ -23,7 +23,7 @@ func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) placement.C
 		return placement.Evicted
 	}
 	if c.cfg.Cluster != nil {
-		return c.views.Why(hash, c.self, c.clock.Now())
+		return c.views.Why(hash, c.clock.Now())
 	}
 	return placement.Cold
 }

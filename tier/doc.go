@@ -22,7 +22,7 @@
 //
 // # The rooms
 //
-// A call enters at the top and goes down. A package imports only packages below it, and a test of the bench package holds that.
+// A call enters at the top and goes down. A package imports only packages below it; a test in the bench package checks this.
 //
 //	                        your service
 //	                              |
@@ -36,9 +36,9 @@
 //	  internal/fence        which copies are valid
 //	  internal/clock        time, suspensions of the machine included
 //	                              |
-//	codec, ring             bytes and versions; who owns a key
-//	                              |
-//	peer                    the Cluster between nodes; it implements tier.Cluster and does not import tier
+//	codec, ring             bytes and versions; the owner of each key
+//
+// Beside them stands package peer, the Cluster between nodes. It implements the interface [Cluster] and imports codec and ring, not tier.
 //
 // # Many keys
 //

@@ -116,7 +116,7 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := open(t, plain(ByKey(slow(0).load)))
 		now := c.clock.Now()
-		e := &store.Entry{Value: []byte("x"), Loaded: now, Soft: now + 10, Swr: now + 20, Hard: now + 20}
+		e := &store.Entry{Value: []byte("x"), Loaded: now, Soft: now + 10, SWR: now + 20, Hard: now + 20}
 		for _, x := range []struct {
 			name   string
 			f      found[string]

@@ -465,13 +465,13 @@ func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64
 	f, ttl, stale := &c.cfg.Freshness, own.ttl, own.windows(&c.cfg.Freshness)
 	if e.Flags&store.NotFound != 0 {
 		e.Soft = e.Loaded + int64(f.NegativeTTL)
-		e.Swr, e.Hard = e.Soft, e.Soft
+		e.SWR, e.Hard = e.Soft, e.Soft
 	} else {
 		if ttl == 0 {
 			ttl = f.TTL - time.Duration(f.Jitter*c.dice.float64()*float64(f.TTL))
 		}
 		e.Soft = e.Loaded + int64(ttl)
-		e.Swr = e.Soft + int64(stale.WhileRevalidate)
+		e.SWR = e.Soft + int64(stale.WhileRevalidate)
 		e.Hard = e.Soft + int64(max(stale.WhileRevalidate, stale.IfError))
 	}
 	if short {
@@ -481,11 +481,11 @@ func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64
 
 // standIn gives e, which no other goroutine has yet, the times of a copy that a stand-in owner keeps.
 func (c *Cache[V]) standIn(e *store.Entry, now int64) {
-	full := &store.Expiry{Soft: e.Soft, SWR: e.Swr, Hard: e.Hard}
+	full := &store.Expiry{Soft: e.Soft, SWR: e.SWR, Hard: e.Hard}
 	e.Change(func(r *store.Rare) { r.Full = full })
 	c.stood.Store(true)
 	end := now + int64(successorTTL)
-	e.Soft, e.Swr, e.Hard = min(e.Soft, end), min(e.Swr, end), min(e.Hard, end)
+	e.Soft, e.SWR, e.Hard = min(e.Soft, end), min(e.SWR, end), min(e.Hard, end)
 }
 
 // failed returns the result of a flight whose load failed. A copy within StaleIfError is served and waits before it is
@@ -504,7 +504,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 	if errorTTL > 0 {
 		e := &store.Entry{Stamp: f.stamp, Loaded: f.began, Flags: store.Failed, Rare: &store.Rare{Err: wrapped}}
 		e.Soft = now + errorTTL
-		e.Swr, e.Hard = e.Soft, e.Soft
+		e.SWR, e.Hard = e.Soft, e.Soft
 		c.fences.Commit(f.key, f.hash, fence.Claim{Stamp: e.Stamp, Began: e.Loaded}, func() { c.owned.Set(f.key, e) })
 	}
 	return res

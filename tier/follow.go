@@ -427,7 +427,7 @@ func (f *follower[V]) acknowledge(ctx context.Context, to *place) error {
 	if err := f.c.confirmAll(ctx); err != nil {
 		return err
 	}
-	if f.c.isolation.IsOff() {
+	if f.c.isolation.IsIsolated() {
 		return errUnsure
 	}
 	return guarded(func() error { return f.feed.Ack(ctx, FeedPosition{Epoch: to.epoch, Position: to.last}) })

@@ -13,7 +13,9 @@ import (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" {
-		flag.Set("test.skip", "^Test.*Long$")
+		if err := flag.Set("test.skip", "^Test.*Long$"); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -274,7 +274,7 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 	if f.filled { // the flight may have begun before a fence that has not detached it yet
 		a.stamp = f.e.Stamp
 	}
-	a.until = min(c.lease(from, f.e.Swr, f.e.Hard, f.late), c.lookout(f.e, now))
+	a.until = min(c.lease(from, f.e.SWR, f.e.Hard, f.late), c.lookout(f.e, now))
 	a.private = f.private
 	if f.flight != nil {
 		a.kept = &f.flight.kept

@@ -61,26 +61,26 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 	p := c.views.Previous(f.key, f.hash, c.clock.Now())
 	if f.cause == placement.Cold { // as far as this node knows
 		switch {
-		case p.Lost || p.From != nil && !p.InView:
+		case p.Lost || p.Found() && !p.InView:
 			f.cause = placement.OwnerLost
-		case p.From != nil:
+		case p.Found():
 			f.cause = placement.Moved
 		}
 	}
-	if p.From != nil && !p.InView && c.lost(p.To.Name) {
+	if p.Found() && !p.InView && c.lost(p.To.Name) {
 		// The stand-in owner, which with zones need not be this node, has loaded what was read since.
-		if s := c.views.StandIn(f.hash, c.clock.Now()); s.From != nil && !s.Pause {
+		if s := c.views.StandIn(f.hash, c.clock.Now()); s.Found() && !s.Pause {
 			if over, _ := c.inheritFrom(f, s); over {
 				return true
 			}
 		}
 	}
-	over, none := false, p.From == nil && !p.Lost
-	if p.From != nil && !p.Pause {
+	over, none := false, !p.Found() && !p.Lost
+	if p.Found() && !p.Pause {
 		over, none = c.inheritFrom(f, p)
 	}
 	if none { // that member may have started together with this node: the owner before it has the copy
-		if o := c.views.Older(f.hash, c.clock.Now()); o.From != nil && !o.Pause && o.To.Name != p.To.Name {
+		if o := c.views.Older(f.hash, c.clock.Now()); o.Found() && !o.Pause && o.To.Name != p.To.Name {
 			if f.cause == placement.Cold {
 				f.cause = placement.Moved
 			}
@@ -112,10 +112,10 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none 
 		return false, false
 	case err != nil && !errors.Is(err, ErrNotCached):
 		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.To.Name, "err", err)
-		c.views.Failed(p.From, c.clock.Now())
+		c.views.Failed(p, c.clock.Now())
 		return false, false
 	}
-	c.views.Answered(p.From, e != nil)
+	c.views.Answered(p, e != nil)
 	if e == nil {
 		return false, true
 	}
@@ -135,7 +135,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none 
 	if f.prev != nil && e.Loaded <= f.prev.Loaded { // the flight needs a newer copy
 		return false, false
 	}
-	if now >= e.Swr && now >= e.Soft {
+	if now >= e.SWR && now >= e.Soft {
 		if keep { // as a fallback
 			f.prev = e
 		}
@@ -259,10 +259,10 @@ func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store
 		Loaded: at - int64(r.Age), Soft: at + int64(r.Soft), Hard: at + int64(r.Hard),
 	}
 	if r.Status == codec.StatusNotFound {
-		e.Flags, e.Swr = store.NotFound, e.Soft
+		e.Flags, e.SWR = store.NotFound, e.Soft
 	} else {
 		e.Value = append([]byte(nil), r.Value...)
-		e.Swr = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
+		e.SWR = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	if r.Flags&codec.FlagTagged != 0 {
 		e.Tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)

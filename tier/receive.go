@@ -98,10 +98,10 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		Tags: fence.TagsAt(append([]uint32(nil), p.Tags...), k.Tags),
 	}
 	if p.NotFound {
-		e.Flags, e.Swr = store.NotFound, e.Soft
+		e.Flags, e.SWR = store.NotFound, e.Soft
 	} else {
 		e.Value = append([]byte(nil), p.Value...)
-		e.Swr = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
+		e.SWR = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	kept, refused := &c.stats.pushesKept, &c.stats.pushesRefused
 	if spare {

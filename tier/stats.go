@@ -264,7 +264,7 @@ func (c *Cache[V]) Stats() Stats {
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.Len(),
 		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
-		Isolated: c.isolation.IsOff(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		Isolated: c.isolation.IsIsolated(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
 		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
 		Follow: s.follow.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),

@@ -37,7 +37,9 @@ var (
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" {
-		flag.Set("test.skip", "^Test.*Long$")
+		if err := flag.Set("test.skip", "^Test.*Long$"); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }

@@ -21,8 +21,8 @@
 // stamps, one for this node's loads and one for copies; the second is never lower than the first.
 //
 // The highest number of an incarnation stands for all lower ones of the key. An invalidation that this node starts itself stands for
-// every mark of the key that the node knew. Apply and Note return NoRoom instead of dropping an unlogged mark, and
-// the caller starts such an invalidation.
+// every mark of the key that the node knew. Note returns NoRoom instead of dropping an unlogged mark, and
+// the caller then starts such an invalidation.
 //
 // # Bounds
 //

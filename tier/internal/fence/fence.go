@@ -440,11 +440,11 @@ func (f *Fences) NearValid(key string, slot uint32, stamp uint64) (upTo uint64, 
 	return f.slots[slot].Load(), true
 }
 
-// A duty is what must happen, besides carrying a mark, before another member's answer for a key counts.
-type duty uint8
+// A Duty is what must happen, besides carrying a mark, before another member's answer for a key counts.
+type Duty uint8
 
 const (
-	NoDuty   duty = iota // nothing: the answer counts
+	NoDuty   Duty = iota // nothing: the answer counts
 	AskAgain             // more marks can only travel with a request: the answer does not count, and the next request carries another mark
 	Exchange             // the member may lack logged invalidations: run an anti-entropy exchange first
 )
@@ -452,7 +452,7 @@ const (
 // A Debt is what another member must learn before its answer for a key counts.
 type Debt struct {
 	Mark codec.Mark // to be sent with the request; the number 0: none
-	Duty duty
+	Duty Duty
 }
 
 // Debt returns what the member that k describes must learn before it answers for the key. stamp is the clock at the

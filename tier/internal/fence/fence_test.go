@@ -49,7 +49,7 @@ func TestFencesFull(t *testing.T) {
 	}
 	clock := f.Stamp(someHash)
 	if d := f.Debt("first", someHash, clock, at(f, before)); d.Duty != Exchange {
-		t.Error("who may lack a forgotten fence is asked without an exchange")
+		t.Error("a member that may lack a forgotten fence is asked without an exchange")
 	}
 	f.Apply("first", someHash, markOf(1<<40), 0, keepAll)
 	if d := f.Debt("first", someHash, clock+1, at(f, before)); d.Duty != Exchange {
@@ -107,7 +107,7 @@ func of(incarnation uint64) codec.Mark { return codec.Mark{Incarnation: incarnat
 // incarnation stands for those before it.
 func TestFencesDebt(t *testing.T) {
 	f, _ := newTestFences()
-	want := func(clock uint64, m codec.Mark, d duty) {
+	want := func(clock uint64, m codec.Mark, d Duty) {
 		t.Helper()
 		if got := f.Debt("k", someHash, f.Stamp(someHash), at(f, clock)); got != (Debt{m, d}) {
 			t.Fatalf("debt = %v, want %v, %v", got, m, d)
@@ -148,7 +148,7 @@ func TestFencesDebt(t *testing.T) {
 // the invalidation itself arrives, whichever fences are forgotten.
 func TestFencesDebtOfUnloggedMarks(t *testing.T) {
 	f, now := newTestFences()
-	want := func(m codec.Mark, d duty) {
+	want := func(m codec.Mark, d Duty) {
 		t.Helper()
 		clock := f.Stamp(someHash)
 		for _, stamp := range []uint64{1, clock} {

@@ -87,7 +87,7 @@ func (t *TagSet) List() []uint32 {
 // TagHash returns the hash that identifies a tag.
 func TagHash(tag string) uint32 { return uint32(ring.Hash(tag) >> 32) }
 
-// ApplyTags leaves a fence on each tag. The caller holds logbook.mu.
+// ApplyTags leaves a fence on each tag. No other ApplyTags may run at the same time.
 func (f *tagFences) ApplyTags(tags []string) {
 	table := f.table.Load()
 	if table == nil {

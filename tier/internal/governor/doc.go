@@ -6,7 +6,7 @@
 //
 // Invariants, for one Governor:
 //
-//   - At most Snapshot.Limit permits are given out at once. A load that returns from a nested read after its time has
+//   - A permit is granted only while fewer than Snapshot.Limit are in use. A load that returns from a nested read after its time has
 //     ended is the one exception: it counts as holding a permit, above the limit if need be.
 //   - No load holds a permit while it waits for another load. See Nesting.
 //   - A free permit goes to a returning load first, then to the most urgent lane: misses with a deadline and other misses in turns,

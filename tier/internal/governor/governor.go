@@ -109,6 +109,7 @@ type Refusal struct {
 	After time.Duration // an estimate of when a permit is likely
 }
 
+// Error tells people the reason. A cache returns an *OverloadedError instead, which also says when to retry.
 func (r *Refusal) Error() string { return "weir: no permit to read the origin: " + r.Why.Text() }
 
 // refusal returns a Refusal with an estimate of at least a millisecond.

@@ -49,9 +49,10 @@ type Ticket struct {
 	away   int64         // guarded by Governor.mu; how long, in ns, its load held no permit because of them
 	back   chan struct{} // written with Governor.mu held; closed when it stops returning
 
-	Class Class         // guarded by Governor.mu
-	Depth int           // guarded by Governor.mu; how many loads wait for it in a chain
-	Until int64         // guarded by Governor.mu; when the last of its callers gives up, 0: none has a deadline
+	// The caller sets these three before the first Acquire; from then on Promote raises them, guarded by Governor.mu.
+	Class Class
+	Depth int           // how many loads wait for it in a chain
+	Until int64         // ns on the governor's clock; when the last of its callers gives up, 0: none has a deadline
 	came  int64         // guarded by Governor.mu; when it began to wait
 	since int64         // guarded by Governor.mu; when it began to wait in its lane
 	lane  lane          // guarded by Governor.mu; where it waits

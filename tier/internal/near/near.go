@@ -303,6 +303,9 @@ func (n *Tier[T]) Hits() (hits int64) {
 
 // Calls returns how many calls have passed the gate: lookups that missed the front, and all other calls. Tests use it.
 func (n *Tier[T]) Calls() (calls int64) {
+	if n == nil {
+		return 0
+	}
 	for i := range n.cells {
 		calls += n.cells[i].in.Load()
 	}
@@ -340,6 +343,9 @@ func (n *Tier[T]) Wait() {
 
 // InFront returns the box that the front has for key, or nil. It does not count as a hit. Tests use it.
 func (n *Tier[T]) InFront(key string) *T {
+	if n == nil {
+		return nil
+	}
 	hash, check := n.hashes(key)
 	if e := n.place(hash).Load(); e != nil && e.hash == hash && e.check.Load() == check {
 		return &e.box

@@ -2,7 +2,8 @@
 //
 //   - A History answers three questions about a key that this node owns now: which member owned it before, which one
 //     before that, and which member stood in for an owner that was lost. A member that has restarted since has nothing and is
-//     not asked. A member that started after this node, or within two minutes of it, never had the key.
+//     not asked, and neither is a member that started after this node. The question for the owner before that passes over members
+//     that started together, within two minutes of one another: none of them had the other's keys.
 //   - A Candidate that does not answer is left alone for a growing pause; one whose answers bring nothing is not asked.
 //   - A Cause says why a fill was needed, as the ledger of misses counts it.
 //   - An Isolation decides whether this node has lost sight of more than half of the last stable view.

@@ -39,15 +39,15 @@ func (h *History) Observe(v *ring.View, now int64) {
 	h.now = v
 }
 
-// Why returns how a change of view explains a miss of self.
-func (h *History) Why(hash uint64, self string, now int64) Cause {
+// Why returns how a change of view explains a miss of this node.
+func (h *History) Why(hash uint64, now int64) Cause {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.before == nil || now-h.changed > movedFor {
 		return Cold
 	}
 	owner := h.before.OwnerOf(h.before.PartitionOf(hash))
-	if owner.Name == self {
+	if owner.Name == h.Self {
 		return Cold
 	}
 	if h.now.Index(owner.Name) >= 0 {

@@ -62,8 +62,8 @@ func (s *Isolation) Observe(view *ring.View, now int64, silent, left func(name s
 	return s.off, s.off != was
 }
 
-// IsOff reports whether the node is isolated.
-func (s *Isolation) IsOff() bool {
+// IsIsolated reports whether the node is isolated.
+func (s *Isolation) IsIsolated() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.off

@@ -100,7 +100,7 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 					key = fmt.Sprint(p, " ", i)
 				}
 				first, older := h.Previous(key, ring.Hash(key), 2), h.Older(ring.Hash(key), 2)
-				if had := before.OwnerOf(p).Name; (first.From == nil || first.To.Name != had) && (older.From == nil || older.To.Name != had) {
+				if had := before.OwnerOf(p).Name; (!first.Found() || first.To.Name != had) && (!older.Found() || older.To.Name != had) {
 					t.Errorf("%s, %s: partition %d was %s's; it asks %q, then %q", self, name, p, had, first.To.Name, older.To.Name)
 				}
 			}
@@ -125,13 +125,13 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	v := viewOf(t, eldestFirst, "n1", "n0")
 	h.Observe(v, 0)
 	key, other := ownedKey(v, "n0", 0), ownedKey(v, "n1", 0)
-	if p := h.Previous(key, ring.Hash(key), 1); p.From == nil || p.To.Name != "n1" {
-		t.Error("who has come does not ask who was there")
+	if p := h.Previous(key, ring.Hash(key), 1); !p.Found() || p.To.Name != "n1" {
+		t.Error("the new member does not ask the member that was there")
 	}
 	alone := viewOf(t, eldestFirst, "n0")
 	h.Observe(alone, 2)
-	if p := h.Previous(other, ring.Hash(other), 3); p.From == nil || p.To.Name != "n1" || p.InView {
-		t.Error("who has gone is not asked")
+	if p := h.Previous(other, ring.Hash(other), 3); !p.Found() || p.To.Name != "n1" || p.InView {
+		t.Error("the member that has gone is not asked")
 	}
 	h.Observe(v, 4)
 	h.Observe(alone, 5)
@@ -139,10 +139,10 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	h.Observe(again, 6)
 	gone := viewOf(t, eldestFirst, "n0")
 	h.Observe(gone, 7)
-	if p := h.Previous(other, ring.Hash(other), 8); p.From == nil || p.To.Incarnation != 2 || p.InView {
+	if p := h.Previous(other, ring.Hash(other), 8); !p.Found() || p.To.Incarnation != 2 || p.InView {
 		t.Errorf("%+v", p)
 	}
-	if p := h.Previous(other, ring.Hash(other), 8+previousFor); p.From != nil {
+	if p := h.Previous(other, ring.Hash(other), 8+previousFor); p.Found() {
 		t.Error("asked for ever")
 	}
 	h.Observe(again, 9)
@@ -150,12 +150,12 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	n1.Incarnation = 1
 	h.moves = make([]move, again.Partitions())
 	h.moves[again.Partition(key)] = move{from: &previousOwner{member: n1, worth: 1}, at: 9}
-	if p := h.Previous(key, ring.Hash(key), 10); p.From != nil || !p.Lost {
-		t.Errorf("who has started anew is asked: %+v", p)
+	if p := h.Previous(key, ring.Hash(key), 10); p.Found() || !p.Lost {
+		t.Errorf("a member that has restarted is asked: %+v", p)
 	}
 	h = History{Self: "n0"}
 	h.Observe(again, 0)
-	if p := h.Previous(key, ring.Hash(key), 1); p.From != nil {
+	if p := h.Previous(key, ring.Hash(key), 1); p.Found() {
 		t.Error("the eldest asks")
 	}
 }
@@ -184,7 +184,7 @@ func TestStandInRemembered(t *testing.T) {
 			if s := h.StandIn(ring.Hash(key), 3); s.To.Name != want || want != "" && !s.InView {
 				t.Errorf("%s: %+v, want %q", key, s, want)
 			}
-			if s := h.StandIn(ring.Hash(key), 3+store.StandInFor); s.From != nil {
+			if s := h.StandIn(ring.Hash(key), 3+store.StandInFor); s.Found() {
 				t.Errorf("%s: asked for ever: %+v", key, s)
 			}
 		}
@@ -198,8 +198,8 @@ func TestStandInRemembered(t *testing.T) {
 				for i := 0; key == "" || old.Partition(key) != p; i++ {
 					key = fmt.Sprintf("k%d", i)
 				}
-				if s := h.StandIn(ring.Hash(key), 5); s.From != nil {
-					t.Errorf("who is lost too is asked: %+v", s)
+				if s := h.StandIn(ring.Hash(key), 5); s.Found() {
+					t.Errorf("a stand-in owner that is also lost is asked: %+v", s)
 				}
 			}
 		}

@@ -130,12 +130,15 @@ func (h *History) former(m ring.Member) *previousOwner {
 
 // A Candidate is what is known about an earlier owner of a key.
 type Candidate struct {
-	From   *previousOwner // nil: no member is worth asking
+	owner  *previousOwner // nil: no member is worth asking
 	To     ring.Member
 	InView bool
 	Pause  bool // do not ask it for a while
 	Lost   bool // it has gone, and its copies with it
 }
+
+// Found reports whether there is a member worth asking.
+func (c Candidate) Found() bool { return c.owner != nil }
 
 // Previous returns the member that owned the key before this node.
 func (h *History) Previous(key string, hash uint64, now int64) (p Candidate) {
@@ -214,11 +217,12 @@ func (h *History) prior(f *previousOwner, now int64) (p Candidate) {
 	if inView {
 		f.member = m
 	}
-	return Candidate{From: f, To: f.member, InView: inView, Pause: now < f.until}
+	return Candidate{owner: f, To: f.member, InView: inView, Pause: now < f.until}
 }
 
-// Answered records whether asking f brought a copy.
-func (h *History) Answered(f *previousOwner, useful bool) {
+// Answered records whether asking c, which was found, brought a copy.
+func (h *History) Answered(c Candidate, useful bool) {
+	f := c.owner
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f.pause, f.until = 0, 0
@@ -228,8 +232,9 @@ func (h *History) Answered(f *previousOwner, useful bool) {
 	}
 }
 
-// Failed records that f did not answer.
-func (h *History) Failed(f *previousOwner, now int64) {
+// Failed records that c, which was found, did not answer.
+func (h *History) Failed(c Candidate, now int64) {
+	f := c.owner
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if now >= f.until {

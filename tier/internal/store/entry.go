@@ -17,7 +17,7 @@ type Entry struct {
 	Version uint64
 	Loaded  int64         // start of the load
 	Soft    int64         // soft expiry
-	Swr     int64         // it may be served stale until then, while one refresh runs
+	SWR     int64         // it may be served stale until then, while one refresh runs
 	Hard    int64         // hard expiry
 	Cost    time.Duration // what the fill took
 	Rare    *Rare         // nil: all its fields are zero
@@ -93,7 +93,7 @@ func (e *Entry) AsOwned(now int64) *Entry {
 		return nil
 	}
 	own := *e
-	own.Soft, own.Swr, own.Hard = full.Soft, full.SWR, full.Hard
+	own.Soft, own.SWR, own.Hard = full.Soft, full.SWR, full.Hard
 	own.Change(func(r *Rare) { r.Full = nil })
 	return &own
 }
@@ -163,7 +163,7 @@ func (e *Entry) Judge(now int64, maxAge time.Duration) Verdict {
 		return Serve
 	case now < e.Retry():
 		return ServeLate
-	case now < e.Swr:
+	case now < e.SWR:
 		return ServeStale
 	}
 	return MustFill
