@@ -71,6 +71,7 @@ test-long:
 	  if ! command -v promtool >/dev/null; then missing "the alert rules" "they need promtool" prometheus; fi; \
 	  $(SUITE) test -race -count=1 -timeout 3h -p 3 -run '$(LONG)' -skip "$$skip" $(LONGPKGS) \
 	    -- -count=1 -timeout 3h -run '$(PLAIN)' ./peer/peertest ./tier \
+	    -- -C .ci/lint -count=1 -timeout 1h ./... \
 	    -- -C tier/oteltier -race -count=1 -timeout 1h ./... \
 	    -- -C examples -count=1 -timeout 1h ./... \
 	    -- -C bench/rivals -race -count=1 -timeout 1h $$short ./...

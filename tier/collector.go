@@ -44,7 +44,7 @@ func newCollector(namespace string, since time.Time) *collector {
 		stepSeconds: d("load_steps_seconds_total", "Time spent in a loader's dependencies.", "step"),
 		inUse:       d("loads_running", "Loads that hold a permit of the governor now."),
 		share:       d("loads_limit", "This node's share of the cluster-wide cap of concurrent loads."),
-		waiting:     d("loads_waiting", "Flights that wait for a permit."),
+		waiting:     d("loads_waiting", "Flights that wait for a permit, and loads that wait for theirs again after a nested read."),
 		shed:        d("loads_shed_total", "Fills that the governor refused, by why.", "reason"),
 		rescued:     d("reads_rescued_total", "Reads that got a stale copy in place of an error."),
 		undecodable: d("copies_undecodable_total", "Copies that could not be decoded. They were dropped and loaded again."),

@@ -1,11 +1,14 @@
 package tier
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -243,4 +246,31 @@ func TestErrorTexts(t *testing.T) {
 	if errors.Unwrap(&PanicError{Value: "text"}) != nil || !errors.Is(ErrTimeout, context.DeadlineExceeded) {
 		t.Error("what the errors unwrap to")
 	}
+}
+
+// TestNamelessCache checks that a cache without a Cluster and without a Namespace has a name wherever one is shown.
+func TestNamelessCache(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var log bytes.Buffer
+		cfg := Config[string]{
+			Loader:    ByKey(func(context.Context, string) (string, error) { return "", errDown }),
+			Freshness: Freshness{TTL: time.Minute}, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			Origin: Origin{Breaker: Breaker{Failures: 0.1, Minimum: 1}},
+		}
+		c := open(t, cfg)
+		_, err := c.Get(t.Context(), "k")
+		if err == nil || err.Error() != `weir: fill of default "k": `+errDown.Error() {
+			t.Errorf("Get: %v", err)
+		}
+		if _, err := c.GetMany(t.Context(), []string{"k", "l"}); err == nil || !strings.Contains(err.Error(), "default") {
+			t.Errorf("GetMany: %v", err)
+		}
+		synctest.Wait()
+		if !strings.Contains(log.String(), "namespace=default") {
+			t.Errorf("the log names no cache: %s", &log)
+		}
+		if name := c.Namespace(); name != DefaultNamespace {
+			t.Errorf("its name is %q", name)
+		}
+	})
 }

@@ -37,6 +37,14 @@ func TestOutsideOfALoad(t *testing.T) {
 	}
 }
 
+// resume runs n.Resume in a goroutine and waits until it has had time to ask for a permit.
+func resume(n *Nesting) <-chan error {
+	back := make(chan error, 1)
+	go func() { back <- n.Resume() }()
+	time.Sleep(time.Second)
+	return back
+}
+
 // A load has no permit while its nested read waits, and has one again before that read returns.
 func TestNestedReadGivesThePermitBack(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
@@ -84,9 +92,8 @@ func TestReturningLoadGoesFirst(t *testing.T) {
 		n.Wait()
 		holder := permit(t, g)
 		late := wait(t.Context(), g, &Ticket{Depth: 5})
-		back := make(chan error, 1)
-		go func() { back <- n.Resume() }()
-		if time.Sleep(time.Second); len(back) != 0 {
+		back := resume(n)
+		if len(back) != 0 {
 			t.Fatal("two loads with one permit")
 		}
 		if s := g.Snapshot(); s.Waiting != 2 || s.InUse != 1 {
@@ -116,9 +123,7 @@ func TestSeveralNestedReads(t *testing.T) {
 		if s := g.Snapshot(); s.InUse != 1 || s.Waiting != 0 {
 			t.Errorf("%+v", s)
 		}
-		back := make(chan error, 1)
-		go func() { back <- n.Resume() }()
-		time.Sleep(time.Second)
+		back := resume(n)
 		n.Wait() // while it returns: another read begins to wait
 		if err := <-back; err != nil {
 			t.Error(err)
@@ -179,9 +184,7 @@ func TestLoadReturnsBeforeItsNestedRead(t *testing.T) {
 		k, _, n = attempt(t, g, t.Context())
 		n.Wait()
 		holder := permit(t, g)
-		back := make(chan error, 1)
-		go func() { back <- n.Resume() }()
-		time.Sleep(time.Second)
+		back := resume(n)
 		g.Release(k, OK, 0) // the ticket is returning
 		if err := <-back; err != nil {
 			t.Error(err)

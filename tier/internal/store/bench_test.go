@@ -177,7 +177,8 @@ func BenchmarkNearAllocs(b *testing.B) {
 	})
 }
 
-func BenchmarkOwnedGet(b *testing.B) {
+// benchFull runs op with the keys of a Zipf distribution on a store that has room for a tenth of them.
+func benchFull(b *testing.B, op func(s *s3fifo, key string)) {
 	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
 	s := newFixed(100_000, nil)
 	defer s.Close()
@@ -189,28 +190,19 @@ func BenchmarkOwnedGet(b *testing.B) {
 		i := int(at.Add(1)) * 500_009
 		for pb.Next() {
 			i++
-			s.Get(keys[i%len(keys)])
+			op(s, keys[i%len(keys)])
 		}
 	})
 }
 
+func BenchmarkOwnedGet(b *testing.B) {
+	benchFull(b, func(s *s3fifo, key string) { s.Get(key) })
+}
+
 // BenchmarkOwnedSet sets new keys in a full store: each Set evicts another entry.
 func BenchmarkOwnedSet(b *testing.B) {
-	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
-	s := newFixed(100_000, nil)
-	defer s.Close()
-	replay(s, keys, 0)
 	e := fixed()
-	b.ReportAllocs()
-	b.ResetTimer()
-	var at atomic.Int64
-	b.RunParallel(func(pb *testing.PB) {
-		i := int(at.Add(1)) * 500_009
-		for pb.Next() {
-			i++
-			s.Set(keys[i%len(keys)], e)
-		}
-	})
+	benchFull(b, func(s *s3fifo, key string) { s.Set(key, e) })
 }
 
 func BenchmarkOwnedEntry(b *testing.B) {

@@ -1,0 +1,7 @@
+package faults
+
+import "testing"
+
+func TestFaults(t *testing.T) {
+	go func() { t.Fatal(usedByATest()) }()
+}
