@@ -375,11 +375,19 @@ func TestScenePipeline(t *testing.T) {
 	t.Logf("seed %d", seed)
 	bubble(t, func(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		var mu sync.Mutex // guards rnd
+		var mu sync.Mutex // guards rnd and inARow
+		inARow := 0
+		// fails is true three times of ten, but not more than three times in a row: each failed refresh delays the next by up
+		// to one and a half seconds, and the copy may be served for five.
 		fails := func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			return rnd.IntN(10) < 3
+			if rnd.IntN(10) < 3 && inARow < 3 {
+				inARow++
+				return true
+			}
+			inARow = 0
+			return false
 		}
 		cfg := plain(func(_ context.Context, f *Fill[string]) (string, error) {
 			for _, step := range []string{"product", "price", "stock", "reviews", "rank"} {
