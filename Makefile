@@ -56,8 +56,9 @@ export GORACE ?= atexit_sleep_ms=20
 all: check test
 
 # The packages that take longest go first, so that the others fill the gaps.
+# make check has the analyzers of vet, so that go test need not repeat some of them.
 test:
-	$(SUITE) test -race -count=1 -timeout 1h -p 3 -skip '$(LONG)' ./peer/peertest ./peer ./tier ./bench/harness ./...
+	$(SUITE) test -race -vet=off -count=1 -timeout 1h -p 3 -skip '$(LONG)' ./peer/peertest ./peer ./tier ./bench/harness ./...
 
 test-loaded:
 	$(SUITE) load $(MAKE) test

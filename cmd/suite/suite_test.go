@@ -82,7 +82,7 @@ func TestFlakyCountsFailures(t *testing.T) {
 	}
 	t.Chdir(dir)
 	var out bytes.Buffer
-	err := runFlaky(t.Context(), strings.Fields("-count 2 -cpu 1,2 -race=false -procs 1 ./..."), &out)
+	err := runFlaky(t.Context(), strings.Fields("-count 2 -cpu 1,2 -procs 1 ./..."), &out)
 	if err == nil {
 		t.Error("no error")
 	}
