@@ -20,11 +20,12 @@ var mayImport = map[string][]string{
 	"tier/internal/near":      {},
 	"tier/internal/fence":     {"codec", "ring"},
 	"tier/internal/governor":  {"tier/internal/clock"},
+	"tier/internal/journal":   {"codec", "ring", "tier/internal/fence"},
 	"tier/internal/store":     {"tier/internal/fence"},
 	"tier/internal/demand":    {"tier/internal/store"},
 	"tier/internal/placement": {"ring", "tier/internal/store"},
 	"tier": {"codec", "ring", "tier/internal/clock", "tier/internal/demand", "tier/internal/fence", "tier/internal/governor",
-		"tier/internal/near", "tier/internal/placement", "tier/internal/store"},
+		"tier/internal/journal", "tier/internal/near", "tier/internal/placement", "tier/internal/store"},
 	"peer": {"codec", "ring"},
 }
 

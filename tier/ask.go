@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -19,9 +20,9 @@ import (
 type question[V any] struct {
 	key    string
 	hash   uint64
-	stamp  uint64 // the fence clock when the read began
-	wide   uint64 // the tag clock then
-	known  *known // what the member is known to have applied
+	stamp  uint64             // the fence clock when the read began
+	wide   uint64             // the tag clock then
+	known  *journal.Watermark // what the member is known to have applied
 	to     ring.Member
 	maxAge time.Duration
 	have   *box[V] // a near copy that the member may confirm as still good, nil: none
@@ -208,11 +209,11 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		}
 	}()
 	if renewed {
-		m := c.mate(q.to.Name)
+		m := c.journal.Member(q.to.Name)
 		if m == nil {
-			err = errGone
+			err = journal.ErrGone
 		} else {
-			q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, 0})
+			q.known, q.debt, err = c.journal.Ready(ctx, m, journal.Need{Key: q.key, Hash: q.hash, Stamp: q.stamp})
 		}
 	}
 	if err == nil {
@@ -245,22 +246,22 @@ func (q *question[V]) mostRequests() int { return maxRequests + min(q.told, fenc
 // askFresh asks q's member, once that has applied everything that covers the key and was applied here before the read
 // began.
 func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
-	m := c.mate(q.to.Name)
+	m := c.journal.Member(q.to.Name)
 	if m == nil {
-		return out, errGone
+		return out, journal.ErrGone
 	}
-	q.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
+	q.alone = !c.journal.WaitOpen(ctx) || c.leaving.Load()
 	wide := uint64(0) // the tag clock up to which the member must have applied everything
 	q.sent, q.told = 0, 0
 	for round := 0; round < maxAgain+fence.Marks && q.sent < q.mostRequests(); round++ {
-		if q.known, q.debt, err = c.ready(ctx, m, need{q.key, q.hash, q.stamp, wide}); err != nil {
+		if q.known, q.debt, err = c.journal.Ready(ctx, m, journal.Need{Key: q.key, Hash: q.hash, Stamp: q.stamp, Tags: wide}); err != nil {
 			return outcome{}, err
 		}
 		*a = answer[V]{}
 		out, err = c.ask(ctx, q, a)
 		switch {
 		case out.replaced:
-			c.forget(m, q.known)
+			c.journal.Forget(m, q.known)
 		case out.behind:
 			wide = q.wide
 		case out.again:
@@ -270,53 +271,6 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 		}
 	}
 	return outcome{}, err
-}
-
-// need is what a member must have applied before it is asked for a key.
-type need struct {
-	key   string
-	hash  uint64
-	stamp uint64 // everything that covers the key and was applied here when the fence clock showed this
-	wide  uint64 // and everything that covers tags, up to this tag clock
-}
-
-// ready returns what m is known to have applied and what the request must tell it. It has an anti-entropy exchange with
-// m first if one is needed; the debt that it returns needs none.
-func (c *Cache[V]) ready(ctx context.Context, m *mate, needs need) (k *known, d fence.Debt, err error) {
-	for try := 0; ; try++ {
-		if k = m.known.Load(); k != nil {
-			if d = c.fences.Debt(needs.key, needs.hash, needs.stamp, k.watermark()); d.Duty != fence.Exchange && k.Tags >= needs.wide {
-				return k, d, nil
-			}
-		}
-		if try == maxAgain {
-			return nil, d, errAnswer
-		}
-		if err := c.exchangeWith(ctx, m); err != nil {
-			return nil, d, err
-		}
-	}
-}
-
-// calm waits, if this cache has just been made, until it has had an exchange with every member. It returns false if
-// that has not happened in time.
-func (c *Cache[V]) calm(ctx context.Context) bool {
-	if c.unsettled.Load() == 0 {
-		return true
-	}
-	c.log.mu.Lock()
-	ready := c.log.ready
-	c.log.mu.Unlock()
-	if left := settleWait - (c.clock.Now() - c.opened); ready != nil && left > 0 {
-		t := time.NewTimer(time.Duration(left))
-		defer t.Stop()
-		select {
-		case <-ready:
-		case <-t.C:
-		case <-ctx.Done():
-		}
-	}
-	return c.unsettled.Load() == 0
 }
 
 // wire holds what one request needs. It is reused.
@@ -419,21 +373,21 @@ func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, be
 			a.why = store.StaleReason(r.Why)
 		}
 		if r.Status == codec.StatusSame && (q.have == nil || q.have.notFound) {
-			return outcome{}, false, errAnswer
+			return outcome{}, false, journal.ErrAnswer
 		}
 		if r.Incarnation != q.known.Incarnation {
-			return outcome{replaced: true}, false, errAnswer
+			return outcome{replaced: true}, false, journal.ErrAnswer
 		}
 		if q.debt.Mark.Seq != 0 {
 			c.fences.MarkTold(q.key, q.hash, q.debt.Mark, r.Incarnation)
 		}
 		if q.debt.Duty == fence.AskAgain {
-			return outcome{again: true}, false, errAnswer
+			return outcome{again: true}, false, journal.ErrAnswer
 		}
 		if r.Flags&codec.FlagTagged != 0 {
 			a.tags = append(a.tags, r.Tags...)
 			if q.known.Tags < q.wide && c.fences.After(a.tags, q.known.Tags) {
-				return outcome{behind: true}, false, errAnswer
+				return outcome{behind: true}, false, journal.ErrAnswer
 			}
 		}
 		if r.Flags&codec.FlagFilled != 0 {

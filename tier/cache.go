@@ -19,6 +19,7 @@ import (
 	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/near"
 	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
@@ -59,18 +60,14 @@ type Cache[V any] struct {
 	lots    lots[V]
 	sender  sender // nil: Cluster is not a sender
 	tokenOf uint64 // the namespace in tokens
-	log     *logbook
-	mates   atomic.Pointer[map[string]*mate] // the other members; replaced with log.mu held
-	opened  int64                            // when the cache was made, ns on its clock
-	// young means that the cache is so new that an Invalidate from before it was made may not have returned.
-	young     atomic.Bool
+	journal *journal.Journal
+	opened  int64 // when the cache was made, ns on its clock
+
 	isolation placement.Isolation
-	gathered  gatherer[V]  // single misses that wait to be loaded together
-	unsettled atomic.Int32 // while young, the number of members without an exchange so far
-	leaving   atomic.Bool  // the node is leaving: others do not tell it of invalidations
-	stood     atomic.Bool  // it may have entries that it filled as a stand-in owner
+	gathered  gatherer[V] // single misses that wait to be loaded together
+	leaving   atomic.Bool // the node is leaving: others do not tell it of invalidations
+	stood     atomic.Bool // it may have entries that it filled as a stand-in owner
 	tokens    tokens
-	strangers atomic.Int32 // while young, the number of members that may not know this one
 	demand    *demand.Sketch
 	reuse     *demand.ReuseCurve
 	drill     atomic.Pointer[drill] // nil: none
@@ -136,9 +133,13 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.watch.Store(watchSome)
 	c.hot.now = make(chan struct{}, 1)
 	c.fences = fence.New(c.clock.Now, max(4*int64(cfg.Origin.Timeout)+2*int64(min(cfg.Freshness.NearTTL, time.Hour)), fenceRetention), incarnation)
-	c.log = newLogbook(incarnation, int64(max(cfg.Freshness.Bound(), cfg.Freshness.NegativeTTL)), c.fences.Retention(), cfg.limits)
-	c.mates.Store(&map[string]*mate{})
+	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.opened = c.clock.Now()
+	if cfg.Cluster != nil {
+		c.self = cfg.Cluster.Name()
+		c.views.Self = c.self
+	}
+	c.journal = c.newJournal(incarnation)
 	c.origin = cfg.SharedOrigin
 	if c.origin == nil {
 		c.origin = newSharedOrigin(cfg.Namespace, cfg.Origin, cfg.Now)
@@ -150,6 +151,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
 		n, err := near.New[box[V]](cfg.NearBytes)
 		if err != nil {
+			c.cancel()
 			return nil, fmt.Errorf("weir: cache %q: near tier: %w", cfg.Namespace, err)
 		}
 		c.near = n
@@ -161,6 +163,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		}
 	})
 	if err := c.origin.attach(cfg.Cluster); err != nil {
+		c.cancel()
 		if c.near != nil {
 			c.near.Close()
 		}
@@ -169,11 +172,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	sharer, _ := cfg.Cluster.(shareSpeaker)
 	withheld := sharer != nil && sharer.SharesMove() && c.gov.WithholdShare() // before anybody can ask this cache for a value
-	c.ctx, c.cancel = context.WithCancel(context.Background())
 	if cfg.Cluster != nil {
-		c.self = cfg.Cluster.Name()
-		c.views.Self = c.self
-		c.young.Store(true)
 		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
 		if err != nil {
 			c.cancel()
@@ -189,9 +188,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		}
 		c.unregister = unregister
 	}
-	if cfg.Cluster != nil {
-		c.mate(c.self) // takes note of the view
-	}
+	c.journal.ViewChanged()
 	c.life.begin()
 	go c.tend()
 	if withheld && c.life.begin() {
@@ -206,6 +203,40 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		go c.keepHot()
 	}
 	return c, nil
+}
+
+// newJournal returns the journal of the invalidations.
+func (c *Cache[V]) newJournal(incarnation uint64) *journal.Journal {
+	cfg := journal.Config{
+		Self: c.self, Namespace: c.ns, Schema: c.schema, Incarnation: incarnation,
+		Copies: copies[V]{c}, Fences: c.fences, Now: c.clock.Now, Spawn: c.spawn, Closed: ErrClosed,
+		OnFlush: func() {
+			c.cfg.Logger.Warn("cache flushed: invalidations were missed that no member can tell any more", "event", eventFlushed, "namespace", c.cfg.Namespace)
+		},
+		Life: max(c.cfg.Freshness.Bound(), c.cfg.Freshness.NegativeTTL), Timeout: c.cfg.InvalidateTimeout, NewFor: newFor, Limits: c.cfg.limits,
+	}
+	if c.cfg.Cluster != nil {
+		cfg.Peers = c.cfg.Cluster
+	}
+	if c.cfg.faulty != nil {
+		cfg.Copies = c.cfg.faulty(cfg.Copies)
+	}
+	return journal.New(c.ctx, cfg)
+}
+
+// newFor is for how long a cache counts as new. It is longer than any Invalidate that began before the cache was opened.
+const newFor = MaxInvalidateTimeout * 3 / 2
+
+// spawn runs f in a goroutine that Close waits for. It returns false, and does nothing, once the cache is closed.
+func (c *Cache[V]) spawn(f func()) bool {
+	if !c.life.begin() {
+		return false
+	}
+	go func() {
+		defer c.life.end()
+		f()
+	}()
+	return true
 }
 
 // divide splits a cap among members so that the parts sum to it.
@@ -238,13 +269,13 @@ func (c *Cache[V]) tend() {
 		case <-changed:
 			changed = c.cfg.Cluster.ViewChanged()
 			c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
-			c.look()
+			c.journal.Tick()
 			c.notice()
 		case <-tick.C:
 			c.clock.Tick()
 			c.fences.Sweep()
 			c.tellBreaker()
-			c.look()
+			c.journal.Tick()
 			if c.cfg.Cluster != nil {
 				c.notice()
 			}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // A Change says what a write to the origin has made out of date, for Apply.
@@ -32,9 +33,9 @@ func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
 	if err := errors.Join(checkKeys(ch.Keys), checkTags(ch.Tags)); err != nil {
 		return Token{}, err
 	}
-	parts := []piece{{codec.ScopeKeys, ch.Keys}, {codec.ScopeTags, ch.Tags}}
+	parts := []journal.Part{{Scope: codec.ScopeKeys, Names: ch.Keys}, {Scope: codec.ScopeTags, Names: ch.Tags}}
 	if ch.All {
-		parts = append(parts, piece{codec.ScopeAll, []string{""}})
+		parts = append(parts, everything)
 	}
 	return c.spread(ctx, ch.Version, nil, parts...)
 }

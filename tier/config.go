@@ -16,6 +16,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // Defaults and limits of Config.
@@ -122,8 +123,9 @@ type Config[V any] struct {
 	// tests. 0: a random seed.
 	Seed uint64
 
-	limits    limits               // of the log; tests make them small
-	suspended func() (int64, bool) // nil: the system's; tests suspend the machine
+	limits    journal.Limits                      // tests make them small
+	faulty    func(journal.Copies) journal.Copies // nil, or breaks what the journal does, for tests
+	suspended func() (int64, bool)                // nil: the system's; tests suspend the machine
 }
 
 func (cfg *Config[V]) newClock() clock.Clock {

@@ -3,7 +3,6 @@ package tier
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -11,51 +10,8 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/journal"
 )
-
-// confirmed has exactly the numbers that were added; a set checks it number by number.
-func TestConfirmedSkipsNothing(t *testing.T) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	for range 2000 {
-		var c confirmed
-		var set [40]bool
-		for range 1 + rng.IntN(12) {
-			s := span{1 + rng.Uint64N(30), 0}
-			s.last = s.first + rng.Uint64N(6) - 1 // may be empty
-			c.add(s)
-			for n := s.first; n <= s.last; n++ {
-				set[n] = true
-			}
-			for first := uint64(1); first < 36; first++ {
-				want := first
-				for set[want] {
-					want++
-				}
-				if got := c.missing(span{first, 39}); got != want {
-					t.Fatalf("%+v: from %d on the first one missing is %d, want %d", c, first, got, want)
-				}
-				if c.has(span{first, first + 2}) != (want > first+2) {
-					t.Fatalf("%+v: has from %d to %d", c, first, first+2)
-				}
-			}
-		}
-	}
-}
-
-// The number of spans beyond a gap is bounded, and forgotten numbers do not count as confirmed.
-func TestConfirmedIsBounded(t *testing.T) {
-	var c confirmed
-	for n := uint64(3); n < 300; n += 2 {
-		c.add(span{n, n})
-	}
-	if len(c.beyond) != maxConfirmedSpans || c.all != 0 || c.has(span{3, 3}) || !c.has(span{299, 299}) {
-		t.Errorf("%d spans, all up to %d", len(c.beyond), c.all)
-	}
-	c.add(upTo(298))
-	if c.all != 299 || len(c.beyond) != 0 {
-		t.Errorf("all up to %d, %v", c.all, c.beyond)
-	}
-}
 
 // slowFeed delays its first acknowledgement.
 type slowFeed struct {
@@ -149,7 +105,7 @@ func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
 	for _, n := range []int{codec.MaxKeysPerFrame, 3 * codec.MaxKeysPerFrame} {
 		bubble(t, func(t *testing.T) {
 			s, o := newSim(t, 2), newOrigin()
-			caches := s.start(o, Config[simValue]{limits: limits{bytes: 200 << 10}})
+			caches := s.start(o, Config[simValue]{limits: journal.Limits{Bytes: 200 << 10}})
 			defer s.stop(caches)
 			key := keyOf(s.nodes["n0"].View(), "n1", 0)
 			_ = pause(background, 20*time.Second)
@@ -161,7 +117,7 @@ func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
 			wg.Go(func() {
 				err := caches["n0"].Invalidate(background, keys...)
 				var inv *InvalidateError
-				if !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n1"}) || !errors.Is(err, errGone) {
+				if !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n1"}) || !errors.Is(err, journal.ErrGone) {
 					t.Errorf("%d keys: n1 was told of none of them, and the error is %v", n, err)
 				}
 			})
@@ -171,29 +127,4 @@ func TestInvalidateNamesWhoLeavesMeanwhile(t *testing.T) {
 			s.setRule(nil)
 		})
 	}
-}
-
-// Invalidate names a member that leaves between frames, even if it had confirmed everything started before it left.
-func TestInvalidateNamesWhoLeavesBetweenFrames(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s, o := newSim(t, 2), newOrigin()
-		caches := s.start(o, Config[simValue]{})
-		defer s.stop(caches)
-		s.acquaint(caches)
-		c := caches["n0"]
-		c.log.mu.Lock()
-		defer c.log.mu.Unlock()
-		m := c.log.mates["n1"]
-		m.confirmed.add(upTo(5))
-		for open, want := range map[bool]int{true: 1, false: 0} {
-			w := &waiter{waits: span{3, 5}, open: open, done: make(chan struct{})}
-			c.log.waiters = []*waiter{w}
-			c.dismiss(m)
-			if len(w.failed) != want {
-				t.Errorf("more frames follow %v: named %v", open, w.failed)
-			}
-			m.gone = false
-		}
-		c.log.waiters = nil
-	})
 }

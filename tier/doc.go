@@ -28,6 +28,7 @@
 //	                              |
 //	tier                    Cache: Get, GetMany, Put, Invalidate, Follow, Stats
 //	                              |
+//	  internal/journal      invalidations: their log, delivery and comparison with the other members
 //	  internal/near         a copy in memory: ristretto with a front
 //	  internal/placement    who owned the key before, whether this node is isolated
 //	  internal/governor     when a load may read the origin

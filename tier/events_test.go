@@ -113,7 +113,7 @@ func TestEventsOfInvalidations(t *testing.T) {
 		defer sim.stop(caches)
 		synctest.Wait()
 		c := caches[sim.names[0]]
-		c.receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 5, Flush: true}}})
+		c.journal.Receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 5, Flush: true}}})
 		if got := e.take(); got != eventFlushed {
 			t.Errorf("a flush: %s", got)
 		}

@@ -89,7 +89,7 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 	if now >= f.end() {
 		return false
 	}
-	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.log.self
+	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.journal.Incarnation()
 	if f.e.Tags != nil {
 		resp.Flags |= codec.FlagTagged
 		resp.Tags = f.e.Tags.List()

@@ -11,6 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // history runs readers and writers on a simulated cluster and reports each read that breaks
@@ -22,7 +23,7 @@ type history struct {
 	late             bool // members open their caches late
 	strip            bool // requests do not carry fences
 	slow             bool // loads take long
-	wrap             func(codec.Handler) codec.Handler
+	faulty           func(journal.Copies) journal.Copies
 }
 
 type historyResult struct {
@@ -54,10 +55,7 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 		if h.strip {
 			s.tweak = func(_, _ string, r *codec.Request) { r.Fence = codec.Mark{} }
 		}
-		for _, n := range s.nodes {
-			n.wrap = h.wrap
-		}
-		cfg := Config[simValue]{InvalidateTimeout: 5 * time.Second, Seed: seed + 1}
+		cfg := Config[simValue]{InvalidateTimeout: 5 * time.Second, Seed: seed + 1, faulty: h.faulty}
 		if !h.near {
 			cfg.NearBytes = -1
 		}
@@ -176,46 +174,33 @@ func manyHistories(t *testing.T, n int) {
 	t.Logf("%d invalidations confirmed, %d loads", done, loads)
 }
 
-// mutant applies invalidations wrongly.
-type mutant struct {
-	handler[simValue]
+// faultyCopies are copies for which an invalidation of a key does what apply does.
+type faultyCopies struct {
+	copies[simValue]
 	apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)
 }
 
-func (m mutant) TryServe(req *codec.Request, resp *codec.Response) bool {
-	if req.Kind != codec.KindInvalidate {
-		return m.handler.TryServe(req, resp)
-	}
-	resp.Status, resp.Incarnation, resp.Seq = codec.StatusDone, m.c.log.self, 1<<60
-	m.c.log.mu.Lock()
-	defer m.c.log.mu.Unlock()
-	for _, v := range req.News.Invalidations {
-		for _, k := range v.Names {
-			key := string(k)
-			m.apply(m.c, key, ring.Hash(key), v.Mark)
-		}
-		m.c.log.track(v.Mark.Incarnation).reach(v.Mark.Seq)
-	}
-	return true
+func (x faultyCopies) FenceKey(key string, hash uint64, mark codec.Mark, _ uint64) {
+	x.apply(x.c, key, hash, mark)
 }
 
 // The checker detects the absence of each part of the mechanism.
 func TestHistoriesCatch(t *testing.T) {
-	wrap := func(apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)) func(codec.Handler) codec.Handler {
-		return func(h codec.Handler) codec.Handler { return mutant{h.(handler[simValue]), apply} }
+	faulty := func(apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)) func(journal.Copies) journal.Copies {
+		return func(x journal.Copies) journal.Copies { return faultyCopies{x.(copies[simValue]), apply} }
 	}
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
-		"no detach of flights": {slow: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+		"no detach of flights": {slow: true, faulty: faulty(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
 			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.Delete(key) })
 			c.asks.detach(key, hash, at.Copies)
 		})},
-		"no check at commit": {wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.fence(key, hash, mark, 0)
+		"no check at commit": {faulty: faulty(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+			copies[simValue]{c}.FenceKey(key, hash, mark, 0)
 			c.fences.Forget(key, hash)
 		})},
-		"no check of near copies": {near: true, wrap: wrap(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			c.fence(key, hash, mark, 0)
+		"no check of near copies": {near: true, faulty: faulty(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+			copies[simValue]{c}.FenceKey(key, hash, mark, 0)
 			c.fences.Hide(hash)
 		})},
 	} {
@@ -242,4 +227,6 @@ func invalidation(m codec.Mark, keys ...[]byte) *codec.News {
 }
 
 // apply applies an invalidation of key as if another member had sent it.
-func apply(c *Cache[simValue], key string, m codec.Mark) { c.receive(invalidation(m, []byte(key))) }
+func apply(c *Cache[simValue], key string, m codec.Mark) {
+	c.journal.Receive(invalidation(m, []byte(key)))
+}

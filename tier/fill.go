@@ -429,7 +429,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 		c.stats.results[resultOK].Add(1)
 	}
 	if fill.ttl > 0 && e.Flags&store.Passing == 0 {
-		c.log.lives.stored(e.Hard - e.Loaded)
+		c.journal.StoredLife(e.Hard - e.Loaded)
 	}
 	if e.Version = fill.versionOf(); e.Version != 0 && c.fences.Behind(f.key, f.hash, e.Version) {
 		e.Flags |= store.Passing

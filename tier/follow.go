@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // Follow has two halves. The reader takes batches and starts their invalidations: when it asks for the next batch, they
@@ -280,7 +281,7 @@ func (f *follower[V]) begin(ctx context.Context) error {
 func (f *follower[V]) flush(why string) {
 	f.stats.flushes.Add(1)
 	f.log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
-	f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeAll, []string{""}}})
+	f.c.begin(f.c.ctx, nil, 0, everything)
 }
 
 // reached notes that everything up to position is applied here.
@@ -344,7 +345,7 @@ func (f *follower[V]) apply(events []*Event) {
 	versions, tagged := make(map[string]uint64), make(map[string]bool)
 	for _, e := range events {
 		if e.All {
-			f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeAll, []string{""}}})
+			f.c.begin(f.c.ctx, nil, 0, everything)
 			break
 		}
 	}
@@ -376,10 +377,10 @@ func (f *follower[V]) apply(events []*Event) {
 		for n < len(keys) && versions[keys[n]] == versions[keys[0]] {
 			n++
 		}
-		f.c.start(f.c.ctx, nil, versions[keys[0]], []piece{{codec.ScopeKeys, keys[:n]}})
+		f.c.begin(f.c.ctx, nil, versions[keys[0]], journal.Part{Scope: codec.ScopeKeys, Names: keys[:n]})
 		keys = keys[n:]
 	}
-	f.c.start(f.c.ctx, nil, 0, []piece{{codec.ScopeTags, tags}})
+	f.c.begin(f.c.ctx, nil, 0, journal.Part{Scope: codec.ScopeTags, Names: tags})
 }
 
 func (f *follower[V]) refuse(e *Event, err error) {

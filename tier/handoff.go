@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -232,15 +233,7 @@ var errGoes = errors.New("weir: the member leaves")
 // ways returns the members that a push to one member is sent to, one after the other while it fails: the member itself,
 // and others that relay it.
 func (c *Cache[V]) ways(to ring.Member) []ring.Member {
-	list := []ring.Member{to}
-	c.log.mu.Lock()
-	defer c.log.mu.Unlock()
-	for _, m := range c.log.mates {
-		if m.name != to.Name && m.relays() && len(list) <= mostRelays {
-			list = append(list, m.member)
-		}
-	}
-	return list
+	return append([]ring.Member{to}, c.journal.Relays(to.Name)...)
 }
 
 // pushTo pushes keys to a member. It returns those that the member has not got although they are still here, and why.
@@ -263,9 +256,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 		if token != 0 {
 			req.Pushed, taken = c.batch(keys, spare)
 		}
-		c.log.mu.Lock()
-		req.News = &codec.News{Life: time.Duration(c.log.lives.own.Load()), Positions: c.log.positions(nil, c.clock.Now())}
-		c.log.mu.Unlock()
+		req.News = c.journal.Positions()
 		answer, news, err := c.postPush(ctx, to, ways[way], &req)
 		wait := time.Duration(0)
 		switch {
@@ -285,7 +276,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 			pushed.Add(int64(len(req.Pushed)))
 			keys = keys[taken:]
 			if answer.Status == codec.StatusSynced {
-				if c.receive(news) == 0 && token == 0 {
+				if c.journal.Receive(news) == 0 && token == 0 {
 					wait = handoffPause
 				}
 			} else if token = answer.Seq; token == 0 {
@@ -316,7 +307,7 @@ func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec
 	defer resp.Release()
 	// A member that runs an earlier version answers for itself. It keeps nothing, because the token is not its own.
 	if relayed := resp.Flags&codec.FlagRelayed != 0; relayed != (way.Name != to.Name) {
-		return answer, nil, fmt.Errorf("%w: status %d from %s instead of %s: %s", errAnswer, resp.Status, way.Name, to.Name, resp.Text)
+		return answer, nil, fmt.Errorf("%w: status %d from %s instead of %s: %s", journal.ErrAnswer, resp.Status, way.Name, to.Name, resp.Text)
 	}
 	answer = codec.Response{Status: resp.Status, Incarnation: resp.Incarnation, Seq: resp.Seq}
 	switch resp.Status {
@@ -328,7 +319,7 @@ func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec
 	case codec.StatusClosed:
 		return answer, nil, errGoes
 	}
-	return answer, nil, errAnswer
+	return answer, nil, journal.ErrAnswer
 }
 
 // A pacer limits what several senders send together to a number of bytes a second.

@@ -1,9 +1,7 @@
 package tier
 
 import (
-	"errors"
 	"fmt"
-	"slices"
 	"testing"
 	"time"
 
@@ -102,43 +100,4 @@ func TestLeaveAroundThroughAnEarlierVersion(t *testing.T) {
 			t.Errorf("n1 keeps %d copies, had %d and was to be given %d", n, kept, mine)
 		}
 	})
-}
-
-// A member that only other members see has no address here: nothing is sent to it, and nothing is relayed to it.
-func TestNothingIsSentWithoutAnAddress(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		s, o := newSim(t, 2), newOrigin()
-		caches := s.start(o, Config[simValue]{InvalidateTimeout: 300 * time.Millisecond})
-		defer s.stop(caches)
-		s.acquaint(caches)
-		c := caches["n0"]
-		c.log.mu.Lock()
-		c.outside([][]byte{[]byte("n3")}, "n1")
-		c.outside([][]byte{[]byte("n4")}, "n3") // n3 was in the view then
-		c.log.mu.Unlock()
-		err := c.Invalidate(background, "k")
-		var inv *InvalidateError
-		if !errors.As(err, &inv) || !slices.Equal(inv.Unreached, []string{"n3", "n4"}) {
-			t.Errorf("err = %v", err)
-		}
-		if err := c.exchangeWith(background, c.mate("n3")); !errors.Is(err, errGone) {
-			t.Errorf("an exchange with a member without an address: %v", err)
-		}
-		if n := s.count("n0", ""); n != 0 {
-			t.Errorf("%d requests without an address", n)
-		}
-	})
-}
-
-// A node asks only members that it sees and reaches to relay something.
-func TestRelaysThroughWhatIsReached(t *testing.T) {
-	for what, change := range map[string]func(m *mate){
-		"reached": func(*mate) {}, "seen by others": func(m *mate) { m.via = "n1" }, "gone": func(m *mate) { m.gone = true },
-		"not reached": func(m *mate) { m.err = errLinkDown }, "without the cache": func(m *mate) { m.hollow = true },
-	} {
-		m := newMate("n2", 0)
-		if change(m); m.relays() != (what == "reached") {
-			t.Errorf("%s: relays %v", what, m.relays())
-		}
-	}
 }

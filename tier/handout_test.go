@@ -61,7 +61,7 @@ func TestJoinerOfRequestSeesItsTagInvalidated(t *testing.T) {
 		defer s.stop(caches)
 		key := keyOf(s.nodes["n0"].View(), "n1", 0)
 		gets(t, caches["n1"], key, 0)
-		if err := caches["n0"].exchangeWith(background, caches["n0"].mate("n1")); err != nil {
+		if err := exchange(caches["n0"], "n1"); err != nil {
 			t.Fatal(err)
 		}
 		s.setRule(func(_, _ string, kind codec.Kind, answer bool) hop {

@@ -113,8 +113,8 @@ func (c *Cache[V]) warmHot() {
 		c.cfg.Logger.Warn("the list of hot keys cannot be used: starting without it", "namespace", c.cfg.Namespace, "file", path, "err", err)
 	}
 	h.total.Store(int64(len(keys)))
-	until := c.clock.Now() + youngFor
-	for c.young.Load() && c.unsettled.Load() > 0 && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // an unsettled cache may not keep what it loads
+	until := c.clock.Now() + int64(newFor)
+	for c.journal.IsOpening() && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // a cache that is opening may not keep what it loads
 	}
 	for some := range slices.Chunk(keys, hotChunk) {
 		report, err := c.Warm(c.ctx, some)

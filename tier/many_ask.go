@@ -11,10 +11,11 @@ import (
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // A multi-get asks each owner as a get does. Before the read began, the owner must have applied whatever covers the key
-// and was applied here (see log.go), or the request tells it so with the key. Each key's answer is interpreted on its
+// and was applied here (see package journal), or the request tells it so with the key. Each key's answer is interpreted on its
 // own. Keys that cannot be settled in this way are left to be read as Get does: the member is not the owner or cannot
 // be reached, another instance has answered, or a tag was invalidated in between.
 //
@@ -44,12 +45,12 @@ func frameful[V any](reads []*reading[V]) int {
 
 // frame is the reads that one member is asked for in one request.
 type frame[V any] struct {
-	many  *many[V]
-	to    ring.Member
-	reads []*reading[V]
-	mate  *mate
-	known *known // what the member has applied
-	alone bool   // the answers must not be given to later callers
+	many   *many[V]
+	to     ring.Member
+	reads  []*reading[V]
+	member *journal.Member
+	known  *journal.Watermark // what the member has applied
+	alone  bool               // the answers must not be given to later callers
 
 	// of a frame in flight
 	w     *wire
@@ -125,13 +126,13 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func
 // send asks the member for what it has of the frame's keys. It returns false if something that takes time has to be
 // done first.
 func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
-	if c.sender == nil || len(f.many.chain) > 0 || c.young.Load() && c.unsettled.Load() != 0 {
+	if c.sender == nil || len(f.many.chain) > 0 || c.journal.IsOpening() {
 		return false
 	}
-	if f.mate = c.mate(f.to.Name); f.mate == nil {
+	if f.member = c.journal.Member(f.to.Name); f.member == nil {
 		return false
 	}
-	if f.known = f.mate.known.Load(); f.known == nil {
+	if f.known = f.member.Watermark(); f.known == nil {
 		return false
 	}
 	if n, _ := c.carryAll(f, f.reads); n < len(f.reads) {
@@ -193,11 +194,11 @@ func (c *Cache[V]) collect(ctx context.Context, m *many[V], sent int, wg *sync.W
 
 // askMany reads the keys of one frame from its member.
 func (c *Cache[V]) askMany(ctx context.Context, f *frame[V]) {
-	if f.mate = c.mate(f.to.Name); f.mate == nil {
+	if f.member = c.journal.Member(f.to.Name); f.member == nil {
 		f.many.single(f.reads...)
 		return
 	}
-	f.alone = c.young.Load() && !c.calm(ctx) || c.leaving.Load()
+	f.alone = !c.journal.WaitOpen(ctx) || c.leaving.Load()
 	reads := c.readyMany(ctx, f, f.reads)
 	if len(f.many.chain) > 0 { // the member that detects a cycle may have to wait
 		c.askWaiting(ctx, f, reads)
@@ -241,7 +242,7 @@ func (c *Cache[V]) askWaiting(ctx context.Context, f *frame[V], reads []*reading
 func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[V]) []*reading[V] {
 	for try := 0; ; try++ {
 		ready, behind, exchange := reads[:0:0], reads, true
-		if f.known = f.mate.known.Load(); f.known != nil {
+		if f.known = f.member.Watermark(); f.known != nil {
 			var n int
 			reads = slices.Clone(reads) // carryAll reorders them
 			n, exchange = c.carryAll(f, reads)
@@ -249,7 +250,7 @@ func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[
 				return ready
 			}
 		}
-		if try == maxAgain || !exchange || c.exchangeWith(ctx, f.mate) != nil {
+		if try == maxAgain || !exchange || c.journal.Exchange(ctx, f.member) != nil {
 			f.many.single(behind...)
 			return ready
 		}
@@ -262,7 +263,7 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange b
 	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
-		d := c.fences.Debt(r.key, r.hash, r.stamp, f.known.watermark())
+		d := c.fences.Debt(r.key, r.hash, r.stamp, f.known.Fences())
 		if r.debt = d; d.Duty != fence.NoDuty {
 			exchange = exchange || d.Duty == fence.Exchange
 			n--
@@ -412,7 +413,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 		}
 		out, expired, err := c.understandAt(now, &q, &part, began, &a)
 		if out.replaced {
-			c.forget(f.mate, f.known)
+			c.journal.Forget(f.member, f.known)
 		}
 		if expired || !out.answered || isUndecodable(err) {
 			m.single(r)

@@ -438,7 +438,7 @@ func TestGetManyTagged(t *testing.T) {
 			}
 		}
 		least := o.seq.Add(1)
-		caches["n0"].receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: mark(1), Scope: codec.ScopeTags, Names: [][]byte{[]byte("all")}}}})
+		caches["n0"].journal.Receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: mark(1), Scope: codec.ScopeTags, Names: [][]byte{[]byte("all")}}}})
 		got, err := caches["n0"].GetMany(background, keys)
 		if err != nil || len(got) != len(keys) {
 			t.Errorf("%d values, %v", len(got), err)

@@ -35,10 +35,10 @@ func TestAskOvertakenByFence(t *testing.T) {
 		s, o, caches, key := pair(t)
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash(key)
-		if err := c.exchangeWith(background, c.mate("n1")); err != nil {
+		if err := exchange(c, "n1"); err != nil {
 			t.Fatal(err)
 		}
-		known, stamp := c.mate("n1").known.Load(), c.fences.Stamp(hash)
+		known, stamp := c.journal.Member("n1").Watermark(), c.fences.Stamp(hash)
 		least := o.seq.Add(1)
 		apply(c, key, mark(1))
 		var wg sync.WaitGroup
@@ -134,7 +134,7 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 // exchanged has an exchange with a member, so that no read needs one: n0 may have found that n1 had no cache yet.
 func exchanged(t *testing.T, c *Cache[simValue], name string) {
 	t.Helper()
-	if err := c.exchangeWith(background, c.mate(name)); err != nil {
+	if err := exchange(c, name); err != nil {
 		t.Fatal(err)
 	}
 }

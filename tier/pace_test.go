@@ -7,24 +7,15 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/journal"
 )
-
-// smallLogs limits the logs of all caches to this many bytes.
-func smallLogs[V any](caches map[string]*Cache[V], bytes int64) {
-	for _, c := range caches {
-		c.log.mu.Lock()
-		c.log.limit.bytes = bytes
-		c.log.mu.Unlock()
-	}
-}
 
 // A log that is full of entries that every member has confirmed does not slow down an Invalidate.
 func TestFullLogHoldsNobodyUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
-		caches := s.start(o, Config[simValue]{})
+		caches := s.start(o, Config[simValue]{limits: journal.Limits{Bytes: 32 << 10}})
 		defer s.stop(caches)
-		smallLogs(caches, 32<<10)
 		began := time.Now()
 		var wg sync.WaitGroup
 		for i := range 64 {
@@ -47,9 +38,8 @@ func TestFullLogHoldsNobodyUp(t *testing.T) {
 func TestPaceKeepsTheLogWhole(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 3), newOrigin()
-		caches := s.start(o, Config[simValue]{})
+		caches := s.start(o, Config[simValue]{limits: journal.Limits{Bytes: 32 << 10}})
 		defer s.stop(caches)
-		smallLogs(caches, 32<<10)
 		s.setRule(func(_, to string, kind codec.Kind, _ bool) hop {
 			if to == "n2" && kind == codec.KindInvalidate {
 				return hop{delay: 50 * time.Millisecond}

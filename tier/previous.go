@@ -11,6 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
@@ -35,7 +36,7 @@ import (
 //     no member which does. A copy is kept only if there can be no such invalidation. Either the giver has the same
 //     view as this node and is in that view, so every member that informs the giver learns of this node. Or every
 //     member that this node sees has had the same view as this node at least once since this node started
-//     (acquainted), or this node started long enough ago to rule it out (young). Otherwise only the caller that
+//     (journal.IsAcquainted), or this node started long enough ago to rule it out (journal.IsNew). Otherwise only the caller that
 //     started the flight gets the answer.
 //
 // A copy older than one that this node has loaded itself and lost since is rejected, because callers have seen the
@@ -102,10 +103,10 @@ func (c *Cache[V]) lost(name string) bool {
 // inheritFrom is inherit from one member. none is true if that member answered that it has no copy.
 func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none bool) {
 	c.stats.previousAsked.Add(1)
-	calm := !c.young.Load() || c.calm(c.ctx)
-	e, keep, err := c.askPrevious(f, p.To, p.InView, calm, codec.FlagPrevious, previousWait)
+	isOpen := c.journal.WaitOpen(c.ctx)
+	e, keep, err := c.askPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, previousWait)
 	if err == errFilling {
-		e, keep, err = c.askPrevious(f, p.To, p.InView, calm, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
+		e, keep, err = c.askPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
@@ -162,7 +163,7 @@ func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.C
 	if old := c.valid(key, hash, now); old != nil && old.Flags&store.Failed == 0 && old.Loaded >= e.Loaded {
 		return old
 	}
-	c.log.lives.stored(e.Hard - e.Loaded)
+	c.journal.StoredLife(e.Hard - e.Loaded)
 	e.Etag = c.etag(e)
 	if !c.fences.Commit(key, hash, by, func() {
 		if old, ok := c.owned.Get(key); ok && old.Flags&store.Failed == 0 && old.Stamp >= e.Stamp && old.Loaded > e.Loaded {
@@ -187,10 +188,10 @@ var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 // askPrevious asks a member for its copy of f's key and waits at most wait. keep is true if the copy may be kept and
 // given to later callers. The error is ErrNotCached if the member has no copy, errFilling if a fill of the key runs
 // there, and errGiverUnsure if asking is pointless.
-func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
-	m := c.mateOrFormer(to, inView)
+func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
+	m := c.memberOf(to, inView)
 	if m == nil {
-		return nil, false, errGone
+		return nil, false, journal.ErrGone
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, wait)
 	defer cancel()
@@ -198,10 +199,10 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 	applied := uint64(0) // the tag clock up to which the member must have applied everything
 	for range 2 * maxAgain {
 		began, stamp, wide := c.clock.Now(), c.fences.Stamp(f.hash), c.fences.TagClock()
-		var k *known
+		var k *journal.Watermark
 		var d fence.Debt
-		if k, d, err = c.ready(ctx, m, need{key: f.key, hash: f.hash, stamp: math.MaxUint64, wide: applied}); err != nil {
-			if err == errAnswer {
+		if k, d, err = c.journal.Ready(ctx, m, journal.Need{Key: f.key, Hash: f.hash, Stamp: math.MaxUint64, Tags: applied}); err != nil {
+			if err == journal.ErrAnswer {
 				err = errGiverUnsure
 			}
 			return nil, false, err
@@ -213,12 +214,12 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 			return nil, false, err
 		}
 		if resp.Flags&codec.FlagSameView != 0 {
-			c.meet(m)
+			c.journal.SameView(m)
 		}
 		switch resp.Status {
 		case codec.StatusValue, codec.StatusNotFound:
 			if resp.Incarnation != k.Incarnation {
-				m.known.CompareAndSwap(k, nil)
+				c.journal.Forget(m, k)
 				break
 			}
 			if q.Fence.Seq != 0 {
@@ -232,7 +233,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 				break
 			}
 			e = c.given(&resp, min(began+int64(resp.Held), c.clock.Now()), stamp, wide)
-			keep = calm && (c.acquainted() || inView && resp.Flags&codec.FlagSameView != 0)
+			keep = isOpen && (c.journal.IsAcquainted() || inView && resp.Flags&codec.FlagSameView != 0)
 			resp.Release()
 			return e, keep, nil
 		case codec.StatusNotCached:
@@ -244,11 +245,19 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, calm bool, 
 			return nil, false, ErrNotCached
 		default:
 			resp.Release()
-			return nil, false, errAnswer
+			return nil, false, journal.ErrAnswer
 		}
 		resp.Release()
 	}
 	return nil, false, errGiverUnsure
+}
+
+// memberOf returns a member of the view, or nil, or the start of a node that has left it.
+func (c *Cache[V]) memberOf(node ring.Member, inView bool) *journal.Member {
+	if inView {
+		return c.journal.Member(node.Name)
+	}
+	return c.journal.Departed(node)
 }
 
 // given makes an entry of the copy that another member had at time at. That member and this node agree on the
@@ -268,51 +277,6 @@ func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store
 		e.Tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)
 	}
 	return e
-}
-
-// mateOrFormer returns what this node knows of a member, even if that member has left the view.
-func (c *Cache[V]) mateOrFormer(to ring.Member, inView bool) *mate {
-	if inView {
-		return c.mate(to.Name)
-	}
-	c.log.mu.Lock()
-	defer c.log.mu.Unlock()
-	m := c.log.formers[to.Name]
-	if m == nil || m.member.Incarnation != to.Incarnation {
-		m = newMate(to.Name, c.clock.Now())
-		m.member = to
-		if c.log.formers == nil {
-			c.log.formers = make(map[string]*mate)
-		}
-		c.log.formers[to.Name] = m
-	}
-	return m
-}
-
-// formerFor is how long, in ns, this node remembers a member that has left the view.
-const formerFor = int64(time.Minute)
-
-// forgetFormers forgets members that left the view more than formerFor ago. The caller holds mu.
-func (l *logbook) forgetFormers(now int64) {
-	for name, m := range l.formers {
-		if now-m.entered > formerFor {
-			delete(l.formers, name)
-		}
-	}
-}
-
-// acquainted reports whether every member that this node sees is known to know it.
-func (c *Cache[V]) acquainted() bool { return !c.young.Load() || c.strangers.Load() == 0 }
-
-// meet notes that m has had the same view as this node since this node started.
-func (c *Cache[V]) meet(m *mate) {
-	if c.acquainted() {
-		return
-	}
-	c.log.mu.Lock()
-	defer c.log.mu.Unlock()
-	m.acquainted = true
-	c.settle()
 }
 
 // loading returns the key's live flight if it no longer asks other members.
@@ -346,7 +310,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 		}
 		resp.Flags |= codec.FlagFilled
 	}
-	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
 	return true
 }
 
@@ -384,7 +348,7 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 		case <-ctx.Done():
 		}
 	}
-	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
 }
 
 // handing counts the copies that members give one another.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // tenMillis lets each frame take 5 ms, so that a request and its answer take 10.
@@ -158,7 +159,7 @@ func TestPrivateCopiesAreShared(t *testing.T) {
 		key := m.moved(0)
 		m.read("n0", key)
 		m.join() // unseen: n0 cannot vouch for what it gives
-		time.Sleep(time.Duration(2 * settleWait))
+		time.Sleep(time.Duration(2 * journal.OpeningWait))
 		m.setRule(tenMillis)
 		before := m.count("n2", "n0")
 		worst := throng(t, m.caches["n2"], key, 500)
@@ -177,7 +178,7 @@ func TestPrivateCopyIsNotForLaterReads(t *testing.T) {
 		key := m.moved(0)
 		m.read("n0", key)
 		m.join()
-		time.Sleep(time.Duration(2 * settleWait))
+		time.Sleep(time.Duration(2 * journal.OpeningWait))
 		m.setRule(tenMillis)
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = m.caches["n2"].Get(background, key) })

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -68,7 +69,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 		} else {
 			c.stats.putRefused.Add(1)
 		}
-	}, piece{codec.ScopeKeys, []string{key}})
+	}, journal.Part{Scope: codec.ScopeKeys, Names: []string{key}})
 	return err
 }
 
@@ -136,7 +137,7 @@ func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool)
 	if req.Flags&codec.FlagClock == 0 {
 		return now - int64(min(req.Timeout, time.Hour)), true
 	}
-	if req.Clock.Incarnation != c.log.self || req.Clock.Seq == 0 || req.Clock.Seq > c.showClock(now) {
+	if req.Clock.Incarnation != c.journal.Incarnation() || req.Clock.Seq == 0 || req.Clock.Seq > c.showClock(now) {
 		return 0, false
 	}
 	shown := int64(req.Clock.Seq - 1)
@@ -182,7 +183,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	now := c.clock.Now()
 	if req.Flags&codec.FlagClock != 0 && req.Clock.Seq == 0 {
-		resp.Status, resp.Incarnation, resp.Seq = codec.StatusDone, c.log.self, c.showClock(now)
+		resp.Status, resp.Incarnation, resp.Seq = codec.StatusDone, c.journal.Incarnation(), c.showClock(now)
 		return
 	}
 	key := strings.Clone(stringOf(req.Key))
@@ -194,7 +195,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 	if !h.mine(req, hash, resp) {
 		return
 	}
-	resp.Status, resp.Incarnation = codec.StatusNotCached, c.log.self
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
 	if len(req.Value) > c.cfg.ValueLimit || req.Fence.Seq == 0 {
 		return
 	}
@@ -222,7 +223,7 @@ func (c *Cache[V]) take(p *put) (kept bool) {
 		return false
 	}
 	if p.ttl > 0 {
-		c.log.lives.stored(e.Hard - e.Loaded)
+		c.journal.StoredLife(e.Hard - e.Loaded)
 	}
 	e.Etag = c.etag(e)
 	return c.fences.Place(p.key, p.hash, p.version, p.began, func(stamp uint64) {

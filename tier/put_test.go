@@ -249,7 +249,7 @@ func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
 		defer s.stop(caches)
 		c := caches["n1"]
 		_ = pause(background, 10*time.Second)
-		self, now := c.log.self, c.clock.Now()
+		self, now := c.journal.Incarnation(), c.clock.Now()
 		shown := c.showClock(now - int64(5*time.Second))
 		for name, x := range map[string]struct {
 			clock codec.Mark

@@ -38,7 +38,7 @@ func TestPositionsDue(t *testing.T) {
 				s.setRule(nil)
 				_ = pause(background, 5*time.Second)
 			} else {
-				_ = pause(background, time.Duration(youngFor)-time.Second)
+				_ = pause(background, newFor-time.Second)
 				if d := due(); !slices.Equal(d, []string{"n2"}) {
 					t.Errorf("due with %v just before the wait is over", d)
 				}

@@ -7,6 +7,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -21,12 +22,12 @@ type tokens struct {
 
 // issued is what a token stands for.
 type issued struct {
-	known *known
-	at    int64 // ns on the cache's clock
+	applied *journal.Watermark // by this node, when it issued the token
+	at      int64              // ns on the cache's clock
 }
 
-// issue returns a token for a pusher that has applied what k says.
-func (t *tokens) issue(k *known, now int64) (token uint64) {
+// issue returns a token for a pusher that has applied what w says.
+func (t *tokens) issue(w *journal.Watermark, now int64) (token uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.given == nil {
@@ -37,7 +38,7 @@ func (t *tokens) issue(k *known, now int64) (token uint64) {
 		t.order = t.order[1:]
 	}
 	token = rand.Uint64() | 1
-	t.given[token] = issued{k, now}
+	t.given[token] = issued{w, now}
 	t.order = append(t.order, token)
 	return token
 }
@@ -52,7 +53,7 @@ func (t *tokens) find(token uint64) (issued, bool) {
 // push receives another member's copies.
 func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 	c := h.c
-	resp.Incarnation = c.log.self
+	resp.Incarnation = c.journal.Incarnation()
 	switch {
 	case c.life.isClosed(), c.leaving.Load(): // nobody would get what it took now
 		resp.Status = codec.StatusClosed
@@ -67,21 +68,16 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 		}
 	}
 	resp.Status = codec.StatusDone
-	if c.young.Load() && c.unsettled.Load() > 0 || !c.acquainted() || req.News == nil {
+	if c.journal.IsOpening() || !c.journal.IsAcquainted() || req.News == nil {
 		return
 	}
-	c.log.lives.heard(req.News.Life)
 	now := c.clock.Now()
-	var lacks codec.News
-	c.log.mu.Lock()
-	c.log.tell(lagOf(req.News), &lacks, now)
-	k := c.snapshot(0)
-	c.log.mu.Unlock()
-	if len(lacks.Bases)+len(lacks.Invalidations) > 0 {
-		resp.Status, resp.Value = codec.StatusSynced, codec.AppendNews(nil, &lacks)
+	lacks, applied := c.journal.Missing(req.News)
+	if lacks != nil {
+		resp.Status, resp.Value = codec.StatusSynced, codec.AppendNews(nil, lacks)
 		return
 	}
-	resp.Seq = c.tokens.issue(k, now)
+	resp.Seq = c.tokens.issue(applied, now)
 }
 
 // receiveCopy keeps a copy that came with a token, if it may. spare: the copy is a replica, for use if its owner is
@@ -91,7 +87,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	if checkKey(key) != nil {
 		return
 	}
-	hash, k := ring.Hash(key), token.known
+	hash, k := ring.Hash(key), token.applied
 	e := &store.Entry{
 		Stamp: k.StampOf(hash), Version: p.Version, Handed: true, Cost: p.Cost,
 		Loaded: token.at - int64(p.Age), Soft: token.at + int64(p.Soft), Hard: token.at + int64(p.Hard),
@@ -112,7 +108,7 @@ func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 			return
 		}
 	}
-	if c.keepGiven(key, hash, e, fence.Claim{Stamp: e.Stamp, Began: token.at, Handed: true, Pushed: k.watermark()}) != e {
+	if c.keepGiven(key, hash, e, fence.Claim{Stamp: e.Stamp, Began: token.at, Handed: true, Pushed: k.Fences()}) != e {
 		refused.Add(1)
 		return
 	}

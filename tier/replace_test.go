@@ -141,7 +141,8 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			now, hash := c.clock.Now(), ring.Hash("k")
 			by := fence.Claim{Stamp: here.Stamp, Began: now, Handed: true}
 			if pushed {
-				by.Pushed = c.snapshot(0).watermark()
+				_, w := c.journal.Missing(new(codec.News))
+				by.Pushed = w.Fences()
 			}
 			given, later := *here, *here
 			given.Loaded, later.Loaded = now-2, now-1

@@ -182,7 +182,7 @@ func (c *Cache[V]) adopt(view *ring.View) {
 		own := *x.e.AsOwned(now)
 		own.Replica = false
 		if x.e.Full() != nil {
-			c.log.lives.stored(own.Hard - own.Loaded)
+			c.journal.StoredLife(own.Hard - own.Loaded)
 		}
 		c.replace(x.key, ring.Hash(x.key), x.e, &own)
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // A member recovers what it has missed, even if only a number shows that it has missed something.
@@ -54,10 +55,9 @@ func TestMemberThatConfirmsBeyondAGapIsNotUpToDate(t *testing.T) {
 func TestMissedInvalidationsThatWereCutCostAFlush(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 2), newOrigin()
-		caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1})
+		caches := s.start(o, Config[simValue]{InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1, limits: journal.Limits{Bytes: 4 << 10}})
 		defer s.stop(caches)
 		time.Sleep(20 * time.Second)
-		smallLogs(caches, 4<<10)
 		key := keyOf(s.nodes["n0"].View(), "n1", 0)
 		gets(t, caches["n1"], key, 0)
 		s.setRule(func(string, string, codec.Kind, bool) hop { return hop{lost: true} })
@@ -125,7 +125,7 @@ func TestOldInvalidationsDoNotGoRound(t *testing.T) {
 	all := []string{"n0", "n1", "n2"}
 	started := func(caches map[string]*Cache[simValue]) { // by the departed cache, which has reached n0 and n1
 		for _, name := range all[:2] {
-			caches[name].receive(&codec.News{Invalidations: []codec.Invalidation{
+			caches[name].journal.Receive(&codec.News{Invalidations: []codec.Invalidation{
 				{Mark: codec.Mark{Incarnation: departed, Seq: 1}, Scope: codec.ScopeTags, Names: [][]byte{[]byte("t")}},
 			}})
 		}
@@ -165,27 +165,23 @@ func TestOldInvalidationsDoNotGoRound(t *testing.T) {
 						caches[name] = s.open(name, o, cfg)
 					}
 				}
-				forgotten := time.Duration(caches["n0"].log.remember()) + 10*time.Second
+				forgotten := caches["n0"].journal.LongestLife() + time.Duration(caches["n0"].fences.Retention()) + 10*time.Second
 				for time.Since(started) < 6*time.Minute {
 					time.Sleep(5 * time.Second)
 					s.acquaint(caches)
 					for name, cache := range caches {
-						cache.log.mu.Lock()
-						if _, known := cache.log.tracks[departed]; known && time.Since(started) > forgotten {
+						if cache.journal.HasApplied(codec.Mark{Incarnation: departed, Seq: 1}) && time.Since(started) > forgotten {
 							t.Errorf("%s remembers it after %v", name, time.Since(started))
 						}
-						cache.log.mu.Unlock()
 					}
 				}
 				for name, cache := range caches {
 					if n := cache.Stats().Fences - before[name]; n != 1 {
 						t.Errorf("%s has applied it %d times", name, n)
 					}
-					cache.log.mu.Lock()
-					if n := len(cache.log.entries); n != 0 {
+					if n := cache.journal.Sizes().Logged; n != 0 {
 						t.Errorf("the log of %s still has %d invalidations", name, n)
 					}
-					cache.log.mu.Unlock()
 				}
 			})
 		})

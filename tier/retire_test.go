@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // departed returns news of count caches that started an invalidation each, for a key of its own, and have gone. Their
@@ -23,9 +24,8 @@ func departed(from uint64, count int) *codec.News {
 
 // tracksOf returns how many positions a cache remembers, and how many retired ones.
 func tracksOf(c *Cache[simValue]) (tracks, retired int) {
-	c.log.mu.Lock()
-	defer c.log.mu.Unlock()
-	return len(c.log.tracks), len(c.log.retired)
+	s := c.journal.Sizes()
+	return s.Tracks, s.Retired
 }
 
 // Members restart again and again, and each start has invalidations of its own, until there are more positions than a
@@ -33,7 +33,7 @@ func tracksOf(c *Cache[simValue]) (tracks, retired int) {
 func TestManyRestartsFlushNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, o := newSim(t, 4), newOrigin()
-		caches := s.start(o, Config[simValue]{limits: limits{tracks: 64}, Freshness: Freshness{TTL: 4 * time.Hour, RefreshAhead: -1, Jitter: -1}})
+		caches := s.start(o, Config[simValue]{limits: journal.Limits{Tracks: 64}, Freshness: Freshness{TTL: 4 * time.Hour, RefreshAhead: -1, Jitter: -1}})
 		defer s.stop(caches)
 		time.Sleep(20 * time.Second)
 		read := func() {
@@ -50,9 +50,9 @@ func TestManyRestartsFlushNothing(t *testing.T) {
 		}
 		before := loads()
 		for round := range uint64(12) {
-			caches[s.names[round%4]].receive(departed(1000*round+1, 30))
+			caches[s.names[round%4]].journal.Receive(departed(1000*round+1, 30))
 			if round%4 == 3 {
-				caches["n3"].receive(departed(1000*round+501, 60)) // more than there is room for, at once
+				caches["n3"].journal.Receive(departed(1000*round+501, 60)) // more than there is room for, at once
 			}
 			time.Sleep(90 * time.Second)
 		}
@@ -75,12 +75,12 @@ func TestManyRestartsFlushNothing(t *testing.T) {
 // nothing that they invalidated. It gets what the logs still have, and otherwise it flushes, and no other member
 // does. An invalidation of a forgotten cache is applied only if it is new.
 func TestRetiredWhileAMemberIsAway(t *testing.T) {
-	for name, bytes := range map[string]int64{"the logs have it": 0, "the logs have forgotten it": 3 << 10} {
+	for name, bytes := range map[string]int64{"the logs have it": 0, "the logs have forgotten it": 4600} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				s, o := newSim(t, 4), newOrigin()
 				caches := s.start(o, Config[simValue]{
-					limits: limits{tracks: 64}, InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1,
+					limits: journal.Limits{Tracks: 64, Bytes: bytes}, InvalidateTimeout: 200 * time.Millisecond, NearBytes: -1,
 					Freshness: Freshness{TTL: 4 * time.Hour, RefreshAhead: -1, Jitter: -1},
 				})
 				defer s.stop(caches)
@@ -91,14 +91,11 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 				o.write(key)
 				first := departed(1, 1)
 				first.Invalidations[0].Names[0] = []byte(key)
-				caches["n1"].receive(first)
+				caches["n1"].journal.Receive(first)
 				time.Sleep(10 * time.Second) // it is the oldest in each log
-				caches["n2"].receive(departed(1001, 30))
-				time.Sleep(20 * time.Second)
-				if bytes > 0 { // retiring pushes out the oldest entries, and only those that it stands for
-					smallLogs(caches, bytes)
-				}
-				time.Sleep(90 * time.Second)
+				caches["n2"].journal.Receive(departed(1001, 30))
+				// The log has room for these 31 entries. Retiring, 768 bytes, pushes out the oldest of them, and nothing else.
+				time.Sleep(110 * time.Second)
 				if tracks, retired := tracksOf(caches["n1"]); tracks > 40 || retired == 0 {
 					t.Fatalf("%d positions, %d retired", tracks, retired)
 				}
@@ -114,116 +111,19 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 
 				// A forgotten cache is heard of again: first with an invalidation that is known, then with a new one.
 				fences := caches["n1"].Stats().Fences
-				caches["n1"].receive(first)
+				caches["n1"].journal.Receive(first)
 				if n := caches["n1"].Stats().Fences; n != fences {
 					t.Error("an invalidation of a cache that has gone was applied twice")
 				}
 				o.write(key)
 				late := departed(1, 1)
 				late.Invalidations[0].Mark.Seq, late.Invalidations[0].Names[0] = 2, []byte(key)
-				caches["n1"].receive(late)
+				caches["n1"].journal.Receive(late)
 				time.Sleep(20 * time.Second)
 				gets(t, caches["n3"], key, 2)
 				gets(t, caches["n1"], key, 2)
 			})
 		})
-	}
-}
-
-// What a list of retired positions does where it is applied, depending on what is known there.
-func TestRetire(t *testing.T) {
-	const self, author, gone = 1, 2, 7
-	list := func(l *logbook, seq uint64) {
-		l.list(&logged{mark: codec.Mark{Incarnation: author, Seq: seq}, names: retiredNames([]position{{gone, 5}, {self, 9}})})
-	}
-	for name, c := range map[string]struct {
-		before  func(l *logbook)
-		whole   bool
-		top     uint64 // of the position afterwards; 0: retired
-		invalid bool   // the list does not arrive
-	}{
-		"it has it":                {before: func(l *logbook) { l.track(gone).reach(5) }, whole: true},
-		"it has more":              {before: func(l *logbook) { l.track(gone).reach(6) }, whole: true, top: 6},
-		"it has retired it":        {before: func(l *logbook) { l.retired[gone] = retiredTrack{seq: 5} }, whole: true},
-		"it has retired less":      {before: func(l *logbook) { l.retired[gone] = retiredTrack{seq: 4} }},
-		"it has less":              {before: func(l *logbook) { l.track(gone).reach(4) }},
-		"it has a gap":             {before: func(l *logbook) { l.track(gone).note(5) }},
-		"it has a gap and more":    {before: func(l *logbook) { l.track(gone).note(4); l.track(gone).note(6) }, top: 6},
-		"it has never heard of it": {before: func(*logbook) {}},
-		"it has not seen the list": {before: func(l *logbook) { l.track(gone).reach(5) }, top: 5, invalid: true},
-	} {
-		l := newLogbook(self, 0, 0, limits{})
-		c.before(l)
-		if !c.invalid {
-			list(l, 3)
-		} else {
-			list(l, 2)
-		}
-		if whole := l.retire(codec.Mark{Incarnation: author, Seq: 4}, 0); whole != c.whole {
-			t.Errorf("%s: whole %v", name, whole)
-		}
-		t1 := l.tracks[gone]
-		if top := uint64(0); t1 != nil {
-			if top = t1.top; top != c.top {
-				t.Errorf("%s: all up to %d", name, top)
-			}
-		} else if c.top != 0 || l.retired[gone].seq != 5 {
-			t.Errorf("%s: retired %v", name, l.retired[gone])
-		}
-		if l.has(gone, 5) == c.invalid && name != "it has not seen the list" || len(l.listed) != 0 {
-			t.Errorf("%s: the number is not known, or %d lists are left", name, len(l.listed))
-		}
-	}
-}
-
-// A member that has what retired an incarnation does not get that incarnation's invalidations over and over. A member
-// that does not have it gets them, in their order.
-func TestRetiredAreNotTold(t *testing.T) {
-	l := newLogbook(1, int64(time.Hour), 0, limits{})
-	apply := func(incarnation, seq uint64) {
-		l.track(incarnation).note(seq)
-		l.add(logged{mark: codec.Mark{Incarnation: incarnation, Seq: seq}, scope: codec.ScopeKeys, names: []string{"k"}})
-	}
-	list := func(author, seq uint64, gone ...position) {
-		l.list(&logged{mark: codec.Mark{Incarnation: author, Seq: seq}, names: retiredNames(gone)})
-		apply(author, seq)
-		if !l.retire(codec.Mark{Incarnation: author, Seq: seq + 1}, 0) {
-			t.Fatal("it lacks something")
-		}
-		apply(author, seq+1)
-	}
-	for seq := range uint64(3) {
-		apply(7, 1+seq)
-	}
-	list(2, 1, position{7, 3})
-	list(3, 1, position{2, 2}) // the cache that listed has gone as well
-	apply(3, 3)
-	defer func() { // it is heard of again and continues where it was
-		apply(7, 4)
-		var n codec.News
-		l.tell(&lag{has: map[uint64]uint64{3: 3}, base: make(map[uint64]uint64)}, &n, 0)
-		if l.tracks[7].top != 4 || fmt.Sprint(n.Bases) != "[{7 3 true}]" || len(n.Invalidations) != 1 || n.Invalidations[0].Mark != (codec.Mark{Incarnation: 7, Seq: 4}) {
-			t.Errorf("all up to %d, told %v and %v", l.tracks[7].top, n.Bases, n.Invalidations)
-		}
-	}()
-	for _, c := range []struct {
-		has  map[uint64]uint64
-		told string
-	}{
-		{map[uint64]uint64{3: 2}, "[{3 3}]"},
-		{map[uint64]uint64{7: 3, 2: 2}, "[{3 1} {3 2} {3 3}]"},
-		{map[uint64]uint64{2: 2}, "[{3 1} {3 2} {3 3}]"},
-		{map[uint64]uint64{7: 2}, "[{7 3} {2 1} {2 2} {3 1} {3 2} {3 3}]"},
-	} {
-		var n codec.News
-		l.tell(&lag{has: c.has, base: make(map[uint64]uint64)}, &n, 0)
-		var told []codec.Mark
-		for _, v := range n.Invalidations {
-			told = append(told, v.Mark)
-		}
-		if fmt.Sprint(told) != c.told || len(n.Bases) != 0 {
-			t.Errorf("a member that has %v is told %v and bases %v, want %s", c.has, told, n.Bases, c.told)
-		}
 	}
 }
 
@@ -236,7 +136,7 @@ func TestRetireUnderChurn(t *testing.T) {
 			rng := rand.New(rand.NewPCG(seed, 36))
 			s, o := newSim(t, 4), newOrigin()
 			cfg := Config[simValue]{
-				limits: limits{tracks: 8}, InvalidateTimeout: 200 * time.Millisecond,
+				limits: journal.Limits{Tracks: 8, Bytes: []int64{0, 256}[seed]}, InvalidateTimeout: 200 * time.Millisecond,
 				Freshness: Freshness{TTL: 4 * time.Hour, NearTTL: time.Second, RefreshAhead: -1, Jitter: -1},
 			}
 			caches := s.start(o, cfg)
@@ -267,9 +167,6 @@ func TestRetireUnderChurn(t *testing.T) {
 						caches[name] = s.open(name, o, cfg)
 						_ = pause(background, 15*time.Second)
 					}
-				}
-				if rng.IntN(3) == 0 {
-					smallLogs(caches, 256)
 				}
 				_ = pause(background, time.Duration(30+rng.IntN(90))*time.Second)
 				s.setRule(nil)

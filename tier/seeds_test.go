@@ -3,6 +3,8 @@ package tier
 import (
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/codec"
 )
 
 // Failures that the simulator of peer/peertest has found, each named by the number of its seed.
@@ -25,9 +27,7 @@ func TestSeed1000003(t *testing.T) {
 		if err := caches["n2"].Invalidate(background, key); err != nil { // n0 does not know that n1 has applied it
 			t.Fatal(err)
 		}
-		owner.log.mu.Lock()
-		owner.flush()
-		owner.log.mu.Unlock()
+		owner.journal.Receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 1, Flush: true}}})
 		o.delay = func() time.Duration { return 50 * time.Millisecond }
 		loaded := make(chan struct{})
 		go func() {

@@ -28,7 +28,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		if req.Flags&codec.FlagRelay != 0 || !few(req.News) {
 			return false
 		}
-		h.invalidate(req, resp)
+		h.c.journal.ServeNews(req, resp)
 		return true
 	case codec.KindSync, codec.KindPush:
 		return false
@@ -103,7 +103,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 		h.push(req, resp)
 		return
 	case req.Kind == codec.KindInvalidate:
-		h.invalidate(req, resp)
+		h.c.journal.ServeNews(req, resp)
 		return
 	case req.Flags&codec.FlagPrevious != 0:
 		h.servePrevious(ctx, req, resp)
@@ -219,35 +219,6 @@ func few(n *codec.News) bool {
 	return names <= fewKeys
 }
 
-// invalidate applies invalidations that another member has started or relays.
-func (h handler[V]) invalidate(req *codec.Request, resp *codec.Response) {
-	c := h.c
-	if req.News == nil {
-		resp.Status = codec.StatusDone
-		return
-	}
-	c.receive(req.News)
-	resp.Status, resp.Incarnation = codec.StatusDone, c.log.self
-	var from uint64
-	if n := len(req.News.Invalidations); n > 0 {
-		from = req.News.Invalidations[n-1].Mark.Incarnation
-	} else if n := len(req.News.Bases); n > 0 {
-		from = req.News.Bases[n-1].Incarnation
-	}
-	c.log.mu.Lock()
-	resp.Seq = c.log.upTo(from)
-	c.log.mu.Unlock()
-	// The view is read after the invalidations were applied, so it contains every member that was given an older
-	// copy.
-	if view := c.cfg.Cluster.View(); view.Fingerprint() != req.View {
-		for _, m := range view.Members() {
-			if m.Name != c.self {
-				resp.Members = append(resp.Members, []byte(m.Name))
-			}
-		}
-	}
-}
-
 // relay passes an invalidation or a push on to a member that the sender cannot reach, and returns that member's
 // answer.
 func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
@@ -260,7 +231,7 @@ func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.R
 	case string(req.Target) == c.self && req.Kind == codec.KindPush:
 		h.push(&own, resp)
 	case string(req.Target) == c.self:
-		h.invalidate(&own, resp)
+		c.journal.ServeNews(&own, resp)
 	case !ok:
 		resp.Status, resp.Text = codec.StatusFailed, []byte("no such member in the view here")
 		return
@@ -289,18 +260,16 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 	if req.View == c.cfg.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView | c.shareFlags()
 	}
-	news := codec.News{Life: time.Duration(c.log.lives.own.Load())}
-	var asked codec.News
-	if req.News != nil {
-		asked = *req.News
-		c.log.lives.heard(asked.Life)
+	c.journal.ServePositions(req, resp)
+}
+
+// PositionsDue names the members with which a new cache has not exchanged positions yet, and none once the cache is no
+// longer new. A peer.Node is not ready while there are any.
+func (h handler[V]) PositionsDue() (names []string) {
+	if h.c.life.isClosed() {
+		return nil
 	}
-	now := c.clock.Now()
-	c.log.mu.Lock()
-	news.Positions = c.log.positions(nil, now)
-	news.More = c.log.tell(lagOf(&asked), &news, now)
-	c.log.mu.Unlock()
-	resp.Status, resp.Incarnation, resp.Value = codec.StatusSynced, c.log.self, codec.AppendNews(nil, &news)
+	return h.c.journal.Pending()
 }
 
 // Loads implements codec.LoadCounter.

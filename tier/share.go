@@ -7,6 +7,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // A member's share of the origin's cap is what Cluster.Divisor gives it. When a member joins, the others take lower
@@ -53,12 +54,6 @@ const (
 	wordBeyond             // they do not
 )
 
-// shareWord is the last word of a member.
-type shareWord struct {
-	view uint64 // the fingerprint under which it was said
-	word word
-}
-
 // shareGrace is how much longer than Origin.Timeout this node waits for a silent member.
 const shareGrace = 2 * time.Second
 
@@ -80,23 +75,20 @@ type shareSpeaker interface{ SharesMove() bool }
 // doubled is a Cluster that knows whether an earlier start of this node's name may be alive.
 type doubled interface{ EarlierStart() bool }
 
-// wordOf returns what m said under the view; wordNone if it said nothing.
-func (m *mate) wordOf(view uint64) word {
-	if s := m.said.Load(); s != nil && s.view == view {
-		return s.word
+// wordOf returns what m's last answer to an exchange says about its loads under the view.
+func (c *Cache[V]) wordOf(m *journal.Member, view uint64) word {
+	a := m.Answer()
+	switch {
+	case a == nil || a.View != view:
+		return wordNone
+	case a.Empty:
+		return c.wordOfNone()
+	case a.Flags&codec.FlagSameView == 0 || a.Flags&codec.FlagShare == 0:
+		return wordNone
+	case a.Flags&codec.FlagFits != 0:
+		return wordFits
 	}
-	return wordNone
-}
-
-// heard records what an answer to an exchange, asked under the view, says about m's loads.
-func (m *mate) heard(view uint64, flags uint8) {
-	w := wordNone
-	if flags&codec.FlagSameView != 0 && flags&codec.FlagShare != 0 {
-		if w = wordBeyond; flags&codec.FlagFits != 0 {
-			w = wordFits
-		}
-	}
-	m.said.Store(&shareWord{view, w})
+	return wordBeyond
 }
 
 // wordOfNone returns what it means that a member has no cache of this namespace. The member has no loads, and asks
@@ -162,10 +154,10 @@ func (c *Cache[V]) askShares(view *ring.View) []word {
 		wg.Go(func() {
 			defer func() { <-places }()
 			w := wordNone
-			if m := c.mate(member.Name); m != nil {
-				if w = m.wordOf(print); w != wordFits {
-					_ = c.exchangeWith(ctx, m) // a member without such a cache says so with an error
-					w = m.wordOf(print)
+			if m := c.journal.Member(member.Name); m != nil {
+				if w = c.wordOf(m, print); w != wordFits {
+					_ = c.journal.Exchange(ctx, m) // a member without such a cache says so with an error
+					w = c.wordOf(m, print)
 				}
 			}
 			mu.Lock()

@@ -415,7 +415,7 @@ func (s *simNet) acquaint(caches map[string]*Cache[simValue]) {
 			if other == name {
 				continue
 			}
-			if err := c.exchangeWith(background, c.mate(other)); err != nil {
+			if err := exchange(c, other); err != nil {
 				s.t.Fatal(err)
 			}
 		}
@@ -436,4 +436,9 @@ func (s *simNet) stop(caches map[string]*Cache[simValue]) {
 		}
 	}
 	s.wg.Wait()
+}
+
+// exchange has an anti-entropy exchange with a member.
+func exchange[V any](c *Cache[V], member string) error {
+	return c.journal.Exchange(background, c.journal.Member(member))
 }

@@ -55,10 +55,6 @@ type stats struct {
 	invalidated atomic.Int64 // keys that this node started to invalidate
 	unconfirmed atomic.Int64 // invalidations that did not reach every member
 	fences      atomic.Int64 // invalidations of keys, tags and the namespace applied here
-	exchanges   atomic.Int64 // exchanges with other members
-	replayed    atomic.Int64 // invalidations that exchanges sent to others
-	relayed     atomic.Int64 // batches that went through another member
-	flushed     atomic.Int64 // times that this node treated everything as invalidated
 	handing
 	revalidated atomic.Int64 // near copies that their owners confirmed
 	putKept     atomic.Int64 // values of Put that their owners kept
@@ -262,7 +258,7 @@ func (c *Cache[V]) Stats() Stats {
 		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.Projection(), Drill: c.drillStats(),
 		Governor: GovernorStats(c.gov.Snapshot()), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.Len(),
-		Exchanges: s.exchanges.Load(), Replayed: s.replayed.Load(), Relayed: s.relayed.Load(), Flushed: s.flushed.Load(),
+		Exchanges: c.journal.Counts().Exchanges.Load(), Replayed: c.journal.Counts().Replayed.Load(), Relayed: c.journal.Counts().Relayed.Load(), Flushed: c.journal.Counts().Flushed.Load(),
 		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
 		Isolated: c.isolation.IsIsolated(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),

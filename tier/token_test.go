@@ -24,12 +24,12 @@ func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 			}
 		},
 		"an exchange": func(t *testing.T, n1 *Cache[simValue], other string) {
-			if err := n1.exchangeWith(background, n1.mate("n2")); err != nil {
+			if err := exchange(n1, "n2"); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"an invalidation of everything": func(t *testing.T, n1 *Cache[simValue], other string) {
-			n1.receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 77, Seq: 1}, Scope: codec.ScopeAll}}})
+			n1.journal.Receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 77, Seq: 1}, Scope: codec.ScopeAll}}})
 		},
 		"more fences than the shard has room for": func(t *testing.T, n1 *Cache[simValue], other string) {
 			key := keyOf(n1.cfg.Cluster.(*simNode).net.nodes["n0"].View(), "n2", 0)
@@ -109,7 +109,7 @@ func TestManyTokensOfOneKey(t *testing.T) {
 			if extra := o.loads.Load() - loads; extra > int64(n)+1 {
 				t.Errorf("%d loads for %d tokens", extra, n)
 			}
-			if own := caches["n0"].log.own().top; (own > 0) != (n > fence.Marks) {
+			if own := caches["n0"].journal.Sizes().Own; (own > 0) != (n > fence.Marks) {
 				t.Errorf("n0 has started %d invalidations for %d tokens", own, n)
 			}
 		})
@@ -126,7 +126,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		defer s.stop(caches)
 		all := s.nodes["n0"].View()
 		key := keyOf(all, "n2", 0)
-		_ = pause(background, time.Duration(youngFor)+5*time.Second) // no cache is new
+		_ = pause(background, newFor+5*time.Second) // no cache is new
 		gets(t, caches["n2"], key, 0)
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{lost: from == "n0" || to == "n0"}
@@ -140,7 +140,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		gone, cancel := context.WithCancel(background)
 		cancel()
 		_, _ = caches["n1"].Read(gone, key, ReadOptions{MaxAge: AnyAge, After: token})
-		if err := caches["n1"].exchangeWith(background, caches["n1"].mate("n2")); err != nil {
+		if err := exchange(caches["n1"], "n2"); err != nil {
 			t.Fatal(err)
 		}
 		_, _ = caches["n1"].Get(background, key)
@@ -156,7 +156,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		if err := caches["n0"].Invalidate(background, "another"); err != nil {
 			t.Fatal(err)
 		}
-		if !caches["n1"].log.applied(token.mark) {
+		if !caches["n1"].journal.HasApplied(token.mark) {
 			t.Fatal("n1 has not applied the invalidation: the test proves nothing")
 		}
 		for _, n := range []string{"n2", "n1"} {

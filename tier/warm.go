@@ -148,8 +148,8 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 		wg.Go(func() {
 			to, _ := m.view.Member(owner)
 			for some := range slices.Chunk(reads, warmFrame) {
-				f := frame[V]{many: m, to: to, mate: c.mate(owner)}
-				if f.mate == nil || ctx.Err() != nil {
+				f := frame[V]{many: m, to: to, member: c.journal.Member(owner)}
+				if f.member == nil || ctx.Err() != nil {
 					m.single(some...)
 					continue
 				}

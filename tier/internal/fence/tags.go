@@ -31,7 +31,7 @@ type tagTable [1 << tagPlaceBits]atomic.Uint64
 // tagFences holds the fences of tags.
 type tagFences struct {
 	table atomic.Pointer[tagTable] // nil: no tag was ever invalidated; set once, before wide is raised
-	// wide is the tag clock. It is raised with logbook.mu held, as the last step of an invalidation.
+	// wide is the tag clock. The caller holds a lock that orders invalidations; it is raised as the last step of an invalidation.
 	wide atomic.Uint64
 	// old is the value that wide had at least retention ago, and mid the value at some time since. turned is when
 	// they were noted, ns on the cache's clock. Only Sweep changes them.

@@ -1,4 +1,4 @@
-package tier
+package journal
 
 import (
 	"cmp"
@@ -87,9 +87,9 @@ func (e *logged) isRetire() bool { return e.scope == codec.ScopeAll && e.version
 
 // retiresSince reports whether one of this cache's own numbers in s retires positions and began at or after
 // exchanged. A member without an exchange since then may lack what the list says although the logs have it, and would
-// flush for nothing. The caller holds mu.
-func (l *logbook) retiresSince(s span, exchanged int64) bool {
-	for i := l.after(s.first - 1); i < len(l.entries) && l.entries[i].own <= s.last; i++ {
+// flush for nothing.
+func (l *log) retiresSince(s span, exchanged int64) bool {
+	for i := l.firstOwnAfter(s.first - 1); i < len(l.entries) && l.entries[i].own <= s.last; i++ {
 		if e := &l.entries[i]; e.mark.Incarnation == l.self && e.isRetire() && e.at >= exchanged {
 			return true
 		}
@@ -109,8 +109,8 @@ func retiredNames(list []position) (names []string) {
 	return names
 }
 
-// list keeps a list for the invalidation right behind it. The caller holds mu.
-func (l *logbook) list(e *logged) {
+// list keeps a list for the invalidation right behind it.
+func (l *log) list(e *logged) {
 	if l.listed == nil {
 		l.listed = make(map[uint64]listed)
 	}
@@ -119,20 +119,20 @@ func (l *logbook) list(e *logged) {
 	}
 }
 
-// has reports whether an invalidation was applied here. The caller holds mu.
-func (l *logbook) has(incarnation, seq uint64) bool {
+// has reports whether an invalidation was applied here.
+func (l *log) has(incarnation, seq uint64) bool {
 	t := l.tracks[incarnation]
 	return t != nil && t.has(seq) || seq <= l.retired[incarnation].seq
 }
 
-// hasAll reports whether all of an incarnation's invalidations up to seq were applied here. The caller holds mu.
-func (l *logbook) hasAll(incarnation, seq uint64) bool {
+// hasAll reports whether all of an incarnation's invalidations up to seq were applied here.
+func (l *log) hasAll(incarnation, seq uint64) bool {
 	t := l.tracks[incarnation]
 	return t != nil && t.top >= seq || seq <= l.retired[incarnation].seq
 }
 
-// upTo returns the number up to which all of an incarnation's invalidations were applied here. The caller holds mu.
-func (l *logbook) upTo(incarnation uint64) uint64 {
+// upTo returns the number up to which all of an incarnation's invalidations were applied here.
+func (l *log) upTo(incarnation uint64) uint64 {
 	if t := l.tracks[incarnation]; t != nil {
 		return t.top
 	}
@@ -140,8 +140,8 @@ func (l *logbook) upTo(incarnation uint64) uint64 {
 }
 
 // retire forgets the positions in the list before m. It reports whether all that they stand for was applied here. If
-// not, or without such a list, the caller must treat everything here as invalidated. The caller holds mu.
-func (l *logbook) retire(m codec.Mark, now int64) (whole bool) {
+// not, or without such a list, the caller must treat everything here as invalidated.
+func (l *log) retire(m codec.Mark, now int64) (whole bool) {
 	list := l.listed[m.Incarnation]
 	delete(l.listed, m.Incarnation)
 	if list.seq == 0 || list.seq+1 != m.Seq {
@@ -162,15 +162,14 @@ func (l *logbook) retire(m codec.Mark, now int64) (whole bool) {
 }
 
 // settledBy reports whether g's member is known to have an invalidation of a retired incarnation, because it has
-// applied the invalidation that retired it. That one may belong to an incarnation that was itself retired later. The
-// caller holds mu.
-func (l *logbook) settledBy(g *lag, m codec.Mark) bool {
+// applied the invalidation that retired it. That one may belong to an incarnation that was itself retired later.
+func (l *log) settledBy(d *delta, m codec.Mark) bool {
 	for range maxGenerations {
 		r, retired := l.retired[m.Incarnation]
 		if !retired || m.Seq > r.seq {
 			return false
 		}
-		if g.has[r.by.Incarnation] >= r.by.Seq {
+		if d.has[r.by.Incarnation] >= r.by.Seq {
 			return true
 		}
 		m = r.by
@@ -178,13 +177,13 @@ func (l *logbook) settledBy(g *lag, m codec.Mark) bool {
 	return false
 }
 
-// drop retires one position. The caller holds mu.
-func (l *logbook) drop(p position, by codec.Mark, now int64) {
+// drop retires one position.
+func (l *log) drop(p position, by codec.Mark, now int64) {
 	t := l.tracks[p.incarnation]
-	if t != nil && t.most() > p.seq {
+	if t != nil && t.highest() > p.seq {
 		if p.seq > t.top {
 			t.aged, t.agedAt = max(t.aged, p.seq), now
-			t.reach(p.seq)
+			t.addAll(p.seq)
 		}
 		return
 	}
@@ -201,8 +200,8 @@ func (l *logbook) drop(p position, by codec.Mark, now int64) {
 	}
 }
 
-// forgetRetired forgets the older half of the retired positions. The caller holds mu.
-func (l *logbook) forgetRetired() {
+// forgetRetired forgets the older half of the retired positions.
+func (l *log) forgetRetired() {
 	var last []int64
 	for _, r := range l.retired {
 		last = append(last, r.last)
@@ -215,12 +214,12 @@ func (l *logbook) forgetRetired() {
 	}
 }
 
-// departed returns the positions that have not changed since then and that do not belong to the present incarnations,
-// oldest first. With gaps it includes positions with numbers beyond a gap. The caller holds mu.
-func (l *logbook) departed(present map[uint64]bool, since int64, gaps bool) (list []position) {
+// retirable returns the positions that have not changed since then and that do not belong to the present incarnations,
+// oldest first. With gaps it includes positions with numbers beyond a gap.
+func (l *log) retirable(present map[uint64]bool, since int64, gaps bool) (list []position) {
 	for incarnation, t := range l.tracks {
-		if !present[incarnation] && t.last <= since && (gaps || len(t.beyond) == 0) && t.most() > 0 {
-			list = append(list, position{incarnation, t.most()})
+		if !present[incarnation] && t.last <= since && (gaps || len(t.beyond) == 0) && t.highest() > 0 {
+			list = append(list, position{incarnation, t.highest()})
 		}
 	}
 	slices.SortFunc(list, func(a, b position) int {
@@ -230,58 +229,55 @@ func (l *logbook) departed(present map[uint64]bool, since int64, gaps bool) (lis
 }
 
 // present returns the incarnations of this node's cache and of the members' caches, as far as they are known, and
-// whether all of them are known. The caller holds log.mu.
-func (c *Cache[V]) present() (incarnations map[uint64]bool, all bool) {
-	incarnations, all = map[uint64]bool{c.log.self: true}, true
-	for _, m := range c.log.mates {
-		if k := m.known.Load(); k != nil {
-			incarnations[k.Incarnation] = true
+// whether all of them are known. The caller holds mu.
+func (j *Journal) present() (incarnations map[uint64]bool, all bool) {
+	incarnations, all = map[uint64]bool{j.log.self: true}, true
+	for _, m := range j.members {
+		if w := m.watermark.Load(); w != nil {
+			incarnations[w.Incarnation] = true
 		} else {
-			all = all && m.hollow
+			all = all && m.empty
 		}
 	}
 	return incarnations, all
 }
 
-// lists reports whether this node is the member that retires positions. The caller holds log.mu.
-func (c *Cache[V]) lists() bool {
-	v := c.log.view
-	return v != nil && v.Len() > 0 && v.Members()[0].Name == c.self
+// isFirst reports whether this node is the member that retires positions: the first of the view. The caller holds mu.
+func (j *Journal) isFirst() bool {
+	return j.view != nil && j.view.Len() > 0 && j.view.Members()[0].Name == j.self
 }
 
-// retire retires the positions of caches that have gone, if there are too many. The caller holds log.mu.
-func (c *Cache[V]) retire(now int64) {
-	l := c.log
-	room, n := l.limit.tracks, len(l.tracks)
-	if n <= room/retirePart || !c.lists() {
+// retire retires the positions of caches that have gone, if there are too many. The caller holds mu.
+func (j *Journal) retire(now int64) {
+	room, n := j.log.limit.Tracks, len(j.log.tracks)
+	if n <= room/retirePart || !j.isFirst() {
 		return
 	}
-	present, all := c.present()
-	if list := l.departed(present, now-retireAfter, false); all && len(list) > room/retirePart {
-		c.beginRetiring(list)
+	present, all := j.present()
+	if list := j.log.retirable(present, now-retireAfter, false); all && len(list) > room/retirePart {
+		j.beginRetiring(list)
 	} else if n > room {
-		list = l.departed(present, now-spreadAfter, true)
-		c.beginRetiring(list[:min(len(list), n-room*3/4)])
+		list = j.log.retirable(present, now-spreadAfter, true)
+		j.beginRetiring(list[:min(len(list), n-room*3/4)])
 	}
 }
 
-// bound limits the number of positions, whatever other members do. The caller holds log.mu.
-func (c *Cache[V]) bound(now int64) {
-	l := c.log
-	room, n := l.limit.tracks, len(l.tracks)
+// boundTracks limits the number of positions, whatever other members do. The caller holds mu.
+func (j *Journal) boundTracks(now int64) {
+	room, n := j.log.limit.Tracks, len(j.log.tracks)
 	if n <= 2*room {
 		return
 	}
-	present, _ := c.present()
-	list := l.departed(present, now, true)
-	c.beginRetiring(list[:min(len(list), n-room)])
+	present, _ := j.present()
+	list := j.log.retirable(present, now, true)
+	j.beginRetiring(list[:min(len(list), n-room)])
 }
 
-// beginRetiring starts the two invalidations that retire the positions in list. The caller holds log.mu.
-func (c *Cache[V]) beginRetiring(list []position) {
+// beginRetiring starts the two invalidations that retire the positions in list. The caller holds mu.
+func (j *Journal) beginRetiring(list []position) {
 	if len(list) == 0 {
 		return
 	}
-	c.begin(codec.ScopeTags, retiredNames(list), retireVersion)
-	c.begin(codec.ScopeAll, nil, retireVersion)
+	j.begin(codec.ScopeTags, retiredNames(list), retireVersion)
+	j.begin(codec.ScopeAll, nil, retireVersion)
 }
