@@ -232,7 +232,7 @@ func (c *Cache[V]) answered(a *answer[V]) {
 	}
 }
 
-func (c *Cache[V]) staleServed(why store.StaleReason, weight int64) {
+func (c *core) staleServed(why store.StaleReason, weight int64) {
 	if c.isolation.Lost.Load() {
 		why = store.StaleIsolated
 	}

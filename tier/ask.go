@@ -18,21 +18,17 @@ import (
 
 // question is what a read asks of another member.
 type question[V any] struct {
-	key    string
-	hash   uint64
-	stamp  uint64             // the fence clock when the read began
-	wide   uint64             // the tag clock then
-	known  *journal.Watermark // what the member is known to have applied
-	to     ring.Member
-	maxAge time.Duration
-	have   *box[V] // a near copy that the member may confirm as still good, nil: none
-	chain  []uint64
-	flags  uint8
-	view   uint64
-	debt   fence.Debt // what the member must be told; the request carries the mark
-	alone  bool       // later callers must not get the answer
-	sent   int        // requests to the member for this read so far
-	told   int        // of those, the ones that only told it of an invalidation
+	lookup
+	stamp uint64             // the fence clock when the read began
+	wide  uint64             // the tag clock then
+	known *journal.Watermark // what the member is known to have applied
+	to    ring.Member
+	have  *box[V] // a near copy that the member may confirm as still good, nil: none
+	view  uint64
+	debt  fence.Debt // what the member must be told; the request carries the mark
+	alone bool       // later callers must not get the answer
+	sent  int        // requests to the member for this read so far
+	told  int        // of those, the ones that only told it of an invalidation
 }
 
 // outcome says how a question ended.
@@ -307,7 +303,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 		began := c.clock.Now()
 		c.stats.asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
-			out, expired, err = c.understand(q, &w.resp, began, a)
+			out, expired, err = c.understand(c.clock.Now(), q, &w.resp, began, a)
 			if isUndecodable(err) && !reloads && q.maxAge != store.RefreshAge && q.flags&codec.FlagNoFill == 0 {
 				c.stats.undecodable.Add(1)
 				reloads = true
@@ -347,12 +343,7 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 // latest moment before which the member cannot have answered: when the question was sent, plus the time for which the
 // member says that it held the request. expired: the answer is a copy past its hard expiry, so the member has another
 // answer by now.
-func (c *Cache[V]) understand(q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
-	return c.understandAt(c.clock.Now(), q, r, began, a)
-}
-
-// understandAt is understand for a caller that knows the time.
-func (c *Cache[V]) understandAt(now int64, q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
+func (c *Cache[V]) understand(now int64, q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
 	at := min(began+int64(r.Held), now)
 	out.answered = true
 	fail := func(err error) error {

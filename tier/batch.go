@@ -73,16 +73,15 @@ func (f *Fill[V]) Fail(err error) {
 	f.value, f.err, f.done, f.keep = zero, err, true, false
 }
 
-// came returns the result of the fill, given the error that the batch loader returned.
-func (f *Fill[V]) came(err error) (V, error) {
+// came returns the error of the fill, given the error that the batch loader returned.
+func (f *run) came(err error) error {
 	if f.done {
-		return f.value, f.err
+		return f.err
 	}
-	var zero V
 	if err == nil {
 		err = ErrUnset
 	}
-	return zero, err
+	return err
 }
 
 // batches fills in the defaults for batches.
@@ -92,7 +91,8 @@ func (cfg Config[V]) batches() Config[V] {
 	}
 	if batch := cfg.BatchLoader; batch != nil && cfg.Loader == nil {
 		cfg.Loader = func(ctx context.Context, fill *Fill[V]) (V, error) {
-			return fill.came(batch(ctx, []*Fill[V]{fill}))
+			err := fill.came(batch(ctx, []*Fill[V]{fill}))
+			return fill.value, err
 		}
 	}
 	return cfg
@@ -116,28 +116,28 @@ func (cfg *Config[V]) checkBatch(bad func(format string, args ...any)) {
 // A group is a set of flights that are loaded together, as one load of the origin. From the moment that they board, the
 // group's ticket stands for theirs: a class, depth or deadline promised to a caller of one flight goes to both tickets,
 // see Governor.Promote.
-type group[V any] struct {
+type group struct {
 	id     uint64 // stands for its keys in the chains of the reads of its load; random, so that it differs from those of keys
 	ticket governor.Ticket
 	chain  []uint64
-	all    []*flight[V] // guarded by gatherer.mu while it is open
-	timer  *time.Timer  // closes the group; nil: it was never open
+	all    []*flight   // guarded by gatherer.mu while it is open
+	timer  *time.Timer // closes the group; nil: it was never open
 }
 
 // gatherer collects single misses into groups.
-type gatherer[V any] struct {
+type gatherer struct {
 	mu   sync.Mutex // guards the rest
-	open [governor.Classes]*group[V]
+	open [governor.Classes]*group
 }
 
-func (c *Cache[V]) newGroup(cl governor.Class, chain []uint64, all []*flight[V]) *group[V] {
-	g := &group[V]{id: c.dice.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
+func (c *core) newGroup(cl governor.Class, chain []uint64, all []*flight) *group {
+	g := &group{id: c.dice.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
 	g.board(c.gov, all...)
 	return g
 }
 
 // board adds flights to a group that has not departed.
-func (g *group[V]) board(gov *governor.Governor, flights ...*flight[V]) {
+func (g *group) board(gov *governor.Governor, flights ...*flight) {
 	g.all = append(g.all, flights...)
 	gov.Gather(g.tickets(), &g.ticket)
 	for _, f := range flights {
@@ -146,13 +146,13 @@ func (g *group[V]) board(gov *governor.Governor, flights ...*flight[V]) {
 }
 
 // ungroup makes a flight of a group fly by itself.
-func (c *Cache[V]) ungroup(f *flight[V]) {
+func (c *core) ungroup(f *flight) {
 	c.gov.Split(&f.ticket)
 	f.group.Store(nil)
 }
 
 // boarded counts a caller that has joined a flight. ErrCycle: the caller belongs to the load that the flight waits for.
-func (c *Cache[V]) boarded(f *flight[V], cl governor.Class, chain []uint64, until int64) error {
+func (c *core) boarded(f *flight, cl governor.Class, chain []uint64, until int64) error {
 	if until == noWait {
 		return nil
 	}
@@ -166,8 +166,8 @@ func (c *Cache[V]) boarded(f *flight[V], cl governor.Class, chain []uint64, unti
 
 // gather puts a flight that has just been started into the open group. It returns false if the flight must fly by
 // itself.
-func (c *Cache[V]) gather(f *flight[V], cl governor.Class, chain []uint64) bool {
-	if c.cfg.BatchLoader == nil || c.cfg.BatchWindow <= 0 || len(chain) > 0 {
+func (c *core) gather(f *flight, cl governor.Class, chain []uint64) bool {
+	if !c.cfg.batches || c.cfg.BatchWindow <= 0 || len(chain) > 0 {
 		return false
 	}
 	s := &c.gathered
@@ -193,7 +193,7 @@ func (c *Cache[V]) gather(f *flight[V], cl governor.Class, chain []uint64) bool 
 }
 
 // closeGroup takes a group out of the gatherer. It returns true once.
-func (c *Cache[V]) closeGroup(g *group[V], cl governor.Class) bool {
+func (c *core) closeGroup(g *group, cl governor.Class) bool {
 	s := &c.gathered
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -205,8 +205,8 @@ func (c *Cache[V]) closeGroup(g *group[V], cl governor.Class) bool {
 }
 
 // depart starts flights that were created at the same time, in groups if there is a batch loader.
-func (c *Cache[V]) depart(started []*flight[V], cl governor.Class, chain []uint64) {
-	if c.cfg.BatchLoader == nil || len(started) == 1 {
+func (c *core) depart(started []*flight, cl governor.Class, chain []uint64) {
+	if !c.cfg.batches || len(started) == 1 {
 		for _, f := range started {
 			go c.fly(f)
 		}
@@ -218,7 +218,7 @@ func (c *Cache[V]) depart(started []*flight[V], cl governor.Class, chain []uint6
 }
 
 // flyMany is fly for a group that is closed: one permit, one call of the loader, and a commit for each key.
-func (c *Cache[V]) flyMany(g *group[V]) {
+func (c *core) flyMany(g *group) {
 	if len(g.all) == 1 {
 		f := g.all[0]
 		c.ungroup(f)
@@ -258,7 +258,7 @@ func (c *Cache[V]) flyMany(g *group[V]) {
 }
 
 // stillToLoad ends the flights that have nothing to load, and returns the others.
-func (c *Cache[V]) stillToLoad(flights []*flight[V]) (kept []*flight[V]) {
+func (c *core) stillToLoad(flights []*flight) (kept []*flight) {
 	over := make([]bool, len(flights))
 	var wg sync.WaitGroup
 	var next atomic.Int64
@@ -284,7 +284,7 @@ func (c *Cache[V]) stillToLoad(flights []*flight[V]) (kept []*flight[V]) {
 	return kept
 }
 
-func (g *group[V]) tickets() []*governor.Ticket {
+func (g *group) tickets() []*governor.Ticket {
 	out := make([]*governor.Ticket, len(g.all))
 	for i, f := range g.all {
 		out[i] = &f.ticket
@@ -294,7 +294,7 @@ func (g *group[V]) tickets() []*governor.Ticket {
 
 // reserveAll reserves a place among the loads of its key for each flight; busy are those that would have to wait for
 // one.
-func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
+func (c *core) reserveAll(flights []*flight) (free, busy []*flight) {
 	for _, f := range flights {
 		if c.flights.reserve(c.ctx, f, 0) != nil {
 			busy = append(busy, f)
@@ -307,7 +307,7 @@ func (c *Cache[V]) reserveAll(flights []*flight[V]) (free, busy []*flight[V]) {
 
 // admitAll waits for a permit for flights that have their places, and counts their loads as begun. Flights that were
 // finished in the meantime are left out of flying; if no flight remains, the permit is given back.
-func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[V]) (flying []*flight[V], err error) {
+func (c *core) admitAll(ctx context.Context, g *group, flights []*flight) (flying []*flight, err error) {
 	if err := permit(ctx, c.gov, &g.ticket); err != nil {
 		for _, f := range flights {
 			c.flights.vacate(f)
@@ -333,7 +333,7 @@ func (c *Cache[V]) admitAll(ctx context.Context, g *group[V], flights []*flight[
 
 // loadMany runs the batch loader for flights that have begun, with g's permit, and repeats the load while a retry is
 // needed and allowed.
-func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
+func (c *core) loadMany(g *group, flying []*flight) {
 	chain := append(g.chain[:len(g.chain):len(g.chain)], g.id)
 	load, stop := context.WithTimeout(c.ctx, c.cfg.Origin.Timeout)
 	defer stop()
@@ -350,18 +350,18 @@ func (c *Cache[V]) loadMany(g *group[V], flying []*flight[V]) {
 		}
 	}()
 	for try := 0; len(flying) > 0; try++ {
-		fills := make([]*Fill[V], len(flying))
+		fills := make([]loading, len(flying))
 		for i, f := range flying {
-			fills[i] = c.fillOf(f)
+			fills[i] = c.front.newFill(f)
 		}
 		began := c.clock.Now()
-		err := c.callBatch(c.gov.AttemptContext(load, &g.ticket, chain), slices.Clone(fills))
-		flying = c.landMany(g, load, attempt[V]{flying, fills, try, time.Duration(c.clock.Now() - began)}, err)
+		err := c.callBatch(c.gov.AttemptContext(load, &g.ticket, chain), fills)
+		flying = c.landMany(g, load, attempt{flying, fills, try, time.Duration(c.clock.Now() - began)}, err)
 	}
 }
 
 // callBatch runs the batch loader in a goroutine of its own, because the loader may end it.
-func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) {
+func (c *core) callBatch(ctx context.Context, fills []loading) (err error) {
 	done := make(chan struct{})
 	err = ErrGoexit // remains if the loader ends the goroutine
 	go func() {
@@ -371,7 +371,7 @@ func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) 
 				err = &PanicError{Value: p, Stack: debug.Stack()}
 			}
 		}()
-		err = c.cfg.BatchLoader(ctx, fills)
+		err = c.front.loadBatch(ctx, fills)
 	}()
 	<-done
 	return err
@@ -379,21 +379,21 @@ func (c *Cache[V]) callBatch(ctx context.Context, fills []*Fill[V]) (err error) 
 
 // attempt is one call of the batch loader: its flights, their fills, how many calls came before it, and how long it
 // took.
-type attempt[V any] struct {
-	flying []*flight[V]
-	fills  []*Fill[V]
+type attempt struct {
+	flying []*flight
+	fills  []loading
 	try    int
 	cost   time.Duration
 }
 
 // landMany ends the flights of an attempt that has returned, except those that are to be tried again. It returns these,
 // with their loads begun.
-func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], err error) (again []*flight[V]) {
+func (c *core) landMany(g *group, load context.Context, made attempt, err error) (again []*flight) {
 	flying, fills, try, cost := made.flying, made.fills, made.try, made.cost
-	values, errs := make([]V, len(fills)), make([]error, len(fills))
+	errs := make([]error, len(fills))
 	failed := 0
 	for i, fill := range fills {
-		values[i], errs[i] = fill.came(err)
+		errs[i] = fill.state().came(err)
 		if isContext(load, errs[i]) && c.ctx.Err() == nil {
 			errs[i] = fmt.Errorf("%w (%w)", ErrTimeout, errs[i])
 		}
@@ -426,17 +426,17 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], 
 	}
 	c.landAll(len(landing), func(n int) {
 		i := landing[n]
-		c.landed(flying[i], fills[i], values[i], errs[i], cost)
+		c.landed(flying[i], fills[i], errs[i], cost)
 	})
 	if len(again) == 0 {
 		return nil
 	}
 	c.stats.retries.Add(int64(len(again)))
-	last := make(map[*flight[V]]error, len(again))
+	last := make(map[*flight]error, len(again))
 	for i, f := range flying {
 		last[f] = errs[i]
 	}
-	var begun []*flight[V]
+	var begun []*flight
 	if sleep(load, c.cfg.Origin.Retry.backoff(try, c.dice.float64())) == nil {
 		free, _ := c.reserveAll(again)
 		if begun, err = c.admitAll(load, g, free); err != nil {
@@ -445,7 +445,7 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], 
 	}
 	for _, f := range again {
 		if !slices.Contains(begun, f) {
-			c.landed(f, c.fillOf(f), *new(V), last[f], cost)
+			c.landed(f, c.front.newFill(f), last[f], cost)
 		}
 	}
 	return begun
@@ -453,7 +453,7 @@ func (c *Cache[V]) landMany(g *group[V], load context.Context, made attempt[V], 
 
 // landAll calls land for each of n flights, in a separate goroutine. If a codec ends that goroutine, another one lands
 // the rest.
-func (c *Cache[V]) landAll(n int, land func(i int)) {
+func (c *core) landAll(n int, land func(i int)) {
 	for next := 0; next < n; {
 		done := make(chan struct{})
 		go func() {
@@ -469,7 +469,7 @@ func (c *Cache[V]) landAll(n int, land func(i int)) {
 }
 
 // retryMany decides which flights are tried again, and prepares them for that.
-func (c *Cache[V]) retryMany(load context.Context, flying []*flight[V], errs []error, try int) []bool {
+func (c *core) retryMany(load context.Context, flying []*flight, errs []error, try int) []bool {
 	retry := make([]bool, len(flying))
 	p := c.cfg.Origin.Retry
 	deadline, _ := load.Deadline()

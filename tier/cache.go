@@ -15,13 +15,10 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/fence"
-	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/near"
-	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -35,52 +32,17 @@ const (
 
 // A Cache serves one namespace. It is made by New and safe for concurrent use.
 type Cache[V any] struct {
-	cfg     Config[V]
-	self    string // this node's name, empty without a cluster
-	ns      []byte // the namespace as requests carry it
-	nsHash  uint64
-	schema  uint64
-	clock   clock.Clock
-	dice    *dice
-	near    *near.Tier[box[V]] // nil: no near tier
-	weigh   func(V) int64      // what a value refers to, in bytes of memory
-	owned   store.Owned
-	fences  *fence.Fences
-	flights *flights[V]
-	asks    *asks[V]
-	gov     *governor.Governor
-	origin  *SharedOrigin // to which gov belongs
-	stats   *stats
-	metrics *collector
-	carrier Carrier // nil: no tracer, or one that is not a Carrier
-	evicted *store.Evictions
-	loads   *store.OwnLoads
-	views   placement.History
-	seed    maphash.Seed // of etags
-	lots    lots[V]
-	sender  sender // nil: Cluster is not a sender
-	tokenOf uint64 // the namespace in tokens
-	journal *journal.Journal
-	opened  int64 // when the cache was made, ns on its clock
+	core // all that does not depend on V
 
-	isolation placement.Isolation
-	gathered  gatherer[V] // single misses that wait to be loaded together
-	leaving   atomic.Bool // the node is leaving: others do not tell it of invalidations
-	stood     atomic.Bool // it may have entries that it filled as a stand-in owner
-	tokens    tokens
-	demand    *demand.Sketch
-	reuse     *demand.ReuseCurve
-	drill     atomic.Pointer[drill] // nil: none
-	lastDrill atomic.Pointer[DrillReport]
-	told      told
-	hot       hotKeys
-	watch     atomic.Uint64 // near hits whose mix is below this are inspected
-	watching  sync.Mutex    // serializes changes of watch
-
-	ctx        context.Context // ends when the cache closes
-	cancel     context.CancelFunc
-	unregister func()
-	life       lifetime
+	loader      Loader[V]
+	batchLoader BatchLoader[V]
+	codec       codec.Codec[V]
+	serveLoaded bool
+	cloneValue  func(V) V          // nil: callers share values
+	near        *near.Tier[box[V]] // nil: no near tier
+	weigh       func(V) int64      // what a value refers to, in bytes of memory
+	asks        *asks[V]
+	lots        lots[V]
 }
 
 // box is a near copy. It never changes. The fields that a hit reads come first.
@@ -109,19 +71,23 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	cfg = cfg.withDefaults().watched()
 	c := &Cache[V]{
-		cfg:     cfg,
+		loader: cfg.Loader, batchLoader: cfg.BatchLoader, codec: cfg.Codec, serveLoaded: cfg.ServeLoaded, cloneValue: cfg.Clone,
+		weigh: codec.Weigher[V](), asks: newAsks[V](),
+	}
+	c.core = core{
+		cfg:     cfg.settings(),
+		front:   c,
+		asks:    c.asks,
 		ns:      []byte(cfg.Namespace),
 		nsHash:  xxhash.Sum64String(cfg.Namespace),
 		schema:  cfg.schema(),
 		clock:   cfg.newClock(),
 		dice:    newDice(cfg.Seed),
-		weigh:   codec.Weigher[V](),
-		flights: newFlights[V](),
-		asks:    newAsks[V](),
+		flights: newFlights(),
 		stats:   newStats(),
 		evicted: new(store.Evictions),
 		loads:   new(store.OwnLoads),
-		metrics: newCollector(cfg.Namespace, cfg.wallClock()),
+		metrics: newCollector(cfg.Namespace, wallClock(cfg.Now)),
 	}
 	c.carrier, _ = cfg.Tracer.(Carrier)
 	c.tellLost()
@@ -156,6 +122,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		}
 		c.near = n
 	}
+	c.core.near = c.near
 	c.owned = store.New(cfg.OwnedBytes, func(key string, e *store.Entry) {
 		if e.Flags&store.Failed == 0 && !e.Replica {
 			c.evicted.Add(ring.Hash(key))
@@ -173,7 +140,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	sharer, _ := cfg.Cluster.(shareSpeaker)
 	withheld := sharer != nil && sharer.SharesMove() && c.gov.WithholdShare() // before anybody can ask this cache for a value
 	if cfg.Cluster != nil {
-		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler[V]{c})
+		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.schema, handler{&c.core})
 		if err != nil {
 			c.cancel()
 			if withheld {
@@ -206,10 +173,10 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 }
 
 // newJournal returns the journal of the invalidations.
-func (c *Cache[V]) newJournal(incarnation uint64) *journal.Journal {
+func (c *core) newJournal(incarnation uint64) *journal.Journal {
 	cfg := journal.Config{
 		Self: c.self, Namespace: c.ns, Schema: c.schema, Incarnation: incarnation,
-		Copies: copies[V]{c}, Fences: c.fences, Now: c.clock.Now, Spawn: c.spawn, Closed: ErrClosed,
+		Copies: copies{c}, Fences: c.fences, Now: c.clock.Now, Spawn: c.spawn, Closed: ErrClosed,
 		OnFlush: func() {
 			c.cfg.Logger.Warn("cache flushed: invalidations were missed that no member can tell any more", "event", eventFlushed, "namespace", c.cfg.Namespace)
 		},
@@ -228,7 +195,7 @@ func (c *Cache[V]) newJournal(incarnation uint64) *journal.Journal {
 const newFor = MaxInvalidateTimeout * 3 / 2
 
 // spawn runs f in a goroutine that Close waits for. It returns false, and does nothing, once the cache is closed.
-func (c *Cache[V]) spawn(f func()) bool {
+func (c *core) spawn(f func()) bool {
 	if !c.life.begin() {
 		return false
 	}
@@ -252,7 +219,7 @@ func divide(limit, members, rank int) int {
 }
 
 // tend does the periodic work that no caller does. It ends with c.ctx.
-func (c *Cache[V]) tend() {
+func (c *core) tend() {
 	defer c.life.end()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -319,7 +286,7 @@ func (c *Cache[V]) Namespace() string { return c.cfg.Namespace }
 func (c *Cache[V]) Freshness() Freshness { return c.cfg.Freshness }
 
 // chainID identifies a fill of this namespace among the fills that wait for one another.
-func (c *Cache[V]) chainID(hash uint64) uint64 { return hash ^ c.nsHash*0x9E3779B97F4A7C15 }
+func (c *core) chainID(hash uint64) uint64 { return hash ^ c.nsHash*0x9E3779B97F4A7C15 }
 
 // lifetime counts what Close has to wait for.
 type lifetime struct {

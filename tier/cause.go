@@ -6,7 +6,7 @@ import (
 
 // whyMissing returns why this node has no valid copy of a key, as far as it can know. A key that changed owner and was
 // never loaded before counts as moved, so the number of moved keys is an upper bound.
-func (c *Cache[V]) whyMissing(key string, hash uint64, standIn bool) placement.Cause {
+func (c *core) whyMissing(key string, hash uint64, standIn bool) placement.Cause {
 	if standIn {
 		return placement.OwnerLost
 	}

@@ -30,6 +30,10 @@ func At(version uint64, keys ...string) Change { return Change{Keys: keys, Versi
 // Apply is Invalidate, InvalidateTag and InvalidateAll in one call, with the same errors. The Token names these
 // invalidations; it is valid even if the error is an *InvalidateError.
 func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
+	return c.applyChange(ctx, ch)
+}
+
+func (c *core) applyChange(ctx context.Context, ch Change) (Token, error) {
 	if err := errors.Join(checkKeys(ch.Keys), checkTags(ch.Tags)); err != nil {
 		return Token{}, err
 	}
@@ -97,7 +101,7 @@ func (t *Token) UnmarshalText(text []byte) error {
 }
 
 // after makes sure that a read of key returns nothing from before the token's invalidations.
-func (c *Cache[V]) after(key string, t Token) error {
+func (c *core) after(key string, t Token) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}

@@ -170,11 +170,11 @@ func TestVersionAfterMark(t *testing.T) {
 		defer shut(t, c)
 		c.note("k", ring.Hash("k"), mark(1), 0)
 		gets(t, c, "k", 0)
-		copies[simValue]{c}.FenceKey("k", ring.Hash("k"), mark(1), 6)
+		copies{&c.core}.FenceKey("k", ring.Hash("k"), mark(1), 6)
 		if e, ok := c.owned.Get("k"); ok {
 			t.Errorf("kept: %+v", e)
 		}
-		copies[simValue]{c}.FenceKey("k", ring.Hash("k"), mark(1), 6)
+		copies{&c.core}.FenceKey("k", ring.Hash("k"), mark(1), 6)
 		if !c.fences.Behind("k", ring.Hash("k"), 5) || c.fences.Behind("k", ring.Hash("k"), 6) {
 			t.Error("the version is not known")
 		}

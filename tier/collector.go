@@ -113,7 +113,7 @@ func newCollector(namespace string, since time.Time) *collector {
 }
 
 // Describe implements prometheus.Collector.
-func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
+func (h handler) Describe(ch chan<- *prometheus.Desc) {
 	m := h.c.metrics
 	for _, d := range []*prometheus.Desc{
 		m.reads, m.loads, m.results, m.cost, m.steps, m.stepSeconds, m.inUse, m.share, m.waiting, m.shed,
@@ -131,8 +131,8 @@ func (h handler[V]) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
-	m, s := h.c.metrics, h.c.Stats()
+func (h handler) Collect(ch chan<- prometheus.Metric) {
+	m, s := h.c.metrics, h.c.allStats()
 	count := func(d *prometheus.Desc, n int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
 	}
@@ -200,7 +200,7 @@ func (h handler[V]) Collect(ch chan<- prometheus.Metric) {
 }
 
 // collectFreshness collects the metrics of served answers and of invalidations.
-func (h handler[V]) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
+func (h handler) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	m := h.c.metrics
 	count := func(d *prometheus.Desc, n int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
@@ -269,4 +269,4 @@ func oneIf(yes bool) float64 {
 
 // Collector returns the cache's metrics for a registry of your own. A *peer.Node registers them itself. Unregister it
 // when the cache is closed.
-func (c *Cache[V]) Collector() prometheus.Collector { return handler[V]{c} }
+func (c *Cache[V]) Collector() prometheus.Collector { return handler{&c.core} }

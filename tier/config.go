@@ -135,10 +135,10 @@ func (cfg *Config[V]) newClock() clock.Clock {
 	return clock.New(cfg.Now)
 }
 
-// wallClock returns the time of day.
-func (cfg *Config[V]) wallClock() time.Time {
-	if cfg.Now != nil {
-		return cfg.Now()
+// wallClock returns the time of day. now is Config.Now.
+func wallClock(now func() time.Time) time.Time {
+	if now != nil {
+		return now()
 	}
 	return time.Now()
 }
@@ -291,12 +291,12 @@ func ByKey[V any](load func(ctx context.Context, key string) (V, error)) Loader[
 
 // tellLost logs which parts of a value its callers will never see.
 func (c *Cache[V]) tellLost() {
-	l, ok := c.cfg.Codec.(codec.Loser)
+	l, ok := c.codec.(codec.Loser)
 	if !ok {
 		return
 	}
 	if lost := l.Lost(); len(lost) > 0 {
 		c.cfg.Logger.Warn("some fields of the values are not encoded: callers find them empty; export them, or give the type methods that encode it",
-			"namespace", c.cfg.Namespace, "codec", c.cfg.Codec.Name(), "fields", lost[:min(len(lost), 10)], "count", len(lost))
+			"namespace", c.cfg.Namespace, "codec", c.codec.Name(), "fields", lost[:min(len(lost), 10)], "count", len(lost))
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"log/slog"
 	"math"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -178,11 +180,50 @@ func TestDefaults(t *testing.T) {
 		t.Errorf("freshness %+v, want %+v", got, want)
 	}
 	if c.cfg.Origin != (Origin{}).withDefaults() || c.cfg.ValueLimit != DefaultValueLimit ||
-		c.cfg.NearBytes != DefaultNearBytes || c.cfg.OwnedBytes != DefaultOwnedBytes || c.cfg.InvalidateTimeout != DefaultInvalidateTimeout {
+		(Config[string]{}).withDefaults().NearBytes != DefaultNearBytes || c.cfg.OwnedBytes != DefaultOwnedBytes || c.cfg.InvalidateTimeout != DefaultInvalidateTimeout {
 		t.Errorf("config %+v", c.cfg)
 	}
 	if c.Namespace() != "product" {
 		t.Error(c.Namespace())
+	}
+}
+
+// A cache has every setting of its Config that does not depend on V.
+func TestSettingsAreComplete(t *testing.T) {
+	var cfg Config[string]
+	from := reflect.ValueOf(&cfg).Elem()
+	dependent := []string{"Loader", "BatchLoader", "Codec", "ServeLoaded", "Clone"} // of V
+	onlyForNew := []string{"NearBytes", "Tracer", "Seed"}
+	for i := range from.NumField() {
+		field := from.Type().Field(i)
+		if !field.IsExported() || slices.Contains(dependent, field.Name) || slices.Contains(onlyForNew, field.Name) {
+			continue
+		}
+		switch v := from.Field(i); v.Kind() {
+		case reflect.String:
+			v.SetString("x")
+		case reflect.Bool:
+			v.SetBool(true)
+		case reflect.Int, reflect.Int64:
+			v.SetInt(7)
+		case reflect.Uint8:
+			v.SetUint(1)
+		case reflect.Struct:
+			v.Field(0).SetInt(7)
+		case reflect.Pointer:
+			v.Set(reflect.New(v.Type().Elem()))
+		case reflect.Interface:
+			v.Set(reflect.ValueOf(tracedCluster{}))
+		case reflect.Func:
+			v.Set(reflect.ValueOf(time.Now))
+		default:
+			t.Fatalf("%s is a %v: set it here", field.Name, v.Kind())
+		}
+		if to := reflect.ValueOf(cfg.settings()).FieldByName(field.Name); !to.IsValid() {
+			t.Errorf("settings have no %s", field.Name)
+		} else if to.IsZero() {
+			t.Errorf("settings do not get %s", field.Name)
+		}
 	}
 }
 

@@ -7,10 +7,10 @@ import (
 
 // copies are a cache's copies, and its flights and requests that may bring more, to which the journal applies
 // invalidations.
-type copies[V any] struct{ c *Cache[V] }
+type copies struct{ c *core }
 
 // FenceKey implements journal.Copies.
-func (x copies[V]) FenceKey(key string, hash uint64, mark codec.Mark, version uint64) {
+func (x copies) FenceKey(key string, hash uint64, mark codec.Mark, version uint64) {
 	c := x.c
 	at, applied := c.fences.Apply(key, hash, mark, version, c.dropping(key))
 	if !applied && version != 0 { // a request had brought the mark without the version
@@ -24,7 +24,7 @@ func (x copies[V]) FenceKey(key string, hash uint64, mark codec.Mark, version ui
 }
 
 // FenceTags implements journal.Copies.
-func (x copies[V]) FenceTags(tags []string) {
+func (x copies) FenceTags(tags []string) {
 	c := x.c
 	c.fences.ApplyTags(tags)
 	c.flights.detachTags(c.fences)
@@ -32,7 +32,7 @@ func (x copies[V]) FenceTags(tags []string) {
 }
 
 // FenceAll implements journal.Copies.
-func (x copies[V]) FenceAll(own bool) {
+func (x copies) FenceAll(own bool) {
 	c := x.c
 	c.fences.Wipe(own)
 	c.flights.detachAll(c.fences)
@@ -43,7 +43,7 @@ func (x copies[V]) FenceAll(own bool) {
 // note applies a mark that a request or a token has carried to key, unless the log has it. It reports whether that
 // made copies unusable. It does not keep key. If the table has no room for the mark, this node starts an invalidation
 // of its own that stands for it and for all other marks of the key.
-func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64) (applied bool) {
+func (c *core) note(key string, hash uint64, mark codec.Mark, version uint64) (applied bool) {
 	if c.journal.HasApplied(mark) { // the fence may already be forgotten
 		return false
 	}
@@ -58,7 +58,7 @@ func (c *Cache[V]) note(key string, hash uint64, mark codec.Mark, version uint64
 }
 
 // dropping removes the owned entry of key that a fence covers.
-func (c *Cache[V]) dropping(key string) fence.Dropping {
+func (c *core) dropping(key string) fence.Dropping {
 	return func(loaded bool) {
 		if !loaded {
 			if e, ok := c.owned.Get(key); !ok || !e.Handed {
@@ -71,7 +71,7 @@ func (c *Cache[V]) dropping(key string) fence.Dropping {
 
 // overtake keeps callers from joining work that began before a fence of the key. It also runs for a fence that
 // existed before: the goroutine that left that fence may not have come this far.
-func (c *Cache[V]) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
+func (c *core) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
 	c.flights.detach(key, hash, at.Loads)
 	c.asks.detach(key, hash, at.Copies)
 	if applied {

@@ -112,11 +112,11 @@ func checkDrill(fraction float64, duration time.Duration) error {
 }
 
 // beginDrill starts a drill, which reads obey from now on; runDrill must follow.
-func (c *Cache[V]) beginDrill(fraction float64, duration time.Duration) (*drill, error) {
+func (c *core) beginDrill(fraction float64, duration time.Duration) (*drill, error) {
 	if !c.life.begin() {
 		return nil, ErrClosed
 	}
-	d := &drill{fraction: fraction, duration: duration, over: make(chan struct{}), began: c.clock.Now(), whole: c.Projection()}
+	d := &drill{fraction: fraction, duration: duration, over: make(chan struct{}), began: c.clock.Now(), whole: c.projection()}
 	if !c.drill.CompareAndSwap(nil, d) {
 		c.life.end()
 		return nil, ErrDrilling
@@ -127,7 +127,7 @@ func (c *Cache[V]) beginDrill(fraction float64, duration time.Duration) (*drill,
 }
 
 // runDrill watches a drill until it ends, and returns its report.
-func (c *Cache[V]) runDrill(ctx context.Context, d *drill) DrillReport {
+func (c *core) runDrill(ctx context.Context, d *drill) DrillReport {
 	defer c.life.end()
 	end := time.NewTimer(d.duration)
 	defer end.Stop()
@@ -168,7 +168,7 @@ type DrillStats struct {
 
 // drillStats describes the drill that is under way, or the last one. Of the projection in Whole it leaves out the keys
 // and the miss ratios.
-func (c *Cache[V]) drillStats() (s DrillStats) {
+func (c *core) drillStats() (s DrillStats) {
 	if d := c.drill.Load(); d != nil {
 		s.Running, s.DrillReport = true, d.report(c.clock.Now())
 	} else if last := c.lastDrill.Load(); last != nil {
@@ -210,7 +210,7 @@ func (d *drill) waited(wait time.Duration, dice float64) {
 }
 
 // picks returns the drill that makes this read behave as a miss; nil: the read is an ordinary one.
-func (c *Cache[V]) picks() *drill {
+func (c *core) picks() *drill {
 	d := c.drill.Load()
 	if d == nil || c.dice.float64() >= d.fraction || d.ended() {
 		return nil
@@ -226,7 +226,7 @@ func (c *Cache[V]) picks() *drill {
 // rehearse answers a near hit as if its near copy b did not exist. If nothing else answers, it uses b.
 func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V], a *answer[V]) error {
 	c.stats.nearUnused.Add(1)
-	return c.findAtOwner(ctx, &question[V]{key: key, maxAge: AnyAge, have: b}, d, b, a)
+	return c.findAtOwner(ctx, &question[V]{lookup: lookup{key: key, maxAge: AnyAge}, have: b}, d, b, a)
 }
 
 // fallBack answers with a near copy after all, if that may still be served.
@@ -244,7 +244,7 @@ func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
 
 // rewatch sets which near hits are inspected: all of them while a drill runs or the node is cut off, otherwise a
 // sample.
-func (c *Cache[V]) rewatch() {
+func (c *core) rewatch() {
 	c.watching.Lock()
 	defer c.watching.Unlock()
 	if c.drill.Load() != nil || c.isolation.Cut.Load() {
@@ -255,7 +255,7 @@ func (c *Cache[V]) rewatch() {
 }
 
 // drilled counts how a read that d had picked ended.
-func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
+func (c *core) drilled(d *drill, from Source, err error, began int64) {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		d.failed.Add(1)
@@ -269,17 +269,15 @@ func (c *Cache[V]) drilled(d *drill, from Source, err error, began int64) {
 
 // refill answers a drilled read on the member that owns the key. It loads the key as if there were no copy, but returns
 // the copy if the load fails or takes too long.
-func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []uint64, short bool) (found[V], error) {
+func (c *core) refill(ctx context.Context, l *lookup) (found, error) {
 	now, wide := c.clock.Now(), c.fences.TagClock()
-	e := c.valid(key, hash, now)
-	if e == nil || e.Flags&store.Failed != 0 || len(chain) > 0 {
-		return c.own(ctx, key, hash, AnyAge, chain, short)
+	e := c.valid(l.key, l.hash, now)
+	if e == nil || e.Flags&store.Failed != 0 || len(l.chain) > 0 {
+		return c.own(ctx, l)
 	}
-	fl, err := c.join(&boarding[V]{
-		key: key, hash: hash, class: governor.Warm, cause: placement.Drill, prev: e, chain: chain, short: short, until: c.patience(ctx), from: c.traceOf(ctx),
-	})
+	fl, err := c.join(&boarding{lookup: *l, class: governor.Warm, cause: placement.Drill, prev: e, until: c.patience(ctx), from: c.traceOf(ctx)})
 	if err != nil {
-		return found[V]{}, err
+		return found{}, err
 	}
 	patience := 2*c.cfg.Origin.Timeout + time.Second
 	if deadline, ok := ctx.Deadline(); ok {
@@ -290,19 +288,19 @@ func (c *Cache[V]) refill(ctx context.Context, key string, hash uint64, chain []
 	select {
 	case <-fl.done:
 		if r := &fl.res; r.err == nil && !r.private && !c.retagged(r.e, wide) {
-			return found[V]{e: r.e, value: r.value, typed: r.typed, filled: true}, nil
+			return found{e: r.e, fill: r.fill, filled: true}, nil
 		}
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	if e = c.valid(key, hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
-		return found[V]{e: e, late: c.clock.Now() >= e.Soft, why: store.StaleDrill}, nil
+	if e = c.valid(l.key, l.hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
+		return found{e: e, late: c.clock.Now() >= e.Soft, why: store.StaleDrill}, nil
 	}
-	return c.own(ctx, key, hash, AnyAge, chain, short)
+	return c.own(ctx, l)
 }
 
 // drillEnded counts a load that has ended, if a drill caused it.
-func (c *Cache[V]) drillEnded(f *flight[V], out governor.Outcome) {
+func (c *core) drillEnded(f *flight, out governor.Outcome) {
 	d := c.drill.Load()
 	if d == nil || f.cause != placement.Drill {
 		return
@@ -317,7 +315,7 @@ func (c *Cache[V]) drillEnded(f *flight[V], out governor.Outcome) {
 
 // BeginDrill begins a drill for an operator. run watches it until it or ctx ends, and must be called. The namespace's
 // statistics show the drill's results.
-func (h handler[V]) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
+func (h handler) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
 	if err := checkDrill(fraction, duration); err != nil {
 		return nil, err
 	}

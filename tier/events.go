@@ -35,7 +35,7 @@ type told struct {
 }
 
 // tellBreaker logs that the breaker has opened or closed. It is called after loads and once a second.
-func (c *Cache[V]) tellBreaker() {
+func (c *core) tellBreaker() {
 	t, turn := &c.told, c.gov.BreakerGeneration()
 	if t.turn.Swap(turn) == turn {
 		return
@@ -60,7 +60,7 @@ func (c *Cache[V]) tellBreaker() {
 }
 
 // tellUnconfirmed logs an invalidation that did not reach every member, unless another one was logged recently.
-func (c *Cache[V]) tellUnconfirmed(err error) {
+func (c *core) tellUnconfirmed(err error) {
 	now, until := c.clock.Now(), c.told.unconfirmed.Load()
 	if now >= until && c.told.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
 		c.cfg.Logger.Warn("an invalidation has not reached every member", "event", eventUnconfirmed, "namespace", c.cfg.Namespace, "error", err)

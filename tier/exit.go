@@ -11,14 +11,14 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// Values leave a node only through this file: to a caller by handOut, to a member as an answer by fillAt and as a push
+// Values leave a node only through this file: to a caller by handOut, to a member as an answer by fill and as a push
 // by batch. Each of these tests, when the value leaves, whether the copy may still be handed out. The code that finds a
 // copy tests its end as well, but only to save work: between finding and leaving, a read may wait for a load, for the
 // slowest of many keys, for a network or for a suspended machine.
 //
 //	exit       end                                                 past the end
 //	handOut    near copy: its lease, others: hard expiry           the key is read again, up to maxAgain times, then ErrExpired
-//	fillAt     hard expiry                                         the owner answers again, or says that it has no copy
+//	fill       hard expiry                                         the owner answers again, or says that it has no copy
 //	batch      hard expiry                                         the copy is left out
 //
 // One kind of copy has no end: the result of a load that was past its hard expiry when the load returned. It is in no
@@ -60,14 +60,14 @@ func (x *finding[V]) takeNear(b *box[V], now int64) {
 }
 
 func (c *Cache[V]) clone(v V) V {
-	if c.cfg.Clone == nil {
+	if c.cloneValue == nil {
 		return v
 	}
-	return c.cfg.Clone(v)
+	return c.cloneValue(v)
 }
 
 // end returns when what was found must no longer be handed out.
-func (f *found[V]) end() int64 {
+func (f *found) end() int64 {
 	if f.filled && f.e.Outlived() {
 		return never
 	}
@@ -83,9 +83,9 @@ func endOf(r *codec.Response, at int64) int64 {
 	return at + int64(r.Hard)
 }
 
-// fillAt fills in the answer to a read that has the given flags and was held for the given time. It returns false if
+// fill fills in the answer to a read that has the given flags and was held for the given time. It returns false if
 // what was found must no longer be handed out; resp is then unchanged.
-func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Response, f *found[V], held time.Duration) bool {
+func (h handler) fill(now int64, flags uint8, have uint64, resp *codec.Response, f *found, held time.Duration) bool {
 	if now >= f.end() {
 		return false
 	}
@@ -126,7 +126,7 @@ func (h handler[V]) fillAt(now int64, flags uint8, have uint64, resp *codec.Resp
 }
 
 // batch makes one push of the first of keys; taken is how many of them it covers. fresh: only fresh copies.
-func (c *Cache[V]) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
+func (c *core) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
 	now, size := c.clock.Now(), 0
 	for _, x := range keys {
 		if len(list) == codec.MaxPushed {
@@ -168,7 +168,7 @@ func isUndecodable(err error) bool {
 }
 
 // drop removes an entry that cannot be decoded from the owned tier.
-func (c *Cache[V]) drop(key string, hash uint64, e *store.Entry) {
+func (c *core) drop(key string, hash uint64, e *store.Entry) {
 	c.stats.undecodable.Add(1)
 	c.fences.Update(hash, func() {
 		if now, ok := c.owned.Get(key); ok && now == e {

@@ -119,25 +119,25 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 		e := &store.Entry{Value: []byte("x"), Loaded: now, Soft: now + 10, SWR: now + 20, Hard: now + 20}
 		for _, x := range []struct {
 			name   string
-			f      found[string]
+			f      found
 			now    int64
 			answer bool
 		}{
-			{"fresh", found[string]{e: e}, now, true},
-			{"stale", found[string]{e: e}, now + 19, true},
-			{"past its hard expiry", found[string]{e: e}, now + 20, false},
-			{"a fill, past its hard expiry", found[string]{e: e, filled: true}, now + 20, false},
-			{"a fill whose load outlived its value", found[string]{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}, filled: true}, now + 31, true},
-			{"that as a copy", found[string]{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}}, now + 31, false},
+			{"fresh", found{e: e}, now, true},
+			{"stale", found{e: e}, now + 19, true},
+			{"past its hard expiry", found{e: e}, now + 20, false},
+			{"a fill, past its hard expiry", found{e: e, filled: true}, now + 20, false},
+			{"a fill whose load outlived its value", found{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}, filled: true}, now + 31, true},
+			{"that as a copy", found{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}}, now + 31, false},
 		} {
 			var resp codec.Response
-			h := handler[string]{c}
-			if got := h.fillAt(x.now, 0, 0, &resp, &x.f, 0); got != x.answer || (resp.Status != 0) != x.answer {
+			h := handler{&c.core}
+			if got := h.fill(x.now, 0, 0, &resp, &x.f, 0); got != x.answer || (resp.Status != 0) != x.answer {
 				t.Errorf("%s: %v, status %d", x.name, got, resp.Status)
 			}
 			want := codec.Wanted{Key: []byte("k")}
 			var part codec.Response
-			h.part(&want, &wanted[string]{f: x.f, at: now}, asking{began: now}, codec.ModeWait, &part, x.now)
+			h.part(&want, &wanted{f: x.f, at: now}, asking{began: now}, codec.ModeWait, &part, x.now)
 			if (part.Status == codec.StatusPending) == x.answer {
 				t.Errorf("%s: part with status %d", x.name, part.Status)
 			}

@@ -176,8 +176,8 @@ func manyHistories(t *testing.T, n int) {
 
 // faultyCopies are copies for which an invalidation of a key does what apply does.
 type faultyCopies struct {
-	copies[simValue]
-	apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)
+	copies
+	apply func(c *core, key string, hash uint64, mark codec.Mark)
 }
 
 func (x faultyCopies) FenceKey(key string, hash uint64, mark codec.Mark, _ uint64) {
@@ -186,21 +186,21 @@ func (x faultyCopies) FenceKey(key string, hash uint64, mark codec.Mark, _ uint6
 
 // The checker detects the absence of each part of the mechanism.
 func TestHistoriesCatch(t *testing.T) {
-	faulty := func(apply func(c *Cache[simValue], key string, hash uint64, mark codec.Mark)) func(journal.Copies) journal.Copies {
-		return func(x journal.Copies) journal.Copies { return faultyCopies{x.(copies[simValue]), apply} }
+	faulty := func(apply func(c *core, key string, hash uint64, mark codec.Mark)) func(journal.Copies) journal.Copies {
+		return func(x journal.Copies) journal.Copies { return faultyCopies{x.(copies), apply} }
 	}
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
-		"no detach of flights": {slow: true, faulty: faulty(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
+		"no detach of flights": {slow: true, faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
 			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.Delete(key) })
 			c.asks.detach(key, hash, at.Copies)
 		})},
-		"no check at commit": {faulty: faulty(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			copies[simValue]{c}.FenceKey(key, hash, mark, 0)
+		"no check at commit": {faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
+			copies{c}.FenceKey(key, hash, mark, 0)
 			c.fences.Forget(key, hash)
 		})},
-		"no check of near copies": {near: true, faulty: faulty(func(c *Cache[simValue], key string, hash uint64, mark codec.Mark) {
-			copies[simValue]{c}.FenceKey(key, hash, mark, 0)
+		"no check of near copies": {near: true, faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
+			copies{c}.FenceKey(key, hash, mark, 0)
 			c.fences.Hide(hash)
 		})},
 	} {

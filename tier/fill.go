@@ -25,8 +25,15 @@ type Fill[V any] struct {
 	// Key is what to load.
 	Key string
 
-	c      *Cache[V]
-	flight *flight[V]
+	c *Cache[V]
+	run
+	value V
+}
+
+// run is what a run of a loader has beside the value.
+type run struct {
+	core   *core
+	flight *flight
 	prev   *store.Entry
 	ttl    time.Duration
 	keep   bool
@@ -38,14 +45,56 @@ type Fill[V any] struct {
 	stale   *Stale // nil: Freshness applies
 
 	// set by a batch loader
-	value V
-	err   error
-	done  bool
+	err  error
+	done bool
 }
 
-// fillOf returns a run of the loader for a flight.
-func (c *Cache[V]) fillOf(f *flight[V]) *Fill[V] {
-	return &Fill[V]{Key: f.key, c: c, flight: f, prev: f.prev}
+// loading is a run of a loader for code that does not know the type of its value: a *Fill[V], which keeps the value.
+type loading interface {
+	state() *run
+	// load runs the Loader.
+	load(ctx context.Context) error
+	// pack encodes the value. The value is then what callers get.
+	pack() ([]byte, error)
+	// unpack decodes the value from b.
+	unpack(b []byte) error
+}
+
+// newFill returns a run of the loader for a flight.
+func (c *Cache[V]) newFill(f *flight) loading {
+	return &Fill[V]{Key: f.key, c: c, run: run{core: &c.core, flight: f, prev: f.prev}}
+}
+
+func (f *Fill[V]) state() *run { return &f.run }
+
+func (f *Fill[V]) load(ctx context.Context) (err error) {
+	f.value, err = f.c.loader(ctx, f)
+	return err
+}
+
+// pack implements loading. Without ServeLoaded callers get the value decoded again, as later callers will get it. So
+// the first callers see no fields that are not encoded and share no memory with the loader, and a value that cannot be
+// decoded is not kept.
+func (f *Fill[V]) pack() ([]byte, error) {
+	b, err := f.c.encode(f.value)
+	if err != nil || f.c.serveLoaded {
+		return b, err
+	}
+	return b, f.unpack(b)
+}
+
+func (f *Fill[V]) unpack(b []byte) (err error) {
+	f.value, err = f.c.decode(b)
+	return err
+}
+
+// loadBatch runs the BatchLoader for fills, each of which then has its own result.
+func (c *Cache[V]) loadBatch(ctx context.Context, fills []loading) error {
+	own := make([]*Fill[V], len(fills))
+	for i, f := range fills {
+		own[i] = f.(*Fill[V])
+	}
+	return c.batchLoader(ctx, own)
 }
 
 // Previous returns the stale copy that the fill replaces, if there is one, for a conditional read of the origin. Each
@@ -89,13 +138,13 @@ func (f *Fill[V]) DoNotKeep() { f.drop = true }
 // how long it took and how often it failed. Safe for concurrent use. Up to 64 names are counted separately, the rest
 // together as "other".
 func (f *Fill[V]) Step(name string) func(err ...error) {
-	began := f.c.clock.Now()
+	began := f.core.clock.Now()
 	return func(err ...error) {
 		failed := false
 		for _, e := range err {
 			failed = failed || e != nil
 		}
-		f.c.stats.step(name, time.Duration(f.c.clock.Now()-began), failed)
+		f.core.stats.step(name, time.Duration(f.core.clock.Now()-began), failed)
 	}
 }
 
@@ -105,7 +154,7 @@ func (f *Fill[V]) Step(name string) func(err ...error) {
 // previous value's version stays if none is reported. It also applies to ErrNotFound.
 func (f *Fill[V]) SetVersion(version uint64) { f.version = version }
 
-func (f *Fill[V]) versionOf() uint64 {
+func (f *run) versionOf() uint64 {
 	if f.version == 0 && f.keep {
 		return f.prev.Version
 	}
@@ -113,7 +162,7 @@ func (f *Fill[V]) versionOf() uint64 {
 }
 
 // etag identifies the content of e: different contents have different etags, except with probability 1 in 2^64.
-func (c *Cache[V]) etag(e *store.Entry) uint64 {
+func (c *core) etag(e *store.Entry) uint64 {
 	if e.Flags != 0 {
 		return 0
 	}
@@ -131,7 +180,7 @@ func (c *Cache[V]) etag(e *store.Entry) uint64 {
 const noWait = -1
 
 // patience returns until when a caller waits for a flight; 0: without end.
-func (c *Cache[V]) patience(ctx context.Context) int64 {
+func (c *core) patience(ctx context.Context) int64 {
 	if deadline, ok := ctx.Deadline(); ok {
 		return max(clock.Later(c.clock.Now(), time.Until(deadline)), 1)
 	}
@@ -139,36 +188,32 @@ func (c *Cache[V]) patience(ctx context.Context) int64 {
 }
 
 // join returns the live flight for a key, starting one if there is none.
-func (c *Cache[V]) join(w *boarding[V]) (*flight[V], error) {
+func (c *core) join(w *boarding) (*flight, error) {
 	f, _, err := c.joinOrStart(w)
 	return f, err
 }
 
 // boarding is what a caller wants of a flight. maxAge, wide and began are ignored for a caller that only starts one.
-type boarding[V any] struct {
-	key    string
-	hash   uint64
+type boarding struct {
+	lookup
 	class  governor.Class
 	cause  placement.Cause
 	prev   *store.Entry // the copy that the caller saw, nil: none
-	chain  []uint64
-	short  bool       // this node stands in for the owner
-	until  int64      // until when the caller waits: patience, or noWait
-	from   Trace      // the caller's trace, if it is traced
-	before *flight[V] // the flight that sends the caller on, see flights.join; nil: none
-	maxAge time.Duration
-	wide   uint64 // the tag clock when the caller's read began
-	began  int64  // when the caller's read began
+	until  int64        // until when the caller waits: patience, or noWait
+	from   Trace        // the caller's trace, if it is traced
+	before *flight      // the flight that sends the caller on, see flights.join; nil: none
+	wide   uint64       // the tag clock when the caller's read began
+	began  int64        // when the caller's read began
 }
 
 // joinOrStart is join, and reports whether it started the flight.
-func (c *Cache[V]) joinOrStart(w *boarding[V]) (f *flight[V], started bool, err error) {
+func (c *core) joinOrStart(w *boarding) (f *flight, started bool, err error) {
 	if !c.life.begin() {
 		return nil, false, ErrClosed
 	}
-	f, started = c.flights.join(w.hash, w.key, w.until != noWait, w.before, func() *flight[V] {
-		return &flight[V]{
-			key: cloneString(w.key), hash: w.hash, cause: w.cause, prev: w.prev, short: w.short, from: w.from,
+	f, started = c.flights.join(w.hash, w.key, w.until != noWait, w.before, func() *flight {
+		return &flight{
+			key: cloneString(w.key), hash: w.hash, cause: w.cause, prev: w.prev, short: w.standsIn(), from: w.from,
 			chain: append(w.chain[:len(w.chain):len(w.chain)], c.chainID(w.hash)),
 			done:  make(chan struct{}), ticket: governor.Ticket{Class: w.class, Depth: depthOf(w.chain, w.until), Until: c.govTime(max(w.until, 0))},
 		}
@@ -184,7 +229,7 @@ func (c *Cache[V]) joinOrStart(w *boarding[V]) (f *flight[V], started bool, err 
 }
 
 // govTime converts a time of this cache's clock to the governor's clock, which may be shared.
-func (c *Cache[V]) govTime(at int64) int64 {
+func (c *core) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
 	}
@@ -193,7 +238,7 @@ func (c *Cache[V]) govTime(at int64) int64 {
 
 // fly runs a flight: it checks the owned tier again, waits for a permit, loads, and commits. It ends when the loader
 // has really returned.
-func (c *Cache[V]) fly(f *flight[V]) {
+func (c *core) fly(f *flight) {
 	defer c.life.end()
 
 	if c.needless(f) {
@@ -219,8 +264,7 @@ func (c *Cache[V]) fly(f *flight[V]) {
 		defer close(expired)
 		c.overrun(f, load)
 	})
-	fill := c.fillOf(f)
-	var value V
+	fill := c.front.newFill(f)
 	err := ErrGoexit // remains if the loader ends the goroutine
 	holds := true    // a permit, and a place among the key's loads
 	defer func() {
@@ -235,26 +279,26 @@ func (c *Cache[V]) fly(f *flight[V]) {
 			c.ended(f, err, cost)
 			c.flights.returned(f)
 		}
-		c.landed(f, fill, value, err, cost)
+		c.landed(f, fill, err, cost)
 		if !disarm() {
 			<-expired
 		}
 	}()
 	for try := 0; ; try++ {
-		if value, err = c.cfg.Loader(c.gov.AttemptContext(load, &f.ticket, f.chain), fill); err == nil || !hasMark(err, markRetry) {
+		if err = fill.load(c.gov.AttemptContext(load, &f.ticket, f.chain)); err == nil || !hasMark(err, markRetry) {
 			return
 		}
 		again := false
 		if again, holds = c.retry(load, f, try, err); !again {
 			return
 		}
-		err, fill = ErrGoexit, c.fillOf(f)
+		err, fill = ErrGoexit, c.front.newFill(f)
 	}
 }
 
 // needless ends a flight that has nothing to load: what its starter missed may have been filled, or have
 // failed, before it became the live one.
-func (c *Cache[V]) needless(f *flight[V]) bool {
+func (c *core) needless(f *flight) bool {
 	e := c.valid(f.key, f.hash, c.clock.Now())
 	return e != nil && e != f.prev && c.clock.Now() < e.Soft && c.flights.skip(f, e, c.stillValid(f))
 }
@@ -269,7 +313,7 @@ func permit(ctx context.Context, g *governor.Governor, t *governor.Ticket) error
 }
 
 // admit waits for a place among the key's loads, then for a permit, and counts the load as begun.
-func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
+func (c *core) admit(ctx context.Context, f *flight) error {
 	if err := c.flights.reserve(ctx, f, c.cfg.Origin.Timeout); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = overloaded(&governor.Refusal{Why: governor.KeyBusy, After: c.cfg.Origin.Timeout})
@@ -290,7 +334,7 @@ func (c *Cache[V]) admit(ctx context.Context, f *flight[V]) error {
 }
 
 // ended counts a load that has returned, and gives back its permit.
-func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
+func (c *core) ended(f *flight, err error, cost time.Duration) {
 	out := outcomeOf(err)
 	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) {
 		out = governor.Void
@@ -303,7 +347,7 @@ func (c *Cache[V]) ended(f *flight[V], err error, cost time.Duration) {
 
 // retry prepares the next attempt of a load that failed with a retryable err: it waits for the attempt's time and
 // permit. holds: the flight holds a permit, either that of the failed attempt or that of the next one.
-func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error) (again, holds bool) {
+func (c *core) retry(load context.Context, f *flight, try int, err error) (again, holds bool) {
 	p := c.cfg.Origin.Retry
 	delay := p.backoff(try, c.dice.float64())
 	if deadline, _ := load.Deadline(); try >= p.Most || load.Err() != nil || time.Until(deadline) <= delay {
@@ -327,7 +371,7 @@ func (c *Cache[V]) retry(load context.Context, f *flight[V], try int, err error)
 }
 
 // finish ends a flight and counts the callers that it served.
-func (c *Cache[V]) finish(f *flight[V], res result[V]) {
+func (c *core) finish(f *flight, res result) {
 	c.flights.settle(f)
 	callers, doomed := c.flights.finish(f, res, c.stillValid(f))
 	c.stats.served.Add(callers)
@@ -338,7 +382,7 @@ func (c *Cache[V]) finish(f *flight[V], res result[V]) {
 
 // stillValid returns the check that a flight makes before it hands out a copy from before the load. A fence that came
 // after the copy was found may be forgotten already; then the copy has left the owned tier as well.
-func (c *Cache[V]) stillValid(f *flight[V]) func(e *store.Entry) bool {
+func (c *core) stillValid(f *flight) func(e *store.Entry) bool {
 	return func(e *store.Entry) bool {
 		if !c.fences.OwnedValid(f.key, f.hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
 			return false
@@ -350,12 +394,12 @@ func (c *Cache[V]) stillValid(f *flight[V]) func(e *store.Entry) bool {
 
 // overrun finishes a flight whose load has exceeded its time, or whose cache is closing. The load itself continues
 // until it returns.
-func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
+func (c *core) overrun(f *flight, load context.Context) {
 	if !c.flights.settle(f) {
 		return
 	}
 	if c.ctx.Err() != nil {
-		c.finish(f, result[V]{err: ErrClosed})
+		c.finish(f, result{err: ErrClosed})
 		return
 	}
 	c.stats.results[resultTimeout].Add(1)
@@ -365,7 +409,7 @@ func (c *Cache[V]) overrun(f *flight[V], load context.Context) {
 }
 
 // landed finishes a flight whose load has returned, unless it was finished before.
-func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost time.Duration) {
+func (c *core) landed(f *flight, fill loading, err error, cost time.Duration) {
 	if !c.flights.settle(f) {
 		c.stats.results[resultOverran].Add(1)
 		return
@@ -376,33 +420,33 @@ func (c *Cache[V]) landed(f *flight[V], fill *Fill[V], value V, err error, cost 
 			c.finish(f, c.failed(f, ErrGoexit))
 		}
 	}()
-	c.land(f, fill, value, err, cost)
+	c.land(f, fill, err, cost)
 	finished = true
 }
 
 // land is landed for the caller that has to finish the flight.
-func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost time.Duration) {
+func (c *core) land(f *flight, fill loading, err error, cost time.Duration) {
 	e := &store.Entry{Stamp: f.stamp, Loaded: f.began, Cost: cost}
-	res := result[V]{e: e, value: value, typed: true}
+	res, r := result{e: e, fill: fill}, fill.state()
 	switch {
-	case err == nil && fill.keep:
+	case err == nil && r.keep:
 		e.Value = f.prev.Value
-		res.value, err = c.decode(e.Value) // the loader has had access to the other copy
+		err = fill.unpack(e.Value) // the loader has had access to the other copy
 	case err == nil:
-		e.Value, res.value, err = c.pack(value)
+		e.Value, err = fill.pack()
 	case errors.Is(err, ErrNotFound):
 		e.Flags |= store.NotFound
-		res.typed, err = false, nil
+		res.fill, err = nil, nil
 	}
 	if err == nil {
-		e.Tags, err = fill.tagged(f.wide)
+		e.Tags, err = r.tagged(f.wide)
 	}
 	if err == nil && e.Flags&store.NotFound == 0 {
-		err = c.cfg.Freshness.allows(fill.ttl)
+		err = c.cfg.Freshness.allows(r.ttl)
 	}
 	if err != nil {
 		if c.ctx.Err() != nil {
-			c.finish(f, result[V]{err: ErrClosed})
+			c.finish(f, result{err: ErrClosed})
 			return
 		}
 		if errors.Is(err, ErrTimeout) {
@@ -419,8 +463,8 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 	}
 	now := c.clock.Now()
 	c.loads.Add(f.hash, e.Loaded)
-	c.setExpiry(e, lifespan{fill.ttl, fill.stale}, f.short && !c.owns(f.hash), now)
-	if fill.drop || now >= e.Hard {
+	c.setExpiry(e, lifespan{r.ttl, r.stale}, f.short && !c.owns(f.hash), now)
+	if r.drop || now >= e.Hard {
 		e.Flags |= store.Passing
 	}
 	if e.Flags&store.NotFound != 0 {
@@ -428,10 +472,10 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 	} else {
 		c.stats.results[resultOK].Add(1)
 	}
-	if fill.ttl > 0 && e.Flags&store.Passing == 0 {
+	if r.ttl > 0 && e.Flags&store.Passing == 0 {
 		c.journal.StoredLife(e.Hard - e.Loaded)
 	}
-	if e.Version = fill.versionOf(); e.Version != 0 && c.fences.Behind(f.key, f.hash, e.Version) {
+	if e.Version = r.versionOf(); e.Version != 0 && c.fences.Behind(f.key, f.hash, e.Version) {
 		e.Flags |= store.Passing
 		c.stats.results[resultBehind].Add(1)
 		c.finish(f, res)
@@ -452,7 +496,7 @@ func (c *Cache[V]) land(f *flight[V], fill *Fill[V], value V, err error, cost ti
 }
 
 // owns reports whether this node owns a key in the present view.
-func (c *Cache[V]) owns(hash uint64) bool {
+func (c *core) owns(hash uint64) bool {
 	if c.cfg.Cluster == nil {
 		return true
 	}
@@ -461,7 +505,7 @@ func (c *Cache[V]) owns(hash uint64) bool {
 }
 
 // setExpiry sets e's soft and hard expiry from the contract and from the value's own lifespan.
-func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
+func (c *core) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
 	f, ttl, stale := &c.cfg.Freshness, own.ttl, own.windows(&c.cfg.Freshness)
 	if e.Flags&store.NotFound != 0 {
 		e.Soft = e.Loaded + int64(f.NegativeTTL)
@@ -480,7 +524,7 @@ func (c *Cache[V]) setExpiry(e *store.Entry, own lifespan, short bool, now int64
 }
 
 // standIn gives e, which no other goroutine has yet, the times of a copy that a stand-in owner keeps.
-func (c *Cache[V]) standIn(e *store.Entry, now int64) {
+func (c *core) standIn(e *store.Entry, now int64) {
 	full := &store.Expiry{Soft: e.Soft, SWR: e.SWR, Hard: e.Hard}
 	e.Change(func(r *store.Rare) { r.Full = full })
 	c.stood.Store(true)
@@ -490,11 +534,11 @@ func (c *Cache[V]) standIn(e *store.Entry, now int64) {
 
 // failed returns the result of a flight whose load failed. A copy within StaleIfError is served and waits before it is
 // tried again. Without a copy the error is remembered.
-func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
+func (c *core) failed(f *flight, err error) result {
 	now := c.clock.Now()
 	errorTTL := int64(c.cfg.Freshness.ErrorTTL)
 	wrapped := &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}
-	res := result[V]{err: wrapped}
+	res := result{err: wrapped}
 	if e := c.valid(f.key, f.hash, now); e != nil && e.Flags&store.Failed == 0 {
 		if late := c.postpone(f, e, now, errorTTL, store.StaleError); e.Flags&store.NotFound == 0 {
 			res.e = late
@@ -511,7 +555,7 @@ func (c *Cache[V]) failed(f *flight[V], err error) result[V] {
 }
 
 // postpone delays the next attempt to refresh e, by half of d to one and a half of d.
-func (c *Cache[V]) postpone(f *flight[V], e *store.Entry, now, d int64, why store.StaleReason) *store.Entry {
+func (c *core) postpone(f *flight, e *store.Entry, now, d int64, why store.StaleReason) *store.Entry {
 	late := *e
 	again := now + d/2 + int64(c.dice.float64()*float64(d))
 	late.Change(func(r *store.Rare) { r.Retry, r.Why = again, why })
@@ -521,7 +565,7 @@ func (c *Cache[V]) postpone(f *flight[V], e *store.Entry, now, d int64, why stor
 
 // replace puts next into the owned tier instead of old, unless old has left it. An entry that is derived from another
 // one must be stored this way, because a fill, a fence or a Put may have come since the other was read.
-func (c *Cache[V]) replace(key string, hash uint64, old, next *store.Entry) (replaced bool) {
+func (c *core) replace(key string, hash uint64, old, next *store.Entry) (replaced bool) {
 	c.fences.Update(hash, func() {
 		if now, ok := c.owned.Get(key); ok && now == old {
 			c.owned.Set(key, next)
@@ -533,11 +577,11 @@ func (c *Cache[V]) replace(key string, hash uint64, old, next *store.Entry) (rep
 
 // refused returns the result of a flight that got no permit. If there is a copy to serve, reads make no other attempt
 // for as long as the governor says, at most for ErrorTTL.
-func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
+func (c *core) refused(f *flight, err error) result {
 	if c.ctx.Err() != nil {
-		return result[V]{err: ErrClosed}
+		return result{err: ErrClosed}
 	}
-	res := result[V]{err: err}
+	res := result{err: err}
 	var over *OverloadedError
 	if errors.As(err, &over) && err == error(over) { // a nested fill's has been counted already
 		c.stats.shed[over.why].Add(1)
@@ -552,17 +596,6 @@ func (c *Cache[V]) refused(f *flight[V], err error) result[V] {
 	return res
 }
 
-// pack encodes a value and returns what its callers get. Without ServeLoaded that is the value decoded again, as later
-// callers will get it. So the first callers see no fields that are not encoded and share no memory with the loader, and
-// a value that cannot be decoded is not kept.
-func (c *Cache[V]) pack(v V) (b []byte, shared V, err error) {
-	if b, err = c.encode(v); err != nil || c.cfg.ServeLoaded {
-		return b, v, err
-	}
-	shared, err = c.decode(b)
-	return b, shared, err
-}
-
 // encode and decode turn a panic in a user's codec into an error.
 func (c *Cache[V]) encode(v V) (b []byte, err error) {
 	defer func() {
@@ -570,7 +603,7 @@ func (c *Cache[V]) encode(v V) (b []byte, err error) {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	b, err = c.cfg.Codec.Append(nil, v)
+	b, err = c.codec.Append(nil, v)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
@@ -586,7 +619,7 @@ func (c *Cache[V]) decode(b []byte) (v V, err error) {
 			err = &undecodable{&PanicError{Value: p, Stack: debug.Stack()}}
 		}
 	}()
-	v, err = c.cfg.Codec.Decode(b)
+	v, err = c.codec.Decode(b)
 	if err != nil {
 		return v, &undecodable{err}
 	}

@@ -17,25 +17,25 @@ import (
 const maxRunning = 2
 
 // flights holds the fills in progress: at most one live flight for a key.
-type flights[V any] struct {
-	shards [64]flightShard[V]
+type flights struct {
+	shards [64]flightShard
 }
 
-type flightShard[V any] struct {
+type flightShard struct {
 	mu sync.Mutex // guards m, its slots, and their flights until they are done
-	m  map[string]*flightSlot[V]
+	m  map[string]*flightSlot
 }
 
 // flightSlot holds one key's flight and loads. It is removed when it has neither.
-type flightSlot[V any] struct {
-	live    *flight[V]
+type flightSlot struct {
+	live    *flight
 	places  int           // taken by loads that run, or wait for a permit
 	running int           // loads that began and have not returned
 	freed   chan struct{} // closed when places falls; nil: nobody waits for that
 }
 
 // A flight is a fill in progress. Its result is read after done is closed.
-type flight[V any] struct {
+type flight struct {
 	key    string
 	hash   uint64
 	cause  placement.Cause
@@ -43,8 +43,8 @@ type flight[V any] struct {
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
 	ticket governor.Ticket
-	group  atomic.Pointer[group[V]] // whose load and permit it shares; nil: it has its own
-	from   Trace                    // the trace of the read that started it, if it is traced
+	group  atomic.Pointer[group] // whose load and permit it shares; nil: it has its own
+	from   Trace                 // the trace of the read that started it, if it is traced
 	done   chan struct{}
 	loads  atomic.Bool // it has finished asking the key's previous owner
 	kept   atomic.Bool // a caller that waited here keeps the result near
@@ -61,35 +61,34 @@ type flight[V any] struct {
 	callers   int64         // that wait for it
 	wanted    bool          // a caller has waited for it
 
-	next *flight[V] // the flight for callers that may not use its private result; nil: none has woken. Guarded by the shard's mu
+	next *flight // the flight for callers that may not use its private result; nil: none has woken. Guarded by the shard's mu
 
-	res result[V] // written before done is closed
+	res result // written before done is closed
 }
 
 // result is how a flight ended. With err set, e may hold a copy that StaleIfError allows.
-type result[V any] struct {
-	e     *store.Entry
-	value V
-	typed bool // value holds e's value
-	err   error
+type result struct {
+	e    *store.Entry
+	fill loading // the run of the loader that brought it, with its value; nil: e's value is to be decoded
+	err  error
 	// private means that e is for the read that started the flight, and for reads that began before the flight did.
 	private bool
 }
 
-func newFlights[V any]() *flights[V] {
-	t := new(flights[V])
+func newFlights() *flights {
+	t := new(flights)
 	for i := range t.shards {
-		t.shards[i].m = make(map[string]*flightSlot[V])
+		t.shards[i].m = make(map[string]*flightSlot)
 	}
 	return t
 }
 
-func (t *flights[V]) shard(hash uint64) *flightShard[V] { return &t.shards[hash%64] }
+func (t *flights) shard(hash uint64) *flightShard { return &t.shards[hash%64] }
 
 // join returns the key's live flight, or makes the one from start live. waits: the caller waits for it. before, if not
 // nil, is a flight that the caller has joined and that ended with a private result. join then returns before's next,
 // even if that has ended. If before has no next yet, the flight that is returned becomes it.
-func (t *flights[V]) join(hash uint64, key string, waits bool, before *flight[V], start func() *flight[V]) (f *flight[V], started bool) {
+func (t *flights) join(hash uint64, key string, waits bool, before *flight, start func() *flight) (f *flight, started bool) {
 	s := t.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -102,7 +101,7 @@ func (t *flights[V]) join(hash uint64, key string, waits bool, before *flight[V]
 	}
 	slot := s.m[key]
 	if slot == nil {
-		slot = new(flightSlot[V])
+		slot = new(flightSlot)
 	} else if slot.live != nil {
 		slot.live.count(waits)
 		return slot.live, false
@@ -115,7 +114,7 @@ func (t *flights[V]) join(hash uint64, key string, waits bool, before *flight[V]
 }
 
 // count counts one more caller. The caller holds the shard's mu, or f is not shared yet.
-func (f *flight[V]) count(waits bool) {
+func (f *flight) count(waits bool) {
 	if waits {
 		f.callers++
 		f.wanted = true
@@ -123,7 +122,7 @@ func (f *flight[V]) count(waits bool) {
 }
 
 // leave counts one waiting caller less.
-func (t *flights[V]) leave(f *flight[V]) {
+func (t *flights) leave(f *flight) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,7 +131,7 @@ func (t *flights[V]) leave(f *flight[V]) {
 
 // pause counts f's load as ended, with another one to follow. It returns false if f has been finished or detached, so
 // that none may follow.
-func (t *flights[V]) pause(f *flight[V]) bool {
+func (t *flights) pause(f *flight) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -148,7 +147,7 @@ func (t *flights[V]) pause(f *flight[V]) bool {
 // reserve takes f's place among the loads of its key. That comes before f asks for a permit, so that a flight that
 // waits for its place keeps no permit from other keys. If maxRunning places are taken, reserve waits for a free one,
 // for patience at most and until ctx ends.
-func (t *flights[V]) reserve(ctx context.Context, f *flight[V], patience time.Duration) error {
+func (t *flights) reserve(ctx context.Context, f *flight, patience time.Duration) error {
 	s := t.shard(f.hash)
 	var timer *time.Timer // set when there is something to wait for
 	for {
@@ -184,7 +183,7 @@ func (t *flights[V]) reserve(ctx context.Context, f *flight[V], patience time.Du
 
 // begin takes the stamp of f's load, which has its place and its permit. It returns false if f has been finished in the
 // meantime, so that no load is needed.
-func (t *flights[V]) begin(f *flight[V], fn *fence.Fences, now func() int64) bool {
+func (t *flights) begin(f *flight, fn *fence.Fences, now func() int64) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -198,7 +197,7 @@ func (t *flights[V]) begin(f *flight[V], fn *fence.Fences, now func() int64) boo
 }
 
 // returned counts f's load as ended.
-func (t *flights[V]) returned(f *flight[V]) {
+func (t *flights) returned(f *flight) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -206,7 +205,7 @@ func (t *flights[V]) returned(f *flight[V]) {
 }
 
 // vacate gives back the place of f's load, which has not begun.
-func (t *flights[V]) vacate(f *flight[V]) {
+func (t *flights) vacate(f *flight) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,13 +213,13 @@ func (t *flights[V]) vacate(f *flight[V]) {
 }
 
 // ended counts one load of the slot as returned. The caller holds s.mu.
-func (s *flightShard[V]) ended(key string, slot *flightSlot[V]) {
+func (s *flightShard) ended(key string, slot *flightSlot) {
 	slot.running--
 	s.leave(key, slot)
 }
 
 // leave frees one place of the slot. The caller holds s.mu.
-func (s *flightShard[V]) leave(key string, slot *flightSlot[V]) {
+func (s *flightShard) leave(key string, slot *flightSlot) {
 	slot.places--
 	if slot.freed != nil {
 		close(slot.freed)
@@ -230,7 +229,7 @@ func (s *flightShard[V]) leave(key string, slot *flightSlot[V]) {
 }
 
 // settle reports whether the caller must finish f. It returns true once.
-func (t *flights[V]) settle(f *flight[V]) bool {
+func (t *flights) settle(f *flight) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -243,7 +242,7 @@ func (t *flights[V]) settle(f *flight[V]) bool {
 // some, and all have left. If the result holds a copy from before the load, valid says whether no fence covers the
 // copy. It is called while no caller can join, so that a caller that comes after a fence never gets what the fence
 // covers. valid takes no lock of the flights.
-func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *store.Entry) bool) (callers int64, doomed bool) {
+func (t *flights) finish(f *flight, res result, valid func(e *store.Entry) bool) (callers int64, doomed bool) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -261,7 +260,7 @@ func (t *flights[V]) finish(f *flight[V], res result[V], valid func(e *store.Ent
 
 // skip ends a flight that has not begun to load with e, which is a copy or an error, if valid says that no fence covers
 // e, as in finish.
-func (t *flights[V]) skip(f *flight[V], e *store.Entry, valid func(e *store.Entry) bool) bool {
+func (t *flights) skip(f *flight, e *store.Entry, valid func(e *store.Entry) bool) bool {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -274,7 +273,7 @@ func (t *flights[V]) skip(f *flight[V], e *store.Entry, valid func(e *store.Entr
 	}
 	f.settled = true
 	if f.res.e = e; e.Flags&store.Failed != 0 {
-		f.res = result[V]{err: e.Err()}
+		f.res = result{err: e.Err()}
 	}
 	close(f.done)
 	return true
@@ -282,7 +281,7 @@ func (t *flights[V]) skip(f *flight[V], e *store.Entry, valid func(e *store.Entr
 
 // detach makes later callers of key start a new flight if the live one began to load before the fence with the given
 // stamp.
-func (t *flights[V]) detach(key string, hash, stamp uint64) {
+func (t *flights) detach(key string, hash, stamp uint64) {
 	s := t.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -295,7 +294,7 @@ func (t *flights[V]) detach(key string, hash, stamp uint64) {
 }
 
 // detachAll detaches every live flight, whatever its key, that a fence covers.
-func (t *flights[V]) detachAll(fn *fence.Fences) {
+func (t *flights) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
@@ -310,7 +309,7 @@ func (t *flights[V]) detachAll(fn *fence.Fences) {
 }
 
 // declare notes that what f loads has a tag, and detaches f if the tag was invalidated since its load began.
-func (t *flights[V]) declare(f *flight[V], tag uint32, fn *fence.Fences) {
+func (t *flights) declare(f *flight, tag uint32, fn *fence.Fences) {
 	s := t.shard(f.hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -321,7 +320,7 @@ func (t *flights[V]) declare(f *flight[V], tag uint32, fn *fence.Fences) {
 
 // detachTags detaches every live flight that has a tag, as far as its tags are known, that was invalidated since its
 // load began.
-func (t *flights[V]) detachTags(fn *fence.Fences) {
+func (t *flights) detachTags(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
@@ -335,7 +334,7 @@ func (t *flights[V]) detachTags(fn *fence.Fences) {
 }
 
 // overtake detaches a flight, and wakes the callers that may not use its result. The caller holds s.mu.
-func (s *flightShard[V]) overtake(f *flight[V]) {
+func (s *flightShard) overtake(f *flight) {
 	if f.dated {
 		return
 	}
@@ -350,7 +349,7 @@ func (s *flightShard[V]) overtake(f *flight[V]) {
 
 // passed returns a channel that is closed when a tag of f turns out to have been invalidated between the start of f's
 // load and the start of a read, when the tag clock showed wide. nil: that cannot happen.
-func (t *flights[V]) passed(f *flight[V], wide uint64) <-chan struct{} {
+func (t *flights) passed(f *flight, wide uint64) <-chan struct{} {
 	if wide == 0 { // no tag was ever invalidated
 		return nil
 	}
@@ -369,14 +368,14 @@ func (t *flights[V]) passed(f *flight[V], wide uint64) <-chan struct{} {
 }
 
 // drop removes an empty slot. The caller holds s.mu.
-func (s *flightShard[V]) drop(key string, slot *flightSlot[V]) {
+func (s *flightShard) drop(key string, slot *flightSlot) {
 	if slot.live == nil && slot.places == 0 {
 		delete(s.m, key)
 	}
 }
 
 // size returns how many flights are live and how many loads run.
-func (t *flights[V]) size() (live, running int) {
+func (t *flights) size() (live, running int) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()

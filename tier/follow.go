@@ -76,8 +76,8 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	c.stats.follow.following.Add(1)
 	defer c.stats.follow.following.Add(-1)
 
-	f := &follower[V]{
-		c: c, feed: feed, stats: &c.stats.follow, why: whyStart, more: make(chan struct{}, 1),
+	f := &follower{
+		c: &c.core, feed: feed, stats: &c.stats.follow, why: whyStart, more: make(chan struct{}, 1),
 		log: c.cfg.Logger.With("namespace", c.cfg.Namespace),
 	}
 	var unacked error
@@ -112,8 +112,8 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 type place struct{ epoch, last uint64 }
 
 // A follower is one call of Follow.
-type follower[V any] struct {
-	c     *Cache[V]
+type follower struct {
+	c     *core
 	feed  Feed
 	stats *followStats
 	log   *slog.Logger
@@ -137,7 +137,7 @@ type follower[V any] struct {
 const whyStart = "it starts, and no acknowledged position is known"
 
 // read applies the feed's events. It returns nil when the feed has ended.
-func (f *follower[V]) read(ctx context.Context) error {
+func (f *follower) read(ctx context.Context) error {
 	for {
 		err := guarded(func() error { return f.step(ctx) })
 		switch {
@@ -165,7 +165,7 @@ func (f *follower[V]) read(ctx context.Context) error {
 }
 
 // up notes that the feed answers.
-func (f *follower[V]) up() {
+func (f *follower) up() {
 	if f.down {
 		f.down = false
 		f.stats.down.Store(0)
@@ -173,7 +173,7 @@ func (f *follower[V]) up() {
 }
 
 // failed counts and logs the nth failure in a row, from 0, and returns how long to wait.
-func (f *follower[V]) failed(what string, err error, n int) time.Duration {
+func (f *follower) failed(what string, err error, n int) time.Duration {
 	f.stats.failures.Add(1)
 	wait := f.backoff(n)
 	f.log.Warn(what, "error", err, "failures", n+1, "retry_in", wait)
@@ -181,7 +181,7 @@ func (f *follower[V]) failed(what string, err error, n int) time.Duration {
 }
 
 // backoff returns how long to wait after the nth failure in a row, from 0.
-func (f *follower[V]) backoff(n int) time.Duration {
+func (f *follower) backoff(n int) time.Duration {
 	return time.Duration((0.5 + f.c.dice.float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
 }
 
@@ -199,7 +199,7 @@ func guarded(call func() error) (err error) {
 }
 
 // step finds out where the feed is, or applies its next batch.
-func (f *follower[V]) step(ctx context.Context) error {
+func (f *follower) step(ctx context.Context) error {
 	if f.why != "" {
 		return f.begin(ctx)
 	}
@@ -236,7 +236,7 @@ func (f *follower[V]) step(ctx context.Context) error {
 }
 
 // setBack reports whether the feed has another numbering or was set back. It must then be begun again.
-func (f *follower[V]) setBack(ctx context.Context) (bool, error) {
+func (f *follower) setBack(ctx context.Context) (bool, error) {
 	b, err := f.feed.Bounds(ctx)
 	switch {
 	case err != nil:
@@ -251,7 +251,7 @@ func (f *follower[V]) setBack(ctx context.Context) (bool, error) {
 
 // begin finds out where to continue. Unless nothing is missing from there on, it flushes the namespace. It asks for the
 // feed's end first, so what came before that end came before the flush.
-func (f *follower[V]) begin(ctx context.Context) error {
+func (f *follower) begin(ctx context.Context) error {
 	if f.begun > 0 {
 		if err := sleep(ctx, f.backoff(f.begun-1)); err != nil {
 			return err
@@ -278,14 +278,14 @@ func (f *follower[V]) begin(ctx context.Context) error {
 }
 
 // flush invalidates everything in the namespace.
-func (f *follower[V]) flush(why string) {
+func (f *follower) flush(why string) {
 	f.stats.flushes.Add(1)
 	f.log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
 	f.c.begin(f.c.ctx, nil, 0, everything)
 }
 
 // reached notes that everything up to position is applied here.
-func (f *follower[V]) reached(position uint64) {
+func (f *follower) reached(position uint64) {
 	f.last = position
 	f.stats.position.Store(position)
 	f.applied.Store(&place{f.epoch, position})
@@ -296,7 +296,7 @@ func (f *follower[V]) reached(position uint64) {
 }
 
 // accept applies a batch. It returns false if the batch has nothing new.
-func (f *follower[V]) accept(events []Event) bool {
+func (f *follower) accept(events []Event) bool {
 	last, repeated, broken := f.last, 0, ""
 	var news []*Event
 	for i := range events {
@@ -340,7 +340,7 @@ func (f *follower[V]) accept(events []Event) bool {
 
 // apply starts the invalidations of events, each key and tag once. A key's version is the greatest that its events
 // give.
-func (f *follower[V]) apply(events []*Event) {
+func (f *follower) apply(events []*Event) {
 	var keys, tags []string
 	versions, tagged := make(map[string]uint64), make(map[string]bool)
 	for _, e := range events {
@@ -383,14 +383,14 @@ func (f *follower[V]) apply(events []*Event) {
 	f.c.begin(f.c.ctx, nil, 0, journal.Part{Scope: codec.ScopeTags, Names: tags})
 }
 
-func (f *follower[V]) refuse(e *Event, err error) {
+func (f *follower) refuse(e *Event, err error) {
 	f.stats.refused.Add(1)
 	f.log.Warn("an event names what no value can have", "position", e.Position, "error", err)
 }
 
 // confirm acknowledges what is applied on every member. It returns nil when the feed has ended and
 // everything is acknowledged.
-func (f *follower[V]) confirm(ctx context.Context) error {
+func (f *follower) confirm(ctx context.Context) error {
 	var acked place
 	for open := true; open; {
 		select {
@@ -424,7 +424,7 @@ func (f *follower[V]) confirm(ctx context.Context) error {
 }
 
 // acknowledge waits until everything up to a place is applied on every member, and then tells the feed.
-func (f *follower[V]) acknowledge(ctx context.Context, to *place) error {
+func (f *follower) acknowledge(ctx context.Context, to *place) error {
 	if err := f.c.confirmAll(ctx); err != nil {
 		return err
 	}
@@ -435,7 +435,7 @@ func (f *follower[V]) acknowledge(ctx context.Context, to *place) error {
 }
 
 // waits counts and logs why there was no acknowledgement, for the nth time in a row, and returns how long to wait.
-func (f *follower[V]) waits(err error, n int) time.Duration {
+func (f *follower) waits(err error, n int) time.Duration {
 	if e := (*InvalidateError)(nil); !errors.As(err, &e) && err != errUnsure {
 		return f.failed("the feed takes no acknowledgement", err, n)
 	}

@@ -59,11 +59,11 @@ const (
 )
 
 // Drain implements codec.Drainer: it hands over this node's copies.
-func (h handler[V]) Drain(ctx context.Context) { h.c.handOver(ctx) }
+func (h handler) Drain(ctx context.Context) { h.c.handOver(ctx) }
 
 // handOver pushes this node's copies to the members that own their keys now. It returns when that is done and no fill
 // is in progress here, or when ctx ends.
-func (c *Cache[V]) handOver(ctx context.Context) {
+func (c *core) handOver(ctx context.Context) {
 	if !c.life.begin() {
 		return
 	}
@@ -114,7 +114,7 @@ type hot struct {
 }
 
 // hottest returns the keys of the owned tier whose entries are wanted and not failures, those in most demand first.
-func (c *Cache[V]) hottest(wanted func(key string, e *store.Entry) bool) []hot {
+func (c *core) hottest(wanted func(key string, e *store.Entry) bool) []hot {
 	var list []hot
 	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) {
 		if e.Flags&store.Failed == 0 && wanted(key, e) {
@@ -127,7 +127,7 @@ func (c *Cache[V]) hottest(wanted func(key string, e *store.Entry) bool) []hot {
 
 // pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave as well take
 // nothing: their keys go to the owners in the next view, and to no member if all others leave.
-func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, keys []hot) (left []hot) {
+func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hot) (left []hot) {
 	if c.cfg.HandoffRate < 0 {
 		return nil
 	}
@@ -158,7 +158,7 @@ func (c *Cache[V]) pushAll(ctx context.Context, pace *pacer, keys []hot) (left [
 
 // viewWithout waits for a view without the members that leave. nil: there will be none, because all others leave, or
 // ctx has ended.
-func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
+func (c *core) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
 	for {
 		changed := c.cfg.Cluster.ViewChanged()
 		view := c.cfg.Cluster.View()
@@ -189,7 +189,7 @@ func (c *Cache[V]) viewWithout(ctx context.Context, going map[ring.Member]bool) 
 // pushParts pushes each key to the member of the view that to returns for it, unless that is this node. spare: the
 // copies are replicas, for the loss of this node. It returns the keys that could not be pushed, and the members that
 // take nothing because they leave. The keys of those members are not in left.
-func (c *Cache[V]) pushParts(ctx context.Context, view *ring.View, list []hot, to func(key string) int, pace *pacer, spare bool) (left []hot, going []ring.Member) {
+func (c *core) pushParts(ctx context.Context, view *ring.View, list []hot, to func(key string) int, pace *pacer, spare bool) (left []hot, going []ring.Member) {
 	parts := make([][]hot, view.Len())
 	var turns []int // members, the one with the hottest key first
 	for _, x := range list {
@@ -232,12 +232,12 @@ var errGoes = errors.New("weir: the member leaves")
 
 // ways returns the members that a push to one member is sent to, one after the other while it fails: the member itself,
 // and others that relay it.
-func (c *Cache[V]) ways(to ring.Member) []ring.Member {
+func (c *core) ways(to ring.Member) []ring.Member {
 	return append([]ring.Member{to}, c.journal.Relays(to.Name)...)
 }
 
 // pushTo pushes keys to a member. It returns those that the member has not got although they are still here, and why.
-func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer, spare bool) (left []hot, err error) {
+func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer, spare bool) (left []hot, err error) {
 	var token, incarnation uint64
 	flags, pushed := uint8(0), &c.stats.pushed
 	var ways []ring.Member
@@ -294,7 +294,7 @@ func (c *Cache[V]) pushTo(ctx context.Context, view *ring.View, to ring.Member, 
 }
 
 // postPush sends a push to a member, by the way of another member if way is not to, and returns what the answer says.
-func (c *Cache[V]) postPush(ctx context.Context, to, way ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
+func (c *core) postPush(ctx context.Context, to, way ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handoffTimeout)
 	defer cancel()
 	if way.Name != to.Name {

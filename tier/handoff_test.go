@@ -36,7 +36,7 @@ func (m *moving) drain(d time.Duration) (took time.Duration) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), d)
 	defer cancel()
 	began := time.Now()
-	handler[simValue]{m.caches["n2"]}.Drain(ctx)
+	handler{&m.caches["n2"].core}.Drain(ctx)
 	return time.Since(began)
 }
 

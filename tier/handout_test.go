@@ -107,10 +107,10 @@ func TestJoinerOfFlightSeesItsTagInvalidated(t *testing.T) {
 
 // A copy that was found before a fence is not handed out after it.
 func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
-	flights := newFlights[simValue]()
-	start := func() *flight[simValue] {
-		f, _ := flights.join(1, "k", true, nil, func() *flight[simValue] {
-			return &flight[simValue]{key: "k", hash: 1, done: make(chan struct{})}
+	flights := newFlights()
+	start := func() *flight {
+		f, _ := flights.join(1, "k", true, nil, func() *flight {
+			return &flight{key: "k", hash: 1, done: make(chan struct{})}
 		})
 		return f
 	}
@@ -118,7 +118,7 @@ func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
 		asked := func(*store.Entry) bool { return valid }
 		copied := new(store.Entry)
 		f := start()
-		flights.finish(f, result[simValue]{e: copied, err: errDown}, asked)
+		flights.finish(f, result{e: copied, err: errDown}, asked)
 		<-f.done
 		if has := f.res.e == copied; has != valid || f.res.err != errDown {
 			t.Errorf("valid %v: a failed flight ended with %+v", valid, f.res)
@@ -144,7 +144,7 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 			defer shut(t, c)
 			gets(t, c, "k", 0)
 			stop.at(n+1, func() { apply(c, "k", mark(1)) })
-			f, err := c.join(&boarding[simValue]{key: "k", hash: ring.Hash("k"), class: governor.Miss, cause: placement.Cold})
+			f, err := c.join(&boarding{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -78,13 +78,13 @@ func (h *hotKeys) save() {
 }
 
 // Warming returns how far a new cache has come with its list of hot keys. finished: nothing is left to do.
-func (h handler[V]) Warming() (done, total int, finished bool) {
+func (h handler) Warming() (done, total int, finished bool) {
 	s := h.c.hot.stats()
 	return s.Done + s.Failed, s.Total, s.Finished
 }
 
 // keepHot warms what the file lists and then writes it again and again. It ends with c.ctx; Close waits for it.
-func (c *Cache[V]) keepHot() {
+func (c *core) keepHot() {
 	defer c.life.end()
 	c.warmHot()
 	tick := time.NewTicker(hotEvery)
@@ -105,7 +105,7 @@ func (c *Cache[V]) keepHot() {
 }
 
 // warmHot warms what the file lists.
-func (c *Cache[V]) warmHot() {
+func (c *core) warmHot() {
 	h, path := &c.hot, c.cfg.HotKeysFile
 	keys, err := readHot(path, c.cfg.Namespace)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -117,9 +117,9 @@ func (c *Cache[V]) warmHot() {
 	for c.journal.IsOpening() && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // a cache that is opening may not keep what it loads
 	}
 	for some := range slices.Chunk(keys, hotChunk) {
-		report, err := c.Warm(c.ctx, some)
+		report, err := c.front.warmKeys(c.ctx, some)
 		for errors.Is(err, ErrIsolated) && sleep(c.ctx, hotPause) == nil {
-			report, err = c.Warm(c.ctx, some)
+			report, err = c.front.warmKeys(c.ctx, some)
 		}
 		if c.ctx.Err() != nil {
 			return
@@ -142,7 +142,7 @@ func (c *Cache[V]) warmHot() {
 }
 
 // saveHot writes the list. An empty list does not replace another one.
-func (c *Cache[V]) saveHot() {
+func (c *core) saveHot() {
 	h := &c.hot
 	keys := c.hotList()
 	if len(keys) == 0 {
@@ -204,7 +204,7 @@ func (s *sparedHeap) Pop() any {
 
 // hotList returns the hottest of the keys that this node owns, hottest first. A node that leaves owns none any more,
 // and lists what it has.
-func (c *Cache[V]) hotList() []string {
+func (c *core) hotList() []string {
 	now := c.clock.Now()
 	best := c.mostSparing(maxHotKeys, func(e *store.Entry, _ bool) bool { return !e.Replica && now < e.Hard })
 	keys := make([]string, len(best))
@@ -217,7 +217,7 @@ func (c *Cache[V]) hotList() []string {
 // mostSparing returns the keys that spare the origin most, at most so many of them, those that spare most first. It
 // looks at keys with a value that are wanted and, if this node is in the view, owned by this node. asked: the key was
 // asked for recently.
-func (c *Cache[V]) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
+func (c *core) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
 	now := c.clock.Now()
 	rates := make(map[uint64]float64)
 	c.demand.Rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { rates[k.Hash] = k.Rate })

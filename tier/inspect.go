@@ -23,21 +23,14 @@ type Copy struct {
 
 // InspectKey returns this member's copies of a key that could be served now. It starts nothing and does not count as a
 // read.
-func (h handler[V]) InspectKey(key string) any {
+func (h handler) InspectKey(key string) any {
 	c, out := h.c, []Copy{}
 	if checkKey(key) != nil || c.life.isClosed() {
 		return out
 	}
 	now := c.clock.Now()
-	seconds := func(ns int64) float64 { return time.Duration(ns).Seconds() }
-	if b := c.near.Get(key); b != nil {
-		c.stats.nearUnused.Add(1) // takes the hit back
-		if _, valid := c.fences.NearValid(key, uint32(b.slot), b.checked); valid && now < b.until {
-			out = append(out, Copy{
-				Tier: "near", Age: seconds(now - b.loaded), Fresh: seconds(b.soft - now), Left: seconds(b.until - now),
-				Bytes: int(b.size), NotFound: b.notFound,
-			})
-		}
+	if b, ok := c.front.nearCopy(key, now); ok {
+		out = append(out, b)
 	}
 	if e := c.valid(key, ring.Hash(key), now); e != nil {
 		out = append(out, Copy{
@@ -48,10 +41,28 @@ func (h handler[V]) InspectKey(key string) any {
 	return out
 }
 
+// nearCopy implements front.
+func (c *Cache[V]) nearCopy(key string, now int64) (Copy, bool) {
+	b := c.near.Get(key)
+	if b == nil {
+		return Copy{}, false
+	}
+	c.stats.nearUnused.Add(1) // takes the hit back
+	if _, valid := c.fences.NearValid(key, uint32(b.slot), b.checked); !valid || now >= b.until {
+		return Copy{}, false
+	}
+	return Copy{
+		Tier: "near", Age: seconds(now - b.loaded), Fresh: seconds(b.soft - now), Left: seconds(b.until - now),
+		Bytes: int(b.size), NotFound: b.notFound,
+	}, true
+}
+
+func seconds(ns int64) float64 { return time.Duration(ns).Seconds() }
+
 // InvalidateFor is Apply for the operator. If some members have not confirmed, unreached names them, and their copies
 // are gone by cleanBy. After any other error nothing is invalidated.
-func (h handler[V]) InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error) {
-	t, err := h.c.Apply(ctx, Change{Keys: keys, Tags: tags, All: all, Version: version})
+func (h handler) InvalidateFor(ctx context.Context, keys, tags []string, all bool, version uint64) (token string, unreached []string, cleanBy time.Time, err error) {
+	t, err := h.c.applyChange(ctx, Change{Keys: keys, Tags: tags, All: all, Version: version})
 	var e *InvalidateError
 	if errors.As(err, &e) {
 		unreached, cleanBy = e.Unreached, e.CleanBy
@@ -60,8 +71,8 @@ func (h handler[V]) InvalidateFor(ctx context.Context, keys, tags []string, all 
 }
 
 // WarmFor is Warm for the operator.
-func (h handler[V]) WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error) {
-	r, err := h.c.Warm(ctx, keys)
+func (h handler) WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error) {
+	r, err := h.c.front.warmKeys(ctx, keys)
 	var many *ManyError
 	if errors.As(err, &many) {
 		failed, err = many.Errs, nil

@@ -50,7 +50,7 @@ var everything = journal.Part{Scope: codec.ScopeAll, Names: []string{""}}
 
 // spread starts invalidations and waits until every member has applied them. It returns their token even if not all
 // members have confirmed. If then is not nil, spread calls it with the token once everything is being sent.
-func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context.Context, Token), parts ...journal.Part) (Token, error) {
+func (c *core) spread(ctx context.Context, version uint64, then func(context.Context, Token), parts ...journal.Part) (Token, error) {
 	if err := ctx.Err(); err != nil {
 		return Token{}, err
 	}
@@ -81,7 +81,7 @@ func (c *Cache[V]) spread(ctx context.Context, version uint64, then func(context
 }
 
 // begin applies invalidations here and has the journal send them. w then waits for them; nil means that nobody waits.
-func (c *Cache[V]) begin(ctx context.Context, w *journal.Wait, version uint64, parts ...journal.Part) Token {
+func (c *core) begin(ctx context.Context, w *journal.Wait, version uint64, parts ...journal.Part) Token {
 	for _, p := range parts {
 		c.stats.invalidated.Add(int64(len(p.Names)))
 	}
@@ -94,7 +94,7 @@ func (c *Cache[V]) begin(ctx context.Context, w *journal.Wait, version uint64, p
 
 // confirmAll waits until every member has applied all that this cache has started so far, for as long as Invalidate
 // would wait.
-func (c *Cache[V]) confirmAll(ctx context.Context) error {
+func (c *core) confirmAll(ctx context.Context) error {
 	if c.cfg.Cluster == nil {
 		return nil
 	}
@@ -104,13 +104,13 @@ func (c *Cache[V]) confirmAll(ctx context.Context) error {
 }
 
 // unreached returns the error of Invalidate for that of the journal.
-func (c *Cache[V]) unreached(err error) error {
+func (c *core) unreached(err error) error {
 	u, ok := errors.AsType[*journal.Unconfirmed](err)
 	if !ok {
 		return err
 	}
 	return &InvalidateError{
 		Namespace: c.cfg.Namespace, Unreached: u.Members, Err: u.Err,
-		CleanBy: c.cfg.wallClock().Add(c.journal.LongestLife()),
+		CleanBy: wallClock(c.cfg.Now).Add(c.journal.LongestLife()),
 	}
 }

@@ -45,7 +45,7 @@ type loser interface{ Lost(name string) bool }
 type bypasser interface{ Bypassed(name string) bool }
 
 // notice checks whether this node is isolated.
-func (c *Cache[V]) notice() {
+func (c *core) notice() {
 	left := func(string) bool { return false }
 	if l, ok := c.cfg.Cluster.(loser); ok {
 		left = func(name string) bool { return !l.Lost(name) }
@@ -80,8 +80,8 @@ func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flag
 	case flags&codec.FlagNoFill != 0:
 		return ErrNotCached
 	}
-	q := question[V]{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}
-	if err := c.ownAnswer(ctx, &q, 0, a); err != nil {
+	q := question[V]{lookup: lookup{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}}
+	if err := c.ownAnswer(ctx, &q, a); err != nil {
 		c.stats.errors.Add(1)
 		return err
 	}

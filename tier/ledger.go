@@ -87,7 +87,7 @@ type Ledger struct {
 }
 
 // reads returns how many reads of callers on this node have been answered.
-func (c *Cache[V]) reads() int64 {
+func (c *core) reads() int64 {
 	s := c.stats
 	return max(c.near.Hits()-s.nearUnused.Load(), 0) + s.owned.Load() + s.filled.Load() + s.errors.Load()
 }
@@ -100,7 +100,7 @@ func (s *stats) loads() (n int64) {
 }
 
 // ledger returns the current ledger.
-func (c *Cache[V]) ledger() Ledger {
+func (c *core) ledger() Ledger {
 	s, loads := c.stats, c.stats.loads()
 	r := s.ledger.rates(c.reads(), loads, c.clock.Now())
 	out := Ledger{

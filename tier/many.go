@@ -169,7 +169,7 @@ func (c *Cache[V]) readLate(ctx context.Context, m *many[V]) (now int64) {
 	return c.clock.Now()
 }
 
-func (c *Cache[V]) canRead(ctx context.Context) error {
+func (c *core) canRead(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 		return
 	}
 	if !a.private && !a.passing && c.near != nil && a.first() {
-		c.keepNearAt(r.key, r.hash, a, r.stamp, m.wide, now)
+		c.keepNear(now, r.key, r.hash, a, r.stamp, m.wide)
 	}
 	r.finding, r.why, r.err = a.finding, a.why, nil
 }

@@ -354,7 +354,7 @@ func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*reading
 }
 
 // frameTimeout returns how long the member may take for a frame.
-func (c *Cache[V]) frameTimeout(ctx context.Context) time.Duration {
+func (c *core) frameTimeout(ctx context.Context) time.Duration {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return 2*c.cfg.Origin.Timeout + time.Second // a permit, a load, and the network
@@ -377,7 +377,7 @@ const clockEvery = 32
 // understandMany settles the reads of a frame by the parts of the answer.
 func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*reading[V], parts []byte, began int64) (pending, left []*reading[V]) {
 	m := f.many
-	q := question[V]{wide: m.wide, known: f.known, to: f.to, maxAge: AnyAge, alone: f.alone}
+	q := question[V]{lookup: lookup{maxAge: AnyAge}, wide: m.wide, known: f.known, to: f.to, alone: f.alone}
 	var part codec.Response
 	var a answer[V]
 	var now, asked int64
@@ -411,7 +411,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*rea
 		if part.Status != codec.StatusValue { // StatusValue overwrites all of a
 			a = answer[V]{}
 		}
-		out, expired, err := c.understandAt(now, &q, &part, began, &a)
+		out, expired, err := c.understand(now, &q, &part, began, &a)
 		if out.replaced {
 			c.journal.Forget(f.member, f.known)
 		}

@@ -23,16 +23,16 @@ const (
 )
 
 // wanted is one key of a multi-get that this node owns, and what this node has for it.
-type wanted[V any] struct {
+type wanted struct {
 	key  string
 	hash uint64
 
-	f   found[V]
+	f   found
 	err error
 	at  int64 // when the owner found the answer
 
 	// of a key that has to be loaded
-	fl  *flight[V]
+	fl  *flight
 	cl  governor.Class
 	why placement.Cause
 	e   *store.Entry // the present copy, nil: none
@@ -41,17 +41,17 @@ type wanted[V any] struct {
 }
 
 // seek answers w without waiting, and returns false if w has to be loaded. now may be a moment old.
-func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
+func (c *core) seek(w *wanted, chain []uint64, now int64) bool {
 	if len(chain) > 0 && (len(chain) >= codec.MaxChain || slices.Contains(chain, c.chainID(w.hash))) {
 		w.err = ErrCycle
 		return true
 	}
 	w.at = now
-	hit, e, late := c.peekAt(now, w.key, w.hash, AnyAge, chain, false)
+	hit, e, late := c.peek(now, &lookup{key: w.key, hash: w.hash, maxAge: AnyAge, chain: chain})
 	if hit != nil {
 		c.reuse.Read(w.key, w.hash, hit)
 		if w.err = hit.Err(); w.err == nil {
-			w.f = found[V]{e: hit, late: late, why: hit.WhyStale(late)}
+			w.f = found{e: hit, late: late, why: hit.WhyStale(late)}
 		}
 		return true
 	}
@@ -60,7 +60,7 @@ func (c *Cache[V]) seek(w *wanted[V], chain []uint64, now int64) bool {
 }
 
 // load loads what ws need and waits for each load until ctx ends.
-func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
+func (c *core) load(ctx context.Context, ws []*wanted, chain []uint64) {
 	if len(ws) == 0 {
 		return
 	}
@@ -70,12 +70,12 @@ func (c *Cache[V]) load(ctx context.Context, ws []*wanted[V], chain []uint64) {
 }
 
 // rideAll waits for the flights that ws have joined. The reads began at began, when the tag clock was wide.
-func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64, wide uint64, began int64) {
+func (c *core) rideAll(ctx context.Context, ws []*wanted, chain []uint64, wide uint64, began int64) {
 	for _, w := range ws {
 		if w.fl == nil {
 			continue
 		}
-		r := boarding[V]{key: w.key, hash: w.hash, class: w.cl, cause: w.why, prev: w.e, chain: chain, maxAge: AnyAge, wide: wide, began: began}
+		r := boarding{lookup: lookup{key: w.key, hash: w.hash, chain: chain, maxAge: AnyAge}, class: w.cl, cause: w.why, prev: w.e, wide: wide, began: began}
 		w.f, w.err = c.ride(ctx, &r, w.fl, w.started)
 		w.at, w.fl = c.clock.Now(), nil
 		if w.err == nil && w.f.filled {
@@ -86,8 +86,8 @@ func (c *Cache[V]) rideAll(ctx context.Context, ws []*wanted[V], chain []uint64,
 
 // board joins the flights of ws and starts the missing ones together. It keeps the class w.cl of a caller if that is
 // less urgent than the one of a miss or a stale copy.
-func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
-	var started [governor.Classes][]*flight[V]
+func (c *core) board(ctx context.Context, ws []*wanted, chain []uint64) {
+	var started [governor.Classes][]*flight
 	until, from := c.patience(ctx), c.traceOf(ctx)
 	for _, w := range ws {
 		c.reuse.Read(w.key, w.hash, w.e)
@@ -101,8 +101,8 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 			w.err = ErrClosed
 			continue
 		}
-		fl, fresh := c.flights.join(w.hash, w.key, true, nil, func() *flight[V] {
-			return &flight[V]{
+		fl, fresh := c.flights.join(w.hash, w.key, true, nil, func() *flight {
+			return &flight{
 				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
 				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),
 				done:  make(chan struct{}), ticket: governor.Ticket{Class: w.cl, Depth: depthOf(chain, until), Until: c.govTime(until)},
@@ -127,7 +127,7 @@ func (c *Cache[V]) board(ctx context.Context, ws []*wanted[V], chain []uint64) {
 
 // owing is the reads of own keys that have to be loaded. Their loads have begun.
 type owing[V any] struct {
-	ws    []*wanted[V]
+	ws    []*wanted
 	reads []*reading[V]
 	wide  uint64
 	began int64
@@ -140,7 +140,7 @@ func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V])
 		if i%clockEvery == 0 {
 			now = c.clock.Now()
 		}
-		w := wanted[V]{key: r.key, hash: r.hash}
+		w := wanted{key: r.key, hash: r.hash}
 		if c.seek(&w, m.chain, now) {
 			c.gotOwn(m, r, &w, now)
 			continue
@@ -174,7 +174,7 @@ func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
 	}
 }
 
-func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
+func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted, now int64) {
 	var a answer[V]
 	err := w.err
 	if m.warming && err == nil {
@@ -183,7 +183,7 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
 			a.source = SourceFill
 		}
 	} else if err == nil {
-		if err = c.answerAt(now, w.key, &w.f, m.began, &a); isUndecodable(err) {
+		if err = c.answerTo(now, w.key, &w.f, m.began, &a); isUndecodable(err) {
 			m.single(r) // a single read loads it again
 			return
 		}
@@ -192,7 +192,7 @@ func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted[V], now int64) {
 }
 
 // tryMany answers a multi-get of a member without waiting, or returns false.
-func (h handler[V]) tryMany(req *codec.Request, resp *codec.Response) bool {
+func (h handler) tryMany(req *codec.Request, resp *codec.Response) bool {
 	if h.c.life.isClosed() {
 		resp.Status = codec.StatusClosed
 		return true
@@ -205,7 +205,7 @@ func (h handler[V]) tryMany(req *codec.Request, resp *codec.Response) bool {
 }
 
 // lookMany answers what this node has, and reports the keys that it would have to load as pending.
-func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
+func (h handler) lookMany(req *codec.Request, resp *codec.Response) {
 	v := h.viewOf(req)
 	parts := codec.NewAnswers(len(req.Many))
 	var part codec.Response
@@ -219,7 +219,7 @@ func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 		key := stringOf(want.Key) // nothing below keeps it
 		hash := ring.Hash(key)
 		if h.accepts(v, want, key, hash, &part) {
-			w := wanted[V]{key: key, hash: hash}
+			w := wanted{key: key, hash: hash}
 			if h.c.seek(&w, nil, now) {
 				h.part(want, &w, v, req.Mode, &part, now)
 				served++
@@ -234,7 +234,7 @@ func (h handler[V]) lookMany(req *codec.Request, resp *codec.Response) {
 }
 
 // serveMany answers a multi-get of a member and may wait.
-func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h handler) serveMany(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	if c.isolation.Cut.Load() {
 		resp.Status = codec.StatusIsolated // the member then reads each key on its own, if at all
@@ -250,9 +250,9 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 		defer stop()
 	}
 	v := h.viewOf(req)
-	all := make([]*wanted[V], len(req.Many)) // nil: refused
+	all := make([]*wanted, len(req.Many)) // nil: refused
 	refused := make(map[int]codec.Response)
-	var missing []*wanted[V]
+	var missing []*wanted
 	for i := range req.Many {
 		want := &req.Many[i]
 		key := strings.Clone(stringOf(want.Key))
@@ -262,7 +262,7 @@ func (h handler[V]) serveMany(ctx context.Context, req *codec.Request, resp *cod
 			refused[i] = part
 			continue
 		}
-		all[i] = &wanted[V]{key: key, hash: hash}
+		all[i] = &wanted{key: key, hash: hash}
 		if !c.seek(all[i], req.Chain, c.clock.Now()) {
 			missing = append(missing, all[i])
 		}
@@ -295,14 +295,14 @@ type asking struct {
 	began int64
 }
 
-func (h handler[V]) viewOf(req *codec.Request) asking {
+func (h handler) viewOf(req *codec.Request) asking {
 	view := h.c.cfg.Cluster.View()
 	return asking{view, req.View == view.Fingerprint(), h.c.clock.Now()}
 }
 
 // accepts reports whether this node answers for the key; it has then applied the fence that came with the key.
 // Otherwise part says why not.
-func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint64, part *codec.Response) bool {
+func (h handler) accepts(v asking, want *codec.Wanted, key string, hash uint64, part *codec.Response) bool {
 	if err := checkKey(key); err != nil {
 		h.refuse(part, err)
 		return false
@@ -318,7 +318,7 @@ func (h handler[V]) accepts(v asking, want *codec.Wanted, key string, hash uint6
 }
 
 // part fills in the part for w, with its times as they were when the answer was found. now may be a moment old.
-func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.Mode, part *codec.Response, now int64) {
+func (h handler) part(want *codec.Wanted, w *wanted, v asking, mode codec.Mode, part *codec.Response, now int64) {
 	if v.same {
 		part.Flags |= codec.FlagSameView
 	}
@@ -335,7 +335,7 @@ func (h handler[V]) part(want *codec.Wanted, w *wanted[V], v asking, mode codec.
 	}
 	at := max(w.at, v.began)
 	since := time.Duration(max(now-at, 0))
-	if !h.fillAt(now, flags, have, part, &w.f, time.Duration(at-v.began)) {
+	if !h.fill(now, flags, have, part, &w.f, time.Duration(at-v.began)) {
 		part.Status = codec.StatusPending // the member asks again, for this key alone if needed
 		return
 	}

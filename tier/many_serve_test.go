@@ -58,7 +58,7 @@ func TestServeManyBadInput(t *testing.T) {
 		}
 		c.isolation.Cut.Store(true)
 		var resp codec.Response
-		if h := (handler[simValue]{c}); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
+		if h := (handler{&c.core}); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
 			t.Error("an isolated owner answers at once")
 		} else if h.Serve(background, &codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp); resp.Status != codec.StatusIsolated {
 			t.Errorf("%v", resp.Status)

@@ -45,7 +45,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 		wg.Go(func() {
 			to, _ := s.nodes["n0"].View().Member("n1")
 			var a answer[simValue]
-			_, _ = c.ask(background, &question[simValue]{key: key, hash: hash, stamp: stamp, known: known, to: to, maxAge: AnyAge, view: s.nodes["n0"].View().Fingerprint()}, &a)
+			_, _ = c.ask(background, &question[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: stamp, known: known, to: to, view: s.nodes["n0"].View().Fingerprint()}, &a)
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))
@@ -112,7 +112,7 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 		hash := ring.Hash(key)
 		_, _ = c.Get(background, key)
 		e := c.valid(key, hash, c.clock.Now())
-		still := c.stillValid(&flight[simValue]{key: key, hash: hash})
+		still := c.stillValid(&flight{key: key, hash: hash})
 		if e == nil || !still(e) {
 			t.Fatalf("%v is not valid", e)
 		}

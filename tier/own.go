@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -14,20 +15,31 @@ import (
 )
 
 // found is what the owner found for a read.
-type found[V any] struct {
+type found struct {
 	e      *store.Entry
-	value  V
-	typed  bool // value holds e's value
-	filled bool // the read waited for a fill
-	late   bool // served although a refill failed or got no permit
+	fill   loading // has e's value; nil: it is to be decoded
+	filled bool    // the read waited for a fill
+	late   bool    // served although a refill failed or got no permit
 	// private: only for the caller that asked.
 	private bool
 	why     store.StaleReason
-	flight  *flight[V] // the flight that brought it, nil: none
+	flight  *flight // the flight that brought it, nil: none
 }
 
+// lookup is what a read asks of the member that owns the key.
+type lookup struct {
+	key    string
+	hash   uint64 // ring.Hash of key
+	maxAge time.Duration
+	chain  []uint64
+	flags  uint8 // of the request: codec.FlagSuccessor, FlagNoFill and FlagDrill
+}
+
+// standsIn reports whether the member is asked as a stand-in for the key's owner.
+func (l *lookup) standsIn() bool { return l.flags&codec.FlagSuccessor != 0 }
+
 // valid returns the owned tier's entry for key, if there is one that is valid and not past hard expiry.
-func (c *Cache[V]) valid(key string, hash uint64, now int64) *store.Entry {
+func (c *core) valid(key string, hash uint64, now int64) *store.Entry {
 	e, ok := c.owned.Get(key)
 	if !ok || now >= e.Hard || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
 		return nil
@@ -37,26 +49,21 @@ func (c *Cache[V]) valid(key string, hash uint64, now int64) *store.Entry {
 
 // peek answers from the owned tier without waiting, and starts the refresh that is due. A nil hit means that a fill is
 // needed; e is then the present copy, if there is one.
-func (c *Cache[V]) peek(key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *store.Entry, late bool) {
-	return c.peekAt(c.clock.Now(), key, hash, maxAge, chain, short)
-}
-
-// peekAt is peek for a caller that knows the time.
-func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (hit, e *store.Entry, late bool) {
-	if e = c.valid(key, hash, now); e == nil {
+func (c *core) peek(now int64, l *lookup) (hit, e *store.Entry, late bool) {
+	if e = c.valid(l.key, l.hash, now); e == nil {
 		return nil, nil, false
 	}
-	if short && e.Replica && maxAge == 0 { // the read wants the owner's answer, not a replica
+	if e.Replica && l.standsIn() && l.maxAge == 0 { // the read wants the owner's answer, not a replica
 		return nil, e, false
 	}
-	switch e.Judge(now, maxAge) {
+	switch e.Judge(now, l.maxAge) {
 	case store.Serve:
-		if !(short && e.Replica) && c.ahead(e, now) {
-			_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Refresh, cause: placement.RefreshAhead, prev: e, chain: chain, short: short, until: noWait})
+		if !(e.Replica && l.standsIn()) && c.ahead(e, now) {
+			_, _ = c.join(&boarding{lookup: *l, class: governor.Refresh, cause: placement.RefreshAhead, prev: e, until: noWait})
 		}
 	case store.ServeStale:
 		// after ErrClosed nothing is refreshed
-		_, _ = c.join(&boarding[V]{key: key, hash: hash, class: governor.Stale, cause: placement.Expired, prev: e, chain: chain, short: short, until: noWait})
+		_, _ = c.join(&boarding{lookup: *l, class: governor.Stale, cause: placement.Expired, prev: e, until: noWait})
 	case store.ServeLate:
 		late = true
 	default:
@@ -67,7 +74,7 @@ func (c *Cache[V]) peekAt(now int64, key string, hash uint64, maxAge time.Durati
 
 // ahead decides by XFetch whether a fresh entry is refreshed before its soft expiry. The more the fill costs and the
 // nearer the expiry is, the likelier it is.
-func (c *Cache[V]) ahead(e *store.Entry, now int64) bool {
+func (c *core) ahead(e *store.Entry, now int64) bool {
 	beta := c.cfg.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 {
 		return false
@@ -82,7 +89,7 @@ func (c *Cache[V]) ahead(e *store.Entry, now int64) bool {
 
 // lookout returns when the near copies of a fresh entry end early. While XFetch may want to refresh the entry, reads
 // must reach the owner, or a hot key would expire unseen.
-func (c *Cache[V]) lookout(e *store.Entry, now int64) int64 {
+func (c *core) lookout(e *store.Entry, now int64) int64 {
 	beta := c.cfg.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 || now >= e.Soft {
 		return math.MaxInt64
@@ -92,52 +99,46 @@ func (c *Cache[V]) lookout(e *store.Entry, now int64) int64 {
 }
 
 // own answers a read on the member that owns the key, or stands in for its owner.
-func (c *Cache[V]) own(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, short bool) (f found[V], err error) {
-	id := c.chainID(hash)
-	for _, x := range chain {
-		if x == id {
-			return f, ErrCycle
-		}
-	}
-	if len(chain) >= codec.MaxChain {
+func (c *core) own(ctx context.Context, l *lookup) (f found, err error) {
+	if len(l.chain) >= codec.MaxChain || slices.Contains(l.chain, c.chainID(l.hash)) {
 		return f, ErrCycle
 	}
 	wide := c.fences.TagClock()
-	hit, e, late := c.peek(key, hash, maxAge, chain, short)
-	c.reuse.Read(key, hash, cmp.Or(hit, e))
+	hit, e, late := c.peek(c.clock.Now(), l)
+	c.reuse.Read(l.key, l.hash, cmp.Or(hit, e))
 	if hit != nil {
 		if err := hit.Err(); err != nil {
 			return f, err
 		}
-		return found[V]{e: hit, late: late, why: hit.WhyStale(late)}, nil
+		return found{e: hit, late: late, why: hit.WhyStale(late)}, nil
 	}
 	cl, why := governor.Miss, placement.Expired
 	switch {
 	case e != nil:
 		cl = governor.Stale
 	default:
-		why = c.whyMissing(key, hash, short)
+		why = c.whyMissing(l.key, l.hash, l.standsIn())
 	}
 	if c.isolation.Cut.Load() {
 		why = placement.CutOff
 	}
-	w := boarding[V]{key: key, hash: hash, class: cl, cause: why, prev: e, chain: chain, short: short, maxAge: maxAge, wide: wide, began: c.clock.Now()}
+	w := boarding{lookup: *l, class: cl, cause: why, prev: e, wide: wide, began: c.clock.Now()}
 	return c.ride(ctx, &w, nil, false)
 }
 
 // ride waits for the key's flight. fl is a flight that the caller has joined or started; if it is nil, ride joins one.
 // ride changes w.
-func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], started bool) (f found[V], err error) {
+func (c *core) ride(ctx context.Context, w *boarding, fl *flight, started bool) (f found, err error) {
 	if len(w.chain) > 0 {
 		n := governor.NestingOf(ctx)
 		n.Wait()
 		defer func() {
 			if over := n.Resume(); over != nil {
-				f, err = found[V]{}, over
+				f, err = found{}, over
 			}
 		}()
 	}
-	var r *result[V]
+	var r *result
 	for ; ; fl = nil {
 		if fl == nil {
 			w.until, w.from = c.patience(ctx), c.traceOf(ctx)
@@ -183,7 +184,7 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 		// The flight that the caller joined began to load too long ago. The next one has not begun yet.
 		w.class, w.cause, w.prev = governor.Stale, placement.Expired, r.e
 	}
-	f = found[V]{e: r.e, value: r.value, typed: r.typed, filled: true, private: r.private, flight: fl}
+	f = found{e: r.e, fill: r.fill, filled: true, private: r.private, flight: fl}
 	if r.err != nil {
 		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.Now()-r.e.Loaded > int64(w.maxAge) || c.clock.Now() >= r.e.Hard {
 			return f, r.err
@@ -196,73 +197,69 @@ func (c *Cache[V]) ride(ctx context.Context, w *boarding[V], fl *flight[V], star
 
 // retagged reports whether a tag of a flight's result was, or may have been, invalidated after the flight's load began
 // and before the read began that joined it. The tag clock showed wide when the read began.
-func (c *Cache[V]) retagged(e *store.Entry, wide uint64) bool {
+func (c *core) retagged(e *store.Entry, wide uint64) bool {
 	return e.Tags != nil && e.Tags.Since() < wide && c.fences.Tagged(e.Tags)
 }
 
 // ownAsked answers a read as own does, or as the flags of its request demand.
-func (c *Cache[V]) ownAsked(ctx context.Context, key string, hash uint64, maxAge time.Duration, chain []uint64, flags uint8) (found[V], error) {
-	short := flags&codec.FlagSuccessor != 0
+func (c *core) ownAsked(ctx context.Context, l *lookup) (found, error) {
 	if c.isolation.Cut.Load() { // other members may not know yet that this node is isolated
 		switch {
 		case c.cfg.WhenIsolated == Fail:
-			return found[V]{}, ErrIsolated
-		case flags&codec.FlagNoFill != 0:
-			return found[V]{}, ErrNotCached
+			return found{}, ErrIsolated
+		case l.flags&codec.FlagNoFill != 0:
+			return found{}, ErrNotCached
 		}
-		return c.own(ctx, key, hash, store.RefreshAge, chain, short)
+		fresh := *l
+		fresh.maxAge = store.RefreshAge
+		return c.own(ctx, &fresh)
 	}
-	if flags&codec.FlagNoFill != 0 {
-		return c.cached(key, hash, maxAge, short)
+	if l.flags&codec.FlagNoFill != 0 {
+		return c.cached(l)
 	}
-	if flags&codec.FlagDrill != 0 && maxAge < 0 {
-		return c.refill(ctx, key, hash, chain, short)
+	if l.flags&codec.FlagDrill != 0 && l.maxAge < 0 {
+		return c.refill(ctx, l)
 	}
-	return c.own(ctx, key, hash, maxAge, chain, short)
+	return c.own(ctx, l)
 }
 
 // cached answers a read that wants no fill.
-func (c *Cache[V]) cached(key string, hash uint64, maxAge time.Duration, short bool) (f found[V], err error) {
+func (c *core) cached(l *lookup) (f found, err error) {
 	now := c.clock.Now()
-	e := c.valid(key, hash, now)
-	if e == nil || e.Flags&store.Failed != 0 || short && e.Replica && maxAge == 0 {
+	e := c.valid(l.key, l.hash, now)
+	if e == nil || e.Flags&store.Failed != 0 || e.Replica && l.standsIn() && l.maxAge == 0 {
 		return f, ErrNotCached
 	}
-	v := e.Judge(now, maxAge)
+	v := e.Judge(now, l.maxAge)
 	if v == store.MustFill {
 		return f, ErrNotCached
 	}
-	c.reuse.Read(key, hash, e)
-	return found[V]{e: e, late: v == store.ServeLate, why: e.WhyStale(v == store.ServeLate)}, nil
+	c.reuse.Read(l.key, l.hash, e)
+	return found{e: e, late: v == store.ServeLate, why: e.WhyStale(v == store.ServeLate)}, nil
 }
 
 // ownAnswer answers a question on this node, as its flags demand.
-func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], flags uint8, a *answer[V]) error {
+func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], a *answer[V]) error {
 	from := c.clock.Now()
-	f, err := c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags)
+	f, err := c.ownAsked(ctx, &q.lookup)
 	if *a = (answer[V]{}); err != nil {
 		return err
 	}
-	if err = c.answerOf(q.key, &f, from, a); isUndecodable(err) { // that entry has been dropped: a second attempt finds another
-		if f, err = c.ownAsked(ctx, q.key, q.hash, q.maxAge, q.chain, flags); err != nil {
+	if err = c.answerTo(c.clock.Now(), q.key, &f, from, a); isUndecodable(err) { // that entry has been dropped: a second attempt finds another
+		if f, err = c.ownAsked(ctx, &q.lookup); err != nil {
 			return err
 		}
-		err = c.answerOf(q.key, &f, from, a)
+		err = c.answerTo(c.clock.Now(), q.key, &f, from, a)
 	}
-	if f.e.Replica && flags&codec.FlagSuccessor != 0 {
+	if f.e.Replica && q.standsIn() {
 		c.stats.replicasServed.Add(1)
 		a.until = min(a.until, c.clock.Now()+int64(successorTTL))
 	}
 	return err
 }
 
-// answerOf turns what was found, for a read that began at from, into an answer to a caller on this node.
-func (c *Cache[V]) answerOf(key string, f *found[V], from int64, a *answer[V]) (err error) {
-	return c.answerAt(c.clock.Now(), key, f, from, a)
-}
-
-// answerAt is answerOf for a caller that knows the time.
-func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *answer[V]) (err error) {
+// answerTo turns what was found, for a read that began at from, into an answer to a caller on this node.
+func (c *Cache[V]) answerTo(now int64, key string, f *found, from int64, a *answer[V]) (err error) {
 	if f.filled { // the lease starts at the end of the load at the earliest
 		from = max(from, f.e.Loaded+int64(f.e.Cost))
 	}
@@ -287,8 +284,8 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 		return nil
 	}
 	a.size = len(f.e.Value)
-	if f.typed {
-		a.value = f.value
+	if f.fill != nil {
+		a.value = f.fill.(*Fill[V]).value
 		return nil
 	}
 	if a.value, err = c.decode(f.e.Value); err != nil {
@@ -299,7 +296,7 @@ func (c *Cache[V]) answerAt(now int64, key string, f *found[V], from int64, a *a
 }
 
 // lease returns until when a copy that its owner gave out at from may be served from the near tier.
-func (c *Cache[V]) lease(from, swr, hard int64, late bool) int64 {
+func (c *core) lease(from, swr, hard int64, late bool) int64 {
 	until := min(from+int64(c.cfg.Freshness.NearTTL), hard)
 	if !late {
 		until = min(until, max(swr, from))

@@ -50,7 +50,7 @@ const previousWait = 150 * time.Millisecond
 
 // inherit asks the key's previous owner on behalf of a flight that has not begun to load. It returns true if that
 // ends the flight.
-func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
+func (c *core) inherit(f *flight) (over bool) {
 	defer func() { f.loads.Store(!over) }()
 	switch {
 	case c.cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
@@ -95,13 +95,13 @@ func (c *Cache[V]) inherit(f *flight[V]) (over bool) {
 }
 
 // lost reports whether a member that has gone from the view left without a drain.
-func (c *Cache[V]) lost(name string) bool {
+func (c *core) lost(name string) bool {
 	l, ok := c.cfg.Cluster.(loser)
 	return !ok || l.Lost(name)
 }
 
 // inheritFrom is inherit from one member. none is true if that member answered that it has no copy.
-func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none bool) {
+func (c *core) inheritFrom(f *flight, p placement.Candidate) (over, none bool) {
 	c.stats.previousAsked.Add(1)
 	isOpen := c.journal.WaitOpen(c.ctx)
 	e, keep, err := c.askPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, previousWait)
@@ -152,7 +152,7 @@ func (c *Cache[V]) inheritFrom(f *flight[V], p placement.Candidate) (over, none 
 
 // keepGiven commits a copy that another member gave and returns it. If this node has a later copy, keepGiven returns
 // that one. It returns nil if the copy may not be kept.
-func (c *Cache[V]) keepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
+func (c *core) keepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
 	now := c.clock.Now()
 	if now >= e.Hard || len(e.Value) > c.cfg.ValueLimit || c.fences.Tagged(e.Tags) || e.Version != 0 && c.fences.Behind(key, hash, e.Version) {
 		return nil
@@ -188,7 +188,7 @@ var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 // askPrevious asks a member for its copy of f's key and waits at most wait. keep is true if the copy may be kept and
 // given to later callers. The error is ErrNotCached if the member has no copy, errFilling if a fill of the key runs
 // there, and errGiverUnsure if asking is pointless.
-func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
+func (c *core) askPrevious(f *flight, to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
 	m := c.memberOf(to, inView)
 	if m == nil {
 		return nil, false, journal.ErrGone
@@ -253,7 +253,7 @@ func (c *Cache[V]) askPrevious(f *flight[V], to ring.Member, inView, isOpen bool
 }
 
 // memberOf returns a member of the view, or nil, or the start of a node that has left it.
-func (c *Cache[V]) memberOf(node ring.Member, inView bool) *journal.Member {
+func (c *core) memberOf(node ring.Member, inView bool) *journal.Member {
 	if inView {
 		return c.journal.Member(node.Name)
 	}
@@ -262,7 +262,7 @@ func (c *Cache[V]) memberOf(node ring.Member, inView bool) *journal.Member {
 
 // given makes an entry of the copy that another member had at time at. That member and this node agree on the
 // contract.
-func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store.Entry {
+func (c *core) given(r *codec.Response, at int64, stamp, wide uint64) *store.Entry {
 	e := &store.Entry{
 		Stamp: stamp, Version: r.Version, Handed: true,
 		Loaded: at - int64(r.Age), Soft: at + int64(r.Soft), Hard: at + int64(r.Hard),
@@ -280,7 +280,7 @@ func (c *Cache[V]) given(r *codec.Response, at int64, stamp, wide uint64) *store
 }
 
 // loading returns the key's live flight if it no longer asks other members.
-func (t *flights[V]) loading(hash uint64, key string) *flight[V] {
+func (t *flights) loading(hash uint64, key string) *flight {
 	s := t.shard(hash)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -292,14 +292,14 @@ func (t *flights[V]) loading(hash uint64, key string) *flight[V] {
 
 // previous answers the new owner of a key, or a member that believes it is the new owner. It returns false if only
 // Serve can answer.
-func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
+func (h handler) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
 	c := h.c
 	if req.View == c.cfg.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView
 	}
 	h.note(req.Fence, key, hash)
 	if e := c.owning(key, hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
-		if h.fill(req, resp, found[V]{e: e}, 0) {
+		if h.fill(c.clock.Now(), req.Flags, req.Have, resp, &found{e: e}, 0) {
 			c.stats.given.Add(1)
 			return true
 		}
@@ -316,7 +316,7 @@ func (h handler[V]) previous(req *codec.Request, key string, hash uint64, resp *
 
 // owning returns this node's valid copy of a key in the form that the next owner may have. What this node filled as a
 // stand-in owner it keeps for a short time only, but the next owner gets it with its full lifetime.
-func (c *Cache[V]) owning(key string, hash uint64, now int64) *store.Entry {
+func (c *core) owning(key string, hash uint64, now int64) *store.Entry {
 	e, ok := c.owned.Get(key)
 	if !ok || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
 		return nil
@@ -325,7 +325,7 @@ func (c *Cache[V]) owning(key string, hash uint64, now int64) *store.Entry {
 }
 
 // servePrevious is previous, except that it waits for a fill in progress.
-func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h handler) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	began, wide := c.clock.Now(), c.fences.TagClock()
 	key := strings.Clone(stringOf(req.Key))
@@ -341,7 +341,7 @@ func (h handler[V]) servePrevious(ctx context.Context, req *codec.Request, resp 
 				break
 			}
 			now := c.clock.Now()
-			if e := r.e.AsOwned(now); e != nil && h.fill(req, resp, found[V]{e: e}, time.Duration(now-began)) {
+			if e := r.e.AsOwned(now); e != nil && h.fill(now, req.Flags, req.Have, resp, &found{e: e}, time.Duration(now-began)) {
 				c.stats.given.Add(1)
 				return
 			}

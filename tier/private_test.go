@@ -202,13 +202,13 @@ func TestDrillTakesNoPrivateCopy(t *testing.T) {
 		gets(t, c, "k", 0)
 		e := c.valid("k", hash, c.clock.Now())
 		given := *e
-		fl, _ := c.flights.join(hash, "k", true, nil, func() *flight[simValue] {
-			return &flight[simValue]{key: "k", hash: hash, done: make(chan struct{})}
+		fl, _ := c.flights.join(hash, "k", true, nil, func() *flight {
+			return &flight{key: "k", hash: hash, done: make(chan struct{})}
 		})
 		time.AfterFunc(time.Millisecond, func() {
-			c.flights.finish(fl, result[simValue]{e: &given, private: true}, c.stillValid(fl))
+			c.flights.finish(fl, result{e: &given, private: true}, c.stillValid(fl))
 		})
-		f, err := c.refill(background, "k", hash, nil, false)
+		f, err := c.refill(background, &lookup{key: "k", hash: hash, maxAge: AnyAge})
 		if err != nil || f.e != e {
 			t.Errorf("%+v, %v", f, err)
 		}
@@ -224,7 +224,7 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		c, hash := caches["n0"], ring.Hash(key)
 		shard := &c.asks.shards[hash%64]
 		reads := func() *question[simValue] {
-			return &question[simValue]{key: key, hash: hash, stamp: c.fences.Stamp(hash), wide: c.fences.TagClock(), maxAge: AnyAge}
+			return &question[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: c.fences.Stamp(hash), wide: c.fences.TagClock()}
 		}
 		end := func(w *ask[simValue]) {
 			shard.mu.Lock()
@@ -255,22 +255,22 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 
 // The same for flights.
 func TestNextFlightIsForAllThatWaited(t *testing.T) {
-	flights := newFlights[simValue]()
-	join := func(before *flight[simValue]) (*flight[simValue], bool) {
-		return flights.join(1, "k", true, before, func() *flight[simValue] {
-			return &flight[simValue]{key: "k", hash: 1, done: make(chan struct{})}
+	flights := newFlights()
+	join := func(before *flight) (*flight, bool) {
+		return flights.join(1, "k", true, before, func() *flight {
+			return &flight{key: "k", hash: 1, done: make(chan struct{})}
 		})
 	}
 	first, _ := join(nil)
 	if f, started := join(nil); started || f != first {
 		t.Fatal("two callers do not share a flight")
 	}
-	flights.finish(first, result[simValue]{private: true}, nil)
+	flights.finish(first, result{private: true}, nil)
 	next, started := join(first)
 	if !started {
 		t.Fatal("the first caller does not start the next flight")
 	}
-	flights.finish(next, result[simValue]{private: true}, nil)
+	flights.finish(next, result{private: true}, nil)
 	if f, started := join(first); started || f != next {
 		t.Error("a caller that wakes when the next has ended starts another")
 	}

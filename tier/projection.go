@@ -65,7 +65,9 @@ func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
 
 // Projection predicts what would happen if the cache vanished now. It is safe for concurrent use and takes a few
 // hundred microseconds.
-func (c *Cache[V]) Projection() Projection {
+func (c *Cache[V]) Projection() Projection { return c.projection() }
+
+func (c *core) projection() Projection {
 	now := c.clock.Now()
 	g := c.gov.Snapshot()
 	p := Projection{Members: 1}

@@ -54,7 +54,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	if err := c.cfg.Freshness.allows(o.TTL); err != nil {
 		return fmt.Errorf("weir: Put: %w", err)
 	}
-	b, _, err := c.pack(value)
+	b, err := (&Fill[V]{c: c, value: value}).pack()
 	if err != nil {
 		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
 	}
@@ -113,7 +113,7 @@ type clockReading struct {
 const maxBefore = time.Hour
 
 // readClock asks a member for a reading of its clock. It returns nil if the member does not give one.
-func (c *Cache[V]) readClock(ctx context.Context, to ring.Member, key string, wait time.Duration) *clockReading {
+func (c *core) readClock(ctx context.Context, to ring.Member, key string, wait time.Duration) *clockReading {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	req := codec.Request{Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.ns, Schema: c.schema, Timeout: wait, Key: bytesOf(key)}
@@ -129,11 +129,11 @@ func (c *Cache[V]) readClock(ctx context.Context, to ring.Member, key string, wa
 }
 
 // showClock returns the reading of this cache's clock that members which put values get.
-func (c *Cache[V]) showClock(now int64) uint64 { return uint64(max(now, 0)) + 1 }
+func (c *core) showClock(now int64) uint64 { return uint64(max(now, 0)) + 1 }
 
 // beganAt returns the time on this cache's clock at which the value of another member's put was the origin's. ok is
 // false if the put names a reading that this clock never showed.
-func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool) {
+func (c *core) beganAt(req *codec.Request, now int64) (began int64, ok bool) {
 	if req.Flags&codec.FlagClock == 0 {
 		return now - int64(min(req.Timeout, time.Hour)), true
 	}
@@ -148,7 +148,7 @@ func (c *Cache[V]) beganAt(req *codec.Request, now int64) (began int64, ok bool)
 }
 
 // offer sends p to the key's owner and reports whether the owner keeps it.
-func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
+func (c *core) offer(ctx context.Context, p *put) bool {
 	if c.cfg.Cluster == nil {
 		return c.take(p)
 	}
@@ -179,7 +179,7 @@ func (c *Cache[V]) offer(ctx context.Context, p *put) bool {
 }
 
 // put receives a value from another member.
-func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
+func (h handler) put(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	now := c.clock.Now()
 	if req.Flags&codec.FlagClock != 0 && req.Clock.Seq == 0 {
@@ -214,7 +214,7 @@ func (h handler[V]) put(req *codec.Request, resp *codec.Response) {
 }
 
 // take keeps p in the owned tier if no newer value can exist.
-func (c *Cache[V]) take(p *put) (kept bool) {
+func (c *core) take(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
 	e := &store.Entry{Version: p.version, Loaded: p.began, Value: p.value, Tags: fence.TagsAt(p.tags, c.fences.TagClock())}
 	now := c.clock.Now()

@@ -164,7 +164,7 @@ func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *box
 	return c.read(ctx, key, AnyAge, nil, 0)
 }
 
-func (c *Cache[V]) expired(key string) error {
+func (c *core) expired(key string) error {
 	return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired}
 }
 
@@ -204,7 +204,7 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 	if maxAge < 0 && flags == 0 {
 		d = c.picks()
 	}
-	return c.findAtOwner(ctx, &question[V]{key: key, maxAge: maxAge, have: b, flags: flags}, d, nil, a)
+	return c.findAtOwner(ctx, &question[V]{lookup: lookup{key: key, maxAge: maxAge, flags: flags}, have: b}, d, nil, a)
 }
 
 // findAtOwner sets a to the answer of q, which the near tier does not answer. The caller has set q's key, maxAge,
@@ -233,9 +233,9 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	case a.private || a.passing || c.near == nil:
 	case maxAge >= 0: // an older copy that ristretto is about to add would otherwise stay
 		c.near.Del(key)
-		c.keepNear(key, hash, a, stamp, wide)
+		c.keepNear(c.clock.Now(), key, hash, a, stamp, wide)
 	case a.first():
-		c.keepNear(key, hash, a, stamp, wide)
+		c.keepNear(c.clock.Now(), key, hash, a, stamp, wide)
 	}
 	c.answered(a)
 	return nil
@@ -262,12 +262,7 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 // keepNear stores a near copy of the answer to a read that began at the stamp and at the tag clock wide. A fence
 // between the load and the read needs no check here: a read that joined a load from before such a fence loads again
 // (ride).
-func (c *Cache[V]) keepNear(key string, hash uint64, a *answer[V], stamp, wide uint64) {
-	c.keepNearAt(key, hash, a, stamp, wide, c.clock.Now())
-}
-
-// keepNearAt is keepNear for a caller that has read the clock.
-func (c *Cache[V]) keepNearAt(key string, hash uint64, a *answer[V], stamp, wide uint64, now int64) {
+func (c *Cache[V]) keepNear(now int64, key string, hash uint64, a *answer[V], stamp, wide uint64) {
 	b := box[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fence.Slot(hash)), loaded: a.loaded, soft: a.soft,
 		until: a.until, tags: fence.TagsAt(a.tags, wide), etag: a.etag, why: a.why,
@@ -290,11 +285,11 @@ func (c *Cache[V]) nearCost(b *box[V]) int64 {
 // askOwner asks the key's owner, which is this node or another member.
 func (c *Cache[V]) askOwner(ctx context.Context, q *question[V], a *answer[V]) error {
 	if c.cfg.Cluster == nil {
-		return c.ownAnswer(ctx, q, q.flags, a)
+		return c.ownAnswer(ctx, q, a)
 	}
 	view := c.cfg.Cluster.View()
 	if q.to = view.Owner(q.key); q.to.Name == c.self {
-		return c.ownAnswer(ctx, q, q.flags, a)
+		return c.ownAnswer(ctx, q, a)
 	}
 	if len(q.chain) > 0 {
 		return governor.NestingOf(ctx).Around(func() error { return c.findThere(ctx, view, q, a) })
@@ -335,7 +330,7 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 		q.to, q.flags, q.have = next, q.flags|codec.FlagSuccessor, nil
 	}
 	if q.to.Name == c.self {
-		return c.ownAnswer(ctx, q, q.flags, a)
+		return c.ownAnswer(ctx, q, a)
 	}
 	q.view = view.Fingerprint()
 	if out, err = c.askFresh(ctx, q, a); out.answered {
@@ -345,14 +340,15 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 		return ctx.Err()
 	}
 	c.stats.bypassed.Add(1) // load here instead of looking further
-	return c.ownAnswer(ctx, q, codec.FlagSuccessor|own&codec.FlagNoFill, a)
+	q.flags = codec.FlagSuccessor | own&codec.FlagNoFill
+	return c.ownAnswer(ctx, q, a)
 }
 
 // viewPatience is how long a read waits for the view to change after the owner that it asked denied owning the key.
 const viewPatience = 150 * time.Millisecond
 
 // await returns a view that differs from old or contains member. After viewPatience it returns the newest view.
-func (c *Cache[V]) await(ctx context.Context, old *ring.View, member string) *ring.View {
+func (c *core) await(ctx context.Context, old *ring.View, member string) *ring.View {
 	changed := c.cfg.Cluster.ViewChanged()
 	view := c.cfg.Cluster.View()
 	if view != old {

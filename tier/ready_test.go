@@ -17,7 +17,7 @@ func TestPositionsDue(t *testing.T) {
 			caches := s.start(o, Config[simValue]{})
 			defer s.stop(caches)
 			due := func() []string {
-				names := handler[simValue]{caches["n0"]}.PositionsDue()
+				names := handler{&caches["n0"].core}.PositionsDue()
 				slices.Sort(names)
 				return names
 			}

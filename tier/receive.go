@@ -51,7 +51,7 @@ func (t *tokens) find(token uint64) (issued, bool) {
 }
 
 // push receives another member's copies.
-func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
+func (h handler) push(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	resp.Incarnation = c.journal.Incarnation()
 	switch {
@@ -82,7 +82,7 @@ func (h handler[V]) push(req *codec.Request, resp *codec.Response) {
 
 // receiveCopy keeps a copy that came with a token, if it may. spare: the copy is a replica, for use if its owner is
 // lost.
-func (c *Cache[V]) receiveCopy(p *codec.Pushed, token issued, spare bool) {
+func (c *core) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	key := string(p.Key)
 	if checkKey(key) != nil {
 		return

@@ -113,7 +113,7 @@ func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 		gets(t, c, "k", 0)
 		seen, _ := c.owned.Get("k")
 		newer := *seen
-		f := &flight[simValue]{key: "k", hash: ring.Hash("k")}
+		f := &flight{key: "k", hash: ring.Hash("k")}
 		c.postpone(f, seen, c.clock.Now(), int64(time.Second), store.StaleError)
 		late, _ := c.owned.Get("k")
 		if late == seen || late.Retry() == 0 {

@@ -73,7 +73,7 @@ type replicas struct {
 
 // keepReplicas pushes this owner's hottest entries to their successors. It also turns replicas into this node's own
 // entries when the view says so. It ends with c.ctx; Close waits for it.
-func (c *Cache[V]) keepReplicas() {
+func (c *core) keepReplicas() {
 	defer c.life.end()
 	r := replicas{pace: &pacer{rate: max(c.cfg.HandoffRate/replicaRate, 1)}}
 	changed := c.cfg.Cluster.ViewChanged()
@@ -103,7 +103,7 @@ func (c *Cache[V]) keepReplicas() {
 
 // replicate pushes the entries that are hot, fresh and not yet at their successors. It returns how long the search
 // took.
-func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
+func (c *core) replicate(r *replicas) (took time.Duration) {
 	view := c.cfg.Cluster.View()
 	if view.Len() < 2 || !contains(view, c.self) || c.leaving.Load() || c.isolation.Cut.Load() {
 		return 0
@@ -145,7 +145,7 @@ func (c *Cache[V]) replicate(r *replicas) (took time.Duration) {
 }
 
 // roomFor reports whether e may be taken as a replica.
-func (c *Cache[V]) roomFor(key string, e *store.Entry) bool {
+func (c *core) roomFor(key string, e *store.Entry) bool {
 	_, bytes := c.owned.Replicas()
 	if old, ok := c.owned.Get(key); ok && old.Replica {
 		bytes -= store.Weight(key, old)
@@ -155,7 +155,7 @@ func (c *Cache[V]) roomFor(key string, e *store.Entry) bool {
 
 // adopt turns replicas, and entries that this node filled as a stand-in owner, into ordinary entries if their keys
 // are this node's in the view.
-func (c *Cache[V]) adopt(view *ring.View) {
+func (c *core) adopt(view *ring.View) {
 	stood := c.stood.Swap(false)
 	if n, _ := c.owned.Replicas(); n == 0 && !stood {
 		return

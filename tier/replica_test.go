@@ -137,12 +137,12 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.ns, Schema: h.schema, View: s.new.Fingerprint(), Key: []byte(key)}
 		for range 100 { // no refresh ahead
 			var resp codec.Response
-			if !(handler[simValue]{h}).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > successorTTL || resp.Soft > successorTTL || resp.Age < time.Minute {
+			if !(handler{&h.core}).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > successorTTL || resp.Soft > successorTTL || resp.Age < time.Minute {
 				t.Fatalf("%+v", resp)
 			}
 		}
 		var a answer[simValue]
-		err := h.ownAnswer(t.Context(), &question[simValue]{key: key, hash: hash, maxAge: AnyAge}, codec.FlagSuccessor, &a)
+		err := h.ownAnswer(t.Context(), &question[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge, flags: codec.FlagSuccessor}}, &a)
 		if now := h.clock.Now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
 			t.Errorf("a lease of %v, %v", time.Duration(a.until-now), err)
 		}
@@ -439,7 +439,7 @@ func TestReplicaHolderLeaves(t *testing.T) {
 		}
 		s.unsee("n0", "n1", "n2")
 		s.drain(10 * time.Second)
-		h := handler[simValue]{s.caches["n2"]}
+		h := handler{&s.caches["n2"].core}
 		var resp codec.Response
 		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.ns, Schema: h.c.schema, View: 1, Key: []byte(key)}
 		if !h.TryServe(&req, &resp) || resp.Status != codec.StatusMoved {

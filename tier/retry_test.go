@@ -151,7 +151,7 @@ func TestRetryTooLate(t *testing.T) {
 		}))
 		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
 		c := open(t, cfg)
-		f, err := c.join(&boarding[string]{key: "k", hash: 1, class: governor.Miss, cause: placement.Cold})
+		f, err := c.join(&boarding{lookup: lookup{key: "k", hash: 1}, class: governor.Miss, cause: placement.Cold})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,12 +159,12 @@ func TestRetryTooLate(t *testing.T) {
 		if !c.flights.pause(f) { // as retry does
 			t.Fatal("it cannot be paused")
 		}
-		c.finish(f, result[string]{err: ErrTimeout}) // as overrun does
+		c.finish(f, result{err: ErrTimeout}) // as overrun does
 		if c.flights.reserve(t.Context(), f, 0) == nil || c.flights.begin(f, c.fences, c.clock.Now) {
 			t.Error("a finished flight loads again")
 		}
 		c.flights.shard(1).mu.Lock() // restore what pause took, for the load that still runs
-		c.flights.shard(1).m["k"] = &flightSlot[string]{places: 1, running: 1}
+		c.flights.shard(1).m["k"] = &flightSlot{places: 1, running: 1}
 		c.flights.shard(1).mu.Unlock()
 	})
 }

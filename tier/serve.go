@@ -13,15 +13,15 @@ import (
 )
 
 // handler answers other members' requests for a cache.
-type handler[V any] struct{ c *Cache[V] }
+type handler struct{ c *core }
 
-var _ codec.Handler = handler[int]{}
+var _ codec.Handler = handler{}
 
 // fewKeys is the largest number of keys of an invalidation that the loop that reads the connection applies itself.
 const fewKeys = 64
 
 // TryServe implements codec.Handler: it answers from the owned tier without waiting.
-func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
+func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	c := h.c
 	switch req.Kind {
 	case codec.KindInvalidate:
@@ -61,10 +61,11 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if h.note(req.Fence, key, hash) || c.isolation.Cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
 		return false
 	}
+	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), flags: req.Flags}
 	if req.Flags&codec.FlagNoFill != 0 {
-		f, err := c.cached(key, hash, maxAgeOf(req), req.Flags&codec.FlagSuccessor != 0)
+		f, err := c.cached(&l)
 		c.stats.servedPeers.Add(1)
-		if err == nil && !h.fill(req, resp, f, 0) {
+		if err == nil && !h.fill(c.clock.Now(), req.Flags, req.Have, resp, &f, 0) {
 			err = ErrNotCached
 		}
 		if err != nil {
@@ -73,7 +74,7 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		return true
 	}
 	now := c.clock.Now() // once: reading the clock is among the most expensive parts of a hit
-	hit, _, late := c.peekAt(now, key, hash, maxAgeOf(req), nil, req.Flags&codec.FlagSuccessor != 0)
+	hit, _, late := c.peek(now, &l)
 	if hit == nil {
 		return false
 	}
@@ -83,11 +84,11 @@ func (h handler[V]) TryServe(req *codec.Request, resp *codec.Response) bool {
 		h.refuse(resp, err)
 		return true
 	}
-	return h.fillAt(now, req.Flags, req.Have, resp, &found[V]{e: hit, late: late, why: hit.WhyStale(late)}, 0)
+	return h.fill(now, req.Flags, req.Have, resp, &found{e: hit, late: late, why: hit.WhyStale(late)}, 0)
 }
 
 // Serve implements codec.Handler: it may wait for a fill.
-func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	switch {
 	case req.Kind == codec.KindSync:
@@ -119,13 +120,15 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 	ctx, end := c.serveTraced(ctx, req)
 	defer func() { end(resp) }()
 	c.stats.servedPeers.Add(1)
+	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), chain: req.Chain, flags: req.Flags}
 	for range maxAgain + 1 {
-		f, err := c.ownAsked(ctx, key, hash, maxAgeOf(req), req.Chain, req.Flags)
+		f, err := c.ownAsked(ctx, &l)
 		if err != nil {
 			h.refuse(resp, err)
 			return
 		}
-		if h.fill(req, resp, f, time.Duration(c.clock.Now()-began)) {
+		now := c.clock.Now()
+		if h.fill(now, req.Flags, req.Have, resp, &f, time.Duration(now-began)) {
 			return
 		}
 	}
@@ -133,7 +136,7 @@ func (h handler[V]) Serve(ctx context.Context, req *codec.Request, resp *codec.R
 }
 
 // mine reports whether this node answers for the key. If not, resp names the owner.
-func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) bool {
+func (h handler) mine(req *codec.Request, hash uint64, resp *codec.Response) bool {
 	view := h.c.cfg.Cluster.View()
 	same := req.View == view.Fingerprint()
 	if same { // so the caller is in this view and is informed of later invalidations
@@ -158,7 +161,7 @@ func (h handler[V]) mine(req *codec.Request, hash uint64, resp *codec.Response) 
 
 // note applies the mark that a request for the key carries. It reports whether there was one that this node had not
 // applied.
-func (h handler[V]) note(mark codec.Mark, key string, hash uint64) (applied bool) {
+func (h handler) note(mark codec.Mark, key string, hash uint64) (applied bool) {
 	return mark.Seq != 0 && h.c.note(key, hash, mark, 0)
 }
 
@@ -169,14 +172,8 @@ func maxAgeOf(req *codec.Request) time.Duration {
 	return req.MaxAge
 }
 
-// fill writes what was found to the answer of a read that this node held for so long. It returns false if what was
-// found must not be handed out any more.
-func (h handler[V]) fill(req *codec.Request, resp *codec.Response, f found[V], held time.Duration) bool {
-	return h.fillAt(h.c.clock.Now(), req.Flags, req.Have, resp, &f, held)
-}
-
 // refuse answers a request without a value. The response says why, in a form that keeps the error's identity.
-func (h handler[V]) refuse(resp *codec.Response, err error) {
+func (h handler) refuse(resp *codec.Response, err error) {
 	resp.Owner, resp.Text = []byte(h.c.self), []byte(err.Error())
 	var over *OverloadedError
 	var fill *FillError
@@ -221,7 +218,7 @@ func few(n *codec.News) bool {
 
 // relay passes an invalidation or a push on to a member that the sender cannot reach, and returns that member's
 // answer.
-func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h handler) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	own := *req
 	own.Flags &^= codec.FlagRelay
@@ -251,7 +248,7 @@ func (h handler[V]) relay(ctx context.Context, req *codec.Request, resp *codec.R
 }
 
 // sync tells another member this node's positions and what that member lacks.
-func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
+func (h handler) sync(req *codec.Request, resp *codec.Response) {
 	c := h.c
 	if c.life.isClosed() {
 		resp.Status = codec.StatusClosed
@@ -265,7 +262,7 @@ func (h handler[V]) sync(req *codec.Request, resp *codec.Response) {
 
 // PositionsDue names the members with which a new cache has not exchanged positions yet, and none once the cache is no
 // longer new. A peer.Node is not ready while there are any.
-func (h handler[V]) PositionsDue() (names []string) {
+func (h handler) PositionsDue() (names []string) {
 	if h.c.life.isClosed() {
 		return nil
 	}
@@ -273,9 +270,9 @@ func (h handler[V]) PositionsDue() (names []string) {
 }
 
 // Loads implements codec.LoadCounter.
-func (h handler[V]) Loads() (running int, longest time.Duration) {
+func (h handler) Loads() (running int, longest time.Duration) {
 	return h.c.gov.Running(), h.c.origin.o.Timeout
 }
 
 // Stats implements codec.Handler.
-func (h handler[V]) Stats() any { return h.c.Stats() }
+func (h handler) Stats() any { return h.c.allStats() }

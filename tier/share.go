@@ -76,7 +76,7 @@ type shareSpeaker interface{ SharesMove() bool }
 type doubled interface{ EarlierStart() bool }
 
 // wordOf returns what m's last answer to an exchange says about its loads under the view.
-func (c *Cache[V]) wordOf(m *journal.Member, view uint64) word {
+func (c *core) wordOf(m *journal.Member, view uint64) word {
 	a := m.Answer()
 	switch {
 	case a == nil || a.View != view:
@@ -94,7 +94,7 @@ func (c *Cache[V]) wordOf(m *journal.Member, view uint64) word {
 // wordOfNone returns what it means that a member has no cache of this namespace. The member has no loads, and asks
 // when it opens such a cache. But other caches that read the same SharedOrigin may have loads there, which it does
 // not report under this name.
-func (c *Cache[V]) wordOfNone() word {
+func (c *core) wordOfNone() word {
 	if c.cfg.SharedOrigin != nil {
 		return wordNone
 	}
@@ -102,7 +102,7 @@ func (c *Cache[V]) wordOfNone() word {
 }
 
 // shareFlags returns what this node says to a member with the same view.
-func (c *Cache[V]) shareFlags() uint8 {
+func (c *core) shareFlags() uint8 {
 	if c.gov.FitsShare() {
 		return codec.FlagShare | codec.FlagFits
 	}
@@ -110,7 +110,7 @@ func (c *Cache[V]) shareFlags() uint8 {
 }
 
 // takeShare waits until this node may take its share of the cap and then takes it.
-func (c *Cache[V]) takeShare() {
+func (c *core) takeShare() {
 	defer c.life.end()
 	const shortest, longest = 10 * time.Millisecond, 250 * time.Millisecond
 	silentFor := c.origin.o.Timeout + shareGrace
@@ -138,7 +138,7 @@ func (c *Cache[V]) takeShare() {
 
 // askShares asks every other member of the view that has not yet said that its loads fit, and returns all words. An
 // earlier start of this node's name counts as silent.
-func (c *Cache[V]) askShares(view *ring.View) []word {
+func (c *core) askShares(view *ring.View) []word {
 	ctx, cancel := context.WithTimeout(c.ctx, shareGrace)
 	defer cancel()
 	print := view.Fingerprint()

@@ -10,7 +10,7 @@ import (
 // soften waits for fl, at most until Freshness.SoftTimeout has passed since the read began. It applies only if the
 // caller has seen a copy e. When the time is over, soften returns the present copy instead of the fill's result, and
 // the fill goes on.
-func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *store.Entry, maxAge time.Duration, began int64) (f found[V], ok bool) {
+func (c *core) soften(ctx context.Context, fl *flight, e *store.Entry, maxAge time.Duration, began int64) (f found, ok bool) {
 	d := c.cfg.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
 		return f, false
@@ -34,5 +34,5 @@ func (c *Cache[V]) soften(ctx context.Context, fl *flight[V], e *store.Entry, ma
 		return f, false
 	}
 	c.stats.soft.Add(1)
-	return found[V]{e: e, late: true, why: store.StaleSoft}, true
+	return found{e: e, late: true, why: store.StaleSoft}, true
 }

@@ -243,7 +243,9 @@ type Step struct {
 
 // Stats returns the counters. It is safe for concurrent use. The counters are read one after the other, so they may
 // differ by what happens in between.
-func (c *Cache[V]) Stats() Stats {
+func (c *Cache[V]) Stats() Stats { return c.allStats() }
+
+func (c *core) allStats() Stats {
 	s := c.stats
 	near := c.near.Stats()
 	spare, spareBytes := c.owned.Replicas()
@@ -255,7 +257,7 @@ func (c *Cache[V]) Stats() Stats {
 		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
 		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.Projection(), Drill: c.drillStats(),
+		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.projection(), Drill: c.drillStats(),
 		Governor: GovernorStats(c.gov.Snapshot()), Steps: make(map[string]Step),
 		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.Len(),
 		Exchanges: c.journal.Counts().Exchanges.Load(), Replayed: c.journal.Counts().Replayed.Load(), Relayed: c.journal.Counts().Relayed.Load(), Flushed: c.journal.Counts().Flushed.Load(),

@@ -25,7 +25,7 @@ func (f *Fill[V]) Tag(tags ...string) {
 	}
 }
 
-func (f *Fill[V]) addTag(hash uint32) {
+func (f *run) addTag(hash uint32) {
 	switch {
 	case slices.Contains(f.tags, hash):
 	case len(f.tags) >= codec.MaxTags:
@@ -33,13 +33,13 @@ func (f *Fill[V]) addTag(hash uint32) {
 	default:
 		f.tags = append(f.tags, hash)
 		if f.flight != nil {
-			f.c.flights.declare(f.flight, hash, f.c.fences)
+			f.core.flights.declare(f.flight, hash, f.core.fences)
 		}
 	}
 }
 
 // tagged returns the tags of what the load returned, or the error that says why it has none.
-func (f *Fill[V]) tagged(wide uint64) (*fence.TagSet, error) {
+func (f *run) tagged(wide uint64) (*fence.TagSet, error) {
 	if f.keep {
 		for _, hash := range f.prev.Tags.List() {
 			f.addTag(hash)

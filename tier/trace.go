@@ -44,7 +44,7 @@ type Carrier interface {
 type causeKey struct{}
 
 // traceOf returns the work that ctx belongs to, if a Carrier follows it.
-func (c *Cache[V]) traceOf(ctx context.Context) (t Trace) {
+func (c *core) traceOf(ctx context.Context) (t Trace) {
 	if c.carrier != nil {
 		t, _ = c.carrier.Trace(ctx)
 	}
@@ -52,7 +52,7 @@ func (c *Cache[V]) traceOf(ctx context.Context) (t Trace) {
 }
 
 // serveTraced traces what another member's request causes on this node. The caller calls end with the answer.
-func (c *Cache[V]) serveTraced(ctx context.Context, req *codec.Request) (_ context.Context, end func(resp *codec.Response)) {
+func (c *core) serveTraced(ctx context.Context, req *codec.Request) (_ context.Context, end func(resp *codec.Response)) {
 	if c.carrier == nil || req.Flags&codec.FlagTrace == 0 || req.Kind != codec.KindGet {
 		return ctx, func(*codec.Response) {}
 	}

@@ -418,7 +418,7 @@ func BenchmarkPack(b *testing.B) {
 			})
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, _, err := c.pack(v); err != nil {
+				if _, err := (&Fill[product]{c: c, value: v}).pack(); err != nil {
 					b.Fatal(err)
 				}
 			}

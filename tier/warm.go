@@ -46,6 +46,11 @@ type WarmReport struct {
 // ErrNotWarmed or ctx's. ErrClosed, ErrIsolated and the error of a ctx that ended before the call are errors of the
 // whole call. Warm is safe for concurrent use.
 func (c *Cache[V]) Warm(ctx context.Context, keys []string) (WarmReport, error) {
+	return c.warmKeys(ctx, keys)
+}
+
+// warmKeys implements front.
+func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, error) {
 	if err := c.canRead(ctx); err != nil {
 		return WarmReport{}, err
 	}
@@ -162,10 +167,10 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 		})
 	}
 	for some := range slices.Chunk(here, warmFrame) {
-		var missing []*wanted[V]
+		var missing []*wanted
 		var readers []*reading[V]
 		for _, r := range some {
-			w := &wanted[V]{key: r.key, hash: r.hash}
+			w := &wanted{key: r.key, hash: r.hash}
 			if now := c.clock.Now(); c.seek(w, m.chain, now) {
 				c.gotOwn(m, r, w, now)
 				continue
@@ -186,9 +191,9 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 
 // warmOwn loads the keys that this node has to load to be warm. A key gets ErrNotWarmed if there was no permit or no
 // time.
-func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64) {
+func (c *core) warmOwn(ctx context.Context, ws []*wanted, chain []uint64) {
 	size := 1
-	if c.cfg.BatchLoader != nil {
+	if c.cfg.batches {
 		size = c.cfg.BatchSize
 	}
 	patience := 2*c.cfg.Origin.Timeout + time.Second
@@ -197,7 +202,7 @@ func (c *Cache[V]) warmOwn(ctx context.Context, ws []*wanted[V], chain []uint64)
 	}
 	until := clock.Later(c.clock.Now(), patience/2)
 	share, _ := c.origin.share()
-	next := make(chan []*wanted[V], len(ws))
+	next := make(chan []*wanted, len(ws))
 	for some := range slices.Chunk(ws, size) {
 		next <- some
 	}
