@@ -1,17 +1,12 @@
 package peer
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
-	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
-
-	"github.com/weircache/weir/ring"
 )
 
 const (
@@ -353,172 +348,6 @@ func (r *roster) leave() {
 	r.table[r.self.gossipName()].id.leaving = true
 	r.mu.Unlock()
 	r.signal()
-}
-
-// A sight is the evaluated state of the roster at one moment.
-type sight struct {
-	members    []ring.Member     // of the view, sorted by name
-	reachable  map[string]uint64 // live names, leaving ones included, and their incarnation
-	used       map[string]bool   // addresses of the members, leaving ones included
-	unproven   []lostAddress     // lost members that may be alive
-	superseded bool              // a later incarnation of this node's name is in the view
-	doubled    bool              // an earlier incarnation of this node's name may be alive
-	share      share             // the share that Divisor should arrive at
-	expire     time.Duration     // when to look again; 0: at the next signal
-	flaps      []byte            // a message for some of the others; nil: none
-	mistaken   bool              // this node has to tell the others that it is alive
-	notices    []notice
-}
-
-// look evaluates the roster.
-func (r *roster) look(now time.Time) sight {
-	var longest time.Duration
-	if r.longest != nil {
-		longest = r.longest()
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := sight{reachable: make(map[string]uint64, len(r.table)), expire: r.settleVerdicts(now)}
-
-	chosen := make(map[string]*record, len(r.table)) // the newest that is not leaving, by name
-	used := make(map[string]bool, len(r.table))      // addresses
-	counts := make(map[startID]bool)                 // the incarnations that count in Divisor
-	var spare []*record                              // those that are not chosen and not known to be gone
-	for gossipName, rec := range r.table {
-		if rec.refused != "" {
-			continue
-		}
-		used[rec.addr] = true
-		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
-		if rec.id.leaving || rec.retired { // it owns nothing, but may have running loads
-			spare = append(spare, rec)
-			continue
-		}
-		newest := chosen[rec.id.name]
-		if newest == nil {
-			chosen[rec.id.name] = rec
-			continue
-		}
-		if newest.id.incarnation < rec.id.incarnation {
-			chosen[rec.id.name] = rec
-			newest, rec, gossipName = rec, newest, newest.id.gossipName()
-		}
-		spare = append(spare, rec)
-		if !r.doubles[gossipName] {
-			r.doubles[gossipName] = true
-			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
-			if rec.id.name == r.self.name && rec.id.incarnation == r.self.incarnation {
-				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
-			}
-			r.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)
-		}
-	}
-	rests, again := r.resting(chosen, now)
-	s.expire, s.flaps = soonest(s.expire, again), r.news(now)
-	for name, rec := range chosen {
-		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, Resting: rests[name]})
-		s.reachable[name] = rec.id.incarnation
-	}
-	slices.SortFunc(s.members, func(a, b ring.Member) int { return cmp.Compare(a.Name, b.Name) })
-	if me := chosen[r.self.name]; me != nil && me.id.incarnation != r.self.incarnation {
-		s.superseded = true
-	}
-
-	// The other side of a split has at most as many members as were ever seen at once, so this many lost ones are
-	// remembered. If another member has taken the address of a lost one, the lost one has ended.
-	r.peak = max(r.peak, len(s.reachable))
-	for name, l := range r.vanished {
-		if used[l.addr] {
-			r.prove(lostAddress{name, l.addr, l.incarnation}, now)
-		}
-	}
-	s.expire = soonest(s.expire, r.forget(now, longest))
-	for len(r.vanished) > r.peak {
-		oldest := ""
-		for name, l := range r.vanished {
-			if oldest == "" || l.at.Before(r.vanished[oldest].at) || l.at.Equal(r.vanished[oldest].at) && name < oldest {
-				oldest = name
-			}
-		}
-		delete(r.vanished, oldest)
-		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest)
-	}
-	s.unproven = r.unproven()
-
-	self := startID{r.self.name, r.self.incarnation}
-	counts[self] = true
-	for name, rec := range chosen {
-		counts[startID{name, rec.id.incarnation}] = true
-	}
-	for _, rec := range spare {
-		// Of two incarnations at one address the earlier one has ended, even before gossip has noticed.
-		if newest := chosen[rec.id.name]; newest == nil || newest.addr != rec.addr {
-			counts[startID{rec.id.name, rec.id.incarnation}] = true
-			s.doubled = s.doubled || rec.id.name == self.name && rec.id.incarnation < self.incarnation
-		}
-	}
-	for name, l := range r.vanished {
-		counts[startID{name, l.incarnation}] = true
-	}
-	for name, e := range r.expected {
-		if left := e.until.Sub(now); left <= 0 {
-			delete(r.expected, name)
-		} else {
-			counts[startID{name, e.incarnation}] = true
-			s.expire = soonest(s.expire, left)
-		}
-	}
-	s.share = share{members: max(len(counts), r.minimum), rank: rankOf(self, counts)}
-
-	s.used = used
-	s.mistaken, r.mistaken = r.mistaken && !r.leaving, false
-	s.notices, r.notices = r.notices, nil
-	return s
-}
-
-// A startID identifies one incarnation of a name.
-type startID struct {
-	name        string
-	incarnation uint64
-}
-
-// rankOf returns how many of the incarnations started before own. A later incarnation ranks behind the earlier ones. So
-// members that join while others are behind a partition do not take over ranks that those regard as their own.
-func rankOf(own startID, all map[startID]bool) (rank int) {
-	for s := range all {
-		if s.incarnation < own.incarnation || s.incarnation == own.incarnation && s.name < own.name {
-			rank++
-		}
-	}
-	return rank
-}
-
-// A peerAddress is the gossip address of one incarnation of a member.
-type peerAddress struct {
-	gossipName string
-	addr       netip.AddrPort
-}
-
-// others lists the live members other than this node, including those kept out of the view.
-func (r *roster) others() []peerAddress {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make([]peerAddress, 0, len(r.table))
-	for name, rec := range r.table {
-		if addr, err := netip.ParseAddrPort(rec.addr); err == nil && name != r.self.gossipName() {
-			out = append(out, peerAddress{name, addr})
-		}
-	}
-	slices.SortFunc(out, func(a, b peerAddress) int { return cmp.Compare(a.gossipName, b.gossipName) })
-	return out
-}
-
-// soonest returns the shorter of two waits, where 0 means none.
-func soonest(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
 }
 
 // lost reports whether a member vanished without leaving.

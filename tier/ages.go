@@ -206,8 +206,8 @@ func (a *ages) stats() map[string]Ages {
 	return out
 }
 
-// nearServed counts a near hit with the given weight.
-func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why store.StaleReason) {
+// countNearHit counts a near hit with the given weight.
+func (c *Cache[V]) countNearHit(b *nearEntry[V], now, weight int64, why store.StaleReason) {
 	a := &c.stats.ages
 	a.served(SourceNear, max(now-b.loaded, 0), weight)
 	if now >= b.soft {
@@ -216,8 +216,8 @@ func (c *Cache[V]) nearServed(b *box[V], now, weight int64, why store.StaleReaso
 	}
 }
 
-// answered counts a read that a tier below the near tier has answered.
-func (c *Cache[V]) answered(a *answer[V]) {
+// countAnswer counts a read that a tier below the near tier has answered.
+func (c *Cache[V]) countAnswer(a *answer[V]) {
 	s := c.stats
 	switch a.source {
 	case SourceOwned:

@@ -73,8 +73,8 @@ func (f *Fill[V]) Fail(err error) {
 	f.value, f.err, f.done, f.keep = zero, err, true, false
 }
 
-// came returns the error of the fill, given the error that the batch loader returned.
-func (f *run) came(err error) error {
+// outcome returns the error of the fill, given the error that the batch loader returned.
+func (f *run) outcome(err error) error {
 	if f.done {
 		return f.err
 	}
@@ -91,7 +91,7 @@ func (cfg Config[V]) batches() Config[V] {
 	}
 	if batch := cfg.BatchLoader; batch != nil && cfg.Loader == nil {
 		cfg.Loader = func(ctx context.Context, fill *Fill[V]) (V, error) {
-			err := fill.came(batch(ctx, []*Fill[V]{fill}))
+			err := fill.outcome(batch(ctx, []*Fill[V]{fill}))
 			return fill.value, err
 		}
 	}
@@ -113,7 +113,7 @@ func (cfg *Config[V]) checkBatch(bad func(format string, args ...any)) {
 	}
 }
 
-// A group is a set of flights that are loaded together, as one load of the origin. From the moment that they board, the
+// A group is a set of flights that are loaded together, as one load of the origin. From the moment that they join it, the
 // group's ticket stands for theirs: a class, depth or deadline promised to a caller of one flight goes to both tickets,
 // see Governor.Promote.
 type group struct {
@@ -131,13 +131,13 @@ type gatherer struct {
 }
 
 func (c *core) newGroup(cl governor.Class, chain []uint64, all []*flight) *group {
-	g := &group{id: c.dice.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
-	g.board(c.gov, all...)
+	g := &group{id: c.rng.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
+	g.add(c.gov, all...)
 	return g
 }
 
-// board adds flights to a group that has not departed.
-func (g *group) board(gov *governor.Governor, flights ...*flight) {
+// add adds flights to a group that has not started.
+func (g *group) add(gov *governor.Governor, flights ...*flight) {
 	g.all = append(g.all, flights...)
 	gov.Gather(g.tickets(), &g.ticket)
 	for _, f := range flights {
@@ -145,14 +145,14 @@ func (g *group) board(gov *governor.Governor, flights ...*flight) {
 	}
 }
 
-// ungroup makes a flight of a group fly by itself.
+// ungroup makes a flight of a group run by itself.
 func (c *core) ungroup(f *flight) {
 	c.gov.Split(&f.ticket)
 	f.group.Store(nil)
 }
 
-// boarded counts a caller that has joined a flight. ErrCycle: the caller belongs to the load that the flight waits for.
-func (c *core) boarded(f *flight, cl governor.Class, chain []uint64, until int64) error {
+// countJoined counts a caller that has joined a flight. ErrCycle: the caller belongs to the load that the flight waits for.
+func (c *core) countJoined(f *flight, cl governor.Class, chain []uint64, until int64) error {
 	if until == noWait {
 		return nil
 	}
@@ -164,7 +164,7 @@ func (c *core) boarded(f *flight, cl governor.Class, chain []uint64, until int64
 	return nil
 }
 
-// gather puts a flight that has just been started into the open group. It returns false if the flight must fly by
+// gather puts a flight that has just been started into the open group. It returns false if the flight must run by
 // itself.
 func (c *core) gather(f *flight, cl governor.Class, chain []uint64) bool {
 	if !c.cfg.batches || c.cfg.BatchWindow <= 0 || len(chain) > 0 {
@@ -179,15 +179,15 @@ func (c *core) gather(f *flight, cl governor.Class, chain []uint64) bool {
 		s.open[cl] = g
 		g.timer = time.AfterFunc(c.cfg.BatchWindow, func() { // ends with the flights, and Close waits for each of them
 			if c.closeGroup(g, cl) {
-				c.flyMany(g)
+				c.runGroup(g)
 			}
 		})
 	}
-	g.board(c.gov, f)
+	g.add(c.gov, f)
 	if len(g.all) >= c.cfg.BatchSize {
 		s.open[cl] = nil
 		g.timer.Stop()
-		go c.flyMany(g)
+		go c.runGroup(g)
 	}
 	return true
 }
@@ -204,25 +204,25 @@ func (c *core) closeGroup(g *group, cl governor.Class) bool {
 	return true
 }
 
-// depart starts flights that were created at the same time, in groups if there is a batch loader.
-func (c *core) depart(started []*flight, cl governor.Class, chain []uint64) {
+// startFlights starts flights that were created at the same time, in groups if there is a batch loader.
+func (c *core) startFlights(started []*flight, cl governor.Class, chain []uint64) {
 	if !c.cfg.batches || len(started) == 1 {
 		for _, f := range started {
-			go c.fly(f)
+			go c.runFlight(f)
 		}
 		return
 	}
 	for some := range slices.Chunk(started, c.cfg.BatchSize) {
-		go c.flyMany(c.newGroup(cl, chain, some))
+		go c.runGroup(c.newGroup(cl, chain, some))
 	}
 }
 
-// flyMany is fly for a group that is closed: one permit, one call of the loader, and a commit for each key.
-func (c *core) flyMany(g *group) {
+// runGroup is runFlight for a group that is closed: one permit, one call of the loader, and a commit for each key.
+func (c *core) runGroup(g *group) {
 	if len(g.all) == 1 {
 		f := g.all[0]
 		c.ungroup(f)
-		c.fly(f)
+		c.runFlight(f)
 		return
 	}
 	alone, kept := 0, c.stillToLoad(g.all)
@@ -238,7 +238,7 @@ func (c *core) flyMany(g *group) {
 	alone = len(busy)
 	for _, f := range busy { // they must not keep the others waiting
 		c.ungroup(f)
-		go c.fly(f)
+		go c.runFlight(f)
 	}
 	if g.all = free; len(free) == 0 {
 		return
@@ -253,7 +253,7 @@ func (c *core) flyMany(g *group) {
 	}
 	if len(flying) > 0 {
 		c.gov.EarnRetry()
-		c.loadMany(g, flying)
+		c.loadGroup(g, flying)
 	}
 }
 
@@ -269,7 +269,7 @@ func (c *core) stillToLoad(flights []*flight) (kept []*flight) {
 				if i >= len(flights) {
 					return
 				}
-				over[i] = c.needless(flights[i]) || c.inherit(flights[i])
+				over[i] = c.isFilled(flights[i]) || c.getFromPrevious(flights[i])
 			}
 		})
 	}
@@ -331,9 +331,9 @@ func (c *core) admitAll(ctx context.Context, g *group, flights []*flight) (flyin
 	return flying, nil
 }
 
-// loadMany runs the batch loader for flights that have begun, with g's permit, and repeats the load while a retry is
+// loadGroup runs the batch loader for flights that have begun, with g's permit, and repeats the load while a retry is
 // needed and allowed.
-func (c *core) loadMany(g *group, flying []*flight) {
+func (c *core) loadGroup(g *group, flying []*flight) {
 	chain := append(g.chain[:len(g.chain):len(g.chain)], g.id)
 	load, stop := context.WithTimeout(c.ctx, c.cfg.Origin.Timeout)
 	defer stop()
@@ -356,7 +356,7 @@ func (c *core) loadMany(g *group, flying []*flight) {
 		}
 		began := c.clock.Now()
 		err := c.callBatch(c.gov.AttemptContext(load, &g.ticket, chain), fills)
-		flying = c.landMany(g, load, attempt{flying, fills, try, time.Duration(c.clock.Now() - began)}, err)
+		flying = c.finishGroup(g, load, attempt{flying, fills, try, time.Duration(c.clock.Now() - began)}, err)
 	}
 }
 
@@ -386,14 +386,14 @@ type attempt struct {
 	cost   time.Duration
 }
 
-// landMany ends the flights of an attempt that has returned, except those that are to be tried again. It returns these,
+// finishGroup ends the flights of an attempt that has returned, except those that are to be tried again. It returns these,
 // with their loads begun.
-func (c *core) landMany(g *group, load context.Context, made attempt, err error) (again []*flight) {
+func (c *core) finishGroup(g *group, load context.Context, made attempt, err error) (again []*flight) {
 	flying, fills, try, cost := made.flying, made.fills, made.try, made.cost
 	errs := make([]error, len(fills))
 	failed := 0
 	for i, fill := range fills {
-		errs[i] = fill.state().came(err)
+		errs[i] = fill.state().outcome(err)
 		if isContext(load, errs[i]) && c.ctx.Err() == nil {
 			errs[i] = fmt.Errorf("%w (%w)", ErrTimeout, errs[i])
 		}
@@ -411,7 +411,7 @@ func (c *core) landMany(g *group, load context.Context, made attempt, err error)
 	retry := c.retryMany(load, flying, errs, try)
 	c.stats.ledger.load(-1, c.clock.Now())
 	c.gov.Release(&g.ticket, out, cost)
-	c.tellBreaker()
+	c.logBreaker()
 	landing := make([]int, 0, len(flying))
 	for i, f := range flying {
 		c.stats.took(cost)
@@ -424,9 +424,9 @@ func (c *core) landMany(g *group, load context.Context, made attempt, err error)
 		c.flights.returned(f)
 		landing = append(landing, i)
 	}
-	c.landAll(len(landing), func(n int) {
+	c.storeEach(len(landing), func(n int) {
 		i := landing[n]
-		c.landed(flying[i], fills[i], errs[i], cost)
+		c.finishLoad(flying[i], fills[i], errs[i], cost)
 	})
 	if len(again) == 0 {
 		return nil
@@ -437,7 +437,7 @@ func (c *core) landMany(g *group, load context.Context, made attempt, err error)
 		last[f] = errs[i]
 	}
 	var begun []*flight
-	if sleep(load, c.cfg.Origin.Retry.backoff(try, c.dice.float64())) == nil {
+	if sleep(load, c.cfg.Origin.Retry.backoff(try, c.rng.float64())) == nil {
 		free, _ := c.reserveAll(again)
 		if begun, err = c.admitAll(load, g, free); err != nil {
 			begun = nil
@@ -445,15 +445,15 @@ func (c *core) landMany(g *group, load context.Context, made attempt, err error)
 	}
 	for _, f := range again {
 		if !slices.Contains(begun, f) {
-			c.landed(f, c.front.newFill(f), last[f], cost)
+			c.finishLoad(f, c.front.newFill(f), last[f], cost)
 		}
 	}
 	return begun
 }
 
-// landAll calls land for each of n flights, in a separate goroutine. If a codec ends that goroutine, another one lands
+// storeEach calls land for each of n flights, in a separate goroutine. If a codec ends that goroutine, another one lands
 // the rest.
-func (c *core) landAll(n int, land func(i int)) {
+func (c *core) storeEach(n int, land func(i int)) {
 	for next := 0; next < n; {
 		done := make(chan struct{})
 		go func() {

@@ -38,15 +38,15 @@ type Cache[V any] struct {
 	batchLoader BatchLoader[V]
 	codec       codec.Codec[V]
 	serveLoaded bool
-	cloneValue  func(V) V          // nil: callers share values
-	near        *near.Tier[box[V]] // nil: no near tier
-	weigh       func(V) int64      // what a value refers to, in bytes of memory
-	asks        *asks[V]
-	lots        lots[V]
+	cloneValue  func(V) V                // nil: callers share values
+	near        *near.Tier[nearEntry[V]] // nil: no near tier
+	weigh       func(V) int64            // what a value refers to, in bytes of memory
+	calls       *callTable[V]
+	multiGets   multiGetPool[V]
 }
 
-// box is a near copy. It never changes. The fields that a hit reads come first.
-type box[V any] struct {
+// nearEntry is a near copy. It never changes. The fields that a hit reads come first.
+type nearEntry[V any] struct {
 	until    int64  // end of the lease, ns on the cache's clock: never served from then on
 	checked  uint64 // the fence clock up to which no fence covers it
 	size     int32  // bytes of the value's encoding
@@ -72,17 +72,17 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	cfg = cfg.withDefaults().watched()
 	c := &Cache[V]{
 		loader: cfg.Loader, batchLoader: cfg.BatchLoader, codec: cfg.Codec, serveLoaded: cfg.ServeLoaded, cloneValue: cfg.Clone,
-		weigh: codec.Weigher[V](), asks: newAsks[V](),
+		weigh: codec.Weigher[V](), calls: newCallTable[V](),
 	}
 	c.core = core{
 		cfg:     cfg.settings(),
 		front:   c,
-		asks:    c.asks,
+		calls:   c.calls,
 		ns:      []byte(cfg.Namespace),
 		nsHash:  xxhash.Sum64String(cfg.Namespace),
 		schema:  cfg.schema(),
 		clock:   cfg.newClock(),
-		dice:    newDice(cfg.Seed),
+		rng:     newRNG(cfg.Seed),
 		flights: newFlights(),
 		stats:   newStats(),
 		evicted: new(store.Evictions),
@@ -90,10 +90,10 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		metrics: newCollector(cfg.Namespace, wallClock(cfg.Now)),
 	}
 	c.carrier, _ = cfg.Tracer.(Carrier)
-	c.tellLost()
+	c.logLost()
 	incarnation := rand.Uint64() | 1
 	c.seed, c.tokenOf = maphash.MakeSeed(), ring.Hash(cfg.Namespace)
-	c.lots.seed = maphash.MakeSeed()
+	c.multiGets.seed = maphash.MakeSeed()
 	c.sender, _ = cfg.Cluster.(sender)
 	c.demand, c.reuse = demand.NewSketch(c.clock.Now(), cfg.ShowKeys), demand.NewReuseCurve(c.clock.Now())
 	c.watch.Store(watchSome)
@@ -115,7 +115,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.nsHash ^= incarnation
 	}
 	if cfg.NearBytes > 0 && cfg.Freshness.NearTTL > 0 {
-		n, err := near.New[box[V]](cfg.NearBytes)
+		n, err := near.New[nearEntry[V]](cfg.NearBytes)
 		if err != nil {
 			c.cancel()
 			return nil, fmt.Errorf("weir: cache %q: near tier: %w", cfg.Namespace, err)
@@ -157,7 +157,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.journal.ViewChanged()
 	c.life.begin()
-	go c.tend()
+	go c.maintain()
 	if withheld && c.life.begin() {
 		go c.takeShare()
 	}
@@ -218,8 +218,8 @@ func divide(limit, members, rank int) int {
 	return part
 }
 
-// tend does the periodic work that no caller does. It ends with c.ctx.
-func (c *core) tend() {
+// maintain does the periodic work that no caller does. It ends with c.ctx.
+func (c *core) maintain() {
 	defer c.life.end()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
@@ -227,7 +227,7 @@ func (c *core) tend() {
 	if c.cfg.Cluster != nil {
 		changed = c.cfg.Cluster.ViewChanged()
 		c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
-		c.notice()
+		c.checkIsolation()
 	}
 	for {
 		select {
@@ -237,14 +237,14 @@ func (c *core) tend() {
 			changed = c.cfg.Cluster.ViewChanged()
 			c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
 			c.journal.Tick()
-			c.notice()
+			c.checkIsolation()
 		case <-tick.C:
 			c.clock.Tick()
 			c.fences.Sweep()
-			c.tellBreaker()
+			c.logBreaker()
 			c.journal.Tick()
 			if c.cfg.Cluster != nil {
-				c.notice()
+				c.checkIsolation()
 			}
 			c.demand.Mark(c.near.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
 			c.stats.ages.mark(c.clock.Now())
@@ -347,21 +347,21 @@ func (l *lifetime) wait(ctx context.Context) error {
 	}
 }
 
-// dice is the cache's rng: the global source, or a seeded one.
-type dice struct {
+// rng is the cache's rng: the global source, or a seeded one.
+type rng struct {
 	mu  sync.Mutex // guards src
 	src *rand.Rand // nil: the global source
 }
 
-func newDice(seed uint64) *dice {
+func newRNG(seed uint64) *rng {
 	if seed == 0 {
-		return &dice{}
+		return &rng{}
 	}
-	return &dice{src: rand.New(rand.NewPCG(seed, seed))}
+	return &rng{src: rand.New(rand.NewPCG(seed, seed))}
 }
 
 // float64 returns a number in [0, 1).
-func (d *dice) float64() float64 {
+func (d *rng) float64() float64 {
 	if d.src == nil {
 		return rand.Float64()
 	}
@@ -370,7 +370,7 @@ func (d *dice) float64() float64 {
 	return d.src.Float64()
 }
 
-func (d *dice) uint64() uint64 {
+func (d *rng) uint64() uint64 {
 	if d.src == nil {
 		return rand.Uint64()
 	}

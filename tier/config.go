@@ -289,8 +289,8 @@ func ByKey[V any](load func(ctx context.Context, key string) (V, error)) Loader[
 	return func(ctx context.Context, fill *Fill[V]) (V, error) { return load(ctx, fill.Key) }
 }
 
-// tellLost logs which parts of a value its callers will never see.
-func (c *Cache[V]) tellLost() {
+// logLost logs which parts of a value its callers will never see.
+func (c *Cache[V]) logLost() {
 	l, ok := c.codec.(codec.Loser)
 	if !ok {
 		return

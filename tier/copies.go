@@ -36,7 +36,7 @@ func (x copies) FenceAll(own bool) {
 	c := x.c
 	c.fences.Wipe(own)
 	c.flights.detachAll(c.fences)
-	c.asks.detachAll(c.fences)
+	c.calls.detachAll(c.fences)
 	c.stats.fences.Add(1)
 }
 
@@ -73,7 +73,7 @@ func (c *core) dropping(key string) fence.Dropping {
 // existed before: the goroutine that left that fence may not have come this far.
 func (c *core) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
 	c.flights.detach(key, hash, at.Loads)
-	c.asks.detach(key, hash, at.Copies)
+	c.calls.detach(key, hash, at.Copies)
 	if applied {
 		c.stats.fences.Add(1)
 	}

@@ -25,13 +25,13 @@ type core struct {
 	cfg     settings
 	front   front
 	near    nearTier
-	asks    requests
+	calls   callDetacher
 	self    string // this node's name, empty without a cluster
 	ns      []byte // the namespace as requests carry it
 	nsHash  uint64
 	schema  uint64
 	clock   clock.Clock
-	dice    *dice
+	rng     *rng
 	owned   store.Owned
 	fences  *fence.Fences
 	flights *flights
@@ -52,13 +52,13 @@ type core struct {
 	isolation placement.Isolation
 	gathered  gatherer    // single misses that wait to be loaded together
 	leaving   atomic.Bool // the node is leaving: others do not tell it of invalidations
-	stood     atomic.Bool // it may have entries that it filled as a stand-in owner
+	stoodIn   atomic.Bool // it may have entries that it filled as a stand-in owner
 	tokens    tokens
 	demand    *demand.Sketch
 	reuse     *demand.ReuseCurve
 	drill     atomic.Pointer[drill] // nil: none
 	lastDrill atomic.Pointer[DrillReport]
-	told      told
+	logged    eventLog
 	hot       hotKeys
 	watch     atomic.Uint64 // near hits whose mix is below this are inspected
 	watching  sync.Mutex    // serializes changes of watch
@@ -88,8 +88,8 @@ type nearTier interface {
 	Clear()
 }
 
-// requests are the requests to other members in progress, which callers join.
-type requests interface {
+// callDetacher are the requests to other members in progress, which callers join.
+type callDetacher interface {
 	// detach makes later callers of key start a new request if the one in progress began before the fence with the given
 	// stamp.
 	detach(key string, hash, stamp uint64)

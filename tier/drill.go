@@ -121,7 +121,7 @@ func (c *core) beginDrill(fraction float64, duration time.Duration) (*drill, err
 		c.life.end()
 		return nil, ErrDrilling
 	}
-	c.rewatch()
+	c.setWatch()
 	c.cfg.Logger.Info("drill begins", "event", eventDrillBegun, "namespace", c.cfg.Namespace, "fraction", fraction, "duration", duration)
 	return d, nil
 }
@@ -154,7 +154,7 @@ func (c *core) runDrill(ctx context.Context, d *drill) DrillReport {
 	r.Ended = d.why
 	c.lastDrill.Store(&r)
 	c.drill.Store(nil)
-	c.rewatch()
+	c.setWatch()
 	c.cfg.Logger.Info("drill ended", "event", eventDrillEnded, "namespace", c.cfg.Namespace, "why", r.Ended, "drilled", r.Drilled, "filled", r.Filled, "spared", r.Spared, "loads", r.Loads)
 	return r
 }
@@ -197,22 +197,22 @@ func (d *drill) report(now int64) DrillReport {
 }
 
 // waited records how long a drilled read waited, in a sample of all (Vitter's algorithm R).
-func (d *drill) waited(wait time.Duration, dice float64) {
+func (d *drill) waited(wait time.Duration, random float64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.n++
 	d.most = max(d.most, wait)
 	if len(d.waits) < drillSamples {
 		d.waits = append(d.waits, wait)
-	} else if i := int(dice * float64(d.n)); i < drillSamples {
+	} else if i := int(random * float64(d.n)); i < drillSamples {
 		d.waits[i] = wait
 	}
 }
 
-// picks returns the drill that makes this read behave as a miss; nil: the read is an ordinary one.
-func (c *core) picks() *drill {
+// pickDrill returns the drill that makes this read behave as a miss; nil: the read is an ordinary one.
+func (c *core) pickDrill() *drill {
 	d := c.drill.Load()
-	if d == nil || c.dice.float64() >= d.fraction || d.ended() {
+	if d == nil || c.rng.float64() >= d.fraction || d.ended() {
 		return nil
 	}
 	if _, well := c.gov.Usage(); !well {
@@ -223,28 +223,28 @@ func (c *core) picks() *drill {
 	return d
 }
 
-// rehearse answers a near hit as if its near copy b did not exist. If nothing else answers, it uses b.
-func (c *Cache[V]) rehearse(ctx context.Context, d *drill, key string, b *box[V], a *answer[V]) error {
+// drillNearHit answers a near hit as if its near copy b did not exist. If nothing else answers, it uses b.
+func (c *Cache[V]) drillNearHit(ctx context.Context, d *drill, key string, b *nearEntry[V], a *answer[V]) error {
 	c.stats.nearUnused.Add(1)
-	return c.findAtOwner(ctx, &question[V]{lookup: lookup{key: key, maxAge: AnyAge}, have: b}, d, b, a)
+	return c.findAtOwner(ctx, &request[V]{lookup: lookup{key: key, maxAge: AnyAge}, have: b}, d, b, a)
 }
 
 // fallBack answers with a near copy after all, if that may still be served.
-func (c *Cache[V]) fallBack(key string, b *box[V], a *answer[V]) bool {
+func (c *Cache[V]) fallBack(key string, b *nearEntry[V], a *answer[V]) bool {
 	now := c.clock.Now()
 	if now >= b.until || !c.unfenced(key, b) {
 		return false
 	}
 	c.stats.nearUnused.Add(-1)
-	c.nearServed(b, now, 1, store.StaleDrill)
+	c.countNearHit(b, now, 1, store.StaleDrill)
 	*a = answer[V]{}
 	a.takeNear(b, now)
 	return true
 }
 
-// rewatch sets which near hits are inspected: all of them while a drill runs or the node is cut off, otherwise a
+// setWatch sets which near hits are inspected: all of them while a drill runs or the node is cut off, otherwise a
 // sample.
-func (c *core) rewatch() {
+func (c *core) setWatch() {
 	c.watching.Lock()
 	defer c.watching.Unlock()
 	if c.drill.Load() != nil || c.isolation.Cut.Load() {
@@ -254,8 +254,8 @@ func (c *core) rewatch() {
 	}
 }
 
-// drilled counts how a read that d had picked ended.
-func (c *core) drilled(d *drill, from Source, err error, began int64) {
+// countDrilled counts how a read that d had picked ended.
+func (c *core) countDrilled(d *drill, from Source, err error, began int64) {
 	switch {
 	case err != nil && !errors.Is(err, ErrNotFound):
 		d.failed.Add(1)
@@ -264,7 +264,7 @@ func (c *core) drilled(d *drill, from Source, err error, began int64) {
 	default:
 		d.spared.Add(1)
 	}
-	d.waited(time.Duration(c.clock.Now()-began), c.dice.float64())
+	d.waited(time.Duration(c.clock.Now()-began), c.rng.float64())
 }
 
 // refill answers a drilled read on the member that owns the key. It loads the key as if there were no copy, but returns
@@ -273,9 +273,9 @@ func (c *core) refill(ctx context.Context, l *lookup) (found, error) {
 	now, wide := c.clock.Now(), c.fences.TagClock()
 	e := c.valid(l.key, l.hash, now)
 	if e == nil || e.Flags&store.Failed != 0 || len(l.chain) > 0 {
-		return c.own(ctx, l)
+		return c.getOwned(ctx, l)
 	}
-	fl, err := c.join(&boarding{lookup: *l, class: governor.Warm, cause: placement.Drill, prev: e, until: c.patience(ctx), from: c.traceOf(ctx)})
+	fl, err := c.join(&joining{lookup: *l, class: governor.Warm, cause: placement.Drill, prev: e, until: c.patience(ctx), from: c.traceOf(ctx)})
 	if err != nil {
 		return found{}, err
 	}
@@ -296,7 +296,7 @@ func (c *core) refill(ctx context.Context, l *lookup) (found, error) {
 	if e = c.valid(l.key, l.hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
 		return found{e: e, late: c.clock.Now() >= e.Soft, why: store.StaleDrill}, nil
 	}
-	return c.own(ctx, l)
+	return c.getOwned(ctx, l)
 }
 
 // drillEnded counts a load that has ended, if a drill caused it.

@@ -23,8 +23,8 @@ const (
 // partition none does.
 const unconfirmedEvery = int64(time.Minute)
 
-// told records what the log has said about the breaker and about invalidations.
-type told struct {
+// eventLog records what the log has said about the breaker and about invalidations.
+type eventLog struct {
 	turn        atomic.Uint64 // the breaker's generation at the last look
 	unconfirmed atomic.Int64  // no other one is logged until then, ns on the cache's clock
 
@@ -34,9 +34,9 @@ type told struct {
 	since    int64 // when it opened
 }
 
-// tellBreaker logs that the breaker has opened or closed. It is called after loads and once a second.
-func (c *core) tellBreaker() {
-	t, turn := &c.told, c.gov.BreakerGeneration()
+// logBreaker logs that the breaker has opened or closed. It is called after loads and once a second.
+func (c *core) logBreaker() {
+	t, turn := &c.logged, c.gov.BreakerGeneration()
 	if t.turn.Swap(turn) == turn {
 		return
 	}
@@ -59,10 +59,10 @@ func (c *core) tellBreaker() {
 	}
 }
 
-// tellUnconfirmed logs an invalidation that did not reach every member, unless another one was logged recently.
-func (c *core) tellUnconfirmed(err error) {
-	now, until := c.clock.Now(), c.told.unconfirmed.Load()
-	if now >= until && c.told.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
+// logUnconfirmed logs an invalidation that did not reach every member, unless another one was logged recently.
+func (c *core) logUnconfirmed(err error) {
+	now, until := c.clock.Now(), c.logged.unconfirmed.Load()
+	if now >= until && c.logged.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
 		c.cfg.Logger.Warn("an invalidation has not reached every member", "event", eventUnconfirmed, "namespace", c.cfg.Namespace, "error", err)
 	}
 }

@@ -55,7 +55,7 @@ func (c *Cache[V]) handOut(x *finding[V], now int64) (out Answer[V], ok bool, er
 }
 
 // takeNear fills x with the near copy b.
-func (x *finding[V]) takeNear(b *box[V], now int64) {
+func (x *finding[V]) takeNear(b *nearEntry[V], now int64) {
 	*x = finding[V]{value: b.value, loaded: b.loaded, end: b.until, source: SourceNear, stale: now >= b.soft, notFound: b.notFound}
 }
 
@@ -126,7 +126,7 @@ func (h handler) fill(now int64, flags uint8, have uint64, resp *codec.Response,
 }
 
 // batch makes one push of the first of keys; taken is how many of them it covers. fresh: only fresh copies.
-func (c *core) batch(keys []hot, fresh bool) (list []codec.Pushed, taken int) {
+func (c *core) batch(keys []hotEntry, fresh bool) (list []codec.Pushed, taken int) {
 	now, size := c.clock.Now(), 0
 	for _, x := range keys {
 		if len(list) == codec.MaxPushed {

@@ -47,7 +47,7 @@ func TestGetManyHandsOutNothingPastItsEnd(t *testing.T) {
 			_ = pause(background, 20*time.Second)
 		}
 		loads := c.Stats().Loads
-		m := c.lots.get(3)
+		m := c.multiGets.get(3)
 		for _, key := range []string{"near", "owned", "slow3"} {
 			m.add(key)
 		}
@@ -137,7 +137,7 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 			}
 			want := codec.Wanted{Key: []byte("k")}
 			var part codec.Response
-			h.part(&want, &wanted{f: x.f, at: now}, asking{began: now}, codec.ModeWait, &part, x.now)
+			h.part(&want, &ownedRead{f: x.f, at: now}, multiGetState{began: now}, codec.ModeWait, &part, x.now)
 			if (part.Status == codec.StatusPending) == x.answer {
 				t.Errorf("%s: part with status %d", x.name, part.Status)
 			}

@@ -91,7 +91,7 @@ func TestLateStarter(t *testing.T) {
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
 			_, _ = c.Get(t.Context(), "k")
-			f, err := c.join(&boarding{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
+			f, err := c.join(&joining{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -182,7 +182,7 @@ func (f *follower) failed(what string, err error, n int) time.Duration {
 
 // backoff returns how long to wait after the nth failure in a row, from 0.
 func (f *follower) backoff(n int) time.Duration {
-	return time.Duration((0.5 + f.c.dice.float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
+	return time.Duration((0.5 + f.c.rng.float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
 }
 
 // idling returns how long to wait after the nth useless batch in a row, from 0.

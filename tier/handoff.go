@@ -107,27 +107,27 @@ func (c *core) handOver(ctx context.Context) {
 	}
 }
 
-// hot is a key of the owned tier and how much it is in demand.
-type hot struct {
+// hotEntry is a key of the owned tier and how much it is in demand.
+type hotEntry struct {
 	key  string
 	heat uint8
 }
 
 // hottest returns the keys of the owned tier whose entries are wanted and not failures, those in most demand first.
-func (c *core) hottest(wanted func(key string, e *store.Entry) bool) []hot {
-	var list []hot
+func (c *core) hottest(wanted func(key string, e *store.Entry) bool) []hotEntry {
+	var list []hotEntry
 	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) {
 		if e.Flags&store.Failed == 0 && wanted(key, e) {
-			list = append(list, hot{key, heat})
+			list = append(list, hotEntry{key, heat})
 		}
 	})
-	slices.SortStableFunc(list, func(a, b hot) int { return cmp.Compare(b.heat, a.heat) })
+	slices.SortStableFunc(list, func(a, b hotEntry) int { return cmp.Compare(b.heat, a.heat) })
 	return list
 }
 
 // pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave as well take
 // nothing: their keys go to the owners in the next view, and to no member if all others leave.
-func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hot) (left []hot) {
+func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hotEntry) (left []hotEntry) {
 	if c.cfg.HandoffRate < 0 {
 		return nil
 	}
@@ -141,7 +141,7 @@ func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hot) (left []hot
 		for _, m := range more {
 			going[m], refused[m.Name] = true, true
 		}
-		var rest []hot
+		var rest []hotEntry
 		for _, x := range keys {
 			if refused[view.Owner(x.key).Name] {
 				rest = append(rest, x)
@@ -189,8 +189,8 @@ func (c *core) viewWithout(ctx context.Context, going map[ring.Member]bool) *rin
 // pushParts pushes each key to the member of the view that to returns for it, unless that is this node. spare: the
 // copies are replicas, for the loss of this node. It returns the keys that could not be pushed, and the members that
 // take nothing because they leave. The keys of those members are not in left.
-func (c *core) pushParts(ctx context.Context, view *ring.View, list []hot, to func(key string) int, pace *pacer, spare bool) (left []hot, going []ring.Member) {
-	parts := make([][]hot, view.Len())
+func (c *core) pushParts(ctx context.Context, view *ring.View, list []hotEntry, to func(key string) int, pace *pacer, spare bool) (left []hotEntry, going []ring.Member) {
+	parts := make([][]hotEntry, view.Len())
 	var turns []int // members, the one with the hottest key first
 	for _, x := range list {
 		i := to(x.key)
@@ -230,21 +230,21 @@ func (c *core) pushParts(ctx context.Context, view *ring.View, list []hot, to fu
 // errGoes says that a member takes no copies, because it leaves or its cache is closed.
 var errGoes = errors.New("weir: the member leaves")
 
-// ways returns the members that a push to one member is sent to, one after the other while it fails: the member itself,
+// routes returns the members that a push to one member is sent to, one after the other while it fails: the member itself,
 // and others that relay it.
-func (c *core) ways(to ring.Member) []ring.Member {
+func (c *core) routes(to ring.Member) []ring.Member {
 	return append([]ring.Member{to}, c.journal.Relays(to.Name)...)
 }
 
 // pushTo pushes keys to a member. It returns those that the member has not got although they are still here, and why.
-func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hot, pace *pacer, spare bool) (left []hot, err error) {
+func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hotEntry, pace *pacer, spare bool) (left []hotEntry, err error) {
 	var token, incarnation uint64
 	flags, pushed := uint8(0), &c.stats.pushed
 	var ways []ring.Member
 	if spare {
 		flags, pushed, ways = codec.FlagSuccessor, &c.stats.replicasSent, []ring.Member{to}
 	} else {
-		ways = c.ways(to)
+		ways = c.routes(to)
 	}
 	way := 0 // index of the way that is tried
 	for failures := 0; len(keys) > 0; {

@@ -144,7 +144,7 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 			defer shut(t, c)
 			gets(t, c, "k", 0)
 			stop.at(n+1, func() { apply(c, "k", mark(1)) })
-			f, err := c.join(&boarding{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
+			f, err := c.join(&joining{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}

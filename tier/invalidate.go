@@ -76,7 +76,7 @@ func (c *core) spread(ctx context.Context, version uint64, then func(context.Con
 		return token, nil
 	}
 	c.stats.unconfirmed.Add(1)
-	c.tellUnconfirmed(err)
+	c.logUnconfirmed(err)
 	return token, err
 }
 

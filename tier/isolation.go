@@ -38,16 +38,16 @@ func (w WhenIsolated) String() string {
 	return fmt.Sprintf("WhenIsolated(%d)", uint8(w))
 }
 
-// loser is a Cluster that can tell whether a member that is not in its view was lost or left in order.
-type loser interface{ Lost(name string) bool }
+// lossReporter is a Cluster that can tell whether a member that is not in its view was lost or left in order.
+type lossReporter interface{ Lost(name string) bool }
 
 // bypasser is a Cluster that can tell whether a member of its view refuses requests or is silent.
 type bypasser interface{ Bypassed(name string) bool }
 
-// notice checks whether this node is isolated.
-func (c *core) notice() {
+// checkIsolation checks whether this node is isolated.
+func (c *core) checkIsolation() {
 	left := func(string) bool { return false }
-	if l, ok := c.cfg.Cluster.(loser); ok {
+	if l, ok := c.cfg.Cluster.(lossReporter); ok {
 		left = func(name string) bool { return !l.Lost(name) }
 	}
 	silent := func(string) bool { return false }
@@ -59,7 +59,7 @@ func (c *core) notice() {
 		return
 	}
 	c.isolation.Cut.Store(off && c.cfg.WhenIsolated != ServeStale)
-	c.rewatch()
+	c.setWatch()
 	if off {
 		c.stats.isolations.Add(1)
 		c.cfg.Logger.Warn("isolated: this node has lost sight of more than half of the members", "event", eventIsolated, "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
@@ -69,7 +69,7 @@ func (c *core) notice() {
 }
 
 // findIsolated is find while the node is isolated and the cache must not serve as usual.
-func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flags uint8, a *answer[V]) error {
+func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *nearEntry[V], flags uint8, a *answer[V]) error {
 	if b != nil {
 		c.stats.nearUnused.Add(1)
 	}
@@ -80,11 +80,11 @@ func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *box[V], flag
 	case flags&codec.FlagNoFill != 0:
 		return ErrNotCached
 	}
-	q := question[V]{lookup: lookup{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}}
-	if err := c.ownAnswer(ctx, &q, a); err != nil {
+	q := request[V]{lookup: lookup{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}}
+	if err := c.answerOwned(ctx, &q, a); err != nil {
 		c.stats.errors.Add(1)
 		return err
 	}
-	c.answered(a)
+	c.countAnswer(a)
 	return nil
 }

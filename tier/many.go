@@ -75,7 +75,7 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 	if err := c.canRead(ctx); err != nil {
 		return nil, err
 	}
-	m := c.lots.get(len(keys))
+	m := c.multiGets.get(len(keys))
 	for _, key := range keys {
 		m.add(key)
 	}
@@ -100,7 +100,7 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 		}
 		failed.Errs[r.key] = r.err
 	}
-	c.lots.put(m)
+	c.multiGets.put(m)
 	if failed != nil {
 		return out, failed
 	}
@@ -116,7 +116,7 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string, Result[V]] {
 	return func(yield func(string, Result[V]) bool) {
 		for some := range slices.Chunk(keys, eachGroup) {
-			m := c.lots.get(len(some))
+			m := c.multiGets.get(len(some))
 			at := make([]int, len(some))
 			for i, key := range some {
 				at[i] = m.add(key)
@@ -133,13 +133,13 @@ func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string,
 					return // m is not reused: the caller may have broken off by a panic
 				}
 			}
-			c.lots.put(m)
+			c.multiGets.put(m)
 		}
 	}
 }
 
 // resultOf hands out one key's result. If the copy has reached its end since it was found, the key is read again.
-func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) {
+func (c *Cache[V]) resultOf(ctx context.Context, r *keyRead[V]) (out Result[V]) {
 	if r.err != nil {
 		return Result[V]{Err: r.err}
 	}
@@ -152,7 +152,7 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *reading[V]) (out Result[V]) 
 
 // readLate reads the keys again whose copies reached their end while the call waited for other keys. It returns the
 // time at which the results are handed out.
-func (c *Cache[V]) readLate(ctx context.Context, m *many[V]) (now int64) {
+func (c *Cache[V]) readLate(ctx context.Context, m *multiGet[V]) (now int64) {
 	for range maxAgain {
 		now = c.clock.Now()
 		m.singles = m.singles[:0]
@@ -180,7 +180,7 @@ func (c *core) canRead(ctx context.Context) error {
 }
 
 // readMany answers the reads of m.
-func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
+func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
 	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.TagClock(), c.clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
@@ -233,7 +233,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *many[V]) {
 }
 
 // failWaited fails the reads that owners were asked for: the load that made them has no time left.
-func (m *many[V]) failWaited(err error) {
+func (m *multiGet[V]) failWaited(err error) {
 	for i := range m.reads {
 		if r := &m.reads[i]; r.answered {
 			r.source, r.err = 0, err
@@ -242,14 +242,14 @@ func (m *many[V]) failWaited(err error) {
 }
 
 // takeNear answers r with a near copy, if the copy may be served.
-func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now int64) bool {
+func (c *Cache[V]) takeNear(ctx context.Context, r *keyRead[V], b *nearEntry[V], now int64) bool {
 	if now >= b.until || !c.unfenced(r.key, b) {
 		return false
 	}
 	if x := mix(now, b.slot); x < c.watch.Load() {
-		if d := c.noticed(r.key, b, now, x); d != nil {
+		if d := c.sampleNearHit(r.key, b, now, x); d != nil {
 			var a answer[V]
-			r.err = c.rehearse(ctx, d, r.key, b, &a)
+			r.err = c.drillNearHit(ctx, d, r.key, b, &a)
 			r.finding = a.finding
 			return true
 		}
@@ -259,7 +259,7 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *reading[V], b *box[V], now i
 }
 
 // readSingly makes the reads in m.singles as Get makes them.
-func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
+func (c *Cache[V]) readSingly(ctx context.Context, m *multiGet[V]) {
 	if n := governor.NestingOf(ctx); n != nil {
 		n.Wait() // until the last of them has its answer
 		defer func() {
@@ -271,7 +271,7 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 		}()
 	}
 	var wg sync.WaitGroup
-	next := make(chan *reading[V], len(m.singles))
+	next := make(chan *keyRead[V], len(m.singles))
 	for _, r := range m.singles {
 		next <- r
 	}
@@ -289,7 +289,7 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *many[V]) {
 }
 
 // got settles a read that an owner answered at now, or failed to answer.
-func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now int64) {
+func (c *Cache[V]) got(m *multiGet[V], r *keyRead[V], a *answer[V], err error, now int64) {
 	if m.warming {
 		if r.source, r.err = a.source, err; a.notFound {
 			r.err = ErrNotFound
@@ -309,7 +309,7 @@ func (c *Cache[V]) got(m *many[V], r *reading[V], a *answer[V], err error, now i
 
 // account counts what the owners have answered, once all answers are there. All goroutines share the counters, so each
 // counter is touched once for all keys.
-func (c *Cache[V]) account(m *many[V]) {
+func (c *Cache[V]) account(m *multiGet[V]) {
 	c.demand.ReadMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
 		r := &m.reads[i]
 		return r.key, r.hash, int(r.size), r.cost, r.answered

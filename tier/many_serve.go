@@ -22,8 +22,8 @@ const (
 	earlyMost  = 50 * time.Millisecond
 )
 
-// wanted is one key of a multi-get that this node owns, and what this node has for it.
-type wanted struct {
+// ownedRead is one key of a multi-get that this node owns, and what this node has for it.
+type ownedRead struct {
 	key  string
 	hash uint64
 
@@ -40,8 +40,8 @@ type wanted struct {
 	started bool
 }
 
-// seek answers w without waiting, and returns false if w has to be loaded. now may be a moment old.
-func (c *core) seek(w *wanted, chain []uint64, now int64) bool {
+// lookUp answers w without waiting, and returns false if w has to be loaded. now may be a moment old.
+func (c *core) lookUp(w *ownedRead, chain []uint64, now int64) bool {
 	if len(chain) > 0 && (len(chain) >= codec.MaxChain || slices.Contains(chain, c.chainID(w.hash))) {
 		w.err = ErrCycle
 		return true
@@ -60,23 +60,23 @@ func (c *core) seek(w *wanted, chain []uint64, now int64) bool {
 }
 
 // load loads what ws need and waits for each load until ctx ends.
-func (c *core) load(ctx context.Context, ws []*wanted, chain []uint64) {
+func (c *core) load(ctx context.Context, ws []*ownedRead, chain []uint64) {
 	if len(ws) == 0 {
 		return
 	}
 	began, wide := c.clock.Now(), c.fences.TagClock()
-	c.board(ctx, ws, chain)
-	c.rideAll(ctx, ws, chain, wide, began)
+	c.joinFlights(ctx, ws, chain)
+	c.awaitFlights(ctx, ws, chain, wide, began)
 }
 
-// rideAll waits for the flights that ws have joined. The reads began at began, when the tag clock was wide.
-func (c *core) rideAll(ctx context.Context, ws []*wanted, chain []uint64, wide uint64, began int64) {
+// awaitFlights waits for the flights that ws have joined. The reads began at began, when the tag clock was wide.
+func (c *core) awaitFlights(ctx context.Context, ws []*ownedRead, chain []uint64, wide uint64, began int64) {
 	for _, w := range ws {
 		if w.fl == nil {
 			continue
 		}
-		r := boarding{lookup: lookup{key: w.key, hash: w.hash, chain: chain, maxAge: AnyAge}, class: w.cl, cause: w.why, prev: w.e, wide: wide, began: began}
-		w.f, w.err = c.ride(ctx, &r, w.fl, w.started)
+		r := joining{lookup: lookup{key: w.key, hash: w.hash, chain: chain, maxAge: AnyAge}, class: w.cl, cause: w.why, prev: w.e, wide: wide, began: began}
+		w.f, w.err = c.awaitFlight(ctx, &r, w.fl, w.started)
 		w.at, w.fl = c.clock.Now(), nil
 		if w.err == nil && w.f.filled {
 			w.at = min(max(began, w.f.e.Loaded+int64(w.f.e.Cost)), w.at)
@@ -84,9 +84,9 @@ func (c *core) rideAll(ctx context.Context, ws []*wanted, chain []uint64, wide u
 	}
 }
 
-// board joins the flights of ws and starts the missing ones together. It keeps the class w.cl of a caller if that is
+// joinFlights joins the flights of ws and starts the missing ones together. It keeps the class w.cl of a caller if that is
 // less urgent than the one of a miss or a stale copy.
-func (c *core) board(ctx context.Context, ws []*wanted, chain []uint64) {
+func (c *core) joinFlights(ctx context.Context, ws []*ownedRead, chain []uint64) {
 	var started [governor.Classes][]*flight
 	until, from := c.patience(ctx), c.traceOf(ctx)
 	for _, w := range ws {
@@ -114,54 +114,54 @@ func (c *core) board(ctx context.Context, ws []*wanted, chain []uint64) {
 			continue
 		}
 		c.life.end()
-		if w.err = c.boarded(fl, w.cl, chain, until); w.err == nil {
+		if w.err = c.countJoined(fl, w.cl, chain, until); w.err == nil {
 			w.fl = fl
 		}
 	}
 	for cl, flights := range started {
 		if len(flights) > 0 {
-			c.depart(flights, governor.Class(cl), chain)
+			c.startFlights(flights, governor.Class(cl), chain)
 		}
 	}
 }
 
-// owing is the reads of own keys that have to be loaded. Their loads have begun.
-type owing[V any] struct {
-	ws    []*wanted
-	reads []*reading[V]
+// pendingReads is the reads of own keys that have to be loaded. Their loads have begun.
+type pendingReads[V any] struct {
+	ws    []*ownedRead
+	reads []*keyRead[V]
 	wide  uint64
 	began int64
 }
 
 // seekOwn answers the reads of own keys that need no waiting. It returns the others, nil if there are none.
-func (c *Cache[V]) seekOwn(ctx context.Context, m *many[V], reads []*reading[V]) (rest *owing[V]) {
+func (c *Cache[V]) seekOwn(ctx context.Context, m *multiGet[V], reads []*keyRead[V]) (rest *pendingReads[V]) {
 	var now int64
 	for i, r := range reads {
 		if i%clockEvery == 0 {
 			now = c.clock.Now()
 		}
-		w := wanted{key: r.key, hash: r.hash}
-		if c.seek(&w, m.chain, now) {
+		w := ownedRead{key: r.key, hash: r.hash}
+		if c.lookUp(&w, m.chain, now) {
 			c.gotOwn(m, r, &w, now)
 			continue
 		}
 		if rest == nil {
-			rest = new(owing[V])
+			rest = new(pendingReads[V])
 		}
 		own := w // only the ones that must wait move to the heap
 		rest.ws, rest.reads = append(rest.ws, &own), append(rest.reads, r)
 	}
 	if rest != nil {
 		rest.began, rest.wide = c.clock.Now(), c.fences.TagClock()
-		c.board(ctx, rest.ws, m.chain)
+		c.joinFlights(ctx, rest.ws, m.chain)
 	}
 	return rest
 }
 
 // awaitOwn answers the reads that seekOwn returned.
-func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
+func (c *Cache[V]) awaitOwn(ctx context.Context, m *multiGet[V], rest *pendingReads[V]) {
 	over := governor.NestingOf(ctx).Around(func() error {
-		c.rideAll(ctx, rest.ws, m.chain, rest.wide, rest.began)
+		c.awaitFlights(ctx, rest.ws, m.chain, rest.wide, rest.began)
 		return nil
 	})
 	if over != nil {
@@ -174,7 +174,7 @@ func (c *Cache[V]) awaitOwn(ctx context.Context, m *many[V], rest *owing[V]) {
 	}
 }
 
-func (c *Cache[V]) gotOwn(m *many[V], r *reading[V], w *wanted, now int64) {
+func (c *Cache[V]) gotOwn(m *multiGet[V], r *keyRead[V], w *ownedRead, now int64) {
 	var a answer[V]
 	err := w.err
 	if m.warming && err == nil {
@@ -219,8 +219,8 @@ func (h handler) lookMany(req *codec.Request, resp *codec.Response) {
 		key := stringOf(want.Key) // nothing below keeps it
 		hash := ring.Hash(key)
 		if h.accepts(v, want, key, hash, &part) {
-			w := wanted{key: key, hash: hash}
-			if h.c.seek(&w, nil, now) {
+			w := ownedRead{key: key, hash: hash}
+			if h.c.lookUp(&w, nil, now) {
 				h.part(want, &w, v, req.Mode, &part, now)
 				served++
 			} else {
@@ -250,9 +250,9 @@ func (h handler) serveMany(ctx context.Context, req *codec.Request, resp *codec.
 		defer stop()
 	}
 	v := h.viewOf(req)
-	all := make([]*wanted, len(req.Many)) // nil: refused
+	all := make([]*ownedRead, len(req.Many)) // nil: refused
 	refused := make(map[int]codec.Response)
-	var missing []*wanted
+	var missing []*ownedRead
 	for i := range req.Many {
 		want := &req.Many[i]
 		key := strings.Clone(stringOf(want.Key))
@@ -262,8 +262,8 @@ func (h handler) serveMany(ctx context.Context, req *codec.Request, resp *codec.
 			refused[i] = part
 			continue
 		}
-		all[i] = &wanted{key: key, hash: hash}
-		if !c.seek(all[i], req.Chain, c.clock.Now()) {
+		all[i] = &ownedRead{key: key, hash: hash}
+		if !c.lookUp(all[i], req.Chain, c.clock.Now()) {
 			missing = append(missing, all[i])
 		}
 	}
@@ -288,21 +288,21 @@ func (h handler) serveMany(ctx context.Context, req *codec.Request, resp *codec.
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 
-// asking is the state when a multi-get of a member arrived.
-type asking struct {
+// multiGetState is the state when a multi-get of a member arrived.
+type multiGetState struct {
 	view  *ring.View
 	same  bool // the asking member had the same view
 	began int64
 }
 
-func (h handler) viewOf(req *codec.Request) asking {
+func (h handler) viewOf(req *codec.Request) multiGetState {
 	view := h.c.cfg.Cluster.View()
-	return asking{view, req.View == view.Fingerprint(), h.c.clock.Now()}
+	return multiGetState{view, req.View == view.Fingerprint(), h.c.clock.Now()}
 }
 
 // accepts reports whether this node answers for the key; it has then applied the fence that came with the key.
 // Otherwise part says why not.
-func (h handler) accepts(v asking, want *codec.Wanted, key string, hash uint64, part *codec.Response) bool {
+func (h handler) accepts(v multiGetState, want *codec.Wanted, key string, hash uint64, part *codec.Response) bool {
 	if err := checkKey(key); err != nil {
 		h.refuse(part, err)
 		return false
@@ -318,7 +318,7 @@ func (h handler) accepts(v asking, want *codec.Wanted, key string, hash uint64, 
 }
 
 // part fills in the part for w, with its times as they were when the answer was found. now may be a moment old.
-func (h handler) part(want *codec.Wanted, w *wanted, v asking, mode codec.Mode, part *codec.Response, now int64) {
+func (h handler) part(want *codec.Wanted, w *ownedRead, v multiGetState, mode codec.Mode, part *codec.Response, now int64) {
 	if v.same {
 		part.Flags |= codec.FlagSameView
 	}

@@ -105,9 +105,9 @@ func (h shortened) TryServe(req *codec.Request, resp *codec.Response) bool {
 }
 
 func TestFrameful(t *testing.T) {
-	reads := make([]*reading[int], 3000)
+	reads := make([]*keyRead[int], 3000)
 	for i := range reads {
-		reads[i] = &reading[int]{key: strings.Repeat("k", 1+i%codec.MaxKey), hash: ring.Hash("x")}
+		reads[i] = &keyRead[int]{key: strings.Repeat("k", 1+i%codec.MaxKey), hash: ring.Hash("x")}
 	}
 	for len(reads) > 0 {
 		n := frameful(reads)

@@ -45,7 +45,7 @@ func TestAskOvertakenByFence(t *testing.T) {
 		wg.Go(func() {
 			to, _ := s.nodes["n0"].View().Member("n1")
 			var a answer[simValue]
-			_, _ = c.ask(background, &question[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: stamp, known: known, to: to, view: s.nodes["n0"].View().Fingerprint()}, &a)
+			_, _ = c.callShared(background, &request[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: stamp, known: known, to: to, view: s.nodes["n0"].View().Fingerprint()}, &a)
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))
@@ -94,7 +94,7 @@ func TestJoinBeforeDetach(t *testing.T) {
 		wg.Go(get)
 		synctest.Wait()
 		c.flights.detach(key, hash, at.Loads)
-		c.asks.detach(key, hash, at.Copies)
+		c.calls.detach(key, hash, at.Copies)
 		wg.Wait()
 		synctest.Wait()
 		getsSince(t, c, key, least)

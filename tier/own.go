@@ -58,12 +58,12 @@ func (c *core) peek(now int64, l *lookup) (hit, e *store.Entry, late bool) {
 	}
 	switch e.Judge(now, l.maxAge) {
 	case store.Serve:
-		if !(e.Replica && l.standsIn()) && c.ahead(e, now) {
-			_, _ = c.join(&boarding{lookup: *l, class: governor.Refresh, cause: placement.RefreshAhead, prev: e, until: noWait})
+		if !(e.Replica && l.standsIn()) && c.isRefreshDue(e, now) {
+			_, _ = c.join(&joining{lookup: *l, class: governor.Refresh, cause: placement.RefreshAhead, prev: e, until: noWait})
 		}
 	case store.ServeStale:
 		// after ErrClosed nothing is refreshed
-		_, _ = c.join(&boarding{lookup: *l, class: governor.Stale, cause: placement.Expired, prev: e, until: noWait})
+		_, _ = c.join(&joining{lookup: *l, class: governor.Stale, cause: placement.Expired, prev: e, until: noWait})
 	case store.ServeLate:
 		late = true
 	default:
@@ -72,9 +72,9 @@ func (c *core) peek(now int64, l *lookup) (hit, e *store.Entry, late bool) {
 	return e, e, late
 }
 
-// ahead decides by XFetch whether a fresh entry is refreshed before its soft expiry. The more the fill costs and the
+// isRefreshDue decides by XFetch whether a fresh entry is refreshed before its soft expiry. The more the fill costs and the
 // nearer the expiry is, the likelier it is.
-func (c *core) ahead(e *store.Entry, now int64) bool {
+func (c *core) isRefreshDue(e *store.Entry, now int64) bool {
 	beta := c.cfg.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 {
 		return false
@@ -84,12 +84,12 @@ func (c *core) ahead(e *store.Entry, now int64) bool {
 	if gap > scale*least {
 		return false
 	}
-	return scale*-math.Log(1-c.dice.float64()) >= gap
+	return scale*-math.Log(1-c.rng.float64()) >= gap
 }
 
-// lookout returns when the near copies of a fresh entry end early. While XFetch may want to refresh the entry, reads
+// nearLimit returns when the near copies of a fresh entry end early. While XFetch may want to refresh the entry, reads
 // must reach the owner, or a hot key would expire unseen.
-func (c *core) lookout(e *store.Entry, now int64) int64 {
+func (c *core) nearLimit(e *store.Entry, now int64) int64 {
 	beta := c.cfg.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 || now >= e.Soft {
 		return math.MaxInt64
@@ -98,8 +98,8 @@ func (c *core) lookout(e *store.Entry, now int64) int64 {
 	return e.Soft - int64(min(early*beta*float64(e.Cost), float64(e.Soft-e.Loaded)/8))
 }
 
-// own answers a read on the member that owns the key, or stands in for its owner.
-func (c *core) own(ctx context.Context, l *lookup) (f found, err error) {
+// getOwned answers a read on the member that owns the key, or stands in for its owner.
+func (c *core) getOwned(ctx context.Context, l *lookup) (f found, err error) {
 	if len(l.chain) >= codec.MaxChain || slices.Contains(l.chain, c.chainID(l.hash)) {
 		return f, ErrCycle
 	}
@@ -122,13 +122,13 @@ func (c *core) own(ctx context.Context, l *lookup) (f found, err error) {
 	if c.isolation.Cut.Load() {
 		why = placement.CutOff
 	}
-	w := boarding{lookup: *l, class: cl, cause: why, prev: e, wide: wide, began: c.clock.Now()}
-	return c.ride(ctx, &w, nil, false)
+	w := joining{lookup: *l, class: cl, cause: why, prev: e, wide: wide, began: c.clock.Now()}
+	return c.awaitFlight(ctx, &w, nil, false)
 }
 
-// ride waits for the key's flight. fl is a flight that the caller has joined or started; if it is nil, ride joins one.
-// ride changes w.
-func (c *core) ride(ctx context.Context, w *boarding, fl *flight, started bool) (f found, err error) {
+// awaitFlight waits for the key's flight. fl is a flight that the caller has joined or started; if it is nil, awaitFlight
+// joins one. It changes w.
+func (c *core) awaitFlight(ctx context.Context, w *joining, fl *flight, started bool) (f found, err error) {
 	if len(w.chain) > 0 {
 		n := governor.NestingOf(ctx)
 		n.Wait()
@@ -146,7 +146,7 @@ func (c *core) ride(ctx context.Context, w *boarding, fl *flight, started bool) 
 				return f, err
 			}
 		}
-		if s, ok := c.soften(ctx, fl, w.prev, w.maxAge, w.began); ok {
+		if s, ok := c.awaitSoftTimeout(ctx, fl, w.prev, w.maxAge, w.began); ok {
 			return s, nil
 		}
 		select {
@@ -201,8 +201,8 @@ func (c *core) retagged(e *store.Entry, wide uint64) bool {
 	return e.Tags != nil && e.Tags.Since() < wide && c.fences.Tagged(e.Tags)
 }
 
-// ownAsked answers a read as own does, or as the flags of its request demand.
-func (c *core) ownAsked(ctx context.Context, l *lookup) (found, error) {
+// getOwnedFor answers a read as own does, or as the flags of its request demand.
+func (c *core) getOwnedFor(ctx context.Context, l *lookup) (found, error) {
 	if c.isolation.Cut.Load() { // other members may not know yet that this node is isolated
 		switch {
 		case c.cfg.WhenIsolated == Fail:
@@ -212,19 +212,19 @@ func (c *core) ownAsked(ctx context.Context, l *lookup) (found, error) {
 		}
 		fresh := *l
 		fresh.maxAge = store.RefreshAge
-		return c.own(ctx, &fresh)
+		return c.getOwned(ctx, &fresh)
 	}
 	if l.flags&codec.FlagNoFill != 0 {
-		return c.cached(l)
+		return c.getCached(l)
 	}
 	if l.flags&codec.FlagDrill != 0 && l.maxAge < 0 {
 		return c.refill(ctx, l)
 	}
-	return c.own(ctx, l)
+	return c.getOwned(ctx, l)
 }
 
-// cached answers a read that wants no fill.
-func (c *core) cached(l *lookup) (f found, err error) {
+// getCached answers a read that wants no fill.
+func (c *core) getCached(l *lookup) (f found, err error) {
 	now := c.clock.Now()
 	e := c.valid(l.key, l.hash, now)
 	if e == nil || e.Flags&store.Failed != 0 || e.Replica && l.standsIn() && l.maxAge == 0 {
@@ -238,15 +238,15 @@ func (c *core) cached(l *lookup) (f found, err error) {
 	return found{e: e, late: v == store.ServeLate, why: e.WhyStale(v == store.ServeLate)}, nil
 }
 
-// ownAnswer answers a question on this node, as its flags demand.
-func (c *Cache[V]) ownAnswer(ctx context.Context, q *question[V], a *answer[V]) error {
+// answerOwned answers a request on this node, as its flags demand.
+func (c *Cache[V]) answerOwned(ctx context.Context, q *request[V], a *answer[V]) error {
 	from := c.clock.Now()
-	f, err := c.ownAsked(ctx, &q.lookup)
+	f, err := c.getOwnedFor(ctx, &q.lookup)
 	if *a = (answer[V]{}); err != nil {
 		return err
 	}
 	if err = c.answerTo(c.clock.Now(), q.key, &f, from, a); isUndecodable(err) { // that entry has been dropped: a second attempt finds another
-		if f, err = c.ownAsked(ctx, &q.lookup); err != nil {
+		if f, err = c.getOwnedFor(ctx, &q.lookup); err != nil {
 			return err
 		}
 		err = c.answerTo(c.clock.Now(), q.key, &f, from, a)
@@ -271,7 +271,7 @@ func (c *Cache[V]) answerTo(now int64, key string, f *found, from int64, a *answ
 	if f.filled { // the flight may have begun before a fence that has not detached it yet
 		a.stamp = f.e.Stamp
 	}
-	a.until = min(c.lease(from, f.e.SWR, f.e.Hard, f.late), c.lookout(f.e, now))
+	a.until = min(c.lease(from, f.e.SWR, f.e.Hard, f.late), c.nearLimit(f.e, now))
 	a.private = f.private
 	if f.flight != nil {
 		a.kept = &f.flight.kept

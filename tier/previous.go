@@ -48,9 +48,9 @@ import (
 // previousWait is how long a flight waits for a previous owner, except for a fill that runs there.
 const previousWait = 150 * time.Millisecond
 
-// inherit asks the key's previous owner on behalf of a flight that has not begun to load. It returns true if that
+// getFromPrevious asks the key's previous owner on behalf of a flight that has not begun to load. It returns true if that
 // ends the flight.
-func (c *core) inherit(f *flight) (over bool) {
+func (c *core) getFromPrevious(f *flight) (over bool) {
 	defer func() { f.loads.Store(!over) }()
 	switch {
 	case c.cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
@@ -71,21 +71,21 @@ func (c *core) inherit(f *flight) (over bool) {
 	if p.Found() && !p.InView && c.lost(p.To.Name) {
 		// The stand-in owner, which with zones need not be this node, has loaded what was read since.
 		if s := c.views.StandIn(f.hash, c.clock.Now()); s.Found() && !s.Pause {
-			if over, _ := c.inheritFrom(f, s); over {
+			if over, _ := c.getFrom(f, s); over {
 				return true
 			}
 		}
 	}
 	over, none := false, !p.Found() && !p.Lost
 	if p.Found() && !p.Pause {
-		over, none = c.inheritFrom(f, p)
+		over, none = c.getFrom(f, p)
 	}
 	if none { // that member may have started together with this node: the owner before it has the copy
 		if o := c.views.Older(f.hash, c.clock.Now()); o.Found() && !o.Pause && o.To.Name != p.To.Name {
 			if f.cause == placement.Cold {
 				f.cause = placement.Moved
 			}
-			over, none = c.inheritFrom(f, o)
+			over, none = c.getFrom(f, o)
 		}
 	}
 	if none && (f.cause == placement.Moved || f.cause == placement.OwnerLost && !f.short) {
@@ -96,17 +96,17 @@ func (c *core) inherit(f *flight) (over bool) {
 
 // lost reports whether a member that has gone from the view left without a drain.
 func (c *core) lost(name string) bool {
-	l, ok := c.cfg.Cluster.(loser)
+	l, ok := c.cfg.Cluster.(lossReporter)
 	return !ok || l.Lost(name)
 }
 
-// inheritFrom is inherit from one member. none is true if that member answered that it has no copy.
-func (c *core) inheritFrom(f *flight, p placement.Candidate) (over, none bool) {
+// getFrom is getFromPrevious for one member. none is true if that member answered that it has no copy.
+func (c *core) getFrom(f *flight, p placement.Candidate) (over, none bool) {
 	c.stats.previousAsked.Add(1)
 	isOpen := c.journal.WaitOpen(c.ctx)
-	e, keep, err := c.askPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, previousWait)
+	e, keep, err := c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, previousWait)
 	if err == errFilling {
-		e, keep, err = c.askPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
+		e, keep, err = c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
@@ -185,10 +185,10 @@ var errFilling = errors.New("weir: a fill is in progress")
 // worthless.
 var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 
-// askPrevious asks a member for its copy of f's key and waits at most wait. keep is true if the copy may be kept and
+// callPrevious asks a member for its copy of f's key and waits at most wait. keep is true if the copy may be kept and
 // given to later callers. The error is ErrNotCached if the member has no copy, errFilling if a fill of the key runs
 // there, and errGiverUnsure if asking is pointless.
-func (c *core) askPrevious(f *flight, to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
+func (c *core) callPrevious(f *flight, to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
 	m := c.memberOf(to, inView)
 	if m == nil {
 		return nil, false, journal.ErrGone
@@ -351,8 +351,8 @@ func (h handler) servePrevious(ctx context.Context, req *codec.Request, resp *co
 	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
 }
 
-// handing counts the copies that members give one another.
-type handing struct {
+// handoffCounts counts the copies that members give one another.
+type handoffCounts struct {
 	previousAsked atomic.Int64 // requests to a previous owner
 	previousHits  atomic.Int64 // of those, requests that brought a copy
 	given         atomic.Int64 // copies given to new owners that asked

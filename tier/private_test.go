@@ -222,31 +222,31 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		s, _, caches, key := pair(t)
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash(key)
-		shard := &c.asks.shards[hash%64]
-		reads := func() *question[simValue] {
-			return &question[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: c.fences.Stamp(hash), wide: c.fences.TagClock()}
+		shard := &c.calls.shards[hash%64]
+		reads := func() *request[simValue] {
+			return &request[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: c.fences.Stamp(hash), wide: c.fences.TagClock()}
 		}
-		end := func(w *ask[simValue]) {
+		end := func(w *call[simValue]) {
 			shard.mu.Lock()
 			defer shard.mu.Unlock()
 			delete(shard.m, key)
 			close(w.done)
 		}
 		one, two := reads(), reads()
-		first, leads := c.joinAsk(shard, one, nil)
-		if w, again := c.joinAsk(shard, two, nil); !leads || again || w != first {
+		first, leads := c.joinCall(shard, one, nil)
+		if w, again := c.joinCall(shard, two, nil); !leads || again || w != first {
 			t.Fatal("two callers do not share an ask")
 		}
 		end(first)
 		apply(c, key, mark(1))
 		three := reads() // it joined first after that, which does not matter here
-		next, leads := c.joinAsk(shard, one, first)
+		next, leads := c.joinCall(shard, one, first)
 		if !leads || next.stamp != c.fences.Stamp(hash) {
 			t.Errorf("the first caller leads the next ask: %v, at %d; the clock shows %d", leads, next.stamp, c.fences.Stamp(hash))
 		}
 		end(next)
-		for _, q := range []*question[simValue]{two, three} {
-			if w, leads := c.joinAsk(shard, q, first); leads || w != next {
+		for _, q := range []*request[simValue]{two, three} {
+			if w, leads := c.joinCall(shard, q, first); leads || w != next {
 				t.Error("a caller that wakes when the next has ended leads another")
 			}
 		}

@@ -50,14 +50,14 @@ func mix(now int64, slot uint16) uint64 {
 	return (x ^ x>>32) * 0xBF58476D1CE4E5B9
 }
 
-// noticed samples a near hit whose mix is x: the hit may stand for others in the statistics. noticed returns a drill
+// sampleNearHit samples a near hit whose mix is x: the hit may stand for others in the statistics. noticed returns a drill
 // if that wants the hit to behave as a miss.
-func (c *Cache[V]) noticed(key string, b *box[V], now int64, x uint64) *drill {
-	d := c.picks()
+func (c *Cache[V]) sampleNearHit(key string, b *nearEntry[V], now int64, x uint64) *drill {
+	d := c.pickDrill()
 	if x < watchSome {
 		c.demand.NearHit(key, ring.Hash(key), b.size, now)
 		if d == nil {
-			c.nearServed(b, now, demand.NearThin, b.why)
+			c.countNearHit(b, now, demand.NearThin, b.why)
 		}
 	}
 	return d

@@ -64,7 +64,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	}
 	_, err = c.spread(ctx, o.Version, func(ctx context.Context, t Token) {
 		p.mark = t.mark
-		if c.offer(ctx, &p) {
+		if c.sendPut(ctx, &p) {
 			c.stats.putKept.Add(1)
 		} else {
 			c.stats.putRefused.Add(1)
@@ -147,15 +147,15 @@ func (c *core) beganAt(req *codec.Request, now int64) (began int64, ok bool) {
 	return shown + int64(req.Since), true
 }
 
-// offer sends p to the key's owner and reports whether the owner keeps it.
-func (c *core) offer(ctx context.Context, p *put) bool {
+// sendPut sends p to the key's owner and reports whether the owner keeps it.
+func (c *core) sendPut(ctx context.Context, p *put) bool {
 	if c.cfg.Cluster == nil {
-		return c.take(p)
+		return c.keepPut(p)
 	}
 	view := c.cfg.Cluster.View()
 	to := view.Owner(p.key)
 	if to.Name == c.self {
-		return c.take(p)
+		return c.keepPut(p)
 	}
 	d := min(max(c.cfg.InvalidateTimeout/4, 100*time.Millisecond), time.Second)
 	clock := c.readClock(ctx, to, p.key, d)
@@ -192,7 +192,7 @@ func (h handler) put(req *codec.Request, resp *codec.Response) {
 		return
 	}
 	hash := ring.Hash(key)
-	if !h.mine(req, hash, resp) {
+	if !h.answersFor(req, hash, resp) {
 		return
 	}
 	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
@@ -208,13 +208,13 @@ func (h handler) put(req *codec.Request, resp *codec.Response) {
 		key: key, hash: hash, mark: req.Fence, version: req.Version, ttl: req.TTL, tags: append([]uint32(nil), req.Tags...),
 		value: append([]byte(nil), req.Value...), began: began,
 	}
-	if c.take(&p) {
+	if c.keepPut(&p) {
 		resp.Status = codec.StatusDone
 	}
 }
 
-// take keeps p in the owned tier if no newer value can exist.
-func (c *core) take(p *put) (kept bool) {
+// keepPut keeps p in the owned tier if no newer value can exist.
+func (c *core) keepPut(p *put) (kept bool) {
 	c.note(p.key, p.hash, p.mark, p.version)
 	e := &store.Entry{Version: p.version, Loaded: p.began, Value: p.value, Tags: fence.TagsAt(p.tags, c.fences.TagClock())}
 	now := c.clock.Now()

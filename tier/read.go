@@ -108,7 +108,7 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 				a, err := c.read(ctx, key, AnyAge, b, 0)
 				return a.Value, err
 			}
-			if d := c.noticed(key, b, now, x); d != nil {
+			if d := c.sampleNearHit(key, b, now, x); d != nil {
 				a, err := c.readDrilled(ctx, d, key, b)
 				return a.Value, err
 			}
@@ -138,7 +138,7 @@ func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[
 }
 
 // read answers a read for which the near tier has b, or nil. The flags are sent to the owner.
-func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8) (Answer[V], error) {
+func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *nearEntry[V], flags uint8) (Answer[V], error) {
 	var a answer[V]
 	for range maxAgain + 1 {
 		if err := c.find(ctx, key, maxAge, b, flags, &a); err != nil {
@@ -153,9 +153,9 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 }
 
 // readDrilled is read for a near hit that d makes behave as a miss.
-func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *box[V]) (Answer[V], error) {
+func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *nearEntry[V]) (Answer[V], error) {
 	var a answer[V]
-	if err := c.rehearse(ctx, d, key, b, &a); err != nil {
+	if err := c.drillNearHit(ctx, d, key, b, &a); err != nil {
 		return Answer[V]{}, err
 	}
 	if out, ok, err := c.handOut(&a.finding, c.clock.Now()); ok {
@@ -169,7 +169,7 @@ func (c *core) expired(key string) error {
 }
 
 // find sets a to the answer of a read for which the near tier has b, or nil. Its error is never ErrNotFound.
-func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
+func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b *nearEntry[V], flags uint8, a *answer[V]) error {
 	if err := checkKey(key); err != nil {
 		return err
 	}
@@ -186,12 +186,12 @@ func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b
 }
 
 // findHere is find after the checks that can reject the read.
-func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *box[V], flags uint8, a *answer[V]) error {
+func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *nearEntry[V], flags uint8, a *answer[V]) error {
 	if b != nil {
 		if now := c.clock.Now(); maxAge != 0 && maxAge != store.RefreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
 			if x := mix(now, b.slot); x < c.watch.Load() {
-				if d := c.noticed(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
-					return c.rehearse(ctx, d, key, b, a)
+				if d := c.sampleNearHit(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
+					return c.drillNearHit(ctx, d, key, b, a)
 				}
 			}
 			*a = answer[V]{}
@@ -202,25 +202,25 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 	}
 	var d *drill
 	if maxAge < 0 && flags == 0 {
-		d = c.picks()
+		d = c.pickDrill()
 	}
-	return c.findAtOwner(ctx, &question[V]{lookup: lookup{key: key, maxAge: maxAge, flags: flags}, have: b}, d, nil, a)
+	return c.findAtOwner(ctx, &request[V]{lookup: lookup{key: key, maxAge: maxAge, flags: flags}, have: b}, d, nil, a)
 }
 
 // findAtOwner sets a to the answer of q, which the near tier does not answer. The caller has set q's key, maxAge,
 // have and flags. A non-nil d makes the read behave as a miss at the owner as well. A non-nil b is a near copy to
 // fall back on.
-func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b *box[V], a *answer[V]) error {
+func (c *Cache[V]) findAtOwner(ctx context.Context, q *request[V], d *drill, b *nearEntry[V], a *answer[V]) error {
 	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
 	stamp, wide := c.fences.Stamp(hash), c.fences.TagClock()
 	if d != nil {
 		began = c.clock.Now()
 	}
 	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, governor.ChainOf(ctx), q.flags|flagOf(d)
-	err := c.askOwner(ctx, q, a)
+	err := c.getFromOwner(ctx, q, a)
 	c.demand.Read(key, hash, a.size, a.cost, c.demand.Now.Load())
 	if d != nil {
-		c.drilled(d, a.source, err, began)
+		c.countDrilled(d, a.source, err, began)
 	}
 	if err != nil {
 		if b != nil && c.fallBack(key, b, a) {
@@ -237,13 +237,13 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *question[V], d *drill, b 
 	case a.first():
 		c.keepNear(c.clock.Now(), key, hash, a, stamp, wide)
 	}
-	c.answered(a)
+	c.countAnswer(a)
 	return nil
 }
 
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks a second time if another
 // key of the slot was fenced.
-func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
+func (c *Cache[V]) unfenced(key string, b *nearEntry[V]) bool {
 	if c.fences.Tagged(b.tags) {
 		return false
 	}
@@ -261,9 +261,9 @@ func (c *Cache[V]) unfenced(key string, b *box[V]) bool {
 
 // keepNear stores a near copy of the answer to a read that began at the stamp and at the tag clock wide. A fence
 // between the load and the read needs no check here: a read that joined a load from before such a fence loads again
-// (ride).
+// (awaitFlight).
 func (c *Cache[V]) keepNear(now int64, key string, hash uint64, a *answer[V], stamp, wide uint64) {
-	b := box[V]{
+	b := nearEntry[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fence.Slot(hash)), loaded: a.loaded, soft: a.soft,
 		until: a.until, tags: fence.TagsAt(a.tags, wide), etag: a.etag, why: a.why,
 	}
@@ -273,8 +273,8 @@ func (c *Cache[V]) keepNear(now int64, key string, hash uint64, a *answer[V], st
 	c.near.Set(key, b, c.nearCost(&b))
 }
 
-// nearCost is what a near copy takes in addition to its box.
-func (c *Cache[V]) nearCost(b *box[V]) int64 {
+// nearCost is what a near copy takes in addition to its nearEntry.
+func (c *Cache[V]) nearCost(b *nearEntry[V]) int64 {
 	cost := c.weigh(b.value)
 	if b.tags != nil {
 		cost += int64(unsafe.Sizeof(*b.tags)) + 4*int64(cap(b.tags.List()))
@@ -282,33 +282,33 @@ func (c *Cache[V]) nearCost(b *box[V]) int64 {
 	return cost
 }
 
-// askOwner asks the key's owner, which is this node or another member.
-func (c *Cache[V]) askOwner(ctx context.Context, q *question[V], a *answer[V]) error {
+// getFromOwner asks the key's owner, which is this node or another member.
+func (c *Cache[V]) getFromOwner(ctx context.Context, q *request[V], a *answer[V]) error {
 	if c.cfg.Cluster == nil {
-		return c.ownAnswer(ctx, q, a)
+		return c.answerOwned(ctx, q, a)
 	}
 	view := c.cfg.Cluster.View()
 	if q.to = view.Owner(q.key); q.to.Name == c.self {
-		return c.ownAnswer(ctx, q, a)
+		return c.answerOwned(ctx, q, a)
 	}
 	if len(q.chain) > 0 {
-		return governor.NestingOf(ctx).Around(func() error { return c.findThere(ctx, view, q, a) })
+		return governor.NestingOf(ctx).Around(func() error { return c.getFromMember(ctx, view, q, a) })
 	}
-	return c.findThere(ctx, view, q, a)
+	return c.getFromMember(ctx, view, q, a)
 }
 
-// findThere asks the key's owner by the view, which is another member.
-func (c *Cache[V]) findThere(ctx context.Context, view *ring.View, q *question[V], a *answer[V]) error {
+// getFromMember asks the key's owner by the view, which is another member.
+func (c *Cache[V]) getFromMember(ctx context.Context, view *ring.View, q *request[V], a *answer[V]) error {
 	q.view = view.Fingerprint()
-	out, err := c.askFresh(ctx, q, a)
+	out, err := c.callMember(ctx, q, a)
 	if out.answered {
 		return err
 	}
-	return c.findElsewhere(ctx, view, q, out, err, a)
+	return c.getElsewhere(ctx, view, q, out, err, a)
 }
 
-// findElsewhere asks a question once more, after the key's owner by the view did not answer it.
-func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *question[V], out outcome, err error, a *answer[V]) error {
+// getElsewhere repeats a request, after the key's owner by the view did not answer it.
+func (c *Cache[V]) getElsewhere(ctx context.Context, view *ring.View, q *request[V], out outcome, err error, a *answer[V]) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -330,10 +330,10 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 		q.to, q.flags, q.have = next, q.flags|codec.FlagSuccessor, nil
 	}
 	if q.to.Name == c.self {
-		return c.ownAnswer(ctx, q, a)
+		return c.answerOwned(ctx, q, a)
 	}
 	q.view = view.Fingerprint()
-	if out, err = c.askFresh(ctx, q, a); out.answered {
+	if out, err = c.callMember(ctx, q, a); out.answered {
 		return err
 	}
 	if ctx.Err() != nil {
@@ -341,7 +341,7 @@ func (c *Cache[V]) findElsewhere(ctx context.Context, view *ring.View, q *questi
 	}
 	c.stats.bypassed.Add(1) // load here instead of looking further
 	q.flags = codec.FlagSuccessor | own&codec.FlagNoFill
-	return c.ownAnswer(ctx, q, a)
+	return c.answerOwned(ctx, q, a)
 }
 
 // viewPatience is how long a read waits for the view to change after the owner that it asked denied owning the key.

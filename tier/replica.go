@@ -82,7 +82,7 @@ func (c *core) keepReplicas() {
 	wait := time.NewTimer(time.Hour)
 	defer wait.Stop()
 	rest := func(took time.Duration) {
-		wait.Reset(time.Duration((0.75 + c.dice.float64()/2) * float64(max(replicaEvery, replicaEffort*took))))
+		wait.Reset(time.Duration((0.75 + c.rng.float64()/2) * float64(max(replicaEvery, replicaEffort*took))))
 	}
 	if c.cfg.Replicas > 0 {
 		due = wait.C
@@ -112,7 +112,7 @@ func (c *core) replicate(r *replicas) (took time.Duration) {
 	best := c.mostSparing(maxReplicas, func(e *store.Entry, asked bool) bool { return asked && !e.Replica && now < e.Soft })
 	before, room := r.sent, c.cfg.OwnedBytes/replicasOut
 	r.sent = make(map[uint64]replicated, len(best))
-	var list []hot
+	var list []hotEntry
 	for _, x := range best {
 		if room -= store.Weight(x.key, x.e); room < 0 {
 			break
@@ -125,7 +125,7 @@ func (c *core) replicate(r *replicas) (took time.Duration) {
 			continue
 		}
 		r.sent[hash] = is
-		list = append(list, hot{x.key, x.heat})
+		list = append(list, hotEntry{x.key, x.heat})
 	}
 	took = time.Duration(c.clock.Now() - now)
 	if len(list) == 0 {
@@ -156,7 +156,7 @@ func (c *core) roomFor(key string, e *store.Entry) bool {
 // adopt turns replicas, and entries that this node filled as a stand-in owner, into ordinary entries if their keys
 // are this node's in the view.
 func (c *core) adopt(view *ring.View) {
-	stood := c.stood.Swap(false)
+	stood := c.stoodIn.Swap(false)
 	if n, _ := c.owned.Replicas(); n == 0 && !stood {
 		return
 	}
@@ -176,7 +176,7 @@ func (c *core) adopt(view *ring.View) {
 		}
 	})
 	if later {
-		c.stood.Store(true)
+		c.stoodIn.Store(true)
 	}
 	for _, x := range list {
 		own := *x.e.AsOwned(now)

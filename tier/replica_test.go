@@ -142,7 +142,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 			}
 		}
 		var a answer[simValue]
-		err := h.ownAnswer(t.Context(), &question[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge, flags: codec.FlagSuccessor}}, &a)
+		err := h.answerOwned(t.Context(), &request[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge, flags: codec.FlagSuccessor}}, &a)
 		if now := h.clock.Now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
 			t.Errorf("a lease of %v, %v", time.Duration(a.until-now), err)
 		}

@@ -73,10 +73,10 @@ func outcomeOf(err error) governor.Outcome {
 	return governor.Failed
 }
 
-// backoff returns how long the nth retry (from 0) waits, with dice in [0, 1): full jitter, as in "Exponential Backoff
+// backoff returns how long the nth retry (from 0) waits, with random in [0, 1): full jitter, as in "Exponential Backoff
 // And Jitter" (AWS Architecture Blog, 2015).
-func (r Retry) backoff(n int, dice float64) time.Duration {
-	return time.Duration(dice * float64(min(r.Backoff<<min(n, 20), time.Hour)))
+func (r Retry) backoff(n int, random float64) time.Duration {
+	return time.Duration(random * float64(min(r.Backoff<<min(n, 20), time.Hour)))
 }
 
 // sleep waits for d or until ctx ends.

@@ -151,7 +151,7 @@ func TestRetryTooLate(t *testing.T) {
 		}))
 		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
 		c := open(t, cfg)
-		f, err := c.join(&boarding{lookup: lookup{key: "k", hash: 1}, class: governor.Miss, cause: placement.Cold})
+		f, err := c.join(&joining{lookup: lookup{key: "k", hash: 1}, class: governor.Miss, cause: placement.Cold})
 		if err != nil {
 			t.Fatal(err)
 		}

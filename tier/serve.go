@@ -25,7 +25,7 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	c := h.c
 	switch req.Kind {
 	case codec.KindInvalidate:
-		if req.Flags&codec.FlagRelay != 0 || !few(req.News) {
+		if req.Flags&codec.FlagRelay != 0 || !isSmall(req.News) {
 			return false
 		}
 		h.c.journal.ServeNews(req, resp)
@@ -55,7 +55,7 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if req.Flags&codec.FlagPrevious != 0 {
 		return h.previous(req, key, hash, resp)
 	}
-	if !h.mine(req, hash, resp) {
+	if !h.answersFor(req, hash, resp) {
 		return true
 	}
 	if h.note(req.Fence, key, hash) || c.isolation.Cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
@@ -63,7 +63,7 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	}
 	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), flags: req.Flags}
 	if req.Flags&codec.FlagNoFill != 0 {
-		f, err := c.cached(&l)
+		f, err := c.getCached(&l)
 		c.stats.servedPeers.Add(1)
 		if err == nil && !h.fill(c.clock.Now(), req.Flags, req.Have, resp, &f, 0) {
 			err = ErrNotCached
@@ -113,7 +113,7 @@ func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 	began := c.clock.Now()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
-	if !h.mine(req, hash, resp) {
+	if !h.answersFor(req, hash, resp) {
 		return
 	}
 	h.note(req.Fence, key, hash)
@@ -122,7 +122,7 @@ func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 	c.stats.servedPeers.Add(1)
 	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), chain: req.Chain, flags: req.Flags}
 	for range maxAgain + 1 {
-		f, err := c.ownAsked(ctx, &l)
+		f, err := c.getOwnedFor(ctx, &l)
 		if err != nil {
 			h.refuse(resp, err)
 			return
@@ -135,8 +135,8 @@ func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 	h.refuse(resp, &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired})
 }
 
-// mine reports whether this node answers for the key. If not, resp names the owner.
-func (h handler) mine(req *codec.Request, hash uint64, resp *codec.Response) bool {
+// answersFor reports whether this node answers for the key. If not, resp names the owner.
+func (h handler) answersFor(req *codec.Request, hash uint64, resp *codec.Response) bool {
 	view := h.c.cfg.Cluster.View()
 	same := req.View == view.Fingerprint()
 	if same { // so the caller is in this view and is informed of later invalidations
@@ -202,8 +202,8 @@ func (h handler) refuse(resp *codec.Response, err error) {
 	}
 }
 
-// few reports whether news can be applied in the loop that reads the connection.
-func few(n *codec.News) bool {
+// isSmall reports whether news can be applied in the loop that reads the connection.
+func isSmall(n *codec.News) bool {
 	if n == nil || len(n.Bases) > 0 || len(n.Invalidations) > fewKeys {
 		return n == nil
 	}

@@ -72,8 +72,8 @@ func mayTake(words []word, waited, silentFor time.Duration) bool {
 // Divisor.
 type shareSpeaker interface{ SharesMove() bool }
 
-// doubled is a Cluster that knows whether an earlier start of this node's name may be alive.
-type doubled interface{ EarlierStart() bool }
+// earlierStarter is a Cluster that knows whether an earlier start of this node's name may be alive.
+type earlierStarter interface{ EarlierStart() bool }
 
 // wordOf returns what m's last answer to an exchange says about its loads under the view.
 func (c *core) wordOf(m *journal.Member, view uint64) word {
@@ -166,7 +166,7 @@ func (c *core) askShares(view *ring.View) []word {
 		})
 	}
 	wg.Wait()
-	if d, ok := c.cfg.Cluster.(doubled); ok && d.EarlierStart() {
+	if d, ok := c.cfg.Cluster.(earlierStarter); ok && d.EarlierStart() {
 		words = append(words, wordNone)
 	}
 	return words

@@ -7,10 +7,10 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// soften waits for fl, at most until Freshness.SoftTimeout has passed since the read began. It applies only if the
-// caller has seen a copy e. When the time is over, soften returns the present copy instead of the fill's result, and
+// awaitSoftTimeout waits for fl, at most until Freshness.SoftTimeout has passed since the read began. It applies only if the
+// caller has seen a copy e. When the time is over, awaitSoftTimeout returns the present copy instead of the fill's result, and
 // the fill goes on.
-func (c *core) soften(ctx context.Context, fl *flight, e *store.Entry, maxAge time.Duration, began int64) (f found, ok bool) {
+func (c *core) awaitSoftTimeout(ctx context.Context, fl *flight, e *store.Entry, maxAge time.Duration, began int64) (f found, ok bool) {
 	d := c.cfg.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
 		return f, false

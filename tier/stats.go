@@ -55,7 +55,7 @@ type stats struct {
 	invalidated atomic.Int64 // keys that this node started to invalidate
 	unconfirmed atomic.Int64 // invalidations that did not reach every member
 	fences      atomic.Int64 // invalidations of keys, tags and the namespace applied here
-	handing
+	handoffCounts
 	revalidated atomic.Int64 // near copies that their owners confirmed
 	putKept     atomic.Int64 // values of Put that their owners kept
 	putRefused  atomic.Int64 // values of Put that their owners did not keep

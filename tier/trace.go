@@ -136,7 +136,7 @@ func (t tracedCluster) Bypassed(name string) bool {
 
 // Lost forwards to the Cluster. A Cluster without that method counts every member out of sight as lost.
 func (t tracedCluster) Lost(name string) bool {
-	l, ok := t.Cluster.(loser)
+	l, ok := t.Cluster.(lossReporter)
 	return !ok || l.Lost(name)
 }
 

@@ -377,7 +377,7 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			return int64(m.HeapAlloc)
 		}
 		before := heap()
-		n, err := near.New[box[any]](size)
+		n, err := near.New[nearEntry[any]](size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -386,7 +386,7 @@ func TestNearTierIsNoLargerThanItMayBe(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n.Set(fmt.Sprint("key", i), box[any]{value: own}, weigh(own))
+			n.Set(fmt.Sprint("key", i), nearEntry[any]{value: own}, weigh(own))
 			if i%100 == 0 {
 				n.Wait()
 			}

@@ -58,15 +58,15 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 		return WarmReport{}, ErrIsolated
 	}
 	seen := make(map[string]struct{}, len(keys))
-	var reads []*reading[V]
+	var reads []*keyRead[V]
 	for _, key := range keys {
 		n := len(seen)
 		if seen[key] = struct{}{}; len(seen) > n {
-			reads = append(reads, &reading[V]{key: key, hash: ring.Hash(key), err: checkKey(key)})
+			reads = append(reads, &keyRead[V]{key: key, hash: ring.Hash(key), err: checkKey(key)})
 		}
 	}
 	began := c.clock.Now()
-	valid := slices.DeleteFunc(slices.Clone(reads), func(r *reading[V]) bool { return r.err != nil })
+	valid := slices.DeleteFunc(slices.Clone(reads), func(r *keyRead[V]) bool { return r.err != nil })
 	over := governor.NestingOf(ctx).Around(func() error {
 		c.warm(ctx, valid)
 		return nil
@@ -100,9 +100,9 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 
 // warm works in rounds. Keys that an owner has no time for, or that turn out to belong to another member, go to the
 // next round.
-func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
+func (c *Cache[V]) warm(ctx context.Context, reads []*keyRead[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &many[V]{chain: governor.ChainOf(ctx), wide: c.fences.TagClock(), began: c.clock.Now(), warming: true}
+		m := &multiGet[V]{chain: governor.ChainOf(ctx), wide: c.fences.TagClock(), began: c.clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
@@ -133,9 +133,9 @@ func (c *Cache[V]) warm(ctx context.Context, reads []*reading[V]) {
 }
 
 // warmOwners runs one round.
-func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[V]) {
-	var here []*reading[V]
-	there := make(map[string][]*reading[V])
+func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyRead[V]) {
+	var here []*keyRead[V]
+	there := make(map[string][]*keyRead[V])
 	for _, r := range reads {
 		r.stamp = c.fences.Stamp(r.hash)
 		owner := c.self
@@ -159,7 +159,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 					continue
 				}
 				if ready := c.readyMany(ctx, &f, some); len(ready) > 0 {
-					pending, left := c.askFrame(ctx, &f, ready, codec.ModeWarm)
+					pending, left := c.sendFrame(ctx, &f, ready, codec.ModeWarm)
 					m.single(pending...)
 					m.single(left...)
 				}
@@ -167,11 +167,11 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 		})
 	}
 	for some := range slices.Chunk(here, warmFrame) {
-		var missing []*wanted
-		var readers []*reading[V]
+		var missing []*ownedRead
+		var readers []*keyRead[V]
 		for _, r := range some {
-			w := &wanted{key: r.key, hash: r.hash}
-			if now := c.clock.Now(); c.seek(w, m.chain, now) {
+			w := &ownedRead{key: r.key, hash: r.hash}
+			if now := c.clock.Now(); c.lookUp(w, m.chain, now) {
 				c.gotOwn(m, r, w, now)
 				continue
 			}
@@ -191,7 +191,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *many[V], reads []*reading[
 
 // warmOwn loads the keys that this node has to load to be warm. A key gets ErrNotWarmed if there was no permit or no
 // time.
-func (c *core) warmOwn(ctx context.Context, ws []*wanted, chain []uint64) {
+func (c *core) warmOwn(ctx context.Context, ws []*ownedRead, chain []uint64) {
 	size := 1
 	if c.cfg.batches {
 		size = c.cfg.BatchSize
@@ -202,7 +202,7 @@ func (c *core) warmOwn(ctx context.Context, ws []*wanted, chain []uint64) {
 	}
 	until := clock.Later(c.clock.Now(), patience/2)
 	share, _ := c.origin.share()
-	next := make(chan []*wanted, len(ws))
+	next := make(chan []*ownedRead, len(ws))
 	for some := range slices.Chunk(ws, size) {
 		next <- some
 	}

@@ -2,7 +2,6 @@ package fence
 
 import (
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -34,97 +33,6 @@ type fence struct {
 	plain   bool
 	// lost is the clock when the newest logged mark that no longer fits was noted; 0: none was lost.
 	lost uint64
-}
-
-// fenceMark is one invalidation of a key. Members may apply two invalidations in different orders, so having the
-// newest says nothing about the others: each one is carried on its own.
-type fenceMark struct {
-	mark  codec.Mark
-	stamp uint64 // the shard's clock when it was noted
-	told  uint64 // the incarnation of a member's cache that is known to have applied it; 0: none
-}
-
-// isTold reports whether the cache that k describes is known to have applied the mark.
-func (m *fenceMark) isTold(k *Watermark) bool { return m.told != 0 && m.told == k.Incarnation }
-
-// A Watermark is what another member's cache is known to have applied: everything that was applied here when the
-// clocks showed these values. It never changes.
-type Watermark struct {
-	Incarnation uint64
-	clocks      [Shards]uint64
-	Tags        uint64 // the tag clock
-}
-
-// StampOf returns the fence clock of the key with this hash.
-func (k *Watermark) StampOf(hash uint64) uint64 { return k.clocks[Slot(hash)/SlotsPerShard] }
-
-// Watermark returns what this cache has applied now, as the watermark of a cache with the given incarnation. No
-// invalidation may be applied during the call.
-func (f *Fences) Watermark(incarnation uint64) Watermark {
-	k := Watermark{Incarnation: incarnation, Tags: f.TagClock()}
-	for i := range f.shards {
-		k.clocks[i] = f.shards[i].clock.Load()
-	}
-	return k
-}
-
-// markList holds one mark for each incarnation, newest first. Unused places have the number 0.
-type markList [Marks]fenceMark
-
-// find returns the mark of an incarnation, or nil.
-func (l *markList) find(incarnation uint64) *fenceMark {
-	for i := range l {
-		if l[i].mark.Incarnation == incarnation && l[i].mark.Seq != 0 {
-			return &l[i]
-		}
-	}
-	return nil
-}
-
-// stands reports whether the list has m or a later mark of its incarnation, which stands for m.
-func (l *markList) stands(m codec.Mark) bool {
-	x := l.find(m.Incarnation)
-	return x != nil && x.mark.Seq >= m.Seq
-}
-
-// push makes m the newest mark, replacing an earlier one of its incarnation. It returns the mark that no longer fits;
-// its number is 0 if all fit.
-func (l *markList) push(m fenceMark) (lost fenceMark) {
-	n := Marks - 1
-	for i := range l {
-		if l[i].mark.Incarnation == m.mark.Incarnation || l[i].mark.Seq == 0 {
-			n = i
-			break
-		}
-	}
-	if l[n].mark.Incarnation != m.mark.Incarnation {
-		lost = l[n]
-	}
-	copy(l[1:n+1], l[:n])
-	l[0] = m
-	return lost
-}
-
-// remove takes out the mark of m's incarnation, unless that mark is later than m.
-func (l *markList) remove(m codec.Mark) {
-	for i := range l {
-		if l[i].mark.Incarnation == m.Incarnation && l[i].mark.Seq <= m.Seq {
-			copy(l[i:], l[i+1:])
-			l[Marks-1] = fenceMark{}
-			return
-		}
-	}
-}
-
-func (l *markList) empty() bool { return l[0].mark.Seq == 0 }
-
-// full reports whether a mark of another incarnation would not fit.
-func (l *markList) full() bool { return l[Marks-1].mark.Seq != 0 }
-
-// unlogged holds the marks of a key that requests have carried and that no log has.
-type unlogged struct {
-	marks markList
-	at    int64 // when the last of them came, ns on the cache's clock
 }
 
 type fenceShard struct {
@@ -438,103 +346,6 @@ func (f *Fences) NearValid(key string, slot uint32, stamp uint64) (upTo uint64, 
 		return 0, false
 	}
 	return f.slots[slot].Load(), true
-}
-
-// A Duty is what must happen, besides carrying a mark, before another member's answer for a key counts.
-type Duty uint8
-
-const (
-	NoDuty   Duty = iota // nothing: the answer counts
-	AskAgain             // more marks can only travel with a request: the answer does not count, and the next request carries another mark
-	Exchange             // the member may lack logged invalidations: run an anti-entropy exchange first
-)
-
-// A Debt is what another member must learn before its answer for a key counts.
-type Debt struct {
-	Mark codec.Mark // to be sent with the request; the number 0: none
-	Duty Duty
-}
-
-// Debt returns what the member that k describes must learn before it answers for the key. stamp is the clock at the
-// start of the read that sends the request. An exchange that began after the read always settles what the log has.
-//
-// Every kind of request takes its answer from here and acts on it as it can. A request for the key carries the mark,
-// asks again or runs an exchange first (ask.go, previous.go). A multi-get leaves the keys that need more than one
-// mark to single reads (many_ask.go). A copy that comes unasked is rejected while anything is owed (Commit).
-func (f *Fences) Debt(key string, hash, stamp uint64, k *Watermark) Debt {
-	slot := Slot(hash)
-	s, has := f.shard(slot), k.clocks[slot/SlotsPerShard]
-	logged := has < stamp && f.slots[slot].Load() > has
-	if !logged && s.carries.Load() == 0 {
-		return Debt{}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !logged {
-		return s.unloggedDebt(key, k)
-	}
-	return s.debt(key, slot, k)
-}
-
-// debt returns the debt of all marks of the key. The caller holds s.mu.
-func (s *fenceShard) debt(key string, slot uint32, k *Watermark) Debt {
-	has := k.clocks[slot/SlotsPerShard]
-	x, ok := s.m[key]
-	if !ok && s.floor > has || ok && x.lost > has {
-		return Debt{Duty: Exchange}
-	}
-	d := s.unloggedDebt(key, k)
-	for i := range x.marks {
-		m := &x.marks[i]
-		if m.stamp <= has || m.isTold(k) {
-			continue
-		}
-		if d.Mark.Seq != 0 {
-			return Debt{Duty: Exchange}
-		}
-		d.Mark = m.mark
-	}
-	return d
-}
-
-// unloggedDebt returns the debt of the key's unlogged marks. The caller holds s.mu.
-func (s *fenceShard) unloggedDebt(key string, k *Watermark) (d Debt) {
-	u := s.unlogged[key]
-	for i := range u.marks {
-		m := &u.marks[i]
-		if m.mark.Seq == 0 || m.isTold(k) {
-			continue
-		}
-		if d.Mark.Seq != 0 {
-			d.Duty = AskAgain
-			return d
-		}
-		d.Mark = m.mark
-	}
-	return d
-}
-
-// MarkTold records that a member's cache has applied a mark that a request carried to it.
-func (f *Fences) MarkTold(key string, hash uint64, mark codec.Mark, incarnation uint64) {
-	s := f.shard(Slot(hash))
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if x, ok := s.m[key]; ok && x.marks.told(mark, incarnation) {
-		s.m[strings.Clone(key)] = x // an assignment replaces the key as well
-	}
-	if u, ok := s.unlogged[key]; ok && u.marks.told(mark, incarnation) {
-		s.unlogged[strings.Clone(key)] = u
-	}
-}
-
-// told records that in one list, and reports whether the list has changed.
-func (l *markList) told(mark codec.Mark, incarnation uint64) bool {
-	m := l.find(mark.Incarnation)
-	if m == nil || m.mark != mark || m.told == incarnation {
-		return false
-	}
-	m.told = incarnation
-	return true
 }
 
 // Covers reports whether a fence of key that was applied after stamp is, or may have been, applied here. Unlike

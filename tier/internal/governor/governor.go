@@ -69,54 +69,6 @@ type part struct {
 	members int // the number of members that share rate and burst
 }
 
-// Reason says why the governor rejected a fill.
-type Reason uint8
-
-const (
-	None        Reason = iota // it did not reject the fill
-	NoShare                   // this member has no part of the cap
-	QueueFull                 // the queue is full
-	QueueDelay                // the ticket waited too long in an overloaded queue
-	Deadline                  // none of the waiting callers could have been served in time
-	BreakerOpen               // the breaker is open
-	TimedOut                  // no permit came within Limits.Timeout, for callers without a deadline
-	KeyBusy                   // earlier loads of the key have not returned
-	Reasons                   // how many there are
-)
-
-var shedNames = [Reasons]string{"other", "no_share", "queue_full", "queue_delay", "deadline", "breaker", "timeout", "key_busy"}
-
-// Name returns the reason as a label.
-func (r Reason) Name() string { return shedNames[r] }
-
-// Text returns the reason as a message.
-func (r Reason) Text() string { return shedTexts[r] }
-
-var shedTexts = [Reasons]string{
-	None:        "no reason was given",
-	NoShare:     "this member has no share of Origin.Concurrency: it is below the number of members",
-	QueueFull:   "the queue for the origin is full",
-	QueueDelay:  "the queue for the origin is overloaded",
-	Deadline:    "the queue for the origin is longer than the caller's deadline",
-	BreakerOpen: "the origin fails and is left alone for a while",
-	TimedOut:    "no permit to read the origin came in time",
-	KeyBusy:     "earlier loads of the key have not returned",
-}
-
-// A Refusal says that a permit was not granted, and why.
-type Refusal struct {
-	Why   Reason
-	After time.Duration // an estimate of when a permit is likely
-}
-
-// Error tells people the reason. A cache returns an *OverloadedError instead, which also says when to retry.
-func (r *Refusal) Error() string { return "weir: no permit to read the origin: " + r.Why.Text() }
-
-// refusal returns a Refusal with an estimate of at least a millisecond.
-func refusal(why Reason, after time.Duration) *Refusal {
-	return &Refusal{why, max(after, time.Millisecond)}
-}
-
 // Acquire waits for a permit until the ticket's callers give up, for Limits.Timeout if they have no deadline, or
 // until ctx ends. The error is a *Refusal, or ctx's cause if ctx was cancelled.
 func (g *Governor) Acquire(ctx context.Context, t *Ticket) error {
@@ -192,84 +144,6 @@ func (g *Governor) push(t *Ticket, now int64) {
 	t.lane = g.o.laneOf(t)
 	g.queues[t.lane].push(t, now)
 }
-
-// refuses reports whether t must be rejected at once, and why. The caller holds mu.
-func (g *Governor) refuses(t *Ticket, now int64) (why Reason, after time.Duration) {
-	if g.part.share <= 0 && !g.withheld {
-		return NoShare, time.Second
-	}
-	if ok, again := g.breaker.admits(g.o.Breaker, now); !ok {
-		return BreakerOpen, max(time.Duration(again-now), g.pause())
-	}
-	ahead := g.ahead(t, now)
-	if g.used < g.permits && ahead == 0 {
-		return None, 0
-	}
-	if wait := waitFor(ahead, g.load, g.permits); t.Until > 0 && clock.Later(now, wait+time.Duration(g.load)) > t.Until {
-		return Deadline, wait
-	}
-	if g.waiting >= g.o.Queue && !g.displace(t, now) {
-		return QueueFull, g.after(now)
-	}
-	return None, 0
-}
-
-// displace makes room for t in a full queue. The oldest of the least urgent tickets gives way if it is less urgent
-// than t, or if it is as urgent and its queue is overloaded. The caller holds mu.
-func (g *Governor) displace(t *Ticket, now int64) bool {
-	own := g.o.laneOf(t)
-	for l := lanes; l > own; l-- {
-		q := &g.queues[l-1]
-		oldest := q.root()
-		if oldest == nil {
-			continue
-		}
-		if l-1 == own && t.Depth == 0 && !g.overloaded(own, now) {
-			return false
-		}
-		g.decide(oldest, refusal(QueueFull, g.after(now)))
-		return true
-	}
-	return false
-}
-
-// ahead counts the tickets that go before t, which arrives now. The caller holds mu.
-func (g *Governor) ahead(t *Ticket, now int64) (n int) {
-	own := g.o.laneOf(t)
-	for l := range own + 1 {
-		n += g.queues[l].Len()
-	}
-	switch q := &g.queues[own]; {
-	case t.Depth > 0: // before all tickets that no load waits for
-		n -= q.Len()
-	case own == lanePatient: // the two lanes of misses take turns
-		n += min(q.Len()+1, g.queues[laneMiss].Len())
-	case q.Len() > 0 && g.overloaded(own, now):
-		n -= q.Len() // the newest is served first
-	}
-	return n
-}
-
-// overloaded reports whether a lane is overloaded. The caller holds mu.
-func (g *Governor) overloaded(l lane, now int64) bool {
-	return l != lanePatient && g.queues[l].Len() > 0 && g.policy().overloaded(g.queues[l].filled, now)
-}
-
-// policy returns the queues' policy, adapted to the origin's present speed. The caller holds mu.
-func (g *Governor) policy() queuePolicy {
-	if g.withheld { // waiting for the share is not overload
-		return queuePolicy{interval: -1}
-	}
-	return queuePolicy{int64(g.o.QueueTarget), int64(g.o.QueueInterval)}.fit(g.load, g.permits)
-}
-
-// after returns when a caller that is rejected now should try again. The caller holds mu.
-func (g *Governor) after(now int64) time.Duration {
-	return max(waitFor(g.waiting, g.load, g.permits), g.o.QueueTarget)
-}
-
-// pause returns about how long a probe of the breaker takes. The caller holds mu.
-func (g *Governor) pause() time.Duration { return max(time.Duration(g.load), g.o.QueueTarget) }
 
 // enter locks mu and adopts the present share. It asks for the share without the lock, since that calls other code.
 // It asks again if, since it asked, another share has taken effect or a word about the share was given. So no older
@@ -396,32 +270,6 @@ func (g *Governor) nextLane() lane {
 		return laneMiss
 	}
 	return lanePatient
-}
-
-// shed rejects the tickets that have waited too long in an overloaded queue. The caller holds mu.
-func (g *Governor) shed(now int64) {
-	p := g.policy()
-	for l := laneMiss; l < lanes; l++ {
-		for q := &g.queues[l]; ; {
-			t := q.root()
-			if t == nil {
-				break
-			}
-			if at, ever := p.sheds(q.filled, t.since); !ever || at > now {
-				break
-			}
-			g.decide(t, refusal(QueueDelay, g.after(now)))
-		}
-	}
-}
-
-// refuseAll rejects every waiting ticket. The caller holds mu.
-func (g *Governor) refuseAll(err error) {
-	for i := range g.queues {
-		for q := &g.queues[i]; q.Len() > 0; {
-			g.decide(q.front(), err)
-		}
-	}
 }
 
 // Promote makes a ticket as urgent as c and depth. It lets the ticket wait as long as a caller that gives up at until

@@ -13,7 +13,7 @@ import (
 
 // A multi-get that reuses the memory of an earlier one sees nothing of it.
 func TestLotsEmpty(t *testing.T) {
-	l := &lots[int]{seed: maphash.MakeSeed()}
+	l := &multiGetPool[int]{seed: maphash.MakeSeed()}
 	for _, n := range []int{300, 7, 0, 1000, 100} {
 		m := l.get(n)
 		if len(m.reads)+len(m.order)+len(m.frames)+len(m.singles)+len(m.done) != 0 || m.view != nil || m.chain != nil || m.warming {
@@ -32,7 +32,7 @@ func TestLotsEmpty(t *testing.T) {
 		for i := range m.reads {
 			r := m.reads[i]
 			r.key, r.hash = "", 0
-			if r != (reading[int]{}) {
+			if r != (keyRead[int]{}) {
 				t.Fatalf("%+v is left", r)
 			}
 			m.reads[i].owner, m.reads[i].err, m.reads[i].answered = int32(i%5), errDown, true
@@ -57,7 +57,7 @@ func TestLotsEmpty(t *testing.T) {
 
 // Keys with the same hash in the table are told apart.
 func TestLotsSameHash(t *testing.T) {
-	l := &lots[int]{seed: maphash.MakeSeed()}
+	l := &multiGetPool[int]{seed: maphash.MakeSeed()}
 	m := l.get(2)
 	if m.add("a") != 0 {
 		t.Fatal("a is not the first")

@@ -33,7 +33,7 @@ const (
 )
 
 // frameful is how many of the reads one frame takes.
-func frameful[V any](reads []*reading[V]) int {
+func frameful[V any](reads []*keyRead[V]) int {
 	size := 0
 	for i, r := range reads {
 		if size += codec.ManySize(len(r.key)); i == codec.MaxKeysPerGet || i > 0 && size > frameBytes {
@@ -45,9 +45,9 @@ func frameful[V any](reads []*reading[V]) int {
 
 // frame is the reads that one member is asked for in one request.
 type frame[V any] struct {
-	many   *many[V]
+	many   *multiGet[V]
 	to     ring.Member
-	reads  []*reading[V]
+	reads  []*keyRead[V]
 	member *journal.Member
 	known  *journal.Watermark // what the member has applied
 	alone  bool               // the answers must not be given to later callers
@@ -60,8 +60,8 @@ type frame[V any] struct {
 
 // readOwners asks all the keys' owners at once. of returns each owner's reads; self is this node's index in the view.
 // As long as the frames are few and there are only answers to wait for, this goroutine does everything.
-func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func(owner int) []*reading[V]) {
-	var here []*reading[V]
+func (c *Cache[V]) readOwners(ctx context.Context, m *multiGet[V], self int, of func(owner int) []*keyRead[V]) {
+	var here []*keyRead[V]
 	if m.view == nil {
 		here = of(0)
 	} else {
@@ -97,7 +97,7 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func
 		}
 	}
 	if len(slow) == 1 && sent == 0 && len(here) == 0 {
-		c.askMany(ctx, slow[0])
+		c.callMany(ctx, slow[0])
 		return
 	}
 	var wg sync.WaitGroup
@@ -110,7 +110,7 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *many[V], self int, of func
 		for range min(len(slow), maxFrames) {
 			wg.Go(func() {
 				for f := range next {
-					c.askMany(ctx, f)
+					c.callMany(ctx, f)
 				}
 			})
 		}
@@ -140,7 +140,7 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	}
 	f.alone = c.leaving.Load()
 	f.w = wires.Get().(*wire)
-	c.question(ctx, f, &f.w.req, f.reads, codec.ModeLook)
+	c.fillMultiGet(ctx, f, &f.w.req, f.reads, codec.ModeLook)
 	f.call = codec.Call{Req: &f.w.req, Resp: &f.w.resp, Done: f.many.done, Index: f.call.Index}
 	if f.began = c.clock.Now(); c.sender.Send(ctx, f.to, &f.call) {
 		return true
@@ -152,7 +152,7 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 
 // collect takes the answers to the frames that were sent, in the order in which they arrive. Reads that must wait for
 // loads are asked for again in goroutines of wg.
-func (c *Cache[V]) collect(ctx context.Context, m *many[V], sent int, wg *sync.WaitGroup) {
+func (c *Cache[V]) collect(ctx context.Context, m *multiGet[V], sent int, wg *sync.WaitGroup) {
 	ended := ctx.Done()
 	defer func() { // some are left only if a user's codec panics
 		for i := range m.frames {
@@ -187,13 +187,13 @@ func (c *Cache[V]) collect(ctx context.Context, m *many[V], sent int, wg *sync.W
 		pending, left := c.settleMany(ctx, f, f.reads, w, f.call.Err, f.began)
 		w.put()
 		if len(pending)+len(left) > 0 {
-			wg.Go(func() { c.askRest(ctx, f, f.reads, pending, left) })
+			wg.Go(func() { c.sendRest(ctx, f, f.reads, pending, left) })
 		}
 	}
 }
 
-// askMany reads the keys of one frame from its member.
-func (c *Cache[V]) askMany(ctx context.Context, f *frame[V]) {
+// callMany reads the keys of one frame from its member.
+func (c *Cache[V]) callMany(ctx context.Context, f *frame[V]) {
 	if f.member = c.journal.Member(f.to.Name); f.member == nil {
 		f.many.single(f.reads...)
 		return
@@ -201,34 +201,34 @@ func (c *Cache[V]) askMany(ctx context.Context, f *frame[V]) {
 	f.alone = !c.journal.WaitOpen(ctx) || c.leaving.Load()
 	reads := c.readyMany(ctx, f, f.reads)
 	if len(f.many.chain) > 0 { // the member that detects a cycle may have to wait
-		c.askWaiting(ctx, f, reads)
+		c.sendWaiting(ctx, f, reads)
 		return
 	}
 	if len(reads) > 0 {
-		pending, left := c.askFrame(ctx, f, reads, codec.ModeLook)
-		c.askRest(ctx, f, reads, pending, left)
+		pending, left := c.sendFrame(ctx, f, reads, codec.ModeLook)
+		c.sendRest(ctx, f, reads, pending, left)
 	}
 }
 
-// askRest asks for the reads that are not answered yet: the member has not looked for left, and has to load pending.
-func (c *Cache[V]) askRest(ctx context.Context, f *frame[V], reads, pending, left []*reading[V]) {
+// sendRest asks for the reads that are not answered yet: the member has not looked for left, and has to load pending.
+func (c *Cache[V]) sendRest(ctx context.Context, f *frame[V], reads, pending, left []*keyRead[V]) {
 	for len(left) > 0 {
 		if len(left) == len(reads) {
 			f.many.single(left...)
 			break
 		}
 		reads = left
-		var more []*reading[V]
-		more, left = c.askFrame(ctx, f, reads, codec.ModeLook)
+		var more []*keyRead[V]
+		more, left = c.sendFrame(ctx, f, reads, codec.ModeLook)
 		pending = append(pending, more...)
 	}
-	c.askWaiting(ctx, f, pending)
+	c.sendWaiting(ctx, f, pending)
 }
 
-// askWaiting asks for reads that have to wait for loads.
-func (c *Cache[V]) askWaiting(ctx context.Context, f *frame[V], reads []*reading[V]) {
+// sendWaiting asks for reads that have to wait for loads.
+func (c *Cache[V]) sendWaiting(ctx context.Context, f *frame[V], reads []*keyRead[V]) {
 	for len(reads) > 0 {
-		pending, left := c.askFrame(ctx, f, reads, codec.ModeWait)
+		pending, left := c.sendFrame(ctx, f, reads, codec.ModeWait)
 		if left = append(left, pending...); len(left) == len(reads) {
 			f.many.single(left...)
 			return
@@ -239,7 +239,7 @@ func (c *Cache[V]) askWaiting(ctx context.Context, f *frame[V], reads []*reading
 
 // readyMany finds what the member is known to have applied and what it must be told with each key. It has an exchange
 // first if that is needed. It returns the reads for which one request is then enough.
-func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[V]) []*reading[V] {
+func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*keyRead[V]) []*keyRead[V] {
 	for try := 0; ; try++ {
 		ready, behind, exchange := reads[:0:0], reads, true
 		if f.known = f.member.Watermark(); f.known != nil {
@@ -259,7 +259,7 @@ func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*reading[
 
 // carryAll notes for each read what the member must be told, and moves the reads for which one request is not enough to
 // the end. It returns the number of the other reads, and whether an exchange would help the moved ones.
-func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange bool) {
+func (c *Cache[V]) carryAll(f *frame[V], reads []*keyRead[V]) (n int, exchange bool) {
 	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
@@ -275,8 +275,8 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*reading[V]) (n int, exchange b
 	return n, exchange
 }
 
-// question fills req with the request for reads.
-func (c *Cache[V]) question(ctx context.Context, f *frame[V], req *codec.Request, reads []*reading[V], mode codec.Mode) {
+// fillMultiGet fills req with the request for reads.
+func (c *Cache[V]) fillMultiGet(ctx context.Context, f *frame[V], req *codec.Request, reads []*keyRead[V], mode codec.Mode) {
 	m := f.many
 	*req = codec.Request{
 		Kind: codec.KindGetMany, Mode: mode, Namespace: c.ns, Schema: c.schema, View: m.view.Fingerprint(),
@@ -307,11 +307,11 @@ func (w *wire) empty() {
 	*w = wire{req: codec.Request{Many: many[:0]}}
 }
 
-// askFrame sends one request for reads. It returns the reads that the member has not answered: pending must wait for
+// sendFrame sends one request for reads. It returns the reads that the member has not answered: pending must wait for
 // loads, and left did not fit into the answer.
-func (c *Cache[V]) askFrame(ctx context.Context, f *frame[V], reads []*reading[V], mode codec.Mode) (pending, left []*reading[V]) {
+func (c *Cache[V]) sendFrame(ctx context.Context, f *frame[V], reads []*keyRead[V], mode codec.Mode) (pending, left []*keyRead[V]) {
 	w := wires.Get().(*wire)
-	c.question(ctx, f, &w.req, reads, mode)
+	c.fillMultiGet(ctx, f, &w.req, reads, mode)
 	began := c.clock.Now()
 	err := c.cfg.Cluster.Call(ctx, f.to, &w.req, &w.resp)
 	pending, left = c.settleMany(ctx, f, reads, w, err, began)
@@ -320,7 +320,7 @@ func (c *Cache[V]) askFrame(ctx context.Context, f *frame[V], reads []*reading[V
 }
 
 // settleMany settles reads by the outcome of the request for them, which was sent at began.
-func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*reading[V], w *wire, err error, began int64) (pending, left []*reading[V]) {
+func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*keyRead[V], w *wire, err error, began int64) (pending, left []*keyRead[V]) {
 	switch {
 	case err == nil:
 		defer w.resp.Release()
@@ -363,7 +363,7 @@ func (c *core) frameTimeout(ctx context.Context) time.Duration {
 }
 
 // failMany settles reads that have all failed in the same way.
-func (c *Cache[V]) failMany(f *frame[V], reads []*reading[V], why func(key string) error) {
+func (c *Cache[V]) failMany(f *frame[V], reads []*keyRead[V], why func(key string) error) {
 	c.stats.asked.Add(int64(len(reads)))
 	for _, r := range reads {
 		c.got(f.many, r, &answer[V]{}, why(r.key), 0)
@@ -375,9 +375,9 @@ func (c *Cache[V]) failMany(f *frame[V], reads []*reading[V], why func(key strin
 const clockEvery = 32
 
 // understandMany settles the reads of a frame by the parts of the answer.
-func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*reading[V], parts []byte, began int64) (pending, left []*reading[V]) {
+func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*keyRead[V], parts []byte, began int64) (pending, left []*keyRead[V]) {
 	m := f.many
-	q := question[V]{lookup: lookup{maxAge: AnyAge}, wide: m.wide, known: f.known, to: f.to, alone: f.alone}
+	q := request[V]{lookup: lookup{maxAge: AnyAge}, wide: m.wide, known: f.known, to: f.to, alone: f.alone}
 	var part codec.Response
 	var a answer[V]
 	var now, asked int64

@@ -16,14 +16,14 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// question is what a read asks of another member.
-type question[V any] struct {
+// request is what a read asks of another member.
+type request[V any] struct {
 	lookup
 	stamp uint64             // the fence clock when the read began
 	wide  uint64             // the tag clock then
 	known *journal.Watermark // what the member is known to have applied
 	to    ring.Member
-	have  *box[V] // a near copy that the member may confirm as still good, nil: none
+	have  *nearEntry[V] // a near copy that the member may confirm as still good, nil: none
 	view  uint64
 	debt  fence.Debt // what the member must be told; the request carries the mark
 	alone bool       // later callers must not get the answer
@@ -31,7 +31,7 @@ type question[V any] struct {
 	told  int        // of those, the ones that only told it of an invalidation
 }
 
-// outcome says how a question ended.
+// outcome says how a request ended.
 type outcome struct {
 	answered bool   // the answer, or the error, is final
 	moved    bool   // the member says that it is not the owner
@@ -41,7 +41,7 @@ type outcome struct {
 	hint     string // with moved: the member that it names as the owner
 }
 
-// asks holds the in-flight questions, so that callers of one key on this node share one.
+// callTable holds the calls in flight, so that callers of one key on this node share one.
 //
 // An answer may be private: this node may never be told what invalidates the copy, because views differ, or because
 // this node is new or leaving. Only reads that began before the request for the copy was sent may use a private answer.
@@ -61,40 +61,40 @@ type outcome struct {
 //
 // A caller that waits on an ask began its read before the ask left m, or came from an ask that ended before this one began. So its
 // read began before whatever followed the ask in m, and before the next.
-type asks[V any] struct {
-	shards [64]askShard[V]
+type callTable[V any] struct {
+	shards [64]callShard[V]
 	unused sync.Pool // of *ask[V] that nobody has joined
 }
 
-type askShard[V any] struct {
-	mu sync.Mutex // guards m and its asks' joined, done, next and result
-	m  map[string]*ask[V]
+type callShard[V any] struct {
+	mu sync.Mutex // guards m and its calls' joined, done, next and result
+	m  map[string]*call[V]
 }
 
-// ask is one question in progress. Its leader sends it; others wait for the answer.
-type ask[V any] struct {
+// call is one request in flight. Its leader sends it; others wait for the answer.
+type call[V any] struct {
 	stamp uint64        // the fence clock when the leader's read began; for a next, when the ask itself began
 	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
 	left  bool          // the leader gave up: the waiting callers must ask again
-	next  *ask[V]       // the ask for callers that may not use the result; nil: none has woken yet
+	next  *call[V]      // the ask for callers that may not use the result; nil: none has woken yet
 	kept  atomic.Bool   // a caller that shares the answer keeps it near
 	a     answer[V]
 	out   outcome
 	err   error
 }
 
-func newAsks[V any]() *asks[V] {
-	t := new(asks[V])
+func newCallTable[V any]() *callTable[V] {
+	t := new(callTable[V])
 	for i := range t.shards {
-		t.shards[i].m = make(map[string]*ask[V])
+		t.shards[i].m = make(map[string]*call[V])
 	}
 	return t
 }
 
-// detach makes later callers of key start a new question if the one in progress began before the fence with the given
+// detach makes later callers of key start a new call if the one in progress began before the fence with the given
 // stamp.
-func (t *asks[V]) detach(key string, hash, stamp uint64) {
+func (t *callTable[V]) detach(key string, hash, stamp uint64) {
 	s := &t.shards[hash%64]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +104,7 @@ func (t *asks[V]) detach(key string, hash, stamp uint64) {
 }
 
 // detachAll is detach for all keys.
-func (t *asks[V]) detachAll(fn *fence.Fences) {
+func (t *callTable[V]) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
@@ -117,20 +117,20 @@ func (t *asks[V]) detachAll(fn *fence.Fences) {
 	}
 }
 
-// Questions and answers are large, so they are passed by pointer. Otherwise a new goroutine's first read would spend
+// Requests and answers are large, so they are passed by pointer. Otherwise a new goroutine's first read would spend
 // most of its time growing its stack.
 
-// ask sends q to its member, or joins the question of another caller of the key. If outcome says that it is answered,
+// callShared sends q to its member, or joins the call of another caller of the key. If outcome says that it is answered,
 // the error is final; otherwise the error says why q has no answer.
-func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outcome, error) {
+func (c *Cache[V]) callShared(ctx context.Context, q *request[V], a *answer[V]) (outcome, error) {
 	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 {
-		return c.put(ctx, q, a) // a question of its own
+		return c.sendGet(ctx, q, a) // a call of its own
 	}
-	s := &c.asks.shards[q.hash%64]
-	for before := (*ask[V])(nil); ; {
-		w, leads := c.joinAsk(s, q, before)
+	s := &c.calls.shards[q.hash%64]
+	for before := (*call[V])(nil); ; {
+		w, leads := c.joinCall(s, q, before)
 		if leads {
-			return c.lead(ctx, s, w, q, a, before != nil)
+			return c.leadCall(ctx, s, w, q, a, before != nil)
 		}
 		select {
 		case <-w.done:
@@ -148,14 +148,14 @@ func (c *Cache[V]) ask(ctx context.Context, q *question[V], a *answer[V]) (outco
 
 // serves reports whether a caller that has joined may use the ask's result. since: the ask began after the caller's
 // read. alone: no copy may be kept for later reads.
-func (w *ask[V]) serves(alone, since bool) bool {
+func (w *call[V]) serves(alone, since bool) bool {
 	copied := w.err == nil && w.out.answered
 	return !w.left && (since || !copied || !w.a.private && !alone)
 }
 
-// joinAsk joins the ask for q's key that is in progress. A caller that comes from an earlier ask, before, joins its
+// joinCall joins the ask for q's key that is in progress. A caller that comes from an earlier ask, before, joins its
 // next if there is one. leads: q may share none, and the caller leads the ask that is returned.
-func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *ask[V], leads bool) {
+func (c *Cache[V]) joinCall(s *callShard[V], q *request[V], before *call[V]) (w *call[V], leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w = s.m[q.key]; before != nil && before.next != nil {
@@ -165,8 +165,8 @@ func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *a
 	// not known.
 	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.Covers(q.key, q.hash, w.stamp) {
 		leads = true
-		if w, _ = c.asks.unused.Get().(*ask[V]); w == nil {
-			w = new(ask[V])
+		if w, _ = c.calls.unused.Get().(*call[V]); w == nil {
+			w = new(call[V])
 		}
 		if before != nil { // every caller that ever waited on it must be able to share this one
 			q.stamp, q.wide = c.fences.Stamp(q.hash), c.fences.TagClock()
@@ -183,9 +183,9 @@ func (c *Cache[V]) joinAsk(s *askShard[V], q *question[V], before *ask[V]) (w *a
 	return w, leads
 }
 
-// lead sends the question and publishes the result to all callers that have joined. renewed: the clocks of q are later
+// leadCall sends the request and publishes the result to all callers that have joined. renewed: the clocks of q are later
 // than what q knows of the member.
-func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *question[V], a *answer[V], renewed bool) (out outcome, err error) {
+func (c *Cache[V]) leadCall(ctx context.Context, s *callShard[V], w *call[V], q *request[V], a *answer[V], renewed bool) (out outcome, err error) {
 	finished := false
 	defer func() { // even if a user's codec panics
 		s.mu.Lock()
@@ -201,7 +201,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		}
 		s.mu.Unlock()
 		if !joined { // nobody else has seen it, or ever will: it has left m
-			c.asks.unused.Put(w)
+			c.calls.unused.Put(w)
 		}
 	}()
 	if renewed {
@@ -213,7 +213,7 @@ func (c *Cache[V]) lead(ctx context.Context, s *askShard[V], w *ask[V], q *quest
 		}
 	}
 	if err == nil {
-		out, err = c.put(ctx, q, a)
+		out, err = c.sendGet(ctx, q, a)
 	}
 	finished = true
 	return out, err
@@ -225,7 +225,7 @@ func ended(ctx context.Context) bool {
 	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
 }
 
-// maxAgain is how often a question is sent again after an exchange that its answer made necessary.
+// maxAgain is how often a request is sent again after an exchange that its answer made necessary.
 const maxAgain = 3
 
 // maxRequests is how many requests one read sends to one member. A read may be unable to use an answer: the copy
@@ -237,11 +237,11 @@ const maxAgain = 3
 const maxRequests = 4
 
 // mostRequests returns how many requests q may send, given how many so far only told of an invalidation.
-func (q *question[V]) mostRequests() int { return maxRequests + min(q.told, fence.Marks) }
+func (q *request[V]) mostRequests() int { return maxRequests + min(q.told, fence.Marks) }
 
-// askFresh asks q's member, once that has applied everything that covers the key and was applied here before the read
+// callMember asks q's member, once that has applied everything that covers the key and was applied here before the read
 // began.
-func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
+func (c *Cache[V]) callMember(ctx context.Context, q *request[V], a *answer[V]) (out outcome, err error) {
 	m := c.journal.Member(q.to.Name)
 	if m == nil {
 		return out, journal.ErrGone
@@ -254,7 +254,7 @@ func (c *Cache[V]) askFresh(ctx context.Context, q *question[V], a *answer[V]) (
 			return outcome{}, err
 		}
 		*a = answer[V]{}
-		out, err = c.ask(ctx, q, a)
+		out, err = c.callShared(ctx, q, a)
 		switch {
 		case out.replaced:
 			c.journal.Forget(m, q.known)
@@ -277,8 +277,8 @@ type wire struct {
 
 var wires = sync.Pool{New: func() any { return new(wire) }}
 
-// put sends the question and interprets the answer.
-func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out outcome, err error) {
+// sendGet sends the request and interprets the answer.
+func (c *Cache[V]) sendGet(ctx context.Context, q *request[V], a *answer[V]) (out outcome, err error) {
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
 		Kind: codec.KindGet, Flags: q.flags, Namespace: c.ns, Schema: c.schema, View: q.view,
@@ -339,11 +339,11 @@ func (c *Cache[V]) put(ctx context.Context, q *question[V], a *answer[V]) (out o
 	return out, err
 }
 
-// understand translates a member's answer, to a question sent at began, into this node's terms. Times count from the
-// latest moment before which the member cannot have answered: when the question was sent, plus the time for which the
+// understand translates a member's answer, to a request sent at began, into this node's terms. Times count from the
+// latest moment before which the member cannot have answered: when the request was sent, plus the time for which the
 // member says that it held the request. expired: the answer is a copy past its hard expiry, so the member has another
 // answer by now.
-func (c *Cache[V]) understand(now int64, q *question[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
+func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began int64, a *answer[V]) (out outcome, expired bool, err error) {
 	at := min(began+int64(r.Held), now)
 	out.answered = true
 	fail := func(err error) error {

@@ -194,7 +194,7 @@ func TestViewsDisagree(t *testing.T) {
 	})
 }
 
-// A leader of a question that leaves, or runs out of time, does not fail the callers that joined.
+// A leader of a call that leaves, or runs out of time, does not fail the callers that joined.
 func TestLeaderLeaves(t *testing.T) {
 	for _, how := range []string{"cancel", "deadline"} {
 		bubble(t, func(t *testing.T) {

@@ -12,14 +12,14 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// reading is the read of one key in a multi-get.
-type reading[V any] struct {
+// keyRead is the read of one key in a multi-get.
+type keyRead[V any] struct {
 	key   string
-	hash  uint64     // ring.Hash; while reads are added, the hash for many.table
-	stamp uint64     // the fence clock when the read began
-	have  *box[V]    // a near copy that the owner may find to be still good, nil: none
-	debt  fence.Debt // what its owner must be told; the request carries the mark
-	owner int32      // its place in the view, -1: no owner is to be asked
+	hash  uint64        // ring.Hash; while reads are added, the hash for many.table
+	stamp uint64        // the fence clock when the read began
+	have  *nearEntry[V] // a near copy that the owner may find to be still good, nil: none
+	debt  fence.Debt    // what its owner must be told; the request carries the mark
+	owner int32         // its place in the view, -1: no owner is to be asked
 
 	// the result
 	finding[V]
@@ -30,9 +30,9 @@ type reading[V any] struct {
 	err      error         // ErrNotFound only when warming
 }
 
-// many is the reads of one multi-get, of different keys, and what they have in common.
-type many[V any] struct {
-	reads []reading[V] // has room for all that are added; zero beyond its length
+// multiGet is the reads of one multi-get, of different keys, and what they have in common.
+type multiGet[V any] struct {
+	reads []keyRead[V] // has room for all that are added; zero beyond its length
 	view  *ring.View   // nil: no cluster
 	chain []uint64
 	wide  uint64 // the tag clock when they began
@@ -42,17 +42,17 @@ type many[V any] struct {
 
 	seed   maphash.Seed
 	table  []int32       // indexes into reads plus 1, by the keys' hashes; at least half of it is 0
-	order  []*reading[V] // the reads whose owners are asked, by owner
+	order  []*keyRead[V] // the reads whose owners are asked, by owner
 	ends   []int32       // the ends of the owners' parts of order
 	frames []frame[V]
 	done   chan *codec.Call // has room for maxFrames
 
 	mu      sync.Mutex    // guards the rest
-	singles []*reading[V] // to be read as Get does
+	singles []*keyRead[V] // to be read as Get does
 }
 
 // single leaves reads to be made one by one, as Get does.
-func (m *many[V]) single(reads ...*reading[V]) {
+func (m *multiGet[V]) single(reads ...*keyRead[V]) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.singles = append(m.singles, reads...)
@@ -60,7 +60,7 @@ func (m *many[V]) single(reads ...*reading[V]) {
 
 // add returns the index of the key's read, which it adds if there is none. Take no pointer to a read before all are
 // added.
-func (m *many[V]) add(key string) int {
+func (m *multiGet[V]) add(key string) int {
 	mask := len(m.table) - 1
 	hash := maphash.String(m.seed, key)
 	for i := int(hash) & mask; ; i = (i + 1) & mask {
@@ -81,7 +81,7 @@ func (m *many[V]) add(key string) int {
 
 // sort puts the n reads whose owners are asked in order of their owners; the view has that many places. It returns a
 // function that returns the reads of each owner.
-func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
+func (m *multiGet[V]) sort(places, n int) (of func(owner int) []*keyRead[V]) {
 	m.ends = slices.Grow(m.ends[:0], places+1)[:places+1]
 	clear(m.ends)
 	for i := range m.reads {
@@ -99,7 +99,7 @@ func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
 			m.ends[r.owner]++ // once all are placed, this is the end of the owner's part
 		}
 	}
-	return func(owner int) []*reading[V] {
+	return func(owner int) []*keyRead[V] {
 		from := int32(0)
 		if owner > 0 {
 			from = m.ends[owner-1]
@@ -108,8 +108,8 @@ func (m *many[V]) sort(places, n int) (of func(owner int) []*reading[V]) {
 	}
 }
 
-// lots keeps the memory of finished multi-gets for later ones.
-type lots[V any] struct {
+// multiGetPool keeps the memory of finished multi-gets for later ones.
+type multiGetPool[V any] struct {
 	pool sync.Pool // of *many[V]
 	seed maphash.Seed
 }
@@ -118,10 +118,10 @@ type lots[V any] struct {
 const lotKept = 4096
 
 // get returns a many with room for n keys.
-func (l *lots[V]) get(n int) *many[V] {
-	m, _ := l.pool.Get().(*many[V])
+func (l *multiGetPool[V]) get(n int) *multiGet[V] {
+	m, _ := l.pool.Get().(*multiGet[V])
 	if m == nil {
-		m = &many[V]{seed: l.seed, done: make(chan *codec.Call, maxFrames)}
+		m = &multiGet[V]{seed: l.seed, done: make(chan *codec.Call, maxFrames)}
 	}
 	size := 16
 	for size < 2*n {
@@ -130,13 +130,13 @@ func (l *lots[V]) get(n int) *many[V] {
 	m.table = slices.Grow(m.table[:0], size)[:size]
 	clear(m.table)
 	if cap(m.reads) < n {
-		m.reads = make([]reading[V], 0, n)
+		m.reads = make([]keyRead[V], 0, n)
 	}
 	return m
 }
 
 // put takes back a many that nobody uses any more.
-func (l *lots[V]) put(m *many[V]) {
+func (l *multiGetPool[V]) put(m *multiGet[V]) {
 	if cap(m.reads) > lotKept {
 		return
 	}
@@ -144,7 +144,7 @@ func (l *lots[V]) put(m *many[V]) {
 	clear(m.order)
 	clear(m.frames)
 	clear(m.singles)
-	*m = many[V]{
+	*m = multiGet[V]{
 		seed: m.seed, done: m.done, table: m.table, ends: m.ends,
 		reads: m.reads[:0], order: m.order[:0], frames: m.frames[:0], singles: m.singles[:0],
 	}
