@@ -77,6 +77,8 @@ type lostAddress struct {
 	incarnation uint64
 }
 
+func (a lostAddress) start() startID { return startID{a.name, a.incarnation} }
+
 // otherMemberError says that another member answers at a member's address.
 type otherMemberError struct{ error }
 
@@ -98,10 +100,10 @@ func (r *roster) proven(at lostAddress, when time.Time) {
 // prove records evidence, from here or from another member, that an incarnation ended no later than when. at.addr is where
 // the evidence was found; "" means that another member reports it. The caller holds mu.
 func (r *roster) prove(at lostAddress, when time.Time) {
-	if l, ok := r.vanished[at.name]; ok && l.is(at) {
+	if l, ok := r.vanished[at.start()]; ok && l.is(at) {
 		if l.ended.IsZero() {
 			l.ended = when
-			r.vanished[at.name] = l
+			r.vanished[at.start()] = l
 			r.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.name, "address", l.addr)
 			r.signal()
 		}
@@ -145,20 +147,20 @@ func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string,
 
 // forget forgets the lost members that no longer count, and returns when to look again. The caller holds mu.
 func (r *roster) forget(now time.Time, longest time.Duration) (again time.Duration) {
-	for name, l := range r.vanished {
+	for at, l := range r.vanished {
 		why, wait := l.forgets(now, longest, r.giveUp)
 		if why == "" {
 			again = soonest(again, wait)
 			continue
 		}
-		delete(r.vanished, name)
+		delete(r.vanished, at)
 		if !l.ended.IsZero() {
 			if len(r.ended) == maxEnded {
 				r.ended = slices.Delete(r.ended, 0, 1)
 			}
-			r.ended = append(r.ended, endedStart{name: name, incarnation: l.incarnation, at: l.ended, asked: now})
+			r.ended = append(r.ended, endedStart{name: at.name, incarnation: l.incarnation, at: l.ended, asked: now})
 		}
-		r.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", name, "address", l.addr, "reason", why)
+		r.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", at.name, "address", l.addr, "reason", why)
 	}
 	return again
 }
@@ -175,8 +177,8 @@ func (r *roster) hasEnded(name string, incarnation uint64) *endedStart {
 
 // revived removes an incarnation from the ended ones, because it is alive. The caller holds mu.
 func (r *roster) revived(id *identity, addr string) {
-	l, lost := r.vanished[id.name]
-	was := lost && !l.ended.IsZero() && l.incarnation == id.incarnation
+	l, lost := r.vanished[startID{id.name, id.incarnation}]
+	was := lost && !l.ended.IsZero()
 	r.ended = slices.DeleteFunc(r.ended, func(e endedStart) bool {
 		this := e.name == id.name && e.incarnation == id.incarnation
 		was = was || this
@@ -190,9 +192,9 @@ func (r *roster) revived(id *identity, addr string) {
 // unproven lists the lost members that may live: nothing proves that they have ended.
 func (r *roster) unproven() []lostAddress {
 	var out []lostAddress
-	for name, l := range r.vanished {
+	for at, l := range r.vanished {
 		if l.ended.IsZero() && !l.bare() {
-			out = append(out, lostAddress{name, l.addr, l.incarnation})
+			out = append(out, lostAddress{at.name, l.addr, l.incarnation})
 		}
 	}
 	return out
@@ -214,9 +216,9 @@ func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 			buf = binary.BigEndian.AppendUint32(buf, seconds(ended)+1)
 		}
 	}
-	for name, l := range r.vanished {
+	for at, l := range r.vanished {
 		if !l.bare() {
-			one(lostAddress{name, l.addr, l.incarnation}, l.at, l.ended)
+			one(lostAddress{at.name, l.addr, l.incarnation}, l.at, l.ended)
 		}
 	}
 	told := 0
@@ -251,13 +253,13 @@ func cutLost(buf []byte, now time.Time) (e lostAddress, l lost, rest []byte, err
 // mergeLost merges what another member knows of lost members. names are the ones that it counts; if join is set, they are
 // to count here as well. The caller holds mu.
 func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time) {
-	live := make(map[string]bool, len(r.table))
+	live := make(map[string]uint64, len(r.table)) // the latest incarnation
 	for _, rec := range r.table {
-		live[rec.id.name] = true
+		live[rec.id.name] = max(live[rec.id.name], rec.id.incarnation)
 	}
 	take := func(name string, l lost) {
-		if join && !live[name] && len(r.vanished) < len(r.table)+r.peak {
-			r.vanished[name] = l
+		if newest, ok := live[name]; join && (!ok || l.incarnation > newest) && len(r.vanished) < len(r.table)+r.peak {
+			r.vanished[startID{name, l.incarnation}] = l
 		}
 	}
 	detailed := make(map[string]bool)
@@ -268,14 +270,16 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 		}
 		buf = rest
 		detailed[e.name] = true
-		was, known := r.vanished[e.name]
+		_, known := r.vanished[e.start()]
+		_, bare := r.vanished[startID{name: e.name}]
 		gone := r.hasEnded(e.name, e.incarnation)
 		switch {
 		case gone != nil && l.ended.IsZero():
 			gone.asked = now
 		case gone != nil:
-		case known && was.bare() && l.addr != "":
-			r.vanished[e.name] = l
+		case bare && !known && l.addr != "":
+			delete(r.vanished, startID{name: e.name})
+			r.vanished[e.start()] = l
 		default:
 			if !known && l.addr != "" {
 				take(e.name, l)
@@ -286,12 +290,13 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 		}
 	}
 	for _, name := range names {
-		switch was, known := r.vanished[name]; {
+		bare := startID{name: name}
+		switch was, known := r.vanished[bare]; {
 		case detailed[name]:
-		case known && was.bare() && !join:
+		case known && !join:
 			was.listed = now
-			r.vanished[name] = was
-		case !known:
+			r.vanished[bare] = was
+		case !known && !r.isLost(name):
 			take(name, lost{at: now, listed: now})
 		}
 	}

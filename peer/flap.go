@@ -102,9 +102,9 @@ func (r *roster) crowd() {
 	if len(r.vanished) < len(live) {
 		return
 	}
-	for name, l := range r.vanished {
+	for at, l := range r.vanished {
 		l.crowd = true
-		r.vanished[name] = l
+		r.vanished[at] = l
 	}
 }
 

@@ -3,6 +3,7 @@ package peer
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -86,7 +87,7 @@ type roster struct {
 	mu       sync.Mutex          // guards everything below
 	leaving  bool                // this node is leaving
 	table    map[string]*record  // live members by gossip name
-	vanished map[string]lost     // by stable name
+	vanished map[startID]lost    // one start of a name may be lost while another one lives
 	ended    []endedStart        // incarnations that were lost and no longer count, oldest first
 	expected map[string]expected // announced members by stable name
 	peak     int                 // largest number of live names ever seen at once
@@ -106,7 +107,7 @@ func newRoster(self identity, addr string, minimum, limit int) *roster {
 		limit:    limit,
 		changed:  make(chan struct{}, 1),
 		table:    map[string]*record{self.gossipName(): {id: self, addr: addr}},
-		vanished: make(map[string]lost),
+		vanished: make(map[startID]lost),
 		expected: make(map[string]expected),
 		doubles:  make(map[string]bool),
 		flaps:    make(map[string]flap),
@@ -172,14 +173,31 @@ func (r *roster) note(n *memberlist.Node) {
 	}
 	r.table[n.Name] = rec
 	if rec.refused == "" {
-		if was, lost := r.vanished[id.name]; old == nil && (lost && was.addr != "" && !was.crowd || r.restarted(&id)) {
+		if old == nil && (r.wasLost(&id) || r.restarted(&id)) {
 			r.returned(id.name, time.Now())
 		}
 		r.revived(&id, rec.addr)
-		delete(r.vanished, id.name)
+		r.dropLost(&id)
 		delete(r.expected, id.name)
 	}
 	r.signal()
+}
+
+// wasLost reports whether this start of a member, or an earlier one, is lost and known by more than its name, and did not
+// vanish in a crowd. The caller holds mu.
+func (r *roster) wasLost(id *identity) bool {
+	for at, l := range r.vanished {
+		if at.name == id.name && at.incarnation <= id.incarnation && !l.bare() && !l.crowd {
+			return true
+		}
+	}
+	return false
+}
+
+// dropLost removes this start of a member and the earlier ones from the lost ones, because it is alive or has left. The
+// caller holds mu.
+func (r *roster) dropLost(id *identity) {
+	maps.DeleteFunc(r.vanished, func(at startID, _ lost) bool { return at.name == id.name && at.incarnation <= id.incarnation })
 }
 
 // restarted reports whether an earlier incarnation of a member is still believed to live, without having said that it
@@ -309,9 +327,9 @@ func (r *roster) LocalState(bool) []byte {
 	}
 	now := time.Now()
 	buf := []byte{lostFormat}
-	for name, l := range r.vanished {
+	for at, l := range r.vanished {
 		if !l.bare() { // a name alone is listed only by members that have seen the loss
-			buf = append(append(buf, byte(len(name))), name...)
+			buf = append(append(buf, byte(len(at.name))), at.name...)
 		}
 	}
 	return r.appendLost(append(r.appendFlaps(append(buf, 0), now), 0), now)
@@ -354,6 +372,15 @@ func (r *roster) leave() {
 func (r *roster) lost(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_, ok := r.vanished[name]
-	return ok
+	return r.isLost(name)
+}
+
+// isLost reports whether a start of a member is lost. The caller holds mu.
+func (r *roster) isLost(name string) bool {
+	for at := range r.vanished {
+		if at.name == name {
+			return true
+		}
+	}
+	return false
 }

@@ -55,6 +55,44 @@ func TestNewestIncarnationWins(t *testing.T) {
 	}
 }
 
+// TestLaterStartIsLost checks that a second process with a name keeps its share when it is lost, whatever becomes of the
+// first one.
+func TestLaterStartIsLost(t *testing.T) {
+	first, second := gossiped("b", 10, 2, nil), gossiped("b", 11, 3, nil)
+	for name, c := range map[string]struct {
+		then func(r *roster)
+		want int // members that the caps are divided among: this one, the second, and the first if it counts
+	}{
+		"the first lives":      {func(*roster) {}, 3},
+		"the first is updated": {func(r *roster) { r.NotifyUpdate(first) }, 3},
+		"the first is lost":    {func(r *roster) { r.NotifyLeave(first) }, 3},
+		"the first leaves": {func(r *roster) {
+			r.NotifyUpdate(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }))
+			r.NotifyLeave(first)
+		}, 2},
+		"the second is back and leaves": {func(r *roster) {
+			r.NotifyJoin(gossiped("b", 11, 3, func(id *identity) { id.leaving = true }))
+			r.NotifyLeave(second)
+		}, 2},
+		"a third starts":       {func(r *roster) { r.NotifyJoin(gossiped("b", 12, 4, nil)) }, 3},
+		"another member tells": {func(r *roster) { r.MergeRemoteState(r.LocalState(true), true) }, 3},
+	} {
+		r := sampleRoster()
+		r.NotifyJoin(first)
+		r.NotifyJoin(second)
+		r.look(time.Now())
+		r.NotifyLeave(second)
+		if c.then(r); r.look(time.Now()).share.members != c.want {
+			t.Errorf("%s: it divides by %d, want %d; lost: %v", name, r.look(time.Now()).share.members, c.want, r.vanished)
+		}
+		other := sampleRoster() // a member that joins learns of it
+		other.NotifyJoin(first)
+		if other.MergeRemoteState(r.LocalState(true), true); name == "the first lives" && other.look(time.Now()).share.members != c.want {
+			t.Errorf("%s: a joining member divides by %d, want %d", name, other.look(time.Now()).share.members, c.want)
+		}
+	}
+}
+
 func TestNameTaken(t *testing.T) {
 	r := sampleRoster()
 	r.NotifyJoin(gossiped("catalog-1", 1<<40, 2, nil))

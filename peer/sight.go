@@ -3,6 +3,7 @@ package peer
 import (
 	"cmp"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -82,21 +83,18 @@ func (r *roster) look(now time.Time) sight {
 	// The other side of a split has at most as many members as were ever seen at once, so this many lost ones are
 	// remembered. If another member has taken the address of a lost one, the lost one has ended.
 	r.peak = max(r.peak, len(s.reachable))
-	for name, l := range r.vanished {
+	for at, l := range r.vanished {
 		if used[l.addr] {
-			r.prove(lostAddress{name, l.addr, l.incarnation}, now)
+			r.prove(lostAddress{at.name, l.addr, l.incarnation}, now)
 		}
 	}
 	s.expire = soonest(s.expire, r.forget(now, longest))
 	for len(r.vanished) > r.peak {
-		oldest := ""
-		for name, l := range r.vanished {
-			if oldest == "" || l.at.Before(r.vanished[oldest].at) || l.at.Equal(r.vanished[oldest].at) && name < oldest {
-				oldest = name
-			}
-		}
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(r.vanished)), func(a, b startID) int {
+			return cmp.Or(r.vanished[a].at.Compare(r.vanished[b].at), cmp.Compare(a.name, b.name), cmp.Compare(a.incarnation, b.incarnation))
+		})
 		delete(r.vanished, oldest)
-		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest)
+		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest.name)
 	}
 	s.unproven = r.unproven()
 
@@ -112,8 +110,8 @@ func (r *roster) look(now time.Time) sight {
 			s.doubled = s.doubled || rec.id.name == self.name && rec.id.incarnation < self.incarnation
 		}
 	}
-	for name, l := range r.vanished {
-		counts[startID{name, l.incarnation}] = true
+	for at := range r.vanished {
+		counts[at] = true
 	}
 	for name, e := range r.expected {
 		if left := e.until.Sub(now); left <= 0 {

@@ -118,8 +118,8 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 		}
 		out = append(out, m)
 	}
-	for name, l := range r.vanished {
-		m := MemberInfo{Name: name, Addr: l.addr, Incarnation: l.incarnation, State: StateLost, Since: &l.at}
+	for at, l := range r.vanished {
+		m := MemberInfo{Name: at.name, Addr: l.addr, Incarnation: l.incarnation, State: StateLost, Since: &l.at}
 		if !l.ended.IsZero() {
 			m.Reason = "its process has ended"
 		}

@@ -83,16 +83,16 @@ func (r *roster) remove(gossipName string, rec *record, now time.Time) {
 			}
 			r.departed = append(r.departed, gossipName)
 		}
-		delete(r.vanished, rec.id.name)
+		r.dropLost(&rec.id)
 		r.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
 		return
 	}
 	for _, other := range r.table {
-		if other.refused == "" && other.id.name == rec.id.name {
+		if other.refused == "" && other.id.name == rec.id.name && other.id.incarnation > rec.id.incarnation {
 			return // an earlier incarnation of a member that is back
 		}
 	}
-	r.vanished[rec.id.name] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: now, ended: rec.ended}
+	r.vanished[startID{rec.id.name, rec.id.incarnation}] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: now, ended: rec.ended}
 	r.crowd()
 	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
 }

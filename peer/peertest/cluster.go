@@ -159,12 +159,15 @@ func (c *Cluster) Start(ctx context.Context, i int) error {
 }
 
 // Rename gives the i-th node, which must be down, a name that has not been in use before. With moved it gives it a new
-// address as well.
+// address as well. A node whose name another one has, or has had, keeps its name until the cluster has settled: otherwise
+// there would be more members than MinMembers, and one that starts without seeing the others would take too large a share.
 func (c *Cluster) Rename(i int, moved bool) {
 	h, n := c.hosts[i], c.names.Add(1)
 	h.mu.Lock()
 	if h.node == nil && !h.changing {
-		h.name, h.shadowed = fmt.Sprintf("n%d-%d", i, n), false
+		if !h.shadowed {
+			h.name = fmt.Sprintf("n%d-%d", i, n)
+		}
 		if moved {
 			h.ip = fmt.Sprintf("10.0.%d.%d", 1+n/250, 1+n%250)
 		}
