@@ -41,7 +41,8 @@ SOAK       ?= 1000000h
 GOVULNCHECK = golang.org/x/vuln/cmd/govulncheck@v1.9.0
 MODULES     = . examples bench/rivals peer/page/browser peer/peertest/replay tier/oteltier .ci/lint
 
-SUITE       = $(GO) run ./cmd/suite
+# With the race detector, because the tests need the standard library with it anyway.
+SUITE       = $(GO) run -race ./cmd/suite
 LONG        = ^Test.*Long$$
 # These check the results of many reads or seeds. With the race detector, which the short tests use, they would take ten times as long.
 PLAIN       = ^Test(Sim|Scene.*|ProjectionIsTrue)Long$$

@@ -139,7 +139,7 @@ func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool)
 	case reflect.Struct:
 		encoded, err := c.fitFields(t, path, seen)
 		if err == nil && encoded == 0 && t.NumField() > 0 {
-			err = fmt.Errorf("%s: nothing of a %v would be encoded, it has no exported fields: export them, or give it methods that encode it", path, t)
+			err = fmt.Errorf("%s: no field of a %v would be encoded, because none is exported: export them, or give it methods that encode it", path, t)
 		}
 		return err
 	}

@@ -54,10 +54,10 @@ func TestCheck(t *testing.T) {
 			}
 		}
 	}
-	check("hidden", "codec.hidden: nothing", checkOf(Msgpack[hidden]()), checkOf(JSON[hidden]()))
-	check("*hidden", "*codec.hidden: nothing", checkOf(Msgpack[*hidden]()), checkOf(JSON[*hidden]()))
-	check("embeds", "codec.embeds: nothing", checkOf(Msgpack[embeds]()), checkOf(JSON[embeds]()))
-	check("list", "codec.list.Value[][]: nothing", checkOf(Msgpack[list]()), checkOf(JSON[list]()))
+	check("hidden", "codec.hidden: no field", checkOf(Msgpack[hidden]()), checkOf(JSON[hidden]()))
+	check("*hidden", "*codec.hidden: no field", checkOf(Msgpack[*hidden]()), checkOf(JSON[*hidden]()))
+	check("embeds", "codec.embeds: no field", checkOf(Msgpack[embeds]()), checkOf(JSON[embeds]()))
+	check("list", "codec.list.Value[][]: no field", checkOf(Msgpack[list]()), checkOf(JSON[list]()))
 	check("live", "codec.live.Done: a chan int", checkOf(Msgpack[live]()), checkOf(JSON[live]()))
 	check("func", "func(): a func()", checkOf(Msgpack[func()]()), checkOf(JSON[func()]()))
 	check("complex", "[]complex128[]: a complex128", checkOf(Msgpack[[]complex128]()), checkOf(JSON[[]complex128]()))

@@ -105,7 +105,7 @@ func (p *peer) change(next breaker) (tell func()) {
 		}
 		why := p.last
 		return func() {
-			p.d.cfg.logger.Warn("a peer is bypassed, it refuses or is silent", "peer", p.to.Name, "addr", p.to.Addr, "err", why)
+			p.d.cfg.logger.Warn("a peer is bypassed because it rejects requests or does not answer", "peer", p.to.Name, "addr", p.to.Addr, "err", why)
 		}
 	default:
 		p.d.shut.Add(1)

@@ -333,23 +333,23 @@ func checkAdvertise(advertise, bindHost string) error {
 // errUnprotected says what to do about an address that others can reach.
 func errUnprotected(addr string, tls bool) error {
 	if tls {
-		return fmt.Errorf("%q is not on the loopback, and TLS does not cover gossip: anybody could announce members; set Secret too: %s", addr, howToSecret)
+		return fmt.Errorf("%q is not on the loopback, and TLS does not cover gossip: anyone could announce members; set Secret too: %s", addr, howToSecret)
 	}
-	return fmt.Errorf("%q is not on the loopback, and there is no Secret: anybody could read and change what is cached; set Secret: %s; or bind to 127.0.0.1", addr, howToSecret)
+	return fmt.Errorf("%q is not on the loopback, and there is no Secret: anyone could read and change what is cached; set Secret: %s; or bind to 127.0.0.1", addr, howToSecret)
 }
 
 // splitAddress splits a "host:port".
 func splitAddress(addr string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	if err != nil {
-		return "", 0, fmt.Errorf("%q is no \"host:port\": %w", addr, err)
+		return "", 0, fmt.Errorf("%q is not a \"host:port\": %w", addr, err)
 	}
 	n, err := strconv.ParseUint(text, 10, 16)
 	if err != nil {
 		return "", 0, fmt.Errorf("%q: the port must be a number from 0 to 65535", addr)
 	}
 	if host == "" {
-		return "", 0, fmt.Errorf("%q names no host", addr)
+		return "", 0, fmt.Errorf("%q has no host", addr)
 	}
 	return host, uint16(n), nil
 }

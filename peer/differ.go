@@ -62,7 +62,7 @@ func (d *differences) note(member string, same bool, now time.Time) (first bool)
 	return !known
 }
 
-// look reports which members have had another view for long, whether that list has changed, and when to look again, where 0
+// look reports which members have had a different view for a long time, whether that list has changed, and when to look again, where 0
 // means at the next difference.
 func (d *differences) look(view *ring.View, now time.Time) (long []string, news bool, again time.Duration) {
 	if d.count.Load() == 0 && len(d.listed()) == 0 {

@@ -72,7 +72,7 @@ func (n *Node) settleDoubts() {
 		if _, err := n.gossip.Join([]string{to.Addr}); err != nil {
 			n.logger.Debug("no exchange of states", "member", to.Name, "error", unwrapOne(err))
 		} else {
-			n.logger.Debug("states exchanged with a member that has another view", "member", to.Name)
+			n.logger.Debug("states exchanged with a member that has a different view", "member", to.Name)
 		}
 		// It may believe that this node has left. An exchange of states does not correct that.
 		others := n.roster.others()

@@ -107,7 +107,7 @@ func (n *Node) drill(req DrillRequest) error {
 		d := n.eyes.drills[req.Namespace]
 		n.eyes.mu.Unlock()
 		if d == nil {
-			return errors.New("no drill that an operator has begun is under way")
+			return errors.New("no operator's drill is running")
 		}
 		d.stop()
 		return nil
@@ -149,7 +149,7 @@ func (n *Node) drill(req DrillRequest) error {
 func (n *Node) obey(question []byte) error {
 	var req DrillRequest
 	if err := json.Unmarshal(slices.Clone(question), &req); err != nil {
-		return errors.New("the order is not understood")
+		return errors.New("the relayed order is not valid JSON")
 	}
 	if err := req.check(); err != nil {
 		return err

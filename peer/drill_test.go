@@ -77,7 +77,7 @@ func TestDrill(t *testing.T) {
 	}
 	order(`{"namespace":"nope","fraction":1,"seconds":1}`, http.StatusNotFound, "no namespace")
 	order(`{"namespace":"busy","fraction":1,"seconds":1}`, http.StatusConflict, "a: a drill is under way")
-	order(`{"namespace":"product","stop":true}`, http.StatusConflict, "no drill")
+	order(`{"namespace":"product","stop":true}`, http.StatusConflict, "no operator's drill")
 	if code, body := send(a, http.MethodPost, "/drill", "", `{}`); code != 401 || !strings.Contains(body, `"error"`) {
 		t.Errorf("without a token: %d %s", code, body)
 	}

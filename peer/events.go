@@ -34,37 +34,37 @@ type Event struct {
 // eventNames maps the log lines that are events to their stable names. The texts may be improved, the names stay.
 func eventNames() map[string]string {
 	return map[string]string{
-		"listening":                        "node_started",
-		"closed":                           "node_closed",
-		"view changed":                     "view_changed",
-		"a member has joined":              "member_joined",
-		"a member has left":                "member_left",
-		"a member is lost":                 "member_lost",
-		"a lost member has ended":          "member_ended",
-		"a lost member is forgotten":       "member_forgotten",
-		"a member is alive whose address":  "member_contradicts",
-		"a member is alive although":       "member_contradicts",
-		"another node with this node's":    "name_released",
-		"a member flaps":                   "member_resting",
-		"a member rests no more":           "member_rested",
-		"a member is kept out of the view": "member_refused",
-		"two live members have one name":   "name_taken",
-		"another node has taken":           "name_taken",
-		"the view cannot be rebuilt":       "view_failed",
-		"cannot connect to peer":           "peer_unreachable",
-		"connection to peer lost":          "peer_lost",
-		"a peer is bypassed":               "peer_bypassed",
-		"a peer answers again":             "peer_answers",
-		"data connection refused":          "connection_refused",
-		"members have had another view":    "views_differ",
-		"all members have one view again":  "views_agree",
-		"most of the members are lost":     "view_split",
-		"most of the members are back":     "view_healed",
-		"an operator has invalidated keys": "operator_invalidated",
-		"an operator has warmed keys":      "operator_warmed",
-		"an operator has begun a drill":    "operator_drill_begun",
-		"an operator has stopped a drill":  "operator_drill_stopped",
-		"an operator's token was wrong":    "operator_refused",
+		"listening":                            "node_started",
+		"closed":                               "node_closed",
+		"view changed":                         "view_changed",
+		"a member has joined":                  "member_joined",
+		"a member has left":                    "member_left",
+		"a member is lost":                     "member_lost",
+		"a lost member has ended":              "member_ended",
+		"a lost member is forgotten":           "member_forgotten",
+		"a member is alive whose address":      "member_contradicts",
+		"a member is alive although":           "member_contradicts",
+		"another node with this node's":        "name_released",
+		"a member flaps":                       "member_resting",
+		"a member no longer rests":             "member_rested",
+		"a member is kept out of the view":     "member_refused",
+		"two live members have one name":       "name_taken",
+		"another node has taken":               "name_taken",
+		"the view cannot be rebuilt":           "view_failed",
+		"cannot connect to peer":               "peer_unreachable",
+		"connection to peer lost":              "peer_lost",
+		"a peer is bypassed":                   "peer_bypassed",
+		"a peer answers again":                 "peer_answers",
+		"data connection refused":              "connection_refused",
+		"members have had a different view":    "views_differ",
+		"all members have the same view again": "views_agree",
+		"most members are lost":                "view_split",
+		"most members are back":                "view_healed",
+		"an operator has invalidated keys":     "operator_invalidated",
+		"an operator has warmed keys":          "operator_warmed",
+		"an operator has begun a drill":        "operator_drill_begun",
+		"an operator has stopped a drill":      "operator_drill_stopped",
+		"an operator's token was wrong":        "operator_refused",
 	}
 }
 
@@ -204,8 +204,8 @@ func (n *Node) viewEvents(old, now *ring.View) {
 	}
 	switch split := lost > now.Len(); {
 	case split && !n.eyes.split.Swap(true):
-		n.logger.Error("most of the members are lost: cut off, or they have crashed", "lost", lost, "members", now.Len())
+		n.logger.Error("most members are lost: this node is cut off, or they have crashed", "lost", lost, "members", now.Len())
 	case !split && n.eyes.split.Swap(false):
-		n.logger.Info("most of the members are back", "lost", lost, "members", now.Len())
+		n.logger.Info("most members are back", "lost", lost, "members", now.Len())
 	}
 }

@@ -352,21 +352,21 @@ func TestFindFailuresAreLogged(t *testing.T) {
 			}
 		}
 		fail := func(why string) { network.down.Store(&why); pause(t.Context(), 20*time.Second) }
-		const again = "all seeds can be found again"
-		expect(map[string]int{"cannot be found": 0, again: 0})
+		const again = "all seeds can be resolved again"
+		expect(map[string]int{"cannot be resolved": 0, again: 0})
 		fail("no route to the resolver")
-		expect(map[string]int{"cannot be found": 1, "no route": 1, again: 0})
+		expect(map[string]int{"cannot be resolved": 1, "no route": 1, again: 0})
 		pause(t.Context(), 10*time.Minute)
-		expect(map[string]int{"cannot be found": 1, again: 0})
+		expect(map[string]int{"cannot be resolved": 1, again: 0})
 		fail("another reason")
-		expect(map[string]int{"cannot be found": 2, "another reason": 1, again: 0})
+		expect(map[string]int{"cannot be resolved": 2, "another reason": 1, again: 0})
 		network.down.Store(nil)
 		pause(t.Context(), 5*time.Minute)
-		expect(map[string]int{"cannot be found": 2, again: 1})
+		expect(map[string]int{"cannot be resolved": 2, again: 1})
 		for i := range 30 { // ten minutes of different reasons
 			fail(fmt.Sprint("reason ", i))
 		}
-		if n := strings.Count(logs.String(), "cannot be found"); n < 2+8 || n > 2+11 {
+		if n := strings.Count(logs.String(), "cannot be resolved"); n < 2+8 || n > 2+11 {
 			t.Errorf("%d lines in ten minutes", n-2)
 		}
 		if n2.View().Len() != 2 {

@@ -135,7 +135,7 @@ func (r *roster) resting(chosen map[string]*record, now time.Time) (names map[st
 	}
 	for name := range r.rests {
 		if !names[name] && chosen[name] != nil {
-			r.say(slog.LevelInfo, "a member rests no more", "member", name)
+			r.say(slog.LevelInfo, "a member no longer rests", "member", name)
 		}
 	}
 	r.rests = names

@@ -94,7 +94,7 @@ func (f *frameReader) fill() error {
 }
 
 var (
-	errStalled = errors.New("a frame has begun and does not go on")
+	errStalled = errors.New("a frame is incomplete and no more of it arrives")
 	errCut     = errors.New("the connection ended in the middle of a frame")
 )
 

@@ -37,7 +37,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 			{claim, "without a handshake"},
 			{sealedMagic + claim, "does not shake hands"},
 			{sealedMagic, "TLS handshake"},
-			{"WEIX", "no connection of weir"},
+			{"WEIX", "not a weir connection"},
 		} {
 			conn := r.dial(t, 60+i, n1)
 			_, _ = io.WriteString(conn, c.send)

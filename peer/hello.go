@@ -157,7 +157,7 @@ func (d *data) compare(other *hello) {
 		if r == nil || r.schema == ns.schema || !d.noise.allow("namespace "+ns.name+" at "+other.name, time.Now()) {
 			continue
 		}
-		d.cfg.logger.Warn("a namespace differs on a member, and is not shared with it: freshness, codec or type of the values are not the same",
+		d.cfg.logger.Warn("a namespace is not shared with a member: its freshness, codec or value type differs there",
 			"namespace", ns.name, "peer", other.name, "here", hex16(r.schema), "there", hex16(ns.schema))
 	}
 }

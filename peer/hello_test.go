@@ -88,8 +88,8 @@ func TestNamespaceDiffers(t *testing.T) {
 			}
 			mustServe(t, n1, n2)
 			synctest.Wait()
-			r.mustLog(t, "n1", "a namespace differs on a member", "namespace=price", "peer=n2", "here=0000000000000000", "there=0000000000000001")
-			r.mustLog(t, "n2", "a namespace differs on a member", "namespace=price", "peer=n1", "here=0000000000000001")
+			r.mustLog(t, "n1", "a namespace is not shared with a member", "namespace=price", "peer=n2", "here=0000000000000000", "there=0000000000000001")
+			r.mustLog(t, "n2", "a namespace is not shared with a member", "namespace=price", "peer=n1", "here=0000000000000001")
 		})
 	}
 }

@@ -87,7 +87,7 @@ func TestHostileConnections(t *testing.T) {
 			trickle(conn, []byte{0, 0, 0, 90, 1, 2, 3, 4})
 		}, helloTimeout + time.Second, []string{"data connection refused", "timeout"}, nil},
 		{"a byte every 5 s of a request", true, func(conn, _ net.Conn) { trickle(conn, request) }, 2 * frameTimeout, []string{"data connection closed", errStalled.Error()}, nil},
-		{"connect and stall", false, func(conn, _ net.Conn) {}, handshakeTimeout, []string{"connection refused", "it said nothing"}, nil},
+		{"connect and stall", false, func(conn, _ net.Conn) {}, handshakeTimeout, []string{"connection refused", "it sent nothing"}, nil},
 		{"magic and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, dataMagic) }, helloTimeout, []string{"data connection refused", "timeout"}, nil},
 		{"label and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, "\xf4\x09weir/weir") }, handshakeTimeout, []string{"connection refused", "nothing after its label"}, nil},
 		{"gossip and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, "\xf4\x09weir/weir\x06") }, 2 * streamTimeout, []string{"from=gossip", "i/o timeout"}, []string{"connection refused", "not encrypted"}},

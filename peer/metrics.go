@@ -26,30 +26,30 @@ func newCollector(n *Node) *collector {
 	}
 	return &collector{
 		n:         n,
-		members:   desc("members", "Members by what this node knows of them.", "state"),
-		view:      desc("view_changes_total", "Views published since the start."),
-		differing: desc("view_disagreements", "Members whose view has differed from this node's for more than ten seconds."),
-		divisor:   desc("divisor_members", "Members that a cap for the whole cluster is divided by."),
-		refused:   desc("connections_refused_total", "Connections closed at the port or in their handshake."),
+		members:   desc("members", "Members of the cluster, by state.", "state"),
+		view:      desc("view_changes_total", "Views published since the node started."),
+		differing: desc("view_disagreements", "Members whose view has differed from this node's view for more than ten seconds."),
+		divisor:   desc("divisor_members", "Members among which a cluster-wide cap is divided."),
+		refused:   desc("connections_refused_total", "Connections closed at the port or during their handshake."),
 
-		calls:         desc("peer_calls_total", "Requests that this node has sent, or tried to send, to other members."),
-		errors:        desc("peer_call_errors_total", "Those of them that were not answered."),
+		calls:         desc("peer_calls_total", "Peer calls that this node sent or tried to send."),
+		errors:        desc("peer_call_errors_total", "Peer calls that got no answer."),
 		dials:         desc("peer_dials_total", "Attempts to open a data connection."),
-		served:        desc("peer_requests_total", "Requests of other members that this node has read."),
-		bytes:         desc("peer_bytes_total", "Bytes on the data connections, hellos not counted.", "direction"),
-		inFlight:      desc("peer_calls_in_flight", "Requests sent whose answer is awaited."),
-		connections:   desc("peer_connections", "Data connections that are up, by who opened them.", "opened"),
-		inFlightBytes: desc("peer_in_flight_bytes", "Bytes counted against Config.InFlightBytes."),
+		served:        desc("peer_requests_total", "Requests received from other members."),
+		bytes:         desc("peer_bytes_total", "Bytes on the data connections without handshakes, by direction.", "direction"),
+		inFlight:      desc("peer_calls_in_flight", "Peer calls that wait for an answer."),
+		connections:   desc("peer_connections", "Open data connections, by the side that opened them.", "opened"),
+		inFlightBytes: desc("peer_in_flight_bytes", "Bytes that count toward Config.InFlightBytes."),
 
-		breakersOpen:   desc("peer_breakers_open", "Members that are bypassed because they refuse or are silent."),
-		breakerChanges: desc("peer_breaker_changes_total", "How often a member's breaker has opened or closed.", "to"),
+		breakersOpen:   desc("peer_breakers_open", "Members bypassed because they reject requests or do not answer."),
+		breakerChanges: desc("peer_breaker_changes_total", "Number of times the breaker of a member opened or closed.", "to"),
 
-		lateTimers: desc("late_timers_total", "Timers of the data connections that came more than 50 ms late: this process gets too little processor time, and does not take silence for the death of a peer."),
+		lateTimers: desc("late_timers_total", "Timers of the data connections that fired more than 50 ms late. The process then gets too little processor time, and a silent peer does not count as dead."),
 
-		ready:        desc("ready", "1 if the node takes part, as /readyz says, else 0."),
-		build:        desc("build_info", "Always 1; the label says which version of weir this is.", "version"),
-		streams:      desc("stats_streams", "Streams of events that are open."),
-		streamsEnded: desc("stats_streams_refused_total", "Streams of events that were refused or dropped: too many, or too slow."),
+		ready:        desc("ready", "1 while the node is ready, as /readyz reports."),
+		build:        desc("build_info", "Always 1. The label version is the version of weir.", "version"),
+		streams:      desc("stats_streams", "Open event streams of the stats endpoint."),
+		streamsEnded: desc("stats_streams_refused_total", "Event streams refused because there were too many, or dropped because the reader was too slow."),
 	}
 }
 
@@ -127,7 +127,7 @@ func (n *Node) registerMetrics(m prometheus.Collector) error {
 	if n.cfg.Registerer != nil {
 		if err := n.cfg.Registerer.Register(m); err != nil {
 			n.registry.Unregister(m)
-			return fmt.Errorf("peer: metrics: Config.Registerer refuses them; two nodes need two registerers, see prometheus.WrapRegistererWith: %w", err)
+			return fmt.Errorf("peer: metrics: Config.Registerer does not accept them: give each node its own registerer, see prometheus.WrapRegistererWith: %w", err)
 		}
 	}
 	return nil

@@ -293,7 +293,7 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	}
 	var first [len(dataMagic)]byte
 	if _, err := io.ReadFull(conn, first[:1]); err != nil {
-		return "", nil, fmt.Errorf("it said nothing: %w", err)
+		return "", nil, fmt.Errorf("it sent nothing: %w", err)
 	}
 	switch first[0] {
 	case dataMagic[0]:
@@ -301,7 +301,7 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 			return "", nil, fmt.Errorf("its first bytes were cut short: %w", err)
 		}
 		if magic = string(first[:]); magic != dataMagic && magic != sealedMagic {
-			return "", nil, fmt.Errorf("it starts with %q, which is no connection of weir", magic)
+			return "", nil, fmt.Errorf("it starts with %q, which is not a weir connection", magic)
 		}
 		return magic, nil, nil
 	case gossipMagic:
@@ -322,7 +322,7 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	case tlsRecord:
 		return "", nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q or %q; stats are where the service mounts the node's handler", dataMagic, sealedMagic)
 	}
-	return "", nil, fmt.Errorf("it starts with %q, which is no connection of weir", first[:1])
+	return "", nil, fmt.Errorf("it starts with %q, which is not a weir connection", first[:1])
 }
 
 // refuse closes conn and logs the reason, but not too often for one host.

@@ -94,12 +94,12 @@ func TestPortRefuses(t *testing.T) {
 	for _, c := range []struct{ name, send, reason string }{
 		{"http", "GET / HTTP/1.1\r\n\r\n", "HTTP request"},
 		{"tls", "\x16\x03\x01", "TLS"},
-		{"garbage", "\x00\x01\x02\x03", "no connection of weir"},
-		{"almost", "WEIRD"[:3] + "X", "no connection of weir"},
+		{"garbage", "\x00\x01\x02\x03", "not a weir connection"},
+		{"almost", "WEIRD"[:3] + "X", "not a weir connection"},
 		{"another cluster", "\xf4\x06weir/y", "belongs to the cluster"},
 		{"stalled", "WE", "cut short"},
 		{"stalled label", "\xf4\xffabc", "cut short"},
-		{"silent", "", "said nothing"},
+		{"silent", "", "sent nothing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {

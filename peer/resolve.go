@@ -40,7 +40,7 @@ func checkSeed(seed string) error {
 		case strings.Contains(seed, ":"):
 			return fmt.Errorf("%q names SRV records, which have the ports in them: leave the port out", seed)
 		case len(labels) < 3 || labels[0] == "_" || labels[1] != "_tcp" && labels[1] != "_udp" || slices.Contains(labels, ""):
-			return fmt.Errorf("%q is no name of SRV records, which are called _service._tcp.name", seed)
+			return fmt.Errorf("%q is not a name of SRV records, which are called _service._tcp.name", seed)
 		}
 		return nil
 	}

@@ -36,7 +36,7 @@ func (n *Node) rejoin() {
 	f := n.finder
 	defer func() {
 		if !f.discover.end() {
-			n.logger.Warn("Discover goes on although its context has ended; Close does not wait for it")
+			n.logger.Warn("Discover still runs although its context has ended; Close does not wait for it")
 		}
 	}()
 	n.joinSeeds(n.ctx)
@@ -142,12 +142,12 @@ func (n *Node) complain(failed []failure) {
 	}
 	if len(kinds) == 0 {
 		n.finder.told = nil
-		n.logger.Info("all seeds can be found again")
+		n.logger.Info("all seeds can be resolved again")
 		return
 	}
 	if n.noise.allow("finding seeds", time.Now()) { // otherwise after the next attempt
 		n.finder.told = kinds
-		n.logger.Warn("seeds cannot be found; what they were last counts", "error", allFailed(failed), "again in", n.cfg.RejoinInterval)
+		n.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", n.cfg.RejoinInterval)
 	}
 }
 
@@ -204,7 +204,7 @@ func (n *Node) tell(ctx context.Context, to []peerAddress, msg []byte) {
 			for p := range next {
 				node := &memberlist.Node{Name: p.gossipName, Addr: p.addr.Addr().AsSlice(), Port: p.addr.Port()}
 				if err := n.gossip.SendReliable(node, msg); err != nil {
-					n.logger.Debug("a member could not be told", "member", p.gossipName, "error", err)
+					n.logger.Debug("an announcement did not reach a member", "member", p.gossipName, "error", err)
 				}
 			}
 		})

@@ -219,13 +219,13 @@ func (t *trust) useTLS(c *tls.Config) error {
 	c = c.Clone()
 	switch {
 	case c.InsecureSkipVerify:
-		return errors.New("InsecureSkipVerify lets everybody in; set RootCAs instead")
+		return errors.New("InsecureSkipVerify accepts any peer; set RootCAs instead")
 	case c.GetConfigForClient != nil:
 		return errors.New("GetConfigForClient would undo what weir requires of a connection; leave it nil")
 	case len(c.Certificates) == 0 && (c.GetCertificate == nil || c.GetClientCertificate == nil):
 		return errors.New("it has no certificate; set Certificates, or both GetCertificate and GetClientCertificate: a member dials and is dialled")
 	case c.RootCAs == nil && c.ClientCAs == nil:
-		return errors.New("it names no authority, so any public one could vouch for a member; set RootCAs")
+		return errors.New("RootCAs is nil, so any public authority could vouch for a member; set RootCAs")
 	}
 	if c.RootCAs == nil {
 		c.RootCAs = c.ClientCAs

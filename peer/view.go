@@ -122,9 +122,9 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	long, news, again := n.differ.look(n.View(), now)
 	switch {
 	case news && len(long) > 0:
-		n.logger.Warn("members have had another view for long", "members", strings.Join(long, " "), "for", differLong)
+		n.logger.Warn("members have had a different view for a long time", "members", strings.Join(long, " "), "for", differLong)
 	case news:
-		n.logger.Info("all members have one view again")
+		n.logger.Info("all members have the same view again")
 	}
 	wait = soonest(wait, again)
 	return soonest(wait, s.expire)

@@ -178,7 +178,7 @@ func (c *core) newJournal(incarnation uint64) *journal.Journal {
 		Self: c.self, Namespace: c.ns, Schema: c.schema, Incarnation: incarnation,
 		Copies: copies{c}, Fences: c.fences, Now: c.clock.Now, Spawn: c.spawn, Closed: ErrClosed,
 		OnFlush: func() {
-			c.cfg.Logger.Warn("cache flushed: invalidations were missed that no member can tell any more", "event", eventFlushed, "namespace", c.cfg.Namespace)
+			c.cfg.Logger.Warn("cache flushed: this node missed invalidations that no member's log still has", "event", eventFlushed, "namespace", c.cfg.Namespace)
 		},
 		Life: max(c.cfg.Freshness.Bound(), c.cfg.Freshness.NegativeTTL), Timeout: c.cfg.InvalidateTimeout, NewFor: newFor, Limits: c.cfg.limits,
 	}

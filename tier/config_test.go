@@ -70,8 +70,8 @@ func TestConfigOfTheType(t *testing.T) {
 		change(&cfg)
 		return cfg.check()
 	}
-	want(loaderOf(func(*Config[hidden]) {}), "Codec is empty, so it is msgpack: tier.hidden: nothing")
-	want(loaderOf(func(c *Config[hidden]) { c.Codec = codec.JSON[hidden]() }), "Codec json: tier.hidden: nothing")
+	want(loaderOf(func(*Config[hidden]) {}), "Codec is empty, so it is msgpack: tier.hidden: no field")
+	want(loaderOf(func(c *Config[hidden]) { c.Codec = codec.JSON[hidden]() }), "Codec json: tier.hidden: no field")
 	lively := Config[live]{
 		Freshness: Freshness{TTL: time.Minute},
 		Loader:    ByKey(func(context.Context, string) (live, error) { return live{}, nil }),

@@ -16,7 +16,7 @@ import (
 )
 
 // ErrDrilling says that a drill of the cache is already under way on this node.
-var ErrDrilling = errors.New("weir: a drill is under way")
+var ErrDrilling = errors.New("weir: a drill is already running")
 
 // MaxDrill is the longest a drill may last.
 const MaxDrill = time.Hour

@@ -52,7 +52,7 @@ func (c *core) logBreaker() {
 	t.open, t.openings = !isClosed, openings
 	t.mu.Unlock()
 	if opened {
-		c.cfg.Logger.Error("the breaker has opened: the origin fails and is left alone", "event", eventBreakerOpened, "namespace", c.cfg.Namespace)
+		c.cfg.Logger.Error("the breaker has opened: the origin fails, and loads are rejected", "event", eventBreakerOpened, "namespace", c.cfg.Namespace)
 	}
 	if closed {
 		c.cfg.Logger.Info("the breaker has closed: the origin answers again", "event", eventBreakerClosed, "namespace", c.cfg.Namespace, "after", lasted.Round(time.Millisecond))

@@ -385,7 +385,7 @@ func (f *follower) apply(events []*Event) {
 
 func (f *follower) refuse(e *Event, err error) {
 	f.stats.refused.Add(1)
-	f.log.Warn("an event names what no value can have", "position", e.Position, "error", err)
+	f.log.Warn("a feed event has an invalid key or tag", "position", e.Position, "error", err)
 }
 
 // confirm acknowledges what is applied on every member. It returns nil when the feed has ended and

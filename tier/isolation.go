@@ -62,7 +62,7 @@ func (c *core) checkIsolation() {
 	c.setWatch()
 	if off {
 		c.stats.isolations.Add(1)
-		c.cfg.Logger.Warn("isolated: this node has lost sight of more than half of the members", "event", eventIsolated, "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
+		c.cfg.Logger.Warn("isolated: this node has lost contact with more than half of the members", "event", eventIsolated, "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
 	} else {
 		c.cfg.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.cfg.Namespace)
 	}

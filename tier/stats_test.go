@@ -24,15 +24,15 @@ func TestFollowMetrics(t *testing.T) {
 	var want strings.Builder
 	for _, m := range []struct{ name, kind, help, labels, value string }{
 		{"follow_running", "gauge", "Calls of Follow that run on this node.", "", "1"},
-		{"follow_flushes_total", "counter", "Times that the namespace was flushed because its feed could not tell all.", "", "5"},
-		{"follow_failures_total", "counter", "Calls of a feed that failed.", "", "6"},
-		{"follow_unconfirmed_total", "counter", "Times that an acknowledgement had to wait for a member.", "", "7"},
-		{"follow_lag_seconds", "gauge", "From the newest event's write to its application on this node, if the feed tells times.", "", "8"},
-		{"follow_down_seconds", "gauge", "For how long the feed has failed by now; 0: it works.", "", "0"},
+		{"follow_flushes_total", "counter", "Number of times the namespace was flushed because its feed could not tell all events.", "", "5"},
+		{"follow_failures_total", "counter", "Calls to a feed that failed.", "", "6"},
+		{"follow_unconfirmed_total", "counter", "Acknowledgements of a feed that had to wait for a member.", "", "7"},
+		{"follow_lag_seconds", "gauge", "Time from the newest event's write to its application on this node, if the feed gives times.", "", "8"},
+		{"follow_down_seconds", "gauge", "Time for which the feed has failed so far. 0: it works.", "", "0"},
 	} {
 		fmt.Fprintf(&want, "# HELP weir_%s %s\n# TYPE weir_%s %s\nweir_%s{namespace=\"product\"} %s\n", m.name, m.help, m.name, m.kind, m.name, m.value)
 	}
-	want.WriteString("# HELP weir_follow_events_total Events of feeds, by what became of them; refused: keys and tags that no value can have.\n# TYPE weir_follow_events_total counter\n")
+	want.WriteString("# HELP weir_follow_events_total Events of feeds, by result. refused: the event had a key or tag that is not valid.\n# TYPE weir_follow_events_total counter\n")
 	for i, result := range []string{"applied", "repeated", "refused"} {
 		fmt.Fprintf(&want, "weir_follow_events_total{namespace=\"product\",result=%q} %d\n", result, i+2)
 	}

@@ -36,6 +36,29 @@ func TestFindings(t *testing.T) {
 	}
 }
 
+// TestHouse checks that a function with too many parameters is found, and what the figures say.
+func TestHouse(t *testing.T) {
+	pkgs, err := load("testdata/faults")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, found := house(pkgs)
+	if len(found) != 1 || found[0].check != "house" || found[0].pos.Line != 29 {
+		t.Errorf("found %v", found)
+	}
+	if len(all) != 1 || all[0].files != 1 || all[0].circle != 0 {
+		t.Errorf("figures %+v", all)
+	}
+	// The files of this program: main.go needs house.go and house.go needs finding.
+	if pkgs, err = load("."); err != nil {
+		t.Fatal(err)
+	}
+	all, _ = house(pkgs)
+	if len(all) != 1 || all[0].files != 2 || all[0].circle != 2 || !strings.HasPrefix(all[0].fields, "figures ") {
+		t.Errorf("figures %+v", all)
+	}
+}
+
 // TestOtherArch checks that code which is not valid on another processor is refused there.
 func TestOtherArch(t *testing.T) {
 	t.Setenv("CGO_ENABLED", "0")

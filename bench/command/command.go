@@ -74,11 +74,11 @@ func New(o Options) *cobra.Command {
 	}
 	p := c.Flags()
 	p.StringVar(&f.file, "file", "", "run the scenario in this `file`")
-	p.StringVar(&f.trace, "trace", "", "replay this trace `file`, in place of the scenario's")
+	p.StringVar(&f.trace, "trace", "", "replay this trace `file` instead of the scenario's")
 	p.StringVar(&f.format, "format", "", "the trace's `format`: "+formats())
 	p.IntVar(&f.rounds, "rounds", 1, "how often each system runs")
-	p.DurationVar(&f.duration, "duration", 0, "run for so long, in place of the scenario's duration")
-	p.Uint64Var(&f.seed, "seed", 0, "the seed of all random choices, in place of the scenario's")
+	p.DurationVar(&f.duration, "duration", 0, "`duration` of the run, instead of the scenario's")
+	p.Uint64Var(&f.seed, "seed", 0, "`seed` of all random choices, instead of the scenario's")
 	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json, .csv, .html and .svg")
 	p.StringVar(&f.svg, "svg", "origin_calls", "which `measure` the .svg shows")
 	if len(o.Rivals) > 0 {

@@ -161,7 +161,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	d.cluster, err = start(starting, y, Env{Scenario: s, Load: func(ctx context.Context, key string) ([]byte, error) {
 		i, ok := u.index[key]
 		if !ok {
-			return nil, fmt.Errorf("harness: a load of %q, which nobody asked for", key)
+			return nil, fmt.Errorf("harness: a load of %q, which no caller asked for", key)
 		}
 		return origin.load(ctx, int(i))
 	}})

@@ -31,7 +31,7 @@ type seat struct {
 	calls, sent, gotten atomic.Int64 // as the caller
 }
 
-var errNobody = errors.New("nobody is there")
+var errNobody = errors.New("no member answers")
 
 func (s *seat) Name() string                 { return s.b.view.Members()[s.place].Name }
 func (s *seat) View() *ring.View             { return s.b.view }

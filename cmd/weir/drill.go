@@ -25,11 +25,11 @@ func drillCommand(w *world) *cobra.Command {
 		Use:   "drill --namespace NAME",
 		Short: "Rehearse losing the cache: a fraction of the hits behave as misses for a while",
 		Long: `Rehearse losing the cache: for a while, a fraction of the reads that find a copy behave as misses. The
-loads go through the governor, at the lowest class; who would get an error gets the copy after all. The drill ends
-by itself: when its time is over, and at once when the breaker opens or a tenth of its loads fail.
+loads go through the governor at the lowest class. A caller that would get an error gets the copy instead. The drill ends
+when its time is over, and at once when the breaker opens or a tenth of its loads fail.
 
-It needs the operator's token. It waits for the end and reports what the origin had to do; Ctrl-C ends the drill. The exit code
-is 0 if it lasted for its whole time, 1 if it had to end before, 3 if some members took no part.`,
+The command needs the operator's token. It waits until the drill has ended and reports what the origin had to do. Ctrl-C ends
+the drill. The exit code is 0 if the drill lasted for its whole time, 1 if it ended early, 3 if some members took no part.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			switch {
@@ -68,11 +68,11 @@ is 0 if it lasted for its whole time, 1 if it had to end before, 3 if some membe
 			return verdictOf(drills, begun.Missing)
 		},
 	}
-	c.Flags().StringVarP(&req.Namespace, "namespace", "n", "", "the cache's `name`")
-	c.Flags().Float64Var(&req.Fraction, "fraction", 0.05, "of the hits that behave as misses")
-	c.Flags().DurationVar(&length, "for", 30*time.Second, "how long")
-	c.Flags().BoolVar(&req.Cluster, "cluster", false, "on all members, for all hits, in place of those on the member asked")
-	c.Flags().BoolVar(&req.Stop, "stop", false, "end a drill that is under way")
+	c.Flags().StringVarP(&req.Namespace, "namespace", "n", "", "`name` of the cache")
+	c.Flags().Float64Var(&req.Fraction, "fraction", 0.05, "`fraction` of the hits that behave as misses, above 0 and at most 1")
+	c.Flags().DurationVar(&length, "for", 30*time.Second, "`duration` of the drill")
+	c.Flags().BoolVar(&req.Cluster, "cluster", false, "drill the hits on all members instead of those on one member")
+	c.Flags().BoolVar(&req.Stop, "stop", false, "end the drill that is running")
 	return c
 }
 

@@ -211,7 +211,7 @@ func (f *front) refuse(w http.ResponseWriter, r *http.Request, key string, wante
 		}
 		switch answered.status {
 		case http.StatusTooManyRequests:
-			code, text = answered.status, "the origin takes no more requests for now"
+			code, text = answered.status, "the origin accepts no more requests for now"
 		case http.StatusServiceUnavailable:
 			code, text = answered.status, "the origin is not available"
 		case http.StatusGatewayTimeout:

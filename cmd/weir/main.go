@@ -89,19 +89,19 @@ func isUsage(err error) bool {
 func rootCommand(w *world) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "weir",
-		Short: "A tiered cache whose instances are the cluster: run nodes, and look into them",
-		Long: `weir runs nodes of a cluster (weir node) and looks into a cluster that runs: its own nodes, and
-services that embed the library. For that it asks the stats endpoint of any one member: --addr is where
-that service has mounted it.
+		Short: "Run nodes of a weir cluster and inspect them",
+		Long: `weir node runs a node of a cluster. The other commands inspect and operate a running cluster of such nodes or of
+services that embed the library. They ask the stats endpoint of one member: set --addr to the URL at which
+that service serves it.
 
-Exit codes: 0 it worked; 1 it did not; 2 the command line or the configuration is wrong; 3 it worked, but
-some members did not answer or confirm; 4 nothing answers at --addr, or it is not weir.`,
+Exit codes: 0 success; 1 failure; 2 the command line or the configuration is wrong; 3 success, but
+some members did not answer or confirm; 4 no weir answers at --addr.`,
 		Version: peer.Version(), SilenceUsage: true, SilenceErrors: true,
 	}
 	flags := root.PersistentFlags()
-	flags.StringVarP(&w.addr, "addr", "a", "http://127.0.0.1:8080/weir/", "the stats endpoint of one member, a `URL`")
-	flags.StringVar(&w.token, "token-file", "", "a `file` that holds the operator's token")
-	flags.BoolVar(&w.json, "json", false, "print JSON in place of a table")
+	flags.StringVarP(&w.addr, "addr", "a", "http://127.0.0.1:8080/weir/", "`URL` of the stats endpoint of one member")
+	flags.StringVar(&w.token, "token-file", "", "`file` with the operator's token")
+	flags.BoolVar(&w.json, "json", false, "print JSON instead of a table")
 	root.AddCommand(nodeCommand(w), statsCommand(w), membersCommand(w), topCommand(w), ringCommand(w), invalidateCommand(w), warmCommand(w), drillCommand(w), command.New(command.Options{}))
 	return root
 }

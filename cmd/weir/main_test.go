@@ -168,7 +168,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"drill", "-n", "product", "--for=2h", addr, secret}, exitUsage, nil, "--for"},
 		{[]string{"drill", "-n", "product", addr}, exitUsage, nil, "--token-file"},
 		{[]string{"drill", "-n", "nope", addr, secret}, exitFailed, nil, "no namespace"},
-		{[]string{"drill", "-n", "product", "--stop", addr, secret}, exitFailed, nil, "no drill"},
+		{[]string{"drill", "-n", "product", "--stop", addr, secret}, exitFailed, nil, "no operator's drill"},
 		{[]string{"drill", "-n", "product", "--for=100ms", addr, secret}, 0, []string{"MEMBER", "n1", "time"}, ""},
 		{[]string{"stats", "--addr=:bad"}, exitUsage, nil, "no address"},
 		{[]string{"stats", "--addr=" + a + "/elsewhere"}, exitTarget, nil, "no stats endpoint"},

@@ -53,8 +53,8 @@ requests that run are answered, at the same time. A commented example: examples/
 			return runNode(ctx, cfg, w.err, stages{})
 		},
 	}
-	c.Flags().StringVarP(&file, "config", "c", "", "the configuration `file`")
-	c.Flags().BoolVar(&check, "check", false, "check the configuration and end")
+	c.Flags().StringVarP(&file, "config", "c", "", "configuration `file`")
+	c.Flags().BoolVar(&check, "check", false, "check the configuration and exit")
 	_ = c.MarkFlagFilename("config", "yml", "yaml") // the flag is defined above
 	return c
 }

@@ -19,7 +19,7 @@ func ringCommand(w *world) *cobra.Command {
 	var namespace string
 	c := &cobra.Command{
 		Use:   "ring KEY --namespace NAME",
-		Short: "Who owns a key, who is next, where it is cached and how old the copies are",
+		Short: "Show the owner of a key, the next owner, and the copies with their ages",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if namespace == "" {
@@ -48,7 +48,7 @@ func ringCommand(w *world) *cobra.Command {
 			}
 			next := strings.Join(k.Successors, ", then ")
 			if next == "" {
-				next = "nobody: it is the only member"
+				next = "none: it is the only member"
 			}
 			if _, err := fmt.Fprintf(w.out, "partition %d, owned by %s; next is %s\n\n", k.Partition, printable(k.Owner), printable(next)); err != nil {
 				return err
@@ -59,7 +59,7 @@ func ringCommand(w *world) *cobra.Command {
 			return partial(k.Missing)
 		},
 	}
-	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "`name` of the cache")
 	return c
 }
 
@@ -100,13 +100,14 @@ func invalidateCommand(w *world) *cobra.Command {
 	var all bool
 	c := &cobra.Command{
 		Use:   "invalidate --namespace NAME KEY... | --keys FILE | --tag TAG | --all",
-		Short: "Make every copy of the keys, on every member, unusable",
-		Long: `Make every copy of the keys, of what has the tags, or of everything, on every member, unusable. It needs the operator's token. It ends with 0
-only if every member has confirmed; a member that was not reached is named, and the exit code is 3.`,
+		Short: "Invalidate keys, tags or a whole namespace on every member",
+		Long: `Invalidate keys, all values that have a tag, or the whole namespace on every member. The command needs the operator's
+token. The exit code is 0 only if every member has confirmed. Otherwise the command names the members that have not, and the exit
+code is 3.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if namespace == "" {
-				return usageError("--namespace is missing: name the cache that the keys are of")
+				return usageError("--namespace is missing: give the name of the cache that has the keys")
 			}
 			c, err := newClientOf(w)
 			if err != nil {
@@ -165,10 +166,10 @@ only if every member has confirmed; a member that was not reached is named, and 
 			return nil
 		},
 	}
-	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
-	c.Flags().StringVar(&file, "keys", "", "a `file` with one key a line; - is standard input")
-	c.Flags().StringArrayVar(&tags, "tag", nil, "a `tag` that values have; may be given several times")
-	c.Flags().BoolVar(&all, "all", false, "everything in the namespace")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "`name` of the cache")
+	c.Flags().StringVar(&file, "keys", "", "`file` with one key a line; - reads standard input")
+	c.Flags().StringArrayVar(&tags, "tag", nil, "invalidate all values with this `tag`; may be given several times")
+	c.Flags().BoolVar(&all, "all", false, "invalidate the whole namespace")
 	return c
 }
 

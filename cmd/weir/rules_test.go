@@ -406,7 +406,7 @@ var rules = map[string][]rule{
 		g.want("had", 200, "v", 1)
 		g.says(429, "calm down", "Retry-After: 7")
 		for i := range 60 {
-			resp := g.want(fmt.Sprint("k", i), 429, "takes no more", 2+i)
+			resp := g.want(fmt.Sprint("k", i), 429, "accepts no more", 2+i)
 			g.header(resp, "Retry-After", "7")
 			g.header(resp, "Cache-Status", `"n"; fwd=miss; fwd-status=429`)
 			g.header(resp, "Cache-Control", "no-store")

@@ -87,7 +87,7 @@ func statsCommand(w *world) *cobra.Command {
 	var ages bool
 	c := &cobra.Command{
 		Use:   "stats",
-		Short: "What the cluster's namespaces have done, added up over the members",
+		Short: "Show the counters of the namespaces, summed over the members",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newClientOf(w)
@@ -122,7 +122,7 @@ func statsCommand(w *world) *cobra.Command {
 			return partial(doc.Missing)
 		},
 	}
-	c.Flags().BoolVar(&ages, "ages", false, "also how old the answers were, and why they were stale")
+	c.Flags().BoolVar(&ages, "ages", false, "print the ages of the answers and the reasons for stale ones")
 	return c
 }
 
@@ -233,7 +233,7 @@ func memberLines(doc peer.ClusterStats) []memberLine {
 func membersCommand(w *world) *cobra.Command {
 	return &cobra.Command{
 		Use:   "members",
-		Short: "Who is in the cluster, who is not, and why",
+		Short: "Show the members of the cluster, and why others are not in it",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := newClientOf(w)

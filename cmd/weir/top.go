@@ -19,7 +19,7 @@ func topCommand(w *world) *cobra.Command {
 	var times int
 	c := &cobra.Command{
 		Use:   "top",
-		Short: "A live view of the cluster, until Ctrl-C",
+		Short: "Show the cluster live until Ctrl-C",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if every < 200*time.Millisecond || times < 0 {
@@ -32,8 +32,8 @@ func topCommand(w *world) *cobra.Command {
 			return top(cmd.Context(), w, c, every, times)
 		},
 	}
-	c.Flags().DurationVar(&every, "every", time.Second, "the time between two looks")
-	c.Flags().IntVar(&times, "times", 0, "end after so many looks; 0: go on")
+	c.Flags().DurationVar(&every, "every", time.Second, "`interval` between two updates")
+	c.Flags().IntVar(&times, "times", 0, "`number` of updates before the command ends; 0: no limit")
 	return c
 }
 

@@ -25,14 +25,14 @@ func warmCommand(w *world) *cobra.Command {
 	var namespace, file string
 	c := &cobra.Command{
 		Use:   "warm --namespace NAME KEY... | --keys FILE",
-		Short: "Have the owners of keys load those that they have no copy of",
-		Long: `Have the owners of keys load those that they have no copy of, at the lowest class, so that real misses go first. It needs the
-operator's token. A key that the origin has no value of counts as done. The exit code is 3 if keys failed; the first of them are named,
-and it does no harm to give the same list again.`,
+		Short: "Load keys of which their owners have no copy",
+		Long: `Have the owners load the keys of which they have no copy. The loads have the lowest class, so real misses go first. The command
+needs the operator's token. A key without a value at the origin counts as done. If keys fail, the command names the first of them
+and the exit code is 3. Giving the same list again does no harm.`,
 		Args: cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, keys []string) error {
 			if namespace == "" {
-				return usageError("--namespace is missing: name the cache that the keys are of")
+				return usageError("--namespace is missing: give the name of the cache that has the keys")
 			}
 			if file != "" {
 				more, err := readKeys(file)
@@ -68,8 +68,8 @@ and it does no harm to give the same list again.`,
 			return showWarmed(w, sum)
 		},
 	}
-	c.Flags().StringVarP(&namespace, "namespace", "n", "", "the cache's `name`")
-	c.Flags().StringVar(&file, "keys", "", "a `file` with one key a line; - is standard input")
+	c.Flags().StringVarP(&namespace, "namespace", "n", "", "`name` of the cache")
+	c.Flags().StringVar(&file, "keys", "", "`file` with one key a line; - reads standard input")
 	return c
 }
 

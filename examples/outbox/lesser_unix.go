@@ -23,7 +23,7 @@ func lesser(paths ...string) (*syscall.SysProcAttr, error) {
 		u, err = user.Lookup("nobody")
 	}
 	if err != nil {
-		return nil, errors.New("PostgreSQL does not run as root, and there is no user postgres nor nobody: run this as another user")
+		return nil, errors.New("PostgreSQL does not run as root, and there is neither a user postgres nor nobody: run this as another user")
 	}
 	uid, err := strconv.ParseUint(u.Uid, 10, 32)
 	if err != nil {

@@ -186,7 +186,7 @@ func (s *show) fourWriters(ctx context.Context) error {
 		return fmt.Errorf("node 1 followed badly: %+v", first)
 	}
 	s.printf("   %d rows in %v; %d events with the first filling, %d reads after an acknowledgement, %d stale", all, took.Round(time.Millisecond), s.c.position(), s.prover.after.Load(), s.prover.stale.Load())
-	s.printf("   meanwhile %d times all connections of the followers were cut, and %d times one was stopped and started anew: %d failures, and no flush but the one at the first start",
+	s.printf("   meanwhile %d times all connections of the followers were cut, and %d times one was stopped and started again: %d failures, and no flush but the one at the first start",
 		trouble, trouble, first.Failures)
 	return nil
 }

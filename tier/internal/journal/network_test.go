@@ -387,7 +387,7 @@ func (n *network) checkConverged() {
 // applied twice, and after the last fault every member gets everything and then the network is silent.
 func TestNetwork(t *testing.T) {
 	first := rand.Uint64N(1 << 32)
-	for i := range uint64(60) {
+	for i := range uint64(24) {
 		seed := first + i
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) { runNetwork(t, seed) })

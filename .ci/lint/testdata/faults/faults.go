@@ -24,3 +24,6 @@ const Wide = 1 << 40
 
 // Words is int-sized.
 var Words = []int{Wide}
+
+// Many has too many parameters.
+func Many(a, b, c, d int, e, f, g string) {}
