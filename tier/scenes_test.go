@@ -320,7 +320,7 @@ func TestSceneCollapse(t *testing.T) {
 		acts:  []act{{0, nil}, {40 * time.Second, nil}},
 	}
 	if raceOn {
-		s.acts[1].long = 25 * time.Second
+		s.acts[1].long = 20 * time.Second
 	}
 	weir, plain := s.play(t, playWeir), s.play(t, playNaive)
 	if weir.peak > 20 || weir.recovered < 0 || weir.recovered > 20*time.Second {

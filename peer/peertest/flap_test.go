@@ -73,7 +73,7 @@ func flapping(t *testing.T, how string, holdDown time.Duration) (rounds float64)
 		c.History.BeginMoves()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	wait := load(ctx, c, keys, 5*time.Millisecond)
+	wait := load(ctx, c, keys, 15*time.Millisecond)
 	flap := flaps(t, c)[how]
 	for range 10 {
 		flap()
