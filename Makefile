@@ -52,7 +52,7 @@ export GO
 # A program with the race detector waits a second before it exits, and the tests start many programs.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky mutate sim soak soak-native chaos test-replay check demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate sim soak soak-native chaos test-replay check house demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -91,6 +91,9 @@ check: bin/lint
 	done
 	GOARCH=386 CGO_ENABLED=0 bin/lint -types .
 	GOARCH=arm64 CGO_ENABLED=0 bin/lint -types .
+
+house: bin/lint
+	@CGO_ENABLED=0 bin/lint -house .
 
 bin/lint: $(wildcard .ci/lint/*)
 	cd .ci/lint && CGO_ENABLED=0 $(GO) build -o $(CURDIR)/bin/lint .

@@ -91,16 +91,12 @@ func AppendNews(dst []byte, n *News) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(n.Positions)))
 	for i := range n.Positions {
 		p := &n.Positions[i]
-		dst = binary.BigEndian.AppendUint64(dst, p.Incarnation)
-		dst = binary.AppendUvarint(dst, p.Seq)
-		dst = appendDuration(dst, p.Idle)
+		dst = appendDuration(appendNumber(dst, p.Incarnation, p.Seq), p.Idle)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(n.Bases)))
 	for i := range n.Bases {
 		b := &n.Bases[i]
-		dst = binary.BigEndian.AppendUint64(dst, b.Incarnation)
-		dst = binary.AppendUvarint(dst, b.Seq)
-		dst = appendBool(dst, b.Flush)
+		dst = appendBool(appendNumber(dst, b.Incarnation, b.Seq), b.Flush)
 	}
 	dst = binary.AppendUvarint(dst, uint64(len(n.Invalidations)))
 	for i := range n.Invalidations {
@@ -115,6 +111,11 @@ func AppendNews(dst []byte, n *News) []byte {
 	}
 	dst = appendDuration(dst, n.Life)
 	return appendBool(dst, n.More)
+}
+
+// appendNumber appends a number of an incarnation's invalidations.
+func appendNumber(dst []byte, incarnation, seq uint64) []byte {
+	return binary.AppendUvarint(binary.BigEndian.AppendUint64(dst, incarnation), seq)
 }
 
 // DecodeNews fills n from b, which n borrows, and reuses n's memory. The error wraps ErrFrame, or

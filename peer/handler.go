@@ -39,6 +39,18 @@ import (
 func (n *Node) Handler() http.Handler {
 	metrics := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 	page := newPage()
+	routes := map[string]http.HandlerFunc{
+		"":           page.serveIndex,
+		"stats":      n.serveStats,
+		"events":     n.serveStream,
+		"metrics":    metrics.ServeHTTP,
+		"healthz":    func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unhealthy()) },
+		"readyz":     func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unready(), n.warming()...) },
+		"key":        n.serveKey,
+		"invalidate": n.serveInvalidate,
+		"warm":       n.serveWarm,
+		"drill":      n.serveDrill,
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		name := r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]
@@ -47,31 +59,10 @@ func (n *Node) Handler() http.Handler {
 			http.Error(w, "only "+strings.Join(allowed, " and "), http.StatusMethodNotAllowed)
 			return
 		}
-		switch name {
-		case "":
-			page.serveIndex(w, r)
-		case "stats":
-			n.serveStats(w, r)
-		case "events":
-			n.serveStream(w, r)
-		case "metrics":
-			metrics.ServeHTTP(w, r)
-		case "healthz":
-			serveState(w, n.unhealthy())
-		case "readyz":
-			serveState(w, n.unready(), n.warming()...)
-		case "key":
-			n.serveKey(w, r)
-		case "invalidate":
-			n.serveInvalidate(w, r)
-		case "warm":
-			n.serveWarm(w, r)
-		case "drill":
-			n.serveDrill(w, r)
-		default:
-			if !page.serve(w, r, name) {
-				http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key, invalidate, warm and drill here", http.StatusNotFound)
-			}
+		if serve := routes[name]; serve != nil {
+			serve(w, r)
+		} else if !page.serve(w, r, name) {
+			http.Error(w, "there are the page at /, stats, events, metrics, healthz, readyz, key, invalidate, warm and drill here", http.StatusNotFound)
 		}
 	})
 }

@@ -43,13 +43,19 @@ func TestOneSecret(t *testing.T) {
 	}
 }
 
+// apart starts two members with a secret, and a third node that wants to join them with another configuration.
+func (r *rig) apart(t *testing.T, other Config) (n1, n2, n3 *Node) {
+	t.Helper()
+	n1, n2 = r.two(t, Config{Secret: secretOf("a")})
+	other.Join = []string{n1.Addr()}
+	return n1, n2, r.add(t, 3, other)
+}
+
 func TestWrongSecret(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
-		n1, n2 := r.two(t, Config{Secret: secretOf("a")})
-		n3 := r.add(t, 3, Config{Secret: secretOf("b"), Join: []string{n1.Addr()}})
+		n1, n2, n3 := r.apart(t, Config{Secret: secretOf("b")})
 		pause(t.Context(), 30*time.Second)
-		synctest.Wait()
 		awaitNames(t, "n1 n2", n1, n2)
 		awaitNames(t, "n3", n3)
 		r.mustLog(t, "n1", "WARN", "connection refused", "do both have one Secret")
@@ -64,11 +70,9 @@ func TestWrongSecret(t *testing.T) {
 func TestSecretAndNone(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
-		n1, n2 := r.two(t, Config{Secret: secretOf("a")})
-		n3 := r.add(t, 3, Config{Join: []string{n1.Addr()}})
+		n1, n2, n3 := r.apart(t, Config{})
 		n4 := r.add(t, 4, Config{Secret: secretOf("a"), Join: []string{n3.Addr()}})
 		pause(t.Context(), 30*time.Second)
-		synctest.Wait()
 		awaitNames(t, "n1 n2", n1, n2)
 		awaitNames(t, "n3", n3)
 		r.mustLog(t, "n1", "connection refused", "its gossip is not encrypted")

@@ -144,6 +144,19 @@ func detached(ctx context.Context, env harness.Env) (context.Context, context.Ca
 	return context.WithTimeout(context.WithoutCancel(ctx), env.Scenario.Cluster.Timeout.D())
 }
 
+// await returns the value of a flight, unless ctx ends first.
+func await(ctx context.Context, flight <-chan singleflight.Result) ([]byte, error) {
+	select {
+	case r := <-flight:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.([]byte), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // aside is cache-aside over ristretto: look up, load, store. With shared, callers on one node share a load through
 // x/sync/singleflight.
 type aside struct{ shared bool }
@@ -205,15 +218,7 @@ func (s *asideStore) get(ctx context.Context, key string) ([]byte, error) {
 		}
 		return s.load(ctx, key)
 	})
-	select {
-	case a := <-answers:
-		if a.Err != nil {
-			return nil, a.Err
-		}
-		return a.Val.([]byte), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return await(ctx, answers)
 }
 
 func (s *asideStore) load(ctx context.Context, key string) ([]byte, error) {

@@ -117,15 +117,7 @@ func (c *olricCluster) Get(ctx context.Context, node int, key string) ([]byte, e
 		}
 		return b, n.dm.Put(ctx, key, b, olric.PX(c.env.Scenario.Cluster.Freshness.TTL.D()))
 	})
-	select {
-	case a := <-answers:
-		if a.Err != nil {
-			return nil, a.Err
-		}
-		return a.Val.([]byte), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
+	return await(ctx, answers)
 }
 
 func (n *olricNode) look(ctx context.Context, key string) ([]byte, error) {
