@@ -112,12 +112,13 @@ func (r *rig) mustRefuse(t *testing.T, from, to *Node, here, there string) {
 		t.Errorf("%s asks %s: %v; want an error with %q", from.Name(), to.Name(), err, here)
 	}
 	pause(t.Context(), 5*time.Second) // goodbyes to a side that does not listen
-	synctest.Wait()
 	r.mustLog(t, to.Name(), "WARN", "data connection refused", there)
 }
 
-// lines returns the lines of a node's log that contain all of the texts.
+// lines returns the lines of a node's log that contain all of the texts, once nothing runs in the bubble any more: a node
+// may write its log after its answer.
 func (r *rig) lines(name string, texts ...string) []string {
+	synctest.Wait()
 	var out []string
 	for line := range strings.Lines(r.books[name].String()) {
 		has := true
