@@ -53,51 +53,51 @@ func (r *DrillRequest) check() error {
 	return nil
 }
 
-func (n *Node) serveDrill(w http.ResponseWriter, r *http.Request) {
+func (e endpoint) serveDrill(w http.ResponseWriter, r *http.Request) {
 	var req DrillRequest
-	if !n.operator(w, r) || !n.order(w, r, &req, `{"namespace": "...", "fraction": 0.05, "seconds": 60}`) {
+	if !e.operator(w, r) || !e.order(w, r, &req, `{"namespace": "...", "fraction": 0.05, "seconds": 60}`) {
 		return
 	}
 	if err := req.check(); err != nil {
-		n.refuse(w, http.StatusBadRequest, "%v", err)
+		e.refuse(w, http.StatusBadRequest, "%v", err)
 		return
 	}
-	if !n.known(w, req.Namespace) {
+	if !e.known(w, req.Namespace) {
 		return
 	}
 	question, err := json.Marshal(req)
 	if err != nil || 1+len(question) > codec.MaxKey {
-		n.refuse(w, http.StatusBadRequest, "the namespace's name is too long")
+		e.refuse(w, http.StatusBadRequest, "the namespace's name is too long")
 		return
 	}
 	out := DrillResult{Members: []string{}, Missing: []MissingMember{}}
 	if req.Cluster {
 		ctx, cancel := context.WithTimeout(r.Context(), clusterTimeout)
 		defer cancel()
-		docs, missing := n.askAll(ctx, append([]byte{askDrill}, question...), func() ([]byte, error) { return nil, n.drill(req) })
+		docs, missing := e.n.askAll(ctx, append([]byte{askDrill}, question...), func() ([]byte, error) { return nil, e.n.drill(req) })
 		for _, d := range docs {
 			out.Members = append(out.Members, d.Name)
 		}
 		out.Missing = append(out.Missing, missing...)
-	} else if err := n.drill(req); err != nil {
-		out.Missing = append(out.Missing, MissingMember{Name: n.id.name, Addr: n.Addr(), State: StateAlive, Reason: err.Error()})
+	} else if err := e.n.drill(req); err != nil {
+		out.Missing = append(out.Missing, MissingMember{Name: e.n.id.name, Addr: e.n.Addr(), State: StateAlive, Reason: err.Error()})
 	} else {
-		out.Members = append(out.Members, n.id.name)
+		out.Members = append(out.Members, e.n.id.name)
 	}
 	if len(out.Members) == 0 {
 		var why []string
 		for _, m := range out.Missing {
 			why = append(why, m.Name+": "+m.Reason)
 		}
-		n.refuse(w, http.StatusConflict, "%s", strings.Join(why, "; "))
+		e.refuse(w, http.StatusConflict, "%s", strings.Join(why, "; "))
 		return
 	}
 	if req.Stop {
-		n.logger.Info("an operator has stopped a drill", "namespace", req.Namespace, "members", len(out.Members))
+		e.n.logger.Info("an operator has stopped a drill", "namespace", req.Namespace, "members", len(out.Members))
 	} else {
-		n.logger.Info("an operator has begun a drill", "namespace", req.Namespace, "fraction", req.Fraction, "seconds", req.Seconds, "members", len(out.Members))
+		e.n.logger.Info("an operator has begun a drill", "namespace", req.Namespace, "fraction", req.Fraction, "seconds", req.Seconds, "members", len(out.Members))
 	}
-	n.serveJSON(w, http.StatusAccepted, out, nil)
+	e.serveJSON(w, http.StatusAccepted, out, nil)
 }
 
 // drill starts or stops a drill on this node.

@@ -38,18 +38,18 @@ import (
 // http.Server whose Shutdown waits for open requests.
 func (n *Node) Handler() http.Handler {
 	metrics := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
-	page := newPage()
+	page, e := newPage(), endpoint{n}
 	routes := map[string]http.HandlerFunc{
 		"":           page.serveIndex,
-		"stats":      n.serveStats,
-		"events":     n.serveStream,
+		"stats":      e.serveStats,
+		"events":     e.serveStream,
 		"metrics":    metrics.ServeHTTP,
 		"healthz":    func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unhealthy()) },
 		"readyz":     func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unready(), n.warming()...) },
-		"key":        n.serveKey,
-		"invalidate": n.serveInvalidate,
-		"warm":       n.serveWarm,
-		"drill":      n.serveDrill,
+		"key":        e.serveKey,
+		"invalidate": e.serveInvalidate,
+		"warm":       e.serveWarm,
+		"drill":      e.serveDrill,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
@@ -67,6 +67,9 @@ func (n *Node) Handler() http.Handler {
 	})
 }
 
+// endpoint answers the requests of an operator about a node, and carries out the operator's commands.
+type endpoint struct{ n *Node }
+
 // maxScrapes is how many scrapes may gather metrics at once.
 const maxScrapes = 4
 
@@ -78,31 +81,31 @@ func methods(name string) []string {
 	return []string{http.MethodGet, http.MethodHead}
 }
 
-func (n *Node) serveStats(w http.ResponseWriter, r *http.Request) {
+func (e endpoint) serveStats(w http.ResponseWriter, r *http.Request) {
 	switch of := r.URL.Query().Get("cluster"); of {
 	case "", "0":
-		body, err := n.statsJSON()
-		n.serveJSON(w, http.StatusOK, json.RawMessage(body), err)
+		body, err := e.n.statsJSON()
+		e.serveJSON(w, http.StatusOK, json.RawMessage(body), err)
 	case "1":
-		doc, err := n.ClusterStats(r.Context())
+		doc, err := e.n.ClusterStats(r.Context())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		n.serveJSON(w, http.StatusOK, doc, nil)
+		e.serveJSON(w, http.StatusOK, doc, nil)
 	default:
 		http.Error(w, fmt.Sprintf("cluster=%.20q: it is 1 for the whole cluster, or left out", of), http.StatusBadRequest)
 	}
 }
 
 // serveJSON answers with a document, or with an internal error if err is not nil.
-func (n *Node) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
+func (e endpoint) serveJSON(w http.ResponseWriter, code int, doc any, err error) {
 	var body []byte
 	if err == nil {
 		body, err = json.MarshalIndent(doc, "", "  ")
 	}
 	if err != nil {
-		n.logger.Error("an answer cannot be encoded", "error", err)
+		e.n.logger.Error("an answer cannot be encoded", "error", err)
 		http.Error(w, "the answer cannot be encoded", http.StatusInternalServerError)
 		return
 	}

@@ -51,10 +51,10 @@ func checkToken(token string) error {
 }
 
 // operator reports whether the request carries the operator's token, and sends an error if it does not.
-func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
-	token := n.cfg.OperatorToken
+func (e endpoint) operator(w http.ResponseWriter, r *http.Request) bool {
+	token := e.n.cfg.OperatorToken
 	if token == "" {
-		n.refuse(w, http.StatusForbidden, "this node takes no orders: it was started without an operator's token")
+		e.refuse(w, http.StatusForbidden, "this node takes no orders: it was started without an operator's token")
 		return false
 	}
 	given, isBearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
@@ -67,12 +67,12 @@ func (n *Node) operator(w http.ResponseWriter, r *http.Request) bool {
 		if err != nil {
 			host = r.RemoteAddr
 		}
-		if n.noise.allow("operator "+host, time.Now()) {
-			n.logger.Warn("an operator's token was wrong", "remote", host, "path", cutEvent(r.URL.Path))
+		if e.n.noise.allow("operator "+host, time.Now()) {
+			e.n.logger.Warn("an operator's token was wrong", "remote", host, "path", cutEvent(r.URL.Path))
 		}
 	}
 	w.Header().Set("WWW-Authenticate", `Bearer realm="weir"`)
-	n.refuse(w, http.StatusUnauthorized, "this needs the operator's token: Authorization: Bearer <token>")
+	e.refuse(w, http.StatusUnauthorized, "this needs the operator's token: Authorization: Bearer <token>")
 	return false
 }
 
@@ -82,13 +82,13 @@ type OperatorError struct {
 }
 
 // refuse rejects an operator's request with the reason.
-func (n *Node) refuse(w http.ResponseWriter, code int, format string, args ...any) {
-	n.serveJSON(w, code, OperatorError{fmt.Sprintf(format, args...)}, nil)
+func (e endpoint) refuse(w http.ResponseWriter, code int, format string, args ...any) {
+	e.serveJSON(w, code, OperatorError{fmt.Sprintf(format, args...)}, nil)
 }
 
 // order reads the body of an operator's request into req, or rejects the request. like shows what the body should look
 // like.
-func (n *Node) order(w http.ResponseWriter, r *http.Request, req any, like string) bool {
+func (e endpoint) order(w http.ResponseWriter, r *http.Request, req any, like string) bool {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that does not support it has limits of its own
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperatorBody))
@@ -106,18 +106,18 @@ func (n *Node) order(w http.ResponseWriter, r *http.Request, req any, like strin
 	w.Header().Set("Connection", "close") // nothing waits for the rest of the body
 	var long *http.MaxBytesError
 	if errors.As(err, &long) {
-		n.refuse(w, http.StatusRequestEntityTooLarge, "the body is longer than %d bytes: send fewer keys at a time", long.Limit)
+		e.refuse(w, http.StatusRequestEntityTooLarge, "the body is longer than %d bytes: send fewer keys at a time", long.Limit)
 	} else {
-		n.refuse(w, http.StatusBadRequest, "the body is not %s: %v", like, err)
+		e.refuse(w, http.StatusBadRequest, "the body is not %s: %v", like, err)
 	}
 	return false
 }
 
 // known reports whether the namespace exists here, and rejects the request if it does not.
-func (n *Node) known(w http.ResponseWriter, namespace string) bool {
-	_, ok := n.handlers()[namespace]
+func (e endpoint) known(w http.ResponseWriter, namespace string) bool {
+	_, ok := e.n.handlers()[namespace]
 	if !ok {
-		n.refuse(w, http.StatusNotFound, "there is no namespace %.130q on this node", namespace)
+		e.refuse(w, http.StatusNotFound, "there is no namespace %.130q on this node", namespace)
 	}
 	return ok
 }
@@ -154,9 +154,9 @@ type inspector interface {
 	InspectKey(key string) any
 }
 
-func (n *Node) serveInvalidate(w http.ResponseWriter, r *http.Request) {
+func (e endpoint) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	var req InvalidateRequest
-	if !n.operator(w, r) || !n.order(w, r, &req, `{"namespace": "...", "keys": ["..."], "tags": ["..."], "all": false}`) {
+	if !e.operator(w, r) || !e.order(w, r, &req, `{"namespace": "...", "keys": ["..."], "tags": ["..."], "all": false}`) {
 		return
 	}
 	count := len(req.Keys) + len(req.Tags)
@@ -164,15 +164,15 @@ func (n *Node) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 		count++
 	}
 	if count == 0 {
-		n.refuse(w, http.StatusBadRequest, "no keys and no tags are named: there is nothing to invalidate")
+		e.refuse(w, http.StatusBadRequest, "no keys and no tags are named: there is nothing to invalidate")
 		return
 	}
-	if !n.known(w, req.Namespace) {
+	if !e.known(w, req.Namespace) {
 		return
 	}
-	space, ok := n.handlers()[req.Namespace].(invalidator)
+	space, ok := e.n.handlers()[req.Namespace].(invalidator)
 	if !ok {
-		n.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be invalidated from outside", req.Namespace)
+		e.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be invalidated from outside", req.Namespace)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), operatorTime)
@@ -180,18 +180,18 @@ func (n *Node) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	token, unreached, cleanBy, err := space.InvalidateFor(ctx, req.Keys, req.Tags, req.All, req.Version)
 	if err != nil && len(unreached) == 0 {
 		code := http.StatusBadRequest
-		if ctx.Err() != nil || n.unhealthy() != "" {
+		if ctx.Err() != nil || e.n.unhealthy() != "" {
 			code = http.StatusServiceUnavailable
 		}
-		n.refuse(w, code, "%v", err)
+		e.refuse(w, code, "%v", err)
 		return
 	}
 	result, code := InvalidateResult{Invalidated: count, Token: token}, http.StatusOK
 	if err != nil {
 		result.Error, result.Unreached, result.CleanBy, code = err.Error(), unreached, &cleanBy, http.StatusBadGateway
 	}
-	n.logger.Info("an operator has invalidated keys", "namespace", req.Namespace, "keys", len(req.Keys), "tags", len(req.Tags), "all", req.All, "confirmed", err == nil)
-	n.serveJSON(w, code, result, nil)
+	e.n.logger.Info("an operator has invalidated keys", "namespace", req.Namespace, "keys", len(req.Keys), "tags", len(req.Tags), "all", req.All, "confirmed", err == nil)
+	e.serveJSON(w, code, result, nil)
 }
 
 // KeyStats is the document of /key: where a key belongs, and which members have copies.
@@ -211,25 +211,25 @@ type MemberKey struct {
 	Copies json.RawMessage `json:"copies"` // as the namespace describes them
 }
 
-func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
-	if !n.operator(w, r) {
+func (e endpoint) serveKey(w http.ResponseWriter, r *http.Request) {
+	if !e.operator(w, r) {
 		return
 	}
 	namespace, key := r.URL.Query().Get("namespace"), r.URL.Query().Get("key")
 	// On the wire the namespace takes nine bytes of the room for the key.
 	if limit := codec.MaxKey - 9; key == "" || len(key) > limit {
-		n.refuse(w, http.StatusBadRequest, "key has %d bytes: from 1 to %d can be looked for", len(key), limit)
+		e.refuse(w, http.StatusBadRequest, "key has %d bytes: from 1 to %d can be looked for", len(key), limit)
 		return
 	}
-	if !n.known(w, namespace) {
+	if !e.known(w, namespace) {
 		return
 	}
 	hash := ring.Hash(namespace)
 	question := append(binary.BigEndian.AppendUint64([]byte{askKey}, hash), key...)
 	ctx, cancel := context.WithTimeout(r.Context(), clusterTimeout)
 	defer cancel()
-	docs, missing := n.askAll(ctx, question, func() ([]byte, error) { return json.Marshal(n.copies(hash, key)) })
-	view := n.View()
+	docs, missing := e.n.askAll(ctx, question, func() ([]byte, error) { return json.Marshal(e.n.copies(hash, key)) })
+	view := e.n.View()
 	out := KeyStats{
 		Schema: StatsSchema, Namespace: namespace, Partition: view.Partition(key), Owner: view.Owner(key).Name,
 		Successors: []string{}, Members: []MemberKey{}, Missing: append([]MissingMember{}, missing...),
@@ -244,7 +244,7 @@ func (n *Node) serveKey(w http.ResponseWriter, r *http.Request) {
 		}
 		out.Members = append(out.Members, MemberKey{Name: d.Name, Copies: d.body})
 	}
-	n.serveJSON(w, http.StatusOK, out, nil)
+	e.serveJSON(w, http.StatusOK, out, nil)
 }
 
 // copies returns this node's copies of a key. The namespace is given by its hash.

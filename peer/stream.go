@@ -107,7 +107,7 @@ func (n *Node) pollStreams() {
 	}
 }
 
-func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
+func (e endpoint) serveStream(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	if err := control.SetWriteDeadline(time.Now().Add(streamPatience)); errors.Is(err, http.ErrNotSupported) {
 		http.Error(w, "the server around this handler does not let it drop slow readers: ask for stats?cluster=1 instead", http.StatusNotImplemented)
@@ -115,7 +115,7 @@ func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = control.SetWriteDeadline(time.Time{}) }() // the connection may be used again
 	_ = control.SetReadDeadline(time.Time{})                     // a server's ReadTimeout would end the stream
-	s := &n.eyes.streams
+	s := &e.n.eyes.streams
 	me, poll := s.join()
 	if me == nil {
 		s.refused.Add(1)
@@ -124,7 +124,7 @@ func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.leave(me)
-	if poll && !n.start(n.pollStreams) {
+	if poll && !e.n.start(e.n.pollStreams) {
 		http.Error(w, "closed", http.StatusServiceUnavailable)
 		return
 	}
@@ -154,7 +154,7 @@ func (n *Node) serveStream(w http.ResponseWriter, r *http.Request) {
 			return
 		case <-r.Context().Done():
 			return
-		case <-n.ctx.Done():
+		case <-e.n.ctx.Done():
 			return
 		}
 	}

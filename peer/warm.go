@@ -45,28 +45,28 @@ type warmable interface {
 	WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error)
 }
 
-func (n *Node) serveWarm(w http.ResponseWriter, r *http.Request) {
+func (e endpoint) serveWarm(w http.ResponseWriter, r *http.Request) {
 	var req WarmRequest
-	if !n.operator(w, r) || !n.order(w, r, &req, `{"namespace": "...", "keys": ["..."]}`) {
+	if !e.operator(w, r) || !e.order(w, r, &req, `{"namespace": "...", "keys": ["..."]}`) {
 		return
 	}
 	if len(req.Keys) == 0 {
-		n.refuse(w, http.StatusBadRequest, "no keys are named: there is nothing to warm")
+		e.refuse(w, http.StatusBadRequest, "no keys are named: there is nothing to warm")
 		return
 	}
-	if !n.known(w, req.Namespace) {
+	if !e.known(w, req.Namespace) {
 		return
 	}
-	space, ok := n.handlers()[req.Namespace].(warmable)
+	space, ok := e.n.handlers()[req.Namespace].(warmable)
 	if !ok {
-		n.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be warmed from outside", req.Namespace)
+		e.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be warmed from outside", req.Namespace)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), warmTime)
 	defer cancel()
 	present, loaded, notFound, failed, err := space.WarmFor(ctx, req.Keys)
 	if err != nil {
-		n.refuse(w, http.StatusServiceUnavailable, "%v", err)
+		e.refuse(w, http.StatusServiceUnavailable, "%v", err)
 		return
 	}
 	out, code := WarmResult{Present: present, Loaded: loaded, NotFound: notFound, Failed: len(failed)}, http.StatusOK
@@ -78,6 +78,6 @@ func (n *Node) serveWarm(w http.ResponseWriter, r *http.Request) {
 	if out.Failed > 0 {
 		out.Failures, code = out.Failures[:min(len(out.Failures), warmFailures)], http.StatusBadGateway
 	}
-	n.logger.Info("an operator has warmed keys", "namespace", req.Namespace, "keys", out.Keys, "loaded", out.Loaded, "failed", out.Failed)
-	n.serveJSON(w, code, out, nil)
+	e.n.logger.Info("an operator has warmed keys", "namespace", req.Namespace, "keys", out.Keys, "loaded", out.Loaded, "failed", out.Failed)
+	e.serveJSON(w, code, out, nil)
 }
