@@ -79,8 +79,7 @@ func (j *Journal) Begin(ctx context.Context, w *Wait, version uint64, parts ...P
 				}
 			}
 			names, left = names[n:], left-n
-			j.pace(ctx, int64(size))
-			j.mu.Lock()
+			j.lockPaced(ctx, int64(size))
 			if w != nil && last.Seq == 0 {
 				w.waits.first, w.open = j.log.own().top+1, true
 				j.waits = append(j.waits, w)
@@ -113,24 +112,28 @@ func firstFrame(names []string) (n, size int) {
 	return n, size
 }
 
-// pace delays the start of size more bytes of names while these and what a reachable member has not confirmed would take
-// more than half of the log: whatever fell out of the log would cost that member a flush.
-func (j *Journal) pace(ctx context.Context, size int64) {
-	for wait := time.Millisecond; j.isBehind(size); wait = min(2*wait, 50*time.Millisecond) {
+// lockPaced locks mu to start size more bytes of names. It waits while these and what a reachable member has not
+// confirmed would take more than half of the log, but not after ctx has ended: whatever fell out of the log would cost that
+// member a flush. It returns with mu held, so that of many callers each counts those that started before it.
+func (j *Journal) lockPaced(ctx context.Context, size int64) {
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		j.mu.Lock()
+		if ctx.Err() != nil || !j.isBehind(size) {
+			return
+		}
+		j.mu.Unlock()
 		t := time.NewTimer(wait)
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			t.Stop()
-			return
 		}
 	}
 }
 
 // isBehind reports whether size more bytes of names would take the backlog of a reachable member beyond half of the log.
+// The caller holds mu.
 func (j *Journal) isBehind(size int64) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
 	l, half := &j.log, j.log.limit.Bytes/2
 	if l.bytes+size <= half {
 		return false
