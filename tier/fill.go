@@ -22,6 +22,9 @@ type Fill[V any] struct {
 	c *Cache[V]
 	run
 	value V
+	// shared is what callers get. The cache sets it when the load has returned, so a loader that wrongly keeps the Fill does
+	// not change it.
+	shared V
 }
 
 // run is what a run of a loader has beside the value.
@@ -48,9 +51,9 @@ type loading interface {
 	state() *run
 	// load runs the Loader.
 	load(ctx context.Context) error
-	// pack encodes the value. The value is then what callers get.
+	// pack encodes the value, and decides what callers get.
 	pack() ([]byte, error)
-	// unpack decodes the value from b.
+	// unpack decodes what callers get from b.
 	unpack(b []byte) error
 }
 
@@ -70,15 +73,17 @@ func (f *Fill[V]) load(ctx context.Context) (err error) {
 // the first callers see no fields that are not encoded and share no memory with the loader, and a value that cannot be
 // decoded is not kept.
 func (f *Fill[V]) pack() ([]byte, error) {
-	b, err := f.c.encode(f.value)
+	value := f.value
+	b, err := f.c.encode(value)
 	if err != nil || f.c.serveLoaded {
+		f.shared = value
 		return b, err
 	}
 	return b, f.unpack(b)
 }
 
 func (f *Fill[V]) unpack(b []byte) (err error) {
-	f.value, err = f.c.decode(b)
+	f.shared, err = f.c.decode(b)
 	return err
 }
 

@@ -285,7 +285,7 @@ func (c *Cache[V]) answerTo(now int64, key string, f *found, from int64, a *answ
 	}
 	a.size = len(f.e.Value)
 	if f.fill != nil {
-		a.value = f.fill.(*Fill[V]).value
+		a.value = f.fill.(*Fill[V]).shared
 		return nil
 	}
 	if a.value, err = c.decode(f.e.Value); err != nil {

@@ -98,6 +98,25 @@ func TestLoaderMayReuseItsBuffer(t *testing.T) {
 	})
 }
 
+// What a loader does with a Fill after it has returned does not change what callers get.
+func TestFillThatIsUsedTooLateChangesNothing(t *testing.T) {
+	for _, loaded := range []bool{true, false} {
+		c := open(t, Config[string]{
+			Freshness: Freshness{TTL: time.Minute}, ServeLoaded: loaded, Loader: func(context.Context, *Fill[string]) (string, error) { return "", nil },
+		})
+		f := &Fill[string]{c: c, value: "right"}
+		if _, err := f.pack(); err != nil {
+			t.Fatal(err)
+		}
+		f.Set("wrong")
+		var a answer[string]
+		found := found{e: &store.Entry{Hard: never}, fill: f}
+		if err := c.answerTo(c.clock.Now(), "k", &found, 0, &a); err != nil || a.value != "right" {
+			t.Errorf("ServeLoaded %v: callers get %q, %v", loaded, a.value, err)
+		}
+	}
+}
+
 // A copy that cannot be decoded is dropped, counted and loaded again, both at its owner and for a peer. A value that
 // can never be decoded costs its callers an error, and the origin one load.
 func TestCopyThatCannotBeDecodedIsLoadedAgain(t *testing.T) {
