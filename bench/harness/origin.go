@@ -40,9 +40,10 @@ type origin struct {
 	rnd *rand.Rand
 }
 
-// newOrigin creates an origin whose random choices come from the seed.
-func newOrigin(s scenario.Origin, sizes func(int) int, l *ledger, c *clock, line *timeline, end time.Duration, seed uint64) *origin {
-	return &origin{s: s, sizes: sizes, ledger: l, clock: c, line: line, end: end, rnd: rand.New(rand.NewPCG(seed, 0x0419))}
+// seeded makes o's random choices come from the seed, and returns o.
+func (o *origin) seeded(seed uint64) *origin {
+	o.rnd = rand.New(rand.NewPCG(seed, 0x0419))
+	return o
 }
 
 // draw draws an undisturbed load's latency, and whether it fails.

@@ -109,7 +109,7 @@ origin:
 		l := newLedger(1, time.Minute)
 		c := newClock()
 		c.set(0)
-		o := newOrigin(s.Origin, func(int) int { return 100 }, l, c, newTimeline(20*time.Second), 20*time.Second, 1)
+		o := (&origin{s: s.Origin, sizes: func(int) int { return 100 }, ledger: l, clock: c, line: newTimeline(20 * time.Second), end: 20 * time.Second}).seeded(1)
 		one := func() (time.Duration, error) {
 			began := time.Now()
 			b, err := o.load(t.Context(), 0)

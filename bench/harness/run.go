@@ -154,7 +154,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	line.phases = newPhases(s)
 	d.rec = newRecorder(line)
 	d.ledger = newLedger(len(u.names), s.Cluster.Freshness.TTL.D())
-	origin := newOrigin(s.Origin, u.sizes, d.ledger, d.clock, line, d.end, seed)
+	origin := (&origin{s: s.Origin, sizes: u.sizes, ledger: d.ledger, clock: d.clock, line: line, end: d.end}).seeded(seed)
 	before := heap()
 
 	starting, cancel := context.WithTimeout(stop, startWithin)

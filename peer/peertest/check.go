@@ -62,10 +62,17 @@ type checker struct {
 	out   []Violation
 }
 
-// broken reports a violation. Its history includes only those reads that show accepts.
-func (c *checker) broken(guarantee, key string, from, to uint64, show func(*Read) bool, format string, args ...any) {
+// A part is the part of the history that shows a violation.
+type part struct {
+	key      string // "": of all keys
+	from, to uint64
+	show     func(*Read) bool // which reads it includes
+}
+
+// broken reports a violation.
+func (c *checker) broken(guarantee string, of part, format string, args ...any) {
 	if c.found[guarantee]++; c.found[guarantee] <= maxViolations {
-		c.out = append(c.out, Violation{guarantee, fmt.Sprintf(format, args...), c.tell(key, from, to, show)})
+		c.out = append(c.out, Violation{guarantee, fmt.Sprintf(format, args...), c.tell(of.key, of.from, of.to, of.show)})
 	}
 }
 
@@ -113,7 +120,7 @@ func (h *History) Check(rules Rules) []Violation {
 	c.ages()
 	if h.peak > rules.Concurrency {
 		if at, by := c.crowded(); at > 0 {
-			c.broken("G4", "", at-min(at, 200), at, noRead, "%d loads at once, the cap is %d; when it was passed at %d, loads by node: %v", h.peak, rules.Concurrency, at, by)
+			c.broken("G4", part{"", at - min(at, 200), at, noRead}, "%d loads at once, the cap is %d; when it was passed at %d, loads by node: %v", h.peak, rules.Concurrency, at, by)
 		}
 	}
 	c.leases()
@@ -193,10 +200,10 @@ func (c *checker) overlaps() {
 			case c.rules.RealTime || !c.calmAt(o.BeganAt, l.BeganAt) || c.invalidatedBetween(l, o.Began):
 				continue
 			}
-			c.broken("G1", l.Key, o.Began, l.Began, noRead, "%q is loaded twice at once: load %d on %s.%d and %d on %s.%d", l.Key, o.Began, o.Node, o.Incarnation, l.Began, l.Node, l.Incarnation)
+			c.broken("G1", part{l.Key, o.Began, l.Began, noRead}, "%q is loaded twice at once: load %d on %s.%d and %d on %s.%d", l.Key, o.Began, o.Node, o.Incarnation, l.Began, l.Node, l.Incarnation)
 		}
 		if here > 1 {
-			c.broken("G1", l.Key, still[0].Began, l.Began, noRead, "%s loads %q %d times at once", l.Node, l.Key, here+1)
+			c.broken("G1", part{l.Key, still[0].Began, l.Began, noRead}, "%s loads %q %d times at once", l.Node, l.Key, here+1)
 		}
 		live[l.Key] = append(still, l)
 	}
@@ -256,15 +263,15 @@ func (c *checker) rounds(r *Read) int {
 func (c *checker) hops() {
 	for _, r := range c.reads {
 		if len(r.Asked) > c.rules.Turns*c.rounds(r) {
-			c.broken("G8", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s turned to members %d times: %+v", r.Key, r.Node, len(r.Asked), r.Asked)
+			c.broken("G8", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s turned to members %d times: %+v", r.Key, r.Node, len(r.Asked), r.Asked)
 		}
 		for _, turn := range r.Asked {
 			if turn.Requests > c.rules.Asks {
-				c.broken("G8", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s cost %d requests to %s", r.Key, r.Node, turn.Requests, turn.Member)
+				c.broken("G8", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s cost %d requests to %s", r.Key, r.Node, turn.Requests, turn.Member)
 			}
 		}
 	}
 	for _, r := range c.forwards {
-		c.broken("G8", r.Key, r.Began, r.Began, noRead, "%s asked for %q at %d, and not for a client", r.Node, r.Key, r.Began)
+		c.broken("G8", part{r.Key, r.Began, r.Began, noRead}, "%s asked for %q at %d, and not for a client", r.Node, r.Key, r.Began)
 	}
 }

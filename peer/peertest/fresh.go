@@ -35,7 +35,7 @@ func (c *checker) fresh() {
 			}
 		}
 		if i := c.replayed(r); i != nil && !r.missing() && r.Value.Load < i.Began {
-			c.broken("G7", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d after the cluster had healed, which is older than invalidation %d", r.Node, r.Key, r.Value.Load, i.Began)
+			c.broken("G7", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read %q from load %d after the cluster had healed, which is older than invalidation %d", r.Node, r.Key, r.Value.Load, i.Began)
 		}
 		least := uint64(0)
 		if floor != nil {
@@ -43,21 +43,21 @@ func (c *checker) fresh() {
 		}
 		if t := r.After; t != nil && t.Began > least {
 			if !r.missing() && r.Value.Load < t.Began {
-				c.broken("G2", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d with the token of invalidation %d", r.Node, r.Key, r.Value.Load, t.Began)
+				c.broken("G2", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read %q from load %d with the token of invalidation %d", r.Node, r.Key, r.Value.Load, t.Began)
 			}
 			floor, least = t, t.Began
 		}
 		switch {
 		case !r.missing():
 			if floor != r.After && r.Value.Load < least {
-				c.broken("G2", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q from load %d after invalidation %d had ended at %d", r.Node, r.Key, r.Value.Load, floor.Began, floor.Ended)
+				c.broken("G2", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read %q from load %d after invalidation %d had ended at %d", r.Node, r.Key, r.Value.Load, floor.Began, floor.Ended)
 			}
 		case !slices.ContainsFunc(gone[r.Key], func(l *Load) bool { return l.Began >= least && l.Began < r.Ended }):
-			c.broken("G2", r.Key, least, r.Ended, only(r), "%s found no %q, and no load after invalidation %d, which ended before, found none", r.Node, r.Key, least)
+			c.broken("G2", part{r.Key, least, r.Ended, only(r)}, "%s found no %q, and no load after invalidation %d, which ended before, found none", r.Node, r.Key, least)
 		case !slices.ContainsFunc(gone[r.Key], func(l *Load) bool {
 			return l.Began >= least && l.Began < r.Ended && r.BeganAt.Sub(l.BeganAt) <= c.longer(c.rules.Freshness.NegativeTTL)
 		}):
-			c.broken("G3", r.Key, least, r.Ended, only(r), "%s found no %q, and none of the loads that found none is younger than %v", r.Node, r.Key, c.rules.Freshness.NegativeTTL)
+			c.broken("G3", part{r.Key, least, r.Ended, only(r)}, "%s found no %q, and none of the loads that found none is younger than %v", r.Node, r.Key, c.rules.Freshness.NegativeTTL)
 		}
 	}
 }
@@ -156,11 +156,11 @@ func (c *checker) ages() {
 	bound := c.rules.Freshness.Bound()
 	for _, r := range c.reads {
 		if late := r.EndedAt.Sub(r.Deadline) - r.Stopped; !r.Nested && late > max(c.rules.Late, c.rules.Slack) {
-			c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended %v after its deadline", r.Key, r.Node, late)
+			c.broken("G5", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s ended %v after its deadline", r.Key, r.Node, late)
 		}
 		if r.Err != nil {
 			if !documented(r.Err) {
-				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed with an error that the documentation of Read does not name: %v", r.Key, r.Node, r.Err)
+				c.broken("G5", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s failed with an error that the documentation of Read does not name: %v", r.Key, r.Node, r.Err)
 			}
 			if r.Nested { // its load is recorded, and it may end on account of other reads
 				continue
@@ -168,28 +168,28 @@ func (c *checker) ages() {
 			end := errors.Is(r.Err, context.Canceled) || errors.Is(r.Err, context.DeadlineExceeded) && !errors.Is(r.Err, tier.ErrTimeout)
 			switch {
 			case end && r.EndedAt.Before(r.Deadline):
-				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s ended as if its caller had gone, %v before that: %v", r.Key, r.Node, r.Deadline.Sub(r.EndedAt), r.Err)
+				c.broken("G5", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s ended as if its caller had gone, %v before that: %v", r.Key, r.Node, r.Deadline.Sub(r.EndedAt), r.Err)
 			case end && r.Deadline.Sub(r.BeganAt) >= c.rules.Patience:
-				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s had no answer within %v", r.Key, r.Node, c.rules.Patience)
+				c.broken("G5", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s had no answer within %v", r.Key, r.Node, c.rules.Patience)
 			case !end && !r.missing() && !errors.Is(r.Err, tier.ErrOverloaded) && !c.rules.RealTime && c.calmAt(r.BeganAt, r.EndedAt):
-				c.broken("G5", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s failed though nothing was wrong: %v", r.Key, r.Node, r.Err)
+				c.broken("G5", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s failed though nothing was wrong: %v", r.Key, r.Node, r.Err)
 			}
 			continue
 		}
 		if r.Value.Key != r.Key {
-			c.broken("G10", r.Key, r.Began, r.Ended, only(r), "a read of %q on %s got the value of %q", r.Key, r.Node, r.Value.Key)
+			c.broken("G10", part{r.Key, r.Began, r.Ended, only(r)}, "a read of %q on %s got the value of %q", r.Key, r.Node, r.Value.Key)
 		}
 		// An answer may have waited for its caller. It was valid when the read began.
 		age := r.BeganAt.Sub(time.Unix(0, r.Value.At))
 		bound := bound + max(r.Value.TTL-c.rules.Freshness.TTL, 0)
 		if age > c.longer(bound) {
-			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v, the bound is %v", r.Node, r.Key, age, bound)
+			c.broken("G3", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read %q aged %v, the bound is %v", r.Node, r.Key, age, bound)
 		}
 		if !r.Plain && age > c.longer(r.Age) {
-			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v, the answer says %v", r.Node, r.Key, age, r.Age)
+			c.broken("G3", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read %q aged %v, the answer says %v", r.Node, r.Key, age, r.Age)
 		}
 		if r.MaxAge > 0 && age > c.longer(r.MaxAge) {
-			c.broken("G3", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read %q aged %v with a MaxAge of %v", r.Node, r.Key, age, r.MaxAge)
+			c.broken("G3", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read %q aged %v with a MaxAge of %v", r.Node, r.Key, age, r.MaxAge)
 		}
 	}
 }
@@ -224,7 +224,7 @@ func (c *checker) leases() {
 			continue
 		}
 		if age := r.BeganAt.Sub(at); age > c.longer(c.rules.Freshness.NearTTL) && !(c.rules.RealTime && c.mayHaveHeard(r)) {
-			c.broken("G6", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s served a near copy of %q %v after it heard of it", r.Node, r.Key, age)
+			c.broken("G6", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s served a near copy of %q %v after it heard of it", r.Node, r.Key, age)
 		}
 	}
 }
@@ -257,7 +257,7 @@ func (c *checker) newest() {
 		for _, l := range loads[r.Key] {
 			old := r.BeganAt.Sub(l.EndedAt)
 			if cmp.Or(l.From, l.Began) > r.Value.Load && old > c.longer(c.rules.Freshness.NearTTL) && c.calmAt(l.BeganAt, l.EndedAt) {
-				c.broken("G6", r.Key, r.Value.Load, r.Ended, ofLoad(r), "%s read load %d of %q, %v after load %d had ended", r.Node, r.Value.Load, r.Key, old, l.Began)
+				c.broken("G6", part{r.Key, r.Value.Load, r.Ended, ofLoad(r)}, "%s read load %d of %q, %v after load %d had ended", r.Node, r.Value.Load, r.Key, old, l.Began)
 				break
 			}
 		}

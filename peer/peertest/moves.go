@@ -47,7 +47,7 @@ func (c *checker) handed() {
 		if float64(len(lost)) > c.rules.Moved*float64(len(had)) {
 			l := lost[0]
 			o := last[l.Key]
-			c.broken("G9", l.Key, min(o.Began, l.Began), l.Ended, noRead, "%d keys of %d were loaded although a copy was fresh, as nodes left and started, for example %q by %s.%d", len(lost), len(had), l.Key, l.Node, l.Incarnation)
+			c.broken("G9", part{l.Key, min(o.Began, l.Began), l.Ended, noRead}, "%d keys of %d were loaded although a copy was fresh, as nodes left and started, for example %q by %s.%d", len(lost), len(had), l.Key, l.Node, l.Incarnation)
 		}
 	}
 }
