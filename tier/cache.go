@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -75,19 +74,19 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		weigh: codec.Weigher[V](), calls: newCallTable[V](),
 	}
 	c.core = core{
-		cfg:     cfg.settings(),
-		front:   c,
-		calls:   c.calls,
-		ns:      []byte(cfg.Namespace),
-		nsHash:  xxhash.Sum64String(cfg.Namespace),
-		schema:  cfg.schema(),
-		clock:   cfg.newClock(),
-		rng:     newRNG(cfg.Seed),
-		flights: newFlights(),
-		stats:   newStats(),
-		evicted: new(store.Evictions),
-		loads:   new(store.OwnLoads),
-		metrics: newCollector(cfg.Namespace, wallClock(cfg.Now)),
+		cfg:      cfg.settings(),
+		front:    c,
+		inFlight: c.calls,
+		ns:       []byte(cfg.Namespace),
+		nsHash:   xxhash.Sum64String(cfg.Namespace),
+		schema:   cfg.schema(),
+		clock:    cfg.newClock(),
+		rng:      newRNG(cfg.Seed),
+		flights:  newFlights(),
+		stats:    newStats(),
+		evicted:  new(store.Evictions),
+		loads:    new(store.OwnLoads),
+		metrics:  newCollector(cfg.Namespace, wallClock(cfg.Now)),
 	}
 	c.carrier, _ = cfg.Tracer.(Carrier)
 	c.logLost()
@@ -122,7 +121,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		}
 		c.near = n
 	}
-	c.core.near = c.near
+	c.nearTier = c.near
 	c.owned = store.New(cfg.OwnedBytes, func(key string, e *store.Entry) {
 		if e.Flags&store.Failed == 0 && !e.Replica {
 			c.evicted.Add(ring.Hash(key))
@@ -156,18 +155,17 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.unregister = unregister
 	}
 	c.journal.ViewChanged()
-	c.life.begin()
-	go c.maintain()
-	if withheld && c.life.begin() {
-		go c.takeShare()
+	c.spawn(c.maintain)
+	if withheld {
+		c.spawn(c.takeShare)
 	}
-	if cfg.Cluster != nil && c.life.begin() {
-		go c.keepReplicas()
+	if cfg.Cluster != nil {
+		c.spawn(c.keepReplicas)
 	}
 	if cfg.HotKeysFile == "" {
 		c.hot.finished.Store(true)
-	} else if c.life.begin() {
-		go c.keepHot()
+	} else {
+		c.spawn(c.keepHot)
 	}
 	return c, nil
 }
@@ -220,7 +218,6 @@ func divide(limit, members, rank int) int {
 
 // maintain does the periodic work that no caller does. It ends with c.ctx.
 func (c *core) maintain() {
-	defer c.life.end()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	var changed <-chan struct{}
@@ -246,7 +243,7 @@ func (c *core) maintain() {
 			if c.cfg.Cluster != nil {
 				c.checkIsolation()
 			}
-			c.demand.Mark(c.near.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
+			c.demand.Mark(c.nearTier.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
 			c.stats.ages.mark(c.clock.Now())
 			c.reuse.Halve(c.clock.Now(), c.stats.ownedReads())
 			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.Now())
@@ -347,7 +344,7 @@ func (l *lifetime) wait(ctx context.Context) error {
 	}
 }
 
-// rng is the cache's rng: the global source, or a seeded one.
+// rng is the source of the cache's random choices: the global one, or a seeded one. It is safe for concurrent use.
 type rng struct {
 	mu  sync.Mutex // guards src
 	src *rand.Rand // nil: the global source
@@ -361,25 +358,23 @@ func newRNG(seed uint64) *rng {
 }
 
 // float64 returns a number in [0, 1).
-func (d *rng) float64() float64 {
-	if d.src == nil {
+func (r *rng) float64() float64 {
+	if r.src == nil {
 		return rand.Float64()
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.src.Float64()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.src.Float64()
 }
 
-func (d *rng) uint64() uint64 {
-	if d.src == nil {
+func (r *rng) uint64() uint64 {
+	if r.src == nil {
 		return rand.Uint64()
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.src.Uint64()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.src.Uint64()
 }
-
-func cloneString(s string) string { return strings.Clone(s) }
 
 // isContext reports whether err is the end of ctx itself. A deadline that has passed counts even if the timer has not
 // fired yet: a nested read does not wait for the timer.

@@ -45,25 +45,25 @@ type outcome struct {
 //
 // An answer may be private: this node may never be told what invalidates the copy, because views differ, or because
 // this node is new or leaving. Only reads that began before the request for the copy was sent may use a private answer.
-// Callers that joined an ask with a private answer continue with its next. All of them may use the answer of the next,
+// Callers that joined a call with a private answer continue with its next. All of them may use the answer of the next,
 // because its request was sent after each of their reads began. So any number of callers that want a key at one moment
 // cost two requests and wait for two, one after the other.
 //
-//	ask                         event                          what follows
-//	in m                        a caller wants the key         it joins, unless a fence or a tag has come since the ask began
-//	in m                        a fence of the key comes       the ask leaves m; those that have joined go on waiting
+//	call                        event                          what follows
+//	in m                        a caller wants the key         it joins, unless a fence or a tag has come since the call began
+//	in m                        a fence of the key comes       the call leaves m; those that have joined go on waiting
 //	ended with an answer        a caller that joined wakes     it has the answer
-//	ended, private or given up  the first such caller wakes    it joins the ask that is in m by now, or leads one with the
-//	                                                           clocks of this moment; either is the ask's next
+//	ended, private or given up  the first such caller wakes    it joins the call that is in m by now, or leads one with the
+//	                                                           clocks of this moment; either is the call's next
 //	ended, private or given up  another such caller wakes      it joins the next, even if that has ended
 //	a next that has ended       a caller from before it wakes  it has the answer, private or not
 //	a next that was given up    a caller from before it wakes  as above: it goes on to the next of the next
 //
-// A caller that waits on an ask began its read before the ask left m, or came from an ask that ended before this one began. So its
-// read began before whatever followed the ask in m, and before the next.
+// A caller that waits on a call began its read before the call left m, or came from a call that ended before this one began. So its
+// read began before whatever followed the call in m, and before the next.
 type callTable[V any] struct {
 	shards [64]callShard[V]
-	unused sync.Pool // of *ask[V] that nobody has joined
+	unused sync.Pool // of *call[V] that nobody has joined
 }
 
 type callShard[V any] struct {
@@ -73,11 +73,11 @@ type callShard[V any] struct {
 
 // call is one request in flight. Its leader sends it; others wait for the answer.
 type call[V any] struct {
-	stamp uint64        // the fence clock when the leader's read began; for a next, when the ask itself began
+	stamp uint64        // the fence clock when the leader's read began; for a next, when the call itself began
 	wide  uint64        // the tag clock then
 	done  chan struct{} // closed when the result is there; nil: nobody waits
 	left  bool          // the leader gave up: the waiting callers must ask again
-	next  *call[V]      // the ask for callers that may not use the result; nil: none has woken yet
+	next  *call[V]      // the call for callers that may not use the result; nil: none has woken yet
 	kept  atomic.Bool   // a caller that shares the answer keeps it near
 	a     answer[V]
 	out   outcome
@@ -146,22 +146,22 @@ func (c *Cache[V]) callShared(ctx context.Context, q *request[V], a *answer[V]) 
 	}
 }
 
-// serves reports whether a caller that has joined may use the ask's result. since: the ask began after the caller's
+// serves reports whether a caller that has joined may use the call's result. since: the call began after the caller's
 // read. alone: no copy may be kept for later reads.
 func (w *call[V]) serves(alone, since bool) bool {
 	copied := w.err == nil && w.out.answered
 	return !w.left && (since || !copied || !w.a.private && !alone)
 }
 
-// joinCall joins the ask for q's key that is in progress. A caller that comes from an earlier ask, before, joins its
-// next if there is one. leads: q may share none, and the caller leads the ask that is returned.
+// joinCall joins the call for q's key that is in progress. A caller that comes from an earlier call, before, joins its
+// next if there is one. leads: q may share none, and the caller leads the call that is returned.
 func (c *Cache[V]) joinCall(s *callShard[V], q *request[V], before *call[V]) (w *call[V], leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if w = s.m[q.key]; before != nil && before.next != nil {
 		w = before.next
 	}
-	// A fence that came before the leader put its ask into m did not detach the ask. The tags of the coming answer are
+	// A fence that came before the leader put its call into m did not detach the call. The tags of the coming answer are
 	// not known.
 	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.Covers(q.key, q.hash, w.stamp) {
 		leads = true

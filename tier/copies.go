@@ -1,6 +1,8 @@
 package tier
 
 import (
+	"strings"
+
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/fence"
 )
@@ -36,7 +38,7 @@ func (x copies) FenceAll(own bool) {
 	c := x.c
 	c.fences.Wipe(own)
 	c.flights.detachAll(c.fences)
-	c.calls.detachAll(c.fences)
+	c.inFlight.detachAll(c.fences)
 	c.stats.fences.Add(1)
 }
 
@@ -47,7 +49,7 @@ func (c *core) note(key string, hash uint64, mark codec.Mark, version uint64) (a
 	if c.journal.HasApplied(mark) { // the fence may already be forgotten
 		return false
 	}
-	key = cloneString(key)
+	key = strings.Clone(key)
 	at, n := c.fences.Note(key, hash, mark, version, c.dropping(key))
 	if n == fence.NoRoom {
 		c.journal.BeginKey(key, version)
@@ -73,7 +75,7 @@ func (c *core) dropping(key string) fence.Dropping {
 // existed before: the goroutine that left that fence may not have come this far.
 func (c *core) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
 	c.flights.detach(key, hash, at.Loads)
-	c.calls.detach(key, hash, at.Copies)
+	c.inFlight.detach(key, hash, at.Copies)
 	if applied {
 		c.stats.fences.Add(1)
 	}

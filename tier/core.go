@@ -22,32 +22,32 @@ import (
 // flights and loads, what other members ask for, invalidations and counters. It is compiled once, and not for each type
 // of value. A value is bytes here, or stays in the run of the loader that brought it.
 type core struct {
-	cfg     settings
-	front   front
-	near    nearTier
-	calls   callDetacher
-	self    string // this node's name, empty without a cluster
-	ns      []byte // the namespace as requests carry it
-	nsHash  uint64
-	schema  uint64
-	clock   clock.Clock
-	rng     *rng
-	owned   store.Owned
-	fences  *fence.Fences
-	flights *flights
-	gov     *governor.Governor
-	origin  *SharedOrigin // to which gov belongs
-	stats   *stats
-	metrics *collector
-	carrier Carrier // nil: no tracer, or one that is not a Carrier
-	evicted *store.Evictions
-	loads   *store.OwnLoads
-	views   placement.History
-	seed    maphash.Seed // of etags
-	sender  sender       // nil: Cluster is not a sender
-	tokenOf uint64       // the namespace in tokens
-	journal *journal.Journal
-	opened  int64 // when the cache was made, ns on its clock
+	cfg      settings
+	front    front
+	nearTier nearTier
+	inFlight callDetacher
+	self     string // this node's name, empty without a cluster
+	ns       []byte // the namespace as requests carry it
+	nsHash   uint64
+	schema   uint64
+	clock    clock.Clock
+	rng      *rng
+	owned    store.Owned
+	fences   *fence.Fences
+	flights  *flights
+	gov      *governor.Governor
+	origin   *SharedOrigin // to which gov belongs
+	stats    *stats
+	metrics  *collector
+	carrier  Carrier // nil: no tracer, or one that is not a Carrier
+	evicted  *store.Evictions
+	loads    *store.OwnLoads
+	views    placement.History
+	seed     maphash.Seed // of etags
+	sender   sender       // nil: Cluster is not a sender
+	tokenOf  uint64       // the namespace in tokens
+	journal  *journal.Journal
+	opened   int64 // when the cache was made, ns on its clock
 
 	isolation placement.Isolation
 	gathered  gatherer    // single misses that wait to be loaded together
@@ -88,10 +88,9 @@ type nearTier interface {
 	Clear()
 }
 
-// callDetacher are the requests to other members in progress, which callers join.
+// callDetacher is what core needs of the calls to other members in flight, which callers join.
 type callDetacher interface {
-	// detach makes later callers of key start a new request if the one in progress began before the fence with the given
-	// stamp.
+	// detach makes later callers of key start a new call if the one in flight began before the fence with the given stamp.
 	detach(key string, hash, stamp uint64)
 	// detachAll is detach for all keys.
 	detachAll(fn *fence.Fences)

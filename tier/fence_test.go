@@ -193,7 +193,7 @@ func TestHistoriesCatch(t *testing.T) {
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
 			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.Delete(key) })
-			c.calls.detach(key, hash, at.Copies)
+			c.inFlight.detach(key, hash, at.Copies)
 		})},
 		"no check at commit": {faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
 			copies{c}.FenceKey(key, hash, mark, 0)

@@ -74,7 +74,7 @@ func (c *core) handOver(ctx context.Context) {
 	began := c.clock.Now()
 	c.leaving.Store(true)
 	c.hot.save()
-	c.near.Clear() // nobody tells this node of invalidations any more
+	c.nearTier.Clear() // nobody tells this node of invalidations any more
 	pace := &pacer{rate: c.cfg.HandoffRate}
 	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *store.Entry) bool { return !e.Replica }))
 	tick := time.NewTicker(handoffPause)

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/clock"
@@ -47,7 +48,7 @@ func (c *core) joinOrStart(w *joining) (f *flight, started bool, err error) {
 	}
 	f, started = c.flights.join(w.hash, w.key, w.until != noWait, w.before, func() *flight {
 		return &flight{
-			key: cloneString(w.key), hash: w.hash, cause: w.cause, prev: w.prev, short: w.standsIn(), from: w.from,
+			key: strings.Clone(w.key), hash: w.hash, cause: w.cause, prev: w.prev, short: w.standsIn(), from: w.from,
 			chain: append(w.chain[:len(w.chain):len(w.chain)], c.chainID(w.hash)),
 			done:  make(chan struct{}), ticket: governor.Ticket{Class: w.class, Depth: depthOf(w.chain, w.until), Until: c.govTime(max(w.until, 0))},
 		}

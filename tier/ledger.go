@@ -89,7 +89,7 @@ type Ledger struct {
 // reads returns how many reads of callers on this node have been answered.
 func (c *core) reads() int64 {
 	s := c.stats
-	return max(c.near.Hits()-s.nearUnused.Load(), 0) + s.owned.Load() + s.filled.Load() + s.errors.Load()
+	return max(c.nearTier.Hits()-s.nearUnused.Load(), 0) + s.owned.Load() + s.filled.Load() + s.errors.Load()
 }
 
 func (s *stats) loads() (n int64) {

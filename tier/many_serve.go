@@ -103,7 +103,7 @@ func (c *core) joinFlights(ctx context.Context, ws []*ownedRead, chain []uint64)
 		}
 		fl, fresh := c.flights.join(w.hash, w.key, true, nil, func() *flight {
 			return &flight{
-				key: cloneString(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
+				key: strings.Clone(w.key), hash: w.hash, cause: w.why, prev: w.e, from: from,
 				chain: append(chain[:len(chain):len(chain)], c.chainID(w.hash)),
 				done:  make(chan struct{}), ticket: governor.Ticket{Class: w.cl, Depth: depthOf(chain, until), Until: c.govTime(until)},
 			}

@@ -201,7 +201,7 @@ func (c *core) retagged(e *store.Entry, wide uint64) bool {
 	return e.Tags != nil && e.Tags.Since() < wide && c.fences.Tagged(e.Tags)
 }
 
-// getOwnedFor answers a read as own does, or as the flags of its request demand.
+// getOwnedFor answers a read as getOwned does, or as the flags of its request demand.
 func (c *core) getOwnedFor(ctx context.Context, l *lookup) (found, error) {
 	if c.isolation.Cut.Load() { // other members may not know yet that this node is isolated
 		switch {

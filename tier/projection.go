@@ -50,7 +50,7 @@ func mix(now int64, slot uint16) uint64 {
 	return (x ^ x>>32) * 0xBF58476D1CE4E5B9
 }
 
-// sampleNearHit samples a near hit whose mix is x: the hit may stand for others in the statistics. noticed returns a drill
+// sampleNearHit samples a near hit whose mix is x: the hit may stand for others in the statistics. It returns a drill
 // if that wants the hit to behave as a miss.
 func (c *Cache[V]) sampleNearHit(key string, b *nearEntry[V], now int64, x uint64) *drill {
 	d := c.pickDrill()
@@ -76,7 +76,7 @@ func (c *core) projection() Projection {
 	}
 	n := float64(p.Members)
 	var keys []demand.KeyRate
-	p.Reads = n * c.demand.Rates(c.near.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { keys = append(keys, k) })
+	p.Reads = n * c.demand.Rates(c.nearTier.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { keys = append(keys, k) })
 	p.Cost = cmp.Or(c.stats.meanCost(), g.LoadSeconds)
 	spared, sized, size, cost, weight := 0.0, 0.0, 0.0, 0.0, 0.0
 	for i := range keys {

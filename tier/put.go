@@ -58,7 +58,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	if err != nil {
 		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
 	}
-	p := put{key: cloneString(key), hash: ring.Hash(key), version: o.Version, ttl: o.TTL, value: b, began: c.clock.Now()}
+	p := put{key: strings.Clone(key), hash: ring.Hash(key), version: o.Version, ttl: o.TTL, value: b, began: c.clock.Now()}
 	for _, tag := range o.Tags {
 		p.tags = append(p.tags, fence.TagHash(tag))
 	}

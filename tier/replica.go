@@ -74,7 +74,6 @@ type replicas struct {
 // keepReplicas pushes this owner's hottest entries to their successors. It also turns replicas into this node's own
 // entries when the view says so. It ends with c.ctx; Close waits for it.
 func (c *core) keepReplicas() {
-	defer c.life.end()
 	r := replicas{pace: &pacer{rate: max(c.cfg.HandoffRate/replicaRate, 1)}}
 	changed := c.cfg.Cluster.ViewChanged()
 	c.adopt(c.cfg.Cluster.View())

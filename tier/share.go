@@ -75,9 +75,9 @@ type shareSpeaker interface{ SharesMove() bool }
 // earlierStarter is a Cluster that knows whether an earlier start of this node's name may be alive.
 type earlierStarter interface{ EarlierStart() bool }
 
-// wordOf returns what m's last answer to an exchange says about its loads under the view.
+// wordOf returns what m's last reply to an exchange says about its loads under the view.
 func (c *core) wordOf(m *journal.Member, view uint64) word {
-	a := m.Answer()
+	a := m.Reply()
 	switch {
 	case a == nil || a.View != view:
 		return wordNone
@@ -111,7 +111,6 @@ func (c *core) shareFlags() uint8 {
 
 // takeShare waits until this node may take its share of the cap and then takes it.
 func (c *core) takeShare() {
-	defer c.life.end()
 	const shortest, longest = 10 * time.Millisecond, 250 * time.Millisecond
 	silentFor := c.origin.o.Timeout + shareGrace
 	for again := shortest; ; again = min(2*again, longest) {

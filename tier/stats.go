@@ -124,7 +124,7 @@ func (s *stats) step(name string, took time.Duration, failed bool) {
 		}
 		if c = s.steps[name]; c == nil {
 			c = &stepCount{}
-			s.steps[cloneString(name)] = c
+			s.steps[strings.Clone(name)] = c
 		}
 	}
 	c.n++
@@ -247,7 +247,7 @@ func (c *Cache[V]) Stats() Stats { return c.allStats() }
 
 func (c *core) allStats() Stats {
 	s := c.stats
-	near := c.near.Stats()
+	near := c.nearTier.Stats()
 	spare, spareBytes := c.owned.Replicas()
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),

@@ -132,12 +132,12 @@ func (j *Journal) requestPositions(m *Member) (before *Watermark, news *codec.Ne
 	defer resp.Release()
 	switch resp.Status {
 	case codec.StatusSynced:
-		m.answer.Store(&Answer{View: view, Flags: resp.Flags})
+		m.reply.Store(&Reply{View: view, Flags: resp.Flags})
 		if resp.Flags&codec.FlagSameView != 0 {
 			j.SameView(m)
 		}
 	case codec.StatusUnknown, codec.StatusClosed:
-		m.answer.Store(&Answer{View: view, Empty: true})
+		m.reply.Store(&Reply{View: view, Empty: true})
 		j.mu.Lock()
 		defer j.mu.Unlock()
 		m.confirmed.add(upTo(before.own))

@@ -95,7 +95,8 @@ type Journal struct {
 	ready    chan struct{} // closed when there was an exchange with all members, nil: there was
 }
 
-// New returns a journal. Its work ends with ctx. Call Tick about once a second and whenever the view has changed.
+// New returns a journal, which counts as opening until ViewChanged is called. Its work ends with ctx. Call Tick about once a
+// second and whenever the view has changed.
 func New(ctx context.Context, cfg Config) *Journal {
 	j := &Journal{
 		ctx: ctx, self: cfg.Self, namespace: cfg.Namespace, schema: cfg.Schema, peers: cfg.Peers, copies: cfg.Copies, fences: cfg.Fences,
@@ -104,7 +105,11 @@ func New(ctx context.Context, cfg Config) *Journal {
 	}
 	j.log.init(cfg.Incarnation, int64(cfg.Life), cfg.Fences.Retention(), cfg.Limits)
 	j.published.Store(&map[string]*Member{})
-	j.isNew.Store(cfg.Peers != nil)
+	if cfg.Peers != nil { // until it has taken note of a view, any member of it may lack an exchange and not have seen this node
+		j.isNew.Store(true)
+		j.pending.Store(1)
+		j.unseen.Store(1)
+	}
 	return j
 }
 

@@ -40,7 +40,7 @@ import (
 //	it answers as another cache                      current, behind  unknown   the numbers of the frame
 //	it does not answer                               any              the same  unchanged; retried, and relayed if a wait needs it
 //	another member names it                          -                outside   nothing
-//	nobody names it for outsideFor                   outside          gone      each Wait that it has not confirmed in full
+//	no member names it for outsideFor                outside          gone      each Wait that it has not confirmed in full
 //	                                                                            names it
 //	it leaves the view                               any in view      gone      the same
 //
@@ -73,7 +73,7 @@ func (w *Watermark) Fences() *fence.Watermark {
 type Member struct {
 	name      string
 	watermark atomic.Pointer[Watermark] // nil: there was no exchange yet, or the member's cache is gone
-	answer    atomic.Pointer[Answer]    // to the last exchange; nil: none
+	reply     atomic.Pointer[Reply]     // to the last exchange; nil: none
 	wake      chan struct{}             // wakes the pump
 
 	// guarded by Journal.mu
@@ -99,8 +99,8 @@ type Member struct {
 	direct, relayed backoff // of the pump
 }
 
-// An Answer is what a member answered to an exchange.
-type Answer struct {
+// A Reply is what a member said of itself when it was asked for an exchange.
+type Reply struct {
 	View  uint64 // the fingerprint of the view under which it was asked
 	Flags uint8  // of the response; 0 if Empty
 	Empty bool   // it has no such cache
@@ -112,8 +112,8 @@ func (m *Member) Name() string { return m.name }
 // Watermark returns what the member is known to have applied, or nil if that is not known.
 func (m *Member) Watermark() *Watermark { return m.watermark.Load() }
 
-// Answer returns the member's answer to the last exchange, or nil if there is none.
-func (m *Member) Answer() *Answer { return m.answer.Load() }
+// Reply returns the member's reply to the last exchange, or nil if there is none.
+func (m *Member) Reply() *Reply { return m.reply.Load() }
 
 // inView reports whether m is in this node's view. Only such a member can be asked: the address of one that only others
 // see is unknown here. The caller holds Journal.mu.

@@ -3,6 +3,7 @@ package journal_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -19,6 +20,8 @@ import (
 	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/simtime"
 )
+
+var seedFlag = flag.Uint64("seed", 0, "the only seed that TestNetwork runs; 0: random ones")
 
 // A network is several journals and the links between them. It runs in a bubble.
 type network struct {
@@ -74,10 +77,16 @@ func viewOf(t *testing.T, names ...string) *ring.View {
 	return v
 }
 
+func (n *network) random() uint64 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.rng.Uint64()
+}
+
 // open starts a member with a view of all.
 func (n *network) open(name string, limits journal.Limits) *node {
 	x := &node{
-		net: n, name: name, incarnation: rand.Uint64() | 1, opened: time.Now(),
+		net: n, name: name, incarnation: n.random() | 1, opened: time.Now(),
 		applied: make(map[string]fence.Stamps), wiped: make(map[string]bool),
 	}
 	x.view.Store(viewOf(n.t, n.names...))
@@ -386,9 +395,11 @@ func (n *network) checkConverged() {
 // was confirmed by a member that has not applied it, no watermark says more than its member has applied, nothing is
 // applied twice, and after the last fault every member gets everything and then the network is silent.
 func TestNetwork(t *testing.T) {
-	first := rand.Uint64N(1 << 32)
-	for i := range uint64(24) {
-		seed := first + i
+	first, count := rand.Uint64N(1<<32), uint64(24)
+	if *seedFlag > 0 {
+		first, count = *seedFlag, 1
+	}
+	for seed := first; seed < first+count; seed++ {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) { runNetwork(t, seed) })
 		})
@@ -396,7 +407,7 @@ func TestNetwork(t *testing.T) {
 }
 
 func runNetwork(t *testing.T, seed uint64) {
-	t.Logf("seed %d", seed)
+	t.Logf("repeat its faults with: go test ./tier/internal/journal -run TestNetwork -seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
 	n := newNetwork(t, rand.New(rand.NewPCG(seed, 2)), 3+rng.IntN(3))
 	defer n.close()

@@ -15,7 +15,8 @@ const OpeningWait = int64(100 * time.Millisecond)
 // IsNew reports whether an Invalidate from before the cache was opened may not have returned yet.
 func (j *Journal) IsNew() bool { return j.isNew.Load() }
 
-// IsOpening reports whether the cache is new and has not had an exchange with every member of the view.
+// IsOpening reports whether the cache is new and has not had an exchange with every member of the view, or has not seen a
+// view yet.
 func (j *Journal) IsOpening() bool { return j.pending.Load() > 0 }
 
 // WaitOpen waits while the cache is opening, until ctx ends, but not for longer than OpeningWait after the cache was

@@ -53,7 +53,7 @@ func (e *Unconfirmed) Error() string {
 func (e *Unconfirmed) Unwrap() error { return e.Err }
 
 // Begin applies invalidations here, in as many steps as needed, and has the pumps send them. w then waits for them; nil
-// means that nobody waits. version, if not 0, is the origin's version of the keys. Begin keeps copies of the names. It
+// means that no caller waits. version, if not 0, is the origin's version of the keys. Begin keeps copies of the names. It
 // delays while a reachable member is far behind, until ctx ends, and then begins the rest at once. last is the mark of
 // the last invalidation; its Seq is 0 if there are no names.
 func (j *Journal) Begin(ctx context.Context, w *Wait, version uint64, parts ...Part) (last codec.Mark) {
