@@ -65,10 +65,9 @@ const (
 
 // An endedStart is an incarnation that no longer counts.
 type endedStart struct {
-	name        string
-	incarnation uint64
-	at          time.Time // when it is known to have ended
-	asked       time.Time // when it was forgotten, or another member last listed it as lost
+	startID
+	at    time.Time // when it is known to have ended
+	asked time.Time // when it was forgotten, or another member last listed it as lost
 }
 
 // A lostAddress is the address of a lost member and its incarnation.
@@ -100,7 +99,7 @@ func (r *roster) proven(at lostAddress, when time.Time) {
 // prove records evidence, from here or from another member, that an incarnation ended no later than when. at.addr is where
 // the evidence was found; "" means that another member reports it. The caller holds mu.
 func (r *roster) prove(at lostAddress, when time.Time) {
-	if l, ok := r.vanished[at.start()]; ok && l.is(at) {
+	if l, ok := r.vanished[at.start()]; ok && l.isAt(at.addr) {
 		if l.ended.IsZero() {
 			l.ended = when
 			r.vanished[at.start()] = l
@@ -115,10 +114,8 @@ func (r *roster) prove(at lostAddress, when time.Time) {
 	}
 }
 
-// is reports whether the lost member is this incarnation. If a member is known by name only, its incarnation is not known.
-func (l lost) is(at lostAddress) bool {
-	return !l.bare() && l.incarnation == at.incarnation && (at.addr == "" || at.addr == l.addr)
-}
+// isAt reports whether the lost member has this address; "" stands for any.
+func (l lost) isAt(addr string) bool { return !l.bare() && (addr == "" || addr == l.addr) }
 
 // bare reports whether the member is known by name only.
 func (l lost) bare() bool { return l.addr == "" }
@@ -158,7 +155,7 @@ func (r *roster) forget(now time.Time, longest time.Duration) (again time.Durati
 			if len(r.ended) == maxEnded {
 				r.ended = slices.Delete(r.ended, 0, 1)
 			}
-			r.ended = append(r.ended, endedStart{name: at.name, incarnation: l.incarnation, at: l.ended, asked: now})
+			r.ended = append(r.ended, endedStart{startID: at, at: l.ended, asked: now})
 		}
 		r.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", at.name, "address", l.addr, "reason", why)
 	}
@@ -166,9 +163,9 @@ func (r *roster) forget(now time.Time, longest time.Duration) (again time.Durati
 }
 
 // hasEnded returns the record of an ended incarnation, or nil if there is none. The caller holds mu.
-func (r *roster) hasEnded(name string, incarnation uint64) *endedStart {
+func (r *roster) hasEnded(start startID) *endedStart {
 	for i := range r.ended {
-		if e := &r.ended[i]; e.name == name && e.incarnation == incarnation {
+		if e := &r.ended[i]; e.startID == start {
 			return e
 		}
 	}
@@ -177,10 +174,11 @@ func (r *roster) hasEnded(name string, incarnation uint64) *endedStart {
 
 // revived removes an incarnation from the ended ones, because it is alive. The caller holds mu.
 func (r *roster) revived(id *identity, addr string) {
-	l, lost := r.vanished[startID{id.name, id.incarnation}]
+	start := startID{id.name, id.incarnation}
+	l, lost := r.vanished[start]
 	was := lost && !l.ended.IsZero()
 	r.ended = slices.DeleteFunc(r.ended, func(e endedStart) bool {
-		this := e.name == id.name && e.incarnation == id.incarnation
+		this := e.startID == start
 		was = was || this
 		return this
 	})
@@ -194,7 +192,7 @@ func (r *roster) unproven() []lostAddress {
 	var out []lostAddress
 	for at, l := range r.vanished {
 		if l.ended.IsZero() && !l.bare() {
-			out = append(out, lostAddress{at.name, l.addr, l.incarnation})
+			out = append(out, lostAddress{at.name, l.addr, at.incarnation})
 		}
 	}
 	return out
@@ -218,7 +216,7 @@ func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 	}
 	for at, l := range r.vanished {
 		if !l.bare() {
-			one(lostAddress{at.name, l.addr, l.incarnation}, l.at, l.ended)
+			one(lostAddress{at.name, l.addr, at.incarnation}, l.at, l.ended)
 		}
 	}
 	told := 0
@@ -243,7 +241,7 @@ func cutLost(buf []byte, now time.Time) (e lostAddress, l lost, rest []byte, err
 	e.addr = string(buf[1:n])
 	e.incarnation = binary.BigEndian.Uint64(buf[n:])
 	ago := func(seconds uint32) time.Time { return now.Add(-time.Duration(seconds) * time.Second) }
-	l = lost{addr: e.addr, incarnation: e.incarnation, at: ago(binary.BigEndian.Uint32(buf[n+8:]))}
+	l = lost{addr: e.addr, at: ago(binary.BigEndian.Uint32(buf[n+8:]))}
 	if s := binary.BigEndian.Uint32(buf[n+12:]); s > 0 {
 		l.ended = ago(s - 1)
 	}
@@ -257,9 +255,9 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 	for _, rec := range r.table {
 		live[rec.id.name] = max(live[rec.id.name], rec.id.incarnation)
 	}
-	take := func(name string, l lost) {
-		if newest, ok := live[name]; join && (!ok || l.incarnation > newest) && len(r.vanished) < len(r.table)+r.peak {
-			r.vanished[startID{name, l.incarnation}] = l
+	take := func(at startID, l lost) {
+		if newest, ok := live[at.name]; join && (!ok || at.incarnation > newest) && len(r.vanished) < len(r.table)+r.peak {
+			r.vanished[at] = l
 		}
 	}
 	detailed := make(map[string]bool)
@@ -272,7 +270,7 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 		detailed[e.name] = true
 		_, known := r.vanished[e.start()]
 		_, bare := r.vanished[startID{name: e.name}]
-		gone := r.hasEnded(e.name, e.incarnation)
+		gone := r.hasEnded(e.start())
 		switch {
 		case gone != nil && l.ended.IsZero():
 			gone.asked = now
@@ -282,7 +280,7 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 			r.vanished[e.start()] = l
 		default:
 			if !known && l.addr != "" {
-				take(e.name, l)
+				take(e.start(), l)
 			}
 			if !l.ended.IsZero() {
 				r.prove(lostAddress{e.name, "", e.incarnation}, l.ended)
@@ -297,7 +295,7 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 			was.listed = now
 			r.vanished[bare] = was
 		case !known && !r.isLost(name):
-			take(name, lost{at: now, listed: now})
+			take(bare, lost{at: now, listed: now})
 		}
 	}
 }

@@ -49,12 +49,11 @@ type record struct {
 
 // lost is a member that vanished without leaving. ended.go says how long it counts.
 type lost struct {
-	addr        string // "": only its name is known
-	incarnation uint64
-	at          time.Time
-	ended       time.Time // since when its process is known to have ended; zero: it may be alive
-	listed      time.Time // for a member known by name only: when a member last listed it
-	crowd       bool      // it vanished together with half of all members, or more
+	addr   string // "": only its name is known, and its incarnation counts as 0
+	at     time.Time
+	ended  time.Time // since when its process is known to have ended; zero: it may be alive
+	listed time.Time // for a member known by name only: when a member last listed it
+	crowd  bool      // it vanished together with half of all members, or more
 }
 
 // expected is a member that has announced that it joins.

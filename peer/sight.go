@@ -85,7 +85,7 @@ func (r *roster) look(now time.Time) sight {
 	r.peak = max(r.peak, len(s.reachable))
 	for at, l := range r.vanished {
 		if used[l.addr] {
-			r.prove(lostAddress{at.name, l.addr, l.incarnation}, now)
+			r.prove(lostAddress{at.name, l.addr, at.incarnation}, now)
 		}
 	}
 	s.expire = soonest(s.expire, r.forget(now, longest))

@@ -119,7 +119,7 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 		out = append(out, m)
 	}
 	for at, l := range r.vanished {
-		m := MemberInfo{Name: at.name, Addr: l.addr, Incarnation: l.incarnation, State: StateLost, Since: &l.at}
+		m := MemberInfo{Name: at.name, Addr: l.addr, Incarnation: at.incarnation, State: StateLost, Since: &l.at}
 		if !l.ended.IsZero() {
 			m.Reason = "its process has ended"
 		}

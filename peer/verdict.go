@@ -92,7 +92,7 @@ func (r *roster) remove(gossipName string, rec *record, now time.Time) {
 			return // an earlier incarnation of a member that is back
 		}
 	}
-	r.vanished[startID{rec.id.name, rec.id.incarnation}] = lost{addr: rec.addr, incarnation: rec.id.incarnation, at: now, ended: rec.ended}
+	r.vanished[startID{rec.id.name, rec.id.incarnation}] = lost{addr: rec.addr, at: now, ended: rec.ended}
 	r.crowd()
 	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
 }

@@ -45,9 +45,10 @@ func house(pkgs []*packages.Package) (all []figures, findings []finding) {
 		}
 		for _, file := range p.Syntax {
 			at := p.Fset.Position(file.FileEnd)
-			f.lines += at.Line
-			if at.Line > maxLines+1 {
-				findings = append(findings, finding{p.Fset.Position(file.Package), "house", fmt.Sprintf("%d lines, at most %d: split the file by noun", at.Line-1, maxLines)})
+			lines := at.Line - 1 // a file ends with a newline
+			f.lines += lines
+			if lines > maxLines {
+				findings = append(findings, finding{p.Fset.Position(file.Package), "house", fmt.Sprintf("%d lines, at most %d: split the file by noun", lines, maxLines)})
 			}
 			ast.Inspect(file, func(n ast.Node) bool {
 				if t, ok := n.(*ast.FuncType); ok && t.Params.NumFields() > maxParams {
@@ -64,7 +65,7 @@ func house(pkgs []*packages.Package) (all []figures, findings []finding) {
 	return all, findings
 }
 
-// print writes the figures as a table.
+// printFigures writes the figures as a table.
 func printFigures(w io.Writer, all []figures) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "package\tfiles\tlines\tlargest circle\tmost methods\tmost fields")

@@ -3,11 +3,11 @@
 //	lint [-types] DIR...   checks the modules in DIR, their tests included
 //	lint -house DIR...     prints how large the packages are: files, lines, circles of files, types
 //
-// It also checks that no file has more than 500 lines without being a test and no function more than 6 parameters.
-//
-// Both commands would compile every dependency for its export data first, which takes minutes from an empty build cache.
+// The commands go vet and staticcheck would compile every dependency for its export data first, which takes minutes from an empty build cache.
 // lint type-checks everything from source instead and compiles nothing. With -types it does only that: run it with
 // another GOARCH to see whether the code is valid there.
+//
+// It also checks that no file but a test has more than 500 lines, and that no function has more than 6 parameters (house.go).
 //
 // lint honours only one of staticcheck's comments: //lint:ignore U1000.
 package main
