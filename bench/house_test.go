@@ -26,13 +26,14 @@ var mayImport = map[string][]string{
 	"tier/internal/placement": {"ring", "tier/internal/store"},
 	"tier": {"codec", "ring", "tier/internal/clock", "tier/internal/demand", "tier/internal/fence", "tier/internal/governor",
 		"tier/internal/journal", "tier/internal/near", "tier/internal/placement", "tier/internal/store"},
-	"peer": {"codec", "ring"},
+	"peer/internal/loglimit": {},
+	"peer":                   {"codec", "ring", "peer/internal/loglimit"},
 }
 
 // TestHouse checks that the packages import only what mayImport allows.
 func TestHouse(t *testing.T) {
 	const module = "github.com/weircache/weir/"
-	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"ring/...", module+"codec/...", module+"tier/...", module+"peer").Output()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", module+"ring/...", module+"codec/...", module+"tier/...", module+"peer", module+"peer/internal/...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/loglimit"
 	"github.com/weircache/weir/ring"
 )
 
@@ -73,8 +74,8 @@ type data struct {
 	flying    atomic.Int64 // bytes in flight
 	hearing   hearing
 	backlog   backlog
-	noise     sparse // keeps one host's bad connections from filling the log
-	nameBytes []byte // cfg.name
+	noise     loglimit.Limiter // keeps one host's bad connections from filling the log
+	nameBytes []byte           // cfg.name
 	totals
 	wg sync.WaitGroup
 

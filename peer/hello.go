@@ -154,7 +154,7 @@ func (d *data) compare(other *hello) {
 	here := *d.registry.Load()
 	for _, ns := range other.namespaces {
 		r := here[ns.name]
-		if r == nil || r.schema == ns.schema || !d.noise.allow("namespace "+ns.name+" at "+other.name, time.Now()) {
+		if r == nil || r.schema == ns.schema || !d.noise.Allow("namespace "+ns.name+" at "+other.name, time.Now()) {
 			continue
 		}
 		d.cfg.logger.Warn("a namespace is not shared with a member: its freshness, codec or value type differs there",

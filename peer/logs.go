@@ -6,8 +6,9 @@ import (
 	"log"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/loglimit"
 )
 
 // gossipLogger returns a *log.Logger for memberlist that passes its lines to logger.
@@ -19,13 +20,13 @@ func gossipLogger(logger *slog.Logger) *log.Logger {
 // one a minute of each kind for each host.
 type gossipLines struct {
 	logger *slog.Logger
-	noise  sparse
+	noise  loglimit.Limiter
 }
 
 func (g *gossipLines) Write(line []byte) (int, error) {
 	level, text := parseLine(line)
 	ctx := context.Background()
-	if !g.logger.Enabled(ctx, level) || level >= slog.LevelWarn && !g.noise.allow(lineSubject(text), time.Now()) {
+	if !g.logger.Enabled(ctx, level) || level >= slog.LevelWarn && !g.noise.Allow(lineSubject(text), time.Now()) {
 		return len(line), nil
 	}
 	g.logger.Log(ctx, level, explainGossip(string(text)), "from", "gossip")
@@ -85,39 +86,4 @@ func parseLine(line []byte) (slog.Level, []byte) {
 	}
 	line = bytes.TrimPrefix(line, []byte("memberlist: "))
 	return level, line
-}
-
-const (
-	sparseInterval = time.Minute // a line about a subject is not repeated within it
-	sparseSubjects = 256         // remembered subjects; strangers choose them, so their number is bounded
-)
-
-// sparse keeps strangers from filling the log: one line a minute for each subject.
-type sparse struct {
-	mu   sync.Mutex // guards last
-	last map[string]time.Time
-}
-
-// allow reports whether a line about subject may be written now.
-func (s *sparse) allow(subject string, now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t, ok := s.last[subject]; ok && now.Sub(t) < sparseInterval {
-		return false
-	}
-	if s.last == nil {
-		s.last = make(map[string]time.Time)
-	}
-	if len(s.last) >= sparseSubjects {
-		for k, t := range s.last {
-			if now.Sub(t) >= sparseInterval {
-				delete(s.last, k)
-			}
-		}
-		if len(s.last) >= sparseSubjects {
-			return false
-		}
-	}
-	s.last[subject] = now
-	return true
 }

@@ -1,11 +1,9 @@
 package peer
 
 import (
-	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestParseLine(t *testing.T) {
@@ -34,22 +32,5 @@ func TestGossipLogger(t *testing.T) {
 	gossipLogger(book.logger()).Printf("[WARN] memberlist: %d\nlines", 2)
 	if got := book.String(); !strings.Contains(got, `level=WARN msg="2\nlines" from=gossip`) {
 		t.Errorf("the log has %s", got)
-	}
-}
-
-func TestSparse(t *testing.T) {
-	var s sparse
-	now := time.Unix(0, 0)
-	if !s.allow("a", now) || s.allow("a", now.Add(time.Second)) || !s.allow("b", now) {
-		t.Error("want one line for each subject")
-	}
-	if !s.allow("a", now.Add(sparseInterval)) {
-		t.Error("want another line after a while")
-	}
-	for i := range 10 * sparseSubjects {
-		s.allow(fmt.Sprint(i), now)
-	}
-	if len(s.last) > sparseSubjects {
-		t.Errorf("%d subjects are remembered", len(s.last))
 	}
 }

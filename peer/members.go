@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/weircache/weir/peer/internal/loglimit"
 )
 
 const (
@@ -80,8 +81,8 @@ type roster struct {
 	giveUp  time.Duration // Config.GiveUp
 	// longest returns how long a load of this node may take; nil: loads take no time. It is called without mu held.
 	longest func() time.Duration
-	hearing *hearing // of this node; nil: it always hears
-	noise   sparse   // limits the log of members kept out of the view to one line for each reason
+	hearing *hearing         // of this node; nil: it always hears
+	noise   loglimit.Limiter // limits the log of members kept out of the view to one line for each reason
 
 	mu       sync.Mutex          // guards everything below
 	leaving  bool                // this node is leaving
@@ -167,7 +168,7 @@ func (r *roster) note(n *memberlist.Node) {
 		rec.id.leaving = rec.id.leaving || old.id.leaving // a leave is final
 		r.contradicted(old)
 	}
-	if rec.refused != "" && (old == nil || old.refused == "") && r.noise.allow(rec.refused, time.Now()) {
+	if rec.refused != "" && (old == nil || old.refused == "") && r.noise.Allow(rec.refused, time.Now()) {
 		r.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
 	}
 	r.table[n.Name] = rec

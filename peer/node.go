@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/loglimit"
 	"github.com/weircache/weir/ring"
 )
 
@@ -40,7 +41,7 @@ type Node struct {
 	id     identity
 	addr   netip.AddrPort // the address that others dial
 	logger *slog.Logger
-	noise  sparse
+	noise  loglimit.Limiter
 	roster *roster
 	trust  *trust
 

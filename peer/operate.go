@@ -67,7 +67,7 @@ func (e endpoint) operator(w http.ResponseWriter, r *http.Request) bool {
 		if err != nil {
 			host = r.RemoteAddr
 		}
-		if e.n.noise.allow("operator "+host, time.Now()) {
+		if e.n.noise.Allow("operator "+host, time.Now()) {
 			e.n.logger.Warn("an operator's token was wrong", "remote", host, "path", cutEvent(r.URL.Path))
 		}
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/loglimit"
 )
 
 const (
@@ -56,7 +58,7 @@ type portConfig struct {
 type port struct {
 	portConfig
 	ln     net.Listener
-	noise  sparse
+	noise  loglimit.Limiter
 	ctx    context.Context // ends when the port closes
 	cancel context.CancelFunc
 
@@ -331,7 +333,7 @@ func (p *port) refuse(conn net.Conn, reason string) {
 	remote := conn.RemoteAddr()
 	_ = conn.Close()
 	host, _ := hostPrefix(remote)
-	if p.ctx.Err() == nil && p.noise.allow(host.String(), time.Now()) {
+	if p.ctx.Err() == nil && p.noise.Allow(host.String(), time.Now()) {
 		p.logger.Warn("connection refused", "remote", remote, "reason", reason)
 	}
 }

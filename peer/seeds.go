@@ -122,7 +122,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	if first && answered == 0 {
 		err = cmp.Or(err, allFailed(unfound))
 	}
-	if err != nil && n.noise.allow("seeds", time.Now()) {
+	if err != nil && n.noise.Allow("seeds", time.Now()) {
 		text := "some seeds did not answer"
 		if first && answered == 0 {
 			text = "no seed answered; the node goes on alone and tries again"
@@ -145,7 +145,7 @@ func (n *Node) complain(failed []failure) {
 		n.logger.Info("all seeds can be resolved again")
 		return
 	}
-	if n.noise.allow("finding seeds", time.Now()) { // otherwise after the next attempt
+	if n.noise.Allow("finding seeds", time.Now()) { // otherwise after the next attempt
 		n.finder.told = kinds
 		n.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", n.cfg.RejoinInterval)
 	}

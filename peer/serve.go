@@ -60,7 +60,7 @@ func (d *data) take(conn net.Conn, decided func()) {
 		decided()
 		d.refused.Add(1)
 		s.fail(ErrClosed)
-		if full && d.noise.allow("full", time.Now()) {
+		if full && d.noise.Allow("full", time.Now()) {
 			d.cfg.logger.Warn("data connection refused", "remote", conn.RemoteAddr(), "err", fmt.Sprintf("%d connections are open already", maxSessions))
 		}
 		return
@@ -130,7 +130,7 @@ func (s *session) report(what, peer string, inUse bool) {
 	if err != nil {
 		host = remote
 	}
-	if errors.Is(cause, ErrClosed) || inUse && isEnd(cause) || !s.d.noise.allow(host, time.Now()) {
+	if errors.Is(cause, ErrClosed) || inUse && isEnd(cause) || !s.d.noise.Allow(host, time.Now()) {
 		return
 	}
 	s.d.cfg.logger.Warn(what, "remote", remote, "peer", peer, "err", cause)
