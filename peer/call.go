@@ -273,7 +273,7 @@ func (p *peer) dial(s *slot) {
 		}
 	}
 	if p.d.cfg.ended != nil && provesEnd(err) {
-		p.d.cfg.ended(lostAddress{p.to.Name, p.to.Addr, p.newest.Load()})
+		p.d.cfg.ended(ring.Member{Name: p.to.Name, Addr: p.to.Addr, Incarnation: p.newest.Load()})
 	}
 	news, tell := p.settle(s, conn, err)
 	if news {

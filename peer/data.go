@@ -59,7 +59,7 @@ type dataConfig struct {
 	placement   uint64              // see hello
 	trust       *trust              // nil, or one without TLS: plaintext
 	returned    func(member string) // called when a member that alone was silent answers again; may be nil
-	ended       func(lostAddress)   // called when a member's address proves that its process has ended; may be nil
+	ended       func(ring.Member)   // called when a member's address proves that its process has ended; may be nil
 }
 
 // data is the data plane: it sends requests to other members and answers theirs.

@@ -3,11 +3,9 @@ package peer
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"log/slog"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/weircache/weir/ring"
@@ -70,46 +68,30 @@ type endedStart struct {
 	asked time.Time // when it was forgotten, or another member last listed it as lost
 }
 
-// A lostAddress is the address of a lost member and its incarnation.
-type lostAddress struct {
-	name, addr  string
-	incarnation uint64
-}
-
-func (a lostAddress) start() startID { return startID{a.name, a.incarnation} }
-
-// otherMemberError says that another member answers at a member's address.
-type otherMemberError struct{ error }
-
-func (e otherMemberError) Unwrap() error { return e.error }
-
-// provesEnd reports whether the error of a connection attempt proves that the process of the dialled incarnation has ended.
-func provesEnd(err error) bool {
-	var other otherMemberError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &other)
-}
+// startOf returns which start of its name a member is.
+func startOf(m ring.Member) startID { return startID{m.Name, m.Incarnation} }
 
 // proven records evidence that an incarnation ended no later than when.
-func (r *roster) proven(at lostAddress, when time.Time) {
+func (r *roster) proven(at ring.Member, when time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.prove(at, when)
 }
 
-// prove records evidence, from here or from another member, that an incarnation ended no later than when. at.addr is where
+// prove records evidence, from here or from another member, that an incarnation ended no later than when. at.Addr is where
 // the evidence was found; "" means that another member reports it. The caller holds mu.
-func (r *roster) prove(at lostAddress, when time.Time) {
-	if l, ok := r.vanished[at.start()]; ok && l.isAt(at.addr) {
+func (r *roster) prove(at ring.Member, when time.Time) {
+	if l, ok := r.vanished[startOf(at)]; ok && l.isAt(at.Addr) {
 		if l.ended.IsZero() {
 			l.ended = when
-			r.vanished[at.start()] = l
-			r.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.name, "address", l.addr)
+			r.vanished[startOf(at)] = l
+			r.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.Name, "address", l.addr)
 			r.signal()
 		}
 		return
 	}
-	id := identity{name: at.name, incarnation: at.incarnation}
-	if rec := r.table[id.gossipName()]; rec != nil && rec.refused == "" && at.name != r.self.name && (at.addr == "" || at.addr == rec.addr) && rec.ended.IsZero() {
+	id := identity{name: at.Name, incarnation: at.Incarnation}
+	if rec := r.table[id.gossipName()]; rec != nil && rec.refused == "" && at.Name != r.self.name && (at.Addr == "" || at.Addr == rec.addr) && rec.ended.IsZero() {
 		rec.ended = when
 	}
 }
@@ -188,11 +170,11 @@ func (r *roster) revived(id *identity, addr string) {
 }
 
 // unproven lists the lost members that may live: nothing proves that they have ended.
-func (r *roster) unproven() []lostAddress {
-	var out []lostAddress
+func (r *roster) unproven() []ring.Member {
+	var out []ring.Member
 	for at, l := range r.vanished {
 		if l.ended.IsZero() && !l.bare() {
-			out = append(out, lostAddress{at.name, l.addr, at.incarnation})
+			out = append(out, ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation})
 		}
 	}
 	return out
@@ -203,10 +185,10 @@ func (r *roster) unproven() []lostAddress {
 // that is not known. The caller holds mu.
 func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 	seconds := func(since time.Time) uint32 { return uint32(max(now.Sub(since), 0) / time.Second) }
-	one := func(e lostAddress, at, ended time.Time) {
-		buf = append(append(buf, byte(len(e.name))), e.name...)
-		buf = append(append(buf, byte(len(e.addr))), e.addr...)
-		buf = binary.BigEndian.AppendUint64(buf, e.incarnation)
+	one := func(m ring.Member, at, ended time.Time) {
+		buf = append(append(buf, byte(len(m.Name))), m.Name...)
+		buf = append(append(buf, byte(len(m.Addr))), m.Addr...)
+		buf = binary.BigEndian.AppendUint64(buf, m.Incarnation)
 		buf = binary.BigEndian.AppendUint32(buf, seconds(at))
 		if ended.IsZero() {
 			buf = binary.BigEndian.AppendUint32(buf, 0)
@@ -216,36 +198,36 @@ func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 	}
 	for at, l := range r.vanished {
 		if !l.bare() {
-			one(lostAddress{at.name, l.addr, at.incarnation}, l.at, l.ended)
+			one(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, l.at, l.ended)
 		}
 	}
 	told := 0
 	for _, e := range slices.Backward(r.ended) {
 		if now.Sub(e.asked) < tellEndedFor && told < maxTold {
 			told++
-			one(lostAddress{e.name, "", e.incarnation}, e.at, e.at)
+			one(ring.Member{Name: e.name, Incarnation: e.incarnation}, e.at, e.at)
 		}
 	}
 	return buf
 }
 
 // cutLost reads one entry that appendLost has written, and returns the rest.
-func cutLost(buf []byte, now time.Time) (e lostAddress, l lost, rest []byte, err error) {
-	if e.name, buf, err = cutText(buf, MaxName); err != nil {
-		return e, l, nil, err
+func cutLost(buf []byte, now time.Time) (m ring.Member, l lost, rest []byte, err error) {
+	if m.Name, buf, err = cutText(buf, MaxName); err != nil {
+		return m, l, nil, err
 	}
 	if len(buf) < 1 || len(buf) < 1+int(buf[0])+16 {
-		return e, l, nil, errMeta
+		return m, l, nil, errMeta
 	}
 	n := 1 + int(buf[0])
-	e.addr = string(buf[1:n])
-	e.incarnation = binary.BigEndian.Uint64(buf[n:])
+	m.Addr = string(buf[1:n])
+	m.Incarnation = binary.BigEndian.Uint64(buf[n:])
 	ago := func(seconds uint32) time.Time { return now.Add(-time.Duration(seconds) * time.Second) }
-	l = lost{addr: e.addr, at: ago(binary.BigEndian.Uint32(buf[n+8:]))}
+	l = lost{addr: m.Addr, at: ago(binary.BigEndian.Uint32(buf[n+8:]))}
 	if s := binary.BigEndian.Uint32(buf[n+12:]); s > 0 {
 		l.ended = ago(s - 1)
 	}
-	return e, l, buf[n+16:], nil
+	return m, l, buf[n+16:], nil
 }
 
 // mergeLost merges what another member knows of lost members. names are the ones that it counts; if join is set, they are
@@ -262,28 +244,28 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 	}
 	detailed := make(map[string]bool)
 	for len(buf) > 0 {
-		e, l, rest, err := cutLost(buf, now)
+		m, l, rest, err := cutLost(buf, now)
 		if err != nil {
 			break
 		}
 		buf = rest
-		detailed[e.name] = true
-		_, known := r.vanished[e.start()]
-		_, bare := r.vanished[startID{name: e.name}]
-		gone := r.hasEnded(e.start())
+		detailed[m.Name] = true
+		_, known := r.vanished[startOf(m)]
+		_, bare := r.vanished[startID{name: m.Name}]
+		gone := r.hasEnded(startOf(m))
 		switch {
 		case gone != nil && l.ended.IsZero():
 			gone.asked = now
 		case gone != nil:
 		case bare && !known && l.addr != "":
-			delete(r.vanished, startID{name: e.name})
-			r.vanished[e.start()] = l
+			delete(r.vanished, startID{name: m.Name})
+			r.vanished[startOf(m)] = l
 		default:
 			if !known && l.addr != "" {
-				take(e.start(), l)
+				take(startOf(m), l)
 			}
 			if !l.ended.IsZero() {
-				r.prove(lostAddress{e.name, "", e.incarnation}, l.ended)
+				r.prove(ring.Member{Name: m.Name, Incarnation: m.Incarnation}, l.ended)
 			}
 		}
 	}
@@ -301,7 +283,7 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 }
 
 // lookForProof dials lost members. If an address refuses, its process has ended.
-func (n *Node) lookForProof(at []lostAddress) {
+func (n *Node) lookForProof(at []ring.Member) {
 	var wg sync.WaitGroup
 	places := make(chan struct{}, proofTogether)
 	for _, l := range at {
@@ -310,9 +292,9 @@ func (n *Node) lookForProof(at []lostAddress) {
 			defer func() { <-places }()
 			ctx, cancel := context.WithTimeout(n.ctx, proofTimeout)
 			defer cancel()
-			conn, err := n.cfg.Network.Dial(ctx, l.addr)
+			conn, err := n.cfg.Network.Dial(ctx, l.Addr)
 			if err == nil {
-				_, err = n.data.connectTo(ctx, conn, ring.Member{Name: l.name, Addr: l.addr, Incarnation: l.incarnation})
+				_, err = n.data.connectTo(ctx, conn, l)
 				_ = conn.Close()
 			}
 			if provesEnd(err) {

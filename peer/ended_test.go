@@ -63,11 +63,11 @@ func TestLostMembersTravel(t *testing.T) {
 			r.NotifyJoin(silent)
 			r.look(time.Now())
 		}
-		a.proven(lostAddress{"dead", dead.Address(), 9}, time.Now())       // another incarnation
-		a.proven(lostAddress{"dead", silent.Address(), 10}, time.Now())    // another address
-		a.proven(lostAddress{"silent", silent.Address(), 11}, time.Now())  // but it answers afterwards
-		a.NotifyPingComplete(silent, time.Millisecond, nil)                //
-		a.proven(lostAddress{"unknown", silent.Address(), 11}, time.Now()) // gossip knows nothing of it
+		a.proven(ring.Member{Name: "dead", Addr: dead.Address(), Incarnation: 9}, time.Now())       // another incarnation
+		a.proven(ring.Member{Name: "dead", Addr: silent.Address(), Incarnation: 10}, time.Now())    // another address
+		a.proven(ring.Member{Name: "silent", Addr: silent.Address(), Incarnation: 11}, time.Now())  // but it answers afterwards
+		a.NotifyPingComplete(silent, time.Millisecond, nil)                                         //
+		a.proven(ring.Member{Name: "unknown", Addr: silent.Address(), Incarnation: 11}, time.Now()) // gossip knows nothing of it
 		for _, r := range []*roster{a, b} {
 			r.NotifyLeave(dead)
 			r.NotifyLeave(silent)
@@ -75,7 +75,7 @@ func TestLostMembersTravel(t *testing.T) {
 		if s := a.look(time.Now()); len(s.unproven) != 2 || s.share.members != 3 {
 			t.Fatalf("it divides by %d, and %v may live", s.share.members, s.unproven)
 		}
-		a.proven(lostAddress{"dead", dead.Address(), 10}, time.Now())
+		a.proven(ring.Member{Name: "dead", Addr: dead.Address(), Incarnation: 10}, time.Now())
 		pause(t.Context(), 30*time.Second)
 		state := a.LocalState(false)
 		b.MergeRemoteState(state, false)
@@ -86,7 +86,7 @@ func TestLostMembersTravel(t *testing.T) {
 			other().MergeRemoteState(state[:cut], true)
 		}
 		for name, r := range map[string]*roster{"the one that has seen it": a, "another one": b, "one that joins": late} {
-			if s := r.look(time.Now()); s.share.members != 3 || len(s.unproven) != 1 || s.unproven[0] != (lostAddress{"silent", silent.Address(), 11}) {
+			if s := r.look(time.Now()); s.share.members != 3 || len(s.unproven) != 1 || s.unproven[0] != (ring.Member{Name: "silent", Addr: silent.Address(), Incarnation: 11}) {
 				t.Errorf("%s divides by %d, and %v may live", name, s.share.members, s.unproven)
 			}
 		}
@@ -145,7 +145,7 @@ func TestEndedAreBounded(t *testing.T) {
 		n := gossiped("b", 100+i, 4, nil)
 		r.NotifyJoin(n)
 		r.NotifyLeave(n)
-		r.proven(lostAddress{"b", n.Address(), 100 + i}, now)
+		r.proven(ring.Member{Name: "b", Addr: n.Address(), Incarnation: 100 + i}, now)
 		r.look(now.Add(endedGrace))
 	}
 	if told := strings.Count(string(r.LocalState(true)), "\x01b"); len(r.ended) != maxEnded || told != maxTold || len(r.vanished) != 0 {
@@ -233,7 +233,7 @@ func TestEndedMemberIsAlive(t *testing.T) {
 	now := time.Now()
 	r.NotifyJoin(n)
 	r.NotifyLeave(n)
-	r.proven(lostAddress{"b", n.Address(), 10}, now)
+	r.proven(ring.Member{Name: "b", Addr: n.Address(), Incarnation: 10}, now)
 	if s := r.look(now.Add(endedGrace)); s.share.members != 1 {
 		t.Fatalf("divided by %d", s.share.members)
 	}
@@ -255,11 +255,11 @@ func TestProofsOfAnEnd(t *testing.T) {
 				b := simulated(t, world, 2, Config{Secret: secret}) // of another cluster of one
 				a.roster.NotifyJoin(gossiped("x", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "x", 10 }))
 				a.roster.NotifyJoin(gossiped("n2", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "n2", 10 }))
-				for _, l := range []lostAddress{{"x", b.Addr(), 10}, {"n2", b.Addr(), 10}} {
-					a.lookForProof([]lostAddress{l})
+				for _, l := range []ring.Member{{Name: "x", Addr: b.Addr(), Incarnation: 10}, {Name: "n2", Addr: b.Addr(), Incarnation: 10}} {
+					a.lookForProof([]ring.Member{l})
 					a.roster.mu.Lock()
-					if ended := !a.roster.table[l.name+"/a"].ended.IsZero(); ended != (l.name == "x") {
-						t.Errorf("%s: ended %v", l.name, ended)
+					if ended := !a.roster.table[l.Name+"/a"].ended.IsZero(); ended != (l.Name == "x") {
+						t.Errorf("%s: ended %v", l.Name, ended)
 					}
 					a.roster.mu.Unlock()
 				}

@@ -446,6 +446,6 @@ func (n *Node) dataConfig() dataConfig {
 		placement:   n.id.placement,
 		trust:       n.trust,
 		returned:    n.roster.answered,
-		ended:       func(m lostAddress) { n.roster.proven(m, time.Now()) },
+		ended:       func(m ring.Member) { n.roster.proven(m, time.Now()) },
 	}
 }

@@ -16,7 +16,7 @@ type sight struct {
 	members    []ring.Member     // of the view, sorted by name
 	reachable  map[string]uint64 // live names, leaving ones included, and their incarnation
 	used       map[string]bool   // addresses of the members, leaving ones included
-	unproven   []lostAddress     // lost members that may be alive
+	unproven   []ring.Member     // lost members that may be alive
 	superseded bool              // a later incarnation of this node's name is in the view
 	doubled    bool              // an earlier incarnation of this node's name may be alive
 	share      share             // the share that Divisor should arrive at
@@ -85,7 +85,7 @@ func (r *roster) look(now time.Time) sight {
 	r.peak = max(r.peak, len(s.reachable))
 	for at, l := range r.vanished {
 		if used[l.addr] {
-			r.prove(lostAddress{at.name, l.addr, at.incarnation}, now)
+			r.prove(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, now)
 		}
 	}
 	s.expire = soonest(s.expire, r.forget(now, longest))
