@@ -26,8 +26,9 @@ var mayImport = map[string][]string{
 	"tier/internal/placement": {"ring", "tier/internal/store"},
 	"tier": {"codec", "ring", "tier/internal/clock", "tier/internal/demand", "tier/internal/fence", "tier/internal/governor",
 		"tier/internal/journal", "tier/internal/near", "tier/internal/placement", "tier/internal/store"},
+	"peer/internal/hearing":  {},
 	"peer/internal/loglimit": {},
-	"peer":                   {"codec", "ring", "peer/internal/loglimit"},
+	"peer":                   {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit"},
 }
 
 // TestHouse checks that the packages import only what mayImport allows.

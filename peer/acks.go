@@ -8,7 +8,7 @@ import (
 
 // An overloaded or stopped peer is as silent as a dead one, but its machine still acknowledges what this node sends. A dead
 // or disconnected machine does not, and the connection of a dead process is reset. So while acknowledgements arrive,
-// silence does not count (hearing.go).
+// silence does not count (silence.go).
 
 // ackedWithin is how recent an acknowledgement must be. This node pings a silent peer every pingEvery ticks, so each ping
 // can bring an acknowledgement. The rule delays giving up a peer that dies by no more than this.

@@ -116,7 +116,7 @@ func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 			w.mustGet(t, "hit")
 			stalled.Store(true)
 			acks.Store(lives)
-			starve(ctx, &w.a.hearing, time.Minute)
+			starve(ctx, w.a.cfg.hearing, time.Minute)
 			began := time.Now()
 			if lives { // it waits as long as the call has time: the alternative is a load
 				if _, _, err := w.get(t.Context(), "hit", 6*time.Second); !errors.Is(err, context.DeadlineExceeded) {

@@ -12,7 +12,7 @@ import (
 //   - after breakerRow failed connection attempts in a row;
 //   - when a connection attempt has had no result for silentAfter ticks;
 //   - when the peer owes answers and has sent no byte for silentAfter ticks, although this node pinged it every pingEvery
-//     ticks. Some ticks do not count: see hearing.go.
+//     ticks. Some ticks do not count: see silence.go.
 //
 // One working connection keeps the breaker closed. If only one of several connections hangs, calls just skip that one. An
 // answer of any kind is a sign of life, even "busy". A caller whose time is up has learned nothing about the peer: the link

@@ -219,8 +219,8 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 			if !end.IsZero() && !now.Before(end) {
 				return nil, context.DeadlineExceeded
 			}
-			p.d.hearing.fired(due, now)
-			if p.d.hearing.able(now) || now.Sub(began) >= deafMost {
+			p.d.cfg.hearing.Fired(due, now)
+			if p.d.cfg.hearing.Able(now) || now.Sub(began) >= deafMost {
 				return nil, p.overdue()
 			}
 			due = now.Add(linkTick) // this node may merely not have heard the answer

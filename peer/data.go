@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
 	"github.com/weircache/weir/ring"
 )
@@ -58,6 +59,7 @@ type dataConfig struct {
 	seed        uint64
 	placement   uint64              // see hello
 	trust       *trust              // nil, or one without TLS: plaintext
+	hearing     *hearing.Monitor    // whether this node is able to listen
 	returned    func(member string) // called when a member that alone was silent answers again; may be nil
 	ended       func(ring.Member)   // called when a member's address proves that its process has ended; may be nil
 }
@@ -72,7 +74,6 @@ type data struct {
 	waiters   sync.Pool // of *waiter
 	bufs      buffers
 	flying    atomic.Int64 // bytes in flight
-	hearing   hearing
 	backlog   backlog
 	noise     loglimit.Limiter // keeps one host's bad connections from filling the log
 	nameBytes []byte           // cfg.name
@@ -112,7 +113,6 @@ func newData(cfg dataConfig) *data {
 		limit:     max(cfg.valueLimit, minFrameLimit) + codec.FrameOverhead,
 		rand:      rand.New(rand.NewPCG(cfg.seed, 1)),
 		nameBytes: []byte(cfg.name),
-		hearing:   hearing{base: time.Now()},
 		sessions:  make(map[*session]struct{}),
 	}
 	d.backlog = backlog{limit: cfg.budget, full: d.relieve}

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/ring"
 )
 
@@ -27,7 +28,7 @@ const benchRole = "WEIR_PEER_BENCH_SERVER"
 func benchData(name string, connections int) *data {
 	return newData(dataConfig{
 		name: name, clusterName: "bench", connections: connections, valueLimit: 1 << 20, budget: 1 << 30,
-		dial: systemNetwork{}.Dial, logger: slog.New(slog.DiscardHandler), seed: 1,
+		dial: systemNetwork{}.Dial, logger: slog.New(slog.DiscardHandler), seed: 1, hearing: hearing.New(time.Now()),
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/ring"
 )
 
@@ -56,7 +57,7 @@ type wire struct {
 func dataFor(name string, log *logBook, budget int64, dial func(context.Context, string) (net.Conn, error)) *data {
 	return newData(dataConfig{
 		name: name, incarnation: 7, clusterName: "c", connections: 1, valueLimit: 1 << 20, budget: budget,
-		dial: dial, logger: log.logger(), seed: 1,
+		dial: dial, logger: log.logger(), seed: 1, hearing: hearing.New(time.Now()),
 	})
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/ring"
 )
 
@@ -47,7 +48,7 @@ func (r *rig) member(t *testing.T, secret Secret, to *Node) (conn, raw net.Conn)
 	}
 	d := newData(dataConfig{
 		name: "rogue", clusterName: DefaultClusterName, valueLimit: DefaultValueLimit, budget: 1 << 20,
-		logger: quick("").Logger, placement: to.id.placement, trust: tr,
+		logger: quick("").Logger, placement: to.id.placement, trust: tr, hearing: hearing.New(time.Now()),
 	})
 	t.Cleanup(func() { d.close(t.Context()) })
 	conn, err = d.connectTo(t.Context(), raw, memberOf(to))

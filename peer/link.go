@@ -18,7 +18,7 @@ const (
 	linkTick = 10 * time.Millisecond
 	// A peer that owes an answer and sends no byte is pinged every pingEvery ticks. After silentAfter ticks the waiting
 	// calls fail, so that they turn elsewhere; after deadAfter ticks the link is given up. A tick counts if this node was
-	// able to listen and the peer's machine acknowledges nothing, see hearing.go.
+	// able to listen and the peer's machine acknowledges nothing, see silence.go.
 	pingEvery   = 10
 	silentAfter = 50
 	deadAfter   = 200
@@ -305,7 +305,7 @@ func (l *link) tickUntilIdle(ticks int) bool {
 		case <-t.C:
 		}
 		now, counted := time.Now(), false
-		l.d.hearing.fired(last.Add(linkTick), now)
+		l.d.cfg.hearing.Fired(last.Add(linkTick), now)
 		last = now
 		calls := l.expire()
 		switch {
@@ -315,7 +315,7 @@ func (l *link) tickUntilIdle(ticks int) bool {
 				l.p.alive()
 			}
 		case calls > 0 || quiet != silence{}: // even if no call waits any more, the answer to a ping is due
-			able := l.d.hearing.able(now)
+			able := l.d.cfg.hearing.Able(now)
 			acked := quiet.needsAck(now, able) && l.acknowledged() // the peer is slow, not dead
 			if acked && now.Sub(pinged) >= pingEvery*linkTick {
 				pinged = now

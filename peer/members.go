@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
 )
 
@@ -81,7 +82,7 @@ type roster struct {
 	giveUp  time.Duration // Config.GiveUp
 	// longest returns how long a load of this node may take; nil: loads take no time. It is called without mu held.
 	longest func() time.Duration
-	hearing *hearing         // of this node; nil: it always hears
+	hearing *hearing.Monitor // of this node; nil: it always hears
 	noise   loglimit.Limiter // limits the log of members kept out of the view to one line for each reason
 
 	mu       sync.Mutex          // guards everything below

@@ -94,7 +94,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.bytes, float64(data.bytesOut.Load()), "out")
 	counter(c.breakerChanges, float64(data.opened.Load()), breakerOpen)
 	counter(c.breakerChanges, float64(data.shut.Load()), breakerClosed)
-	counter(c.lateTimers, float64(data.hearing.lates.Load()))
+	counter(c.lateTimers, float64(c.n.hearing.Late()))
 	var inFlight, opened, bypassed int
 	for _, p := range data.stats() {
 		inFlight += p.InFlight

@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
 	"github.com/weircache/weir/ring"
 )
@@ -37,13 +38,14 @@ const (
 
 // A Node is this process's membership in the cluster. All methods are safe for concurrent use.
 type Node struct {
-	cfg    settings
-	id     identity
-	addr   netip.AddrPort // the address that others dial
-	logger *slog.Logger
-	noise  loglimit.Limiter
-	roster *roster
-	trust  *trust
+	cfg     settings
+	id      identity
+	addr    netip.AddrPort // the address that others dial
+	logger  *slog.Logger
+	noise   loglimit.Limiter
+	roster  *roster
+	trust   *trust
+	hearing *hearing.Monitor
 
 	data      *data
 	port      *port
@@ -184,8 +186,9 @@ func (n *Node) open(ctx context.Context) error {
 	n.published.Store(&published{view: view, at: time.Now(), changed: make(chan struct{})})
 	n.share.Store(&first.share)
 	n.collector = newCollector(n)
+	n.hearing = hearing.New(time.Now())
 	n.data = newData(n.dataConfig())
-	n.roster.hearing = &n.data.hearing
+	n.roster.hearing = n.hearing
 	n.data.registry.Store(n.reserved())
 	n.data.allow(first.reachable)
 	n.eyes.book.node = s.Name
@@ -206,7 +209,7 @@ func (n *Node) open(ctx context.Context) error {
 	w := watcher{settling: settling{applied: first.share, target: first.share}}
 	n.wg.Go(func() { n.watch(w) })
 	n.wg.Go(n.settleDoubts)
-	n.wg.Go(func() { n.data.hearing.watch(n.ctx) })
+	n.wg.Go(func() { n.hearing.Watch(n.ctx) })
 	if err := n.registerMetrics(n.collector); err != nil {
 		return errors.Join(err, n.Close())
 	}
@@ -445,6 +448,7 @@ func (n *Node) dataConfig() dataConfig {
 		seed:        n.random(),
 		placement:   n.id.placement,
 		trust:       n.trust,
+		hearing:     n.hearing,
 		returned:    n.roster.answered,
 		ended:       func(m ring.Member) { n.roster.proven(m, time.Now()) },
 	}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Gossip declares a member dead if it answers no probe for a while. A node that cannot read its sockets (hearing.go) gets
+// Gossip declares a member dead if it answers no probe for a while. A node that cannot read its sockets (package hearing) gets
 // no answers, and blames the others. A living member contradicts within a second of hearing of its death. So a node that
 // was hard of hearing keeps the member in its view until it has been able to listen for long enough to hear the
 // contradiction:
@@ -39,7 +39,7 @@ func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.
 // declaredDead handles gossip's report that a member is dead or has left. The caller holds mu.
 func (r *roster) declaredDead(gossipName string, rec *record, now time.Time) {
 	if r.hearing != nil && !rec.id.leaving && !rec.retired && rec.refused == "" {
-		if lost, _ := verdict(now, now, r.hearing.ableFor(now)); !lost {
+		if lost, _ := verdict(now, now, r.hearing.AbleFor(now)); !lost {
 			rec.doubted = now
 			r.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
 				"member", rec.id.name, "address", rec.addr)
@@ -56,7 +56,7 @@ func (r *roster) settleVerdicts(now time.Time) (again time.Duration) {
 		if rec.doubted.IsZero() {
 			continue
 		}
-		lost, wait := verdict(rec.doubted, now, r.hearing.ableFor(now))
+		lost, wait := verdict(rec.doubted, now, r.hearing.AbleFor(now))
 		if lost || !rec.ended.IsZero() || rec.id.leaving || rec.retired {
 			r.remove(gossipName, rec, now)
 			continue

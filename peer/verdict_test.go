@@ -3,13 +3,15 @@ package peer
 import (
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/hearing"
 )
 
 // TestVerdicts checks what happens to a member that gossip declares dead, as in the table in verdict.go.
 func TestVerdicts(t *testing.T) {
 	const both, alone = "b@10.0.0.2 catalog-1@10.0.0.1", "catalog-1@10.0.0.1"
 	b := gossiped("b", 10, 2, nil)
-	late := func(h *hearing, at time.Time) { h.fired(at.Add(-time.Second), at) } // the node cannot listen at that time
+	late := func(h *hearing.Monitor, at time.Time) { h.Fired(at.Add(-time.Second), at) } // the node cannot listen at that time
 	for _, c := range []struct {
 		name   string
 		deaf   bool // this node cannot listen when gossip declares it dead
@@ -23,7 +25,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "this node could listen", view: alone, lost: true},
 		{name: "it could not", deaf: true, view: both},
 		{name: "it could not, and the member contradicts", deaf: true, then: func(r *roster) { r.NotifyJoin(b) }, after: time.Hour, view: both},
-		{name: "it can listen again", deaf: true, after: hearingAfter + refuteWithin, view: alone, lost: true},
+		{name: "it can listen again", deaf: true, after: hearing.CatchUp + refuteWithin, view: alone, lost: true},
 		{name: "it cannot listen for a while", deaf: true, after: doubtMost - time.Second, later: true, view: both},
 		{name: "it cannot listen for long", deaf: true, after: doubtMost, later: true, view: alone, lost: true},
 		{name: "the process was known to have ended", deaf: true, before: func(r *roster) { r.table[b.Name].ended = time.Now() }, view: alone, lost: true},
@@ -36,7 +38,7 @@ func TestVerdicts(t *testing.T) {
 	} {
 		r := sampleRoster()
 		now := time.Now()
-		r.hearing = &hearing{base: now.Add(-time.Minute)}
+		r.hearing = hearing.New(now.Add(-time.Minute))
 		r.NotifyJoin(b)
 		if c.deaf {
 			late(r.hearing, now)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/hearing"
 )
 
 // TestSilenceCounts checks that a tick without a byte counts if the node is able to listen and the peer's machine is silent
@@ -43,31 +45,12 @@ func TestSilenceCounts(t *testing.T) {
 	}
 }
 
-// TestHearing checks that a late timer makes the node hard of hearing for a while, and that a timely one does not.
-func TestHearing(t *testing.T) {
-	now := time.Now()
-	h := hearing{base: now}
-	now = now.Add(time.Second)
-	h.fired(now.Add(1-lateAfter), now)
-	if !h.able(now) || h.lates.Load() != 0 {
-		t.Error("a timer in time counts as late")
-	}
-	h.fired(now.Add(-lateAfter), now)
-	h.fired(now.Add(-time.Hour), now.Add(-time.Millisecond)) // an earlier late timer
-	if h.able(now) || h.able(now.Add(hearingAfter-1)) || !h.able(now.Add(hearingAfter)) || h.lates.Load() != 2 {
-		t.Errorf("a late timer counts for %v", time.Duration(h.until.Load())-now.Sub(h.base))
-	}
-	if always := (&hearing{base: now}).ableFor(now); always < time.Hour || h.ableFor(now) != 0 || h.ableFor(now.Add(hearingAfter+time.Second)) != time.Second {
-		t.Errorf("able for %v, %v and %v", always, h.ableFor(now), h.ableFor(now.Add(hearingAfter+time.Second)))
-	}
-}
-
 // starve makes every timer appear late for the duration d.
-func starve(ctx context.Context, h *hearing, d time.Duration) {
+func starve(ctx context.Context, h *hearing.Monitor, d time.Duration) {
 	end := time.Now().Add(d)
 	go func() {
 		for now := time.Now(); now.Before(end) && ctx.Err() == nil; now = time.Now() {
-			h.fired(now.Add(-lateAfter), now)
+			h.Fired(now.Add(-time.Second), now)
 			pause(ctx, 20*time.Millisecond)
 		}
 	}()
@@ -86,7 +69,7 @@ func TestOverloadIsNotDeath(t *testing.T) {
 				w.mustGet(t, "hit")
 			}
 			stalled.Store(true)
-			overload := func(d time.Duration) { starve(ctx, &w.a.hearing, d) }
+			overload := func(d time.Duration) { starve(ctx, w.a.cfg.hearing, d) }
 			overload(time.Second)
 			if _, _, err := w.get(t.Context(), "hit", time.Second); !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("connected %v: %v", connected, err)
