@@ -9,7 +9,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 )
 
 // Aim is the target of a row's figure: none, a maximum or a minimum.
@@ -156,34 +155,15 @@ func (t *Table) Lost() int {
 
 // WriteTo writes the table as Markdown that is also readable as plain text.
 func (t *Table) WriteTo(w io.Writer) (int64, error) {
-	lines := [][]string{{"what", "result", "floor", "ratio", "aim", ""}, nil}
+	rows := [][]string{{"what", "result", "floor", "ratio", "aim", ""}}
 	for _, r := range t.Rows {
-		lines = append(lines, r.cells())
+		rows = append(rows, r.cells())
 	}
-	widths := make([]int, len(lines[0]))
-	for _, l := range lines {
-		for i, c := range l {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c), 3)
-		}
-	}
-	var b strings.Builder
-	for _, h := range t.Heading {
-		b.WriteString(h + "\n")
-	}
+	text := Markdown(rows, len(rows[0]))
 	if len(t.Heading) > 0 {
-		b.WriteByte('\n')
+		text = strings.Join(t.Heading, "\n") + "\n\n" + text
 	}
-	for _, l := range lines {
-		for i, width := range widths {
-			c := strings.Repeat("-", width)
-			if l != nil {
-				c = l[i] + strings.Repeat(" ", width-utf8.RuneCountInString(l[i]))
-			}
-			b.WriteString("| " + c + " ")
-		}
-		b.WriteString("|\n")
-	}
-	n, err := io.WriteString(w, b.String())
+	n, err := io.WriteString(w, text)
 	return int64(n), err
 }
 

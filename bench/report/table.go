@@ -8,7 +8,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/harness"
@@ -267,11 +266,11 @@ func Text(w io.Writer, r *harness.Report) error {
 		b.WriteString(l + "\n")
 	}
 	b.WriteByte('\n')
-	grid(&b, cells(r))
+	b.WriteString(bench.Markdown(cells(r), 1))
 	b.WriteByte('\n')
 	if rows := phases(r); rows != nil {
 		b.WriteString(phasesHead + "\n\n")
-		grid(&b, rows)
+		b.WriteString(bench.Markdown(rows, 1))
 		b.WriteByte('\n')
 	}
 	if len(r.Systems) > 1 {
@@ -288,35 +287,4 @@ func Text(w io.Writer, r *harness.Report) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-func grid(b *strings.Builder, rows [][]string) {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, c := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c), 3)
-		}
-	}
-	for n, row := range rows {
-		for i, c := range row {
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c))
-			if i > 0 {
-				c = pad + c
-			} else {
-				c += pad
-			}
-			b.WriteString("| " + c + " ")
-		}
-		b.WriteString("|\n")
-		if n == 0 {
-			for i, w := range widths {
-				b.WriteString("| " + strings.Repeat("-", w-min(i, 1)))
-				if i > 0 {
-					b.WriteByte(':')
-				}
-				b.WriteByte(' ')
-			}
-			b.WriteString("|\n")
-		}
-	}
 }

@@ -22,9 +22,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"text/tabwriter"
 	"time"
 
+	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
@@ -38,6 +38,7 @@ type options struct {
 
 // A result is the measurement of one cluster.
 type result struct {
+	kind                       string // "whole" or "caches"
 	members                    int
 	heap, stack, goroutines    float64 // of one node
 	connections                float64 // mean number that a node with a cache has opened
@@ -157,63 +158,91 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			fmt.Fprintf(os.Stderr, "%5.1fs "+format+"\n", append([]any{time.Since(began).Seconds()}, args...)...)
 		}
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, part := range []struct {
-		title, sizes string
-		measure      func(context.Context, int, options) (result, error)
-	}{{"whole nodes", *wholes, whole}, {"caches in memory", *cached, boarded}} {
-		sizes, err := numbers(part.sizes)
-		if err != nil {
-			return err
-		}
-		for _, n := range sizes {
-			r, err := part.measure(ctx, n, o)
-			if err != nil {
-				return fmt.Errorf("%d %s: %w", n, part.title, err)
-			}
-			r.print(w, part.title)
-			if err := w.Flush(); err != nil {
-				return err
-			}
-		}
+	results, err := measureAll(ctx, *wholes, *cached, o)
+	if len(results) > 0 {
+		fmt.Fprintln(out, table(results))
 	}
-	sizes, err := numbers(*views)
 	if err != nil {
 		return err
 	}
+	sizes, err := numbers(*views)
+	if err != nil || len(sizes) == 0 {
+		return err
+	}
+	rows := [][]string{{"view of", "from nothing, ms", "one member more or less, ms"}}
 	for _, n := range sizes {
 		fresh, next, err := rebuild(n)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "view of %d: new %.1f ms, one member more or less %.1f ms\n", n, fresh.Seconds()*1e3, next.Seconds()*1e3)
+		rows = append(rows, []string{strconv.Itoa(n), fmt.Sprintf("%.1f", fresh.Seconds()*1e3), fmt.Sprintf("%.1f", next.Seconds()*1e3)})
 	}
-	return nil
+	_, err = io.WriteString(out, bench.Markdown(rows, 1))
+	return err
 }
 
-// print writes what one node pays.
-func (r *result) print(w io.Writer, title string) {
-	row := func(name, format string, args ...any) {
-		fmt.Fprintf(w, "%s\t  "+format+"\n", append([]any{name}, args...)...)
+// measureAll measures whole nodes and caches. After an error it returns the results until then.
+func measureAll(ctx context.Context, wholes, cached string, o options) (all []result, err error) {
+	for _, part := range []struct {
+		kind, sizes string
+		measure     func(context.Context, int, options) (result, error)
+	}{{"whole", wholes, whole}, {"caches", cached, boarded}} {
+		sizes, err := numbers(part.sizes)
+		if err != nil {
+			return all, err
+		}
+		for _, n := range sizes {
+			r, err := part.measure(ctx, n, o)
+			if err != nil {
+				return all, fmt.Errorf("%d %s: %w", n, part.kind, err)
+			}
+			r.kind = part.kind
+			all = append(all, r)
+		}
 	}
-	per := func(bytes int64) float64 { return float64(bytes) / r.seconds / 1024 }
-	row(fmt.Sprintf("%d %s", r.members, title), "")
-	row("heap, stacks KiB", "%.0f, %.0f", r.heap/1024, r.stack/1024)
-	row("goroutines", "%.1f", r.goroutines)
-	if title == "whole nodes" {
-		row("data connections of all, without caches", "%d", r.idleConnections)
-		row("data connections opened by one, with caches", "%.1f", r.connections)
-		row("at rest: UDP, TCP bytes/s out", "%d, %d", r.rest.udpOut, r.rest.tcpOut)
-		row("at rest: CPU", "%.2f %%", 100*r.restCPU)
-	} else {
-		row("CPU s to start", "%.3f", r.startCPU)
-		row("calls/s of the one that invalidates", "%.0f", float64(r.calls)/r.seconds)
-	}
-	row("invalidations/s confirmed", "%.0f", float64(r.invalidations)/r.seconds)
-	row("KiB/s out, in of the one that invalidates", "%.0f, %.0f", per(r.sender), per(r.senderIn))
-	row("KiB/s in of another", "%.1f", per(r.receiver))
-	row("CPU cores, all nodes together", "%.2f", r.loadCPU)
+	return all, nil
 }
+
+// table returns what one node pays, with a column for each cluster. A cell is empty if the kind of cluster does not
+// have the number.
+func table(results []result) string {
+	rows := [][]string{{"per node"}}
+	for _, r := range results {
+		rows[0] = append(rows[0], fmt.Sprintf("%d %s", r.members, r.kind))
+	}
+	row := func(kind, name, format string, of func(r result) float64) {
+		cells := []string{name}
+		for _, r := range results {
+			switch {
+			case kind != "" && kind != r.kind:
+				cells = append(cells, "")
+			case format == "":
+				cells = append(cells, bench.Count(of(r)))
+			default:
+				cells = append(cells, fmt.Sprintf(format, of(r)))
+			}
+		}
+		rows = append(rows, cells)
+	}
+	row("", "heap, KiB", "", func(r result) float64 { return r.heap / 1024 })
+	row("", "stacks, KiB", "", func(r result) float64 { return r.stack / 1024 })
+	row("", "goroutines", "%.1f", func(r result) float64 { return r.goroutines })
+	row("whole", "data connections of all nodes, without caches", "", func(r result) float64 { return float64(r.idleConnections) })
+	row("whole", "data connections opened, with a cache", "%.1f", func(r result) float64 { return r.connections })
+	row("whole", "gossip at rest, UDP bytes/s out", "", func(r result) float64 { return float64(r.rest.udpOut) })
+	row("whole", "gossip at rest, TCP bytes/s out", "", func(r result) float64 { return float64(r.rest.tcpOut) })
+	row("whole", "CPU at rest, % of a core", "%.2f", func(r result) float64 { return 100 * r.restCPU })
+	row("caches", "CPU to start, s", "%.3f", func(r result) float64 { return r.startCPU })
+	row("caches", "calls/s of the node that invalidates", "", func(r result) float64 { return float64(r.calls) / r.seconds })
+	row("", "invalidations/s confirmed by all", "", func(r result) float64 { return float64(r.invalidations) / r.seconds })
+	row("", "out of the node that invalidates, KiB/s", "", func(r result) float64 { return r.kibPerSecond(r.sender) })
+	row("", "into the node that invalidates, KiB/s", "", func(r result) float64 { return r.kibPerSecond(r.senderIn) })
+	row("", "into another, KiB/s", "%.1f", func(r result) float64 { return r.kibPerSecond(r.receiver) })
+	row("", "CPU of all nodes together, cores", "%.2f", func(r result) float64 { return r.loadCPU })
+	return bench.Markdown(rows, 1)
+}
+
+func (r result) kibPerSecond(bytes int64) float64 { return float64(bytes) / r.seconds / 1024 }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
