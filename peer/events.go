@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"github.com/weircache/weir/ring"
 )
 
 const (
@@ -187,25 +185,3 @@ func cutEvent(s string) string {
 // Logger returns the node's logger, for caches that use the node. A line of at least level Info with the attribute "event"
 // is also added to the list of events.
 func (n *Node) Logger() *slog.Logger { return n.logger }
-
-// viewEvents logs which members have joined the view, and when most of the members are lost or back, as in a partition. The
-// roster logs which members are gone, because it knows why.
-func (n *Node) viewEvents(old, now *ring.View) {
-	for _, m := range now.Members() {
-		if was, ok := old.Member(m.Name); (!ok || was.Incarnation != m.Incarnation) && m.Name != n.id.name {
-			n.logger.Info("a member has joined", "member", m.Name, "address", m.Addr)
-		}
-	}
-	lost := 0
-	for _, m := range n.roster.list(now) {
-		if m.State == StateLost {
-			lost++
-		}
-	}
-	switch split := lost > now.Len(); {
-	case split && !n.eyes.split.Swap(true):
-		n.logger.Error("most members are lost: this node is cut off, or they have crashed", "lost", lost, "members", now.Len())
-	case !split && n.eyes.split.Swap(false):
-		n.logger.Info("most members are back", "lost", lost, "members", now.Len())
-	}
-}

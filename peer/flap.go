@@ -68,58 +68,58 @@ func (f flap) left(half time.Duration) time.Duration {
 }
 
 // returned records that a member is back that had not left. The caller holds mu.
-func (r *roster) returned(name string, now time.Time) {
-	if r.hold <= 0 || name == r.self.name {
+func (t *table) returned(name string, now time.Time) {
+	if t.hold <= 0 || name == t.self.name {
 		return
 	}
-	f, known := r.flaps[name]
-	if !known && len(r.flaps) >= maxFlaps || known && now.Sub(f.last) < onceFor {
+	f, known := t.flaps[name]
+	if !known && len(t.flaps) >= maxFlaps || known && now.Sub(f.last) < onceFor {
 		return
 	}
-	f = f.after(now, r.hold).more(1)
+	f = f.after(now, t.hold).more(1)
 	f.last = now
-	r.flaps[name] = f
-	r.flapped = r.flapped || f.rests
+	t.flaps[name] = f
+	t.flapped = t.flapped || f.rests
 }
 
 // answered records that a member answers again that only this node, or this node first, had found silent.
-func (r *roster) answered(name string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.returned(name, time.Now())
-	r.signal()
+func (t *table) answered(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.returned(name, time.Now())
+	t.signal()
 }
 
 // crowd marks the lost members if they are at least as many as the live ones. This node may then be the one that is cut
 // off, and their return must not count against them. The caller holds mu.
-func (r *roster) crowd() {
-	live := make(map[string]bool, len(r.table))
-	for _, rec := range r.table {
+func (t *table) crowd() {
+	live := make(map[string]bool, len(t.records))
+	for _, rec := range t.records {
 		if rec.refused == "" {
 			live[rec.id.name] = true
 		}
 	}
-	if len(r.vanished) < len(live) {
+	if len(t.vanished) < len(live) {
 		return
 	}
-	for at, l := range r.vanished {
+	for at, l := range t.vanished {
 		l.crowd = true
-		r.vanished[at] = l
+		t.vanished[at] = l
 	}
 }
 
 // resting returns the names of the members that are to rest, and when to look again. If they are more than a third of all,
 // or there are only two members, nobody rests, because somebody has to own the keys. The caller holds mu.
-func (r *roster) resting(chosen map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
+func (t *table) resting(chosen map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
 	names = make(map[string]bool)
-	for name, f := range r.flaps {
-		if f = f.after(now, r.hold); f.penalty < 0.01 {
-			delete(r.flaps, name)
+	for name, f := range t.flaps {
+		if f = f.after(now, t.hold); f.penalty < 0.01 {
+			delete(t.flaps, name)
 			continue
 		}
-		r.flaps[name] = f
+		t.flaps[name] = f
 		if f.rests {
-			again = soonest(again, f.left(r.hold))
+			again = soonest(again, f.left(t.hold))
 			if chosen[name] != nil {
 				names[name] = true
 			}
@@ -129,24 +129,24 @@ func (r *roster) resting(chosen map[string]*record, now time.Time) (names map[st
 		clear(names)
 	}
 	for name := range names {
-		if !r.rests[name] {
-			r.say(slog.LevelWarn, "a member flaps: it rests, and owns nothing for a while", "member", name, "for", r.flaps[name].left(r.hold).Round(time.Second))
+		if !t.rests[name] {
+			t.say(slog.LevelWarn, "a member flaps: it rests, and owns nothing for a while", "member", name, "for", t.flaps[name].left(t.hold).Round(time.Second))
 		}
 	}
-	for name := range r.rests {
+	for name := range t.rests {
 		if !names[name] && chosen[name] != nil {
-			r.say(slog.LevelInfo, "a member no longer rests", "member", name)
+			t.say(slog.LevelInfo, "a member no longer rests", "member", name)
 		}
 	}
-	r.rests = names
+	t.rests = names
 	return names, again
 }
 
 // appendFlaps appends the penalties of the members that rest, or would rest if they were fewer: name, and penalty in
 // thousandths. The caller holds mu.
-func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
-	for name, f := range r.flaps {
-		if f = f.after(now, r.hold); f.rests {
+func (t *table) appendFlaps(buf []byte, now time.Time) []byte {
+	for name, f := range t.flaps {
+		if f = f.after(now, t.hold); f.rests {
 			buf = append(append(buf, byte(len(name))), name...)
 			buf = binary.BigEndian.AppendUint16(buf, uint16(f.penalty*1000))
 		}
@@ -156,7 +156,7 @@ func (r *roster) appendFlaps(buf []byte, now time.Time) []byte {
 
 // mergeFlaps merges what appendFlaps has written on another member, and returns what follows the empty text that ends it.
 // The caller holds mu.
-func (r *roster) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
+func (t *table) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
 	for len(buf) > 0 {
 		if buf[0] == 0 {
 			return buf[1:]
@@ -167,25 +167,25 @@ func (r *roster) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
 		}
 		told := min(float64(binary.BigEndian.Uint16(rest))/1000, penaltyMax)
 		buf = rest[2:]
-		f, known := r.flaps[name]
-		if r.hold <= 0 || !known && len(r.flaps) >= maxFlaps {
+		f, known := t.flaps[name]
+		if t.hold <= 0 || !known && len(t.flaps) >= maxFlaps {
 			continue
 		}
-		f = f.after(now, r.hold)
+		f = f.after(now, t.hold)
 		if higher := told > f.penalty+flapNews; higher && told > wakeAt+flapNews || !f.rests && told > wakeAt+flapNews {
-			r.flapped = true
+			t.flapped = true
 			f.penalty, f.rests = max(f.penalty, told), true
-			r.flaps[name] = f
+			t.flaps[name] = f
 		}
 	}
 	return nil
 }
 
 // news returns a message for other members if it has changed which members rest, or else nil. The caller holds mu.
-func (r *roster) news(now time.Time) []byte {
-	if !r.flapped {
+func (t *table) news(now time.Time) []byte {
+	if !t.flapped {
 		return nil
 	}
-	r.flapped = false
-	return r.appendFlaps([]byte{flapFormat}, now)
+	t.flapped = false
+	return t.appendFlaps([]byte{flapFormat}, now)
 }

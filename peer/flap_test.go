@@ -34,7 +34,7 @@ func TestFlapPenalty(t *testing.T) {
 }
 
 // rosterWith returns a roster that knows as many other members as given: b, c, and so on.
-func rosterWith(others int) *roster {
+func rosterWith(others int) *table {
 	r := sampleRoster()
 	r.hold = time.Minute
 	for i := range others {
@@ -43,7 +43,7 @@ func rosterWith(others int) *roster {
 	return r
 }
 
-func restingOf(r *roster, at time.Time) (out string) {
+func restingOf(r *table, at time.Time) (out string) {
 	for _, m := range r.look(at).members {
 		if m.Resting {
 			out += m.Name
@@ -101,7 +101,7 @@ func TestWhoFlapsRests(t *testing.T) {
 }
 
 func TestWhoDoesNotFlap(t *testing.T) {
-	lose := func(r *roster, names string, incarnation uint64) {
+	lose := func(r *table, names string, incarnation uint64) {
 		for i, c := range names {
 			r.NotifyLeave(gossiped(string(c), incarnation, byte(2+i), nil))
 		}
@@ -110,16 +110,16 @@ func TestWhoDoesNotFlap(t *testing.T) {
 		}
 	}
 	leaving := func(id *identity) { id.leaving = true }
-	for name, act := range map[string]func(r *roster, round uint64){
-		"each once":        func(r *roster, round uint64) { lose(r, string(rune('b'+round%4)), 10) },
-		"half of them":     func(r *roster, _ uint64) { lose(r, "bcd", 10) },
-		"this node itself": func(r *roster, _ uint64) { r.answered(r.self.name) },
-		"who leaves": func(r *roster, round uint64) {
+	for name, act := range map[string]func(r *table, round uint64){
+		"each once":        func(r *table, round uint64) { lose(r, string(rune('b'+round%4)), 10) },
+		"half of them":     func(r *table, _ uint64) { lose(r, "bcd", 10) },
+		"this node itself": func(r *table, _ uint64) { r.answered(r.self.name) },
+		"who leaves": func(r *table, round uint64) {
 			r.NotifyUpdate(gossiped("b", 10+round, 2, leaving))
 			r.NotifyJoin(gossiped("b", 11+round, 2, nil))
 			r.NotifyLeave(gossiped("b", 10+round, 2, leaving))
 		},
-		"nobody may": func(r *roster, round uint64) {
+		"nobody may": func(r *table, round uint64) {
 			r.hold = 0
 			lose(r, "b", 10)
 		},

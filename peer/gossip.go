@@ -25,10 +25,9 @@ const (
 
 // transport carries memberlist's packets and streams over a Network and the one port.
 type transport struct {
-	network Network
+	dial    func(ctx context.Context, addr string) (net.Conn, error) // opens a stream that the other side will accept
 	pc      net.PacketConn
 	self    netip.AddrPort // the address that others dial
-	trust   *trust
 	logger  *slog.Logger
 	ctx     context.Context // ends at Shutdown
 	cancel  context.CancelFunc
@@ -45,10 +44,10 @@ type transport struct {
 
 var _ memberlist.NodeAwareTransport = (*transport)(nil)
 
-func newTransport(network Network, pc net.PacketConn, self netip.AddrPort, trust *trust, logger *slog.Logger) *transport {
+func newTransport(dial func(ctx context.Context, addr string) (net.Conn, error), pc net.PacketConn, self netip.AddrPort, logger *slog.Logger) *transport {
 	ctx, cancel := context.WithCancel(context.Background())
 	t := &transport{
-		network: network, pc: pc, self: self, trust: trust, logger: logger, ctx: ctx, cancel: cancel,
+		dial: dial, pc: pc, self: self, logger: logger, ctx: ctx, cancel: cancel,
 		packets: make(chan *memberlist.Packet),
 		streams: make(chan net.Conn),
 		open:    make(map[*stream]struct{}),
@@ -60,9 +59,11 @@ func newTransport(network Network, pc net.PacketConn, self netip.AddrPort, trust
 			}
 		}
 	}
-	t.wg.Go(t.receive)
 	return t
 }
+
+// start begins to receive packets.
+func (t *transport) start() { t.wg.Go(t.receive) }
 
 // receive passes packets to memberlist until Shutdown.
 func (t *transport) receive() {
@@ -123,17 +124,9 @@ func (t *transport) StreamCh() <-chan net.Conn { return t.streams }
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(t.ctx, timeout)
 	defer cancel()
-	conn, err := t.network.Dial(ctx, addr)
+	conn, err := t.dial(ctx, addr)
 	if err != nil {
 		return nil, err
-	}
-	if t.trust.gossipClient != nil {
-		sealed, err := t.trust.dialGossip(ctx, conn)
-		if err != nil {
-			_ = conn.Close()
-			return nil, err
-		}
-		conn = sealed
 	}
 	s := &stream{Conn: conn, t: t}
 	if err := t.track(s); err != nil {

@@ -53,6 +53,25 @@ func (t *trust) acceptGossip(conn net.Conn) (net.Conn, error) {
 	return s, t.shakeGossip(s, "the other side has given up or stopped")
 }
 
+// gossipDialer returns how to open a gossip stream to another node.
+func (t *trust) gossipDialer(network Network) func(ctx context.Context, addr string) (net.Conn, error) {
+	if t.gossipClient == nil {
+		return network.Dial
+	}
+	return func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := network.Dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		sealed, err := t.dialGossip(ctx, conn)
+		if err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+		return sealed, nil
+	}
+}
+
 // dialGossip runs the dialling side's handshake of a gossip stream.
 func (t *trust) dialGossip(ctx context.Context, conn net.Conn) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })

@@ -254,7 +254,7 @@ func TestViewIsBounded(t *testing.T) {
 	for i := range members {
 		members[i].Name = fmt.Sprint(i)
 	}
-	if _, err := n.build(members); !errors.Is(err, ring.ErrTooManyMembers) {
+	if _, err := n.roster.build(members); !errors.Is(err, ring.ErrTooManyMembers) {
 		t.Errorf("%d members: %v", len(members), err)
 	}
 }
@@ -276,10 +276,7 @@ func manyMembers(t *testing.T, claim func(t *testing.T, r *rig, n1 *Node)) {
 		if n := runtime.NumGoroutine() - goroutines; n > 100 {
 			t.Errorf("%d goroutines more", n)
 		}
-		n1.roster.mu.Lock()
-		known := len(n1.roster.table)
-		n1.roster.mu.Unlock()
-		if known > tableFactor*limit {
+		if known := len(n1.Members()); known > tableFactor*limit {
 			t.Errorf("%d members are known", known)
 		}
 		if n := n1.View().Len(); n > limit {

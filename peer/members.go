@@ -71,9 +71,9 @@ type notice struct {
 	args  []any
 }
 
-// roster holds what gossip has reported about the members. memberlist calls its Notify methods, some of them under
+// table holds what gossip has reported about the members. memberlist calls its Notify methods, some of them under
 // memberlist's lock, so these only record the report and signal. One goroutine of the node evaluates the result.
-type roster struct {
+type table struct {
 	self    identity
 	minimum int           // the lowest number that Divisor counts
 	limit   int           // the largest number of members in a view
@@ -87,7 +87,7 @@ type roster struct {
 
 	mu       sync.Mutex          // guards everything below
 	leaving  bool                // this node is leaving
-	table    map[string]*record  // live members by gossip name
+	records  map[string]*record  // live members by gossip name
 	vanished map[startID]lost    // one start of a name may be lost while another one lives
 	ended    []endedStart        // incarnations that were lost and no longer count, oldest first
 	expected map[string]expected // announced members by stable name
@@ -101,13 +101,13 @@ type roster struct {
 	notices  []notice
 }
 
-func newRoster(self identity, addr string, minimum, limit int) *roster {
-	return &roster{
+func newTable(self identity, addr string, minimum, limit int) *table {
+	return &table{
 		self:     self,
 		minimum:  minimum,
 		limit:    limit,
 		changed:  make(chan struct{}, 1),
-		table:    map[string]*record{self.gossipName(): {id: self, addr: addr}},
+		records:  map[string]*record{self.gossipName(): {id: self, addr: addr}},
 		vanished: make(map[startID]lost),
 		expected: make(map[string]expected),
 		doubles:  make(map[string]bool),
@@ -116,78 +116,78 @@ func newRoster(self identity, addr string, minimum, limit int) *roster {
 }
 
 // signal wakes the goroutine that evaluates the roster.
-func (r *roster) signal() {
+func (t *table) signal() {
 	select {
-	case r.changed <- struct{}{}:
+	case t.changed <- struct{}{}:
 	default:
 	}
 }
 
 // say queues a log line. The caller holds mu.
-func (r *roster) say(level slog.Level, text string, args ...any) {
-	if len(r.notices) < maxNotices {
-		r.notices = append(r.notices, notice{level, text, args})
+func (t *table) say(level slog.Level, text string, args ...any) {
+	if len(t.notices) < maxNotices {
+		t.notices = append(t.notices, notice{level, text, args})
 	}
 }
 
 // admissible returns why a member with this identity cannot be in the view, or "" if it can.
-func (r *roster) admissible(id *identity, gossipName string) string {
+func (t *table) admissible(id *identity, gossipName string) string {
 	switch {
 	case id.gossipName() != gossipName:
 		return fmt.Sprintf("its meta says that it is %q", id.gossipName())
-	case id.cluster != r.self.cluster:
-		return fmt.Sprintf("its cluster is %q, this is %q", id.cluster, r.self.cluster)
-	case id.protocol != r.self.protocol:
-		return fmt.Sprintf("it speaks version %d of the protocol, this node speaks %d", id.protocol, r.self.protocol)
-	case id.ringVersion != r.self.ringVersion:
-		return fmt.Sprintf("its ring version is %d, this node's is %d", id.ringVersion, r.self.ringVersion)
-	case id.placement != r.self.placement:
+	case id.cluster != t.self.cluster:
+		return fmt.Sprintf("its cluster is %q, this is %q", id.cluster, t.self.cluster)
+	case id.protocol != t.self.protocol:
+		return fmt.Sprintf("it speaks version %d of the protocol, this node speaks %d", id.protocol, t.self.protocol)
+	case id.ringVersion != t.self.ringVersion:
+		return fmt.Sprintf("its ring version is %d, this node's is %d", id.ringVersion, t.self.ringVersion)
+	case id.placement != t.self.placement:
 		return "its Config.Ring differs, so it places keys elsewhere"
 	}
 	return ""
 }
 
 // NotifyJoin records a member that has joined or come back.
-func (r *roster) NotifyJoin(n *memberlist.Node) { r.note(n) }
+func (t *table) NotifyJoin(n *memberlist.Node) { t.note(n) }
 
 // NotifyUpdate records a member whose meta has changed.
-func (r *roster) NotifyUpdate(n *memberlist.Node) { r.note(n) }
+func (t *table) NotifyUpdate(n *memberlist.Node) { t.note(n) }
 
-func (r *roster) note(n *memberlist.Node) {
+func (t *table) note(n *memberlist.Node) {
 	id, err := decodeIdentity(n.Meta)
 	rec := &record{id: id, addr: n.Address()}
 	if err != nil {
 		rec.refused = err.Error()
 	} else {
-		rec.refused = r.admissible(&id, n.Name)
+		rec.refused = t.admissible(&id, n.Name)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	old := r.table[n.Name]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.records[n.Name]
 	if old != nil {
 		rec.rtt = old.rtt
 		rec.id.leaving = rec.id.leaving || old.id.leaving // a leave is final
-		r.contradicted(old)
+		t.contradicted(old)
 	}
-	if rec.refused != "" && (old == nil || old.refused == "") && r.noise.Allow(rec.refused, time.Now()) {
-		r.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
+	if rec.refused != "" && (old == nil || old.refused == "") && t.noise.Allow(rec.refused, time.Now()) {
+		t.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
 	}
-	r.table[n.Name] = rec
+	t.records[n.Name] = rec
 	if rec.refused == "" {
-		if old == nil && (r.wasLost(&id) || r.restarted(&id)) {
-			r.returned(id.name, time.Now())
+		if old == nil && (t.wasLost(&id) || t.restarted(&id)) {
+			t.returned(id.name, time.Now())
 		}
-		r.revived(&id, rec.addr)
-		r.dropLost(&id)
-		delete(r.expected, id.name)
+		t.revived(&id, rec.addr)
+		t.dropLost(&id)
+		delete(t.expected, id.name)
 	}
-	r.signal()
+	t.signal()
 }
 
 // wasLost reports whether this start of a member, or an earlier one, is lost and known by more than its name, and did not
 // vanish in a crowd. The caller holds mu.
-func (r *roster) wasLost(id *identity) bool {
-	for at, l := range r.vanished {
+func (t *table) wasLost(id *identity) bool {
+	for at, l := range t.vanished {
 		if at.name == id.name && at.incarnation <= id.incarnation && !l.bare() && !l.crowd {
 			return true
 		}
@@ -197,14 +197,14 @@ func (r *roster) wasLost(id *identity) bool {
 
 // dropLost removes this start of a member and the earlier ones from the lost ones, because it is alive or has left. The
 // caller holds mu.
-func (r *roster) dropLost(id *identity) {
-	maps.DeleteFunc(r.vanished, func(at startID, _ lost) bool { return at.name == id.name && at.incarnation <= id.incarnation })
+func (t *table) dropLost(id *identity) {
+	maps.DeleteFunc(t.vanished, func(at startID, _ lost) bool { return at.name == id.name && at.incarnation <= id.incarnation })
 }
 
 // restarted reports whether an earlier incarnation of a member is still believed to live, without having said that it
 // leaves. The caller holds mu.
-func (r *roster) restarted(id *identity) bool {
-	for _, other := range r.table {
+func (t *table) restarted(id *identity) bool {
+	for _, other := range t.records {
 		if other.refused == "" && other.id.name == id.name && other.id.incarnation < id.incarnation && !other.id.leaving && !other.retired {
 			return true
 		}
@@ -214,23 +214,23 @@ func (r *roster) restarted(id *identity) bool {
 
 // NotifyLeave records a member that is gone. memberlist does not say whether it left or died (the state in its Node is
 // never set), so this depends on what the member announced.
-func (r *roster) NotifyLeave(n *memberlist.Node) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rec := r.table[n.Name]
-	if rec == nil || n.Name == r.self.gossipName() {
+func (t *table) NotifyLeave(n *memberlist.Node) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.records[n.Name]
+	if rec == nil || n.Name == t.self.gossipName() {
 		return // this node itself stays in the table until the end
 	}
-	r.declaredDead(n.Name, rec, time.Now())
-	r.signal()
+	t.declaredDead(n.Name, rec, time.Now())
+	t.signal()
 }
 
 // NotifyPingComplete records how long a probe took.
-func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if rec := r.table[n.Name]; rec != nil {
-		r.contradicted(rec)
+func (t *table) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if rec := t.records[n.Name]; rec != nil {
+		t.contradicted(rec)
 		rec.ended = time.Time{}
 		if rec.rtt == 0 {
 			rec.rtt = rtt
@@ -241,24 +241,24 @@ func (r *roster) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []b
 }
 
 // contradicted records a sign of life of a member that had been retired. The caller holds mu.
-func (r *roster) contradicted(rec *record) {
+func (t *table) contradicted(rec *record) {
 	if !rec.retired {
 		return
 	}
 	rec.retired = false
-	r.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.name, "address", rec.addr)
-	r.signal()
+	t.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.name, "address", rec.addr)
+	t.signal()
 }
 
 // AckPayload adds nothing to the answers to probes.
-func (r *roster) AckPayload() []byte { return nil }
+func (t *table) AckPayload() []byte { return nil }
 
 // NodeMeta returns this node's identity.
-func (r *roster) NodeMeta(limit int) []byte {
-	r.mu.Lock()
-	id := r.self
-	id.leaving = r.leaving
-	r.mu.Unlock()
+func (t *table) NodeMeta(limit int) []byte {
+	t.mu.Lock()
+	id := t.self
+	id.leaving = t.leaving
+	t.mu.Unlock()
 	meta := id.append(make([]byte, 0, metaMax))
 	if len(meta) > limit {
 		return nil // cannot happen: metaMax is below memberlist's limit, which a test checks
@@ -268,33 +268,33 @@ func (r *roster) NodeMeta(limit int) []byte {
 
 // NotifyMsg handles a message from another member. It is an announcement, the meta of a member that joins or leaves, which
 // is sent to each member directly because gossip takes a while and may lose it; or it says which members rest.
-func (r *roster) NotifyMsg(msg []byte) {
+func (t *table) NotifyMsg(msg []byte) {
 	if len(msg) > 0 && msg[0] == flapFormat {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.mergeFlaps(msg[1:], time.Now())
-		r.signal()
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.mergeFlaps(msg[1:], time.Now())
+		t.signal()
 		return
 	}
 	id, err := decodeIdentity(msg)
-	if err != nil || r.admissible(&id, id.gossipName()) != "" {
+	if err != nil || t.admissible(&id, id.gossipName()) != "" {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	rec := r.table[id.gossipName()]
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	rec := t.records[id.gossipName()]
 	switch {
-	case id.name == r.self.name:
-		if !id.leaving || id.incarnation == r.self.incarnation {
+	case id.name == t.self.name:
+		if !id.leaving || id.incarnation == t.self.incarnation {
 			return
 		}
-		r.mistaken = true
+		t.mistaken = true
 		if rec != nil {
 			rec.id.leaving = true
 		}
 	case id.leaving:
-		delete(r.expected, id.name)
-		for _, other := range r.table {
+		delete(t.expected, id.name)
+		for _, other := range t.records {
 			switch {
 			case other.id.name != id.name || other.id.incarnation > id.incarnation || other.refused != "":
 			case other.id.incarnation == id.incarnation:
@@ -304,15 +304,15 @@ func (r *roster) NotifyMsg(msg []byte) {
 			}
 		}
 	case rec != nil:
-		r.contradicted(rec)
-	case rec == nil && len(r.expected) < maxExpected:
-		r.expected[id.name] = expected{id.incarnation, time.Now().Add(expectTime)}
+		t.contradicted(rec)
+	case rec == nil && len(t.expected) < maxExpected:
+		t.expected[id.name] = expected{id.incarnation, time.Now().Add(expectTime)}
 	}
-	r.signal()
+	t.signal()
 }
 
 // GetBroadcasts returns nothing to gossip.
-func (r *roster) GetBroadcasts(int, int) [][]byte { return nil }
+func (t *table) GetBroadcasts(int, int) [][]byte { return nil }
 
 // lostFormat is the first byte of the list of lost members.
 const lostFormat = 1
@@ -320,31 +320,31 @@ const lostFormat = 1
 // LocalState returns the list of lost members, because a joining node must divide a cap by as many as the others do. It
 // consists of the format byte, names as texts as in the meta, an empty text, the resting members (see flap), an empty text,
 // and what else is known of the lost members (see ended.go). An earlier version ignores what it does not know.
-func (r *roster) LocalState(bool) []byte {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.vanished)+len(r.flaps)+len(r.ended) == 0 {
+func (t *table) LocalState(bool) []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.vanished)+len(t.flaps)+len(t.ended) == 0 {
 		return nil
 	}
 	now := time.Now()
 	buf := []byte{lostFormat}
-	for at, l := range r.vanished {
+	for at, l := range t.vanished {
 		if !l.bare() { // a name alone is listed only by members that have seen the loss
 			buf = append(append(buf, byte(len(at.name))), at.name...)
 		}
 	}
-	return r.appendLost(append(r.appendFlaps(append(buf, 0), now), 0), now)
+	return t.appendLost(append(t.appendFlaps(append(buf, 0), now), 0), now)
 }
 
 // MergeRemoteState merges the resting members and what is known of lost ones. When nodes join, it also merges the lost
 // members that the other node counts.
-func (r *roster) MergeRemoteState(buf []byte, join bool) {
+func (t *table) MergeRemoteState(buf []byte, join bool) {
 	if len(buf) == 0 || buf[0] != lostFormat {
 		return
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	defer r.signal()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	defer t.signal()
 	var names []string
 	for buf = buf[1:]; len(buf) > 0 && buf[0] != 0; {
 		name, rest, err := cutText(buf, MaxName)
@@ -355,30 +355,37 @@ func (r *roster) MergeRemoteState(buf []byte, join bool) {
 	}
 	now := time.Now()
 	if len(buf) > 0 {
-		buf = r.mergeFlaps(buf[1:], now)
+		buf = t.mergeFlaps(buf[1:], now)
 	}
-	r.mergeLost(names, buf, join, now)
+	t.mergeLost(names, buf, join, now)
 }
 
 // leave marks this node as leaving: it drops out of every view.
-func (r *roster) leave() {
-	r.mu.Lock()
-	r.leaving = true
-	r.table[r.self.gossipName()].id.leaving = true
-	r.mu.Unlock()
-	r.signal()
+func (t *table) leave() {
+	t.mu.Lock()
+	t.leaving = true
+	t.records[t.self.gossipName()].id.leaving = true
+	t.mu.Unlock()
+	t.signal()
 }
 
 // lost reports whether a member vanished without leaving.
-func (r *roster) lost(name string) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.isLost(name)
+func (t *table) lost(name string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.isLost(name)
+}
+
+// lostCount returns how many starts are lost.
+func (t *table) lostCount() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.vanished)
 }
 
 // isLost reports whether a start of a member is lost. The caller holds mu.
-func (r *roster) isLost(name string) bool {
-	for at := range r.vanished {
+func (t *table) isLost(name string) bool {
+	for at := range t.vanished {
 		if at.name == name {
 			return true
 		}

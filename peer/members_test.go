@@ -21,9 +21,9 @@ func gossiped(name string, incarnation uint64, host byte, change func(*identity)
 	return &memberlist.Node{Name: id.gossipName(), Addr: net.IPv4(10, 0, 0, host), Port: 7946, Meta: id.append(nil)}
 }
 
-func sampleRoster() *roster {
+func sampleRoster() *table {
 	id := sample()
-	return newRoster(id, "10.0.0.1:7946", 1, MaxMembers)
+	return newTable(id, "10.0.0.1:7946", 1, MaxMembers)
 }
 
 func seen(s sight) string {
@@ -60,22 +60,22 @@ func TestNewestIncarnationWins(t *testing.T) {
 func TestLaterStartIsLost(t *testing.T) {
 	first, second := gossiped("b", 10, 2, nil), gossiped("b", 11, 3, nil)
 	for name, c := range map[string]struct {
-		then func(r *roster)
+		then func(r *table)
 		want int // members that the caps are divided among: this one, the second, and the first if it counts
 	}{
-		"the first lives":      {func(*roster) {}, 3},
-		"the first is updated": {func(r *roster) { r.NotifyUpdate(first) }, 3},
-		"the first is lost":    {func(r *roster) { r.NotifyLeave(first) }, 3},
-		"the first leaves": {func(r *roster) {
+		"the first lives":      {func(*table) {}, 3},
+		"the first is updated": {func(r *table) { r.NotifyUpdate(first) }, 3},
+		"the first is lost":    {func(r *table) { r.NotifyLeave(first) }, 3},
+		"the first leaves": {func(r *table) {
 			r.NotifyUpdate(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }))
 			r.NotifyLeave(first)
 		}, 2},
-		"the second is back and leaves": {func(r *roster) {
+		"the second is back and leaves": {func(r *table) {
 			r.NotifyJoin(gossiped("b", 11, 3, func(id *identity) { id.leaving = true }))
 			r.NotifyLeave(second)
 		}, 2},
-		"a third starts":       {func(r *roster) { r.NotifyJoin(gossiped("b", 12, 4, nil)) }, 3},
-		"another member tells": {func(r *roster) { r.MergeRemoteState(r.LocalState(true), true) }, 3},
+		"a third starts":       {func(r *table) { r.NotifyJoin(gossiped("b", 12, 4, nil)) }, 3},
+		"another member tells": {func(r *table) { r.MergeRemoteState(r.LocalState(true), true) }, 3},
 	} {
 		r := sampleRoster()
 		r.NotifyJoin(first)
@@ -216,7 +216,7 @@ func TestAnnouncements(t *testing.T) {
 }
 
 func TestLostMembersAreHandedOn(t *testing.T) {
-	a, b := sampleRoster(), newRoster(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
+	a, b := sampleRoster(), newTable(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
 	n := gossiped("b", 10, 2, nil)
 	a.NotifyJoin(n)
 	a.look(time.Now())

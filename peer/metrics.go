@@ -79,11 +79,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for s, count := range states {
 		gauge(c.members, float64(count), string(s))
 	}
-	members := c.n.share.Load().members
+	members := c.n.roster.share.Load().members
 	gauge(c.divisor, float64(members))
-	counter(c.view, float64(c.n.viewChanges.Load()))
+	counter(c.view, float64(c.n.roster.changes.Load()))
 	counter(c.refused, float64(c.n.refused()))
-	gauge(c.differing, float64(len(c.n.differ.listed())))
+	gauge(c.differing, float64(len(c.n.roster.differ.listed())))
 
 	data := c.n.data
 	counter(c.calls, float64(data.calls.Load()))

@@ -1,6 +1,7 @@
 package peer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/memberlist"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weircache/weir/codec"
@@ -22,15 +22,8 @@ import (
 )
 
 const (
-	pushPullInterval = 15 * time.Second // between exchanges of the whole state with one member
-	gossipInterval   = 100 * time.Millisecond
-	streamTimeout    = 3 * time.Second // for a gossip stream to open, and for each of its reads and writes
-	// healthLevels bounds how far a node that suspects itself slows down its probes, and thereby how long a probe may
-	// outlast Close.
-	healthLevels = 4
-
-	// leaveWait bounds each of the two steps of leaving that wait for gossip.
-	leaveWait = time.Second
+	// startWait is how long Start waits for the first attempt to join.
+	startWait = 5 * time.Second
 	// drainTime is how long a leaving node still answers after the others have heard of it. What they had sent by then
 	// arrives within this time.
 	drainTime = 250 * time.Millisecond
@@ -43,36 +36,18 @@ type Node struct {
 	addr    netip.AddrPort // the address that others dial
 	logger  *slog.Logger
 	noise   loglimit.Limiter
+	hearing *hearing.Monitor
 	roster  *roster
 	trust   *trust
-	hearing *hearing.Monitor
 
 	data      *data
 	port      *port
-	transport *transport
-	gossip    *memberlist.Memberlist
 	registry  *prometheus.Registry
 	collector *collector
 	eyes      eyes // what the operator's endpoint needs
 
-	published   atomic.Pointer[published]
-	addrs       atomic.Pointer[map[netip.Addr]bool] // of the members; replaced, never changed
-	share       atomic.Pointer[share]
-	viewChanges atomic.Int64
-	superseded  atomic.Bool
-	doubled     atomic.Bool      // an earlier incarnation of this node's name may be alive
-	withdrawn   atomic.Bool      // it leaves or is closed, and no longer has a share of a cap
-	proving     atomic.Bool      // addresses of lost members are being dialled
-	measured    atomic.Bool      // collector is registered
-	joined      atomic.Bool      // a seed has answered, or there was none to ask
-	tried       chan struct{}    // closed after the first attempt to join
-	doubts      chan ring.Member // members that have another view
-	differ      differences      // members that have had another view for long
-	finder      *finder          // the rejoining goroutine's
-	refreshes   chan chan struct{}
-
-	rndMu sync.Mutex // guards rnd
-	rnd   *rand.Rand
+	withdrawn atomic.Bool // it leaves or is closed, and no longer has a share of a cap
+	measured  atomic.Bool // collector is registered
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
@@ -98,38 +73,27 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: s, tried: make(chan struct{}), refreshes: make(chan chan struct{}), doubts: make(chan ring.Member, 1), closed: make(chan struct{}),
+		cfg: s, closed: make(chan struct{}),
 		namespaces: make(map[string]codec.Handler),
 		dropped:    make(map[string]bool),
 		registry:   prometheus.NewRegistry(),
 	}
-	seed := s.Seed
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	n.rnd = rand.New(rand.NewPCG(seed, 0))
-	n.finder = &finder{network: s.Network, fixed: s.Join, discover: discovery{call: s.Discover}, shuffle: n.shuffle}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(ctx); err != nil {
 		n.cancel()
 		return nil, err
 	}
-	if len(s.Join) == 0 && s.Discover == nil {
-		n.joined.Store(true)
-		close(n.tried)
-	} else {
-		n.wg.Go(n.rejoin)
-	}
+	tried := n.roster.join()
 	timer := time.NewTimer(startWait)
 	defer timer.Stop()
 	select {
-	case <-n.tried:
+	case <-tried:
 	case <-timer.C:
 	case <-ctx.Done():
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
 	// The view and the share that the caller sees first include the result of joining.
-	n.refresh()
+	n.roster.refresh()
 	return n, nil
 }
 
@@ -169,46 +133,31 @@ func (n *Node) open(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("%w: TLS: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
 	s.Secret, s.AcceptSecrets = nil, nil // what is not kept cannot be printed
+	rnd := rand.New(rand.NewPCG(cmp.Or(s.Seed, rand.Uint64()), 0))
 	n.id = identity{
-		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), n.rnd),
+		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), rnd),
 		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest, zone: s.Zone,
 	}
 	n.logger = s.Logger.With("node", s.Name)
-	n.roster = newRoster(n.id, n.addr.String(), s.MinMembers, memberLimit(s.Ring))
-	n.roster.hold = max(s.Gossip.HoldDown, 0)
-	n.roster.giveUp, n.roster.longest = s.GiveUp, n.longestLoad
-
-	first := n.roster.look(time.Now())
-	view, err := ring.New(first.members, s.Ring)
-	if err != nil {
-		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
-	}
-	n.published.Store(&published{view: view, at: time.Now(), changed: make(chan struct{})})
-	n.share.Store(&first.share)
+	n.eyes.book.node = s.Name
 	n.collector = newCollector(n)
 	n.hearing = hearing.New(time.Now())
-	n.data = newData(n.dataConfig())
-	n.roster.hearing = n.hearing
+	n.data = newData(n.dataConfig(rnd.Uint64()))
 	n.data.registry.Store(n.reserved())
-	n.data.allow(first.reachable)
-	n.eyes.book.node = s.Name
-	n.transport = newTransport(s.Network, pc, n.addr, n.trust, n.logger)
-	label := "weir/" + s.ClusterName
-	gate := portConfig{label: label, logger: n.logger, member: n.isMemberAddr, data: n.data.take, gossip: n.transport.take}
+	if n.roster, err = newRoster(n.rosterConfig(pc, rnd), rosterHost{n}); err != nil {
+		n.data.close(ctx)
+		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
+	}
+	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.isMemberAddr, data: n.data.take, gossip: n.roster.take}
 	if n.trust.gossipServer != nil {
 		gate.secure = n.trust.acceptGossip
 	}
 	n.port = newPort(ln, gate)
-	n.gossip, err = memberlist.Create(n.gossipConfig(label))
-	if err != nil {
-		_ = n.transport.Shutdown()
+	if err := n.roster.start(n.ctx); err != nil {
 		n.port.close()
 		n.data.close(ctx)
 		return fmt.Errorf("peer: cannot start gossip: %w", err)
 	}
-	w := watcher{settling: settling{applied: first.share, target: first.share}}
-	n.wg.Go(func() { n.watch(w) })
-	n.wg.Go(n.settleDoubts)
 	n.wg.Go(func() { n.hearing.Watch(n.ctx) })
 	if err := n.registerMetrics(n.collector); err != nil {
 		return errors.Join(err, n.Close())
@@ -217,34 +166,6 @@ func (n *Node) open(ctx context.Context) error {
 	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.incarnation,
 		"trust", n.trust.kind(), "secret id", n.trust.id, "accepts", n.trust.accepts)
 	return nil
-}
-
-// gossipConfig configures memberlist. The label keeps clusters apart: traffic with another label is dropped before it is
-// inspected. The alive and merge delegates alone would reject every member of another cluster again and again, each time
-// with a line in the log.
-func (n *Node) gossipConfig(label string) *memberlist.Config {
-	c := memberlist.DefaultLANConfig()
-	c.Name = n.id.gossipName()
-	c.Label = label
-	c.Transport = n.transport
-	c.BindPort = int(n.addr.Port())
-	c.ProtocolVersion = memberlist.ProtocolVersionMax
-	c.ProbeInterval = n.cfg.Gossip.ProbeInterval
-	c.ProbeTimeout = n.cfg.Gossip.ProbeTimeout
-	c.SuspicionMult = n.cfg.Gossip.SuspicionMult
-	c.AwarenessMaxMultiplier = healthLevels
-	c.GossipInterval = gossipInterval
-	c.PushPullInterval = pushPullInterval
-	c.TCPTimeout = streamTimeout
-	c.EnableCompression = false // packets are small, and data that is never decompressed cannot explode
-	c.Keyring = n.trust.keyring // beyond the label, everything is encrypted
-	c.Delegate = n.roster
-	c.Alive = n.roster
-	c.Merge = n.roster
-	c.Events = n.roster
-	c.Ping = n.roster
-	c.Logger = gossipLogger(n.logger)
-	return c
 }
 
 // ValueLimit returns the longest encoded value, in bytes, that the node carries: Config.ValueLimit.
@@ -258,14 +179,14 @@ func (n *Node) Addr() string { return n.addr.String() }
 
 // View returns the current view with one atomic load. It is never nil. It contains this node unless the node is leaving or
 // a later incarnation of its name has replaced it; then it contains that one.
-func (n *Node) View() *ring.View { return n.published.Load().view }
+func (n *Node) View() *ring.View { return n.roster.view() }
 
 // Lost reports whether a member is gone that did not leave gracefully, and may come back.
-func (n *Node) Lost(name string) bool { return n.roster.lost(name) }
+func (n *Node) Lost(name string) bool { return n.roster.table.lost(name) }
 
 // ViewChanged returns a channel that closes at the next change of the view. Take the channel before the View whose end it
 // is to signal.
-func (n *Node) ViewChanged() <-chan struct{} { return n.published.Load().changed }
+func (n *Node) ViewChanged() <-chan struct{} { return n.roster.viewChanged() }
 
 // Divisor returns how a cap for the whole cluster is divided: by how many members, and this node's rank among them, from 0,
 // in the order in which they started.
@@ -279,7 +200,7 @@ func (n *Node) Divisor() (members, rank int) {
 	if n.withdrawn.Load() {
 		return math.MaxInt32, math.MaxInt32 - 1 // the last part of any cap is nothing
 	}
-	s := n.share.Load()
+	s := n.roster.share.Load()
 	return s.members, s.rank
 }
 
@@ -289,10 +210,10 @@ func (n *Node) SharesMove() bool { return true }
 
 // EarlierStart reports whether another process with this node's name that started earlier may be alive. It is in no view,
 // but counts in Divisor. Names must be unique, so either that is a mistake, or that process crashed a moment ago.
-func (n *Node) EarlierStart() bool { return n.doubled.Load() }
+func (n *Node) EarlierStart() bool { return n.roster.doubled.Load() }
 
 // Members returns what this node knows of each member, itself included, sorted by name. The slice belongs to the caller.
-func (n *Node) Members() []MemberInfo { return n.roster.list(n.View()) }
+func (n *Node) Members() []MemberInfo { return n.roster.table.list(n.View()) }
 
 // Register makes h answer the requests for a namespace. The name has at most codec.MaxNamespace bytes; requests of others
 // must carry the same schema. If h is a prometheus.Collector, its metrics are registered as well. Register fails if the
@@ -338,9 +259,26 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
 	err := n.data.call(ctx, to, req, resp)
 	if err == nil {
-		n.compare(to, req, resp)
+		if same, told := viewOf(req, resp); told {
+			n.roster.compare(to, req.View, same)
+		}
 	}
 	return err
+}
+
+// viewOf returns whether an answer was given in the view that the request names, and whether the answer tells.
+func viewOf(req *codec.Request, resp *codec.Response) (same, told bool) {
+	if req.Kind != codec.KindGet && req.Kind != codec.KindSync {
+		return false, false
+	}
+	if resp.Flags&codec.FlagSameView != 0 {
+		return true, true
+	}
+	switch resp.Status {
+	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame, codec.StatusMoved, codec.StatusSynced:
+		return false, true
+	}
+	return false, false
 }
 
 // Send sends a multi-get without waiting for its answer: call.Done receives call when it has ended. Send does not block. A
@@ -349,6 +287,17 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 // what it points to are in use until it has ended.
 func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
 	return n.data.send(ctx, to, call)
+}
+
+// Bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
+func (n *Node) Bypassed(name string) bool {
+	p := (*n.data.peers.Load())[name]
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.breaker.open
 }
 
 // Leave takes the node out of the cluster gracefully and closes it. It announces the leave and waits until the others have
@@ -378,28 +327,15 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) goodbye() {
 	func() {
 		defer n.leaves.Done()
-		n.roster.leave()
-		n.refresh()
-		others := n.roster.others()
-		if len(others) == 0 || n.ctx.Err() != nil {
+		if !n.roster.announceLeave() {
 			return
 		}
-		var told sync.WaitGroup
-		told.Go(func() {
-			if err := n.gossip.UpdateNode(leaveWait); err != nil {
-				n.logger.Debug("gossip of the leave was not confirmed", "error", err)
-			}
-		})
-		n.announce(n.ctx, others)
-		told.Wait()
 		n.drain()
 		if !pause(n.ctx, drainTime) {
 			return
 		}
 		n.withdraw()
-		if err := n.gossip.Leave(leaveWait); err != nil {
-			n.logger.Debug("gossip of the leave was not confirmed", "error", err)
-		}
+		n.roster.leave()
 	}()
 	_ = n.Close()
 }
@@ -420,11 +356,10 @@ func (n *Node) Close() error {
 	n.withdrawn.Store(true) // before the port refuses connections, which proves to the others that the loads have ended
 	n.cancel()
 	n.leaves.Wait() // memberlist panics if it is asked to leave after shutdown
-	if err := n.gossip.Shutdown(); err != nil {
-		n.logger.Warn("gossip did not shut down cleanly", "error", err)
-	}
+	n.roster.shutdown()
 	n.port.close()
 	n.data.close(context.Background())
+	n.roster.wait()
 	n.wg.Wait()
 	if n.measured.Load() { // otherwise it would unregister another node's collector
 		n.unregisterMetrics(n.collector)
@@ -435,7 +370,7 @@ func (n *Node) Close() error {
 }
 
 // dataConfig returns the configuration of the data plane.
-func (n *Node) dataConfig() dataConfig {
+func (n *Node) dataConfig(seed uint64) dataConfig {
 	return dataConfig{
 		name:        n.id.name,
 		incarnation: n.id.incarnation,
@@ -445,11 +380,11 @@ func (n *Node) dataConfig() dataConfig {
 		budget:      n.cfg.InFlightBytes,
 		dial:        n.cfg.Network.Dial,
 		logger:      n.logger,
-		seed:        n.random(),
+		seed:        seed,
 		placement:   n.id.placement,
 		trust:       n.trust,
 		hearing:     n.hearing,
-		returned:    n.roster.answered,
-		ended:       func(m ring.Member) { n.roster.proven(m, time.Now()) },
+		returned:    func(member string) { n.roster.answered(member) },
+		ended:       func(m ring.Member) { n.roster.proven(m) },
 	}
 }

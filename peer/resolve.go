@@ -51,9 +51,17 @@ func checkSeed(seed string) error {
 	return err
 }
 
+// A resolver looks up names. Network is one.
+type resolver interface {
+	// LookupHost returns the IP addresses of a name.
+	LookupHost(ctx context.Context, host string) ([]string, error)
+	// LookupSRV returns the targets of the SRV records of a name as "host:port", in their order.
+	LookupSRV(ctx context.Context, name string) ([]string, error)
+}
+
 // A finder resolves the seeds of a Config to addresses. Only the goroutine of rejoin uses it.
 type finder struct {
-	network  Network
+	network  resolver
 	fixed    []string // Config.Join
 	discover discovery
 	shuffle  func(count int, swap func(i, j int))
@@ -286,7 +294,7 @@ func isMissing(err error) bool {
 }
 
 // resolve resolves a "host:port" to addresses, and asks the network for names.
-func resolve(ctx context.Context, network Network, addr string) ([]netip.AddrPort, error) {
+func resolve(ctx context.Context, network resolver, addr string) ([]netip.AddrPort, error) {
 	host, port, err := splitAddress(addr)
 	if err != nil {
 		return nil, err

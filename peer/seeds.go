@@ -15,8 +15,6 @@ import (
 )
 
 const (
-	// startWait is how long Start waits for the first attempt to join.
-	startWait = 5 * time.Second
 	// seedsAtOnce is how many addresses are joined concurrently. One that answers is enough: gossip does the rest.
 	seedsAtOnce = 8
 	// seedsPerRound is how many addresses one round tries until one answers. Every second round continues after the
@@ -31,21 +29,19 @@ const (
 	announceJoinTo = 128
 )
 
-// rejoin joins the seeds now and then repeatedly until the node closes.
-func (n *Node) rejoin() {
-	f := n.finder
+// rejoin joins the seeds now, closes tried, and then joins them repeatedly until shutdown.
+func (r *roster) rejoin(tried chan<- struct{}) {
+	f := &r.finder
 	defer func() {
 		if !f.discover.end() {
-			n.logger.Warn("Discover still runs although its context has ended; Close does not wait for it")
+			r.logger.Warn("Discover still runs although its context has ended; Close does not wait for it")
 		}
 	}()
-	n.joinSeeds(n.ctx)
-	close(n.tried)
+	r.joinSeeds(r.ctx)
+	close(tried)
 	for {
-		wait := n.cfg.RejoinInterval
-		n.rndMu.Lock()
-		wait += time.Duration((n.rnd.Float64()*0.4 - 0.2) * float64(wait))
-		n.rndMu.Unlock()
+		wait := r.cfg.seeds.interval
+		wait += r.rng.jitter(wait*4/10) - wait/5
 		t := time.NewTimer(wait)
 		for due := false; !due; {
 			select {
@@ -53,33 +49,33 @@ func (n *Node) rejoin() {
 				due = true
 			case a := <-f.discover.answer: // nil if no call is in progress
 				due = f.discover.came(a)
-			case <-n.ctx.Done():
+			case <-r.ctx.Done():
 				t.Stop()
 				return
 			}
 		}
 		t.Stop()
-		n.joinSeeds(n.ctx)
+		r.joinSeeds(r.ctx)
 	}
 }
 
 // joinSeeds resolves the seeds and joins those that are not members, a few at a time, until one has answered or none is
 // left. If there are more than it tries, the next attempt continues with the others, because the first ones may be dead, or
 // may be on this node's own side of a split.
-func (n *Node) joinSeeds(ctx context.Context) {
-	f := n.finder
+func (r *roster) joinSeeds(ctx context.Context) {
+	f := &r.finder
 	addrs, unfound := f.find(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	known := map[netip.AddrPort]bool{n.addr: true}
-	for _, o := range n.roster.others() {
+	known := map[netip.AddrPort]bool{r.cfg.addr: true}
+	for _, o := range r.table.others() {
 		known[o.addr] = true
 	}
 	strangers := slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return known[a] })
 	if len(strangers) == 0 && (len(unfound) == 0 || len(known) > 1) {
-		n.joined.Store(true) // everyone is here, or there is nobody to join
-		n.complain(unfound)
+		r.joined.Store(true) // everyone is here, or there is nobody to join
+		r.complain(unfound)
 		f.widely = !f.widely && f.cut
 		return
 	}
@@ -92,7 +88,7 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	for answered == 0 && len(tried) < len(strangers) && ctx.Err() == nil {
 		some := strangers[len(tried):min(len(strangers), len(tried)+seedsAtOnce)]
 		tried = strangers[:len(tried)+len(some)]
-		errs = n.joinEach(some) // those tried before did not answer either
+		errs = r.joinEach(some) // those tried before did not answer either
 		for _, err := range errs {
 			if err == nil {
 				answered++
@@ -106,58 +102,58 @@ func (n *Node) joinSeeds(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	first := !n.joined.Load()
+	first := !r.joined.Load()
 	if answered > 0 {
-		n.joined.Store(true)
+		r.joined.Store(true)
 		if first {
-			n.logger.Info("joined", "seeds", answered, "members", len(n.roster.others())+1)
-			if others := n.roster.others(); len(others) <= announceJoinTo {
+			r.logger.Info("joined", "seeds", answered, "members", len(r.table.others())+1)
+			if others := r.table.others(); len(others) <= announceJoinTo {
 				others = slices.DeleteFunc(others, func(o peerAddress) bool { return slices.Contains(tried, o.addr) })
-				n.announce(ctx, others)
+				r.announce(ctx, others)
 			}
 		}
 	}
-	n.complain(unfound)
+	r.complain(unfound)
 	err := errors.Join(errs...)
 	if first && answered == 0 {
 		err = cmp.Or(err, allFailed(unfound))
 	}
-	if err != nil && n.noise.Allow("seeds", time.Now()) {
+	if err != nil && r.noise.Allow("seeds", time.Now()) {
 		text := "some seeds did not answer"
 		if first && answered == 0 {
 			text = "no seed answered; the node goes on alone and tries again"
 		}
-		n.logger.Warn(text, "error", err, "again in", n.cfg.RejoinInterval)
+		r.logger.Warn(text, "error", err, "again in", r.cfg.seeds.interval)
 	}
 }
 
 // complain logs which seeds cannot be found, once for each change, and when all can be found again.
-func (n *Node) complain(failed []failure) {
+func (r *roster) complain(failed []failure) {
 	var kinds []string
 	for _, f := range failed {
 		kinds = append(kinds, f.kind())
 	}
-	if slices.Equal(kinds, n.finder.told) {
+	if slices.Equal(kinds, r.finder.told) {
 		return
 	}
 	if len(kinds) == 0 {
-		n.finder.told = nil
-		n.logger.Info("all seeds can be resolved again")
+		r.finder.told = nil
+		r.logger.Info("all seeds can be resolved again")
 		return
 	}
-	if n.noise.Allow("finding seeds", time.Now()) { // otherwise after the next attempt
-		n.finder.told = kinds
-		n.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", n.cfg.RejoinInterval)
+	if r.noise.Allow("finding seeds", time.Now()) { // otherwise after the next attempt
+		r.finder.told = kinds
+		r.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", r.cfg.seeds.interval)
 	}
 }
 
 // joinEach joins some seeds concurrently and returns the error of each.
-func (n *Node) joinEach(seeds []netip.AddrPort) []error {
+func (r *roster) joinEach(seeds []netip.AddrPort) []error {
 	errs := make([]error, len(seeds))
 	var wg sync.WaitGroup
 	for i, a := range seeds {
 		wg.Go(func() {
-			if _, err := n.gossip.Join([]string{a.String()}); err != nil {
+			if _, err := r.gossip.Join([]string{a.String()}); err != nil {
 				errs[i] = joinError(a, unwrapOne(err))
 			}
 		})
@@ -182,35 +178,35 @@ func unwrapOne(err error) error {
 
 // announce tells each of the members directly this node's identity and whether it leaves. It waits for that at most
 // announceWait.
-func (n *Node) announce(ctx context.Context, to []peerAddress) {
+func (r *roster) announce(ctx context.Context, to []peerAddress) {
 	if len(to) == 0 {
 		return
 	}
-	n.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
-	n.tell(ctx, to, n.roster.NodeMeta(memberlist.MetaMaxSize))
+	r.rng.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
+	r.tell(ctx, to, r.table.NodeMeta(memberlist.MetaMaxSize))
 }
 
 // tell sends a message to each of the members. It waits for that at most announceWait.
-func (n *Node) tell(ctx context.Context, to []peerAddress, msg []byte) {
+func (r *roster) tell(ctx context.Context, to []peerAddress, msg []byte) {
 	ctx, cancel := context.WithTimeout(ctx, announceWait)
 	defer cancel()
 
 	next := make(chan peerAddress)
-	var told sync.WaitGroup // the workers also belong to n.wg, because a dead member keeps one busy for a while
+	var told sync.WaitGroup // the workers also belong to r.wg, because a dead member keeps one busy for a while
 	for range min(announceAtOnce, len(to)) {
 		told.Add(1)
-		n.wg.Go(func() {
+		r.wg.Go(func() {
 			defer told.Done()
 			for p := range next {
 				node := &memberlist.Node{Name: p.gossipName, Addr: p.addr.Addr().AsSlice(), Port: p.addr.Port()}
-				if err := n.gossip.SendReliable(node, msg); err != nil {
-					n.logger.Debug("an announcement did not reach a member", "member", p.gossipName, "error", err)
+				if err := r.gossip.SendReliable(node, msg); err != nil {
+					r.logger.Debug("an announcement did not reach a member", "member", p.gossipName, "error", err)
 				}
 			}
 		})
 	}
 	all := make(chan struct{})
-	n.wg.Go(func() { told.Wait(); close(all) })
+	r.wg.Go(func() { told.Wait(); close(all) })
 feed:
 	for _, p := range to {
 		select {
@@ -224,16 +220,4 @@ feed:
 	case <-all:
 	case <-ctx.Done():
 	}
-}
-
-func (n *Node) shuffle(count int, swap func(i, j int)) {
-	n.rndMu.Lock()
-	defer n.rndMu.Unlock()
-	n.rnd.Shuffle(count, swap)
-}
-
-func (n *Node) random() uint64 {
-	n.rndMu.Lock()
-	defer n.rndMu.Unlock()
-	return n.rnd.Uint64()
 }

@@ -27,20 +27,20 @@ type sight struct {
 }
 
 // look evaluates the roster.
-func (r *roster) look(now time.Time) sight {
+func (t *table) look(now time.Time) sight {
 	var longest time.Duration
-	if r.longest != nil {
-		longest = r.longest()
+	if t.longest != nil {
+		longest = t.longest()
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := sight{reachable: make(map[string]uint64, len(r.table)), expire: r.settleVerdicts(now)}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := sight{reachable: make(map[string]uint64, len(t.records)), expire: t.settleVerdicts(now)}
 
-	chosen := make(map[string]*record, len(r.table)) // the newest that is not leaving, by name
-	used := make(map[string]bool, len(r.table))      // addresses
-	counts := make(map[startID]bool)                 // the incarnations that count in Divisor
-	var spare []*record                              // those that are not chosen and not known to be gone
-	for gossipName, rec := range r.table {
+	chosen := make(map[string]*record, len(t.records)) // the newest that is not leaving, by name
+	used := make(map[string]bool, len(t.records))      // addresses
+	counts := make(map[startID]bool)                   // the incarnations that count in Divisor
+	var spare []*record                                // those that are not chosen and not known to be gone
+	for gossipName, rec := range t.records {
 		if rec.refused != "" {
 			continue
 		}
@@ -60,45 +60,45 @@ func (r *roster) look(now time.Time) sight {
 			newest, rec, gossipName = rec, newest, newest.id.gossipName()
 		}
 		spare = append(spare, rec)
-		if !r.doubles[gossipName] {
-			r.doubles[gossipName] = true
+		if !t.doubles[gossipName] {
+			t.doubles[gossipName] = true
 			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
-			if rec.id.name == r.self.name && rec.id.incarnation == r.self.incarnation {
+			if rec.id.name == t.self.name && rec.id.incarnation == t.self.incarnation {
 				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
 			}
-			r.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)
+			t.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)
 		}
 	}
-	rests, again := r.resting(chosen, now)
-	s.expire, s.flaps = soonest(s.expire, again), r.news(now)
+	rests, again := t.resting(chosen, now)
+	s.expire, s.flaps = soonest(s.expire, again), t.news(now)
 	for name, rec := range chosen {
 		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, Resting: rests[name]})
 		s.reachable[name] = rec.id.incarnation
 	}
 	slices.SortFunc(s.members, func(a, b ring.Member) int { return cmp.Compare(a.Name, b.Name) })
-	if me := chosen[r.self.name]; me != nil && me.id.incarnation != r.self.incarnation {
+	if me := chosen[t.self.name]; me != nil && me.id.incarnation != t.self.incarnation {
 		s.superseded = true
 	}
 
 	// The other side of a split has at most as many members as were ever seen at once, so this many lost ones are
 	// remembered. If another member has taken the address of a lost one, the lost one has ended.
-	r.peak = max(r.peak, len(s.reachable))
-	for at, l := range r.vanished {
+	t.peak = max(t.peak, len(s.reachable))
+	for at, l := range t.vanished {
 		if used[l.addr] {
-			r.prove(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, now)
+			t.prove(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, now)
 		}
 	}
-	s.expire = soonest(s.expire, r.forget(now, longest))
-	for len(r.vanished) > r.peak {
-		oldest := slices.MinFunc(slices.Collect(maps.Keys(r.vanished)), func(a, b startID) int {
-			return cmp.Or(r.vanished[a].at.Compare(r.vanished[b].at), cmp.Compare(a.name, b.name), cmp.Compare(a.incarnation, b.incarnation))
+	s.expire = soonest(s.expire, t.forget(now, longest))
+	for len(t.vanished) > t.peak {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(t.vanished)), func(a, b startID) int {
+			return cmp.Or(t.vanished[a].at.Compare(t.vanished[b].at), cmp.Compare(a.name, b.name), cmp.Compare(a.incarnation, b.incarnation))
 		})
-		delete(r.vanished, oldest)
-		r.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest.name)
+		delete(t.vanished, oldest)
+		t.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest.name)
 	}
-	s.unproven = r.unproven()
+	s.unproven = t.unproven()
 
-	self := startID{r.self.name, r.self.incarnation}
+	self := startID{t.self.name, t.self.incarnation}
 	counts[self] = true
 	for name, rec := range chosen {
 		counts[startID{name, rec.id.incarnation}] = true
@@ -110,22 +110,22 @@ func (r *roster) look(now time.Time) sight {
 			s.doubled = s.doubled || rec.id.name == self.name && rec.id.incarnation < self.incarnation
 		}
 	}
-	for at := range r.vanished {
+	for at := range t.vanished {
 		counts[at] = true
 	}
-	for name, e := range r.expected {
+	for name, e := range t.expected {
 		if left := e.until.Sub(now); left <= 0 {
-			delete(r.expected, name)
+			delete(t.expected, name)
 		} else {
 			counts[startID{name, e.incarnation}] = true
 			s.expire = soonest(s.expire, left)
 		}
 	}
-	s.share = share{members: max(len(counts), r.minimum), rank: rankOf(self, counts)}
+	s.share = share{members: max(len(counts), t.minimum), rank: rankOf(self, counts)}
 
 	s.used = used
-	s.mistaken, r.mistaken = r.mistaken && !r.leaving, false
-	s.notices, r.notices = r.notices, nil
+	s.mistaken, t.mistaken = t.mistaken && !t.leaving, false
+	s.notices, t.notices = t.notices, nil
 	return s
 }
 
@@ -153,12 +153,12 @@ type peerAddress struct {
 }
 
 // others lists the live members other than this node, including those kept out of the view.
-func (r *roster) others() []peerAddress {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	out := make([]peerAddress, 0, len(r.table))
-	for name, rec := range r.table {
-		if addr, err := netip.ParseAddrPort(rec.addr); err == nil && name != r.self.gossipName() {
+func (t *table) others() []peerAddress {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]peerAddress, 0, len(t.records))
+	for name, rec := range t.records {
+		if addr, err := netip.ParseAddrPort(rec.addr); err == nil && name != t.self.gossipName() {
 			out = append(out, peerAddress{name, addr})
 		}
 	}

@@ -51,7 +51,7 @@ type ViewStats struct {
 // Stats returns the document that the stats endpoint serves. It calls the Stats methods of the handlers. It is safe for
 // concurrent use; the result belongs to the caller.
 func (n *Node) Stats() Stats {
-	share := n.share.Load()
+	share := n.roster.share.Load()
 	reason := n.unready()
 	s := Stats{
 		Schema: StatsSchema,
@@ -61,7 +61,7 @@ func (n *Node) Stats() Stats {
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
 			Members: share.members, Rank: share.rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
 		},
-		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.viewChanges.Load(), Members: n.Members(), Differing: n.differ.listed()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.roster.changes.Load(), Members: n.Members(), Differing: n.roster.differ.listed()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
 		Events:      n.eyes.book.list(),
@@ -104,10 +104,10 @@ type MemberInfo struct {
 }
 
 // list returns all members with their states, sorted by name and incarnation.
-func (r *roster) list(view *ring.View) []MemberInfo {
-	r.mu.Lock()
-	out := make([]MemberInfo, 0, len(r.table)+len(r.vanished))
-	for name, rec := range r.table {
+func (t *table) list(view *ring.View) []MemberInfo {
+	t.mu.Lock()
+	out := make([]MemberInfo, 0, len(t.records)+len(t.vanished))
+	for name, rec := range t.records {
 		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, Zone: rec.id.zone, RTT: rec.rtt, Reason: rec.refused}
 		switch {
 		case rec.refused != "":
@@ -118,14 +118,14 @@ func (r *roster) list(view *ring.View) []MemberInfo {
 		}
 		out = append(out, m)
 	}
-	for at, l := range r.vanished {
+	for at, l := range t.vanished {
 		m := MemberInfo{Name: at.name, Addr: l.addr, Incarnation: at.incarnation, State: StateLost, Since: &l.at}
 		if !l.ended.IsZero() {
 			m.Reason = "its process has ended"
 		}
 		out = append(out, m)
 	}
-	r.mu.Unlock()
+	t.mu.Unlock()
 	for i := range out {
 		m := &out[i]
 		if in, ok := view.Member(m.Name); ok && in.Incarnation == m.Incarnation && m.State == StateAlive {

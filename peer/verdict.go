@@ -37,28 +37,28 @@ func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.
 }
 
 // declaredDead handles gossip's report that a member is dead or has left. The caller holds mu.
-func (r *roster) declaredDead(gossipName string, rec *record, now time.Time) {
-	if r.hearing != nil && !rec.id.leaving && !rec.retired && rec.refused == "" {
-		if lost, _ := verdict(now, now, r.hearing.AbleFor(now)); !lost {
+func (t *table) declaredDead(gossipName string, rec *record, now time.Time) {
+	if t.hearing != nil && !rec.id.leaving && !rec.retired && rec.refused == "" {
+		if lost, _ := verdict(now, now, t.hearing.AbleFor(now)); !lost {
 			rec.doubted = now
-			r.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
+			t.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
 				"member", rec.id.name, "address", rec.addr)
 			return
 		}
 	}
-	r.remove(gossipName, rec, now)
+	t.remove(gossipName, rec, now)
 }
 
 // settleVerdicts decides on the doubted members. It returns when to look again, or 0 if none is doubted. The caller holds
 // mu.
-func (r *roster) settleVerdicts(now time.Time) (again time.Duration) {
-	for gossipName, rec := range r.table {
+func (t *table) settleVerdicts(now time.Time) (again time.Duration) {
+	for gossipName, rec := range t.records {
 		if rec.doubted.IsZero() {
 			continue
 		}
-		lost, wait := verdict(rec.doubted, now, r.hearing.AbleFor(now))
+		lost, wait := verdict(rec.doubted, now, t.hearing.AbleFor(now))
 		if lost || !rec.ended.IsZero() || rec.id.leaving || rec.retired {
-			r.remove(gossipName, rec, now)
+			t.remove(gossipName, rec, now)
 			continue
 		}
 		again = soonest(again, wait)
@@ -67,32 +67,32 @@ func (r *roster) settleVerdicts(now time.Time) (again time.Duration) {
 }
 
 // remove removes a member that has left or is lost from the table. The caller holds mu.
-func (r *roster) remove(gossipName string, rec *record, now time.Time) {
-	delete(r.table, gossipName)
-	delete(r.doubles, gossipName)
+func (t *table) remove(gossipName string, rec *record, now time.Time) {
+	delete(t.records, gossipName)
+	delete(t.doubles, gossipName)
 	if rec.refused != "" {
 		return
 	}
-	if rec.id.name == r.self.name && rec.id.incarnation > r.self.incarnation {
-		r.mistaken = true
+	if rec.id.name == t.self.name && rec.id.incarnation > t.self.incarnation {
+		t.mistaken = true
 	}
 	if rec.id.leaving || rec.retired {
 		if rec.id.leaving {
-			if len(r.departed) == maxDeparted {
-				r.departed = slices.Delete(r.departed, 0, 1)
+			if len(t.departed) == maxDeparted {
+				t.departed = slices.Delete(t.departed, 0, 1)
 			}
-			r.departed = append(r.departed, gossipName)
+			t.departed = append(t.departed, gossipName)
 		}
-		r.dropLost(&rec.id)
-		r.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
+		t.dropLost(&rec.id)
+		t.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
 		return
 	}
-	for _, other := range r.table {
+	for _, other := range t.records {
 		if other.refused == "" && other.id.name == rec.id.name && other.id.incarnation > rec.id.incarnation {
 			return // an earlier incarnation of a member that is back
 		}
 	}
-	r.vanished[startID{rec.id.name, rec.id.incarnation}] = lost{addr: rec.addr, at: now, ended: rec.ended}
-	r.crowd()
-	r.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
+	t.vanished[startID{rec.id.name, rec.id.incarnation}] = lost{addr: rec.addr, at: now, ended: rec.ended}
+	t.crowd()
+	t.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
 }

@@ -15,8 +15,8 @@ func TestVerdicts(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		deaf   bool // this node cannot listen when gossip declares it dead
-		before func(r *roster)
-		then   func(r *roster)
+		before func(r *table)
+		then   func(r *table)
 		after  time.Duration // when the roster is evaluated
 		later  bool          // the node cannot listen then either
 		view   string
@@ -24,14 +24,14 @@ func TestVerdicts(t *testing.T) {
 	}{
 		{name: "this node could listen", view: alone, lost: true},
 		{name: "it could not", deaf: true, view: both},
-		{name: "it could not, and the member contradicts", deaf: true, then: func(r *roster) { r.NotifyJoin(b) }, after: time.Hour, view: both},
+		{name: "it could not, and the member contradicts", deaf: true, then: func(r *table) { r.NotifyJoin(b) }, after: time.Hour, view: both},
 		{name: "it can listen again", deaf: true, after: hearing.CatchUp + refuteWithin, view: alone, lost: true},
 		{name: "it cannot listen for a while", deaf: true, after: doubtMost - time.Second, later: true, view: both},
 		{name: "it cannot listen for long", deaf: true, after: doubtMost, later: true, view: alone, lost: true},
-		{name: "the process was known to have ended", deaf: true, before: func(r *roster) { r.table[b.Name].ended = time.Now() }, view: alone, lost: true},
-		{name: "the process is found to have ended", deaf: true, then: func(r *roster) { r.table[b.Name].ended = time.Now() }, view: alone, lost: true},
-		{name: "the member has said that it leaves", deaf: true, then: func(r *roster) {
-			id := r.table[b.Name].id
+		{name: "the process was known to have ended", deaf: true, before: func(r *table) { r.records[b.Name].ended = time.Now() }, view: alone, lost: true},
+		{name: "the process is found to have ended", deaf: true, then: func(r *table) { r.records[b.Name].ended = time.Now() }, view: alone, lost: true},
+		{name: "the member has said that it leaves", deaf: true, then: func(r *table) {
+			id := r.records[b.Name].id
 			id.leaving = true
 			r.NotifyMsg(id.append(nil))
 		}, view: alone},
@@ -58,7 +58,7 @@ func TestVerdicts(t *testing.T) {
 		if got := seen(s); got != c.view || r.lost("b") != c.lost {
 			t.Errorf("%s: the view has %s, lost %v", c.name, got, r.lost("b"))
 		}
-		if doubted := c.view == both && !r.table[b.Name].doubted.IsZero(); doubted && (s.expire <= 0 || s.expire > refuteWithin) {
+		if doubted := c.view == both && !r.records[b.Name].doubted.IsZero(); doubted && (s.expire <= 0 || s.expire > refuteWithin) {
 			t.Errorf("%s: looks again after %v", c.name, s.expire)
 		}
 		if f := r.flaps["b"]; f.penalty != 0 {

@@ -19,29 +19,29 @@ type published struct {
 }
 
 // refresh brings view and share up to date now.
-func (n *Node) refresh() {
+func (r *roster) refresh() {
 	done := make(chan struct{})
 	select {
-	case n.refreshes <- done:
+	case r.refreshes <- done:
 		<-done
-	case <-n.ctx.Done():
+	case <-r.ctx.Done():
 	}
 }
 
 // watch keeps view and share up to date until the node closes.
-func (n *Node) watch(w watcher) {
+func (r *roster) watch(w watcher) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
 		var asked chan struct{}
 		select {
-		case <-n.ctx.Done():
+		case <-r.ctx.Done():
 			return
 		case <-timer.C:
-		case <-n.roster.changed:
-		case asked = <-n.refreshes:
+		case <-r.table.changed:
+		case asked = <-r.refreshes:
 		}
-		wait := w.look(n, time.Now())
+		wait := w.look(r, time.Now())
 		if wait == 0 {
 			wait = time.Hour
 		}
@@ -57,40 +57,41 @@ type watcher struct {
 	settling settling
 	failed   string          // why the last view could not be built
 	used     map[string]bool // addresses as of the last look
+	split    bool            // most of the members are lost
 	prove    time.Time       // when to check next whether lost members have ended
 }
 
 // look publishes what has changed. It returns when to look again, or 0 to wait for the next signal.
-func (w *watcher) look(n *Node, now time.Time) time.Duration {
-	s := n.roster.look(now)
+func (w *watcher) look(r *roster, now time.Time) time.Duration {
+	s := r.table.look(now)
 	for _, l := range s.notices {
-		n.logger.Log(n.ctx, l.level, l.text, l.args...)
+		r.logger.Log(r.ctx, l.level, l.text, l.args...)
 	}
 	applied, wait := w.settling.observe(s.share, now)
-	if old := n.share.Load(); *old != applied {
-		n.share.Store(&applied)
+	if old := r.share.Load(); *old != applied {
+		r.share.Store(&applied)
 	}
-	n.superseded.Store(s.superseded)
-	n.doubled.Store(s.doubled)
+	r.superseded.Store(s.superseded)
+	r.doubled.Store(s.doubled)
 	if s.mistaken {
-		n.logger.Error("another node with this node's name has left; this node tells the others that it is alive: names must be unique")
-		n.wg.Go(func() { n.announce(n.ctx, n.roster.others()) })
+		r.logger.Error("another node with this node's name has left; this node tells the others that it is alive: names must be unique")
+		r.wg.Go(func() { r.announce(r.ctx, r.table.others()) })
 	}
 	if s.flaps != nil {
-		n.wg.Go(func() {
-			to := n.roster.others()
-			n.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
-			n.tell(n.ctx, to[:min(len(to), flapFanout)], s.flaps)
+		r.wg.Go(func() {
+			to := r.table.others()
+			r.rng.shuffle(len(to), func(i, j int) { to[i], to[j] = to[j], to[i] })
+			r.tell(r.ctx, to[:min(len(to), flapFanout)], s.flaps)
 		})
 	}
 
 	if len(s.unproven) > 0 {
 		if !now.Before(w.prove) {
 			w.prove = now.Add(proofEvery)
-			if n.proving.CompareAndSwap(false, true) {
-				n.wg.Go(func() {
-					defer n.proving.Store(false)
-					n.lookForProof(s.unproven)
+			if r.proving.CompareAndSwap(false, true) {
+				r.wg.Go(func() {
+					defer r.proving.Store(false)
+					r.lookForProof(s.unproven)
 				})
 			}
 		}
@@ -98,59 +99,71 @@ func (w *watcher) look(n *Node, now time.Time) time.Duration {
 	}
 	if !maps.Equal(w.used, s.used) {
 		w.used = s.used
-		n.noteAddrs(s.used)
+		r.noteAddrs(s.used)
 	}
-	n.data.allow(s.reachable) // before callers can see them in a view
+	r.host.Allow(s.reachable) // before callers can see them in a view
 	// A node that leaves a cluster of one keeps its last view, because no member remains.
-	old := n.published.Load()
+	old := r.published.Load()
 	if len(s.members) > 0 && !slices.Equal(s.members, old.view.Members()) {
-		view, err := n.build(s.members)
+		view, err := r.build(s.members)
 		switch {
 		case err == nil:
 			w.failed = ""
-			n.viewChanges.Add(1)
-			n.published.Store(&published{view: view, at: now, changed: make(chan struct{})})
+			r.changes.Add(1)
+			r.published.Store(&published{view: view, at: now, changed: make(chan struct{})})
 			close(old.changed)
-			n.logger.Info("view changed", "members", view.Len(), "fingerprint", fmt.Sprintf("%016x", view.Fingerprint()))
-			n.viewEvents(old.view, view)
+			r.logger.Info("view changed", "members", view.Len(), "fingerprint", fmt.Sprintf("%016x", view.Fingerprint()))
+			w.say(r, old.view, view)
 		case w.failed != err.Error():
 			w.failed = err.Error()
-			n.logger.Error("the view cannot be rebuilt, the old one stays", "error", err)
+			r.logger.Error("the view cannot be rebuilt, the old one stays", "error", err)
 		}
 	}
-	n.data.confine(s.reachable)
-	long, news, again := n.differ.look(n.View(), now)
+	r.host.Confine(s.reachable)
+	long, news, again := r.differ.look(r.view(), now)
 	switch {
 	case news && len(long) > 0:
-		n.logger.Warn("members have had a different view for a long time", "members", strings.Join(long, " "), "for", differLong)
+		r.logger.Warn("members have had a different view for a long time", "members", strings.Join(long, " "), "for", differLong)
 	case news:
-		n.logger.Info("all members have the same view again")
+		r.logger.Info("all members have the same view again")
 	}
 	wait = soonest(wait, again)
 	return soonest(wait, s.expire)
 }
 
 // noteAddrs stores the members' addresses, "ip:port" each, for isMemberAddr.
-func (n *Node) noteAddrs(used map[string]bool) {
+func (r *roster) noteAddrs(used map[string]bool) {
 	addrs := make(map[netip.Addr]bool, len(used))
 	for a := range used {
 		if ap, err := netip.ParseAddrPort(a); err == nil {
 			addrs[ap.Addr().Unmap()] = true
 		}
 	}
-	n.addrs.Store(&addrs)
-}
-
-// isMemberAddr reports whether a member has the address.
-func (n *Node) isMemberAddr(a netip.Addr) bool {
-	addrs := n.addrs.Load()
-	return addrs != nil && (*addrs)[a]
+	r.addrs.Store(&addrs)
 }
 
 // build builds the view that follows the current one.
-func (n *Node) build(members []ring.Member) (*ring.View, error) {
-	if limit := n.roster.limit; len(members) > limit {
+func (r *roster) build(members []ring.Member) (*ring.View, error) {
+	if limit := r.table.limit; len(members) > limit {
 		return nil, fmt.Errorf("%w: more than %d", ring.ErrTooManyMembers, limit)
 	}
-	return n.published.Load().view.Next(members)
+	return r.published.Load().view.Next(members)
+}
+
+// say logs which members have joined the view, and when most of the members are lost or back, as in a partition. The table
+// says which members are gone, because it knows why.
+func (w *watcher) say(r *roster, old, now *ring.View) {
+	for _, m := range now.Members() {
+		if was, ok := old.Member(m.Name); (!ok || was.Incarnation != m.Incarnation) && m.Name != r.cfg.self.name {
+			r.logger.Info("a member has joined", "member", m.Name, "address", m.Addr)
+		}
+	}
+	lost := r.table.lostCount()
+	was := w.split
+	switch w.split = lost > now.Len(); {
+	case w.split && !was:
+		r.logger.Error("most members are lost: this node is cut off, or they have crashed", "lost", lost, "members", now.Len())
+	case !w.split && was:
+		r.logger.Info("most members are back", "lost", lost, "members", now.Len())
+	}
 }
