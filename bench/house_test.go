@@ -28,7 +28,8 @@ var mayImport = map[string][]string{
 		"tier/internal/journal", "tier/internal/near", "tier/internal/placement", "tier/internal/store"},
 	"peer/internal/hearing":  {},
 	"peer/internal/loglimit": {},
-	"peer":                   {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit"},
+	"peer/internal/trust":    {},
+	"peer":                   {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/trust"},
 }
 
 // TestHouse checks that the packages import only what mayImport allows.

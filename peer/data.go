@@ -17,6 +17,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
+	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/ring"
 )
 
@@ -58,7 +59,7 @@ type dataConfig struct {
 	logger      *slog.Logger
 	seed        uint64
 	placement   uint64              // see hello
-	trust       *trust              // nil, or one without TLS: plaintext
+	trust       *trust.Trust        // nil, or one without TLS: plaintext
 	hearing     *hearing.Monitor    // whether this node is able to listen
 	returned    func(member string) // called when a member that alone was silent answers again; may be nil
 	ended       func(ring.Member)   // called when a member's address proves that its process has ended; may be nil

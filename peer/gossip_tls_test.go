@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/trust"
 )
 
 // TestStrangersDoNotGossip checks that what a stranger sends to a node with a Secret does not reach memberlist, which would
@@ -25,7 +27,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		n2 := r.addOver(t, 2, tape, Config{Secret: secretOf("a"), Join: []string{n1.Addr()}})
 		awaitNames(t, "n1 n2", n1, n2)
 		recorded := tape.streams()
-		if !slices.ContainsFunc(recorded, func(s string) bool { return strings.HasPrefix(s, sealedMagic) }) {
+		if !slices.ContainsFunc(recorded, func(s string) bool { return strings.HasPrefix(s, trust.GossipMagic) }) {
 			t.Fatalf("no gossip stream is recorded among %d", len(recorded))
 		}
 		for i, s := range recorded {
@@ -35,8 +37,8 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		}
 		for i, c := range []struct{ send, log string }{
 			{claim, "without a handshake"},
-			{sealedMagic + claim, "does not shake hands"},
-			{sealedMagic, "TLS handshake"},
+			{trust.GossipMagic + claim, "does not shake hands"},
+			{trust.GossipMagic, "TLS handshake"},
 			{"WEIX", "not a weir connection"},
 		} {
 			conn := r.dial(t, 60+i, n1)
@@ -47,7 +49,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		}
 		// A peer that disconnects in the middle reveals nothing about its Secret.
 		gone := r.dial(t, 69, n1)
-		_, _ = io.WriteString(gone, sealedMagic)
+		_, _ = io.WriteString(gone, trust.GossipMagic)
 		_ = gone.Close()
 		synctest.Wait()
 		r.mustLog(t, "n1", "connection refused", "10.0.0.69:", "given up or stopped")
@@ -59,8 +61,10 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		conn := r.dial(t, 70, n1)
-		if s, err := other.dialGossip(t.Context(), conn); err == nil {
+		from := func(i int) func(context.Context, string) (net.Conn, error) {
+			return other.GossipDialer(func(context.Context, string) (net.Conn, error) { return r.dial(t, i, n1), nil })
+		}
+		if s, err := from(70)(t.Context(), ""); err == nil {
 			_, err = s.Read(make([]byte, 1))
 			t.Errorf("another secret is accepted, then %v", err)
 		}
@@ -69,7 +73,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		if other, err = newTrust(&Config{ClusterName: "another", Secret: secretOf("a")}, "n9"); err != nil {
 			t.Fatal(err)
 		}
-		if s, err := other.dialGossip(t.Context(), r.dial(t, 71, n1)); err == nil {
+		if s, err := from(71)(t.Context(), ""); err == nil {
 			_, err = s.Read(make([]byte, 1))
 			t.Errorf("another cluster with the same secret is accepted, then %v", err)
 		}
@@ -84,7 +88,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 
 // TestStrangersDoNotStopJoins checks that strangers that hold all they can hold do not keep a node from joining.
 func TestStrangersDoNotStopJoins(t *testing.T) {
-	for name, send := range map[string]string{"silent": "", "handshake": sealedMagic, "data": dataMagic} {
+	for name, send := range map[string]string{"silent": "", "handshake": trust.GossipMagic, "data": dataMagic} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRig()

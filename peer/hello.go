@@ -9,10 +9,10 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/ring"
 )
 
@@ -193,7 +193,7 @@ func readHello(conn net.Conn) (hello, error) {
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return hello{}, fmt.Errorf("waiting for a hello: %w", err)
 	}
-	if head[0] == tlsRecord {
+	if head[0] == trust.TLSRecord {
 		return hello{}, errors.New("it speaks TLS, and this node does not: it has a Secret, this one has none")
 	}
 	n, err := codec.FrameLength(head[:], helloLimit)
@@ -224,7 +224,7 @@ func (d *data) greet(ctx context.Context, conn net.Conn, to ring.Member) error {
 
 // connectTo runs the dialling side of the handshake. It returns the connection to use. On error the caller closes raw.
 func (d *data) connectTo(ctx context.Context, raw net.Conn, to ring.Member) (net.Conn, error) {
-	return d.meetAt(ctx, raw, to, d.cfg.trust != nil && d.cfg.trust.client != nil)
+	return d.meetAt(ctx, raw, to, d.cfg.trust != nil && d.cfg.trust.Client(to.Name) != nil)
 }
 
 func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure bool) (net.Conn, error) {
@@ -236,23 +236,23 @@ func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure
 	}
 	front := []byte(dataMagic)
 	if secure {
-		s, err := d.cfg.trust.dialled(raw, to.Name)
+		s, err := dialSecured(d.cfg.trust, raw, to.Name)
 		if err != nil {
 			return nil, err
 		}
 		conn, front = s, nil
 	}
 	_, sendErr := conn.Write(d.hello().append(front))
-	if sendErr != nil && !isEnd(sendErr) {
+	if sendErr != nil && !trust.IsEnd(sendErr) {
 		return nil, fmt.Errorf("sending a hello: %w", sendErr)
 	}
 	other, err := readHello(conn) // read even if the write failed: the other side may have sent a reason before it closed
-	if err != nil && sendErr != nil && isEnd(err) {
+	if err != nil && sendErr != nil && trust.IsEnd(err) {
 		err = fmt.Errorf("sending a hello: %w", sendErr)
 	}
 	if err != nil {
 		if secure {
-			err = explainRefusal(err)
+			err = trust.ExplainRefusal(err)
 		}
 		return nil, err
 	}
@@ -261,7 +261,7 @@ func (d *data) meetAt(ctx context.Context, conn net.Conn, to ring.Member, secure
 	}
 	if other.name != to.Name {
 		goodbye(conn, fmt.Sprintf("%q was expected at %s, not %q", to.Name, to.Addr, other.name))
-		return nil, otherMemberError{fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)}
+		return nil, trust.OtherMemberError{Err: fmt.Errorf("%q answers at %s where %q was expected", other.name, to.Addr, to.Name)}
 	}
 	d.compare(&other)
 	if !stop() {
@@ -287,13 +287,13 @@ func (d *data) welcome(conn net.Conn) (hello, error) {
 	other, err := readHello(conn)
 	if err != nil {
 		if secure {
-			err = explainRefusal(err)
+			err = trust.ExplainRefusal(err)
 		}
 		goodbye(conn, err.Error())
 		return other, err
 	}
 	if secure {
-		if err := d.cfg.trust.names(s.certificate(), other.name); err != nil {
+		if err := d.cfg.trust.Names(s.certificate(), other.name); err != nil {
 			goodbye(conn, err.Error())
 			return other, err
 		}
@@ -307,12 +307,6 @@ func (d *data) welcome(conn net.Conn) (hello, error) {
 	}
 	d.compare(&other)
 	return other, conn.SetDeadline(time.Time{})
-}
-
-// isEnd reports whether err says only that a connection has ended.
-func isEnd(err error) bool {
-	return err == nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
-		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 func isMalformed(err error) bool { return errors.Is(err, codec.ErrFrame) }

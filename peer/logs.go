@@ -5,6 +5,7 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"net"
 	"strings"
 	"time"
 
@@ -41,7 +42,11 @@ func lineSubject(text []byte) string {
 	subject := string(text[:min(len(text), lineSort)])
 	if i := bytes.LastIndex(text, []byte("from=")); i >= 0 {
 		from, _, _ := bytes.Cut(text[i+len("from="):], []byte(" "))
-		subject += " " + hostOf(string(from))
+		host, _, err := net.SplitHostPort(string(from))
+		if err != nil {
+			host = string(from)
+		}
+		subject += " " + host
 	}
 	return subject
 }

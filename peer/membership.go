@@ -18,7 +18,7 @@ func (n *Node) rosterConfig(pc net.PacketConn, rnd *rand.Rand) rosterConfig {
 	return rosterConfig{
 		self: n.id, addr: n.addr, ring: s.Ring, minMembers: s.MinMembers, giveUp: s.GiveUp, holdDown: s.Gossip.HoldDown,
 		gossip: gossipConfig{
-			label: n.label(), packets: pc, dial: n.trust.gossipDialer(s.Network), keyring: n.trust.keyring,
+			label: n.label(), packets: pc, dial: n.trust.GossipDialer(s.Network.Dial), keyring: n.trust.Keyring,
 			probeInterval: s.Gossip.ProbeInterval, probeTimeout: s.Gossip.ProbeTimeout, suspicionMult: s.Gossip.SuspicionMult,
 		},
 		seeds:   seedConfig{fixed: s.Join, discover: s.Discover, interval: s.RejoinInterval, network: s.Network},

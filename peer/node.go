@@ -18,6 +18,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
+	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/ring"
 )
 
@@ -38,7 +39,7 @@ type Node struct {
 	noise   loglimit.Limiter
 	hearing *hearing.Monitor
 	roster  *roster
-	trust   *trust
+	trust   *trust.Trust
 
 	data      *data
 	port      *port
@@ -149,8 +150,8 @@ func (n *Node) open(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
 	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.isMemberAddr, data: n.data.take, gossip: n.roster.take}
-	if n.trust.gossipServer != nil {
-		gate.secure = n.trust.acceptGossip
+	if n.trust.SealsGossip() {
+		gate.secure = n.trust.AcceptGossip
 	}
 	n.port = newPort(ln, gate)
 	if err := n.roster.start(n.ctx); err != nil {
@@ -164,7 +165,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.measured.Store(true)
 	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.incarnation,
-		"trust", n.trust.kind(), "secret id", n.trust.id, "accepts", n.trust.accepts)
+		"trust", n.trust.Kind(), "secret id", n.trust.ID, "accepts", n.trust.Accepts)
 	return nil
 }
 

@@ -13,11 +13,12 @@ import (
 	"time"
 
 	"github.com/weircache/weir/peer/internal/loglimit"
+	"github.com/weircache/weir/peer/internal/trust"
 )
 
 const (
-	// dataMagic is what a data connection starts with. A gossip stream starts with sealedMagic or, without a Secret, with
-	// gossipMagic.
+	// dataMagic is what a data connection starts with. A gossip stream starts with trust.GossipMagic or, without a Secret,
+	// with gossipMagic.
 	dataMagic = "WEIR"
 	// gossipMagic is what a labelled gossip stream starts with: memberlist's message type of a label header. The label's
 	// length and the label follow.
@@ -25,8 +26,6 @@ const (
 	// gossipSealed is memberlist's message type of an encrypted message. At a node with a Secret it follows the label of a
 	// stream.
 	gossipSealed = 10
-	// tlsRecord is the first byte of a TLS handshake.
-	tlsRecord = 0x16
 
 	// handshakeTimeout is how long a connection may take to identify itself and to complete its handshake. It leaves time
 	// for two losses and retransmissions of a packet.
@@ -41,7 +40,7 @@ const (
 // portConfig is the configuration of a port. The functions are called concurrently.
 type portConfig struct {
 	label  string                              // of this cluster's gossip streams
-	secure func(net.Conn) (net.Conn, error)    // runs the handshake of a gossip stream, sealedMagic consumed; nil: gossip is plain
+	secure func(net.Conn) (net.Conn, error)    // runs the handshake of a gossip stream, trust.GossipMagic consumed; nil: gossip is plain
 	member func(netip.Addr) bool               // reports whether a member has the address; nil: none has
 	data   func(conn net.Conn, decided func()) // takes a data connection, dataMagic consumed; returns at once, and calls decided after the handshake
 	gossip func(conn net.Conn) error           // takes a gossip stream, starting with its label; returns at once or when the node closes
@@ -224,7 +223,7 @@ func (p *port) decide(conn net.Conn) {
 			p.data(conn, func() { p.release(conn) })
 			return
 		}
-	case magic == sealedMagic:
+	case magic == trust.GossipMagic:
 		stream, front, err = p.unseal(conn)
 	}
 	if err == nil {
@@ -287,7 +286,7 @@ func (p *port) readLabel(conn net.Conn) (front []byte, next byte, err error) {
 	return buf[:end+1], buf[end], nil
 }
 
-// identify reads what conn starts with. magic is dataMagic, sealedMagic, or "" for a plain gossip stream, whose front must
+// identify reads what conn starts with. magic is dataMagic, trust.GossipMagic, or "" for a plain gossip stream, whose front must
 // be read again. The read deadline stays set.
 func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
@@ -302,7 +301,7 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 		if _, err := io.ReadFull(conn, first[1:]); err != nil {
 			return "", nil, fmt.Errorf("its first bytes were cut short: %w", err)
 		}
-		if magic = string(first[:]); magic != dataMagic && magic != sealedMagic {
+		if magic = string(first[:]); magic != dataMagic && magic != trust.GossipMagic {
 			return "", nil, fmt.Errorf("it starts with %q, which is not a weir connection", magic)
 		}
 		return magic, nil, nil
@@ -321,8 +320,8 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 		return "", front, nil
 	case 'G', 'P', 'H', 'D', 'O':
 		return "", nil, fmt.Errorf("it starts with %q, as an HTTP request does; stats are where the service mounts the node's handler", first[:1])
-	case tlsRecord:
-		return "", nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q or %q; stats are where the service mounts the node's handler", dataMagic, sealedMagic)
+	case trust.TLSRecord:
+		return "", nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q or %q; stats are where the service mounts the node's handler", dataMagic, trust.GossipMagic)
 	}
 	return "", nil, fmt.Errorf("it starts with %q, which is not a weir connection", first[:1])
 }

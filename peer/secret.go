@@ -1,8 +1,6 @@
 package peer
 
 import (
-	"crypto/hkdf"
-	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
@@ -11,6 +9,8 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+
+	"github.com/weircache/weir/peer/internal/trust"
 )
 
 // SecretSize is the length of a Secret, in bytes.
@@ -73,13 +73,14 @@ func (s Secret) check() error {
 // equal compares in constant time.
 func (s Secret) equal(other Secret) bool { return subtle.ConstantTimeCompare(s, other) == 1 }
 
-// The purposes of derived keys. Each key has a purpose of its own, so that none reveals anything about another.
-const (
-	purposeGossip = "weir 1 gossip key"
-	purposeCA     = "weir 1 certificate authority"
-)
-
-// derive returns 32 bytes for a purpose.
-func (s Secret) derive(purpose string) ([]byte, error) {
-	return hkdf.Key(sha256.New, s, nil, purpose, 32)
+// newTrust returns the trust that cfg asks for of the member with this name.
+func newTrust(cfg *Config, name string) (*trust.Trust, error) {
+	o := trust.Options{Name: name, Cluster: cfg.ClusterName, TLS: cfg.TLS}
+	if len(cfg.Secret) > 0 {
+		o.Secrets = append(o.Secrets, cfg.Secret)
+		for _, s := range cfg.AcceptSecrets {
+			o.Secrets = append(o.Secrets, s)
+		}
+	}
+	return trust.New(o)
 }

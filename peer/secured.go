@@ -6,9 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/trust"
 )
 
 // gatherKeep is the largest buffer of sealed bytes, in bytes, that is kept for reuse.
@@ -82,34 +83,22 @@ func (g *sealing) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// secure makes a secured connection of raw, as its server or as its client. The handshake has not run yet.
-func (t *trust) secure(raw net.Conn, front []byte, cfg *tls.Config, server bool) *secured {
+// secureServer makes a secured connection of an accepted one. The handshake has not run yet.
+func secureServer(raw net.Conn, cfg *tls.Config) *secured {
 	g := &sealing{Conn: raw}
-	if len(front) > 0 {
-		g.Conn = &preface{Conn: raw, front: front}
-	}
-	s := &secured{raw: raw, g: g}
-	if server {
-		s.Conn = tls.Server(g, cfg)
-	} else {
-		s.Conn = tls.Client(g, cfg)
-	}
-	return s
+	return &secured{Conn: tls.Server(g, cfg), raw: raw, g: g}
 }
 
-// dialled secures a connection to a member and runs the handshake. The caller sets the deadline.
-func (t *trust) dialled(raw net.Conn, name string) (*secured, error) {
-	cfg := t.client
-	if !t.own {
-		cfg = cfg.Clone()
-		cfg.ServerName = hostOf(name)
-	}
-	s := t.secure(raw, []byte(dataMagic), cfg, false)
+// dialSecured secures a connection to a member and runs the handshake. The caller sets the deadline, and closes raw on
+// error.
+func dialSecured(t *trust.Trust, raw net.Conn, member string) (*secured, error) {
+	g := &sealing{Conn: trust.Preface(raw, []byte(dataMagic))}
+	s := &secured{Conn: tls.Client(g, t.Client(member)), raw: raw, g: g}
 	if err := s.shake(); err != nil {
 		return s, err
 	}
-	if err := t.names(s.certificate(), name); err != nil {
-		goodbye(s, fmt.Sprintf("%q was expected here: %v", name, err))
+	if err := t.Names(s.certificate(), member); err != nil {
+		goodbye(s, fmt.Sprintf("%q was expected here: %v", member, err))
 		return s, err
 	}
 	return s, nil
@@ -118,7 +107,7 @@ func (t *trust) dialled(raw net.Conn, name string) (*secured, error) {
 // shake runs the handshake and then switches to gathering.
 func (s *secured) shake() error {
 	if err := s.Handshake(); err != nil {
-		return explain(err)
+		return trust.Explain(err)
 	}
 	s.g.mu.Lock()
 	s.g.gathers = true
@@ -180,64 +169,6 @@ func (s *secured) CloseWrite() error { return errors.ErrUnsupported }
 
 // SetWriteDeadline sets the deadline of the raw connection, because a failed Write makes a TLS connection unusable.
 func (s *secured) SetWriteDeadline(t time.Time) error { return s.raw.SetWriteDeadline(t) }
-
-// preface sends some bytes together with the first write, ahead of it.
-type preface struct {
-	net.Conn
-	front []byte // used only by the writer of the handshake
-}
-
-func (p *preface) Write(b []byte) (int, error) {
-	if len(p.front) == 0 {
-		return p.Conn.Write(b)
-	}
-	n, err := p.Conn.Write(append(p.front, b...))
-	n = max(0, n-len(p.front))
-	p.front = nil
-	return n, err
-}
-
-// explain adds to a failed handshake's error what it means for an operator.
-func explain(err error) error {
-	var (
-		authority x509.UnknownAuthorityError
-		invalid   x509.CertificateInvalidError
-		host      x509.HostnameError
-		record    tls.RecordHeaderError
-		verify    *tls.CertificateVerificationError
-		alert     tls.AlertError
-		text      string
-	)
-	isVerify := errors.As(err, &verify)
-	switch {
-	case errors.As(err, &record):
-		text = "it does not speak TLS: has it no Secret?"
-	case errors.As(err, &authority):
-		text = "its certificate is from another authority: has it another Secret?"
-	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-		text = "its certificate is not valid now: do the clocks agree?"
-	case errors.As(err, &host):
-		text = "its certificate is another's"
-	case strings.Contains(err.Error(), "didn't provide a certificate"):
-		text = "it has no certificate that this node's authorities vouch for"
-	case isVerify:
-		text = "its certificate is not accepted"
-	case errors.As(err, &alert) || strings.Contains(err.Error(), "remote error: tls:"):
-		text = "it does not accept this node's certificate or TLS: do both have one Secret, and do the clocks agree?"
-	default:
-		return fmt.Errorf("TLS handshake: %w", err)
-	}
-	return fmt.Errorf("TLS handshake: %s: %w", text, err)
-}
-
-// explainRefusal is explain for errors after this side's handshake. In TLS 1.3 the dialling side learns only then that its
-// certificate is not accepted.
-func explainRefusal(err error) error {
-	if strings.Contains(err.Error(), "remote error: tls:") {
-		return explain(err)
-	}
-	return err
-}
 
 // plain reports whether the handshake failed because the other side does not speak TLS.
 func (s *secured) plain(err error) bool {

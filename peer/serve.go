@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/trust"
 )
 
 // answerBatch is how many bytes of answers are gathered before they are sent even if more requests are waiting, so that the
@@ -41,8 +42,8 @@ func (d *data) accept(conn net.Conn) { d.take(conn, func() {}) }
 
 // take serves a data connection like accept, and calls decided when the handshake is over or will not happen.
 func (d *data) take(conn net.Conn, decided func()) {
-	if t := d.cfg.trust; t != nil && t.server != nil {
-		conn = t.secure(conn, nil, t.server, true)
+	if t := d.cfg.trust; t != nil && t.Server() != nil {
+		conn = secureServer(conn, t.Server())
 	}
 	s := &session{d: d, conn: conn, serving: make(map[uint64]context.CancelFunc)}
 	s.ctx, s.cancel = context.WithCancel(d.ctx)
@@ -130,7 +131,7 @@ func (s *session) report(what, peer string, inUse bool) {
 	if err != nil {
 		host = remote
 	}
-	if errors.Is(cause, ErrClosed) || inUse && isEnd(cause) || !s.d.noise.Allow(host, time.Now()) {
+	if errors.Is(cause, ErrClosed) || inUse && trust.IsEnd(cause) || !s.d.noise.Allow(host, time.Now()) {
 		return
 	}
 	s.d.cfg.logger.Warn(what, "remote", remote, "peer", peer, "err", cause)

@@ -59,7 +59,7 @@ func (n *Node) Stats() Stats {
 			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
 			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
-			Members: share.members, Rank: share.rank, Refused: n.refused(), Trust: n.trust.kind(), SecretID: n.trust.id,
+			Members: share.members, Rank: share.rank, Refused: n.refused(), Trust: n.trust.Kind(), SecretID: n.trust.ID,
 		},
 		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.roster.changes.Load(), Members: n.Members(), Differing: n.roster.differ.listed()},
 		Namespaces:  make(map[string]any),

@@ -2,16 +2,19 @@ package peer
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/tls"
 	"crypto/x509"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
+
+	"github.com/weircache/weir/peer/internal/trust"
 )
 
 // TestOneSecret checks that nodes with one secret form a cluster, and that an eavesdropper learns nothing but the label.
@@ -135,25 +138,31 @@ func TestWrongClusterName(t *testing.T) {
 	}
 }
 
-// setLeaf makes a node present another certificate.
-func setLeaf(t *testing.T, n *Node, at time.Time, name string) {
+// setLeaf makes a node with a secret present the certificate that a node of that name would have made at that time.
+func setLeaf(t *testing.T, n *Node, secret Secret, at time.Time, name string) {
 	t.Helper()
-	leaf, err := n.trust.mint(at, name)
+	tr, err := trust.New(trust.Options{Name: name, Cluster: DefaultClusterName, Secrets: [][]byte{secret}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n.trust.server.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return leaf, nil }
-	n.trust.client.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return leaf, nil }
+	var leaf *tls.Certificate
+	for _, now := range []time.Time{at.Add(-2 * trust.CertRenew), at} { // the second is made at that time
+		if leaf, err = tr.Certificate(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n.trust.Server().GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return leaf, nil }
+	n.trust.Client("").GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return leaf, nil }
 }
 
 func TestExpiredCertificate(t *testing.T) {
-	for _, age := range []time.Duration{certLife + time.Minute, -certBefore - time.Minute} { // expired, and not yet valid
+	for _, age := range []time.Duration{trust.CertLife + time.Minute, -trust.CertBefore - time.Minute} { // expired, and not yet valid
 		bubble(t, func(t *testing.T) {
 			r := newRig()
 			n1, n2 := r.two(t, Config{Secret: secretOf("a")})
 			n3 := r.add(t, 3, Config{Secret: secretOf("a"), Join: []string{n1.Addr()}})
 			awaitNames(t, "n1 n2 n3", n1, n2, n3)
-			setLeaf(t, n3, time.Now().Add(-age), "n3")
+			setLeaf(t, n3, secretOf("a"), time.Now().Add(-age), "n3")
 			r.mustRefuse(t, n3, n1, "do the clocks agree", "is not valid now: do the clocks agree")
 			r.mustRefuse(t, n2, n3, "is not valid now: do the clocks agree", "does not accept this node's certificate")
 			mustServe(t, n1, n2)
@@ -161,41 +170,27 @@ func TestExpiredCertificate(t *testing.T) {
 	}
 }
 
-// TestCertificatesAreRenewed checks that certificates are renewed long before they expire, while a node runs.
+// TestCertificatesAreRenewed checks that a data connection presents a certificate that is valid then, and not the one that
+// the node made first.
 func TestCertificatesAreRenewed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
 		n1, n2 := r.two(t, Config{Secret: secretOf("a")})
-		at := func(d time.Duration) *x509.Certificate {
-			c, err := n1.trust.certificate(time.Now().Add(d))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return c.Leaf
+		tomorrow, err := n1.trust.Certificate(time.Now().Add(24 * time.Hour)) // gossiping for that long would take too much time
+		if err != nil {
+			t.Fatal(err)
 		}
-		first := at(0)
-		if first != at(certRenew-time.Second) {
-			t.Error("each connection makes a certificate")
+		var shown *tls.Certificate
+		get := n1.trust.Server().GetCertificate
+		n1.trust.Server().GetCertificate = func(h *tls.ClientHelloInfo) (_ *tls.Certificate, err error) {
+			shown, err = get(h)
+			return shown, err
 		}
-		second := at(certRenew)
-		if second == first || second.NotAfter.Sub(first.NotAfter) < certRenew || first.NotAfter.Sub(second.NotBefore) < certBefore {
-			t.Error("it was not renewed in time")
+		if err := ask(t.Context(), n2, memberOf(n1)); err != nil {
+			t.Fatal(err)
 		}
-		// This clock went back by 12 hours: the node must not present a certificate of tomorrow.
-		third := at(0)
-		if third == second || third.NotBefore.After(time.Now()) {
-			t.Error("it shows a certificate of tomorrow")
-		}
-		pause(t.Context(), certRenew/60)
-		n1.trust.mu.Lock()
-		n1.trust.renew = time.Now() // gossiping for that long would take too much time
-		n1.trust.mu.Unlock()
-		mustServe(t, n1, n2)
-		n1.trust.mu.Lock()
-		fourth := n1.trust.leaf.Leaf
-		n1.trust.mu.Unlock()
-		if fourth == third {
-			t.Error("it was not renewed for a connection")
+		if shown == nil || shown == tomorrow || shown.Leaf.NotBefore.After(time.Now()) {
+			t.Errorf("shown: %+v", shown)
 		}
 	})
 }
@@ -206,7 +201,7 @@ func TestWrongName(t *testing.T) {
 		n1, n2 := r.two(t, Config{Secret: secretOf("a")})
 		n3 := r.add(t, 3, Config{Secret: secretOf("a"), Join: []string{n1.Addr()}})
 		awaitNames(t, "n1 n2 n3", n1, n2, n3)
-		setLeaf(t, n3, time.Now(), "n2")
+		setLeaf(t, n3, secretOf("a"), time.Now(), "n2")
 		r.mustRefuse(t, n3, n1, `is for the member \"n2\", not \"n3\"`, `is for the member \"n2\", not \"n3\"`)
 		r.mustRefuse(t, n1, n3, `is for the member "n2", not "n3"`, `was expected here`)
 		mustServe(t, n1, n2)
@@ -255,51 +250,86 @@ func TestRotation(t *testing.T) {
 		awaitNames(t, "n1 n2 n3", nodes...)
 		r.mustRefuse(t, old, nodes[0], "another Secret", "data connection refused")
 		r.mustRefuse(t, nodes[1], old, "another Secret", "data connection refused")
-		if nodes[0].trust.id == old.trust.id || nodes[0].trust.id != nodes[1].trust.id {
-			t.Errorf("ids: %s and %s, the old one %s", nodes[0].trust.id, nodes[1].trust.id, old.trust.id)
+		if nodes[0].trust.ID == old.trust.ID || nodes[0].trust.ID != nodes[1].trust.ID {
+			t.Errorf("ids: %s and %s, the old one %s", nodes[0].trust.ID, nodes[1].trust.ID, old.trust.ID)
 		}
 	})
 }
 
-// pki makes the certificates of a user's own authority.
-func pki(t *testing.T, ca string) (authority *trust, pool *x509.CertPool) {
+// userCA is a user's own authority.
+type userCA struct {
+	cert *x509.Certificate
+	key  ed25519.PrivateKey
+	pool *x509.CertPool
+}
+
+func newUserCA(t *testing.T) *userCA {
 	t.Helper()
-	tr := &trust{cluster: "x"}
-	cert, key, _, err := authorityOf(secretOf(ca))
+	public, key, err := ed25519.GenerateKey(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.caCert, tr.caKey = cert, key
-	pool = x509.NewCertPool()
-	pool.AddCert(cert)
-	return tr, pool
+	ca := &userCA{key: key, pool: x509.NewCertPool()}
+	ca.cert = &x509.Certificate{
+		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	}
+	ca.cert = ca.sign(t, ca.cert, public)
+	ca.pool.AddCert(ca.cert)
+	return ca
+}
+
+func (ca *userCA) sign(t *testing.T, template *x509.Certificate, public ed25519.PublicKey) *x509.Certificate {
+	t.Helper()
+	der, err := x509.CreateCertificate(nil, template, ca.cert, public, ca.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cert
+}
+
+// leaf returns a certificate that names a host.
+func (ca *userCA) leaf(t *testing.T, host string) tls.Certificate {
+	t.Helper()
+	public, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := ca.sign(t, &x509.Certificate{
+		SerialNumber: big.NewInt(2), DNSNames: []string{host}, NotBefore: ca.cert.NotBefore, NotAfter: ca.cert.NotAfter,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}, public)
+	return tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}
 }
 
 func TestOwnAuthority(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := newRig()
-		ca, pool := pki(t, "ca")
-		other, _ := pki(t, "another ca")
-		config := func(ca *trust, name string) Config {
-			leaf := hostLeaf(t, ca, name)
-			return Config{Secret: secretOf("a"), TLS: &tls.Config{Certificates: []tls.Certificate{*leaf}, RootCAs: pool}}
+		ca, other := newUserCA(t), newUserCA(t)
+		config := func(own *userCA, name string) Config {
+			return Config{Secret: secretOf("a"), TLS: &tls.Config{Certificates: []tls.Certificate{own.leaf(t, name)}, RootCAs: ca.pool}}
 		}
 		n1 := r.add(t, 1, config(ca, "n1"))
 		cfg := config(ca, "n2")
 		cfg.Join = []string{n1.Addr()}
 		n2 := r.add(t, 2, cfg)
-		cfg = config(other, "n3")
-		cfg.Join = []string{n1.Addr()}
-		n3 := r.add(t, 3, cfg)
+		leaf := other.leaf(t, "n3") // what n3 presents
+		n3 := r.add(t, 3, Config{Secret: secretOf("a"), Join: []string{n1.Addr()}, TLS: &tls.Config{
+			GetCertificate:       func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &leaf, nil },
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &leaf, nil },
+			RootCAs:              ca.pool,
+		}})
 		awaitNames(t, "n1 n2 n3", n1, n2, n3)
 		mustServe(t, n1, n2)
-		r.mustRefuse(t, n3, n1, "does not accept this node's certificate", "no certificate that this node's authorities vouch for")
+		r.mustRefuse(t, n3, n1, "does not accept this node's certificate", "its certificate is from another authority")
 		r.mustRefuse(t, n1, n3, "from another authority", "does not accept this node's certificate")
 
 		// A certificate that the authority vouches for, and that names another member.
-		leaf := hostLeaf(t, ca, "n2")
-		n3.trust.server.Certificates = []tls.Certificate{*leaf}
-		n3.trust.client.Certificates = []tls.Certificate{*leaf}
+		leaf = ca.leaf(t, "n2")
 		pause(t.Context(), time.Minute)
 		r.mustRefuse(t, n3, n2, "does not name the member", "does not name the member")
 		mustServe(t, n1, n2)
@@ -312,16 +342,6 @@ func TestOwnAuthority(t *testing.T) {
 	})
 }
 
-// hostLeaf returns a certificate that names a host.
-func hostLeaf(t *testing.T, ca *trust, host string) *tls.Certificate {
-	t.Helper()
-	leaf, err := ca.mintFor(time.Now(), []string{host}, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf
-}
-
 // TestServerVerifiesItsClients checks that a client that trusts anybody and presents any certificate gets no further than
 // the handshake.
 func TestServerVerifiesItsClients(t *testing.T) {
@@ -332,23 +352,23 @@ func TestServerVerifiesItsClients(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		show := func(ca *trust) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		show := func(of *trust.Trust) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-				if ca == nil {
+				if of == nil {
 					return &tls.Certificate{}, nil
 				}
-				return ca.mint(time.Now(), "n2")
+				return of.Certificate(time.Now())
 			}
 		}
 		for i, c := range []struct {
 			log string
 			cfg *tls.Config
 		}{
-			{"from another authority", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(other)}},
-			{"no certificate", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(nil)}},
+			{"from another authority", &tls.Config{NextProtos: []string{trust.ALPN}, GetClientCertificate: show(other)}},
+			{"no certificate", &tls.Config{NextProtos: []string{trust.ALPN}, GetClientCertificate: show(nil)}},
 			{"application protocol", &tls.Config{NextProtos: []string{"h2"}, GetClientCertificate: show(n2.trust)}},
 			{"unsupported versions", &tls.Config{MaxVersion: tls.VersionTLS12, GetClientCertificate: show(n2.trust)}},
-			{"", &tls.Config{NextProtos: []string{alpn}, GetClientCertificate: show(n2.trust)}}, // this one is valid
+			{"", &tls.Config{NextProtos: []string{trust.ALPN}, GetClientCertificate: show(n2.trust)}}, // this one is valid
 		} {
 			raw := r.dial(t, 10+i, n1)
 			if _, err := io.WriteString(raw, dataMagic); err != nil {
@@ -372,40 +392,4 @@ func TestServerVerifiesItsClients(t *testing.T) {
 		}
 		mustServe(t, n1, n2)
 	})
-}
-
-// TestCertificateAfterAClockStep checks that a certificate is renewed by the wall clock, even if the wall clock was stepped
-// while the monotonic clock went on or stood still.
-func TestCertificateAfterAClockStep(t *testing.T) {
-	tr, err := newTrust(&Config{Secret: bytes.Repeat([]byte{1, 2}, SecretSize/2), ClusterName: "weir"}, "n1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	now := time.Now()
-	for _, d := range []time.Duration{13 * time.Hour, 25 * time.Hour, 30 * 24 * time.Hour, -2 * time.Hour} {
-		later := stepped(now.Add(time.Second), d)
-		if later.Sub(now) != time.Second || later.Round(0).Sub(now.Round(0)) != d+time.Second {
-			t.Fatal("the clock is not stepped as it should be:", later.Sub(now), later.Round(0).Sub(now.Round(0)))
-		}
-		c, err := tr.certificate(later)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if left := c.Leaf.NotAfter.Sub(later.Round(0)); left < certLife-certRenew || left > certLife {
-			t.Errorf("the clock stepped by %v: the certificate is valid for another %v", d, left)
-		}
-	}
-}
-
-// stepped returns now with the wall clock d later and the same monotonic reading, as time.Now does after a step of the
-// clock or after the machine was suspended.
-func stepped(now time.Time, d time.Duration) time.Time {
-	type raw struct {
-		wall uint64
-		ext  int64
-		loc  *time.Location
-	}
-	r := (*raw)(unsafe.Pointer(&now))
-	r.wall += uint64(int64(d/time.Second)) << 30 // seconds, in bits 30 to 62
-	return now
 }
