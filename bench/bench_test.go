@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"context"
 	"errors"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -283,5 +285,23 @@ func TestChild(t *testing.T) {
 	}
 	if err := forever.Stop(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestChildThatDoesNotObey(t *testing.T) {
+	soon, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := StartChild(soon, exec.Command("sleep", "3600"), nil); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a child that is never ready: %v", err)
+	}
+	p, err := Child("greets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.Pause(), p.Resume(), p.Pause()); err != nil {
+		t.Error(err)
+	}
+	if err := p.End(soon); err == nil || p.State() != "signal: killed" {
+		t.Errorf("a child that stands still: %v, %s", err, p.State())
 	}
 }

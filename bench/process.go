@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -14,16 +15,17 @@ import (
 // roleVariable is the environment variable that names the role of a Child.
 const roleVariable = "WEIR_BENCH_ROLE"
 
-// readyWithin is how long a process may take to become ready.
-const readyWithin = 20 * time.Second
+const (
+	readyWithin = 20 * time.Second // for a Child to become ready
+	stopWithin  = 5 * time.Second  // for a child to end after Stop
+)
 
 // A Role is the behaviour of this binary as the other process. It starts, and returns a line of words for the
 // parent (usually addresses) and a stop function to call at the end.
 type Role func() (line string, stop func(), err error)
 
-// Play makes this process a child if it was started as one. It plays the role until standard input ends, which
-// happens when the parent stops it or dies, and returns true. Call it first in main, and return from main after it;
-// err is the child's error.
+// Play makes this process a child if it was started as one. It plays the role until the parent stops it or dies, and
+// returns true. Call it first in main, and return from main after it; err is the child's error.
 func Play(roles map[string]Role) (played bool, err error) {
 	name, ok := os.LookupEnv(roleVariable)
 	if !ok {
@@ -40,36 +42,52 @@ func Play(roles map[string]Role) (played bool, err error) {
 	if stop != nil {
 		defer stop()
 	}
-	if _, err := fmt.Println(line); err != nil {
-		return true, err
-	}
-	_, err = io.Copy(io.Discard, os.Stdin)
-	return true, err
+	return true, Obey(os.Stdin, os.Stdout, line)
 }
 
-// A Process is a process that this one started. Stop ends it. Not safe for concurrent use.
+// Obey is a child's side of StartChild: it tells the parent that the child is ready, with a line of words, and
+// returns when in ends, which happens when the parent stops the child or dies.
+func Obey(in io.Reader, out io.Writer, line string) error {
+	if _, err := fmt.Fprintln(out, strings.TrimSpace(line)); err != nil {
+		return err
+	}
+	_, err := io.Copy(io.Discard, in)
+	return err
+}
+
+// A Process is a process that this one started. Stop, End or Kill releases it. Safe for concurrent use.
 type Process struct {
-	// Words are what a Child printed when it was ready.
+	// Words are what a child printed when it was ready.
 	Words []string
 
 	cmd  *exec.Cmd
-	in   io.Closer
+	in   io.Closer     // of a child; nil: of another program
 	done chan struct{} // closed once err is set
 	err  error
 }
 
-// Done returns a channel that is closed when the process has ended, for whatever reason.
-func (p *Process) Done() <-chan struct{} { return p.done }
-
 // Child starts this binary again in the role, and waits until it is ready.
 func Child(role string) (*Process, error) {
-	exe, err := os.Executable()
+	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(exe)
+	ctx, cancel := context.WithTimeout(context.Background(), readyWithin)
+	defer cancel()
+	cmd := exec.Command(self)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
+	p, err := StartChild(ctx, cmd, nil)
+	if err != nil {
+		return nil, fmt.Errorf("bench: the process for %q: %w", role, err)
+	}
+	return p, nil
+}
+
+// StartChild starts a program that obeys (see Obey), writes input to it, and waits until it is ready. ctx bounds
+// only this.
+func StartChild(ctx context.Context, cmd *exec.Cmd, input []byte) (*Process, error) {
 	cmd.Stderr = os.Stderr
+	setApart(cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err
@@ -86,18 +104,23 @@ func Child(role string) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.SetReadDeadline(time.Now().Add(readyWithin)); err != nil {
-		return nil, errors.Join(err, p.Stop())
+	inTime := context.AfterFunc(ctx, func() { _ = cmd.Process.Kill() }) // ends the write and the read
+	if _, err = in.Write(input); err == nil {
+		var line string
+		line, err = bufio.NewReader(r).ReadString('\n')
+		p.Words = strings.Fields(line)
 	}
-	line, err := bufio.NewReader(r).ReadString('\n')
+	if !inTime() {
+		err = ctx.Err()
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("bench: the process for %q was not ready: %w", role, err), p.Stop())
+		p.Kill()
+		return nil, errors.Join(fmt.Errorf("it was not ready: %w", err), p.err)
 	}
-	p.Words = strings.Fields(line)
 	return p, nil
 }
 
-// Command starts another program. Stop kills it, because it does not follow the protocol of a Child.
+// Command starts another program. Stop kills it, because it does not obey.
 func Command(name string, args ...string) (*Process, error) {
 	return start(exec.Command(name, args...), nil)
 }
@@ -117,27 +140,52 @@ func start(cmd *exec.Cmd, in io.Closer) (*Process, error) {
 	return p, nil
 }
 
-// Stop ends the process and waits until it is gone. A Child gets five seconds to end by itself, and Stop returns
-// its error. A second Stop does nothing.
-func (p *Process) Stop() error {
-	if p.cmd == nil {
-		return nil
+// Done returns a channel that is closed when the process has ended, for whatever reason.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// State describes how the process has ended, such as "exit status 1". Call it once Done is closed.
+func (p *Process) State() string { return p.cmd.ProcessState.String() }
+
+// Pause makes the process stand still until Resume. The error is errors.ErrUnsupported where the system cannot do it.
+func (p *Process) Pause() error { return pause(p.cmd.Process) }
+
+// Resume makes the process run again.
+func (p *Process) Resume() error { return resume(p.cmd.Process) }
+
+// Kill ends the process at once and waits until it is gone.
+func (p *Process) Kill() {
+	_ = p.cmd.Process.Kill() // an error says that it has ended
+	<-p.done
+	if p.in != nil {
+		_ = p.in.Close()
 	}
-	defer func() { p.cmd = nil }()
+}
+
+// End tells a child to end and waits until it is gone, with whatever exit code. A child that takes longer than ctx is
+// killed, which is the error. Another program is killed.
+func (p *Process) End(ctx context.Context) error {
 	if p.in == nil {
-		_ = p.cmd.Process.Kill()
-		<-p.done
+		p.Kill()
 		return nil
 	}
 	_ = p.in.Close()
-	late := time.NewTimer(5 * time.Second)
-	defer late.Stop()
 	select {
 	case <-p.done:
-		return p.err
-	case <-late.C:
-		_ = p.cmd.Process.Kill()
-		<-p.done
-		return errors.Join(errors.New("bench: the other process did not end when told, and was killed"), p.err)
+		return nil
+	case <-ctx.Done():
+		p.Kill()
+		return errors.New("bench: the process did not end when told to, and was killed")
 	}
+}
+
+// Stop ends the process and waits until it is gone. A child gets five seconds, and Stop returns its error. A second
+// Stop does nothing.
+func (p *Process) Stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	err := p.End(ctx)
+	if p.in != nil {
+		err = errors.Join(err, p.err)
+	}
+	return err
 }

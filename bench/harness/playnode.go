@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
@@ -118,13 +119,10 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 			server.ServeConn(c)
 		}
 	})
-	if _, err := fmt.Fprintln(out, n.peer.Addr(), l.Addr()); err != nil {
-		return err
-	}
-	_, _ = io.Copy(io.Discard, in)
+	told := bench.Obey(in, out, fmt.Sprint(n.peer.Addr(), " ", l.Addr()))
 	leaving, cancel := context.WithTimeout(context.Background(), closeWithin/2)
 	defer cancel()
-	err = errors.Join(n.leave(leaving), l.Close())
+	err = errors.Join(told, n.leave(leaving), l.Close())
 	select {
 	case c := <-parent:
 		_ = c.Close() // ends the serving

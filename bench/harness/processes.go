@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/rpc"
-	"os"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -15,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/tier"
 )
 
@@ -40,11 +39,9 @@ type processes struct {
 
 // process is one node as the parent sees it.
 type process struct {
-	cmd        *exec.Cmd
-	in         io.Closer
+	*bench.Process
 	client     *rpc.Client
-	addr       string // for peers
-	exited     chan struct{}
+	addr       string      // for peers
 	starvation *starvation // nil: none is in progress
 }
 
@@ -190,48 +187,22 @@ func (c *processes) join(ctx context.Context, i int) error {
 		return err
 	}
 	args := append(append([]string(nil), c.exe[1:]...), NodeArg, strconv.Itoa(i), c.origin.Addr().String(), strings.Join(peers, ","))
-	cmd := exec.Command(c.exe[0], args...)
-	cmd.Stderr = os.Stderr
-	apart(cmd)
-	in, err := cmd.StdinPipe()
+	child, err := bench.StartChild(ctx, exec.Command(c.exe[0], args...), fmt.Appendf(nil, "%d\n%s", len(s), s))
 	if err != nil {
-		return err
+		return fmt.Errorf("the process of node %d: %w", i, err)
 	}
-	r, w, err := os.Pipe() // not StdoutPipe: its reader must finish before Wait
-	if err != nil {
-		return errors.Join(err, in.Close())
-	}
-	defer func() { _ = r.Close() }()
-	cmd.Stdout = w
-	err = cmd.Start()
-	_ = w.Close()
-	if err != nil {
-		return errors.Join(err, in.Close())
-	}
-	p := &process{cmd: cmd, in: in, exited: make(chan struct{})}
-	c.wg.Go(func() {
-		_ = cmd.Wait() // the caller of the ending code knows how it ended
-		close(p.exited)
-	})
 	fail := func(err error) error {
-		_ = cmd.Process.Kill()
-		<-p.exited
-		return errors.Join(fmt.Errorf("the process of node %d: %w", i, err), in.Close())
+		child.Kill()
+		return fmt.Errorf("the process of node %d: %w", i, err)
 	}
-	if _, err := fmt.Fprintf(in, "%d\n%s", len(s), s); err != nil {
-		return fail(err)
+	if len(child.Words) != 2 {
+		return fail(fmt.Errorf("it said %q, not two addresses", child.Words))
 	}
-	if end, ok := ctx.Deadline(); ok {
-		_ = r.SetReadDeadline(end) // pipes support deadlines where it matters
-	}
-	var calls string
-	if _, err := fmt.Fscanln(r, &p.addr, &calls); err != nil {
-		return fail(err)
-	}
-	conn, err := net.Dial("tcp", calls)
+	conn, err := net.Dial("tcp", child.Words[1])
 	if err != nil {
 		return fail(err)
 	}
+	p := &process{Process: child, addr: child.Words[0]}
 	p.client = rpc.NewClient(conn)
 	c.nodes[i].Store(p)
 	return nil
@@ -304,29 +275,31 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 	case StepFeed:
 		return err
 	case StepPause, StepResume:
-		return errors.Join(err, stand(p.cmd.Process, s.Do == StepPause))
+		return errors.Join(err, p.hold(s.Do == StepPause))
 	case StepKill:
 		c.nodes[s.Node].Store(nil)
-		err = errors.Join(err, p.cmd.Process.Kill())
-		<-p.exited
-		_ = p.in.Close()
+		p.Kill()
 		return errors.Join(err, p.client.Close())
 	}
 	c.nodes[s.Node].Store(nil)
-	return errors.Join(err, p.end(ctx))
+	return errors.Join(err, p.leave(ctx))
 }
 
-// end makes a process leave gracefully.
-func (p *process) end(ctx context.Context) error {
-	_ = p.in.Close() // the signal to leave
-	var err error
-	select {
-	case <-p.exited:
-	case <-ctx.Done():
-		_ = p.cmd.Process.Kill()
-		<-p.exited
-		err = errors.New("the process did not leave in time, and was killed")
+// hold makes the process stand still, or run again.
+func (p *process) hold(still bool) error {
+	act := p.Resume
+	if still {
+		act = p.Pause
 	}
+	if err := act(); !errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	return ErrCannot
+}
+
+// leave makes a process leave gracefully.
+func (p *process) leave(ctx context.Context) error {
+	err := p.End(ctx)
 	_ = p.client.Close() // the process is gone, and the connection with it
 	return err
 }
@@ -336,9 +309,9 @@ func (c *processes) Health() error {
 	for i := range c.nodes {
 		if p := c.nodes[i].Load(); p != nil {
 			select {
-			case <-p.exited:
+			case <-p.Done():
 				if c.nodes[i].Load() == p {
-					return fmt.Errorf("the process of node %d has ended: %v", i, p.cmd.ProcessState)
+					return fmt.Errorf("the process of node %d has ended: %s", i, p.State())
 				}
 			default:
 			}
@@ -353,8 +326,8 @@ func (c *processes) Close(ctx context.Context) error {
 	for i := range c.nodes {
 		if p := c.nodes[i].Swap(nil); p != nil {
 			errs = append(errs, p.feed())
-			_ = stand(p.cmd.Process, false) // a stopped process would not end
-			errs = append(errs, p.end(ctx))
+			_ = p.hold(false) // a paused process would not end
+			errs = append(errs, p.leave(ctx))
 		}
 	}
 	errs = append(errs, c.origin.Close())

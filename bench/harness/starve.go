@@ -20,7 +20,7 @@ func (p *process) starve() error {
 	if p.starvation != nil {
 		return errors.New("the node is starved already")
 	}
-	if err := stand(p.cmd.Process, true); err != nil {
+	if err := p.hold(true); err != nil {
 		return err
 	}
 	s := &starvation{over: make(chan struct{}), ended: make(chan error, 1)}
@@ -32,12 +32,12 @@ func (p *process) starve() error {
 			select {
 			case <-tick.C:
 				still = !still
-				if err := stand(p.cmd.Process, still); err != nil {
+				if err := p.hold(still); err != nil {
 					s.ended <- err
 					return
 				}
 			case <-s.over:
-				s.ended <- stand(p.cmd.Process, false)
+				s.ended <- p.hold(false)
 				return
 			}
 		}
