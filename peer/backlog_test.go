@@ -38,7 +38,7 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 				t.Fatalf("%d bytes wait, the limit is %d", held, limit)
 			}
 		}
-		if left := w.b.accepted(); left < 2 || left > 1+limit/(size-outboxFloor)+1 {
+		if left := w.b.totals().accepted; left < 2 || left > 1+limit/(size-outboxFloor)+1 {
 			t.Errorf("%d connections are left", left)
 		}
 		if !strings.Contains(w.logB.String(), errSlow.Error()) {
@@ -50,7 +50,7 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 		}
 		pause(t.Context(), 3*writeTimeout)
 		synctest.Wait()
-		if held, left := w.b.backlog.bytes.Load(), w.b.accepted(); held != 0 || left != 1 {
+		if held, left := w.b.backlog.bytes.Load(), w.b.totals().accepted; held != 0 || left != 1 {
 			t.Errorf("%d bytes are counted, %d connections open", held, left)
 		}
 	})

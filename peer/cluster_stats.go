@@ -229,22 +229,23 @@ func (n *Node) askMember(ctx context.Context, m MemberInfo, question []byte) ([]
 	}
 	defer resp.Release()
 	rtt := max(time.Since(began)-resp.Held, 0)
-	switch resp.Status {
-	case codec.StatusValue:
-		return slices.Clone(resp.Value), rtt, nil
-	case codec.StatusUnknown, codec.StatusMismatch:
-		return nil, 0, errors.New("it runs a version of weir that does not understand the question")
-	case codec.StatusTooLarge:
-		return nil, 0, errors.New("its answer is too large")
-	case codec.StatusBusy:
-		return nil, 0, errors.New("it has too much in flight")
-	}
-	return nil, 0, fmt.Errorf("it says: %q", cutEvent(string(resp.Text)))
+	doc, err := documentOf(&resp)
+	return doc, rtt, err
 }
 
-// reserved returns the initial content of the data plane's registry.
-func (n *Node) reserved() *map[string]*registered {
-	return &map[string]*registered{askNamespace: {schema: StatsSchema, handler: answers{n}}}
+// documentOf returns the document in an answer, or why there is none. The bytes belong to the caller.
+func documentOf(resp *codec.Response) ([]byte, error) {
+	switch resp.Status {
+	case codec.StatusValue:
+		return slices.Clone(resp.Value), nil
+	case codec.StatusUnknown, codec.StatusMismatch:
+		return nil, errors.New("it runs a version of weir that does not understand the question")
+	case codec.StatusTooLarge:
+		return nil, errors.New("its answer is too large")
+	case codec.StatusBusy:
+		return nil, errors.New("it has too much in flight")
+	}
+	return nil, fmt.Errorf("it says: %q", cutEvent(string(resp.Text)))
 }
 
 // answers answers other members' questions about this node.

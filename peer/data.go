@@ -38,9 +38,6 @@ const (
 	// maxSessions is how many connections are served at once. It allows several for each member of the largest sensible
 	// cluster, and bounds what strangers can hold.
 	maxSessions = 4096
-	// maxSessionsOf is how many of them may belong to one node: MaxConnections, and the same number again for those that a
-	// restart leaves behind.
-	maxSessionsOf = 2 * MaxConnections
 	// outboxLimit is how many bytes may wait for one connection, beside one whole frame.
 	outboxLimit = 4 << 20
 	// servingCost is what a waiting request counts for in the budget, in bytes, beside its own size: a goroutine and what
@@ -48,11 +45,13 @@ const (
 	servingCost = 8 << 10
 )
 
+// dataConfig configures a data plane. Nothing in it is optional unless it says so.
 type dataConfig struct {
 	name        string
 	incarnation uint64
 	clusterName string
 	connections int   // to each peer
+	accepts     int   // connections from each peer
 	valueLimit  int   // bytes
 	budget      int64 // bytes in flight on this node
 	dial        func(ctx context.Context, addr string) (net.Conn, error)
@@ -78,7 +77,7 @@ type data struct {
 	backlog   backlog
 	noise     loglimit.Limiter // keeps one host's bad connections from filling the log
 	nameBytes []byte           // cfg.name
-	totals
+	counters
 	wg sync.WaitGroup
 
 	// These two are replaced, never changed, because they are read without a lock.
@@ -92,8 +91,8 @@ type data struct {
 	sessions map[*session]struct{}
 }
 
-// totals counts since the start, over all peers.
-type totals struct {
+// counters count since the start, over all peers.
+type counters struct {
 	calls, errors, dials, served, refused, bytesIn, bytesOut atomic.Int64
 	opened, shut                                             atomic.Int64 // breakers
 }
@@ -305,6 +304,29 @@ type PeerStats struct {
 	Openings int64  `json:"breaker_openings"` // how often it has opened
 }
 
+// totals is what a data plane has counted since the start, over all peers, and what it holds now.
+type totals struct {
+	calls, errors, dials int64 // to other members: calls, those without an answer, connection attempts
+	served               int64 // requests from other members
+	refused              int64 // connections from others, closed before they were used
+	bytesIn, bytesOut    int64
+	opened, shut         int64 // changes of breakers
+	accepted             int   // connections from others that are open
+	inFlight             int64 // bytes that count toward the budget
+}
+
+// totals returns the totals as of now.
+func (d *data) totals() totals {
+	d.mu.Lock()
+	accepted := len(d.sessions)
+	d.mu.Unlock()
+	return totals{
+		calls: d.calls.Load(), errors: d.errors.Load(), dials: d.dials.Load(), served: d.served.Load(), refused: d.refused.Load(),
+		bytesIn: d.bytesIn.Load(), bytesOut: d.bytesOut.Load(), opened: d.opened.Load(), shut: d.shut.Load(),
+		accepted: accepted, inFlight: d.flying.Load(),
+	}
+}
+
 // stats returns the statistics of each peer, by name.
 func (d *data) stats() []PeerStats {
 	var out []PeerStats
@@ -336,11 +358,15 @@ func (d *data) relieve() {
 // errSlow is why a connection is closed if its peer does not read.
 var errSlow = errors.New("it does not read its answers, and the answers that wait take more than Config.InFlightBytes")
 
-// accepted returns how many connections from other members are open.
-func (d *data) accepted() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.sessions)
+// bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
+func (d *data) bypassed(name string) bool {
+	p := (*d.peers.Load())[name]
+	if p == nil {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.breaker.open
 }
 
 // close fails waiting calls and joins every goroutine. When ctx ends, it stops waiting for handlers that do not return.

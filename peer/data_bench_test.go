@@ -27,7 +27,7 @@ const benchRole = "WEIR_PEER_BENCH_SERVER"
 
 func benchData(name string, connections int) *data {
 	return newData(dataConfig{
-		name: name, clusterName: "bench", connections: connections, valueLimit: 1 << 20, budget: 1 << 30,
+		name: name, clusterName: "bench", connections: connections, accepts: 32, valueLimit: 1 << 20, budget: 1 << 30,
 		dial: systemNetwork{}.Dial, logger: slog.New(slog.DiscardHandler), seed: 1, hearing: hearing.New(time.Now()),
 	})
 }
@@ -85,7 +85,7 @@ func benchServer() int {
 				return
 			}
 			if _, err := io.ReadFull(c, make([]byte, len(dataMagic))); err == nil {
-				d.accept(c)
+				d.accept(c, func() {})
 			}
 		}
 	}()

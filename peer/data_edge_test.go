@@ -105,9 +105,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	}
 	served := 0
 	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); runtime.Gosched() {
-		server.mu.Lock()
-		served = len(server.sessions)
-		server.mu.Unlock()
+		served = server.totals().accepted
 		if served <= 64 {
 			return
 		}

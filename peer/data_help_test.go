@@ -56,7 +56,7 @@ type wire struct {
 
 func dataFor(name string, log *logBook, budget int64, dial func(context.Context, string) (net.Conn, error)) *data {
 	return newData(dataConfig{
-		name: name, incarnation: 7, clusterName: "c", connections: 1, valueLimit: 1 << 20, budget: budget,
+		name: name, incarnation: 7, clusterName: "c", connections: 1, accepts: 32, valueLimit: 1 << 20, budget: budget,
 		dial: dial, logger: log.logger(), seed: 1, hearing: hearing.New(time.Now()),
 	})
 }
@@ -73,7 +73,7 @@ func newWire(t *testing.T, tcp bool, h codec.Handler) *wire {
 		near, far := net.Pipe()
 		go func() {
 			if _, err := io.ReadFull(far, make([]byte, len(dataMagic))); err == nil {
-				w.b.accept(far)
+				w.b.accept(far, func() {})
 			}
 		}()
 		return near, nil
@@ -124,7 +124,7 @@ func listenData(t *testing.T, d *data) string {
 				_ = conn.Close()
 				continue
 			}
-			d.accept(conn)
+			d.accept(conn, func() {})
 		}
 	})
 	t.Cleanup(func() {
@@ -190,7 +190,7 @@ func frame(kind codec.Kind, id uint64, body string) []byte {
 func dialRaw(t *testing.T, d *data) net.Conn {
 	t.Helper()
 	near, far := net.Pipe()
-	d.accept(far)
+	d.accept(far, func() {})
 	t.Cleanup(func() { _ = near.Close() })
 	_ = near.SetDeadline(time.Now().Add(10 * time.Second))
 	h := d.self

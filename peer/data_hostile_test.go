@@ -313,7 +313,7 @@ func TestSilentStranger(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newWire(t, false, nil)
 		near, far := net.Pipe()
-		w.b.accept(far)
+		w.b.accept(far, func() {})
 		var gone atomic.Bool
 		go func() { _, _ = io.Copy(io.Discard, near); gone.Store(true) }()
 		pause(t.Context(), helloTimeout+2*time.Second)

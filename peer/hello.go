@@ -158,7 +158,7 @@ func (d *data) compare(other *hello) {
 			continue
 		}
 		d.cfg.logger.Warn("a namespace is not shared with a member: its freshness, codec or value type differs there",
-			"namespace", ns.name, "peer", other.name, "here", hex16(r.schema), "there", hex16(ns.schema))
+			"namespace", ns.name, "peer", other.name, "here", fmt.Sprintf("%016x", r.schema), "there", fmt.Sprintf("%016x", ns.schema))
 	}
 }
 

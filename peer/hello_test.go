@@ -53,7 +53,7 @@ func TestHelloTooLong(t *testing.T) {
 	w := newWire(t, false, value("v"))
 	near, far := net.Pipe()
 	defer near.Close()
-	w.b.accept(far)
+	w.b.accept(far, func() {})
 	go func() { _, _ = near.Write([]byte{0, 1, 0, 0, byte(codec.KindHello)}) }()
 	kind, _, reason := readFrame(t, near)
 	if kind != codec.KindGoodbye || !strings.Contains(reason, "65536") {

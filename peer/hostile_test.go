@@ -144,9 +144,7 @@ func TestHostileConnections(t *testing.T) {
 				}
 				pause(t.Context(), c.within)
 				synctest.Wait()
-				n1.data.mu.Lock()
-				sessions := len(n1.data.sessions)
-				n1.data.mu.Unlock()
+				sessions := n1.data.totals().accepted
 				n1.port.mu.Lock()
 				undecided := len(n1.port.undecided)
 				n1.port.mu.Unlock()
@@ -159,7 +157,7 @@ func TestHostileConnections(t *testing.T) {
 				if n := runtime.NumGoroutine(); n > goroutines+3 {
 					t.Errorf("%d goroutines, %d before", n, goroutines)
 				}
-				if n := n1.data.flying.Load(); n != 0 {
+				if n := n1.data.totals().inFlight; n != 0 {
 					t.Errorf("%d bytes count as in flight", n)
 				}
 				r.mustLog(t, "n1", append([]string{"WARN", "10.0.0.6"}, want...)...)
@@ -216,7 +214,7 @@ func TestFloodOfHandshakes(t *testing.T) {
 // TestFloodOfSessions checks that a member that opens connection after connection is limited, and that others are not.
 func TestFloodOfSessions(t *testing.T) {
 	withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
-		for range maxSessionsOf {
+		for range 2 * MaxConnections {
 			r.member(t, secret, n1)
 		}
 		conn, _ := r.member(t, secret, n1)

@@ -85,18 +85,18 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.refused, float64(c.n.refused()))
 	gauge(c.differing, float64(len(c.n.roster.differ.listed())))
 
-	data := c.n.data
-	counter(c.calls, float64(data.calls.Load()))
-	counter(c.errors, float64(data.errors.Load()))
-	counter(c.dials, float64(data.dials.Load()))
-	counter(c.served, float64(data.served.Load()))
-	counter(c.bytes, float64(data.bytesIn.Load()), "in")
-	counter(c.bytes, float64(data.bytesOut.Load()), "out")
-	counter(c.breakerChanges, float64(data.opened.Load()), breakerOpen)
-	counter(c.breakerChanges, float64(data.shut.Load()), breakerClosed)
+	total := c.n.data.totals()
+	counter(c.calls, float64(total.calls))
+	counter(c.errors, float64(total.errors))
+	counter(c.dials, float64(total.dials))
+	counter(c.served, float64(total.served))
+	counter(c.bytes, float64(total.bytesIn), "in")
+	counter(c.bytes, float64(total.bytesOut), "out")
+	counter(c.breakerChanges, float64(total.opened), breakerOpen)
+	counter(c.breakerChanges, float64(total.shut), breakerClosed)
 	counter(c.lateTimers, float64(c.n.hearing.Late()))
 	var inFlight, opened, bypassed int
-	for _, p := range data.stats() {
+	for _, p := range c.n.data.stats() {
 		inFlight += p.InFlight
 		opened += p.Connected
 		if p.Breaker != breakerClosed {
@@ -106,8 +106,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	gauge(c.breakersOpen, float64(bypassed))
 	gauge(c.inFlight, float64(inFlight))
 	gauge(c.connections, float64(opened), "here")
-	gauge(c.connections, float64(data.accepted()), "there")
-	gauge(c.inFlightBytes, float64(data.flying.Load()))
+	gauge(c.connections, float64(total.accepted), "there")
+	gauge(c.inFlightBytes, float64(total.inFlight))
 
 	ready := 0.0
 	if c.n.unready() == "" {

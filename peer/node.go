@@ -144,12 +144,15 @@ func (n *Node) open(ctx context.Context) error {
 	n.collector = newCollector(n)
 	n.hearing = hearing.New(time.Now())
 	n.data = newData(n.dataConfig(rnd.Uint64()))
-	n.data.registry.Store(n.reserved())
+	if _, err := n.data.register(askNamespace, StatsSchema, answers{n}); err != nil {
+		n.data.close(ctx)
+		return errors.Join(err, ln.Close(), pc.Close())
+	}
 	if n.roster, err = newRoster(n.rosterConfig(pc, rnd), rosterHost{n}); err != nil {
 		n.data.close(ctx)
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
-	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.isMemberAddr, data: n.data.take, gossip: n.roster.take}
+	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.isMemberAddr, data: n.data.accept, gossip: n.roster.take}
 	if n.trust.SealsGossip() {
 		gate.secure = n.trust.AcceptGossip
 	}
@@ -292,13 +295,7 @@ func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool 
 
 // Bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
 func (n *Node) Bypassed(name string) bool {
-	p := (*n.data.peers.Load())[name]
-	if p == nil {
-		return false
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.breaker.open
+	return n.data.bypassed(name)
 }
 
 // Leave takes the node out of the cluster gracefully and closes it. It announces the leave and waits until the others have
@@ -377,6 +374,7 @@ func (n *Node) dataConfig(seed uint64) dataConfig {
 		incarnation: n.id.incarnation,
 		clusterName: n.id.cluster,
 		connections: n.cfg.Connections,
+		accepts:     2 * MaxConnections, // as many again for those that a restart leaves behind
 		valueLimit:  n.cfg.ValueLimit,
 		budget:      n.cfg.InFlightBytes,
 		dial:        n.cfg.Network.Dial,

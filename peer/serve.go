@@ -37,11 +37,9 @@ type session struct {
 	cause   error                         // why the connection is closed
 }
 
-// accept serves a data connection whose magic has been read. It returns at once.
-func (d *data) accept(conn net.Conn) { d.take(conn, func() {}) }
-
-// take serves a data connection like accept, and calls decided when the handshake is over or will not happen.
-func (d *data) take(conn net.Conn, decided func()) {
+// accept serves a data connection whose magic has been read. It returns at once, and owns conn from then on. It calls decided
+// when the handshake is over or will not happen.
+func (d *data) accept(conn net.Conn, decided func()) {
 	if t := d.cfg.trust; t != nil && t.Server() != nil {
 		conn = secureServer(conn, t.Server())
 	}
@@ -83,7 +81,7 @@ func (d *data) admit(s *session, peer string) bool {
 		}
 	}
 	s.peer = peer
-	return n < maxSessionsOf
+	return n < d.cfg.accepts
 }
 
 // run serves the connection until it ends, and joins the goroutines that it has started.

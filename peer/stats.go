@@ -76,7 +76,7 @@ func (n *Node) Stats() Stats {
 }
 
 // refused returns how many connections were closed before they were used.
-func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.refused.Load() }
+func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.totals().refused }
 
 // A State says what this node knows of a member.
 type State string

@@ -24,7 +24,7 @@ func TestNewerRequests(t *testing.T) {
 		if b := exchange(t, conn, append([]byte(dataMagic), hello...)); codec.Kind(b[codec.FrameHeader]) != codec.KindHello {
 			t.Fatalf("a longer hello was answered with %q", b)
 		}
-		schema := (*n.data.registry.Load())["product"].schema
+		schema := productSchema(t, n)
 		made := func(r codec.Request, change func(body []byte)) []byte {
 			r.ID, r.Namespace, r.Schema, r.Key = 7, []byte("product"), schema, []byte("sku-1")
 			b := codec.AppendRequest(nil, &r)
@@ -60,7 +60,7 @@ func TestNewerProtocol(t *testing.T) {
 	w := newWire(t, false, value("v"))
 	near, far := net.Pipe()
 	defer near.Close()
-	w.b.accept(far)
+	w.b.accept(far, func() {})
 	go func() {
 		body := append(binary.BigEndian.AppendUint16(nil, protocolVersion+1), "nobody knows what"...)
 		_, _ = near.Write(frame(codec.KindHello, 0, string(body)))

@@ -50,7 +50,7 @@ func TestRecordWire(t *testing.T) {
 		id := asker(n)
 		h := n.data.self
 		h.name, h.incarnation = id.name, id.incarnation
-		schema := (*n.data.registry.Load())["product"].schema
+		schema := productSchema(t, n)
 		h.namespaces = []helloNamespace{{"product", schema}}
 		rec := wireRecord{Protocol: protocolVersion, Meta: id.append(nil), Hello: h.append(nil), Asked: questions(schema), Answers: wireAnswers(), Requests: wireRequests()}
 		conn := r.dial(t, 2, n)

@@ -76,6 +76,18 @@ func recordedNode(t *testing.T, r *rig) *Node {
 	return n
 }
 
+// productSchema returns the schema of a recorded node's cache.
+func productSchema(t *testing.T, n *Node) uint64 {
+	t.Helper()
+	for _, ns := range n.data.hello().namespaces {
+		if ns.name == "product" {
+			return ns.schema
+		}
+	}
+	t.Fatal("the node has no cache")
+	return 0
+}
+
 // questions returns requests of every kind, in the order in which they are sent.
 func questions(schema uint64) []wireExchange {
 	mark := func(seq uint64) codec.Mark { return codec.Mark{Incarnation: 99, Seq: seq} }
