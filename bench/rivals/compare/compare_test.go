@@ -12,6 +12,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/bench/scenario"
 )
 
@@ -42,7 +43,7 @@ load: [{callers: 2, loop: closed, keys: {kind: uniform, count: 3000}}]
 // needRedis fails a test if redis-server is missing, or skips it with -short.
 func needRedis(t *testing.T) {
 	t.Helper()
-	if _, err := (redis{}).find(); err == nil {
+	if _, err := server.FindRedis(); err == nil {
 		return
 	} else if !testing.Short() {
 		t.Fatal(err)
@@ -55,7 +56,7 @@ func needRedis(t *testing.T) {
 func TestRivalsHoldEqualBytes(t *testing.T) {
 	s := parse(t, small)
 	systems := rivals()
-	if _, err := (redis{}).find(); err != nil {
+	if _, err := server.FindRedis(); err != nil {
 		if !testing.Short() {
 			t.Fatal(err)
 		}
@@ -156,9 +157,7 @@ func (m *mortal) Start(ctx context.Context, env harness.Env) (harness.Cluster, e
 
 func (c mortalCluster) Get(ctx context.Context, node int, key string) ([]byte, error) {
 	if c.of.gets.Add(1) == 200 {
-		if err := c.server.Stop(); err != nil {
-			return nil, err
-		}
+		c.server.Kill()
 	}
 	return c.redisCluster.Get(ctx, node, key)
 }
@@ -192,7 +191,7 @@ func TestRedisLimit(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	got, err := c.watch.Do(t.Context(), c.watch.B().ConfigGet().Parameter("maxmemory").Build()).AsStrMap()
+	got, err := c.server.Client.Do(t.Context(), c.server.Client.B().ConfigGet().Parameter("maxmemory").Build()).AsStrMap()
 	if err != nil {
 		t.Fatal(err)
 	}

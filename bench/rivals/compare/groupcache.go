@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/groupcache/groupcache-go/v3/transport/peer"
 
 	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/rivals/server"
 )
 
 // grouped is groupcache-go.
@@ -53,20 +53,11 @@ func (grouped) Start(ctx context.Context, env harness.Env) (harness.Cluster, err
 	return c, c.introduce(ctx)
 }
 
-// freePort finds a currently free address of the loopback, and its port.
-func freePort() (addr string, port int, err error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", 0, err
-	}
-	return l.Addr().String(), l.Addr().(*net.TCPAddr).Port, l.Close()
-}
-
 func (c *groupCluster) join(ctx context.Context, i int) error {
 	addr := c.addrs[i]
 	if addr == "" {
 		var err error
-		if addr, _, err = freePort(); err != nil {
+		if addr, _, err = server.FreePort(); err != nil {
 			return err
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/rivals/server"
 )
 
 // dmap is embedded olric.
@@ -60,7 +61,7 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	var ports [2]int
 	for k := range ports {
 		var err error
-		if _, ports[k], err = freePort(); err != nil {
+		if _, ports[k], err = server.FreePort(); err != nil {
 			return err
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/exec"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -13,8 +12,8 @@ import (
 	"github.com/redis/rueidis"
 	"github.com/redis/rueidis/rueidisaside"
 
-	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/tier"
 )
 
@@ -31,44 +30,20 @@ func (redis) Limits() []string {
 
 type redisCluster struct {
 	env    harness.Env
-	server *bench.Process
-	addr   string
+	server *server.Redis
 	nodes  []atomic.Pointer[rueidisaside.CacheAsideClient]
-	watch  rueidis.Client
 	empty  int64 // bytes that the empty server takes
 }
 
-const (
-	// redisTries is how often a server is started: another process may take the port after it was found.
-	redisTries = 3
-	redisPoll  = 20 * time.Millisecond
-	// redisAnswers is how long the server may take to answer the health check.
-	redisAnswers = 2 * time.Second
-)
-
-// find locates the server.
-func (redis) find() (string, error) {
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		return "", errors.New("redis-server is not installed: apt-get install redis-server")
-	}
-	return path, nil
-}
+// redisAnswers is how long the server may take to answer the health check.
+const redisAnswers = 2 * time.Second
 
 func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
-	path, err := redis{}.find()
-	if err != nil {
-		return nil, err
-	}
 	k := env.Scenario.Cluster
 	c := &redisCluster{env: env, nodes: make([]atomic.Pointer[rueidisaside.CacheAsideClient], k.Nodes)}
-	for try := 1; ; try++ {
-		if err = c.serve(ctx, path); err == nil {
-			break
-		}
-		if try == redisTries || ctx.Err() != nil {
-			return nil, err
-		}
+	var err error
+	if c.server, err = server.StartRedis(ctx, "--maxmemory-policy", "allkeys-lru"); err != nil {
+		return nil, err
 	}
 	for i := range c.nodes {
 		if err := c.join(i); err != nil {
@@ -78,44 +53,18 @@ func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error
 	// Its limit includes what the empty server takes, about a megabyte, which other systems' limits do not.
 	if c.empty, err = c.used(ctx); err == nil {
 		most := strconv.FormatInt(c.empty+int64(k.Owned)*int64(k.Nodes), 10)
-		err = c.watch.Do(ctx, c.watch.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", most).Build()).Error()
+		client := c.server.Client
+		err = client.Do(ctx, client.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", most).Build()).Error()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("redis-server at %s: its memory cannot be set: %w", c.addr, err), c.Close(ctx))
+		return nil, errors.Join(fmt.Errorf("redis-server at %s: its memory cannot be set: %w", c.server.Addr, err), c.Close(ctx))
 	}
 	return c, nil
 }
 
-// serve starts a server and waits until it answers.
-func (c *redisCluster) serve(ctx context.Context, path string) error {
-	addr, port, err := freePort()
-	if err != nil {
-		return err
-	}
-	args := []string{"--bind", "127.0.0.1", "--port", strconv.Itoa(port), "--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"}
-	server, err := bench.Command(path, args...)
-	if err != nil {
-		return fmt.Errorf("%s cannot be run: %w", path, err)
-	}
-	for {
-		watch, err := rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true})
-		if err == nil {
-			c.addr, c.server, c.watch = addr, server, watch
-			return nil
-		}
-		select {
-		case <-time.After(redisPoll):
-		case <-server.Done():
-			return errors.Join(fmt.Errorf("redis-server ended at its start; to see why: %s --bind 127.0.0.1 --port %d", path, port), server.Stop())
-		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("redis-server at %s does not answer: %w", addr, err), server.Stop())
-		}
-	}
-}
-
 // used returns how many bytes the server has allocated.
 func (c *redisCluster) used(ctx context.Context) (int64, error) {
-	info, err := c.watch.Do(ctx, c.watch.B().Info().Section("memory").Build()).ToString()
+	info, err := c.server.Client.Do(ctx, c.server.Client.B().Info().Section("memory").Build()).ToString()
 	if err != nil {
 		return 0, err
 	}
@@ -140,7 +89,7 @@ func (c *redisCluster) Counters() map[string]float64 {
 
 func (c *redisCluster) join(i int) error {
 	n, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: rueidis.ClientOption{
-		InitAddress: []string{c.addr}, CacheSizeEachConn: int(max(tier.MinBytes, c.env.Scenario.Cluster.Near)),
+		InitAddress: []string{c.server.Addr}, CacheSizeEachConn: int(max(tier.MinBytes, c.env.Scenario.Cluster.Near)),
 	}})
 	if err == nil {
 		c.nodes[i].Store(&n)
@@ -180,7 +129,7 @@ func (c *redisCluster) Fault(ctx context.Context, s harness.Step) error {
 	case harness.StepJoin:
 		return c.join(s.Node)
 	case harness.StepFlush:
-		return c.watch.Do(ctx, c.watch.B().Flushall().Build()).Error()
+		return c.server.Client.Do(ctx, c.server.Client.B().Flushall().Build()).Error()
 	}
 	return fmt.Errorf("%w %s", harness.ErrCannot, s)
 }
@@ -189,7 +138,7 @@ func (c *redisCluster) Fault(ctx context.Context, s harness.Step) error {
 func (c *redisCluster) Health() error {
 	ctx, cancel := context.WithTimeout(context.Background(), redisAnswers)
 	defer cancel()
-	if err := c.watch.Do(ctx, c.watch.B().Ping().Build()).Error(); err != nil {
+	if err := c.server.Client.Do(ctx, c.server.Client.B().Ping().Build()).Error(); err != nil {
 		return fmt.Errorf("redis-server does not answer: %w", err)
 	}
 	return nil
@@ -201,6 +150,6 @@ func (c *redisCluster) Close(context.Context) error {
 			(*n).Close()
 		}
 	}
-	c.watch.Close()
-	return c.server.Stop()
+	c.server.Stop()
+	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/tier"
 )
 
@@ -107,16 +108,16 @@ func hop(o options, t *bench.Table) (err error) {
 		return err
 	}
 	defer func() { _ = w.grpc.Close() }()
-	server, addr, err := startRedis()
+	redis, err := startRedis()
 	switch {
-	case errors.Is(err, errNoRedis):
+	case errors.Is(err, server.ErrNoRedis):
 		o.log("hop: %v", err)
 	case err != nil:
 		return err
 	default:
-		defer func() { _ = server.Stop() }()
+		defer redis.Stop()
 		for _, d := range flushDelays {
-			client, err := dialRedis(addr, d)
+			client, err := server.DialRedis(redis.Addr, d)
 			if err != nil {
 				return err
 			}
@@ -257,7 +258,7 @@ func hopTable(t *bench.Table, what string, callers, redis int, got map[string]be
 	}
 	row("groupcache", "groupcache-go", group)
 	if redis == 0 {
-		t.Add(bench.Row{What: what + unit, Result: text(weir), Floor: "Redis", Aim: rival, Note: errNoRedis.Error()})
+		t.Add(bench.Row{What: what + unit, Result: text(weir), Floor: "Redis", Aim: rival, Note: server.ErrNoRedis.Error()})
 	} else {
 		best := 0
 		for i := range redis {

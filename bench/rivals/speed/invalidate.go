@@ -12,6 +12,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
@@ -53,16 +54,16 @@ func invalidateOn(o options, t *bench.Table, nodes int) (err error) {
 		delete(systems, "weir")
 		return err
 	}
-	server, addr, err := startRedis()
+	redis, err := startRedis()
 	switch {
-	case errors.Is(err, errNoRedis):
+	case errors.Is(err, server.ErrNoRedis):
 		o.log("invalidate: %v", err)
 	case err != nil:
 		return err
 	default:
-		defer func() { _ = server.Stop() }()
+		defer redis.Stop()
 		for i, d := range flushDelays {
-			r, err := dialErasers(addr, d, nodes)
+			r, err := dialErasers(redis.Addr, d, nodes)
 			if err != nil {
 				return err
 			}
@@ -113,7 +114,7 @@ func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, call
 		{", p50, us", bench.P50Micros, micros}, {", p99, us", p99, micros}, {", a second", bench.Sample.PerSecond, bench.Count},
 	} {
 		weir := got["weir"]
-		row := bench.Row{What: what + m.unit, Result: m.text(weir.Median(m.of)), Floor: "Redis", Note: errNoRedis.Error()}
+		row := bench.Row{What: what + m.unit, Result: m.text(weir.Median(m.of)), Floor: "Redis", Note: server.ErrNoRedis.Error()}
 		// Redis's best delay is the one with the most deletions per second.
 		best := 0
 		for i := range len(systems) - 1 {
@@ -226,7 +227,7 @@ func dialErasers(addr string, delay time.Duration, clients int) (_ *redisErasers
 			_ = s.close()
 		}
 	}()
-	if s.fill, err = dialRedis(addr, 0); err != nil {
+	if s.fill, err = server.DialRedis(addr, 0); err != nil {
 		return nil, err
 	}
 	for range clients {

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier"
 )
@@ -43,7 +44,7 @@ func loaders(o options, t *bench.Table) (err error) {
 	o.log("loaders: filling them with %d keys", count)
 	all, closers, err := newLoaders(keys)
 	defer func() {
-		for _, c := range closers {
+		for _, c := range slices.Backward(closers) {
 			err = errors.Join(err, c())
 		}
 	}()
@@ -106,7 +107,7 @@ func loaders(o options, t *bench.Table) (err error) {
 		if all[len(all)-1].name != redisAside {
 			t.Add(bench.Row{
 				What: fmt.Sprintf("near hit, %s, beside what loads, ns", w.name), Result: fmt.Sprintf("%.0f", weir.Median(bench.Nanos)),
-				Floor: "Redis, client-side caching", Aim: bench.AtMost(1), Note: errNoRedis.Error(),
+				Floor: "Redis, client-side caching", Aim: bench.AtMost(1), Note: server.ErrNoRedis.Error(),
 			})
 		}
 	}
@@ -193,23 +194,24 @@ func newLoaders(keys []string) (all []loader, closers []func() error, err error)
 		return v.Len(), err
 	}})
 
-	server, addr, err := startRedis()
-	if errors.Is(err, errNoRedis) {
+	redis, err := startRedis()
+	if errors.Is(err, server.ErrNoRedis) {
 		return all, closers, nil
 	} else if err != nil {
 		return all, closers, err
 	}
-	option := rueidis.ClientOption{InitAddress: []string{addr}, CacheSizeEachConn: 1 << 30}
+	closers = append(closers, func() error { redis.Stop(); return nil })
+	option := rueidis.ClientOption{InitAddress: []string{redis.Addr}, CacheSizeEachConn: 1 << 30}
 	client, err := rueidis.NewClient(option)
 	if err != nil {
-		return all, closers, errors.Join(err, server.Stop())
+		return all, closers, err
 	}
 	closers = append(closers, func() error { client.Close(); return nil })
 	aside, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: option})
 	if err != nil {
-		return all, closers, errors.Join(err, server.Stop())
+		return all, closers, err
 	}
-	closers = append(closers, func() error { aside.Close(); return server.Stop() })
+	closers = append(closers, func() error { aside.Close(); return nil })
 	for part := range slices.Chunk(keys, 1000) { // DoCache needs the keys to exist
 		sets := make([]rueidis.Completed, len(part))
 		for i, k := range part {

@@ -16,6 +16,7 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
@@ -104,19 +105,19 @@ func many(o options, t *bench.Table) (err error) {
 		return nil
 	}
 	err = errors.Join(add("GetMany", manyCaller(c, keys)), add("one get", weirCaller(c, one)), add("groupcache", g.caller(g.keys(sizes[0], manyKeys-remote, remote))))
-	server, addr, redisErr := startRedis()
+	redis, redisErr := startRedis()
 	if redisErr == nil {
-		defer func() { _ = server.Stop() }()
-		client, err := dialRedis(addr, 0)
+		defer redis.Stop()
+		client, err := server.DialRedis(redis.Addr, 0)
 		if err != nil {
 			return err
 		}
 		defer client.Close()
 		redisErr = add("MGET", mgetCaller(client, keys))
-	} else if errors.Is(redisErr, errNoRedis) {
+	} else if errors.Is(redisErr, server.ErrNoRedis) {
 		o.log("many: %v", redisErr)
 	}
-	if err = errors.Join(err, redisErr); err != nil && !errors.Is(err, errNoRedis) {
+	if err = errors.Join(err, redisErr); err != nil && !errors.Is(err, server.ErrNoRedis) {
 		return err
 	}
 	before := c.Stats()
@@ -155,7 +156,7 @@ func manyTable(t *bench.Table, got map[string]bench.Results) {
 		{"one get", "one remote get", bench.AtMost(2)}, {"groupcache", "groupcache-go one by one", bench.Aim{}},
 		{"MGET", "Redis MGET (rueidis)", bench.Aim{}},
 	} {
-		r := bench.Row{What: what + ", p50, us", Result: micros(weir), Floor: rival.shown, Aim: rival.aim, Note: errNoRedis.Error()}
+		r := bench.Row{What: what + ", p50, us", Result: micros(weir), Floor: rival.shown, Aim: rival.aim, Note: server.ErrNoRedis.Error()}
 		if x := got[rival.name]; x != nil {
 			r.Floor, r.Ratio, r.Note = micros(x)+" "+rival.shown, weir.Ratio(x, bench.P50Micros), ""
 		}
@@ -222,12 +223,11 @@ func keepsOwned() func(int64) (groupcache.Cache, error) {
 
 // startGroup starts a node. A node without others owns all keys. With nil caches it uses groupcache's own.
 func startGroup(caches func(int64) (groupcache.Cache, error), others ...string) (*group, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
+	addr, _, err := server.FreePort()
 	if err != nil {
 		return nil, err
 	}
-	g := &group{addr: l.Addr().String(), client: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 512}}
-	_ = l.Close()
+	g := &group{addr: addr, client: &http.Transport{MaxIdleConns: 4096, MaxIdleConnsPerHost: 512}}
 	ctx, quiet := context.Background(), slog.New(slog.DiscardHandler)
 	g.daemon, err = groupcache.ListenAndServe(ctx, g.addr, groupcache.Options{
 		Logger:       quiet,

@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os/exec"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -15,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/rivals/server"
 )
 
 // rawRequest is the size of a request over raw TCP, in bytes: about that of weir's own request. Its last byte
@@ -113,54 +112,24 @@ func grpcCaller(c *grpc.ClientConn, size, i int) bench.Caller {
 // redisKeys is how many keys of each size Redis holds.
 const redisKeys = 512 * keysEach
 
-var errNoRedis = errors.New("redis-server not installed: apt-get install redis-server")
-
-// startRedis starts a Redis that does not write to disk, and fills it.
-func startRedis() (p *bench.Process, addr string, err error) {
-	path, err := exec.LookPath("redis-server")
+// startRedis starts a Redis and fills it.
+func startRedis() (*server.Redis, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := server.StartRedis(ctx)
 	if err != nil {
-		return nil, "", errNoRedis
+		return nil, err
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
-	if err != nil {
-		return nil, "", err
-	}
-	addr = l.Addr().String()
-	_ = l.Close()
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, "", err
-	}
-	p, err = bench.Command(path, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
-	if err != nil {
-		return nil, "", err
-	}
-	var c rueidis.Client
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		if c, err = dialRedis(addr, 0); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			return nil, "", errors.Join(fmt.Errorf("redis-server at %s does not answer: %w", addr, err), p.Stop())
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	defer c.Close()
 	for _, size := range sizes {
 		for i := range redisKeys {
-			cmd := c.B().Set().Key(keyOf(size, i)).Value(rueidis.BinaryString(value(size))).Build()
-			if err := c.Do(context.Background(), cmd).Error(); err != nil {
-				return nil, "", errors.Join(err, p.Stop())
+			cmd := s.Client.B().Set().Key(keyOf(size, i)).Value(rueidis.BinaryString(value(size))).Build()
+			if err := s.Client.Do(context.Background(), cmd).Error(); err != nil {
+				s.Stop()
+				return nil, err
 			}
 		}
 	}
-	return p, addr, nil
-}
-
-func dialRedis(addr string, delay time.Duration) (rueidis.Client, error) {
-	return rueidis.NewClient(rueidis.ClientOption{
-		InitAddress: []string{addr}, DisableCache: true, MaxFlushDelay: delay,
-	})
+	return s, nil
 }
 
 func redisCaller(c rueidis.Client, keys []string) bench.Caller {
