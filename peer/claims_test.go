@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 
 	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/weircache/weir/peer/internal/roster"
 )
 
 // The message types and structures of memberlist that the tests forge.
@@ -45,9 +47,9 @@ type pushPullNode struct {
 var gossipVersions = []uint8{1, 5, 5, 0, 0, 0}
 
 // claimed returns the identity of a member that nobody has seen, and that is compatible with a node.
-func claimed(to *Node, name string, incarnation uint64) identity {
+func claimed(to *Node, name string, incarnation uint64) roster.Identity {
 	id := to.id
-	id.name, id.incarnation = name, incarnation
+	id.Name, id.Incarnation = name, incarnation
 	return id
 }
 
@@ -63,7 +65,7 @@ func claimMust(b []byte, v any) []byte {
 func claimAlive(to *Node, name, ip string, incarnation uint64) []byte {
 	id := claimed(to, name, incarnation)
 	return claimMust([]byte{gossipAlive}, aliveClaim{
-		Incarnation: 1, Node: id.gossipName(), Addr: netip.MustParseAddr(ip).AsSlice(), Port: 7946, Meta: id.append(nil), Vsn: gossipVersions,
+		Incarnation: 1, Node: id.GossipName(), Addr: netip.MustParseAddr(ip).AsSlice(), Port: 7946, Meta: id.Append(nil), Vsn: gossipVersions,
 	})
 }
 
@@ -73,7 +75,7 @@ func claimState(to *Node, n int, join bool) []byte {
 	for i := range n {
 		id := claimed(to, fmt.Sprintf("claimed-%05d", i), 1)
 		b = claimMust(b, pushPullNode{
-			Name: id.gossipName(), Addr: []byte{10, 1, byte(i >> 8), byte(i)}, Port: 7946, Meta: id.append(nil), Incarnation: 1, Vsn: gossipVersions,
+			Name: id.GossipName(), Addr: []byte{10, 1, byte(i >> 8), byte(i)}, Port: 7946, Meta: id.Append(nil), Incarnation: 1, Vsn: gossipVersions,
 		})
 	}
 	return b

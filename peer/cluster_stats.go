@@ -122,7 +122,7 @@ func (n *Node) start(f func()) bool {
 func (n *Node) ask(p *poll) {
 	ctx, cancel := context.WithTimeout(n.ctx, clusterTimeout)
 	defer cancel()
-	p.out = ClusterStats{Schema: StatsSchema, By: n.id.name, At: time.Now().UTC(), Members: []MemberStats{}, Missing: []MissingMember{}}
+	p.out = ClusterStats{Schema: StatsSchema, By: n.id.Name, At: time.Now().UTC(), Members: []MemberStats{}, Missing: []MissingMember{}}
 	docs, missing := n.askAll(ctx, []byte{askStats}, n.statsJSON)
 	p.out.Missing = append(p.out.Missing, missing...)
 	var all []map[string]any
@@ -196,7 +196,7 @@ func (n *Node) askAll(ctx context.Context, question []byte, self func() ([]byte,
 			defer func() { <-room }()
 			doc := memberDoc{MemberInfo: m}
 			var err error
-			if m.Name == n.id.name && m.Incarnation == n.id.incarnation {
+			if m.Name == n.id.Name && m.Incarnation == n.id.Incarnation {
 				doc.body, err = self()
 			} else {
 				doc.body, doc.rtt, err = n.askMember(ctx, m, question)

@@ -7,15 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
-	"strconv"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/ring"
 )
 
@@ -28,13 +25,18 @@ const (
 	DefaultInFlightBytes  = 64 << 20 // bytes; what a node may hold for requests in flight
 	DefaultRejoinInterval = 10 * time.Second
 
-	// MaxName is the longest name of a node, in bytes. The name travels in every gossip message about the node, and those
-	// messages must fit into a packet.
-	MaxName = 128
-	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
-	MaxClusterName = 64
-	// MaxZone is the longest name of a zone, in bytes, for the same reason.
-	MaxZone = 64
+	// MaxName is the longest name of a node, in bytes: 128. The name travels in every gossip message about the node, and
+	// those messages must fit into a packet.
+	MaxName = roster.MaxName
+	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason: 64.
+	MaxClusterName = roster.MaxClusterName
+	// MaxZone is the longest name of a zone, in bytes, for the same reason: 64.
+	MaxZone = roster.MaxZone
+	// MaxMembers is the largest number of members in a view: 1024. Larger views were never measured, and building one of
+	// this size from nothing takes half a second. If Config.Ring.Partitions is lower, that is the limit.
+	MaxMembers = roster.MaxMembers
+	// DefaultHoldDown is the value of Gossip.HoldDown when it is 0: a minute.
+	DefaultHoldDown = roster.DefaultHoldDown
 	// MaxConnections is the largest number of data connections to one member. Beyond a few, each additional connection only
 	// spreads the same bytes over more system calls.
 	MaxConnections = 16
@@ -210,7 +212,7 @@ func (c Config) check() (settings, error) {
 	c.Gossip.SuspicionMult = cmp.Or(c.Gossip.SuspicionMult, 3)
 
 	s := settings{}
-	host, port, err := splitAddress(c.Bind)
+	host, port, err := roster.SplitAddress(c.Bind)
 	if err != nil {
 		wrong("Bind: %w", err)
 	} else {
@@ -230,20 +232,20 @@ func (c Config) check() (settings, error) {
 		}
 	}
 	for i, seed := range c.Join {
-		if err := checkSeed(seed); err != nil {
+		if err := roster.CheckSeed(seed); err != nil {
 			wrong("Join[%d]: %w", i, err)
 		}
 	}
 	if c.Name != "" {
-		if err := checkName(c.Name, MaxName); err != nil {
+		if err := roster.CheckName(c.Name, MaxName); err != nil {
 			wrong("Name: %w", err)
 		}
 	}
-	if err := checkName(c.ClusterName, MaxClusterName); err != nil {
+	if err := roster.CheckName(c.ClusterName, MaxClusterName); err != nil {
 		wrong("ClusterName: %w", err)
 	}
 	if c.Zone != "" {
-		if err := checkName(c.Zone, MaxZone); err != nil {
+		if err := roster.CheckName(c.Zone, MaxZone); err != nil {
 			wrong("Zone: %w", err)
 		}
 	}
@@ -309,7 +311,7 @@ func (c Config) check() (settings, error) {
 // checkAdvertise returns an error if no other member could dial an advertised address. It rejects only what is wrong on
 // every network; an address behind a NAT need not be known here.
 func checkAdvertise(advertise, bindHost string) error {
-	host, port, err := splitAddress(advertise)
+	host, port, err := roster.SplitAddress(advertise)
 	if err != nil {
 		return err
 	}
@@ -336,40 +338,6 @@ func errUnprotected(addr string, tls bool) error {
 		return fmt.Errorf("%q is not on the loopback, and TLS does not cover gossip: anyone could announce members; set Secret too: %s", addr, howToSecret)
 	}
 	return fmt.Errorf("%q is not on the loopback, and there is no Secret: anyone could read and change what is cached; set Secret: %s; or bind to 127.0.0.1", addr, howToSecret)
-}
-
-// splitAddress splits a "host:port".
-func splitAddress(addr string) (host string, port uint16, err error) {
-	host, text, err := net.SplitHostPort(addr)
-	if err != nil {
-		return "", 0, fmt.Errorf("%q is not a \"host:port\": %w", addr, err)
-	}
-	n, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return "", 0, fmt.Errorf("%q: the port must be a number from 0 to 65535", addr)
-	}
-	if host == "" {
-		return "", 0, fmt.Errorf("%q has no host", addr)
-	}
-	return host, uint16(n), nil
-}
-
-// checkName returns an error if a name is not valid.
-func checkName(name string, limit int) error {
-	switch {
-	case name == "":
-		return errors.New("is empty")
-	case len(name) > limit:
-		return fmt.Errorf("%d bytes, the limit is %d", len(name), limit)
-	case !utf8.ValidString(name):
-		return fmt.Errorf("%q is not valid UTF-8", name)
-	}
-	for _, r := range name {
-		if !unicode.IsGraphic(r) || unicode.IsSpace(r) {
-			return fmt.Errorf("%q has the character %q; only printable ones other than spaces are allowed", name, r)
-		}
-	}
-	return nil
 }
 
 // placement returns a fingerprint of how keys are placed: the ring's version and configuration. Members whose placement

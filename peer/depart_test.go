@@ -10,91 +10,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/memberlist"
-
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 )
-
-// TestRetired checks that a later incarnation that announces its leave retires the earlier ones. Those may be dead or
-// alive, so what each of them does next decides.
-func TestRetired(t *testing.T) {
-	now := time.Now()
-	early, late := gossiped("b", 10, 2, nil), gossiped("b", 20, 3, nil)
-	goodbye := gossiped("b", 20, 3, func(id *identity) { id.leaving = true })
-	for _, c := range []struct {
-		name    string
-		then    func(r *table)
-		view    string
-		divisor int
-	}{
-		{"nothing is known of it", func(*table) {}, "c", 2},
-		{"it is dead", func(r *table) { r.NotifyLeave(early) }, "c", 1},
-		{"it answers a probe", func(r *table) { r.NotifyPingComplete(early, time.Millisecond, nil) }, "bc", 2},
-		{"it says that it is alive", func(r *table) { r.NotifyMsg(early.Meta) }, "bc", 2},
-		{"gossip has another word from it", func(r *table) { r.NotifyUpdate(early) }, "bc", 2},
-		{"it answers, and dies", func(r *table) { r.NotifyMsg(early.Meta); r.NotifyLeave(early) }, "c", 2},
-		{"it leaves itself", func(r *table) {
-			r.NotifyMsg(early.Meta)
-			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
-			r.NotifyMsg(early.Meta)
-		}, "c", 2}, // it may have loads until it is gone
-		{"it leaves itself, and has gone", func(r *table) {
-			r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
-			r.NotifyLeave(early)
-		}, "c", 1},
-		{"it starts once more", func(r *table) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may still have loads
-	} {
-		r := sampleRoster()
-		r.hold = time.Minute
-		r.NotifyJoin(early)
-		r.NotifyJoin(late)
-		r.look(now)
-		flaps := len(r.flaps)
-		r.NotifyMsg(goodbye.Meta)
-		r.NotifyLeave(late)
-		c.then(r)
-		s := r.look(now)
-		names := ""
-		for _, m := range s.members {
-			names += m.Name[:1]
-		}
-		if names != c.view || s.share.members != c.divisor {
-			t.Errorf("%s: the view has %s, want %s; it divides by %d, want %d", c.name, names, c.view, s.share.members, c.divisor)
-		}
-		if len(r.flaps) != flaps {
-			t.Errorf("%s: it flaps", c.name)
-		}
-	}
-}
-
-// TestDepartedStaysAway checks that an incarnation that left gracefully never comes back, whatever packets still say of it.
-// One that crashed may come back, and a later incarnation does.
-func TestDepartedStaysAway(t *testing.T) {
-	r := sampleRoster()
-	left, crashed := gossiped("b", 10, 2, nil), gossiped("c", 10, 3, nil)
-	r.NotifyJoin(left)
-	r.NotifyJoin(crashed)
-	r.NotifyMsg(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }).Meta)
-	r.NotifyLeave(left)
-	r.NotifyLeave(crashed)
-	if err := r.NotifyAlive(left); err == nil {
-		t.Error("a start that has left is back")
-	}
-	for _, n := range []*memberlist.Node{crashed, gossiped("b", 11, 2, nil)} {
-		if err := r.NotifyAlive(n); err != nil {
-			t.Errorf("%s: %v", n.Name, err)
-		}
-	}
-	for i := range uint64(2 * maxDeparted) {
-		n := gossiped("d", 100+i, 4, func(id *identity) { id.leaving = true })
-		r.NotifyJoin(n)
-		r.NotifyLeave(n)
-	}
-	if len(r.departed) != maxDeparted {
-		t.Errorf("it remembers %d", len(r.departed))
-	}
-}
 
 // TestSecondOfANameLeaves checks that when a second node with a used name leaves gracefully, the first one is back in all
 // views at once, the cap was never divided by fewer, and all nodes log what happened.
@@ -146,54 +64,6 @@ func TestSecondOfANameLeaves(t *testing.T) {
 			}
 		}
 	})
-}
-
-// TestViewsThatDiffer checks that a member whose answers show another view for long is reported, and that the node is not
-// ready if most members do.
-func TestViewsThatDiffer(t *testing.T) {
-	view, err := ring.New([]ring.Member{{Name: "a", Addr: "10.0.0.1:1"}, {Name: "b", Addr: "10.0.0.2:1"}, {Name: "c", Addr: "10.0.0.3:1"}, {Name: "d", Addr: "10.0.0.4:1"}}, ring.Config{Partitions: 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var d differences
-	now := time.Now()
-	step := func(after time.Duration, long string, news, most bool) {
-		t.Helper()
-		now = now.Add(after)
-		names, isNews, again := d.look(view, now)
-		if fmt.Sprint(names) != long || isNews != news || (d.mostly() != nil) != most || (d.count.Load() > 0) != (again > 0) {
-			t.Errorf("%v (news %v, most %v, again after %v), want %v (news %v, most %v)", names, isNews, d.mostly(), again, long, news, most)
-		}
-	}
-	step(0, "[]", false, false)
-	for _, name := range []string{"b", "c", "gone"} {
-		if !d.note(name, false, now) || d.note(name, false, now) {
-			t.Error("it is not the first one, or the first one twice")
-		}
-	}
-	step(differLong-1, "[]", false, false)
-	d.note("b", false, now)
-	step(1, "[]", false, false) // the last answer of b came less than differLong after its first
-	d.note("b", false, now)
-	step(0, "[b]", true, false)
-	step(0, "[b]", false, false)
-	d.note("c", false, now)
-	step(0, "[b c]", true, true)
-	d.note("c", true, now)
-	step(0, "[b]", true, false)
-	step(differFor+1, "[]", true, false) // no answer from it
-	step(0, "[]", false, false)
-
-	three, err := view.Next(view.Members()[:3])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var half differences
-	half.note("b", false, now)
-	half.note("b", false, now.Add(differLong))
-	if long, _, _ := half.look(three, now.Add(differLong)); len(long) != 1 || half.mostly() != nil {
-		t.Errorf("%v differs, which is half of the others; most: %v", long, half.mostly())
-	}
 }
 
 // TestNothingIsLeftOfTheDeparted checks that departed members leave no record and no goroutine behind, whatever their names

@@ -80,9 +80,9 @@ func (e endpoint) serveDrill(w http.ResponseWriter, r *http.Request) {
 		}
 		out.Missing = append(out.Missing, missing...)
 	} else if err := e.n.drill(req); err != nil {
-		out.Missing = append(out.Missing, MissingMember{Name: e.n.id.name, Addr: e.n.Addr(), State: StateAlive, Reason: err.Error()})
+		out.Missing = append(out.Missing, MissingMember{Name: e.n.id.Name, Addr: e.n.Addr(), State: StateAlive, Reason: err.Error()})
 	} else {
-		out.Members = append(out.Members, e.n.id.name)
+		out.Members = append(out.Members, e.n.id.Name)
 	}
 	if len(out.Members) == 0 {
 		var why []string

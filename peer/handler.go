@@ -161,12 +161,12 @@ func (n *Node) unready() string {
 		return "closed"
 	case leaving:
 		return "leaving"
-	case n.roster.superseded.Load():
+	case n.roster.Superseded():
 		return "another node has taken this node's name"
-	case !n.roster.joined.Load() && n.View().Len() < 2:
+	case !n.roster.Joined() && n.View().Len() < 2:
 		return "no seed has answered yet"
 	}
-	if names := n.roster.differ.mostly(); names != nil {
+	if names := n.roster.MostlyDiffering(); names != nil {
 		return "most of the members have another view than this node, and may not see it: " + fewNames(names)
 	}
 	return n.waiting()

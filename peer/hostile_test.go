@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -48,7 +47,7 @@ func (r *rig) member(t *testing.T, secret Secret, to *Node) (conn, raw net.Conn)
 	}
 	d := newData(dataConfig{
 		name: "rogue", clusterName: DefaultClusterName, valueLimit: DefaultValueLimit, budget: 1 << 20,
-		logger: quick("").Logger, placement: to.id.placement, trust: tr, hearing: hearing.New(time.Now()),
+		logger: quick("").Logger, placement: to.id.Placement, trust: tr, hearing: hearing.New(time.Now()),
 	})
 	t.Cleanup(func() { d.close(t.Context()) })
 	conn, err = d.connectTo(t.Context(), raw, memberOf(to))
@@ -242,18 +241,6 @@ func TestRekeyingIsBounded(t *testing.T) {
 		if n > 2*sealedLimit {
 			t.Fatal("it grows and grows")
 		}
-	}
-}
-
-// TestViewIsBounded checks that a view has a limit of its own, below what the ring would place.
-func TestViewIsBounded(t *testing.T) {
-	n := start(t, quick("a"))
-	members := make([]ring.Member, MaxMembers+1)
-	for i := range members {
-		members[i].Name = fmt.Sprint(i)
-	}
-	if _, err := n.roster.build(members); !errors.Is(err, ring.ErrTooManyMembers) {
-		t.Errorf("%d members: %v", len(members), err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/ring"
 )
 
@@ -13,35 +14,35 @@ import (
 func (n *Node) label() string { return "weir/" + n.cfg.ClusterName }
 
 // rosterConfig returns the configuration of the roster, which gossips over pc and owns rnd from now on.
-func (n *Node) rosterConfig(pc net.PacketConn, rnd *rand.Rand) rosterConfig {
+func (n *Node) rosterConfig(pc net.PacketConn, rnd *rand.Rand) roster.Config {
 	s := &n.cfg
-	return rosterConfig{
-		self: n.id, addr: n.addr, ring: s.Ring, minMembers: s.MinMembers, giveUp: s.GiveUp, holdDown: s.Gossip.HoldDown,
-		gossip: gossipConfig{
-			label: n.label(), packets: pc, dial: n.trust.GossipDialer(s.Network.Dial), keyring: n.trust.Keyring,
-			probeInterval: s.Gossip.ProbeInterval, probeTimeout: s.Gossip.ProbeTimeout, suspicionMult: s.Gossip.SuspicionMult,
+	return roster.Config{
+		Self: n.id, Addr: n.addr, Ring: s.Ring, MinMembers: s.MinMembers, GiveUp: s.GiveUp, HoldDown: s.Gossip.HoldDown,
+		Gossip: roster.Gossip{
+			Label: n.label(), Packets: pc, Dial: n.trust.GossipDialer(s.Network.Dial), Keyring: n.trust.Keyring,
+			ProbeInterval: s.Gossip.ProbeInterval, ProbeTimeout: s.Gossip.ProbeTimeout, SuspicionMult: s.Gossip.SuspicionMult,
 		},
-		seeds:   seedConfig{fixed: s.Join, discover: s.Discover, interval: s.RejoinInterval, network: s.Network},
-		hearing: n.hearing, logger: n.logger, rnd: rnd,
+		Seeds:   roster.Seeds{Fixed: s.Join, Discover: s.Discover, Interval: s.RejoinInterval, Network: s.Network},
+		Hearing: n.hearing, Logger: n.logger, Rand: rnd,
 	}
 }
 
 // rosterHost is the node as its roster sees it.
 type rosterHost struct{ n *Node }
 
-// Allow implements host.
+// Allow implements roster.Host.
 func (h rosterHost) Allow(members map[string]uint64) { h.n.data.allow(members) }
 
-// Confine implements host.
+// Confine implements roster.Host.
 func (h rosterHost) Confine(members map[string]uint64) { h.n.data.confine(members) }
 
-// LongestLoad implements host.
+// LongestLoad implements roster.Host.
 func (h rosterHost) LongestLoad() time.Duration {
 	_, longest := h.n.loads()
 	return longest
 }
 
-// HasEnded implements host.
+// HasEnded implements roster.Host.
 func (h rosterHost) HasEnded(ctx context.Context, start ring.Member) bool {
 	conn, err := h.n.cfg.Network.Dial(ctx, start.Addr)
 	if err == nil {

@@ -79,11 +79,11 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for s, count := range states {
 		gauge(c.members, float64(count), string(s))
 	}
-	members := c.n.roster.share.Load().members
+	members := c.n.roster.Share().Members
 	gauge(c.divisor, float64(members))
-	counter(c.view, float64(c.n.roster.changes.Load()))
+	counter(c.view, float64(c.n.roster.Changes()))
 	counter(c.refused, float64(c.n.refused()))
-	gauge(c.differing, float64(len(c.n.roster.differ.listed())))
+	gauge(c.differing, float64(len(c.n.roster.Differing())))
 
 	total := c.n.data.totals()
 	counter(c.calls, float64(total.calls))

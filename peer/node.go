@@ -18,6 +18,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
+	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/ring"
 )
@@ -33,12 +34,12 @@ const (
 // A Node is this process's membership in the cluster. All methods are safe for concurrent use.
 type Node struct {
 	cfg     settings
-	id      identity
+	id      roster.Identity
 	addr    netip.AddrPort // the address that others dial
 	logger  *slog.Logger
 	noise   loglimit.Limiter
 	hearing *hearing.Monitor
-	roster  *roster
+	roster  *roster.Roster
 	trust   *trust.Trust
 
 	data      *data
@@ -84,7 +85,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		n.cancel()
 		return nil, err
 	}
-	tried := n.roster.join()
+	tried := n.roster.Join()
 	timer := time.NewTimer(startWait)
 	defer timer.Stop()
 	select {
@@ -94,7 +95,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, errors.Join(ctx.Err(), n.Close())
 	}
 	// The view and the share that the caller sees first include the result of joining.
-	n.roster.refresh()
+	n.roster.Refresh()
 	return n, nil
 }
 
@@ -102,7 +103,7 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 func (n *Node) open(ctx context.Context) error {
 	s := &n.cfg
 	n.eyes.open(s)
-	ips, err := resolve(ctx, s.Network, s.Bind)
+	ips, err := roster.Resolve(ctx, s.Network, s.Bind)
 	if err == nil && len(ips) == 0 {
 		err = errors.New("no addresses")
 	}
@@ -118,7 +119,7 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.addr = bound
 	if s.Advertise != "" {
-		found, err := resolve(ctx, s.Network, s.Advertise)
+		found, err := roster.Resolve(ctx, s.Network, s.Advertise)
 		if err == nil && len(found) == 0 {
 			err = errors.New("no addresses")
 		}
@@ -135,9 +136,9 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	s.Secret, s.AcceptSecrets = nil, nil // what is not kept cannot be printed
 	rnd := rand.New(rand.NewPCG(cmp.Or(s.Seed, rand.Uint64()), 0))
-	n.id = identity{
-		name: s.Name, cluster: s.ClusterName, incarnation: newIncarnation(time.Now(), rnd),
-		protocol: protocolVersion, ringVersion: ring.Version, placement: s.digest, zone: s.Zone,
+	n.id = roster.Identity{
+		Name: s.Name, Cluster: s.ClusterName, Incarnation: roster.NewIncarnation(time.Now(), rnd),
+		Protocol: protocolVersion, RingVersion: ring.Version, Placement: s.digest, Zone: s.Zone,
 	}
 	n.logger = s.Logger.With("node", s.Name)
 	n.eyes.book.node = s.Name
@@ -148,16 +149,16 @@ func (n *Node) open(ctx context.Context) error {
 		n.data.close(ctx)
 		return errors.Join(err, ln.Close(), pc.Close())
 	}
-	if n.roster, err = newRoster(n.rosterConfig(pc, rnd), rosterHost{n}); err != nil {
+	if n.roster, err = roster.New(n.rosterConfig(pc, rnd), rosterHost{n}); err != nil {
 		n.data.close(ctx)
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
-	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.isMemberAddr, data: n.data.accept, gossip: n.roster.take}
+	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.HasAddr, data: n.data.accept, gossip: n.roster.Take}
 	if n.trust.SealsGossip() {
 		gate.secure = n.trust.AcceptGossip
 	}
 	n.port = newPort(ln, gate)
-	if err := n.roster.start(n.ctx); err != nil {
+	if err := n.roster.Start(n.ctx); err != nil {
 		n.port.close()
 		n.data.close(ctx)
 		return fmt.Errorf("peer: cannot start gossip: %w", err)
@@ -167,7 +168,7 @@ func (n *Node) open(ctx context.Context) error {
 		return errors.Join(err, n.Close())
 	}
 	n.measured.Store(true)
-	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.incarnation,
+	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.Incarnation,
 		"trust", n.trust.Kind(), "secret id", n.trust.ID, "accepts", n.trust.Accepts)
 	return nil
 }
@@ -176,21 +177,21 @@ func (n *Node) open(ctx context.Context) error {
 func (n *Node) ValueLimit() int { return n.cfg.ValueLimit }
 
 // Name returns the node's stable name.
-func (n *Node) Name() string { return n.id.name }
+func (n *Node) Name() string { return n.id.Name }
 
 // Addr returns the "ip:port" that others dial.
 func (n *Node) Addr() string { return n.addr.String() }
 
 // View returns the current view with one atomic load. It is never nil. It contains this node unless the node is leaving or
 // a later incarnation of its name has replaced it; then it contains that one.
-func (n *Node) View() *ring.View { return n.roster.view() }
+func (n *Node) View() *ring.View { return n.roster.View() }
 
 // Lost reports whether a member is gone that did not leave gracefully, and may come back.
-func (n *Node) Lost(name string) bool { return n.roster.table.lost(name) }
+func (n *Node) Lost(name string) bool { return n.roster.Lost(name) }
 
 // ViewChanged returns a channel that closes at the next change of the view. Take the channel before the View whose end it
 // is to signal.
-func (n *Node) ViewChanged() <-chan struct{} { return n.roster.viewChanged() }
+func (n *Node) ViewChanged() <-chan struct{} { return n.roster.ViewChanged() }
 
 // Divisor returns how a cap for the whole cluster is divided: by how many members, and this node's rank among them, from 0,
 // in the order in which they started.
@@ -204,8 +205,8 @@ func (n *Node) Divisor() (members, rank int) {
 	if n.withdrawn.Load() {
 		return math.MaxInt32, math.MaxInt32 - 1 // the last part of any cap is nothing
 	}
-	s := n.roster.share.Load()
-	return s.members, s.rank
+	s := n.roster.Share()
+	return s.Members, s.Rank
 }
 
 // SharesMove reports that caches divide a cap by Divisor as members come and go. A new cache takes its share when the
@@ -214,10 +215,10 @@ func (n *Node) SharesMove() bool { return true }
 
 // EarlierStart reports whether another process with this node's name that started earlier may be alive. It is in no view,
 // but counts in Divisor. Names must be unique, so either that is a mistake, or that process crashed a moment ago.
-func (n *Node) EarlierStart() bool { return n.roster.doubled.Load() }
+func (n *Node) EarlierStart() bool { return n.roster.EarlierStart() }
 
 // Members returns what this node knows of each member, itself included, sorted by name. The slice belongs to the caller.
-func (n *Node) Members() []MemberInfo { return n.roster.table.list(n.View()) }
+func (n *Node) Members() []MemberInfo { return infos(n.roster.Members(), n.View()) }
 
 // Register makes h answer the requests for a namespace. The name has at most codec.MaxNamespace bytes; requests of others
 // must carry the same schema. If h is a prometheus.Collector, its metrics are registered as well. Register fails if the
@@ -264,7 +265,7 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 	err := n.data.call(ctx, to, req, resp)
 	if err == nil {
 		if same, told := viewOf(req, resp); told {
-			n.roster.compare(to, req.View, same)
+			n.roster.Compare(to, req.View, same)
 		}
 	}
 	return err
@@ -325,7 +326,7 @@ func (n *Node) Leave(ctx context.Context) error {
 func (n *Node) goodbye() {
 	func() {
 		defer n.leaves.Done()
-		if !n.roster.announceLeave() {
+		if !n.roster.AnnounceLeave() {
 			return
 		}
 		n.drain()
@@ -333,7 +334,7 @@ func (n *Node) goodbye() {
 			return
 		}
 		n.withdraw()
-		n.roster.leave()
+		n.roster.Leave()
 	}()
 	_ = n.Close()
 }
@@ -354,10 +355,10 @@ func (n *Node) Close() error {
 	n.withdrawn.Store(true) // before the port refuses connections, which proves to the others that the loads have ended
 	n.cancel()
 	n.leaves.Wait() // memberlist panics if it is asked to leave after shutdown
-	n.roster.shutdown()
+	n.roster.Shutdown()
 	n.port.close()
 	n.data.close(context.Background())
-	n.roster.wait()
+	n.roster.Wait()
 	n.wg.Wait()
 	if n.measured.Load() { // otherwise it would unregister another node's collector
 		n.unregisterMetrics(n.collector)
@@ -370,9 +371,9 @@ func (n *Node) Close() error {
 // dataConfig returns the configuration of the data plane.
 func (n *Node) dataConfig(seed uint64) dataConfig {
 	return dataConfig{
-		name:        n.id.name,
-		incarnation: n.id.incarnation,
-		clusterName: n.id.cluster,
+		name:        n.id.Name,
+		incarnation: n.id.Incarnation,
+		clusterName: n.id.Cluster,
 		connections: n.cfg.Connections,
 		accepts:     2 * MaxConnections, // as many again for those that a restart leaves behind
 		valueLimit:  n.cfg.ValueLimit,
@@ -380,10 +381,10 @@ func (n *Node) dataConfig(seed uint64) dataConfig {
 		dial:        n.cfg.Network.Dial,
 		logger:      n.logger,
 		seed:        seed,
-		placement:   n.id.placement,
+		placement:   n.id.Placement,
 		trust:       n.trust,
 		hearing:     n.hearing,
-		returned:    func(member string) { n.roster.answered(member) },
-		ended:       func(m ring.Member) { n.roster.proven(m) },
+		returned:    func(member string) { n.roster.Answered(member) },
+		ended:       func(m ring.Member) { n.roster.Proven(m) },
 	}
 }

@@ -1,10 +1,9 @@
 package peer
 
 import (
-	"cmp"
-	"slices"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/ring"
 )
 
@@ -51,17 +50,17 @@ type ViewStats struct {
 // Stats returns the document that the stats endpoint serves. It calls the Stats methods of the handlers. It is safe for
 // concurrent use; the result belongs to the caller.
 func (n *Node) Stats() Stats {
-	share := n.roster.share.Load()
+	share := n.roster.Share()
 	reason := n.unready()
 	s := Stats{
 		Schema: StatsSchema,
 		Node: NodeStats{
-			Name: n.id.name, Addr: n.Addr(), Cluster: n.id.cluster, Incarnation: n.id.incarnation,
+			Name: n.id.Name, Addr: n.Addr(), Cluster: n.id.Cluster, Incarnation: n.id.Incarnation,
 			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
-			Members: share.members, Rank: share.rank, Refused: n.refused(), Trust: n.trust.Kind(), SecretID: n.trust.ID,
+			Members: share.Members, Rank: share.Rank, Refused: n.refused(), Trust: n.trust.Kind(), SecretID: n.trust.ID,
 		},
-		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.roster.changes.Load(), Members: n.Members(), Differing: n.roster.differ.listed()},
+		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.roster.Changes(), Members: n.Members(), Differing: n.roster.Differing()},
 		Namespaces:  make(map[string]any),
 		Connections: n.data.stats(),
 		Events:      n.eyes.book.list(),
@@ -103,37 +102,17 @@ type MemberInfo struct {
 	Since       *time.Time    `json:"lost_since,omitempty"` // of a lost member
 }
 
-// list returns all members with their states, sorted by name and incarnation.
-func (t *table) list(view *ring.View) []MemberInfo {
-	t.mu.Lock()
-	out := make([]MemberInfo, 0, len(t.records)+len(t.vanished))
-	for name, rec := range t.records {
-		m := MemberInfo{Name: rec.id.name, Addr: rec.addr, Incarnation: rec.id.incarnation, State: StateAlive, Zone: rec.id.zone, RTT: rec.rtt, Reason: rec.refused}
-		switch {
-		case rec.refused != "":
-			m.State = StateRefused
-			m.Name = cmp.Or(m.Name, name)
-		case rec.id.leaving, rec.retired:
-			m.State = StateLeaving
+// infos returns what the roster knows of each member, with its share of a view.
+func infos(members []roster.Info, view *ring.View) []MemberInfo {
+	out := make([]MemberInfo, 0, len(members))
+	for _, m := range members {
+		i := MemberInfo{
+			Name: m.Name, Addr: m.Addr, Incarnation: m.Incarnation, State: State(m.State), Zone: m.Zone, RTT: m.RTT, Reason: m.Reason, Since: m.Since,
 		}
-		out = append(out, m)
-	}
-	for at, l := range t.vanished {
-		m := MemberInfo{Name: at.name, Addr: l.addr, Incarnation: at.incarnation, State: StateLost, Since: &l.at}
-		if !l.ended.IsZero() {
-			m.Reason = "its process has ended"
+		if in, ok := view.Member(m.Name); ok && in.Incarnation == m.Incarnation && m.State == roster.Alive {
+			i.Share, i.Resting = view.Share(m.Name), in.Resting
 		}
-		out = append(out, m)
+		out = append(out, i)
 	}
-	t.mu.Unlock()
-	for i := range out {
-		m := &out[i]
-		if in, ok := view.Member(m.Name); ok && in.Incarnation == m.Incarnation && m.State == StateAlive {
-			m.Share, m.Resting = view.Share(m.Name), in.Resting
-		}
-	}
-	slices.SortFunc(out, func(a, b MemberInfo) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Incarnation, b.Incarnation))
-	})
 	return out
 }

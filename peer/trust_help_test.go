@@ -72,7 +72,7 @@ func (r *rig) dial(t *testing.T, i int, to *Node) net.Conn {
 
 // memberOf returns a node as others address it.
 func memberOf(n *Node) ring.Member {
-	return ring.Member{Name: n.Name(), Addr: n.Addr(), Incarnation: n.id.incarnation}
+	return ring.Member{Name: n.Name(), Addr: n.Addr(), Incarnation: n.id.Incarnation}
 }
 
 // ask sends a request from one node to a member.
@@ -106,7 +106,7 @@ func mustServe(t *testing.T, nodes ...*Node) {
 // mustRefuse checks that one node cannot call another, and that its error and the log of the called node say why.
 func (r *rig) mustRefuse(t *testing.T, from, to *Node, here, there string) {
 	t.Helper()
-	from.data.allow(map[string]uint64{to.Name(): to.id.incarnation}) // as if it were a member
+	from.data.allow(map[string]uint64{to.Name(): to.id.Incarnation}) // as if it were a member
 	err := ask(t.Context(), from, memberOf(to))
 	if err == nil || !strings.Contains(err.Error(), here) {
 		t.Errorf("%s asks %s: %v; want an error with %q", from.Name(), to.Name(), err, here)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/roster"
 )
 
 // exchange sends bytes and reads the frame that comes back, including its length.
@@ -34,8 +35,8 @@ func exchange(t *testing.T, conn net.Conn, b []byte) []byte {
 }
 
 // asker returns the identity of the calling side of a record.
-func asker(n *Node) identity {
-	return identity{name: "asker", cluster: "recorded", incarnation: 99, protocol: protocolVersion, ringVersion: n.id.ringVersion, placement: n.id.placement}
+func asker(n *Node) roster.Identity {
+	return roster.Identity{Name: "asker", Cluster: "recorded", Incarnation: 99, Protocol: protocolVersion, RingVersion: n.id.RingVersion, Placement: n.id.Placement}
 }
 
 // TestRecordWire records this version if it is told to: go test ./peer -run TestRecordWire -record v0.2.0
@@ -49,10 +50,10 @@ func TestRecordWire(t *testing.T) {
 		n := recordedNode(t, r)
 		id := asker(n)
 		h := n.data.self
-		h.name, h.incarnation = id.name, id.incarnation
+		h.name, h.incarnation = id.Name, id.Incarnation
 		schema := productSchema(t, n)
 		h.namespaces = []helloNamespace{{"product", schema}}
-		rec := wireRecord{Protocol: protocolVersion, Meta: id.append(nil), Hello: h.append(nil), Asked: questions(schema), Answers: wireAnswers(), Requests: wireRequests()}
+		rec := wireRecord{Protocol: protocolVersion, Meta: id.Append(nil), Hello: h.append(nil), Asked: questions(schema), Answers: wireAnswers(), Requests: wireRequests()}
 		conn := r.dial(t, 2, n)
 		rec.Welcome = exchange(t, conn, append([]byte(dataMagic), rec.Hello...))
 		for i := range rec.Asked {
@@ -119,7 +120,7 @@ func TestEarlierVersions(t *testing.T) {
 // understood checks that the recorded bytes still have the same meaning, and that the same bytes are still produced.
 func (rec *wireRecord) understood(t *testing.T, n *Node) {
 	t.Helper()
-	if id, err := decodeIdentity(rec.Meta); err != nil || id != asker(n) || !bytes.Equal(id.append(nil), rec.Meta) {
+	if id, err := roster.DecodeIdentity(rec.Meta); err != nil || id != asker(n) || !bytes.Equal(id.Append(nil), rec.Meta) {
 		t.Errorf("meta: %+v, %v", id, err)
 	}
 	for _, b := range [][]byte{rec.Hello, rec.Welcome} {

@@ -1,43 +1,11 @@
 package peer
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 
 	"github.com/weircache/weir/ring"
 )
-
-// TestMetaZone checks that the meta carries the zone at its end. An earlier version reads it as before, and the meta of an
-// earlier version, which has no zone, can be read.
-func TestMetaZone(t *testing.T) {
-	plain := sample()
-	old := plain.append(nil)
-	zoned := plain
-	zoned.zone = "eu-west-1a"
-	b := zoned.append(nil)
-	if string(b[:len(old)]) != string(old) {
-		t.Error("the zone changes what an earlier version reads")
-	}
-	if got, err := decodeIdentity(b); err != nil || got != zoned {
-		t.Errorf("came back as %+v, %v", got, err)
-	}
-	if got, err := decodeIdentity(append(b, "later"...)); err != nil || got != zoned {
-		t.Errorf("with what a later version adds: %+v, %v", got, err)
-	}
-	if got, err := decodeIdentity(old); err != nil || got != plain {
-		t.Errorf("without a zone: %+v, %v", got, err)
-	}
-	for n := len(old) + 1; n < len(zoned.append(nil)); n++ {
-		if _, err := decodeIdentity(b[:n]); !errors.Is(err, errMeta) {
-			t.Errorf("cut to %d bytes: %v", n, err)
-		}
-	}
-	zoned.zone = "new\nline"
-	if _, err := decodeIdentity(zoned.append(nil)); !errors.Is(err, errMeta) {
-		t.Errorf("a zone with a line break: %v", err)
-	}
-}
 
 // TestZonesOfMembers checks that gossip brings the zones into every view, and that all nodes agree on each key's successor,
 // which is in another zone than its owner.

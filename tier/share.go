@@ -36,8 +36,8 @@ import (
 // This does not cover the following:
 //
 //   - Loads that overrun Origin.Timeout on a node that leaves, until they return or its process ends.
-//   - Loads of a crashed process, if the origin works on for longer than Origin.Timeout and some seconds (peer,
-//     ended.go).
+//   - Loads of a crashed process, if the origin works on for longer than Origin.Timeout and some seconds
+//     (peer/internal/roster, ended.go).
 //   - Nodes that see no other and divide by one, as nodes that start apart do with peer.Config.MinMembers at 1.
 //   - Members that are added while others are behind a partition. Those others do not count them.
 //

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import "time"
 
@@ -9,27 +9,27 @@ import "time"
 const settleTime = 2 * time.Second
 
 // A share is this node's part of something that is divided among the members.
-type share struct {
-	members int // to divide by
-	rank    int // of this node among them, from 0
+type Share struct {
+	Members int // to divide by
+	Rank    int // of this node among them, from 0
 }
 
 // least returns a share that does not exceed either: the larger number of members and the later rank, so that the
 // remainder of the division is not handed out twice.
-func least(a, b share) share {
-	return share{members: max(a.members, b.members), rank: max(a.rank, b.rank)}
+func least(a, b Share) Share {
+	return Share{Members: max(a.Members, b.Members), Rank: max(a.Rank, b.Rank)}
 }
 
 // settling decides which share counts: a lower one at once, a higher one after settleTime without a change.
 type settling struct {
-	applied share
-	target  share
+	applied Share
+	target  Share
 	since   time.Time // when target last changed
 }
 
 // observe takes in the share that is due now. It returns the share that counts and when to ask again, where 0 means at the
 // next change.
-func (s *settling) observe(target share, now time.Time) (share, time.Duration) {
+func (s *settling) observe(target Share, now time.Time) (Share, time.Duration) {
 	if target != s.target {
 		s.target, s.since = target, now
 	}

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"context"
@@ -113,7 +113,7 @@ func (d *discovery) take(seeds []string) error {
 		seeds = seeds[:maxDiscovered]
 	}
 	for _, seed := range seeds {
-		if err := checkSeed(seed); err != nil {
+		if err := CheckSeed(seed); err != nil {
 			errs = append(errs, err)
 			continue
 		}

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"log/slog"
@@ -42,7 +42,7 @@ func (t *table) declaredDead(gossipName string, rec *record, now time.Time) {
 		if lost, _ := verdict(now, now, t.hearing.AbleFor(now)); !lost {
 			rec.doubted = now
 			t.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
-				"member", rec.id.name, "address", rec.addr)
+				"member", rec.id.Name, "address", rec.addr)
 			return
 		}
 	}
@@ -73,7 +73,7 @@ func (t *table) remove(gossipName string, rec *record, now time.Time) {
 	if rec.refused != "" {
 		return
 	}
-	if rec.id.name == t.self.name && rec.id.incarnation > t.self.incarnation {
+	if rec.id.Name == t.self.Name && rec.id.Incarnation > t.self.Incarnation {
 		t.mistaken = true
 	}
 	if rec.id.leaving || rec.retired {
@@ -84,15 +84,15 @@ func (t *table) remove(gossipName string, rec *record, now time.Time) {
 			t.departed = append(t.departed, gossipName)
 		}
 		t.dropLost(&rec.id)
-		t.say(slog.LevelInfo, "a member has left", "member", rec.id.name, "address", rec.addr)
+		t.say(slog.LevelInfo, "a member has left", "member", rec.id.Name, "address", rec.addr)
 		return
 	}
 	for _, other := range t.records {
-		if other.refused == "" && other.id.name == rec.id.name && other.id.incarnation > rec.id.incarnation {
+		if other.refused == "" && other.id.Name == rec.id.Name && other.id.Incarnation > rec.id.Incarnation {
 			return // an earlier incarnation of a member that is back
 		}
 	}
-	t.vanished[startID{rec.id.name, rec.id.incarnation}] = lost{addr: rec.addr, at: now, ended: rec.ended}
+	t.vanished[startID{rec.id.Name, rec.id.Incarnation}] = lost{addr: rec.addr, at: now, ended: rec.ended}
 	t.crowd()
-	t.say(slog.LevelWarn, "a member is lost", "member", rec.id.name, "address", rec.addr)
+	t.say(slog.LevelWarn, "a member is lost", "member", rec.id.Name, "address", rec.addr)
 }

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"encoding/binary"
@@ -18,7 +18,7 @@ import (
 // a member that starts learns that it is to rest. While they differ, the worst that a read meets is a member that is not
 // the owner.
 const (
-	// DefaultHoldDown is the value of Gossip.HoldDown when it is 0.
+	// DefaultHoldDown is the usual half-life of a penalty.
 	DefaultHoldDown = time.Minute
 
 	restAt = 1.5
@@ -69,7 +69,7 @@ func (f flap) left(half time.Duration) time.Duration {
 
 // returned records that a member is back that had not left. The caller holds mu.
 func (t *table) returned(name string, now time.Time) {
-	if t.hold <= 0 || name == t.self.name {
+	if t.hold <= 0 || name == t.self.Name {
 		return
 	}
 	f, known := t.flaps[name]
@@ -96,7 +96,7 @@ func (t *table) crowd() {
 	live := make(map[string]bool, len(t.records))
 	for _, rec := range t.records {
 		if rec.refused == "" {
-			live[rec.id.name] = true
+			live[rec.id.Name] = true
 		}
 	}
 	if len(t.vanished) < len(live) {

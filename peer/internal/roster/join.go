@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"cmp"
@@ -30,7 +30,7 @@ const (
 )
 
 // rejoin joins the seeds now, closes tried, and then joins them repeatedly until shutdown.
-func (r *roster) rejoin(tried chan<- struct{}) {
+func (r *Roster) rejoin(tried chan<- struct{}) {
 	f := &r.finder
 	defer func() {
 		if !f.discover.end() {
@@ -40,7 +40,7 @@ func (r *roster) rejoin(tried chan<- struct{}) {
 	r.joinSeeds(r.ctx)
 	close(tried)
 	for {
-		wait := r.cfg.seeds.interval
+		wait := r.cfg.Seeds.Interval
 		wait += r.rng.jitter(wait*4/10) - wait/5
 		t := time.NewTimer(wait)
 		for due := false; !due; {
@@ -62,13 +62,13 @@ func (r *roster) rejoin(tried chan<- struct{}) {
 // joinSeeds resolves the seeds and joins those that are not members, a few at a time, until one has answered or none is
 // left. If there are more than it tries, the next attempt continues with the others, because the first ones may be dead, or
 // may be on this node's own side of a split.
-func (r *roster) joinSeeds(ctx context.Context) {
+func (r *Roster) joinSeeds(ctx context.Context) {
 	f := &r.finder
 	addrs, unfound := f.find(ctx)
 	if ctx.Err() != nil {
 		return
 	}
-	known := map[netip.AddrPort]bool{r.cfg.addr: true}
+	known := map[netip.AddrPort]bool{r.cfg.Addr: true}
 	for _, o := range r.table.others() {
 		known[o.addr] = true
 	}
@@ -123,12 +123,12 @@ func (r *roster) joinSeeds(ctx context.Context) {
 		if first && answered == 0 {
 			text = "no seed answered; the node goes on alone and tries again"
 		}
-		r.logger.Warn(text, "error", err, "again in", r.cfg.seeds.interval)
+		r.logger.Warn(text, "error", err, "again in", r.cfg.Seeds.Interval)
 	}
 }
 
 // complain logs which seeds cannot be found, once for each change, and when all can be found again.
-func (r *roster) complain(failed []failure) {
+func (r *Roster) complain(failed []failure) {
 	var kinds []string
 	for _, f := range failed {
 		kinds = append(kinds, f.kind())
@@ -143,12 +143,12 @@ func (r *roster) complain(failed []failure) {
 	}
 	if r.noise.Allow("finding seeds", time.Now()) { // otherwise after the next attempt
 		r.finder.told = kinds
-		r.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", r.cfg.seeds.interval)
+		r.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", r.cfg.Seeds.Interval)
 	}
 }
 
 // joinEach joins some seeds concurrently and returns the error of each.
-func (r *roster) joinEach(seeds []netip.AddrPort) []error {
+func (r *Roster) joinEach(seeds []netip.AddrPort) []error {
 	errs := make([]error, len(seeds))
 	var wg sync.WaitGroup
 	for i, a := range seeds {
@@ -178,7 +178,7 @@ func unwrapOne(err error) error {
 
 // announce tells each of the members directly this node's identity and whether it leaves. It waits for that at most
 // announceWait.
-func (r *roster) announce(ctx context.Context, to []peerAddress) {
+func (r *Roster) announce(ctx context.Context, to []peerAddress) {
 	if len(to) == 0 {
 		return
 	}
@@ -187,7 +187,7 @@ func (r *roster) announce(ctx context.Context, to []peerAddress) {
 }
 
 // tell sends a message to each of the members. It waits for that at most announceWait.
-func (r *roster) tell(ctx context.Context, to []peerAddress, msg []byte) {
+func (r *Roster) tell(ctx context.Context, to []peerAddress, msg []byte) {
 	ctx, cancel := context.WithTimeout(ctx, announceWait)
 	defer cancel()
 

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"cmp"
@@ -19,7 +19,7 @@ type sight struct {
 	unproven   []ring.Member     // lost members that may be alive
 	superseded bool              // a later incarnation of this node's name is in the view
 	doubled    bool              // an earlier incarnation of this node's name may be alive
-	share      share             // the share that Divisor should arrive at
+	share      Share             // the share that Divisor should arrive at
 	expire     time.Duration     // when to look again; 0: at the next signal
 	flaps      []byte            // a message for some of the others; nil: none
 	mistaken   bool              // this node has to tell the others that it is alive
@@ -45,38 +45,38 @@ func (t *table) look(now time.Time) sight {
 			continue
 		}
 		used[rec.addr] = true
-		s.reachable[rec.id.name] = max(s.reachable[rec.id.name], rec.id.incarnation)
+		s.reachable[rec.id.Name] = max(s.reachable[rec.id.Name], rec.id.Incarnation)
 		if rec.id.leaving || rec.retired { // it owns nothing, but may have running loads
 			spare = append(spare, rec)
 			continue
 		}
-		newest := chosen[rec.id.name]
+		newest := chosen[rec.id.Name]
 		if newest == nil {
-			chosen[rec.id.name] = rec
+			chosen[rec.id.Name] = rec
 			continue
 		}
-		if newest.id.incarnation < rec.id.incarnation {
-			chosen[rec.id.name] = rec
-			newest, rec, gossipName = rec, newest, newest.id.gossipName()
+		if newest.id.Incarnation < rec.id.Incarnation {
+			chosen[rec.id.Name] = rec
+			newest, rec, gossipName = rec, newest, newest.id.GossipName()
 		}
 		spare = append(spare, rec)
 		if !t.doubles[gossipName] {
 			t.doubles[gossipName] = true
 			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
-			if rec.id.name == t.self.name && rec.id.incarnation == t.self.incarnation {
+			if rec.id.Name == t.self.Name && rec.id.Incarnation == t.self.Incarnation {
 				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
 			}
-			t.say(level, text, "member", rec.id.name, "newest", newest.addr, "older", rec.addr)
+			t.say(level, text, "member", rec.id.Name, "newest", newest.addr, "older", rec.addr)
 		}
 	}
 	rests, again := t.resting(chosen, now)
 	s.expire, s.flaps = soonest(s.expire, again), t.news(now)
 	for name, rec := range chosen {
-		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.incarnation, Zone: rec.id.zone, Resting: rests[name]})
-		s.reachable[name] = rec.id.incarnation
+		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.Incarnation, Zone: rec.id.Zone, Resting: rests[name]})
+		s.reachable[name] = rec.id.Incarnation
 	}
 	slices.SortFunc(s.members, func(a, b ring.Member) int { return cmp.Compare(a.Name, b.Name) })
-	if me := chosen[t.self.name]; me != nil && me.id.incarnation != t.self.incarnation {
+	if me := chosen[t.self.Name]; me != nil && me.id.Incarnation != t.self.Incarnation {
 		s.superseded = true
 	}
 
@@ -98,16 +98,16 @@ func (t *table) look(now time.Time) sight {
 	}
 	s.unproven = t.unproven()
 
-	self := startID{t.self.name, t.self.incarnation}
+	self := startID{t.self.Name, t.self.Incarnation}
 	counts[self] = true
 	for name, rec := range chosen {
-		counts[startID{name, rec.id.incarnation}] = true
+		counts[startID{name, rec.id.Incarnation}] = true
 	}
 	for _, rec := range spare {
 		// Of two incarnations at one address the earlier one has ended, even before gossip has noticed.
-		if newest := chosen[rec.id.name]; newest == nil || newest.addr != rec.addr {
-			counts[startID{rec.id.name, rec.id.incarnation}] = true
-			s.doubled = s.doubled || rec.id.name == self.name && rec.id.incarnation < self.incarnation
+		if newest := chosen[rec.id.Name]; newest == nil || newest.addr != rec.addr {
+			counts[startID{rec.id.Name, rec.id.Incarnation}] = true
+			s.doubled = s.doubled || rec.id.Name == self.name && rec.id.Incarnation < self.incarnation
 		}
 	}
 	for at := range t.vanished {
@@ -121,7 +121,7 @@ func (t *table) look(now time.Time) sight {
 			s.expire = soonest(s.expire, left)
 		}
 	}
-	s.share = share{members: max(len(counts), t.minimum), rank: rankOf(self, counts)}
+	s.share = Share{Members: max(len(counts), t.minimum), Rank: rankOf(self, counts)}
 
 	s.used = used
 	s.mistaken, t.mistaken = t.mistaken && !t.leaving, false
@@ -158,7 +158,7 @@ func (t *table) others() []peerAddress {
 	defer t.mu.Unlock()
 	out := make([]peerAddress, 0, len(t.records))
 	for name, rec := range t.records {
-		if addr, err := netip.ParseAddrPort(rec.addr); err == nil && name != t.self.gossipName() {
+		if addr, err := netip.ParseAddrPort(rec.addr); err == nil && name != t.self.GossipName() {
 			out = append(out, peerAddress{name, addr})
 		}
 	}

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"slices"
@@ -23,8 +23,8 @@ const (
 	doubtMin = time.Second
 )
 
-// compare records what a member's answer says of its view: whether it is the one with this fingerprint.
-func (r *roster) compare(to ring.Member, view uint64, same bool) {
+// Compare records what a member's answer says of its view: whether it is the one with this fingerprint.
+func (r *Roster) Compare(to ring.Member, view uint64, same bool) {
 	if same {
 		r.differ.note(to.Name, true, time.Time{})
 		return
@@ -43,7 +43,7 @@ func (r *roster) compare(to ring.Member, view uint64, same bool) {
 }
 
 // settleDoubts exchanges states with members that have another view, until the node closes.
-func (r *roster) settleDoubts() {
+func (r *Roster) settleDoubts() {
 	var view *ring.View
 	wait := doubtMin
 	for {
@@ -53,7 +53,7 @@ func (r *roster) settleDoubts() {
 		case <-r.ctx.Done():
 			return
 		}
-		now := r.view()
+		now := r.View()
 		if in, ok := now.Member(to.Name); !ok || in.Incarnation != to.Incarnation {
 			continue
 		}
@@ -68,7 +68,7 @@ func (r *roster) settleDoubts() {
 		// It may believe that this node has left. An exchange of states does not correct that.
 		others := r.table.others()
 		r.announce(r.ctx, slices.DeleteFunc(others, func(o peerAddress) bool { return o.addr.String() != to.Addr }))
-		if !pause(r.ctx, wait+r.rng.jitter(wait*4/10)) {
+		if !sleep(r.ctx, wait+r.rng.jitter(wait*4/10)) {
 			return
 		}
 		wait = min(2*wait, pushPullInterval)

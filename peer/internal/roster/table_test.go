@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"fmt"
@@ -12,13 +12,13 @@ import (
 )
 
 // gossiped returns a member as memberlist reports it.
-func gossiped(name string, incarnation uint64, host byte, change func(*identity)) *memberlist.Node {
+func gossiped(name string, incarnation uint64, host byte, change func(*Identity)) *memberlist.Node {
 	id := sample()
-	id.name, id.incarnation = name, incarnation
+	id.Name, id.Incarnation = name, incarnation
 	if change != nil {
 		change(&id)
 	}
-	return &memberlist.Node{Name: id.gossipName(), Addr: net.IPv4(10, 0, 0, host), Port: 7946, Meta: id.append(nil)}
+	return &memberlist.Node{Name: id.GossipName(), Addr: net.IPv4(10, 0, 0, host), Port: 7946, Meta: id.Append(nil)}
 }
 
 func sampleRoster() *table {
@@ -49,7 +49,7 @@ func TestNewestIncarnationWins(t *testing.T) {
 			t.Errorf("want one line in the log, have %v", s.notices)
 		}
 		r.NotifyLeave(old) // noticed late
-		if s := r.look(time.Now()); len(r.vanished) != 0 || s.share.members != 2 {
+		if s := r.look(time.Now()); len(r.vanished) != 0 || s.share.Members != 2 {
 			t.Errorf("an earlier start counts as lost: %v", r.vanished)
 		}
 	}
@@ -67,11 +67,11 @@ func TestLaterStartIsLost(t *testing.T) {
 		"the first is updated": {func(r *table) { r.NotifyUpdate(first) }, 3},
 		"the first is lost":    {func(r *table) { r.NotifyLeave(first) }, 3},
 		"the first leaves": {func(r *table) {
-			r.NotifyUpdate(gossiped("b", 10, 2, func(id *identity) { id.leaving = true }))
+			r.NotifyUpdate(gossiped("b", 10, 2, func(id *Identity) { id.leaving = true }))
 			r.NotifyLeave(first)
 		}, 2},
 		"the second is back and leaves": {func(r *table) {
-			r.NotifyJoin(gossiped("b", 11, 3, func(id *identity) { id.leaving = true }))
+			r.NotifyJoin(gossiped("b", 11, 3, func(id *Identity) { id.leaving = true }))
 			r.NotifyLeave(second)
 		}, 2},
 		"a third starts":       {func(r *table) { r.NotifyJoin(gossiped("b", 12, 4, nil)) }, 3},
@@ -82,13 +82,13 @@ func TestLaterStartIsLost(t *testing.T) {
 		r.NotifyJoin(second)
 		r.look(time.Now())
 		r.NotifyLeave(second)
-		if c.then(r); r.look(time.Now()).share.members != c.want {
-			t.Errorf("%s: it divides by %d, want %d; lost: %v", name, r.look(time.Now()).share.members, c.want, r.vanished)
+		if c.then(r); r.look(time.Now()).share.Members != c.want {
+			t.Errorf("%s: it divides by %d, want %d; lost: %v", name, r.look(time.Now()).share.Members, c.want, r.vanished)
 		}
 		other := sampleRoster() // a member that joins learns of it
 		other.NotifyJoin(first)
-		if other.MergeRemoteState(r.LocalState(true), true); name == "the first lives" && other.look(time.Now()).share.members != c.want {
-			t.Errorf("%s: a joining member divides by %d, want %d", name, other.look(time.Now()).share.members, c.want)
+		if other.MergeRemoteState(r.LocalState(true), true); name == "the first lives" && other.look(time.Now()).share.Members != c.want {
+			t.Errorf("%s: a joining member divides by %d, want %d", name, other.look(time.Now()).share.Members, c.want)
 		}
 	}
 }
@@ -107,15 +107,15 @@ func TestNameTaken(t *testing.T) {
 func TestEarlierStartHasAShare(t *testing.T) {
 	for name, c := range map[string]struct {
 		first, second *memberlist.Node
-		want          share
+		want          Share
 		doubled       bool // this node is catalog-1, started at 0x1234
 	}{
-		"its own, taken":              {gossiped("catalog-1", 1<<40, 2, nil), nil, share{2, 0}, false},
-		"its own, earlier":            {gossiped("catalog-1", 5, 2, nil), nil, share{2, 1}, true},
-		"its own, at its address":     {gossiped("catalog-1", 5, 1, nil), nil, share{1, 0}, false},
-		"another's":                   {gossiped("b", 5, 2, nil), gossiped("b", 200, 3, nil), share{3, 2}, false},
-		"another's, at one address":   {gossiped("b", 5, 2, nil), gossiped("b", 200, 2, nil), share{2, 1}, false},
-		"another's, the other leaves": {gossiped("b", 5, 2, nil), gossiped("b", 200, 3, func(id *identity) { id.leaving = true }), share{3, 2}, false},
+		"its own, taken":              {gossiped("catalog-1", 1<<40, 2, nil), nil, Share{2, 0}, false},
+		"its own, earlier":            {gossiped("catalog-1", 5, 2, nil), nil, Share{2, 1}, true},
+		"its own, at its address":     {gossiped("catalog-1", 5, 1, nil), nil, Share{1, 0}, false},
+		"another's":                   {gossiped("b", 5, 2, nil), gossiped("b", 200, 3, nil), Share{3, 2}, false},
+		"another's, at one address":   {gossiped("b", 5, 2, nil), gossiped("b", 200, 2, nil), Share{2, 1}, false},
+		"another's, the other leaves": {gossiped("b", 5, 2, nil), gossiped("b", 200, 3, func(id *Identity) { id.leaving = true }), Share{3, 2}, false},
 	} {
 		r := sampleRoster()
 		r.NotifyJoin(c.first)
@@ -129,11 +129,11 @@ func TestEarlierStartHasAShare(t *testing.T) {
 }
 
 func TestRefusedMembers(t *testing.T) {
-	for name, change := range map[string]func(*identity){
-		"cluster":   func(id *identity) { id.cluster = "other" },
-		"protocol":  func(id *identity) { id.protocol++ },
-		"version":   func(id *identity) { id.ringVersion++ },
-		"placement": func(id *identity) { id.placement++ },
+	for name, change := range map[string]func(*Identity){
+		"cluster":   func(id *Identity) { id.Cluster = "other" },
+		"protocol":  func(id *Identity) { id.Protocol++ },
+		"version":   func(id *Identity) { id.RingVersion++ },
+		"placement": func(id *Identity) { id.Placement++ },
 	} {
 		r := sampleRoster()
 		n := gossiped("b", 10, 2, change)
@@ -167,8 +167,8 @@ func TestLostMembersAreBounded(t *testing.T) {
 		r.look(time.Now())
 		r.NotifyLeave(n)
 	}
-	if s := r.look(time.Now()); s.share.members != 3 { // this one, and as many lost ones as were ever live
-		t.Errorf("it divides by %d", s.share.members)
+	if s := r.look(time.Now()); s.share.Members != 3 { // this one, and as many lost ones as were ever live
+		t.Errorf("it divides by %d", s.share.Members)
 	}
 }
 
@@ -180,11 +180,11 @@ func TestLostMemberWhoseAddressIsTaken(t *testing.T) {
 	r.NotifyLeave(n)
 	now := time.Now()
 	r.NotifyJoin(gossiped("c", 11, 2, nil))
-	if s := r.look(now); s.share.members != 3 || s.expire > endedGrace {
-		t.Errorf("it divides by %d while the origin may still work for it, and looks again after %v", s.share.members, s.expire)
+	if s := r.look(now); s.share.Members != 3 || s.expire > endedGrace {
+		t.Errorf("it divides by %d while the origin may still work for it, and looks again after %v", s.share.Members, s.expire)
 	}
-	if s := r.look(now.Add(endedGrace)); s.share.members != 2 {
-		t.Errorf("it divides by %d", s.share.members)
+	if s := r.look(now.Add(endedGrace)); s.share.Members != 2 {
+		t.Errorf("it divides by %d", s.share.Members)
 	}
 }
 
@@ -194,29 +194,29 @@ func TestAnnouncements(t *testing.T) {
 	n := gossiped("b", 10, 2, nil)
 	r.NotifyMsg(n.Meta)
 	s := r.look(now)
-	if s.share.members != 2 || len(s.members) != 1 || s.expire <= 0 {
-		t.Errorf("an announced member: it divides by %d, the view has %s", s.share.members, seen(s))
+	if s.share.Members != 2 || len(s.members) != 1 || s.expire <= 0 {
+		t.Errorf("an announced member: it divides by %d, the view has %s", s.share.Members, seen(s))
 	}
-	if s := r.look(now.Add(2 * expectTime)); s.share.members != 1 {
-		t.Errorf("an announced member that never came: it divides by %d", s.share.members)
+	if s := r.look(now.Add(2 * expectTime)); s.share.Members != 1 {
+		t.Errorf("an announced member that never came: it divides by %d", s.share.Members)
 	}
 	r.NotifyJoin(n)
-	leaving := gossiped("b", 10, 2, func(id *identity) { id.leaving = true })
+	leaving := gossiped("b", 10, 2, func(id *Identity) { id.leaving = true })
 	r.NotifyMsg(leaving.Meta)
 	r.NotifyUpdate(n) // an older message arrives late
 	if s := r.look(now); len(s.members) != 1 || s.reachable["b"] != 10 {
 		t.Errorf("a leaving member: the view has %s, reachable are %v", seen(s), s.reachable)
 	}
 	r.NotifyLeave(n)
-	if s := r.look(now); s.share.members != 1 || s.reachable["b"] != 0 {
-		t.Errorf("a member that left: it divides by %d", s.share.members)
+	if s := r.look(now); s.share.Members != 1 || s.reachable["b"] != 0 {
+		t.Errorf("a member that left: it divides by %d", s.share.Members)
 	}
 	r.NotifyMsg([]byte("garbage"))
 	r.NotifyMsg(nil)
 }
 
 func TestLostMembersAreHandedOn(t *testing.T) {
-	a, b := sampleRoster(), newTable(func() identity { id := sample(); id.name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
+	a, b := sampleRoster(), newTable(func() Identity { id := sample(); id.Name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
 	n := gossiped("b", 10, 2, nil)
 	a.NotifyJoin(n)
 	a.look(time.Now())
@@ -227,8 +227,8 @@ func TestLostMembersAreHandedOn(t *testing.T) {
 		t.Error("taken over without a join")
 	}
 	b.MergeRemoteState(state, true)
-	if s := b.look(time.Now()); s.share.members != 2 {
-		t.Errorf("it divides by %d", s.share.members)
+	if s := b.look(time.Now()); s.share.Members != 2 {
+		t.Errorf("it divides by %d", s.share.Members)
 	}
 	for cut := range state {
 		sampleRoster().MergeRemoteState(state[:cut], true)
@@ -245,9 +245,9 @@ func TestLostMembersAreHandedOn(t *testing.T) {
 
 func TestSettling(t *testing.T) {
 	now := time.Unix(1000, 0)
-	one, three := share{1, 0}, share{3, 2}
+	one, three := Share{1, 0}, Share{3, 2}
 	s := settling{applied: three, target: three}
-	step := func(after time.Duration, target, want share) {
+	step := func(after time.Duration, target, want Share) {
 		t.Helper()
 		now = now.Add(after)
 		if got, _ := s.observe(target, now); got != want {
@@ -256,11 +256,11 @@ func TestSettling(t *testing.T) {
 	}
 	step(0, one, three)                    // a higher share waits
 	step(settleTime-1, one, three)         // and still waits
-	step(0, share{2, 0}, three)            // a change restarts the time
-	step(settleTime-1, share{2, 0}, three) //
-	step(1, share{2, 0}, share{2, 0})      // and then it takes effect
-	step(0, share{5, 4}, share{5, 4})      // a lower share takes effect at once
-	step(0, share{5, 0}, share{5, 4})      // an earlier rank waits as well
-	step(0, share{6, 0}, share{6, 4})      //
-	step(settleTime, share{6, 0}, share{6, 0})
+	step(0, Share{2, 0}, three)            // a change restarts the time
+	step(settleTime-1, Share{2, 0}, three) //
+	step(1, Share{2, 0}, Share{2, 0})      // and then it takes effect
+	step(0, Share{5, 4}, Share{5, 4})      // a lower share takes effect at once
+	step(0, Share{5, 0}, Share{5, 4})      // an earlier rank waits as well
+	step(0, Share{6, 0}, Share{6, 4})      //
+	step(settleTime, Share{6, 0}, Share{6, 0})
 }

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"context"
@@ -90,8 +90,8 @@ func (t *table) prove(at ring.Member, when time.Time) {
 		}
 		return
 	}
-	id := identity{name: at.Name, incarnation: at.Incarnation}
-	if rec := t.records[id.gossipName()]; rec != nil && rec.refused == "" && at.Name != t.self.name && (at.Addr == "" || at.Addr == rec.addr) && rec.ended.IsZero() {
+	id := Identity{Name: at.Name, Incarnation: at.Incarnation}
+	if rec := t.records[id.GossipName()]; rec != nil && rec.refused == "" && at.Name != t.self.Name && (at.Addr == "" || at.Addr == rec.addr) && rec.ended.IsZero() {
 		rec.ended = when
 	}
 }
@@ -155,8 +155,8 @@ func (t *table) hasEnded(start startID) *endedStart {
 }
 
 // revived removes an incarnation from the ended ones, because it is alive. The caller holds mu.
-func (t *table) revived(id *identity, addr string) {
-	start := startID{id.name, id.incarnation}
+func (t *table) revived(id *Identity, addr string) {
+	start := startID{id.Name, id.Incarnation}
 	l, lost := t.vanished[start]
 	was := lost && !l.ended.IsZero()
 	t.ended = slices.DeleteFunc(t.ended, func(e endedStart) bool {
@@ -165,7 +165,7 @@ func (t *table) revived(id *identity, addr string) {
 		return this
 	})
 	if was {
-		t.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.name, "address", addr)
+		t.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.Name, "address", addr)
 	}
 }
 
@@ -235,7 +235,7 @@ func cutLost(buf []byte, now time.Time) (m ring.Member, l lost, rest []byte, err
 func (t *table) mergeLost(names []string, buf []byte, join bool, now time.Time) {
 	live := make(map[string]uint64, len(t.records)) // the latest incarnation
 	for _, rec := range t.records {
-		live[rec.id.name] = max(live[rec.id.name], rec.id.incarnation)
+		live[rec.id.Name] = max(live[rec.id.Name], rec.id.Incarnation)
 	}
 	take := func(at startID, l lost) {
 		if newest, ok := live[at.name]; join && (!ok || at.incarnation > newest) && len(t.vanished) < len(t.records)+t.peak {
@@ -283,7 +283,7 @@ func (t *table) mergeLost(names []string, buf []byte, join bool, now time.Time) 
 }
 
 // lookForProof asks of each lost member whether its process has ended.
-func (r *roster) lookForProof(starts []ring.Member) {
+func (r *Roster) lookForProof(starts []ring.Member) {
 	var wg sync.WaitGroup
 	places := make(chan struct{}, proofTogether)
 	for _, m := range starts {
@@ -293,7 +293,7 @@ func (r *roster) lookForProof(starts []ring.Member) {
 			ctx, cancel := context.WithTimeout(r.ctx, proofTimeout)
 			defer cancel()
 			if r.host.HasEnded(ctx, m) {
-				r.proven(m)
+				r.Proven(m)
 			}
 		})
 	}

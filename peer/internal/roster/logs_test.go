@@ -1,6 +1,7 @@
-package peer
+package roster
 
 import (
+	"bytes"
 	"log/slog"
 	"strings"
 	"testing"
@@ -28,8 +29,8 @@ func TestParseLine(t *testing.T) {
 }
 
 func TestGossipLogger(t *testing.T) {
-	book := &logBook{}
-	gossipLogger(book.logger()).Printf("[WARN] memberlist: %d\nlines", 2)
+	var book bytes.Buffer
+	gossipLogger(slog.New(slog.NewTextHandler(&book, nil))).Printf("[WARN] memberlist: %d\nlines", 2)
 	if got := book.String(); !strings.Contains(got, `level=WARN msg="2\nlines" from=gossip`) {
 		t.Errorf("the log has %s", got)
 	}

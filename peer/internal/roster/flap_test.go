@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"testing"
@@ -58,7 +58,7 @@ func TestWhoFlapsRests(t *testing.T) {
 		again := func(incarnation uint64) {
 			r.NotifyLeave(gossiped("b", incarnation-1, 2, nil))
 			r.NotifyJoin(gossiped("b", incarnation, 2, nil))
-			pause(t.Context(), 10*time.Second)
+			sleep(t.Context(), 10*time.Second)
 		}
 		again(11)
 		if s := restingOf(r, time.Now()); s != "" {
@@ -89,11 +89,11 @@ func TestWhoFlapsRests(t *testing.T) {
 		if p.look(time.Now()).flaps != nil {
 			t.Error("what is known is passed on")
 		}
-		pause(t.Context(), s.expire)
+		sleep(t.Context(), s.expire)
 		if a, b := restingOf(r, time.Now()), restingOf(o, time.Now()); a != "" || b != "" {
 			t.Errorf("after %v there still rest %q and %q", s.expire, a, b)
 		}
-		pause(t.Context(), time.Hour)
+		sleep(t.Context(), time.Hour)
 		if r.look(time.Now()); len(r.flaps) != 0 {
 			t.Errorf("remembered: %v", r.flaps)
 		}
@@ -109,11 +109,11 @@ func TestWhoDoesNotFlap(t *testing.T) {
 			r.NotifyJoin(gossiped(string(c), incarnation, byte(2+i), nil))
 		}
 	}
-	leaving := func(id *identity) { id.leaving = true }
+	leaving := func(id *Identity) { id.leaving = true }
 	for name, act := range map[string]func(r *table, round uint64){
 		"each once":        func(r *table, round uint64) { lose(r, string(rune('b'+round%4)), 10) },
 		"half of them":     func(r *table, _ uint64) { lose(r, "bcd", 10) },
-		"this node itself": func(r *table, _ uint64) { r.answered(r.self.name) },
+		"this node itself": func(r *table, _ uint64) { r.answered(r.self.Name) },
 		"who leaves": func(r *table, round uint64) {
 			r.NotifyUpdate(gossiped("b", 10+round, 2, leaving))
 			r.NotifyJoin(gossiped("b", 11+round, 2, nil))
@@ -131,7 +131,7 @@ func TestWhoDoesNotFlap(t *testing.T) {
 				if name == "half of them" && len(r.flaps) > 0 {
 					t.Errorf("it may be this node that was cut off, and counts %v", r.flaps)
 				}
-				pause(t.Context(), 5*time.Second)
+				sleep(t.Context(), 5*time.Second)
 				if s := restingOf(r, time.Now()); s != "" {
 					t.Errorf("%s: %q rests", name, s)
 				}
@@ -143,7 +143,7 @@ func TestWhoDoesNotFlap(t *testing.T) {
 		for range 3 {
 			for _, name := range []string{"b", "c"} {
 				lose(r, name, 10)
-				pause(t.Context(), 5*time.Second)
+				sleep(t.Context(), 5*time.Second)
 			}
 		}
 		if s := restingOf(r, time.Now()); s != "" {

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"testing"
@@ -33,7 +33,7 @@ func TestVerdicts(t *testing.T) {
 		{name: "the member has said that it leaves", deaf: true, then: func(r *table) {
 			id := r.records[b.Name].id
 			id.leaving = true
-			r.NotifyMsg(id.append(nil))
+			r.NotifyMsg(id.Append(nil))
 		}, view: alone},
 	} {
 		r := sampleRoster()

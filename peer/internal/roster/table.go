@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"fmt"
@@ -40,7 +40,7 @@ const (
 // itself only retires an earlier one. Any sign of life of the earlier one, its own message or its answer to a probe, takes
 // that back: it contradicts.
 type record struct {
-	id      identity
+	id      Identity
 	addr    string
 	refused string        // why it cannot be in the view; "": it can
 	retired bool          // see above
@@ -74,7 +74,7 @@ type notice struct {
 // table holds what gossip has reported about the members. memberlist calls its Notify methods, some of them under
 // memberlist's lock, so these only record the report and signal. One goroutine of the node evaluates the result.
 type table struct {
-	self    identity
+	self    Identity
 	minimum int           // the lowest number that Divisor counts
 	limit   int           // the largest number of members in a view
 	changed chan struct{} // holds one token when there is something to evaluate
@@ -101,13 +101,13 @@ type table struct {
 	notices  []notice
 }
 
-func newTable(self identity, addr string, minimum, limit int) *table {
+func newTable(self Identity, addr string, minimum, limit int) *table {
 	return &table{
 		self:     self,
 		minimum:  minimum,
 		limit:    limit,
 		changed:  make(chan struct{}, 1),
-		records:  map[string]*record{self.gossipName(): {id: self, addr: addr}},
+		records:  map[string]*record{self.GossipName(): {id: self, addr: addr}},
 		vanished: make(map[startID]lost),
 		expected: make(map[string]expected),
 		doubles:  make(map[string]bool),
@@ -131,17 +131,17 @@ func (t *table) say(level slog.Level, text string, args ...any) {
 }
 
 // admissible returns why a member with this identity cannot be in the view, or "" if it can.
-func (t *table) admissible(id *identity, gossipName string) string {
+func (t *table) admissible(id *Identity, gossipName string) string {
 	switch {
-	case id.gossipName() != gossipName:
-		return fmt.Sprintf("its meta says that it is %q", id.gossipName())
-	case id.cluster != t.self.cluster:
-		return fmt.Sprintf("its cluster is %q, this is %q", id.cluster, t.self.cluster)
-	case id.protocol != t.self.protocol:
-		return fmt.Sprintf("it speaks version %d of the protocol, this node speaks %d", id.protocol, t.self.protocol)
-	case id.ringVersion != t.self.ringVersion:
-		return fmt.Sprintf("its ring version is %d, this node's is %d", id.ringVersion, t.self.ringVersion)
-	case id.placement != t.self.placement:
+	case id.GossipName() != gossipName:
+		return fmt.Sprintf("its meta says that it is %q", id.GossipName())
+	case id.Cluster != t.self.Cluster:
+		return fmt.Sprintf("its cluster is %q, this is %q", id.Cluster, t.self.Cluster)
+	case id.Protocol != t.self.Protocol:
+		return fmt.Sprintf("it speaks version %d of the protocol, this node speaks %d", id.Protocol, t.self.Protocol)
+	case id.RingVersion != t.self.RingVersion:
+		return fmt.Sprintf("its ring version is %d, this node's is %d", id.RingVersion, t.self.RingVersion)
+	case id.Placement != t.self.Placement:
 		return "its Config.Ring differs, so it places keys elsewhere"
 	}
 	return ""
@@ -154,7 +154,7 @@ func (t *table) NotifyJoin(n *memberlist.Node) { t.note(n) }
 func (t *table) NotifyUpdate(n *memberlist.Node) { t.note(n) }
 
 func (t *table) note(n *memberlist.Node) {
-	id, err := decodeIdentity(n.Meta)
+	id, err := DecodeIdentity(n.Meta)
 	rec := &record{id: id, addr: n.Address()}
 	if err != nil {
 		rec.refused = err.Error()
@@ -175,20 +175,20 @@ func (t *table) note(n *memberlist.Node) {
 	t.records[n.Name] = rec
 	if rec.refused == "" {
 		if old == nil && (t.wasLost(&id) || t.restarted(&id)) {
-			t.returned(id.name, time.Now())
+			t.returned(id.Name, time.Now())
 		}
 		t.revived(&id, rec.addr)
 		t.dropLost(&id)
-		delete(t.expected, id.name)
+		delete(t.expected, id.Name)
 	}
 	t.signal()
 }
 
 // wasLost reports whether this start of a member, or an earlier one, is lost and known by more than its name, and did not
 // vanish in a crowd. The caller holds mu.
-func (t *table) wasLost(id *identity) bool {
+func (t *table) wasLost(id *Identity) bool {
 	for at, l := range t.vanished {
-		if at.name == id.name && at.incarnation <= id.incarnation && !l.bare() && !l.crowd {
+		if at.name == id.Name && at.incarnation <= id.Incarnation && !l.bare() && !l.crowd {
 			return true
 		}
 	}
@@ -197,15 +197,15 @@ func (t *table) wasLost(id *identity) bool {
 
 // dropLost removes this start of a member and the earlier ones from the lost ones, because it is alive or has left. The
 // caller holds mu.
-func (t *table) dropLost(id *identity) {
-	maps.DeleteFunc(t.vanished, func(at startID, _ lost) bool { return at.name == id.name && at.incarnation <= id.incarnation })
+func (t *table) dropLost(id *Identity) {
+	maps.DeleteFunc(t.vanished, func(at startID, _ lost) bool { return at.name == id.Name && at.incarnation <= id.Incarnation })
 }
 
 // restarted reports whether an earlier incarnation of a member is still believed to live, without having said that it
 // leaves. The caller holds mu.
-func (t *table) restarted(id *identity) bool {
+func (t *table) restarted(id *Identity) bool {
 	for _, other := range t.records {
-		if other.refused == "" && other.id.name == id.name && other.id.incarnation < id.incarnation && !other.id.leaving && !other.retired {
+		if other.refused == "" && other.id.Name == id.Name && other.id.Incarnation < id.Incarnation && !other.id.leaving && !other.retired {
 			return true
 		}
 	}
@@ -218,7 +218,7 @@ func (t *table) NotifyLeave(n *memberlist.Node) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	rec := t.records[n.Name]
-	if rec == nil || n.Name == t.self.gossipName() {
+	if rec == nil || n.Name == t.self.GossipName() {
 		return // this node itself stays in the table until the end
 	}
 	t.declaredDead(n.Name, rec, time.Now())
@@ -246,7 +246,7 @@ func (t *table) contradicted(rec *record) {
 		return
 	}
 	rec.retired = false
-	t.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.name, "address", rec.addr)
+	t.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.Name, "address", rec.addr)
 	t.signal()
 }
 
@@ -259,7 +259,7 @@ func (t *table) NodeMeta(limit int) []byte {
 	id := t.self
 	id.leaving = t.leaving
 	t.mu.Unlock()
-	meta := id.append(make([]byte, 0, metaMax))
+	meta := id.Append(make([]byte, 0, metaMax))
 	if len(meta) > limit {
 		return nil // cannot happen: metaMax is below memberlist's limit, which a test checks
 	}
@@ -276,16 +276,16 @@ func (t *table) NotifyMsg(msg []byte) {
 		t.signal()
 		return
 	}
-	id, err := decodeIdentity(msg)
-	if err != nil || t.admissible(&id, id.gossipName()) != "" {
+	id, err := DecodeIdentity(msg)
+	if err != nil || t.admissible(&id, id.GossipName()) != "" {
 		return
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	rec := t.records[id.gossipName()]
+	rec := t.records[id.GossipName()]
 	switch {
-	case id.name == t.self.name:
-		if !id.leaving || id.incarnation == t.self.incarnation {
+	case id.Name == t.self.Name:
+		if !id.leaving || id.Incarnation == t.self.Incarnation {
 			return
 		}
 		t.mistaken = true
@@ -293,11 +293,11 @@ func (t *table) NotifyMsg(msg []byte) {
 			rec.id.leaving = true
 		}
 	case id.leaving:
-		delete(t.expected, id.name)
+		delete(t.expected, id.Name)
 		for _, other := range t.records {
 			switch {
-			case other.id.name != id.name || other.id.incarnation > id.incarnation || other.refused != "":
-			case other.id.incarnation == id.incarnation:
+			case other.id.Name != id.Name || other.id.Incarnation > id.Incarnation || other.refused != "":
+			case other.id.Incarnation == id.Incarnation:
 				other.id.leaving = true
 			default:
 				other.retired = true
@@ -306,7 +306,7 @@ func (t *table) NotifyMsg(msg []byte) {
 	case rec != nil:
 		t.contradicted(rec)
 	case rec == nil && len(t.expected) < maxExpected:
-		t.expected[id.name] = expected{id.incarnation, time.Now().Add(expectTime)}
+		t.expected[id.Name] = expected{id.Incarnation, time.Now().Add(expectTime)}
 	}
 	t.signal()
 }
@@ -364,7 +364,7 @@ func (t *table) MergeRemoteState(buf []byte, join bool) {
 func (t *table) leave() {
 	t.mu.Lock()
 	t.leaving = true
-	t.records[t.self.gossipName()].id.leaving = true
+	t.records[t.self.GossipName()].id.leaving = true
 	t.mu.Unlock()
 	t.signal()
 }
@@ -383,7 +383,7 @@ func (t *table) lostCount() int {
 	return len(t.vanished)
 }
 
-// isLost reports whether a start of a member is lost. The caller holds mu.
+// Lost reports whether a start of a member is lost. The caller holds mu.
 func (t *table) isLost(name string) bool {
 	for at := range t.vanished {
 		if at.name == name {

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"context"
@@ -30,8 +30,8 @@ const (
 // isService reports whether a seed is the name of SRV records, whose first label is "_service".
 func isService(seed string) bool { return strings.HasPrefix(seed, "_") }
 
-// checkSeed returns what is wrong with an element of Config.Join, or of an answer of Config.Discover.
-func checkSeed(seed string) error {
+// CheckSeed returns what is wrong with an element of Config.Join, or of an answer of Config.Discover.
+func CheckSeed(seed string) error {
 	if len(seed) > maxSeed {
 		return fmt.Errorf("%.32q...: %d bytes, the limit is %d", seed, len(seed), maxSeed)
 	}
@@ -44,7 +44,7 @@ func checkSeed(seed string) error {
 		}
 		return nil
 	}
-	_, port, err := splitAddress(seed)
+	_, port, err := SplitAddress(seed)
 	if err == nil && port == 0 {
 		err = fmt.Errorf("%q has port 0; name the port that the seed listens on", seed)
 	}
@@ -52,7 +52,7 @@ func checkSeed(seed string) error {
 }
 
 // A resolver looks up names. Network is one.
-type resolver interface {
+type Resolver interface {
 	// LookupHost returns the IP addresses of a name.
 	LookupHost(ctx context.Context, host string) ([]string, error)
 	// LookupSRV returns the targets of the SRV records of a name as "host:port", in their order.
@@ -61,7 +61,7 @@ type resolver interface {
 
 // A finder resolves the seeds of a Config to addresses. Only the goroutine of rejoin uses it.
 type finder struct {
-	network  resolver
+	network  Resolver
 	fixed    []string // Config.Join
 	discover discovery
 	shuffle  func(count int, swap func(i, j int))
@@ -169,7 +169,7 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 func (l *lookup) service(ctx context.Context, name string) []string {
 	targets, err := inSlot(ctx, l.slots, func() ([]string, error) { return l.f.network.LookupSRV(ctx, name) })
 	if err == nil || isMissing(err) {
-		targets = slices.DeleteFunc(slices.Clone(targets), func(t string) bool { return isService(t) || checkSeed(t) != nil })
+		targets = slices.DeleteFunc(slices.Clone(targets), func(t string) bool { return isService(t) || CheckSeed(t) != nil })
 	} else {
 		targets = l.f.targets[name]
 	}
@@ -182,7 +182,7 @@ func (l *lookup) service(ctx context.Context, name string) []string {
 
 // host finds the addresses of a "host:port".
 func (l *lookup) host(ctx context.Context, target string) {
-	addrs, err := inSlot(ctx, l.slots, func() ([]netip.AddrPort, error) { return resolve(ctx, l.f.network, target) })
+	addrs, err := inSlot(ctx, l.slots, func() ([]netip.AddrPort, error) { return Resolve(ctx, l.f.network, target) })
 	if err != nil && !isMissing(err) {
 		addrs = l.f.addrs[target]
 	}
@@ -293,9 +293,9 @@ func isMissing(err error) bool {
 	return errors.As(err, &dns) && dns.IsNotFound
 }
 
-// resolve resolves a "host:port" to addresses, and asks the network for names.
-func resolve(ctx context.Context, network resolver, addr string) ([]netip.AddrPort, error) {
-	host, port, err := splitAddress(addr)
+// Resolve resolves a "host:port" to addresses, and asks the network for names.
+func Resolve(ctx context.Context, network Resolver, addr string) ([]netip.AddrPort, error) {
+	host, port, err := SplitAddress(addr)
 	if err != nil {
 		return nil, err
 	}

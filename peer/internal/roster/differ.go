@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"slices"
@@ -10,7 +10,7 @@ import (
 )
 
 // For a second or so, it is normal that a member's view differs from this node's. If the views differ for long, the
-// exchanges of states have not helped (see doubt.go), and an operator has to know: there is an event, a metric and a
+// exchanges of states have not helped (see compare.go), and an operator has to know: there is an event, a metric and a
 // sentence on the page. If most members differ, it is likely that they do not see this node, and it becomes unready.
 //
 //	event                                      what is recorded of the member

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 const (
 	// maxStreams is how many gossip streams opened by others may be open at once. Few are needed: each member starts one
 	// exchange of states every pushPullInterval. memberlist trusts a length of up to 20 MiB in a stream before the bytes
-	// have arrived, so this bounds what a member can make it allocate. Strangers do not get this far, see gossip_tls.go.
+	// have arrived, so this bounds what a member can make it allocate. Strangers do not get this far.
 	maxStreams = 64
 	// packetSize is the largest packet that UDP can bring.
 	packetSize = 64 << 10
@@ -76,7 +76,7 @@ func (t *transport) receive() {
 			}
 			// Some systems report the failed delivery of an earlier packet here.
 			t.logger.Debug("cannot receive a gossip packet", "error", err)
-			if !pause(t.ctx, 5*time.Millisecond) {
+			if !sleep(t.ctx, 5*time.Millisecond) {
 				return
 			}
 			continue

@@ -1,4 +1,4 @@
-package peer
+package roster
 
 import (
 	"fmt"
@@ -18,8 +18,8 @@ type published struct {
 	changed chan struct{}
 }
 
-// refresh brings view and share up to date now.
-func (r *roster) refresh() {
+// Refresh brings view and share up to date now.
+func (r *Roster) Refresh() {
 	done := make(chan struct{})
 	select {
 	case r.refreshes <- done:
@@ -29,7 +29,7 @@ func (r *roster) refresh() {
 }
 
 // watch keeps view and share up to date until the node closes.
-func (r *roster) watch(w watcher) {
+func (r *Roster) watch(w watcher) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -62,7 +62,7 @@ type watcher struct {
 }
 
 // look publishes what has changed. It returns when to look again, or 0 to wait for the next signal.
-func (w *watcher) look(r *roster, now time.Time) time.Duration {
+func (w *watcher) look(r *Roster, now time.Time) time.Duration {
 	s := r.table.look(now)
 	for _, l := range s.notices {
 		r.logger.Log(r.ctx, l.level, l.text, l.args...)
@@ -120,7 +120,7 @@ func (w *watcher) look(r *roster, now time.Time) time.Duration {
 		}
 	}
 	r.host.Confine(s.reachable)
-	long, news, again := r.differ.look(r.view(), now)
+	long, news, again := r.differ.look(r.View(), now)
 	switch {
 	case news && len(long) > 0:
 		r.logger.Warn("members have had a different view for a long time", "members", strings.Join(long, " "), "for", differLong)
@@ -132,7 +132,7 @@ func (w *watcher) look(r *roster, now time.Time) time.Duration {
 }
 
 // noteAddrs stores the members' addresses, "ip:port" each, for isMemberAddr.
-func (r *roster) noteAddrs(used map[string]bool) {
+func (r *Roster) noteAddrs(used map[string]bool) {
 	addrs := make(map[netip.Addr]bool, len(used))
 	for a := range used {
 		if ap, err := netip.ParseAddrPort(a); err == nil {
@@ -143,7 +143,7 @@ func (r *roster) noteAddrs(used map[string]bool) {
 }
 
 // build builds the view that follows the current one.
-func (r *roster) build(members []ring.Member) (*ring.View, error) {
+func (r *Roster) build(members []ring.Member) (*ring.View, error) {
 	if limit := r.table.limit; len(members) > limit {
 		return nil, fmt.Errorf("%w: more than %d", ring.ErrTooManyMembers, limit)
 	}
@@ -152,9 +152,9 @@ func (r *roster) build(members []ring.Member) (*ring.View, error) {
 
 // say logs which members have joined the view, and when most of the members are lost or back, as in a partition. The table
 // says which members are gone, because it knows why.
-func (w *watcher) say(r *roster, old, now *ring.View) {
+func (w *watcher) say(r *Roster, old, now *ring.View) {
 	for _, m := range now.Members() {
-		if was, ok := old.Member(m.Name); (!ok || was.Incarnation != m.Incarnation) && m.Name != r.cfg.self.name {
+		if was, ok := old.Member(m.Name); (!ok || was.Incarnation != m.Incarnation) && m.Name != r.cfg.Self.Name {
 			r.logger.Info("a member has joined", "member", m.Name, "address", m.Addr)
 		}
 	}
