@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -22,7 +23,7 @@ func TestHistogram(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, seed))
-	var h histogram
+	var h counters.Histogram
 	theirs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x", NativeHistogramBucketFactor: 1.2, Buckets: ageBuckets[:]})
 	var all []float64
 	for i := range 20000 {
@@ -34,14 +35,14 @@ func TestHistogram(t *testing.T) {
 		if s > math.Exp2(24) {
 			continue
 		}
-		h.add(int64(math.Round(s*1e9)), 1)
+		h.Add(int64(math.Round(s*1e9)), 1)
 		theirs.Observe(s)
 		all = append(all, s)
 	}
-	counts := h.tally()
+	counts := h.Snapshot()
 	d := prometheus.NewDesc("x", "x", nil, nil)
 	var ours, want dto.Metric
-	if err := newHistograms(d, &counts, counts.sum(), counts.under(ageBuckets[:]), time.Now()).Write(&ours); err != nil {
+	if err := newHistograms(d, &counts, counts.Sum(), counts.Under(ageBuckets[:]), time.Now()).Write(&ours); err != nil {
 		t.Fatal(err)
 	}
 	if err := theirs.Write(&want); err != nil {
@@ -60,18 +61,18 @@ func TestHistogram(t *testing.T) {
 	slices.Sort(all)
 	for _, q := range []float64{0.01, 0.5, 0.9, 0.99, 1} {
 		exact := all[min(int(q*float64(len(all))), len(all)-1)]
-		if got := counts.quantile(q); math.Abs(got/exact-1) > 0.1 {
+		if got := counts.Quantile(q); math.Abs(got/exact-1) > 0.1 {
 			t.Errorf("quantile %v: %v, want %v", q, got, exact)
 		}
 	}
-	var empty histogram
-	empty.add(-1, 1)
-	empty.add(0, 1)
-	empty.add(math.MaxInt64, 1)
-	if counts = empty.tally(); counts[0] != 2 || counts[histogramBuckets-1] != 1 {
+	var empty counters.Histogram
+	empty.Add(-1, 1)
+	empty.Add(0, 1)
+	empty.Add(math.MaxInt64, 1)
+	if counts = empty.Snapshot(); counts[0] != 2 || counts[counters.Buckets-1] != 1 {
 		t.Errorf("%v", counts)
 	}
-	if c := new(tally); c.quantile(0.5) != 0 || c.sum() != 0 {
+	if c := new(counters.Tally); c.Quantile(0.5) != 0 || c.Sum() != 0 {
 		t.Error("an empty histogram has a quantile")
 	}
 }

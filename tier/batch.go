@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -319,15 +320,15 @@ func (c *core) admitAll(ctx context.Context, g *group, flights []*flight) (flyin
 			c.flights.vacate(f)
 			continue
 		}
-		c.stats.fills[f.cause].Add(1)
+		c.stats.Fills[f.cause].Add(1)
 		flying = append(flying, f)
 	}
 	if len(flying) == 0 {
 		c.gov.Release(&g.ticket, governor.Void, 0)
 		return nil, nil
 	}
-	c.stats.batches.Add(1)
-	c.stats.ledger.load(+1, c.clock.Now())
+	c.stats.Batches.Add(1)
+	c.stats.Ledger.Running(+1, c.clock.Now())
 	return flying, nil
 }
 
@@ -409,15 +410,15 @@ func (c *core) finishGroup(g *group, load context.Context, made attempt, err err
 		out = governor.Failed
 	}
 	retry := c.retryMany(load, flying, errs, try)
-	c.stats.ledger.load(-1, c.clock.Now())
+	c.stats.Ledger.Running(-1, c.clock.Now())
 	c.gov.Release(&g.ticket, out, cost)
 	c.logBreaker()
 	landing := make([]int, 0, len(flying))
 	for i, f := range flying {
-		c.stats.took(cost)
+		c.stats.Took(cost)
 		c.drillEnded(f, outcomeOf(errs[i]))
 		if retry[i] {
-			c.stats.results[resultError].Add(1)
+			c.stats.Results[counters.ResultError].Add(1)
 			again = append(again, f)
 			continue
 		}
@@ -431,7 +432,7 @@ func (c *core) finishGroup(g *group, load context.Context, made attempt, err err
 	if len(again) == 0 {
 		return nil
 	}
-	c.stats.retries.Add(int64(len(again)))
+	c.stats.Retries.Add(int64(len(again)))
 	last := make(map[*flight]error, len(again))
 	for i, f := range flying {
 		last[f] = errs[i]
@@ -480,7 +481,7 @@ func (c *core) retryMany(load context.Context, flying []*flight, errs []error, t
 		}
 		if !asked { // the batch is one load
 			if asked, granted = true, c.gov.TakeRetry(); !granted {
-				c.stats.noRetry.Add(1)
+				c.stats.NoRetry.Add(1)
 			}
 		}
 		retry[i] = granted && c.flights.pause(f)

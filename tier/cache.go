@@ -14,6 +14,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/journal"
@@ -83,7 +84,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		clock:    cfg.newClock(),
 		rng:      newRNG(cfg.Seed),
 		flights:  newFlights(),
-		stats:    newStats(),
+		stats:    counters.New(),
 		evicted:  new(store.Evictions),
 		loads:    new(store.OwnLoads),
 		metrics:  newCollector(cfg.Namespace, wallClock(cfg.Now)),
@@ -125,7 +126,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	c.owned = store.New(cfg.OwnedBytes, func(key string, e *store.Entry) {
 		if e.Flags&store.Failed == 0 && !e.Replica {
 			c.evicted.Add(ring.Hash(key))
-			c.stats.evicted.Add(1)
+			c.stats.Evicted.Add(1)
 		}
 	})
 	if err := c.origin.attach(cfg.Cluster); err != nil {
@@ -243,10 +244,10 @@ func (c *core) maintain() {
 			if c.cfg.Cluster != nil {
 				c.checkIsolation()
 			}
-			c.demand.Mark(c.nearTier.Hits()-c.stats.nearUnused.Load(), c.clock.Now())
-			c.stats.ages.mark(c.clock.Now())
-			c.reuse.Halve(c.clock.Now(), c.stats.ownedReads())
-			c.stats.ledger.mark(c.reads(), c.stats.loads(), c.clock.Now())
+			c.demand.Mark(c.nearTier.Hits()-c.stats.NearUnused.Load(), c.clock.Now())
+			c.stats.Ages.Mark(c.clock.Now())
+			c.reuse.Halve(c.clock.Now(), c.stats.OwnedReads())
+			c.stats.Ledger.Mark(c.reads(), c.stats.Loads(), c.clock.Now())
 		}
 		c.gov.Recheck()
 	}

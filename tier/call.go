@@ -301,11 +301,11 @@ func (c *Cache[V]) sendGet(ctx context.Context, q *request[V], a *answer[V]) (ou
 	for expired && q.sent < q.mostRequests() {
 		q.sent++
 		began := c.clock.Now()
-		c.stats.asked.Add(1)
+		c.stats.Asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
 			out, expired, err = c.understand(c.clock.Now(), q, &w.resp, began, a)
 			if isUndecodable(err) && !reloads && q.maxAge != store.RefreshAge && q.flags&codec.FlagNoFill == 0 {
-				c.stats.undecodable.Add(1)
+				c.stats.Undecodable.Add(1)
 				reloads = true
 				w.req.Flags, w.req.MaxAge, expired = w.req.Flags|codec.FlagMaxAge, store.RefreshAge, true // the owner loads it again
 				w.resp.Release()
@@ -392,7 +392,7 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 		switch {
 		case r.Status == codec.StatusSame:
 			a.value, a.size, a.etag = q.have.value, int(q.have.size), q.have.etag
-			c.stats.revalidated.Add(1)
+			c.stats.Revalidated.Add(1)
 		case !a.notFound:
 			a.size = len(r.Value)
 			if a.value, err = c.decode(r.Value); err != nil {

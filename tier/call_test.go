@@ -340,7 +340,7 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 		if err != nil || a.Source != SourceFill || asks.Load() != 2 {
 			t.Errorf("%+v, %v after %d requests", a, err, asks.Load())
 		}
-		if n := c.stats.unreachable.Load(); n != 0 || caches["n1"].stats.servedPeers.Load() != 2 {
+		if n := c.stats.Unreachable.Load(); n != 0 || caches["n1"].stats.ServedPeers.Load() != 2 {
 			t.Errorf("the owner counts as unreachable %d times", n)
 		}
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/fence"
 )
 
@@ -145,7 +146,7 @@ func TestAt(t *testing.T) {
 				t.Errorf("round %d: %d loads for 3 reads", i, n)
 			}
 		}
-		if n := caches["n2"].stats.results[resultBehind].Load(); n != 9 {
+		if n := caches["n2"].stats.Results[counters.ResultBehind].Load(); n != 9 {
 			t.Errorf("%d fills were behind", n)
 		}
 		lag = 0

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weircache/weir/tier/internal/counters"
 )
 
 // collector describes a cache to Prometheus. It reads the cache's own counters when it is scraped, so that counting
@@ -149,11 +151,11 @@ func (h handler) Collect(ch chan<- prometheus.Metric) {
 	for result, n := range s.ResultsBy {
 		count(m.results, n, result)
 	}
-	costs := h.c.stats.costs.tally() // read first: what is counted meanwhile is only in the others
-	buckets, below := make(map[float64]uint64, len(fillBuckets)), uint64(0)
-	for i := range fillBuckets {
-		below += uint64(h.c.stats.cost[i].Load())
-		buckets[fillBuckets[i]] = min(below, uint64(costs.total()))
+	costs := h.c.stats.Costs.Snapshot() // read first: what is counted meanwhile is only in the others
+	buckets, below := make(map[float64]uint64, len(counters.CostBounds)), uint64(0)
+	for i := range counters.CostBounds {
+		below += uint64(h.c.stats.Cost[i].Load())
+		buckets[counters.CostBounds[i]] = min(below, uint64(costs.Total()))
 	}
 	ch <- newHistograms(m.cost, &costs, s.LoadSeconds, buckets, m.since)
 	for name, step := range s.Steps {
@@ -208,9 +210,9 @@ func (h handler) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	gauge := func(d *prometheus.Desc, n float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
 	}
-	for i := range h.c.stats.ages.by {
-		t := h.c.stats.ages.by[i].tally()
-		ch <- newHistograms(m.ages, &t, t.sum(), t.under(ageBuckets[:]), m.since, Source(i+1).String())
+	for i := range h.c.stats.Ages.By {
+		t := h.c.stats.Ages.By[i].Snapshot()
+		ch <- newHistograms(m.ages, &t, t.Sum(), t.Under(ageBuckets[:]), m.since, Source(i+1).String())
 	}
 	for reason, n := range s.StaleBy {
 		count(m.stale, n, reason)

@@ -30,7 +30,7 @@ func (x copies) FenceTags(tags []string) {
 	c := x.c
 	c.fences.ApplyTags(tags)
 	c.flights.detachTags(c.fences)
-	c.stats.fences.Add(int64(len(tags)))
+	c.stats.Fences.Add(int64(len(tags)))
 }
 
 // FenceAll implements journal.Copies.
@@ -39,7 +39,7 @@ func (x copies) FenceAll(own bool) {
 	c.fences.Wipe(own)
 	c.flights.detachAll(c.fences)
 	c.inFlight.detachAll(c.fences)
-	c.stats.fences.Add(1)
+	c.stats.Fences.Add(1)
 }
 
 // note applies a mark that a request or a token has carried to key, unless the log has it. It reports whether that
@@ -77,6 +77,6 @@ func (c *core) overtake(key string, hash uint64, at fence.Stamps, applied bool) 
 	c.flights.detach(key, hash, at.Loads)
 	c.inFlight.detach(key, hash, at.Copies)
 	if applied {
-		c.stats.fences.Add(1)
+		c.stats.Fences.Add(1)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/demand"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
@@ -37,8 +38,9 @@ type core struct {
 	flights  *flights
 	gov      *governor.Governor
 	origin   *SharedOrigin // to which gov belongs
-	stats    *stats
+	stats    *counters.Counters
 	metrics  *collector
+	followed followStats
 	carrier  Carrier // nil: no tracer, or one that is not a Carrier
 	evicted  *store.Evictions
 	loads    *store.OwnLoads

@@ -34,6 +34,7 @@
 //	  internal/placement    who owned the key before, whether this node is isolated
 //	  internal/governor     when a load may read the origin
 //	  internal/demand       which keys are hot, what another size of the tier would bring
+//	  internal/counters     what is counted: reads, loads, ages, costs, dependencies
 //	  internal/store        the owned tier and its entries
 //	  internal/fence        which copies are valid
 //	  internal/clock        time, suspensions of the machine included

@@ -225,7 +225,7 @@ func (c *core) pickDrill() *drill {
 
 // drillNearHit answers a near hit as if its near copy b did not exist. If nothing else answers, it uses b.
 func (c *Cache[V]) drillNearHit(ctx context.Context, d *drill, key string, b *nearEntry[V], a *answer[V]) error {
-	c.stats.nearUnused.Add(1)
+	c.stats.NearUnused.Add(1)
 	return c.findAtOwner(ctx, &request[V]{lookup: lookup{key: key, maxAge: AnyAge}, have: b}, d, b, a)
 }
 
@@ -235,7 +235,7 @@ func (c *Cache[V]) fallBack(key string, b *nearEntry[V], a *answer[V]) bool {
 	if now >= b.until || !c.unfenced(key, b) {
 		return false
 	}
-	c.stats.nearUnused.Add(-1)
+	c.stats.NearUnused.Add(-1)
 	c.countNearHit(b, now, 1, store.StaleDrill)
 	*a = answer[V]{}
 	a.takeNear(b, now)

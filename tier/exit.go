@@ -97,7 +97,7 @@ func (h handler) fill(now int64, flags uint8, have uint64, resp *codec.Response,
 	resp.Age = time.Duration(max(now-f.e.Loaded, 0))
 	resp.Soft, resp.Hard = time.Duration(f.e.Soft-now), time.Duration(f.e.Hard-now)
 	if f.e.Replica && flags&codec.FlagSuccessor != 0 { // near copies live as long as those of what a stand-in owner fills
-		h.c.stats.replicasServed.Add(1)
+		h.c.stats.ReplicasServed.Add(1)
 		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
 	}
 	if f.e.Flags&store.Passing != 0 {
@@ -169,7 +169,7 @@ func isUndecodable(err error) bool {
 
 // drop removes an entry that cannot be decoded from the owned tier.
 func (c *core) drop(key string, hash uint64, e *store.Entry) {
-	c.stats.undecodable.Add(1)
+	c.stats.Undecodable.Add(1)
 	c.fences.Update(hash, func() {
 		if now, ok := c.owned.Get(key); ok && now == e {
 			c.owned.Delete(key)

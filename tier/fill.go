@@ -143,7 +143,7 @@ func (f *Fill[V]) Step(name string) func(err ...error) {
 		for _, e := range err {
 			failed = failed || e != nil
 		}
-		f.core.stats.step(name, time.Duration(f.core.clock.Now()-began), failed)
+		f.core.stats.Step(name, time.Duration(f.core.clock.Now()-began), failed)
 	}
 }
 

@@ -73,11 +73,11 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	defer c.life.end()
 	inner, cancel := context.WithCancel(ctx)
 	defer context.AfterFunc(c.ctx, cancel)()
-	c.stats.follow.following.Add(1)
-	defer c.stats.follow.following.Add(-1)
+	c.followed.following.Add(1)
+	defer c.followed.following.Add(-1)
 
 	f := &follower{
-		c: &c.core, feed: feed, stats: &c.stats.follow, why: whyStart, more: make(chan struct{}, 1),
+		c: &c.core, feed: feed, stats: &c.followed, why: whyStart, more: make(chan struct{}, 1),
 		log: c.cfg.Logger.With("namespace", c.cfg.Namespace),
 	}
 	var unacked error

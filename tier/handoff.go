@@ -103,7 +103,7 @@ func (c *core) handOver(ctx context.Context) {
 		break
 	}
 	if len(left) > 0 {
-		c.cfg.Logger.Warn("not all copies were handed over", "namespace", c.cfg.Namespace, "handed", c.stats.pushed.Load(), "left", len(left))
+		c.cfg.Logger.Warn("not all copies were handed over", "namespace", c.cfg.Namespace, "handed", c.stats.Pushed.Load(), "left", len(left))
 	}
 }
 
@@ -239,10 +239,10 @@ func (c *core) routes(to ring.Member) []ring.Member {
 // pushTo pushes keys to a member. It returns those that the member has not got although they are still here, and why.
 func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hotEntry, pace *pacer, spare bool) (left []hotEntry, err error) {
 	var token, incarnation uint64
-	flags, pushed := uint8(0), &c.stats.pushed
+	flags, pushed := uint8(0), &c.stats.Pushed
 	var ways []ring.Member
 	if spare {
-		flags, pushed, ways = codec.FlagSuccessor, &c.stats.replicasSent, []ring.Member{to}
+		flags, pushed, ways = codec.FlagSuccessor, &c.stats.ReplicasSent, []ring.Member{to}
 	} else {
 		ways = c.routes(to)
 	}

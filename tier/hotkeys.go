@@ -219,7 +219,7 @@ func (c *core) hotList() []string {
 func (c *core) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
 	now := c.clock.Now()
 	rates := make(map[uint64]float64)
-	c.demand.Rates(c.nearTier.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { rates[k.Hash] = k.Rate })
+	c.demand.Rates(c.nearTier.Hits()-c.stats.NearUnused.Load(), now, func(k demand.KeyRate) { rates[k.Hash] = k.Rate })
 	mine := func(uint64) bool { return true }
 	if c.cfg.Cluster != nil {
 		if view := c.cfg.Cluster.View(); contains(view, c.self) {

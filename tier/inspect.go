@@ -47,7 +47,7 @@ func (c *Cache[V]) nearCopy(key string, now int64) (Copy, bool) {
 	if b == nil {
 		return Copy{}, false
 	}
-	c.stats.nearUnused.Add(1) // takes the hit back
+	c.stats.NearUnused.Add(1) // takes the hit back
 	if _, valid := c.fences.NearValid(key, uint32(b.slot), b.checked); !valid || now >= b.until {
 		return Copy{}, false
 	}

@@ -75,7 +75,7 @@ func (c *core) spread(ctx context.Context, version uint64, then func(context.Con
 	if err == nil {
 		return token, nil
 	}
-	c.stats.unconfirmed.Add(1)
+	c.stats.Unconfirmed.Add(1)
 	c.logUnconfirmed(err)
 	return token, err
 }
@@ -83,7 +83,7 @@ func (c *core) spread(ctx context.Context, version uint64, then func(context.Con
 // begin applies invalidations here and has the journal send them. w then waits for them; nil means that nobody waits.
 func (c *core) begin(ctx context.Context, w *journal.Wait, version uint64, parts ...journal.Part) Token {
 	for _, p := range parts {
-		c.stats.invalidated.Add(int64(len(p.Names)))
+		c.stats.Invalidated.Add(int64(len(p.Names)))
 	}
 	last := c.journal.Begin(ctx, w, version, parts...)
 	if last.Seq == 0 {

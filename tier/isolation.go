@@ -61,7 +61,7 @@ func (c *core) checkIsolation() {
 	c.isolation.Cut.Store(off && c.cfg.WhenIsolated != ServeStale)
 	c.setWatch()
 	if off {
-		c.stats.isolations.Add(1)
+		c.stats.Isolations.Add(1)
 		c.cfg.Logger.Warn("isolated: this node has lost contact with more than half of the members", "event", eventIsolated, "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
 	} else {
 		c.cfg.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.cfg.Namespace)
@@ -71,18 +71,18 @@ func (c *core) checkIsolation() {
 // findIsolated is find while the node is isolated and the cache must not serve as usual.
 func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *nearEntry[V], flags uint8, a *answer[V]) error {
 	if b != nil {
-		c.stats.nearUnused.Add(1)
+		c.stats.NearUnused.Add(1)
 	}
 	switch {
 	case c.cfg.WhenIsolated == Fail:
-		c.stats.errors.Add(1)
+		c.stats.Errors.Add(1)
 		return ErrIsolated
 	case flags&codec.FlagNoFill != 0:
 		return ErrNotCached
 	}
 	q := request[V]{lookup: lookup{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}}
 	if err := c.answerOwned(ctx, &q, a); err != nil {
-		c.stats.errors.Add(1)
+		c.stats.Errors.Add(1)
 		return err
 	}
 	c.countAnswer(a)

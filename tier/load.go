@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/store"
@@ -105,7 +106,7 @@ func (c *core) admit(ctx context.Context, f *flight) error {
 		c.gov.Release(&f.ticket, governor.Void, 0)
 		return context.DeadlineExceeded
 	}
-	c.stats.begun(f.cause, c.clock.Now())
+	c.stats.Begun(f.cause, c.clock.Now())
 	return nil
 }
 
@@ -115,7 +116,7 @@ func (c *core) ended(f *flight, err error, cost time.Duration) {
 	if c.ctx.Err() != nil && errors.Is(err, c.ctx.Err()) {
 		out = governor.Void
 	}
-	c.stats.observe(cost, c.clock.Now())
+	c.stats.Observe(cost, c.clock.Now())
 	c.gov.Release(&f.ticket, out, cost)
 	c.logBreaker()
 	c.drillEnded(f, out)
@@ -130,7 +131,7 @@ func (c *core) retry(load context.Context, f *flight, try int, err error) (again
 		return false, true
 	}
 	if !c.gov.TakeRetry() {
-		c.stats.noRetry.Add(1)
+		c.stats.NoRetry.Add(1)
 		return false, true
 	}
 	cost := time.Duration(c.clock.Now() - f.began)
@@ -138,8 +139,8 @@ func (c *core) retry(load context.Context, f *flight, try int, err error) (again
 		return false, true
 	}
 	c.ended(f, err, cost)
-	c.stats.results[resultError].Add(1)
-	c.stats.retries.Add(1)
+	c.stats.Results[counters.ResultError].Add(1)
+	c.stats.Retries.Add(1)
 	if sleep(load, delay) != nil || c.admit(load, f) != nil {
 		return false, false
 	}
@@ -150,9 +151,9 @@ func (c *core) retry(load context.Context, f *flight, try int, err error) (again
 func (c *core) finish(f *flight, res result) {
 	c.flights.settle(f)
 	callers, doomed := c.flights.finish(f, res, c.stillValid(f))
-	c.stats.served.Add(callers)
+	c.stats.Served.Add(callers)
 	if doomed {
-		c.stats.doomed.Add(1)
+		c.stats.Doomed.Add(1)
 	}
 }
 
@@ -178,7 +179,7 @@ func (c *core) overrun(f *flight, load context.Context) {
 		c.finish(f, result{err: ErrClosed})
 		return
 	}
-	c.stats.results[resultTimeout].Add(1)
+	c.stats.Results[counters.ResultTimeout].Add(1)
 	c.gov.Overran(&f.ticket)
 	c.logBreaker()
 	c.finish(f, c.failed(f, ErrTimeout))
@@ -187,7 +188,7 @@ func (c *core) overrun(f *flight, load context.Context) {
 // finishLoad finishes a flight whose load has returned, unless it was finished before.
 func (c *core) finishLoad(f *flight, fill loading, err error, cost time.Duration) {
 	if !c.flights.settle(f) {
-		c.stats.results[resultOverran].Add(1)
+		c.stats.Results[counters.ResultOverran].Add(1)
 		return
 	}
 	finished := false
@@ -226,9 +227,9 @@ func (c *core) storeLoad(f *flight, fill loading, err error, cost time.Duration)
 			return
 		}
 		if errors.Is(err, ErrTimeout) {
-			c.stats.results[resultTimeout].Add(1)
+			c.stats.Results[counters.ResultTimeout].Add(1)
 		} else {
-			c.stats.results[resultError].Add(1)
+			c.stats.Results[counters.ResultError].Add(1)
 		}
 		if errors.Is(err, ErrOverloaded) { // a fill that the loader waited for got no permit: that may change in a moment
 			c.finish(f, c.refused(f, &FillError{Namespace: c.cfg.Namespace, Key: f.key, Owner: c.self, Err: err}))
@@ -244,16 +245,16 @@ func (c *core) storeLoad(f *flight, fill loading, err error, cost time.Duration)
 		e.Flags |= store.Passing
 	}
 	if e.Flags&store.NotFound != 0 {
-		c.stats.results[resultNotFound].Add(1)
+		c.stats.Results[counters.ResultNotFound].Add(1)
 	} else {
-		c.stats.results[resultOK].Add(1)
+		c.stats.Results[counters.ResultOK].Add(1)
 	}
 	if r.ttl > 0 && e.Flags&store.Passing == 0 {
 		c.journal.StoredLife(e.Hard - e.Loaded)
 	}
 	if e.Version = r.versionOf(); e.Version != 0 && c.fences.Behind(f.key, f.hash, e.Version) {
 		e.Flags |= store.Passing
-		c.stats.results[resultBehind].Add(1)
+		c.stats.Results[counters.ResultBehind].Add(1)
 		c.finish(f, res)
 		return
 	}
@@ -266,7 +267,7 @@ func (c *core) storeLoad(f *flight, fill loading, err error, cost time.Duration)
 		}
 	})
 	if !stored {
-		c.stats.results[resultFenced].Add(1)
+		c.stats.Results[counters.ResultFenced].Add(1)
 	}
 	c.finish(f, res)
 }
@@ -323,7 +324,7 @@ func (c *core) refused(f *flight, err error) result {
 	res := result{err: err}
 	var over *OverloadedError
 	if errors.As(err, &over) && err == error(over) { // a nested fill's has been counted already
-		c.stats.shed[over.why].Add(1)
+		c.stats.Shed[over.why].Add(1)
 	}
 	now := c.clock.Now()
 	if e := c.valid(f.key, f.hash, now); e != nil && e.Flags&(store.Failed|store.NotFound) == 0 {

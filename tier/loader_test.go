@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/counters"
 )
 
 func TestPreviousAndKeep(t *testing.T) {
@@ -219,7 +220,7 @@ func TestSteps(t *testing.T) {
 		if s := steps["?"]; s.Calls != 100 {
 			t.Errorf("a name that is not UTF-8 was counted %d times: %v", s.Calls, steps)
 		}
-		if s := steps[otherStep]; s.Calls != 38 || len(steps) != maxSteps+1 {
+		if s := steps[counters.OtherStep]; s.Calls != 38 || len(steps) != counters.MaxSteps+1 {
 			t.Errorf("other %+v, %d names", s, len(steps))
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/governor"
 )
 
@@ -201,7 +202,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
 			case b != nil && !cut && c.takeNear(ctx, r, b, m.began):
 				continue
 			case b != nil:
-				c.stats.nearUnused.Add(1)
+				c.stats.NearUnused.Add(1)
 				if !cut {
 					r.have = b
 				}
@@ -316,7 +317,7 @@ func (c *Cache[V]) account(m *multiGet[V]) {
 	})
 	now := c.clock.Now()
 	var failed, owned, filled int64
-	var old [agedSources]someAges
+	var old [counters.Sources]counters.Batch
 	for i := range m.reads {
 		r := &m.reads[i]
 		switch {
@@ -331,18 +332,18 @@ func (c *Cache[V]) account(m *multiGet[V]) {
 			failed++
 			continue
 		}
-		old[r.source-1].add(&c.stats.ages.by[r.source-1], max(now-r.loaded, 0))
+		old[r.source-1].Add(&c.stats.Ages.By[r.source-1], max(now-r.loaded, 0))
 		if r.stale {
-			c.stats.stale.Add(1)
+			c.stats.Stale.Add(1)
 			c.staleServed(r.why, 1)
 		}
 	}
 	for i := range old {
-		old[i].flush(&c.stats.ages.by[i])
+		old[i].Flush(&c.stats.Ages.By[i])
 	}
-	addTo(&c.stats.errors, failed)
-	addTo(&c.stats.owned, owned)
-	addTo(&c.stats.filled, filled)
+	addTo(&c.stats.Errors, failed)
+	addTo(&c.stats.Owned, owned)
+	addTo(&c.stats.Filled, filled)
 }
 
 func addTo(n *atomic.Int64, more int64) {

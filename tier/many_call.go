@@ -364,7 +364,7 @@ func (c *core) frameTimeout(ctx context.Context) time.Duration {
 
 // failMany settles reads that have all failed in the same way.
 func (c *Cache[V]) failMany(f *frame[V], reads []*keyRead[V], why func(key string) error) {
-	c.stats.asked.Add(int64(len(reads)))
+	c.stats.Asked.Add(int64(len(reads)))
 	for _, r := range reads {
 		c.got(f.many, r, &answer[V]{}, why(r.key), 0)
 	}
@@ -425,6 +425,6 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*key
 		asked++
 		c.got(m, r, &a, err, now)
 	}
-	c.stats.asked.Add(asked)
+	c.stats.Asked.Add(asked)
 	return pending, left
 }

@@ -229,7 +229,7 @@ func (h handler) lookMany(req *codec.Request, resp *codec.Response) {
 		}
 		parts.Add(&part)
 	}
-	addTo(&h.c.stats.servedPeers, int64(served))
+	addTo(&h.c.stats.ServedPeers, int64(served))
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 
@@ -284,7 +284,7 @@ func (h handler) serveMany(ctx context.Context, req *codec.Request, resp *codec.
 		}
 		parts.Add(&part)
 	}
-	addTo(&c.stats.servedPeers, int64(served))
+	addTo(&c.stats.ServedPeers, int64(served))
 	resp.Status, resp.Many = codec.StatusMany, parts
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/counters"
 )
 
 // A multi-get that reuses the memory of an earlier one sees nothing of it.
@@ -118,18 +119,18 @@ func TestGetManyCounts(t *testing.T) {
 }
 
 func TestSomeAges(t *testing.T) {
-	var one, all histogram
-	var some someAges
+	var one, all counters.Histogram
+	var some counters.Batch
 	for i, ns := range []int64{0, 5, 5e6, 5e6, 4.9e6, 7e9, 7e9, 1, 5e6} {
-		one.add(ns, 1)
-		some.add(&all, ns)
+		one.Add(ns, 1)
+		some.Add(&all, ns)
 		if i == 5 {
-			some.flush(&all)
+			some.Flush(&all)
 		}
 	}
-	some.flush(&all)
-	some.flush(&all)
-	if one.tally() != all.tally() || one.max.Load() != all.max.Load() {
+	some.Flush(&all)
+	some.Flush(&all)
+	if one.Snapshot() != all.Snapshot() || one.Max.Load() != all.Max.Load() {
 		t.Error("not the same")
 	}
 }

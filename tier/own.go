@@ -159,7 +159,7 @@ func (c *core) awaitFlight(ctx context.Context, w *joining, fl *flight, started 
 			select {
 			case <-fl.done: // it ended while the caller waited for other keys
 			default:
-				c.stats.left.Add(1)
+				c.stats.Left.Add(1)
 				c.flights.leave(fl)
 				return f, ctx.Err()
 			}
@@ -189,7 +189,7 @@ func (c *core) awaitFlight(ctx context.Context, w *joining, fl *flight, started 
 		if r.e == nil || w.maxAge == 0 || w.maxAge > 0 && c.clock.Now()-r.e.Loaded > int64(w.maxAge) || c.clock.Now() >= r.e.Hard {
 			return f, r.err
 		}
-		c.stats.rescued.Add(1)
+		c.stats.Rescued.Add(1)
 		f.late, f.why = true, whyOf(r.err)
 	}
 	return f, nil
@@ -252,7 +252,7 @@ func (c *Cache[V]) answerOwned(ctx context.Context, q *request[V], a *answer[V])
 		err = c.answerTo(c.clock.Now(), q.key, &f, from, a)
 	}
 	if f.e.Replica && q.standsIn() {
-		c.stats.replicasServed.Add(1)
+		c.stats.ReplicasServed.Add(1)
 		a.until = min(a.until, c.clock.Now()+int64(successorTTL))
 	}
 	return err

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -102,7 +101,7 @@ func (c *core) lost(name string) bool {
 
 // getFrom is getFromPrevious for one member. none is true if that member answered that it has no copy.
 func (c *core) getFrom(f *flight, p placement.Candidate) (over, none bool) {
-	c.stats.previousAsked.Add(1)
+	c.stats.PreviousAsked.Add(1)
 	isOpen := c.journal.WaitOpen(c.ctx)
 	e, keep, err := c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, previousWait)
 	if err == errFilling {
@@ -132,7 +131,7 @@ func (c *core) getFrom(f *flight, p placement.Candidate) (over, none bool) {
 			return false, false
 		}
 	}
-	c.stats.previousHits.Add(1)
+	c.stats.PreviousHits.Add(1)
 	if f.prev != nil && e.Loaded <= f.prev.Loaded { // the flight needs a newer copy
 		return false, false
 	}
@@ -300,7 +299,7 @@ func (h handler) previous(req *codec.Request, key string, hash uint64, resp *cod
 	h.note(req.Fence, key, hash)
 	if e := c.owning(key, hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
 		if h.fill(c.clock.Now(), req.Flags, req.Have, resp, &found{e: e}, 0) {
-			c.stats.given.Add(1)
+			c.stats.Given.Add(1)
 			return true
 		}
 	}
@@ -342,26 +341,11 @@ func (h handler) servePrevious(ctx context.Context, req *codec.Request, resp *co
 			}
 			now := c.clock.Now()
 			if e := r.e.AsOwned(now); e != nil && h.fill(now, req.Flags, req.Have, resp, &found{e: e}, time.Duration(now-began)) {
-				c.stats.given.Add(1)
+				c.stats.Given.Add(1)
 				return
 			}
 		case <-ctx.Done():
 		}
 	}
 	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
-}
-
-// handoffCounts counts the copies that members give one another.
-type handoffCounts struct {
-	previousAsked atomic.Int64 // requests to a previous owner
-	previousHits  atomic.Int64 // of those, requests that brought a copy
-	given         atomic.Int64 // copies given to new owners that asked
-	pushed        atomic.Int64 // copies pushed to other members
-	pushesKept    atomic.Int64 // copies pushed by other members and kept here
-	pushesRefused atomic.Int64 // copies pushed by other members and rejected here
-
-	replicasSent    atomic.Int64 // copies pushed to successors
-	replicasKept    atomic.Int64 // replicas pushed by other members and kept here
-	replicasRefused atomic.Int64 // replicas pushed by other members and rejected here
-	replicasServed  atomic.Int64 // reads answered with a replica instead of by its owner
 }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"math/bits"
 	"slices"
-	"time"
 
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/demand"
@@ -76,8 +75,8 @@ func (c *core) projection() Projection {
 	}
 	n := float64(p.Members)
 	var keys []demand.KeyRate
-	p.Reads = n * c.demand.Rates(c.nearTier.Hits()-c.stats.nearUnused.Load(), now, func(k demand.KeyRate) { keys = append(keys, k) })
-	p.Cost = cmp.Or(c.stats.meanCost(), g.LoadSeconds)
+	p.Reads = n * c.demand.Rates(c.nearTier.Hits()-c.stats.NearUnused.Load(), now, func(k demand.KeyRate) { keys = append(keys, k) })
+	p.Cost = cmp.Or(c.stats.MeanCost(), g.LoadSeconds)
 	spared, sized, size, cost, weight := 0.0, 0.0, 0.0, 0.0, 0.0
 	for i := range keys {
 		k := &keys[i]
@@ -129,7 +128,7 @@ func (c *core) projection() Projection {
 		}
 		sizes = append(sizes, s)
 	}
-	points, _ := c.reuse.Curve(sizes, c.stats.ownedReads())
+	points, _ := c.reuse.Curve(sizes, c.stats.OwnedReads())
 	for _, x := range points {
 		p.MissRatios = append(p.MissRatios, MissRatio(x))
 	}
@@ -147,23 +146,6 @@ func (c *core) projection() Projection {
 // average).
 func coalesced(r, noise, cost float64) float64 {
 	return max(r*r-noise, 0) * cost / (1 + max(r-1.5*noise/r, 0)*cost)
-}
-
-// meanCost returns the average duration, in seconds, of the loads that have returned.
-func (s *stats) meanCost() float64 {
-	n := int64(0)
-	for i := range s.cost {
-		n += s.cost[i].Load()
-	}
-	if n == 0 {
-		return 0
-	}
-	return time.Duration(s.nanos.Load() / n).Seconds()
-}
-
-// ownedReads counts the reads that reached this node's owned tier, from callers here and from other members.
-func (s *stats) ownedReads() int64 {
-	return max(s.owned.Load()+s.filled.Load()+s.errors.Load()-s.asked.Load(), 0) + s.servedPeers.Load()
 }
 
 // MissRatio is one point of a miss-ratio curve.

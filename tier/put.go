@@ -65,9 +65,9 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	_, err = c.spread(ctx, o.Version, func(ctx context.Context, t Token) {
 		p.mark = t.mark
 		if c.sendPut(ctx, &p) {
-			c.stats.putKept.Add(1)
+			c.stats.PutKept.Add(1)
 		} else {
-			c.stats.putRefused.Add(1)
+			c.stats.PutRefused.Add(1)
 		}
 	}, journal.Part{Scope: codec.ScopeKeys, Names: []string{key}})
 	return err

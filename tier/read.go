@@ -198,7 +198,7 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 			a.takeNear(b, now)
 			return nil
 		}
-		c.stats.nearUnused.Add(1)
+		c.stats.NearUnused.Add(1)
 	}
 	var d *drill
 	if maxAge < 0 && flags == 0 {
@@ -226,7 +226,7 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *request[V], d *drill, b *
 		if b != nil && c.fallBack(key, b, a) {
 			return nil
 		}
-		c.stats.errors.Add(1)
+		c.stats.Errors.Add(1)
 		return err
 	}
 	switch {
@@ -314,14 +314,14 @@ func (c *Cache[V]) getElsewhere(ctx context.Context, view *ring.View, q *request
 	}
 	own := q.flags
 	if out.moved {
-		c.stats.moved.Add(1)
+		c.stats.Moved.Add(1)
 		view = c.await(ctx, view, out.hint)
 		q.to = view.Owner(q.key)
 		if m, ok := view.Member(out.hint); ok {
 			q.to = m
 		}
 	} else { // unreachable: all nodes turn to the same successor
-		c.stats.unreachable.Add(1)
+		c.stats.Unreachable.Add(1)
 		c.cfg.Logger.Debug("owner did not answer", "namespace", c.cfg.Namespace, "owner", q.to.Name, "err", err)
 		next, ok := view.Successor(q.key)
 		if !ok {
@@ -339,7 +339,7 @@ func (c *Cache[V]) getElsewhere(ctx context.Context, view *ring.View, q *request
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	c.stats.bypassed.Add(1) // load here instead of looking further
+	c.stats.Bypassed.Add(1) // load here instead of looking further
 	q.flags = codec.FlagSuccessor | own&codec.FlagNoFill
 	return c.answerOwned(ctx, q, a)
 }

@@ -99,9 +99,9 @@ func (c *core) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		e.Value = append([]byte(nil), p.Value...)
 		e.SWR = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
-	kept, refused := &c.stats.pushesKept, &c.stats.pushesRefused
+	kept, refused := &c.stats.PushesKept, &c.stats.PushesRefused
 	if spare {
-		kept, refused = &c.stats.replicasKept, &c.stats.replicasRefused
+		kept, refused = &c.stats.ReplicasKept, &c.stats.ReplicasRefused
 		e.Replica = c.cfg.Cluster.View().Owner(key).Name != c.self
 		if e.Replica && !c.roomFor(key, e) {
 			refused.Add(1)

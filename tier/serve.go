@@ -64,7 +64,7 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), flags: req.Flags}
 	if req.Flags&codec.FlagNoFill != 0 {
 		f, err := c.getCached(&l)
-		c.stats.servedPeers.Add(1)
+		c.stats.ServedPeers.Add(1)
 		if err == nil && !h.fill(c.clock.Now(), req.Flags, req.Have, resp, &f, 0) {
 			err = ErrNotCached
 		}
@@ -78,7 +78,7 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if hit == nil {
 		return false
 	}
-	c.stats.servedPeers.Add(1)
+	c.stats.ServedPeers.Add(1)
 	c.reuse.Read(key, hash, hit)
 	if err := hit.Err(); err != nil {
 		h.refuse(resp, err)
@@ -119,7 +119,7 @@ func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 	h.note(req.Fence, key, hash)
 	ctx, end := c.serveTraced(ctx, req)
 	defer func() { end(resp) }()
-	c.stats.servedPeers.Add(1)
+	c.stats.ServedPeers.Add(1)
 	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), chain: req.Chain, flags: req.Flags}
 	for range maxAgain + 1 {
 		f, err := c.getOwnedFor(ctx, &l)

@@ -33,6 +33,6 @@ func (c *core) awaitSoftTimeout(ctx context.Context, fl *flight, e *store.Entry,
 	if e = c.valid(fl.key, fl.hash, now); e == nil || e.Flags != 0 || maxAge > 0 && now-e.Loaded > int64(maxAge) {
 		return f, false
 	}
-	c.stats.soft.Add(1)
+	c.stats.Soft.Add(1)
 	return found{e: e, late: true, why: store.StaleSoft}, true
 }

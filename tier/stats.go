@@ -1,139 +1,12 @@
 package tier
 
 import (
-	"strings"
-	"sync"
-	"sync/atomic"
 	"time"
 
-	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
-
-// fillResult is how a load ended.
-type fillResult uint8
-
-const (
-	resultOK fillResult = iota
-	resultNotFound
-	resultError
-	resultTimeout // overran Origin.Timeout
-	resultOverran // returned after that; its value was dropped
-	resultFenced  // loaded, but invalidated meanwhile: not stored
-	resultBehind  // loaded from a lagging replica: not stored
-	results
-)
-
-var resultNames = [results]string{"ok", "not_found", "error", "timeout", "overran", "fenced", "behind"}
-
-// fillBuckets are the upper bounds of the histogram of fill costs, in seconds.
-var fillBuckets = [...]float64{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10}
-
-// stats counts what the slow paths do. The near tier counts its own hits.
-type stats struct {
-	nearUnused  atomic.Int64 // near copies found that could not be served
-	owned       atomic.Int64 // reads answered from an owner's copy
-	filled      atomic.Int64 // reads that waited for a fill
-	stale       atomic.Int64 // of owned and filled, those past soft expiry
-	errors      atomic.Int64 // reads that got an error
-	rescued     atomic.Int64 // reads that got a stale copy instead of an error
-	undecodable atomic.Int64 // copies that could not be decoded, and were loaded again
-	left        atomic.Int64 // reads that gave up waiting for a fill
-	asked       atomic.Int64 // requests to other owners
-	servedPeers atomic.Int64 // requests answered for other members
-	moved       atomic.Int64 // requests answered by a member that does not own the key
-	unreachable atomic.Int64 // requests to owners that could not be reached
-	bypassed    atomic.Int64 // reads that ended at this node because no other member answered
-	doomed      atomic.Int64 // fills whose callers had all left
-	batches     atomic.Int64 // calls of the batch loader
-	retries     atomic.Int64 // loads that repeated a failed one
-	noRetry     atomic.Int64 // retries that the budget did not allow
-	soft        atomic.Int64 // reads that got a stale copy after Freshness.SoftTimeout
-	served      atomic.Int64 // callers that fills answered
-	evicted     atomic.Int64
-	invalidated atomic.Int64 // keys that this node started to invalidate
-	unconfirmed atomic.Int64 // invalidations that did not reach every member
-	fences      atomic.Int64 // invalidations of keys, tags and the namespace applied here
-	handoffCounts
-	revalidated atomic.Int64 // near copies that their owners confirmed
-	putKept     atomic.Int64 // values of Put that their owners kept
-	putRefused  atomic.Int64 // values of Put that their owners did not keep
-	isolations  atomic.Int64 // times that this node became isolated
-	follow      followStats
-
-	shed    [governor.Reasons]atomic.Int64 // fills rejected by the governor
-	fills   [placement.Causes]atomic.Int64
-	results [results]atomic.Int64
-	cost    [len(fillBuckets) + 1]atomic.Int64 // fills by cost
-	nanos   atomic.Int64                       // the sum of their costs
-	costs   histogram                          // their costs in a finer histogram
-	ledger  ledger
-	ages    ages
-
-	mu    sync.Mutex // guards steps
-	steps map[string]*stepCount
-}
-
-type stepCount struct {
-	n      int64
-	errors int64
-	sum    time.Duration
-	max    time.Duration
-}
-
-const (
-	maxSteps  = 64
-	otherStep = "other"
-)
-
-func newStats() *stats { return &stats{steps: make(map[string]*stepCount)} }
-
-// begun counts a load that begins.
-func (s *stats) begun(why placement.Cause, now int64) {
-	s.fills[why].Add(1)
-	s.ledger.load(+1, now)
-}
-
-// observe counts a load that has returned.
-func (s *stats) observe(cost time.Duration, now int64) {
-	s.ledger.load(-1, now)
-	s.took(cost)
-}
-
-// took counts how long a key's load took.
-func (s *stats) took(cost time.Duration) {
-	i := 0
-	for i < len(fillBuckets) && cost.Seconds() > fillBuckets[i] {
-		i++
-	}
-	s.cost[i].Add(1)
-	s.nanos.Add(int64(cost))
-	s.costs.add(int64(cost), 1)
-}
-
-// step counts a call to a dependency.
-func (s *stats) step(name string, took time.Duration, failed bool) {
-	name = strings.ToValidUTF8(name, "?")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	c := s.steps[name]
-	if c == nil {
-		if len(s.steps) >= maxSteps {
-			name = otherStep
-		}
-		if c = s.steps[name]; c == nil {
-			c = &stepCount{}
-			s.steps[strings.Clone(name)] = c
-		}
-	}
-	c.n++
-	if failed {
-		c.errors++
-	}
-	c.sum += took
-	c.max = max(c.max, took)
-}
 
 // Stats is a snapshot of a cache's counters. They count since the cache was made and cover this node alone.
 type Stats struct {
@@ -251,45 +124,55 @@ func (c *core) allStats() Stats {
 	spare, spareBytes := c.owned.Replicas()
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),
-		Near:     max(near.Hits-s.nearUnused.Load(), 0), Owned: s.owned.Load(), Fill: s.filled.Load(), Stale: s.stale.Load(),
-		Errors: s.errors.Load(), Rescued: s.rescued.Load(), Undecodable: s.undecodable.Load(), Left: s.left.Load(),
-		Asked: s.asked.Load(), ServedPeers: s.servedPeers.Load(), Moved: s.moved.Load(),
-		Unreachable: s.unreachable.Load(), Bypassed: s.bypassed.Load(),
-		StaleNear: s.ages.near.Load(), StaleBy: make(map[string]int64), Ages: s.ages.stats(), Bound: c.cfg.Freshness.Bound().Seconds(),
+		Near:     max(near.Hits-s.NearUnused.Load(), 0), Owned: s.Owned.Load(), Fill: s.Filled.Load(), Stale: s.Stale.Load(),
+		Errors: s.Errors.Load(), Rescued: s.Rescued.Load(), Undecodable: s.Undecodable.Load(), Left: s.Left.Load(),
+		Asked: s.Asked.Load(), ServedPeers: s.ServedPeers.Load(), Moved: s.Moved.Load(),
+		Unreachable: s.Unreachable.Load(), Bypassed: s.Bypassed.Load(),
+		StaleNear: s.Ages.Near.Load(), StaleBy: make(map[string]int64), Ages: make(map[string]Ages), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
-		LoadSeconds: time.Duration(s.nanos.Load()).Seconds(), FillServed: s.served.Load(), Ledger: c.ledger(), Batches: s.batches.Load(), Projection: c.projection(), Drill: c.drillStats(),
+		LoadSeconds: time.Duration(s.Nanos.Load()).Seconds(), FillServed: s.Served.Load(), Ledger: c.ledger(), Batches: s.Batches.Load(), Projection: c.projection(), Drill: c.drillStats(),
 		Governor: GovernorStats(c.gov.Snapshot()), Steps: make(map[string]Step),
-		Invalidated: s.invalidated.Load(), Unconfirmed: s.unconfirmed.Load(), Fences: s.fences.Load(), FencesKept: c.fences.Len(),
+		Invalidated: s.Invalidated.Load(), Unconfirmed: s.Unconfirmed.Load(), Fences: s.Fences.Load(), FencesKept: c.fences.Len(),
 		Exchanges: c.journal.Counts().Exchanges.Load(), Replayed: c.journal.Counts().Replayed.Load(), Relayed: c.journal.Counts().Relayed.Load(), Flushed: c.journal.Counts().Flushed.Load(),
-		Revalidated: s.revalidated.Load(), PutKept: s.putKept.Load(), PutRefused: s.putRefused.Load(),
-		Isolated: c.isolation.IsIsolated(), Isolations: s.isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
-		PreviousAsked: s.previousAsked.Load(), PreviousHits: s.previousHits.Load(), Given: s.given.Load(),
-		Pushed: s.pushed.Load(), PushesKept: s.pushesKept.Load(), PushesRefused: s.pushesRefused.Load(),
-		Follow: s.follow.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),
+		Revalidated: s.Revalidated.Load(), PutKept: s.PutKept.Load(), PutRefused: s.PutRefused.Load(),
+		Isolated: c.isolation.IsIsolated(), Isolations: s.Isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		PreviousAsked: s.PreviousAsked.Load(), PreviousHits: s.PreviousHits.Load(), Given: s.Given.Load(),
+		Pushed: s.Pushed.Load(), PushesKept: s.PushesKept.Load(), PushesRefused: s.PushesRefused.Load(),
+		Follow: c.followed.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),
 		NearBytes: near.Bytes, NearDropped: near.Dropped + near.Rejected, NearEvicted: near.Evicted,
-		OwnedBytes: max(c.owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.owned.Len()-spare, 0), OwnedEvicted: s.evicted.Load(),
-		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.replicasSent.Load(), ReplicasKept: s.replicasKept.Load(),
-		ReplicasRefused: s.replicasRefused.Load(), ReplicasServed: s.replicasServed.Load(),
+		OwnedBytes: max(c.owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.owned.Len()-spare, 0), OwnedEvicted: s.Evicted.Load(),
+		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.ReplicasSent.Load(), ReplicasKept: s.ReplicasKept.Load(),
+		ReplicasRefused: s.ReplicasRefused.Load(), ReplicasServed: s.ReplicasServed.Load(),
 	}
 	out.Flights, out.Running = c.flights.size()
-	for i := range s.shed {
-		out.Shed += s.shed[i].Load()
+	for i := range s.Shed {
+		out.Shed += s.Shed[i].Load()
 	}
-	for i := range s.ages.stale {
-		out.StaleBy[store.StaleNames[i]] = s.ages.stale[i].Load()
+	for i := range s.Ages.Stale {
+		out.StaleBy[store.StaleNames[i]] = s.Ages.Stale[i].Load()
 	}
-	for i := range s.fills {
-		n := s.fills[i].Load()
+	for i := range s.Fills {
+		n := s.Fills[i].Load()
 		out.LoadsBy[placement.CauseNames[i]] = n
 		out.Loads += n
 	}
-	for i := range s.results {
-		out.ResultsBy[resultNames[i]] = s.results[i].Load()
+	for i := range s.Results {
+		out.ResultsBy[counters.ResultNames[i]] = s.Results[i].Load()
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for name, c := range s.steps {
-		out.Steps[name] = Step{Calls: c.n, Errors: c.errors, Seconds: c.sum.Seconds(), Max: c.max.Seconds()}
+	for i, a := range s.Ages.Stats() {
+		out.Ages[(SourceNear + Source(i)).String()] = Ages(a)
+	}
+	for name, x := range s.StepStats() {
+		out.Steps[name] = Step(x)
 	}
 	return out
+}
+
+// Ages says how old the answers from one source were, counted from the start of their loads.
+type Ages struct {
+	// Answers is the number of answers since the cache was made. Near hits are counted by a sample of one in 100.
+	Answers int64   `json:"answers"`
+	P50     float64 `json:"p50_seconds"` // over the last 30 to 60 seconds, accurate to about a tenth
+	P99     float64 `json:"p99_seconds"`
+	Max     float64 `json:"max_seconds"` // over all counted answers
 }

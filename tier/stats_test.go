@@ -16,7 +16,7 @@ func TestFollowMetrics(t *testing.T) {
 	cfg := plain(ByKey(new(counter).load))
 	cfg.Namespace = "product"
 	c := open(t, cfg)
-	f := &c.stats.follow
+	f := &c.followed
 	for i, n := range []*atomic.Int64{&f.following, &f.applied, &f.repeated, &f.refused, &f.flushes, &f.failures, &f.unconfirmed, &f.lag} {
 		n.Store(int64(i + 1))
 	}
