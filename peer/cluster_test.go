@@ -46,41 +46,52 @@ func TestThreeNodesOneLoad(t *testing.T) {
 		caches = append(caches, c)
 	}
 	for _, n := range nodes {
-		for n.View().Len() < 3 {
-			<-n.ViewChanged()
+		for changed := n.ViewChanged(); n.View().Len() < 3; changed = n.ViewChanged() {
+			<-changed
 		}
 	}
-	var wg sync.WaitGroup
-	for _, c := range caches {
-		for range 200 {
-			wg.Go(func() {
-				v, err := c.Get(ctx, "k")
-				if v != "k-0" || err != nil {
-					t.Error(v, err)
-				}
-			})
+	all := func(k, want string) {
+		var wg sync.WaitGroup
+		for _, c := range caches {
+			for range 200 {
+				wg.Go(func() {
+					if v, err := c.Get(ctx, k); v != want || err != nil {
+						t.Error(v, err)
+					}
+				})
+			}
 		}
+		wg.Wait()
 	}
-	wg.Wait()
-	if n := loads.Load(); n != 1 {
-		t.Fatalf("%d loads", n)
-	}
-	version.Store(1)
-	if err := caches[1].Invalidate(ctx, "k"); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range caches {
-		a, err := c.Read(ctx, "k", tier.ReadOptions{MaxAge: tier.AnyAge})
-		if a.Value != "k-1" || err != nil {
-			t.Error(a, err)
+	for round := range 100 {
+		k := fmt.Sprint("k", round)
+		before := unrest(nodes, caches)
+		loads.Store(0)
+		version.Store(0)
+		all(k, k+"-0")
+		first := loads.Load()
+		version.Store(1)
+		err := caches[1].Invalidate(ctx, k)
+		if err == nil {
+			all(k, k+"-1")
 		}
-		t.Logf("%+v", a)
-	}
-	if n := loads.Load(); n != 2 {
-		for i, c := range caches {
-			s := c.Stats()
-			t.Logf("%d %s: by %v results %v fences %d entries %d moved %d unreach %d byp %d asked %d", i, nodes[i].View().Owner("k").Name, s.LoadsBy, s.ResultsBy, s.Fences, s.OwnedEntries, s.Moved, s.Unreachable, s.Bypassed, s.Asked)
+		if unrest(nodes, caches) != before { // the machine was too busy for members to answer in time
+			continue
 		}
-		t.Fatalf("%d loads", n)
+		if n := loads.Load(); first != 1 || n != 2 || err != nil {
+			t.Errorf("%d loads, %d after the invalidation, %v", first, n, err)
+		}
+		return
 	}
+	t.Error("members were unreachable in each of 100 rounds")
+}
+
+// unrest changes when a request was not answered by the key's owner, or when a view has changed.
+func unrest(nodes []*peer.Node, caches []*tier.Cache[string]) (sum uint64) {
+	for i, c := range caches {
+		s := c.Stats()
+		sum += uint64(s.Unreachable + s.Moved + s.Bypassed + s.Unconfirmed)
+		sum += nodes[i].View().Fingerprint()
+	}
+	return sum
 }

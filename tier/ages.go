@@ -1,23 +1,13 @@
 package tier
 
 import (
-	"errors"
-
 	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// whyOf returns why a stale copy is served instead of err.
-func whyOf(err error) store.StaleReason {
-	if errors.Is(err, ErrOverloaded) {
-		return store.StaleShed
-	}
-	return store.StaleError
-}
-
 // countNearHit counts a near hit with the given weight.
 func (c *Cache[V]) countNearHit(b *nearEntry[V], now, weight int64, why store.StaleReason) {
-	a := &c.stats.Ages
+	a := &c.own.Stats.Ages
 	a.Served(counters.Near, max(now-b.loaded, 0), weight)
 	if now >= b.soft {
 		a.Near.Add(weight)
@@ -27,7 +17,7 @@ func (c *Cache[V]) countNearHit(b *nearEntry[V], now, weight int64, why store.St
 
 // countAnswer counts a read that a tier below the near tier has answered.
 func (c *Cache[V]) countAnswer(a *answer[V]) {
-	s := c.stats
+	s := c.own.Stats
 	switch a.source {
 	case SourceOwned:
 		s.Owned.Add(1)
@@ -42,8 +32,8 @@ func (c *Cache[V]) countAnswer(a *answer[V]) {
 }
 
 func (c *core) staleServed(why store.StaleReason, weight int64) {
-	if c.isolation.Lost.Load() {
+	if c.own.Isolation.Lost.Load() {
 		why = store.StaleIsolated
 	}
-	c.stats.Ages.Stale[why].Add(weight)
+	c.own.Stats.Ages.Stale[why].Add(weight)
 }

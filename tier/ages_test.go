@@ -161,7 +161,7 @@ func TestStaleReasons(t *testing.T) {
 		}, map[string]int64{"drill": 1}},
 		{"isolated", func(cfg *Config[string]) { cfg.Freshness.StaleWhileRevalidate = time.Hour }, func(t *testing.T, c *Cache[string], o *counter) {
 			o.takes.Store(int64(time.Second))
-			c.isolation.Lost.Store(true)
+			c.own.Isolation.Lost.Store(true)
 			get(t, c, "k", "k#1")
 		}, map[string]int64{"isolated": 1}},
 	} {

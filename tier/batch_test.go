@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // batched records the calls of a batch loader.
@@ -383,7 +385,7 @@ func TestBatchBusyKey(t *testing.T) {
 		})
 		cfg.Origin.Timeout, cfg.Freshness.ErrorTTL = time.Second, -1
 		c := open(t, cfg)
-		for range maxRunning {
+		for range owner.MaxRunning {
 			getErr(t, c, "key-1", ErrTimeout)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second/2)
@@ -423,7 +425,7 @@ func TestPatienceOfThoseWhoJoin(t *testing.T) {
 					var wg sync.WaitGroup
 					defer wg.Wait()
 					defer close(hang)
-					for range maxRunning { // these hold two of three permits for good
+					for range owner.MaxRunning { // these hold two of three permits for good
 						getErr(t, c, "hung", ErrTimeout)
 					}
 					for i := range 30 { // the governor learns that a load takes a second

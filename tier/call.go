@@ -7,18 +7,18 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-	"unsafe"
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
 // request is what a read asks of another member.
 type request[V any] struct {
-	lookup
+	owner.Lookup
 	stamp uint64             // the fence clock when the read began
 	wide  uint64             // the tag clock then
 	known *journal.Watermark // what the member is known to have applied
@@ -92,9 +92,9 @@ func newCallTable[V any]() *callTable[V] {
 	return t
 }
 
-// detach makes later callers of key start a new call if the one in progress began before the fence with the given
+// Detach makes later callers of key start a new call if the one in progress began before the fence with the given
 // stamp.
-func (t *callTable[V]) detach(key string, hash, stamp uint64) {
+func (t *callTable[V]) Detach(key string, hash, stamp uint64) {
 	s := &t.shards[hash%64]
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,8 +103,8 @@ func (t *callTable[V]) detach(key string, hash, stamp uint64) {
 	}
 }
 
-// detachAll is detach for all keys.
-func (t *callTable[V]) detachAll(fn *fence.Fences) {
+// DetachAll is Detach for all keys.
+func (t *callTable[V]) DetachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
 		s.mu.Lock()
@@ -123,10 +123,10 @@ func (t *callTable[V]) detachAll(fn *fence.Fences) {
 // callShared sends q to its member, or joins the call of another caller of the key. If outcome says that it is answered,
 // the error is final; otherwise the error says why q has no answer.
 func (c *Cache[V]) callShared(ctx context.Context, q *request[V], a *answer[V]) (outcome, error) {
-	if q.maxAge >= 0 || q.flags != 0 || len(q.chain) > 0 {
+	if q.MaxAge >= 0 || q.Flags != 0 || len(q.Chain) > 0 {
 		return c.sendGet(ctx, q, a) // a call of its own
 	}
-	s := &c.calls.shards[q.hash%64]
+	s := &c.calls.shards[q.Hash%64]
 	for before := (*call[V])(nil); ; {
 		w, leads := c.joinCall(s, q, before)
 		if leads {
@@ -158,21 +158,21 @@ func (w *call[V]) serves(alone, since bool) bool {
 func (c *Cache[V]) joinCall(s *callShard[V], q *request[V], before *call[V]) (w *call[V], leads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w = s.m[q.key]; before != nil && before.next != nil {
+	if w = s.m[q.Key]; before != nil && before.next != nil {
 		w = before.next
 	}
 	// A fence that came before the leader put its call into m did not detach the call. The tags of the coming answer are
 	// not known.
-	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.fences.Covers(q.key, q.hash, w.stamp) {
+	if w == nil || w.wide < q.wide || w.stamp < q.stamp && c.own.Fences.Covers(q.Key, q.Hash, w.stamp) {
 		leads = true
 		if w, _ = c.calls.unused.Get().(*call[V]); w == nil {
 			w = new(call[V])
 		}
 		if before != nil { // every caller that ever waited on it must be able to share this one
-			q.stamp, q.wide = c.fences.Stamp(q.hash), c.fences.TagClock()
+			q.stamp, q.wide = c.own.Fences.Stamp(q.Hash), c.own.Fences.TagClock()
 		}
 		w.stamp, w.wide = q.stamp, q.wide
-		s.m[q.key] = w
+		s.m[q.Key] = w
 	}
 	if before != nil {
 		before.next = w
@@ -189,14 +189,14 @@ func (c *Cache[V]) leadCall(ctx context.Context, s *callShard[V], w *call[V], q 
 	finished := false
 	defer func() { // even if a user's codec panics
 		s.mu.Lock()
-		if s.m[q.key] == w {
-			delete(s.m, q.key)
+		if s.m[q.Key] == w {
+			delete(s.m, q.Key)
 		}
 		joined := w.done != nil
 		if joined {
 			a.kept = &w.kept
 			w.a, w.out, w.err = *a, out, err
-			w.left = !finished || err != nil && ended(ctx)
+			w.left = !finished || err != nil && owner.Ended(ctx)
 			close(w.done)
 		}
 		s.mu.Unlock()
@@ -205,11 +205,11 @@ func (c *Cache[V]) leadCall(ctx context.Context, s *callShard[V], w *call[V], q 
 		}
 	}()
 	if renewed {
-		m := c.journal.Member(q.to.Name)
+		m := c.own.Journal.Member(q.to.Name)
 		if m == nil {
 			err = journal.ErrGone
 		} else {
-			q.known, q.debt, err = c.journal.Ready(ctx, m, journal.Need{Key: q.key, Hash: q.hash, Stamp: q.stamp})
+			q.known, q.debt, err = c.own.Journal.Ready(ctx, m, journal.Need{Key: q.Key, Hash: q.Hash, Stamp: q.stamp})
 		}
 	}
 	if err == nil {
@@ -218,15 +218,6 @@ func (c *Cache[V]) leadCall(ctx context.Context, s *callShard[V], w *call[V], q 
 	finished = true
 	return out, err
 }
-
-// ended reports whether ctx has ended. A deadline that has passed counts even if the timer has not fired yet.
-func ended(ctx context.Context) bool {
-	deadline, ok := ctx.Deadline()
-	return ctx.Err() != nil || ok && time.Until(deadline) <= 0
-}
-
-// maxAgain is how often a request is sent again after an exchange that its answer made necessary.
-const maxAgain = 3
 
 // maxRequests is how many requests one read sends to one member. A read may be unable to use an answer: the copy
 // expired in transit, the member lacks the invalidation of a tag, or another instance answered under the member's name.
@@ -242,22 +233,22 @@ func (q *request[V]) mostRequests() int { return maxRequests + min(q.told, fence
 // callMember asks q's member, once that has applied everything that covers the key and was applied here before the read
 // began.
 func (c *Cache[V]) callMember(ctx context.Context, q *request[V], a *answer[V]) (out outcome, err error) {
-	m := c.journal.Member(q.to.Name)
+	m := c.own.Journal.Member(q.to.Name)
 	if m == nil {
 		return out, journal.ErrGone
 	}
-	q.alone = !c.journal.WaitOpen(ctx) || c.leaving.Load()
+	q.alone = !c.own.Journal.WaitOpen(ctx) || c.own.Leaving.Load()
 	wide := uint64(0) // the tag clock up to which the member must have applied everything
 	q.sent, q.told = 0, 0
-	for round := 0; round < maxAgain+fence.Marks && q.sent < q.mostRequests(); round++ {
-		if q.known, q.debt, err = c.journal.Ready(ctx, m, journal.Need{Key: q.key, Hash: q.hash, Stamp: q.stamp, Tags: wide}); err != nil {
+	for round := 0; round < owner.MaxAgain+fence.Marks && q.sent < q.mostRequests(); round++ {
+		if q.known, q.debt, err = c.own.Journal.Ready(ctx, m, journal.Need{Key: q.Key, Hash: q.Hash, Stamp: q.stamp, Tags: wide}); err != nil {
 			return outcome{}, err
 		}
 		*a = answer[V]{}
 		out, err = c.callShared(ctx, q, a)
 		switch {
 		case out.replaced:
-			c.journal.Forget(m, q.known)
+			c.own.Journal.Forget(m, q.known)
 		case out.behind:
 			wide = q.wide
 		case out.again:
@@ -281,12 +272,12 @@ var wires = sync.Pool{New: func() any { return new(wire) }}
 func (c *Cache[V]) sendGet(ctx context.Context, q *request[V], a *answer[V]) (out outcome, err error) {
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
-		Kind: codec.KindGet, Flags: q.flags, Namespace: c.ns, Schema: c.schema, View: q.view,
-		Fence: q.debt.Mark, Chain: q.chain, Key: bytesOf(q.key),
+		Kind: codec.KindGet, Flags: q.Flags, Namespace: c.own.Ns, Schema: c.own.Cfg.Schema, View: q.view,
+		Fence: q.debt.Mark, Chain: q.Chain, Key: owner.BytesOf(q.Key),
 	}
-	if q.maxAge >= 0 {
+	if q.MaxAge >= 0 {
 		w.req.Flags |= codec.FlagMaxAge
-		w.req.MaxAge = q.maxAge
+		w.req.MaxAge = q.MaxAge
 	}
 	if q.have != nil && q.have.etag != 0 && !q.have.notFound {
 		w.req.Flags |= codec.FlagHave
@@ -300,18 +291,18 @@ func (c *Cache[V]) sendGet(ctx context.Context, q *request[V], a *answer[V]) (ou
 	expired, reloads := true, false
 	for expired && q.sent < q.mostRequests() {
 		q.sent++
-		began := c.clock.Now()
-		c.stats.Asked.Add(1)
+		began := c.own.Clock.Now()
+		c.own.Stats.Asked.Add(1)
 		if err = c.cfg.Cluster.Call(ctx, q.to, &w.req, &w.resp); err == nil {
-			out, expired, err = c.understand(c.clock.Now(), q, &w.resp, began, a)
-			if isUndecodable(err) && !reloads && q.maxAge != store.RefreshAge && q.flags&codec.FlagNoFill == 0 {
-				c.stats.Undecodable.Add(1)
+			out, expired, err = c.understand(c.own.Clock.Now(), q, &w.resp, began, a)
+			if isUndecodable(err) && !reloads && q.MaxAge != store.RefreshAge && q.Flags&codec.FlagNoFill == 0 {
+				c.own.Stats.Undecodable.Add(1)
 				reloads = true
 				w.req.Flags, w.req.MaxAge, expired = w.req.Flags|codec.FlagMaxAge, store.RefreshAge, true // the owner loads it again
 				w.resp.Release()
 				continue
 			}
-			if expired && q.maxAge != 0 { // do not get that copy again, which may have a little time left there
+			if expired && q.MaxAge != 0 { // do not get that copy again, which may have a little time left there
 				older := max(w.resp.Age-1, 1)
 				if w.req.Flags&codec.FlagMaxAge == 0 || older < w.req.MaxAge {
 					w.req.Flags, w.req.MaxAge = w.req.Flags|codec.FlagMaxAge, older
@@ -325,13 +316,13 @@ func (c *Cache[V]) sendGet(ctx context.Context, q *request[V], a *answer[V]) (ou
 			out.answered, err = true, ctx.Err()
 		} else if errors.Is(err, context.DeadlineExceeded) {
 			out.answered = true
-			err = &FillError{Namespace: c.cfg.Namespace, Key: q.key, Owner: q.to.Name, Err: ErrTimeout}
+			err = &FillError{Namespace: c.cfg.Namespace, Key: q.Key, Owner: q.to.Name, Err: ErrTimeout}
 		}
 	}
 	if expired {
 		out, err = outcome{}, ErrExpired
 	}
-	if err != nil && errors.Is(err, context.DeadlineExceeded) && ended(ctx) {
+	if err != nil && errors.Is(err, context.DeadlineExceeded) && owner.Ended(ctx) {
 		out.answered, err = true, context.DeadlineExceeded // the caller's own, not the load's
 	}
 	*w = wire{}
@@ -347,7 +338,7 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 	at := min(began+int64(r.Held), now)
 	out.answered = true
 	fail := func(err error) error {
-		return &FillError{Namespace: c.cfg.Namespace, Key: q.key, Owner: q.to.Name, Err: err}
+		return &FillError{Namespace: c.cfg.Namespace, Key: q.Key, Owner: q.to.Name, Err: err}
 	}
 	switch r.Status {
 	case codec.StatusValue, codec.StatusNotFound, codec.StatusSame:
@@ -370,14 +361,14 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 			return outcome{replaced: true}, false, journal.ErrAnswer
 		}
 		if q.debt.Mark.Seq != 0 {
-			c.fences.MarkTold(q.key, q.hash, q.debt.Mark, r.Incarnation)
+			c.own.Fences.MarkTold(q.Key, q.Hash, q.debt.Mark, r.Incarnation)
 		}
 		if q.debt.Duty == fence.AskAgain {
 			return outcome{again: true}, false, journal.ErrAnswer
 		}
 		if r.Flags&codec.FlagTagged != 0 {
 			a.tags = append(a.tags, r.Tags...)
-			if q.known.Tags < q.wide && c.fences.After(a.tags, q.known.Tags) {
+			if q.known.Tags < q.wide && c.own.Fences.After(a.tags, q.known.Tags) {
 				return outcome{behind: true}, false, journal.ErrAnswer
 			}
 		}
@@ -388,11 +379,11 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 			return out, true, nil
 		}
 		late := a.stale && r.Soft <= -c.cfg.Freshness.StaleWhileRevalidate
-		a.until = c.lease(at, a.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), at+int64(r.Hard), late)
+		a.until = c.own.Lease(at, a.soft+int64(c.cfg.Freshness.StaleWhileRevalidate), at+int64(r.Hard), late)
 		switch {
 		case r.Status == codec.StatusSame:
 			a.value, a.size, a.etag = q.have.value, int(q.have.size), q.have.etag
-			c.stats.Revalidated.Add(1)
+			c.own.Stats.Revalidated.Add(1)
 		case !a.notFound:
 			a.size = len(r.Value)
 			if a.value, err = c.decode(r.Value); err != nil {
@@ -402,7 +393,7 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 	case codec.StatusMoved:
 		out = outcome{moved: true, hint: string(r.Owner)}
 	case codec.StatusFailed:
-		err = fail(errorOf(r))
+		err = fail(owner.ErrorOf(r))
 		if len(r.Owner) > 0 && string(r.Owner) != q.to.Name {
 			err.(*FillError).Owner = string(r.Owner)
 		}
@@ -418,13 +409,7 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 		err = ErrNotCached
 	default: // unknown namespace, another contract, or closing: the member cannot speak for the key
 		out.answered = false
-		err = remoteError("status " + string(r.Text))
+		err = owner.RemoteError("status " + string(r.Text))
 	}
 	return out, expired, err
 }
-
-// bytesOf returns the bytes of s without copying. They must only be read.
-func bytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
-
-// stringOf returns b as a string without copying: valid only as long as b is not changed.
-func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 var background = context.Background()
@@ -76,7 +77,7 @@ func TestOwnerUnreachable(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_ = pause(background, successorTTL-a.Age+time.Millisecond)
+		_ = pause(background, owner.SuccessorTTL-a.Age+time.Millisecond)
 		for name, c := range caches {
 			if name != "n1" {
 				_, _ = c.Read(background, key, ReadOptions{})
@@ -113,7 +114,7 @@ func TestStandInBecomesOwner(t *testing.T) {
 			}
 		}
 		read(1)
-		_ = pause(background, successorTTL+time.Second)
+		_ = pause(background, owner.SuccessorTTL+time.Second)
 		read(2) // it was kept for a short time
 		var rest []string
 		for _, name := range s.names {
@@ -129,7 +130,7 @@ func TestStandInBecomesOwner(t *testing.T) {
 			s.nodes[name].setView(without)
 		}
 		synctest.Wait()
-		_ = pause(background, 3*successorTTL)
+		_ = pause(background, 3*owner.SuccessorTTL)
 		read(2)
 		_ = pause(background, time.Minute)
 		read(3)
@@ -239,11 +240,11 @@ func TestLeaderLeaves(t *testing.T) {
 func TestEnded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		ctx := lateContext{background, time.Now().Add(time.Millisecond)}
-		if ended(ctx) || isContext(ctx, context.DeadlineExceeded) {
+		if owner.Ended(ctx) || owner.IsContext(ctx, context.DeadlineExceeded) {
 			t.Error("ended before its deadline")
 		}
 		_ = pause(background, time.Millisecond)
-		if !ended(ctx) || !isContext(ctx, context.DeadlineExceeded) || isContext(ctx, ErrNotFound) {
+		if !owner.Ended(ctx) || !owner.IsContext(ctx, context.DeadlineExceeded) || owner.IsContext(ctx, ErrNotFound) {
 			t.Error("not ended at its deadline")
 		}
 	})
@@ -340,7 +341,7 @@ func TestExpiredTwiceOnItsWay(t *testing.T) {
 		if err != nil || a.Source != SourceFill || asks.Load() != 2 {
 			t.Errorf("%+v, %v after %d requests", a, err, asks.Load())
 		}
-		if n := c.stats.Unreachable.Load(); n != 0 || caches["n1"].stats.ServedPeers.Load() != 2 {
+		if n := c.own.Stats.Unreachable.Load(); n != 0 || caches["n1"].own.Stats.ServedPeers.Load() != 2 {
 			t.Errorf("the owner counts as unreachable %d times", n)
 		}
 	})
@@ -440,7 +441,7 @@ func TestRequestsOfOneRead(t *testing.T) {
 		for _, o := range []ReadOptions{{MaxAge: AnyAge}, {MaxAge: 0}, {MaxAge: time.Minute}} {
 			clear(u.gets)
 			c.near.Del(key)
-			c.owned.Delete(key)
+			c.own.Owned.Delete(key)
 			a, err := c.Read(background, key, o)
 			if err != nil || a.Source != SourceFill && o.MaxAge != AnyAge {
 				t.Errorf("%+v: %+v, %v", o, a, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // A Change says what a write to the origin has made out of date, for Apply.
@@ -57,7 +58,7 @@ type Token struct {
 }
 
 // ErrBadToken says that a text is not a Token, or that a Token belongs to another namespace.
-var ErrBadToken = errors.New("weir: bad token")
+var ErrBadToken = owner.ErrBadToken
 
 func (t Token) zero() bool { return t.mark.Seq == 0 }
 
@@ -102,19 +103,19 @@ func (t *Token) UnmarshalText(text []byte) error {
 
 // after makes sure that a read of key returns nothing from before the token's invalidations.
 func (c *core) after(key string, t Token) error {
-	if err := checkKey(key); err != nil {
+	if err := owner.CheckKey(key); err != nil {
 		return err
 	}
 	if t.namespace != c.tokenOf {
 		return fmt.Errorf("%w: it is not of namespace %q", ErrBadToken, c.cfg.Namespace)
 	}
-	c.note(key, ring.Hash(key), t.mark, 0) // as if a request for the key had brought it
+	c.own.Note(key, ring.Hash(key), t.mark, 0) // as if a request for the key had brought it
 	return nil
 }
 
 func checkKeys(keys []string) error {
 	for i, key := range keys {
-		if err := checkKey(key); err != nil {
+		if err := owner.CheckKey(key); err != nil {
 			return fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
 		}
 	}
@@ -123,7 +124,7 @@ func checkKeys(keys []string) error {
 
 func checkTags(tags []string) error {
 	for i, tag := range tags {
-		if err := checkTag(tag); err != nil {
+		if err := owner.CheckTag(tag); err != nil {
 			return fmt.Errorf("tag %d of %d: %w", i+1, len(tags), err)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // single makes a cache without a cluster.
@@ -40,7 +41,7 @@ func shut(t *testing.T, c *Cache[simValue]) {
 func gets(t *testing.T, c *Cache[simValue], key string, version int64) {
 	t.Helper()
 	if v, err := c.Get(background, key); err != nil || v.Version != version {
-		t.Errorf("%s: %+v, %v, want version %d", c.self, v, err, version)
+		t.Errorf("%s: %+v, %v, want version %d", c.own.Self, v, err, version)
 	}
 }
 
@@ -106,12 +107,12 @@ func TestReadAfter(t *testing.T) {
 		for _, c := range reads {
 			a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge, After: token})
 			if err != nil || a.Value.Version != 1 {
-				t.Errorf("%s: %+v, %v", c.self, a, err)
+				t.Errorf("%s: %+v, %v", c.own.Self, a, err)
 			}
 			loads := o.loads.Load()
 			a, err = c.Read(background, key, ReadOptions{MaxAge: AnyAge, After: token})
 			if err != nil || a.Value.Version != 1 || o.loads.Load() != loads {
-				t.Errorf("%s, again: %+v, %v, %d loads", c.self, a, err, o.loads.Load()-loads)
+				t.Errorf("%s, again: %+v, %v, %d loads", c.own.Self, a, err, o.loads.Load()-loads)
 			}
 		}
 		other := Token{namespace: 1, mark: mark(1)}
@@ -146,7 +147,7 @@ func TestAt(t *testing.T) {
 				t.Errorf("round %d: %d loads for 3 reads", i, n)
 			}
 		}
-		if n := caches["n2"].stats.Results[counters.ResultBehind].Load(); n != 9 {
+		if n := caches["n2"].own.Stats.Results[counters.ResultBehind].Load(); n != 9 {
 			t.Errorf("%d fills were behind", n)
 		}
 		lag = 0
@@ -169,14 +170,14 @@ func TestVersionAfterMark(t *testing.T) {
 		o.tell = func(int64) uint64 { return 5 }
 		c := single(t, o, Config[simValue]{})
 		defer shut(t, c)
-		c.note("k", ring.Hash("k"), mark(1), 0)
+		c.own.Note("k", ring.Hash("k"), mark(1), 0)
 		gets(t, c, "k", 0)
-		copies{&c.core}.FenceKey("k", ring.Hash("k"), mark(1), 6)
-		if e, ok := c.owned.Get("k"); ok {
+		owner.Copies{C: &c.own}.FenceKey("k", ring.Hash("k"), mark(1), 6)
+		if e, ok := c.own.Owned.Get("k"); ok {
 			t.Errorf("kept: %+v", e)
 		}
-		copies{&c.core}.FenceKey("k", ring.Hash("k"), mark(1), 6)
-		if !c.fences.Behind("k", ring.Hash("k"), 5) || c.fences.Behind("k", ring.Hash("k"), 6) {
+		owner.Copies{C: &c.own}.FenceKey("k", ring.Hash("k"), mark(1), 6)
+		if !c.own.Fences.Behind("k", ring.Hash("k"), 5) || c.own.Fences.Behind("k", ring.Hash("k"), 6) {
 			t.Error("the version is not known")
 		}
 	})
@@ -214,7 +215,7 @@ func TestVersionsAreOfOneKey(t *testing.T) {
 		},
 		"more fences than there is room for": func(c *Cache[simValue]) {
 			for i := range uint64(fence.Slots * fence.PerShard / fence.SlotsPerShard) {
-				c.fences.Apply(fmt.Sprint("other", i), ring.Hash(fmt.Sprint(i)), mark(i+1), 0, nothing)
+				c.own.Fences.Apply(fmt.Sprint("other", i), ring.Hash(fmt.Sprint(i)), mark(i+1), 0, nothing)
 			}
 		},
 	} {

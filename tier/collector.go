@@ -151,10 +151,10 @@ func (h handler) Collect(ch chan<- prometheus.Metric) {
 	for result, n := range s.ResultsBy {
 		count(m.results, n, result)
 	}
-	costs := h.c.stats.Costs.Snapshot() // read first: what is counted meanwhile is only in the others
+	costs := h.c.own.Stats.Costs.Snapshot() // read first: what is counted meanwhile is only in the others
 	buckets, below := make(map[float64]uint64, len(counters.CostBounds)), uint64(0)
 	for i := range counters.CostBounds {
-		below += uint64(h.c.stats.Cost[i].Load())
+		below += uint64(h.c.own.Stats.Cost[i].Load())
 		buckets[counters.CostBounds[i]] = min(below, uint64(costs.Total()))
 	}
 	ch <- newHistograms(m.cost, &costs, s.LoadSeconds, buckets, m.since)
@@ -210,15 +210,15 @@ func (h handler) collectFreshness(ch chan<- prometheus.Metric, s *Stats) {
 	gauge := func(d *prometheus.Desc, n float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, n, labels...)
 	}
-	for i := range h.c.stats.Ages.By {
-		t := h.c.stats.Ages.By[i].Snapshot()
+	for i := range h.c.own.Stats.Ages.By {
+		t := h.c.own.Stats.Ages.By[i].Snapshot()
 		ch <- newHistograms(m.ages, &t, t.Sum(), t.Under(ageBuckets[:]), m.since, Source(i+1).String())
 	}
 	for reason, n := range s.StaleBy {
 		count(m.stale, n, reason)
 	}
 	gauge(m.bound, s.Bound)
-	gauge(m.drilling, oneIf(h.c.drill.Load() != nil))
+	gauge(m.drilling, oneIf(h.c.own.Drill.Load() != nil))
 	count(m.exchanges, s.Exchanges)
 	count(m.replayed, s.Replayed)
 	count(m.relayed, s.Relayed)
@@ -271,4 +271,4 @@ func oneIf(yes bool) float64 {
 
 // Collector returns the cache's metrics for a registry of your own. A *peer.Node registers them itself. Unregister it
 // when the cache is closed.
-func (c *Cache[V]) Collector() prometheus.Collector { return handler{&c.core} }
+func (c *Cache[V]) Collector() prometheus.Collector { return c.core.handler() }

@@ -14,6 +14,9 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/near"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // New reports every problem at once, and names the field of each.
@@ -219,11 +222,28 @@ func TestSettingsAreComplete(t *testing.T) {
 		default:
 			t.Fatalf("%s is a %v: set it here", field.Name, v.Kind())
 		}
-		if to := reflect.ValueOf(cfg.settings()).FieldByName(field.Name); !to.IsValid() {
-			t.Errorf("settings have no %s", field.Name)
+		if to := reflect.ValueOf(cfg.options()).FieldByName(field.Name); !to.IsValid() {
+			t.Errorf("options have no %s", field.Name)
 		} else if to.IsZero() {
-			t.Errorf("settings do not get %s", field.Name)
+			t.Errorf("options do not get %s", field.Name)
 		}
+	}
+	cfg.Codec = (Config[string]{}).withDefaults().Codec
+	cfg.BatchLoader, cfg.Tracer, cfg.Seed = ByKeys(func(context.Context, []string) (map[string]string, error) { return nil, nil }), new(carrying), 7
+	cfg.limits.Bytes, cfg.faulty = 1, func(x journal.Copies) journal.Copies { return x }
+	cfg.Origin.Timeout, cfg.Origin.Retry = 7, Retry{Most: 7, Backoff: 7}
+	c := &Cache[string]{calls: newCallTable[string]()}
+	c.origin = newSharedOrigin("x", cfg.Origin, nil)
+	c.near = new(near.Tier[nearEntry[string]])
+	if to := reflect.ValueOf(c.settings(&cfg)); to.NumField() > 0 {
+		for i := range to.NumField() {
+			if to.Field(i).IsZero() {
+				t.Errorf("the owner does not get %s", to.Type().Field(i).Name)
+			}
+		}
+	}
+	if got := c.settings(&cfg).Origin; got != (owner.OriginRules{Timeout: 7, Retry: owner.RetryRules{Most: 7, Backoff: 7}}) {
+		t.Errorf("the owner gets %+v", got)
 	}
 }
 

@@ -1,48 +1,47 @@
 package tier
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
 
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 var (
 	// ErrNotFound says that the origin has no value for the key. A loader returns it; it is a fact,
 	// cached for Freshness.NegativeTTL.
-	ErrNotFound = errors.New("weir: not found")
+	ErrNotFound = owner.ErrNotFound
 	// ErrOverloaded says that the governor gave no permit to read the origin and that no copy could
 	// be served. errors.As with *OverloadedError tells when to retry.
-	ErrOverloaded = errors.New("weir: overloaded")
+	ErrOverloaded = owner.ErrOverloaded
 	// ErrNotCached says that a read with NoFill found no copy that it may use.
-	ErrNotCached = errors.New("weir: not cached")
+	ErrNotCached = owner.ErrNotCached
 	// ErrIsolated says that this node has lost contact with most members and that, by Config.WhenIsolated, the
 	// namespace does not answer then.
-	ErrIsolated = errors.New("weir: isolated")
+	ErrIsolated = owner.ErrIsolated
 	// ErrClosed says that the cache is closed.
-	ErrClosed = errors.New("weir: cache is closed")
+	ErrClosed = owner.ErrClosed
 	// ErrBadTag says that a tag is empty or too long, or that a value has too many.
-	ErrBadTag = errors.New("weir: bad tag")
+	ErrBadTag = owner.ErrBadTag
 	// ErrEmptyKey says that a key has no bytes.
-	ErrEmptyKey = errors.New("weir: the key is empty")
+	ErrEmptyKey = owner.ErrEmptyKey
 	// ErrKeyTooLarge says that a key is longer than codec.MaxKey bytes.
-	ErrKeyTooLarge = errors.New("weir: the key is too large")
+	ErrKeyTooLarge = owner.ErrKeyTooLarge
 	// ErrValueTooLarge says that an encoded value is longer than Config.ValueLimit.
-	ErrValueTooLarge = errors.New("weir: the value is too large")
+	ErrValueTooLarge = owner.ErrValueTooLarge
 	// ErrCycle says that a loader asked, directly or through other fills, for the key that it is
 	// loading: waiting would never end.
-	ErrCycle = errors.New("weir: the fill waits for itself")
+	ErrCycle = owner.ErrCycle
 	// ErrGoexit says that a loader ended its goroutine with runtime.Goexit.
-	ErrGoexit = errors.New("weir: the loader called runtime.Goexit")
+	ErrGoexit = owner.ErrGoexit
 	// ErrTTLTooLong says that a loader, or a Put, gave a value a longer TTL than Freshness.MaxTTL.
-	ErrTTLTooLong = errors.New("weir: the TTL is beyond the contract")
+	ErrTTLTooLong = owner.ErrTTLTooLong
 	// ErrTimeout says that a load took longer than Origin.Timeout. errors.Is(err, context.DeadlineExceeded) also holds
 	// for it.
-	ErrTimeout = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)
+	ErrTimeout = owner.ErrTimeout
 )
 
 // FillError says that a fill failed, where, and why. Unwrap returns the reason: the loader's error, a *PanicError,
@@ -95,11 +94,6 @@ func (e *OverloadedError) Error() string {
 // Is reports whether target is ErrOverloaded.
 func (e *OverloadedError) Is(target error) bool { return target == ErrOverloaded }
 
-// overloaded makes an *OverloadedError from the governor's refusal.
-func overloaded(r *governor.Refusal) *OverloadedError {
-	return &OverloadedError{Reason: r.Why.Text(), RetryAfter: r.After, why: r.Why}
-}
-
 // InvalidateError says which members did not confirm an invalidation.
 type InvalidateError struct {
 	Namespace string
@@ -120,12 +114,29 @@ func (e *InvalidateError) Error() string {
 // Unwrap returns Err.
 func (e *InvalidateError) Unwrap() error { return e.Err }
 
-func checkKey(key string) error {
-	switch {
-	case key == "":
-		return ErrEmptyKey
-	case len(key) > codec.MaxKey:
-		return fmt.Errorf("%w: %d bytes, the limit is %d: hash longer keys first", ErrKeyTooLarge, len(key), codec.MaxKey)
+// typed makes and recognizes the errors that have fields, for the owner of a key.
+type typed struct{ namespace string }
+
+func (t typed) Failed(key, owner string, err error) error {
+	return &FillError{Namespace: t.namespace, Key: key, Owner: owner, Err: err}
+}
+
+func (typed) AsFailed(err error) (owner string, reason error, ok bool) {
+	if e, ok := errors.AsType[*FillError](err); ok {
+		return e.Owner, e.Err, true
 	}
-	return nil
+	return "", nil, false
+}
+
+func (typed) Panicked(value any, stack []byte) error { return &PanicError{Value: value, Stack: stack} }
+
+func (typed) Refused(r *governor.Refusal) error {
+	return &OverloadedError{Reason: r.Why.Text(), RetryAfter: r.After, why: r.Why}
+}
+
+func (typed) AsRefused(err error) (r owner.Refusal, ok bool) {
+	if e, ok := errors.AsType[*OverloadedError](err); ok {
+		return owner.Refusal{Why: e.why, Text: e.Reason, RetryAfter: e.RetryAfter, Bare: err == error(e)}, true
+	}
+	return owner.Refusal{}, false
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -62,7 +63,7 @@ func TestEvents(t *testing.T) {
 			_, _ = c.Get(t.Context(), "k")
 			time.Sleep(100 * time.Millisecond)
 		}
-		if got := e.take(); got != eventBreakerOpened {
+		if got := e.take(); got != owner.EventBreakerOpened {
 			t.Errorf("while the origin fails: %s", got)
 		}
 		if n := c.Stats().Governor.BreakerOpenings; n < 3 {
@@ -73,7 +74,7 @@ func TestEvents(t *testing.T) {
 			_, _ = c.Get(t.Context(), strings.Repeat("x", i+1))
 			time.Sleep(100 * time.Millisecond)
 		}
-		if got := e.take(); got != eventBreakerClosed {
+		if got := e.take(); got != owner.EventBreakerClosed {
 			t.Errorf("when it is back: %s", got)
 		}
 
@@ -88,7 +89,7 @@ func TestEvents(t *testing.T) {
 		if d := c.Stats().Drill; d.Running || d.Ended != "time" || d.Seconds != 4 {
 			t.Errorf("afterwards: %+v", d)
 		}
-		if got := e.take(); got != eventDrillBegun+" "+eventDrillEnded {
+		if got := e.take(); got != owner.EventDrillBegun+" "+owner.EventDrillEnded {
 			t.Errorf("a drill: %s", got)
 		}
 	})
@@ -113,8 +114,8 @@ func TestEventsOfInvalidations(t *testing.T) {
 		defer sim.stop(caches)
 		synctest.Wait()
 		c := caches[sim.names[0]]
-		c.journal.Receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 5, Flush: true}}})
-		if got := e.take(); got != eventFlushed {
+		c.own.Journal.Receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 5, Flush: true}}})
+		if got := e.take(); got != owner.EventFlushed {
 			t.Errorf("a flush: %s", got)
 		}
 		sim.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{lost: true} })
@@ -125,7 +126,7 @@ func TestEventsOfInvalidations(t *testing.T) {
 			}
 		}
 		sim.setRule(nil)
-		if got := e.take(); got != eventUnconfirmed {
+		if got := e.take(); got != owner.EventUnconfirmed {
 			t.Errorf("while nobody is reached: %s", got)
 		}
 		time.Sleep(time.Minute)
@@ -138,12 +139,12 @@ func TestEventNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	source, err := os.ReadFile("events.go")
+	source, err := os.ReadFile("internal/owner/events.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, m := range regexp.MustCompile(`\tevent\w+ += "(\w+)"`).FindAllSubmatch(source, -1) {
+	for _, m := range regexp.MustCompile(`\t[eE]vent\w+ += "(\w+)"`).FindAllSubmatch(source, -1) {
 		names = append(names, string(m[1]))
 	}
 	for _, name := range names {

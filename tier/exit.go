@@ -3,11 +3,10 @@ package tier
 import (
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -26,10 +25,7 @@ import (
 
 // ErrExpired says that every copy that a read found passed its hard expiry before it could be handed out: copies live
 // for less time than an answer takes.
-var ErrExpired = errors.New("weir: the copy passed its hard expiry before it could be handed out")
-
-// never is the end of a copy that has none.
-const never = math.MaxInt64
+var ErrExpired = owner.ErrExpired
 
 // finding is what a read has found, before it is handed out.
 type finding[V any] struct {
@@ -66,90 +62,13 @@ func (c *Cache[V]) clone(v V) V {
 	return c.cloneValue(v)
 }
 
-// end returns when what was found must no longer be handed out.
-func (f *found) end() int64 {
-	if f.filled && f.e.Outlived() {
-		return never
-	}
-	return f.e.Hard
-}
-
 // endOf returns the end of a copy that another member answered with at the given time. A member sends an answer past
 // its hard expiry only if it waited for a load that took longer than its result may live.
 func endOf(r *codec.Response, at int64) int64 {
 	if r.Flags&codec.FlagFilled != 0 && r.Hard <= 0 {
-		return never
+		return owner.Never
 	}
 	return at + int64(r.Hard)
-}
-
-// fill fills in the answer to a read that has the given flags and was held for the given time. It returns false if
-// what was found must no longer be handed out; resp is then unchanged.
-func (h handler) fill(now int64, flags uint8, have uint64, resp *codec.Response, f *found, held time.Duration) bool {
-	if now >= f.end() {
-		return false
-	}
-	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.journal.Incarnation()
-	if f.e.Tags != nil {
-		resp.Flags |= codec.FlagTagged
-		resp.Tags = f.e.Tags.List()
-	}
-	resp.Age = time.Duration(max(now-f.e.Loaded, 0))
-	resp.Soft, resp.Hard = time.Duration(f.e.Soft-now), time.Duration(f.e.Hard-now)
-	if f.e.Replica && flags&codec.FlagSuccessor != 0 { // near copies live as long as those of what a stand-in owner fills
-		h.c.stats.ReplicasServed.Add(1)
-		resp.Soft, resp.Hard = min(resp.Soft, successorTTL), min(resp.Hard, successorTTL)
-	}
-	if f.e.Flags&store.Passing != 0 {
-		resp.Flags |= codec.FlagPassing
-	}
-	if f.e.Flags&store.NotFound != 0 {
-		resp.Status = codec.StatusNotFound
-	} else {
-		if flags&codec.FlagHave != 0 && have == f.e.Etag {
-			resp.Status = codec.StatusSame
-		} else {
-			resp.Value, resp.Etag = f.e.Value, f.e.Etag
-		}
-		if now >= f.e.Soft {
-			resp.Flags |= codec.FlagStale
-			resp.Why = uint8(f.why)
-		}
-	}
-	if f.filled && (!f.late && !f.e.Handed || f.e.Outlived()) {
-		resp.Flags |= codec.FlagFilled
-	}
-	if f.private {
-		resp.Flags &^= codec.FlagSameView
-	}
-	return true
-}
-
-// batch makes one push of the first of keys; taken is how many of them it covers. fresh: only fresh copies.
-func (c *core) batch(keys []hotEntry, fresh bool) (list []codec.Pushed, taken int) {
-	now, size := c.clock.Now(), 0
-	for _, x := range keys {
-		if len(list) == codec.MaxPushed {
-			break
-		}
-		e := c.valid(x.key, ring.Hash(x.key), now) // nil past its hard expiry
-		if e == nil || e.Flags&(store.Failed|store.Passing) != 0 || fresh && (e.Replica || now >= e.Soft) {
-			taken++
-			continue
-		}
-		bytes := len(x.key) + len(e.Value) + 4*len(e.Tags.List())
-		if len(list) > 0 && size+bytes > handoffBatch {
-			break
-		}
-		size += bytes
-		taken++
-		list = append(list, codec.Pushed{
-			Key: bytesOf(x.key), Value: e.Value, NotFound: e.Flags&store.NotFound != 0, Heat: x.heat,
-			Age: time.Duration(max(now-e.Loaded, 0)), Soft: time.Duration(e.Soft - now), Hard: time.Duration(e.Hard - now),
-			Cost: e.Cost, Version: e.Version, Tags: e.Tags.List(),
-		})
-	}
-	return list, taken
 }
 
 // undecodable is the error of a copy whose bytes the codec cannot decode. Such a copy is in the owned tier only if
@@ -169,10 +88,10 @@ func isUndecodable(err error) bool {
 
 // drop removes an entry that cannot be decoded from the owned tier.
 func (c *core) drop(key string, hash uint64, e *store.Entry) {
-	c.stats.Undecodable.Add(1)
-	c.fences.Update(hash, func() {
-		if now, ok := c.owned.Get(key); ok && now == e {
-			c.owned.Delete(key)
+	c.own.Stats.Undecodable.Add(1)
+	c.own.Fences.Update(hash, func() {
+		if now, ok := c.own.Owned.Get(key); ok && now == e {
+			c.own.Owned.Delete(key)
 		}
 	})
 }

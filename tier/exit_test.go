@@ -7,7 +7,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
-	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -115,35 +116,35 @@ func TestAnswerOfAFillIsNotHandedOutPastItsHardExpiry(t *testing.T) {
 func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		c := open(t, plain(ByKey(slow(0).load)))
-		now := c.clock.Now()
+		now := c.own.Clock.Now()
 		e := &store.Entry{Value: []byte("x"), Loaded: now, Soft: now + 10, SWR: now + 20, Hard: now + 20}
 		for _, x := range []struct {
 			name   string
-			f      found
+			f      owner.Found
 			now    int64
 			answer bool
 		}{
-			{"fresh", found{e: e}, now, true},
-			{"stale", found{e: e}, now + 19, true},
-			{"past its hard expiry", found{e: e}, now + 20, false},
-			{"a fill, past its hard expiry", found{e: e, filled: true}, now + 20, false},
-			{"a fill whose load outlived its value", found{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}, filled: true}, now + 31, true},
-			{"that as a copy", found{e: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}}, now + 31, false},
+			{"fresh", owner.Found{E: e}, now, true},
+			{"stale", owner.Found{E: e}, now + 19, true},
+			{"past its hard expiry", owner.Found{E: e}, now + 20, false},
+			{"a fill, past its hard expiry", owner.Found{E: e, Filled: true}, now + 20, false},
+			{"a fill whose load outlived its value", owner.Found{E: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}, Filled: true}, now + 31, true},
+			{"that as a copy", owner.Found{E: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}}, now + 31, false},
 		} {
 			var resp codec.Response
-			h := handler{&c.core}
-			if got := h.fill(x.now, 0, 0, &resp, &x.f, 0); got != x.answer || (resp.Status != 0) != x.answer {
+			h := c.handler()
+			if got := h.Fill(x.now, 0, 0, &resp, &x.f, 0); got != x.answer || (resp.Status != 0) != x.answer {
 				t.Errorf("%s: %v, status %d", x.name, got, resp.Status)
 			}
 			want := codec.Wanted{Key: []byte("k")}
 			var part codec.Response
-			h.part(&want, &ownedRead{f: x.f, at: now}, multiGetState{began: now}, codec.ModeWait, &part, x.now)
+			h.Part(&want, &owner.OwnedRead{F: x.f, At: now}, owner.MultiGetState{Began: now}, codec.ModeWait, &part, x.now)
 			if (part.Status == codec.StatusPending) == x.answer {
 				t.Errorf("%s: part with status %d", x.name, part.Status)
 			}
 			if x.answer {
-				if end := endOf(&resp, x.now); (end == never) != (x.f.end() == never) {
-					t.Errorf("%s: the end is %d at the owner and %d at the asker", x.name, x.f.end(), end)
+				if end := endOf(&resp, x.now); (end == owner.Never) != (x.f.End() == owner.Never) {
+					t.Errorf("%s: the end is %d at the owner and %d at the asker", x.name, x.f.End(), end)
 				}
 			}
 		}
@@ -156,10 +157,10 @@ func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 		cfg := plain(ByKey(slow(0).load))
 		c := open(t, cfg)
 		jump := time.Duration(0)
-		c.clock = clock.New(func() time.Time { jump += 2; return time.Now().Add(jump) }) // time passes between any two lines
+		c.own.Clock = clock.New(func() time.Time { jump += 2; return time.Now().Add(jump) }) // time passes between any two lines
 		expired, expiredOfMany := 0, 0
 		for ttl := range time.Duration(100) { // with a short TTL a load outlives its value, with a long one every read succeeds
-			c.cfg.Freshness.TTL = ttl + 1 // New would reject it
+			c.own.Cfg.Freshness.TTL = ttl + 1 // New would reject it
 			key := fmt.Sprint("k", ttl)
 			if _, err := c.Get(background, key); errors.Is(err, ErrExpired) {
 				expired++
@@ -182,18 +183,22 @@ func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 // value for a caller or puts one into an answer or a push for a peer. Get hands out near hits itself, in the branch
 // that has tested them.
 func TestValuesLeaveByOneExit(t *testing.T) {
-	files, err := os.ReadDir(".")
+	files, err := filepath.Glob("*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owners, err := filepath.Glob("internal/owner/*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := map[string]int{}
-	for _, file := range files {
-		name := file.Name()
-		if !strings.HasSuffix(name, ".go") || strings.HasSuffix(name, "_test.go") {
+	for _, path := range append(files, owners...) {
+		name := filepath.Base(path)
+		if strings.HasSuffix(name, "_test.go") {
 			continue
 		}
 		set := token.NewFileSet()
-		f, err := parser.ParseFile(set, name, nil, 0)
+		f, err := parser.ParseFile(set, path, nil, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,13 +2,14 @@ package tier
 
 import (
 	"context"
-	"errors"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // ErrFeedGap is what a Feed returns, or wraps, when it cannot give all events after the requested position: they are
 // deleted, or the position is beyond the feed's end, because the feed was set back.
-var ErrFeedGap = errors.New("weir: the feed does not go back that far")
+var ErrFeedGap = owner.ErrFeedGap
 
 // A Feed tells, in order, what has been written to an origin, by any writer: an outbox table, a topic, a log of
 // changes. Follow reads it. An implementation keeps four promises:

@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // history runs readers and writers on a simulated cluster and reports each read that breaks
@@ -125,8 +126,8 @@ func (h history) run(t *testing.T, seed uint64) (out historyResult) {
 						read(i, key)
 					}
 					if h.storm && w == 0 {
-						c.fences.Note("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, nothing)
-						flood(c.fences, key, fence.PerShard)
+						c.own.Fences.Note("other"+key, ring.Hash(key), codec.Mark{Incarnation: 9, Seq: uint64(at)}, 0, nothing)
+						flood(c.own.Fences, key, fence.PerShard)
 					}
 				}
 			})
@@ -163,7 +164,7 @@ func manyHistories(t *testing.T, n int) {
 		if len(r.broken) > 0 {
 			t.Fatalf("seed %d %+v: %d reads broke the promise, first: %s", seed, h, len(r.broken), r.broken[0])
 		}
-		if r.most > maxRunning {
+		if r.most > owner.MaxRunning {
 			t.Fatalf("seed %d: %d loads of one key at once on one node", seed, r.most)
 		}
 		done, loads = done+r.done, loads+r.loads
@@ -176,32 +177,32 @@ func manyHistories(t *testing.T, n int) {
 
 // faultyCopies are copies for which an invalidation of a key does what apply does.
 type faultyCopies struct {
-	copies
-	apply func(c *core, key string, hash uint64, mark codec.Mark)
+	owner.Copies
+	apply func(c *owner.Owner, key string, hash uint64, mark codec.Mark)
 }
 
 func (x faultyCopies) FenceKey(key string, hash uint64, mark codec.Mark, _ uint64) {
-	x.apply(x.c, key, hash, mark)
+	x.apply(x.C, key, hash, mark)
 }
 
 // The checker detects the absence of each part of the mechanism.
 func TestHistoriesCatch(t *testing.T) {
-	faulty := func(apply func(c *core, key string, hash uint64, mark codec.Mark)) func(journal.Copies) journal.Copies {
-		return func(x journal.Copies) journal.Copies { return faultyCopies{x.(copies), apply} }
+	faulty := func(apply func(c *owner.Owner, key string, hash uint64, mark codec.Mark)) func(journal.Copies) journal.Copies {
+		return func(x journal.Copies) journal.Copies { return faultyCopies{x.(owner.Copies), apply} }
 	}
 	for name, h := range map[string]history{
 		"no carried fence": {near: true, strip: true},
-		"no detach of flights": {slow: true, faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
-			at, _ := c.fences.Apply(key, hash, mark, 0, func(bool) { c.owned.Delete(key) })
-			c.inFlight.detach(key, hash, at.Copies)
+		"no detach of flights": {slow: true, faulty: faulty(func(c *owner.Owner, key string, hash uint64, mark codec.Mark) {
+			at, _ := c.Fences.Apply(key, hash, mark, 0, func(bool) { c.Owned.Delete(key) })
+			c.Cfg.Calls.Detach(key, hash, at.Copies)
 		})},
-		"no check at commit": {faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
-			copies{c}.FenceKey(key, hash, mark, 0)
-			c.fences.Forget(key, hash)
+		"no check at commit": {faulty: faulty(func(c *owner.Owner, key string, hash uint64, mark codec.Mark) {
+			owner.Copies{C: c}.FenceKey(key, hash, mark, 0)
+			c.Fences.Forget(key, hash)
 		})},
-		"no check of near copies": {near: true, faulty: faulty(func(c *core, key string, hash uint64, mark codec.Mark) {
-			copies{c}.FenceKey(key, hash, mark, 0)
-			c.fences.Hide(hash)
+		"no check of near copies": {near: true, faulty: faulty(func(c *owner.Owner, key string, hash uint64, mark codec.Mark) {
+			owner.Copies{C: c}.FenceKey(key, hash, mark, 0)
+			c.Fences.Hide(hash)
 		})},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -228,5 +229,5 @@ func invalidation(m codec.Mark, keys ...[]byte) *codec.News {
 
 // apply applies an invalidation of key as if another member had sent it.
 func apply(c *Cache[simValue], key string, m codec.Mark) {
-	c.journal.Receive(invalidation(m, []byte(key)))
+	c.own.Journal.Receive(invalidation(m, []byte(key)))
 }

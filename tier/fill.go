@@ -2,16 +2,13 @@ package tier
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
-
-// errNoPrevious is what KeepPrevious returns if there is nothing to keep.
-var errNoPrevious = errors.New("weir: KeepPrevious, but there is no previous value")
 
 // A Fill is one run of a loader for one key, as the loader sees it. Its methods, except Step, must be called from one
 // goroutine at a time, and never after the loader has returned.
@@ -19,90 +16,65 @@ type Fill[V any] struct {
 	// Key is what to load.
 	Key string
 
-	c *Cache[V]
-	run
+	c     *Cache[V]
+	run   owner.Run
 	value V
 	// shared is what callers get. The cache sets it when the load has returned, so a loader that wrongly keeps the Fill does
 	// not change it.
 	shared V
 }
 
-// run is what a run of a loader has beside the value.
-type run struct {
-	core   *core
-	flight *flight
-	prev   *store.Entry
-	ttl    time.Duration
-	keep   bool
-	drop   bool // the value is only for the waiting callers
+// loadings makes runs of the loader.
+type loadings[V any] struct{ c *Cache[V] }
 
-	tags    []uint32
-	tagErr  error
-	version uint64
-	stale   *Stale // nil: Freshness applies
-
-	// set by a batch loader
-	err  error
-	done bool
+func (x loadings[V]) NewFill(f *owner.Flight) owner.Loading {
+	return filling[V]{&Fill[V]{Key: f.Key, c: x.c, run: owner.NewRun(&x.c.own, f)}}
 }
 
-// loading is a run of a loader for code that does not know the type of its value: a *Fill[V], which keeps the value.
-type loading interface {
-	state() *run
-	// load runs the Loader.
-	load(ctx context.Context) error
-	// pack encodes the value, and decides what callers get.
-	pack() ([]byte, error)
-	// unpack decodes what callers get from b.
-	unpack(b []byte) error
-}
-
-// newFill returns a run of the loader for a flight.
-func (c *Cache[V]) newFill(f *flight) loading {
-	return &Fill[V]{Key: f.key, c: c, run: run{core: &c.core, flight: f, prev: f.prev}}
-}
-
-func (f *Fill[V]) state() *run { return &f.run }
-
-func (f *Fill[V]) load(ctx context.Context) (err error) {
-	f.value, err = f.c.loader(ctx, f)
-	return err
-}
-
-// pack implements loading. Without ServeLoaded callers get the value decoded again, as later callers will get it. So
-// the first callers see no fields that are not encoded and share no memory with the loader, and a value that cannot be
-// decoded is not kept.
-func (f *Fill[V]) pack() ([]byte, error) {
-	value := f.value
-	b, err := f.c.encode(value)
-	if err != nil || f.c.serveLoaded {
-		f.shared = value
-		return b, err
-	}
-	return b, f.unpack(b)
-}
-
-func (f *Fill[V]) unpack(b []byte) (err error) {
-	f.shared, err = f.c.decode(b)
-	return err
-}
-
-// loadBatch runs the BatchLoader for fills, each of which then has its own result.
-func (c *Cache[V]) loadBatch(ctx context.Context, fills []loading) error {
+// LoadBatch runs the BatchLoader for fills, each of which then has its own result.
+func (x loadings[V]) LoadBatch(ctx context.Context, fills []owner.Loading) error {
 	own := make([]*Fill[V], len(fills))
 	for i, f := range fills {
-		own[i] = f.(*Fill[V])
+		own[i] = f.(filling[V]).f
 	}
-	return c.batchLoader(ctx, own)
+	return x.c.batchLoader(ctx, own)
+}
+
+// filling is a Fill as the owner of its key sees it.
+type filling[V any] struct{ f *Fill[V] }
+
+func (x filling[V]) State() *owner.Run { return &x.f.run }
+
+func (x filling[V]) Load(ctx context.Context) (err error) {
+	x.f.value, err = x.f.c.loader(ctx, x.f)
+	return err
+}
+
+// Pack encodes the value. Without ServeLoaded callers get the value decoded again, as later callers will get it. So
+// the first callers see no fields that are not encoded and share no memory with the loader, and a value that cannot be
+// decoded is not kept.
+func (x filling[V]) Pack() ([]byte, error) {
+	value := x.f.value
+	b, err := x.f.c.encode(value)
+	if err != nil || x.f.c.serveLoaded {
+		x.f.shared = value
+		return b, err
+	}
+	return b, x.Unpack(b)
+}
+
+func (x filling[V]) Unpack(b []byte) (err error) {
+	x.f.shared, err = x.f.c.decode(b)
+	return err
 }
 
 // Previous returns the stale copy that the fill replaces, if there is one, for a conditional read of the origin. Each
 // call decodes a new value, which the loader owns.
 func (f *Fill[V]) Previous() (value V, ok bool) {
-	if f.prev == nil || f.prev.Flags&(store.NotFound|store.Failed) != 0 {
+	if f.run.Prev == nil || f.run.Prev.Flags&(store.NotFound|store.Failed) != 0 {
 		return value, false
 	}
-	value, err := f.c.decode(f.prev.Value)
+	value, err := f.c.decode(f.run.Prev.Value)
 	return value, err == nil
 }
 
@@ -111,10 +83,10 @@ func (f *Fill[V]) Previous() (value V, ok bool) {
 func (f *Fill[V]) KeepPrevious() (V, error) {
 	value, ok := f.Previous()
 	if !ok {
-		return value, errNoPrevious
+		return value, owner.ErrNoPrevious
 	}
-	f.keep = true
-	f.value, f.err, f.done = value, nil, true
+	f.run.Keep = true
+	f.value, f.run.Err, f.run.Done = value, nil, true
 	return value, nil
 }
 
@@ -125,25 +97,25 @@ func (f *Fill[V]) SetTTL(d time.Duration) {
 		f.DoNotKeep()
 		return
 	}
-	f.ttl = max(min(d, maxTTL), 1)
+	f.run.Ttl = max(min(d, maxTTL), 1)
 }
 
 // DoNotKeep says that the result is only for the callers that wait for this fill: they get it, and nothing is stored,
 // so that the next caller starts another load. It also applies to ErrNotFound. An earlier copy is removed.
-func (f *Fill[V]) DoNotKeep() { f.drop = true }
+func (f *Fill[V]) DoNotKeep() { f.run.Drop = true }
 
 // Step marks the start of a call to a dependency of the loader. The function that it returns marks the end: defer
 // fill.Step("postgres")(). That function accepts the call's error. The stats show how often each dependency was called,
 // how long it took and how often it failed. Safe for concurrent use. Up to 64 names are counted separately, the rest
 // together as "other".
 func (f *Fill[V]) Step(name string) func(err ...error) {
-	began := f.core.clock.Now()
+	began := f.c.own.Clock.Now()
 	return func(err ...error) {
 		failed := false
 		for _, e := range err {
 			failed = failed || e != nil
 		}
-		f.core.stats.Step(name, time.Duration(f.core.clock.Now()-began), failed)
+		f.c.own.Stats.Step(name, time.Duration(f.c.own.Clock.Now()-began), failed)
 	}
 }
 
@@ -151,14 +123,7 @@ func (f *Fill[V]) Step(name string) func(err ...error) {
 // row's version or a log's position. If an invalidation or a Put has reported a higher version, see At, this value
 // comes from a replica that lags: the waiting callers get it, and it is not kept. 0: unknown. With KeepPrevious the
 // previous value's version stays if none is reported. It also applies to ErrNotFound.
-func (f *Fill[V]) SetVersion(version uint64) { f.version = version }
-
-func (f *run) versionOf() uint64 {
-	if f.version == 0 && f.keep {
-		return f.prev.Version
-	}
-	return f.version
-}
+func (f *Fill[V]) SetVersion(version uint64) { f.run.Version = version }
 
 // encode and decode turn a panic in a user's codec into an error.
 func (c *Cache[V]) encode(v V) (b []byte, err error) {

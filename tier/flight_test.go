@@ -13,6 +13,7 @@ import (
 
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/placement"
 )
 
@@ -91,13 +92,13 @@ func TestLateStarter(t *testing.T) {
 			o.setFail(fail)
 			c := open(t, plain(ByKey(o.load)))
 			_, _ = c.Get(t.Context(), "k")
-			f, err := c.join(&joining{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
+			f, err := c.own.Join(&owner.Joining{Lookup: owner.Lookup{Key: "k", Hash: ring.Hash("k")}, Class: governor.Miss, Cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-f.done
-			if o.want(t, 1); !errors.Is(f.res.err, fail) && !(fail == ErrNotFound && f.res.err == nil) {
-				t.Errorf("%s: %v", name, f.res.err)
+			<-f.Done
+			if o.want(t, 1); !errors.Is(f.Res.Err, fail) && !(fail == ErrNotFound && f.Res.Err == nil) {
+				t.Errorf("%s: %v", name, f.Res.Err)
 			}
 		})
 	}
@@ -258,14 +259,14 @@ func TestHungLoadsAreBounded(t *testing.T) {
 		for i := range 6 {
 			began := time.Now()
 			_, err := c.Get(t.Context(), "k")
-			if want := []error{ErrTimeout, ErrOverloaded}[min(i/maxRunning, 1)]; !errors.Is(err, want) {
+			if want := []error{ErrTimeout, ErrOverloaded}[min(i/owner.MaxRunning, 1)]; !errors.Is(err, want) {
 				t.Errorf("call %d: %v, want %v", i, err, want)
 			}
 			if took := time.Since(began); took != time.Second {
 				t.Errorf("call %d took %v", i, took)
 			}
 		}
-		if g := c.Stats().Governor; g.InUse != maxRunning || most.Load() != maxRunning {
+		if g := c.Stats().Governor; g.InUse != owner.MaxRunning || most.Load() != owner.MaxRunning {
 			t.Errorf("in use %d, most at once %d", g.InUse, most.Load())
 		}
 		get(t, c, "other", "v")

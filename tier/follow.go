@@ -14,6 +14,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // Follow has two halves. The reader takes batches and starts their invalidations: when it asks for the next batch, they
@@ -67,12 +68,12 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if !c.life.begin() {
+	if !c.own.Life.Begin() {
 		return ErrClosed
 	}
-	defer c.life.end()
+	defer c.own.Life.End()
 	inner, cancel := context.WithCancel(ctx)
-	defer context.AfterFunc(c.ctx, cancel)()
+	defer context.AfterFunc(c.own.Ctx, cancel)()
 	c.followed.following.Add(1)
 	defer c.followed.following.Add(-1)
 
@@ -100,7 +101,7 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	}
 	switch {
 	case err == nil:
-	case c.ctx.Err() != nil:
+	case c.own.Ctx.Err() != nil:
 		return ErrClosed
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -152,13 +153,13 @@ func (f *follower) read(ctx context.Context) error {
 			continue
 		}
 		if f.fails == 0 {
-			f.since = max(f.c.clock.Now(), 1)
+			f.since = max(f.c.own.Clock.Now(), 1)
 		}
 		f.down = true
 		f.stats.down.Store(f.since)
 		wait := f.failed("the feed fails", err, f.fails)
 		f.fails++
-		if err := sleep(ctx, wait); err != nil {
+		if err := owner.Sleep(ctx, wait); err != nil {
 			return err
 		}
 	}
@@ -182,7 +183,7 @@ func (f *follower) failed(what string, err error, n int) time.Duration {
 
 // backoff returns how long to wait after the nth failure in a row, from 0.
 func (f *follower) backoff(n int) time.Duration {
-	return time.Duration((0.5 + f.c.rng.float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
+	return time.Duration((0.5 + f.c.own.Rng.Float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
 }
 
 // idling returns how long to wait after the nth useless batch in a row, from 0.
@@ -210,7 +211,7 @@ func (f *follower) step(ctx context.Context) error {
 		f.log.Info("the feed answers again", "failures", f.fails, "position", f.last)
 		f.up()
 	}
-	asked := f.c.clock.Now()
+	asked := f.c.own.Clock.Now()
 	batch, err := f.feed.Next(ctx, f.last)
 	if err != nil {
 		return err
@@ -223,16 +224,16 @@ func (f *follower) step(ctx context.Context) error {
 	if f.accept(batch.Events) {
 		f.begun, f.idle = 0, 0
 		if f.broken > 1 {
-			return sleep(ctx, idling(f.broken-2))
+			return owner.Sleep(ctx, idling(f.broken-2))
 		}
 		return nil
 	}
 	if back, err := f.setBack(ctx); err != nil || back {
 		return err
 	}
-	wait := idling(f.idle) - time.Duration(f.c.clock.Now()-asked)
+	wait := idling(f.idle) - time.Duration(f.c.own.Clock.Now()-asked)
 	f.idle++
-	return sleep(ctx, wait)
+	return owner.Sleep(ctx, wait)
 }
 
 // setBack reports whether the feed has another numbering or was set back. It must then be begun again.
@@ -253,7 +254,7 @@ func (f *follower) setBack(ctx context.Context) (bool, error) {
 // feed's end first, so what came before that end came before the flush.
 func (f *follower) begin(ctx context.Context) error {
 	if f.begun > 0 {
-		if err := sleep(ctx, f.backoff(f.begun-1)); err != nil {
+		if err := owner.Sleep(ctx, f.backoff(f.begun-1)); err != nil {
 			return err
 		}
 	}
@@ -281,7 +282,7 @@ func (f *follower) begin(ctx context.Context) error {
 func (f *follower) flush(why string) {
 	f.stats.flushes.Add(1)
 	f.log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
-	f.c.begin(f.c.ctx, nil, 0, everything)
+	f.c.begin(f.c.own.Ctx, nil, 0, everything)
 }
 
 // reached notes that everything up to position is applied here.
@@ -345,13 +346,13 @@ func (f *follower) apply(events []*Event) {
 	versions, tagged := make(map[string]uint64), make(map[string]bool)
 	for _, e := range events {
 		if e.All {
-			f.c.begin(f.c.ctx, nil, 0, everything)
+			f.c.begin(f.c.own.Ctx, nil, 0, everything)
 			break
 		}
 	}
 	for _, e := range events {
 		for _, key := range e.Keys {
-			if err := checkKey(key); err != nil {
+			if err := owner.CheckKey(key); err != nil {
 				f.refuse(e, err)
 				continue
 			}
@@ -362,7 +363,7 @@ func (f *follower) apply(events []*Event) {
 			versions[key] = max(version, e.Version)
 		}
 		for _, tag := range e.Tags {
-			if err := checkTag(tag); err != nil {
+			if err := owner.CheckTag(tag); err != nil {
 				f.refuse(e, err)
 			} else if !tagged[tag] {
 				tagged[tag] = true
@@ -377,10 +378,10 @@ func (f *follower) apply(events []*Event) {
 		for n < len(keys) && versions[keys[n]] == versions[keys[0]] {
 			n++
 		}
-		f.c.begin(f.c.ctx, nil, versions[keys[0]], journal.Part{Scope: codec.ScopeKeys, Names: keys[:n]})
+		f.c.begin(f.c.own.Ctx, nil, versions[keys[0]], journal.Part{Scope: codec.ScopeKeys, Names: keys[:n]})
 		keys = keys[n:]
 	}
-	f.c.begin(f.c.ctx, nil, 0, journal.Part{Scope: codec.ScopeTags, Names: tags})
+	f.c.begin(f.c.own.Ctx, nil, 0, journal.Part{Scope: codec.ScopeTags, Names: tags})
 }
 
 func (f *follower) refuse(e *Event, err error) {
@@ -415,7 +416,7 @@ func (f *follower) confirm(ctx context.Context) error {
 			if f.ended.Load() && fails > 0 {
 				return err
 			}
-			if err := sleep(ctx, f.waits(err, fails)); err != nil {
+			if err := owner.Sleep(ctx, f.waits(err, fails)); err != nil {
 				return err
 			}
 		}
@@ -428,7 +429,7 @@ func (f *follower) acknowledge(ctx context.Context, to *place) error {
 	if err := f.c.confirmAll(ctx); err != nil {
 		return err
 	}
-	if f.c.isolation.IsIsolated() {
+	if f.c.own.Isolation.IsIsolated() {
 		return errUnsure
 	}
 	return guarded(func() error { return f.feed.Ack(ctx, FeedPosition{Epoch: to.epoch, Position: to.last}) })

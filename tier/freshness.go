@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // Freshness is a namespace's contract: how old an answer may be. It must be the same
@@ -45,17 +47,7 @@ type Freshness struct {
 
 // Bound is the greatest age, counted from the start of its load, at which a value may be served: its hard expiry.
 // Without MaxTTL, Fill.SetTTL and PutOptions.TTL change it for a single value.
-func (f Freshness) Bound() time.Duration {
-	return max(f.TTL, f.MaxTTL) + max(f.StaleWhileRevalidate, f.StaleIfError)
-}
-
-// allows returns an error that wraps ErrTTLTooLong if the contract forbids this TTL for a single value.
-func (f Freshness) allows(ttl time.Duration) error {
-	if f.MaxTTL == 0 || ttl <= f.MaxTTL {
-		return nil
-	}
-	return fmt.Errorf("%w: it is %v, the most is %v: give the value less, or raise Freshness.MaxTTL on every member", ErrTTLTooLong, ttl, f.MaxTTL)
-}
+func (f Freshness) Bound() time.Duration { return owner.Contract(f).Bound() }
 
 // String states the contract in a sentence.
 func (f Freshness) String() string {

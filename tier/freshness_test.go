@@ -292,7 +292,7 @@ func TestJitterOnlyShortens(t *testing.T) {
 		for i := range 1000 {
 			key := fmt.Sprint(i)
 			_ = read(t, c, key, AnyAge)
-			e, _ := c.owned.Get(key)
+			e, _ := c.own.Owned.Get(key)
 			d := time.Duration(e.Soft - e.Loaded)
 			low, high = min(low, d), max(high, d)
 		}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // Whatever the pattern of the loads, no more than the cap run, including loads that hang, and no permit is lost.
@@ -76,7 +78,7 @@ func capUnderLoad(t *testing.T, rnd *rand.Rand) {
 	if int(most.Load()) != limit {
 		t.Errorf("only %d of %d permits were ever in use: the test proves nothing", most.Load(), limit)
 	}
-	if live, run := c.flights.size(); live != 0 || run != 0 {
+	if live, run := c.own.Flights.Size(); live != 0 || run != 0 {
 		t.Errorf("%d flights, %d loads left", live, run)
 	}
 }
@@ -216,14 +218,14 @@ func TestBusyKeyHoldsNoPermit(t *testing.T) {
 		cfg.Freshness.ErrorTTL = -1
 		c := open(t, cfg)
 		defer close(hang)
-		for range maxRunning {
+		for range owner.MaxRunning {
 			getErr(t, c, "hung", ErrTimeout)
 		}
 		go func() { _, _ = c.Get(background, "hung") }()
 		synctest.Wait()
 		began := time.Now()
 		get(t, c, "good", "v")
-		if s := c.Stats(); time.Since(began) != 0 || s.Governor.InUse != maxRunning {
+		if s := c.Stats(); time.Since(began) != 0 || s.Governor.InUse != owner.MaxRunning {
 			t.Errorf("after %v, %d permits in use", time.Since(began), s.Governor.InUse)
 		}
 	})

@@ -36,7 +36,7 @@ func (m *moving) drain(d time.Duration) (took time.Duration) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), d)
 	defer cancel()
 	began := time.Now()
-	handler{&m.caches["n2"].core}.Drain(ctx)
+	m.caches["n2"].handler().Drain(ctx)
 	return time.Since(began)
 }
 
@@ -72,8 +72,8 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 		}
 		time.Sleep(2 * time.Minute)
 		key := m.moved(0)
-		before, _ := m.caches["n2"].owned.Get(key)
-		held := m.caches["n2"].owned.Len()
+		before, _ := m.caches["n2"].own.Owned.Get(key)
+		held := m.caches["n2"].own.Owned.Len()
 		m.unsee("n0", "n1", "n2")
 		m.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{delay: 50 * time.Millisecond} })
 		if took := m.drain(10 * time.Second); took > 2*time.Second {
@@ -89,7 +89,7 @@ func TestLeaveCostsNoLoads(t *testing.T) {
 			}
 		}
 		m.loads(keys)
-		after, ok := m.caches[m.old.Owner(key).Name].owned.Get(key)
+		after, ok := m.caches[m.old.Owner(key).Name].own.Owned.Get(key)
 		if !ok || after.Version != 7 || after.Cost != before.Cost || after.Tags == nil || len(after.Tags.List()) != 2 || !bytes.Equal(after.Value, before.Value) ||
 			after.Hard-after.Loaded > before.Hard-before.Loaded || after.Soft-after.Loaded > before.Soft-before.Loaded {
 			t.Errorf("%+v became %+v", before, after)
@@ -138,7 +138,7 @@ func TestLeaveHottestFirst(t *testing.T) {
 			t.Errorf("%d pushed of %d", s.Pushed, len(own))
 		}
 		for _, key := range hot {
-			if _, ok := m.caches[m.old.Owner(key).Name].owned.Get(key); !ok {
+			if _, ok := m.caches[m.old.Owner(key).Name].own.Owned.Get(key); !ok {
 				t.Errorf("%s was not pushed", key)
 			}
 		}
@@ -159,7 +159,7 @@ func TestLeaveToTheFull(t *testing.T) {
 			m.read("n0", fmt.Sprintf("k%d", i))
 		}
 		var own []string
-		m.caches["n2"].owned.Each(func(key string, _ *store.Entry) bool {
+		m.caches["n2"].own.Owned.Each(func(key string, _ *store.Entry) bool {
 			own = append(own, key)
 			return true
 		})
@@ -285,7 +285,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 						s.do(t, m.caches["n1"], key)
 						hash := ring.Hash(key)
 						if s.name == "key" {
-							m.caches["n0"].note(key, hash, m.caches["n1"].fences.NewestMark(key, hash), 0)
+							m.caches["n0"].own.Note(key, hash, m.caches["n1"].own.Fences.NewestMark(key, hash), 0)
 						} else {
 							s.do(t, m.caches["n0"], key)
 						}
@@ -302,7 +302,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 						s.do(t, m.caches["n0"], key)
 					}
 					time.Sleep(10 * time.Second)
-					e := m.caches["n0"].valid(key, ring.Hash(key), m.caches["n0"].clock.Now())
+					e := m.caches["n0"].own.Valid(key, ring.Hash(key), m.caches["n0"].own.Clock.Now())
 					if e != nil {
 						v, err := m.caches["n0"].decode(e.Value)
 						if err != nil || v.Version != 1 {

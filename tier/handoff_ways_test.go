@@ -86,17 +86,17 @@ func TestLeaveAroundThroughAnEarlierVersion(t *testing.T) {
 		}
 		m.simNet.mu.Unlock()
 		m.setRule(func(from, to string, kind codec.Kind, answer bool) hop { return hop{lost: from == "n2" && to == "n0"} })
-		kept := m.caches["n1"].owned.Len()
+		kept := m.caches["n1"].own.Owned.Len()
 		mine := 0
-		for _, x := range m.caches["n2"].hottest(func(string, *store.Entry) bool { return true }) {
-			if m.old.Owner(x.key).Name == "n1" {
+		for _, x := range m.caches["n2"].own.Hottest(func(string, *store.Entry) bool { return true }) {
+			if m.old.Owner(x.Key).Name == "n1" {
 				mine++
 			}
 		}
 		if took := m.drain(3 * time.Second); took != 3*time.Second {
 			t.Errorf("took %v: it may be asked for what it has until its time is over", took)
 		}
-		if n := m.caches["n1"].owned.Len(); n != kept+mine || mine == 0 {
+		if n := m.caches["n1"].own.Owned.Len(); n != kept+mine || mine == 0 {
 			t.Errorf("n1 keeps %d copies, had %d and was to be given %d", n, kept, mine)
 		}
 	})

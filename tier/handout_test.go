@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
@@ -39,10 +40,10 @@ func TestJoinerOfFencedFlightKeepsNoNearCopy(t *testing.T) {
 		wg.Go(func() { _, _ = c.Get(ctx, key) })
 		synctest.Wait()
 		least := o.seq.Add(1)
-		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.Delete(key) })
+		at, _ := c.own.Fences.Apply(key, hash, mark(1), 0, func(bool) { c.own.Owned.Delete(key) })
 		wg.Go(func() { _, _ = c.Get(background, key) })
 		synctest.Wait()
-		c.flights.detach(key, hash, at.Loads)
+		c.own.Flights.Detach(key, hash, at.Loads)
 		leave()
 		wg.Wait()
 		synctest.Wait()
@@ -107,10 +108,10 @@ func TestJoinerOfFlightSeesItsTagInvalidated(t *testing.T) {
 
 // A copy that was found before a fence is not handed out after it.
 func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
-	flights := newFlights()
-	start := func() *flight {
-		f, _ := flights.join(1, "k", true, nil, func() *flight {
-			return &flight{key: "k", hash: 1, done: make(chan struct{})}
+	flights := owner.NewFlights()
+	start := func() *owner.Flight {
+		f, _ := flights.Join(1, "k", true, nil, func() *owner.Flight {
+			return &owner.Flight{Key: "k", Hash: 1, Done: make(chan struct{})}
 		})
 		return f
 	}
@@ -118,13 +119,13 @@ func TestFlightHandsOutNoCopyThatIsNoLongerValid(t *testing.T) {
 		asked := func(*store.Entry) bool { return valid }
 		copied := new(store.Entry)
 		f := start()
-		flights.finish(f, result{e: copied, err: errDown}, asked)
-		<-f.done
-		if has := f.res.e == copied; has != valid || f.res.err != errDown {
-			t.Errorf("valid %v: a failed flight ended with %+v", valid, f.res)
+		flights.Finish(f, owner.Result{E: copied, Err: errDown}, asked)
+		<-f.Done
+		if has := f.Res.E == copied; has != valid || f.Res.Err != errDown {
+			t.Errorf("valid %v: a failed flight ended with %+v", valid, f.Res)
 		}
 		f = start()
-		if skipped := flights.skip(f, copied, asked); skipped != valid {
+		if skipped := flights.Skip(f, copied, asked); skipped != valid {
 			t.Errorf("valid %v: skip = %v", valid, skipped)
 		}
 		if live := start() == f; live == valid {
@@ -144,11 +145,11 @@ func TestNeedlessFlightLoadsWhatIsInvalidatedMeanwhile(t *testing.T) {
 			defer shut(t, c)
 			gets(t, c, "k", 0)
 			stop.at(n+1, func() { apply(c, "k", mark(1)) })
-			f, err := c.join(&joining{lookup: lookup{key: "k", hash: ring.Hash("k")}, class: governor.Miss, cause: placement.Cold})
+			f, err := c.own.Join(&owner.Joining{Lookup: owner.Lookup{Key: "k", Hash: ring.Hash("k")}, Class: governor.Miss, Cause: placement.Cold})
 			if err != nil {
 				t.Fatal(err)
 			}
-			<-f.done
+			<-f.Done
 			if stop.ran() && o.loads.Load() != 2 {
 				t.Errorf("look %d: %d loads: the flight ended with the old copy", n+1, o.loads.Load())
 			}
@@ -241,7 +242,7 @@ func TestLeaseOfAFilledCopyCountsFromItsLoad(t *testing.T) {
 		from := func(key string, want Source) {
 			t.Helper()
 			if a, err := c.Read(background, key, ReadOptions{MaxAge: AnyAge}); err != nil || a.Source != want {
-				t.Errorf("%s after %v: %v, %v, want %v", key, time.Duration(c.clock.Now()), a.Source, err, want)
+				t.Errorf("%s after %v: %v, %v, want %v", key, time.Duration(c.own.Clock.Now()), a.Source, err, want)
 			}
 		}
 		for _, keys := range [][]string{{"fast 1", "slow"}, {"slow", "fast 2"}} {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // resum gives a changed file the right checksum.
@@ -122,7 +123,7 @@ func FuzzHotFile(f *testing.F) {
 			return
 		}
 		for _, key := range keys {
-			if checkKey(key) != nil {
+			if owner.CheckKey(key) != nil {
 				t.Errorf("key %q", key)
 			}
 		}

@@ -1,8 +1,6 @@
 package tier
 
 import (
-	"cmp"
-	"container/heap"
 	"errors"
 	"io/fs"
 	"slices"
@@ -10,8 +8,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/demand"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -30,13 +27,6 @@ const (
 	hotChunk = 128
 	// hotPause is the time between checks whether warming can begin, or go on.
 	hotPause = 100 * time.Millisecond
-	// heatSpan is the number of seconds in which an entry is assumed to have got its heat, if nothing better is known.
-	heatSpan = 60.0
-	// leastRate is the lowest rate, per second, at which a key is assumed to be asked for. So a key that was warmed and
-	// not asked for yet stays on the list, behind the others, and a restart soon after another one does not lose it.
-	leastRate = 1e-4
-	// leastCost is the lowest cost that a load is assumed to have, in seconds.
-	leastCost = 1e-3
 )
 
 // HotKeysStats describes the file that Config.HotKeysFile names.
@@ -94,7 +84,7 @@ func (c *core) keepHot() {
 			c.saveHot()
 		case <-c.hot.now:
 			c.saveHot()
-		case <-c.ctx.Done():
+		case <-c.own.Ctx.Done():
 			if c.hot.finished.Load() {
 				c.saveHot()
 			}
@@ -112,15 +102,15 @@ func (c *core) warmHot() {
 		c.cfg.Logger.Warn("the list of hot keys cannot be used: starting without it", "namespace", c.cfg.Namespace, "file", path, "err", err)
 	}
 	h.total.Store(int64(len(keys)))
-	until := c.clock.Now() + int64(newFor)
-	for c.journal.IsOpening() && c.clock.Now() < until && sleep(c.ctx, hotPause) == nil { // a cache that is opening may not keep what it loads
+	until := c.own.Clock.Now() + int64(owner.NewFor)
+	for c.own.Journal.IsOpening() && c.own.Clock.Now() < until && owner.Sleep(c.own.Ctx, hotPause) == nil { // a cache that is opening may not keep what it loads
 	}
 	for some := range slices.Chunk(keys, hotChunk) {
-		report, err := c.front.warmKeys(c.ctx, some)
-		for errors.Is(err, ErrIsolated) && sleep(c.ctx, hotPause) == nil {
-			report, err = c.front.warmKeys(c.ctx, some)
+		report, err := c.front.warmKeys(c.own.Ctx, some)
+		for errors.Is(err, ErrIsolated) && owner.Sleep(c.own.Ctx, hotPause) == nil {
+			report, err = c.front.warmKeys(c.own.Ctx, some)
 		}
-		if c.ctx.Err() != nil {
+		if c.own.Ctx.Err() != nil {
 			return
 		}
 		var many *ManyError
@@ -179,74 +169,14 @@ func sameTrouble(a, b error) bool {
 	return a != nil && b != nil && errors.As(a, &x) == errors.As(b, &y) && x == y
 }
 
-// spared is a key and what it spares the origin, in seconds of loads a second.
-type spared struct {
-	key   string
-	worth float64
-	e     *store.Entry
-	heat  uint8
-}
-
-// sparedHeap has the least worth on top.
-type sparedHeap []spared
-
-func (s sparedHeap) Len() int           { return len(s) }
-func (s sparedHeap) Less(i, j int) bool { return s[i].worth < s[j].worth }
-func (s sparedHeap) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
-func (s *sparedHeap) Push(x any)        { *s = append(*s, x.(spared)) }
-func (s *sparedHeap) Pop() any {
-	last := len(*s) - 1
-	x := (*s)[last]
-	*s = (*s)[:last]
-	return x
-}
-
 // hotList returns the hottest of the keys that this node owns, hottest first. A node that leaves owns none any more,
 // and lists what it has.
 func (c *core) hotList() []string {
-	now := c.clock.Now()
-	best := c.mostSparing(maxHotKeys, func(e *store.Entry, _ bool) bool { return !e.Replica && now < e.Hard })
+	now := c.own.Clock.Now()
+	best := c.own.MostSparing(maxHotKeys, func(e *store.Entry, _ bool) bool { return !e.Replica && now < e.Hard })
 	keys := make([]string, len(best))
 	for i := range best {
-		keys[i] = best[i].key
+		keys[i] = best[i].Key
 	}
 	return keys
-}
-
-// mostSparing returns the keys that spare the origin most, at most so many of them, those that spare most first. It
-// looks at keys with a value that are wanted and, if this node is in the view, owned by this node. asked: the key was
-// asked for recently.
-func (c *core) mostSparing(most int, wanted func(e *store.Entry, asked bool) bool) []spared {
-	now := c.clock.Now()
-	rates := make(map[uint64]float64)
-	c.demand.Rates(c.nearTier.Hits()-c.stats.NearUnused.Load(), now, func(k demand.KeyRate) { rates[k.Hash] = k.Rate })
-	mine := func(uint64) bool { return true }
-	if c.cfg.Cluster != nil {
-		if view := c.cfg.Cluster.View(); contains(view, c.self) {
-			mine = func(hash uint64) bool { return view.OwnerOf(view.PartitionOf(hash)).Name == c.self }
-		}
-	}
-	var best sparedHeap
-	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) { // about 100 ns for an entry
-		hash := ring.Hash(key)
-		if e.Flags != 0 || !wanted(e, heat > 0 || rates[hash] > 0) {
-			return
-		}
-		rate := max(rates[hash], float64(heat)/heatSpan, leastRate)
-		worth := rate * max(e.Cost.Seconds(), leastCost)
-		if len(best) == most && worth <= best[0].worth || !mine(hash) {
-			return
-		}
-		if len(best) == most {
-			heap.Pop(&best)
-		}
-		heap.Push(&best, spared{key, worth, e, heat})
-	})
-	slices.SortFunc(best, func(a, b spared) int { return cmp.Or(cmp.Compare(b.worth, a.worth), cmp.Compare(a.key, b.key)) })
-	return best
-}
-
-func contains(view *ring.View, name string) bool {
-	_, ok := view.Member(name)
-	return ok
 }

@@ -146,7 +146,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 		if s := c.Stats().HotKeys; s.Total != 300 || s.Done != hotChunk || s.Failed != 0 || s.Finished {
 			t.Errorf("%+v", s)
 		}
-		if done, total, finished := (handler{&c.core}).Warming(); done != hotChunk || total != 300 || finished {
+		if done, total, finished := c.handler().Warming(); done != hotChunk || total != 300 || finished {
 			t.Errorf("%d of %d, %v", done, total, finished)
 		}
 		began := time.Now()
@@ -201,9 +201,9 @@ func TestHotKeysOwned(t *testing.T) {
 		}
 		view, sum := s.nodes["n0"].View(), 0
 		foreign := keyOf(view, "n2", 0) // from a time when n2 could not be reached
-		caches["n0"].owned.Set(foreign, &store.Entry{Hard: 1 << 60, Cost: time.Hour})
+		caches["n0"].own.Owned.Set(foreign, &store.Entry{Hard: 1 << 60, Cost: time.Hour})
 		s.nodes["n1"].setView(simView(t, "n0", "n2"))
-		handler{&caches["n1"].core}.Drain(background)
+		caches["n1"].handler().Drain(background)
 		synctest.Wait()
 		s.stop(caches)
 		for _, name := range s.names {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -21,18 +23,31 @@ type Copy struct {
 	Failed   bool    `json:"failed"`        // the last fill failed, and its error is remembered
 }
 
+// handler answers for a cache: other members, and the operator of this one.
+type handler struct {
+	owner.Handler
+	c *core
+}
+
+func (c *core) handler() handler { return handler{c.own.Handler(), c} }
+
+var _ codec.Handler = handler{}
+
+// Stats implements codec.Handler.
+func (h handler) Stats() any { return h.c.allStats() }
+
 // InspectKey returns this member's copies of a key that could be served now. It starts nothing and does not count as a
 // read.
 func (h handler) InspectKey(key string) any {
 	c, out := h.c, []Copy{}
-	if checkKey(key) != nil || c.life.isClosed() {
+	if owner.CheckKey(key) != nil || c.own.Life.IsClosed() {
 		return out
 	}
-	now := c.clock.Now()
+	now := c.own.Clock.Now()
 	if b, ok := c.front.nearCopy(key, now); ok {
 		out = append(out, b)
 	}
-	if e := c.valid(key, ring.Hash(key), now); e != nil {
+	if e := c.own.Valid(key, ring.Hash(key), now); e != nil {
 		out = append(out, Copy{
 			Tier: "owned", Age: seconds(now - e.Loaded), Fresh: seconds(e.Soft - now), Left: seconds(e.Hard - now),
 			Bytes: len(e.Value), NotFound: e.Flags&store.NotFound != 0, Failed: e.Flags&store.Failed != 0,
@@ -47,8 +62,8 @@ func (c *Cache[V]) nearCopy(key string, now int64) (Copy, bool) {
 	if b == nil {
 		return Copy{}, false
 	}
-	c.stats.NearUnused.Add(1) // takes the hit back
-	if _, valid := c.fences.NearValid(key, uint32(b.slot), b.checked); !valid || now >= b.until {
+	c.own.Stats.NearUnused.Add(1) // takes the hit back
+	if _, valid := c.own.Fences.NearValid(key, uint32(b.slot), b.checked); !valid || now >= b.until {
 		return Copy{}, false
 	}
 	return Copy{

@@ -54,10 +54,10 @@ func (c *core) spread(ctx context.Context, version uint64, then func(context.Con
 	if err := ctx.Err(); err != nil {
 		return Token{}, err
 	}
-	if !c.life.begin() {
+	if !c.own.Life.Begin() {
 		return Token{}, ErrClosed
 	}
-	defer c.life.end()
+	defer c.own.Life.End()
 	w := journal.NewWait()
 	if c.cfg.Cluster != nil {
 		var cancel context.CancelFunc
@@ -71,21 +71,21 @@ func (c *core) spread(ctx context.Context, version uint64, then func(context.Con
 	if c.cfg.Cluster == nil || token.zero() {
 		return token, nil
 	}
-	err := c.unreached(c.journal.Wait(ctx, w))
+	err := c.unreached(c.own.Journal.Wait(ctx, w))
 	if err == nil {
 		return token, nil
 	}
-	c.stats.Unconfirmed.Add(1)
-	c.logUnconfirmed(err)
+	c.own.Stats.Unconfirmed.Add(1)
+	c.own.LogUnconfirmed(err)
 	return token, err
 }
 
 // begin applies invalidations here and has the journal send them. w then waits for them; nil means that nobody waits.
 func (c *core) begin(ctx context.Context, w *journal.Wait, version uint64, parts ...journal.Part) Token {
 	for _, p := range parts {
-		c.stats.Invalidated.Add(int64(len(p.Names)))
+		c.own.Stats.Invalidated.Add(int64(len(p.Names)))
 	}
-	last := c.journal.Begin(ctx, w, version, parts...)
+	last := c.own.Journal.Begin(ctx, w, version, parts...)
 	if last.Seq == 0 {
 		return Token{}
 	}
@@ -100,7 +100,7 @@ func (c *core) confirmAll(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.InvalidateTimeout)
 	defer cancel()
-	return c.unreached(c.journal.WaitAll(ctx))
+	return c.unreached(c.own.Journal.WaitAll(ctx))
 }
 
 // unreached returns the error of Invalidate for that of the journal.
@@ -111,6 +111,6 @@ func (c *core) unreached(err error) error {
 	}
 	return &InvalidateError{
 		Namespace: c.cfg.Namespace, Unreached: u.Members, Err: u.Err,
-		CleanBy: wallClock(c.cfg.Now).Add(c.journal.LongestLife()),
+		CleanBy: wallClock(c.cfg.Now).Add(c.own.Journal.LongestLife()),
 	}
 }

@@ -2,11 +2,11 @@ package tier
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -26,63 +26,23 @@ const (
 )
 
 // String returns "serve stale", "bypass" or "fail".
-func (w WhenIsolated) String() string {
-	switch w {
-	case ServeStale:
-		return "serve stale"
-	case Bypass:
-		return "bypass"
-	case Fail:
-		return "fail"
-	}
-	return fmt.Sprintf("WhenIsolated(%d)", uint8(w))
-}
-
-// lossReporter is a Cluster that can tell whether a member that is not in its view was lost or left in order.
-type lossReporter interface{ Lost(name string) bool }
-
-// bypasser is a Cluster that can tell whether a member of its view refuses requests or is silent.
-type bypasser interface{ Bypassed(name string) bool }
-
-// checkIsolation checks whether this node is isolated.
-func (c *core) checkIsolation() {
-	left := func(string) bool { return false }
-	if l, ok := c.cfg.Cluster.(lossReporter); ok {
-		left = func(name string) bool { return !l.Lost(name) }
-	}
-	silent := func(string) bool { return false }
-	if b, ok := c.cfg.Cluster.(bypasser); ok {
-		silent = b.Bypassed
-	}
-	off, changed := c.isolation.Observe(c.cfg.Cluster.View(), c.clock.Now(), silent, left)
-	if !changed {
-		return
-	}
-	c.isolation.Cut.Store(off && c.cfg.WhenIsolated != ServeStale)
-	c.setWatch()
-	if off {
-		c.stats.Isolations.Add(1)
-		c.cfg.Logger.Warn("isolated: this node has lost contact with more than half of the members", "event", eventIsolated, "namespace", c.cfg.Namespace, "then", c.cfg.WhenIsolated.String())
-	} else {
-		c.cfg.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.cfg.Namespace)
-	}
-}
+func (w WhenIsolated) String() string { return owner.WhenIsolated(w).String() }
 
 // findIsolated is find while the node is isolated and the cache must not serve as usual.
 func (c *Cache[V]) findIsolated(ctx context.Context, key string, b *nearEntry[V], flags uint8, a *answer[V]) error {
 	if b != nil {
-		c.stats.NearUnused.Add(1)
+		c.own.Stats.NearUnused.Add(1)
 	}
 	switch {
 	case c.cfg.WhenIsolated == Fail:
-		c.stats.Errors.Add(1)
+		c.own.Stats.Errors.Add(1)
 		return ErrIsolated
 	case flags&codec.FlagNoFill != 0:
 		return ErrNotCached
 	}
-	q := request[V]{lookup: lookup{key: key, hash: ring.Hash(key), maxAge: store.RefreshAge, chain: governor.ChainOf(ctx)}}
+	q := request[V]{Lookup: owner.Lookup{Key: key, Hash: ring.Hash(key), MaxAge: store.RefreshAge, Chain: governor.ChainOf(ctx)}}
 	if err := c.answerOwned(ctx, &q, a); err != nil {
-		c.stats.Errors.Add(1)
+		c.own.Stats.Errors.Add(1)
 		return err
 	}
 	c.countAnswer(a)

@@ -26,16 +26,10 @@ type Ledger struct {
 	SoftTimeouts   int64            `json:"soft_timeouts"`    // reads that took a stale copy after SoftTimeout
 }
 
-// reads returns how many reads of callers on this node have been answered.
-func (c *core) reads() int64 {
-	s := c.stats
-	return max(c.nearTier.Hits()-s.NearUnused.Load(), 0) + s.Owned.Load() + s.Filled.Load() + s.Errors.Load()
-}
-
 // ledger returns the current ledger.
 func (c *core) ledger() Ledger {
-	s, loads := c.stats, c.stats.Loads()
-	r := s.Ledger.Rates(c.reads(), loads, c.clock.Now())
+	s, loads := c.own.Stats, c.own.Stats.Loads()
+	r := s.Ledger.Rates(c.own.Reads(), loads, c.own.Clock.Now())
 	out := Ledger{
 		OriginSeconds: r.Total, OriginBusy: r.Busy, LoadRate: r.Loads, ReadRate: r.Reads,
 		Doomed: s.Doomed.Load(), ShedBy: make(map[string]int64), Retries: s.Retries.Load(), RetriesDenied: s.NoRetry.Load(),

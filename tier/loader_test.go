@@ -15,6 +15,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/counters"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 func TestPreviousAndKeep(t *testing.T) {
@@ -35,7 +36,7 @@ func TestPreviousAndKeep(t *testing.T) {
 		cfg.Freshness.StaleIfError, cfg.Freshness.ErrorTTL = time.Hour, -1
 		c := open(t, cfg)
 		mode = "keep"
-		getErr(t, c, "k", errNoPrevious)
+		getErr(t, c, "k", owner.ErrNoPrevious)
 		mode = "value"
 		get(t, c, "k", "v2")
 		time.Sleep(time.Minute)

@@ -6,12 +6,12 @@ import (
 	"iter"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 const (
@@ -19,8 +19,6 @@ const (
 	eachGroup = 4096
 	// maxFrames is how many requests one multi-get has in flight at most.
 	maxFrames = 16
-	// maxSingles is how many keys of one multi-get are read one by one at the same time.
-	maxSingles = 64
 )
 
 // ManyError says which keys of a multi-get failed, and why. errors.Is and errors.As look into all of the errors.
@@ -145,7 +143,7 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *keyRead[V]) (out Result[V]) 
 		return Result[V]{Err: r.err}
 	}
 	var ok bool
-	if out.Answer, ok, out.Err = c.handOut(&r.finding, c.clock.Now()); !ok {
+	if out.Answer, ok, out.Err = c.handOut(&r.finding, c.own.Clock.Now()); !ok {
 		out.Answer, out.Err = c.read(ctx, r.key, AnyAge, nil, 0)
 	}
 	return out
@@ -154,8 +152,8 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *keyRead[V]) (out Result[V]) 
 // readLate reads the keys again whose copies reached their end while the call waited for other keys. It returns the
 // time at which the results are handed out.
 func (c *Cache[V]) readLate(ctx context.Context, m *multiGet[V]) (now int64) {
-	for range maxAgain {
-		now = c.clock.Now()
+	for range owner.MaxAgain {
+		now = c.own.Clock.Now()
 		m.singles = m.singles[:0]
 		for i := range m.reads {
 			if r := &m.reads[i]; r.err == nil && now >= r.end {
@@ -167,14 +165,14 @@ func (c *Cache[V]) readLate(ctx context.Context, m *multiGet[V]) (now int64) {
 		}
 		c.readSingly(ctx, m)
 	}
-	return c.clock.Now()
+	return c.own.Clock.Now()
 }
 
 func (c *core) canRead(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.life.isClosed() {
+	if c.own.Life.IsClosed() {
 		return ErrClosed
 	}
 	return nil
@@ -182,18 +180,18 @@ func (c *core) canRead(ctx context.Context) error {
 
 // readMany answers the reads of m.
 func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
-	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.fences.TagClock(), c.clock.Now()
+	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.own.Fences.TagClock(), c.own.Clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
 		m.view = c.cfg.Cluster.View()
-		self, places = m.view.Index(c.self), m.view.Len()
+		self, places = m.view.Index(c.own.Self), m.view.Len()
 	}
-	cut, drilled := c.isolation.Cut.Load(), c.drill.Load() != nil
+	cut, drilled := c.own.Isolation.Cut.Load(), c.own.Drill.Load() != nil
 	left := 0
 	for i := range m.reads {
 		r := &m.reads[i]
 		r.owner = -1
-		if r.err = checkKey(r.key); r.err != nil {
+		if r.err = owner.CheckKey(r.key); r.err != nil {
 			continue
 		}
 		if c.near != nil {
@@ -202,7 +200,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
 			case b != nil && !cut && c.takeNear(ctx, r, b, m.began):
 				continue
 			case b != nil:
-				c.stats.NearUnused.Add(1)
+				c.own.Stats.NearUnused.Add(1)
 				if !cut {
 					r.have = b
 				}
@@ -213,7 +211,7 @@ func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
 			continue
 		}
 		r.hash = ring.Hash(r.key)
-		r.stamp = c.fences.Stamp(r.hash)
+		r.stamp = c.own.Fences.Stamp(r.hash)
 		if drilled {
 			m.singles = append(m.singles, r)
 			continue
@@ -247,7 +245,7 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *keyRead[V], b *nearEntry[V],
 	if now >= b.until || !c.unfenced(r.key, b) {
 		return false
 	}
-	if x := mix(now, b.slot); x < c.watch.Load() {
+	if x := mix(now, b.slot); x < c.own.Watch.Load() {
 		if d := c.sampleNearHit(r.key, b, now, x); d != nil {
 			var a answer[V]
 			r.err = c.drillNearHit(ctx, d, r.key, b, &a)
@@ -277,7 +275,7 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *multiGet[V]) {
 		next <- r
 	}
 	close(next)
-	for range min(len(m.singles), maxSingles) {
+	for range min(len(m.singles), owner.MaxSingles) {
 		wg.Go(func() {
 			for r := range next {
 				var a answer[V]
@@ -311,11 +309,11 @@ func (c *Cache[V]) got(m *multiGet[V], r *keyRead[V], a *answer[V], err error, n
 // account counts what the owners have answered, once all answers are there. All goroutines share the counters, so each
 // counter is touched once for all keys.
 func (c *Cache[V]) account(m *multiGet[V]) {
-	c.demand.ReadMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
+	c.own.Demand.ReadMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
 		r := &m.reads[i]
 		return r.key, r.hash, int(r.size), r.cost, r.answered
 	})
-	now := c.clock.Now()
+	now := c.own.Clock.Now()
 	var failed, owned, filled int64
 	var old [counters.Sources]counters.Batch
 	for i := range m.reads {
@@ -332,22 +330,16 @@ func (c *Cache[V]) account(m *multiGet[V]) {
 			failed++
 			continue
 		}
-		old[r.source-1].Add(&c.stats.Ages.By[r.source-1], max(now-r.loaded, 0))
+		old[r.source-1].Add(&c.own.Stats.Ages.By[r.source-1], max(now-r.loaded, 0))
 		if r.stale {
-			c.stats.Stale.Add(1)
+			c.own.Stats.Stale.Add(1)
 			c.staleServed(r.why, 1)
 		}
 	}
 	for i := range old {
-		old[i].Flush(&c.stats.Ages.By[i])
+		old[i].Flush(&c.own.Stats.Ages.By[i])
 	}
-	addTo(&c.stats.Errors, failed)
-	addTo(&c.stats.Owned, owned)
-	addTo(&c.stats.Filled, filled)
-}
-
-func addTo(n *atomic.Int64, more int64) {
-	if more != 0 {
-		n.Add(more)
-	}
+	owner.AddTo(&c.own.Stats.Errors, failed)
+	owner.AddTo(&c.own.Stats.Owned, owned)
+	owner.AddTo(&c.own.Stats.Filled, filled)
 }

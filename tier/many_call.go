@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // A multi-get asks each owner as a get does. Before the read began, the owner must have applied whatever covers the key
@@ -126,10 +127,10 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *multiGet[V], self int, of 
 // send asks the member for what it has of the frame's keys. It returns false if something that takes time has to be
 // done first.
 func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
-	if c.sender == nil || len(f.many.chain) > 0 || c.journal.IsOpening() {
+	if c.sender == nil || len(f.many.chain) > 0 || c.own.Journal.IsOpening() {
 		return false
 	}
-	if f.member = c.journal.Member(f.to.Name); f.member == nil {
+	if f.member = c.own.Journal.Member(f.to.Name); f.member == nil {
 		return false
 	}
 	if f.known = f.member.Watermark(); f.known == nil {
@@ -138,11 +139,11 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	if n, _ := c.carryAll(f, f.reads); n < len(f.reads) {
 		return false
 	}
-	f.alone = c.leaving.Load()
+	f.alone = c.own.Leaving.Load()
 	f.w = wires.Get().(*wire)
 	c.fillMultiGet(ctx, f, &f.w.req, f.reads, codec.ModeLook)
 	f.call = codec.Call{Req: &f.w.req, Resp: &f.w.resp, Done: f.many.done, Index: f.call.Index}
-	if f.began = c.clock.Now(); c.sender.Send(ctx, f.to, &f.call) {
+	if f.began = c.own.Clock.Now(); c.sender.Send(ctx, f.to, &f.call) {
 		return true
 	}
 	f.w.put()
@@ -194,11 +195,11 @@ func (c *Cache[V]) collect(ctx context.Context, m *multiGet[V], sent int, wg *sy
 
 // callMany reads the keys of one frame from its member.
 func (c *Cache[V]) callMany(ctx context.Context, f *frame[V]) {
-	if f.member = c.journal.Member(f.to.Name); f.member == nil {
+	if f.member = c.own.Journal.Member(f.to.Name); f.member == nil {
 		f.many.single(f.reads...)
 		return
 	}
-	f.alone = !c.journal.WaitOpen(ctx) || c.leaving.Load()
+	f.alone = !c.own.Journal.WaitOpen(ctx) || c.own.Leaving.Load()
 	reads := c.readyMany(ctx, f, f.reads)
 	if len(f.many.chain) > 0 { // the member that detects a cycle may have to wait
 		c.sendWaiting(ctx, f, reads)
@@ -250,7 +251,7 @@ func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*keyRead[
 				return ready
 			}
 		}
-		if try == maxAgain || !exchange || c.journal.Exchange(ctx, f.member) != nil {
+		if try == owner.MaxAgain || !exchange || c.own.Journal.Exchange(ctx, f.member) != nil {
 			f.many.single(behind...)
 			return ready
 		}
@@ -263,7 +264,7 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*keyRead[V]) (n int, exchange b
 	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
-		d := c.fences.Debt(r.key, r.hash, r.stamp, f.known.Fences())
+		d := c.own.Fences.Debt(r.key, r.hash, r.stamp, f.known.Fences())
 		if r.debt = d; d.Duty != fence.NoDuty {
 			exchange = exchange || d.Duty == fence.Exchange
 			n--
@@ -279,12 +280,12 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*keyRead[V]) (n int, exchange b
 func (c *Cache[V]) fillMultiGet(ctx context.Context, f *frame[V], req *codec.Request, reads []*keyRead[V], mode codec.Mode) {
 	m := f.many
 	*req = codec.Request{
-		Kind: codec.KindGetMany, Mode: mode, Namespace: c.ns, Schema: c.schema, View: m.view.Fingerprint(),
+		Kind: codec.KindGetMany, Mode: mode, Namespace: c.own.Ns, Schema: c.own.Cfg.Schema, View: m.view.Fingerprint(),
 		Timeout: c.frameTimeout(ctx), Chain: m.chain, Many: slices.Grow(req.Many[:0], len(reads))[:len(reads)],
 	}
 	for i, r := range reads {
 		want := &req.Many[i]
-		want.Key, want.Fence, want.Have = bytesOf(r.key), r.debt.Mark, 0
+		want.Key, want.Fence, want.Have = owner.BytesOf(r.key), r.debt.Mark, 0
 		if r.have != nil && !r.have.notFound {
 			want.Have = r.have.etag
 		}
@@ -312,7 +313,7 @@ func (w *wire) empty() {
 func (c *Cache[V]) sendFrame(ctx context.Context, f *frame[V], reads []*keyRead[V], mode codec.Mode) (pending, left []*keyRead[V]) {
 	w := wires.Get().(*wire)
 	c.fillMultiGet(ctx, f, &w.req, reads, mode)
-	began := c.clock.Now()
+	began := c.own.Clock.Now()
 	err := c.cfg.Cluster.Call(ctx, f.to, &w.req, &w.resp)
 	pending, left = c.settleMany(ctx, f, reads, w, err, began)
 	w.put()
@@ -328,7 +329,7 @@ func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*keyRead
 		c.failMany(f, reads, func(string) error { return ctx.Err() })
 		return nil, nil
 	case errors.Is(err, context.DeadlineExceeded):
-		late := ended(ctx)
+		late := owner.Ended(ctx)
 		c.failMany(f, reads, func(key string) error {
 			if late {
 				return context.DeadlineExceeded // the caller's own, not the load's
@@ -364,26 +365,22 @@ func (c *core) frameTimeout(ctx context.Context) time.Duration {
 
 // failMany settles reads that have all failed in the same way.
 func (c *Cache[V]) failMany(f *frame[V], reads []*keyRead[V], why func(key string) error) {
-	c.stats.Asked.Add(int64(len(reads)))
+	c.own.Stats.Asked.Add(int64(len(reads)))
 	for _, r := range reads {
 		c.got(f.many, r, &answer[V]{}, why(r.key), 0)
 	}
 }
 
-// clockEvery is how many keys of a frame share one reading of the clock, if none of them has to wait. For the later keys
-// the reading is some microseconds early: to the asking node they look older, and expired sooner, than they are.
-const clockEvery = 32
-
 // understandMany settles the reads of a frame by the parts of the answer.
 func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*keyRead[V], parts []byte, began int64) (pending, left []*keyRead[V]) {
 	m := f.many
-	q := request[V]{lookup: lookup{maxAge: AnyAge}, wide: m.wide, known: f.known, to: f.to, alone: f.alone}
+	q := request[V]{Lookup: owner.Lookup{MaxAge: AnyAge}, wide: m.wide, known: f.known, to: f.to, alone: f.alone}
 	var part codec.Response
 	var a answer[V]
 	var now, asked int64
 	for i, r := range reads {
-		if i%clockEvery == 0 {
-			now = c.clock.Now()
+		if i%owner.ClockEvery == 0 {
+			now = c.own.Clock.Now()
 		}
 		var err error
 		if parts, err = codec.NextAnswer(&part, parts); err != nil {
@@ -407,24 +404,24 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*key
 				continue
 			}
 		}
-		q.key, q.hash, q.stamp, q.have, q.debt = r.key, r.hash, r.stamp, r.have, r.debt
+		q.Key, q.Hash, q.stamp, q.have, q.debt = r.key, r.hash, r.stamp, r.have, r.debt
 		if part.Status != codec.StatusValue { // StatusValue overwrites all of a
 			a = answer[V]{}
 		}
 		out, expired, err := c.understand(now, &q, &part, began, &a)
 		if out.replaced {
-			c.journal.Forget(f.member, f.known)
+			c.own.Journal.Forget(f.member, f.known)
 		}
 		if expired || !out.answered || isUndecodable(err) {
 			m.single(r)
 			continue
 		}
-		if err != nil && errors.Is(err, context.DeadlineExceeded) && ended(ctx) {
+		if err != nil && errors.Is(err, context.DeadlineExceeded) && owner.Ended(ctx) {
 			err = context.DeadlineExceeded // the caller's own, not the load's
 		}
 		asked++
 		c.got(m, r, &a, err, now)
 	}
-	c.stats.Asked.Add(asked)
+	c.own.Stats.Asked.Add(asked)
 	return pending, left
 }

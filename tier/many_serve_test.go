@@ -20,7 +20,7 @@ func TestServeManyBadInput(t *testing.T) {
 		mine, other := keyOf(view, "n1", 0), keyOf(view, "n0", 0)
 		ask := func(req codec.Request) (out []codec.Response) {
 			t.Helper()
-			req.Kind, req.Namespace, req.Schema = codec.KindGetMany, c.ns, c.schema
+			req.Kind, req.Namespace, req.Schema = codec.KindGetMany, c.own.Ns, c.own.Cfg.Schema
 			var resp codec.Response
 			to, _ := view.Member("n1")
 			if err := s.nodes["n0"].Call(background, to, &req, &resp); err != nil || resp.Status != codec.StatusMany {
@@ -56,14 +56,14 @@ func TestServeManyBadInput(t *testing.T) {
 		if n := o.loads.Load(); n != 1 {
 			t.Errorf("%d loads", n)
 		}
-		c.isolation.Cut.Store(true)
+		c.own.Isolation.Cut.Store(true)
 		var resp codec.Response
-		if h := (handler{&c.core}); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
+		if h := c.handler(); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
 			t.Error("an isolated owner answers at once")
 		} else if h.Serve(background, &codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp); resp.Status != codec.StatusIsolated {
 			t.Errorf("%v", resp.Status)
 		}
-		c.isolation.Cut.Store(false)
+		c.own.Isolation.Cut.Store(false)
 
 		// The answer has fewer parts than there are keys, or none.
 		for _, cut := range []bool{false, true} {

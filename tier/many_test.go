@@ -438,7 +438,7 @@ func TestGetManyTagged(t *testing.T) {
 			}
 		}
 		least := o.seq.Add(1)
-		caches["n0"].journal.Receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: mark(1), Scope: codec.ScopeTags, Names: [][]byte{[]byte("all")}}}})
+		caches["n0"].own.Journal.Receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: mark(1), Scope: codec.ScopeTags, Names: [][]byte{[]byte("all")}}}})
 		got, err := caches["n0"].GetMany(background, keys)
 		if err != nil || len(got) != len(keys) {
 			t.Errorf("%d values, %v", len(got), err)
@@ -496,7 +496,7 @@ func TestGetManyIsolated(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, name := range []string{"n0", "n1"} { // the member that asks, then an owner
-			caches[name].isolation.Cut.Store(true)
+			caches[name].own.Isolation.Cut.Store(true)
 			least := o.seq.Add(1)
 			got, err := caches["n0"].GetMany(background, keys)
 			if err != nil || len(got) != len(keys) {
@@ -507,7 +507,7 @@ func TestGetManyIsolated(t *testing.T) {
 					t.Errorf("%s comes from a copy", key)
 				}
 			}
-			caches[name].isolation.Cut.Store(false)
+			caches[name].own.Isolation.Cut.Store(false)
 		}
 	})
 }

@@ -109,7 +109,7 @@ func TestGetManyCounts(t *testing.T) {
 			for _, name := range s.names {
 				out += fmt.Sprintf("; %s served %d", name, caches[name].Stats().ServedPeers)
 			}
-			out += fmt.Sprintf("; %v reads", c.demand.Reads())
+			out += fmt.Sprintf("; %v reads", c.own.Demand.Reads())
 		})
 		return out
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // pair returns two nodes and a key that n1 owns and has a copy of. Answers to gets take 50 ms.
@@ -38,14 +39,14 @@ func TestAskOvertakenByFence(t *testing.T) {
 		if err := exchange(c, "n1"); err != nil {
 			t.Fatal(err)
 		}
-		known, stamp := c.journal.Member("n1").Watermark(), c.fences.Stamp(hash)
+		known, stamp := c.own.Journal.Member("n1").Watermark(), c.own.Fences.Stamp(hash)
 		least := o.seq.Add(1)
 		apply(c, key, mark(1))
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			to, _ := s.nodes["n0"].View().Member("n1")
 			var a answer[simValue]
-			_, _ = c.callShared(background, &request[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: stamp, known: known, to: to, view: s.nodes["n0"].View().Fingerprint()}, &a)
+			_, _ = c.callShared(background, &request[simValue]{Lookup: owner.Lookup{Key: key, Hash: hash, MaxAge: AnyAge}, stamp: stamp, known: known, to: to, view: s.nodes["n0"].View().Fingerprint()}, &a)
 		})
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
 		apply(caches["n1"], key, mark(1))
@@ -62,7 +63,7 @@ func TestAskWithoutItsFence(t *testing.T) {
 		c := caches["n0"]
 		least := o.seq.Add(1)
 		apply(c, key, mark(1))
-		flood(c.fences, key, 2*fence.PerShard)
+		flood(c.own.Fences, key, 2*fence.PerShard)
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = c.Get(background, key) })
 		_ = pause(background, 10*time.Millisecond) // n1 has given its old copy
@@ -90,11 +91,11 @@ func TestJoinBeforeDetach(t *testing.T) {
 		wg.Go(get)
 		synctest.Wait()
 		least := o.seq.Add(1)
-		at, _ := c.fences.Apply(key, hash, mark(1), 0, func(bool) { c.owned.Delete(key) })
+		at, _ := c.own.Fences.Apply(key, hash, mark(1), 0, func(bool) { c.own.Owned.Delete(key) })
 		wg.Go(get)
 		synctest.Wait()
-		c.flights.detach(key, hash, at.Loads)
-		c.calls.detach(key, hash, at.Copies)
+		c.own.Flights.Detach(key, hash, at.Loads)
+		c.calls.Detach(key, hash, at.Copies)
 		wg.Wait()
 		synctest.Wait()
 		getsSince(t, c, key, least)
@@ -111,18 +112,18 @@ func TestFlightHandsOutNothingForgotten(t *testing.T) {
 		c, key := caches["n0"], "k"
 		hash := ring.Hash(key)
 		_, _ = c.Get(background, key)
-		e := c.valid(key, hash, c.clock.Now())
-		still := c.stillValid(&flight{key: key, hash: hash})
+		e := c.own.Valid(key, hash, c.own.Clock.Now())
+		still := c.own.StillValid(&owner.Flight{Key: key, Hash: hash})
 		if e == nil || !still(e) {
 			t.Fatalf("%v is not valid", e)
 		}
-		c.owned.Delete(key)
+		c.own.Owned.Delete(key)
 		if !still(e) {
 			t.Error("what was evicted is no longer valid")
 		}
 		apply(c, key, mark(1))
-		flood(c.fences, key, 2*fence.PerShard)
-		if c.fences.Fenced(key, hash) {
+		flood(c.own.Fences, key, 2*fence.PerShard)
+		if c.own.Fences.Fenced(key, hash) {
 			t.Fatal("the fence is still there")
 		}
 		if still(e) {

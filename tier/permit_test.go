@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // A permit is returned, whatever happens to the fill that held it.
@@ -30,14 +32,14 @@ func TestBatchOfBusyKeysKeepsNoPermit(t *testing.T) {
 		})
 		defer shut(t, c)
 		keys := []string{"a", "b", "c"}
-		for range maxRunning {
+		for range owner.MaxRunning {
 			for _, key := range keys {
 				if _, err := c.Get(background, key); !errors.Is(err, ErrTimeout) {
 					t.Fatalf("%s: %v", key, err)
 				}
 			}
 		}
-		hung := maxRunning * len(keys)
+		hung := owner.MaxRunning * len(keys)
 		if s := c.Stats(); s.Governor.InUse != hung || s.Running != hung {
 			t.Fatalf("%d permits in use, %d loads: want %d", s.Governor.InUse, s.Running, hung)
 		}

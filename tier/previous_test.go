@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/placement"
 )
 
@@ -157,7 +158,7 @@ func TestJoinNeverGoesBack(t *testing.T) {
 		}
 		before := n2.Stats()
 		for range 2 { // as if it had been evicted
-			n2.owned.Delete(key)
+			n2.own.Owned.Delete(key)
 			if a := m.read("n2", key); a.Value.Began < own.Value.Began {
 				t.Errorf("%+v after %+v", a, own)
 			}
@@ -279,7 +280,7 @@ func TestJoinSilentPreviousOwner(t *testing.T) {
 		})
 		began := time.Now()
 		m.read("n2", m.moved(0))
-		if took := time.Since(began); took > previousWait {
+		if took := time.Since(began); took > owner.PreviousWait {
 			t.Errorf("took %v", took)
 		}
 		began = time.Now()

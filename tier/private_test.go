@@ -11,6 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // tenMillis lets each frame take 5 ms, so that a request and its answer take 10.
@@ -81,7 +82,7 @@ func TestAnswersOfALeaverAreShared(t *testing.T) {
 		s, _, caches, key := apart(t)
 		defer s.stop(caches)
 		s.nodes["n0"].setView(s.nodes["n1"].View())
-		caches["n0"].leaving.Store(true)
+		caches["n0"].own.Leaving.Store(true)
 		before := s.count("n0", "n1")
 		worst := throng(t, caches["n0"], key, 500)
 		if n := s.count("n0", "n1") - before; n != 2 || worst > 25*time.Millisecond {
@@ -200,16 +201,16 @@ func TestDrillTakesNoPrivateCopy(t *testing.T) {
 		defer s.stop(caches)
 		c, hash := caches["n0"], ring.Hash("k")
 		gets(t, c, "k", 0)
-		e := c.valid("k", hash, c.clock.Now())
+		e := c.own.Valid("k", hash, c.own.Clock.Now())
 		given := *e
-		fl, _ := c.flights.join(hash, "k", true, nil, func() *flight {
-			return &flight{key: "k", hash: hash, done: make(chan struct{})}
+		fl, _ := c.own.Flights.Join(hash, "k", true, nil, func() *owner.Flight {
+			return &owner.Flight{Key: "k", Hash: hash, Done: make(chan struct{})}
 		})
 		time.AfterFunc(time.Millisecond, func() {
-			c.flights.finish(fl, result{e: &given, private: true}, c.stillValid(fl))
+			c.own.Flights.Finish(fl, owner.Result{E: &given, Private: true}, c.own.StillValid(fl))
 		})
-		f, err := c.refill(background, &lookup{key: "k", hash: hash, maxAge: AnyAge})
-		if err != nil || f.e != e {
+		f, err := c.own.Refill(background, &owner.Lookup{Key: "k", Hash: hash, MaxAge: AnyAge})
+		if err != nil || f.E != e {
 			t.Errorf("%+v, %v", f, err)
 		}
 	})
@@ -224,7 +225,7 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		c, hash := caches["n0"], ring.Hash(key)
 		shard := &c.calls.shards[hash%64]
 		reads := func() *request[simValue] {
-			return &request[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge}, stamp: c.fences.Stamp(hash), wide: c.fences.TagClock()}
+			return &request[simValue]{Lookup: owner.Lookup{Key: key, Hash: hash, MaxAge: AnyAge}, stamp: c.own.Fences.Stamp(hash), wide: c.own.Fences.TagClock()}
 		}
 		end := func(w *call[simValue]) {
 			shard.mu.Lock()
@@ -241,8 +242,8 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 		apply(c, key, mark(1))
 		three := reads() // it joined first after that, which does not matter here
 		next, leads := c.joinCall(shard, one, first)
-		if !leads || next.stamp != c.fences.Stamp(hash) {
-			t.Errorf("the first caller leads the next ask: %v, at %d; the clock shows %d", leads, next.stamp, c.fences.Stamp(hash))
+		if !leads || next.stamp != c.own.Fences.Stamp(hash) {
+			t.Errorf("the first caller leads the next ask: %v, at %d; the clock shows %d", leads, next.stamp, c.own.Fences.Stamp(hash))
 		}
 		end(next)
 		for _, q := range []*request[simValue]{two, three} {
@@ -255,22 +256,22 @@ func TestNextAskIsForAllThatWaited(t *testing.T) {
 
 // The same for flights.
 func TestNextFlightIsForAllThatWaited(t *testing.T) {
-	flights := newFlights()
-	join := func(before *flight) (*flight, bool) {
-		return flights.join(1, "k", true, before, func() *flight {
-			return &flight{key: "k", hash: 1, done: make(chan struct{})}
+	flights := owner.NewFlights()
+	join := func(before *owner.Flight) (*owner.Flight, bool) {
+		return flights.Join(1, "k", true, before, func() *owner.Flight {
+			return &owner.Flight{Key: "k", Hash: 1, Done: make(chan struct{})}
 		})
 	}
 	first, _ := join(nil)
 	if f, started := join(nil); started || f != first {
 		t.Fatal("two callers do not share a flight")
 	}
-	flights.finish(first, result{private: true}, nil)
+	flights.Finish(first, owner.Result{Private: true}, nil)
 	next, started := join(first)
 	if !started {
 		t.Fatal("the first caller does not start the next flight")
 	}
-	flights.finish(next, result{private: true}, nil)
+	flights.Finish(next, owner.Result{Private: true}, nil)
 	if f, started := join(first); started || f != next {
 		t.Error("a caller that wakes when the next has ended starts another")
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/demand"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -40,9 +41,6 @@ type HotKey struct {
 
 const hottestShown = 20
 
-// watchSome is the threshold of mix below which a near hit is sampled.
-const watchSome = ^uint64(0) / demand.NearThin
-
 // mix spreads near hits over all numbers, by their time and slot. It costs less than a random number.
 func mix(now int64, slot uint16) uint64 {
 	x := (uint64(now) ^ uint64(slot)<<40) * 0x9E3779B97F4A7C15
@@ -51,10 +49,10 @@ func mix(now int64, slot uint16) uint64 {
 
 // sampleNearHit samples a near hit whose mix is x: the hit may stand for others in the statistics. It returns a drill
 // if that wants the hit to behave as a miss.
-func (c *Cache[V]) sampleNearHit(key string, b *nearEntry[V], now int64, x uint64) *drill {
-	d := c.pickDrill()
-	if x < watchSome {
-		c.demand.NearHit(key, ring.Hash(key), b.size, now)
+func (c *Cache[V]) sampleNearHit(key string, b *nearEntry[V], now int64, x uint64) *owner.Drill {
+	d := c.own.PickDrill()
+	if x < owner.WatchSome {
+		c.own.Demand.NearHit(key, ring.Hash(key), b.size, now)
 		if d == nil {
 			c.countNearHit(b, now, demand.NearThin, b.why)
 		}
@@ -67,16 +65,16 @@ func (c *Cache[V]) sampleNearHit(key string, b *nearEntry[V], now int64, x uint6
 func (c *Cache[V]) Projection() Projection { return c.projection() }
 
 func (c *core) projection() Projection {
-	now := c.clock.Now()
-	g := c.gov.Snapshot()
+	now := c.own.Clock.Now()
+	g := c.own.Gov.Snapshot()
 	p := Projection{Members: 1}
 	if c.cfg.Cluster != nil {
 		p.Members = max(c.cfg.Cluster.View().Len(), 1)
 	}
 	n := float64(p.Members)
 	var keys []demand.KeyRate
-	p.Reads = n * c.demand.Rates(c.nearTier.Hits()-c.stats.NearUnused.Load(), now, func(k demand.KeyRate) { keys = append(keys, k) })
-	p.Cost = cmp.Or(c.stats.MeanCost(), g.LoadSeconds)
+	p.Reads = n * c.own.Demand.Rates(c.own.NearHits(), now, func(k demand.KeyRate) { keys = append(keys, k) })
+	p.Cost = cmp.Or(c.own.Stats.MeanCost(), g.LoadSeconds)
 	spared, sized, size, cost, weight := 0.0, 0.0, 0.0, 0.0, 0.0
 	for i := range keys {
 		k := &keys[i]
@@ -128,7 +126,7 @@ func (c *core) projection() Projection {
 		}
 		sizes = append(sizes, s)
 	}
-	points, _ := c.reuse.Curve(sizes, c.stats.OwnedReads())
+	points, _ := c.own.Reuse.Curve(sizes, c.own.Stats.OwnedReads())
 	for _, x := range points {
 		p.MissRatios = append(p.MissRatios, MissRatio(x))
 	}

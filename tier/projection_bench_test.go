@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // BenchmarkNearHitSampling measures what the sampling for Projection costs a near hit: the same gets with and without
@@ -29,7 +31,7 @@ func BenchmarkNearHitSampling(b *testing.B) {
 			}
 			var took [2][]float64
 			for i := 0; b.Loop(); i++ {
-				c.watch.Store(watchSome * uint64(i%2))
+				c.own.Watch.Store(owner.WatchSome * uint64(i%2))
 				began := time.Now()
 				const gets = 1 << 18
 				for j := range gets {

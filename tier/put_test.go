@@ -116,12 +116,12 @@ func put0(t *testing.T, c *Cache[simValue], version uint64) {
 }
 
 // wait sleeps until fences are forgotten.
-func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.fences.Retention())) }
+func wait(c *Cache[simValue]) { time.Sleep(3 * time.Duration(c.own.Fences.Retention())) }
 
 // overflow makes the shard of "k" forget fences early.
 func overflow(c *Cache[simValue]) {
 	for i := range uint64(2 * fence.PerShard) {
-		c.fences.Apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, nothing)
+		c.own.Fences.Apply(string(rune('a'+i)), ring.Hash("k"), codec.Mark{Incarnation: 3, Seq: i + 1}, 1, nothing)
 	}
 }
 
@@ -191,7 +191,7 @@ func TestPutThatWasHeldIsNotYoung(t *testing.T) {
 					_ = pause(background, c.held/2)
 				}
 				if c.held > 0 {
-					caches["n1"].owned.Delete(key)
+					caches["n1"].own.Owned.Delete(key)
 				}
 				_ = pause(background, time.Until(began.Add(c.held+time.Millisecond)))
 				a, err := caches["n1"].Read(background, key, ReadOptions{MaxAge: AnyAge, NoFill: true})
@@ -249,8 +249,8 @@ func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
 		defer s.stop(caches)
 		c := caches["n1"]
 		_ = pause(background, 10*time.Second)
-		self, now := c.journal.Incarnation(), c.clock.Now()
-		shown := c.showClock(now - int64(5*time.Second))
+		self, now := c.own.Journal.Incarnation(), c.own.Clock.Now()
+		shown := c.own.ShowClock(now - int64(5*time.Second))
 		for name, x := range map[string]struct {
 			clock codec.Mark
 			since time.Duration
@@ -262,16 +262,16 @@ func TestPutThatNamesNoTimeOfTheOwnersIsNotKept(t *testing.T) {
 			"from after it":            {codec.Mark{Incarnation: self, Seq: shown}, time.Microsecond, 0, false},
 			"from long after it":       {codec.Mark{Incarnation: self, Seq: shown}, 1<<63 - 1, 0, false},
 			"from long before it":      {codec.Mark{Incarnation: self, Seq: shown}, -1 << 63, 0, false},
-			"not shown yet":            {codec.Mark{Incarnation: self, Seq: c.showClock(now) + 1}, -time.Hour, 0, false},
+			"not shown yet":            {codec.Mark{Incarnation: self, Seq: c.own.ShowClock(now) + 1}, -time.Hour, 0, false},
 			"another cache instance's": {codec.Mark{Incarnation: self + 2, Seq: shown}, 0, 0, false},
 			"none":                     {codec.Mark{Incarnation: self}, 0, 0, false},
 		} {
-			began, ok := c.beganAt(&codec.Request{Flags: codec.FlagClock, Clock: x.clock, Since: x.since}, now)
+			began, ok := c.own.BeganAt(&codec.Request{Flags: codec.FlagClock, Clock: x.clock, Since: x.since}, now)
 			if ok != x.ok || began != x.began {
 				t.Errorf("%s: %v, %v, want %v, %v", name, began, ok, x.began, x.ok)
 			}
 		}
-		if began, ok := c.beganAt(&codec.Request{Timeout: time.Second}, now); !ok || began != now-int64(time.Second) {
+		if began, ok := c.own.BeganAt(&codec.Request{Timeout: time.Second}, now); !ok || began != now-int64(time.Second) {
 			t.Errorf("of an earlier version: %v, %v", began, ok)
 		}
 	})

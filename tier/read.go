@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -96,15 +97,15 @@ func (c *Cache[V]) Get(ctx context.Context, key string) (V, error) {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
-	now := c.clock.Now()
+	now := c.own.Clock.Now()
 	b := c.near.Get(key)
 	if b == nil {
 		a, err := c.read(ctx, key, AnyAge, nil, 0)
 		return a.Value, err
 	}
-	if now < b.until && b.checked >= c.fences.SlotStamp(uint32(b.slot)) && (b.tags == nil || !c.fences.Tagged(b.tags)) && ctx.Err() == nil {
-		if x := mix(now, b.slot); x < c.watch.Load() {
-			if c.isolation.Cut.Load() {
+	if now < b.until && b.checked >= c.own.Fences.SlotStamp(uint32(b.slot)) && (b.tags == nil || !c.own.Fences.Tagged(b.tags)) && ctx.Err() == nil {
+		if x := mix(now, b.slot); x < c.own.Watch.Load() {
+			if c.own.Isolation.Cut.Load() {
 				a, err := c.read(ctx, key, AnyAge, b, 0)
 				return a.Value, err
 			}
@@ -140,11 +141,11 @@ func (c *Cache[V]) Read(ctx context.Context, key string, o ReadOptions) (Answer[
 // read answers a read for which the near tier has b, or nil. The flags are sent to the owner.
 func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b *nearEntry[V], flags uint8) (Answer[V], error) {
 	var a answer[V]
-	for range maxAgain + 1 {
+	for range owner.MaxAgain + 1 {
 		if err := c.find(ctx, key, maxAge, b, flags, &a); err != nil {
 			return Answer[V]{}, err
 		}
-		if out, ok, err := c.handOut(&a.finding, c.clock.Now()); ok {
+		if out, ok, err := c.handOut(&a.finding, c.own.Clock.Now()); ok {
 			return out, err
 		}
 		b = nil
@@ -153,33 +154,33 @@ func (c *Cache[V]) read(ctx context.Context, key string, maxAge time.Duration, b
 }
 
 // readDrilled is read for a near hit that d makes behave as a miss.
-func (c *Cache[V]) readDrilled(ctx context.Context, d *drill, key string, b *nearEntry[V]) (Answer[V], error) {
+func (c *Cache[V]) readDrilled(ctx context.Context, d *owner.Drill, key string, b *nearEntry[V]) (Answer[V], error) {
 	var a answer[V]
 	if err := c.drillNearHit(ctx, d, key, b, &a); err != nil {
 		return Answer[V]{}, err
 	}
-	if out, ok, err := c.handOut(&a.finding, c.clock.Now()); ok {
+	if out, ok, err := c.handOut(&a.finding, c.own.Clock.Now()); ok {
 		return out, err
 	}
 	return c.read(ctx, key, AnyAge, nil, 0)
 }
 
 func (c *core) expired(key string) error {
-	return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired}
+	return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.own.Self, Err: ErrExpired}
 }
 
 // find sets a to the answer of a read for which the near tier has b, or nil. Its error is never ErrNotFound.
 func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b *nearEntry[V], flags uint8, a *answer[V]) error {
-	if err := checkKey(key); err != nil {
+	if err := owner.CheckKey(key); err != nil {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if c.life.isClosed() {
+	if c.own.Life.IsClosed() {
 		return ErrClosed
 	}
-	if c.isolation.Cut.Load() {
+	if c.own.Isolation.Cut.Load() {
 		return c.findIsolated(ctx, key, b, flags, a)
 	}
 	return c.findHere(ctx, key, maxAge, b, flags, a)
@@ -188,8 +189,8 @@ func (c *Cache[V]) find(ctx context.Context, key string, maxAge time.Duration, b
 // findHere is find after the checks that can reject the read.
 func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duration, b *nearEntry[V], flags uint8, a *answer[V]) error {
 	if b != nil {
-		if now := c.clock.Now(); maxAge != 0 && maxAge != store.RefreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
-			if x := mix(now, b.slot); x < c.watch.Load() {
+		if now := c.own.Clock.Now(); maxAge != 0 && maxAge != store.RefreshAge && now < b.until && (maxAge < 0 || now-b.loaded <= int64(maxAge)) && c.unfenced(key, b) {
+			if x := mix(now, b.slot); x < c.own.Watch.Load() {
 				if d := c.sampleNearHit(key, b, now, x); d != nil && maxAge < 0 && flags == 0 {
 					return c.drillNearHit(ctx, d, key, b, a)
 				}
@@ -198,44 +199,44 @@ func (c *Cache[V]) findHere(ctx context.Context, key string, maxAge time.Duratio
 			a.takeNear(b, now)
 			return nil
 		}
-		c.stats.NearUnused.Add(1)
+		c.own.Stats.NearUnused.Add(1)
 	}
-	var d *drill
+	var d *owner.Drill
 	if maxAge < 0 && flags == 0 {
-		d = c.pickDrill()
+		d = c.own.PickDrill()
 	}
-	return c.findAtOwner(ctx, &request[V]{lookup: lookup{key: key, maxAge: maxAge, flags: flags}, have: b}, d, nil, a)
+	return c.findAtOwner(ctx, &request[V]{Lookup: owner.Lookup{Key: key, MaxAge: maxAge, Flags: flags}, have: b}, d, nil, a)
 }
 
 // findAtOwner sets a to the answer of q, which the near tier does not answer. The caller has set q's key, maxAge,
 // have and flags. A non-nil d makes the read behave as a miss at the owner as well. A non-nil b is a near copy to
 // fall back on.
-func (c *Cache[V]) findAtOwner(ctx context.Context, q *request[V], d *drill, b *nearEntry[V], a *answer[V]) error {
-	key, hash, maxAge, began := q.key, ring.Hash(q.key), q.maxAge, int64(0)
-	stamp, wide := c.fences.Stamp(hash), c.fences.TagClock()
+func (c *Cache[V]) findAtOwner(ctx context.Context, q *request[V], d *owner.Drill, b *nearEntry[V], a *answer[V]) error {
+	key, hash, maxAge, began := q.Key, ring.Hash(q.Key), q.MaxAge, int64(0)
+	stamp, wide := c.own.Fences.Stamp(hash), c.own.Fences.TagClock()
 	if d != nil {
-		began = c.clock.Now()
+		began = c.own.Clock.Now()
 	}
-	q.hash, q.stamp, q.wide, q.chain, q.flags = hash, stamp, wide, governor.ChainOf(ctx), q.flags|flagOf(d)
+	q.Hash, q.stamp, q.wide, q.Chain, q.Flags = hash, stamp, wide, governor.ChainOf(ctx), q.Flags|owner.FlagOf(d)
 	err := c.getFromOwner(ctx, q, a)
-	c.demand.Read(key, hash, a.size, a.cost, c.demand.Now.Load())
+	c.own.Demand.Read(key, hash, a.size, a.cost, c.own.Demand.Now.Load())
 	if d != nil {
-		c.countDrilled(d, a.source, err, began)
+		c.own.CountDrilled(d, a.source == SourceFill, err, began)
 	}
 	if err != nil {
 		if b != nil && c.fallBack(key, b, a) {
 			return nil
 		}
-		c.stats.Errors.Add(1)
+		c.own.Stats.Errors.Add(1)
 		return err
 	}
 	switch {
 	case a.private || a.passing || c.near == nil:
 	case maxAge >= 0: // an older copy that ristretto is about to add would otherwise stay
 		c.near.Del(key)
-		c.keepNear(c.clock.Now(), key, hash, a, stamp, wide)
+		c.keepNear(c.own.Clock.Now(), key, hash, a, stamp, wide)
 	case a.first():
-		c.keepNear(c.clock.Now(), key, hash, a, stamp, wide)
+		c.keepNear(c.own.Clock.Now(), key, hash, a, stamp, wide)
 	}
 	c.countAnswer(a)
 	return nil
@@ -244,13 +245,13 @@ func (c *Cache[V]) findAtOwner(ctx context.Context, q *request[V], d *drill, b *
 // unfenced reports whether no fence covers a near copy. Unlike the shortcut in Get it looks a second time if another
 // key of the slot was fenced.
 func (c *Cache[V]) unfenced(key string, b *nearEntry[V]) bool {
-	if c.fences.Tagged(b.tags) {
+	if c.own.Fences.Tagged(b.tags) {
 		return false
 	}
-	if b.checked >= c.fences.SlotStamp(uint32(b.slot)) {
+	if b.checked >= c.own.Fences.SlotStamp(uint32(b.slot)) {
 		return true
 	}
-	upTo, valid := c.fences.NearValid(key, uint32(b.slot), b.checked)
+	upTo, valid := c.own.Fences.NearValid(key, uint32(b.slot), b.checked)
 	if valid {
 		again := *b
 		again.checked = upTo
@@ -267,7 +268,7 @@ func (c *Cache[V]) keepNear(now int64, key string, hash uint64, a *answer[V], st
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fence.Slot(hash)), loaded: a.loaded, soft: a.soft,
 		until: a.until, tags: fence.TagsAt(a.tags, wide), etag: a.etag, why: a.why,
 	}
-	if b.until <= now || c.leaving.Load() {
+	if b.until <= now || c.own.Leaving.Load() {
 		return
 	}
 	c.near.Set(key, b, c.nearCost(&b))
@@ -288,10 +289,10 @@ func (c *Cache[V]) getFromOwner(ctx context.Context, q *request[V], a *answer[V]
 		return c.answerOwned(ctx, q, a)
 	}
 	view := c.cfg.Cluster.View()
-	if q.to = view.Owner(q.key); q.to.Name == c.self {
+	if q.to = view.Owner(q.Key); q.to.Name == c.own.Self {
 		return c.answerOwned(ctx, q, a)
 	}
-	if len(q.chain) > 0 {
+	if len(q.Chain) > 0 {
 		return governor.NestingOf(ctx).Around(func() error { return c.getFromMember(ctx, view, q, a) })
 	}
 	return c.getFromMember(ctx, view, q, a)
@@ -312,24 +313,24 @@ func (c *Cache[V]) getElsewhere(ctx context.Context, view *ring.View, q *request
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	own := q.flags
+	own := q.Flags
 	if out.moved {
-		c.stats.Moved.Add(1)
+		c.own.Stats.Moved.Add(1)
 		view = c.await(ctx, view, out.hint)
-		q.to = view.Owner(q.key)
+		q.to = view.Owner(q.Key)
 		if m, ok := view.Member(out.hint); ok {
 			q.to = m
 		}
 	} else { // unreachable: all nodes turn to the same successor
-		c.stats.Unreachable.Add(1)
+		c.own.Stats.Unreachable.Add(1)
 		c.cfg.Logger.Debug("owner did not answer", "namespace", c.cfg.Namespace, "owner", q.to.Name, "err", err)
-		next, ok := view.Successor(q.key)
+		next, ok := view.Successor(q.Key)
 		if !ok {
-			next.Name = c.self
+			next.Name = c.own.Self
 		}
-		q.to, q.flags, q.have = next, q.flags|codec.FlagSuccessor, nil
+		q.to, q.Flags, q.have = next, q.Flags|codec.FlagSuccessor, nil
 	}
-	if q.to.Name == c.self {
+	if q.to.Name == c.own.Self {
 		return c.answerOwned(ctx, q, a)
 	}
 	q.view = view.Fingerprint()
@@ -339,8 +340,8 @@ func (c *Cache[V]) getElsewhere(ctx context.Context, view *ring.View, q *request
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	c.stats.Bypassed.Add(1) // load here instead of looking further
-	q.flags = codec.FlagSuccessor | own&codec.FlagNoFill
+	c.own.Stats.Bypassed.Add(1) // load here instead of looking further
+	q.Flags = codec.FlagSuccessor | own&codec.FlagNoFill
 	return c.answerOwned(ctx, q, a)
 }
 
@@ -363,7 +364,7 @@ func (c *core) await(ctx context.Context, old *ring.View, member string) *ring.V
 	case <-changed:
 	case <-t.C:
 	case <-ctx.Done():
-	case <-c.ctx.Done():
+	case <-c.own.Ctx.Done():
 	}
 	return c.cfg.Cluster.View()
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // A new cache names the members with which it has not exchanged positions yet, as long as that matters.
@@ -17,7 +18,7 @@ func TestPositionsDue(t *testing.T) {
 			caches := s.start(o, Config[simValue]{})
 			defer s.stop(caches)
 			due := func() []string {
-				names := handler{&caches["n0"].core}.PositionsDue()
+				names := caches["n0"].handler().PositionsDue()
 				slices.Sort(names)
 				return names
 			}
@@ -38,7 +39,7 @@ func TestPositionsDue(t *testing.T) {
 				s.setRule(nil)
 				_ = pause(background, 5*time.Second)
 			} else {
-				_ = pause(background, newFor-time.Second)
+				_ = pause(background, owner.NewFor-time.Second)
 				if d := due(); !slices.Equal(d, []string{"n2"}) {
 					t.Errorf("due with %v just before the wait is over", d)
 				}

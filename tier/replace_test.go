@@ -8,6 +8,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -66,7 +67,7 @@ func TestPrivateCopyNeverGoesBack(t *testing.T) {
 			t.Fatalf("%+v, and then %+v: it was not loaded again", first, own)
 		}
 		asked := n2.Stats().PreviousAsked
-		n2.owned.Delete(key) // as if it had been evicted
+		n2.own.Owned.Delete(key) // as if it had been evicted
 		if a := m.read("n2", key); a.Value.Began < own.Value.Began {
 			t.Errorf("%+v after %+v", a, own)
 		}
@@ -83,23 +84,23 @@ func TestReplaceComparesFirst(t *testing.T) {
 		defer shut(t, c)
 		hash := ring.Hash("k")
 		gets(t, c, "k", 0)
-		seen, _ := c.owned.Get("k")
+		seen, _ := c.own.Owned.Get("k")
 		newer, late := *seen, *seen
-		c.owned.Set("k", &newer)
-		if c.replace("k", hash, seen, &late) {
+		c.own.Owned.Set("k", &newer)
+		if c.own.Replace("k", hash, seen, &late) {
 			t.Error("an entry that was not seen was replaced")
 		}
-		if now, _ := c.owned.Get("k"); now != &newer {
+		if now, _ := c.own.Owned.Get("k"); now != &newer {
 			t.Error("the newer entry is gone")
 		}
-		if !c.replace("k", hash, &newer, &late) {
+		if !c.own.Replace("k", hash, &newer, &late) {
 			t.Error("the entry that was seen was not replaced")
 		}
-		if now, _ := c.owned.Get("k"); now != &late {
+		if now, _ := c.own.Owned.Get("k"); now != &late {
 			t.Error("the new entry is not there")
 		}
-		c.owned.Delete("k")
-		if c.replace("k", hash, &late, seen) || c.owned.Len() != 0 {
+		c.own.Owned.Delete("k")
+		if c.own.Replace("k", hash, &late, seen) || c.own.Owned.Len() != 0 {
 			t.Error("an entry that is gone came back")
 		}
 	})
@@ -111,17 +112,17 @@ func TestPostponeLeavesALaterFillAlone(t *testing.T) {
 		c := single(t, newOrigin(), Config[simValue]{})
 		defer shut(t, c)
 		gets(t, c, "k", 0)
-		seen, _ := c.owned.Get("k")
+		seen, _ := c.own.Owned.Get("k")
 		newer := *seen
-		f := &flight{key: "k", hash: ring.Hash("k")}
-		c.postpone(f, seen, c.clock.Now(), int64(time.Second), store.StaleError)
-		late, _ := c.owned.Get("k")
+		f := &owner.Flight{Key: "k", Hash: ring.Hash("k")}
+		c.own.Postpone(f, seen, c.own.Clock.Now(), int64(time.Second), store.StaleError)
+		late, _ := c.own.Owned.Get("k")
 		if late == seen || late.Retry() == 0 {
 			t.Errorf("%+v: not postponed", late)
 		}
-		c.owned.Set("k", &newer) // a fill that ended in the meantime
-		c.postpone(f, late, c.clock.Now(), int64(time.Second), store.StaleError)
-		if now, _ := c.owned.Get("k"); now != &newer {
+		c.own.Owned.Set("k", &newer) // a fill that ended in the meantime
+		c.own.Postpone(f, late, c.own.Clock.Now(), int64(time.Second), store.StaleError)
+		if now, _ := c.own.Owned.Get("k"); now != &newer {
 			t.Error("a later fill was replaced by a copy from before it")
 		}
 	})
@@ -135,27 +136,27 @@ func TestGivenCopyDoesNotReplaceALaterFill(t *testing.T) {
 			c := single(t, newOrigin(), Config[simValue]{Now: stop.now})
 			defer shut(t, c)
 			gets(t, c, "k", 0)
-			here, _ := c.owned.Get("k")
-			c.owned.Delete("k")
+			here, _ := c.own.Owned.Get("k")
+			c.own.Owned.Delete("k")
 			time.Sleep(time.Minute)
-			now, hash := c.clock.Now(), ring.Hash("k")
+			now, hash := c.own.Clock.Now(), ring.Hash("k")
 			by := fence.Claim{Stamp: here.Stamp, Began: now, Handed: true}
 			if pushed {
-				_, w := c.journal.Missing(new(codec.News))
+				_, w := c.own.Journal.Missing(new(codec.News))
 				by.Pushed = w.Fences()
 			}
 			given, later := *here, *here
 			given.Loaded, later.Loaded = now-2, now-1
-			c.loads = new(store.OwnLoads)
-			stop.at(2, func() { c.owned.Set("k", &later) }) // the first reading of the clock comes before the lookup
-			kept := c.keepGiven("k", hash, &given, by)
+			c.own.Loads = new(store.OwnLoads)
+			stop.at(2, func() { c.own.Owned.Set("k", &later) }) // the first reading of the clock comes before the lookup
+			kept := c.own.KeepGiven("k", hash, &given, by)
 			if !stop.ran() {
 				t.Fatal("the fill did not come between")
 			}
-			if has, _ := c.owned.Get("k"); has != &later || kept != &later {
+			if has, _ := c.own.Owned.Get("k"); has != &later || kept != &later {
 				t.Errorf("pushed %v: a copy of %d, a fill of %d: kept %+v", pushed, given.Loaded, later.Loaded, kept)
 			}
-			if kept = c.keepGiven("k", hash, &given, by); kept != &later {
+			if kept = c.own.KeepGiven("k", hash, &given, by); kept != &later {
 				t.Errorf("pushed %v: kept %+v", pushed, kept)
 			}
 		})

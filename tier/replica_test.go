@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // replicaFresh is a contract with which every read reaches the owner and nothing expires during the test.
@@ -56,9 +57,9 @@ func (s *spare) other(key string) string {
 }
 
 // push pushes what n2 would push in its next round.
-func (s *spare) push(r *replicas) {
-	r.pace = &pacer{rate: DefaultHandoffRate}
-	s.caches["n2"].replicate(r)
+func (s *spare) push(r *owner.Replicas) {
+	r.Pace = &owner.Pacer{Rate: DefaultHandoffRate}
+	s.caches["n2"].own.Replicate(r)
 }
 
 // A crash costs the origin no loads for hot keys, both before and after the members notice it.
@@ -129,21 +130,21 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 		s.read("n1", key)
 		time.Sleep(time.Minute)
 		loads := s.o.loads.Load()
-		var r replicas
+		var r owner.Replicas
 		s.push(&r)
 		s.gone()
 		synctest.Wait()
 		h := s.holder(key)
-		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.ns, Schema: h.schema, View: s.new.Fingerprint(), Key: []byte(key)}
+		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.own.Ns, Schema: h.own.Cfg.Schema, View: s.new.Fingerprint(), Key: []byte(key)}
 		for range 100 { // no refresh ahead
 			var resp codec.Response
-			if !(handler{&h.core}).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > successorTTL || resp.Soft > successorTTL || resp.Age < time.Minute {
+			if !h.handler().TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > owner.SuccessorTTL || resp.Soft > owner.SuccessorTTL || resp.Age < time.Minute {
 				t.Fatalf("%+v", resp)
 			}
 		}
 		var a answer[simValue]
-		err := h.answerOwned(t.Context(), &request[simValue]{lookup: lookup{key: key, hash: hash, maxAge: AnyAge, flags: codec.FlagSuccessor}}, &a)
-		if now := h.clock.Now(); err != nil || a.until > now+int64(successorTTL) || a.until <= now {
+		err := h.answerOwned(t.Context(), &request[simValue]{Lookup: owner.Lookup{Key: key, Hash: hash, MaxAge: AnyAge, Flags: codec.FlagSuccessor}}, &a)
+		if now := h.own.Clock.Now(); err != nil || a.until > now+int64(owner.SuccessorTTL) || a.until <= now {
 			t.Errorf("a lease of %v, %v", time.Duration(a.until-now), err)
 		}
 		synctest.Wait()
@@ -195,7 +196,7 @@ func TestReplicaInvalidated(t *testing.T) {
 				s.ask()
 				time.Sleep(5 * time.Second)
 				h := s.holder(key)
-				if e := h.valid(key, ring.Hash(key), h.clock.Now()); e == nil || !e.Replica {
+				if e := h.own.Valid(key, ring.Hash(key), h.own.Clock.Now()); e == nil || !e.Replica {
 					t.Fatalf("no replica: %+v", e)
 				}
 				want := int64(1)
@@ -230,7 +231,7 @@ func TestReplicaOvertaken(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			var r replicas
+			var r owner.Replicas
 			s.push(&r)
 		}()
 		time.Sleep(250 * time.Millisecond) // the token has arrived, and the copy is being sent
@@ -242,7 +243,7 @@ func TestReplicaOvertaken(t *testing.T) {
 		if st := h.Stats(); st.ReplicasKept != 0 || st.ReplicasRefused != 1 || st.Replicas != 0 {
 			t.Errorf("%d kept, %d refused, %d there", st.ReplicasKept, st.ReplicasRefused, st.Replicas)
 		}
-		if e := h.valid(key, ring.Hash(key), h.clock.Now()); e != nil {
+		if e := h.own.Valid(key, ring.Hash(key), h.own.Clock.Now()); e != nil {
 			t.Errorf("%+v", e)
 		}
 	})
@@ -283,7 +284,7 @@ func TestReplicaNotOfTheExpired(t *testing.T) {
 		f.TTL, f.StaleWhileRevalidate = time.Minute, time.Hour
 		s := newSpare(t, Config[simValue]{Freshness: f}, 2)
 		defer s.end()
-		var r replicas
+		var r owner.Replicas
 		once := s.keys[1]
 		s.keys = s.keys[:1]
 		s.ask()
@@ -296,7 +297,7 @@ func TestReplicaNotOfTheExpired(t *testing.T) {
 			}
 		}
 		sent(1) // the control
-		r = replicas{}
+		r = owner.Replicas{}
 		time.Sleep(time.Minute - 10*time.Millisecond)
 		s.setRule(func(string, string, codec.Kind, bool) hop { return hop{delay: 10 * time.Millisecond} })
 		sent(1)
@@ -375,7 +376,7 @@ func TestReplicaFollowsTheView(t *testing.T) {
 		s := newSpare(t, Config[simValue]{Freshness: replicaFresh}, 20)
 		defer s.end()
 		s.ask()
-		var r replicas
+		var r owner.Replicas
 		s.push(&r)
 		sent := s.caches["n2"].Stats().ReplicasSent
 		s.push(&r)
@@ -407,7 +408,7 @@ func TestReplicaFollowsTheView(t *testing.T) {
 		if n := s.caches["n1"].Stats().Replicas; n != 20 {
 			t.Errorf("%d at n1", n)
 		}
-		time.Sleep(time.Duration(replicaAgain))
+		time.Sleep(time.Duration(owner.ReplicaAgain))
 		s.push(&r)
 		if n := s.caches["n2"].Stats().ReplicasSent; n != sent+int64(moved)+20 {
 			t.Errorf("%d sent again", n-sent-int64(moved))
@@ -429,8 +430,8 @@ func TestReplicaHolderLeaves(t *testing.T) {
 		}
 		s.read("n0", key)
 		s.read("n0", key)
-		r := replicas{pace: &pacer{rate: DefaultHandoffRate}}
-		s.caches["n0"].replicate(&r)
+		r := owner.Replicas{Pace: &owner.Pacer{Rate: DefaultHandoffRate}}
+		s.caches["n0"].own.Replicate(&r)
 		if st := s.caches["n2"].Stats(); st.Replicas != 1 || st.OwnedEntries != 0 || st.OwnedBytes != 0 {
 			t.Fatalf("%d replicas, %d entries, %d bytes", st.Replicas, st.OwnedEntries, st.OwnedBytes)
 		}
@@ -439,9 +440,9 @@ func TestReplicaHolderLeaves(t *testing.T) {
 		}
 		s.unsee("n0", "n1", "n2")
 		s.drain(10 * time.Second)
-		h := handler{&s.caches["n2"].core}
+		h := s.caches["n2"].handler()
 		var resp codec.Response
-		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.ns, Schema: h.c.schema, View: 1, Key: []byte(key)}
+		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.own.Ns, Schema: h.c.own.Cfg.Schema, View: 1, Key: []byte(key)}
 		if !h.TryServe(&req, &resp) || resp.Status != codec.StatusMoved {
 			t.Errorf("%+v", resp)
 		}

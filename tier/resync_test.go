@@ -125,7 +125,7 @@ func TestOldInvalidationsDoNotGoRound(t *testing.T) {
 	all := []string{"n0", "n1", "n2"}
 	started := func(caches map[string]*Cache[simValue]) { // by the departed cache, which has reached n0 and n1
 		for _, name := range all[:2] {
-			caches[name].journal.Receive(&codec.News{Invalidations: []codec.Invalidation{
+			caches[name].own.Journal.Receive(&codec.News{Invalidations: []codec.Invalidation{
 				{Mark: codec.Mark{Incarnation: departed, Seq: 1}, Scope: codec.ScopeTags, Names: [][]byte{[]byte("t")}},
 			}})
 		}
@@ -165,12 +165,12 @@ func TestOldInvalidationsDoNotGoRound(t *testing.T) {
 						caches[name] = s.open(name, o, cfg)
 					}
 				}
-				forgotten := caches["n0"].journal.LongestLife() + time.Duration(caches["n0"].fences.Retention()) + 10*time.Second
+				forgotten := caches["n0"].own.Journal.LongestLife() + time.Duration(caches["n0"].own.Fences.Retention()) + 10*time.Second
 				for time.Since(started) < 6*time.Minute {
 					time.Sleep(5 * time.Second)
 					s.acquaint(caches)
 					for name, cache := range caches {
-						if cache.journal.HasApplied(codec.Mark{Incarnation: departed, Seq: 1}) && time.Since(started) > forgotten {
+						if cache.own.Journal.HasApplied(codec.Mark{Incarnation: departed, Seq: 1}) && time.Since(started) > forgotten {
 							t.Errorf("%s remembers it after %v", name, time.Since(started))
 						}
 					}
@@ -179,7 +179,7 @@ func TestOldInvalidationsDoNotGoRound(t *testing.T) {
 					if n := cache.Stats().Fences - before[name]; n != 1 {
 						t.Errorf("%s has applied it %d times", name, n)
 					}
-					if n := cache.journal.Sizes().Logged; n != 0 {
+					if n := cache.own.Journal.Sizes().Logged; n != 0 {
 						t.Errorf("the log of %s still has %d invalidations", name, n)
 					}
 				}

@@ -24,7 +24,7 @@ func departed(from uint64, count int) *codec.News {
 
 // tracksOf returns how many positions a cache remembers, and how many retired ones.
 func tracksOf(c *Cache[simValue]) (tracks, retired int) {
-	s := c.journal.Sizes()
+	s := c.own.Journal.Sizes()
 	return s.Tracks, s.Retired
 }
 
@@ -50,9 +50,9 @@ func TestManyRestartsFlushNothing(t *testing.T) {
 		}
 		before := loads()
 		for round := range uint64(12) {
-			caches[s.names[round%4]].journal.Receive(departed(1000*round+1, 30))
+			caches[s.names[round%4]].own.Journal.Receive(departed(1000*round+1, 30))
 			if round%4 == 3 {
-				caches["n3"].journal.Receive(departed(1000*round+501, 60)) // more than there is room for, at once
+				caches["n3"].own.Journal.Receive(departed(1000*round+501, 60)) // more than there is room for, at once
 			}
 			time.Sleep(90 * time.Second)
 		}
@@ -91,9 +91,9 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 				o.write(key)
 				first := departed(1, 1)
 				first.Invalidations[0].Names[0] = []byte(key)
-				caches["n1"].journal.Receive(first)
+				caches["n1"].own.Journal.Receive(first)
 				time.Sleep(10 * time.Second) // it is the oldest in each log
-				caches["n2"].journal.Receive(departed(1001, 30))
+				caches["n2"].own.Journal.Receive(departed(1001, 30))
 				// The log has room for these 31 entries. Retiring, 768 bytes, pushes out the oldest of them, and nothing else.
 				time.Sleep(110 * time.Second)
 				if tracks, retired := tracksOf(caches["n1"]); tracks > 40 || retired == 0 {
@@ -111,14 +111,14 @@ func TestRetiredWhileAMemberIsAway(t *testing.T) {
 
 				// A forgotten cache is heard of again: first with an invalidation that is known, then with a new one.
 				fences := caches["n1"].Stats().Fences
-				caches["n1"].journal.Receive(first)
+				caches["n1"].own.Journal.Receive(first)
 				if n := caches["n1"].Stats().Fences; n != fences {
 					t.Error("an invalidation of a cache that has gone was applied twice")
 				}
 				o.write(key)
 				late := departed(1, 1)
 				late.Invalidations[0].Mark.Seq, late.Invalidations[0].Names[0] = 2, []byte(key)
-				caches["n1"].journal.Receive(late)
+				caches["n1"].own.Journal.Receive(late)
 				time.Sleep(20 * time.Second)
 				gets(t, caches["n3"], key, 2)
 				gets(t, caches["n1"], key, 2)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/placement"
 )
 
@@ -151,21 +152,21 @@ func TestRetryTooLate(t *testing.T) {
 		}))
 		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
 		c := open(t, cfg)
-		f, err := c.join(&joining{lookup: lookup{key: "k", hash: 1}, class: governor.Miss, cause: placement.Cold})
+		f, err := c.own.Join(&owner.Joining{Lookup: owner.Lookup{Key: "k", Hash: 1}, Class: governor.Miss, Cause: placement.Cold})
 		if err != nil {
 			t.Fatal(err)
 		}
 		synctest.Wait()
-		if !c.flights.pause(f) { // as retry does
+		if !c.own.Flights.Pause(f) { // as retry does
 			t.Fatal("it cannot be paused")
 		}
-		c.finish(f, result{err: ErrTimeout}) // as overrun does
-		if c.flights.reserve(t.Context(), f, 0) == nil || c.flights.begin(f, c.fences, c.clock.Now) {
+		c.own.Finish(f, owner.Result{Err: ErrTimeout}) // as overrun does
+		if c.own.Flights.Reserve(t.Context(), f, 0) == nil || c.own.Flights.Begin(f, c.own.Fences, c.own.Clock.Now) {
 			t.Error("a finished flight loads again")
 		}
-		c.flights.shard(1).mu.Lock() // restore what pause took, for the load that still runs
-		c.flights.shard(1).m["k"] = &flightSlot{places: 1, running: 1}
-		c.flights.shard(1).mu.Unlock()
+		c.own.Flights.Shard(1).Mu.Lock() // restore what pause took, for the load that still runs
+		c.own.Flights.Shard(1).M["k"] = &owner.FlightSlot{Places: 1, Running: 1}
+		c.own.Flights.Shard(1).Mu.Unlock()
 	})
 }
 

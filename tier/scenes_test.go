@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 var errOriginFull = errors.New("origin: too many connections")
@@ -41,7 +42,7 @@ func (o *sceneOrigin) load(ctx context.Context) error {
 	if o.down.Load() {
 		d = time.Millisecond
 	}
-	if err := sleep(ctx, d); err != nil {
+	if err := owner.Sleep(ctx, d); err != nil {
 		return err
 	}
 	if o.down.Load() {

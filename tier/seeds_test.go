@@ -27,7 +27,7 @@ func TestSeed1000003(t *testing.T) {
 		if err := caches["n2"].Invalidate(background, key); err != nil { // n0 does not know that n1 has applied it
 			t.Fatal(err)
 		}
-		owner.journal.Receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 1, Flush: true}}})
+		owner.own.Journal.Receive(&codec.News{Bases: []codec.Base{{Incarnation: 77, Seq: 1, Flush: true}}})
 		o.delay = func() time.Duration { return 50 * time.Millisecond }
 		loaded := make(chan struct{})
 		go func() {

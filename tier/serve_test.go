@@ -107,7 +107,7 @@ func TestServeGarbage(t *testing.T) {
 		c, to := caches["n1"], ring.Member{Name: "n1"}
 		call := func(r codec.Request) (resp codec.Response) {
 			t.Helper()
-			r.Namespace, r.Schema = []byte("sim"), c.schema
+			r.Namespace, r.Schema = []byte("sim"), c.own.Cfg.Schema
 			if err := s.nodes["n0"].Call(background, to, &r, &resp); err != nil {
 				t.Fatal(err)
 			}
@@ -134,7 +134,7 @@ func TestServeGarbage(t *testing.T) {
 		// A carried fence outlives the bytes in which it came.
 		key := "a key that is carried"
 		call(codec.Request{Kind: codec.KindGet, View: view, Key: []byte(key), Fence: mark(2)})
-		if !c.fences.Fenced(key, ring.Hash(key)) {
+		if !c.own.Fences.Fenced(key, ring.Hash(key)) {
 			t.Error("the fence was lost with the request's bytes")
 		}
 	})

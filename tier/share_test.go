@@ -3,6 +3,8 @@ package tier
 import (
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // A joining node takes its share when all say that their loads fit. It waits for silent members for a limited time,
@@ -10,17 +12,17 @@ import (
 func TestMayTake(t *testing.T) {
 	const silentFor = 10 * time.Second
 	for _, x := range []struct {
-		words  []word
+		words  []owner.Word
 		waited time.Duration
 		want   bool
 	}{
 		{nil, 0, true},
-		{[]word{wordFits, wordFits}, 0, true},
-		{[]word{wordFits, wordNone}, silentFor - 1, false},
-		{[]word{wordFits, wordNone}, silentFor, true},
-		{[]word{wordFits, wordBeyond}, time.Hour, false},
+		{[]owner.Word{owner.WordFits, owner.WordFits}, 0, true},
+		{[]owner.Word{owner.WordFits, owner.WordNone}, silentFor - 1, false},
+		{[]owner.Word{owner.WordFits, owner.WordNone}, silentFor, true},
+		{[]owner.Word{owner.WordFits, owner.WordBeyond}, time.Hour, false},
 	} {
-		if got := mayTake(x.words, x.waited, silentFor); got != x.want {
+		if got := owner.MayTake(x.words, x.waited, silentFor); got != x.want {
 			t.Errorf("%v after %v: %v", x.words, x.waited, got)
 		}
 	}
@@ -53,7 +55,7 @@ func TestShareBesideAnEarlierStart(t *testing.T) {
 		if c.Stats().Governor.Limit > 0 {
 			t.Error("the share is taken while loads of the earlier process may run")
 		}
-		time.Sleep(shareGrace + time.Second)
+		time.Sleep(owner.ShareGrace + time.Second)
 		if c.Stats().Governor.Limit == 0 {
 			t.Error("the share is not taken")
 		}
@@ -87,7 +89,7 @@ func TestShareBesideOtherCachesOfTheOrigin(t *testing.T) {
 			if taken := c.Stats().Governor.Limit > 0; taken == shared {
 				t.Errorf("shared %v: taken %v at once", shared, taken)
 			}
-			time.Sleep(3*time.Second + shareGrace)
+			time.Sleep(3*time.Second + owner.ShareGrace)
 			if c.Stats().Governor.Limit == 0 {
 				t.Errorf("shared %v: the share is not taken", shared)
 			}

@@ -440,5 +440,5 @@ func (s *simNet) stop(caches map[string]*Cache[simValue]) {
 
 // exchange has an anti-entropy exchange with a member.
 func exchange[V any](c *Cache[V], member string) error {
-	return c.journal.Exchange(background, c.journal.Member(member))
+	return c.own.Journal.Exchange(background, c.own.Journal.Member(member))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -85,7 +86,7 @@ var minutely = Freshness{TTL: 2 * time.Minute, NearTTL: time.Second, Jitter: -1,
 // The next owner gets what the stand-in owner has filled, with its full lifetime, even if the stand-in owner itself
 // no longer keeps it.
 func TestStandInGivesToOwner(t *testing.T) {
-	for _, wait := range []time.Duration{0, successorTTL + time.Second, 50 * time.Second} {
+	for _, wait := range []time.Duration{0, owner.SuccessorTTL + time.Second, 50 * time.Second} {
 		bubble(t, func(t *testing.T) {
 			l := newLossAcrossZones(t, minutely)
 			defer l.stop(l.caches)
@@ -145,7 +146,7 @@ func TestStandInSilent(t *testing.T) {
 			return hop{lost: from == "n1" || to == "n1" || silent, silent: silent}
 		})
 		l.lose()
-		for _, limit := range []time.Duration{previousWait, 0} {
+		for _, limit := range []time.Duration{owner.PreviousWait, 0} {
 			began := time.Now()
 			if _, err := l.caches[l.next].Read(background, l.key, ReadOptions{}); err != nil {
 				t.Fatal(err)
@@ -220,7 +221,7 @@ func TestStandInKeepsAsOwner(t *testing.T) {
 			}
 		}
 		read(1)
-		_ = pause(background, successorTTL+time.Second)
+		_ = pause(background, owner.SuccessorTTL+time.Second)
 		without := simView(t, slices.DeleteFunc(slices.Clone(s.names), func(name string) bool { return name == "n1" })...)
 		for _, name := range s.names {
 			if name != "n1" {

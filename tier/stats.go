@@ -119,9 +119,9 @@ type Step struct {
 func (c *Cache[V]) Stats() Stats { return c.allStats() }
 
 func (c *core) allStats() Stats {
-	s := c.stats
+	s := c.own.Stats
 	near := c.nearTier.Stats()
-	spare, spareBytes := c.owned.Replicas()
+	spare, spareBytes := c.own.Owned.Replicas()
 	out := Stats{
 		Contract: c.cfg.Freshness.String(),
 		Near:     max(near.Hits-s.NearUnused.Load(), 0), Owned: s.Owned.Load(), Fill: s.Filled.Load(), Stale: s.Stale.Load(),
@@ -131,20 +131,20 @@ func (c *core) allStats() Stats {
 		StaleNear: s.Ages.Near.Load(), StaleBy: make(map[string]int64), Ages: make(map[string]Ages), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
 		LoadSeconds: time.Duration(s.Nanos.Load()).Seconds(), FillServed: s.Served.Load(), Ledger: c.ledger(), Batches: s.Batches.Load(), Projection: c.projection(), Drill: c.drillStats(),
-		Governor: GovernorStats(c.gov.Snapshot()), Steps: make(map[string]Step),
-		Invalidated: s.Invalidated.Load(), Unconfirmed: s.Unconfirmed.Load(), Fences: s.Fences.Load(), FencesKept: c.fences.Len(),
-		Exchanges: c.journal.Counts().Exchanges.Load(), Replayed: c.journal.Counts().Replayed.Load(), Relayed: c.journal.Counts().Relayed.Load(), Flushed: c.journal.Counts().Flushed.Load(),
+		Governor: GovernorStats(c.own.Gov.Snapshot()), Steps: make(map[string]Step),
+		Invalidated: s.Invalidated.Load(), Unconfirmed: s.Unconfirmed.Load(), Fences: s.Fences.Load(), FencesKept: c.own.Fences.Len(),
+		Exchanges: c.own.Journal.Counts().Exchanges.Load(), Replayed: c.own.Journal.Counts().Replayed.Load(), Relayed: c.own.Journal.Counts().Relayed.Load(), Flushed: c.own.Journal.Counts().Flushed.Load(),
 		Revalidated: s.Revalidated.Load(), PutKept: s.PutKept.Load(), PutRefused: s.PutRefused.Load(),
-		Isolated: c.isolation.IsIsolated(), Isolations: s.Isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
+		Isolated: c.own.Isolation.IsIsolated(), Isolations: s.Isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.PreviousAsked.Load(), PreviousHits: s.PreviousHits.Load(), Given: s.Given.Load(),
 		Pushed: s.Pushed.Load(), PushesKept: s.PushesKept.Load(), PushesRefused: s.PushesRefused.Load(),
-		Follow: c.followed.snapshot(c.clock.Now()), HotKeys: c.hot.stats(),
+		Follow: c.followed.snapshot(c.own.Clock.Now()), HotKeys: c.hot.stats(),
 		NearBytes: near.Bytes, NearDropped: near.Dropped + near.Rejected, NearEvicted: near.Evicted,
-		OwnedBytes: max(c.owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.owned.Len()-spare, 0), OwnedEvicted: s.Evicted.Load(),
+		OwnedBytes: max(c.own.Owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.own.Owned.Len()-spare, 0), OwnedEvicted: s.Evicted.Load(),
 		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.ReplicasSent.Load(), ReplicasKept: s.ReplicasKept.Load(),
 		ReplicasRefused: s.ReplicasRefused.Load(), ReplicasServed: s.ReplicasServed.Load(),
 	}
-	out.Flights, out.Running = c.flights.size()
+	out.Flights, out.Running = c.own.Flights.Size()
 	for i := range s.Shed {
 		out.Shed += s.Shed[i].Load()
 	}

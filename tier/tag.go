@@ -2,11 +2,9 @@ package tier
 
 import (
 	"errors"
-	"fmt"
-	"slices"
 
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // Tag adds the value to the sets that the tags name: InvalidateTag with one of them covers the value. Callers that
@@ -17,43 +15,10 @@ import (
 // tag's invalidation.
 func (f *Fill[V]) Tag(tags ...string) {
 	for _, tag := range tags {
-		if err := checkTag(tag); err != nil {
-			f.tagErr = errors.Join(f.tagErr, err)
+		if err := owner.CheckTag(tag); err != nil {
+			f.run.TagErr = errors.Join(f.run.TagErr, err)
 			continue
 		}
-		f.addTag(fence.TagHash(tag))
+		f.run.AddTag(fence.TagHash(tag))
 	}
-}
-
-func (f *run) addTag(hash uint32) {
-	switch {
-	case slices.Contains(f.tags, hash):
-	case len(f.tags) >= codec.MaxTags:
-		f.tagErr = fmt.Errorf("%w: more than %d: give the value fewer, wider ones", ErrBadTag, codec.MaxTags)
-	default:
-		f.tags = append(f.tags, hash)
-		if f.flight != nil {
-			f.core.flights.declare(f.flight, hash, f.core.fences)
-		}
-	}
-}
-
-// tagged returns the tags of what the load returned, or the error that says why it has none.
-func (f *run) tagged(wide uint64) (*fence.TagSet, error) {
-	if f.keep {
-		for _, hash := range f.prev.Tags.List() {
-			f.addTag(hash)
-		}
-	}
-	return fence.TagsAt(f.tags, wide), f.tagErr
-}
-
-func checkTag(tag string) error {
-	switch {
-	case tag == "":
-		return fmt.Errorf("%w: it is empty", ErrBadTag)
-	case len(tag) > codec.MaxTag:
-		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrBadTag, len(tag), codec.MaxTag)
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -29,12 +30,12 @@ func TestTokenOutlivesWhatComesBetween(t *testing.T) {
 			}
 		},
 		"an invalidation of everything": func(t *testing.T, n1 *Cache[simValue], other string) {
-			n1.journal.Receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 77, Seq: 1}, Scope: codec.ScopeAll}}})
+			n1.own.Journal.Receive(&codec.News{Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 77, Seq: 1}, Scope: codec.ScopeAll}}})
 		},
 		"more fences than the shard has room for": func(t *testing.T, n1 *Cache[simValue], other string) {
 			key := keyOf(n1.cfg.Cluster.(*simNode).net.nodes["n0"].View(), "n2", 0)
 			for i := range uint64(2 * fence.PerShard) {
-				n1.fences.Apply(string(rune('a'+i)), ring.Hash(key), codec.Mark{Incarnation: 3, Seq: i + 1}, 0, nothing)
+				n1.own.Fences.Apply(string(rune('a'+i)), ring.Hash(key), codec.Mark{Incarnation: 3, Seq: i + 1}, 0, nothing)
 			}
 		},
 	} {
@@ -109,7 +110,7 @@ func TestManyTokensOfOneKey(t *testing.T) {
 			if extra := o.loads.Load() - loads; extra > int64(n)+1 {
 				t.Errorf("%d loads for %d tokens", extra, n)
 			}
-			if own := caches["n0"].journal.Sizes().Own; (own > 0) != (n > fence.Marks) {
+			if own := caches["n0"].own.Journal.Sizes().Own; (own > 0) != (n > fence.Marks) {
 				t.Errorf("n0 has started %d invalidations for %d tokens", own, n)
 			}
 		})
@@ -126,7 +127,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		defer s.stop(caches)
 		all := s.nodes["n0"].View()
 		key := keyOf(all, "n2", 0)
-		_ = pause(background, newFor+5*time.Second) // no cache is new
+		_ = pause(background, owner.NewFor+5*time.Second) // no cache is new
 		gets(t, caches["n2"], key, 0)
 		s.setRule(func(from, to string, kind codec.Kind, answer bool) hop {
 			return hop{lost: from == "n0" || to == "n0"}
@@ -156,7 +157,7 @@ func TestNearCopyFallsWithTheInvalidationItself(t *testing.T) {
 		if err := caches["n0"].Invalidate(background, "another"); err != nil {
 			t.Fatal(err)
 		}
-		if !caches["n1"].journal.HasApplied(token.mark) {
+		if !caches["n1"].own.Journal.HasApplied(token.mark) {
 			t.Fatal("n1 has not applied the invalidation: the test proves nothing")
 		}
 		for _, n := range []string{"n2", "n1"} {
@@ -180,12 +181,12 @@ func TestDroppingWhatWasGiven(t *testing.T) {
 		c := caches["n0"]
 		for _, handed := range []bool{false, true} {
 			for _, loaded := range []bool{false, true} {
-				c.owned.Set("k", &store.Entry{Handed: handed, Hard: never})
-				c.dropping("k")(loaded)
-				if _, ok := c.owned.Get("k"); ok != (!handed && !loaded) {
+				c.own.Owned.Set("k", &store.Entry{Handed: handed, Hard: owner.Never})
+				c.own.Dropping("k")(loaded)
+				if _, ok := c.own.Owned.Get("k"); ok != (!handed && !loaded) {
 					t.Errorf("given %v; what was loaded goes %v: it is there %v", handed, loaded, ok)
 				}
-				c.owned.Delete("k")
+				c.own.Owned.Delete("k")
 			}
 		}
 	})

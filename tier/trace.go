@@ -8,6 +8,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // Work describes a piece of work to a Tracer.
@@ -40,25 +41,29 @@ type Carrier interface {
 	Within(ctx context.Context, t Trace) context.Context
 }
 
-// causeKey is the context key of a fill's Work.Cause.
-type causeKey struct{}
-
-// traceOf returns the work that ctx belongs to, if a Carrier follows it.
-func (c *core) traceOf(ctx context.Context) (t Trace) {
-	if c.carrier != nil {
-		t, _ = c.carrier.Trace(ctx)
-	}
-	return t
+// follows is a Carrier as the owner of a key needs it.
+type follows struct {
+	Carrier
+	namespace string
 }
 
-// serveTraced traces what another member's request causes on this node. The caller calls end with the answer.
-func (c *core) serveTraced(ctx context.Context, req *codec.Request) (_ context.Context, end func(resp *codec.Response)) {
-	if c.carrier == nil || req.Flags&codec.FlagTrace == 0 || req.Kind != codec.KindGet {
-		return ctx, func(*codec.Response) {}
-	}
-	ctx, over := c.carrier.Start(c.carrier.Within(ctx, req.Trace), Work{Kind: "serve", Namespace: c.cfg.Namespace})
+func (t follows) Trace(ctx context.Context) Trace {
+	out, _ := t.Carrier.Trace(ctx)
+	return out
+}
+
+// Within returns ctx as that of a fill that t has caused.
+func (t follows) Within(ctx context.Context, of Trace) context.Context {
+	return context.WithValue(ctx, causeKey{}, of)
+}
+
+func (t follows) Serve(ctx context.Context, req *codec.Request) (context.Context, func(*codec.Response)) {
+	ctx, over := t.Start(t.Carrier.Within(ctx, req.Trace), Work{Kind: "serve", Namespace: t.namespace})
 	return ctx, func(resp *codec.Response) { over(answerError(nil, resp)) }
 }
+
+// causeKey is the context key of a fill's Work.Cause.
+type causeKey struct{}
 
 // A Tracer follows the work that makes a read wait, for distributed tracing. The module tier/oteltier has one for
 // OpenTelemetry. Near hits and hits of this node's own keys do not count as work. A Tracer does not learn keys. It is
@@ -130,13 +135,13 @@ type tracedCluster struct {
 
 // Bypassed forwards to the Cluster. A Cluster without that method hears from all members.
 func (t tracedCluster) Bypassed(name string) bool {
-	b, ok := t.Cluster.(bypasser)
+	b, ok := t.Cluster.(owner.Bypasser)
 	return ok && b.Bypassed(name)
 }
 
 // Lost forwards to the Cluster. A Cluster without that method counts every member out of sight as lost.
 func (t tracedCluster) Lost(name string) bool {
-	l, ok := t.Cluster.(lossReporter)
+	l, ok := t.Cluster.(owner.LossReporter)
 	return !ok || l.Lost(name)
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/near"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -105,13 +106,13 @@ func TestFillThatIsUsedTooLateChangesNothing(t *testing.T) {
 			Freshness: Freshness{TTL: time.Minute}, ServeLoaded: loaded, Loader: func(context.Context, *Fill[string]) (string, error) { return "", nil },
 		})
 		f := &Fill[string]{c: c, value: "right"}
-		if _, err := f.pack(); err != nil {
+		if _, err := (filling[string]{f}).Pack(); err != nil {
 			t.Fatal(err)
 		}
 		f.Set("wrong")
 		var a answer[string]
-		found := found{e: &store.Entry{Hard: never}, fill: f}
-		if err := c.answerTo(c.clock.Now(), "k", &found, 0, &a); err != nil || a.value != "right" {
+		found := owner.Found{E: &store.Entry{Hard: owner.Never}, Fill: filling[string]{f}}
+		if err := c.answerTo(c.own.Clock.Now(), "k", &found, 0, &a); err != nil || a.value != "right" {
 			t.Errorf("ServeLoaded %v: callers get %q, %v", loaded, a.value, err)
 		}
 	}
@@ -133,10 +134,10 @@ func TestCopyThatCannotBeDecodedIsLoadedAgain(t *testing.T) {
 		c := open(t, cfg)
 		poison := func(key string) {
 			get(t, c, key, fmt.Sprintf("%s#%d", key, o.n.Load()+1))
-			e, _ := c.owned.Get(key)
+			e, _ := c.own.Owned.Get(key)
 			bad := *e
 			bad.Value = []byte("poison")
-			c.owned.Set(key, &bad)
+			c.own.Owned.Set(key, &bad)
 		}
 		poison("k")
 		get(t, c, "k", "k#2")
@@ -171,10 +172,10 @@ func TestPeerThatCannotDecodeACopyHasItLoadedAgain(t *testing.T) {
 		keys := []string{keyOf(view, "n1", 0), keyOf(view, "n1", 1), keyOf(view, "n1", 2)}
 		for _, key := range keys {
 			gets(t, caches["n1"], key, 0)
-			e, _ := caches["n1"].owned.Get(key)
+			e, _ := caches["n1"].own.Owned.Get(key)
 			bad := *e
 			bad.Value, bad.Etag = []byte{0xc1}, 1
-			caches["n1"].owned.Set(key, &bad)
+			caches["n1"].own.Owned.Set(key, &bad)
 		}
 		loads := o.loads.Load()
 		gets(t, caches["n0"], keys[0], 0)
@@ -313,7 +314,7 @@ func TestErrorsKeepTheirIdentityOverTheWire(t *testing.T) {
 		}
 	})
 	for _, n := range []uint64{200, 1<<64 - 1, 0} {
-		if err := errorOf(&codec.Response{Text: []byte("x"), Incarnation: n}); err.Error() != "x" || errors.Is(err, ErrClosed) {
+		if err := owner.ErrorOf(&codec.Response{Text: []byte("x"), Incarnation: n}); err.Error() != "x" || errors.Is(err, ErrClosed) {
 			t.Errorf("%d: %v", n, err)
 		}
 	}
@@ -335,13 +336,13 @@ func TestLargeValueDoesNotEmptyTheTier(t *testing.T) {
 			get(t, c, fmt.Sprint(i), fmt.Sprint(i))
 		}
 		getErr(t, c, "large", ErrValueTooLarge)
-		c.owned.Set("large", &store.Entry{Value: make([]byte, 900<<10)})
+		c.own.Owned.Set("large", &store.Entry{Value: make([]byte, 900<<10)})
 		for i := range 100 {
-			if _, ok := c.owned.Get(fmt.Sprint(i)); !ok {
+			if _, ok := c.own.Owned.Get(fmt.Sprint(i)); !ok {
 				t.Fatalf("%d is gone", i)
 			}
 		}
-		if n := c.owned.Bytes(); n > cfg.OwnedBytes {
+		if n := c.own.Owned.Bytes(); n > cfg.OwnedBytes {
 			t.Errorf("%d bytes in a tier of %d", n, cfg.OwnedBytes)
 		}
 	})
@@ -437,7 +438,7 @@ func BenchmarkPack(b *testing.B) {
 			})
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := (&Fill[product]{c: c, value: v}).pack(); err != nil {
+				if _, err := (filling[product]{&Fill[product]{c: c, value: v}}).Pack(); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -9,24 +9,20 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 const (
 	// warmFrame is how many keys an owner is asked to warm at once.
 	warmFrame = 256
-	// warmShare limits the permits that a member uses to warm: one in warmShare of its share.
-	warmShare = 4
-	// After a round without progress Warm waits for warmPause, then twice as long each time, and gives up after
-	// warmRounds such rounds.
-	warmPause  = 50 * time.Millisecond
+	// warmRounds is after how many rounds without progress Warm gives up.
 	warmRounds = 8
 )
 
 // ErrNotWarmed says that Warm has given up on a key: for some time its owner had no permits to spare, or could not be
 // reached.
-var ErrNotWarmed = errors.New("weir: not warmed: the key's owner had no permits to spare, or could not be reached, for too long")
+var ErrNotWarmed = owner.ErrNotWarmed
 
 // WarmReport is the result of a Warm.
 type WarmReport struct {
@@ -54,7 +50,7 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 	if err := c.canRead(ctx); err != nil {
 		return WarmReport{}, err
 	}
-	if c.isolation.Cut.Load() {
+	if c.own.Isolation.Cut.Load() {
 		return WarmReport{}, ErrIsolated
 	}
 	seen := make(map[string]struct{}, len(keys))
@@ -62,10 +58,10 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 	for _, key := range keys {
 		n := len(seen)
 		if seen[key] = struct{}{}; len(seen) > n {
-			reads = append(reads, &keyRead[V]{key: key, hash: ring.Hash(key), err: checkKey(key)})
+			reads = append(reads, &keyRead[V]{key: key, hash: ring.Hash(key), err: owner.CheckKey(key)})
 		}
 	}
-	began := c.clock.Now()
+	began := c.own.Clock.Now()
 	valid := slices.DeleteFunc(slices.Clone(reads), func(r *keyRead[V]) bool { return r.err != nil })
 	over := governor.NestingOf(ctx).Around(func() error {
 		c.warm(ctx, valid)
@@ -91,7 +87,7 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 			report.Present++
 		}
 	}
-	report.Seconds = time.Duration(c.clock.Now() - began).Seconds()
+	report.Seconds = time.Duration(c.own.Clock.Now() - began).Seconds()
 	if report.Failed > 0 {
 		return report, failed
 	}
@@ -102,7 +98,7 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 // next round.
 func (c *Cache[V]) warm(ctx context.Context, reads []*keyRead[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &multiGet[V]{chain: governor.ChainOf(ctx), wide: c.fences.TagClock(), began: c.clock.Now(), warming: true}
+		m := &multiGet[V]{chain: governor.ChainOf(ctx), wide: c.own.Fences.TagClock(), began: c.own.Clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
@@ -112,13 +108,13 @@ func (c *Cache[V]) warm(ctx context.Context, reads []*keyRead[V]) {
 		}
 		reads = m.singles
 		if idle > 0 && len(reads) > 0 {
-			_ = sleep(ctx, warmPause<<idle)
+			_ = owner.Sleep(ctx, owner.WarmPause<<idle)
 		}
 		var err error
 		switch {
 		case ctx.Err() != nil:
 			err = ctx.Err()
-		case c.life.isClosed():
+		case c.own.Life.IsClosed():
 			err = ErrClosed
 		case idle == warmRounds:
 			err = ErrNotWarmed
@@ -137,12 +133,12 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyR
 	var here []*keyRead[V]
 	there := make(map[string][]*keyRead[V])
 	for _, r := range reads {
-		r.stamp = c.fences.Stamp(r.hash)
-		owner := c.self
+		r.stamp = c.own.Fences.Stamp(r.hash)
+		owner := c.own.Self
 		if m.view != nil {
 			owner = m.view.OwnerOf(m.view.PartitionOf(r.hash)).Name
 		}
-		if owner == c.self {
+		if owner == c.own.Self {
 			here = append(here, r)
 		} else {
 			there[owner] = append(there[owner], r)
@@ -153,7 +149,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyR
 		wg.Go(func() {
 			to, _ := m.view.Member(owner)
 			for some := range slices.Chunk(reads, warmFrame) {
-				f := frame[V]{many: m, to: to, member: c.journal.Member(owner)}
+				f := frame[V]{many: m, to: to, member: c.own.Journal.Member(owner)}
 				if f.member == nil || ctx.Err() != nil {
 					m.single(some...)
 					continue
@@ -167,74 +163,24 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyR
 		})
 	}
 	for some := range slices.Chunk(here, warmFrame) {
-		var missing []*ownedRead
+		var missing []*owner.OwnedRead
 		var readers []*keyRead[V]
 		for _, r := range some {
-			w := &ownedRead{key: r.key, hash: r.hash}
-			if now := c.clock.Now(); c.lookUp(w, m.chain, now) {
+			w := &owner.OwnedRead{Key: r.key, Hash: r.hash}
+			if now := c.own.Clock.Now(); c.own.LookUp(w, m.chain, now) {
 				c.gotOwn(m, r, w, now)
 				continue
 			}
 			missing, readers = append(missing, w), append(readers, r)
 		}
-		c.warmOwn(ctx, missing, m.chain)
+		c.own.WarmOwn(ctx, missing, m.chain)
 		for i, w := range missing {
-			if w.err == ErrNotWarmed {
+			if w.Err == ErrNotWarmed {
 				m.single(readers[i])
 			} else {
-				c.gotOwn(m, readers[i], w, c.clock.Now())
+				c.gotOwn(m, readers[i], w, c.own.Clock.Now())
 			}
 		}
-	}
-	wg.Wait()
-}
-
-// warmOwn loads the keys that this node has to load to be warm. A key gets ErrNotWarmed if there was no permit or no
-// time.
-func (c *core) warmOwn(ctx context.Context, ws []*ownedRead, chain []uint64) {
-	size := 1
-	if c.cfg.batches {
-		size = c.cfg.BatchSize
-	}
-	patience := 2*c.cfg.Origin.Timeout + time.Second
-	if deadline, ok := ctx.Deadline(); ok {
-		patience = time.Until(deadline)
-	}
-	until := clock.Later(c.clock.Now(), patience/2)
-	share, _ := c.origin.share()
-	next := make(chan []*ownedRead, len(ws))
-	for some := range slices.Chunk(ws, size) {
-		next <- some
-	}
-	close(next)
-	var wg sync.WaitGroup
-	for range min(max(share/warmShare, 1), len(next)) {
-		wg.Go(func() {
-			for some := range next {
-				if c.clock.Now() >= until || ctx.Err() != nil {
-					for _, w := range some {
-						w.err = ErrNotWarmed
-					}
-					continue
-				}
-				for _, w := range some {
-					w.cl = governor.Warm
-				}
-				c.load(ctx, some, chain)
-				var after time.Duration
-				for _, w := range some {
-					var over *OverloadedError
-					if errors.As(w.err, &over) {
-						w.err, after = ErrNotWarmed, max(after, over.RetryAfter)
-					} else if isContext(ctx, w.err) {
-						w.err = ErrNotWarmed
-					}
-				}
-				if after > 0 {
-					_ = sleep(ctx, min(after, warmPause))
-				}
-			}
-		})
 	}
 	wg.Wait()
 }

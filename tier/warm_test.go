@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 func TestWarm(t *testing.T) {
@@ -77,7 +78,7 @@ func TestWarmYields(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		if n := c.Stats().Governor.InUse; n != 8/warmShare {
+		if n := c.Stats().Governor.InUse; n != 8/owner.WarmShare {
 			t.Errorf("%d permits", n)
 		}
 		began := time.Now()
@@ -111,11 +112,11 @@ func TestWarmEnds(t *testing.T) {
 		if _, err := caches["n0"].Warm(ctx, nil); err != context.DeadlineExceeded {
 			t.Errorf("%v", err)
 		}
-		caches["n0"].isolation.Cut.Store(true)
+		caches["n0"].own.Isolation.Cut.Store(true)
 		if _, err := caches["n0"].Warm(background, []string{key}); err != ErrIsolated {
 			t.Errorf("%v", err)
 		}
-		caches["n0"].isolation.Cut.Store(false)
+		caches["n0"].own.Isolation.Cut.Store(false)
 		if r, err := caches["n0"].Warm(background, []string{key}); err != nil || r.Loaded != 1 {
 			t.Errorf("%+v, %v", r, err)
 		}

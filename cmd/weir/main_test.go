@@ -117,7 +117,7 @@ func TestCommands(t *testing.T) {
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, "value of ", r.URL.Path) }))
 	defer origin.Close()
 	conf := func(name, join string) string {
-		return fmt.Sprintf("node: {name: %s, join: [%s], operator_token_file: %s}\nhttp: {listen: 127.0.0.1:0}\nnamespaces:\n  product: {origin: {url: \"%s/{key}\"}, freshness: {ttl: 1m}}\n", name, join, file(t, token+"\n"), origin.URL)
+		return fmt.Sprintf("node: {name: %s, join: [%s], operator_token_file: %s}\nhttp: {listen: 127.0.0.1:0}\nnamespaces:\n  product: {origin: {url: \"%s/{key}\"}, freshness: {ttl: 1m, near_ttl: 1m}}\n", name, join, file(t, token+"\n"), origin.URL)
 	}
 	a, peers, _, _ := startNode(t, conf("n1", ""))
 	b, _, _, endB := startNode(t, conf("n2", peers))
@@ -161,7 +161,7 @@ func TestCommands(t *testing.T) {
 		{[]string{"warm", "-n", "product", "k", addr}, exitUsage, nil, "--token-file"},
 		{[]string{"warm", "-n", "nope", "k", addr, secret}, exitFailed, nil, "no namespace"},
 		{[]string{"warm", "-n", "product", "--keys", file(t, numbered(2100)), addr, secret}, 0, []string{"LOADED", "2100"}, ""},
-		{[]string{"ring", "w2099", "-n", "product", addr, secret}, 0, []string{"FRESH FOR", "ms"}, ""},
+		{[]string{"ring", "w2099", "-n", "product", addr, secret}, 0, []string{"FRESH FOR", "owned"}, ""},
 		{[]string{"warm", "-n", "product", strings.Repeat("k", 2000), "w1", addr, secret}, exitPartial, []string{"PRESENT", "1"}, "1 keys were not warmed"},
 		{[]string{"drill", addr, secret}, exitUsage, nil, "--namespace"},
 		{[]string{"drill", "-n", "product", "--fraction=2", addr, secret}, exitUsage, nil, "--fraction"},

@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"math/rand/v2"
@@ -51,14 +51,14 @@ func (t *tokens) find(token uint64) (issued, bool) {
 }
 
 // push receives another member's copies.
-func (h handler) push(req *codec.Request, resp *codec.Response) {
+func (h Handler) push(req *codec.Request, resp *codec.Response) {
 	c := h.c
-	resp.Incarnation = c.journal.Incarnation()
+	resp.Incarnation = c.Journal.Incarnation()
 	switch {
-	case c.life.isClosed(), c.leaving.Load(): // nobody would get what it took now
+	case c.Life.IsClosed(), c.Leaving.Load(): // nobody would get what it took now
 		resp.Status = codec.StatusClosed
 		return
-	case c.schema != req.Schema:
+	case c.Cfg.Schema != req.Schema:
 		resp.Status = codec.StatusMismatch
 		return
 	}
@@ -68,11 +68,11 @@ func (h handler) push(req *codec.Request, resp *codec.Response) {
 		}
 	}
 	resp.Status = codec.StatusDone
-	if c.journal.IsOpening() || !c.journal.IsAcquainted() || req.News == nil {
+	if c.Journal.IsOpening() || !c.Journal.IsAcquainted() || req.News == nil {
 		return
 	}
-	now := c.clock.Now()
-	lacks, applied := c.journal.Missing(req.News)
+	now := c.Clock.Now()
+	lacks, applied := c.Journal.Missing(req.News)
 	if lacks != nil {
 		resp.Status, resp.Value = codec.StatusSynced, codec.AppendNews(nil, lacks)
 		return
@@ -82,9 +82,9 @@ func (h handler) push(req *codec.Request, resp *codec.Response) {
 
 // receiveCopy keeps a copy that came with a token, if it may. spare: the copy is a replica, for use if its owner is
 // lost.
-func (c *core) receiveCopy(p *codec.Pushed, token issued, spare bool) {
+func (c *Owner) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 	key := string(p.Key)
-	if checkKey(key) != nil {
+	if CheckKey(key) != nil {
 		return
 	}
 	hash, k := ring.Hash(key), token.applied
@@ -97,23 +97,23 @@ func (c *core) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		e.Flags, e.SWR = store.NotFound, e.Soft
 	} else {
 		e.Value = append([]byte(nil), p.Value...)
-		e.SWR = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
+		e.SWR = min(e.Soft+int64(c.Cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
-	kept, refused := &c.stats.PushesKept, &c.stats.PushesRefused
+	kept, refused := &c.Stats.PushesKept, &c.Stats.PushesRefused
 	if spare {
-		kept, refused = &c.stats.ReplicasKept, &c.stats.ReplicasRefused
-		e.Replica = c.cfg.Cluster.View().Owner(key).Name != c.self
+		kept, refused = &c.Stats.ReplicasKept, &c.Stats.ReplicasRefused
+		e.Replica = c.Cfg.Cluster.View().Owner(key).Name != c.Self
 		if e.Replica && !c.roomFor(key, e) {
 			refused.Add(1)
 			return
 		}
 	}
-	if c.keepGiven(key, hash, e, fence.Claim{Stamp: e.Stamp, Began: token.at, Handed: true, Pushed: k.Fences()}) != e {
+	if c.KeepGiven(key, hash, e, fence.Claim{Stamp: e.Stamp, Began: token.at, Handed: true, Pushed: k.Fences()}) != e {
 		refused.Add(1)
 		return
 	}
 	for range p.Heat { // so that later pushes do not evict it
-		c.owned.Get(key)
+		c.Owned.Get(key)
 	}
 	kept.Add(1)
 }

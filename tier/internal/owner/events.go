@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"sync"
@@ -9,14 +9,14 @@ import (
 // Events are lines of the log with one of these names in the attribute "event". A *peer.Node's Logger keeps
 // them for the stats endpoint and its page. The texts may change, the names stay.
 const (
-	eventBreakerOpened = "breaker_opened"
-	eventBreakerClosed = "breaker_closed"
-	eventDrillBegun    = "drill_begun"
-	eventDrillEnded    = "drill_ended"
-	eventFlushed       = "cache_flushed"
+	EventBreakerOpened = "breaker_opened"
+	EventBreakerClosed = "breaker_closed"
+	EventDrillBegun    = "drill_begun"
+	EventDrillEnded    = "drill_ended"
+	EventFlushed       = "cache_flushed"
 	eventIsolated      = "isolated"
 	eventConnected     = "isolation_ended"
-	eventUnconfirmed   = "invalidation_unconfirmed"
+	EventUnconfirmed   = "invalidation_unconfirmed"
 )
 
 // unconfirmedEvery is how often, at most, the log says that an invalidation did not reach every member: during a
@@ -35,13 +35,13 @@ type eventLog struct {
 }
 
 // logBreaker logs that the breaker has opened or closed. It is called after loads and once a second.
-func (c *core) logBreaker() {
-	t, turn := &c.logged, c.gov.BreakerGeneration()
+func (c *Owner) logBreaker() {
+	t, turn := &c.logged, c.Gov.BreakerGeneration()
 	if t.turn.Swap(turn) == turn {
 		return
 	}
-	isClosed, openings := c.gov.Breaker()
-	now := c.clock.Now()
+	isClosed, openings := c.Gov.Breaker()
+	now := c.Clock.Now()
 	t.mu.Lock()
 	opened := openings > t.openings && !t.open
 	if opened {
@@ -52,17 +52,17 @@ func (c *core) logBreaker() {
 	t.open, t.openings = !isClosed, openings
 	t.mu.Unlock()
 	if opened {
-		c.cfg.Logger.Error("the breaker has opened: the origin fails, and loads are rejected", "event", eventBreakerOpened, "namespace", c.cfg.Namespace)
+		c.Cfg.Logger.Error("the breaker has opened: the origin fails, and loads are rejected", "event", EventBreakerOpened, "namespace", c.Cfg.Namespace)
 	}
 	if closed {
-		c.cfg.Logger.Info("the breaker has closed: the origin answers again", "event", eventBreakerClosed, "namespace", c.cfg.Namespace, "after", lasted.Round(time.Millisecond))
+		c.Cfg.Logger.Info("the breaker has closed: the origin answers again", "event", EventBreakerClosed, "namespace", c.Cfg.Namespace, "after", lasted.Round(time.Millisecond))
 	}
 }
 
-// logUnconfirmed logs an invalidation that did not reach every member, unless another one was logged recently.
-func (c *core) logUnconfirmed(err error) {
-	now, until := c.clock.Now(), c.logged.unconfirmed.Load()
+// LogUnconfirmed logs an invalidation that did not reach every member, unless another one was logged recently.
+func (c *Owner) LogUnconfirmed(err error) {
+	now, until := c.Clock.Now(), c.logged.unconfirmed.Load()
 	if now >= until && c.logged.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
-		c.cfg.Logger.Warn("an invalidation has not reached every member", "event", eventUnconfirmed, "namespace", c.cfg.Namespace, "error", err)
+		c.Cfg.Logger.Warn("an invalidation has not reached every member", "event", EventUnconfirmed, "namespace", c.Cfg.Namespace, "error", err)
 	}
 }

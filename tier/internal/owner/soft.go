@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -10,29 +10,29 @@ import (
 // awaitSoftTimeout waits for fl, at most until Freshness.SoftTimeout has passed since the read began. It applies only if the
 // caller has seen a copy e. When the time is over, awaitSoftTimeout returns the present copy instead of the fill's result, and
 // the fill goes on.
-func (c *core) awaitSoftTimeout(ctx context.Context, fl *flight, e *store.Entry, maxAge time.Duration, began int64) (f found, ok bool) {
-	d := c.cfg.Freshness.SoftTimeout
+func (c *Owner) awaitSoftTimeout(ctx context.Context, fl *Flight, e *store.Entry, maxAge time.Duration, began int64) (f Found, ok bool) {
+	d := c.Cfg.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
 		return f, false
 	}
 	select {
-	case <-fl.done:
+	case <-fl.Done:
 		return f, false
 	default:
 	}
-	t := time.NewTimer(max(d-time.Duration(c.clock.Now()-began), 0))
+	t := time.NewTimer(max(d-time.Duration(c.Clock.Now()-began), 0))
 	defer t.Stop()
 	select {
-	case <-fl.done:
+	case <-fl.Done:
 		return f, false
 	case <-ctx.Done():
 		return f, false
 	case <-t.C:
 	}
-	now := c.clock.Now() // the copy may have been invalidated, or replaced, while this waited
-	if e = c.valid(fl.key, fl.hash, now); e == nil || e.Flags != 0 || maxAge > 0 && now-e.Loaded > int64(maxAge) {
+	now := c.Clock.Now() // the copy may have been invalidated, or replaced, while this waited
+	if e = c.Valid(fl.Key, fl.Hash, now); e == nil || e.Flags != 0 || maxAge > 0 && now-e.Loaded > int64(maxAge) {
 		return f, false
 	}
-	c.stats.Soft.Add(1)
-	return found{e: e, late: true, why: store.StaleSoft}, true
+	c.Stats.Soft.Add(1)
+	return Found{E: e, Late: true, Why: store.StaleSoft}, true
 }

@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"github.com/weircache/weir/tier/internal/placement"
@@ -6,15 +6,15 @@ import (
 
 // whyMissing returns why this node has no valid copy of a key, as far as it can know. A key that changed owner and was
 // never loaded before counts as moved, so the number of moved keys is an upper bound.
-func (c *core) whyMissing(key string, hash uint64, standIn bool) placement.Cause {
+func (c *Owner) whyMissing(key string, hash uint64, standIn bool) placement.Cause {
 	if standIn {
 		return placement.OwnerLost
 	}
-	if c.fences.Fenced(key, hash) {
+	if c.Fences.Fenced(key, hash) {
 		return placement.Fenced
 	}
-	if e, ok := c.owned.Get(key); ok {
-		if c.fences.Tagged(e.Tags) {
+	if e, ok := c.Owned.Get(key); ok {
+		if c.Fences.Tagged(e.Tags) {
 			return placement.Fenced
 		}
 		return placement.Expired
@@ -22,8 +22,8 @@ func (c *core) whyMissing(key string, hash uint64, standIn bool) placement.Cause
 	if c.evicted.Has(hash) {
 		return placement.Evicted
 	}
-	if c.cfg.Cluster != nil {
-		return c.views.Why(hash, c.clock.Now())
+	if c.Cfg.Cluster != nil {
+		return c.views.Why(hash, c.Clock.Now())
 	}
 	return placement.Cold
 }

@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -45,23 +45,23 @@ import (
 // governor after it calls again (governor.enter). If several caches have one SharedOrigin, each asks the members, and
 // the last answer takes the share.
 
-// word is what a member has said about its loads under the present view.
-type word uint8
+// Word is what a member has said about its loads under the present view.
+type Word uint8
 
 const (
-	wordNone   word = iota // it has not answered, has another view, or is of a version that does not speak of it
-	wordFits               // its loads fit its share
-	wordBeyond             // they do not
+	WordNone   Word = iota // it has not answered, has another view, or is of a version that does not speak of it
+	WordFits               // its loads fit its share
+	WordBeyond             // they do not
 )
 
-// shareGrace is how much longer than Origin.Timeout this node waits for a silent member.
-const shareGrace = 2 * time.Second
+// ShareGrace is how much longer than Origin.Timeout this node waits for a silent member.
+const ShareGrace = 2 * time.Second
 
-// mayTake decides whether a joining node that has waited for so long may take its share. silentFor is how long it
+// MayTake decides whether a joining node that has waited for so long may take its share. silentFor is how long it
 // waits for silent members.
-func mayTake(words []word, waited, silentFor time.Duration) bool {
+func MayTake(words []Word, waited, silentFor time.Duration) bool {
 	for _, w := range words {
-		if w == wordBeyond || w == wordNone && waited < silentFor {
+		if w == WordBeyond || w == WordNone && waited < silentFor {
 			return false
 		}
 	}
@@ -76,48 +76,48 @@ type shareSpeaker interface{ SharesMove() bool }
 type earlierStarter interface{ EarlierStart() bool }
 
 // wordOf returns what m's last reply to an exchange says about its loads under the view.
-func (c *core) wordOf(m *journal.Member, view uint64) word {
+func (c *Owner) wordOf(m *journal.Member, view uint64) Word {
 	a := m.Reply()
 	switch {
 	case a == nil || a.View != view:
-		return wordNone
+		return WordNone
 	case a.Empty:
 		return c.wordOfNone()
 	case a.Flags&codec.FlagSameView == 0 || a.Flags&codec.FlagShare == 0:
-		return wordNone
+		return WordNone
 	case a.Flags&codec.FlagFits != 0:
-		return wordFits
+		return WordFits
 	}
-	return wordBeyond
+	return WordBeyond
 }
 
 // wordOfNone returns what it means that a member has no cache of this namespace. The member has no loads, and asks
 // when it opens such a cache. But other caches that read the same SharedOrigin may have loads there, which it does
 // not report under this name.
-func (c *core) wordOfNone() word {
-	if c.cfg.SharedOrigin != nil {
-		return wordNone
+func (c *Owner) wordOfNone() Word {
+	if c.Cfg.SharesOrigin {
+		return WordNone
 	}
-	return wordFits
+	return WordFits
 }
 
 // shareFlags returns what this node says to a member with the same view.
-func (c *core) shareFlags() uint8 {
-	if c.gov.FitsShare() {
+func (c *Owner) shareFlags() uint8 {
+	if c.Gov.FitsShare() {
 		return codec.FlagShare | codec.FlagFits
 	}
 	return codec.FlagShare
 }
 
 // takeShare waits until this node may take its share of the cap and then takes it.
-func (c *core) takeShare() {
+func (c *Owner) takeShare() {
 	const shortest, longest = 10 * time.Millisecond, 250 * time.Millisecond
-	silentFor := c.origin.o.Timeout + shareGrace
+	silentFor := c.Cfg.Origin.Timeout + ShareGrace
 	for again := shortest; ; again = min(2*again, longest) {
-		changed := c.cfg.Cluster.ViewChanged()
-		view := c.cfg.Cluster.View()
-		if mayTake(c.askShares(view), time.Duration(c.clock.Now()-c.opened), silentFor) && c.cfg.Cluster.View() == view {
-			c.gov.AllowShare()
+		changed := c.Cfg.Cluster.ViewChanged()
+		view := c.Cfg.Cluster.View()
+		if MayTake(c.askShares(view), time.Duration(c.Clock.Now()-c.opened), silentFor) && c.Cfg.Cluster.View() == view {
+			c.Gov.AllowShare()
 			return
 		}
 		t := time.NewTimer(again)
@@ -125,11 +125,11 @@ func (c *core) takeShare() {
 		case <-t.C:
 		case <-changed:
 			again = shortest
-		case <-c.ctx.Done():
+		case <-c.Ctx.Done():
 		}
 		t.Stop()
-		if c.ctx.Err() != nil {
-			c.gov.WaiveShare()
+		if c.Ctx.Err() != nil {
+			c.Gov.WaiveShare()
 			return
 		}
 	}
@@ -137,25 +137,25 @@ func (c *core) takeShare() {
 
 // askShares asks every other member of the view that has not yet said that its loads fit, and returns all words. An
 // earlier start of this node's name counts as silent.
-func (c *core) askShares(view *ring.View) []word {
-	ctx, cancel := context.WithTimeout(c.ctx, shareGrace)
+func (c *Owner) askShares(view *ring.View) []Word {
+	ctx, cancel := context.WithTimeout(c.Ctx, ShareGrace)
 	defer cancel()
 	print := view.Fingerprint()
-	var words []word
+	var words []Word
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards words
-	places := make(chan struct{}, maxSingles)
+	places := make(chan struct{}, MaxSingles)
 	for _, member := range view.Members() {
-		if member.Name == c.self {
+		if member.Name == c.Self {
 			continue
 		}
 		places <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-places }()
-			w := wordNone
-			if m := c.journal.Member(member.Name); m != nil {
-				if w = c.wordOf(m, print); w != wordFits {
-					_ = c.journal.Exchange(ctx, m) // a member without such a cache says so with an error
+			w := WordNone
+			if m := c.Journal.Member(member.Name); m != nil {
+				if w = c.wordOf(m, print); w != WordFits {
+					_ = c.Journal.Exchange(ctx, m) // a member without such a cache says so with an error
 					w = c.wordOf(m, print)
 				}
 			}
@@ -165,8 +165,8 @@ func (c *core) askShares(view *ring.View) []word {
 		})
 	}
 	wg.Wait()
-	if d, ok := c.cfg.Cluster.(earlierStarter); ok && d.EarlierStart() {
-		words = append(words, wordNone)
+	if d, ok := c.Cfg.Cluster.(earlierStarter); ok && d.EarlierStart() {
+		words = append(words, WordNone)
 	}
 	return words
 }

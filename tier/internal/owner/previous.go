@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -44,21 +44,21 @@ import (
 // Other members that ask this node do not wait for a flight that is still asking. So two members that each believe
 // that the other is the previous owner do not wait for each other.
 
-// previousWait is how long a flight waits for a previous owner, except for a fill that runs there.
-const previousWait = 150 * time.Millisecond
+// PreviousWait is how long a flight waits for a previous owner, except for a fill that runs there.
+const PreviousWait = 150 * time.Millisecond
 
 // getFromPrevious asks the key's previous owner on behalf of a flight that has not begun to load. It returns true if that
 // ends the flight.
-func (c *core) getFromPrevious(f *flight) (over bool) {
+func (c *Owner) getFromPrevious(f *Flight) (over bool) {
 	defer func() { f.loads.Store(!over) }()
 	switch {
-	case c.cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
+	case c.Cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
 		return false
 	case f.cause == placement.RefreshAhead || f.cause == placement.Drill || f.cause == placement.CutOff:
 		return false
 	}
-	c.views.Observe(c.cfg.Cluster.View(), c.clock.Now())
-	p := c.views.Previous(f.key, f.hash, c.clock.Now())
+	c.views.Observe(c.Cfg.Cluster.View(), c.Clock.Now())
+	p := c.views.Previous(f.Key, f.Hash, c.Clock.Now())
 	if f.cause == placement.Cold { // as far as this node knows
 		switch {
 		case p.Lost || p.Found() && !p.InView:
@@ -69,7 +69,7 @@ func (c *core) getFromPrevious(f *flight) (over bool) {
 	}
 	if p.Found() && !p.InView && c.lost(p.To.Name) {
 		// The stand-in owner, which with zones need not be this node, has loaded what was read since.
-		if s := c.views.StandIn(f.hash, c.clock.Now()); s.Found() && !s.Pause {
+		if s := c.views.StandIn(f.Hash, c.Clock.Now()); s.Found() && !s.Pause {
 			if over, _ := c.getFrom(f, s); over {
 				return true
 			}
@@ -80,7 +80,7 @@ func (c *core) getFromPrevious(f *flight) (over bool) {
 		over, none = c.getFrom(f, p)
 	}
 	if none { // that member may have started together with this node: the owner before it has the copy
-		if o := c.views.Older(f.hash, c.clock.Now()); o.Found() && !o.Pause && o.To.Name != p.To.Name {
+		if o := c.views.Older(f.Hash, c.Clock.Now()); o.Found() && !o.Pause && o.To.Name != p.To.Name {
 			if f.cause == placement.Cold {
 				f.cause = placement.Moved
 			}
@@ -94,44 +94,44 @@ func (c *core) getFromPrevious(f *flight) (over bool) {
 }
 
 // lost reports whether a member that has gone from the view left without a drain.
-func (c *core) lost(name string) bool {
-	l, ok := c.cfg.Cluster.(lossReporter)
+func (c *Owner) lost(name string) bool {
+	l, ok := c.Cfg.Cluster.(LossReporter)
 	return !ok || l.Lost(name)
 }
 
 // getFrom is getFromPrevious for one member. none is true if that member answered that it has no copy.
-func (c *core) getFrom(f *flight, p placement.Candidate) (over, none bool) {
-	c.stats.PreviousAsked.Add(1)
-	isOpen := c.journal.WaitOpen(c.ctx)
-	e, keep, err := c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, previousWait)
+func (c *Owner) getFrom(f *Flight, p placement.Candidate) (over, none bool) {
+	c.Stats.PreviousAsked.Add(1)
+	isOpen := c.Journal.WaitOpen(c.Ctx)
+	e, keep, err := c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, PreviousWait)
 	if err == errFilling {
-		e, keep, err = c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.cfg.Origin.Timeout)
+		e, keep, err = c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.Cfg.Origin.Timeout)
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
 		return false, false
 	case err != nil && !errors.Is(err, ErrNotCached):
-		c.cfg.Logger.Debug("previous owner did not answer", "namespace", c.cfg.Namespace, "member", p.To.Name, "err", err)
-		c.views.Failed(p, c.clock.Now())
+		c.Cfg.Logger.Debug("previous owner did not answer", "namespace", c.Cfg.Namespace, "member", p.To.Name, "err", err)
+		c.views.Failed(p, c.Clock.Now())
 		return false, false
 	}
 	c.views.Answered(p, e != nil)
 	if e == nil {
 		return false, true
 	}
-	if c.loads.Newer(f.hash, e.Loaded, int64(previousWait)) {
+	if c.Loads.Newer(f.Hash, e.Loaded, int64(PreviousWait)) {
 		return false, false
 	}
-	now := c.clock.Now()
+	now := c.Clock.Now()
 	if f.short {
 		c.standIn(e, now)
 	}
 	if keep {
-		if e = c.keepGiven(f.key, f.hash, e, fence.Claim{Stamp: e.Stamp, Began: now, Handed: true}); e == nil {
+		if e = c.KeepGiven(f.Key, f.Hash, e, fence.Claim{Stamp: e.Stamp, Began: now, Handed: true}); e == nil {
 			return false, false
 		}
 	}
-	c.stats.PreviousHits.Add(1)
+	c.Stats.PreviousHits.Add(1)
 	if f.prev != nil && e.Loaded <= f.prev.Loaded { // the flight needs a newer copy
 		return false, false
 	}
@@ -141,36 +141,36 @@ func (c *core) getFrom(f *flight, p placement.Candidate) (over, none bool) {
 		}
 		return false, false
 	}
-	f.res.private = !keep
-	if c.flights.skip(f, e, c.stillValid(f)) {
+	f.Res.Private = !keep
+	if c.Flights.Skip(f, e, c.StillValid(f)) {
 		return true, false
 	}
-	f.res.private = false
+	f.Res.Private = false
 	return false, false
 }
 
-// keepGiven commits a copy that another member gave and returns it. If this node has a later copy, keepGiven returns
+// KeepGiven commits a copy that another member gave and returns it. If this node has a later copy, KeepGiven returns
 // that one. It returns nil if the copy may not be kept.
-func (c *core) keepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
-	now := c.clock.Now()
-	if now >= e.Hard || len(e.Value) > c.cfg.ValueLimit || c.fences.Tagged(e.Tags) || e.Version != 0 && c.fences.Behind(key, hash, e.Version) {
+func (c *Owner) KeepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
+	now := c.Clock.Now()
+	if now >= e.Hard || len(e.Value) > c.Cfg.ValueLimit || c.Fences.Tagged(e.Tags) || e.Version != 0 && c.Fences.Behind(key, hash, e.Version) {
 		return nil
 	}
-	if c.loads.Newer(hash, e.Loaded, int64(previousWait)) {
+	if c.Loads.Newer(hash, e.Loaded, int64(PreviousWait)) {
 		return nil
 	}
-	if old := c.valid(key, hash, now); old != nil && old.Flags&store.Failed == 0 && old.Loaded >= e.Loaded {
+	if old := c.Valid(key, hash, now); old != nil && old.Flags&store.Failed == 0 && old.Loaded >= e.Loaded {
 		return old
 	}
-	c.journal.StoredLife(e.Hard - e.Loaded)
+	c.Journal.StoredLife(e.Hard - e.Loaded)
 	e.Etag = c.etag(e)
-	if !c.fences.Commit(key, hash, by, func() {
-		if old, ok := c.owned.Get(key); ok && old.Flags&store.Failed == 0 && old.Stamp >= e.Stamp && old.Loaded > e.Loaded {
+	if !c.Fences.Commit(key, hash, by, func() {
+		if old, ok := c.Owned.Get(key); ok && old.Flags&store.Failed == 0 && old.Stamp >= e.Stamp && old.Loaded > e.Loaded {
 			kept = old
 			return
 		}
 		kept = e
-		c.owned.Set(key, e)
+		c.Owned.Set(key, e)
 	}) {
 		return nil
 	}
@@ -187,20 +187,20 @@ var errGiverUnsure = errors.New("weir: the key was invalidated too often")
 // callPrevious asks a member for its copy of f's key and waits at most wait. keep is true if the copy may be kept and
 // given to later callers. The error is ErrNotCached if the member has no copy, errFilling if a fill of the key runs
 // there, and errGiverUnsure if asking is pointless.
-func (c *core) callPrevious(f *flight, to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
+func (c *Owner) callPrevious(f *Flight, to ring.Member, inView, isOpen bool, flags uint8, wait time.Duration) (e *store.Entry, keep bool, err error) {
 	m := c.memberOf(to, inView)
 	if m == nil {
 		return nil, false, journal.ErrGone
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, wait)
+	ctx, cancel := context.WithTimeout(c.Ctx, wait)
 	defer cancel()
-	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.ns, Schema: c.schema, Key: bytesOf(f.key), Timeout: wait}
+	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.Ns, Schema: c.Cfg.Schema, Key: BytesOf(f.Key), Timeout: wait}
 	applied := uint64(0) // the tag clock up to which the member must have applied everything
-	for range 2 * maxAgain {
-		began, stamp, wide := c.clock.Now(), c.fences.Stamp(f.hash), c.fences.TagClock()
+	for range 2 * MaxAgain {
+		began, stamp, wide := c.Clock.Now(), c.Fences.Stamp(f.Hash), c.Fences.TagClock()
 		var k *journal.Watermark
 		var d fence.Debt
-		if k, d, err = c.journal.Ready(ctx, m, journal.Need{Key: f.key, Hash: f.hash, Stamp: math.MaxUint64, Tags: applied}); err != nil {
+		if k, d, err = c.Journal.Ready(ctx, m, journal.Need{Key: f.Key, Hash: f.Hash, Stamp: math.MaxUint64, Tags: applied}); err != nil {
 			if err == journal.ErrAnswer {
 				err = errGiverUnsure
 			}
@@ -208,31 +208,31 @@ func (c *core) callPrevious(f *flight, to ring.Member, inView, isOpen bool, flag
 		}
 		q.Fence = d.Mark
 		var resp codec.Response
-		q.View = c.cfg.Cluster.View().Fingerprint()
-		if err := c.cfg.Cluster.Call(ctx, to, &q, &resp); err != nil {
+		q.View = c.Cfg.Cluster.View().Fingerprint()
+		if err := c.Cfg.Cluster.Call(ctx, to, &q, &resp); err != nil {
 			return nil, false, err
 		}
 		if resp.Flags&codec.FlagSameView != 0 {
-			c.journal.SameView(m)
+			c.Journal.SameView(m)
 		}
 		switch resp.Status {
 		case codec.StatusValue, codec.StatusNotFound:
 			if resp.Incarnation != k.Incarnation {
-				c.journal.Forget(m, k)
+				c.Journal.Forget(m, k)
 				break
 			}
 			if q.Fence.Seq != 0 {
-				c.fences.MarkTold(f.key, f.hash, q.Fence, resp.Incarnation)
+				c.Fences.MarkTold(f.Key, f.Hash, q.Fence, resp.Incarnation)
 			}
 			if d.Duty == fence.AskAgain {
 				break
 			}
-			if resp.Flags&codec.FlagTagged != 0 && k.Tags < wide && c.fences.After(resp.Tags, k.Tags) {
+			if resp.Flags&codec.FlagTagged != 0 && k.Tags < wide && c.Fences.After(resp.Tags, k.Tags) {
 				applied = wide
 				break
 			}
-			e = c.given(&resp, min(began+int64(resp.Held), c.clock.Now()), stamp, wide)
-			keep = isOpen && (c.journal.IsAcquainted() || inView && resp.Flags&codec.FlagSameView != 0)
+			e = c.given(&resp, min(began+int64(resp.Held), c.Clock.Now()), stamp, wide)
+			keep = isOpen && (c.Journal.IsAcquainted() || inView && resp.Flags&codec.FlagSameView != 0)
 			resp.Release()
 			return e, keep, nil
 		case codec.StatusNotCached:
@@ -252,16 +252,16 @@ func (c *core) callPrevious(f *flight, to ring.Member, inView, isOpen bool, flag
 }
 
 // memberOf returns a member of the view, or nil, or the start of a node that has left it.
-func (c *core) memberOf(node ring.Member, inView bool) *journal.Member {
+func (c *Owner) memberOf(node ring.Member, inView bool) *journal.Member {
 	if inView {
-		return c.journal.Member(node.Name)
+		return c.Journal.Member(node.Name)
 	}
-	return c.journal.Departed(node)
+	return c.Journal.Departed(node)
 }
 
 // given makes an entry of the copy that another member had at time at. That member and this node agree on the
 // contract.
-func (c *core) given(r *codec.Response, at int64, stamp, wide uint64) *store.Entry {
+func (c *Owner) given(r *codec.Response, at int64, stamp, wide uint64) *store.Entry {
 	e := &store.Entry{
 		Stamp: stamp, Version: r.Version, Handed: true,
 		Loaded: at - int64(r.Age), Soft: at + int64(r.Soft), Hard: at + int64(r.Hard),
@@ -270,7 +270,7 @@ func (c *core) given(r *codec.Response, at int64, stamp, wide uint64) *store.Ent
 		e.Flags, e.SWR = store.NotFound, e.Soft
 	} else {
 		e.Value = append([]byte(nil), r.Value...)
-		e.SWR = min(e.Soft+int64(c.cfg.Freshness.StaleWhileRevalidate), e.Hard)
+		e.SWR = min(e.Soft+int64(c.Cfg.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	if r.Flags&codec.FlagTagged != 0 {
 		e.Tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)
@@ -279,11 +279,11 @@ func (c *core) given(r *codec.Response, at int64, stamp, wide uint64) *store.Ent
 }
 
 // loading returns the key's live flight if it no longer asks other members.
-func (t *flights) loading(hash uint64, key string) *flight {
-	s := t.shard(hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if slot := s.m[key]; slot != nil && slot.live != nil && slot.live.loads.Load() {
+func (t *flights) loading(hash uint64, key string) *Flight {
+	s := t.Shard(hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	if slot := s.M[key]; slot != nil && slot.live != nil && slot.live.loads.Load() {
 		return slot.live
 	}
 	return nil
@@ -291,61 +291,61 @@ func (t *flights) loading(hash uint64, key string) *flight {
 
 // previous answers the new owner of a key, or a member that believes it is the new owner. It returns false if only
 // Serve can answer.
-func (h handler) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
+func (h Handler) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
 	c := h.c
-	if req.View == c.cfg.Cluster.View().Fingerprint() {
+	if req.View == c.Cfg.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView
 	}
 	h.note(req.Fence, key, hash)
-	if e := c.owning(key, hash, c.clock.Now()); e != nil && e.Flags&store.Failed == 0 {
-		if h.fill(c.clock.Now(), req.Flags, req.Have, resp, &found{e: e}, 0) {
-			c.stats.Given.Add(1)
+	if e := c.owning(key, hash, c.Clock.Now()); e != nil && e.Flags&store.Failed == 0 {
+		if h.Fill(c.Clock.Now(), req.Flags, req.Have, resp, &Found{E: e}, 0) {
+			c.Stats.Given.Add(1)
 			return true
 		}
 	}
-	if c.flights.loading(hash, key) != nil {
+	if c.Flights.loading(hash, key) != nil {
 		if req.Flags&codec.FlagJoin != 0 {
 			return false
 		}
 		resp.Flags |= codec.FlagFilled
 	}
-	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.Journal.Incarnation()
 	return true
 }
 
 // owning returns this node's valid copy of a key in the form that the next owner may have. What this node filled as a
 // stand-in owner it keeps for a short time only, but the next owner gets it with its full lifetime.
-func (c *core) owning(key string, hash uint64, now int64) *store.Entry {
-	e, ok := c.owned.Get(key)
-	if !ok || !c.fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.fences.Tagged(e.Tags) {
+func (c *Owner) owning(key string, hash uint64, now int64) *store.Entry {
+	e, ok := c.Owned.Get(key)
+	if !ok || !c.Fences.OwnedValid(key, hash, e.Stamp, e.Handed) || c.Fences.Tagged(e.Tags) {
 		return nil
 	}
 	return e.AsOwned(now)
 }
 
 // servePrevious is previous, except that it waits for a fill in progress.
-func (h handler) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h Handler) servePrevious(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
-	began, wide := c.clock.Now(), c.fences.TagClock()
+	began, wide := c.Clock.Now(), c.Fences.TagClock()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
 	if h.previous(req, key, hash, resp) {
 		return
 	}
-	if f := c.flights.loading(hash, key); f != nil {
+	if f := c.Flights.loading(hash, key); f != nil {
 		select {
-		case <-f.done:
-			r := &f.res
-			if r.err != nil || r.private || r.e.Flags&store.Passing != 0 || c.retagged(r.e, wide) {
+		case <-f.Done:
+			r := &f.Res
+			if r.Err != nil || r.Private || r.E.Flags&store.Passing != 0 || c.retagged(r.E, wide) {
 				break
 			}
-			now := c.clock.Now()
-			if e := r.e.AsOwned(now); e != nil && h.fill(now, req.Flags, req.Have, resp, &found{e: e}, time.Duration(now-began)) {
-				c.stats.Given.Add(1)
+			now := c.Clock.Now()
+			if e := r.E.AsOwned(now); e != nil && h.Fill(now, req.Flags, req.Have, resp, &Found{E: e}, time.Duration(now-began)) {
+				c.Stats.Given.Add(1)
 				return
 			}
 		case <-ctx.Done():
 		}
 	}
-	resp.Status, resp.Incarnation = codec.StatusNotCached, c.journal.Incarnation()
+	resp.Status, resp.Incarnation = codec.StatusNotCached, c.Journal.Incarnation()
 }

@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"encoding/binary"
@@ -9,7 +9,7 @@ import (
 )
 
 // etag identifies the content of e: different contents have different etags, except with probability 1 in 2^64.
-func (c *core) etag(e *store.Entry) uint64 {
+func (c *Owner) etag(e *store.Entry) uint64 {
 	if e.Flags != 0 {
 		return 0
 	}
@@ -24,23 +24,23 @@ func (c *core) etag(e *store.Entry) uint64 {
 }
 
 // owns reports whether this node owns a key in the present view.
-func (c *core) owns(hash uint64) bool {
-	if c.cfg.Cluster == nil {
+func (c *Owner) owns(hash uint64) bool {
+	if c.Cfg.Cluster == nil {
 		return true
 	}
-	view := c.cfg.Cluster.View()
-	return view.OwnerOf(view.PartitionOf(hash)).Name == c.self
+	view := c.Cfg.Cluster.View()
+	return view.OwnerOf(view.PartitionOf(hash)).Name == c.Self
 }
 
 // setExpiry sets e's soft and hard expiry from the contract and from the value's own lifespan.
-func (c *core) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
-	f, ttl, stale := &c.cfg.Freshness, own.ttl, own.windows(&c.cfg.Freshness)
+func (c *Owner) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
+	f, ttl, stale := &c.Cfg.Freshness, own.ttl, own.windows(&c.Cfg.Freshness)
 	if e.Flags&store.NotFound != 0 {
 		e.Soft = e.Loaded + int64(f.NegativeTTL)
 		e.SWR, e.Hard = e.Soft, e.Soft
 	} else {
 		if ttl == 0 {
-			ttl = f.TTL - time.Duration(f.Jitter*c.rng.float64()*float64(f.TTL))
+			ttl = f.TTL - time.Duration(f.Jitter*c.Rng.Float64()*float64(f.TTL))
 		}
 		e.Soft = e.Loaded + int64(ttl)
 		e.SWR = e.Soft + int64(stale.WhileRevalidate)
@@ -52,10 +52,10 @@ func (c *core) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
 }
 
 // standIn gives e, which no other goroutine has yet, the times of a copy that a stand-in owner keeps.
-func (c *core) standIn(e *store.Entry, now int64) {
+func (c *Owner) standIn(e *store.Entry, now int64) {
 	full := &store.Expiry{Soft: e.Soft, SWR: e.SWR, Hard: e.Hard}
 	e.Change(func(r *store.Rare) { r.Full = full })
 	c.stoodIn.Store(true)
-	end := now + int64(successorTTL)
+	end := now + int64(SuccessorTTL)
 	e.Soft, e.SWR, e.Hard = min(e.Soft, end), min(e.SWR, end), min(e.Hard, end)
 }

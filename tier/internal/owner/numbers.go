@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -28,14 +28,14 @@ func numbersOf(err error) (numbers uint64) {
 	return numbers
 }
 
-// remoteError carries the text of an error that happened on another member.
-type remoteError string
+// RemoteError carries the text of an error that happened on another member.
+type RemoteError string
 
-func (e remoteError) Error() string { return string(e) }
+func (e RemoteError) Error() string { return string(e) }
 
-// numberedError is a remoteError that also matches errors of this package.
+// numberedError is a RemoteError that also matches errors of this package.
 type numberedError struct {
-	remoteError
+	RemoteError
 	numbers uint64
 }
 
@@ -49,10 +49,10 @@ func (e numberedError) Is(target error) bool {
 	return false
 }
 
-// errorOf returns the error that an answer with StatusFailed describes.
-func errorOf(r *codec.Response) error {
+// ErrorOf returns the error that an answer with StatusFailed describes.
+func ErrorOf(r *codec.Response) error {
 	if r.Incarnation == 0 {
-		return remoteError(r.Text)
+		return RemoteError(r.Text)
 	}
-	return numberedError{remoteError(r.Text), r.Incarnation}
+	return numberedError{RemoteError(r.Text), r.Incarnation}
 }

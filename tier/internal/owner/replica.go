@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -33,7 +33,7 @@ import (
 //   - Concurrency (G4), cancels (G5): a replica has no flight and no load of its own. If it is past its soft expiry,
 //     the successor refreshes it under the governor and keeps the result for a short time, like anything that it
 //     fills as a stand-in owner.
-//   - Near copies (G6): given out with a lease that ends by successorTTL, like what the successor fills.
+//   - Near copies (G6): given out with a lease that ends by SuccessorTTL, like what the successor fills.
 //   - Heals (G7): the receiver takes no push before the pusher has applied what the receiver has applied.
 //   - Hops (G8): a push is answered at once. A replica is served where the successor would have filled.
 //   - Hostile bytes (G10): a push has the frames and limits of a handoff, and takes a part of the tier at most.
@@ -46,8 +46,8 @@ const (
 	replicaEvery = 2 * time.Second
 	// replicaEffort limits the search: it takes at most one part in replicaEffort of a goroutine's time.
 	replicaEffort = 64
-	// replicaAgain is how long after a push a copy is pushed again: it may have been evicted, or flushed.
-	replicaAgain = int64(5 * time.Minute)
+	// ReplicaAgain is how long after a push a copy is pushed again: it may have been evicted, or flushed.
+	ReplicaAgain = int64(5 * time.Minute)
 	// replicaRate is the part of Config.HandoffRate that replicas may take: one in replicaRate.
 	replicaRate = 8
 	// An owner keeps replicas of at most one in replicasOut of Config.OwnedBytes. As a successor it takes at most one
@@ -65,98 +65,98 @@ type replicated struct {
 	at     int64
 }
 
-// replicas is the state of keepReplicas.
-type replicas struct {
-	pace *pacer
+// Replicas is the state of keepReplicas.
+type Replicas struct {
+	Pace *Pacer
 	sent map[uint64]replicated // by hash of the key, for the keys that are hottest now
 }
 
 // keepReplicas pushes this owner's hottest entries to their successors. It also turns replicas into this node's own
 // entries when the view says so. It ends with c.ctx; Close waits for it.
-func (c *core) keepReplicas() {
-	r := replicas{pace: &pacer{rate: max(c.cfg.HandoffRate/replicaRate, 1)}}
-	changed := c.cfg.Cluster.ViewChanged()
-	c.adopt(c.cfg.Cluster.View())
+func (c *Owner) keepReplicas() {
+	r := Replicas{Pace: &Pacer{Rate: max(c.Cfg.HandoffRate/replicaRate, 1)}}
+	changed := c.Cfg.Cluster.ViewChanged()
+	c.adopt(c.Cfg.Cluster.View())
 	var due <-chan time.Time
 	wait := time.NewTimer(time.Hour)
 	defer wait.Stop()
 	rest := func(took time.Duration) {
-		wait.Reset(time.Duration((0.75 + c.rng.float64()/2) * float64(max(replicaEvery, replicaEffort*took))))
+		wait.Reset(time.Duration((0.75 + c.Rng.Float64()/2) * float64(max(replicaEvery, replicaEffort*took))))
 	}
-	if c.cfg.Replicas > 0 {
+	if c.Cfg.Replicas > 0 {
 		due = wait.C
 		rest(0)
 	}
 	for {
 		select {
-		case <-c.ctx.Done():
+		case <-c.Ctx.Done():
 			return
 		case <-changed:
-			changed = c.cfg.Cluster.ViewChanged()
-			c.adopt(c.cfg.Cluster.View())
+			changed = c.Cfg.Cluster.ViewChanged()
+			c.adopt(c.Cfg.Cluster.View())
 		case <-due:
-			rest(c.replicate(&r))
+			rest(c.Replicate(&r))
 		}
 	}
 }
 
-// replicate pushes the entries that are hot, fresh and not yet at their successors. It returns how long the search
+// Replicate pushes the entries that are hot, fresh and not yet at their successors. It returns how long the search
 // took.
-func (c *core) replicate(r *replicas) (took time.Duration) {
-	view := c.cfg.Cluster.View()
-	if view.Len() < 2 || !contains(view, c.self) || c.leaving.Load() || c.isolation.Cut.Load() {
+func (c *Owner) Replicate(r *Replicas) (took time.Duration) {
+	view := c.Cfg.Cluster.View()
+	if view.Len() < 2 || !contains(view, c.Self) || c.Leaving.Load() || c.Isolation.Cut.Load() {
 		return 0
 	}
-	now := c.clock.Now()
-	best := c.mostSparing(maxReplicas, func(e *store.Entry, asked bool) bool { return asked && !e.Replica && now < e.Soft })
-	before, room := r.sent, c.cfg.OwnedBytes/replicasOut
+	now := c.Clock.Now()
+	best := c.MostSparing(maxReplicas, func(e *store.Entry, asked bool) bool { return asked && !e.Replica && now < e.Soft })
+	before, room := r.sent, c.Cfg.OwnedBytes/replicasOut
 	r.sent = make(map[uint64]replicated, len(best))
 	var list []hotEntry
 	for _, x := range best {
-		if room -= store.Weight(x.key, x.e); room < 0 {
+		if room -= store.Weight(x.Key, x.e); room < 0 {
 			break
 		}
-		hash := ring.Hash(x.key)
-		to, _ := view.Successor(x.key)
+		hash := ring.Hash(x.Key)
+		to, _ := view.Successor(x.Key)
 		is := replicated{x.e.Loaded, ring.Hash(to.Name) ^ to.Incarnation, now}
-		if was, ok := before[hash]; ok && was.loaded == is.loaded && was.to == is.to && now-was.at < replicaAgain {
+		if was, ok := before[hash]; ok && was.loaded == is.loaded && was.to == is.to && now-was.at < ReplicaAgain {
 			r.sent[hash] = was
 			continue
 		}
 		r.sent[hash] = is
-		list = append(list, hotEntry{x.key, x.heat})
+		list = append(list, hotEntry{x.Key, x.heat})
 	}
-	took = time.Duration(c.clock.Now() - now)
+	took = time.Duration(c.Clock.Now() - now)
 	if len(list) == 0 {
 		return took
 	}
-	ctx, cancel := context.WithTimeout(c.ctx, replicaEvery)
+	ctx, cancel := context.WithTimeout(c.Ctx, replicaEvery)
 	defer cancel()
 	successor := func(key string) int {
 		to, _ := view.Successor(key)
 		return view.Index(to.Name)
 	}
-	left, _ := c.pushParts(ctx, view, list, successor, r.pace, true) // a leaving member is not a successor in the next view
+	left, _ := c.pushParts(ctx, view, list, successor, r.Pace, true) // a leaving member is not a successor in the next view
 	for _, x := range left {
-		delete(r.sent, ring.Hash(x.key))
+		delete(r.sent, ring.Hash(x.Key))
 	}
 	return took
 }
 
 // roomFor reports whether e may be taken as a replica.
-func (c *core) roomFor(key string, e *store.Entry) bool {
-	_, bytes := c.owned.Replicas()
-	if old, ok := c.owned.Get(key); ok && old.Replica {
+func (c *Owner) roomFor(key string, e *store.Entry) bool {
+	_, bytes := c.Owned.Replicas()
+	if old, ok := c.Owned.Get(key); ok && old.Replica {
 		bytes -= store.Weight(key, old)
 	}
-	return bytes+store.Weight(key, e) <= c.cfg.OwnedBytes/replicasIn
+	return bytes+store.Weight(key, e) <= c.Cfg.OwnedBytes/replicasIn
 }
 
 // adopt turns replicas, and entries that this node filled as a stand-in owner, into ordinary entries if their keys
 // are this node's in the view.
-func (c *core) adopt(view *ring.View) {
+func (c *Owner) adopt(view *ring.View) {
 	stood := c.stoodIn.Swap(false)
-	if n, _ := c.owned.Replicas(); n == 0 && !stood {
+	if n, _ := c.Owned.Replicas(); n == 0 && !stood {
 		return
 	}
 	type mine struct {
@@ -164,11 +164,11 @@ func (c *core) adopt(view *ring.View) {
 		e   *store.Entry
 	}
 	var list []mine
-	now, later := c.clock.Now(), false
-	c.owned.Ranked(func(key string, e *store.Entry, _ uint8) {
+	now, later := c.Clock.Now(), false
+	c.Owned.Ranked(func(key string, e *store.Entry, _ uint8) {
 		switch {
 		case !e.Replica && e.Full() == nil || e.AsOwned(now) == nil:
-		case view.Owner(key).Name == c.self:
+		case view.Owner(key).Name == c.Self:
 			list = append(list, mine{key, e})
 		default:
 			later = later || e.Full() != nil
@@ -181,8 +181,8 @@ func (c *core) adopt(view *ring.View) {
 		own := *x.e.AsOwned(now)
 		own.Replica = false
 		if x.e.Full() != nil {
-			c.journal.StoredLife(own.Hard - own.Loaded)
+			c.Journal.StoredLife(own.Hard - own.Loaded)
 		}
-		c.replace(x.key, ring.Hash(x.key), x.e, &own)
+		c.Replace(x.key, ring.Hash(x.key), x.e, &own)
 	}
 }

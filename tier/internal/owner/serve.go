@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -12,42 +12,43 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// handler answers other members' requests for a cache.
-type handler struct{ c *core }
+// Handler answers other members' requests for a cache.
+type Handler struct{ c *Owner }
 
-var _ codec.Handler = handler{}
+// Handler returns the part of a codec.Handler that needs no public type.
+func (c *Owner) Handler() Handler { return Handler{c} }
 
 // fewKeys is the largest number of keys of an invalidation that the loop that reads the connection applies itself.
 const fewKeys = 64
 
 // TryServe implements codec.Handler: it answers from the owned tier without waiting.
-func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
+func (h Handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	c := h.c
 	switch req.Kind {
 	case codec.KindInvalidate:
 		if req.Flags&codec.FlagRelay != 0 || !isSmall(req.News) {
 			return false
 		}
-		h.c.journal.ServeNews(req, resp)
+		h.c.Journal.ServeNews(req, resp)
 		return true
 	case codec.KindSync, codec.KindPush:
 		return false
 	case codec.KindGetMany:
 		return h.tryMany(req, resp)
 	case codec.KindPut:
-		if c.life.isClosed() {
+		if c.Life.IsClosed() {
 			resp.Status = codec.StatusClosed
 		} else {
 			h.put(req, resp)
 		}
 		return true
 	}
-	if c.life.isClosed() {
+	if c.Life.IsClosed() {
 		resp.Status = codec.StatusClosed
 		return true
 	}
 	key := stringOf(req.Key) // nothing below keeps it
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		h.refuse(resp, err)
 		return true
 	}
@@ -58,14 +59,14 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 	if !h.answersFor(req, hash, resp) {
 		return true
 	}
-	if h.note(req.Fence, key, hash) || c.isolation.Cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
+	if h.note(req.Fence, key, hash) || c.Isolation.Cut.Load() || len(req.Chain) > 0 || req.Flags&codec.FlagDrill != 0 {
 		return false
 	}
-	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), flags: req.Flags}
+	l := Lookup{Key: key, Hash: hash, MaxAge: maxAgeOf(req), Flags: req.Flags}
 	if req.Flags&codec.FlagNoFill != 0 {
 		f, err := c.getCached(&l)
-		c.stats.ServedPeers.Add(1)
-		if err == nil && !h.fill(c.clock.Now(), req.Flags, req.Have, resp, &f, 0) {
+		c.Stats.ServedPeers.Add(1)
+		if err == nil && !h.Fill(c.Clock.Now(), req.Flags, req.Have, resp, &f, 0) {
 			err = ErrNotCached
 		}
 		if err != nil {
@@ -73,22 +74,22 @@ func (h handler) TryServe(req *codec.Request, resp *codec.Response) bool {
 		}
 		return true
 	}
-	now := c.clock.Now() // once: reading the clock is among the most expensive parts of a hit
+	now := c.Clock.Now() // once: reading the clock is among the most expensive parts of a hit
 	hit, _, late := c.peek(now, &l)
 	if hit == nil {
 		return false
 	}
-	c.stats.ServedPeers.Add(1)
-	c.reuse.Read(key, hash, hit)
+	c.Stats.ServedPeers.Add(1)
+	c.Reuse.Read(key, hash, hit)
 	if err := hit.Err(); err != nil {
 		h.refuse(resp, err)
 		return true
 	}
-	return h.fill(now, req.Flags, req.Have, resp, &found{e: hit, late: late, why: hit.WhyStale(late)}, 0)
+	return h.Fill(now, req.Flags, req.Have, resp, &Found{E: hit, Late: late, Why: hit.WhyStale(late)}, 0)
 }
 
 // Serve implements codec.Handler: it may wait for a fill.
-func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h Handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	switch {
 	case req.Kind == codec.KindSync:
@@ -104,13 +105,13 @@ func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 		h.push(req, resp)
 		return
 	case req.Kind == codec.KindInvalidate:
-		h.c.journal.ServeNews(req, resp)
+		h.c.Journal.ServeNews(req, resp)
 		return
 	case req.Flags&codec.FlagPrevious != 0:
 		h.servePrevious(ctx, req, resp)
 		return
 	}
-	began := c.clock.Now()
+	began := c.Clock.Now()
 	key := strings.Clone(stringOf(req.Key))
 	hash := ring.Hash(key)
 	if !h.answersFor(req, hash, resp) {
@@ -119,25 +120,25 @@ func (h handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 	h.note(req.Fence, key, hash)
 	ctx, end := c.serveTraced(ctx, req)
 	defer func() { end(resp) }()
-	c.stats.ServedPeers.Add(1)
-	l := lookup{key: key, hash: hash, maxAge: maxAgeOf(req), chain: req.Chain, flags: req.Flags}
-	for range maxAgain + 1 {
-		f, err := c.getOwnedFor(ctx, &l)
+	c.Stats.ServedPeers.Add(1)
+	l := Lookup{Key: key, Hash: hash, MaxAge: maxAgeOf(req), Chain: req.Chain, Flags: req.Flags}
+	for range MaxAgain + 1 {
+		f, err := c.GetOwnedFor(ctx, &l)
 		if err != nil {
 			h.refuse(resp, err)
 			return
 		}
-		now := c.clock.Now()
-		if h.fill(now, req.Flags, req.Have, resp, &f, time.Duration(now-began)) {
+		now := c.Clock.Now()
+		if h.Fill(now, req.Flags, req.Have, resp, &f, time.Duration(now-began)) {
 			return
 		}
 	}
-	h.refuse(resp, &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.self, Err: ErrExpired})
+	h.refuse(resp, c.fillError(key, ErrExpired))
 }
 
 // answersFor reports whether this node answers for the key. If not, resp names the owner.
-func (h handler) answersFor(req *codec.Request, hash uint64, resp *codec.Response) bool {
-	view := h.c.cfg.Cluster.View()
+func (h Handler) answersFor(req *codec.Request, hash uint64, resp *codec.Response) bool {
+	view := h.c.Cfg.Cluster.View()
 	same := req.View == view.Fingerprint()
 	if same { // so the caller is in this view and is informed of later invalidations
 		resp.Flags |= codec.FlagSameView
@@ -146,12 +147,12 @@ func (h handler) answersFor(req *codec.Request, hash uint64, resp *codec.Respons
 		return true // in the caller's view, which is this one, the key is this node's
 	}
 	owner := view.OwnerOf(view.PartitionOf(hash))
-	if owner.Name == h.c.self {
+	if owner.Name == h.c.Self {
 		return true
 	}
-	if h.c.leaving.Load() || !contains(view, h.c.self) { // this node leaves, and the new owner may not know yet that it owns the key
-		now := h.c.clock.Now()
-		if e := h.c.valid(stringOf(req.Key), hash, now); e != nil && now < e.Soft && e.Flags&store.Failed == 0 && !e.Replica {
+	if h.c.Leaving.Load() || !contains(view, h.c.Self) { // this node leaves, and the new owner may not know yet that it owns the key
+		now := h.c.Clock.Now()
+		if e := h.c.Valid(stringOf(req.Key), hash, now); e != nil && now < e.Soft && e.Flags&store.Failed == 0 && !e.Replica {
 			return true
 		}
 	}
@@ -161,26 +162,25 @@ func (h handler) answersFor(req *codec.Request, hash uint64, resp *codec.Respons
 
 // note applies the mark that a request for the key carries. It reports whether there was one that this node had not
 // applied.
-func (h handler) note(mark codec.Mark, key string, hash uint64) (applied bool) {
-	return mark.Seq != 0 && h.c.note(key, hash, mark, 0)
+func (h Handler) note(mark codec.Mark, key string, hash uint64) (applied bool) {
+	return mark.Seq != 0 && h.c.Note(key, hash, mark, 0)
 }
 
 func maxAgeOf(req *codec.Request) time.Duration {
 	if req.Flags&codec.FlagMaxAge == 0 {
-		return AnyAge
+		return anyAge
 	}
 	return req.MaxAge
 }
 
 // refuse answers a request without a value. The response says why, in a form that keeps the error's identity.
-func (h handler) refuse(resp *codec.Response, err error) {
-	resp.Owner, resp.Text = []byte(h.c.self), []byte(err.Error())
-	var over *OverloadedError
-	var fill *FillError
-	failed := errors.As(err, &fill)
+func (h Handler) refuse(resp *codec.Response, err error) {
+	resp.Owner, resp.Text = []byte(h.c.Self), []byte(err.Error())
+	owner, reason, failed := h.c.Cfg.Errors.AsFailed(err)
+	over, refused := h.c.Cfg.Errors.AsRefused(err)
 	switch {
-	case errors.As(err, &over):
-		resp.Status, resp.RetryAfter, resp.Text = codec.StatusOverloaded, over.RetryAfter, []byte(over.Reason)
+	case refused:
+		resp.Status, resp.RetryAfter, resp.Text = codec.StatusOverloaded, over.RetryAfter, []byte(over.Text)
 	// An error that a loader got from another cache says nothing about this one.
 	case !failed && errors.Is(err, ErrNotCached):
 		resp.Status = codec.StatusNotCached
@@ -197,7 +197,7 @@ func (h handler) refuse(resp *codec.Response, err error) {
 	default:
 		resp.Status, resp.Incarnation = codec.StatusFailed, numbersOf(err)
 		if failed {
-			resp.Text, resp.Owner = []byte(fill.Err.Error()), []byte(fill.Owner)
+			resp.Text, resp.Owner = []byte(reason.Error()), []byte(owner)
 		}
 	}
 }
@@ -218,23 +218,23 @@ func isSmall(n *codec.News) bool {
 
 // relay passes an invalidation or a push on to a member that the sender cannot reach, and returns that member's
 // answer.
-func (h handler) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
+func (h Handler) relay(ctx context.Context, req *codec.Request, resp *codec.Response) {
 	c := h.c
 	own := *req
 	own.Flags &^= codec.FlagRelay
 	own.Target = nil
-	to, ok := c.cfg.Cluster.View().Member(string(req.Target))
+	to, ok := c.Cfg.Cluster.View().Member(string(req.Target))
 	switch {
-	case string(req.Target) == c.self && req.Kind == codec.KindPush:
+	case string(req.Target) == c.Self && req.Kind == codec.KindPush:
 		h.push(&own, resp)
-	case string(req.Target) == c.self:
-		c.journal.ServeNews(&own, resp)
+	case string(req.Target) == c.Self:
+		c.Journal.ServeNews(&own, resp)
 	case !ok:
 		resp.Status, resp.Text = codec.StatusFailed, []byte("no such member in the view here")
 		return
 	default:
 		var answer codec.Response
-		if err := c.cfg.Cluster.Call(ctx, to, &own, &answer); err != nil {
+		if err := c.Cfg.Cluster.Call(ctx, to, &own, &answer); err != nil {
 			resp.Status, resp.Text = codec.StatusFailed, []byte(err.Error())
 			return
 		}
@@ -248,31 +248,28 @@ func (h handler) relay(ctx context.Context, req *codec.Request, resp *codec.Resp
 }
 
 // sync tells another member this node's positions and what that member lacks.
-func (h handler) sync(req *codec.Request, resp *codec.Response) {
+func (h Handler) sync(req *codec.Request, resp *codec.Response) {
 	c := h.c
-	if c.life.isClosed() {
+	if c.Life.IsClosed() {
 		resp.Status = codec.StatusClosed
 		return
 	}
-	if req.View == c.cfg.Cluster.View().Fingerprint() {
+	if req.View == c.Cfg.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView | c.shareFlags()
 	}
-	c.journal.ServePositions(req, resp)
+	c.Journal.ServePositions(req, resp)
 }
 
 // PositionsDue names the members with which a new cache has not exchanged positions yet, and none once the cache is no
 // longer new. A peer.Node is not ready while there are any.
-func (h handler) PositionsDue() (names []string) {
-	if h.c.life.isClosed() {
+func (h Handler) PositionsDue() (names []string) {
+	if h.c.Life.IsClosed() {
 		return nil
 	}
-	return h.c.journal.Pending()
+	return h.c.Journal.Pending()
 }
 
 // Loads implements codec.LoadCounter.
-func (h handler) Loads() (running int, longest time.Duration) {
-	return h.c.gov.Running(), h.c.origin.o.Timeout
+func (h Handler) Loads() (running int, longest time.Duration) {
+	return h.c.Gov.Running(), h.c.Cfg.Origin.Timeout
 }
-
-// Stats implements codec.Handler.
-func (h handler) Stats() any { return h.c.allStats() }

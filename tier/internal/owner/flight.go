@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"context"
@@ -6,15 +6,16 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// maxRunning is how many loads of one key may run at once on its owner: a live one, and
+// MaxRunning is how many loads of one key may run at once on its owner: a live one, and
 // one that was fenced or has overrun its timeout.
-const maxRunning = 2
+const MaxRunning = 2
 
 // flights holds the fills in progress: at most one live flight for a key.
 type flights struct {
@@ -22,32 +23,32 @@ type flights struct {
 }
 
 type flightShard struct {
-	mu sync.Mutex // guards m, its slots, and their flights until they are done
-	m  map[string]*flightSlot
+	Mu sync.Mutex // guards m, its slots, and their flights until they are done
+	M  map[string]*FlightSlot
 }
 
-// flightSlot holds one key's flight and loads. It is removed when it has neither.
-type flightSlot struct {
-	live    *flight
-	places  int           // taken by loads that run, or wait for a permit
-	running int           // loads that began and have not returned
+// FlightSlot holds one key's flight and loads. It is removed when it has neither.
+type FlightSlot struct {
+	live    *Flight
+	Places  int           // taken by loads that run, or wait for a permit
+	Running int           // loads that began and have not returned
 	freed   chan struct{} // closed when places falls; nil: nobody waits for that
 }
 
 // A flight is a fill in progress. Its result is read after done is closed.
-type flight struct {
-	key    string
-	hash   uint64
+type Flight struct {
+	Key    string
+	Hash   uint64
 	cause  placement.Cause
 	prev   *store.Entry // the copy that the starter saw, nil: none
 	chain  []uint64
 	short  bool // filled as a successor: keep it for a short time only
 	ticket governor.Ticket
 	group  atomic.Pointer[group] // whose load and permit it shares; nil: it has its own
-	from   Trace                 // the trace of the read that started it, if it is traced
-	done   chan struct{}
+	from   codec.Trace           // the trace of the read that started it, if it is traced
+	Done   chan struct{}
 	loads  atomic.Bool // it has finished asking the key's previous owner
-	kept   atomic.Bool // a caller that waited here keeps the result near
+	Kept   atomic.Bool // a caller that waited here keeps the result near
 
 	// guarded by the shard's mu
 	loading   bool
@@ -61,37 +62,37 @@ type flight struct {
 	callers   int64         // that wait for it
 	wanted    bool          // a caller has waited for it
 
-	next *flight // the flight for callers that may not use its private result; nil: none has woken. Guarded by the shard's mu
+	next *Flight // the flight for callers that may not use its private result; nil: none has woken. Guarded by the shard's mu
 
-	res result // written before done is closed
+	Res Result // written before done is closed
 }
 
-// result is how a flight ended. With err set, e may hold a copy that StaleIfError allows.
-type result struct {
-	e    *store.Entry
-	fill loading // the run of the loader that brought it, with its value; nil: e's value is to be decoded
-	err  error
+// Result is how a flight ended. With err set, e may hold a copy that StaleIfError allows.
+type Result struct {
+	E    *store.Entry
+	fill Loading // the run of the loader that brought it, with its value; nil: e's value is to be decoded
+	Err  error
 	// private means that e is for the read that started the flight, and for reads that began before the flight did.
-	private bool
+	Private bool
 }
 
-func newFlights() *flights {
+func NewFlights() *flights {
 	t := new(flights)
 	for i := range t.shards {
-		t.shards[i].m = make(map[string]*flightSlot)
+		t.shards[i].M = make(map[string]*FlightSlot)
 	}
 	return t
 }
 
-func (t *flights) shard(hash uint64) *flightShard { return &t.shards[hash%64] }
+func (t *flights) Shard(hash uint64) *flightShard { return &t.shards[hash%64] }
 
-// join returns the key's live flight, or makes the one from start live. waits: the caller waits for it. before, if not
+// Join returns the key's live flight, or makes the one from start live. waits: the caller waits for it. before, if not
 // nil, is a flight that the caller has joined and that ended with a private result. join then returns before's next,
 // even if that has ended. If before has no next yet, the flight that is returned becomes it.
-func (t *flights) join(hash uint64, key string, waits bool, before *flight, start func() *flight) (f *flight, started bool) {
-	s := t.shard(hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *flights) Join(hash uint64, key string, waits bool, before *Flight, start func() *Flight) (f *Flight, started bool) {
+	s := t.Shard(hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if before != nil {
 		if before.next != nil {
 			before.next.count(waits)
@@ -99,9 +100,9 @@ func (t *flights) join(hash uint64, key string, waits bool, before *flight, star
 		}
 		defer func() { before.next = f }()
 	}
-	slot := s.m[key]
+	slot := s.M[key]
 	if slot == nil {
-		slot = new(flightSlot)
+		slot = new(FlightSlot)
 	} else if slot.live != nil {
 		slot.live.count(waits)
 		return slot.live, false
@@ -109,12 +110,12 @@ func (t *flights) join(hash uint64, key string, waits bool, before *flight, star
 	f = start()
 	f.count(waits)
 	slot.live = f
-	s.m[f.key] = slot
+	s.M[f.Key] = slot
 	return f, true
 }
 
 // count counts one more caller. The caller holds the shard's mu, or f is not shared yet.
-func (f *flight) count(waits bool) {
+func (f *Flight) count(waits bool) {
 	if waits {
 		f.callers++
 		f.wanted = true
@@ -122,51 +123,51 @@ func (f *flight) count(waits bool) {
 }
 
 // leave counts one waiting caller less.
-func (t *flights) leave(f *flight) {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *flights) leave(f *Flight) {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	f.callers--
 }
 
-// pause counts f's load as ended, with another one to follow. It returns false if f has been finished or detached, so
+// Pause counts f's load as ended, with another one to follow. It returns false if f has been finished or detached, so
 // that none may follow.
-func (t *flights) pause(f *flight) bool {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slot := s.m[f.key]
+func (t *flights) Pause(f *Flight) bool {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	slot := s.M[f.Key]
 	if f.settled || slot.live != f {
 		return false
 	}
 	f.loading = false // a fence that comes now precedes the next load
-	s.ended(f.key, slot)
+	s.ended(f.Key, slot)
 	return true
 }
 
-// reserve takes f's place among the loads of its key. That comes before f asks for a permit, so that a flight that
-// waits for its place keeps no permit from other keys. If maxRunning places are taken, reserve waits for a free one,
+// Reserve takes f's place among the loads of its key. That comes before f asks for a permit, so that a flight that
+// waits for its place keeps no permit from other keys. If MaxRunning places are taken, reserve waits for a free one,
 // for patience at most and until ctx ends.
-func (t *flights) reserve(ctx context.Context, f *flight, patience time.Duration) error {
-	s := t.shard(f.hash)
+func (t *flights) Reserve(ctx context.Context, f *Flight, patience time.Duration) error {
+	s := t.Shard(f.Hash)
 	var timer *time.Timer // set when there is something to wait for
 	for {
-		s.mu.Lock()
+		s.Mu.Lock()
 		if f.settled { // its time ended while it waited to try again: its slot may be gone
-			s.mu.Unlock()
+			s.Mu.Unlock()
 			return context.DeadlineExceeded
 		}
-		slot := s.m[f.key]
-		if slot.places < maxRunning {
-			slot.places++
-			s.mu.Unlock()
+		slot := s.M[f.Key]
+		if slot.Places < MaxRunning {
+			slot.Places++
+			s.Mu.Unlock()
 			return nil
 		}
 		if slot.freed == nil {
 			slot.freed = make(chan struct{})
 		}
 		freed := slot.freed
-		s.mu.Unlock()
+		s.Mu.Unlock()
 		if timer == nil {
 			timer = time.NewTimer(patience)
 			defer timer.Stop()
@@ -181,46 +182,46 @@ func (t *flights) reserve(ctx context.Context, f *flight, patience time.Duration
 	}
 }
 
-// begin takes the stamp of f's load, which has its place and its permit. It returns false if f has been finished in the
+// Begin takes the stamp of f's load, which has its place and its permit. It returns false if f has been finished in the
 // meantime, so that no load is needed.
-func (t *flights) begin(f *flight, fn *fence.Fences, now func() int64) bool {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *flights) Begin(f *Flight, fn *fence.Fences, now func() int64) bool {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if f.settled {
 		return false
 	}
 	f.loading = true
-	s.m[f.key].running++
-	f.stamp, f.wide, f.began = fn.Stamp(f.hash), fn.TagClock(), now()
+	s.M[f.Key].Running++
+	f.stamp, f.wide, f.began = fn.Stamp(f.Hash), fn.TagClock(), now()
 	return true
 }
 
 // returned counts f's load as ended.
-func (t *flights) returned(f *flight) {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended(f.key, s.m[f.key])
+func (t *flights) returned(f *Flight) {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	s.ended(f.Key, s.M[f.Key])
 }
 
 // vacate gives back the place of f's load, which has not begun.
-func (t *flights) vacate(f *flight) {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.leave(f.key, s.m[f.key])
+func (t *flights) vacate(f *Flight) {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	s.leave(f.Key, s.M[f.Key])
 }
 
 // ended counts one load of the slot as returned. The caller holds s.mu.
-func (s *flightShard) ended(key string, slot *flightSlot) {
-	slot.running--
+func (s *flightShard) ended(key string, slot *FlightSlot) {
+	slot.Running--
 	s.leave(key, slot)
 }
 
 // leave frees one place of the slot. The caller holds s.mu.
-func (s *flightShard) leave(key string, slot *flightSlot) {
-	slot.places--
+func (s *flightShard) leave(key string, slot *FlightSlot) {
+	slot.Places--
 	if slot.freed != nil {
 		close(slot.freed)
 		slot.freed = nil
@@ -229,63 +230,63 @@ func (s *flightShard) leave(key string, slot *flightSlot) {
 }
 
 // settle reports whether the caller must finish f. It returns true once.
-func (t *flights) settle(f *flight) bool {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *flights) settle(f *Flight) bool {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	first := !f.settled
 	f.settled = true
 	return first
 }
 
-// finish publishes the result of a settled flight to all waiting callers. It returns their number; doomed: there were
+// Finish publishes the result of a settled flight to all waiting callers. It returns their number; doomed: there were
 // some, and all have left. If the result holds a copy from before the load, valid says whether no fence covers the
 // copy. It is called while no caller can join, so that a caller that comes after a fence never gets what the fence
 // covers. valid takes no lock of the flights.
-func (t *flights) finish(f *flight, res result, valid func(e *store.Entry) bool) (callers int64, doomed bool) {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if res.e != nil && res.err != nil && !valid(res.e) {
-		res.e = nil
+func (t *flights) Finish(f *Flight, res Result, valid func(e *store.Entry) bool) (callers int64, doomed bool) {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	if res.E != nil && res.Err != nil && !valid(res.E) {
+		res.E = nil
 	}
-	if slot := s.m[f.key]; slot != nil && slot.live == f {
+	if slot := s.M[f.Key]; slot != nil && slot.live == f {
 		slot.live = nil
-		s.drop(f.key, slot)
+		s.drop(f.Key, slot)
 	}
-	f.res = res
-	close(f.done)
+	f.Res = res
+	close(f.Done)
 	return f.callers, f.wanted && f.callers == 0
 }
 
-// skip ends a flight that has not begun to load with e, which is a copy or an error, if valid says that no fence covers
+// Skip ends a flight that has not begun to load with e, which is a copy or an error, if valid says that no fence covers
 // e, as in finish.
-func (t *flights) skip(f *flight, e *store.Entry, valid func(e *store.Entry) bool) bool {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *flights) Skip(f *Flight, e *store.Entry, valid func(e *store.Entry) bool) bool {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if !valid(e) {
 		return false
 	}
-	if slot := s.m[f.key]; slot.live == f {
+	if slot := s.M[f.Key]; slot.live == f {
 		slot.live = nil
-		s.drop(f.key, slot)
+		s.drop(f.Key, slot)
 	}
 	f.settled = true
-	if f.res.e = e; e.Flags&store.Failed != 0 {
-		f.res = result{err: e.Err()}
+	if f.Res.E = e; e.Flags&store.Failed != 0 {
+		f.Res = Result{Err: e.Err()}
 	}
-	close(f.done)
+	close(f.Done)
 	return true
 }
 
-// detach makes later callers of key start a new flight if the live one began to load before the fence with the given
+// Detach makes later callers of key start a new flight if the live one began to load before the fence with the given
 // stamp.
-func (t *flights) detach(key string, hash, stamp uint64) {
-	s := t.shard(hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	slot := s.m[key]
+func (t *flights) Detach(key string, hash, stamp uint64) {
+	s := t.Shard(hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
+	slot := s.M[key]
 	if slot == nil || slot.live == nil || !slot.live.loading || slot.live.stamp >= stamp {
 		return
 	}
@@ -297,22 +298,22 @@ func (t *flights) detach(key string, hash, stamp uint64) {
 func (t *flights) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.mu.Lock()
-		for key, slot := range s.m {
-			if f := slot.live; f != nil && f.loading && fn.Covers(key, f.hash, f.stamp) {
+		s.Mu.Lock()
+		for key, slot := range s.M {
+			if f := slot.live; f != nil && f.loading && fn.Covers(key, f.Hash, f.stamp) {
 				slot.live = nil
 				s.drop(key, slot)
 			}
 		}
-		s.mu.Unlock()
+		s.Mu.Unlock()
 	}
 }
 
 // declare notes that what f loads has a tag, and detaches f if the tag was invalidated since its load began.
-func (t *flights) declare(f *flight, tag uint32, fn *fence.Fences) {
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (t *flights) declare(f *Flight, tag uint32, fn *fence.Fences) {
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if f.tags = append(f.tags, tag); f.loading && fn.After(f.tags[len(f.tags)-1:], f.wide) {
 		s.overtake(f)
 	}
@@ -323,39 +324,39 @@ func (t *flights) declare(f *flight, tag uint32, fn *fence.Fences) {
 func (t *flights) detachTags(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.mu.Lock()
-		for _, slot := range s.m {
+		s.Mu.Lock()
+		for _, slot := range s.M {
 			if f := slot.live; f != nil && f.loading && (fn.After(f.tags, f.wide) || f.prev != nil && fn.After(f.prev.Tags.List(), f.wide)) {
 				s.overtake(f)
 			}
 		}
-		s.mu.Unlock()
+		s.Mu.Unlock()
 	}
 }
 
 // overtake detaches a flight, and wakes the callers that may not use its result. The caller holds s.mu.
-func (s *flightShard) overtake(f *flight) {
+func (s *flightShard) overtake(f *Flight) {
 	if f.dated {
 		return
 	}
 	if f.dated = true; f.overtaken != nil {
 		close(f.overtaken)
 	}
-	if slot := s.m[f.key]; slot != nil && slot.live == f {
+	if slot := s.M[f.Key]; slot != nil && slot.live == f {
 		slot.live = nil
-		s.drop(f.key, slot)
+		s.drop(f.Key, slot)
 	}
 }
 
 // passed returns a channel that is closed when a tag of f turns out to have been invalidated between the start of f's
 // load and the start of a read, when the tag clock showed wide. nil: that cannot happen.
-func (t *flights) passed(f *flight, wide uint64) <-chan struct{} {
+func (t *flights) passed(f *Flight, wide uint64) <-chan struct{} {
 	if wide == 0 { // no tag was ever invalidated
 		return nil
 	}
-	s := t.shard(f.hash)
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s := t.Shard(f.Hash)
+	s.Mu.Lock()
+	defer s.Mu.Unlock()
 	if !f.loading || f.wide >= wide {
 		return nil
 	}
@@ -368,24 +369,24 @@ func (t *flights) passed(f *flight, wide uint64) <-chan struct{} {
 }
 
 // drop removes an empty slot. The caller holds s.mu.
-func (s *flightShard) drop(key string, slot *flightSlot) {
-	if slot.live == nil && slot.places == 0 {
-		delete(s.m, key)
+func (s *flightShard) drop(key string, slot *FlightSlot) {
+	if slot.live == nil && slot.Places == 0 {
+		delete(s.M, key)
 	}
 }
 
-// size returns how many flights are live and how many loads run.
-func (t *flights) size() (live, running int) {
+// Size returns how many flights are live and how many loads run.
+func (t *flights) Size() (live, running int) {
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.mu.Lock()
-		for _, slot := range s.m {
+		s.Mu.Lock()
+		for _, slot := range s.M {
 			if slot.live != nil {
 				live++
 			}
-			running += slot.running
+			running += slot.Running
 		}
-		s.mu.Unlock()
+		s.Mu.Unlock()
 	}
 	return live, running
 }

@@ -1,4 +1,4 @@
-package tier
+package owner
 
 import (
 	"cmp"
@@ -59,38 +59,38 @@ const (
 )
 
 // Drain implements codec.Drainer: it hands over this node's copies.
-func (h handler) Drain(ctx context.Context) { h.c.handOver(ctx) }
+func (h Handler) Drain(ctx context.Context) { h.c.handOver(ctx) }
 
 // handOver pushes this node's copies to the members that own their keys now. It returns when that is done and no fill
 // is in progress here, or when ctx ends.
-func (c *core) handOver(ctx context.Context) {
-	if !c.life.begin() {
+func (c *Owner) handOver(ctx context.Context) {
+	if !c.Life.Begin() {
 		return
 	}
-	defer c.life.end()
+	defer c.Life.End()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(c.ctx, cancel)()
-	began := c.clock.Now()
-	c.leaving.Store(true)
-	c.hot.save()
-	c.nearTier.Clear() // nobody tells this node of invalidations any more
-	pace := &pacer{rate: c.cfg.HandoffRate}
-	left := c.pushAll(ctx, pace, c.hottest(func(_ string, e *store.Entry) bool { return !e.Replica }))
+	defer context.AfterFunc(c.Ctx, cancel)()
+	began := c.Clock.Now()
+	c.Leaving.Store(true)
+	c.Cfg.OnDrain()
+	c.Cfg.Near.Clear() // nobody tells this node of invalidations any more
+	pace := &Pacer{Rate: c.Cfg.HandoffRate}
+	left := c.pushAll(ctx, pace, c.Hottest(func(_ string, e *store.Entry) bool { return !e.Replica }))
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
-	again := c.clock.Now() + int64(handoffAgain)
+	again := c.Clock.Now() + int64(handoffAgain)
 	for filling := false; ; {
-		live, _ := c.flights.size()
+		live, _ := c.Flights.Size()
 		if filling && live == 0 {
 			since := began
-			began = c.clock.Now()
-			left = append(left, c.pushAll(ctx, pace, c.hottest(func(_ string, e *store.Entry) bool { return !e.Replica && e.Loaded+int64(e.Cost) >= since }))...)
+			began = c.Clock.Now()
+			left = append(left, c.pushAll(ctx, pace, c.Hottest(func(_ string, e *store.Entry) bool { return !e.Replica && e.Loaded+int64(e.Cost) >= since }))...)
 		}
 		filling = live > 0
-		if len(left) > 0 && c.clock.Now() >= again {
+		if len(left) > 0 && c.Clock.Now() >= again {
 			left = c.pushAll(ctx, pace, left)
-			again = c.clock.Now() + int64(handoffAgain)
+			again = c.Clock.Now() + int64(handoffAgain)
 		}
 		if !filling && len(left) == 0 {
 			return
@@ -103,20 +103,20 @@ func (c *core) handOver(ctx context.Context) {
 		break
 	}
 	if len(left) > 0 {
-		c.cfg.Logger.Warn("not all copies were handed over", "namespace", c.cfg.Namespace, "handed", c.stats.Pushed.Load(), "left", len(left))
+		c.Cfg.Logger.Warn("not all copies were handed over", "namespace", c.Cfg.Namespace, "handed", c.Stats.Pushed.Load(), "left", len(left))
 	}
 }
 
 // hotEntry is a key of the owned tier and how much it is in demand.
 type hotEntry struct {
-	key  string
+	Key  string
 	heat uint8
 }
 
-// hottest returns the keys of the owned tier whose entries are wanted and not failures, those in most demand first.
-func (c *core) hottest(wanted func(key string, e *store.Entry) bool) []hotEntry {
+// Hottest returns the keys of the owned tier whose entries are wanted and not failures, those in most demand first.
+func (c *Owner) Hottest(wanted func(key string, e *store.Entry) bool) []hotEntry {
 	var list []hotEntry
-	c.owned.Ranked(func(key string, e *store.Entry, heat uint8) {
+	c.Owned.Ranked(func(key string, e *store.Entry, heat uint8) {
 		if e.Flags&store.Failed == 0 && wanted(key, e) {
 			list = append(list, hotEntry{key, heat})
 		}
@@ -127,11 +127,11 @@ func (c *core) hottest(wanted func(key string, e *store.Entry) bool) []hotEntry 
 
 // pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave as well take
 // nothing: their keys go to the owners in the next view, and to no member if all others leave.
-func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hotEntry) (left []hotEntry) {
-	if c.cfg.HandoffRate < 0 {
+func (c *Owner) pushAll(ctx context.Context, pace *Pacer, keys []hotEntry) (left []hotEntry) {
+	if c.Cfg.HandoffRate < 0 {
 		return nil
 	}
-	view, going := c.cfg.Cluster.View(), map[ring.Member]bool{}
+	view, going := c.Cfg.Cluster.View(), map[ring.Member]bool{}
 	for {
 		some, more := c.pushParts(ctx, view, keys, view.OwnerIndex, pace, false)
 		if left = append(left, some...); len(more) == 0 {
@@ -143,7 +143,7 @@ func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hotEntry) (left 
 		}
 		var rest []hotEntry
 		for _, x := range keys {
-			if refused[view.Owner(x.key).Name] {
+			if refused[view.Owner(x.Key).Name] {
 				rest = append(rest, x)
 			}
 		}
@@ -158,14 +158,14 @@ func (c *core) pushAll(ctx context.Context, pace *pacer, keys []hotEntry) (left 
 
 // viewWithout waits for a view without the members that leave. nil: there will be none, because all others leave, or
 // ctx has ended.
-func (c *core) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
+func (c *Owner) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
 	for {
-		changed := c.cfg.Cluster.ViewChanged()
-		view := c.cfg.Cluster.View()
+		changed := c.Cfg.Cluster.ViewChanged()
+		view := c.Cfg.Cluster.View()
 		stay, leave := 0, 0
 		for _, m := range view.Members() {
 			switch {
-			case m.Name == c.self:
+			case m.Name == c.Self:
 			case going[m]:
 				leave++
 			default:
@@ -189,12 +189,12 @@ func (c *core) viewWithout(ctx context.Context, going map[ring.Member]bool) *rin
 // pushParts pushes each key to the member of the view that to returns for it, unless that is this node. spare: the
 // copies are replicas, for the loss of this node. It returns the keys that could not be pushed, and the members that
 // take nothing because they leave. The keys of those members are not in left.
-func (c *core) pushParts(ctx context.Context, view *ring.View, list []hotEntry, to func(key string) int, pace *pacer, spare bool) (left []hotEntry, going []ring.Member) {
+func (c *Owner) pushParts(ctx context.Context, view *ring.View, list []hotEntry, to func(key string) int, pace *Pacer, spare bool) (left []hotEntry, going []ring.Member) {
 	parts := make([][]hotEntry, view.Len())
 	var turns []int // members, the one with the hottest key first
 	for _, x := range list {
-		i := to(x.key)
-		if i < 0 || view.Members()[i].Name == c.self {
+		i := to(x.Key)
+		if i < 0 || view.Members()[i].Name == c.Self {
 			continue
 		}
 		if parts[i] == nil {
@@ -232,17 +232,17 @@ var errGoes = errors.New("weir: the member leaves")
 
 // routes returns the members that a push to one member is sent to, one after the other while it fails: the member itself,
 // and others that relay it.
-func (c *core) routes(to ring.Member) []ring.Member {
-	return append([]ring.Member{to}, c.journal.Relays(to.Name)...)
+func (c *Owner) routes(to ring.Member) []ring.Member {
+	return append([]ring.Member{to}, c.Journal.Relays(to.Name)...)
 }
 
 // pushTo pushes keys to a member. It returns those that the member has not got although they are still here, and why.
-func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hotEntry, pace *pacer, spare bool) (left []hotEntry, err error) {
+func (c *Owner) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys []hotEntry, pace *Pacer, spare bool) (left []hotEntry, err error) {
 	var token, incarnation uint64
-	flags, pushed := uint8(0), &c.stats.Pushed
+	flags, pushed := uint8(0), &c.Stats.Pushed
 	var ways []ring.Member
 	if spare {
-		flags, pushed, ways = codec.FlagSuccessor, &c.stats.ReplicasSent, []ring.Member{to}
+		flags, pushed, ways = codec.FlagSuccessor, &c.Stats.ReplicasSent, []ring.Member{to}
 	} else {
 		ways = c.routes(to)
 	}
@@ -251,12 +251,12 @@ func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys
 		if err := ctx.Err(); err != nil {
 			return keys, err
 		}
-		req := codec.Request{Kind: codec.KindPush, Flags: flags, Namespace: c.ns, Schema: c.schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
+		req := codec.Request{Kind: codec.KindPush, Flags: flags, Namespace: c.Ns, Schema: c.Cfg.Schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
 		taken := 0
 		if token != 0 {
 			req.Pushed, taken = c.batch(keys, spare)
 		}
-		req.News = c.journal.Positions()
+		req.News = c.Journal.Positions()
 		answer, news, err := c.postPush(ctx, to, ways[way], &req)
 		wait := time.Duration(0)
 		switch {
@@ -265,7 +265,7 @@ func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys
 		case err != nil:
 			way = (way + 1) % len(ways)
 			if failures++; failures == handoffTries*len(ways) {
-				c.cfg.Logger.Debug("member takes no copies", "namespace", c.cfg.Namespace, "member", to.Name, "err", err)
+				c.Cfg.Logger.Debug("member takes no copies", "namespace", c.Cfg.Namespace, "member", to.Name, "err", err)
 				return keys, err
 			}
 			wait = handoffPause
@@ -276,16 +276,16 @@ func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys
 			pushed.Add(int64(len(req.Pushed)))
 			keys = keys[taken:]
 			if answer.Status == codec.StatusSynced {
-				if c.journal.Receive(news) == 0 && token == 0 {
+				if c.Journal.Receive(news) == 0 && token == 0 {
 					wait = handoffPause
 				}
 			} else if token = answer.Seq; token == 0 {
 				wait = handoffPause
 			}
-			wait = max(wait, pace.spend(req.Size(), c.clock.Now()))
+			wait = max(wait, pace.spend(req.Size(), c.Clock.Now()))
 		}
 		if wait > 0 && len(keys) > 0 {
-			if err := sleep(ctx, wait); err != nil {
+			if err := Sleep(ctx, wait); err != nil {
 				return keys, err
 			}
 		}
@@ -294,14 +294,14 @@ func (c *core) pushTo(ctx context.Context, view *ring.View, to ring.Member, keys
 }
 
 // postPush sends a push to a member, by the way of another member if way is not to, and returns what the answer says.
-func (c *core) postPush(ctx context.Context, to, way ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
+func (c *Owner) postPush(ctx context.Context, to, way ring.Member, req *codec.Request) (answer codec.Response, lacks *codec.News, err error) {
 	ctx, cancel := context.WithTimeout(ctx, handoffTimeout)
 	defer cancel()
 	if way.Name != to.Name {
-		req.Flags, req.Target = req.Flags|codec.FlagRelay, bytesOf(to.Name)
+		req.Flags, req.Target = req.Flags|codec.FlagRelay, BytesOf(to.Name)
 	}
 	var resp codec.Response
-	if err := c.cfg.Cluster.Call(ctx, way, req, &resp); err != nil {
+	if err := c.Cfg.Cluster.Call(ctx, way, req, &resp); err != nil {
 		return answer, nil, err
 	}
 	defer resp.Release()
@@ -323,17 +323,17 @@ func (c *core) postPush(ctx context.Context, to, way ring.Member, req *codec.Req
 }
 
 // A pacer limits what several senders send together to a number of bytes a second.
-type pacer struct {
-	rate int64
+type Pacer struct {
+	Rate int64
 
 	mu   sync.Mutex // guards next
 	next int64      // when all that was sent so far is within the rate; ns
 }
 
 // spend counts bytes and returns how long to wait before the next ones.
-func (p *pacer) spend(bytes int, now int64) time.Duration {
+func (p *Pacer) spend(bytes int, now int64) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.next = max(p.next, now) + int64(float64(bytes)/float64(p.rate)*float64(time.Second))
+	p.next = max(p.next, now) + int64(float64(bytes)/float64(p.Rate)*float64(time.Second))
 	return time.Duration(p.next - now)
 }

@@ -1,0 +1,53 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/weircache/weir/codec"
+)
+
+// The errors of the public package that have no fields: it gives them their names and documents them.
+var (
+	ErrNotFound      = errors.New("weir: not found")
+	ErrOverloaded    = errors.New("weir: overloaded")
+	ErrNotCached     = errors.New("weir: not cached")
+	ErrIsolated      = errors.New("weir: isolated")
+	ErrClosed        = errors.New("weir: cache is closed")
+	ErrBadTag        = errors.New("weir: bad tag")
+	ErrEmptyKey      = errors.New("weir: the key is empty")
+	ErrKeyTooLarge   = errors.New("weir: the key is too large")
+	ErrValueTooLarge = errors.New("weir: the value is too large")
+	ErrCycle         = errors.New("weir: the fill waits for itself")
+	ErrGoexit        = errors.New("weir: the loader called runtime.Goexit")
+	ErrTTLTooLong    = errors.New("weir: the TTL is beyond the contract")
+	ErrTimeout       = fmt.Errorf("weir: the load timed out: %w", context.DeadlineExceeded)
+	ErrExpired       = errors.New("weir: the copy passed its hard expiry before it could be handed out")
+	ErrUnset         = errors.New("weir: the batch loader has neither set nor failed the fill")
+	ErrNotWarmed     = errors.New("weir: not warmed: the key's owner had no permits to spare, or could not be reached, for too long")
+	ErrDrilling      = errors.New("weir: a drill is already running")
+	ErrBadToken      = errors.New("weir: bad token")
+	ErrFeedGap       = errors.New("weir: the feed does not go back that far")
+	ErrNoVersion     = errors.New("weir: a Put needs the origin's version of the value: without one, use Invalidate")
+)
+
+func CheckTag(tag string) error {
+	switch {
+	case tag == "":
+		return fmt.Errorf("%w: it is empty", ErrBadTag)
+	case len(tag) > codec.MaxTag:
+		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrBadTag, len(tag), codec.MaxTag)
+	}
+	return nil
+}
+
+func CheckKey(key string) error {
+	switch {
+	case key == "":
+		return ErrEmptyKey
+	case len(key) > codec.MaxKey:
+		return fmt.Errorf("%w: %d bytes, the limit is %d: hash longer keys first", ErrKeyTooLarge, len(key), codec.MaxKey)
+	}
+	return nil
+}

@@ -1,0 +1,56 @@
+package owner
+
+import "fmt"
+
+// WhenIsolated says what a cache does while its node is isolated.
+type WhenIsolated uint8
+
+// The values of the public WhenIsolated.
+const (
+	isolatedServes WhenIsolated = iota
+	isolatedBypasses
+	isolatedFails
+)
+
+// String returns "serve stale", "bypass" or "fail".
+func (w WhenIsolated) String() string {
+	switch w {
+	case isolatedServes:
+		return "serve stale"
+	case isolatedBypasses:
+		return "bypass"
+	case isolatedFails:
+		return "fail"
+	}
+	return fmt.Sprintf("WhenIsolated(%d)", uint8(w))
+}
+
+// LossReporter is a Cluster that can tell whether a member that is not in its view was lost or left in order.
+type LossReporter interface{ Lost(name string) bool }
+
+// Bypasser is a Cluster that can tell whether a member of its view refuses requests or is silent.
+type Bypasser interface{ Bypassed(name string) bool }
+
+// checkIsolation checks whether this node is isolated.
+func (c *Owner) checkIsolation() {
+	left := func(string) bool { return false }
+	if l, ok := c.Cfg.Cluster.(LossReporter); ok {
+		left = func(name string) bool { return !l.Lost(name) }
+	}
+	silent := func(string) bool { return false }
+	if b, ok := c.Cfg.Cluster.(Bypasser); ok {
+		silent = b.Bypassed
+	}
+	off, changed := c.Isolation.Observe(c.Cfg.Cluster.View(), c.Clock.Now(), silent, left)
+	if !changed {
+		return
+	}
+	c.Isolation.Cut.Store(off && c.Cfg.WhenIsolated != isolatedServes)
+	c.setWatch()
+	if off {
+		c.Stats.Isolations.Add(1)
+		c.Cfg.Logger.Warn("isolated: this node has lost contact with more than half of the members", "event", eventIsolated, "namespace", c.Cfg.Namespace, "then", c.Cfg.WhenIsolated.String())
+	} else {
+		c.Cfg.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.Cfg.Namespace)
+	}
+}
