@@ -27,7 +27,8 @@
 //	                        your service
 //	                              |
 //	tier                    Cache[V]: Get, GetMany, Put, Invalidate, Follow, Stats; near copies and requests to owners
-//	  core                  what does not depend on V: owned keys, flights, loads, answers to members, counters
+//	                              |
+//	  internal/owner        the keys that this node owns: entries, flights, loads, answers to members, hand-off; knows no V
 //	                              |
 //	  internal/journal      invalidations: their log, delivery and comparison with the other members
 //	  internal/near         a copy in memory: ristretto with a front

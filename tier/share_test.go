@@ -7,27 +7,6 @@ import (
 	"github.com/weircache/weir/tier/internal/owner"
 )
 
-// A joining node takes its share when all say that their loads fit. It waits for silent members for a limited time,
-// and without limit for members whose loads do not fit.
-func TestMayTake(t *testing.T) {
-	const silentFor = 10 * time.Second
-	for _, x := range []struct {
-		words  []owner.Word
-		waited time.Duration
-		want   bool
-	}{
-		{nil, 0, true},
-		{[]owner.Word{owner.WordFits, owner.WordFits}, 0, true},
-		{[]owner.Word{owner.WordFits, owner.WordNone}, silentFor - 1, false},
-		{[]owner.Word{owner.WordFits, owner.WordNone}, silentFor, true},
-		{[]owner.Word{owner.WordFits, owner.WordBeyond}, time.Hour, false},
-	} {
-		if got := owner.MayTake(x.words, x.waited, silentFor); got != x.want {
-			t.Errorf("%v after %v: %v", x.words, x.waited, got)
-		}
-	}
-}
-
 // sharing is a node whose members take their shares by one another's words.
 type sharing struct{ *simNode }
 

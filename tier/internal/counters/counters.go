@@ -13,17 +13,19 @@ import (
 // Result is how a load ended.
 type Result uint8
 
+// How a load ended.
 const (
-	ResultOK Result = iota
-	ResultNotFound
-	ResultError
-	ResultTimeout // overran Origin.Timeout
-	ResultOverran // returned after that; its value was dropped
-	ResultFenced  // loaded, but invalidated meanwhile: not stored
-	ResultBehind  // loaded from a lagging replica: not stored
-	Results
+	ResultOK       Result = iota // a value
+	ResultNotFound               // the origin has no value for the key
+	ResultError                  // of the loader or the codec
+	ResultTimeout                // overran Origin.Timeout
+	ResultOverran                // returned after that; its value was dropped
+	ResultFenced                 // loaded, but invalidated meanwhile: not stored
+	ResultBehind                 // loaded from a lagging replica: not stored
+	Results                      // how many there are
 )
 
+// ResultNames are the names in statistics and metrics.
 var ResultNames = [Results]string{"ok", "not_found", "error", "timeout", "overran", "fenced", "behind"}
 
 // CostBounds are the upper bounds of the histogram of fill costs, in seconds.
@@ -94,10 +96,11 @@ type stepCount struct {
 }
 
 const (
-	MaxSteps  = 64
-	OtherStep = "other"
+	MaxSteps  = 64      // dependencies that are counted on their own
+	OtherStep = "other" // all others
 )
 
+// New returns counters at zero.
 func New() *Counters { return &Counters{steps: make(map[string]*stepCount)} }
 
 // Begun counts a load that begins.

@@ -15,10 +15,11 @@ type Histogram struct {
 }
 
 const (
-	Schema        = 2
+	Schema        = 2             // of a native histogram of Prometheus: four buckets in an octave
 	First         = -14 << Schema // the bucket of 61 us and less
 	histogramLast = 25 << Schema  // the bucket of about a year and more
-	Buckets       = histogramLast - First + 1
+	// Buckets is how many there are.
+	Buckets = histogramLast - First + 1
 )
 
 // quarters are the points that split an octave into four.
@@ -72,6 +73,7 @@ func (g *Batch) Add(h *Histogram, ns int64) {
 	g.max = max(g.max, ns)
 }
 
+// Flush counts what Add has gathered.
 func (g *Batch) Flush(h *Histogram) {
 	if g.n > 0 {
 		h.Add(g.max, 0)
@@ -83,6 +85,7 @@ func (g *Batch) Flush(h *Histogram) {
 // Tally is a snapshot of a histogram's counts.
 type Tally [Buckets]int64
 
+// Snapshot returns the counts. They are read one after the other.
 func (h *Histogram) Snapshot() (t Tally) {
 	for i := range h.counts {
 		t[i] = h.counts[i].Load()
@@ -90,6 +93,7 @@ func (h *Histogram) Snapshot() (t Tally) {
 	return t
 }
 
+// Total returns how many times are counted.
 func (t *Tally) Total() (n int64) {
 	for _, c := range t {
 		n += c

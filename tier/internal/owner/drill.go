@@ -37,6 +37,7 @@ type Drill struct {
 	n     int
 }
 
+// NewDrill returns a drill that makes this fraction of the reads behave as misses, once Owner.SetDrill has it.
 func NewDrill(fraction float64) *Drill {
 	return &Drill{Fraction: fraction, Over: make(chan struct{})}
 }
@@ -44,6 +45,7 @@ func NewDrill(fraction float64) *Drill {
 // End makes the drill end, for the first reason given.
 func (d *Drill) End(why string) { d.once.Do(func() { d.Why = why; close(d.Over) }) }
 
+// Ended reports whether the drill has to end.
 func (d *Drill) Ended() bool {
 	select {
 	case <-d.Over:

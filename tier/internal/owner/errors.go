@@ -32,6 +32,7 @@ var (
 	ErrNoVersion     = errors.New("weir: a Put needs the origin's version of the value: without one, use Invalidate")
 )
 
+// CheckTag returns what is wrong with a tag.
 func CheckTag(tag string) error {
 	switch {
 	case tag == "":
@@ -42,6 +43,7 @@ func CheckTag(tag string) error {
 	return nil
 }
 
+// CheckKey returns what is wrong with a key.
 func CheckKey(key string) error {
 	switch {
 	case key == "":

@@ -76,6 +76,7 @@ type Result struct {
 	Private bool
 }
 
+// NewFlights returns flights of which none is live.
 func NewFlights() *flights {
 	t := new(flights)
 	for i := range t.shards {

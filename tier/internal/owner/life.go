@@ -191,6 +191,7 @@ func BytesOf(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)
 // stringOf returns b as a string without copying: valid only as long as b is not changed.
 func stringOf(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
+// AddTo adds to a counter, unless there is nothing to add: the counter is shared by all processors.
 func AddTo(n *atomic.Int64, more int64) {
 	if more != 0 {
 		n.Add(more)

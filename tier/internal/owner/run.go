@@ -61,6 +61,7 @@ func (f *Run) versionOf() uint64 {
 	return f.Version
 }
 
+// AddTag gives the value a tag. A flight whose tag was invalidated since its load began is detached.
 func (f *Run) AddTag(hash uint32) {
 	switch {
 	case slices.Contains(f.tags, hash):

@@ -45,23 +45,23 @@ import (
 // governor after it calls again (governor.enter). If several caches have one SharedOrigin, each asks the members, and
 // the last answer takes the share.
 
-// Word is what a member has said about its loads under the present view.
-type Word uint8
+// word is what a member has said about its loads under the present view.
+type word uint8
 
 const (
-	WordNone   Word = iota // it has not answered, has another view, or is of a version that does not speak of it
-	WordFits               // its loads fit its share
-	WordBeyond             // they do not
+	wordNone   word = iota // it has not answered, has another view, or is of a version that does not speak of it
+	wordFits               // its loads fit its share
+	wordBeyond             // they do not
 )
 
 // ShareGrace is how much longer than Origin.Timeout this node waits for a silent member.
 const ShareGrace = 2 * time.Second
 
-// MayTake decides whether a joining node that has waited for so long may take its share. silentFor is how long it
+// mayTake decides whether a joining node that has waited for so long may take its share. silentFor is how long it
 // waits for silent members.
-func MayTake(words []Word, waited, silentFor time.Duration) bool {
+func mayTake(words []word, waited, silentFor time.Duration) bool {
 	for _, w := range words {
-		if w == WordBeyond || w == WordNone && waited < silentFor {
+		if w == wordBeyond || w == wordNone && waited < silentFor {
 			return false
 		}
 	}
@@ -76,29 +76,29 @@ type shareSpeaker interface{ SharesMove() bool }
 type earlierStarter interface{ EarlierStart() bool }
 
 // wordOf returns what m's last reply to an exchange says about its loads under the view.
-func (c *Owner) wordOf(m *journal.Member, view uint64) Word {
+func (c *Owner) wordOf(m *journal.Member, view uint64) word {
 	a := m.Reply()
 	switch {
 	case a == nil || a.View != view:
-		return WordNone
+		return wordNone
 	case a.Empty:
 		return c.wordOfNone()
 	case a.Flags&codec.FlagSameView == 0 || a.Flags&codec.FlagShare == 0:
-		return WordNone
+		return wordNone
 	case a.Flags&codec.FlagFits != 0:
-		return WordFits
+		return wordFits
 	}
-	return WordBeyond
+	return wordBeyond
 }
 
 // wordOfNone returns what it means that a member has no cache of this namespace. The member has no loads, and asks
 // when it opens such a cache. But other caches that read the same SharedOrigin may have loads there, which it does
 // not report under this name.
-func (c *Owner) wordOfNone() Word {
+func (c *Owner) wordOfNone() word {
 	if c.Cfg.SharesOrigin {
-		return WordNone
+		return wordNone
 	}
-	return WordFits
+	return wordFits
 }
 
 // shareFlags returns what this node says to a member with the same view.
@@ -116,7 +116,7 @@ func (c *Owner) takeShare() {
 	for again := shortest; ; again = min(2*again, longest) {
 		changed := c.Cfg.Cluster.ViewChanged()
 		view := c.Cfg.Cluster.View()
-		if MayTake(c.askShares(view), time.Duration(c.Clock.Now()-c.opened), silentFor) && c.Cfg.Cluster.View() == view {
+		if mayTake(c.askShares(view), time.Duration(c.Clock.Now()-c.opened), silentFor) && c.Cfg.Cluster.View() == view {
 			c.Gov.AllowShare()
 			return
 		}
@@ -137,11 +137,11 @@ func (c *Owner) takeShare() {
 
 // askShares asks every other member of the view that has not yet said that its loads fit, and returns all words. An
 // earlier start of this node's name counts as silent.
-func (c *Owner) askShares(view *ring.View) []Word {
+func (c *Owner) askShares(view *ring.View) []word {
 	ctx, cancel := context.WithTimeout(c.Ctx, ShareGrace)
 	defer cancel()
 	print := view.Fingerprint()
-	var words []Word
+	var words []word
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards words
 	places := make(chan struct{}, MaxSingles)
@@ -152,9 +152,9 @@ func (c *Owner) askShares(view *ring.View) []Word {
 		places <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-places }()
-			w := WordNone
+			w := wordNone
 			if m := c.Journal.Member(member.Name); m != nil {
-				if w = c.wordOf(m, print); w != WordFits {
+				if w = c.wordOf(m, print); w != wordFits {
 					_ = c.Journal.Exchange(ctx, m) // a member without such a cache says so with an error
 					w = c.wordOf(m, print)
 				}
@@ -166,7 +166,7 @@ func (c *Owner) askShares(view *ring.View) []Word {
 	}
 	wg.Wait()
 	if d, ok := c.Cfg.Cluster.(earlierStarter); ok && d.EarlierStart() {
-		words = append(words, WordNone)
+		words = append(words, wordNone)
 	}
 	return words
 }
