@@ -33,7 +33,9 @@ var mayImport = map[string][]string{
 	"peer/internal/loglimit": {},
 	"peer/internal/trust":    {},
 	"peer/internal/roster":   {"ring", "peer/internal/hearing", "peer/internal/loglimit"},
-	"peer":                   {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/roster", "peer/internal/trust"},
+	"peer/internal/wire":     {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/trust"},
+	"peer": {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/roster", "peer/internal/trust",
+		"peer/internal/wire"},
 }
 
 // TestHouse checks that the packages import only what mayImport allows.

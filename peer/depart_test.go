@@ -89,7 +89,7 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 				if err := ask(m); err == nil {
 					t.Errorf("%s answers", m.Name)
 				}
-				if slices.ContainsFunc(n1.data.stats(), func(p PeerStats) bool { return p.Name == m.Name }) {
+				if slices.ContainsFunc(n1.peerStats(), func(p PeerStats) bool { return p.Name == m.Name }) {
 					t.Errorf("a late call has made a record of %s", m.Name)
 				}
 			}
@@ -121,7 +121,7 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 			if known := n.Members(); len(known) != 2 {
 				t.Errorf("%s remembers %+v", n.Name(), known)
 			}
-			if peers := n.data.stats(); len(peers) > 1 {
+			if peers := n.data.Peers(); len(peers) > 1 {
 				t.Errorf("%s has records of %d members", n.Name(), len(peers))
 			}
 		}

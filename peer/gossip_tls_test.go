@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/peer/internal/trust"
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 // TestStrangersDoNotGossip checks that what a stranger sends to a node with a Secret does not reach memberlist, which would
@@ -88,7 +89,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 
 // TestStrangersDoNotStopJoins checks that strangers that hold all they can hold do not keep a node from joining.
 func TestStrangersDoNotStopJoins(t *testing.T) {
-	for name, send := range map[string]string{"silent": "", "handshake": trust.GossipMagic, "data": dataMagic} {
+	for name, send := range map[string]string{"silent": "", "handshake": trust.GossipMagic, "data": wire.Magic} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRig()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/ring"
 )
 
@@ -45,12 +46,12 @@ func (r *rig) member(t *testing.T, secret Secret, to *Node) (conn, raw net.Conn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newData(dataConfig{
-		name: "rogue", clusterName: DefaultClusterName, valueLimit: DefaultValueLimit, budget: 1 << 20,
-		logger: quick("").Logger, placement: to.id.Placement, trust: tr, hearing: hearing.New(time.Now()),
+	d := wire.New(wire.Config{
+		Name: "rogue", Cluster: DefaultClusterName, ValueLimit: DefaultValueLimit, Budget: 1 << 20,
+		Logger: quick("").Logger, Placement: to.id.Placement, Trust: tr, Hearing: hearing.New(time.Now()),
 	})
-	t.Cleanup(func() { d.close(t.Context()) })
-	conn, err = d.connectTo(t.Context(), raw, memberOf(to))
+	t.Cleanup(func() { d.Close(t.Context()) })
+	conn, err = d.Handshake(t.Context(), raw, memberOf(to))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,35 +84,35 @@ func TestHostileConnections(t *testing.T) {
 	}{
 		{"a byte every 5 s", false, func(conn, _ net.Conn) { trickle(conn, []byte("WEIR........")) }, handshakeTimeout, []string{"connection refused", "cut short"}, nil},
 		{"a byte every 5 s of a hello", false, func(conn, _ net.Conn) {
-			_, _ = io.WriteString(conn, dataMagic)
+			_, _ = io.WriteString(conn, wire.Magic)
 			trickle(conn, []byte{0, 0, 0, 90, 1, 2, 3, 4})
-		}, helloTimeout + time.Second, []string{"data connection refused", "timeout"}, nil},
-		{"a byte every 5 s of a request", true, func(conn, _ net.Conn) { trickle(conn, request) }, 2 * frameTimeout, []string{"data connection closed", errStalled.Error()}, nil},
+		}, wire.HelloTimeout + time.Second, []string{"data connection refused", "timeout"}, nil},
+		{"a byte every 5 s of a request", true, func(conn, _ net.Conn) { trickle(conn, request) }, 2 * wire.FrameTimeout, []string{"data connection closed", "no more of it arrives"}, nil},
 		{"connect and stall", false, func(conn, _ net.Conn) {}, handshakeTimeout, []string{"connection refused", "it sent nothing"}, nil},
-		{"magic and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, dataMagic) }, helloTimeout, []string{"data connection refused", "timeout"}, nil},
+		{"magic and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, wire.Magic) }, wire.HelloTimeout, []string{"data connection refused", "timeout"}, nil},
 		{"label and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, "\xf4\x09weir/weir") }, handshakeTimeout, []string{"connection refused", "nothing after its label"}, nil},
 		{"gossip and stall", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, "\xf4\x09weir/weir\x06") }, 2 * streamTimeout, []string{"from=gossip", "i/o timeout"}, []string{"connection refused", "not encrypted"}},
 		{"half-close in a hello", false, func(conn, raw net.Conn) {
-			_, _ = io.WriteString(conn, dataMagic+"\x00\x00\x00\x5a")
+			_, _ = io.WriteString(conn, wire.Magic+"\x00\x00\x00\x5a")
 			_ = raw.(interface{ CloseWrite() error }).CloseWrite()
 		}, time.Second, []string{"data connection refused", "EOF"}, nil},
 		{"half-close in a request", true, func(conn, raw net.Conn) {
 			_, _ = conn.Write(request[:9])
 			_ = raw.(interface{ CloseWrite() error }).CloseWrite()
-		}, time.Second, []string{"data connection closed", errCut.Error()}, nil},
+		}, time.Second, []string{"data connection closed", "in the middle of a frame"}, nil},
 		{"reset in a request", true, func(conn, raw net.Conn) {
 			_, _ = conn.Write(request[:9])
 			time.Sleep(time.Millisecond) // it has arrived
 			raw.(interface{ Reset() }).Reset()
-		}, time.Second, []string{"data connection closed", errCut.Error()}, nil},
+		}, time.Second, []string{"data connection closed", "in the middle of a frame"}, nil},
 		{"never reads", true, func(conn, _ net.Conn) {
 			for id := uint64(1); ; id++ {
 				if _, err := conn.Write(rogueGet(id, "large")); err != nil {
 					return
 				}
 			}
-		}, 3 * writeTimeout, []string{"data connection closed", "timeout"}, nil},
-		{"garbage", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, dataMagic+strings.Repeat("garbage ", 20)) }, time.Second + helloTimeout, []string{"data connection refused", "malformed"}, []string{"data connection refused", "does not speak TLS"}},
+		}, 3 * wire.WriteTimeout, []string{"data connection closed", "timeout"}, nil},
+		{"garbage", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, wire.Magic+strings.Repeat("garbage ", 20)) }, time.Second + wire.HelloTimeout, []string{"data connection refused", "malformed"}, []string{"data connection refused", "does not speak TLS"}},
 		{"HTTP", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, "GET / HTTP/1.1\r\n\r\n") }, time.Second, []string{"connection refused", "HTTP request"}, nil},
 		{"TLS", false, func(conn, _ net.Conn) { _, _ = io.WriteString(conn, "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") }, time.Second, []string{"connection refused", "TLS handshake"}, nil},
 	} {
@@ -143,7 +144,7 @@ func TestHostileConnections(t *testing.T) {
 				}
 				pause(t.Context(), c.within)
 				synctest.Wait()
-				sessions := n1.data.totals().accepted
+				sessions := n1.data.Totals().Accepted
 				n1.port.mu.Lock()
 				undecided := len(n1.port.undecided)
 				n1.port.mu.Unlock()
@@ -156,7 +157,7 @@ func TestHostileConnections(t *testing.T) {
 				if n := runtime.NumGoroutine(); n > goroutines+3 {
 					t.Errorf("%d goroutines, %d before", n, goroutines)
 				}
-				if n := n1.data.totals().inFlight; n != 0 {
+				if n := n1.data.Totals().InFlight; n != 0 {
 					t.Errorf("%d bytes count as in flight", n)
 				}
 				r.mustLog(t, "n1", append([]string{"WARN", "10.0.0.6"}, want...)...)
@@ -170,10 +171,10 @@ func TestHostileConnections(t *testing.T) {
 // TestFloodOfHandshakes checks that a flood of connections that begin a handshake and stop holds a bounded number of
 // goroutines and bytes, does not keep out other hosts, and does not fill a log.
 func TestFloodOfHandshakes(t *testing.T) {
-	for _, front := range []string{"", dataMagic, dataMagic + "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "\xf4\x09weir/weir"} {
+	for _, front := range []string{"", wire.Magic, wire.Magic + "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "\xf4\x09weir/weir"} {
 		t.Run(fmt.Sprintf("%q", front), func(t *testing.T) {
 			withAndWithout(t, func(t *testing.T, r *rig, secret Secret, n1, n2 *Node) {
-				if secret == nil && strings.HasPrefix(front, dataMagic+"\x16") {
+				if secret == nil && strings.HasPrefix(front, wire.Magic+"\x16") {
 					return // rejected at the first byte
 				}
 				synctest.Wait()
@@ -224,24 +225,6 @@ func TestFloodOfSessions(t *testing.T) {
 		mustServe(t, n1, n2)
 		r.mustLog(t, "n1", "data connection refused", "too many connections", "rogue")
 	})
-}
-
-// TestRekeyingIsBounded checks that a peer that asks for new keys without end and never lets them be sent is disconnected.
-func TestRekeyingIsBounded(t *testing.T) {
-	near, _ := net.Pipe()
-	defer near.Close()
-	g := &sealing{Conn: near, gathers: true}
-	for n := 0; ; n += 100 {
-		if _, err := g.Write(make([]byte, 100)); err != nil {
-			if n < sealedLimit/2 || n > sealedLimit {
-				t.Errorf("refused after %d bytes", n)
-			}
-			return
-		}
-		if n > 2*sealedLimit {
-			t.Fatal("it grows and grows")
-		}
-	}
 }
 
 // manyMembers checks how a node handles 10,000 members that are claimed in gossip.

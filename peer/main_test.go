@@ -1,7 +1,6 @@
 package peer
 
 import (
-	"os"
 	"runtime"
 	"testing"
 	"testing/synctest"
@@ -11,9 +10,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(benchRole) != "" {
-		os.Exit(benchServer())
-	}
 	goleak.VerifyTestMain(patient{m})
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/peer/internal/roster"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/ring"
 )
 
@@ -31,10 +32,10 @@ func (n *Node) rosterConfig(pc net.PacketConn, rnd *rand.Rand) roster.Config {
 type rosterHost struct{ n *Node }
 
 // Allow implements roster.Host.
-func (h rosterHost) Allow(members map[string]uint64) { h.n.data.allow(members) }
+func (h rosterHost) Allow(members map[string]uint64) { h.n.data.Allow(members) }
 
 // Confine implements roster.Host.
-func (h rosterHost) Confine(members map[string]uint64) { h.n.data.confine(members) }
+func (h rosterHost) Confine(members map[string]uint64) { h.n.data.Confine(members) }
 
 // LongestLoad implements roster.Host.
 func (h rosterHost) LongestLoad() time.Duration {
@@ -46,8 +47,8 @@ func (h rosterHost) LongestLoad() time.Duration {
 func (h rosterHost) HasEnded(ctx context.Context, start ring.Member) bool {
 	conn, err := h.n.cfg.Network.Dial(ctx, start.Addr)
 	if err == nil {
-		_, err = h.n.data.connectTo(ctx, conn, start)
+		_, err = h.n.data.Handshake(ctx, conn, start)
 		_ = conn.Close()
 	}
-	return provesEnd(err)
+	return wire.ProvesEnd(err)
 }

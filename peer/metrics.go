@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 // collector reads the node's own counters when it is scraped.
@@ -85,29 +87,29 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.refused, float64(c.n.refused()))
 	gauge(c.differing, float64(len(c.n.roster.Differing())))
 
-	total := c.n.data.totals()
-	counter(c.calls, float64(total.calls))
-	counter(c.errors, float64(total.errors))
-	counter(c.dials, float64(total.dials))
-	counter(c.served, float64(total.served))
-	counter(c.bytes, float64(total.bytesIn), "in")
-	counter(c.bytes, float64(total.bytesOut), "out")
-	counter(c.breakerChanges, float64(total.opened), breakerOpen)
-	counter(c.breakerChanges, float64(total.shut), breakerClosed)
+	total := c.n.data.Totals()
+	counter(c.calls, float64(total.Calls))
+	counter(c.errors, float64(total.Errors))
+	counter(c.dials, float64(total.Dials))
+	counter(c.served, float64(total.Served))
+	counter(c.bytes, float64(total.BytesIn), "in")
+	counter(c.bytes, float64(total.BytesOut), "out")
+	counter(c.breakerChanges, float64(total.Opened), wire.BreakerOpen)
+	counter(c.breakerChanges, float64(total.Shut), wire.BreakerClosed)
 	counter(c.lateTimers, float64(c.n.hearing.Late()))
 	var inFlight, opened, bypassed int
-	for _, p := range c.n.data.stats() {
+	for _, p := range c.n.data.Peers() {
 		inFlight += p.InFlight
 		opened += p.Connected
-		if p.Breaker != breakerClosed {
+		if p.Breaker != wire.BreakerClosed {
 			bypassed++
 		}
 	}
 	gauge(c.breakersOpen, float64(bypassed))
 	gauge(c.inFlight, float64(inFlight))
 	gauge(c.connections, float64(opened), "here")
-	gauge(c.connections, float64(total.accepted), "there")
-	gauge(c.inFlightBytes, float64(total.inFlight))
+	gauge(c.connections, float64(total.Accepted), "there")
+	gauge(c.inFlightBytes, float64(total.InFlight))
 
 	ready := 0.0
 	if c.n.unready() == "" {

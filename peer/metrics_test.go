@@ -15,7 +15,7 @@ func TestDataMetrics(t *testing.T) {
 	cfg.Connections = 1
 	n2 := start(t, cfg)
 	awaitNames(t, "n1 n2", n1, n2)
-	if _, err := n1.Register("n", 1, gated(nil, nil)); err != nil {
+	if _, err := n1.Register("n", 1, value("v")); err != nil {
 		t.Fatal(err)
 	}
 	to, _ := n2.View().Member("n1")

@@ -20,6 +20,7 @@ import (
 	"github.com/weircache/weir/peer/internal/loglimit"
 	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/peer/internal/trust"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/ring"
 )
 
@@ -42,7 +43,7 @@ type Node struct {
 	roster  *roster.Roster
 	trust   *trust.Trust
 
-	data      *data
+	data      *wire.Plane
 	port      *port
 	registry  *prometheus.Registry
 	collector *collector
@@ -138,29 +139,29 @@ func (n *Node) open(ctx context.Context) error {
 	rnd := rand.New(rand.NewPCG(cmp.Or(s.Seed, rand.Uint64()), 0))
 	n.id = roster.Identity{
 		Name: s.Name, Cluster: s.ClusterName, Incarnation: roster.NewIncarnation(time.Now(), rnd),
-		Protocol: protocolVersion, RingVersion: ring.Version, Placement: s.digest, Zone: s.Zone,
+		Protocol: wire.ProtocolVersion, RingVersion: ring.Version, Placement: s.digest, Zone: s.Zone,
 	}
 	n.logger = s.Logger.With("node", s.Name)
 	n.eyes.book.node = s.Name
 	n.collector = newCollector(n)
 	n.hearing = hearing.New(time.Now())
-	n.data = newData(n.dataConfig(rnd.Uint64()))
-	if _, err := n.data.register(askNamespace, StatsSchema, answers{n}); err != nil {
-		n.data.close(ctx)
+	n.data = wire.New(n.dataConfig(rnd.Uint64()))
+	if _, err := n.data.Register(askNamespace, StatsSchema, answers{n}); err != nil {
+		n.data.Close(ctx)
 		return errors.Join(err, ln.Close(), pc.Close())
 	}
 	if n.roster, err = roster.New(n.rosterConfig(pc, rnd), rosterHost{n}); err != nil {
-		n.data.close(ctx)
+		n.data.Close(ctx)
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
-	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.HasAddr, data: n.data.accept, gossip: n.roster.Take}
+	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.HasAddr, data: n.data.Accept, gossip: n.roster.Take}
 	if n.trust.SealsGossip() {
 		gate.secure = n.trust.AcceptGossip
 	}
 	n.port = newPort(ln, gate)
 	if err := n.roster.Start(n.ctx); err != nil {
 		n.port.close()
-		n.data.close(ctx)
+		n.data.Close(ctx)
 		return fmt.Errorf("peer: cannot start gossip: %w", err)
 	}
 	n.wg.Go(func() { n.hearing.Watch(n.ctx) })
@@ -230,7 +231,7 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 	if h == nil {
 		return nil, fmt.Errorf("peer: namespace %q: the handler is nil", namespace)
 	}
-	undo, err := n.data.register(namespace, schema, h)
+	undo, err := n.data.Register(namespace, schema, h)
 	if err != nil {
 		return nil, err
 	}
@@ -262,7 +263,7 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 // Call sends req to a member and fills resp with the answer. It ends when ctx ends, or after req.Timeout. The error is that
 // of ctx, or wraps ErrUnreachable, ErrBusy or ErrClosed. resp holds a pooled buffer until resp.Release.
 func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
-	err := n.data.call(ctx, to, req, resp)
+	err := n.data.Call(ctx, to, req, resp)
 	if err == nil {
 		if same, told := viewOf(req, resp); told {
 			n.roster.Compare(to, req.View, same)
@@ -291,12 +292,12 @@ func viewOf(req *codec.Request, resp *codec.Response) (same, told bool) {
 // could not be sent at once, for example without a connection; then call never ends, and Call would report more. call and
 // what it points to are in use until it has ended.
 func (n *Node) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
-	return n.data.send(ctx, to, call)
+	return n.data.Send(ctx, to, call)
 }
 
 // Bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
 func (n *Node) Bypassed(name string) bool {
-	return n.data.bypassed(name)
+	return n.data.Bypassed(name)
 }
 
 // Leave takes the node out of the cluster gracefully and closes it. It announces the leave and waits until the others have
@@ -357,7 +358,7 @@ func (n *Node) Close() error {
 	n.leaves.Wait() // memberlist panics if it is asked to leave after shutdown
 	n.roster.Shutdown()
 	n.port.close()
-	n.data.close(context.Background())
+	n.data.Close(context.Background())
 	n.roster.Wait()
 	n.wg.Wait()
 	if n.measured.Load() { // otherwise it would unregister another node's collector
@@ -366,25 +367,4 @@ func (n *Node) Close() error {
 	n.logger.Info("closed")
 	close(n.closed)
 	return nil
-}
-
-// dataConfig returns the configuration of the data plane.
-func (n *Node) dataConfig(seed uint64) dataConfig {
-	return dataConfig{
-		name:        n.id.Name,
-		incarnation: n.id.Incarnation,
-		clusterName: n.id.Cluster,
-		connections: n.cfg.Connections,
-		accepts:     2 * MaxConnections, // as many again for those that a restart leaves behind
-		valueLimit:  n.cfg.ValueLimit,
-		budget:      n.cfg.InFlightBytes,
-		dial:        n.cfg.Network.Dial,
-		logger:      n.logger,
-		seed:        seed,
-		placement:   n.id.Placement,
-		trust:       n.trust,
-		hearing:     n.hearing,
-		returned:    func(member string) { n.roster.Answered(member) },
-		ended:       func(m ring.Member) { n.roster.Proven(m) },
-	}
 }

@@ -14,14 +14,12 @@ import (
 
 	"github.com/weircache/weir/peer/internal/loglimit"
 	"github.com/weircache/weir/peer/internal/trust"
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 const (
-	// dataMagic is what a data connection starts with. A gossip stream starts with trust.GossipMagic or, without a Secret,
-	// with gossipMagic.
-	dataMagic = "WEIR"
-	// gossipMagic is what a labelled gossip stream starts with: memberlist's message type of a label header. The label's
-	// length and the label follow.
+	// gossipMagic is what a labelled gossip stream without a Secret starts with: memberlist's message type of a label header.
+	// The label's length and the label follow. With a Secret, it follows trust.GossipMagic and a handshake.
 	gossipMagic = 244
 	// gossipSealed is memberlist's message type of an encrypted message. At a node with a Secret it follows the label of a
 	// stream.
@@ -218,7 +216,7 @@ func (p *port) decide(conn net.Conn) {
 	magic, front, err := p.identify(conn)
 	switch {
 	case err != nil:
-	case magic == dataMagic:
+	case magic == wire.Magic:
 		if err = conn.SetReadDeadline(time.Time{}); err == nil {
 			p.data(conn, func() { p.release(conn) })
 			return
@@ -292,16 +290,16 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {
 		return "", nil, err
 	}
-	var first [len(dataMagic)]byte
+	var first [len(wire.Magic)]byte
 	if _, err := io.ReadFull(conn, first[:1]); err != nil {
 		return "", nil, fmt.Errorf("it sent nothing: %w", err)
 	}
 	switch first[0] {
-	case dataMagic[0]:
+	case wire.Magic[0]:
 		if _, err := io.ReadFull(conn, first[1:]); err != nil {
 			return "", nil, fmt.Errorf("its first bytes were cut short: %w", err)
 		}
-		if magic = string(first[:]); magic != dataMagic && magic != trust.GossipMagic {
+		if magic = string(first[:]); magic != wire.Magic && magic != trust.GossipMagic {
 			return "", nil, fmt.Errorf("it starts with %q, which is not a weir connection", magic)
 		}
 		return magic, nil, nil
@@ -321,7 +319,7 @@ func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	case 'G', 'P', 'H', 'D', 'O':
 		return "", nil, fmt.Errorf("it starts with %q, as an HTTP request does; stats are where the service mounts the node's handler", first[:1])
 	case trust.TLSRecord:
-		return "", nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q or %q; stats are where the service mounts the node's handler", dataMagic, trust.GossipMagic)
+		return "", nil, fmt.Errorf("it starts a TLS handshake, which a member does after %q or %q; stats are where the service mounts the node's handler", wire.Magic, trust.GossipMagic)
 	}
 	return "", nil, fmt.Errorf("it starts with %q, which is not a weir connection", first[:1])
 }

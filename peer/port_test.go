@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 // portFixture is a port on a network in memory, together with what it passes on.
@@ -202,7 +204,7 @@ func TestPortBoundsOneHost(t *testing.T) {
 		f := newPortFixture(t)
 		f.hold = true
 		for range maxUndecidedOf {
-			_, _ = io.WriteString(f.dialFrom(t, 2), dataMagic)
+			_, _ = io.WriteString(f.dialFrom(t, 2), wire.Magic)
 		}
 		mustEnd(t, f.dialFrom(t, 2))
 		synctest.Wait()
@@ -211,7 +213,7 @@ func TestPortBoundsOneHost(t *testing.T) {
 			t.Errorf("%d are undecided", n)
 		}
 		conn := f.dialFrom(t, 3)
-		_, _ = io.WriteString(conn, dataMagic)
+		_, _ = io.WriteString(conn, wire.Magic)
 		synctest.Wait()
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -62,11 +62,8 @@ func (n *Node) Stats() Stats {
 		},
 		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.roster.Changes(), Members: n.Members(), Differing: n.roster.Differing()},
 		Namespaces:  make(map[string]any),
-		Connections: n.data.stats(),
+		Connections: n.peerStats(),
 		Events:      n.eyes.book.list(),
-	}
-	if s.Connections == nil {
-		s.Connections = []PeerStats{}
 	}
 	for name, h := range n.handlers() {
 		s.Namespaces[name] = statsOf(h)
@@ -75,7 +72,7 @@ func (n *Node) Stats() Stats {
 }
 
 // refused returns how many connections were closed before they were used.
-func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.totals().refused }
+func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.Totals().Refused }
 
 // A State says what this node knows of a member.
 type State string

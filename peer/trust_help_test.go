@@ -106,7 +106,7 @@ func mustServe(t *testing.T, nodes ...*Node) {
 // mustRefuse checks that one node cannot call another, and that its error and the log of the called node say why.
 func (r *rig) mustRefuse(t *testing.T, from, to *Node, here, there string) {
 	t.Helper()
-	from.data.allow(map[string]uint64{to.Name(): to.id.Incarnation}) // as if it were a member
+	from.data.Allow(map[string]uint64{to.Name(): to.id.Incarnation}) // as if it were a member
 	err := ask(t.Context(), from, memberOf(to))
 	if err == nil || !strings.Contains(err.Error(), here) {
 		t.Errorf("%s asks %s: %v; want an error with %q", from.Name(), to.Name(), err, here)

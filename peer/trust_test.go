@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/peer/internal/trust"
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 // TestOneSecret checks that nodes with one secret form a cluster, and that an eavesdropper learns nothing but the label.
@@ -22,9 +23,9 @@ func TestOneSecret(t *testing.T) {
 	for _, secret := range []Secret{nil, secretOf("a")} {
 		bubble(t, func(t *testing.T) {
 			r := newRig()
-			wire := tap{Network: r.world.host("10.0.0.2"), mu: new(sync.Mutex), seen: new(bytes.Buffer)}
+			tapped := tap{Network: r.world.host("10.0.0.2"), mu: new(sync.Mutex), seen: new(bytes.Buffer)}
 			n1 := r.add(t, 1, Config{Secret: secret})
-			cfg := Config{Name: "n2", Bind: "10.0.0.2:7946", Join: []string{n1.Addr()}, Network: wire, Secret: secret, Logger: quick("").Logger}
+			cfg := Config{Name: "n2", Bind: "10.0.0.2:7946", Join: []string{n1.Addr()}, Network: tapped, Secret: secret, Logger: quick("").Logger}
 			n2 := start(t, cfg)
 			if _, err := n2.Register("n", 7, value("v")); err != nil {
 				t.Fatal(err)
@@ -33,12 +34,12 @@ func TestOneSecret(t *testing.T) {
 			mustServe(t, n1, n2)
 			pause(t.Context(), time.Minute)
 			awaitNames(t, "n1 n2", n1, n2)
-			wire.mu.Lock()
-			defer wire.mu.Unlock()
-			if plain := bytes.Contains(wire.seen.Bytes(), []byte("n2/")); plain != (secret == nil) {
+			tapped.mu.Lock()
+			defer tapped.mu.Unlock()
+			if plain := bytes.Contains(tapped.seen.Bytes(), []byte("n2/")); plain != (secret == nil) {
 				t.Errorf("with %d bytes of secret: the name is readable: %v", len(secret), plain)
 			}
-			hello := bytes.Contains(wire.seen.Bytes(), append([]byte(dataMagic), 0, 0))
+			hello := bytes.Contains(tapped.seen.Bytes(), append([]byte(wire.Magic), 0, 0))
 			if hello != (secret == nil) {
 				t.Errorf("with %d bytes of secret: the hello is readable: %v", len(secret), hello)
 			}
@@ -371,15 +372,15 @@ func TestServerVerifiesItsClients(t *testing.T) {
 			{"", &tls.Config{NextProtos: []string{trust.ALPN}, GetClientCertificate: show(n2.trust)}}, // this one is valid
 		} {
 			raw := r.dial(t, 10+i, n1)
-			if _, err := io.WriteString(raw, dataMagic); err != nil {
+			if _, err := io.WriteString(raw, wire.Magic); err != nil {
 				t.Fatal(err)
 			}
 			c.cfg.InsecureSkipVerify = true
 			conn := tls.Client(raw, c.cfg)
 			_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-			_, err := conn.Write(n2.data.hello().append(nil))
+			_, err := conn.Write(n2.data.Hello().Append(nil))
 			if err == nil {
-				_, err = readHello(conn)
+				_, err = wire.ReadHello(conn)
 			}
 			if (err == nil) != (c.log == "") {
 				t.Errorf("%q: %v", c.log, err)

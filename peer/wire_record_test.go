@@ -15,6 +15,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/roster"
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 // exchange sends bytes and reads the frame that comes back, including its length.
@@ -36,7 +37,7 @@ func exchange(t *testing.T, conn net.Conn, b []byte) []byte {
 
 // asker returns the identity of the calling side of a record.
 func asker(n *Node) roster.Identity {
-	return roster.Identity{Name: "asker", Cluster: "recorded", Incarnation: 99, Protocol: protocolVersion, RingVersion: n.id.RingVersion, Placement: n.id.Placement}
+	return roster.Identity{Name: "asker", Cluster: "recorded", Incarnation: 99, Protocol: wire.ProtocolVersion, RingVersion: n.id.RingVersion, Placement: n.id.Placement}
 }
 
 // TestRecordWire records this version if it is told to: go test ./peer -run TestRecordWire -record v0.2.0
@@ -49,13 +50,13 @@ func TestRecordWire(t *testing.T) {
 		r := newRig()
 		n := recordedNode(t, r)
 		id := asker(n)
-		h := n.data.self
-		h.name, h.incarnation = id.Name, id.Incarnation
+		h := n.data.Hello()
+		h.Name, h.Incarnation = id.Name, id.Incarnation
 		schema := productSchema(t, n)
-		h.namespaces = []helloNamespace{{"product", schema}}
-		rec := wireRecord{Protocol: protocolVersion, Meta: id.Append(nil), Hello: h.append(nil), Asked: questions(schema), Answers: wireAnswers(), Requests: wireRequests()}
+		h.Namespaces = []wire.Namespace{{Name: "product", Schema: schema}}
+		rec := wireRecord{Protocol: wire.ProtocolVersion, Meta: id.Append(nil), Hello: h.Append(nil), Asked: questions(schema), Answers: wireAnswers(), Requests: wireRequests()}
 		conn := r.dial(t, 2, n)
-		rec.Welcome = exchange(t, conn, append([]byte(dataMagic), rec.Hello...))
+		rec.Welcome = exchange(t, conn, append([]byte(wire.Magic), rec.Hello...))
 		for i := range rec.Asked {
 			q := &rec.Asked[i]
 			q.Answer.Frame = exchange(t, conn, q.Request.Frame)
@@ -103,13 +104,13 @@ func TestEarlierVersions(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				r := newRig()
 				n := recordedNode(t, r)
-				if rec.Protocol == protocolVersion {
+				if rec.Protocol == wire.ProtocolVersion {
 					rec.understood(t, n)
 					rec.replay(t, r, n)
 					return
 				}
-				kind, _, why, err := codec.FrameKind(exchange(t, r.dial(t, 2, n), append([]byte(dataMagic), rec.Hello...))[codec.FrameHeader:])
-				if want := fmt.Sprintf("protocol version %d here, %d there", protocolVersion, rec.Protocol); err != nil || kind != codec.KindGoodbye || !strings.Contains(string(why), want) {
+				kind, _, why, err := codec.FrameKind(exchange(t, r.dial(t, 2, n), append([]byte(wire.Magic), rec.Hello...))[codec.FrameHeader:])
+				if want := fmt.Sprintf("protocol version %d here, %d there", wire.ProtocolVersion, rec.Protocol); err != nil || kind != codec.KindGoodbye || !strings.Contains(string(why), want) {
 					t.Errorf("kind %d, %q, %v", kind, why, err)
 				}
 			})
@@ -125,7 +126,7 @@ func (rec *wireRecord) understood(t *testing.T, n *Node) {
 	}
 	for _, b := range [][]byte{rec.Hello, rec.Welcome} {
 		_, _, body, _ := codec.FrameKind(b[codec.FrameHeader:])
-		if h, err := decodeHello(body); err != nil || !bytes.Equal(h.append(nil), b) {
+		if h, err := wire.DecodeHello(body); err != nil || !bytes.Equal(h.Append(nil), b) {
 			t.Errorf("hello: %+v, %v", h, err)
 		}
 	}
@@ -161,7 +162,7 @@ func (rec *wireRecord) replay(t *testing.T, r *rig, n *Node) {
 	t.Helper()
 	conn := r.dial(t, 3, n)
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
-	if b := exchange(t, conn, append([]byte(dataMagic), rec.Hello...)); codec.Kind(b[codec.FrameHeader]) != codec.KindHello {
+	if b := exchange(t, conn, append([]byte(wire.Magic), rec.Hello...)); codec.Kind(b[codec.FrameHeader]) != codec.KindHello {
 		t.Fatalf("the hello was answered with %q", b)
 	}
 	for _, q := range rec.Asked {

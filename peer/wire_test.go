@@ -79,9 +79,9 @@ func recordedNode(t *testing.T, r *rig) *Node {
 // productSchema returns the schema of a recorded node's cache.
 func productSchema(t *testing.T, n *Node) uint64 {
 	t.Helper()
-	for _, ns := range n.data.hello().namespaces {
-		if ns.name == "product" {
-			return ns.schema
+	for _, ns := range n.data.Hello().Namespaces {
+		if ns.Name == "product" {
+			return ns.Schema
 		}
 	}
 	t.Fatal("the node has no cache")

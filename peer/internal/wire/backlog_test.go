@@ -1,0 +1,57 @@
+package wire
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// TestAnswersThatWaitAreBounded checks that peers that request a lot and read nothing together hold a bounded part of the
+// memory: the connections whose answers have waited longest are closed. A peer that reads is not affected, and the count is
+// zero when all peers are gone.
+func TestAnswersThatWaitAreBounded(t *testing.T) {
+	const size, limit = 900 << 10, 2 << 20
+	bubble(t, func(t *testing.T) {
+		w := newPair(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
+			resp.Status, resp.Value = codec.StatusValue, make([]byte, size)
+		}})
+		w.b.backlog.limit = limit
+		w.mustGet(t, "hit")
+		for range 8 {
+			conn := dialRaw(t, w.b)
+			_ = conn.SetDeadline(time.Time{})
+			go func() {
+				for id := uint64(1); id <= 4; id++ {
+					req := codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte("n"), Schema: 1, Key: []byte("large")}
+					if _, err := conn.Write(codec.AppendRequest(nil, &req)); err != nil {
+						return
+					}
+				}
+			}()
+			synctest.Wait()
+			pause(t.Context(), time.Millisecond)
+			if held := w.b.backlog.bytes.Load(); held > limit+size {
+				t.Fatalf("%d bytes wait, the limit is %d", held, limit)
+			}
+		}
+		if left := w.b.Totals().Accepted; left < 2 || left > 1+limit/(size-outboxFloor)+1 {
+			t.Errorf("%d connections are left", left)
+		}
+		if !strings.Contains(w.logB.String(), errSlow.Error()) {
+			t.Errorf("the log does not say why connections were closed:\n%s", w.logB.String())
+		}
+		w.mustGet(t, "hit")
+		if _, value, err := w.get(t.Context(), "large", 0); err != nil || len(value) != size {
+			t.Errorf("a peer that reads gets %d bytes, %v", len(value), err)
+		}
+		pause(t.Context(), 3*WriteTimeout)
+		synctest.Wait()
+		if held, left := w.b.backlog.bytes.Load(), w.b.Totals().Accepted; held != 0 || left != 1 {
+			t.Errorf("%d bytes are counted, %d connections open", held, left)
+		}
+	})
+}

@@ -1,0 +1,279 @@
+package wire
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/ring"
+)
+
+// scripted is a handler controlled by the key: "hit..." is answered at once, "panic-now" panics, and everything else is
+// passed to Serve.
+type scripted struct {
+	serve  func(ctx context.Context, req *codec.Request, resp *codec.Response)
+	served atomic.Int64 // calls of Serve that have ended
+}
+
+func (h *scripted) TryServe(req *codec.Request, resp *codec.Response) bool {
+	if string(req.Key) == "panic-now" {
+		panic("now")
+	}
+	if !bytes.HasPrefix(req.Key, []byte("hit")) {
+		return false
+	}
+	resp.Status, resp.Value = codec.StatusValue, []byte("value of "+string(req.Key))
+	return true
+}
+
+func (h *scripted) Serve(ctx context.Context, req *codec.Request, resp *codec.Response) {
+	defer h.served.Add(1)
+	h.serve(ctx, req, resp)
+}
+func (h *scripted) Stats() any { return nil }
+
+// pair is two data planes, the caller "a" and the server "b", and the network between them.
+type pair struct {
+	a, b     *Plane
+	logA     logBook
+	logB     logBook
+	to       ring.Member
+	noServer atomic.Bool // refuse to connect
+
+	mu    sync.Mutex // guards conns
+	conns []net.Conn // a's ends
+}
+
+func dataFor(name string, log *logBook, budget int64, dial func(context.Context, string) (net.Conn, error)) *Plane {
+	return New(Config{
+		Name: name, Incarnation: 7, Cluster: "c", Connections: 1, Sessions: 32, ValueLimit: 1 << 20, Budget: budget,
+		Dial: dial, Logger: log.logger(), Seed: 1, Hearing: hearing.New(time.Now()),
+	})
+}
+
+// newPair connects a to b over pipes in memory, or over the loopback if tcp is set.
+func newPair(t *testing.T, tcp bool, h codec.Handler) *pair {
+	t.Helper()
+	w := &pair{to: ring.Member{Name: "b", Addr: "10.0.0.2:1", Incarnation: 7}}
+	w.b = dataFor("b", &w.logB, 64<<20, nil)
+	dial := func(context.Context, string) (net.Conn, error) {
+		if w.noServer.Load() {
+			return nil, errors.New("no server")
+		}
+		near, far := net.Pipe()
+		go func() {
+			if _, err := io.ReadFull(far, make([]byte, len(Magic))); err == nil {
+				w.b.Accept(far, func() {})
+			}
+		}()
+		return near, nil
+	}
+	if tcp {
+		w.to.Addr = listenData(t, w.b)
+		dial = dialTCP
+	}
+	w.a = dataFor("a", &w.logA, 64<<20, func(ctx context.Context, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, addr)
+		if err == nil {
+			w.mu.Lock()
+			w.conns = append(w.conns, conn)
+			w.mu.Unlock()
+		}
+		return conn, err
+	})
+	if h != nil {
+		if _, err := w.b.Register("n", 1, h); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		w.a.Close(context.Background())
+		w.b.Close(context.Background())
+		if n := w.a.flying.Load() + w.b.flying.Load(); n != 0 {
+			t.Errorf("%d bytes are still counted as in flight", n)
+		}
+	})
+	return w
+}
+
+func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
+	return new(net.Dialer).DialContext(ctx, "tcp", addr)
+}
+
+// listenData serves d's data connections on the loopback until the test ends.
+func listenData(t *testing.T, d *Plane) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			if _, err := io.ReadFull(conn, make([]byte, len(Magic))); err != nil {
+				_ = conn.Close()
+				continue
+			}
+			d.Accept(conn, func() {})
+		}
+	})
+	t.Cleanup(func() {
+		_ = ln.Close()
+		wg.Wait()
+	})
+	return ln.Addr().String()
+}
+
+// cut breaks the connections made so far.
+func (w *pair) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, c := range w.conns {
+		_ = c.Close()
+	}
+	w.conns = nil
+}
+
+// get asks for a key and returns the value.
+func (w *pair) get(ctx context.Context, key string, timeout time.Duration) (codec.Status, string, error) {
+	req := codec.Request{Kind: codec.KindGet, Namespace: []byte("n"), Schema: 1, Key: []byte(key), Timeout: timeout}
+	var resp codec.Response
+	if err := w.a.Call(ctx, w.to, &req, &resp); err != nil {
+		return 0, "", err
+	}
+	defer resp.Release()
+	return resp.Status, string(resp.Value) + string(resp.Text), nil
+}
+
+func (w *pair) mustGet(t *testing.T, key string) {
+	t.Helper()
+	status, value, err := w.get(t.Context(), key, 0)
+	if err != nil || status != codec.StatusValue || value != "value of "+key {
+		t.Fatalf("get %q: status %d, %q, %v", key, status, value, err)
+	}
+}
+
+// both runs a test over pipes and over TCP.
+func both(t *testing.T, f func(t *testing.T, tcp bool)) {
+	t.Run("pipe", func(t *testing.T) { f(t, false) })
+	t.Run("tcp", func(t *testing.T) { f(t, true) })
+}
+
+// until polls ok when no event signals the condition. It fails the test after ten seconds.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(2 * time.Minute); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// frame makes a frame of any kind.
+func frame(kind codec.Kind, id uint64, body string) []byte {
+	return codec.EndFrame(append(codec.BeginFrame(nil, kind, id), body...), 0)
+}
+
+// dialRaw opens a connection to d as a stranger does, says hello and reads the answer.
+func dialRaw(t *testing.T, d *Plane) net.Conn {
+	t.Helper()
+	near, far := net.Pipe()
+	d.Accept(far, func() {})
+	t.Cleanup(func() { _ = near.Close() })
+	_ = near.SetDeadline(time.Now().Add(10 * time.Second))
+	h := d.self
+	h.Name = "stranger"
+	if _, err := near.Write(h.Append(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadHello(near); err != nil {
+		t.Fatal(err)
+	}
+	return near
+}
+
+// readFrame reads one frame.
+func readFrame(t *testing.T, conn net.Conn) (codec.Kind, uint64, string) {
+	t.Helper()
+	var head [codec.FrameHeader]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, binary.BigEndian.Uint32(head[:]))
+	if _, err := io.ReadFull(conn, b); err != nil {
+		t.Fatal(err)
+	}
+	kind, id, body, err := codec.FrameKind(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kind, id, string(body)
+}
+
+func wantLog(t *testing.T, log *logBook, text string) {
+	t.Helper()
+	until(t, "for the log to say "+text, func() bool { return strings.Contains(log.String(), text) })
+}
+
+// logBook is a log that a test can inspect.
+type logBook struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (l *logBook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logBook) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+func (l *logBook) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// mustEnd reads from conn until it ends and returns what was read.
+func mustEnd(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+	b, err := io.ReadAll(conn)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrClosedPipe) {
+		t.Fatalf("the connection did not end: %v", err)
+	}
+	return string(b)
+}
+
+// pause waits for d. It returns false if ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
