@@ -128,11 +128,11 @@ func remoteHit(t *testing.T) guarded {
 	for i := range keys {
 		keys[i] = "many:" + strconv.Itoa(i)
 	}
-	at := slices.IndexFunc(keys, func(k string) bool { return caches[0].node.View().Owner(k).Name != "n0" })
+	at := slices.IndexFunc(keys, func(k string) bool { return caches[0].Node.View().Owner(k).Name != "n0" })
 	if at < 0 {
 		t.Fatal("the other node owns no key")
 	}
-	c, ctx := caches[0].cache, context.Background()
+	c, ctx := caches[0].Cache, context.Background()
 	return guard(t, "a remote hit", 500, func() error {
 		_, err := c.Get(ctx, keys[at])
 		return err
@@ -144,7 +144,7 @@ func TestGuardGetManyLong(t *testing.T) { getMany(t).mustTake(t, 120) }
 
 func getMany(t *testing.T) guarded {
 	t.Helper()
-	c, ctx := manyCaches(t, 3)[0].cache, context.Background()
+	c, ctx := manyCaches(t, 3)[0].Cache, context.Background()
 	keys := make([]string, 100)
 	for i := range keys {
 		keys[i] = "many:" + strconv.Itoa(i)

@@ -8,7 +8,6 @@ import (
 
 	"github.com/dgraph-io/ristretto/v2"
 
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier"
 )
 
@@ -20,20 +19,9 @@ const guardKeys = 4096
 
 func guardCache(t *testing.T) (*tier.Cache[[]byte], []string) {
 	t.Helper()
-	value := make([]byte, 256)
-	c, err := tier.New(tier.Config[[]byte]{
-		Namespace: "guard", Codec: codec.Raw[[]byte](),
-		Loader:    tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
-		Freshness: tier.Freshness{TTL: time.Hour, NearTTL: time.Hour},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	config := bytesConfig("guard")
+	config.NearBytes, config.Freshness.NearTTL = 0, time.Hour
+	c := alone(t, config)
 	keys := make([]string, guardKeys)
 	for i := range keys {
 		keys[i] = "guard:" + strconv.Itoa(i)

@@ -3,13 +3,13 @@ package bench
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
@@ -20,12 +20,12 @@ import (
 // in microseconds.
 func BenchmarkMany(b *testing.B) {
 	caches := manyCaches(b, 3)
-	c, ctx := caches[0].cache, context.Background()
+	c, ctx := caches[0].Cache, context.Background()
 	keys := make([]string, 100)
 	for i := range keys {
 		keys[i] = "many:" + strconv.Itoa(i)
 	}
-	remote := keys[slices.IndexFunc(keys, func(k string) bool { return caches[0].node.View().Owner(k).Name != "n0" })]
+	remote := keys[slices.IndexFunc(keys, func(k string) bool { return caches[0].Node.View().Owner(k).Name != "n0" })]
 	ways := []struct {
 		name string
 		read func() error
@@ -85,7 +85,7 @@ func BenchmarkMany(b *testing.B) {
 
 // BenchmarkGetMany measures GetMany alone, without rests.
 func BenchmarkGetMany(b *testing.B) {
-	c := manyCaches(b, 3)[0].cache
+	c := manyCaches(b, 3)[0].Cache
 	for _, n := range []int{1, 10, 100, 1000} {
 		keys := make([]string, n)
 		for i := range keys {
@@ -102,58 +102,54 @@ func BenchmarkGetMany(b *testing.B) {
 	}
 }
 
-type manyNode struct {
-	node  *peer.Node
-	cache *tier.Cache[[]byte]
+// members starts a group of nodes, each with a cache, for one test.
+func members[V any](tb testing.TB, n int, c tier.Config[V]) []*member.Member[V] {
+	tb.Helper()
+	all, err := member.Group(tb.Context(), n, peer.Config{}, c)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := member.CloseAll(context.Background(), all); err != nil {
+			tb.Error(err)
+		}
+	})
+	return all
 }
 
-// awaitView returns once the node sees n members.
-func awaitView(node *peer.Node, n int) {
-	for {
-		changed := node.ViewChanged() // obtained before the check, so that no change is missed
-		if node.View().Len() >= n {
-			return
-		}
-		<-changed
+// bytesConfig configures a cache without a near tier, with values of 256 bytes.
+func bytesConfig(name string) tier.Config[[]byte] {
+	value := make([]byte, 256)
+	return tier.Config[[]byte]{
+		Namespace: name, Codec: codec.Raw[[]byte](), NearBytes: -1, Freshness: tier.Freshness{TTL: time.Hour},
+		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
 	}
 }
 
-func manyCaches(b testing.TB, n int) (out []manyNode) {
-	b.Helper()
-	value, quiet := make([]byte, 256), slog.New(slog.DiscardHandler)
-	var join []string
-	for i := range n {
-		node, err := peer.Start(context.Background(), peer.Config{Name: "n" + strconv.Itoa(i), Join: join, Logger: quiet})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() {
-			if err := node.Close(); err != nil {
-				b.Error(err)
-			}
-		})
-		join = []string{node.Addr()}
-		c, err := tier.New(tier.Config[[]byte]{
-			Cluster: node, Namespace: "many", Codec: codec.Raw[[]byte](), NearBytes: -1, Freshness: tier.Freshness{TTL: time.Hour},
-			Loader: tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() {
-			if err := c.Close(context.Background()); err != nil {
-				b.Error(err)
-			}
-		})
-		out = append(out, manyNode{node, c})
+// alone creates a cache without a cluster for one test.
+func alone(tb testing.TB, c tier.Config[[]byte]) *tier.Cache[[]byte] {
+	tb.Helper()
+	cache, err := tier.New(c)
+	if err != nil {
+		tb.Fatal(err)
 	}
-	for _, m := range out {
-		awaitView(m.node, n)
+	tb.Cleanup(func() {
+		if err := cache.Close(context.Background()); err != nil {
+			tb.Error(err)
+		}
+	})
+	return cache
+}
+
+func manyCaches(tb testing.TB, n int) []*member.Member[[]byte] {
+	tb.Helper()
+	all := members(tb, n, bytesConfig("many"))
+	for _, m := range all {
 		for i := range 1000 {
-			if _, err := m.cache.Get(context.Background(), "many:"+strconv.Itoa(i)); err != nil {
-				b.Fatal(err)
+			if _, err := m.Cache.Get(context.Background(), "many:"+strconv.Itoa(i)); err != nil {
+				tb.Fatal(err)
 			}
 		}
 	}
-	return out
+	return all
 }

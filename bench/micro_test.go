@@ -16,19 +16,9 @@ import (
 
 func microCache(b *testing.B, f tier.Freshness, nearBytes int64) (*tier.Cache[[]byte], []string) {
 	b.Helper()
-	value := make([]byte, 256)
-	c, err := tier.New(tier.Config[[]byte]{
-		Namespace: "micro", Codec: codec.Raw[[]byte](), NearBytes: nearBytes, Freshness: f,
-		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
-	})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		if err := c.Close(context.Background()); err != nil {
-			b.Error(err)
-		}
-	})
+	config := bytesConfig("micro")
+	config.NearBytes, config.Freshness = nearBytes, f
+	c := alone(b, config)
 	keys := make([]string, 10_000)
 	for i := range keys {
 		keys[i] = "micro:" + strconv.Itoa(i)

@@ -3,47 +3,28 @@ package bench
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
-	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/peer"
-	"github.com/weircache/weir/tier"
 )
 
 // remoteOwner is the role of the process that owns what BenchmarkRemoteGet reads.
 const remoteOwner = "remote-owner"
 
-func startRemote(name string, join ...string) (*peer.Node, *tier.Cache[[]byte], error) {
-	n, err := peer.Start(context.Background(), peer.Config{Name: name, Bind: "127.0.0.1:0", Join: join, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, nil, err
-	}
-	value := make([]byte, 256)
-	c, err := tier.New(tier.Config[[]byte]{
-		Cluster: n, Namespace: "remote", Codec: codec.Raw[[]byte](), NearBytes: -1, Freshness: tier.Freshness{TTL: time.Hour},
-		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) { return value, nil }),
-	})
-	if err != nil {
-		_ = n.Close()
-		return nil, nil, err
-	}
-	return n, c, nil
+func startRemote(name string, join ...string) (*member.Member[[]byte], error) {
+	return member.Start(context.Background(), peer.Config{Name: name, Join: join}, bytesConfig("remote"))
 }
 
 func playRemoteOwner() (line string, stop func(), err error) {
-	n, c, err := startRemote(remoteOwner)
+	m, err := startRemote(remoteOwner)
 	if err != nil {
 		return "", nil, err
 	}
-	return n.Addr(), func() {
-		_ = c.Close(context.Background())
-		_ = n.Close()
-	}, nil
+	return m.Node.Addr(), func() { _ = m.Close(context.Background()) }, nil
 }
 
 // BenchmarkRemoteGet is a complete Get of a key that another process owns, without a near tier. Each caller has its
@@ -59,16 +40,15 @@ func BenchmarkRemoteGet(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	n, c, err := startRemote("here", p.Words[0])
+	m, err := startRemote("here", p.Words[0])
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer func() {
-		_ = c.Close(context.Background())
-		_ = n.Close()
-	}()
-	awaitView(n, 2)
-	ctx := context.Background()
+	n, c, ctx := m.Node, m.Cache, context.Background()
+	defer func() { _ = m.Close(ctx) }()
+	if err := member.AwaitView(ctx, n, 2); err != nil {
+		b.Fatal(err)
+	}
 	var keys []string
 	for i := 0; len(keys) < most*each; i++ {
 		if key := "remote:" + strconv.Itoa(i); n.View().Owner(key).Name == remoteOwner {

@@ -4,14 +4,12 @@ package bench
 
 import (
 	"context"
-	"log/slog"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/weircache/weir/bench/cputime"
-	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
 )
 
@@ -19,32 +17,13 @@ import (
 // ms. It reports the CPU time of the process per get.
 func BenchmarkStorm(b *testing.B) {
 	const nodes, callers = 3, 200
-	quiet := slog.New(slog.DiscardHandler)
-	var caches []*tier.Cache[string]
-	var all []*peer.Node
-	var join []string
-	for i := range nodes {
-		node, err := peer.Start(b.Context(), peer.Config{Name: "n" + strconv.Itoa(i), Join: join, Logger: quiet})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = node.Close() })
-		c, err := tier.New(tier.Config[string]{
-			Cluster: node, Namespace: "storm", Freshness: tier.Freshness{TTL: time.Hour},
-			Loader: tier.ByKey(func(context.Context, string) (string, error) {
-				time.Sleep(5 * time.Millisecond)
-				return "value", nil
-			}),
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.Cleanup(func() { _ = c.Close(context.Background()) })
-		join, all, caches = []string{node.Addr()}, append(all, node), append(caches, c)
-	}
-	for _, n := range all {
-		awaitView(n, nodes)
-	}
+	all := members(b, nodes, tier.Config[string]{
+		Namespace: "storm", Freshness: tier.Freshness{TTL: time.Hour},
+		Loader: tier.ByKey(func(context.Context, string) (string, error) {
+			time.Sleep(5 * time.Millisecond)
+			return "value", nil
+		}),
+	})
 	began, i := cputime.Used(), 0
 	for b.Loop() {
 		key := "k" + strconv.Itoa(i)
@@ -52,7 +31,7 @@ func BenchmarkStorm(b *testing.B) {
 		var wg sync.WaitGroup
 		for j := range nodes * callers {
 			wg.Go(func() {
-				if _, err := caches[j%nodes].Get(context.Background(), key); err != nil {
+				if _, err := all[j%nodes].Cache.Get(context.Background(), key); err != nil {
 					b.Error(err)
 				}
 			})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/rpc"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
@@ -25,7 +25,7 @@ type NodeService struct{ n *node }
 func (s *NodeService) Get(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
-	*a = found(s.n.cache.Get(ctx, q.Key))
+	*a = found(s.n.Cache.Get(ctx, q.Key))
 	return nil
 }
 
@@ -33,7 +33,7 @@ func (s *NodeService) Get(q Lookup, a *Found) error {
 func (s *NodeService) Invalidate(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
-	*a = found(nil, s.n.cache.Invalidate(ctx, q.Key))
+	*a = found(nil, s.n.Cache.Invalidate(ctx, q.Key))
 	return nil
 }
 
@@ -43,7 +43,7 @@ func (s *NodeService) Await(q Lookup, a *Found) error {
 	defer cancel()
 	members, err := strconv.Atoi(q.Key)
 	if err == nil {
-		err = s.n.await(ctx, members)
+		err = member.AwaitView(ctx, s.n.Node, members)
 	}
 	*a = found(nil, err)
 	return nil
@@ -53,14 +53,14 @@ func (s *NodeService) Await(q Lookup, a *Found) error {
 func (s *NodeService) Ready(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
-	*a = found(nil, s.n.ready(ctx))
+	*a = found(nil, member.AwaitReady(ctx, s.n.Node))
 	return nil
 }
 
 // Counters returns the node's own counters.
 func (s *NodeService) Counters(_ struct{}, a *map[string]float64) error {
 	*a = make(map[string]float64)
-	count(*a, s.n.cache.Stats())
+	count(*a, s.n.Cache.Stats())
 	return nil
 }
 
@@ -94,11 +94,11 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
 	cfg := peer.Config{Name: "n" + args[0], Bind: "127.0.0.1:0", ClusterName: "bench", MinMembers: s.Cluster.Nodes,
-		Logger: slog.New(slog.DiscardHandler), ValueLimit: tier.DefaultValueLimit}
+		ValueLimit: tier.DefaultValueLimit}
 	if args[2] != "" {
 		cfg.Join = strings.Split(args[2], ",")
 	}
-	n, err := newNode(ctx, env, cfg)
+	n, err := member.Start(ctx, cfg, cacheConfig(env))
 	if err != nil {
 		return err
 	}
@@ -119,10 +119,10 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 			server.ServeConn(c)
 		}
 	})
-	told := bench.Obey(in, out, fmt.Sprint(n.peer.Addr(), " ", l.Addr()))
+	told := bench.Obey(in, out, fmt.Sprint(n.Node.Addr(), " ", l.Addr()))
 	leaving, cancel := context.WithTimeout(context.Background(), closeWithin/2)
 	defer cancel()
-	err = errors.Join(told, n.leave(leaving), l.Close())
+	err = errors.Join(told, n.Leave(leaving), l.Close())
 	select {
 	case c := <-parent:
 		_ = c.Close() // ends the serving

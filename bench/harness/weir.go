@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
+	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
@@ -26,8 +25,6 @@ type Weir struct {
 	// Exe is the command that starts a node's process. NodeArg and further arguments are appended. nil: this
 	// binary, with "bench" before NodeArg.
 	Exe []string
-	// Logger receives the logs of the nodes. nil: they are discarded.
-	Logger *slog.Logger
 }
 
 // Name returns "weir".
@@ -41,28 +38,24 @@ func (Weir) Setup() string {
 // Limits returns nil.
 func (Weir) Limits() []string { return nil }
 
-// node is one member. It is immutable, and is replaced when the node joins again.
-type node struct {
-	peer  *peer.Node
-	cache *tier.Cache[[]byte]
-}
+// node is one member. It is replaced when the node joins again.
+type node = member.Member[[]byte]
 
 // weirCluster is the nodes in this process. Faults are sequential.
 type weirCluster struct {
-	env    Env
-	logger *slog.Logger
-	wires  *wires // nil: the scenario has no cuts, and the nodes use the system's network
-	nodes  []atomic.Pointer[node]
+	env   Env
+	wires *wires // nil: the scenario has no cuts, and the nodes use the system's network
+	nodes []atomic.Pointer[node]
 }
 
 // cacheConfig returns the configuration of a cache for a node, as the scenario describes it.
-func cacheConfig(env Env, p *peer.Node, logger *slog.Logger) tier.Config[[]byte] {
+func cacheConfig(env Env) tier.Config[[]byte] {
 	c := env.Scenario.Cluster
 	return tier.Config[[]byte]{
-		Cluster: p, Namespace: namespace, Loader: tier.ByKey(env.Load), Codec: codec.Raw[[]byte](),
+		Namespace: namespace, Loader: tier.ByKey(env.Load), Codec: codec.Raw[[]byte](),
 		Freshness: Freshness(c.Freshness),
 		Origin:    tier.Origin{Concurrency: c.Concurrency, Timeout: c.Timeout.D()},
-		NearBytes: int64(c.Near), OwnedBytes: int64(c.Owned), Logger: logger,
+		NearBytes: int64(c.Near), OwnedBytes: int64(c.Owned),
 		WhenIsolated: map[string]tier.WhenIsolated{"bypass": tier.Bypass, "fail": tier.Fail}[c.WhenIsolated],
 	}
 }
@@ -83,10 +76,7 @@ func (w Weir) Start(ctx context.Context, env Env) (Cluster, error) {
 		}
 		return startProcesses(ctx, env, exe)
 	}
-	c := &weirCluster{env: env, logger: w.Logger, nodes: make([]atomic.Pointer[node], env.Scenario.Cluster.Nodes)}
-	if c.logger == nil {
-		c.logger = slog.New(slog.DiscardHandler)
-	}
+	c := &weirCluster{env: env, nodes: make([]atomic.Pointer[node], env.Scenario.Cluster.Nodes)}
 	for _, f := range env.Scenario.Faults {
 		if f.Do == scenario.Cut && c.wires == nil {
 			c.wires = newWires()
@@ -98,7 +88,7 @@ func (w Weir) Start(ctx context.Context, env Env) (Cluster, error) {
 		}
 	}
 	for i := range c.nodes {
-		if err := c.nodes[i].Load().await(ctx, len(c.nodes)); err != nil {
+		if err := member.AwaitView(ctx, c.nodes[i].Load().Node, len(c.nodes)); err != nil {
 			return nil, errors.Join(err, c.Close(ctx))
 		}
 	}
@@ -111,68 +101,23 @@ func (c *weirCluster) join(ctx context.Context, i int) error {
 		return fmt.Errorf("node %d is up already", i)
 	}
 	cfg := peer.Config{
-		Name: fmt.Sprintf("n%d", i), Bind: "127.0.0.1:0", ClusterName: "bench", MinMembers: len(c.nodes), Logger: c.logger,
+		Name: fmt.Sprintf("n%d", i), Bind: "127.0.0.1:0", ClusterName: "bench", MinMembers: len(c.nodes),
 		ValueLimit: tier.DefaultValueLimit,
 	}
 	for k := range c.nodes {
 		if n := c.nodes[k].Load(); n != nil {
-			cfg.Join = append(cfg.Join, n.peer.Addr())
+			cfg.Join = append(cfg.Join, n.Node.Addr())
 		}
 	}
 	if c.wires != nil {
 		cfg.Network = c.wires.network(i)
 	}
-	n, err := newNode(ctx, c.env, cfg)
+	n, err := member.Start(ctx, cfg, cacheConfig(c.env))
 	if err != nil {
 		return err
 	}
 	c.nodes[i].Store(n)
 	return nil
-}
-
-// newNode starts a member with its cache.
-func newNode(ctx context.Context, env Env, cfg peer.Config) (*node, error) {
-	p, err := peer.Start(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	cache, err := tier.New(cacheConfig(env, p, cfg.Logger))
-	if err != nil {
-		return nil, errors.Join(err, p.Close())
-	}
-	return &node{p, cache}, nil
-}
-
-// await waits until the node sees the given number of members.
-func (n *node) await(ctx context.Context, members int) error {
-	for {
-		changed := n.peer.ViewChanged()
-		if n.peer.View().Len() == members {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("%s sees %d of %d members: %w", n.peer.Name(), n.peer.View().Len(), members, ctx.Err())
-		}
-	}
-}
-
-// ready waits until the node takes part, as a load balancer would.
-func (n *node) ready(ctx context.Context) error {
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	for {
-		err := n.peer.Ready()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-poll.C:
-		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
-		}
-	}
 }
 
 // Get reads a key on a node.
@@ -181,7 +126,7 @@ func (c *weirCluster) Get(ctx context.Context, i int, key string) ([]byte, error
 	if n == nil {
 		return nil, tier.ErrClosed
 	}
-	return n.cache.Get(ctx, key)
+	return n.Cache.Get(ctx, key)
 }
 
 // Invalidate invalidates a key from a node.
@@ -190,7 +135,7 @@ func (c *weirCluster) Invalidate(ctx context.Context, i int, key string) error {
 	if n == nil {
 		return tier.ErrClosed
 	}
-	return n.cache.Invalidate(ctx, key)
+	return n.Cache.Invalidate(ctx, key)
 }
 
 // sees returns the nodes in a node's view.
@@ -200,7 +145,7 @@ func (c *weirCluster) sees(i int) nodeSet {
 		return 0
 	}
 	seen := nodeSet(0)
-	for _, m := range n.peer.View().Members() {
+	for _, m := range n.Node.View().Members() {
 		if k, err := strconv.Atoi(strings.TrimPrefix(m.Name, "n")); err == nil && k < len(c.nodes) {
 			seen |= 1 << k
 		}
@@ -216,19 +161,18 @@ func (c *weirCluster) Fault(ctx context.Context, s Step) error {
 		if n == nil {
 			return fmt.Errorf("node %d is down already", s.Node)
 		}
-		// The network first: a killed process does not announce its end.
-		return errors.Join(n.peer.Close(), n.cache.Close(ctx))
+		return n.Kill(ctx)
 	case StepLeave:
 		n := c.nodes[s.Node].Swap(nil)
 		if n == nil {
 			return fmt.Errorf("node %d is down already", s.Node)
 		}
-		return n.leave(ctx)
+		return n.Leave(ctx)
 	case StepJoin:
 		if err := c.join(ctx, s.Node); err != nil {
 			return err
 		}
-		return c.nodes[s.Node].Load().ready(ctx)
+		return member.AwaitReady(ctx, c.nodes[s.Node].Load().Node)
 	case StepCut:
 		c.wires.cut(s.Nodes)
 		return nil
@@ -239,11 +183,6 @@ func (c *weirCluster) Fault(ctx context.Context, s Step) error {
 	return fmt.Errorf("%w %s", ErrCannot, s)
 }
 
-// leave ends a node gracefully: it leaves the cluster while its cache still answers.
-func (n *node) leave(ctx context.Context) error {
-	return errors.Join(n.peer.Leave(ctx), n.cache.Close(ctx))
-}
-
 // Close ends all nodes.
 func (c *weirCluster) Close(ctx context.Context) error {
 	var errs []error
@@ -252,7 +191,7 @@ func (c *weirCluster) Close(ctx context.Context) error {
 	}
 	for i := range c.nodes {
 		if n := c.nodes[i].Swap(nil); n != nil {
-			errs = append(errs, n.cache.Close(ctx), n.peer.Close())
+			errs = append(errs, n.Close(ctx))
 		}
 	}
 	return errors.Join(errs...)
@@ -263,7 +202,7 @@ func (c *weirCluster) Counters() map[string]float64 {
 	out := make(map[string]float64)
 	for i := range c.nodes {
 		if n := c.nodes[i].Load(); n != nil {
-			count(out, n.cache.Stats())
+			count(out, n.Cache.Stats())
 		}
 	}
 	return out

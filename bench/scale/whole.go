@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/bench/cputime"
+	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/peer/netsim"
@@ -49,15 +50,8 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	}
 	o.say("nodes are started")
 	for _, p := range nodes {
-		for changed := p.ViewChanged(); p.View().Len() < n; changed = p.ViewChanged() {
-			if p.View().Len() == n {
-				break
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return r, fmt.Errorf("%s sees %d of %d members: %w", p.Name(), p.View().Len(), n, ctx.Err())
-			}
+		if err := member.AwaitView(ctx, p, n); err != nil {
+			return r, err
 		}
 	}
 	o.say("all see all")
@@ -76,10 +70,8 @@ func whole(ctx context.Context, n int, o options) (r result, err error) {
 	}
 	o.say("caches are made")
 	for _, p := range nodes {
-		for p.Ready() != nil {
-			if err := pause(ctx, 20*time.Millisecond); err != nil {
-				return r, fmt.Errorf("%s: %w", p.Name(), p.Ready())
-			}
+		if err := member.AwaitReady(ctx, p); err != nil {
+			return r, err
 		}
 	}
 	for _, p := range nodes {

@@ -1,5 +1,3 @@
-// Package server starts the servers that rivals need, on this machine: each on a free port of the loopback, in a
-// process that Stop ends.
 package server
 
 import (

@@ -30,11 +30,11 @@ func playPeer() (line string, stop func(), err error) {
 	}
 	s := newGRPC()
 	go func() { _ = s.Serve(l) }()
-	n, c, err := startNode(nil, rolePeer)
+	plain, err := startNode(nil, rolePeer)
 	if err != nil {
 		return "", nil, err
 	}
-	sn, sc, err := startNode(secret, rolePeer)
+	sealed, err := startNode(secret, rolePeer)
 	if err != nil {
 		return "", nil, err
 	}
@@ -42,10 +42,9 @@ func playPeer() (line string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	return fmt.Sprintln(n.Addr(), raw.Addr(), l.Addr(), sn.Addr(), g.addr), func() {
+	return fmt.Sprintln(plain.Node.Addr(), raw.Addr(), l.Addr(), sealed.Node.Addr(), g.addr), func() {
 		_ = g.close()
-		_ = closeNode(n, c)
-		_ = closeNode(sn, sc)
+		_ = closeMembers(plain, sealed)
 		s.Stop()
 		_ = raw.Close()
 	}, nil
@@ -81,17 +80,17 @@ func hop(o options, t *bench.Table) (err error) {
 	if len(p.Words) != 5 {
 		return fmt.Errorf("the other process said %q", p.Words)
 	}
-	n, c, err := startNode(nil, "here", p.Words[0])
+	plain, err := startNode(nil, "here", p.Words[0])
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeNode(n, c)) }()
-	sn, sc, err := startNode(secret, "here", p.Words[3])
+	defer func() { err = errors.Join(err, closeMembers(plain)) }()
+	sealed, err := startNode(secret, "here", p.Words[3])
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeNode(sn, sc)) }()
-	if err := errors.Join(awaitMembers(n, 2), awaitMembers(sn, 2)); err != nil {
+	defer func() { err = errors.Join(err, closeMembers(sealed)) }()
+	if err := errors.Join(awaitView(plain, 2), awaitView(sealed, 2)); err != nil {
 		return err
 	}
 	g, err := startGroup(keepsOwned(), p.Words[4])
@@ -99,10 +98,10 @@ func hop(o options, t *bench.Table) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
-	w := wires{cache: c, tls: sc, raw: p.Words[1], keys: map[int][]string{}, group: g, asked: map[int][]string{}}
+	w := wires{cache: plain.Cache, tls: sealed.Cache, raw: p.Words[1], keys: map[int][]string{}, group: g, asked: map[int][]string{}}
 	for _, size := range sizes {
 		w.asked[size] = g.keys(size, 0, 512*keysEach)
-		w.keys[size] = ownedBy(n, rolePeer, size, 512*keysEach)
+		w.keys[size] = ownedBy(plain.Node, rolePeer, size, 512*keysEach)
 	}
 	if w.grpc, err = dialGRPC(p.Words[2]); err != nil {
 		return err
@@ -127,11 +126,11 @@ func hop(o options, t *bench.Table) (err error) {
 	}
 	for _, callers := range []int{1, 64, 512} {
 		for _, size := range sizes {
-			before, sealed := c.Stats(), sc.Stats()
+			before, beforeTLS := plain.Cache.Stats(), sealed.Cache.Stats()
 			if err := hopRows(o, t, &w, callers, size); err != nil {
 				return err
 			}
-			if err := errors.Join(crossed(before, c.Stats()), crossed(sealed, sc.Stats())); err != nil {
+			if err := errors.Join(crossed(before, plain.Cache.Stats()), crossed(beforeTLS, sealed.Cache.Stats())); err != nil {
 				return fmt.Errorf("%d callers: %w", callers, err)
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -13,8 +12,6 @@ import (
 
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/rivals/server"
-	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
 )
 
@@ -136,52 +133,18 @@ func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, call
 }
 
 // erasers is weir, with a number of nodes in this process.
-type erasers struct {
-	nodes  []*peer.Node
-	caches []*tier.Cache[[]byte]
+type erasers []*weirMember
+
+func startErasers(nodes int) (erasers, error) {
+	return startMembers(nodes, cacheConfig("invalidate", tier.Freshness{TTL: forever, NearTTL: time.Hour}))
 }
 
-func startErasers(nodes int) (s *erasers, err error) {
-	s = &erasers{}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	var join []string
-	for i := range nodes {
-		n, err := peer.Start(context.Background(), peer.Config{
-			Name: fmt.Sprintf("n%d", i), Bind: "127.0.0.1:0", Join: join, ClusterName: "invalidate",
-			Logger: slog.New(slog.DiscardHandler),
-		})
-		if err != nil {
-			return s, err
-		}
-		c, err := tier.New(tier.Config[[]byte]{
-			Cluster: n, Namespace: "invalidate",
-			Loader:    tier.ByKey(func(context.Context, string) ([]byte, error) { return value(sizes[0]), nil }),
-			Codec:     codec.Raw[[]byte](),
-			Freshness: tier.Freshness{TTL: forever, NearTTL: time.Hour},
-		})
-		if err != nil {
-			return s, errors.Join(err, n.Close())
-		}
-		s.nodes, s.caches, join = append(s.nodes, n), append(s.caches, c), []string{n.Addr()}
-	}
-	for _, n := range s.nodes {
-		if err := awaitMembers(n, nodes); err != nil {
-			return s, err
-		}
-	}
-	return s, nil
-}
-
-func (s *erasers) prepare(n int) error {
+func (s erasers) prepare(n int) error {
 	const readers = 64
-	for _, c := range s.caches {
+	for _, m := range s {
 		if _, err := bench.Batch(readers, (n+readers-1)/readers, func(g, each int) error {
 			for k := g * each; k < min(n, (g+1)*each); k++ {
-				if _, err := c.Get(context.Background(), eraseKey(k)); err != nil {
+				if _, err := m.Cache.Get(context.Background(), eraseKey(k)); err != nil {
 					return err
 				}
 			}
@@ -193,17 +156,11 @@ func (s *erasers) prepare(n int) error {
 	return nil
 }
 
-func (s *erasers) erase(caller, key int) error {
-	return s.caches[caller%len(s.caches)].Invalidate(context.Background(), eraseKey(key))
+func (s erasers) erase(caller, key int) error {
+	return s[caller%len(s)].Cache.Invalidate(context.Background(), eraseKey(key))
 }
 
-func (s *erasers) close() error {
-	var errs []error
-	for i := range s.caches {
-		errs = append(errs, closeNode(s.nodes[i], s.caches[i]))
-	}
-	return errors.Join(errs...)
-}
+func (s erasers) close() error { return closeMembers(s...) }
 
 // redisErasers is Redis, with a number of clients with client-side caching, each with its own connection.
 type redisErasers struct {

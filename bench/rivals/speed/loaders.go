@@ -19,7 +19,6 @@ import (
 
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/rivals/server"
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier"
 )
 
@@ -122,10 +121,9 @@ func newLoaders(keys []string) (all []loader, closers []func() error, err error)
 	load := func(context.Context, string) ([]byte, error) { return value(sizes[0]), nil }
 	room := int64(len(keys)) * 1500
 
-	c, err := tier.New(tier.Config[[]byte]{
-		Namespace: "loaders", Loader: tier.ByKey(load), Codec: codec.Raw[[]byte](),
-		Freshness: tier.Freshness{TTL: time.Hour, NearTTL: time.Hour}, NearBytes: room, OwnedBytes: room,
-	})
+	config := cacheConfig("loaders", tier.Freshness{TTL: time.Hour, NearTTL: time.Hour})
+	config.NearBytes, config.OwnedBytes = room, room
+	c, err := tier.New(config)
 	if err != nil {
 		return all, closers, err
 	}

@@ -34,17 +34,17 @@ func playMany() (line string, stop func(), err error) {
 	if err != nil {
 		return "", nil, err
 	}
-	n, c, err := startNode(nil, roleMany+l.Addr().String()[len("127.0.0.1:"):])
+	m, err := startNode(nil, roleMany+l.Addr().String()[len("127.0.0.1:"):])
 	if err != nil {
 		return "", nil, errors.Join(err, l.Close())
 	}
 	g, err := startGroup(keepsOwned())
 	if err != nil {
-		return "", nil, errors.Join(err, closeNode(n, c), l.Close())
+		return "", nil, errors.Join(err, closeMembers(m), l.Close())
 	}
-	return fmt.Sprintln(n.Addr(), g.addr), func() {
+	return fmt.Sprintln(m.Node.Addr(), g.addr), func() {
 		_ = g.close()
-		_ = closeNode(n, c)
+		_ = closeMembers(m)
 		_ = l.Close()
 	}, nil
 }
@@ -65,14 +65,15 @@ func many(o options, t *bench.Table) (err error) {
 		}
 		weir, group = append(weir, p.Words[0]), append(group, p.Words[1])
 	}
-	n, c, err := startNode(nil, "here", weir...)
+	m, err := startNode(nil, "here", weir...)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, closeNode(n, c)) }()
-	if err := awaitMembers(n, 1+manyPeers); err != nil {
+	defer func() { err = errors.Join(err, closeMembers(m)) }()
+	if err := awaitView(m, 1+manyPeers); err != nil {
 		return err
 	}
+	n, c := m.Node, m.Cache
 	g, err := startGroup(keepsOwned(), group...)
 	if err != nil {
 		return err

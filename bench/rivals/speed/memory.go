@@ -12,7 +12,6 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/weircache/weir/bench"
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier"
 )
 
@@ -197,11 +196,8 @@ func memoryCache(nearBytes, ownedBytes int64) (*tier.Cache[[]byte], error) {
 	if nearBytes < 0 {
 		f.NearTTL = -1
 	}
-	return tier.New(tier.Config[[]byte]{
-		Namespace: "memory",
-		Loader:    tier.ByKey(func(context.Context, string) ([]byte, error) { return value(memoryValue), nil }),
-		Codec:     codec.Raw[[]byte](),
-		Freshness: f,
-		NearBytes: nearBytes, OwnedBytes: ownedBytes,
-	})
+	c := cacheConfig("memory", f)
+	c.Loader = tier.ByKey(func(context.Context, string) ([]byte, error) { return value(memoryValue), nil })
+	c.NearBytes, c.OwnedBytes = nearBytes, ownedBytes
+	return tier.New(c)
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/dgraph-io/ristretto/v2"
 
 	"github.com/weircache/weir/bench"
-	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier"
 )
 
@@ -29,15 +28,10 @@ func near(o options, t *bench.Table) error {
 	}
 	o.log("near: filling two caches with %d keys", len(keys))
 	// Both have room for twice the keys, and about ten counters per key.
-	c, err := tier.New(tier.Config[[]byte]{
-		Namespace: "near",
-		Loader: tier.ByKey(func(context.Context, string) ([]byte, error) {
-			return make([]byte, nearValue), nil
-		}),
-		Codec:     codec.Raw[[]byte](),
-		Freshness: tier.Freshness{TTL: forever, NearTTL: forever},
-		NearBytes: int64(len(keys)) * 500, OwnedBytes: int64(len(keys)) * 400,
-	})
+	config := cacheConfig("near", tier.Freshness{TTL: forever, NearTTL: forever})
+	config.Loader = tier.ByKey(func(context.Context, string) ([]byte, error) { return make([]byte, nearValue), nil })
+	config.NearBytes, config.OwnedBytes = int64(len(keys))*500, int64(len(keys))*400
+	c, err := tier.New(config)
 	if err != nil {
 		return err
 	}

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/bench"
-	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
 )
 
@@ -23,54 +21,31 @@ const (
 // storm makes all callers of all nodes request one cold key at once. The nodes are in this process, on real
 // sockets, so that one clock times all of them.
 func storm(o options, t *bench.Table) (err error) {
-	ctx := context.Background()
 	var loads atomic.Int64
-	var caches []*tier.Cache[[]byte]
-	var nodes []*peer.Node
-	var join []string
 	o.log("storm: starting %d nodes", stormNodes)
-	for i := range stormNodes {
-		n, err := peer.Start(ctx, peer.Config{
-			Name: fmt.Sprintf("n%d", i), Bind: "127.0.0.1:0", Join: join, ClusterName: "storm",
-			Logger: slog.New(slog.DiscardHandler),
-		})
-		if err != nil {
-			return err
+	c := cacheConfig("storm", tier.Freshness{TTL: forever, NearTTL: time.Minute})
+	c.Loader = tier.ByKey(func(ctx context.Context, _ string) ([]byte, error) {
+		loads.Add(1)
+		origin := time.NewTimer(stormLoad)
+		defer origin.Stop()
+		select {
+		case <-origin.C:
+			return value(sizes[0]), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		nodes = append(nodes, n)
-		join = []string{nodes[0].Addr()}
-		c, err := tier.New(tier.Config[[]byte]{
-			Cluster: n, Namespace: "storm",
-			Loader: tier.ByKey(func(ctx context.Context, _ string) ([]byte, error) {
-				loads.Add(1)
-				origin := time.NewTimer(stormLoad)
-				defer origin.Stop()
-				select {
-				case <-origin.C:
-					return value(sizes[0]), nil
-				case <-ctx.Done():
-					return nil, ctx.Err()
-				}
-			}),
-			Freshness: tier.Freshness{TTL: forever, NearTTL: time.Minute},
-		})
-		if err != nil {
-			return errors.Join(err, n.Close())
-		}
-		defer func() { err = errors.Join(err, closeNode(n, c)) }()
-		caches = append(caches, c)
+	})
+	members, err := startMembers(stormNodes, c)
+	if err != nil {
+		return err
 	}
-	for _, n := range nodes {
-		if err := awaitMembers(n, stormNodes); err != nil {
-			return err
-		}
-	}
+	defer func() { err = errors.Join(err, closeMembers(members...)) }()
 	rounds := o.rounds * 3
 	var calls, late []float64
 	worst := 0.0
 	for round := range rounds + 1 { // the first round opens the connections
 		before := loads.Load()
-		slowest, err := oneStorm(ctx, caches, fmt.Sprintf("cold:%d", round))
+		slowest, err := oneStorm(members, fmt.Sprintf("cold:%d", round))
 		if err != nil {
 			return err
 		}
@@ -97,21 +72,21 @@ func storm(o options, t *bench.Table) (err error) {
 }
 
 // oneStorm returns how long the slowest caller waited.
-func oneStorm(ctx context.Context, caches []*tier.Cache[[]byte], key string) (time.Duration, error) {
+func oneStorm(members []*weirMember, key string) (time.Duration, error) {
 	var (
 		ready, wg sync.WaitGroup
 		start     = make(chan struct{})
-		took      = make([]time.Duration, stormCallers*len(caches))
+		took      = make([]time.Duration, stormCallers*len(members))
 		errs      = make([]error, len(took))
 		began     time.Time // written before start is closed
 	)
 	for i := range took {
-		c := caches[i%len(caches)]
+		c := members[i%len(members)].Cache
 		ready.Add(1)
 		wg.Go(func() {
 			ready.Done()
 			<-start
-			_, errs[i] = c.Get(ctx, key)
+			_, errs[i] = c.Get(context.Background(), key)
 			took[i] = time.Since(began)
 		})
 	}

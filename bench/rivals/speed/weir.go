@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/weircache/weir/bench"
+	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
@@ -45,46 +44,52 @@ func keyOf(size, i int) string {
 // secret is the secret of the cluster with TLS. It does not protect anything: both processes know it from here.
 var secret = peer.Secret("only for measuring, on a loopback")[:peer.SecretSize]
 
-// startNode starts a node of the measured cluster and its cache without a near tier: each get of a key that the
-// other node owns goes to that node. With a secret it uses TLS.
-func startNode(secret peer.Secret, name string, join ...string) (*peer.Node, *tier.Cache[[]byte], error) {
-	n, err := peer.Start(context.Background(), peer.Config{
-		Name: name, Bind: "127.0.0.1:0", Join: join, ClusterName: "speed", Secret: secret,
-		Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		return nil, nil, err
+// weirMember is a node of weir with its cache.
+type weirMember = member.Member[[]byte]
+
+// startWithin is how long a node or a group of nodes may take to start, closeWithin how long to end.
+const (
+	startWithin = 15 * time.Second
+	closeWithin = 5 * time.Second
+)
+
+// cacheConfig returns the configuration of a cache whose values the loader makes at once, each as long as its key
+// says.
+func cacheConfig(name string, f tier.Freshness) tier.Config[[]byte] {
+	return tier.Config[[]byte]{
+		Namespace: name, Freshness: f, Codec: codec.Raw[[]byte](),
+		Loader: tier.ByKey(func(_ context.Context, key string) ([]byte, error) { return value(sizeOf(key)), nil }),
 	}
-	c, err := tier.New(tier.Config[[]byte]{
-		Cluster: n, Namespace: "speed",
-		Loader: tier.ByKey(func(_ context.Context, key string) ([]byte, error) {
-			return value(sizeOf(key)), nil
-		}),
-		Codec:     codec.Raw[[]byte](),
-		Freshness: tier.Freshness{TTL: forever, NearTTL: -1},
-	})
-	if err != nil {
-		_ = n.Close()
-		return nil, nil, err
-	}
-	return n, c, nil
 }
 
-// awaitMembers waits until the node sees the given number of members.
-func awaitMembers(n *peer.Node, members int) error {
-	late := time.NewTimer(15 * time.Second)
-	defer late.Stop()
-	for {
-		changed := n.ViewChanged()
-		if n.View().Len() >= members {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-late.C:
-			return fmt.Errorf("%s sees %d members after 15 s, not %d", n.Name(), n.View().Len(), members)
-		}
-	}
+// startNode starts a node of the measured cluster and its cache without a near tier: each get of a key that the
+// other node owns goes to that node. With a secret it uses TLS.
+func startNode(secret peer.Secret, name string, join ...string) (*weirMember, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	defer cancel()
+	return member.Start(ctx, peer.Config{Name: name, Join: join, ClusterName: "speed", Secret: secret},
+		cacheConfig("speed", tier.Freshness{TTL: forever, NearTTL: -1}))
+}
+
+// startMembers starts nodes in this process, each with a cache.
+func startMembers(nodes int, c tier.Config[[]byte]) ([]*weirMember, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	defer cancel()
+	return member.Group(ctx, nodes, peer.Config{ClusterName: c.Namespace}, c)
+}
+
+// awaitView waits until the node sees the given number of members.
+func awaitView(m *weirMember, members int) error {
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
+	defer cancel()
+	return member.AwaitView(ctx, m.Node, members)
+}
+
+// closeMembers closes nodes and their caches.
+func closeMembers(all ...*weirMember) error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeWithin)
+	defer cancel()
+	return member.CloseAll(ctx, all)
 }
 
 // ownedBy finds count keys with values of the given size that the named member owns.
@@ -114,11 +119,4 @@ func weirCaller(c *tier.Cache[[]byte], keys []string) bench.Caller {
 		}
 		return nil
 	}}
-}
-
-// closeNode closes what startNode started.
-func closeNode(n *peer.Node, c *tier.Cache[[]byte]) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return errors.Join(c.Close(ctx), n.Close())
 }
