@@ -59,6 +59,20 @@
 // compared with every member which invalidations each has applied. The node waits at most 15 seconds for this: see
 // Node.Ready.
 //
+// # Where things are
+//
+// Package peer has the Node, its configuration, the port, and what operators see. The rest is in packages of its own, each
+// with its invariants in its doc.go:
+//
+//	internal/roster    who the members are: gossip, views, seeds, shares
+//	internal/wire      how requests reach them: connections, frames, breakers
+//	internal/trust     how members recognize one another: keys and certificates
+//	internal/hearing   whether silence is this node's own fault
+//	internal/loglimit  how many lines strangers can cause in the log
+//
+// roster and wire do not know each other. The Node tells the wire which members the roster names, and the roster what is
+// heard on the wire.
+//
 // In tests a Network replaces the operating system's network. With an in-memory one, a whole cluster runs inside a
 // testing/synctest bubble. memberlist's last probe outlasts Close by up to four probe intervals; a bubble must let that
 // time pass before it ends.

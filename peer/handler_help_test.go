@@ -19,6 +19,7 @@ func (f funcHandler) TryServe(q *codec.Request, r *codec.Response) bool      { r
 func (f funcHandler) Serve(context.Context, *codec.Request, *codec.Response) {}
 func (f funcHandler) Stats() any                                             { return nil }
 
+// value is a handler that answers with v.
 func value(v string) funcHandler {
 	return func(_ *codec.Request, r *codec.Response) bool {
 		r.Status, r.Value = codec.StatusValue, []byte(v)
@@ -30,6 +31,7 @@ func getReq(timeout time.Duration) *codec.Request {
 	return &codec.Request{Kind: codec.KindGet, Namespace: []byte("n"), Schema: 7, Timeout: timeout, Key: []byte("k")}
 }
 
+// until polls ok when no event signals the condition.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
@@ -41,10 +43,12 @@ func until(t *testing.T, what string, ok func() bool) {
 	}
 }
 
+// frame makes a frame of any kind.
 func frame(kind codec.Kind, id uint64, body string) []byte {
 	return codec.EndFrame(append(codec.BeginFrame(nil, kind, id), body...), 0)
 }
 
+// readFrame reads one frame.
 func readFrame(t *testing.T, conn net.Conn) (codec.Kind, uint64, string) {
 	t.Helper()
 	var head [codec.FrameHeader]byte

@@ -175,7 +175,7 @@ func both(t *testing.T, f func(t *testing.T, tcp bool)) {
 	t.Run("tcp", func(t *testing.T) { f(t, true) })
 }
 
-// until polls ok when no event signals the condition. It fails the test after ten seconds.
+// until polls ok when no event signals the condition. It fails the test after two minutes.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
