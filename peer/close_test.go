@@ -81,7 +81,7 @@ func TestLeaveEndsWithItsContext(t *testing.T) {
 		if err := n2.Leave(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Leave returned %v", err)
 		}
-		if n2.unhealthy() == "" {
+		if (endpoint{n2}).unhealthy() == "" {
 			t.Error("the node still runs")
 		}
 	})

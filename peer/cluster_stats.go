@@ -92,7 +92,7 @@ func (n *Node) ClusterStats(ctx context.Context) (ClusterStats, error) {
 	p := n.eyes.poll
 	if p == nil {
 		p = &poll{done: make(chan struct{})}
-		if !n.start(func() { n.ask(p) }) {
+		if !n.start(func() { endpoint{n}.ask(p) }) {
 			n.eyes.mu.Unlock()
 			return ClusterStats{}, ErrClosed
 		}
@@ -119,11 +119,11 @@ func (n *Node) start(f func()) bool {
 }
 
 // ask runs one round of asking all members.
-func (n *Node) ask(p *poll) {
-	ctx, cancel := context.WithTimeout(n.ctx, clusterTimeout)
+func (e endpoint) ask(p *poll) {
+	ctx, cancel := context.WithTimeout(e.n.ctx, clusterTimeout)
 	defer cancel()
-	p.out = ClusterStats{Schema: StatsSchema, By: n.id.Name, At: time.Now().UTC(), Members: []MemberStats{}, Missing: []MissingMember{}}
-	docs, missing := n.askAll(ctx, []byte{askStats}, n.statsJSON)
+	p.out = ClusterStats{Schema: StatsSchema, By: e.n.id.Name, At: time.Now().UTC(), Members: []MemberStats{}, Missing: []MissingMember{}}
+	docs, missing := e.askAll(ctx, []byte{askStats}, e.statsJSON)
 	p.out.Missing = append(p.out.Missing, missing...)
 	var all []map[string]any
 	for _, d := range docs {
@@ -137,9 +137,9 @@ func (n *Node) ask(p *poll) {
 	}
 	slices.SortFunc(p.out.Missing, func(a, b MissingMember) int { return cmp.Compare(a.Name, b.Name) })
 	p.out.Total = addStats(all...)
-	n.eyes.mu.Lock()
-	n.eyes.poll = nil
-	n.eyes.mu.Unlock()
+	e.n.eyes.mu.Lock()
+	e.n.eyes.poll = nil
+	e.n.eyes.mu.Unlock()
 	close(p.done)
 }
 
@@ -169,11 +169,11 @@ type memberDoc struct {
 }
 
 // askAll asks every member that may answer, and calls self for this node. The answers are sorted by name.
-func (n *Node) askAll(ctx context.Context, question []byte, self func() ([]byte, error)) (docs []memberDoc, missing []MissingMember) {
+func (e endpoint) askAll(ctx context.Context, question []byte, self func() ([]byte, error)) (docs []memberDoc, missing []MissingMember) {
 	var mu sync.Mutex // guards docs and missing
 	var wg sync.WaitGroup
 	room := make(chan struct{}, clusterParallel)
-	for _, m := range n.Members() {
+	for _, m := range e.n.Members() {
 		absent := func(reason string) {
 			mu.Lock()
 			defer mu.Unlock()
@@ -196,10 +196,10 @@ func (n *Node) askAll(ctx context.Context, question []byte, self func() ([]byte,
 			defer func() { <-room }()
 			doc := memberDoc{MemberInfo: m}
 			var err error
-			if m.Name == n.id.Name && m.Incarnation == n.id.Incarnation {
+			if m.Name == e.n.id.Name && m.Incarnation == e.n.id.Incarnation {
 				doc.body, err = self()
 			} else {
-				doc.body, doc.rtt, err = n.askMember(ctx, m, question)
+				doc.body, doc.rtt, err = e.askMember(ctx, m, question)
 			}
 			if err != nil {
 				absent(err.Error())
@@ -217,11 +217,11 @@ func (n *Node) askAll(ctx context.Context, question []byte, self func() ([]byte,
 }
 
 // askMember asks one member. The returned bytes belong to the caller.
-func (n *Node) askMember(ctx context.Context, m MemberInfo, question []byte) ([]byte, time.Duration, error) {
+func (e endpoint) askMember(ctx context.Context, m MemberInfo, question []byte) ([]byte, time.Duration, error) {
 	req := codec.Request{Kind: codec.KindGet, Namespace: []byte(askNamespace), Schema: StatsSchema, Key: question}
 	var resp codec.Response
 	began := time.Now()
-	if err := n.Call(ctx, ring.Member{Name: m.Name, Addr: m.Addr, Incarnation: m.Incarnation}, &req, &resp); err != nil {
+	if err := e.n.Call(ctx, ring.Member{Name: m.Name, Addr: m.Addr, Incarnation: m.Incarnation}, &req, &resp); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("no answer within %v", clusterTimeout)
 		}
@@ -249,7 +249,7 @@ func documentOf(resp *codec.Response) ([]byte, error) {
 }
 
 // answers answers other members' questions about this node.
-type answers struct{ n *Node }
+type answers struct{ endpoint }
 
 // TryServe implements codec.Handler. No question here is quick enough to be served by it.
 func (answers) TryServe(*codec.Request, *codec.Response) bool { return false }
@@ -265,11 +265,11 @@ func (a answers) Serve(_ context.Context, req *codec.Request, resp *codec.Respon
 	var err error
 	switch question := req.Key[1:]; {
 	case req.Key[0] == askStats:
-		body, err = a.n.statsJSON()
+		body, err = a.statsJSON()
 	case req.Key[0] == askKey && len(question) > 8:
-		body, err = json.Marshal(a.n.copies(binary.BigEndian.Uint64(question), string(question[8:])))
+		body, err = json.Marshal(a.copies(binary.BigEndian.Uint64(question), string(question[8:])))
 	case req.Key[0] == askDrill:
-		if err := a.n.obey(question); err != nil {
+		if err := a.obey(question); err != nil {
 			resp.Text = []byte(cutEvent(err.Error()))
 			return
 		}

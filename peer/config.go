@@ -24,6 +24,7 @@ const (
 	DefaultValueLimit     = 1 << 20  // bytes; a larger value delays those behind it
 	DefaultInFlightBytes  = 64 << 20 // bytes; what a node may hold for requests in flight
 	DefaultRejoinInterval = 10 * time.Second
+	DefaultDrainTimeout   = 10 * time.Second // what Leave allows the caches
 
 	// MaxName is the longest name of a node, in bytes: 128. The name travels in every gossip message about the node, and
 	// those messages must fit into a packet.

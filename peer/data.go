@@ -33,16 +33,16 @@ type PeerStats struct {
 }
 
 // peerStats returns the statistics of each peer, by name.
-func (n *Node) peerStats() []PeerStats {
+func peerStats(data *wire.Plane) []PeerStats {
 	out := []PeerStats{}
-	for _, p := range n.data.Peers() {
+	for _, p := range data.Peers() {
 		out = append(out, PeerStats(p))
 	}
 	return out
 }
 
-// dataConfig returns the configuration of the data plane.
-func (n *Node) dataConfig(seed uint64) wire.Config {
+// planeConfig returns the configuration of a node's data plane.
+func planeConfig(n *Node, seed uint64) wire.Config {
 	return wire.Config{
 		Name:        n.id.Name,
 		Incarnation: n.id.Incarnation,

@@ -89,7 +89,7 @@ func TestNothingIsLeftOfTheDeparted(t *testing.T) {
 				if err := ask(m); err == nil {
 					t.Errorf("%s answers", m.Name)
 				}
-				if slices.ContainsFunc(n1.peerStats(), func(p PeerStats) bool { return p.Name == m.Name }) {
+				if slices.ContainsFunc(peerStats(n1.data), func(p PeerStats) bool { return p.Name == m.Name }) {
 					t.Errorf("a late call has made a record of %s", m.Name)
 				}
 			}

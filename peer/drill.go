@@ -74,12 +74,12 @@ func (e endpoint) serveDrill(w http.ResponseWriter, r *http.Request) {
 	if req.Cluster {
 		ctx, cancel := context.WithTimeout(r.Context(), clusterTimeout)
 		defer cancel()
-		docs, missing := e.n.askAll(ctx, append([]byte{askDrill}, question...), func() ([]byte, error) { return nil, e.n.drill(req) })
+		docs, missing := e.askAll(ctx, append([]byte{askDrill}, question...), func() ([]byte, error) { return nil, e.drill(req) })
 		for _, d := range docs {
 			out.Members = append(out.Members, d.Name)
 		}
 		out.Missing = append(out.Missing, missing...)
-	} else if err := e.n.drill(req); err != nil {
+	} else if err := e.drill(req); err != nil {
 		out.Missing = append(out.Missing, MissingMember{Name: e.n.id.Name, Addr: e.n.Addr(), State: StateAlive, Reason: err.Error()})
 	} else {
 		out.Members = append(out.Members, e.n.id.Name)
@@ -101,18 +101,18 @@ func (e endpoint) serveDrill(w http.ResponseWriter, r *http.Request) {
 }
 
 // drill starts or stops a drill on this node.
-func (n *Node) drill(req DrillRequest) error {
+func (e endpoint) drill(req DrillRequest) error {
 	if req.Stop {
-		n.eyes.mu.Lock()
-		d := n.eyes.drills[req.Namespace]
-		n.eyes.mu.Unlock()
+		e.n.eyes.mu.Lock()
+		d := e.n.eyes.drills[req.Namespace]
+		e.n.eyes.mu.Unlock()
 		if d == nil {
 			return errors.New("no operator's drill is running")
 		}
 		d.stop()
 		return nil
 	}
-	space, ok := n.handlers()[req.Namespace].(driller)
+	space, ok := e.n.spaces.all()[req.Namespace].(driller)
 	if !ok {
 		return fmt.Errorf("there is no namespace %.130q that can have a drill", req.Namespace)
 	}
@@ -120,24 +120,24 @@ func (n *Node) drill(req DrillRequest) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(n.ctx)
+	ctx, cancel := context.WithCancel(e.n.ctx)
 	d := &drillRun{cancel}
-	n.eyes.mu.Lock()
-	if n.eyes.drills == nil {
-		n.eyes.drills = make(map[string]*drillRun)
+	e.n.eyes.mu.Lock()
+	if e.n.eyes.drills == nil {
+		e.n.eyes.drills = make(map[string]*drillRun)
 	}
-	n.eyes.drills[req.Namespace] = d
-	n.eyes.mu.Unlock()
+	e.n.eyes.drills[req.Namespace] = d
+	e.n.eyes.mu.Unlock()
 	look := func() {
 		defer cancel()
 		run(ctx)
-		n.eyes.mu.Lock()
-		defer n.eyes.mu.Unlock()
-		if n.eyes.drills[req.Namespace] == d { // unless the next drill has replaced it
-			delete(n.eyes.drills, req.Namespace)
+		e.n.eyes.mu.Lock()
+		defer e.n.eyes.mu.Unlock()
+		if e.n.eyes.drills[req.Namespace] == d { // unless the next drill has replaced it
+			delete(e.n.eyes.drills, req.Namespace)
 		}
 	}
-	if !n.start(look) {
+	if !e.n.start(look) {
 		cancel()
 		look()
 		return ErrClosed
@@ -146,7 +146,7 @@ func (n *Node) drill(req DrillRequest) error {
 }
 
 // obey carries out an operator's order that another member has relayed.
-func (n *Node) obey(question []byte) error {
+func (e endpoint) obey(question []byte) error {
 	var req DrillRequest
 	if err := json.Unmarshal(slices.Clone(question), &req); err != nil {
 		return errors.New("the relayed order is not valid JSON")
@@ -154,5 +154,5 @@ func (n *Node) obey(question []byte) error {
 	if err := req.check(); err != nil {
 		return err
 	}
-	return n.drill(req)
+	return e.drill(req)
 }

@@ -108,11 +108,11 @@ func TestDrill(t *testing.T) {
 	order(`{"namespace":"product","fraction":1,"seconds":60}`, http.StatusAccepted)
 	_ = a.Close() // ends the drill and waits for it
 	<-ha.ended
-	if err := a.drill(DrillRequest{Namespace: "product", Fraction: 1, Seconds: 1}); err == nil {
+	if err := (endpoint{a}).drill(DrillRequest{Namespace: "product", Fraction: 1, Seconds: 1}); err == nil {
 		t.Error("a closed node begins a drill")
 	}
 	for _, question := range []string{"", "x", "{}", `{"namespace":"product","fraction":2,"seconds":1}`} {
-		if err := b.obey([]byte(question)); err == nil {
+		if err := (endpoint{b}).obey([]byte(question)); err == nil {
 			t.Errorf("%q is obeyed", question)
 		}
 	}

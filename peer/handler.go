@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"path"
 	"slices"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/weircache/weir/codec"
 )
 
 // Handler returns the node's HTTP handler. The service may mount it where it likes, with or without http.StripPrefix,
@@ -37,15 +34,15 @@ import (
 // A stream of events lasts until the node is closed, so close the node before an
 // http.Server whose Shutdown waits for open requests.
 func (n *Node) Handler() http.Handler {
-	metrics := promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
+	metrics := promhttp.HandlerFor(n.metrics.registry, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes})
 	page, e := newPage(), endpoint{n}
 	routes := map[string]http.HandlerFunc{
 		"":           page.serveIndex,
 		"stats":      e.serveStats,
 		"events":     e.serveStream,
 		"metrics":    metrics.ServeHTTP,
-		"healthz":    func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unhealthy()) },
-		"readyz":     func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unready(), n.warming()...) },
+		"healthz":    func(w http.ResponseWriter, _ *http.Request) { serveState(w, e.unhealthy()) },
+		"readyz":     func(w http.ResponseWriter, _ *http.Request) { serveState(w, n.unready(), n.spaces.warming()...) },
 		"key":        e.serveKey,
 		"invalidate": e.serveInvalidate,
 		"warm":       e.serveWarm,
@@ -84,7 +81,7 @@ func methods(name string) []string {
 func (e endpoint) serveStats(w http.ResponseWriter, r *http.Request) {
 	switch of := r.URL.Query().Get("cluster"); of {
 	case "", "0":
-		body, err := e.n.statsJSON()
+		body, err := e.statsJSON()
 		e.serveJSON(w, http.StatusOK, json.RawMessage(body), err)
 	case "1":
 		doc, err := e.n.ClusterStats(r.Context())
@@ -142,10 +139,10 @@ func redirectToSlash(w http.ResponseWriter, r *http.Request) bool {
 }
 
 // unhealthy returns why the node does not run, or "" if it does.
-func (n *Node) unhealthy() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closing {
+func (e endpoint) unhealthy() string {
+	e.n.mu.Lock()
+	defer e.n.mu.Unlock()
+	if e.n.closing {
 		return "closed"
 	}
 	return ""
@@ -169,7 +166,7 @@ func (n *Node) unready() string {
 	if names := n.roster.MostlyDiffering(); names != nil {
 		return "most of the members have another view than this node, and may not see it: " + fewNames(names)
 	}
-	return n.waiting()
+	return n.spaces.waiting()
 }
 
 // Ready returns nil if the node takes part and can be given traffic, as /readyz reports, or else an error whose text is the
@@ -183,48 +180,8 @@ func (n *Node) Ready() error {
 	return nil
 }
 
-// positioner is a Handler that compares with other members which invalidations each has applied.
-type positioner interface {
-	// PositionsDue names the members with which the handler must still compare before it is ready.
-	PositionsDue() []string
-}
-
-// warmer is a Handler that may warm itself after its start. Warming does not delay readiness.
-type warmer interface {
-	// Warming returns how many of the keys to warm are done, how many there are, and whether warming has finished.
-	Warming() (done, total int, finished bool)
-}
-
-// warming returns a line for each namespace that is warming itself.
-func (n *Node) warming() (lines []string) {
-	for namespace, h := range n.handlers() {
-		if w, ok := h.(warmer); ok {
-			if done, total, finished := w.Warming(); !finished && total > 0 {
-				lines = append(lines, fmt.Sprintf("warming: %s, %d of %d keys", namespace, done, total))
-			}
-		}
-	}
-	slices.Sort(lines)
-	return lines
-}
-
 // waitingShown is how many members are named in a list of members that a node waits for.
 const waitingShown = 5
-
-// waiting returns what the caches of this node wait for, or "" if they wait for nothing.
-func (n *Node) waiting() string {
-	var names []string
-	for _, h := range n.handlers() {
-		if p, ok := h.(positioner); ok {
-			names = append(names, p.PositionsDue()...)
-		}
-	}
-	if len(names) == 0 {
-		return ""
-	}
-	slices.Sort(names)
-	return "waiting for: positions with " + fewNames(slices.Compact(names))
-}
 
 // fewNames lists the first few names, and says how many more there are.
 func fewNames(names []string) string {
@@ -233,13 +190,6 @@ func fewNames(names []string) string {
 		names, more = names[:waitingShown], fmt.Sprintf(" and %d more", n)
 	}
 	return strings.Join(names, ", ") + more
-}
-
-// handlers returns a copy of the registered handlers.
-func (n *Node) handlers() map[string]codec.Handler {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return maps.Clone(n.namespaces)
 }
 
 func hex16(v uint64) string { return fmt.Sprintf("%016x", v) }

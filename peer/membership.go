@@ -11,25 +11,25 @@ import (
 	"github.com/weircache/weir/ring"
 )
 
-// label returns what keeps this cluster's gossip apart from that of others.
-func (n *Node) label() string { return "weir/" + n.cfg.ClusterName }
+// gossipLabel returns what keeps this cluster's gossip apart from that of others.
+func (s *settings) gossipLabel() string { return "weir/" + s.ClusterName }
 
-// rosterConfig returns the configuration of the roster, which gossips over pc and owns rnd from now on.
-func (n *Node) rosterConfig(pc net.PacketConn, rnd *rand.Rand) roster.Config {
-	s := &n.cfg
+// rosterHost is the node as its roster sees it.
+type rosterHost struct{ n *Node }
+
+// config returns the configuration of the roster, which gossips over pc and owns rnd from now on.
+func (h rosterHost) config(pc net.PacketConn, rnd *rand.Rand) roster.Config {
+	n, s := h.n, &h.n.cfg
 	return roster.Config{
 		Self: n.id, Addr: n.addr, Ring: s.Ring, MinMembers: s.MinMembers, GiveUp: s.GiveUp, HoldDown: s.Gossip.HoldDown,
 		Gossip: roster.Gossip{
-			Label: n.label(), Packets: pc, Dial: n.trust.GossipDialer(s.Network.Dial), Keyring: n.trust.Keyring,
+			Label: s.gossipLabel(), Packets: pc, Dial: n.trust.GossipDialer(s.Network.Dial), Keyring: n.trust.Keyring,
 			ProbeInterval: s.Gossip.ProbeInterval, ProbeTimeout: s.Gossip.ProbeTimeout, SuspicionMult: s.Gossip.SuspicionMult,
 		},
 		Seeds:   roster.Seeds{Fixed: s.Join, Discover: s.Discover, Interval: s.RejoinInterval, Network: s.Network},
 		Hearing: n.hearing, Logger: n.logger, Rand: rnd,
 	}
 }
-
-// rosterHost is the node as its roster sees it.
-type rosterHost struct{ n *Node }
 
 // Allow implements roster.Host.
 func (h rosterHost) Allow(members map[string]uint64) { h.n.data.Allow(members) }
@@ -39,7 +39,7 @@ func (h rosterHost) Confine(members map[string]uint64) { h.n.data.Confine(member
 
 // LongestLoad implements roster.Host.
 func (h rosterHost) LongestLoad() time.Duration {
-	_, longest := h.n.loads()
+	_, longest := h.n.spaces.loads()
 	return longest
 }
 

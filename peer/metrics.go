@@ -84,7 +84,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	members := c.n.roster.Share().Members
 	gauge(c.divisor, float64(members))
 	counter(c.view, float64(c.n.roster.Changes()))
-	counter(c.refused, float64(c.n.refused()))
+	counter(c.refused, float64((endpoint{c.n}).refused()))
 	gauge(c.differing, float64(len(c.n.roster.Differing())))
 
 	total := c.n.data.Totals()
@@ -121,24 +121,31 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter(c.streamsEnded, float64(c.n.eyes.streams.refused.Load()+c.n.eyes.streams.dropped.Load()))
 }
 
-// registerMetrics registers m in the node's registry and in the user's.
-func (n *Node) registerMetrics(m prometheus.Collector) error {
-	if err := n.registry.Register(m); err != nil {
+// metrics are the metrics of a node and of its namespaces.
+type metrics struct {
+	registry *prometheus.Registry
+	user     prometheus.Registerer // nil: none
+	node     *collector            // nil: it is not registered
+}
+
+// register registers m in the node's registry and in the user's.
+func (x *metrics) register(m prometheus.Collector) error {
+	if err := x.registry.Register(m); err != nil {
 		return fmt.Errorf("peer: metrics: %w", err)
 	}
-	if n.cfg.Registerer != nil {
-		if err := n.cfg.Registerer.Register(m); err != nil {
-			n.registry.Unregister(m)
+	if x.user != nil {
+		if err := x.user.Register(m); err != nil {
+			x.registry.Unregister(m)
 			return fmt.Errorf("peer: metrics: Config.Registerer does not accept them: give each node its own registerer, see prometheus.WrapRegistererWith: %w", err)
 		}
 	}
 	return nil
 }
 
-// unregisterMetrics undoes registerMetrics.
-func (n *Node) unregisterMetrics(m prometheus.Collector) {
-	n.registry.Unregister(m)
-	if n.cfg.Registerer != nil {
-		n.cfg.Registerer.Unregister(m)
+// unregister undoes register.
+func (x *metrics) unregister(m prometheus.Collector) {
+	x.registry.Unregister(m)
+	if x.user != nil {
+		x.user.Unregister(m)
 	}
 }

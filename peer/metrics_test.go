@@ -29,7 +29,7 @@ func TestDataMetrics(t *testing.T) {
 	}
 	var asks, answers map[string]float64
 	until(t, "for both sides to have counted the same bytes", func() bool { // they are counted after they are sent
-		asks, answers = gather(t, n2.registry), gather(t, n1.registry)
+		asks, answers = gather(t, n2.metrics.registry), gather(t, n1.metrics.registry)
 		in, out := asks["weir_peer_bytes_total in"], asks["weir_peer_bytes_total out"]
 		return in > 0 && out > 0 && answers["weir_peer_bytes_total in"] == out && answers["weir_peer_bytes_total out"] == in
 	})

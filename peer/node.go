@@ -43,26 +43,23 @@ type Node struct {
 	roster  *roster.Roster
 	trust   *trust.Trust
 
-	data      *wire.Plane
-	port      *port
-	registry  *prometheus.Registry
-	collector *collector
-	eyes      eyes // what the operator's endpoint needs
+	data    *wire.Plane
+	port    *port
+	spaces  *namespaces
+	metrics metrics
+	eyes    eyes // what the operator's endpoint needs
 
 	withdrawn atomic.Bool // it leaves or is closed, and no longer has a share of a cap
-	measured  atomic.Bool // collector is registered
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // the node's own goroutines
 
-	mu         sync.Mutex               // guards the fields below
-	namespaces map[string]codec.Handler // registered here
-	dropped    map[string]bool          // formerly registered namespaces that had something to hand off
-	leaving    bool                     // Leave was called
-	closing    bool                     // Close was called
-	leaves     sync.WaitGroup           // the announcing part of Leave; Add only under mu and before closing
-	closed     chan struct{}            // closed when Close is done
+	mu      sync.Mutex     // guards the fields below
+	leaving bool           // Leave was called
+	closing bool           // Close was called
+	leaves  sync.WaitGroup // the announcing part of Leave; Add only under mu and before closing
+	closed  chan struct{}  // closed when Close is done
 }
 
 // Start opens the port, tries the seeds once and returns the running node, which keeps trying them. It waits at most 5
@@ -76,10 +73,8 @@ func Start(ctx context.Context, cfg Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		cfg: s, closed: make(chan struct{}),
-		namespaces: make(map[string]codec.Handler),
-		dropped:    make(map[string]bool),
-		registry:   prometheus.NewRegistry(),
+		cfg: s, closed: make(chan struct{}), spaces: newNamespaces(),
+		metrics: metrics{registry: prometheus.NewRegistry(), user: s.Registerer},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	if err := n.open(ctx); err != nil {
@@ -143,18 +138,17 @@ func (n *Node) open(ctx context.Context) error {
 	}
 	n.logger = s.Logger.With("node", s.Name)
 	n.eyes.book.node = s.Name
-	n.collector = newCollector(n)
 	n.hearing = hearing.New(time.Now())
-	n.data = wire.New(n.dataConfig(rnd.Uint64()))
-	if _, err := n.data.Register(askNamespace, StatsSchema, answers{n}); err != nil {
+	n.data = wire.New(planeConfig(n, rnd.Uint64()))
+	if _, err := n.data.Register(askNamespace, StatsSchema, answers{endpoint{n}}); err != nil {
 		n.data.Close(ctx)
 		return errors.Join(err, ln.Close(), pc.Close())
 	}
-	if n.roster, err = roster.New(n.rosterConfig(pc, rnd), rosterHost{n}); err != nil {
+	if n.roster, err = roster.New(rosterHost{n}.config(pc, rnd), rosterHost{n}); err != nil {
 		n.data.Close(ctx)
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
-	gate := portConfig{label: n.label(), logger: n.logger, member: n.roster.HasAddr, data: n.data.Accept, gossip: n.roster.Take}
+	gate := portConfig{label: s.gossipLabel(), logger: n.logger, member: n.roster.HasAddr, data: n.data.Accept, gossip: n.roster.Take}
 	if n.trust.SealsGossip() {
 		gate.secure = n.trust.AcceptGossip
 	}
@@ -165,10 +159,11 @@ func (n *Node) open(ctx context.Context) error {
 		return fmt.Errorf("peer: cannot start gossip: %w", err)
 	}
 	n.wg.Go(func() { n.hearing.Watch(n.ctx) })
-	if err := n.registerMetrics(n.collector); err != nil {
+	node := newCollector(n)
+	if err := n.metrics.register(node); err != nil {
 		return errors.Join(err, n.Close())
 	}
-	n.measured.Store(true)
+	n.metrics.node = node
 	n.logger.Info("listening", "address", bound, "advertised", n.addr, "cluster", s.ClusterName, "incarnation", n.id.Incarnation,
 		"trust", n.trust.Kind(), "secret id", n.trust.ID, "accepts", n.trust.Accepts)
 	return nil
@@ -237,24 +232,16 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 	}
 	metrics, _ := h.(prometheus.Collector)
 	if metrics != nil {
-		if err := n.registerMetrics(metrics); err != nil {
+		if err := n.metrics.register(metrics); err != nil {
 			undo()
 			return nil, err
 		}
 	}
-	n.mu.Lock()
-	n.namespaces[namespace] = h
-	delete(n.dropped, namespace)
-	n.mu.Unlock()
+	remove := n.spaces.add(namespace, h)
 	return sync.OnceFunc(func() {
-		n.mu.Lock()
-		delete(n.namespaces, namespace)
-		if _, ok := h.(codec.Drainer); ok {
-			n.dropped[namespace] = true
-		}
-		n.mu.Unlock()
+		remove()
 		if metrics != nil {
-			n.unregisterMetrics(metrics)
+			n.metrics.unregister(metrics)
 		}
 		undo()
 	}), nil
@@ -330,11 +317,13 @@ func (n *Node) goodbye() {
 		if !n.roster.AnnounceLeave() {
 			return
 		}
-		n.drain()
+		n.spaces.drain(n.ctx, n.cfg.DrainTimeout, n.logger)
 		if !pause(n.ctx, drainTime) {
 			return
 		}
-		n.withdraw()
+		// It gives up its share of the caps before the others may take it over: no new load starts.
+		n.withdrawn.Store(true)
+		n.spaces.awaitLoads(n.ctx, n.logger)
 		n.roster.Leave()
 	}()
 	_ = n.Close()
@@ -361,8 +350,8 @@ func (n *Node) Close() error {
 	n.data.Close(context.Background())
 	n.roster.Wait()
 	n.wg.Wait()
-	if n.measured.Load() { // otherwise it would unregister another node's collector
-		n.unregisterMetrics(n.collector)
+	if node := n.metrics.node; node != nil { // otherwise this would unregister another node's collector
+		n.metrics.unregister(node)
 	}
 	n.logger.Info("closed")
 	close(n.closed)

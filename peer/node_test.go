@@ -127,7 +127,7 @@ func TestCloseAndLeaveTogether(t *testing.T) {
 	if err := b.Leave(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if b.unhealthy() == "" {
+	if (endpoint{b}).unhealthy() == "" {
 		t.Error("b says that it runs")
 	}
 }

@@ -115,7 +115,7 @@ func (e endpoint) order(w http.ResponseWriter, r *http.Request, req any, like st
 
 // known reports whether the namespace exists here, and rejects the request if it does not.
 func (e endpoint) known(w http.ResponseWriter, namespace string) bool {
-	_, ok := e.n.handlers()[namespace]
+	_, ok := e.n.spaces.all()[namespace]
 	if !ok {
 		e.refuse(w, http.StatusNotFound, "there is no namespace %.130q on this node", namespace)
 	}
@@ -170,7 +170,7 @@ func (e endpoint) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	if !e.known(w, req.Namespace) {
 		return
 	}
-	space, ok := e.n.handlers()[req.Namespace].(invalidator)
+	space, ok := e.n.spaces.all()[req.Namespace].(invalidator)
 	if !ok {
 		e.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be invalidated from outside", req.Namespace)
 		return
@@ -180,7 +180,7 @@ func (e endpoint) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	token, unreached, cleanBy, err := space.InvalidateFor(ctx, req.Keys, req.Tags, req.All, req.Version)
 	if err != nil && len(unreached) == 0 {
 		code := http.StatusBadRequest
-		if ctx.Err() != nil || e.n.unhealthy() != "" {
+		if ctx.Err() != nil || e.unhealthy() != "" {
 			code = http.StatusServiceUnavailable
 		}
 		e.refuse(w, code, "%v", err)
@@ -228,7 +228,7 @@ func (e endpoint) serveKey(w http.ResponseWriter, r *http.Request) {
 	question := append(binary.BigEndian.AppendUint64([]byte{askKey}, hash), key...)
 	ctx, cancel := context.WithTimeout(r.Context(), clusterTimeout)
 	defer cancel()
-	docs, missing := e.n.askAll(ctx, question, func() ([]byte, error) { return json.Marshal(e.n.copies(hash, key)) })
+	docs, missing := e.askAll(ctx, question, func() ([]byte, error) { return json.Marshal(e.copies(hash, key)) })
 	view := e.n.View()
 	out := KeyStats{
 		Schema: StatsSchema, Namespace: namespace, Partition: view.Partition(key), Owner: view.Owner(key).Name,
@@ -248,8 +248,8 @@ func (e endpoint) serveKey(w http.ResponseWriter, r *http.Request) {
 }
 
 // copies returns this node's copies of a key. The namespace is given by its hash.
-func (n *Node) copies(namespace uint64, key string) any {
-	for name, h := range n.handlers() {
+func (e endpoint) copies(namespace uint64, key string) any {
+	for name, h := range e.n.spaces.all() {
 		if space, ok := h.(inspector); ok && ring.Hash(name) == namespace {
 			return space.InspectKey(key)
 		}

@@ -58,21 +58,21 @@ func (n *Node) Stats() Stats {
 			Name: n.id.Name, Addr: n.Addr(), Cluster: n.id.Cluster, Incarnation: n.id.Incarnation,
 			Version: Version(), Uptime: int64(time.Since(n.eyes.started).Seconds()),
 			RingVersion: ring.Version, Ready: reason == "", Reason: reason,
-			Members: share.Members, Rank: share.Rank, Refused: n.refused(), Trust: n.trust.Kind(), SecretID: n.trust.ID,
+			Members: share.Members, Rank: share.Rank, Refused: endpoint{n}.refused(), Trust: n.trust.Kind(), SecretID: n.trust.ID,
 		},
 		View:        ViewStats{Fingerprint: hex16(n.View().Fingerprint()), Changes: n.roster.Changes(), Members: n.Members(), Differing: n.roster.Differing()},
 		Namespaces:  make(map[string]any),
-		Connections: n.peerStats(),
+		Connections: peerStats(n.data),
 		Events:      n.eyes.book.list(),
 	}
-	for name, h := range n.handlers() {
+	for name, h := range n.spaces.all() {
 		s.Namespaces[name] = statsOf(h)
 	}
 	return s
 }
 
 // refused returns how many connections were closed before they were used.
-func (n *Node) refused() int64 { return n.port.refused.Load() + n.data.Totals().Refused }
+func (e endpoint) refused() int64 { return e.n.port.refused.Load() + e.n.data.Totals().Refused }
 
 // A State says what this node knows of a member.
 type State string

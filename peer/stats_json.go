@@ -19,8 +19,8 @@ func statsOf(h codec.Handler) (stats any) {
 }
 
 // statsJSON returns Stats as JSON. A namespace that cannot be encoded does not affect the others.
-func (n *Node) statsJSON() ([]byte, error) {
-	s := n.Stats()
+func (e endpoint) statsJSON() ([]byte, error) {
+	s := e.n.Stats()
 	for name, v := range s.Namespaces {
 		b, err := json.Marshal(v)
 		if err != nil {

@@ -87,21 +87,21 @@ func (s *readers) count() int {
 }
 
 // pollStreams asks the members on behalf of the readers until there are none.
-func (n *Node) pollStreams() {
-	s := &n.eyes.streams
-	for n.ctx.Err() == nil && s.wanted() {
+func (e endpoint) pollStreams() {
+	s := &e.n.eyes.streams
+	for e.n.ctx.Err() == nil && s.wanted() {
 		wait := streamInterval
-		doc, err := n.ClusterStats(n.ctx)
+		doc, err := e.n.ClusterStats(e.n.ctx)
 		if err == nil {
 			body, err := json.Marshal(doc)
 			if err == nil {
 				s.offer(body)
 			} else {
-				n.logger.Error("an answer cannot be encoded", "error", err)
+				e.n.logger.Error("an answer cannot be encoded", "error", err)
 			}
 			wait *= time.Duration(max(1, (len(doc.Members)+streamMembers-1)/streamMembers))
 		}
-		if !pause(n.ctx, wait) {
+		if !pause(e.n.ctx, wait) {
 			return
 		}
 	}
@@ -124,7 +124,7 @@ func (e endpoint) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer s.leave(me)
-	if poll && !e.n.start(e.n.pollStreams) {
+	if poll && !e.n.start(e.pollStreams) {
 		http.Error(w, "closed", http.StatusServiceUnavailable)
 		return
 	}

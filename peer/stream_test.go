@@ -90,7 +90,7 @@ func TestStreamLimit(t *testing.T) {
 		t.Fatalf("after they went: %v %v", resp, err)
 	}
 	_ = resp.Body.Close()
-	if m := gather(t, n.registry); m["weir_stats_streams_refused_total"] != 1000-maxReaders {
+	if m := gather(t, n.metrics.registry); m["weir_stats_streams_refused_total"] != 1000-maxReaders {
 		t.Errorf("%v refused", m["weir_stats_streams_refused_total"])
 	}
 }

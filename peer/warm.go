@@ -57,7 +57,7 @@ func (e endpoint) serveWarm(w http.ResponseWriter, r *http.Request) {
 	if !e.known(w, req.Namespace) {
 		return
 	}
-	space, ok := e.n.handlers()[req.Namespace].(warmable)
+	space, ok := e.n.spaces.all()[req.Namespace].(warmable)
 	if !ok {
 		e.refuse(w, http.StatusNotImplemented, "namespace %.130q cannot be warmed from outside", req.Namespace)
 		return
