@@ -225,7 +225,7 @@ func TestTable(t *testing.T) {
 	if table.Lost() != 1 {
 		t.Errorf("%d lost, want 1", table.Lost())
 	}
-	if AtMost(1).Met(math.NaN()) || AtLeast(1).Met(math.NaN()) || !(Aim{}).Met(math.NaN()) {
+	if AtMost(1).met(math.NaN()) || AtLeast(1).met(math.NaN()) || !(Aim{}).met(math.NaN()) {
 		t.Error("NaN meets an aim, or does not meet none")
 	}
 }

@@ -23,8 +23,8 @@ func AtMost(limit float64) Aim { return Aim{limit, -1} }
 // AtLeast returns an aim that values from limit on meet.
 func AtLeast(limit float64) Aim { return Aim{limit, +1} }
 
-// Met reports whether x meets the aim. NaN never does. Without an aim every other value does.
-func (a Aim) Met(x float64) bool {
+// met reports whether x meets the aim. NaN never does. Without an aim every other value does.
+func (a Aim) met(x float64) bool {
 	switch a.kind {
 	case -1:
 		return x <= a.limit
@@ -80,8 +80,8 @@ type Row struct {
 	Note   string  `json:"note,omitempty"` // replaces the verdict: why there is none
 }
 
-// Verdict returns "met", "LOST", the note, or nothing if the row does not have an aim.
-func (r Row) Verdict() string {
+// verdict returns "met", "LOST", the note, or nothing if the row does not have an aim.
+func (r Row) verdict() string {
 	x := r.Value
 	if r.Ratio != 0 {
 		x = r.Ratio
@@ -91,7 +91,7 @@ func (r Row) Verdict() string {
 		return r.Note
 	case r.Aim.kind == 0:
 		return ""
-	case r.Aim.Met(x):
+	case r.Aim.met(x):
 		return "met"
 	}
 	return "LOST"
@@ -105,7 +105,7 @@ func (r Row) cells() []string {
 			aim += " x"
 		}
 	}
-	return []string{r.What, r.Result, r.Floor, ratio, aim, r.Verdict()}
+	return []string{r.What, r.Result, r.Floor, ratio, aim, r.verdict()}
 }
 
 // Table is a list of rows. The zero Table is empty.
@@ -146,7 +146,7 @@ func (t *Table) Add(rows ...Row) { t.Rows = append(t.Rows, rows...) }
 func (t *Table) Lost() int {
 	n := 0
 	for _, r := range t.Rows {
-		if r.Verdict() == "LOST" {
+		if r.verdict() == "LOST" {
 			n++
 		}
 	}

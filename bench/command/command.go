@@ -20,12 +20,12 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// ErrPartial is returned by a run that was not measured completely. The run has shown and written what it did
+// errPartial is returned by a run that was not measured completely. The run has shown and written what it did
 // measure.
-var ErrPartial = errors.New("not all was measured")
+var errPartial = errors.New("not all was measured")
 
-// ErrClaim is returned by a run in which weir violated a claim of the scenario.
-var ErrClaim = errors.New("the scenario's claim was not held")
+// errClaim is returned by a run in which weir violated a claim of the scenario.
+var errClaim = errors.New("the scenario's claim was not held")
 
 // Options configure the command and the systems that it can measure besides weir.
 type Options struct {
@@ -277,7 +277,7 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 		}
 	}
 	if err == nil && r.Partial != "" {
-		err = fmt.Errorf("%w: %s", ErrPartial, r.Partial)
+		err = fmt.Errorf("%w: %s", errPartial, r.Partial)
 	}
 	for _, y := range r.Systems {
 		if y.Name != (harness.Weir{}).Name() {
@@ -285,7 +285,7 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 		}
 		for _, v := range harness.Judge(s.Claims, y) {
 			if !v.Held {
-				err = errors.Join(err, fmt.Errorf("%w: it is %v, and should be %s", ErrClaim, v.Value, v.Claim))
+				err = errors.Join(err, fmt.Errorf("%w: it is %v, and should be %s", errClaim, v.Value, v.Claim))
 			}
 		}
 	}

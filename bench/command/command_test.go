@@ -98,7 +98,7 @@ func TestClaims(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 	out, _, err = do(t.Context(), Options{}, "--file", file(t, mine+strings.Replace(claims, "most: 1", "most: 0.5", 1)))
-	if !errors.Is(err, ErrClaim) || !strings.Contains(err.Error(), "it is 1, and should be amplification <= 0.5: nothing") || strings.Contains(err.Error(), "all are") {
+	if !errors.Is(err, errClaim) || !strings.Contains(err.Error(), "it is 1, and should be amplification <= 0.5: nothing") || strings.Contains(err.Error(), "all are") {
 		t.Errorf("a claim that cannot be held: %v", err)
 	}
 	if !strings.Contains(out, "- amplification <= 0.5: nothing is loaded twice; NOT HELD by weir (1.00).") || !strings.Contains(out, "all are answered; held by weir") {
@@ -141,7 +141,7 @@ func (dead) Start(context.Context, harness.Env) (harness.Cluster, error) {
 
 func TestPartial(t *testing.T) {
 	out, _, err := do(t.Context(), Options{Rivals: []harness.System{dead{}}}, "--file", file(t, mine))
-	if !errors.Is(err, ErrPartial) || !strings.Contains(err.Error(), "rival: did not start: not installed") {
+	if !errors.Is(err, errPartial) || !strings.Contains(err.Error(), "rival: did not start: not installed") {
 		t.Errorf("%v", err)
 	}
 	if !strings.Contains(out, "rival (partial)") || !strings.Contains(out, "PARTIAL") || !regexp.MustCompile(`\| loads due \(ideal cache\) +\| +20 \|`).MatchString(out) {
@@ -150,7 +150,7 @@ func TestPartial(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 700*time.Millisecond)
 	defer cancel()
 	out, _, err = do(ctx, Options{}, "--file", file(t, mine), "--duration", "1h")
-	if !errors.Is(err, ErrPartial) || !strings.Contains(out, "PARTIAL: interrupted, after") {
+	if !errors.Is(err, errPartial) || !strings.Contains(out, "PARTIAL: interrupted, after") {
 		t.Errorf("interrupted: %v\n%s", err, out)
 	}
 }

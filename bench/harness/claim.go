@@ -6,8 +6,8 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 )
 
-// Named returns a measure by its name in the JSON.
-func (m *Measures) Named(name string) (float64, bool) {
+// named returns a measure by its name in the JSON.
+func (m *Measures) named(name string) (float64, bool) {
 	b, err := json.Marshal(m)
 	if err != nil {
 		return 0, false // a NaN, which fails every claim
@@ -37,7 +37,7 @@ func Judge(claims []scenario.Claim, r *Result) []Verdict {
 	for _, c := range claims {
 		v := Verdict{Claim: c, Held: true}
 		for i := range r.Rounds {
-			x, ok := r.Rounds[i].Measures.Named(c.Measure)
+			x, ok := r.Rounds[i].Measures.named(c.Measure)
 			held := ok && c.Held(x)
 			// Among rounds that satisfy the claim any value will do. The first one that violates it must be shown.
 			if i == 0 || v.Held && !held {

@@ -68,7 +68,7 @@ func TestLedger(t *testing.T) {
 func TestJudge(t *testing.T) {
 	m := Measures{}
 	for _, name := range scenario.Claimable() {
-		if _, ok := m.Named(name); !ok {
+		if _, ok := m.named(name); !ok {
 			t.Errorf("a claim about %s, which is no measure", name)
 		}
 	}

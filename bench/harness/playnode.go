@@ -18,11 +18,11 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// NodeService is the RPC interface of a node for its parent.
-type NodeService struct{ n *node }
+// nodeService is the RPC interface of a node for its parent.
+type nodeService struct{ n *node }
 
 // Get reads a key.
-func (s *NodeService) Get(q Lookup, a *Found) error {
+func (s *nodeService) Get(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
 	*a = found(s.n.Cache.Get(ctx, q.Key))
@@ -30,7 +30,7 @@ func (s *NodeService) Get(q Lookup, a *Found) error {
 }
 
 // Invalidate invalidates a key.
-func (s *NodeService) Invalidate(q Lookup, a *Found) error {
+func (s *nodeService) Invalidate(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
 	*a = found(nil, s.n.Cache.Invalidate(ctx, q.Key))
@@ -38,7 +38,7 @@ func (s *NodeService) Invalidate(q Lookup, a *Found) error {
 }
 
 // Await waits until the node sees as many members as Key says.
-func (s *NodeService) Await(q Lookup, a *Found) error {
+func (s *nodeService) Await(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
 	members, err := strconv.Atoi(q.Key)
@@ -50,7 +50,7 @@ func (s *NodeService) Await(q Lookup, a *Found) error {
 }
 
 // Ready waits until the node takes part, according to its /readyz.
-func (s *NodeService) Ready(q Lookup, a *Found) error {
+func (s *nodeService) Ready(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
 	*a = found(nil, member.AwaitReady(ctx, s.n.Node))
@@ -58,7 +58,7 @@ func (s *NodeService) Ready(q Lookup, a *Found) error {
 }
 
 // Counters returns the node's own counters.
-func (s *NodeService) Counters(_ struct{}, a *map[string]float64) error {
+func (s *nodeService) Counters(_ struct{}, a *map[string]float64) error {
 	*a = make(map[string]float64)
 	count(*a, s.n.Cache.Stats())
 	return nil
@@ -107,7 +107,7 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 		return err
 	}
 	server := rpc.NewServer()
-	if err := server.RegisterName("Node", &NodeService{n}); err != nil {
+	if err := server.RegisterName("Node", &nodeService{n}); err != nil {
 		return err
 	}
 	parent := make(chan net.Conn, 1)

@@ -88,11 +88,11 @@ func (f Found) result() ([]byte, error) {
 	return nil, errors.New(f.Err)
 }
 
-// OriginService is the origin's RPC interface for nodes in other processes.
-type OriginService struct{ env Env }
+// originService is the origin's RPC interface for nodes in other processes.
+type originService struct{ env Env }
 
 // Load reads a key.
-func (o *OriginService) Load(q Lookup, a *Found) error {
+func (o *originService) Load(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
 	*a = found(o.env.Load(ctx, q.Key))
@@ -136,7 +136,7 @@ func startProcesses(ctx context.Context, env Env, exe []string) (Cluster, error)
 	}
 	c := &processes{env: env, exe: exe, origin: l, server: rpc.NewServer(), conns: make(map[net.Conn]struct{}),
 		nodes: make([]atomic.Pointer[process], env.Scenario.Cluster.Nodes)}
-	if err := c.server.RegisterName("Origin", &OriginService{env}); err != nil {
+	if err := c.server.RegisterName("Origin", &originService{env}); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	c.wg.Go(c.accept)

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 			res := r.Systems[i]
 			if ctx.Err() != nil {
 				r.Partial = "interrupted"
-				res.Partial = cmpOr(res.Partial, "interrupted")
+				res.Partial = cmp.Or(res.Partial, "interrupted")
 				continue
 			}
 			if res.Partial != "" {
@@ -112,27 +113,13 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 			}
 		}
 		if res.Partial != "" {
-			r.Partial = cmpOr(r.Partial, res.Name+": "+res.Partial)
+			r.Partial = cmp.Or(r.Partial, res.Name+": "+res.Partial)
 		}
 	}
 	if !measured {
 		return r, fmt.Errorf("harness: nothing was measured: %s", r.Partial)
 	}
 	return r, nil
-}
-
-func cmpOr(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
-
-func heap() float64 {
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return float64(m.HeapAlloc)
 }
 
 // hooks are the functions that a round calls: tell reports progress, nap sleeps precisely.
@@ -155,7 +142,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	d.rec = newRecorder(line)
 	d.ledger = newLedger(len(u.names), s.Cluster.Freshness.TTL.D())
 	origin := (&origin{s: s.Origin, sizes: u.sizes, ledger: d.ledger, clock: d.clock, line: line, end: d.end}).seeded(seed)
-	before := heap()
+	before := bench.HeapBytes()
 
 	starting, cancel := context.WithTimeout(stop, startWithin)
 	d.cluster, err = start(starting, y, Env{Scenario: s, Load: func(ctx context.Context, key string) ([]byte, error) {
@@ -223,7 +210,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		m.AllocsPerMillion = float64(m1.Mallocs-m0.Mallocs) / m.Gets * 1e6
 	}
 	if n := d.ledger.known(); n > 0 {
-		m.HeapPerKey = max(0, heap()-before) / float64(n)
+		m.HeapPerKey = max(0, float64(bench.HeapBytes()-before)) / float64(n)
 	}
 	if c, ok := d.cluster.(Counter); ok {
 		out.Counters = c.Counters()

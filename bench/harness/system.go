@@ -102,8 +102,8 @@ func (s Step) String() string {
 	return fmt.Sprintf("%s node %d", s.Do, s.Node)
 }
 
-// Freshness returns the scenario's contract in weir's form.
-func Freshness(f scenario.Freshness) tier.Freshness {
+// freshness returns the scenario's contract in weir's form.
+func freshness(f scenario.Freshness) tier.Freshness {
 	return tier.Freshness{
 		TTL: f.TTL.D(), StaleWhileRevalidate: f.StaleWhileRevalidate.D(), StaleIfError: f.StaleIfError.D(),
 		NegativeTTL: f.NegativeTTL.D(), ErrorTTL: f.ErrorTTL.D(), NearTTL: f.NearTTL.D(),

@@ -53,7 +53,7 @@ func cacheConfig(env Env) tier.Config[[]byte] {
 	c := env.Scenario.Cluster
 	return tier.Config[[]byte]{
 		Namespace: namespace, Loader: tier.ByKey(env.Load), Codec: codec.Raw[[]byte](),
-		Freshness: Freshness(c.Freshness),
+		Freshness: freshness(c.Freshness),
 		Origin:    tier.Origin{Concurrency: c.Concurrency, Timeout: c.Timeout.D()},
 		NearBytes: int64(c.Near), OwnedBytes: int64(c.Owned),
 		WhenIsolated: map[string]tier.WhenIsolated{"bypass": tier.Bypass, "fail": tier.Fail}[c.WhenIsolated],

@@ -149,7 +149,7 @@ func TestHTML(t *testing.T) {
 }
 
 func TestSVG(t *testing.T) {
-	for _, name := range Bars() {
+	for _, name := range barNames() {
 		var b bytes.Buffer
 		if err := SVG(&b, sample(t), name); err != nil {
 			t.Fatal(err)
@@ -178,13 +178,13 @@ func TestFill(t *testing.T) {
 	if err := os.WriteFile(doc, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if stale, err := FillFile(doc, false); !stale || err != nil {
+	if stale, err := fillFile(doc, false); !stale || err != nil {
 		t.Errorf("out of date: %t, %v", stale, err)
 	}
-	if _, err := FillFile(doc, true); err != nil {
+	if _, err := fillFile(doc, true); err != nil {
 		t.Fatal(err)
 	}
-	if stale, err := FillFile(doc, false); stale || err != nil {
+	if stale, err := fillFile(doc, false); stale || err != nil {
 		t.Errorf("still out of date: %t, %v", stale, err)
 	}
 	b, err := os.ReadFile(doc)
@@ -197,7 +197,7 @@ func TestFill(t *testing.T) {
 		t.Errorf("the document is\n%s", got)
 	}
 	for text, want := range map[string]string{"nothing\n": "no marker", "<!-- speed:r.json -->\n<!-- /bench -->": "no rows", "<!-- bench:r.json -->\n": "not closed", "<!-- bench:x.json -->\n<!-- /bench -->": "x.json"} {
-		if _, err := Fill([]byte(text), dir); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := fill([]byte(text), dir); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -206,7 +206,7 @@ func TestFill(t *testing.T) {
 // TestDocuments checks that the tables in the documents match the result files. To update them: make bench-docs.
 func TestDocuments(t *testing.T) {
 	for _, doc := range []string{"../README.md", "../speed.md", "../../README.md"} {
-		stale, err := FillFile(doc, *update)
+		stale, err := fillFile(doc, *update)
 		if err != nil {
 			t.Error(err)
 		}

@@ -10,8 +10,8 @@ import (
 	"github.com/weircache/weir/bench/harness"
 )
 
-// Bars returns the measures that SVG can draw, by their names in the CSV.
-func Bars() []string {
+// barNames returns the measures that SVG can draw, by their names in the CSV.
+func barNames() []string {
 	var names []string
 	for _, m := range measures() {
 		names = append(names, m.name)
@@ -30,7 +30,7 @@ func SVG(w io.Writer, r *harness.Report, name string) error {
 		}
 	}
 	if m == nil {
-		return fmt.Errorf("report: there is no measure %q; there are %s", name, strings.Join(Bars(), ", "))
+		return fmt.Errorf("report: there is no measure %q; there are %s", name, strings.Join(barNames(), ", "))
 	}
 	least, most := math.Inf(1), 0.0
 	for _, s := range r.Systems {

@@ -121,11 +121,7 @@ func rebuild(n int) (fresh, next time.Duration, err error) {
 		v, err = v.Next(set)
 		took = append(took, time.Since(began))
 	}
-	slices.Sort(took)
-	if len(took) > 0 {
-		next = took[len(took)/2]
-	}
-	return fresh, next, err
+	return fresh, bench.Median(took), err
 }
 
 func numbers(text string) (out []int, err error) {

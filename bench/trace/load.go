@@ -19,18 +19,6 @@ type Log struct {
 // Len is the number of requests.
 func (l *Log) Len() int { return len(l.Keys) }
 
-// Bytes returns the total size of all values. Values without a size count as other.
-func (l *Log) Bytes(other int) int64 {
-	n := int64(0)
-	for _, s := range l.Sizes {
-		if s == 0 {
-			n += int64(other)
-		}
-		n += int64(s)
-	}
-	return n
-}
-
 // maxRequests bounds what is held in memory: 13 bytes per request, and the names of the keys.
 const maxRequests = 100_000_000
 

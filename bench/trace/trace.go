@@ -105,7 +105,7 @@ func Open(path string, format Format) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	r, err := New(f, path, format)
+	r, err := newReader(f, path, format)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -113,8 +113,8 @@ func Open(path string, format Format) (*Reader, error) {
 	return r, nil
 }
 
-// New reads from in; errors call it name. Close frees the decompressor and does not close in.
-func New(in io.Reader, name string, format Format) (*Reader, error) {
+// newReader reads from in; errors call it name. Close frees the decompressor and does not close in.
+func newReader(in io.Reader, name string, format Format) (*Reader, error) {
 	r := &Reader{name: name, format: format}
 	switch Format(strings.ToLower(string(format))) {
 	case OracleGeneral:
@@ -171,9 +171,6 @@ func (r *Reader) Next() (Request, error) {
 	r.count++
 	return q, nil
 }
-
-// Count returns how many requests Next has returned.
-func (r *Reader) Count() int64 { return r.count }
 
 // Close frees what the reader holds.
 func (r *Reader) Close() error {

@@ -6,10 +6,10 @@ import (
 	"math/rand/v2"
 )
 
-// YCSBItems is how many items YCSB's scrambled Zipfian draws from before it folds them onto the actual keys
+// ycsbItems is how many items YCSB's scrambled Zipfian draws from before it folds them onto the actual keys
 // (ITEM_COUNT of its ScrambledZipfianGenerator). Folding that number onto fewer keys leaves the head of the
 // distribution as it is and spreads the tail evenly.
-const YCSBItems = 10_000_000_000
+const ycsbItems = 10_000_000_000
 
 // A Zipf draws keys as YCSB's ScrambledZipfianGenerator does: ranks of a Zipf distribution with exponent theta,
 // folded onto the keys by a hash, so that popular keys are not adjacent. Ranks use the formula of Gray, Sundaresan,
@@ -25,7 +25,7 @@ type Zipf struct {
 }
 
 // NewZipf returns a Zipf over at least one key, with an exponent above 0 other than 1. items is the number of
-// ranks; 0 stands for YCSBItems.
+// ranks; 0 stands for the ten billion of YCSB.
 func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
 	switch {
 	case keys < 1:
@@ -35,21 +35,21 @@ func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
 	case items < 0:
 		return nil, fmt.Errorf("workload: a Zipf over %d items", items)
 	case items == 0:
-		items = YCSBItems
+		items = ycsbItems
 	}
 	n := float64(items)
 	z := &Zipf{keys: uint64(keys), items: n, theta: theta}
-	z.zeta = Zeta(items, theta)
+	z.zeta = zetaSum(items, theta)
 	z.alpha = 1 / (1 - theta)
-	z.eta = (1 - math.Pow(2/n, 1-theta)) / (1 - Zeta(2, theta)/z.zeta)
+	z.eta = (1 - math.Pow(2/n, 1-theta)) / (1 - zetaSum(2, theta)/z.zeta)
 	z.one = 1 / z.zeta
 	z.second = (1 + math.Pow(0.5, theta)) / z.zeta
 	return z, nil
 }
 
-// Zeta returns the sum of 1/i^theta for i from 1 to n: it adds the first terms individually and the rest by the
+// zetaSum returns the sum of 1/i^theta for i from 1 to n: it adds the first terms individually and the rest by the
 // formula of Euler and Maclaurin, accurate to about twelve digits.
-func Zeta(n int64, theta float64) float64 {
+func zetaSum(n int64, theta float64) float64 {
 	const exact = 10_000
 	sum := 0.0
 	for i := int64(1); i <= min(n, exact); i++ {
@@ -68,8 +68,8 @@ func Zeta(n int64, theta float64) float64 {
 	return sum + integral + (f(b)-f(a))/2 + (d(b)-d(a))/12
 }
 
-// Rank draws a rank, 0 for the most popular.
-func (z *Zipf) Rank(r *rand.Rand) uint64 {
+// rank draws a rank, 0 for the most popular.
+func (z *Zipf) rank(r *rand.Rand) uint64 {
 	u := r.Float64()
 	switch {
 	case u < z.one:
@@ -82,7 +82,7 @@ func (z *Zipf) Rank(r *rand.Rand) uint64 {
 }
 
 // Next draws a key.
-func (z *Zipf) Next(r *rand.Rand) int { return int(scramble(z.Rank(r)) % z.keys) }
+func (z *Zipf) Next(r *rand.Rand) int { return int(scramble(z.rank(r)) % z.keys) }
 
 // scramble is YCSB's Utils.fnvhash64: FNV-1a over the eight bytes of a number, low byte first, made positive like
 // Java's Math.abs.

@@ -19,7 +19,7 @@ func marker() *regexp.Regexp {
 // closing ends generated text.
 const closing = "<!-- /bench -->"
 
-// Fill returns a document's text with the parts between its markers regenerated from the result files that the
+// fill returns a document's text with the parts between its markers regenerated from the result files that the
 // markers name:
 //
 //	<!-- bench:results/storm.json -->
@@ -27,9 +27,9 @@ const closing = "<!-- /bench -->"
 //	<!-- /bench -->
 //
 // A marker <!-- speed:results/speed.json --> stands for a table of the micro-benchmarks in the same way. Paths are
-// relative to dir, the document's directory. The rest of the text stays as it is. Fill returns an error if a marker
+// relative to dir, the document's directory. The rest of the text stays as it is. It returns an error if a marker
 // is not closed, or if there are none.
-func Fill(text []byte, dir string) ([]byte, error) {
+func fill(text []byte, dir string) ([]byte, error) {
 	var out bytes.Buffer
 	found, begins := 0, marker()
 	for {
@@ -87,13 +87,13 @@ func speedTable(out *bytes.Buffer, path string) error {
 	return err
 }
 
-// FillFile does the same with a file, and reports whether the file was out of date. With write it updates the file.
-func FillFile(path string, write bool) (stale bool, err error) {
+// fillFile does the same with a file, and reports whether the file was out of date. With write it updates the file.
+func fillFile(path string, write bool) (stale bool, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return false, fmt.Errorf("report: %w", err)
 	}
-	filled, err := Fill(text, filepath.Dir(path))
+	filled, err := fill(text, filepath.Dir(path))
 	if err != nil || bytes.Equal(text, filled) {
 		return false, err
 	}
