@@ -62,7 +62,6 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 	}
 	c.sender, _ = cfg.Cluster.(sender)
 	c.multiGets.seed = maphash.MakeSeed()
-	c.hot.now = make(chan struct{}, 1)
 	c.logLost()
 	if c.origin == nil {
 		c.origin = newSharedOrigin(cfg.Namespace, cfg.Origin, cfg.Now)
@@ -75,6 +74,7 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.near = n
 	}
 	c.nearTier = c.near
+	c.hot.Init(c.hotKeys())
 	c.own.Init(c.settings(&cfg))
 	if err := c.register(&cfg); err != nil {
 		if c.near != nil {
@@ -83,10 +83,8 @@ func New[V any](cfg Config[V]) (*Cache[V], error) {
 		c.own.Discard()
 		return nil, fmt.Errorf("weir: cache %q: %w", cfg.Namespace, err)
 	}
-	if cfg.HotKeysFile == "" {
-		c.hot.finished.Store(true)
-	} else {
-		c.own.Spawn(c.keepHot)
+	if cfg.HotKeysFile != "" {
+		c.own.Spawn(func() { c.hot.Keep(c.own.Ctx) })
 	}
 	return c, nil
 }

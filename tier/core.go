@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/hotkeys"
 	"github.com/weircache/weir/tier/internal/near"
 	"github.com/weircache/weir/tier/internal/owner"
 )
@@ -24,7 +25,7 @@ type core struct {
 	nearTier   nearStats
 	metrics    *collector
 	followed   followStats
-	hot        hotKeys
+	hot        hotkeys.Keeper
 	drilling   atomic.Pointer[drilling] // the drill under way; nil: none
 	lastDrill  atomic.Pointer[DrillReport]
 	unregister func()
@@ -85,7 +86,7 @@ func (c *Cache[V]) settings(cfg *Config[V]) owner.Config {
 		InvalidateTimeout: cfg.InvalidateTimeout, HandoffRate: cfg.HandoffRate, Replicas: cfg.Replicas, ShowKeys: cfg.ShowKeys, Logger: cfg.Logger,
 		Schema: cfg.schema(), Clock: cfg.newClock(), Seed: cfg.Seed, Batches: cfg.BatchLoader != nil,
 		Governor: c.origin.gov, SharesOrigin: cfg.SharedOrigin != nil, Share: c.origin.share,
-		Values: loadings[V]{c}, Near: c.near, Calls: c.calls, Errors: typed{cfg.Namespace}, OnDrain: c.hot.save,
+		Values: loadings[V]{c}, Near: c.near, Calls: c.calls, Errors: typed{cfg.Namespace}, OnDrain: c.hot.Save,
 		Limits: cfg.limits, Faulty: cfg.faulty,
 	}
 	if cfg.Cluster != nil {

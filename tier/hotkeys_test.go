@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/hotkeys"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -47,7 +48,7 @@ func TestHotKeysColdStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			if path != "" {
-				keys, err := readHot(path, DefaultNamespace)
+				keys, err := hotkeys.Read(path, DefaultNamespace)
 				if err != nil || len(keys) != 80 || slices.ContainsFunc(keys[:20], func(key string) bool { return !strings.HasPrefix(key, "dear") }) {
 					t.Errorf("%q, %v: not hottest first", keys, err)
 				}
@@ -94,7 +95,7 @@ func TestHotKeysTrouble(t *testing.T) {
 		cfg.HotKeysFile, cfg.Freshness.TTL, cfg.Logger = path, time.Hour, slog.New(slog.NewTextHandler(&log, nil))
 		c := open(t, cfg)
 		get(t, c, "a", "a#1")
-		_ = pause(t.Context(), 5*hotEvery+time.Second)
+		_ = pause(t.Context(), 5*hotkeys.Every+time.Second)
 		synctest.Wait()
 		if s := c.Stats().HotKeys; s.Unsaved != 5 || s.Saved != 0 || !s.Finished || s.Damaged != 0 {
 			t.Errorf("%+v", s)
@@ -106,7 +107,7 @@ func TestHotKeysTrouble(t *testing.T) {
 			t.Fatal(err)
 		}
 		get(t, c, "a", "a#1")
-		_ = pause(t.Context(), 2*hotEvery)
+		_ = pause(t.Context(), 2*hotkeys.Every)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "written again"); n != 1 || c.Stats().HotKeys.Saved != 2 {
 			t.Errorf("%d times, %+v: %s", n, c.Stats().HotKeys, &log)
@@ -131,8 +132,8 @@ func TestHotKeysTrouble(t *testing.T) {
 // Close stops warming. A list that was not warmed to its end stays as it is; one that was warmed keeps what failed.
 func TestHotKeysUnfinished(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hot")
-	b, _ := appendHot(nil, "", keysNamed(300))
-	if err := writeHot(path, b); err != nil {
+	b, _ := hotkeys.Append(nil, "", keysNamed(300))
+	if err := hotkeys.Write(path, b); err != nil {
 		t.Fatal(err)
 	}
 	bubble(t, func(t *testing.T) {
@@ -143,10 +144,10 @@ func TestHotKeysUnfinished(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = pause(t.Context(), 45*time.Second)
-		if s := c.Stats().HotKeys; s.Total != 300 || s.Done != hotChunk || s.Failed != 0 || s.Finished {
+		if s := c.Stats().HotKeys; s.Total != 300 || s.Done != hotkeys.Chunk || s.Failed != 0 || s.Finished {
 			t.Errorf("%+v", s)
 		}
-		if done, total, finished := c.handler().Warming(); done != hotChunk || total != 300 || finished {
+		if done, total, finished := c.handler().Warming(); done != hotkeys.Chunk || total != 300 || finished {
 			t.Errorf("%d of %d, %v", done, total, finished)
 		}
 		began := time.Now()
@@ -154,7 +155,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 	})
-	if keys, err := readHot(path, DefaultNamespace); err != nil || !slices.Equal(keys, keysNamed(300)) {
+	if keys, err := hotkeys.Read(path, DefaultNamespace); err != nil || !slices.Equal(keys, keysNamed(300)) {
 		t.Errorf("%d keys, %v", len(keys), err)
 	}
 	bubble(t, func(t *testing.T) {
@@ -178,7 +179,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	keys, err := readHot(path, DefaultNamespace)
+	keys, err := hotkeys.Read(path, DefaultNamespace)
 	if n := len(keys); err != nil || n != 300 || keys[0] != "key-1" || !slices.Contains(keys, "key-297") {
 		t.Errorf("%d keys, %v: %q", n, err, keys)
 	}
@@ -207,7 +208,7 @@ func TestHotKeysOwned(t *testing.T) {
 		synctest.Wait()
 		s.stop(caches)
 		for _, name := range s.names {
-			keys, err := readHot(path+name, "sim")
+			keys, err := hotkeys.Read(path+name, "sim")
 			if err != nil {
 				t.Error(err)
 			}

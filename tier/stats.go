@@ -138,7 +138,7 @@ func (c *core) allStats() Stats {
 		Isolated: c.own.Isolation.IsIsolated(), Isolations: s.Isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.PreviousAsked.Load(), PreviousHits: s.PreviousHits.Load(), Given: s.Given.Load(),
 		Pushed: s.Pushed.Load(), PushesKept: s.PushesKept.Load(), PushesRefused: s.PushesRefused.Load(),
-		Follow: c.followed.snapshot(c.own.Clock.Now()), HotKeys: c.hot.stats(),
+		Follow: c.followed.snapshot(c.own.Clock.Now()), HotKeys: HotKeysStats(c.hot.Stats()),
 		NearBytes: near.Bytes, NearDropped: near.Dropped + near.Rejected, NearEvicted: near.Evicted,
 		OwnedBytes: max(c.own.Owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.own.Owned.Len()-spare, 0), OwnedEvicted: s.Evicted.Load(),
 		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.ReplicasSent.Load(), ReplicasKept: s.ReplicasKept.Load(),

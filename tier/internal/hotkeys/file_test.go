@@ -1,4 +1,4 @@
-package tier
+package hotkeys
 
 import (
 	"bytes"
@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // resum gives a changed file the right checksum.
@@ -24,36 +23,36 @@ func resum(b []byte) []byte {
 
 func TestHotFile(t *testing.T) {
 	keys := []string{"a", "héé", "\x00", strings.Repeat("k", codec.MaxKey)}
-	b, kept := appendHot(nil, "product", keys)
-	got, err := parseHot(b, "product")
+	b, kept := Append(nil, "product", keys)
+	got, err := parse(b, "product")
 	if err != nil || kept != 4 || !slices.Equal(got, keys) {
 		t.Fatalf("%q, %d, %v", got, kept, err)
 	}
 	for i := range b { // CRC-32 detects each change of one byte
 		bad := bytes.Clone(b)
 		bad[i] ^= 0x40
-		if _, err := parseHot(bad, "product"); err == nil {
+		if _, err := parse(bad, "product"); err == nil {
 			t.Errorf("byte %d changed, no error", i)
 		}
-		if _, err := parseHot(b[:i], "product"); err == nil {
+		if _, err := parse(b[:i], "product"); err == nil {
 			t.Errorf("cut at %d, no error", i)
 		}
 	}
 	version := bytes.Clone(b)
-	version[len(hotMagic)] = 2
+	version[len(magic)] = 2
 	for name, bad := range map[string][]byte{
 		"":                           nil,
 		"version 2":                  version,
 		"left over":                  resum(append(bytes.Clone(b), 0)),
-		"number of keys is wrong":    resum(append([]byte(hotMagic+"\x01\x07product\xff\xff\x03"), 0, 0, 0, 0)),
-		"before its end is wrong":    resum(append([]byte(hotMagic+"\x01\x07product\x02\x01a\x00"), 0, 0, 0, 0)),
-		"is of the namespace \"ab\"": resum(append([]byte(hotMagic+"\x01\x02ab\x00"), 0, 0, 0, 0)),
+		"number of keys is wrong":    resum(append([]byte(magic+"\x01\x07product\xff\xff\x03"), 0, 0, 0, 0)),
+		"before its end is wrong":    resum(append([]byte(magic+"\x01\x07product\x02\x01a\x00"), 0, 0, 0, 0)),
+		"is of the namespace \"ab\"": resum(append([]byte(magic+"\x01\x02ab\x00"), 0, 0, 0, 0)),
 		"more than":                  make([]byte, 0),
 	} {
 		if name == "more than" {
-			bad = append([]byte(hotMagic), make([]byte, maxHotFile)...)
+			bad = append([]byte(magic), make([]byte, MaxFile)...)
 		}
-		if _, err := parseHot(bad, "product"); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := parse(bad, "product"); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -63,11 +62,11 @@ func TestHotFile(t *testing.T) {
 func TestHotFileBounded(t *testing.T) {
 	for _, size := range []int{1, 400, codec.MaxKey} {
 		var keys []string
-		for range maxHotKeys + 5 {
+		for range MaxKeys + 5 {
 			keys = append(keys, strings.Repeat("k", size))
 		}
-		b, kept := appendHot(nil, "n", keys)
-		if got, err := parseHot(b, "n"); err != nil || len(got) != kept || kept > maxHotKeys || len(b) > maxHotFile || kept < 4000 {
+		b, kept := Append(nil, "n", keys)
+		if got, err := parse(b, "n"); err != nil || len(got) != kept || kept > MaxKeys || len(b) > MaxFile || kept < 4000 {
 			t.Errorf("keys of %d bytes: %d kept in %d bytes, %v", size, kept, len(b), err)
 		}
 	}
@@ -79,25 +78,25 @@ func TestHotFileWrite(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b, _ := appendHot(nil, "n", []string{"a"})
-	if err := writeHot(path, b); err != nil {
+	b, _ := Append(nil, "n", []string{"a"})
+	if err := Write(path, b); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if keys, err := readHot(path, "n"); err != nil || len(keys) != 1 {
+	if keys, err := Read(path, "n"); err != nil || len(keys) != 1 {
 		t.Errorf("%q, %v", keys, err)
 	}
 	taken := filepath.Join(dir, "taken") // a directory with something in it cannot be replaced
 	if err := os.MkdirAll(filepath.Join(taken, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeHot(taken, b); err == nil {
+	if err := Write(taken, b); err == nil {
 		t.Error("a directory was replaced")
 	}
-	if _, err := readHot(taken, "n"); err == nil || !strings.Contains(err.Error(), "regular") {
+	if _, err := Read(taken, "n"); err == nil || !strings.Contains(err.Error(), "regular") {
 		t.Errorf("%v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
@@ -108,26 +107,26 @@ func TestHotFileWrite(t *testing.T) {
 // Reading a file ends with valid and bounded keys or with an error, whatever the file has.
 func FuzzHotFile(f *testing.F) {
 	for _, keys := range [][]string{nil, {"a"}, {"a", "bb", strings.Repeat("c", codec.MaxKey)}} {
-		b, _ := appendHot(nil, "n", keys)
+		b, _ := Append(nil, "n", keys)
 		f.Add(b, false)
 		f.Add(b[:len(b)/2], true)
 	}
-	f.Add([]byte(hotMagic+"\x01\x01n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01    "), true)
-	f.Add([]byte(hotMagic+"\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7fn\x00    "), true)
+	f.Add([]byte(magic+"\x01\x01n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01    "), true)
+	f.Add([]byte(magic+"\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7fn\x00    "), true)
 	f.Fuzz(func(t *testing.T, b []byte, sum bool) {
 		if sum && len(b) >= crc32.Size { // without a valid checksum no change would be parsed
 			b = resum(b)
 		}
-		keys, err := parseHot(b, "n")
+		keys, err := parse(b, "n")
 		if err != nil {
 			return
 		}
 		for _, key := range keys {
-			if owner.CheckKey(key) != nil {
+			if key == "" || len(key) > codec.MaxKey {
 				t.Errorf("key %q", key)
 			}
 		}
-		again, kept := appendHot(nil, "n", keys)
+		again, kept := Append(nil, "n", keys)
 		if kept != len(keys) || len(again) > len(b) {
 			t.Errorf("%d of %d keys, %d of %d bytes", kept, len(keys), len(again), len(b))
 		}

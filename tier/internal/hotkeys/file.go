@@ -1,4 +1,4 @@
-package tier
+package hotkeys
 
 import (
 	"bytes"
@@ -24,21 +24,23 @@ import (
 //
 // It is never changed in place: a new one is written beside it, synced and renamed.
 const (
-	hotMagic   = "weir hot keys\n"
-	hotVersion = 1
-	// maxHotKeys is how many keys a file has at most: what a cold owner warms before it knows its demand.
-	maxHotKeys = 10_000
-	// maxHotFile bounds a file, in bytes: ten thousand keys of 400 bytes.
-	maxHotFile = 4 << 20
+	magic   = "weir hot keys\n"
+	version = 1
+	// MaxKeys is how many keys a file has at most: what a cold owner warms before it knows its demand.
+	MaxKeys = 10_000
+	// MaxFile bounds a file, in bytes: ten thousand keys of 400 bytes.
+	MaxFile = 4 << 20
+	// unnamed is the namespace of a file that has no name.
+	unnamed = "default"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendHot appends a file of keys, or of as many of the first ones as fit.
-func appendHot(dst []byte, namespace string, keys []string) (file []byte, kept int) {
+// Append appends a file of keys, or of as many of the first ones as fit.
+func Append(dst []byte, namespace string, keys []string) (file []byte, kept int) {
 	var list []byte
-	room := maxHotFile - len(hotMagic) - 1 - 2*binary.MaxVarintLen64 - len(namespace) - crc32.Size
-	for _, key := range keys[:min(len(keys), maxHotKeys)] {
+	room := MaxFile - len(magic) - 1 - 2*binary.MaxVarintLen64 - len(namespace) - crc32.Size
+	for _, key := range keys[:min(len(keys), MaxKeys)] {
 		if len(list)+binary.MaxVarintLen64+len(key) > room {
 			break
 		}
@@ -47,7 +49,7 @@ func appendHot(dst []byte, namespace string, keys []string) (file []byte, kept i
 		kept++
 	}
 	began := len(dst)
-	dst = append(append(dst, hotMagic...), hotVersion)
+	dst = append(append(dst, magic...), version)
 	dst = binary.AppendUvarint(dst, uint64(len(namespace)))
 	dst = append(dst, namespace...)
 	dst = binary.AppendUvarint(dst, uint64(kept))
@@ -55,16 +57,16 @@ func appendHot(dst []byte, namespace string, keys []string) (file []byte, kept i
 	return binary.BigEndian.AppendUint32(dst, crc32.Checksum(dst[began:], castagnoli)), kept
 }
 
-// parseHot returns the keys of a file. They share no memory with b. The error says what is wrong with the file.
-func parseHot(b []byte, namespace string) (keys []string, err error) {
-	rest, ok := bytes.CutPrefix(b, []byte(hotMagic))
+// parse returns the keys of a file. They share no memory with b. The error says what is wrong with the file.
+func parse(b []byte, namespace string) (keys []string, err error) {
+	rest, ok := bytes.CutPrefix(b, []byte(magic))
 	switch {
 	case !ok || len(rest) < 1+crc32.Size:
 		return nil, errors.New("it is not a list of hot keys")
-	case len(b) > maxHotFile:
-		return nil, fmt.Errorf("it has more than %d bytes", maxHotFile)
-	case rest[0] != hotVersion:
-		return nil, fmt.Errorf("its format is version %d, this program reads %d", rest[0], hotVersion)
+	case len(b) > MaxFile:
+		return nil, fmt.Errorf("it has more than %d bytes", MaxFile)
+	case rest[0] != version:
+		return nil, fmt.Errorf("its format is version %d, this program reads %d", rest[0], version)
 	}
 	end := len(b) - crc32.Size
 	if sum := binary.BigEndian.Uint32(b[end:]); sum != crc32.Checksum(b[:end], castagnoli) {
@@ -83,11 +85,11 @@ func parseHot(b []byte, namespace string) (keys []string, err error) {
 		s, rest = string(rest[used:used+int(n)]), rest[used+int(n):]
 		return s
 	}
-	if name := cmp.Or(text(0, codec.MaxNamespace), DefaultNamespace); err == nil && name != namespace { // an earlier version wrote ""
+	if name := cmp.Or(text(0, codec.MaxNamespace), unnamed); err == nil && name != namespace { // an earlier version wrote ""
 		return nil, fmt.Errorf("it is of the namespace %q", name)
 	}
 	count, used := binary.Uvarint(rest)
-	if err != nil || used <= 0 || count > maxHotKeys || count > uint64(len(rest)) {
+	if err != nil || used <= 0 || count > MaxKeys || count > uint64(len(rest)) {
 		return nil, errors.Join(errors.New("its number of keys is wrong"), err)
 	}
 	rest = rest[used:]
@@ -104,8 +106,8 @@ func parseHot(b []byte, namespace string) (keys []string, err error) {
 	return keys, nil
 }
 
-// readHot reads a file of keys.
-func readHot(path, namespace string) ([]string, error) {
+// Read reads a file of keys.
+func Read(path, namespace string) ([]string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -117,16 +119,16 @@ func readHot(path, namespace string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(io.LimitReader(f, maxHotFile+1))
+	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
-	return parseHot(b, namespace)
+	return parse(b, namespace)
 }
 
-// writeHot replaces the file at path by a new one. Only its owner may read it. After an error the old file is
+// Write replaces the file at path by a new one. Only its owner may read it. After an error the old file is
 // unchanged.
-func writeHot(path string, b []byte) (err error) {
+func Write(path string, b []byte) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, "."+filepath.Base(path)+".*") // with mode 0600
 	if err != nil {
