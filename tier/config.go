@@ -17,6 +17,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/owner"
 )
 
 // Defaults and limits of Config.
@@ -300,3 +301,21 @@ func (c *Cache[V]) logLost() {
 			"namespace", c.cfg.Namespace, "codec", c.codec.Name(), "fields", lost[:min(len(lost), 10)], "count", len(lost))
 	}
 }
+
+// WhenIsolated says what a cache does while its node is isolated: it has lost sight of, or hears nothing from, more
+// than half of the members of the last view that stood for 30 seconds. It cannot learn of their invalidations then.
+type WhenIsolated uint8
+
+// What a cache does when its node is isolated.
+const (
+	// ServeStale serves as usual. Copies end at their hard expiry at the latest.
+	ServeStale WhenIsolated = iota
+	// Bypass loads for each read, within the governor's limits. Reads that come while a load waits for its permit share
+	// that load. No copy from before the read is served.
+	Bypass
+	// Fail returns ErrIsolated.
+	Fail
+)
+
+// String returns "serve stale", "bypass" or "fail".
+func (w WhenIsolated) String() string { return owner.WhenIsolated(w).String() }

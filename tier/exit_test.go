@@ -48,15 +48,15 @@ func TestGetManyHandsOutNothingPastItsEnd(t *testing.T) {
 			_ = pause(background, 20*time.Second)
 		}
 		loads := c.Stats().Loads
-		m := c.multiGets.get(3)
+		m := c.multiGets.get(c, 3)
 		for _, key := range []string{"near", "owned", "slow3"} {
 			m.add(key)
 		}
 		get(t, c, "near", "v")
 		get(t, c, "owned", "v")
 		_ = pause(background, 2*time.Second)
-		c.readMany(background, m)
-		now := c.readLate(background, m)
+		m.readMany(background)
+		now := m.readLate(background)
 		for i := range m.reads {
 			r := &m.reads[i]
 			if _, ok, err := c.handOut(&r.finding, now); r.err != nil || !ok || err != nil || time.Duration(now-r.loaded) > bound {

@@ -2,10 +2,12 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
@@ -153,4 +155,31 @@ func (c *Cache[V]) decode(b []byte) (v V, err error) {
 		return v, &undecodable{err}
 	}
 	return v, nil
+}
+
+// Stale is how long one value may be served after its soft expiry.
+type Stale struct {
+	WhileRevalidate time.Duration // while one refresh runs
+	IfError         time.Duration // if the refill fails or gets no permit
+}
+
+// SetStale shortens Freshness.StaleWhileRevalidate and Freshness.StaleIfError for this value. A longer duration has
+// no effect. The zero Stale keeps the value from being served after its soft expiry. On a member that got a copy from
+// the key's owner, Freshness.StaleWhileRevalidate applies for as long as the longer of the two allows.
+func (f *Fill[V]) SetStale(s Stale) { f.run.Stale = (*owner.Staleness)(&s) }
+
+// Tag adds the value to the sets that the tags name: InvalidateTag with one of them covers the value. Callers that
+// come after such an InvalidateTag do not wait for the load that runs. So call Tag as soon as a tag is known, ideally
+// before reading the origin. The tags apply to ErrNotFound as well. With KeepPrevious the previous value's tags stay,
+// and these are added. A value has at most codec.MaxTags tags of at most codec.MaxTag bytes each. If a tag is empty
+// or too long, or there are more tags, the fill fails with ErrBadTag: a value that misses a tag could outlive the
+// tag's invalidation.
+func (f *Fill[V]) Tag(tags ...string) {
+	for _, tag := range tags {
+		if err := owner.CheckTag(tag); err != nil {
+			f.run.TagErr = errors.Join(f.run.TagErr, err)
+			continue
+		}
+		f.run.AddTag(fence.TagHash(tag))
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/owner"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 const (
@@ -74,12 +75,12 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 	if err := c.canRead(ctx); err != nil {
 		return nil, err
 	}
-	m := c.multiGets.get(len(keys))
+	m := c.multiGets.get(c, len(keys))
 	for _, key := range keys {
 		m.add(key)
 	}
-	c.readMany(ctx, m)
-	now := c.readLate(ctx, m)
+	m.readMany(ctx)
+	now := m.readLate(ctx)
 	out := make(map[string]V, len(m.reads))
 	var failed *ManyError
 	for i := range m.reads {
@@ -115,7 +116,7 @@ func (c *Cache[V]) GetMany(ctx context.Context, keys []string) (map[string]V, er
 func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string, Result[V]] {
 	return func(yield func(string, Result[V]) bool) {
 		for some := range slices.Chunk(keys, eachGroup) {
-			m := c.multiGets.get(len(some))
+			m := c.multiGets.get(c, len(some))
 			at := make([]int, len(some))
 			for i, key := range some {
 				at[i] = m.add(key)
@@ -125,7 +126,7 @@ func (c *Cache[V]) GetEach(ctx context.Context, keys []string) iter.Seq2[string,
 					m.reads[i].err = err
 				}
 			} else {
-				c.readMany(ctx, m)
+				m.readMany(ctx)
 			}
 			for i, key := range some {
 				if !yield(key, c.resultOf(ctx, &m.reads[at[i]])) {
@@ -151,7 +152,8 @@ func (c *Cache[V]) resultOf(ctx context.Context, r *keyRead[V]) (out Result[V]) 
 
 // readLate reads the keys again whose copies reached their end while the call waited for other keys. It returns the
 // time at which the results are handed out.
-func (c *Cache[V]) readLate(ctx context.Context, m *multiGet[V]) (now int64) {
+func (m *multiGet[V]) readLate(ctx context.Context) (now int64) {
+	c := m.c
 	for range owner.MaxAgain {
 		now = c.own.Clock.Now()
 		m.singles = m.singles[:0]
@@ -163,7 +165,7 @@ func (c *Cache[V]) readLate(ctx context.Context, m *multiGet[V]) (now int64) {
 		if len(m.singles) == 0 {
 			return now
 		}
-		c.readSingly(ctx, m)
+		m.readSingly(ctx)
 	}
 	return c.own.Clock.Now()
 }
@@ -179,7 +181,8 @@ func (c *core) canRead(ctx context.Context) error {
 }
 
 // readMany answers the reads of m.
-func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
+func (m *multiGet[V]) readMany(ctx context.Context) {
+	c := m.c
 	m.chain, m.wide, m.began = governor.ChainOf(ctx), c.own.Fences.TagClock(), c.own.Clock.Now()
 	self, places := 0, 1
 	if c.cfg.Cluster != nil {
@@ -223,11 +226,11 @@ func (c *Cache[V]) readMany(ctx context.Context, m *multiGet[V]) {
 		left++
 	}
 	if left > 0 {
-		c.readOwners(ctx, m, self, m.sort(places, left))
-		c.account(m)
+		m.readOwners(ctx, self, m.sort(places, left))
+		m.account()
 	}
 	if len(m.singles) > 0 {
-		c.readSingly(ctx, m)
+		m.readSingly(ctx)
 	}
 }
 
@@ -258,7 +261,8 @@ func (c *Cache[V]) takeNear(ctx context.Context, r *keyRead[V], b *nearEntry[V],
 }
 
 // readSingly makes the reads in m.singles as Get makes them.
-func (c *Cache[V]) readSingly(ctx context.Context, m *multiGet[V]) {
+func (m *multiGet[V]) readSingly(ctx context.Context) {
+	c := m.c
 	if n := governor.NestingOf(ctx); n != nil {
 		n.Wait() // until the last of them has its answer
 		defer func() {
@@ -288,7 +292,8 @@ func (c *Cache[V]) readSingly(ctx context.Context, m *multiGet[V]) {
 }
 
 // got settles a read that an owner answered at now, or failed to answer.
-func (c *Cache[V]) got(m *multiGet[V], r *keyRead[V], a *answer[V], err error, now int64) {
+func (m *multiGet[V]) got(r *keyRead[V], a *answer[V], err error, now int64) {
+	c := m.c
 	if m.warming {
 		if r.source, r.err = a.source, err; a.notFound {
 			r.err = ErrNotFound
@@ -308,7 +313,8 @@ func (c *Cache[V]) got(m *multiGet[V], r *keyRead[V], a *answer[V], err error, n
 
 // account counts what the owners have answered, once all answers are there. All goroutines share the counters, so each
 // counter is touched once for all keys.
-func (c *Cache[V]) account(m *multiGet[V]) {
+func (m *multiGet[V]) account() {
+	c := m.c
 	c.own.Demand.ReadMany(len(m.reads), func(i int) (string, uint64, int, time.Duration, bool) {
 		r := &m.reads[i]
 		return r.key, r.hash, int(r.size), r.cost, r.answered
@@ -342,4 +348,73 @@ func (c *Cache[V]) account(m *multiGet[V]) {
 	owner.AddTo(&c.own.Stats.Errors, failed)
 	owner.AddTo(&c.own.Stats.Owned, owned)
 	owner.AddTo(&c.own.Stats.Filled, filled)
+}
+
+// pendingReads is the reads of own keys that have to be loaded. Their loads have begun.
+type pendingReads[V any] struct {
+	ws    []*owner.OwnedRead
+	reads []*keyRead[V]
+	wide  uint64
+	began int64
+}
+
+// seekOwn answers the reads of own keys that need no waiting. It returns the others, nil if there are none.
+func (m *multiGet[V]) seekOwn(ctx context.Context, reads []*keyRead[V]) (rest *pendingReads[V]) {
+	c := m.c
+	var now int64
+	for i, r := range reads {
+		if i%owner.ClockEvery == 0 {
+			now = c.own.Clock.Now()
+		}
+		w := owner.OwnedRead{Key: r.key, Hash: r.hash}
+		if c.own.LookUp(&w, m.chain, now) {
+			m.gotOwn(r, &w, now)
+			continue
+		}
+		if rest == nil {
+			rest = new(pendingReads[V])
+		}
+		own := w // only the ones that must wait move to the heap
+		rest.ws, rest.reads = append(rest.ws, &own), append(rest.reads, r)
+	}
+	if rest != nil {
+		rest.began, rest.wide = c.own.Clock.Now(), c.own.Fences.TagClock()
+		c.own.JoinFlights(ctx, rest.ws, m.chain)
+	}
+	return rest
+}
+
+// awaitOwn answers the reads that seekOwn returned.
+func (m *multiGet[V]) awaitOwn(ctx context.Context, rest *pendingReads[V]) {
+	c := m.c
+	over := governor.NestingOf(ctx).Around(func() error {
+		c.own.AwaitFlights(ctx, rest.ws, m.chain, rest.wide, rest.began)
+		return nil
+	})
+	if over != nil {
+		for _, w := range rest.ws {
+			w.Err = over
+		}
+	}
+	for i, w := range rest.ws {
+		m.gotOwn(rest.reads[i], w, c.own.Clock.Now())
+	}
+}
+
+func (m *multiGet[V]) gotOwn(r *keyRead[V], w *owner.OwnedRead, now int64) {
+	c := m.c
+	var a answer[V]
+	err := w.Err
+	if m.warming && err == nil {
+		a.source, a.notFound = SourceOwned, w.F.E.Flags&store.NotFound != 0
+		if w.F.Filled {
+			a.source = SourceFill
+		}
+	} else if err == nil {
+		if err = c.answerTo(now, w.Key, &w.F, m.began, &a); isUndecodable(err) {
+			m.single(r) // a single read loads it again
+			return
+		}
+	}
+	m.got(r, &a, err, now)
 }

@@ -61,7 +61,7 @@ type frame[V any] struct {
 
 // readOwners asks all the keys' owners at once. of returns each owner's reads; self is this node's index in the view.
 // As long as the frames are few and there are only answers to wait for, this goroutine does everything.
-func (c *Cache[V]) readOwners(ctx context.Context, m *multiGet[V], self int, of func(owner int) []*keyRead[V]) {
+func (m *multiGet[V]) readOwners(ctx context.Context, self int, of func(owner int) []*keyRead[V]) {
 	var here []*keyRead[V]
 	if m.view == nil {
 		here = of(0)
@@ -91,14 +91,14 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *multiGet[V], self int, of 
 	sent := 0
 	for i := range m.frames {
 		f := &m.frames[i]
-		if f.call.Index = i; i < maxFrames && len(m.order) <= maxAlone && c.send(ctx, f) {
+		if f.call.Index = i; i < maxFrames && len(m.order) <= maxAlone && f.send(ctx) {
 			sent++
 		} else {
 			slow = append(slow, f)
 		}
 	}
 	if len(slow) == 1 && sent == 0 && len(here) == 0 {
-		c.callMany(ctx, slow[0])
+		slow[0].callMany(ctx)
 		return
 	}
 	var wg sync.WaitGroup
@@ -111,22 +111,23 @@ func (c *Cache[V]) readOwners(ctx context.Context, m *multiGet[V], self int, of 
 		for range min(len(slow), maxFrames) {
 			wg.Go(func() {
 				for f := range next {
-					c.callMany(ctx, f)
+					f.callMany(ctx)
 				}
 			})
 		}
 	}
-	own := c.seekOwn(ctx, m, here)
-	c.collect(ctx, m, sent, &wg)
+	own := m.seekOwn(ctx, here)
+	m.collect(ctx, sent, &wg)
 	if own != nil {
-		c.awaitOwn(ctx, m, own)
+		m.awaitOwn(ctx, own)
 	}
 	wg.Wait()
 }
 
 // send asks the member for what it has of the frame's keys. It returns false if something that takes time has to be
 // done first.
-func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
+func (f *frame[V]) send(ctx context.Context) bool {
+	c := f.many.c
 	if c.sender == nil || len(f.many.chain) > 0 || c.own.Journal.IsOpening() {
 		return false
 	}
@@ -136,12 +137,12 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 	if f.known = f.member.Watermark(); f.known == nil {
 		return false
 	}
-	if n, _ := c.carryAll(f, f.reads); n < len(f.reads) {
+	if n, _ := f.carryAll(f.reads); n < len(f.reads) {
 		return false
 	}
 	f.alone = c.own.Leaving.Load()
 	f.w = wires.Get().(*wire)
-	c.fillMultiGet(ctx, f, &f.w.req, f.reads, codec.ModeLook)
+	f.fillMultiGet(ctx, &f.w.req, f.reads, codec.ModeLook)
 	f.call = codec.Call{Req: &f.w.req, Resp: &f.w.resp, Done: f.many.done, Index: f.call.Index}
 	if f.began = c.own.Clock.Now(); c.sender.Send(ctx, f.to, &f.call) {
 		return true
@@ -153,7 +154,7 @@ func (c *Cache[V]) send(ctx context.Context, f *frame[V]) bool {
 
 // collect takes the answers to the frames that were sent, in the order in which they arrive. Reads that must wait for
 // loads are asked for again in goroutines of wg.
-func (c *Cache[V]) collect(ctx context.Context, m *multiGet[V], sent int, wg *sync.WaitGroup) {
+func (m *multiGet[V]) collect(ctx context.Context, sent int, wg *sync.WaitGroup) {
 	ended := ctx.Done()
 	defer func() { // some are left only if a user's codec panics
 		for i := range m.frames {
@@ -185,34 +186,35 @@ func (c *Cache[V]) collect(ctx context.Context, m *multiGet[V], sent int, wg *sy
 		sent--
 		w := f.w
 		f.w = nil
-		pending, left := c.settleMany(ctx, f, f.reads, w, f.call.Err, f.began)
+		pending, left := f.settleMany(ctx, f.reads, w, f.call.Err, f.began)
 		w.put()
 		if len(pending)+len(left) > 0 {
-			wg.Go(func() { c.sendRest(ctx, f, f.reads, pending, left) })
+			wg.Go(func() { f.sendRest(ctx, f.reads, pending, left) })
 		}
 	}
 }
 
 // callMany reads the keys of one frame from its member.
-func (c *Cache[V]) callMany(ctx context.Context, f *frame[V]) {
+func (f *frame[V]) callMany(ctx context.Context) {
+	c := f.many.c
 	if f.member = c.own.Journal.Member(f.to.Name); f.member == nil {
 		f.many.single(f.reads...)
 		return
 	}
 	f.alone = !c.own.Journal.WaitOpen(ctx) || c.own.Leaving.Load()
-	reads := c.readyMany(ctx, f, f.reads)
+	reads := f.readyMany(ctx, f.reads)
 	if len(f.many.chain) > 0 { // the member that detects a cycle may have to wait
-		c.sendWaiting(ctx, f, reads)
+		f.sendWaiting(ctx, reads)
 		return
 	}
 	if len(reads) > 0 {
-		pending, left := c.sendFrame(ctx, f, reads, codec.ModeLook)
-		c.sendRest(ctx, f, reads, pending, left)
+		pending, left := f.sendFrame(ctx, reads, codec.ModeLook)
+		f.sendRest(ctx, reads, pending, left)
 	}
 }
 
 // sendRest asks for the reads that are not answered yet: the member has not looked for left, and has to load pending.
-func (c *Cache[V]) sendRest(ctx context.Context, f *frame[V], reads, pending, left []*keyRead[V]) {
+func (f *frame[V]) sendRest(ctx context.Context, reads, pending, left []*keyRead[V]) {
 	for len(left) > 0 {
 		if len(left) == len(reads) {
 			f.many.single(left...)
@@ -220,16 +222,16 @@ func (c *Cache[V]) sendRest(ctx context.Context, f *frame[V], reads, pending, le
 		}
 		reads = left
 		var more []*keyRead[V]
-		more, left = c.sendFrame(ctx, f, reads, codec.ModeLook)
+		more, left = f.sendFrame(ctx, reads, codec.ModeLook)
 		pending = append(pending, more...)
 	}
-	c.sendWaiting(ctx, f, pending)
+	f.sendWaiting(ctx, pending)
 }
 
 // sendWaiting asks for reads that have to wait for loads.
-func (c *Cache[V]) sendWaiting(ctx context.Context, f *frame[V], reads []*keyRead[V]) {
+func (f *frame[V]) sendWaiting(ctx context.Context, reads []*keyRead[V]) {
 	for len(reads) > 0 {
-		pending, left := c.sendFrame(ctx, f, reads, codec.ModeWait)
+		pending, left := f.sendFrame(ctx, reads, codec.ModeWait)
 		if left = append(left, pending...); len(left) == len(reads) {
 			f.many.single(left...)
 			return
@@ -240,13 +242,14 @@ func (c *Cache[V]) sendWaiting(ctx context.Context, f *frame[V], reads []*keyRea
 
 // readyMany finds what the member is known to have applied and what it must be told with each key. It has an exchange
 // first if that is needed. It returns the reads for which one request is then enough.
-func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*keyRead[V]) []*keyRead[V] {
+func (f *frame[V]) readyMany(ctx context.Context, reads []*keyRead[V]) []*keyRead[V] {
+	c := f.many.c
 	for try := 0; ; try++ {
 		ready, behind, exchange := reads[:0:0], reads, true
 		if f.known = f.member.Watermark(); f.known != nil {
 			var n int
 			reads = slices.Clone(reads) // carryAll reorders them
-			n, exchange = c.carryAll(f, reads)
+			n, exchange = f.carryAll(reads)
 			if ready, behind = reads[:n:n], reads[n:]; len(behind) == 0 {
 				return ready
 			}
@@ -260,7 +263,8 @@ func (c *Cache[V]) readyMany(ctx context.Context, f *frame[V], reads []*keyRead[
 
 // carryAll notes for each read what the member must be told, and moves the reads for which one request is not enough to
 // the end. It returns the number of the other reads, and whether an exchange would help the moved ones.
-func (c *Cache[V]) carryAll(f *frame[V], reads []*keyRead[V]) (n int, exchange bool) {
+func (f *frame[V]) carryAll(reads []*keyRead[V]) (n int, exchange bool) {
+	c := f.many.c
 	n = len(reads)
 	for i := 0; i < n; {
 		r := reads[i]
@@ -277,7 +281,8 @@ func (c *Cache[V]) carryAll(f *frame[V], reads []*keyRead[V]) (n int, exchange b
 }
 
 // fillMultiGet fills req with the request for reads.
-func (c *Cache[V]) fillMultiGet(ctx context.Context, f *frame[V], req *codec.Request, reads []*keyRead[V], mode codec.Mode) {
+func (f *frame[V]) fillMultiGet(ctx context.Context, req *codec.Request, reads []*keyRead[V], mode codec.Mode) {
+	c := f.many.c
 	m := f.many
 	*req = codec.Request{
 		Kind: codec.KindGetMany, Mode: mode, Namespace: c.own.Ns, Schema: c.own.Cfg.Schema, View: m.view.Fingerprint(),
@@ -310,27 +315,29 @@ func (w *wire) empty() {
 
 // sendFrame sends one request for reads. It returns the reads that the member has not answered: pending must wait for
 // loads, and left did not fit into the answer.
-func (c *Cache[V]) sendFrame(ctx context.Context, f *frame[V], reads []*keyRead[V], mode codec.Mode) (pending, left []*keyRead[V]) {
+func (f *frame[V]) sendFrame(ctx context.Context, reads []*keyRead[V], mode codec.Mode) (pending, left []*keyRead[V]) {
+	c := f.many.c
 	w := wires.Get().(*wire)
-	c.fillMultiGet(ctx, f, &w.req, reads, mode)
+	f.fillMultiGet(ctx, &w.req, reads, mode)
 	began := c.own.Clock.Now()
 	err := c.cfg.Cluster.Call(ctx, f.to, &w.req, &w.resp)
-	pending, left = c.settleMany(ctx, f, reads, w, err, began)
+	pending, left = f.settleMany(ctx, reads, w, err, began)
 	w.put()
 	return pending, left
 }
 
 // settleMany settles reads by the outcome of the request for them, which was sent at began.
-func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*keyRead[V], w *wire, err error, began int64) (pending, left []*keyRead[V]) {
+func (f *frame[V]) settleMany(ctx context.Context, reads []*keyRead[V], w *wire, err error, began int64) (pending, left []*keyRead[V]) {
+	c := f.many.c
 	switch {
 	case err == nil:
 		defer w.resp.Release()
 	case ctx.Err() != nil:
-		c.failMany(f, reads, func(string) error { return ctx.Err() })
+		f.failMany(reads, func(string) error { return ctx.Err() })
 		return nil, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		late := owner.Ended(ctx)
-		c.failMany(f, reads, func(key string) error {
+		f.failMany(reads, func(key string) error {
 			if late {
 				return context.DeadlineExceeded // the caller's own, not the load's
 			}
@@ -343,9 +350,9 @@ func (c *Cache[V]) settleMany(ctx context.Context, f *frame[V], reads []*keyRead
 	}
 	switch w.resp.Status {
 	case codec.StatusMany:
-		return c.understandMany(ctx, f, reads, w.resp.Value, began)
+		return f.understandMany(ctx, reads, w.resp.Value, began)
 	case codec.StatusBusy:
-		c.failMany(f, reads, func(string) error {
+		f.failMany(reads, func(string) error {
 			return &OverloadedError{Reason: "at " + f.to.Name, RetryAfter: w.resp.RetryAfter}
 		})
 	default:
@@ -364,15 +371,17 @@ func (c *core) frameTimeout(ctx context.Context) time.Duration {
 }
 
 // failMany settles reads that have all failed in the same way.
-func (c *Cache[V]) failMany(f *frame[V], reads []*keyRead[V], why func(key string) error) {
+func (f *frame[V]) failMany(reads []*keyRead[V], why func(key string) error) {
+	c := f.many.c
 	c.own.Stats.Asked.Add(int64(len(reads)))
 	for _, r := range reads {
-		c.got(f.many, r, &answer[V]{}, why(r.key), 0)
+		f.many.got(r, &answer[V]{}, why(r.key), 0)
 	}
 }
 
 // understandMany settles the reads of a frame by the parts of the answer.
-func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*keyRead[V], parts []byte, began int64) (pending, left []*keyRead[V]) {
+func (f *frame[V]) understandMany(ctx context.Context, reads []*keyRead[V], parts []byte, began int64) (pending, left []*keyRead[V]) {
+	c := f.many.c
 	m := f.many
 	q := request[V]{Lookup: owner.Lookup{MaxAge: AnyAge}, wide: m.wide, known: f.known, to: f.to, alone: f.alone}
 	var part codec.Response
@@ -400,7 +409,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*key
 				if part.Flags&codec.FlagFilled != 0 {
 					a.source = SourceFill
 				}
-				c.got(m, r, &a, nil, now)
+				m.got(r, &a, nil, now)
 				continue
 			}
 		}
@@ -420,7 +429,7 @@ func (c *Cache[V]) understandMany(ctx context.Context, f *frame[V], reads []*key
 			err = context.DeadlineExceeded // the caller's own, not the load's
 		}
 		asked++
-		c.got(m, r, &a, err, now)
+		m.got(r, &a, err, now)
 	}
 	c.own.Stats.Asked.Add(asked)
 	return pending, left

@@ -32,6 +32,7 @@ type keyRead[V any] struct {
 
 // multiGet is the reads of one multi-get, of different keys, and what they have in common.
 type multiGet[V any] struct {
+	c     *Cache[V]
 	reads []keyRead[V] // has room for all that are added; zero beyond its length
 	view  *ring.View   // nil: no cluster
 	chain []uint64
@@ -110,19 +111,20 @@ func (m *multiGet[V]) sort(places, n int) (of func(owner int) []*keyRead[V]) {
 
 // multiGetPool keeps the memory of finished multi-gets for later ones.
 type multiGetPool[V any] struct {
-	pool sync.Pool // of *many[V]
+	pool sync.Pool // of *multiGet[V]
 	seed maphash.Seed
 }
 
 // lotKept is the largest multi-get, in keys, whose memory is kept.
 const lotKept = 4096
 
-// get returns a many with room for n keys.
-func (l *multiGetPool[V]) get(n int) *multiGet[V] {
+// get returns a multi-get of c with room for n keys.
+func (l *multiGetPool[V]) get(c *Cache[V], n int) *multiGet[V] {
 	m, _ := l.pool.Get().(*multiGet[V])
 	if m == nil {
 		m = &multiGet[V]{seed: l.seed, done: make(chan *codec.Call, maxFrames)}
 	}
+	m.c = c
 	size := 16
 	for size < 2*n {
 		size *= 2
@@ -135,7 +137,7 @@ func (l *multiGetPool[V]) get(n int) *multiGet[V] {
 	return m
 }
 
-// put takes back a many that nobody uses any more.
+// put takes back a multi-get that nobody uses any more.
 func (l *multiGetPool[V]) put(m *multiGet[V]) {
 	if cap(m.reads) > lotKept {
 		return

@@ -16,7 +16,7 @@ import (
 func TestLotsEmpty(t *testing.T) {
 	l := &multiGetPool[int]{seed: maphash.MakeSeed()}
 	for _, n := range []int{300, 7, 0, 1000, 100} {
-		m := l.get(n)
+		m := l.get(nil, n)
 		if len(m.reads)+len(m.order)+len(m.frames)+len(m.singles)+len(m.done) != 0 || m.view != nil || m.chain != nil || m.warming {
 			t.Fatal("not empty")
 		}
@@ -59,7 +59,7 @@ func TestLotsEmpty(t *testing.T) {
 // Keys with the same hash in the table are told apart.
 func TestLotsSameHash(t *testing.T) {
 	l := &multiGetPool[int]{seed: maphash.MakeSeed()}
-	m := l.get(2)
+	m := l.get(nil, 2)
 	if m.add("a") != 0 {
 		t.Fatal("a is not the first")
 	}

@@ -1,9 +1,11 @@
 package tier
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/counters"
+	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
@@ -175,4 +177,123 @@ type Ages struct {
 	P50     float64 `json:"p50_seconds"` // over the last 30 to 60 seconds, accurate to about a tenth
 	P99     float64 `json:"p99_seconds"`
 	Max     float64 `json:"max_seconds"` // over all counted answers
+}
+
+// countNearHit counts a near hit with the given weight.
+func (c *Cache[V]) countNearHit(b *nearEntry[V], now, weight int64, why store.StaleReason) {
+	a := &c.own.Stats.Ages
+	a.Served(counters.Near, max(now-b.loaded, 0), weight)
+	if now >= b.soft {
+		a.Near.Add(weight)
+		c.staleServed(why, weight)
+	}
+}
+
+// countAnswer counts a read that a tier below the near tier has answered.
+func (c *Cache[V]) countAnswer(a *answer[V]) {
+	s := c.own.Stats
+	switch a.source {
+	case SourceOwned:
+		s.Owned.Add(1)
+	case SourceFill:
+		s.Filled.Add(1)
+	}
+	s.Ages.Served(int(a.source-SourceNear), a.age, 1)
+	if a.stale {
+		s.Stale.Add(1)
+		c.staleServed(a.why, 1)
+	}
+}
+
+func (c *core) staleServed(why store.StaleReason, weight int64) {
+	if c.own.Isolation.Lost.Load() {
+		why = store.StaleIsolated
+	}
+	c.own.Stats.Ages.Stale[why].Add(weight)
+}
+
+// CostBucket is one bucket of the histogram of load times.
+type CostBucket struct {
+	Seconds float64 `json:"seconds"` // the longest in it; 0 for the last one, which has no bound
+	Loads   int64   `json:"loads"`   // in this bucket alone
+}
+
+// Ledger is what this node's misses have cost and what they cost now.
+type Ledger struct {
+	Costs          []CostBucket     `json:"costs"`            // loads that have returned, by the time they took
+	OriginSeconds  float64          `json:"origin_seconds"`   // spent in loads, including those that run now
+	OriginBusy     float64          `json:"origin_busy"`      // origin-seconds a second over the last 10 s: loads that ran at once
+	LoadRate       float64          `json:"loads_a_second"`   // over the last 10 s
+	ReadRate       float64          `json:"reads_a_second"`   // over the last 10 s
+	CallersPerLoad float64          `json:"callers_per_load"` // callers that fills answered, on this node and on other members, divided by loads
+	Doomed         int64            `json:"doomed"`           // fills that ended after all their callers had left
+	ShedBy         map[string]int64 `json:"shed_by_reason"`   // fills that the governor rejected
+	Retries        int64            `json:"retries"`          // loads that retried a failed one
+	RetriesDenied  int64            `json:"retries_denied"`   // retries that the budget did not allow
+	SoftTimeouts   int64            `json:"soft_timeouts"`    // reads that took a stale copy after SoftTimeout
+}
+
+// ledger returns the current ledger.
+func (c *core) ledger() Ledger {
+	s, loads := c.own.Stats, c.own.Stats.Loads()
+	r := s.Ledger.Rates(c.own.Reads(), loads, c.own.Clock.Now())
+	out := Ledger{
+		OriginSeconds: r.Total, OriginBusy: r.Busy, LoadRate: r.Loads, ReadRate: r.Reads,
+		Doomed: s.Doomed.Load(), ShedBy: make(map[string]int64), Retries: s.Retries.Load(), RetriesDenied: s.NoRetry.Load(),
+		SoftTimeouts: s.Soft.Load(),
+	}
+	if loads > 0 {
+		out.CallersPerLoad = float64(s.Served.Load()) / float64(loads)
+	}
+	for i := range s.Cost {
+		b := CostBucket{Loads: s.Cost[i].Load()}
+		if i < len(counters.CostBounds) {
+			b.Seconds = counters.CostBounds[i]
+		}
+		out.Costs = append(out.Costs, b)
+	}
+	for i := range s.Shed {
+		out.ShedBy[governor.Reason(i).Name()] = s.Shed[i].Load()
+	}
+	return out
+}
+
+// FollowStats says what Follow does. With more than one feed the counters are totals, and the other fields are those of
+// the feed that moved last.
+type FollowStats struct {
+	Following   int64  `json:"following"`    // calls of Follow that run
+	Position    uint64 `json:"position_max"` // of the newest event that was applied here
+	Acked       uint64 `json:"acked_max"`    // up to which every member has applied everything
+	Applied     int64  `json:"applied"`      // events
+	Repeated    int64  `json:"repeated"`     // events that had been applied before, and were skipped
+	Refused     int64  `json:"refused"`      // keys and tags that no value can have
+	Flushes     int64  `json:"flushes"`      // of the namespace, because the feed could not tell everything
+	Failures    int64  `json:"failures"`     // calls of a feed that failed
+	Unconfirmed int64  `json:"unconfirmed"`  // times that an acknowledgement had to wait for a member
+	// LagSeconds is the time from the newest event's write to its application here, if the feed gives times.
+	LagSeconds float64 `json:"lag_seconds_max"`
+	// DownSeconds is how long the feed has been failing; 0: it works. While it fails, copies are as old as the
+	// Freshness allows. When it works again, the missing events are applied or the namespace is flushed.
+	DownSeconds float64 `json:"down_seconds_max"`
+}
+
+// followStats are the counters behind FollowStats.
+type followStats struct {
+	following, applied, repeated, refused, flushes, failures, unconfirmed atomic.Int64
+
+	position, acked atomic.Uint64
+	lag             atomic.Int64 // ns
+	down            atomic.Int64 // since when the feed has been failing, ns on the cache's clock; 0: it works
+}
+
+func (s *followStats) snapshot(now int64) FollowStats {
+	out := FollowStats{
+		Following: s.following.Load(), Position: s.position.Load(), Acked: s.acked.Load(), Applied: s.applied.Load(),
+		Repeated: s.repeated.Load(), Refused: s.refused.Load(), Flushes: s.flushes.Load(), Failures: s.failures.Load(),
+		Unconfirmed: s.unconfirmed.Load(), LagSeconds: time.Duration(s.lag.Load()).Seconds(),
+	}
+	if down := s.down.Load(); down != 0 {
+		out.DownSeconds = time.Duration(now - down).Seconds()
+	}
+	return out
 }

@@ -98,11 +98,11 @@ func (c *Cache[V]) warmKeys(ctx context.Context, keys []string) (WarmReport, err
 // next round.
 func (c *Cache[V]) warm(ctx context.Context, reads []*keyRead[V]) {
 	for idle := 0; len(reads) > 0; {
-		m := &multiGet[V]{chain: governor.ChainOf(ctx), wide: c.own.Fences.TagClock(), began: c.own.Clock.Now(), warming: true}
+		m := &multiGet[V]{c: c, chain: governor.ChainOf(ctx), wide: c.own.Fences.TagClock(), began: c.own.Clock.Now(), warming: true}
 		if c.cfg.Cluster != nil {
 			m.view = c.cfg.Cluster.View()
 		}
-		c.warmOwners(ctx, m, reads)
+		m.warmOwners(ctx, reads)
 		if idle++; len(m.singles) < len(reads) {
 			idle = 0
 		}
@@ -129,7 +129,8 @@ func (c *Cache[V]) warm(ctx context.Context, reads []*keyRead[V]) {
 }
 
 // warmOwners runs one round.
-func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyRead[V]) {
+func (m *multiGet[V]) warmOwners(ctx context.Context, reads []*keyRead[V]) {
+	c := m.c
 	var here []*keyRead[V]
 	there := make(map[string][]*keyRead[V])
 	for _, r := range reads {
@@ -154,8 +155,8 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyR
 					m.single(some...)
 					continue
 				}
-				if ready := c.readyMany(ctx, &f, some); len(ready) > 0 {
-					pending, left := c.sendFrame(ctx, &f, ready, codec.ModeWarm)
+				if ready := f.readyMany(ctx, some); len(ready) > 0 {
+					pending, left := f.sendFrame(ctx, ready, codec.ModeWarm)
 					m.single(pending...)
 					m.single(left...)
 				}
@@ -168,7 +169,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyR
 		for _, r := range some {
 			w := &owner.OwnedRead{Key: r.key, Hash: r.hash}
 			if now := c.own.Clock.Now(); c.own.LookUp(w, m.chain, now) {
-				c.gotOwn(m, r, w, now)
+				m.gotOwn(r, w, now)
 				continue
 			}
 			missing, readers = append(missing, w), append(readers, r)
@@ -178,7 +179,7 @@ func (c *Cache[V]) warmOwners(ctx context.Context, m *multiGet[V], reads []*keyR
 			if w.Err == ErrNotWarmed {
 				m.single(readers[i])
 			} else {
-				c.gotOwn(m, readers[i], w, c.own.Clock.Now())
+				m.gotOwn(readers[i], w, c.own.Clock.Now())
 			}
 		}
 	}
