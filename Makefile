@@ -178,7 +178,7 @@ bench-compare:
 	  cd $$dir && $(GO) run $(BENCHSTAT) base.txt work.txt
 
 fuzz:
-	@set -e; for pkg in cmd/weir codec peer peer/internal/roster tier bench/trace bench/scenario; do \
+	@set -e; for pkg in cmd/weir codec peer/internal/roster peer/internal/wire tier bench/trace bench/scenario; do \
 	  for f in $$($(GO) test -list '^Fuzz' ./$$pkg | grep '^Fuzz'); do \
 	    echo "fuzz $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./$$pkg; \
 	  done; done
