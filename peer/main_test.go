@@ -1,12 +1,12 @@
 package peer
 
 import (
-	"runtime"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/internal/simtime"
 )
 
 func TestMain(m *testing.M) {
@@ -23,10 +23,8 @@ func (p patient) Run() int {
 	return code
 }
 
-// bubble runs f in a bubble with virtual time, on one processor, because the race detector of Go 1.26 crashes if two
-// goroutines of a bubble look at expired timers at the same moment (https://go.dev/issue/78156).
+// bubble runs f with virtual time.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, f)
+	simtime.Test(t, f)
 }

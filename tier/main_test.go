@@ -6,7 +6,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/weircache/weir/tier/internal/simtime"
+	"github.com/weircache/weir/internal/simtime"
 )
 
 // TestMain leaves the long tests to make test-long, unless -run or -skip chooses.

@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/goleak"
 
 	"github.com/weircache/weir/bench/scenario"
+	"github.com/weircache/weir/internal/simtime"
 )
 
 // TestMain makes the test binary the process of a node as well.
@@ -26,13 +25,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26
-// crashes if two goroutines of a bubble look at expired timers at the same moment
-// (https://go.dev/issue/78156).
+// bubble runs f with virtual time.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, f)
+	simtime.Test(t, f)
 }
 
 func parse(t *testing.T, text string) *scenario.Scenario {

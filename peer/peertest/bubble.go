@@ -7,16 +7,15 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/internal/simtime"
 )
 
-// Bubble runs f in a bubble with virtual time, on one processor: the race detector of Go 1.26 crashes if two goroutines of
-// a bubble look at expired timers at the same moment (https://go.dev/issue/78156). So bubbles of one process cannot run in
-// parallel. After f, Bubble lets some virtual time pass, because memberlist's last probes end only after its Shutdown. It
-// fails the test if goroutines are left: G11.
+// Bubble runs f with virtual time. Bubbles of one process cannot run in parallel. After f, Bubble lets some virtual time
+// pass, because memberlist's last probes end only after its Shutdown. It fails the test if goroutines are left: G11.
 func Bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, func(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
 		defer func() {
 			sleep(context.Background(), 2*time.Minute)
 			if left := Leaked(); len(left) > 0 {

@@ -2,11 +2,11 @@ package wire
 
 import (
 	"os"
-	"runtime"
 	"testing"
-	"testing/synctest"
 
 	"go.uber.org/goleak"
+
+	"github.com/weircache/weir/internal/simtime"
 )
 
 func TestMain(m *testing.M) {
@@ -16,10 +16,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// bubble runs f in a bubble with virtual time, on one processor, because the race detector of Go 1.26 crashes if two
-// goroutines of a bubble look at expired timers at the same moment (https://go.dev/issue/78156).
+// bubble runs f with virtual time.
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	synctest.Test(t, f)
+	simtime.Test(t, f)
 }

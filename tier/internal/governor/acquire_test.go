@@ -8,7 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/weircache/weir/tier/internal/simtime"
+	"github.com/weircache/weir/internal/simtime"
 )
 
 // A waiting is an Acquire in its own goroutine.

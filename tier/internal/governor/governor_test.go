@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/weircache/weir/tier/internal/simtime"
+	"github.com/weircache/weir/internal/simtime"
 )
 
 // stopwatch returns a function that returns the ns since the call of stopwatch.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weircache/weir/tier/internal/simtime"
+	"github.com/weircache/weir/internal/simtime"
 )
 
 // attempt returns the ticket of a load's attempt that has a permit, and the context for its nested reads.

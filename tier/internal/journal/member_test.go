@@ -9,9 +9,9 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/simtime"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
-	"github.com/weircache/weir/tier/internal/simtime"
 )
 
 // What a pump does in each state of its member.

@@ -15,10 +15,10 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/simtime"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/journal"
-	"github.com/weircache/weir/tier/internal/simtime"
 )
 
 var seedFlag = flag.Uint64("seed", 0, "the only seed that TestNetwork runs; 0: random ones")

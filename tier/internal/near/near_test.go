@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"unsafe"
 
-	"github.com/weircache/weir/tier/internal/simtime"
+	"github.com/weircache/weir/internal/simtime"
 
 	"github.com/dgraph-io/ristretto/v2"
 )

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/internal/simtime"
 	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/simtime"
 	"github.com/weircache/weir/tier/internal/store"
 )
 

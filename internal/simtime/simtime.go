@@ -1,4 +1,3 @@
-// Package simtime runs tests with virtual time.
 package simtime
 
 import (
