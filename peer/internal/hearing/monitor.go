@@ -57,7 +57,8 @@ func (m *Monitor) Fired(due, now time.Time) {
 // Able reports whether the node was able to listen until now.
 func (m *Monitor) Able(now time.Time) bool { return int64(now.Sub(m.base)) >= m.until.Load() }
 
-// AbleFor returns for how long the node has been able to listen. If it always was, that is the longest duration there is.
+// AbleFor returns for how long the node has been able to listen. If it always was, that is the longest duration there
+// is.
 func (m *Monitor) AbleFor(now time.Time) time.Duration {
 	until := m.until.Load()
 	if until == 0 {

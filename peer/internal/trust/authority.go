@@ -42,8 +42,8 @@ func derive(secret []byte, purpose string) ([]byte, error) {
 	return hkdf.Key(sha256.New, secret, nil, purpose, 32)
 }
 
-// An authority is the certificate authority that is derived from a secret. It is the same on every node, since nothing in it
-// is random.
+// An authority is the certificate authority that is derived from a secret. It is the same on every node, since
+// nothing in it is random.
 type authority struct {
 	cert *x509.Certificate
 	key  ed25519.PrivateKey
@@ -120,9 +120,10 @@ func memberOf(cert *x509.Certificate) url.Values {
 	return nil
 }
 
-// Certificate returns the certificate that this node presents if it has a secret, and creates a new one from time to time.
-// Creating one takes less than a millisecond and waits for nothing. Certificates expire by the wall clock, so this compares
-// wall clock times: after a step of the clock, or while the machine was suspended, the monotonic clock differs.
+// Certificate returns the certificate that this node presents if it has a secret, and creates a new one from time to
+// time. Creating one takes less than a millisecond and waits for nothing. Certificates expire by the wall clock, so
+// this compares wall clock times: after a step of the clock, or while the machine was suspended, the monotonic clock
+// differs.
 func (t *Trust) Certificate(now time.Time) (*tls.Certificate, error) {
 	now = now.Round(0)
 	t.mu.Lock()

@@ -27,8 +27,8 @@ type Options struct {
 	TLS     *tls.Config // for data connections, with the user's own authority; nil: as the secrets say
 }
 
-// Trust holds the means by which a node recognizes members. Its fields do not change after New. It is safe for concurrent
-// use.
+// Trust holds the means by which a node recognizes members. Its fields do not change after New. It is safe for
+// concurrent use.
 type Trust struct {
 	Keyring *memberlist.Keyring // of gossip; nil: plaintext
 	ID      string              // distinguishes secrets without revealing them; "" without a secret
@@ -164,8 +164,8 @@ func (t *Trust) Client(member string) *tls.Config {
 	return c
 }
 
-// hostOf returns what a certificate of the user's own authority must name for a member: the member's name, or the address
-// if the name is an address and a port, as it is by default.
+// hostOf returns what a certificate of the user's own authority must name for a member: the member's name, or the
+// address if the name is an address and a port, as it is by default.
 func hostOf(name string) string {
 	if host, _, err := net.SplitHostPort(name); err == nil {
 		return host
@@ -184,8 +184,9 @@ func (e OtherMemberError) Error() string { return e.Err.Error() }
 // Unwrap returns Err.
 func (e OtherMemberError) Unwrap() error { return e.Err }
 
-// Names returns an error unless a data connection's certificate, which is known to come from a trusted authority, belongs to
-// the named member. It is an OtherMemberError if the certificate belongs to another member of this cluster.
+// Names returns an error unless a data connection's certificate, which is known to come from a trusted authority,
+// belongs to the named member. It is an OtherMemberError if the certificate belongs to another member of this
+// cluster.
 func (t *Trust) Names(cert *x509.Certificate, member string) error {
 	if !t.own {
 		if err := namesHost(cert, member); err != nil {

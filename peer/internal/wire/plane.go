@@ -94,8 +94,8 @@ func New(cfg Config) *Plane {
 	return d
 }
 
-// Register makes h answer a namespace's requests until unregister is called. It fails if the namespace is taken, or the Plane
-// is closed.
+// Register makes h answer a namespace's requests until unregister is called. It fails if the namespace is taken, or
+// the Plane is closed.
 func (d *Plane) Register(namespace string, schema uint64, h codec.Handler) (unregister func(), err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -127,8 +127,8 @@ func (d *Plane) replace(namespace string, r *registered) {
 	d.registry.Store(&next)
 }
 
-// Call sends req to a member and fills resp with the answer. It ends when ctx ends, or after req.Timeout. The error is that
-// of ctx, or wraps ErrUnreachable, ErrBusy or ErrClosed. resp holds a pooled buffer until resp.Release.
+// Call sends req to a member and fills resp with the answer. It ends when ctx ends, or after req.Timeout. The error
+// is that of ctx, or wraps ErrUnreachable, ErrBusy or ErrClosed. resp holds a pooled buffer until resp.Release.
 func (d *Plane) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -146,9 +146,10 @@ func (d *Plane) Call(ctx context.Context, to ring.Member, req *codec.Request, re
 	return err
 }
 
-// Send sends a call's request to a member without waiting for the answer: call.Done receives call when it has ended. Send
-// does not block. It sets call.Withdraw, which cancels the call. It returns false if the request could not be sent at once,
-// for example without a connection; then call never ends. call and what it points to are in use until it has ended.
+// Send sends a call's request to a member without waiting for the answer: call.Done receives call when it has ended.
+// Send does not block. It sets call.Withdraw, which cancels the call. It returns false if the request could not be
+// sent at once, for example without a connection; then call never ends. call and what it points to are in use until
+// it has ended.
 func (d *Plane) Send(ctx context.Context, to ring.Member, call *codec.Call) bool {
 	if ctx.Err() != nil {
 		return false
@@ -286,9 +287,9 @@ func (d *Plane) Allow(members map[string]uint64) {
 	d.members = next
 }
 
-// Confine closes the connections to all members except these, and to other incarnations of these, and fails the calls that
-// wait on them. The set of members that may be called and the set of records change in one step, so a late call from a
-// caller with an older view does not bring a record back.
+// Confine closes the connections to all members except these, and to other incarnations of these, and fails the calls
+// that wait on them. The set of members that may be called and the set of records change in one step, so a late call
+// from a caller with an older view does not bring a record back.
 func (d *Plane) Confine(members map[string]uint64) {
 	d.mu.Lock()
 	d.members = members

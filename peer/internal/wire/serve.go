@@ -17,8 +17,8 @@ import (
 	"github.com/weircache/weir/peer/internal/trust"
 )
 
-// answerBatch is how many bytes of answers are gathered before they are sent even if more requests are waiting, so that the
-// caller can continue.
+// answerBatch is how many bytes of answers are gathered before they are sent even if more requests are waiting, so
+// that the caller can continue.
 const answerBatch = 64 << 10
 
 // A session is the answering side's end of a connection from a peer.
@@ -37,8 +37,8 @@ type session struct {
 	cause   error                         // why the connection is closed
 }
 
-// Accept serves a data connection whose magic has been read. It returns at once and closes conn in the end. It calls decided
-// when the handshake is over or will not happen.
+// Accept serves a data connection whose magic has been read. It returns at once and closes conn in the end. It calls
+// decided when the handshake is over or will not happen.
 func (d *Plane) Accept(conn net.Conn, decided func()) {
 	if t := d.cfg.Trust; t != nil && t.Server() != nil {
 		conn = secureServer(conn, t.Server())
@@ -118,8 +118,8 @@ func (s *session) run(decided func()) {
 	s.report("data connection closed", other.Name, true)
 }
 
-// report logs why the connection was closed, unless that was logged recently, or a connection in use has just ended, which
-// is normal.
+// report logs why the connection was closed, unless that was logged recently, or a connection in use has just ended,
+// which is normal.
 func (s *session) report(what, peer string, inUse bool) {
 	s.mu.Lock()
 	cause := s.cause
