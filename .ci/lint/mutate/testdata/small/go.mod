@@ -1,0 +1,3 @@
+module small.invalid
+
+go 1.26.0
