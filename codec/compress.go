@@ -29,7 +29,7 @@ func Compressed[V any](inner Codec[V], c Compression) (Codec[V], error) {
 	if c.MaxDecoded == 0 {
 		c.MaxDecoded = 16 << 20
 	}
-	if c.Threshold < 0 {
+	if c.Threshold < 1 {
 		return nil, fmt.Errorf("codec: Compression.Threshold is %d: it must be 1 byte or more; 0 means 4 KiB", c.Threshold)
 	}
 	if c.MaxDecoded < c.Threshold || c.MaxDecoded > 1<<30 {

@@ -6,12 +6,7 @@ import (
 	"time"
 )
 
-func cut(b []byte, n int) []byte {
-	if len(b) > n {
-		return b[:n]
-	}
-	return b
-}
+func cut(b []byte, n int) []byte { return b[:min(len(b), n)] }
 
 func appendBytes(dst, b []byte) []byte {
 	dst = binary.AppendUvarint(dst, uint64(len(b)))
@@ -29,15 +24,8 @@ func appendMark(dst []byte, m Mark) []byte {
 // appendDuration appends d in microseconds, rounded up so that a positive duration never becomes zero. A
 // negative one becomes zero. A duration that does not fit after the rounding is cut to the longest that does.
 func appendDuration(dst []byte, d time.Duration) []byte {
-	if d <= 0 {
-		return append(dst, 0)
-	}
-	us := uint64(d) / 1000
-	if uint64(d)%1000 != 0 {
-		us++
-	}
-	us = min(us, maxMicros)
-	return binary.AppendUvarint(dst, us)
+	ns := uint64(max(d, 0))
+	return binary.AppendUvarint(dst, min((ns+999)/1000, maxMicros))
 }
 
 // floorMicros returns d in microseconds. It rounds negative durations down as well, so that a point in the

@@ -108,7 +108,7 @@ func checkSoFar(b []byte) error {
 	var left [MaxDepth + 1]uint32
 	left[0] = 1
 	depth, elements := 0, 0
-	for i := 0; i < len(b); {
+	for i := 0; ; {
 		for left[depth] == 0 {
 			if depth == 0 {
 				return nil // more than one value: checkMsgpack says so
@@ -118,7 +118,7 @@ func checkSoFar(b []byte) error {
 		left[depth]--
 		o, err := readObject(b, i)
 		if err != nil {
-			return nil // its contents are not complete yet
+			return nil // it, or its contents, is not complete yet
 		}
 		i += o.head
 		if o.form == formPlain || o.form == formExt {
@@ -139,5 +139,4 @@ func checkSoFar(b []byte) error {
 		depth++
 		left[depth] = uint32(n)
 	}
-	return nil
 }

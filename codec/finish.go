@@ -72,9 +72,7 @@ func (f *finisher) finish(v reflect.Value) {
 	case reflect.Interface:
 		f.finishAny(v)
 	case reflect.Slice:
-		if v.Cap() > v.Len() {
-			v.SetCap(v.Len())
-		}
+		v.SetCap(v.Len())
 		f.finishEach(v)
 	case reflect.Array:
 		f.finishEach(v)

@@ -138,7 +138,7 @@ func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool)
 		return c.fit(t.Elem(), path+"[]", seen)
 	case reflect.Struct:
 		encoded, err := c.fitFields(t, path, seen)
-		if err == nil && encoded == 0 && t.NumField() > 0 {
+		if err == nil && !encoded && t.NumField() > 0 {
 			err = fmt.Errorf("%s: no field of a %v would be encoded, because none is exported: export them, or give it methods that encode it", path, t)
 		}
 		return err
@@ -146,8 +146,8 @@ func (c convention) fit(t reflect.Type, path string, seen map[reflect.Type]bool)
 	return nil
 }
 
-// fitFields is fit for the fields of a struct. It returns how many of them are encoded.
-func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type]bool) (encoded int, err error) {
+// fitFields is fit for the fields of a struct. It reports whether any of them is encoded.
+func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type]bool) (encoded bool, err error) {
 	for f := range t.Fields() {
 		if name, _, _ := strings.Cut(f.Tag.Get(c.tag), ","); name == "-" || !f.IsExported() && !f.Anonymous {
 			continue
@@ -162,8 +162,8 @@ func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type
 		if f.Anonymous && inner.Kind() == reflect.Struct && inner != timeType && !c.selfEncoding(inner) {
 			if !seen[inner] { // its fields are promoted; it may have none, as a mutex
 				seen[inner] = true
-				n, err := c.fitFields(inner, path, seen)
-				if encoded += n; err != nil {
+				some, err := c.fitFields(inner, path, seen)
+				if encoded = encoded || some; err != nil {
 					return encoded, err
 				}
 				delete(seen, inner)
@@ -173,7 +173,7 @@ func (c convention) fitFields(t reflect.Type, path string, seen map[reflect.Type
 		if !f.IsExported() {
 			continue
 		}
-		encoded++
+		encoded = true
 		if err := c.fit(f.Type, path+"."+f.Name, seen); err != nil {
 			return encoded, err
 		}

@@ -1,0 +1,270 @@
+package codec
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/vmihailenco/msgpack/v5"
+)
+
+// The tests in this file check limits at their edges: the last value that is accepted and the first that is not.
+
+// TestObjectHeads checks the head of an object with each first byte, against the table of the format.
+func TestObjectHeads(t *testing.T) {
+	rest := make([]byte, 300) // a length field of zeros, or contents
+	for c := range 256 {
+		want := object{code: byte(c), head: 1}
+		switch {
+		case c <= 0x7f, c >= 0xe0, c == 0xc0, c == 0xc2, c == 0xc3:
+		case c <= 0x8f:
+			want.form, want.length = formMap, uint32(c-0x80)
+		case c <= 0x9f:
+			want.form, want.length = formArray, uint32(c-0x90)
+		case c <= 0xbf:
+			want.length = uint32(c - 0xa0)
+		case c == 0xc1:
+			if _, err := readObject(append([]byte{0xc1}, rest...), 0); err == nil {
+				t.Error("0xc1 is no object")
+			}
+			continue
+		case c >= 0xc4 && c <= 0xc6, c >= 0xd9 && c <= 0xdb:
+			want.head += map[int]int{0xc4: 1, 0xc5: 2, 0xc6: 4, 0xd9: 1, 0xda: 2, 0xdb: 4}[c]
+		case c >= 0xc7 && c <= 0xc9:
+			want.form, want.head = formExt, 2+1<<(c-0xc7)
+		case c >= 0xd4 && c <= 0xd8:
+			want.form, want.head, want.length = formExt, 2, 1<<(c-0xd4)
+		case c == 0xdc, c == 0xdd:
+			want.form, want.head = formArray, map[int]int{0xdc: 3, 0xdd: 5}[c]
+		case c == 0xde, c == 0xdf:
+			want.form, want.head = formMap, map[int]int{0xde: 3, 0xdf: 5}[c]
+		default:
+			want.length = map[int]uint32{0xca: 4, 0xcb: 8, 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8, 0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8}[c]
+		}
+		b := append([]byte{byte(c)}, rest...)
+		got, err := readObject(b, 0)
+		if err != nil || got != want {
+			t.Errorf("%#x: %+v, %v, want %+v", c, got, err, want)
+		}
+		whole := want.head
+		if want.form <= formExt {
+			whole += int(want.length)
+		}
+		if _, err := readObject(b[:whole], 0); err != nil {
+			t.Errorf("%#x in %d bytes: %v", c, whole, err)
+		}
+		if _, err := readObject(b[:whole-1], 0); err == nil {
+			t.Errorf("%#x in %d bytes is accepted", c, whole-1)
+		}
+	}
+}
+
+// TestCheckSaysWhere checks the numbers in the errors of CheckMsgpack.
+func TestCheckSaysWhere(t *testing.T) {
+	for want, b := range map[string][]byte{
+		"2 bytes after the value":                {1, 1, 1},
+		"2 elements at 3 where 1 bytes are left": {0x91, 0x91, 0x92, 1},
+		"4 elements at 1 where 3 bytes are left": {0x82, 1, 1, 1},
+		"3 bytes at 2 where 1 are left":          {0x91, 0xa3, 'x'},
+		"1 bytes at 2 where 0 are left":          {0xd4, 0x80},
+		"1 elements at 1 where 0 bytes are left": {0x91},
+		"cut short after 2 bytes":                {0xda, 0},
+		"byte 0xc1 at 2":                         {0x92, 0xc0, 0xc1},
+	} {
+		if err := CheckMsgpack(b); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%x: %v, want %q", b, err, want)
+		}
+	}
+	for _, b := range [][]byte{append([]byte{0x8f}, make([]byte, 30)...), append([]byte{0x9f}, make([]byte, 15)...), {0x92, 0x7f, 0x7f}} {
+		if err := CheckMsgpack(b); err != nil {
+			t.Errorf("%x: %v", b, err)
+		}
+	}
+}
+
+// TestDepthWalk checks how deep a value is and how many parts it has, at the edges, and that the walk sees every part.
+func TestDepthWalk(t *testing.T) {
+	check := func(v any, steps, hops int) error {
+		w := depthWalk{shapes: new(shapes), steps: steps}
+		return w.check(reflect.ValueOf(v), hops)
+	}
+	if err := check(1, maxSteps-1, 0); err != nil {
+		t.Error(err)
+	}
+	if err := check(1, maxSteps, 0); err == nil {
+		t.Error("a part too many")
+	}
+	if err := check(1, 0, maxHops); err != nil {
+		t.Error(err)
+	}
+	if err := check(1, 0, maxHops+1); err == nil {
+		t.Error("a level too many")
+	}
+	type two struct{ A, B *any }
+	var inner any = "x"
+	one := 1
+	for name, v := range map[string]any{
+		"pointer":         &one,
+		"interface":       &inner,
+		"second field":    two{B: &inner},
+		"second element":  []any{nil, &inner},
+		"array":           [2]*any{nil, &inner},
+		"key":             map[any]int{&inner: 1},
+		"value":           map[string]any{"x": &inner},
+		"string in a map": map[string]string{"x": "y"},
+	} {
+		levels := map[string]int{"pointer": 1, "interface": 2, "second field": 3, "second element": 4, "array": 3, "key": 4, "value": 4, "string in a map": 1}[name]
+		if err := check(v, 0, maxHops-levels); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := check(v, 0, maxHops-levels+1); err == nil || !strings.Contains(err.Error(), "nested deeper") {
+			t.Errorf("%s one level deeper: %v", name, err)
+		}
+	}
+	for _, v := range []any{[]string{"x"}, []int{1}, [2]int{}} { // what cannot be deep is not walked
+		if err := check(v, maxSteps-1, maxHops); err != nil {
+			t.Errorf("%T: %v", v, err)
+		}
+	}
+	if deep(timeType, map[reflect.Type]bool{}) {
+		t.Error("a time is deep")
+	}
+}
+
+// TestCompressedEdges checks the limits of Compressed at their edges, and that what does not become shorter stays as it is.
+func TestCompressedEdges(t *testing.T) {
+	for _, good := range []Compression{{Threshold: 1}, {MaxDecoded: 1 << 30}, {Threshold: 1000, MaxDecoded: 1000}} {
+		if _, err := Compressed(Raw[string](), good); err != nil {
+			t.Errorf("%+v: %v", good, err)
+		}
+	}
+	c := ok[Codec[string]](t)(Compressed(Raw[string](), Compression{Threshold: 1, MaxDecoded: 1000}))
+	b := ok[[]byte](t)(c.Append(nil, strings.Repeat("x", 1000)))
+	if v, err := c.Decode(b); len(v) != 1000 || err != nil || b[0] != s2Value {
+		t.Errorf("%d bytes, %v", len(v), err)
+	}
+	if _, err := c.Append(nil, strings.Repeat("x", 1001)); err == nil {
+		t.Error("a byte too many is encoded")
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for n := 4; n < 200; n += 13 {
+		random := make([]byte, n)
+		for i := range random {
+			random[i] = byte(rng.Uint32())
+		}
+		for again := range n { // the more is repeated, the shorter the encoding
+			plain := append(bytes.Clone(random), random[:again]...)
+			packed := s2.Encode(nil, plain)
+			b := ok[[]byte](t)(c.Append(nil, string(plain)))
+			if short := len(packed) < len(plain); (b[0] == s2Value) != short || len(b) != 1+min(len(plain), len(packed)) {
+				t.Fatalf("%d bytes, %d when compressed, are encoded as %d with %d in front", len(plain), len(packed), len(b)-1, b[0])
+			}
+		}
+	}
+	x := c.(*compressed[string])
+	for size, kept := range map[int]int{maxBuffer: maxBuffer, maxBuffer + 1: 0} {
+		buf := new([]byte)
+		if x.put(buf, make([]byte, 10, size)); len(*buf) != kept {
+			t.Errorf("a buffer of %d bytes: %d are kept", size, len(*buf))
+		}
+	}
+}
+
+// TestReadersAtTheEnd checks readers of a body of which nothing, or too little, is left.
+func TestReadersAtTheEnd(t *testing.T) {
+	d := decoder{}
+	if d.signedDuration(); d.err == nil {
+		t.Error("a duration in no bytes")
+	}
+	for left, good := range map[int]bool{5: false, 6: true} {
+		d := decoder{b: append([]byte{3}, make([]byte, left)...)}
+		if n := d.count("pairs", 10, 2); (n == 3) != good || (d.err == nil) != good {
+			t.Errorf("3 elements of 2 bytes in %d: %d, %v", left, n, d.err)
+		}
+	}
+	if k, id, body, err := FrameKind([]byte{7, 0, 0, 0, 0, 0, 0, 0, 9}); k != 7 || id != 9 || len(body) != 0 || err != nil {
+		t.Errorf("kind %d, id %d, body %x, %v", k, id, body, err)
+	}
+}
+
+type namedComplex complex128
+
+// binaryOnly encodes itself by one pair of interfaces only.
+type binaryOnly struct{ n byte }
+
+func (b binaryOnly) MarshalBinary() ([]byte, error)     { return []byte{b.n}, nil }
+func (b *binaryOnly) UnmarshalBinary(data []byte) error { b.n = data[0]; return nil }
+
+// TestSchemaText checks what descriptions say of types that describe themselves by name or by number.
+func TestSchemaText(t *testing.T) {
+	for got, want := range map[string]string{
+		Schema[struct{ A, B namedComplex }]():  "{A complex128;B complex128;}",
+		Schema[struct{ A, B time.Duration }](): "{A int64;B int64;}",
+		Schema[any]():                          "interface",
+		Schema[error]():                        "interface(error)",
+	} {
+		if got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+	by := strings.TrimSuffix(strings.TrimPrefix(selfEncoding(reflect.TypeFor[binaryOnly]()), "j"), "j")
+	for i, x := range selfEncodeTypes {
+		if has := strings.Contains(by, string(rune('a'+i))); has != reflect.PointerTo(reflect.TypeFor[binaryOnly]()).Implements(x) {
+			t.Errorf("%q says %v of %v", by, has, x)
+		}
+	}
+}
+
+type (
+	onlyEncodes struct{ N int }
+	onlyDecodes struct{ N int }
+)
+
+func (onlyEncodes) EncodeMsgpack(e *msgpack.Encoder) error  { return e.EncodeNil() }
+func (*onlyDecodes) DecodeMsgpack(d *msgpack.Decoder) error { return d.DecodeNil() }
+
+// TestFitEdges checks types that encode themselves by the first pair of interfaces or by half of it.
+func TestFitEdges(t *testing.T) {
+	c := msgpackConvention()
+	for v, want := range map[any]bool{onlyEncodes{}: true, onlyDecodes{}: true, celsius{}: true, binaryOnly{}: true, struct{ N int }{}: false} {
+		if got := c.selfEncoding(reflect.TypeOf(v)); got != want {
+			t.Errorf("%T encodes itself: %v", v, got)
+		}
+	}
+	if lost := c.lost(reflect.TypeFor[struct{ C celsius }]()); len(lost) != 0 {
+		t.Errorf("%v is lost of a type that encodes itself", lost)
+	}
+}
+
+// TestCheckSoFar checks what the writer's look at its own output accepts.
+func TestCheckSoFar(t *testing.T) {
+	pairs := join([]byte{0xdc, 0, 255}, bytes.Repeat([]byte{0x91, 1}, 200)) // the lists inside are complete, and the outer one is not
+	half := array32(MaxElements / 2)
+	map32 := func(n uint32) []byte { return append([]byte{0xdf}, array32(n)[1:]...) }
+	for name, c := range map[string]struct {
+		b    []byte
+		good bool
+	}{
+		"nothing":              {nil, true},
+		"an unfinished head":   {[]byte{0xdd, 0}, true},
+		"two values":           {[]byte{0x90, 0x90}, true},
+		"many lists":           {pairs, true},
+		"many lists, deep":     {join(pairs, bytes.Repeat([]byte{0x91}, MaxDepth+1)), false},
+		"deep":                 {bytes.Repeat([]byte{0x91}, MaxDepth), true},
+		"too deep":             {bytes.Repeat([]byte{0x91}, MaxDepth+1), false},
+		"long":                 {array32(MaxElements), true},
+		"too long":             {array32(MaxElements + 1), false},
+		"too long in two":      {join([]byte{0x92}, half, half), false},
+		"too long with its in": {join(half, half, []byte{0x91}), false},
+		"a large map":          {map32(MaxElements / 2), true},
+		"too large a map":      {map32(MaxElements/2 + 1), false},
+	} {
+		if err := checkSoFar(c.b); (err == nil) != c.good {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
