@@ -43,6 +43,7 @@ type Rules struct {
 type Violation struct {
 	Guarantee string // as numbered in Check: "G2"
 	Text      string
+	At        uint64 // the stamp of the event that shows it
 	History   string // of the key, in the order of stamps
 }
 
@@ -51,15 +52,20 @@ func (v Violation) String() string {
 	return fmt.Sprintf("%s is broken: %s\n%s", v.Guarantee, v.Text, v.History)
 }
 
-// maxViolations is how many violations of one guarantee are reported.
+// maxViolations is how many violations of one guarantee are reported: the earliest.
 const maxViolations = 3
 
 type checker struct {
 	*History
 	rules Rules
 	byKey map[string][]*Invalidation // in the order of Began; filled by of
-	found map[string]int
-	out   []Violation
+	found map[string][]violation     // by guarantee, in the order of At
+}
+
+// violation is a Violation whose History is not told yet.
+type violation struct {
+	Violation
+	part
 }
 
 // A part is the part of the history that shows a violation.
@@ -71,9 +77,29 @@ type part struct {
 
 // broken reports a violation.
 func (c *checker) broken(guarantee string, of part, format string, args ...any) {
-	if c.found[guarantee]++; c.found[guarantee] <= maxViolations {
-		c.out = append(c.out, Violation{guarantee, fmt.Sprintf(format, args...), c.tell(of.key, of.from, of.to, of.show)})
+	list := c.found[guarantee]
+	i := len(list)
+	for i > 0 && list[i-1].At > of.to {
+		i--
 	}
+	if i < maxViolations {
+		list = slices.Insert(list, i, violation{Violation{Guarantee: guarantee, Text: fmt.Sprintf(format, args...), At: of.to}, of})
+		c.found[guarantee] = list[:min(len(list), maxViolations)]
+	}
+}
+
+// violations returns what was found, in the order of the guarantees' numbers.
+func (c *checker) violations() (out []Violation) {
+	for _, list := range c.found {
+		for _, v := range list {
+			v.History = c.tell(v.key, v.from, v.to, v.show)
+			out = append(out, v.Violation)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Violation) int {
+		return cmp.Or(cmp.Compare(len(a.Guarantee), len(b.Guarantee)), cmp.Compare(a.Guarantee, b.Guarantee))
+	})
+	return out
 }
 
 func noRead(*Read) bool { return false }
@@ -114,7 +140,7 @@ func only(r *Read) func(*Read) bool { return func(o *Read) bool { return o == r 
 func (h *History) Check(rules Rules) []Violation {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := &checker{History: h, rules: rules, found: make(map[string]int), byKey: make(map[string][]*Invalidation)}
+	c := &checker{History: h, rules: rules, found: make(map[string][]violation), byKey: make(map[string][]*Invalidation)}
 	c.overlaps()
 	c.fresh()
 	c.ages()
@@ -127,7 +153,7 @@ func (h *History) Check(rules Rules) []Violation {
 	c.newest()
 	c.hops()
 	c.handed()
-	return c.out
+	return c.violations()
 }
 
 // crowded returns the stamp at which the cap was first exceeded (0: never), and how many loads each start of a node had

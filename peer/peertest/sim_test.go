@@ -30,6 +30,7 @@ var (
 	briefFlag   = flag.Bool("brief", false, "with -seed: a short schedule on three nodes")
 	withoutFlag = flag.String("without", "", "with -seed: the numbers of faults to leave out, with commas between them")
 	reportFlag  = flag.Bool("report", false, "with -seed: print a line of JSON that says what happened")
+	controlFlag = flag.String("control", "", "with -seed: run this control instead of the schedule of the seed; list: print the names of all as JSON")
 	shardFlag   = flag.String("shard", "", "run the seeds in this process, and write the figures to this file")
 )
 
@@ -139,6 +140,9 @@ func (s summary) String() string {
 // -seed N. Bubbles take one processor each, so the seeds are distributed to as many processes as there are processors.
 func TestSim(t *testing.T) {
 	switch {
+	case *controlFlag == "list":
+		printControls(t)
+		return
 	case *seedFlag != 0:
 		var s summary
 		var r report
@@ -249,6 +253,7 @@ type report struct {
 	Digest  string   // stands for everything that happened
 	Faults  int      // how many the plan reached, including those that were left out
 	Broken  []broken // violations
+	First   *sighting
 	Failed  []string // other failures
 	Summary string
 }
@@ -260,6 +265,10 @@ type broken struct{ What, History string }
 func simulate(t *testing.T, seed uint64, sum *summary, r *report) {
 	t.Helper()
 	o, p := seeded(seed)
+	before := func(*Cluster) {}
+	if *controlFlag != "" {
+		o, p, before = controlOf(t, *controlFlag, seed)
+	}
 	if *briefFlag {
 		o.Nodes = 3
 		p.Calm, p.Faults, p.After = 2*time.Second, 10*time.Second, 2*time.Second
@@ -281,10 +290,13 @@ func simulate(t *testing.T, seed uint64, sum *summary, r *report) {
 			t.Errorf("seed %d: %s", seed, r.Failed[len(r.Failed)-1])
 		}
 		c := New(o)
+		before(c)
 		if err := c.Run(t.Context(), p); err != nil {
 			fail("%v", err)
 		}
-		for _, v := range c.History.Check(c.Rules()) {
+		found := c.History.Check(c.Rules())
+		r.First = c.History.first(found, began)
+		for _, v := range found {
 			r.Broken = append(r.Broken, broken{v.Guarantee + " is broken: " + v.Text, v.History})
 			t.Errorf("seed %d: %v", seed, v)
 		}
