@@ -22,7 +22,7 @@
 //	                                                   address, or a member that knows
 //	ended    no            yes, while loads may run    forgotten; live: gossip says so
 //
-// The tables in table.go, verdict.go and ended.go have the details and the reasons. Each decision is a function of the state,
+// The tables in start.go, verdict.go and ended.go have the details and the reasons. Each decision is a function of the state,
 // the event and the time, and reads no clock.
 //
 // Invariants:

@@ -1,11 +1,11 @@
 package roster
 
 import (
-	"context"
+	"cmp"
 	"encoding/binary"
 	"log/slog"
+	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/weircache/weir/ring"
@@ -68,32 +68,13 @@ type endedStart struct {
 	asked time.Time // when it was forgotten, or another member last listed it as lost
 }
 
-// startOf returns which start of its name a member is.
-func startOf(m ring.Member) startID { return startID{m.Name, m.Incarnation} }
-
-// proven records evidence that an incarnation ended no later than when.
-func (t *table) proven(at ring.Member, when time.Time) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.prove(at, when)
-}
-
-// prove records evidence, from here or from another member, that an incarnation ended no later than when. at.Addr is where
-// the evidence was found; "" means that another member reports it. The caller holds mu.
-func (t *table) prove(at ring.Member, when time.Time) {
-	if l, ok := t.vanished[startOf(at)]; ok && l.isAt(at.Addr) {
-		if l.ended.IsZero() {
-			l.ended = when
-			t.vanished[startOf(at)] = l
-			t.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.Name, "address", l.addr)
-			t.signal()
-		}
-		return
-	}
-	id := Identity{Name: at.Name, Incarnation: at.Incarnation}
-	if rec := t.records[id.GossipName()]; rec != nil && rec.refused == "" && at.Name != t.self.Name && (at.Addr == "" || at.Addr == rec.addr) && rec.ended.IsZero() {
-		rec.ended = when
-	}
+// lost is a start that vanished without leaving.
+type lost struct {
+	addr   string // "": only its name is known, and its incarnation counts as 0
+	at     time.Time
+	ended  time.Time // since when its process is known to have ended; zero: it may be alive
+	listed time.Time // for a member known by name only: when a member last listed it
+	crowd  bool      // it vanished together with half of all members, or more
 }
 
 // isAt reports whether the lost member has this address; "" stands for any.
@@ -124,55 +105,79 @@ func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string,
 	return why, again
 }
 
-// forget forgets the lost members that no longer count, and returns when to look again. The caller holds mu.
-func (t *table) forget(now time.Time, longest time.Duration) (again time.Duration) {
-	for at, l := range t.vanished {
-		why, wait := l.forgets(now, longest, t.giveUp)
+// losses are the starts that are lost, and those that have ended. The table's lock guards them.
+type losses struct {
+	giveUp time.Duration // Config.GiveUp
+	log    *notices
+	lost   map[startID]lost // one start of a name may be lost while another one lives
+	ended  []endedStart     // starts that were lost and no longer count, oldest first
+	peak   int              // largest number of live names ever seen at once
+}
+
+// prove records evidence that a lost start ended no later than when. at.Addr is where the evidence was found; "" means that
+// another member reports it. It reports whether the start is lost at that address, and whether the evidence is the first.
+func (s *losses) prove(at ring.Member, when time.Time) (known, first bool) {
+	l, ok := s.lost[startOf(at)]
+	if !ok || !l.isAt(at.Addr) {
+		return false, false
+	}
+	if l.ended.IsZero() {
+		l.ended, first = when, true
+		s.lost[startOf(at)] = l
+		s.log.say(slog.LevelInfo, "a lost member has ended: it counts in the division of caps until its loads must have ended", "member", at.Name, "address", l.addr)
+	}
+	return true, first
+}
+
+// forget forgets the lost members that no longer count, and returns when to look again.
+func (s *losses) forget(now time.Time, longest time.Duration) (again time.Duration) {
+	for at, l := range s.lost {
+		why, wait := l.forgets(now, longest, s.giveUp)
 		if why == "" {
 			again = soonest(again, wait)
 			continue
 		}
-		delete(t.vanished, at)
+		delete(s.lost, at)
 		if !l.ended.IsZero() {
-			if len(t.ended) == maxEnded {
-				t.ended = slices.Delete(t.ended, 0, 1)
+			if len(s.ended) == maxEnded {
+				s.ended = slices.Delete(s.ended, 0, 1)
 			}
-			t.ended = append(t.ended, endedStart{startID: at, at: l.ended, asked: now})
+			s.ended = append(s.ended, endedStart{startID: at, at: l.ended, asked: now})
 		}
-		t.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", at.name, "address", l.addr, "reason", why)
+		s.log.say(slog.LevelWarn, "a lost member is forgotten: its share of the caps goes to the others", "member", at.name, "address", l.addr, "reason", why)
 	}
 	return again
 }
 
-// hasEnded returns the record of an ended incarnation, or nil if there is none. The caller holds mu.
-func (t *table) hasEnded(start startID) *endedStart {
-	for i := range t.ended {
-		if e := &t.ended[i]; e.startID == start {
+// hasEnded returns the record of an ended incarnation, or nil if there is none.
+func (s *losses) hasEnded(start startID) *endedStart {
+	for i := range s.ended {
+		if e := &s.ended[i]; e.startID == start {
 			return e
 		}
 	}
 	return nil
 }
 
-// revived removes an incarnation from the ended ones, because it is alive. The caller holds mu.
-func (t *table) revived(id *Identity, addr string) {
+// revived removes an incarnation from the ended ones, because it is alive.
+func (s *losses) revived(id *Identity, addr string) {
 	start := startID{id.Name, id.Incarnation}
-	l, lost := t.vanished[start]
-	was := lost && !l.ended.IsZero()
-	t.ended = slices.DeleteFunc(t.ended, func(e endedStart) bool {
+	l, known := s.lost[start]
+	was := known && !l.ended.IsZero()
+	s.ended = slices.DeleteFunc(s.ended, func(e endedStart) bool {
 		this := e.startID == start
 		was = was || this
 		return this
 	})
 	if was {
-		t.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.Name, "address", addr)
+		s.log.say(slog.LevelError, "a member is alive whose address had refused connections: the origin may have had more loads than its cap; look for a firewall that rejects", "member", id.Name, "address", addr)
 	}
 }
 
 // unproven lists the lost members that may live: nothing proves that they have ended.
-func (t *table) unproven() []ring.Member {
+func (s *losses) unproven() []ring.Member {
 	var out []ring.Member
-	for at, l := range t.vanished {
+	for at, l := range s.lost {
 		if l.ended.IsZero() && !l.bare() {
 			out = append(out, ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation})
 		}
@@ -180,10 +185,10 @@ func (t *table) unproven() []ring.Member {
 	return out
 }
 
-// appendLost appends what is known of the lost members and of those that have ended recently. Each has a name and an
+// append appends what is known of the lost members and of those that have ended recently. Each has a name and an
 // address as texts, the incarnation, how many seconds ago it was lost, and how many seconds ago it ended plus one, or 0 if
-// that is not known. The caller holds mu.
-func (t *table) appendLost(buf []byte, now time.Time) []byte {
+// that is not known.
+func (s *losses) append(buf []byte, now time.Time) []byte {
 	seconds := func(since time.Time) uint32 { return uint32(max(now.Sub(since), 0) / time.Second) }
 	one := func(m ring.Member, at, ended time.Time) {
 		buf = append(append(buf, byte(len(m.Name))), m.Name...)
@@ -196,19 +201,120 @@ func (t *table) appendLost(buf []byte, now time.Time) []byte {
 			buf = binary.BigEndian.AppendUint32(buf, seconds(ended)+1)
 		}
 	}
-	for at, l := range t.vanished {
+	for at, l := range s.lost {
 		if !l.bare() {
 			one(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, l.at, l.ended)
 		}
 	}
 	told := 0
-	for _, e := range slices.Backward(t.ended) {
+	for _, e := range slices.Backward(s.ended) {
 		if now.Sub(e.asked) < tellEndedFor && told < maxTold {
 			told++
 			one(ring.Member{Name: e.name, Incarnation: e.incarnation}, e.at, e.at)
 		}
 	}
 	return buf
+}
+
+// has reports whether a start of a member is lost.
+func (s *losses) has(name string) bool {
+	for at := range s.lost {
+		if at.name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// wasLost reports whether this start of a member, or an earlier one, is lost and known by more than its name, and did not
+// vanish in a crowd.
+func (s *losses) wasLost(id *Identity) bool {
+	for at, l := range s.lost {
+		if at.name == id.Name && at.incarnation <= id.Incarnation && !l.bare() && !l.crowd {
+			return true
+		}
+	}
+	return false
+}
+
+// drop removes this start of a member and the earlier ones, because it is alive or has left.
+func (s *losses) drop(id *Identity) {
+	maps.DeleteFunc(s.lost, func(at startID, _ lost) bool { return at.name == id.Name && at.incarnation <= id.Incarnation })
+}
+
+// add adds a start that vanished beside live members. If the lost starts are at least as many as these, this node may be the
+// one that is cut off, and the return of the lost ones must not count against them.
+func (s *losses) add(start startID, l lost, live int) {
+	s.lost[start] = l
+	if len(s.lost) < live {
+		return
+	}
+	for at, l := range s.lost {
+		l.crowd = true
+		s.lost[at] = l
+	}
+}
+
+// bound forgets the oldest lost starts if there are too many. The other side of a split has at most as many members as were
+// ever seen at once, so this many are remembered.
+func (s *losses) bound() {
+	for len(s.lost) > s.peak {
+		oldest := slices.MinFunc(slices.Collect(maps.Keys(s.lost)), func(a, b startID) int {
+			return cmp.Or(s.lost[a].at.Compare(s.lost[b].at), cmp.Compare(a.name, b.name), cmp.Compare(a.incarnation, b.incarnation))
+		})
+		delete(s.lost, oldest)
+		s.log.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest.name)
+	}
+}
+
+// lostNews is what another member knows of lost starts.
+type lostNews struct {
+	names   []string // that it counts
+	details []byte   // as append writes them
+	join    bool     // the member counts, or this node does, from now on, what the other one counted
+}
+
+// merge merges what another member knows. take counts a start that is lost there, if it may count here; prove takes evidence
+// that a start has ended.
+func (s *losses) merge(news lostNews, take func(startID, lost), prove func(ring.Member, time.Time), now time.Time) {
+	detailed := make(map[string]bool)
+	for buf := news.details; len(buf) > 0; {
+		m, l, rest, err := cutLost(buf, now)
+		if err != nil {
+			break
+		}
+		buf = rest
+		detailed[m.Name] = true
+		_, known := s.lost[startOf(m)]
+		_, bare := s.lost[startID{name: m.Name}]
+		gone := s.hasEnded(startOf(m))
+		switch {
+		case gone != nil && l.ended.IsZero():
+			gone.asked = now
+		case gone != nil:
+		case bare && !known && l.addr != "":
+			delete(s.lost, startID{name: m.Name})
+			s.lost[startOf(m)] = l
+		default:
+			if !known && l.addr != "" {
+				take(startOf(m), l)
+			}
+			if !l.ended.IsZero() {
+				prove(ring.Member{Name: m.Name, Incarnation: m.Incarnation}, l.ended)
+			}
+		}
+	}
+	for _, name := range news.names {
+		bare := startID{name: name}
+		switch was, known := s.lost[bare]; {
+		case detailed[name]:
+		case known && !news.join:
+			was.listed = now
+			s.lost[bare] = was
+		case !known && !s.has(name):
+			take(bare, lost{at: now, listed: now})
+		}
+	}
 }
 
 // cutLost reads one entry that appendLost has written, and returns the rest.
@@ -228,74 +334,4 @@ func cutLost(buf []byte, now time.Time) (m ring.Member, l lost, rest []byte, err
 		l.ended = ago(s - 1)
 	}
 	return m, l, buf[n+16:], nil
-}
-
-// mergeLost merges what another member knows of lost members. names are the ones that it counts; if join is set, they are
-// to count here as well. The caller holds mu.
-func (t *table) mergeLost(names []string, buf []byte, join bool, now time.Time) {
-	live := make(map[string]uint64, len(t.records)) // the latest incarnation
-	for _, rec := range t.records {
-		live[rec.id.Name] = max(live[rec.id.Name], rec.id.Incarnation)
-	}
-	take := func(at startID, l lost) {
-		if newest, ok := live[at.name]; join && (!ok || at.incarnation > newest) && len(t.vanished) < len(t.records)+t.peak {
-			t.vanished[at] = l
-		}
-	}
-	detailed := make(map[string]bool)
-	for len(buf) > 0 {
-		m, l, rest, err := cutLost(buf, now)
-		if err != nil {
-			break
-		}
-		buf = rest
-		detailed[m.Name] = true
-		_, known := t.vanished[startOf(m)]
-		_, bare := t.vanished[startID{name: m.Name}]
-		gone := t.hasEnded(startOf(m))
-		switch {
-		case gone != nil && l.ended.IsZero():
-			gone.asked = now
-		case gone != nil:
-		case bare && !known && l.addr != "":
-			delete(t.vanished, startID{name: m.Name})
-			t.vanished[startOf(m)] = l
-		default:
-			if !known && l.addr != "" {
-				take(startOf(m), l)
-			}
-			if !l.ended.IsZero() {
-				t.prove(ring.Member{Name: m.Name, Incarnation: m.Incarnation}, l.ended)
-			}
-		}
-	}
-	for _, name := range names {
-		bare := startID{name: name}
-		switch was, known := t.vanished[bare]; {
-		case detailed[name]:
-		case known && !join:
-			was.listed = now
-			t.vanished[bare] = was
-		case !known && !t.isLost(name):
-			take(bare, lost{at: now, listed: now})
-		}
-	}
-}
-
-// lookForProof asks of each lost member whether its process has ended.
-func (r *Roster) lookForProof(starts []ring.Member) {
-	var wg sync.WaitGroup
-	places := make(chan struct{}, proofTogether)
-	for _, m := range starts {
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			ctx, cancel := context.WithTimeout(r.ctx, proofTimeout)
-			defer cancel()
-			if r.host.HasEnded(ctx, m) {
-				r.Proven(m)
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -77,7 +77,7 @@ func TestLostMembersTravel(t *testing.T) {
 		sleep(t.Context(), 30*time.Second)
 		state := a.LocalState(false)
 		b.MergeRemoteState(state, false)
-		late.longest, late.peak = a.longest, a.peak
+		late.longest, late.losses.peak = a.longest, a.losses.peak
 		late.MergeRemoteState(state, true)
 		late.look(time.Now())
 		for cut := range state {
@@ -115,7 +115,7 @@ func TestLostMembersTravel(t *testing.T) {
 
 		// An earlier version sends only names: they count while it lists them.
 		a.MergeRemoteState([]byte("\x01\x03old\x00"), false)
-		if len(a.vanished) != 1 {
+		if len(a.losses.lost) != 1 {
 			t.Error("taken over without a join")
 		}
 		a.MergeRemoteState([]byte("\x01\x03old\x00"), true)
@@ -146,8 +146,8 @@ func TestEndedAreBounded(t *testing.T) {
 		r.proven(ring.Member{Name: "b", Addr: n.Address(), Incarnation: 100 + i}, now)
 		r.look(now.Add(endedGrace))
 	}
-	if told := strings.Count(string(r.LocalState(true)), "\x01b"); len(r.ended) != maxEnded || told != maxTold || len(r.vanished) != 0 {
-		t.Errorf("it remembers %d, and tells of %d", len(r.ended), told)
+	if told := strings.Count(string(r.LocalState(true)), "\x01b"); len(r.losses.ended) != maxEnded || told != maxTold || len(r.losses.lost) != 0 {
+		t.Errorf("it remembers %d, and tells of %d", len(r.losses.ended), told)
 	}
 }
 
@@ -165,7 +165,7 @@ func TestEndedMemberIsAlive(t *testing.T) {
 	}
 	r.NotifyJoin(n)
 	s := r.look(now)
-	if s.share.Members != 2 || len(r.ended) != 0 || len(s.notices) != 1 || !strings.Contains(s.notices[0].text, "firewall") {
-		t.Errorf("divided by %d, %d have ended: %v", s.share.Members, len(r.ended), s.notices)
+	if s.share.Members != 2 || len(r.losses.ended) != 0 || len(s.notices) != 1 || !strings.Contains(s.notices[0].text, "firewall") {
+		t.Errorf("divided by %d, %d have ended: %v", s.share.Members, len(r.losses.ended), s.notices)
 	}
 }

@@ -35,6 +35,8 @@ const (
 	onceFor = 3 * time.Second
 	// maxFlaps bounds the members whose penalties are remembered.
 	maxFlaps = 256
+	// forgiven is the penalty below which a member's returns are forgotten.
+	forgiven = 0.01
 )
 
 // A flap holds the penalty for a member's returns.
@@ -67,86 +69,88 @@ func (f flap) left(half time.Duration) time.Duration {
 	return time.Duration(math.Log2(f.penalty/wakeAt)*float64(half)) + time.Millisecond
 }
 
-// returned records that a member is back that had not left. The caller holds mu.
-func (t *table) returned(name string, now time.Time) {
-	if t.hold <= 0 || name == t.self.Name {
-		return
+// returned returns the flap after another return of the member. counts is false if the return is a second sign of the last
+// one.
+func (f flap) returned(now time.Time, half time.Duration) (next flap, counts bool) {
+	if !f.last.IsZero() && now.Sub(f.last) < onceFor {
+		return f, false
 	}
-	f, known := t.flaps[name]
-	if !known && len(t.flaps) >= maxFlaps || known && now.Sub(f.last) < onceFor {
-		return
-	}
-	f = f.after(now, t.hold).more(1)
+	f = f.after(now, half).more(1)
 	f.last = now
-	t.flaps[name] = f
-	t.flapped = t.flapped || f.rests
+	return f, true
 }
 
-// answered records that a member answers again that only this node, or this node first, had found silent.
-func (t *table) answered(name string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.returned(name, time.Now())
-	t.signal()
-}
-
-// crowd marks the lost members if they are at least as many as the live ones. This node may then be the one that is cut
-// off, and their return must not count against them. The caller holds mu.
-func (t *table) crowd() {
-	live := make(map[string]bool, len(t.records))
-	for _, rec := range t.records {
-		if rec.refused == "" {
-			live[rec.id.Name] = true
-		}
+// told returns the flap after another member has told its penalty, and whether that was news.
+func (f flap) told(penalty float64, now time.Time, half time.Duration) (next flap, news bool) {
+	f = f.after(now, half)
+	higher := penalty > f.penalty+flapNews
+	if penalty <= wakeAt+flapNews || !higher && f.rests {
+		return f, false
 	}
-	if len(t.vanished) < len(live) {
+	f.penalty, f.rests = max(f.penalty, penalty), true
+	return f, true
+}
+
+// flaps are the penalties of the members, by name. The table's lock guards them.
+type flaps struct {
+	half  time.Duration // of a penalty; 0: no member rests
+	log   *notices
+	of    map[string]flap
+	rests map[string]bool // members that rested at the last call of resting
+	news  bool            // the others have to be told
+}
+
+// returned records that a member is back that had not left.
+func (s *flaps) returned(name string, now time.Time) {
+	f, known := s.of[name]
+	if s.half <= 0 || !known && len(s.of) >= maxFlaps {
 		return
 	}
-	for at, l := range t.vanished {
-		l.crowd = true
-		t.vanished[at] = l
+	if f, counts := f.returned(now, s.half); counts {
+		s.of[name] = f
+		s.news = s.news || f.rests
 	}
 }
 
-// resting returns the names of the members that are to rest, and when to look again. If they are more than a third of all,
-// or there are only two members, nobody rests, because somebody has to own the keys. The caller holds mu.
-func (t *table) resting(chosen map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
+// resting returns which of the members of the next view are to rest, and when to look again. If they are more than a third
+// of all, or there are only two members, nobody rests, because somebody has to own the keys.
+func (s *flaps) resting(members map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
 	names = make(map[string]bool)
-	for name, f := range t.flaps {
-		if f = f.after(now, t.hold); f.penalty < 0.01 {
-			delete(t.flaps, name)
+	for name, f := range s.of {
+		if f = f.after(now, s.half); f.penalty < forgiven {
+			delete(s.of, name)
 			continue
 		}
-		t.flaps[name] = f
+		s.of[name] = f
 		if f.rests {
-			again = soonest(again, f.left(t.hold))
-			if chosen[name] != nil {
+			again = soonest(again, f.left(s.half))
+			if members[name] != nil {
 				names[name] = true
 			}
 		}
 	}
-	if 3*len(names) > len(chosen) {
+	if 3*len(names) > len(members) {
 		clear(names)
 	}
 	for name := range names {
-		if !t.rests[name] {
-			t.say(slog.LevelWarn, "a member flaps: it rests, and owns nothing for a while", "member", name, "for", t.flaps[name].left(t.hold).Round(time.Second))
+		if !s.rests[name] {
+			s.log.say(slog.LevelWarn, "a member flaps: it rests, and owns nothing for a while", "member", name, "for", s.of[name].left(s.half).Round(time.Second))
 		}
 	}
-	for name := range t.rests {
-		if !names[name] && chosen[name] != nil {
-			t.say(slog.LevelInfo, "a member no longer rests", "member", name)
+	for name := range s.rests {
+		if !names[name] && members[name] != nil {
+			s.log.say(slog.LevelInfo, "a member no longer rests", "member", name)
 		}
 	}
-	t.rests = names
+	s.rests = names
 	return names, again
 }
 
-// appendFlaps appends the penalties of the members that rest, or would rest if they were fewer: name, and penalty in
-// thousandths. The caller holds mu.
-func (t *table) appendFlaps(buf []byte, now time.Time) []byte {
-	for name, f := range t.flaps {
-		if f = f.after(now, t.hold); f.rests {
+// append appends the penalties of the members that rest, or would rest if they were fewer: name, and penalty in
+// thousandths.
+func (s *flaps) append(buf []byte, now time.Time) []byte {
+	for name, f := range s.of {
+		if f = f.after(now, s.half); f.rests {
 			buf = append(append(buf, byte(len(name))), name...)
 			buf = binary.BigEndian.AppendUint16(buf, uint16(f.penalty*1000))
 		}
@@ -154,9 +158,8 @@ func (t *table) appendFlaps(buf []byte, now time.Time) []byte {
 	return buf
 }
 
-// mergeFlaps merges what appendFlaps has written on another member, and returns what follows the empty text that ends it.
-// The caller holds mu.
-func (t *table) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
+// merge merges what append has written on another member, and returns what follows the empty text that ends it.
+func (s *flaps) merge(buf []byte, now time.Time) (rest []byte) {
 	for len(buf) > 0 {
 		if buf[0] == 0 {
 			return buf[1:]
@@ -165,27 +168,24 @@ func (t *table) mergeFlaps(buf []byte, now time.Time) (rest []byte) {
 		if err != nil || len(rest) < 2 {
 			return nil
 		}
-		told := min(float64(binary.BigEndian.Uint16(rest))/1000, penaltyMax)
+		penalty := min(float64(binary.BigEndian.Uint16(rest))/1000, penaltyMax)
 		buf = rest[2:]
-		f, known := t.flaps[name]
-		if t.hold <= 0 || !known && len(t.flaps) >= maxFlaps {
+		f, known := s.of[name]
+		if s.half <= 0 || !known && len(s.of) >= maxFlaps {
 			continue
 		}
-		f = f.after(now, t.hold)
-		if higher := told > f.penalty+flapNews; higher && told > wakeAt+flapNews || !f.rests && told > wakeAt+flapNews {
-			t.flapped = true
-			f.penalty, f.rests = max(f.penalty, told), true
-			t.flaps[name] = f
+		if f, news := f.told(penalty, now, s.half); news {
+			s.of[name], s.news = f, true
 		}
 	}
 	return nil
 }
 
-// news returns a message for other members if it has changed which members rest, or else nil. The caller holds mu.
-func (t *table) news(now time.Time) []byte {
-	if !t.flapped {
+// message returns a message for other members if it has changed which members rest, or else nil.
+func (s *flaps) message(now time.Time) []byte {
+	if !s.news {
 		return nil
 	}
-	t.flapped = false
-	return t.appendFlaps([]byte{flapFormat}, now)
+	s.news = false
+	return s.append([]byte{flapFormat}, now)
 }

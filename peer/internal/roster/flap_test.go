@@ -36,7 +36,7 @@ func TestFlapPenalty(t *testing.T) {
 // rosterWith returns a roster that knows as many other members as given: b, c, and so on.
 func rosterWith(others int) *table {
 	r := sampleRoster()
-	r.hold = time.Minute
+	r.flaps.half = time.Minute
 	for i := range others {
 		r.NotifyJoin(gossiped(string(rune('b'+i)), 10, byte(2+i), nil))
 	}
@@ -94,8 +94,8 @@ func TestWhoFlapsRests(t *testing.T) {
 			t.Errorf("after %v there still rest %q and %q", s.expire, a, b)
 		}
 		sleep(t.Context(), time.Hour)
-		if r.look(time.Now()); len(r.flaps) != 0 {
-			t.Errorf("remembered: %v", r.flaps)
+		if r.look(time.Now()); len(r.flaps.of) != 0 {
+			t.Errorf("remembered: %v", r.flaps.of)
 		}
 	})
 }
@@ -120,7 +120,7 @@ func TestWhoDoesNotFlap(t *testing.T) {
 			r.NotifyLeave(gossiped("b", 10+round, 2, leaving))
 		},
 		"nobody may": func(r *table, round uint64) {
-			r.hold = 0
+			r.flaps.half = 0
 			lose(r, "b", 10)
 		},
 	} {
@@ -128,8 +128,8 @@ func TestWhoDoesNotFlap(t *testing.T) {
 			r := rosterWith(4)
 			for round := range uint64(4) {
 				act(r, round)
-				if name == "half of them" && len(r.flaps) > 0 {
-					t.Errorf("it may be this node that was cut off, and counts %v", r.flaps)
+				if name == "half of them" && len(r.flaps.of) > 0 {
+					t.Errorf("it may be this node that was cut off, and counts %v", r.flaps.of)
 				}
 				sleep(t.Context(), 5*time.Second)
 				if s := restingOf(r, time.Now()); s != "" {
@@ -170,10 +170,10 @@ func TestHostileFlaps(t *testing.T) {
 	for _, s := range []string{"", "\x00", "\x00\x05ab", "\x00\x01b", "\x00\x01b\x00", "\xff\x00", "\x05ab"} {
 		r.MergeRemoteState(append([]byte{lostFormat}, s...), true)
 	}
-	if len(r.flaps) > maxFlaps {
-		t.Errorf("%d are remembered", len(r.flaps))
+	if len(r.flaps.of) > maxFlaps {
+		t.Errorf("%d are remembered", len(r.flaps.of))
 	}
-	for name, f := range r.flaps {
+	for name, f := range r.flaps.of {
 		if f.penalty > penaltyMax {
 			t.Errorf("%s: %+v", name, f)
 		}

@@ -33,19 +33,19 @@ type Info struct {
 func (t *table) list() []Info {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]Info, 0, len(t.records)+len(t.vanished))
+	out := make([]Info, 0, len(t.records)+len(t.losses.lost))
 	for name, rec := range t.records {
 		m := Info{Name: rec.id.Name, Addr: rec.addr, Incarnation: rec.id.Incarnation, State: Alive, Zone: rec.id.Zone, RTT: rec.rtt, Reason: rec.refused}
 		switch {
 		case rec.refused != "":
 			m.State = Refused
 			m.Name = cmp.Or(m.Name, name)
-		case rec.id.leaving, rec.retired:
+		case rec.departing():
 			m.State = Leaving
 		}
 		out = append(out, m)
 	}
-	for at, l := range t.vanished {
+	for at, l := range t.losses.lost {
 		m := Info{Name: at.name, Addr: l.addr, Incarnation: at.incarnation, State: Lost, Since: &l.at}
 		if !l.ended.IsZero() {
 			m.Reason = "its process has ended"

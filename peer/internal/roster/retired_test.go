@@ -37,11 +37,11 @@ func TestRetired(t *testing.T) {
 		{"it starts once more", func(r *table) { r.NotifyJoin(gossiped("b", 30, 4, nil)) }, "bc", 3}, // the earlier one may still have loads
 	} {
 		r := sampleRoster()
-		r.hold = time.Minute
+		r.flaps.half = time.Minute
 		r.NotifyJoin(early)
 		r.NotifyJoin(late)
 		r.look(now)
-		flaps := len(r.flaps)
+		flaps := len(r.flaps.of)
 		r.NotifyMsg(goodbye.Meta)
 		r.NotifyLeave(late)
 		c.then(r)
@@ -53,7 +53,7 @@ func TestRetired(t *testing.T) {
 		if names != c.view || s.share.Members != c.divisor {
 			t.Errorf("%s: the view has %s, want %s; it divides by %d, want %d", c.name, names, c.view, s.share.Members, c.divisor)
 		}
-		if len(r.flaps) != flaps {
+		if len(r.flaps.of) != flaps {
 			t.Errorf("%s: it flaps", c.name)
 		}
 	}

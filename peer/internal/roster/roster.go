@@ -113,7 +113,7 @@ func New(cfg Config, h Host) (*Roster, error) {
 	}
 	r.finder = finder{network: cfg.Seeds.Network, fixed: cfg.Seeds.Fixed, discover: discovery{call: cfg.Seeds.Discover}, shuffle: r.rng.shuffle}
 	r.table = newTable(cfg.Self, cfg.Addr.String(), cfg.MinMembers, memberLimit(cfg.Ring))
-	r.table.hold, r.table.giveUp = max(cfg.HoldDown, 0), cfg.GiveUp
+	r.table.flaps.half, r.table.losses.giveUp = max(cfg.HoldDown, 0), cfg.GiveUp
 	first := r.table.look(time.Now())
 	view, err := ring.New(first.members, cfg.Ring)
 	if err != nil {
@@ -121,7 +121,10 @@ func New(cfg Config, h Host) (*Roster, error) {
 	}
 	r.published.Store(&published{view: view, at: time.Now(), changed: make(chan struct{})})
 	r.share.Store(&first.share)
-	r.table.longest, r.table.hearing = h.LongestLoad, cfg.Hearing
+	r.table.longest = h.LongestLoad
+	if cfg.Hearing != nil {
+		r.table.hearing = cfg.Hearing
+	}
 	h.Allow(first.reachable)
 	r.transport = newTransport(cfg.Gossip.Dial, cfg.Gossip.Packets, cfg.Addr, cfg.Logger)
 	return r, nil

@@ -3,7 +3,6 @@ package roster
 import (
 	"cmp"
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -46,7 +45,7 @@ func (t *table) look(now time.Time) sight {
 		}
 		used[rec.addr] = true
 		s.reachable[rec.id.Name] = max(s.reachable[rec.id.Name], rec.id.Incarnation)
-		if rec.id.leaving || rec.retired { // it owns nothing, but may have running loads
+		if rec.departing() { // it owns nothing, but may have running loads
 			spare = append(spare, rec)
 			continue
 		}
@@ -66,11 +65,11 @@ func (t *table) look(now time.Time) sight {
 			if rec.id.Name == t.self.Name && rec.id.Incarnation == t.self.Incarnation {
 				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
 			}
-			t.say(level, text, "member", rec.id.Name, "newest", newest.addr, "older", rec.addr)
+			t.notices.say(level, text, "member", rec.id.Name, "newest", newest.addr, "older", rec.addr)
 		}
 	}
-	rests, again := t.resting(chosen, now)
-	s.expire, s.flaps = soonest(s.expire, again), t.news(now)
+	rests, again := t.flaps.resting(chosen, now)
+	s.expire, s.flaps = soonest(s.expire, again), t.flaps.message(now)
 	for name, rec := range chosen {
 		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.Incarnation, Zone: rec.id.Zone, Resting: rests[name]})
 		s.reachable[name] = rec.id.Incarnation
@@ -80,23 +79,16 @@ func (t *table) look(now time.Time) sight {
 		s.superseded = true
 	}
 
-	// The other side of a split has at most as many members as were ever seen at once, so this many lost ones are
-	// remembered. If another member has taken the address of a lost one, the lost one has ended.
-	t.peak = max(t.peak, len(s.reachable))
-	for at, l := range t.vanished {
+	// If another member has taken the address of a lost one, the lost one has ended.
+	for at, l := range t.losses.lost {
 		if used[l.addr] {
 			t.prove(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, now)
 		}
 	}
-	s.expire = soonest(s.expire, t.forget(now, longest))
-	for len(t.vanished) > t.peak {
-		oldest := slices.MinFunc(slices.Collect(maps.Keys(t.vanished)), func(a, b startID) int {
-			return cmp.Or(t.vanished[a].at.Compare(t.vanished[b].at), cmp.Compare(a.name, b.name), cmp.Compare(a.incarnation, b.incarnation))
-		})
-		delete(t.vanished, oldest)
-		t.say(slog.LevelWarn, "a lost member is forgotten, there are too many", "member", oldest.name)
-	}
-	s.unproven = t.unproven()
+	t.losses.peak = max(t.losses.peak, len(s.reachable))
+	s.expire = soonest(s.expire, t.losses.forget(now, longest))
+	t.losses.bound()
+	s.unproven = t.losses.unproven()
 
 	self := startID{t.self.Name, t.self.Incarnation}
 	counts[self] = true
@@ -110,7 +102,7 @@ func (t *table) look(now time.Time) sight {
 			s.doubled = s.doubled || rec.id.Name == self.name && rec.id.Incarnation < self.incarnation
 		}
 	}
-	for at := range t.vanished {
+	for at := range t.losses.lost {
 		counts[at] = true
 	}
 	for name, e := range t.expected {
@@ -125,14 +117,8 @@ func (t *table) look(now time.Time) sight {
 
 	s.used = used
 	s.mistaken, t.mistaken = t.mistaken && !t.leaving, false
-	s.notices, t.notices = t.notices, nil
+	s.notices = t.notices.take()
 	return s
-}
-
-// A startID identifies one incarnation of a name.
-type startID struct {
-	name        string
-	incarnation uint64
 }
 
 // rankOf returns how many of the incarnations started before own. A later incarnation ranks behind the earlier ones. So

@@ -3,13 +3,14 @@ package roster
 import (
 	"fmt"
 	"log/slog"
-	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/loglimit"
+	"github.com/weircache/weir/ring"
 )
 
 const (
@@ -24,38 +25,13 @@ const (
 	maxNotices = 64
 )
 
-// A record is one incarnation of one member, as gossip last reported it.
-//
-// Which incarnations of a name are in the view, as the knowledge of each changes:
-//
-//	state    what led there                                       in the view   counts in Divisor
-//	live     gossip says that it is alive                         the newest    yes; an earlier incarnation only at another address
-//	doubted  gossip says that it is dead, see verdict.go          as before     as before
-//	leaving  it has said so itself; it never takes that back      no            yes, likewise
-//	retired  a later incarnation has said that it leaves          no            yes
-//	gone     gossip says that it is dead, or has left             no            yes, as lost, if it was live and no later incarnation is
-//
-// In most cases an earlier incarnation is dead: the process crashed, started again and left before gossip had noticed the
-// crash. But it may also be another living process that has the same name by mistake. So what a later incarnation says of
-// itself only retires an earlier one. Any sign of life of the earlier one, its own message or its answer to a probe, takes
-// that back: it contradicts.
+// A record is what is known of one start of a member that gossip names.
 type record struct {
-	id      Identity
-	addr    string
+	id   Identity
+	addr string
+	standing
 	refused string        // why it cannot be in the view; "": it can
-	retired bool          // see above
-	ended   time.Time     // since when there is evidence that its process has ended; zero: no evidence, see ended.go
-	doubted time.Time     // since when gossip says that it is dead without this node believing it; zero: not doubted, see verdict.go
 	rtt     time.Duration // of gossip probes, smoothed; 0: unknown
-}
-
-// lost is a member that vanished without leaving. ended.go says how long it counts.
-type lost struct {
-	addr   string // "": only its name is known, and its incarnation counts as 0
-	at     time.Time
-	ended  time.Time // since when its process is known to have ended; zero: it may be alive
-	listed time.Time // for a member known by name only: when a member last listed it
-	crowd  bool      // it vanished together with half of all members, or more
 }
 
 // expected is a member that has announced that it joins.
@@ -71,6 +47,23 @@ type notice struct {
 	args  []any
 }
 
+// notices are log lines that wait. The table's lock guards them.
+type notices []notice
+
+// say adds a line.
+func (n *notices) say(level slog.Level, text string, args ...any) {
+	if len(*n) < maxNotices {
+		*n = append(*n, notice{level, text, args})
+	}
+}
+
+// take removes all lines and returns them.
+func (n *notices) take() []notice {
+	all := *n
+	*n = nil
+	return all
+}
+
 // table holds what gossip has reported about the members. memberlist calls its Notify methods, some of them under
 // memberlist's lock, so these only record the report and signal. One goroutine of the node evaluates the result.
 type table struct {
@@ -78,41 +71,37 @@ type table struct {
 	minimum int           // the lowest number that Divisor counts
 	limit   int           // the largest number of members in a view
 	changed chan struct{} // holds one token when there is something to evaluate
-	hold    time.Duration // see flap; 0: no member rests
-	giveUp  time.Duration // Config.GiveUp
 	// longest returns how long a load of this node may take; nil: loads take no time. It is called without mu held.
 	longest func() time.Duration
-	hearing *hearing.Monitor // of this node; nil: it always hears
+	hearing *hearing.Monitor // of this node
 	noise   loglimit.Limiter // limits the log of members kept out of the view to one line for each reason
 
 	mu       sync.Mutex          // guards everything below
 	leaving  bool                // this node is leaving
 	records  map[string]*record  // live members by gossip name
-	vanished map[startID]lost    // one start of a name may be lost while another one lives
-	ended    []endedStart        // incarnations that were lost and no longer count, oldest first
 	expected map[string]expected // announced members by stable name
-	peak     int                 // largest number of live names ever seen at once
 	doubles  map[string]bool     // gossip names already reported as older doubles
-	flaps    map[string]flap     // by stable name
-	rests    map[string]bool     // as of the last look
-	flapped  bool                // flaps has news for other members
-	departed []string            // gossip names of incarnations that left gracefully, oldest first: they never come back
-	mistaken bool                // others may believe that this node is gone: it has to contradict
-	notices  []notice
+	losses   losses
+	flaps    flaps
+	departed []string // gossip names of incarnations that left gracefully, oldest first: they never come back
+	mistaken bool     // others may believe that this node is gone: it has to contradict
+	notices  notices
 }
 
 func newTable(self Identity, addr string, minimum, limit int) *table {
-	return &table{
+	t := &table{
 		self:     self,
 		minimum:  minimum,
 		limit:    limit,
 		changed:  make(chan struct{}, 1),
+		hearing:  hearing.New(time.Now()),
 		records:  map[string]*record{self.GossipName(): {id: self, addr: addr}},
-		vanished: make(map[startID]lost),
 		expected: make(map[string]expected),
 		doubles:  make(map[string]bool),
-		flaps:    make(map[string]flap),
 	}
+	t.losses = losses{log: &t.notices, lost: make(map[startID]lost)}
+	t.flaps = flaps{log: &t.notices, of: make(map[string]flap)}
+	return t
 }
 
 // signal wakes the goroutine that evaluates the roster.
@@ -120,13 +109,6 @@ func (t *table) signal() {
 	select {
 	case t.changed <- struct{}{}:
 	default:
-	}
-}
-
-// say queues a log line. The caller holds mu.
-func (t *table) say(level slog.Level, text string, args ...any) {
-	if len(t.notices) < maxNotices {
-		t.notices = append(t.notices, notice{level, text, args})
 	}
 }
 
@@ -165,47 +147,65 @@ func (t *table) note(n *memberlist.Node) {
 	defer t.mu.Unlock()
 	old := t.records[n.Name]
 	if old != nil {
-		rec.rtt = old.rtt
-		rec.id.leaving = rec.id.leaving || old.id.leaving // a leave is final
+		rec.rtt, rec.standing = old.rtt, old.standing
 		t.contradicted(old)
 	}
+	rec.standing = rec.heard(id.leaving)
 	if rec.refused != "" && (old == nil || old.refused == "") && t.noise.Allow(rec.refused, time.Now()) {
-		t.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
+		t.notices.say(slog.LevelError, "a member is kept out of the view", "member", n.Name, "address", rec.addr, "reason", rec.refused)
 	}
 	t.records[n.Name] = rec
 	if rec.refused == "" {
-		if old == nil && (t.wasLost(&id) || t.restarted(&id)) {
+		if old == nil && (t.losses.wasLost(&id) || t.restarted(&id)) {
 			t.returned(id.Name, time.Now())
 		}
-		t.revived(&id, rec.addr)
-		t.dropLost(&id)
+		t.losses.revived(&id, rec.addr)
+		t.losses.drop(&id)
 		delete(t.expected, id.Name)
 	}
 	t.signal()
 }
 
-// wasLost reports whether this start of a member, or an earlier one, is lost and known by more than its name, and did not
-// vanish in a crowd. The caller holds mu.
-func (t *table) wasLost(id *Identity) bool {
-	for at, l := range t.vanished {
-		if at.name == id.Name && at.incarnation <= id.Incarnation && !l.bare() && !l.crowd {
-			return true
-		}
+// returned records that a member is back that had not left. The caller holds mu.
+func (t *table) returned(name string, now time.Time) {
+	if name != t.self.Name {
+		t.flaps.returned(name, now)
 	}
-	return false
 }
 
-// dropLost removes this start of a member and the earlier ones from the lost ones, because it is alive or has left. The
-// caller holds mu.
-func (t *table) dropLost(id *Identity) {
-	maps.DeleteFunc(t.vanished, func(at startID, _ lost) bool { return at.name == id.Name && at.incarnation <= id.Incarnation })
+// answered records that a member answers again that only this node, or this node first, had found silent.
+func (t *table) answered(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.returned(name, time.Now())
+	t.signal()
+}
+
+// proven records evidence that an incarnation ended no later than when.
+func (t *table) proven(at ring.Member, when time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.prove(at, when)
+}
+
+// prove records evidence, from here or from another member, that an incarnation ended no later than when. at.Addr is where
+// the evidence was found; "" means that another member reports it. The caller holds mu.
+func (t *table) prove(at ring.Member, when time.Time) {
+	known, first := t.losses.prove(at, when)
+	if first {
+		t.signal()
+	}
+	id := Identity{Name: at.Name, Incarnation: at.Incarnation}
+	if rec := t.records[id.GossipName()]; !known && rec != nil && rec.refused == "" && at.Name != t.self.Name && (at.Addr == "" || at.Addr == rec.addr) {
+		rec.standing = rec.proven(when)
+	}
 }
 
 // restarted reports whether an earlier incarnation of a member is still believed to live, without having said that it
 // leaves. The caller holds mu.
 func (t *table) restarted(id *Identity) bool {
 	for _, other := range t.records {
-		if other.refused == "" && other.id.Name == id.Name && other.id.Incarnation < id.Incarnation && !other.id.leaving && !other.retired {
+		if other.refused == "" && other.id.Name == id.Name && other.id.Incarnation < id.Incarnation && !other.departing() {
 			return true
 		}
 	}
@@ -221,8 +221,67 @@ func (t *table) NotifyLeave(n *memberlist.Node) {
 	if rec == nil || n.Name == t.self.GossipName() {
 		return // this node itself stays in the table until the end
 	}
-	t.declaredDead(n.Name, rec, time.Now())
+	now, f := time.Now(), leaves
+	if rec.refused == "" {
+		rec.standing, f = rec.dead(now, t.hearing.AbleFor(now))
+	}
+	if f == stays {
+		t.notices.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
+			"member", rec.id.Name, "address", rec.addr)
+	} else {
+		t.remove(n.Name, rec, f, now)
+	}
 	t.signal()
+}
+
+// settleVerdicts decides on the doubted members. It returns when to look again, or 0 if none is doubted. The caller holds
+// mu.
+func (t *table) settleVerdicts(now time.Time) (again time.Duration) {
+	able := t.hearing.AbleFor(now)
+	for gossipName, rec := range t.records {
+		f, wait := rec.settle(now, able)
+		if f == stays {
+			again = soonest(again, wait)
+		} else {
+			t.remove(gossipName, rec, f, now)
+		}
+	}
+	return again
+}
+
+// remove removes a member that has left or is lost from the table. The caller holds mu.
+func (t *table) remove(gossipName string, rec *record, f fate, now time.Time) {
+	delete(t.records, gossipName)
+	delete(t.doubles, gossipName)
+	if rec.refused != "" {
+		return
+	}
+	if rec.id.Name == t.self.Name && rec.id.Incarnation > t.self.Incarnation {
+		t.mistaken = true
+	}
+	if f == leaves {
+		if rec.leaving {
+			if len(t.departed) == maxDeparted {
+				t.departed = slices.Delete(t.departed, 0, 1)
+			}
+			t.departed = append(t.departed, gossipName)
+		}
+		t.losses.drop(&rec.id)
+		t.notices.say(slog.LevelInfo, "a member has left", "member", rec.id.Name, "address", rec.addr)
+		return
+	}
+	live := make(map[string]bool, len(t.records))
+	for _, other := range t.records {
+		if other.refused != "" {
+			continue
+		}
+		if other.id.Name == rec.id.Name && other.id.Incarnation > rec.id.Incarnation {
+			return // an earlier incarnation of a member that is back
+		}
+		live[other.id.Name] = true
+	}
+	t.losses.add(startID{rec.id.Name, rec.id.Incarnation}, lost{addr: rec.addr, at: now, ended: rec.ended}, len(live))
+	t.notices.say(slog.LevelWarn, "a member is lost", "member", rec.id.Name, "address", rec.addr)
 }
 
 // NotifyPingComplete records how long a probe took.
@@ -231,7 +290,7 @@ func (t *table) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []by
 	defer t.mu.Unlock()
 	if rec := t.records[n.Name]; rec != nil {
 		t.contradicted(rec)
-		rec.ended = time.Time{}
+		rec.standing = rec.probed()
 		if rec.rtt == 0 {
 			rec.rtt = rtt
 		} else {
@@ -245,8 +304,8 @@ func (t *table) contradicted(rec *record) {
 	if !rec.retired {
 		return
 	}
-	rec.retired = false
-	t.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.Name, "address", rec.addr)
+	rec.standing = rec.spoke()
+	t.notices.say(slog.LevelWarn, "a member is alive although a later one of its name has left: names must be unique", "member", rec.id.Name, "address", rec.addr)
 	t.signal()
 }
 
@@ -272,7 +331,7 @@ func (t *table) NotifyMsg(msg []byte) {
 	if len(msg) > 0 && msg[0] == flapFormat {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.mergeFlaps(msg[1:], time.Now())
+		t.flaps.merge(msg[1:], time.Now())
 		t.signal()
 		return
 	}
@@ -290,7 +349,7 @@ func (t *table) NotifyMsg(msg []byte) {
 		}
 		t.mistaken = true
 		if rec != nil {
-			rec.id.leaving = true
+			rec.standing = rec.leaves()
 		}
 	case id.leaving:
 		delete(t.expected, id.Name)
@@ -298,9 +357,9 @@ func (t *table) NotifyMsg(msg []byte) {
 			switch {
 			case other.id.Name != id.Name || other.id.Incarnation > id.Incarnation || other.refused != "":
 			case other.id.Incarnation == id.Incarnation:
-				other.id.leaving = true
+				other.standing = other.leaves()
 			default:
-				other.retired = true
+				other.standing = other.retires()
 			}
 		}
 	case rec != nil:
@@ -323,17 +382,17 @@ const lostFormat = 1
 func (t *table) LocalState(bool) []byte {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.vanished)+len(t.flaps)+len(t.ended) == 0 {
+	if len(t.losses.lost)+len(t.flaps.of)+len(t.losses.ended) == 0 {
 		return nil
 	}
 	now := time.Now()
 	buf := []byte{lostFormat}
-	for at, l := range t.vanished {
+	for at, l := range t.losses.lost {
 		if !l.bare() { // a name alone is listed only by members that have seen the loss
 			buf = append(append(buf, byte(len(at.name))), at.name...)
 		}
 	}
-	return t.appendLost(append(t.appendFlaps(append(buf, 0), now), 0), now)
+	return t.losses.append(append(t.flaps.append(append(buf, 0), now), 0), now)
 }
 
 // MergeRemoteState merges the resting members and what is known of lost ones. When nodes join, it also merges the lost
@@ -355,16 +414,26 @@ func (t *table) MergeRemoteState(buf []byte, join bool) {
 	}
 	now := time.Now()
 	if len(buf) > 0 {
-		buf = t.mergeFlaps(buf[1:], now)
+		buf = t.flaps.merge(buf[1:], now)
 	}
-	t.mergeLost(names, buf, join, now)
+	live := make(map[string]uint64, len(t.records)) // the latest incarnation
+	for _, rec := range t.records {
+		live[rec.id.Name] = max(live[rec.id.Name], rec.id.Incarnation)
+	}
+	take := func(at startID, l lost) {
+		if newest, ok := live[at.name]; join && (!ok || at.incarnation > newest) && len(t.losses.lost) < len(t.records)+t.losses.peak {
+			t.losses.lost[at] = l
+		}
+	}
+	t.losses.merge(lostNews{names, buf, join}, take, t.prove, now)
 }
 
 // leave marks this node as leaving: it drops out of every view.
 func (t *table) leave() {
 	t.mu.Lock()
 	t.leaving = true
-	t.records[t.self.GossipName()].id.leaving = true
+	rec := t.records[t.self.GossipName()]
+	rec.standing = rec.leaves()
 	t.mu.Unlock()
 	t.signal()
 }
@@ -373,22 +442,12 @@ func (t *table) leave() {
 func (t *table) lost(name string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.isLost(name)
+	return t.losses.has(name)
 }
 
 // lostCount returns how many starts are lost.
 func (t *table) lostCount() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.vanished)
-}
-
-// Lost reports whether a start of a member is lost. The caller holds mu.
-func (t *table) isLost(name string) bool {
-	for at := range t.vanished {
-		if at.name == name {
-			return true
-		}
-	}
-	return false
+	return len(t.losses.lost)
 }

@@ -49,8 +49,8 @@ func TestNewestIncarnationWins(t *testing.T) {
 			t.Errorf("want one line in the log, have %v", s.notices)
 		}
 		r.NotifyLeave(old) // noticed late
-		if s := r.look(time.Now()); len(r.vanished) != 0 || s.share.Members != 2 {
-			t.Errorf("an earlier start counts as lost: %v", r.vanished)
+		if s := r.look(time.Now()); len(r.losses.lost) != 0 || s.share.Members != 2 {
+			t.Errorf("an earlier start counts as lost: %v", r.losses.lost)
 		}
 	}
 }
@@ -83,7 +83,7 @@ func TestLaterStartIsLost(t *testing.T) {
 		r.look(time.Now())
 		r.NotifyLeave(second)
 		if c.then(r); r.look(time.Now()).share.Members != c.want {
-			t.Errorf("%s: it divides by %d, want %d; lost: %v", name, r.look(time.Now()).share.Members, c.want, r.vanished)
+			t.Errorf("%s: it divides by %d, want %d; lost: %v", name, r.look(time.Now()).share.Members, c.want, r.losses.lost)
 		}
 		other := sampleRoster() // a member that joins learns of it
 		other.NotifyJoin(first)
@@ -144,7 +144,7 @@ func TestRefusedMembers(t *testing.T) {
 			t.Errorf("%s: the view has %s, the log %v", name, seen(s), s.notices)
 		}
 		r.NotifyLeave(n)
-		if len(r.vanished) != 0 {
+		if len(r.losses.lost) != 0 {
 			t.Errorf("%s: it counts as lost", name)
 		}
 	}
@@ -223,7 +223,7 @@ func TestLostMembersAreHandedOn(t *testing.T) {
 	a.NotifyLeave(n)
 	state := a.LocalState(true)
 	b.MergeRemoteState(state, false)
-	if len(b.vanished) != 0 {
+	if len(b.losses.lost) != 0 {
 		t.Error("taken over without a join")
 	}
 	b.MergeRemoteState(state, true)
@@ -238,8 +238,8 @@ func TestLostMembersAreHandedOn(t *testing.T) {
 		many = append(many, fmt.Sprintf("\x04%04d", i)...)
 	}
 	b.MergeRemoteState(many, true)
-	if len(b.vanished) > 8 {
-		t.Errorf("%d lost members were taken over", len(b.vanished))
+	if len(b.losses.lost) > 8 {
+		t.Errorf("%d lost members were taken over", len(b.losses.lost))
 	}
 }
 

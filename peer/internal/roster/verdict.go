@@ -1,8 +1,6 @@
 package roster
 
 import (
-	"log/slog"
-	"slices"
 	"time"
 )
 
@@ -34,65 +32,4 @@ func verdict(doubted, now time.Time, able time.Duration) (lost bool, again time.
 		return true, 0
 	}
 	return false, min(refuteWithin-able, doubtMost-since)
-}
-
-// declaredDead handles gossip's report that a member is dead or has left. The caller holds mu.
-func (t *table) declaredDead(gossipName string, rec *record, now time.Time) {
-	if t.hearing != nil && !rec.id.leaving && !rec.retired && rec.refused == "" {
-		if lost, _ := verdict(now, now, t.hearing.AbleFor(now)); !lost {
-			rec.doubted = now
-			t.say(slog.LevelWarn, "gossip declares a member dead while this node cannot listen: the member stays in the view for now",
-				"member", rec.id.Name, "address", rec.addr)
-			return
-		}
-	}
-	t.remove(gossipName, rec, now)
-}
-
-// settleVerdicts decides on the doubted members. It returns when to look again, or 0 if none is doubted. The caller holds
-// mu.
-func (t *table) settleVerdicts(now time.Time) (again time.Duration) {
-	for gossipName, rec := range t.records {
-		if rec.doubted.IsZero() {
-			continue
-		}
-		lost, wait := verdict(rec.doubted, now, t.hearing.AbleFor(now))
-		if lost || !rec.ended.IsZero() || rec.id.leaving || rec.retired {
-			t.remove(gossipName, rec, now)
-			continue
-		}
-		again = soonest(again, wait)
-	}
-	return again
-}
-
-// remove removes a member that has left or is lost from the table. The caller holds mu.
-func (t *table) remove(gossipName string, rec *record, now time.Time) {
-	delete(t.records, gossipName)
-	delete(t.doubles, gossipName)
-	if rec.refused != "" {
-		return
-	}
-	if rec.id.Name == t.self.Name && rec.id.Incarnation > t.self.Incarnation {
-		t.mistaken = true
-	}
-	if rec.id.leaving || rec.retired {
-		if rec.id.leaving {
-			if len(t.departed) == maxDeparted {
-				t.departed = slices.Delete(t.departed, 0, 1)
-			}
-			t.departed = append(t.departed, gossipName)
-		}
-		t.dropLost(&rec.id)
-		t.say(slog.LevelInfo, "a member has left", "member", rec.id.Name, "address", rec.addr)
-		return
-	}
-	for _, other := range t.records {
-		if other.refused == "" && other.id.Name == rec.id.Name && other.id.Incarnation > rec.id.Incarnation {
-			return // an earlier incarnation of a member that is back
-		}
-	}
-	t.vanished[startID{rec.id.Name, rec.id.Incarnation}] = lost{addr: rec.addr, at: now, ended: rec.ended}
-	t.crowd()
-	t.say(slog.LevelWarn, "a member is lost", "member", rec.id.Name, "address", rec.addr)
 }

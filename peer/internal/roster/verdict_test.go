@@ -61,7 +61,7 @@ func TestVerdicts(t *testing.T) {
 		if doubted := c.view == both && !r.records[b.Name].doubted.IsZero(); doubted && (s.expire <= 0 || s.expire > refuteWithin) {
 			t.Errorf("%s: looks again after %v", c.name, s.expire)
 		}
-		if f := r.flaps["b"]; f.penalty != 0 {
+		if f := r.flaps.of["b"]; f.penalty != 0 {
 			t.Errorf("%s: a member that was not lost has come back: %+v", c.name, f)
 		}
 	}

@@ -1,11 +1,13 @@
 package roster
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weircache/weir/ring"
@@ -166,4 +168,22 @@ func (w *watcher) say(r *Roster, old, now *ring.View) {
 	case !w.split && was:
 		r.logger.Info("most members are back", "lost", lost, "members", now.Len())
 	}
+}
+
+// lookForProof asks of each lost member whether its process has ended.
+func (r *Roster) lookForProof(starts []ring.Member) {
+	var wg sync.WaitGroup
+	places := make(chan struct{}, proofTogether)
+	for _, m := range starts {
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			ctx, cancel := context.WithTimeout(r.ctx, proofTimeout)
+			defer cancel()
+			if r.host.HasEnded(ctx, m) {
+				r.Proven(m)
+			}
+		})
+	}
+	wg.Wait()
 }
