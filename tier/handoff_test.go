@@ -11,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -238,6 +239,16 @@ func TestLeaveSeenByFew(t *testing.T) {
 	})
 }
 
+// newestMark returns the mark of the newest invalidation that j started.
+func newestMark(j *journal.Journal) codec.Mark {
+	for _, p := range j.Positions().Positions {
+		if p.Incarnation == j.Incarnation() {
+			return codec.Mark{Incarnation: p.Incarnation, Seq: p.Seq}
+		}
+	}
+	return codec.Mark{}
+}
+
 // No push brings back a value that the receiver has invalidated, or invalidates while pushes are in transit.
 func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 	for _, s := range []struct {
@@ -285,7 +296,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 						s.do(t, m.caches["n1"], key)
 						hash := ring.Hash(key)
 						if s.name == "key" {
-							m.caches["n0"].own.Note(key, hash, m.caches["n1"].own.Fences.NewestMark(key, hash), 0)
+							m.caches["n0"].own.Note(key, hash, newestMark(m.caches["n1"].own.Journal), 0)
 						} else {
 							s.do(t, m.caches["n0"], key)
 						}

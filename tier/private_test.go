@@ -10,7 +10,6 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/owner"
 )
 
@@ -152,6 +151,9 @@ func TestNextAskOutlivesItsLeader(t *testing.T) {
 	})
 }
 
+// longOpen is longer than the first reads of a new cache wait for its exchanges.
+const longOpen = 200 * time.Millisecond
+
 // A copy is private if the previous owner cannot vouch for it. Callers of its key cost two requests to that owner.
 func TestPrivateCopiesAreShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
@@ -160,7 +162,7 @@ func TestPrivateCopiesAreShared(t *testing.T) {
 		key := m.moved(0)
 		m.read("n0", key)
 		m.join() // unseen: n0 cannot vouch for what it gives
-		time.Sleep(time.Duration(2 * journal.OpeningWait))
+		time.Sleep(longOpen)
 		m.setRule(tenMillis)
 		before := m.count("n2", "n0")
 		worst := throng(t, m.caches["n2"], key, 500)
@@ -179,7 +181,7 @@ func TestPrivateCopyIsNotForLaterReads(t *testing.T) {
 		key := m.moved(0)
 		m.read("n0", key)
 		m.join()
-		time.Sleep(time.Duration(2 * journal.OpeningWait))
+		time.Sleep(longOpen)
 		m.setRule(tenMillis)
 		var wg sync.WaitGroup
 		wg.Go(func() { _, _ = m.caches["n2"].Get(background, key) })

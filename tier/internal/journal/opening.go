@@ -9,8 +9,8 @@ import (
 // member of the view, it keeps nothing that others give it and counts as opening. The members that have not seen it
 // do not tell it of invalidations, so it also counts those that have not had the same view.
 
-// OpeningWait is how long, in ns, the first reads of a new cache wait for the exchanges.
-const OpeningWait = int64(100 * time.Millisecond)
+// openingWait is how long, in ns, the first reads of a new cache wait for the exchanges.
+const openingWait = int64(100 * time.Millisecond)
 
 // IsNew reports whether an Invalidate from before the cache was opened may not have returned yet.
 func (j *Journal) IsNew() bool { return j.isNew.Load() }
@@ -19,7 +19,7 @@ func (j *Journal) IsNew() bool { return j.isNew.Load() }
 // view yet.
 func (j *Journal) IsOpening() bool { return j.pending.Load() > 0 }
 
-// WaitOpen waits while the cache is opening, until ctx ends, but not for longer than OpeningWait after the cache was
+// WaitOpen waits while the cache is opening, until ctx ends, but not for longer than openingWait after the cache was
 // opened. It reports whether the cache is open.
 func (j *Journal) WaitOpen(ctx context.Context) bool {
 	if !j.IsOpening() {
@@ -28,7 +28,7 @@ func (j *Journal) WaitOpen(ctx context.Context) bool {
 	j.mu.Lock()
 	ready := j.ready
 	j.mu.Unlock()
-	if left := OpeningWait - (j.now() - j.opened); ready != nil && left > 0 {
+	if left := openingWait - (j.now() - j.opened); ready != nil && left > 0 {
 		t := time.NewTimer(time.Duration(left))
 		defer t.Stop()
 		select {
