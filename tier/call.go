@@ -386,7 +386,7 @@ func (c *Cache[V]) understand(now int64, q *request[V], r *codec.Response, began
 			c.own.Stats.Revalidated.Add(1)
 		case !a.notFound:
 			a.size = len(r.Value)
-			if a.value, err = c.decode(r.Value); err != nil {
+			if a.value, err = c.values.decode(r.Value); err != nil {
 				err = fail(err)
 			}
 		}

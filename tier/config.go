@@ -290,18 +290,6 @@ func ByKey[V any](load func(ctx context.Context, key string) (V, error)) Loader[
 	return func(ctx context.Context, fill *Fill[V]) (V, error) { return load(ctx, fill.Key) }
 }
 
-// logLost logs which parts of a value its callers will never see.
-func (c *Cache[V]) logLost() {
-	l, ok := c.codec.(codec.Loser)
-	if !ok {
-		return
-	}
-	if lost := l.Lost(); len(lost) > 0 {
-		c.cfg.Logger.Warn("some fields of the values are not encoded: callers find them empty; export them, or give the type methods that encode it",
-			"namespace", c.cfg.Namespace, "codec", c.codec.Name(), "fields", lost[:min(len(lost), 10)], "count", len(lost))
-	}
-}
-
 // WhenIsolated says what a cache does while its node is isolated: it has lost sight of, or hears nothing from, more
 // than half of the members of the last view that stood for 30 seconds. It cannot learn of their invalidations then.
 type WhenIsolated uint8

@@ -179,16 +179,3 @@ func (c *Cache[V]) fallBack(key string, b *nearEntry[V], a *answer[V]) bool {
 	a.takeNear(b, now)
 	return true
 }
-
-// BeginDrill begins a drill for an operator. run watches it until it or ctx ends, and must be called. The namespace's
-// statistics show the drill's results.
-func (h handler) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
-	if err := checkDrill(fraction, duration); err != nil {
-		return nil, err
-	}
-	d, err := h.c.beginDrill(fraction, duration)
-	if err != nil {
-		return nil, err
-	}
-	return func(ctx context.Context) { h.c.runDrill(ctx, d) }, nil
-}

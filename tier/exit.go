@@ -1,8 +1,6 @@
 package tier
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weircache/weir/codec"
@@ -69,21 +67,6 @@ func endOf(r *codec.Response, at int64) int64 {
 		return owner.Never
 	}
 	return at + int64(r.Hard)
-}
-
-// undecodable is the error of a copy whose bytes the codec cannot decode. Such a copy is in the owned tier only if
-// another member gave it: what is loaded or put here has been decoded once. It is dropped, counted and loaded again.
-// The read that finds it tries once more, and only once, so that a codec that always fails does not ask the origin
-// again and again.
-type undecodable struct{ err error }
-
-func (e *undecodable) Error() string { return fmt.Sprintf("decode: %v", e.err) }
-func (e *undecodable) Unwrap() error { return e.err }
-
-// isUndecodable reports whether err says that a copy cannot be decoded.
-func isUndecodable(err error) bool {
-	var u *undecodable
-	return errors.As(err, &u)
 }
 
 // drop removes an entry that cannot be decoded from the owned tier.

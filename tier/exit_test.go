@@ -132,7 +132,7 @@ func TestOwnerAnswersNothingPastItsHardExpiry(t *testing.T) {
 			{"that as a copy", owner.Found{E: &store.Entry{Loaded: now, Cost: 30, Soft: now + 20, Hard: now + 20}}, now + 31, false},
 		} {
 			var resp codec.Response
-			h := c.handler()
+			h := newHandler(c)
 			if got := h.Fill(x.now, 0, 0, &resp, &x.f, 0); got != x.answer || (resp.Status != 0) != x.answer {
 				t.Errorf("%s: %v, status %d", x.name, got, resp.Status)
 			}

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
@@ -18,28 +19,36 @@ type Fill[V any] struct {
 	// Key is what to load.
 	Key string
 
-	c     *Cache[V]
-	run   owner.Run
-	value V
+	values *values[V]
+	run    owner.Run
+	value  V
 	// shared is what callers get. The cache sets it when the load has returned, so a loader that wrongly keeps the Fill does
 	// not change it.
 	shared V
 }
 
-// loadings makes runs of the loader.
-type loadings[V any] struct{ c *Cache[V] }
+// values is what a cache does with the type of its values: it loads, encodes and decodes them.
+type values[V any] struct {
+	load        Loader[V]
+	loadBatch   BatchLoader[V]
+	codec       codec.Codec[V]
+	serveLoaded bool
+	limit       int // of the encoding, in bytes
+	own         *owner.Owner
+}
 
-func (x loadings[V]) NewFill(f *owner.Flight) owner.Loading {
-	return filling[V]{&Fill[V]{Key: f.Key, c: x.c, run: owner.NewRun(&x.c.own, f)}}
+// NewFill implements owner.Values.
+func (v *values[V]) NewFill(f *owner.Flight) owner.Loading {
+	return filling[V]{&Fill[V]{Key: f.Key, values: v, run: owner.NewRun(v.own, f)}}
 }
 
 // LoadBatch runs the BatchLoader for fills, each of which then has its own result.
-func (x loadings[V]) LoadBatch(ctx context.Context, fills []owner.Loading) error {
+func (v *values[V]) LoadBatch(ctx context.Context, fills []owner.Loading) error {
 	own := make([]*Fill[V], len(fills))
 	for i, f := range fills {
 		own[i] = f.(filling[V]).f
 	}
-	return x.c.batchLoader(ctx, own)
+	return v.loadBatch(ctx, own)
 }
 
 // filling is a Fill as the owner of its key sees it.
@@ -48,7 +57,7 @@ type filling[V any] struct{ f *Fill[V] }
 func (x filling[V]) State() *owner.Run { return &x.f.run }
 
 func (x filling[V]) Load(ctx context.Context) (err error) {
-	x.f.value, err = x.f.c.loader(ctx, x.f)
+	x.f.value, err = x.f.values.load(ctx, x.f)
 	return err
 }
 
@@ -57,8 +66,8 @@ func (x filling[V]) Load(ctx context.Context) (err error) {
 // decoded is not kept.
 func (x filling[V]) Pack() ([]byte, error) {
 	value := x.f.value
-	b, err := x.f.c.encode(value)
-	if err != nil || x.f.c.serveLoaded {
+	b, err := x.f.values.encode(value)
+	if err != nil || x.f.values.serveLoaded {
 		x.f.shared = value
 		return b, err
 	}
@@ -66,7 +75,7 @@ func (x filling[V]) Pack() ([]byte, error) {
 }
 
 func (x filling[V]) Unpack(b []byte) (err error) {
-	x.f.shared, err = x.f.c.decode(b)
+	x.f.shared, err = x.f.values.decode(b)
 	return err
 }
 
@@ -76,7 +85,7 @@ func (f *Fill[V]) Previous() (value V, ok bool) {
 	if f.run.Prev == nil || f.run.Prev.Flags&(store.NotFound|store.Failed) != 0 {
 		return value, false
 	}
-	value, err := f.c.decode(f.run.Prev.Value)
+	value, err := f.values.decode(f.run.Prev.Value)
 	return value, err == nil
 }
 
@@ -111,13 +120,13 @@ func (f *Fill[V]) DoNotKeep() { f.run.Drop = true }
 // how long it took and how often it failed. Safe for concurrent use. Up to 64 names are counted separately, the rest
 // together as "other".
 func (f *Fill[V]) Step(name string) func(err ...error) {
-	began := f.c.own.Clock.Now()
+	began := f.values.own.Clock.Now()
 	return func(err ...error) {
 		failed := false
 		for _, e := range err {
 			failed = failed || e != nil
 		}
-		f.c.own.Stats.Step(name, time.Duration(f.c.own.Clock.Now()-began), failed)
+		f.values.own.Stats.Step(name, time.Duration(f.values.own.Clock.Now()-began), failed)
 	}
 }
 
@@ -128,33 +137,33 @@ func (f *Fill[V]) Step(name string) func(err ...error) {
 func (f *Fill[V]) SetVersion(version uint64) { f.run.Version = version }
 
 // encode and decode turn a panic in a user's codec into an error.
-func (c *Cache[V]) encode(v V) (b []byte, err error) {
+func (v *values[V]) encode(x V) (b []byte, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &PanicError{Value: p, Stack: debug.Stack()}
 		}
 	}()
-	b, err = c.codec.Append(nil, v)
+	b, err = v.codec.Append(nil, x)
 	if err != nil {
 		return nil, fmt.Errorf("encode: %w", err)
 	}
-	if len(b) > c.cfg.ValueLimit {
-		return nil, fmt.Errorf("%w: %d bytes encoded, Config.ValueLimit is %d", ErrValueTooLarge, len(b), c.cfg.ValueLimit)
+	if len(b) > v.limit {
+		return nil, fmt.Errorf("%w: %d bytes encoded, Config.ValueLimit is %d", ErrValueTooLarge, len(b), v.limit)
 	}
 	return b, nil
 }
 
-func (c *Cache[V]) decode(b []byte) (v V, err error) {
+func (v *values[V]) decode(b []byte) (x V, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &undecodable{&PanicError{Value: p, Stack: debug.Stack()}}
 		}
 	}()
-	v, err = c.codec.Decode(b)
+	x, err = v.codec.Decode(b)
 	if err != nil {
-		return v, &undecodable{err}
+		return x, &undecodable{err}
 	}
-	return v, nil
+	return x, nil
 }
 
 // Stale is how long one value may be served after its soft expiry.
@@ -182,4 +191,19 @@ func (f *Fill[V]) Tag(tags ...string) {
 		}
 		f.run.AddTag(fence.TagHash(tag))
 	}
+}
+
+// undecodable is the error of a copy whose bytes the codec cannot decode. Such a copy is in the owned tier only if
+// another member gave it: what is loaded or put here has been decoded once. It is dropped, counted and loaded again.
+// The read that finds it tries once more, and only once, so that a codec that always fails does not ask the origin
+// again and again.
+type undecodable struct{ err error }
+
+func (e *undecodable) Error() string { return fmt.Sprintf("decode: %v", e.err) }
+func (e *undecodable) Unwrap() error { return e.err }
+
+// isUndecodable reports whether err says that a copy cannot be decoded.
+func isUndecodable(err error) bool {
+	var u *undecodable
+	return errors.As(err, &u)
 }

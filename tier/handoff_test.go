@@ -37,7 +37,7 @@ func (m *moving) drain(d time.Duration) (took time.Duration) {
 	ctx, cancel := context.WithTimeout(m.t.Context(), d)
 	defer cancel()
 	began := time.Now()
-	m.caches["n2"].handler().Drain(ctx)
+	newHandler(m.caches["n2"]).Drain(ctx)
 	return time.Since(began)
 }
 
@@ -315,7 +315,7 @@ func TestPushNeverBringsBackWhatWasInvalidated(t *testing.T) {
 					time.Sleep(10 * time.Second)
 					e := m.caches["n0"].own.Valid(key, ring.Hash(key), m.caches["n0"].own.Clock.Now())
 					if e != nil {
-						v, err := m.caches["n0"].decode(e.Value)
+						v, err := m.caches["n0"].values.decode(e.Value)
 						if err != nil || v.Version != 1 {
 							t.Errorf("%+v, %v", v, err)
 						}

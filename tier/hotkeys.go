@@ -13,30 +13,12 @@ import (
 // hotPause is the time between checks whether warming can begin, or go on.
 const hotPause = 100 * time.Millisecond
 
-// HotKeysStats describes the file that Config.HotKeysFile names.
-type HotKeysStats struct {
-	Total    int   `json:"total"`    // keys that the file had at the start
-	Done     int   `json:"done"`     // of those, the ones that were warmed, or that the origin does not have
-	Failed   int   `json:"failed"`   // of those, the ones that were given up
-	Finished bool  `json:"finished"` // all are done or failed, or there is nothing to warm
-	Damaged  int64 `json:"damaged"`  // 1: there was a file and it could not be used; the log says why
-	Listed   int   `json:"listed"`   // keys in the file written last
-	Saved    int64 `json:"saved"`    // times that it was written
-	Unsaved  int64 `json:"unsaved"`  // times that it could not be written
-}
-
-// hotKeys is what the keeper of the list of hot keys needs of the cache.
-func (c *core) hotKeys() hotkeys.Config {
+// hotKeys is what the keeper of the list of hot keys needs of a cache.
+func hotKeys(c *core, f front) hotkeys.Config {
 	return hotkeys.Config{
 		Namespace: c.cfg.Namespace, File: c.cfg.HotKeysFile, Logger: c.cfg.Logger,
-		Ready: c.awaitOpen, Warm: c.warmListed, Hottest: c.hotList,
+		Ready: c.awaitOpen, Warm: func(ctx context.Context, keys []string) ([]string, error) { return warmListed(ctx, f, keys) }, Hottest: c.hotList,
 	}
-}
-
-// Warming returns how far a new cache has come with its list of hot keys. finished: nothing is left to do.
-func (h handler) Warming() (done, total int, finished bool) {
-	s := h.c.hot.Stats()
-	return s.Done + s.Failed, s.Total, s.Finished
 }
 
 // awaitOpen waits until the cache may keep what it loads, which one that is opening may not.
@@ -47,10 +29,10 @@ func (c *core) awaitOpen(ctx context.Context) {
 }
 
 // warmListed warms keys of the list and returns those that it has given up.
-func (c *core) warmListed(ctx context.Context, keys []string) (failed []string, err error) {
-	_, err = c.front.warmKeys(ctx, keys)
+func warmListed(ctx context.Context, f front, keys []string) (failed []string, err error) {
+	_, err = f.warmKeys(ctx, keys)
 	for errors.Is(err, ErrIsolated) && owner.Sleep(ctx, hotPause) == nil {
-		_, err = c.front.warmKeys(ctx, keys)
+		_, err = f.warmKeys(ctx, keys)
 	}
 	many, ok := errors.AsType[*ManyError](err)
 	if !ok {

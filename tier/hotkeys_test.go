@@ -147,7 +147,7 @@ func TestHotKeysUnfinished(t *testing.T) {
 		if s := c.Stats().HotKeys; s.Total != 300 || s.Done != hotkeys.Chunk || s.Failed != 0 || s.Finished {
 			t.Errorf("%+v", s)
 		}
-		if done, total, finished := c.handler().Warming(); done != hotkeys.Chunk || total != 300 || finished {
+		if done, total, finished := newHandler(c).Warming(); done != hotkeys.Chunk || total != 300 || finished {
 			t.Errorf("%d of %d, %v", done, total, finished)
 		}
 		began := time.Now()
@@ -204,7 +204,7 @@ func TestHotKeysOwned(t *testing.T) {
 		foreign := keyOf(view, "n2", 0) // from a time when n2 could not be reached
 		caches["n0"].own.Owned.Set(foreign, &store.Entry{Hard: 1 << 60, Cost: time.Hour})
 		s.nodes["n1"].setView(simView(t, "n0", "n2"))
-		caches["n1"].handler().Drain(background)
+		newHandler(caches["n1"]).Drain(background)
 		synctest.Wait()
 		s.stop(caches)
 		for _, name := range s.names {

@@ -26,10 +26,19 @@ type Copy struct {
 // handler answers for a cache: other members, and the operator of this one.
 type handler struct {
 	owner.Handler
-	c *core
+	c     *core
+	front front
 }
 
-func (c *core) handler() handler { return handler{c.own.Handler(), c} }
+func newHandler[V any](c *Cache[V]) handler { return handler{c.own.Handler(), &c.core, c} }
+
+// front is what a handler needs of the part that knows the type of the values.
+type front interface {
+	// warmKeys is Cache.Warm.
+	warmKeys(ctx context.Context, keys []string) (WarmReport, error)
+	// nearCopy describes the near copy of a key, if there is one that could be served now.
+	nearCopy(key string, now int64) (Copy, bool)
+}
 
 var _ codec.Handler = handler{}
 
@@ -44,7 +53,7 @@ func (h handler) InspectKey(key string) any {
 		return out
 	}
 	now := c.own.Clock.Now()
-	if b, ok := c.front.nearCopy(key, now); ok {
+	if b, ok := h.front.nearCopy(key, now); ok {
 		out = append(out, b)
 	}
 	if e := c.own.Valid(key, ring.Hash(key), now); e != nil {
@@ -87,10 +96,29 @@ func (h handler) InvalidateFor(ctx context.Context, keys, tags []string, all boo
 
 // WarmFor is Warm for the operator.
 func (h handler) WarmFor(ctx context.Context, keys []string) (present, loaded, notFound int, failed map[string]error, err error) {
-	r, err := h.c.front.warmKeys(ctx, keys)
+	r, err := h.front.warmKeys(ctx, keys)
 	var many *ManyError
 	if errors.As(err, &many) {
 		failed, err = many.Errs, nil
 	}
 	return r.Present, r.Loaded, r.NotFound, failed, err
+}
+
+// BeginDrill begins a drill for an operator. run watches it until it or ctx ends, and must be called. The namespace's
+// statistics show the drill's results.
+func (h handler) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
+	if err := checkDrill(fraction, duration); err != nil {
+		return nil, err
+	}
+	d, err := h.c.beginDrill(fraction, duration)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) { h.c.runDrill(ctx, d) }, nil
+}
+
+// Warming returns how far a new cache has come with its list of hot keys. finished: nothing is left to do.
+func (h handler) Warming() (done, total int, finished bool) {
+	s := h.c.hot.Stats()
+	return s.Done + s.Failed, s.Total, s.Finished
 }

@@ -17,7 +17,7 @@ func TestInspectKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close(t.Context())
-		h := c.handler()
+		h := newHandler(c)
 		copies := func(key string) []Copy { return h.InspectKey(key).([]Copy) }
 		if got := copies("k"); got == nil || len(got) != 0 {
 			t.Errorf("before it was read: %v", got)

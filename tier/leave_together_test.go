@@ -17,7 +17,7 @@ func (m *moving) leaveAt(names ...string) (took time.Duration) {
 	began := time.Now()
 	var wg sync.WaitGroup
 	for _, name := range names {
-		wg.Go(func() { m.caches[name].handler().Drain(ctx) })
+		wg.Go(func() { newHandler(m.caches[name]).Drain(ctx) })
 	}
 	wg.Wait()
 	return time.Since(began)

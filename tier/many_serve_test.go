@@ -58,7 +58,7 @@ func TestServeManyBadInput(t *testing.T) {
 		}
 		c.own.Isolation.Cut.Store(true)
 		var resp codec.Response
-		if h := c.handler(); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
+		if h := newHandler(c); h.TryServe(&codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp) {
 			t.Error("an isolated owner answers at once")
 		} else if h.Serve(background, &codec.Request{Kind: codec.KindGetMany, Many: wants}, &resp); resp.Status != codec.StatusIsolated {
 			t.Errorf("%v", resp.Status)

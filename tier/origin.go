@@ -284,3 +284,32 @@ func (s *SharedOrigin) share() (permits, members int) {
 	members, rank := c.Divisor()
 	return divide(s.o.Concurrency, members, rank), members
 }
+
+// divide splits a cap among members so that the parts sum to it.
+func divide(limit, members, rank int) int {
+	if members <= 1 {
+		return limit
+	}
+	part := limit / members
+	if rank < limit%members {
+		part++
+	}
+	return part
+}
+
+// GovernorStats is the governor's state. With a SharedOrigin it covers all its caches.
+type GovernorStats struct {
+	Share   int `json:"share"`   // this node's part of Origin.Concurrency
+	Limit   int `json:"limit"`   // what the adaptive limit leaves of the share
+	InUse   int `json:"in_use"`  // permits held by loads
+	Peak    int `json:"peak"`    // the most held at once
+	Waiting int `json:"waiting"` // flights and loads waiting for a permit
+
+	WaitingBy       map[string]int `json:"waiting_by_class"`
+	Overloaded      bool           `json:"overloaded"`          // a queue has not been empty for QueueInterval
+	Breaker         string         `json:"breaker"`             // closed, open or half_open
+	BreakerOpenings int64          `json:"breaker_openings"`    // number of times it has opened
+	LoadSeconds     float64        `json:"recent_load_seconds"` // recent mean duration of a load
+	RetriesLeft     int            `json:"retries_left"`        // retries left in the budget
+	OriginSeconds   float64        `json:"origin_seconds"`      // permits in use, integrated over time
+}

@@ -55,7 +55,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	if err := owner.Contract(c.cfg.Freshness).Allows(o.TTL); err != nil {
 		return fmt.Errorf("weir: Put: %w", err)
 	}
-	b, err := filling[V]{&Fill[V]{c: c, value: value}}.Pack()
+	b, err := filling[V]{&Fill[V]{values: &c.values, value: value}}.Pack()
 	if err != nil {
 		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
 	}

@@ -420,7 +420,7 @@ func (c *Cache[V]) answerTo(now int64, key string, f *owner.Found, from int64, a
 		a.value = f.Fill.(filling[V]).f.shared
 		return nil
 	}
-	if a.value, err = c.decode(f.E.Value); err != nil {
+	if a.value, err = c.values.decode(f.E.Value); err != nil {
 		c.drop(key, ring.Hash(key), f.E)
 		return &FillError{Namespace: c.cfg.Namespace, Key: key, Owner: c.own.Self, Err: err}
 	}

@@ -18,7 +18,7 @@ func TestPositionsDue(t *testing.T) {
 			caches := s.start(o, Config[simValue]{})
 			defer s.stop(caches)
 			due := func() []string {
-				names := caches["n0"].handler().PositionsDue()
+				names := newHandler(caches["n0"]).PositionsDue()
 				slices.Sort(names)
 				return names
 			}

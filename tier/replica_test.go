@@ -138,7 +138,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.own.Ns, Schema: h.own.Cfg.Schema, View: s.new.Fingerprint(), Key: []byte(key)}
 		for range 100 { // no refresh ahead
 			var resp codec.Response
-			if !h.handler().TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > owner.SuccessorTTL || resp.Soft > owner.SuccessorTTL || resp.Age < time.Minute {
+			if !newHandler(h).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > owner.SuccessorTTL || resp.Soft > owner.SuccessorTTL || resp.Age < time.Minute {
 				t.Fatalf("%+v", resp)
 			}
 		}
@@ -440,7 +440,7 @@ func TestReplicaHolderLeaves(t *testing.T) {
 		}
 		s.unsee("n0", "n1", "n2")
 		s.drain(10 * time.Second)
-		h := s.caches["n2"].handler()
+		h := newHandler(s.caches["n2"])
 		var resp codec.Response
 		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.own.Ns, Schema: h.c.own.Cfg.Schema, View: 1, Key: []byte(key)}
 		if !h.TryServe(&req, &resp) || resp.Status != codec.StatusMoved {

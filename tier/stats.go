@@ -91,23 +91,6 @@ type Stats struct {
 	ReplicasServed  int64 `json:"replicas_served"`  // reads answered with a replica because the owner did not answer
 }
 
-// GovernorStats is the governor's state. With a SharedOrigin it covers all its caches.
-type GovernorStats struct {
-	Share   int `json:"share"`   // this node's part of Origin.Concurrency
-	Limit   int `json:"limit"`   // what the adaptive limit leaves of the share
-	InUse   int `json:"in_use"`  // permits held by loads
-	Peak    int `json:"peak"`    // the most held at once
-	Waiting int `json:"waiting"` // flights and loads waiting for a permit
-
-	WaitingBy       map[string]int `json:"waiting_by_class"`
-	Overloaded      bool           `json:"overloaded"`          // a queue has not been empty for QueueInterval
-	Breaker         string         `json:"breaker"`             // closed, open or half_open
-	BreakerOpenings int64          `json:"breaker_openings"`    // number of times it has opened
-	LoadSeconds     float64        `json:"recent_load_seconds"` // recent mean duration of a load
-	RetriesLeft     int            `json:"retries_left"`        // retries left in the budget
-	OriginSeconds   float64        `json:"origin_seconds"`      // permits in use, integrated over time
-}
-
 // Step is what the loads spent on one dependency.
 type Step struct {
 	Calls   int64   `json:"calls"`
@@ -296,4 +279,16 @@ func (s *followStats) snapshot(now int64) FollowStats {
 		out.DownSeconds = time.Duration(now - down).Seconds()
 	}
 	return out
+}
+
+// HotKeysStats describes the file that Config.HotKeysFile names.
+type HotKeysStats struct {
+	Total    int   `json:"total"`    // keys that the file had at the start
+	Done     int   `json:"done"`     // of those, the ones that were warmed, or that the origin does not have
+	Failed   int   `json:"failed"`   // of those, the ones that were given up
+	Finished bool  `json:"finished"` // all are done or failed, or there is nothing to warm
+	Damaged  int64 `json:"damaged"`  // 1: there was a file and it could not be used; the log says why
+	Listed   int   `json:"listed"`   // keys in the file written last
+	Saved    int64 `json:"saved"`    // times that it was written
+	Unsaved  int64 `json:"unsaved"`  // times that it could not be written
 }

@@ -105,7 +105,7 @@ func TestFillThatIsUsedTooLateChangesNothing(t *testing.T) {
 		c := open(t, Config[string]{
 			Freshness: Freshness{TTL: time.Minute}, ServeLoaded: loaded, Loader: func(context.Context, *Fill[string]) (string, error) { return "", nil },
 		})
-		f := &Fill[string]{c: c, value: "right"}
+		f := &Fill[string]{values: &c.values, value: "right"}
 		if _, err := (filling[string]{f}).Pack(); err != nil {
 			t.Fatal(err)
 		}
@@ -438,7 +438,7 @@ func BenchmarkPack(b *testing.B) {
 			})
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := (filling[product]{&Fill[product]{c: c, value: v}}).Pack(); err != nil {
+				if _, err := (filling[product]{&Fill[product]{values: &c.values, value: v}}).Pack(); err != nil {
 					b.Fatal(err)
 				}
 			}
