@@ -1,4 +1,3 @@
-// Package command is `weir bench`: it runs the scenarios of the harness on weir and shows the results.
 package command
 
 import (

@@ -1,6 +1,5 @@
 //go:build unix
 
-// Package cputime measures the CPU time of this process.
 package cputime
 
 import (
