@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	// discoverLimit is how long a call of Config.Discover may take. Then its context ends.
+	// discoverLimit is how long a call of Seeds.Discover may take. Then its context ends.
 	discoverLimit = 10 * time.Second
 	// discoverWait is how long an attempt to join waits for the call. A later answer starts an attempt of its own.
 	discoverWait = 2 * time.Second
@@ -20,13 +20,13 @@ const (
 	maxDiscovered = 1024
 )
 
-// discovered is the result of a call of Config.Discover.
+// discovered is the result of a call of Seeds.Discover.
 type discovered struct {
 	seeds []string
 	err   error
 }
 
-// A discovery calls Config.Discover in a goroutine of its own, one call at a time. Only the goroutine of rejoin uses it.
+// A discovery calls Seeds.Discover in a goroutine of its own, one call at a time. Only the goroutine of rejoin uses it.
 type discovery struct {
 	call   func(context.Context) ([]string, error)
 	answer chan discovered // receives the answer of the call in progress; nil: no call is in progress

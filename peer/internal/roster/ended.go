@@ -29,7 +29,7 @@ import (
 //	ended   the longest load and endedGrace have passed since                           forgotten, for good
 //	any     gossip says that it, or a later incarnation of its name, is alive           live
 //
-// Gossip knows nothing of lost and ended members; they count in Divisor until they are forgotten. Each member acts on its
+// Gossip knows nothing of lost and ended members; they count in Share until they are forgotten. Each member acts on its
 // own evidence or on that of others, which travels with the exchanges of states. A member that has not heard of the
 // evidence divides by more, which only makes its share smaller. So a partitioned member needs no evidence of anything: its
 // side divides by as many as before.
@@ -206,10 +206,10 @@ func (s *losses) append(buf []byte, now time.Time) []byte {
 			one(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, l.at, l.ended)
 		}
 	}
-	told := 0
+	sent := 0
 	for _, e := range slices.Backward(s.ended) {
-		if now.Sub(e.asked) < tellEndedFor && told < maxTold {
-			told++
+		if now.Sub(e.asked) < tellEndedFor && sent < maxTold {
+			sent++
 			one(ring.Member{Name: e.name, Incarnation: e.incarnation}, e.at, e.at)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 // A member that is lost and comes back again and again would move its keys each time. So each return without a leave adds
-// one to the member's penalty, which halves every Gossip.HoldDown. Once the penalty reaches restAt, after two returns
+// one to the member's penalty, which halves every Config.HoldDown. Once the penalty reaches restAt, after two returns
 // within less than a half-life, the member rests: it is in the view, receives every invalidation and answers requests, but
 // owns nothing until the penalty has fallen below wakeAt. One crash, or a rolling restart of all nodes, makes no member
 // rest.
@@ -80,8 +80,8 @@ func (f flap) returned(now time.Time, half time.Duration) (next flap, counts boo
 	return f, true
 }
 
-// told returns the flap after another member has told its penalty, and whether that was news.
-func (f flap) told(penalty float64, now time.Time, half time.Duration) (next flap, news bool) {
+// merged returns the flap after another member has sent its penalty, and whether that was news.
+func (f flap) merged(penalty float64, now time.Time, half time.Duration) (next flap, news bool) {
 	f = f.after(now, half)
 	higher := penalty > f.penalty+flapNews
 	if penalty <= wakeAt+flapNews || !higher && f.rests {
@@ -174,7 +174,7 @@ func (s *flaps) merge(buf []byte, now time.Time) (rest []byte) {
 		if s.half <= 0 || !known && len(s.of) >= maxFlaps {
 			continue
 		}
-		if f, news := f.told(penalty, now, s.half); news {
+		if f, news := f.merged(penalty, now, s.half); news {
 			s.of[name], s.news = f, true
 		}
 	}

@@ -29,7 +29,7 @@ const (
 	announceJoinTo = 128
 )
 
-// rejoin joins the seeds now, closes tried, and then joins them repeatedly until shutdown.
+// rejoin joins the seeds now, closes tried, and then joins them repeatedly until Shutdown.
 func (r *Roster) rejoin(tried chan<- struct{}) {
 	f := &r.finder
 	defer func() {
@@ -72,22 +72,22 @@ func (r *Roster) joinSeeds(ctx context.Context) {
 	for _, o := range r.table.others() {
 		known[o.addr] = true
 	}
-	strangers := slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return known[a] })
-	if len(strangers) == 0 && (len(unfound) == 0 || len(known) > 1) {
+	unknown := slices.DeleteFunc(addrs, func(a netip.AddrPort) bool { return known[a] })
+	if len(unknown) == 0 && (len(unfound) == 0 || len(known) > 1) {
 		r.joined.Store(true) // everyone is here, or there is nobody to join
 		r.complain(unfound)
 		f.widely = !f.widely && f.cut
 		return
 	}
-	all := len(strangers)
-	strangers = strangers[:min(all, seedsPerRound)]
+	all := len(unknown)
+	unknown = unknown[:min(all, seedsPerRound)]
 
 	var tried []netip.AddrPort
 	var errs []error
 	answered := 0
-	for answered == 0 && len(tried) < len(strangers) && ctx.Err() == nil {
-		some := strangers[len(tried):min(len(strangers), len(tried)+seedsAtOnce)]
-		tried = strangers[:len(tried)+len(some)]
+	for answered == 0 && len(tried) < len(unknown) && ctx.Err() == nil {
+		some := unknown[len(tried):min(len(unknown), len(tried)+seedsAtOnce)]
+		tried = unknown[:len(tried)+len(some)]
 		errs = r.joinEach(some) // those tried before did not answer either
 		for _, err := range errs {
 			if err == nil {
@@ -133,16 +133,16 @@ func (r *Roster) complain(failed []failure) {
 	for _, f := range failed {
 		kinds = append(kinds, f.kind())
 	}
-	if slices.Equal(kinds, r.finder.told) {
+	if slices.Equal(kinds, r.finder.logged) {
 		return
 	}
 	if len(kinds) == 0 {
-		r.finder.told = nil
+		r.finder.logged = nil
 		r.logger.Info("all seeds can be resolved again")
 		return
 	}
 	if r.noise.Allow("finding seeds", time.Now()) { // otherwise after the next attempt
-		r.finder.told = kinds
+		r.finder.logged = kinds
 		r.logger.Warn("seeds cannot be resolved; their last known addresses are used", "error", allFailed(failed), "again in", r.cfg.Seeds.Interval)
 	}
 }
@@ -192,11 +192,11 @@ func (r *Roster) tell(ctx context.Context, to []peerAddress, msg []byte) {
 	defer cancel()
 
 	next := make(chan peerAddress)
-	var told sync.WaitGroup // the workers also belong to r.wg, because a dead member keeps one busy for a while
+	var workers sync.WaitGroup // they also belong to r.wg, because a dead member keeps one busy for a while
 	for range min(announceAtOnce, len(to)) {
-		told.Add(1)
+		workers.Add(1)
 		r.wg.Go(func() {
-			defer told.Done()
+			defer workers.Done()
 			for p := range next {
 				node := &memberlist.Node{Name: p.gossipName, Addr: p.addr.Addr().AsSlice(), Port: p.addr.Port()}
 				if err := r.gossip.SendReliable(node, msg); err != nil {
@@ -206,7 +206,7 @@ func (r *Roster) tell(ctx context.Context, to []peerAddress, msg []byte) {
 		})
 	}
 	all := make(chan struct{})
-	r.wg.Go(func() { told.Wait(); close(all) })
+	r.wg.Go(func() { workers.Wait(); close(all) })
 feed:
 	for _, p := range to {
 		select {

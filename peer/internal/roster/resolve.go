@@ -30,7 +30,7 @@ const (
 // isService reports whether a seed is the name of SRV records, whose first label is "_service".
 func isService(seed string) bool { return strings.HasPrefix(seed, "_") }
 
-// CheckSeed returns what is wrong with an element of Config.Join, or of an answer of Config.Discover.
+// CheckSeed returns what is wrong with a seed that is configured or discovered.
 func CheckSeed(seed string) error {
 	if len(seed) > maxSeed {
 		return fmt.Errorf("%.32q...: %d bytes, the limit is %d", seed, len(seed), maxSeed)
@@ -59,10 +59,10 @@ type Resolver interface {
 	LookupSRV(ctx context.Context, name string) ([]string, error)
 }
 
-// A finder resolves the seeds of a Config to addresses. Only the goroutine of rejoin uses it.
+// A finder resolves the seeds to addresses. Only the goroutine of rejoin uses it.
 type finder struct {
 	network  Resolver
-	fixed    []string // Config.Join
+	fixed    []string // Seeds.Fixed
 	discover discovery
 	shuffle  func(count int, swap func(i, j int))
 
@@ -78,7 +78,7 @@ type finder struct {
 	targetTurn map[string]string
 	addrTurn   netip.AddrPort
 
-	told []string // the failures already logged
+	logged []string // the failures already logged
 }
 
 // A lookup collects what one attempt finds out about names. Its goroutines share it.

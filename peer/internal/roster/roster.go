@@ -82,7 +82,7 @@ type Roster struct {
 	host      Host
 	table     *table
 	transport *transport
-	gossip    *memberlist.Memberlist // set by start
+	gossip    *memberlist.Memberlist // set by Start
 	logger    *slog.Logger
 	noise     loglimit.Limiter
 	finder    finder // the rejoining goroutine's
@@ -100,7 +100,7 @@ type Roster struct {
 	differ     differences      // members that have had another view for long
 	refreshes  chan chan struct{}
 
-	ctx    context.Context // ends at shutdown; set by start
+	ctx    context.Context // ends at Shutdown; set by Start
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
@@ -130,7 +130,7 @@ func New(cfg Config, h Host) (*Roster, error) {
 	return r, nil
 }
 
-// Start begins to gossip. The caller must call shutdown and wait, unless start fails. The end of ctx ends what the roster
+// Start begins to gossip. The caller must call Shutdown and Wait, unless Start fails. The end of ctx ends what the roster
 // does beside gossip.
 func (r *Roster) Start(ctx context.Context) error {
 	r.ctx, r.cancel = context.WithCancel(ctx)
@@ -202,18 +202,18 @@ func (r *Roster) AnnounceLeave() bool {
 	if len(others) == 0 || r.ctx.Err() != nil {
 		return false
 	}
-	var told sync.WaitGroup
-	told.Go(func() {
+	var gossiped sync.WaitGroup
+	gossiped.Go(func() {
 		if err := r.gossip.UpdateNode(leaveWait); err != nil {
 			r.logger.Debug("gossip of the leave was not confirmed", "error", err)
 		}
 	})
 	r.announce(r.ctx, others)
-	told.Wait()
+	gossiped.Wait()
 	return true
 }
 
-// Leave leaves gossip, so that the others forget this node. It must not be called after shutdown.
+// Leave leaves gossip, so that the others forget this node. It must not be called after Shutdown.
 func (r *Roster) Leave() {
 	if err := r.gossip.Leave(leaveWait); err != nil {
 		r.logger.Debug("gossip of the leave was not confirmed", "error", err)
@@ -229,7 +229,7 @@ func (r *Roster) Shutdown() {
 	}
 }
 
-// Wait waits for the roster's goroutines after shutdown.
+// Wait waits for the roster's goroutines after Shutdown.
 func (r *Roster) Wait() { r.wg.Wait() }
 
 // View returns the current view with one atomic load. It is never nil.

@@ -18,7 +18,7 @@ type sight struct {
 	unproven   []ring.Member     // lost members that may be alive
 	superseded bool              // a later incarnation of this node's name is in the view
 	doubled    bool              // an earlier incarnation of this node's name may be alive
-	share      Share             // the share that Divisor should arrive at
+	share      Share             // the share that is due
 	expire     time.Duration     // when to look again; 0: at the next signal
 	flaps      []byte            // a message for some of the others; nil: none
 	mistaken   bool              // this node has to tell the others that it is alive
@@ -37,7 +37,7 @@ func (t *table) look(now time.Time) sight {
 
 	chosen := make(map[string]*record, len(t.records)) // the newest that is not leaving, by name
 	used := make(map[string]bool, len(t.records))      // addresses
-	counts := make(map[startID]bool)                   // the incarnations that count in Divisor
+	counts := make(map[startID]bool)                   // the incarnations that count in Share
 	var spare []*record                                // those that are not chosen and not known to be gone
 	for gossipName, rec := range t.records {
 		if rec.refused != "" {

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// expectTime is how long Divisor counts a member that has announced that it joins and that gossip has not reported yet:
+	// expectTime is how long Share counts a member that has announced that it joins and that gossip has not reported yet:
 	// several times what gossip needs.
 	expectTime = 10 * time.Second
 	// maxExpected bounds the announced members that are remembered.
@@ -68,7 +68,7 @@ func (n *notices) take() []notice {
 // memberlist's lock, so these only record the report and signal. One goroutine of the node evaluates the result.
 type table struct {
 	self    Identity
-	minimum int           // the lowest number that Divisor counts
+	minimum int           // the lowest number that Share counts
 	limit   int           // the largest number of members in a view
 	changed chan struct{} // holds one token when there is something to evaluate
 	// longest returns how long a load of this node may take; nil: loads take no time. It is called without mu held.

@@ -35,8 +35,8 @@ func seen(s sight) string {
 }
 
 func TestNewestIncarnationWins(t *testing.T) {
-	old, young := gossiped("b", 10, 2, nil), gossiped("b", 11, 3, nil)
-	for _, order := range [][]*memberlist.Node{{old, young}, {young, old}} {
+	older, newer := gossiped("b", 10, 2, nil), gossiped("b", 11, 3, nil)
+	for _, order := range [][]*memberlist.Node{{older, newer}, {newer, older}} {
 		r := sampleRoster()
 		for _, n := range order {
 			r.NotifyJoin(n)
@@ -48,7 +48,7 @@ func TestNewestIncarnationWins(t *testing.T) {
 		if len(s.notices) != 1 || len(r.look(time.Now()).notices) != 0 {
 			t.Errorf("want one line in the log, have %v", s.notices)
 		}
-		r.NotifyLeave(old) // noticed late
+		r.NotifyLeave(older) // noticed late
 		if s := r.look(time.Now()); len(r.losses.lost) != 0 || s.share.Members != 2 {
 			t.Errorf("an earlier start counts as lost: %v", r.losses.lost)
 		}
