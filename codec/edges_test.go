@@ -268,3 +268,123 @@ func TestCheckSoFar(t *testing.T) {
 		}
 	}
 }
+
+// TestPlanCosts checks the costs that a plan adds up.
+func TestPlanCosts(t *testing.T) {
+	type inner struct{ A, B, C, D, E int64 }
+	type Outer struct {
+		*Embedded
+		N int
+	}
+	text, blob, number, box := planOf(reflect.TypeFor[string]()), planOf(reflect.TypeFor[[]byte]()), planOf(reflect.TypeFor[int64]()), planOf(reflect.TypeFor[any]())
+	for _, c := range []struct {
+		p      *plan
+		code   byte
+		length uint32
+		want   int64
+	}{
+		{nil, 0xc4, 9, 0},
+		{box, 0xc0, 0, 0}, {box, 0x7f, 0, 0}, {box, 0xa0, 0, 0}, {box, 0xa1, 1, 112}, {box, 0xcb, 8, 112}, {box, 0xc4, 0, 112}, {box, 0xc7, 1, 112},
+		{blob, 0xc4, 0, 64}, {blob, 0xc6, 5, 64}, {blob, 0xa5, 5, 64}, {blob, 0xdb, 5, 64}, {blob, 0xe0, 0, 0},
+		{text, 0xa0, 0, 0}, {text, 0xa5, 5, 16}, {text, 0xc4, 5, 64}, {text, 0xc6, 5, 64}, {text, 0xc7, 5, 16}, {text, 0xdb, 5, 16}, {text, 0xff, 0, 0},
+		{number, 0xcf, 8, 64},
+		{planOf(reflect.TypeFor[[2]int64]()), 0xa5, 5, 64},
+	} {
+		if got := c.p.plainCost(&object{code: c.code, length: c.length}); got != c.want {
+			t.Errorf("%#x with %d bytes costs %d, want %d", c.code, c.length, got, c.want)
+		}
+	}
+	list, dict, record := planOf(reflect.TypeFor[[]int64]()), planOf(reflect.TypeFor[map[string]int64]()), planOf(reflect.TypeFor[Outer]())
+	for _, c := range []struct {
+		p    *plan
+		f    form
+		n    int64
+		want int64
+	}{
+		{nil, formMap, 9, 0},
+		{box, formMap, 0, 48}, {box, formMap, 8, 394}, {box, formMap, 9, 1974},
+		{box, formArray, 10, 24 + 8 + 424},
+		{list, formArray, 10, 160 + 54}, {list, formArray, 10_000, 160_000 + 50_004}, {list, formArray, 10_001, 640_064},
+		{dict, formMap, 2, 314 + 2*(28+18)}, {dict, formArray, 2, 0},
+		{record, formArray, 6, 58}, {planOf(reflect.TypeFor[inner]()), formArray, 5, 0},
+		{text, formArray, 2, 0},
+	} {
+		if got := c.p.containerCost(c.f, c.n); got != c.want {
+			t.Errorf("%+v: %d elements cost %d, want %d", c.p, c.n, got, c.want)
+		}
+	}
+	for _, c := range []struct{ key, elem, n, want int64 }{{129, 8, 1, 403}, {128, 8, 1, 1434}, {129, 8, 9, 2631}, {8, 129, 9, 2631}} {
+		if got := mapCost(c.key, c.elem, c.n); got != c.want {
+			t.Errorf("a map %+v costs %d", c, got)
+		}
+	}
+	if dict.child(4) != dict.key || dict.child(3) != dict.elem || record.child(6) != record.fields[0] || record.child(1) != record.fields[5] {
+		t.Error("a container's elements have each other's plans")
+	}
+}
+
+// Embedded is exported so that a pointer to it can be embedded.
+type Embedded struct{ A, B, C, D, E int64 }
+
+// TestWireFields checks which fields are encoded, and in which order, when structs are embedded.
+func TestWireFields(t *testing.T) {
+	type Twice struct{ A int64 }
+	type Loop struct {
+		*Loop
+		X int64
+	}
+	type small struct{ P, Q int64 }
+	names := func(t reflect.Type) (list []string) {
+		for _, f := range wireFields(t, 0) {
+			list = append(list, f.name)
+		}
+		return list
+	}
+	for _, c := range []struct {
+		t    reflect.Type
+		want string
+	}{
+		{reflect.TypeFor[struct {
+			Embedded
+			N int64
+		}](), "A B C D E N"},
+		{reflect.TypeFor[struct {
+			A int64
+			Embedded
+		}](), "A Embedded"}, // it would hide A
+		{reflect.TypeFor[struct {
+			A        int64
+			Embedded `msgpack:",inline"`
+		}](), "A B C D E"},
+		{reflect.TypeFor[struct {
+			Embedded `msgpack:",noinline"`
+			N        int64
+		}](), "Embedded N"},
+		{reflect.TypeFor[struct {
+			N int64 `msgpack:"n,alias:A"`
+			Twice
+		}](), "n Twice"},
+		{reflect.TypeFor[struct {
+			small
+			N int64 `msgpack:"-"`
+		}](), "P Q"},
+		{reflect.TypeFor[struct {
+			time.Time
+			celsius
+		}](), "Time celsius"},
+	} {
+		if got := strings.Join(names(c.t), " "); got != c.want {
+			t.Errorf("%v: %s, want %s", c.t, got, c.want)
+		}
+	}
+	if n := len(wireFields(reflect.TypeFor[Loop](), 0)); n == 0 || n > MaxDepth+2 {
+		t.Errorf("a struct that embeds itself has %d fields", n)
+	}
+	inner := wireFields(reflect.TypeFor[struct {
+		*Embedded
+		N int64
+	}](), 0)
+	if inner[0].behind != rounded(40) || inner[1].behind != 0 {
+		t.Errorf("behind the pointer are %d bytes, and %d", inner[0].behind, inner[1].behind)
+	}
+}

@@ -100,7 +100,7 @@ func (p *plan) plainCost(o *object) int64 {
 	switch {
 	case o.code >= 0xc4 && o.code <= 0xc6 || p.kind == planAny:
 		cost += leastBytes
-	case o.code >= 0xa0 && o.code <= 0xdb: // a string; into a []byte or a type that decodes itself it costs as bytes
+	case o.code <= 0xdb: // a string; into a []byte or a type that decodes itself it costs as bytes
 		cost += leastBytes
 		if p.kind == planLeaf && p.size == anySize { // a string rounds up to 16 bytes at most
 			cost = 2 * wordSize

@@ -26,6 +26,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -46,6 +47,7 @@ type options struct {
 	goCommand, root, pkg string
 	files, tests         []string // base names; empty: all
 	run, skip            string
+	at                   *regexp.Regexp // of changes as they are printed
 	min, patience        float64
 	workers              int
 	list                 bool
@@ -53,12 +55,13 @@ type options struct {
 
 func parse(args []string) (o options, err error) {
 	f := flag.NewFlagSet("mutate", flag.ContinueOnError)
-	files, tests := "", ""
+	files, tests, at := "", "", ""
 	f.StringVar(&o.goCommand, "go", "go", "the go command")
 	f.StringVar(&o.root, "root", "../..", "the root of the package's module")
 	f.StringVar(&o.pkg, "pkg", "", "the package, such as ./ring")
 	f.StringVar(&files, "files", "", "the source files that are changed, with spaces between them; empty: all")
 	f.StringVar(&tests, "tests", "", "the test files that are compiled, with spaces between them; empty: all")
+	f.StringVar(&at, "at", "", "try only changes that match this regular expression, as they are printed")
 	f.StringVar(&o.run, "run", "", "the tests that are run, as in go test -run")
 	f.StringVar(&o.skip, "skip", "", "the tests that are not run, as in go test -skip")
 	f.Float64Var(&o.min, "min", 85, "the lowest rate, in percent, that is not an error")
@@ -72,7 +75,8 @@ func parse(args []string) (o options, err error) {
 	if o.pkg == "" {
 		return o, errors.New("which package? make mutate PKG=./ring")
 	}
-	return o, nil
+	o.at, err = regexp.Compile(at)
+	return o, err
 }
 
 func command(ctx context.Context, args []string, out io.Writer) error {
@@ -84,6 +88,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	p.changes = slices.DeleteFunc(p.changes, func(c *change) bool { return !o.at.MatchString(c.String()) })
 	if o.list {
 		for _, c := range p.changes {
 			_, _ = fmt.Fprintln(out, c)

@@ -54,6 +54,13 @@ func TestChosenFiles(t *testing.T) {
 	if !strings.Contains(out.String(), "\n12 changes: 2 killed, 10 survived, 0 timed out; 0 not viable\n") {
 		t.Errorf("it says\n%s", out.String())
 	}
+	out.Reset()
+	if err := command(t.Context(), []string{"-root", "testdata/small", "-pkg", ".", "-at", "go:12:.*<=", "-min", "0"}, &out); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "\n1 changes: 1 killed, 0 survived,") {
+		t.Errorf("it says\n%s", out.String())
+	}
 	if err := command(t.Context(), nil, &out); err == nil || !strings.Contains(err.Error(), "which package?") {
 		t.Errorf("error %v", err)
 	}
