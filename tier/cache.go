@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/follow"
 	"github.com/weircache/weir/tier/internal/hotkeys"
 	"github.com/weircache/weir/tier/internal/near"
 	"github.com/weircache/weir/tier/internal/owner"
@@ -83,7 +84,7 @@ type core struct {
 
 	nearTier   nearStats
 	metrics    *collector
-	followed   followStats
+	followed   follow.Counts
 	hot        hotkeys.Keeper
 	drilling   atomic.Pointer[drilling] // the drill under way; nil: none
 	lastDrill  atomic.Pointer[DrillReport]

@@ -34,6 +34,7 @@
 //	  internal/near         a copy in memory: ristretto with a front
 //	  internal/placement    who owned the key before, whether this node is isolated
 //	  internal/governor     when a load may read the origin
+//	  internal/follow       a feed of all writes, applied and acknowledged
 //	  internal/hotkeys      the list of the hottest keys in a file
 //	  internal/demand       which keys are hot, what another size of the tier would bring
 //	  internal/counters     what is counted: reads, loads, ages, costs, dependencies

@@ -2,7 +2,6 @@ package tier
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/owner"
@@ -13,7 +12,7 @@ import (
 var ErrDrilling = owner.ErrDrilling
 
 // MaxDrill is the longest a drill may last.
-const MaxDrill = time.Hour
+const MaxDrill = owner.MaxDrill
 
 // drillLook is how often the loads that run during a drill are counted.
 const drillLook = 50 * time.Millisecond
@@ -51,7 +50,7 @@ type DrillReport struct {
 // The report is valid even if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with the
 // arguments: fraction must be above 0 and at most 1, duration above 0 and at most MaxDrill.
 func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
-	if err := checkDrill(fraction, duration); err != nil {
+	if err := owner.CheckDrill(fraction, duration); err != nil {
 		return DrillReport{}, err
 	}
 	d, err := c.beginDrill(fraction, duration)
@@ -59,16 +58,6 @@ func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Du
 		return DrillReport{}, err
 	}
 	return c.runDrill(ctx, d), nil
-}
-
-func checkDrill(fraction float64, duration time.Duration) error {
-	switch {
-	case !(fraction > 0 && fraction <= 1): // also catches NaN
-		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
-	case duration <= 0 || duration > MaxDrill:
-		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
-	}
-	return nil
 }
 
 // drilling is a drill under way.

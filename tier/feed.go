@@ -2,8 +2,11 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"time"
 
+	"github.com/weircache/weir/tier/internal/follow"
+	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/owner"
 )
 
@@ -83,4 +86,84 @@ type Event struct {
 	Change
 	// Time is when the write happened, by the origin's clock, for the statistics. Zero: unknown.
 	Time time.Time
+}
+
+// Follow takes invalidations from where all writes meet: it applies what the feed tells on every member, and
+// acknowledges a position to the feed when everything up to it is applied everywhere. So any number of programs may
+// write to the origin, and none of them needs to know of the cache.
+//
+// Follow runs until ctx ends, and returns its error; until the cache is closed, and returns ErrClosed; or until the
+// feed ends, and returns nil, or why the last events could not be acknowledged. A feed that fails is tried again, with
+// a growing and random pause, and Follow continues after the last event applied; Stats and the log show it. Whenever
+// events may have been missed, Follow flushes the whole namespace, as InvalidateAll does, and continues from where the
+// feed was before that. This happens after ErrFeedGap, another Epoch, a number left out of consecutive ones, positions
+// that go back, or at a start without a known position. Repeated events are counted and left out.
+//
+// Where it starts: after the feed's Acked. An empty cache needs no history for itself. But the members that it joins
+// may not have heard of the latest events, if the member that told them has just ended. So a feed should remember what
+// was acknowledged. A feed that cannot, and that every member follows from before its first read, may give its End as
+// Acked, which saves the flush.
+//
+// Which members follow: one is enough while the members can reach each other. With more of them, events are still
+// applied when one ends, and on both sides of a partition. Applying an event again costs another fill of what it covers
+// and does no other harm. In a partition, the side without a follower hears of the events when the partition is over.
+//
+// Safe for concurrent use, also for several feeds at once, but give each call a Feed of its own.
+func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
+	if feed == nil {
+		return errors.New("weir: Follow: the feed is nil")
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if !c.own.Life.Begin() {
+		return ErrClosed
+	}
+	defer c.own.Life.End()
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.own.Ctx, cancel)()
+	err := follow.Run(inner, follow.Config{
+		Feed: &followedFeed{feed: feed}, Counts: &c.followed, Log: c.cfg.Logger.With("namespace", c.cfg.Namespace),
+		Now: c.own.Clock.Now, Wall: func() time.Time { return wallClock(c.cfg.Now) }, Random: c.own.Rng.Float64,
+		Begin:   func(version uint64, parts ...journal.Part) { c.begin(c.own.Ctx, nil, version, parts...) },
+		Confirm: c.confirmAll, Isolated: c.own.Isolation.IsIsolated,
+		Unreached: func(err error) bool {
+			_, ok := errors.AsType[*InvalidateError](err)
+			return ok
+		},
+	})
+	switch {
+	case err == nil:
+	case c.own.Ctx.Err() != nil:
+		return ErrClosed
+	case ctx.Err() != nil:
+		return ctx.Err()
+	}
+	return err
+}
+
+// followedFeed is a Feed as package follow sees it.
+type followedFeed struct {
+	feed   Feed
+	events []follow.Event // of the last batch
+}
+
+func (f *followedFeed) Bounds(ctx context.Context) (follow.Bounds, error) {
+	b, err := f.feed.Bounds(ctx)
+	return follow.Bounds(b), err
+}
+
+func (f *followedFeed) Next(ctx context.Context, after uint64) (epoch uint64, events []follow.Event, err error) {
+	b, err := f.feed.Next(ctx, after)
+	f.events = f.events[:0]
+	for i := range b.Events {
+		e := &b.Events[i]
+		f.events = append(f.events, follow.Event{Position: e.Position, Keys: e.Keys, Tags: e.Tags, All: e.All, Version: e.Version, Time: e.Time})
+	}
+	return b.Epoch, f.events, err
+}
+
+func (f *followedFeed) Ack(ctx context.Context, epoch, position uint64) error {
+	return f.feed.Ack(ctx, FeedPosition{Epoch: epoch, Position: position})
 }

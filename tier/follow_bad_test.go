@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/follow"
 )
 
 func eventsAt(positions ...uint64) FeedBatch {
@@ -103,7 +104,7 @@ func TestFollowBadFeeds(t *testing.T) {
 				gets(t, c, "other", 0)
 				o.write("told")
 				o.write("other")
-				end := follow(c, unlocked{feed})
+				end := following(c, unlocked{feed})
 				_ = pause(background, 30*time.Second)
 				gets(t, c, "told", map[bool]int64{true: 1}[x.told])
 				gets(t, c, "other", map[bool]int64{true: 1}[x.other])
@@ -145,7 +146,7 @@ func TestFollowDown(t *testing.T) {
 		c := single(t, o, Config[simValue]{Freshness: Freshness{TTL: 24 * time.Hour, NearTTL: time.Hour, RefreshAhead: -1, Jitter: -1}})
 		defer shut(t, c)
 		feed.bounds = FeedBounds{Acked: 5, End: 5}
-		end := follow(c, feed)
+		end := following(c, feed)
 		defer end()
 		synctest.Wait()
 		gets(t, c, "k", 0)
@@ -159,7 +160,7 @@ func TestFollowDown(t *testing.T) {
 		}
 		gets(t, c, "k", 0) // the contract allows a copy of that age
 		feed.with(func(m *memFeed) { m.fail = nil })
-		_ = pause(background, followMax)
+		_ = pause(background, follow.LongestPause)
 		gets(t, c, "k", 1)
 		if st := c.Stats().Follow; st.DownSeconds != 0 || st.Flushes != 0 || st.Acked != 6 || st.LagSeconds < 600 || st.LagSeconds > 611 {
 			t.Errorf("%+v", st)
@@ -174,7 +175,7 @@ func TestFollowDown(t *testing.T) {
 			t.Errorf("%+v", st)
 		}
 		feed.with(func(m *memFeed) { m.ackFail = nil })
-		_ = pause(background, followMax)
+		_ = pause(background, follow.LongestPause)
 		if feed.acked() != 7 {
 			t.Errorf("acknowledged up to %d", feed.acked())
 		}
@@ -189,7 +190,7 @@ func TestFollowResumes(t *testing.T) {
 		caches := s.start(o, Config[simValue]{})
 		defer func() { s.stop(caches) }()
 		feed.bounds = FeedBounds{Acked: 5, End: 5}
-		end := follow(caches["n0"], feed)
+		end := following(caches["n0"], feed)
 		synctest.Wait()
 		for _, c := range caches {
 			gets(t, c, "k", 0)
@@ -205,7 +206,7 @@ func TestFollowResumes(t *testing.T) {
 		}
 		gets(t, caches["n1"], "k", 0)
 		s.setRule(nil)
-		end = follow(caches["n1"], feed)
+		end = following(caches["n1"], feed)
 		_ = pause(background, time.Second)
 		gets(t, caches["n1"], "k", 1)
 		gets(t, caches["n2"], "k", 1)

@@ -125,7 +125,7 @@ func (m *memFeed) acked() uint64 {
 }
 
 // follow runs Follow until end, which returns its error.
-func follow(c *Cache[simValue], feed Feed) (end func() error) {
+func following(c *Cache[simValue], feed Feed) (end func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Follow(ctx, feed) }()
@@ -145,7 +145,7 @@ func TestFollow(t *testing.T) {
 			defer s.stop(caches)
 			s.setRule(func(_, _ string, _ codec.Kind, _ bool) hop { return hop{delay: time.Millisecond} })
 			for _, name := range s.names[:followers] {
-				end := follow(caches[name], feed)
+				end := following(caches[name], feed)
 				defer func() {
 					if err := end(); !errors.Is(err, context.Canceled) {
 						t.Error(err)
@@ -188,7 +188,7 @@ func TestFollowApplies(t *testing.T) {
 			return loader(ctx, f)
 		}})
 		defer shut(t, c)
-		end := follow(c, feed)
+		end := following(c, feed)
 		defer end()
 		at := func(e Event, keys string) { // which of a to d are loaded again after the event
 			t.Helper()
@@ -252,7 +252,7 @@ func TestFollowBatches(t *testing.T) {
 			feed.add(fmt.Sprint("k", i%15_000))
 		}
 		before := s.count("n0", "n1")
-		end := follow(caches["n0"], feed)
+		end := following(caches["n0"], feed)
 		defer end()
 		synctest.Wait()
 		if n := s.count("n0", "n1") - before; n > 8 {
@@ -275,7 +275,7 @@ func TestFollowUnreached(t *testing.T) {
 		feed.bounds.Acked = 1
 		caches := s.start(o, Config[simValue]{})
 		defer s.stop(caches)
-		end := follow(caches["n0"], feed)
+		end := following(caches["n0"], feed)
 		defer end()
 		_ = pause(background, 20*time.Second)
 		s.setRule(func(from, to string, _ codec.Kind, _ bool) hop { return hop{lost: from == "n2" || to == "n2"} })

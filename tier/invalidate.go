@@ -25,7 +25,7 @@ import (
 // are told as soon as they can be reached, before they exchange data with any member that has been told. An empty or
 // too large key, a closed cache and an ended ctx are errors before anything is done.
 func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
-	if err := checkKeys(keys); err != nil {
+	if err := owner.CheckKeys(keys); err != nil {
 		return err
 	}
 	_, err := c.spread(ctx, 0, nil, journal.Part{Scope: codec.ScopeKeys, Names: keys})
@@ -36,7 +36,7 @@ func (c *Cache[V]) Invalidate(ctx context.Context, keys ...string) error {
 // knowing their keys. It takes as long for a million values as for one. A tag that no value has is not an error. In
 // addition to the errors of Invalidate it returns ErrBadTag, before anything is done.
 func (c *Cache[V]) InvalidateTag(ctx context.Context, tags ...string) error {
-	if err := checkTags(tags); err != nil {
+	if err := owner.CheckTags(tags); err != nil {
 		return err
 	}
 	_, err := c.spread(ctx, 0, nil, journal.Part{Scope: codec.ScopeTags, Names: tags})
@@ -142,7 +142,7 @@ func (c *Cache[V]) Apply(ctx context.Context, ch Change) (Token, error) {
 }
 
 func (c *core) applyChange(ctx context.Context, ch Change) (Token, error) {
-	if err := errors.Join(checkKeys(ch.Keys), checkTags(ch.Tags)); err != nil {
+	if err := errors.Join(owner.CheckKeys(ch.Keys), owner.CheckTags(ch.Tags)); err != nil {
 		return Token{}, err
 	}
 	parts := []journal.Part{{Scope: codec.ScopeKeys, Names: ch.Keys}, {Scope: codec.ScopeTags, Names: ch.Tags}}
@@ -217,23 +217,5 @@ func (c *core) after(key string, t Token) error {
 		return fmt.Errorf("%w: it is not of namespace %q", ErrBadToken, c.cfg.Namespace)
 	}
 	c.own.Note(key, ring.Hash(key), t.mark, 0) // as if a request for the key had brought it
-	return nil
-}
-
-func checkKeys(keys []string) error {
-	for i, key := range keys {
-		if err := owner.CheckKey(key); err != nil {
-			return fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
-		}
-	}
-	return nil
-}
-
-func checkTags(tags []string) error {
-	for i, tag := range tags {
-		if err := owner.CheckTag(tag); err != nil {
-			return fmt.Errorf("tag %d of %d: %w", i+1, len(tags), err)
-		}
-	}
 	return nil
 }

@@ -282,19 +282,7 @@ func (s *SharedOrigin) share() (permits, members int) {
 		return s.o.Concurrency, 1
 	}
 	members, rank := c.Divisor()
-	return divide(s.o.Concurrency, members, rank), members
-}
-
-// divide splits a cap among members so that the parts sum to it.
-func divide(limit, members, rank int) int {
-	if members <= 1 {
-		return limit
-	}
-	part := limit / members
-	if rank < limit%members {
-		part++
-	}
-	return part
+	return governor.Divide(s.o.Concurrency, members, rank), members
 }
 
 // GovernorStats is the governor's state. With a SharedOrigin it covers all its caches.

@@ -92,7 +92,7 @@ func (c *core) projection() Projection {
 			k.Cost = p.Cost
 		}
 		if r := n * k.Rate; r > 0 {
-			spared += k.Each * coalesced(r, n*n*k.Noise, k.Cost)
+			spared += k.Each * demand.Coalesced(r, n*n*k.Noise, k.Cost)
 		}
 		p.Keys += k.Each
 		if k.Size > 0 {
@@ -135,15 +135,6 @@ func (c *core) projection() Projection {
 		p.Hottest = append(p.Hottest, HotKey{k.Key, k.Hash, k.Rate, k.Cost, k.Rate * k.Cost})
 	}
 	return p
-}
-
-// coalesced estimates by how much coalescing lowers a key's loads a second, r - r/(1+r*L) = r*r*L/(1+r*L), from a
-// sampled r with the variance noise. For n samples with mean m, n(n-1) has the mean m*m, while n*n would be much
-// higher than that for a few samples of great weight. n(n-1)*g(n-2) has the mean of m*m*g(n), which is above m*m*g(m)
-// for this g, while n(n-1)*g(n-1) is below it. So n-1.5 lies between them (TestProjectionIsTrue: within 2 %, on
-// average).
-func coalesced(r, noise, cost float64) float64 {
-	return max(r*r-noise, 0) * cost / (1 + max(r-1.5*noise/r, 0)*cost)
 }
 
 // MissRatio is one point of a miss-ratio curve.

@@ -41,7 +41,7 @@ var ErrNoVersion = owner.ErrNoVersion
 // is another member, it gets two requests in addition to the invalidation: one that reads its clock, and one with the
 // value. Do not change value after the call.
 func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) error {
-	if err := errors.Join(owner.CheckKey(key), checkTags(o.Tags)); err != nil {
+	if err := errors.Join(owner.CheckKey(key), owner.CheckTags(o.Tags)); err != nil {
 		return err
 	}
 	switch {

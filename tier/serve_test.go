@@ -12,6 +12,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 func TestOtherContract(t *testing.T) {
@@ -145,7 +146,7 @@ func TestDivide(t *testing.T) {
 		for members := 1; members <= 40; members++ {
 			sum, least, most := 0, limit, 0
 			for rank := range members {
-				part := divide(limit, members, rank)
+				part := governor.Divide(limit, members, rank)
 				sum, least, most = sum+part, min(least, part), max(most, part)
 			}
 			if sum != limit || most-least > 1 {

@@ -1,7 +1,6 @@
 package tier
 
 import (
-	"sync/atomic"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/counters"
@@ -123,7 +122,7 @@ func (c *core) allStats() Stats {
 		Isolated: c.own.Isolation.IsIsolated(), Isolations: s.Isolations.Load(), WhenIsolated: c.cfg.WhenIsolated.String(),
 		PreviousAsked: s.PreviousAsked.Load(), PreviousHits: s.PreviousHits.Load(), Given: s.Given.Load(),
 		Pushed: s.Pushed.Load(), PushesKept: s.PushesKept.Load(), PushesRefused: s.PushesRefused.Load(),
-		Follow: c.followed.snapshot(c.own.Clock.Now()), HotKeys: HotKeysStats(c.hot.Stats()),
+		Follow: FollowStats(c.followed.Snapshot(c.own.Clock.Now())), HotKeys: HotKeysStats(c.hot.Stats()),
 		NearBytes: near.Bytes, NearDropped: near.Dropped + near.Rejected, NearEvicted: near.Evicted,
 		OwnedBytes: max(c.own.Owned.Bytes()-spareBytes, 0), OwnedEntries: max(c.own.Owned.Len()-spare, 0), OwnedEvicted: s.Evicted.Load(),
 		Replicas: spare, ReplicaBytes: spareBytes, ReplicasSent: s.ReplicasSent.Load(), ReplicasKept: s.ReplicasKept.Load(),
@@ -258,27 +257,6 @@ type FollowStats struct {
 	// DownSeconds is how long the feed has been failing; 0: it works. While it fails, copies are as old as the
 	// Freshness allows. When it works again, the missing events are applied or the namespace is flushed.
 	DownSeconds float64 `json:"down_seconds_max"`
-}
-
-// followStats are the counters behind FollowStats.
-type followStats struct {
-	following, applied, repeated, refused, flushes, failures, unconfirmed atomic.Int64
-
-	position, acked atomic.Uint64
-	lag             atomic.Int64 // ns
-	down            atomic.Int64 // since when the feed has been failing, ns on the cache's clock; 0: it works
-}
-
-func (s *followStats) snapshot(now int64) FollowStats {
-	out := FollowStats{
-		Following: s.following.Load(), Position: s.position.Load(), Acked: s.acked.Load(), Applied: s.applied.Load(),
-		Repeated: s.repeated.Load(), Refused: s.refused.Load(), Flushes: s.flushes.Load(), Failures: s.failures.Load(),
-		Unconfirmed: s.unconfirmed.Load(), LagSeconds: time.Duration(s.lag.Load()).Seconds(),
-	}
-	if down := s.down.Load(); down != 0 {
-		out.DownSeconds = time.Duration(now - down).Seconds()
-	}
-	return out
 }
 
 // HotKeysStats describes the file that Config.HotKeysFile names.

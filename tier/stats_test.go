@@ -17,10 +17,10 @@ func TestFollowMetrics(t *testing.T) {
 	cfg.Namespace = "product"
 	c := open(t, cfg)
 	f := &c.followed
-	for i, n := range []*atomic.Int64{&f.following, &f.applied, &f.repeated, &f.refused, &f.flushes, &f.failures, &f.unconfirmed, &f.lag} {
+	for i, n := range []*atomic.Int64{&f.Following, &f.Applied, &f.Repeated, &f.Refused, &f.Flushes, &f.Failures, &f.Unconfirmed, &f.Lag} {
 		n.Store(int64(i + 1))
 	}
-	f.lag.Store(int64(8 * time.Second))
+	f.Lag.Store(int64(8 * time.Second))
 	var want strings.Builder
 	for _, m := range []struct{ name, kind, help, labels, value string }{
 		{"follow_running", "gauge", "Calls of Follow that run on this node.", "", "1"},

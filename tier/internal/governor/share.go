@@ -59,3 +59,15 @@ func (g *Governor) Running() int {
 	g.shares.Add(1)
 	return g.used
 }
+
+// Divide splits a cap among members so that the parts sum to it.
+func Divide(limit, members, rank int) int {
+	if members <= 1 {
+		return limit
+	}
+	part := limit / members
+	if rank < limit%members {
+		part++
+	}
+	return part
+}

@@ -3,6 +3,7 @@ package owner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,9 @@ const (
 	drillMinimum = 20   // loads that must have ended before that counts
 	drillSamples = 4096 // waits kept for the quantiles
 )
+
+// MaxDrill is the longest that a drill may last.
+const MaxDrill = time.Hour
 
 // Drill makes a part of the reads behave as misses, and counts how they end.
 type Drill struct {
@@ -181,3 +185,14 @@ func FlagOf(d *Drill) uint8 {
 
 // WatchSome is the threshold of mix below which a near hit is sampled.
 const WatchSome = ^uint64(0) / demand.NearThin
+
+// CheckDrill returns what is wrong with the arguments of a drill.
+func CheckDrill(fraction float64, duration time.Duration) error {
+	switch {
+	case !(fraction > 0 && fraction <= 1): // also catches NaN
+		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
+	case duration <= 0 || duration > MaxDrill:
+		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
+	}
+	return nil
+}

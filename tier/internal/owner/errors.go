@@ -53,3 +53,23 @@ func CheckKey(key string) error {
 	}
 	return nil
 }
+
+// CheckKeys returns what is wrong with the first bad one of keys.
+func CheckKeys(keys []string) error {
+	for i, key := range keys {
+		if err := CheckKey(key); err != nil {
+			return fmt.Errorf("key %d of %d: %w", i+1, len(keys), err)
+		}
+	}
+	return nil
+}
+
+// CheckTags returns what is wrong with the first bad one of tags.
+func CheckTags(tags []string) error {
+	for i, tag := range tags {
+		if err := CheckTag(tag); err != nil {
+			return fmt.Errorf("tag %d of %d: %w", i+1, len(tags), err)
+		}
+	}
+	return nil
+}

@@ -1,4 +1,4 @@
-package tier
+package follow
 
 import (
 	"cmp"
@@ -17,21 +17,12 @@ import (
 	"github.com/weircache/weir/tier/internal/owner"
 )
 
-// Follow has two halves. The reader takes batches and starts their invalidations: when it asks for the next batch, they
-// are applied here and are being sent to the members. The other half, confirm, waits until all members have applied
-// what was started, and then acknowledges the last position to the feed. So a member that cannot be reached delays the
-// acknowledgement, but not the invalidations on the others.
-//
-// After an *InvalidateError nothing is acknowledged, although the log will tell the members that were not reached. If
-// this node, and every other member that has applied the invalidation, ended before that, no member could tell them any
-// more. confirm tries again until a wait for everything started so far succeeds, or those members are gone from the
-// view; a member that comes back into the view has an exchange first. An isolated node does not acknowledge either:
-// after a restart, the followers of the larger part would skip events that only this node knows.
 const (
-	// A failed call of a feed is repeated after between half and all of followMin, then twice as long each time up to
-	// followMax. A feed that must be begun again and again, without any event, waits in the same way.
-	followMin = 100 * time.Millisecond
-	followMax = 10 * time.Second
+	// A failed call of a feed is repeated after between half and all of shortestPause, then twice as long each time up to
+	// LongestPause. A feed that must be begun again and again, without any event, waits in the same way.
+	shortestPause = 100 * time.Millisecond
+	// LongestPause is the longest wait between two attempts.
+	LongestPause = 10 * time.Second
 	// After a batch with nothing new, or the second one in a row that is out of order, Follow asks for the next one
 	// after idleMin, then twice as long each time up to idleMax.
 	idleMin = 10 * time.Millisecond
@@ -40,47 +31,62 @@ const (
 
 var errUnsure = errors.New("weir: this node is isolated")
 
-// Follow takes invalidations from where all writes meet: it applies what the feed tells on every member, and
-// acknowledges a position to the feed when everything up to it is applied everywhere. So any number of programs may
-// write to the origin, and none of them needs to know of the cache.
-//
-// Follow runs until ctx ends, and returns its error; until the cache is closed, and returns ErrClosed; or until the
-// feed ends, and returns nil, or why the last events could not be acknowledged. A feed that fails is tried again, with
-// a growing and random pause, and Follow continues after the last event applied; Stats and the log show it. Whenever
-// events may have been missed, Follow flushes the whole namespace, as InvalidateAll does, and continues from where the
-// feed was before that. This happens after ErrFeedGap, another Epoch, a number left out of consecutive ones, positions
-// that go back, or at a start without a known position. Repeated events are counted and left out.
-//
-// Where it starts: after the feed's Acked. An empty cache needs no history for itself. But the members that it joins
-// may not have heard of the latest events, if the member that told them has just ended. So a feed should remember what
-// was acknowledged. A feed that cannot, and that every member follows from before its first read, may give its End as
-// Acked, which saves the flush.
-//
-// Which members follow: one is enough while the members can reach each other. With more of them, events are still
-// applied when one ends, and on both sides of a partition. Applying an event again costs another fill of what it covers
-// and does no other harm. In a partition, the side without a follower hears of the events when the partition is over.
-//
-// Safe for concurrent use, also for several feeds at once, but give each call a Feed of its own.
-func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
-	if feed == nil {
-		return errors.New("weir: Follow: the feed is nil")
-	}
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	if !c.own.Life.Begin() {
-		return ErrClosed
-	}
-	defer c.own.Life.End()
-	inner, cancel := context.WithCancel(ctx)
-	defer context.AfterFunc(c.own.Ctx, cancel)()
-	c.followed.following.Add(1)
-	defer c.followed.following.Add(-1)
+// everything is the whole namespace.
+var everything = journal.Part{Scope: codec.ScopeAll, Names: []string{""}}
 
-	f := &follower{
-		c: &c.core, feed: feed, stats: &c.followed, why: whyStart, more: make(chan struct{}, 1),
-		log: c.cfg.Logger.With("namespace", c.cfg.Namespace),
-	}
+// Feed is the public Feed, with this package's events.
+type Feed interface {
+	Bounds(ctx context.Context) (Bounds, error)
+	// Next returns the next events and the numbering of their positions. They belong to the caller until the next call.
+	Next(ctx context.Context, after uint64) (epoch uint64, events []Event, err error)
+	Ack(ctx context.Context, epoch, position uint64) error
+}
+
+// Bounds is the public FeedBounds.
+type Bounds struct {
+	Epoch       uint64
+	Acked       uint64
+	End         uint64
+	Consecutive bool
+}
+
+// Event is the public Event.
+type Event struct {
+	Position uint64
+	Keys     []string
+	Tags     []string
+	All      bool
+	Version  uint64
+	Time     time.Time
+}
+
+// Config is what a follower needs of its cache. Its functions are safe for concurrent use.
+type Config struct {
+	Feed   Feed
+	Counts *Counts
+	Log    *slog.Logger
+	Now    func() int64     // ns on the cache's clock
+	Wall   func() time.Time // the time of day
+	Random func() float64   // in [0, 1)
+	// Begin starts invalidations and does not wait for the members.
+	Begin func(version uint64, parts ...journal.Part)
+	// Confirm waits until every member has applied all that Begin has started so far.
+	Confirm func(ctx context.Context) error
+	// Unreached reports whether an error of Confirm says that members have not confirmed.
+	Unreached func(err error) bool
+	// Isolated reports whether this node has lost contact with most members.
+	Isolated func() bool
+}
+
+// Run follows the feed until ctx ends, and returns its error, or until the feed ends, and returns nil or why the last
+// events could not be acknowledged.
+func Run(ctx context.Context, cfg Config) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cfg.Counts.Following.Add(1)
+	defer cfg.Counts.Following.Add(-1)
+
+	f := &follower{Config: cfg, why: whyStart, more: make(chan struct{}, 1)}
 	var unacked error
 	confirmed := make(chan struct{})
 	go func() {
@@ -99,25 +105,15 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 		<-confirmed
 		err = unacked
 	}
-	switch {
-	case err == nil:
-	case c.own.Ctx.Err() != nil:
-		return ErrClosed
-	case ctx.Err() != nil:
-		return ctx.Err()
-	}
 	return err
 }
 
 // place is a place in a feed. It never changes.
 type place struct{ epoch, last uint64 }
 
-// A follower is one call of Follow.
+// A follower is one call of Run.
 type follower struct {
-	c     *core
-	feed  Feed
-	stats *followStats
-	log   *slog.Logger
+	Config
 
 	// owned by the reader
 	why string // why the feed must be asked where it is; "": that is known
@@ -148,15 +144,15 @@ func (f *follower) read(ctx context.Context) error {
 			continue
 		case errors.Is(err, io.EOF):
 			return nil
-		case errors.Is(err, ErrFeedGap) && f.why == "":
+		case errors.Is(err, owner.ErrFeedGap) && f.why == "":
 			f.why = err.Error()
 			continue
 		}
 		if f.fails == 0 {
-			f.since = max(f.c.own.Clock.Now(), 1)
+			f.since = max(f.Now(), 1)
 		}
 		f.down = true
-		f.stats.down.Store(f.since)
+		f.Counts.Down.Store(f.since)
 		wait := f.failed("the feed fails", err, f.fails)
 		f.fails++
 		if err := owner.Sleep(ctx, wait); err != nil {
@@ -169,21 +165,21 @@ func (f *follower) read(ctx context.Context) error {
 func (f *follower) up() {
 	if f.down {
 		f.down = false
-		f.stats.down.Store(0)
+		f.Counts.Down.Store(0)
 	}
 }
 
 // failed counts and logs the nth failure in a row, from 0, and returns how long to wait.
 func (f *follower) failed(what string, err error, n int) time.Duration {
-	f.stats.failures.Add(1)
+	f.Counts.Failures.Add(1)
 	wait := f.backoff(n)
-	f.log.Warn(what, "error", err, "failures", n+1, "retry_in", wait)
+	f.Log.Warn(what, "error", err, "failures", n+1, "retry_in", wait)
 	return wait
 }
 
 // backoff returns how long to wait after the nth failure in a row, from 0.
 func (f *follower) backoff(n int) time.Duration {
-	return time.Duration((0.5 + f.c.own.Rng.Float64()/2) * float64(min(followMin<<min(n, 20), followMax)))
+	return time.Duration((0.5 + f.Random()/2) * float64(min(shortestPause<<min(n, 20), LongestPause)))
 }
 
 // idling returns how long to wait after the nth useless batch in a row, from 0.
@@ -208,20 +204,20 @@ func (f *follower) step(ctx context.Context) error {
 		if back, err := f.setBack(ctx); err != nil || back {
 			return err
 		}
-		f.log.Info("the feed answers again", "failures", f.fails, "position", f.last)
+		f.Log.Info("the feed answers again", "failures", f.fails, "position", f.last)
 		f.up()
 	}
-	asked := f.c.own.Clock.Now()
-	batch, err := f.feed.Next(ctx, f.last)
+	asked := f.Now()
+	epoch, events, err := f.Feed.Next(ctx, f.last)
 	if err != nil {
 		return err
 	}
 	f.fails = 0
-	if batch.Epoch != f.epoch {
+	if epoch != f.epoch {
 		f.why = "its numbering is another one"
 		return nil
 	}
-	if f.accept(batch.Events) {
+	if f.accept(events) {
 		f.begun, f.idle = 0, 0
 		if f.broken > 1 {
 			return owner.Sleep(ctx, idling(f.broken-2))
@@ -231,14 +227,14 @@ func (f *follower) step(ctx context.Context) error {
 	if back, err := f.setBack(ctx); err != nil || back {
 		return err
 	}
-	wait := idling(f.idle) - time.Duration(f.c.own.Clock.Now()-asked)
+	wait := idling(f.idle) - time.Duration(f.Now()-asked)
 	f.idle++
 	return owner.Sleep(ctx, wait)
 }
 
 // setBack reports whether the feed has another numbering or was set back. It must then be begun again.
 func (f *follower) setBack(ctx context.Context) (bool, error) {
-	b, err := f.feed.Bounds(ctx)
+	b, err := f.Feed.Bounds(ctx)
 	switch {
 	case err != nil:
 		return false, err
@@ -258,7 +254,7 @@ func (f *follower) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	b, err := f.feed.Bounds(ctx)
+	b, err := f.Feed.Bounds(ctx)
 	if err != nil {
 		return err
 	}
@@ -267,9 +263,9 @@ func (f *follower) begin(ctx context.Context) error {
 	f.up()
 	if f.why == whyStart && b.Acked != 0 && b.Acked <= b.End {
 		f.why, f.last = "", b.Acked
-		f.stats.position.Store(f.last)
-		f.stats.acked.Store(f.last)
-		f.log.Info("following the feed", "after", f.last, "end", b.End)
+		f.Counts.Position.Store(f.last)
+		f.Counts.Acked.Store(f.last)
+		f.Log.Info("following the feed", "after", f.last, "end", b.End)
 		return nil
 	}
 	f.flush(f.why)
@@ -280,15 +276,15 @@ func (f *follower) begin(ctx context.Context) error {
 
 // flush invalidates everything in the namespace.
 func (f *follower) flush(why string) {
-	f.stats.flushes.Add(1)
-	f.log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
-	f.c.begin(f.c.own.Ctx, nil, 0, everything)
+	f.Counts.Flushes.Add(1)
+	f.Log.Warn("the namespace is flushed: the feed cannot tell all that was written", "why", why, "position", f.last)
+	f.Begin(0, everything)
 }
 
 // reached notes that everything up to position is applied here.
 func (f *follower) reached(position uint64) {
 	f.last = position
-	f.stats.position.Store(position)
+	f.Counts.Position.Store(position)
 	f.applied.Store(&place{f.epoch, position})
 	select {
 	case f.more <- struct{}{}:
@@ -316,7 +312,7 @@ func (f *follower) accept(events []Event) bool {
 		last = max(last, e.Position)
 		news = append(news, e)
 	}
-	f.stats.repeated.Add(int64(repeated))
+	f.Counts.Repeated.Add(int64(repeated))
 	if len(news) == 0 {
 		return false
 	}
@@ -327,13 +323,9 @@ func (f *follower) accept(events []Event) bool {
 		f.apply(news)
 		f.broken = 0
 	}
-	f.stats.applied.Add(int64(len(news)))
+	f.Counts.Applied.Add(int64(len(news)))
 	if t := news[len(news)-1].Time; !t.IsZero() {
-		now := time.Now()
-		if f.c.cfg.Now != nil {
-			now = f.c.cfg.Now()
-		}
-		f.stats.lag.Store(int64(max(now.Sub(t), 0)))
+		f.Counts.Lag.Store(int64(max(f.Wall().Sub(t), 0)))
 	}
 	f.reached(last)
 	return true
@@ -346,7 +338,7 @@ func (f *follower) apply(events []*Event) {
 	versions, tagged := make(map[string]uint64), make(map[string]bool)
 	for _, e := range events {
 		if e.All {
-			f.c.begin(f.c.own.Ctx, nil, 0, everything)
+			f.Begin(0, everything)
 			break
 		}
 	}
@@ -378,15 +370,15 @@ func (f *follower) apply(events []*Event) {
 		for n < len(keys) && versions[keys[n]] == versions[keys[0]] {
 			n++
 		}
-		f.c.begin(f.c.own.Ctx, nil, versions[keys[0]], journal.Part{Scope: codec.ScopeKeys, Names: keys[:n]})
+		f.Begin(versions[keys[0]], journal.Part{Scope: codec.ScopeKeys, Names: keys[:n]})
 		keys = keys[n:]
 	}
-	f.c.begin(f.c.own.Ctx, nil, 0, journal.Part{Scope: codec.ScopeTags, Names: tags})
+	f.Begin(0, journal.Part{Scope: codec.ScopeTags, Names: tags})
 }
 
 func (f *follower) refuse(e *Event, err error) {
-	f.stats.refused.Add(1)
-	f.log.Warn("a feed event has an invalid key or tag", "position", e.Position, "error", err)
+	f.Counts.Refused.Add(1)
+	f.Log.Warn("a feed event has an invalid key or tag", "position", e.Position, "error", err)
 }
 
 // confirm acknowledges what is applied on every member. It returns nil when the feed has ended and
@@ -410,7 +402,7 @@ func (f *follower) confirm(ctx context.Context) error {
 			}
 			if err == nil {
 				acked, fails = *to, -1
-				f.stats.acked.Store(to.last)
+				f.Counts.Acked.Store(to.last)
 				continue
 			}
 			if f.ended.Load() && fails > 0 {
@@ -426,23 +418,23 @@ func (f *follower) confirm(ctx context.Context) error {
 
 // acknowledge waits until everything up to a place is applied on every member, and then tells the feed.
 func (f *follower) acknowledge(ctx context.Context, to *place) error {
-	if err := f.c.confirmAll(ctx); err != nil {
+	if err := f.Confirm(ctx); err != nil {
 		return err
 	}
-	if f.c.own.Isolation.IsIsolated() {
+	if f.Isolated() {
 		return errUnsure
 	}
-	return guarded(func() error { return f.feed.Ack(ctx, FeedPosition{Epoch: to.epoch, Position: to.last}) })
+	return guarded(func() error { return f.Feed.Ack(ctx, to.epoch, to.last) })
 }
 
 // waits counts and logs why there was no acknowledgement, for the nth time in a row, and returns how long to wait.
 func (f *follower) waits(err error, n int) time.Duration {
-	if e := (*InvalidateError)(nil); !errors.As(err, &e) && err != errUnsure {
+	if !f.Unreached(err) && err != errUnsure {
 		return f.failed("the feed takes no acknowledgement", err, n)
 	}
-	f.stats.unconfirmed.Add(1)
+	f.Counts.Unconfirmed.Add(1)
 	if n == 0 {
-		f.log.Warn("events are not acknowledged yet", "error", err)
+		f.Log.Warn("events are not acknowledged yet", "error", err)
 	}
-	return followMin
+	return shortestPause
 }
