@@ -272,7 +272,7 @@ var wires = sync.Pool{New: func() any { return new(wire) }}
 func (c *Cache[V]) sendGet(ctx context.Context, q *request[V], a *answer[V]) (out outcome, err error) {
 	w := wires.Get().(*wire)
 	w.req = codec.Request{
-		Kind: codec.KindGet, Flags: q.Flags, Namespace: c.own.Ns, Schema: c.own.Cfg.Schema, View: q.view,
+		Kind: codec.KindGet, Flags: q.Flags, Namespace: c.own.NamespaceBytes, Schema: c.own.Config.Schema, View: q.view,
 		Fence: q.debt.Mark, Chain: q.Chain, Key: owner.BytesOf(q.Key),
 	}
 	if q.MaxAge >= 0 {

@@ -100,7 +100,7 @@ func (c *core) runDrill(ctx context.Context, d *drilling) DrillReport {
 		case <-c.own.Ctx.Done():
 			d.End("closed")
 		case <-look.C:
-			used, well := c.own.Gov.Usage()
+			used, well := c.own.Governor.Usage()
 			d.Peak.Store(max(d.Peak.Load(), int64(used)))
 			if !well {
 				d.End("breaker")

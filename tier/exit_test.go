@@ -160,7 +160,7 @@ func TestReadGivesUpOnCopiesThatPassTheirEnd(t *testing.T) {
 		c.own.Clock = clock.New(func() time.Time { jump += 2; return time.Now().Add(jump) }) // time passes between any two lines
 		expired, expiredOfMany := 0, 0
 		for ttl := range time.Duration(100) { // with a short TTL a load outlives its value, with a long one every read succeeds
-			c.own.Cfg.Freshness.TTL = ttl + 1 // New would reject it
+			c.own.Config.Freshness.TTL = ttl + 1 // New would reject it
 			key := fmt.Sprint("k", ttl)
 			if _, err := c.Get(background, key); errors.Is(err, ErrExpired) {
 				expired++

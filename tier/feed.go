@@ -125,7 +125,7 @@ func (c *Cache[V]) Follow(ctx context.Context, feed Feed) error {
 	defer context.AfterFunc(c.own.Ctx, cancel)()
 	err := follow.Run(inner, follow.Config{
 		Feed: &followedFeed{feed: feed}, Counts: &c.followed, Log: c.cfg.Logger.With("namespace", c.cfg.Namespace),
-		Now: c.own.Clock.Now, Wall: func() time.Time { return wallClock(c.cfg.Now) }, Random: c.own.Rng.Float64,
+		Now: c.own.Clock.Now, Wall: func() time.Time { return wallClock(c.cfg.Now) }, Random: c.own.Random.Float64,
 		Begin:   func(version uint64, parts ...journal.Part) { c.begin(c.own.Ctx, nil, version, parts...) },
 		Confirm: c.confirmAll, Isolated: c.own.Isolation.IsIsolated,
 		Unreached: func(err error) bool {

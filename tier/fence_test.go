@@ -194,7 +194,7 @@ func TestHistoriesCatch(t *testing.T) {
 		"no carried fence": {near: true, strip: true},
 		"no detach of flights": {slow: true, faulty: faulty(func(c *owner.Owner, key string, hash uint64, mark codec.Mark) {
 			at, _ := c.Fences.Apply(key, hash, mark, 0, func(bool) { c.Owned.Delete(key) })
-			c.Cfg.Calls.Detach(key, hash, at.Copies)
+			c.Config.Calls.Detach(key, hash, at.Copies)
 		})},
 		"no check at commit": {faulty: faulty(func(c *owner.Owner, key string, hash uint64, mark codec.Mark) {
 			owner.Copies{C: c}.FenceKey(key, hash, mark, 0)

@@ -108,7 +108,7 @@ func (f *Fill[V]) SetTTL(d time.Duration) {
 		f.DoNotKeep()
 		return
 	}
-	f.run.Ttl = max(min(d, maxTTL), 1)
+	f.run.TTL = max(min(d, maxTTL), 1)
 }
 
 // DoNotKeep says that the result is only for the callers that wait for this fill: they get it, and nothing is stored,

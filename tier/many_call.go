@@ -285,7 +285,7 @@ func (f *frame[V]) fillMultiGet(ctx context.Context, req *codec.Request, reads [
 	c := f.many.c
 	m := f.many
 	*req = codec.Request{
-		Kind: codec.KindGetMany, Mode: mode, Namespace: c.own.Ns, Schema: c.own.Cfg.Schema, View: m.view.Fingerprint(),
+		Kind: codec.KindGetMany, Mode: mode, Namespace: c.own.NamespaceBytes, Schema: c.own.Config.Schema, View: m.view.Fingerprint(),
 		Timeout: c.frameTimeout(ctx), Chain: m.chain, Many: slices.Grow(req.Many[:0], len(reads))[:len(reads)],
 	}
 	for i, r := range reads {

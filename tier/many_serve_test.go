@@ -20,7 +20,7 @@ func TestServeManyBadInput(t *testing.T) {
 		mine, other := keyOf(view, "n1", 0), keyOf(view, "n0", 0)
 		ask := func(req codec.Request) (out []codec.Response) {
 			t.Helper()
-			req.Kind, req.Namespace, req.Schema = codec.KindGetMany, c.own.Ns, c.own.Cfg.Schema
+			req.Kind, req.Namespace, req.Schema = codec.KindGetMany, c.own.NamespaceBytes, c.own.Config.Schema
 			var resp codec.Response
 			to, _ := view.Member("n1")
 			if err := s.nodes["n0"].Call(background, to, &req, &resp); err != nil || resp.Status != codec.StatusMany {

@@ -91,7 +91,7 @@ func TestNestedReadsNeedOnePermit(t *testing.T) {
 					})
 				}
 				wg.Wait()
-				quiet(t, c.own.Gov)
+				quiet(t, c.own.Governor)
 				if m.peak.Load() > int64(x.limit) || c.Stats().Governor.Peak > x.limit {
 					t.Errorf("%d loads at once, by the governor %d", m.peak.Load(), c.Stats().Governor.Peak)
 				}
@@ -129,7 +129,7 @@ func TestNestedReadsOfOtherCaches(t *testing.T) {
 				most = 1
 			}
 			for _, c := range caches {
-				quiet(t, c.own.Gov)
+				quiet(t, c.own.Governor)
 			}
 			if m.peak.Load() > most {
 				t.Errorf("%d loads at once, want %d at most", m.peak.Load(), most)
@@ -177,7 +177,7 @@ func TestNestedReadsOfBatches(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		quiet(t, c.own.Gov)
+		quiet(t, c.own.Governor)
 		if m.peak.Load() > 1 {
 			t.Errorf("%d loads at once", m.peak.Load())
 		}
@@ -235,7 +235,7 @@ func TestNestedReadsAcrossMembers(t *testing.T) {
 		}
 		wg.Wait()
 		for _, c := range caches {
-			quiet(t, c.own.Gov)
+			quiet(t, c.own.Governor)
 		}
 		if m.peak.Load() > 3 {
 			t.Errorf("%d loads at once, Concurrency is 3", m.peak.Load())
@@ -276,7 +276,7 @@ func TestNestedReadLeftBehind(t *testing.T) {
 			get(t, c, fmt.Sprint("leaver", i), fmt.Sprint("leaver", i))
 		}
 		left.Wait()
-		quiet(t, c.own.Gov)
+		quiet(t, c.own.Governor)
 		if m.peak.Load() > 2 {
 			t.Errorf("%d loads at once", m.peak.Load())
 		}
@@ -320,7 +320,7 @@ func TestNestedReadPastTheLoadsTime(t *testing.T) {
 			t.Errorf("while the loader goes on: %+v", during)
 		}
 		close(release)
-		quiet(t, c.own.Gov)
+		quiet(t, c.own.Governor)
 		get(t, c, "parent 2", "parent 2")
 	})
 }
@@ -374,9 +374,9 @@ func TestNestedReadsUnderTrouble(t *testing.T) {
 		cfg.Origin = Origin{Concurrency: 3, MinConcurrency: 3, Timeout: 500 * time.Millisecond, Breaker: Breaker{Minimum: 10, Failures: 0.3, Pause: 300 * time.Millisecond}}
 		c = open(t, cfg)
 		c.origin.gov.Close()
-		c.own.Gov = governor.New(cfg.Origin.withDefaults().limits(), c.own.Clock.Now, func() (int, int) { return int(share.Load()), 1 })
-		c.own.Gov.Open()
-		c.origin.gov = c.own.Gov
+		c.own.Governor = governor.New(cfg.Origin.withDefaults().limits(), c.own.Clock.Now, func() (int, int) { return int(share.Load()), 1 })
+		c.own.Governor.Open()
+		c.origin.gov = c.own.Governor
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
@@ -390,11 +390,11 @@ func TestNestedReadsUnderTrouble(t *testing.T) {
 		for range 20 {
 			time.Sleep(100 * time.Millisecond)
 			share.Store(int64(1 + roll(3)))
-			c.own.Gov.Recheck()
+			c.own.Governor.Recheck()
 		}
 		wg.Wait()
 		time.Sleep(time.Minute)
-		quiet(t, c.own.Gov)
+		quiet(t, c.own.Governor)
 		if live, run := c.own.Flights.Size(); live != 0 || run != 0 {
 			t.Errorf("%d flights, %d loads left", live, run)
 		}

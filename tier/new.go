@@ -63,10 +63,10 @@ func (c *Cache[V]) register(cfg *Config[V]) error {
 	}
 	withheld := c.own.Withhold() // before anybody can ask this cache for a value
 	if cfg.Cluster != nil {
-		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.own.Cfg.Schema, newHandler(c))
+		unregister, err := cfg.Cluster.Register(cfg.Namespace, c.own.Config.Schema, newHandler(c))
 		if err != nil {
 			if withheld {
-				c.own.Gov.WaiveShare()
+				c.own.Governor.WaiveShare()
 			}
 			c.origin.detach()
 			return err

@@ -66,7 +66,7 @@ func (c *Cache[V]) Projection() Projection { return c.projection() }
 
 func (c *core) projection() Projection {
 	now := c.own.Clock.Now()
-	g := c.own.Gov.Snapshot()
+	g := c.own.Governor.Snapshot()
 	p := Projection{Members: 1}
 	if c.cfg.Cluster != nil {
 		p.Members = max(c.cfg.Cluster.View().Len(), 1)

@@ -59,7 +59,7 @@ func (c *Cache[V]) Put(ctx context.Context, key string, value V, o PutOptions) e
 	if err != nil {
 		return fmt.Errorf("weir: put of %s %q: %w", c.cfg.Namespace, key, err)
 	}
-	p := owner.Put{Key: strings.Clone(key), Hash: ring.Hash(key), Version: o.Version, Ttl: o.TTL, Value: b, Began: c.own.Clock.Now()}
+	p := owner.Put{Key: strings.Clone(key), Hash: ring.Hash(key), Version: o.Version, TTL: o.TTL, Value: b, Began: c.own.Clock.Now()}
 	for _, tag := range o.Tags {
 		p.Tags = append(p.Tags, fence.TagHash(tag))
 	}

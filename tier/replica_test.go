@@ -135,7 +135,7 @@ func TestReplicaInTheOwnersPlace(t *testing.T) {
 		s.gone()
 		synctest.Wait()
 		h := s.holder(key)
-		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.own.Ns, Schema: h.own.Cfg.Schema, View: s.new.Fingerprint(), Key: []byte(key)}
+		req := codec.Request{Kind: codec.KindGet, Flags: codec.FlagSuccessor, Namespace: h.own.NamespaceBytes, Schema: h.own.Config.Schema, View: s.new.Fingerprint(), Key: []byte(key)}
 		for range 100 { // no refresh ahead
 			var resp codec.Response
 			if !newHandler(h).TryServe(&req, &resp) || resp.Status != codec.StatusValue || resp.Hard > owner.SuccessorTTL || resp.Soft > owner.SuccessorTTL || resp.Age < time.Minute {
@@ -442,7 +442,7 @@ func TestReplicaHolderLeaves(t *testing.T) {
 		s.drain(10 * time.Second)
 		h := newHandler(s.caches["n2"])
 		var resp codec.Response
-		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.own.Ns, Schema: h.c.own.Cfg.Schema, View: 1, Key: []byte(key)}
+		req := codec.Request{Kind: codec.KindGet, Namespace: h.c.own.NamespaceBytes, Schema: h.c.own.Config.Schema, View: 1, Key: []byte(key)}
 		if !h.TryServe(&req, &resp) || resp.Status != codec.StatusMoved {
 			t.Errorf("%+v", resp)
 		}

@@ -11,10 +11,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"github.com/weircache/weir/tier/internal/governor"
-	"github.com/weircache/weir/tier/internal/owner"
-	"github.com/weircache/weir/tier/internal/placement"
 )
 
 func TestRetry(t *testing.T) {
@@ -140,33 +136,6 @@ func TestRetryAndFences(t *testing.T) {
 				t.Errorf("during the load %v: the waiter got %q", during, got)
 			}
 		}
-	})
-}
-
-// The time of a fill ends at the moment when it gets the permit for its next attempt.
-func TestRetryTooLate(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		cfg := plain(ByKey(func(_ context.Context, key string) (string, error) {
-			time.Sleep(500 * time.Millisecond)
-			return "", Retryable(errDown)
-		}))
-		cfg.Origin = Origin{Concurrency: 1, Timeout: time.Second, QueueInterval: -1, Retry: Retry{Backoff: 1}}
-		c := open(t, cfg)
-		f, err := c.own.Join(&owner.Joining{Lookup: owner.Lookup{Key: "k", Hash: 1}, Class: governor.Miss, Cause: placement.Cold})
-		if err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if !c.own.Flights.Pause(f) { // as retry does
-			t.Fatal("it cannot be paused")
-		}
-		c.own.Finish(f, owner.Result{Err: ErrTimeout}) // as overrun does
-		if c.own.Flights.Reserve(t.Context(), f, 0) == nil || c.own.Flights.Begin(f, c.own.Fences, c.own.Clock.Now) {
-			t.Error("a finished flight loads again")
-		}
-		c.own.Flights.Shard(1).Mu.Lock() // restore what pause took, for the load that still runs
-		c.own.Flights.Shard(1).M["k"] = &owner.FlightSlot{Places: 1, Running: 1}
-		c.own.Flights.Shard(1).Mu.Unlock()
 	})
 }
 

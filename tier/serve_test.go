@@ -108,7 +108,7 @@ func TestServeGarbage(t *testing.T) {
 		c, to := caches["n1"], ring.Member{Name: "n1"}
 		call := func(r codec.Request) (resp codec.Response) {
 			t.Helper()
-			r.Namespace, r.Schema = []byte("sim"), c.own.Cfg.Schema
+			r.Namespace, r.Schema = []byte("sim"), c.own.Config.Schema
 			if err := s.nodes["n0"].Call(background, to, &r, &resp); err != nil {
 				t.Fatal(err)
 			}

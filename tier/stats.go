@@ -115,7 +115,7 @@ func (c *core) allStats() Stats {
 		StaleNear: s.Ages.Near.Load(), StaleBy: make(map[string]int64), Ages: make(map[string]Ages), Bound: c.cfg.Freshness.Bound().Seconds(),
 		LoadsBy: make(map[string]int64), ResultsBy: make(map[string]int64),
 		LoadSeconds: time.Duration(s.Nanos.Load()).Seconds(), FillServed: s.Served.Load(), Ledger: c.ledger(), Batches: s.Batches.Load(), Projection: c.projection(), Drill: c.drillStats(),
-		Governor: GovernorStats(c.own.Gov.Snapshot()), Steps: make(map[string]Step),
+		Governor: GovernorStats(c.own.Governor.Snapshot()), Steps: make(map[string]Step),
 		Invalidated: s.Invalidated.Load(), Unconfirmed: s.Unconfirmed.Load(), Fences: s.Fences.Load(), FencesKept: c.own.Fences.Len(),
 		Exchanges: c.own.Journal.Counts().Exchanges.Load(), Replayed: c.own.Journal.Counts().Replayed.Load(), Relayed: c.own.Journal.Counts().Relayed.Load(), Flushed: c.own.Journal.Counts().Flushed.Load(),
 		Revalidated: s.Revalidated.Load(), PutKept: s.PutKept.Load(), PutRefused: s.PutRefused.Load(),

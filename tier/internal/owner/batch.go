@@ -43,8 +43,8 @@ type gatherer struct {
 }
 
 func (c *Owner) newGroup(cl governor.Class, chain []uint64, all []*Flight) *group {
-	g := &group{id: c.Rng.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
-	g.add(c.Gov, all...)
+	g := &group{id: c.Random.uint64(), ticket: governor.Ticket{Class: cl}, chain: chain}
+	g.add(c.Governor, all...)
 	return g
 }
 
@@ -59,7 +59,7 @@ func (g *group) add(gov *governor.Governor, flights ...*Flight) {
 
 // ungroup makes a flight of a group run by itself.
 func (c *Owner) ungroup(f *Flight) {
-	c.Gov.Split(&f.ticket)
+	c.Governor.Split(&f.ticket)
 	f.group.Store(nil)
 }
 
@@ -72,14 +72,14 @@ func (c *Owner) countJoined(f *Flight, cl governor.Class, chain []uint64, until 
 		c.Flights.leave(f)
 		return ErrCycle
 	}
-	c.Gov.Promote(&f.ticket, cl, depthOf(chain, until), c.govTime(until))
+	c.Governor.Promote(&f.ticket, cl, depthOf(chain, until), c.govTime(until))
 	return nil
 }
 
 // gather puts a flight that has just been started into the open group. It returns false if the flight must run by
 // itself.
 func (c *Owner) gather(f *Flight, cl governor.Class, chain []uint64) bool {
-	if !c.Cfg.Batches || c.Cfg.BatchWindow <= 0 || len(chain) > 0 {
+	if !c.Config.Batches || c.Config.BatchWindow <= 0 || len(chain) > 0 {
 		return false
 	}
 	s := &c.gathered
@@ -89,14 +89,14 @@ func (c *Owner) gather(f *Flight, cl governor.Class, chain []uint64) bool {
 	if g == nil {
 		g = c.newGroup(cl, nil, nil)
 		s.open[cl] = g
-		g.timer = time.AfterFunc(c.Cfg.BatchWindow, func() { // ends with the flights, and Close waits for each of them
+		g.timer = time.AfterFunc(c.Config.BatchWindow, func() { // ends with the flights, and Close waits for each of them
 			if c.closeGroup(g, cl) {
 				c.runGroup(g)
 			}
 		})
 	}
-	g.add(c.Gov, f)
-	if len(g.all) >= c.Cfg.BatchSize {
+	g.add(c.Governor, f)
+	if len(g.all) >= c.Config.BatchSize {
 		s.open[cl] = nil
 		g.timer.Stop()
 		go c.runGroup(g)
@@ -118,13 +118,13 @@ func (c *Owner) closeGroup(g *group, cl governor.Class) bool {
 
 // startFlights starts flights that were created at the same time, in groups if there is a batch loader.
 func (c *Owner) startFlights(started []*Flight, cl governor.Class, chain []uint64) {
-	if !c.Cfg.Batches || len(started) == 1 {
+	if !c.Config.Batches || len(started) == 1 {
 		for _, f := range started {
 			go c.runFlight(f)
 		}
 		return
 	}
-	for some := range slices.Chunk(started, c.Cfg.BatchSize) {
+	for some := range slices.Chunk(started, c.Config.BatchSize) {
 		go c.runGroup(c.newGroup(cl, chain, some))
 	}
 }
@@ -155,16 +155,16 @@ func (c *Owner) runGroup(g *group) {
 	if g.all = free; len(free) == 0 {
 		return
 	}
-	c.Gov.Gather(g.tickets(), &g.ticket) // those that are left
+	c.Governor.Gather(g.tickets(), &g.ticket) // those that are left
 	flying, err := c.admitAll(c.Ctx, g, free)
 	if err != nil {
 		for _, f := range free {
-			c.Finish(f, c.refused(f, err))
+			c.finish(f, c.refused(f, err))
 		}
 		return
 	}
 	if len(flying) > 0 {
-		c.Gov.EarnRetry()
+		c.Governor.EarnRetry()
 		c.loadGroup(g, flying)
 	}
 }
@@ -208,7 +208,7 @@ func (g *group) tickets() []*governor.Ticket {
 // one.
 func (c *Owner) reserveAll(flights []*Flight) (free, busy []*Flight) {
 	for _, f := range flights {
-		if c.Flights.Reserve(c.Ctx, f, 0) != nil {
+		if c.Flights.reserve(c.Ctx, f, 0) != nil {
 			busy = append(busy, f)
 		} else {
 			free = append(free, f)
@@ -227,7 +227,7 @@ func (c *Owner) admitAll(ctx context.Context, g *group, flights []*Flight) (flyi
 		return nil, err
 	}
 	for _, f := range flights {
-		if !c.Flights.Begin(f, c.Fences, c.Clock.Now) {
+		if !c.Flights.begin(f, c.Fences, c.Clock.Now) {
 			c.Flights.vacate(f)
 			continue
 		}
@@ -235,7 +235,7 @@ func (c *Owner) admitAll(ctx context.Context, g *group, flights []*Flight) (flyi
 		flying = append(flying, f)
 	}
 	if len(flying) == 0 {
-		c.Gov.Release(&g.ticket, governor.Void, 0)
+		c.Governor.Release(&g.ticket, governor.Void, 0)
 		return nil, nil
 	}
 	c.Stats.Batches.Add(1)
@@ -247,7 +247,7 @@ func (c *Owner) admitAll(ctx context.Context, g *group, flights []*Flight) (flyi
 // needed and allowed.
 func (c *Owner) loadGroup(g *group, flying []*Flight) {
 	chain := append(g.chain[:len(g.chain):len(g.chain)], g.id)
-	load, stop := context.WithTimeout(c.Ctx, c.Cfg.Origin.Timeout)
+	load, stop := context.WithTimeout(c.Ctx, c.Config.Origin.Timeout)
 	defer stop()
 	all, expired := slices.Clone(flying), make(chan struct{})
 	disarm := context.AfterFunc(load, func() {
@@ -264,10 +264,10 @@ func (c *Owner) loadGroup(g *group, flying []*Flight) {
 	for try := 0; len(flying) > 0; try++ {
 		fills := make([]Loading, len(flying))
 		for i, f := range flying {
-			fills[i] = c.Cfg.Values.NewFill(f)
+			fills[i] = c.Config.Values.NewFill(f)
 		}
 		began := c.Clock.Now()
-		err := c.callBatch(c.Gov.AttemptContext(load, &g.ticket, chain), fills)
+		err := c.callBatch(c.Governor.AttemptContext(load, &g.ticket, chain), fills)
 		flying = c.finishGroup(g, load, attempt{flying, fills, try, time.Duration(c.Clock.Now() - began)}, err)
 	}
 }
@@ -280,10 +280,10 @@ func (c *Owner) callBatch(ctx context.Context, fills []Loading) (err error) {
 		defer close(done)
 		defer func() {
 			if p := recover(); p != nil {
-				err = c.Cfg.Errors.Panicked(p, debug.Stack())
+				err = c.Config.Errors.Panicked(p, debug.Stack())
 			}
 		}()
-		err = c.Cfg.Values.LoadBatch(ctx, fills)
+		err = c.Config.Values.LoadBatch(ctx, fills)
 	}()
 	<-done
 	return err
@@ -322,7 +322,7 @@ func (c *Owner) finishGroup(g *group, load context.Context, made attempt, err er
 	}
 	retry := c.retryMany(load, flying, errs, try)
 	c.Stats.Ledger.Running(-1, c.Clock.Now())
-	c.Gov.Release(&g.ticket, out, cost)
+	c.Governor.Release(&g.ticket, out, cost)
 	c.logBreaker()
 	landing := make([]int, 0, len(flying))
 	for i, f := range flying {
@@ -349,7 +349,7 @@ func (c *Owner) finishGroup(g *group, load context.Context, made attempt, err er
 		last[f] = errs[i]
 	}
 	var begun []*Flight
-	if Sleep(load, c.Cfg.Origin.Retry.backoff(try, c.Rng.Float64())) == nil {
+	if Sleep(load, c.Config.Origin.Retry.backoff(try, c.Random.Float64())) == nil {
 		free, _ := c.reserveAll(again)
 		if begun, err = c.admitAll(load, g, free); err != nil {
 			begun = nil
@@ -357,7 +357,7 @@ func (c *Owner) finishGroup(g *group, load context.Context, made attempt, err er
 	}
 	for _, f := range again {
 		if !slices.Contains(begun, f) {
-			c.finishLoad(f, c.Cfg.Values.NewFill(f), last[f], cost)
+			c.finishLoad(f, c.Config.Values.NewFill(f), last[f], cost)
 		}
 	}
 	return begun
@@ -383,7 +383,7 @@ func (c *Owner) storeEach(n int, land func(i int)) {
 // retryMany decides which flights are tried again, and prepares them for that.
 func (c *Owner) retryMany(load context.Context, flying []*Flight, errs []error, try int) []bool {
 	retry := make([]bool, len(flying))
-	p := c.Cfg.Origin.Retry
+	p := c.Config.Origin.Retry
 	deadline, _ := load.Deadline()
 	asked, granted := false, false
 	for i, f := range flying {
@@ -391,11 +391,11 @@ func (c *Owner) retryMany(load context.Context, flying []*Flight, errs []error, 
 			continue
 		}
 		if !asked { // the batch is one load
-			if asked, granted = true, c.Gov.TakeRetry(); !granted {
+			if asked, granted = true, c.Governor.TakeRetry(); !granted {
 				c.Stats.NoRetry.Add(1)
 			}
 		}
-		retry[i] = granted && c.Flights.Pause(f)
+		retry[i] = granted && c.Flights.pause(f)
 	}
 	return retry
 }

@@ -22,7 +22,7 @@ func (c *Owner) whyMissing(key string, hash uint64, standIn bool) placement.Caus
 	if c.evicted.Has(hash) {
 		return placement.Evicted
 	}
-	if c.Cfg.Cluster != nil {
+	if c.Config.Cluster != nil {
 		return c.views.Why(hash, c.Clock.Now())
 	}
 	return placement.Cold

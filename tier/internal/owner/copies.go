@@ -38,7 +38,7 @@ func (x Copies) FenceAll(own bool) {
 	c := x.C
 	c.Fences.Wipe(own)
 	c.Flights.detachAll(c.Fences)
-	c.Cfg.Calls.DetachAll(c.Fences)
+	c.Config.Calls.DetachAll(c.Fences)
 	c.Stats.Fences.Add(1)
 }
 
@@ -75,7 +75,7 @@ func (c *Owner) Dropping(key string) fence.Dropping {
 // existed before: the goroutine that left that fence may not have come this far.
 func (c *Owner) overtake(key string, hash uint64, at fence.Stamps, applied bool) {
 	c.Flights.Detach(key, hash, at.Loads)
-	c.Cfg.Calls.Detach(key, hash, at.Copies)
+	c.Config.Calls.Detach(key, hash, at.Copies)
 	if applied {
 		c.Stats.Fences.Add(1)
 	}

@@ -93,10 +93,10 @@ func (c *Owner) SetDrill(from, to *Drill) bool {
 // PickDrill returns the drill that makes this read behave as a miss; nil: the read is an ordinary one.
 func (c *Owner) PickDrill() *Drill {
 	d := c.Drill.Load()
-	if d == nil || c.Rng.Float64() >= d.Fraction || d.Ended() {
+	if d == nil || c.Random.Float64() >= d.Fraction || d.Ended() {
 		return nil
 	}
-	if _, well := c.Gov.Usage(); !well {
+	if _, well := c.Governor.Usage(); !well {
 		d.End("breaker")
 		return nil
 	}
@@ -126,7 +126,7 @@ func (c *Owner) CountDrilled(d *Drill, filled bool, err error, began int64) {
 	default:
 		d.Spared.Add(1)
 	}
-	d.waited(time.Duration(c.Clock.Now()-began), c.Rng.Float64())
+	d.waited(time.Duration(c.Clock.Now()-began), c.Random.Float64())
 }
 
 // Refill answers a drilled read on the member that owns the key. It loads the key as if there were no copy, but returns
@@ -141,7 +141,7 @@ func (c *Owner) Refill(ctx context.Context, l *Lookup) (Found, error) {
 	if err != nil {
 		return Found{}, err
 	}
-	patience := 2*c.Cfg.Origin.Timeout + time.Second
+	patience := 2*c.Config.Origin.Timeout + time.Second
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = time.Until(deadline) / 2
 	}

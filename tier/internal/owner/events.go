@@ -36,11 +36,11 @@ type eventLog struct {
 
 // logBreaker logs that the breaker has opened or closed. It is called after loads and once a second.
 func (c *Owner) logBreaker() {
-	t, turn := &c.logged, c.Gov.BreakerGeneration()
+	t, turn := &c.logged, c.Governor.BreakerGeneration()
 	if t.turn.Swap(turn) == turn {
 		return
 	}
-	isClosed, openings := c.Gov.Breaker()
+	isClosed, openings := c.Governor.Breaker()
 	now := c.Clock.Now()
 	t.mu.Lock()
 	opened := openings > t.openings && !t.open
@@ -52,10 +52,10 @@ func (c *Owner) logBreaker() {
 	t.open, t.openings = !isClosed, openings
 	t.mu.Unlock()
 	if opened {
-		c.Cfg.Logger.Error("the breaker has opened: the origin fails, and loads are rejected", "event", EventBreakerOpened, "namespace", c.Cfg.Namespace)
+		c.Config.Logger.Error("the breaker has opened: the origin fails, and loads are rejected", "event", EventBreakerOpened, "namespace", c.Config.Namespace)
 	}
 	if closed {
-		c.Cfg.Logger.Info("the breaker has closed: the origin answers again", "event", EventBreakerClosed, "namespace", c.Cfg.Namespace, "after", lasted.Round(time.Millisecond))
+		c.Config.Logger.Info("the breaker has closed: the origin answers again", "event", EventBreakerClosed, "namespace", c.Config.Namespace, "after", lasted.Round(time.Millisecond))
 	}
 }
 
@@ -63,6 +63,6 @@ func (c *Owner) logBreaker() {
 func (c *Owner) LogUnconfirmed(err error) {
 	now, until := c.Clock.Now(), c.logged.unconfirmed.Load()
 	if now >= until && c.logged.unconfirmed.CompareAndSwap(until, now+unconfirmedEvery) {
-		c.Cfg.Logger.Warn("an invalidation has not reached every member", "event", EventUnconfirmed, "namespace", c.Cfg.Namespace, "error", err)
+		c.Config.Logger.Warn("an invalidation has not reached every member", "event", EventUnconfirmed, "namespace", c.Config.Namespace, "error", err)
 	}
 }

@@ -25,22 +25,22 @@ func (c *Owner) etag(e *store.Entry) uint64 {
 
 // owns reports whether this node owns a key in the present view.
 func (c *Owner) owns(hash uint64) bool {
-	if c.Cfg.Cluster == nil {
+	if c.Config.Cluster == nil {
 		return true
 	}
-	view := c.Cfg.Cluster.View()
+	view := c.Config.Cluster.View()
 	return view.OwnerOf(view.PartitionOf(hash)).Name == c.Self
 }
 
 // setExpiry sets e's soft and hard expiry from the contract and from the value's own lifespan.
 func (c *Owner) setExpiry(e *store.Entry, own lifespan, short bool, now int64) {
-	f, ttl, stale := &c.Cfg.Freshness, own.ttl, own.windows(&c.Cfg.Freshness)
+	f, ttl, stale := &c.Config.Freshness, own.ttl, own.windows(&c.Config.Freshness)
 	if e.Flags&store.NotFound != 0 {
 		e.Soft = e.Loaded + int64(f.NegativeTTL)
 		e.SWR, e.Hard = e.Soft, e.Soft
 	} else {
 		if ttl == 0 {
-			ttl = f.TTL - time.Duration(f.Jitter*c.Rng.Float64()*float64(f.TTL))
+			ttl = f.TTL - time.Duration(f.Jitter*c.Random.Float64()*float64(f.TTL))
 		}
 		e.Soft = e.Loaded + int64(ttl)
 		e.SWR = e.Soft + int64(stale.WhileRevalidate)

@@ -23,15 +23,15 @@ type flights struct {
 }
 
 type flightShard struct {
-	Mu sync.Mutex // guards m, its slots, and their flights until they are done
-	M  map[string]*FlightSlot
+	mu sync.Mutex // guards m, its slots, and their flights until they are done
+	m  map[string]*flightSlot
 }
 
-// FlightSlot holds one key's flight and loads. It is removed when it has neither.
-type FlightSlot struct {
+// flightSlot holds one key's flight and loads. It is removed when it has neither.
+type flightSlot struct {
 	live    *Flight
-	Places  int           // taken by loads that run, or wait for a permit
-	Running int           // loads that began and have not returned
+	places  int           // taken by loads that run, or wait for a permit
+	running int           // loads that began and have not returned
 	freed   chan struct{} // closed when places falls; nil: nobody waits for that
 }
 
@@ -80,20 +80,20 @@ type Result struct {
 func NewFlights() *flights {
 	t := new(flights)
 	for i := range t.shards {
-		t.shards[i].M = make(map[string]*FlightSlot)
+		t.shards[i].m = make(map[string]*flightSlot)
 	}
 	return t
 }
 
-func (t *flights) Shard(hash uint64) *flightShard { return &t.shards[hash%64] }
+func (t *flights) shard(hash uint64) *flightShard { return &t.shards[hash%64] }
 
 // Join returns the key's live flight, or makes the one from start live. waits: the caller waits for it. before, if not
 // nil, is a flight that the caller has joined and that ended with a private result. join then returns before's next,
 // even if that has ended. If before has no next yet, the flight that is returned becomes it.
 func (t *flights) Join(hash uint64, key string, waits bool, before *Flight, start func() *Flight) (f *Flight, started bool) {
-	s := t.Shard(hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if before != nil {
 		if before.next != nil {
 			before.next.count(waits)
@@ -101,9 +101,9 @@ func (t *flights) Join(hash uint64, key string, waits bool, before *Flight, star
 		}
 		defer func() { before.next = f }()
 	}
-	slot := s.M[key]
+	slot := s.m[key]
 	if slot == nil {
-		slot = new(FlightSlot)
+		slot = new(flightSlot)
 	} else if slot.live != nil {
 		slot.live.count(waits)
 		return slot.live, false
@@ -111,7 +111,7 @@ func (t *flights) Join(hash uint64, key string, waits bool, before *Flight, star
 	f = start()
 	f.count(waits)
 	slot.live = f
-	s.M[f.Key] = slot
+	s.m[f.Key] = slot
 	return f, true
 }
 
@@ -125,19 +125,19 @@ func (f *Flight) count(waits bool) {
 
 // leave counts one waiting caller less.
 func (t *flights) leave(f *Flight) {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	f.callers--
 }
 
-// Pause counts f's load as ended, with another one to follow. It returns false if f has been finished or detached, so
+// pause counts f's load as ended, with another one to follow. It returns false if f has been finished or detached, so
 // that none may follow.
-func (t *flights) Pause(f *Flight) bool {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	slot := s.M[f.Key]
+func (t *flights) pause(f *Flight) bool {
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.m[f.Key]
 	if f.settled || slot.live != f {
 		return false
 	}
@@ -146,29 +146,29 @@ func (t *flights) Pause(f *Flight) bool {
 	return true
 }
 
-// Reserve takes f's place among the loads of its key. That comes before f asks for a permit, so that a flight that
+// reserve takes f's place among the loads of its key. That comes before f asks for a permit, so that a flight that
 // waits for its place keeps no permit from other keys. If MaxRunning places are taken, reserve waits for a free one,
 // for patience at most and until ctx ends.
-func (t *flights) Reserve(ctx context.Context, f *Flight, patience time.Duration) error {
-	s := t.Shard(f.Hash)
+func (t *flights) reserve(ctx context.Context, f *Flight, patience time.Duration) error {
+	s := t.shard(f.Hash)
 	var timer *time.Timer // set when there is something to wait for
 	for {
-		s.Mu.Lock()
+		s.mu.Lock()
 		if f.settled { // its time ended while it waited to try again: its slot may be gone
-			s.Mu.Unlock()
+			s.mu.Unlock()
 			return context.DeadlineExceeded
 		}
-		slot := s.M[f.Key]
-		if slot.Places < MaxRunning {
-			slot.Places++
-			s.Mu.Unlock()
+		slot := s.m[f.Key]
+		if slot.places < MaxRunning {
+			slot.places++
+			s.mu.Unlock()
 			return nil
 		}
 		if slot.freed == nil {
 			slot.freed = make(chan struct{})
 		}
 		freed := slot.freed
-		s.Mu.Unlock()
+		s.mu.Unlock()
 		if timer == nil {
 			timer = time.NewTimer(patience)
 			defer timer.Stop()
@@ -183,46 +183,46 @@ func (t *flights) Reserve(ctx context.Context, f *Flight, patience time.Duration
 	}
 }
 
-// Begin takes the stamp of f's load, which has its place and its permit. It returns false if f has been finished in the
+// begin takes the stamp of f's load, which has its place and its permit. It returns false if f has been finished in the
 // meantime, so that no load is needed.
-func (t *flights) Begin(f *Flight, fn *fence.Fences, now func() int64) bool {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+func (t *flights) begin(f *Flight, fn *fence.Fences, now func() int64) bool {
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if f.settled {
 		return false
 	}
 	f.loading = true
-	s.M[f.Key].Running++
+	s.m[f.Key].running++
 	f.stamp, f.wide, f.began = fn.Stamp(f.Hash), fn.TagClock(), now()
 	return true
 }
 
 // returned counts f's load as ended.
 func (t *flights) returned(f *Flight) {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	s.ended(f.Key, s.M[f.Key])
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended(f.Key, s.m[f.Key])
 }
 
 // vacate gives back the place of f's load, which has not begun.
 func (t *flights) vacate(f *Flight) {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	s.leave(f.Key, s.M[f.Key])
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leave(f.Key, s.m[f.Key])
 }
 
 // ended counts one load of the slot as returned. The caller holds s.mu.
-func (s *flightShard) ended(key string, slot *FlightSlot) {
-	slot.Running--
+func (s *flightShard) ended(key string, slot *flightSlot) {
+	slot.running--
 	s.leave(key, slot)
 }
 
 // leave frees one place of the slot. The caller holds s.mu.
-func (s *flightShard) leave(key string, slot *FlightSlot) {
-	slot.Places--
+func (s *flightShard) leave(key string, slot *flightSlot) {
+	slot.places--
 	if slot.freed != nil {
 		close(slot.freed)
 		slot.freed = nil
@@ -232,9 +232,9 @@ func (s *flightShard) leave(key string, slot *FlightSlot) {
 
 // settle reports whether the caller must finish f. It returns true once.
 func (t *flights) settle(f *Flight) bool {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	first := !f.settled
 	f.settled = true
 	return first
@@ -245,13 +245,13 @@ func (t *flights) settle(f *Flight) bool {
 // copy. It is called while no caller can join, so that a caller that comes after a fence never gets what the fence
 // covers. valid takes no lock of the flights.
 func (t *flights) Finish(f *Flight, res Result, valid func(e *store.Entry) bool) (callers int64, doomed bool) {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if res.E != nil && res.Err != nil && !valid(res.E) {
 		res.E = nil
 	}
-	if slot := s.M[f.Key]; slot != nil && slot.live == f {
+	if slot := s.m[f.Key]; slot != nil && slot.live == f {
 		slot.live = nil
 		s.drop(f.Key, slot)
 	}
@@ -263,13 +263,13 @@ func (t *flights) Finish(f *Flight, res Result, valid func(e *store.Entry) bool)
 // Skip ends a flight that has not begun to load with e, which is a copy or an error, if valid says that no fence covers
 // e, as in finish.
 func (t *flights) Skip(f *Flight, e *store.Entry, valid func(e *store.Entry) bool) bool {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !valid(e) {
 		return false
 	}
-	if slot := s.M[f.Key]; slot.live == f {
+	if slot := s.m[f.Key]; slot.live == f {
 		slot.live = nil
 		s.drop(f.Key, slot)
 	}
@@ -284,10 +284,10 @@ func (t *flights) Skip(f *Flight, e *store.Entry, valid func(e *store.Entry) boo
 // Detach makes later callers of key start a new flight if the live one began to load before the fence with the given
 // stamp.
 func (t *flights) Detach(key string, hash, stamp uint64) {
-	s := t.Shard(hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	slot := s.M[key]
+	s := t.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	slot := s.m[key]
 	if slot == nil || slot.live == nil || !slot.live.loading || slot.live.stamp >= stamp {
 		return
 	}
@@ -299,22 +299,22 @@ func (t *flights) Detach(key string, hash, stamp uint64) {
 func (t *flights) detachAll(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.Mu.Lock()
-		for key, slot := range s.M {
+		s.mu.Lock()
+		for key, slot := range s.m {
 			if f := slot.live; f != nil && f.loading && fn.Covers(key, f.Hash, f.stamp) {
 				slot.live = nil
 				s.drop(key, slot)
 			}
 		}
-		s.Mu.Unlock()
+		s.mu.Unlock()
 	}
 }
 
 // declare notes that what f loads has a tag, and detaches f if the tag was invalidated since its load began.
 func (t *flights) declare(f *Flight, tag uint32, fn *fence.Fences) {
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if f.tags = append(f.tags, tag); f.loading && fn.After(f.tags[len(f.tags)-1:], f.wide) {
 		s.overtake(f)
 	}
@@ -325,13 +325,13 @@ func (t *flights) declare(f *Flight, tag uint32, fn *fence.Fences) {
 func (t *flights) detachTags(fn *fence.Fences) {
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.Mu.Lock()
-		for _, slot := range s.M {
+		s.mu.Lock()
+		for _, slot := range s.m {
 			if f := slot.live; f != nil && f.loading && (fn.After(f.tags, f.wide) || f.prev != nil && fn.After(f.prev.Tags.List(), f.wide)) {
 				s.overtake(f)
 			}
 		}
-		s.Mu.Unlock()
+		s.mu.Unlock()
 	}
 }
 
@@ -343,7 +343,7 @@ func (s *flightShard) overtake(f *Flight) {
 	if f.dated = true; f.overtaken != nil {
 		close(f.overtaken)
 	}
-	if slot := s.M[f.Key]; slot != nil && slot.live == f {
+	if slot := s.m[f.Key]; slot != nil && slot.live == f {
 		slot.live = nil
 		s.drop(f.Key, slot)
 	}
@@ -355,9 +355,9 @@ func (t *flights) passed(f *Flight, wide uint64) <-chan struct{} {
 	if wide == 0 { // no tag was ever invalidated
 		return nil
 	}
-	s := t.Shard(f.Hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
+	s := t.shard(f.Hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !f.loading || f.wide >= wide {
 		return nil
 	}
@@ -370,9 +370,9 @@ func (t *flights) passed(f *Flight, wide uint64) <-chan struct{} {
 }
 
 // drop removes an empty slot. The caller holds s.mu.
-func (s *flightShard) drop(key string, slot *FlightSlot) {
-	if slot.live == nil && slot.Places == 0 {
-		delete(s.M, key)
+func (s *flightShard) drop(key string, slot *flightSlot) {
+	if slot.live == nil && slot.places == 0 {
+		delete(s.m, key)
 	}
 }
 
@@ -380,14 +380,14 @@ func (s *flightShard) drop(key string, slot *FlightSlot) {
 func (t *flights) Size() (live, running int) {
 	for i := range t.shards {
 		s := &t.shards[i]
-		s.Mu.Lock()
-		for _, slot := range s.M {
+		s.mu.Lock()
+		for _, slot := range s.m {
 			if slot.live != nil {
 				live++
 			}
-			running += slot.Running
+			running += slot.running
 		}
-		s.Mu.Unlock()
+		s.mu.Unlock()
 	}
 	return live, running
 }

@@ -73,9 +73,9 @@ func (c *Owner) handOver(ctx context.Context) {
 	defer context.AfterFunc(c.Ctx, cancel)()
 	began := c.Clock.Now()
 	c.Leaving.Store(true)
-	c.Cfg.OnDrain()
-	c.Cfg.Near.Clear() // nobody tells this node of invalidations any more
-	pace := &Pacer{Rate: c.Cfg.HandoffRate}
+	c.Config.OnDrain()
+	c.Config.Near.Clear() // nobody tells this node of invalidations any more
+	pace := &Pacer{Rate: c.Config.HandoffRate}
 	left := c.pushAll(ctx, pace, c.Hottest(func(_ string, e *store.Entry) bool { return !e.Replica }))
 	tick := time.NewTicker(handoffPause)
 	defer tick.Stop()
@@ -103,7 +103,7 @@ func (c *Owner) handOver(ctx context.Context) {
 		break
 	}
 	if len(left) > 0 {
-		c.Cfg.Logger.Warn("not all copies were handed over", "namespace", c.Cfg.Namespace, "handed", c.Stats.Pushed.Load(), "left", len(left))
+		c.Config.Logger.Warn("not all copies were handed over", "namespace", c.Config.Namespace, "handed", c.Stats.Pushed.Load(), "left", len(left))
 	}
 }
 
@@ -128,10 +128,10 @@ func (c *Owner) Hottest(wanted func(key string, e *store.Entry) bool) []hotEntry
 // pushAll pushes keys to their owners, and returns those that could not be pushed. Owners that leave as well take
 // nothing: their keys go to the owners in the next view, and to no member if all others leave.
 func (c *Owner) pushAll(ctx context.Context, pace *Pacer, keys []hotEntry) (left []hotEntry) {
-	if c.Cfg.HandoffRate < 0 {
+	if c.Config.HandoffRate < 0 {
 		return nil
 	}
-	view, going := c.Cfg.Cluster.View(), map[ring.Member]bool{}
+	view, going := c.Config.Cluster.View(), map[ring.Member]bool{}
 	for {
 		some, more := c.pushParts(ctx, view, keys, view.OwnerIndex, pace, false)
 		if left = append(left, some...); len(more) == 0 {
@@ -160,8 +160,8 @@ func (c *Owner) pushAll(ctx context.Context, pace *Pacer, keys []hotEntry) (left
 // ctx has ended.
 func (c *Owner) viewWithout(ctx context.Context, going map[ring.Member]bool) *ring.View {
 	for {
-		changed := c.Cfg.Cluster.ViewChanged()
-		view := c.Cfg.Cluster.View()
+		changed := c.Config.Cluster.ViewChanged()
+		view := c.Config.Cluster.View()
 		stay, leave := 0, 0
 		for _, m := range view.Members() {
 			switch {
@@ -251,7 +251,7 @@ func (c *Owner) pushTo(ctx context.Context, view *ring.View, to ring.Member, key
 		if err := ctx.Err(); err != nil {
 			return keys, err
 		}
-		req := codec.Request{Kind: codec.KindPush, Flags: flags, Namespace: c.Ns, Schema: c.Cfg.Schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
+		req := codec.Request{Kind: codec.KindPush, Flags: flags, Namespace: c.NamespaceBytes, Schema: c.Config.Schema, View: view.Fingerprint(), Token: token, Timeout: handoffTimeout}
 		taken := 0
 		if token != 0 {
 			req.Pushed, taken = c.batch(keys, spare)
@@ -265,7 +265,7 @@ func (c *Owner) pushTo(ctx context.Context, view *ring.View, to ring.Member, key
 		case err != nil:
 			way = (way + 1) % len(ways)
 			if failures++; failures == handoffTries*len(ways) {
-				c.Cfg.Logger.Debug("member takes no copies", "namespace", c.Cfg.Namespace, "member", to.Name, "err", err)
+				c.Config.Logger.Debug("member takes no copies", "namespace", c.Config.Namespace, "member", to.Name, "err", err)
 				return keys, err
 			}
 			wait = handoffPause
@@ -301,7 +301,7 @@ func (c *Owner) postPush(ctx context.Context, to, way ring.Member, req *codec.Re
 		req.Flags, req.Target = req.Flags|codec.FlagRelay, BytesOf(to.Name)
 	}
 	var resp codec.Response
-	if err := c.Cfg.Cluster.Call(ctx, way, req, &resp); err != nil {
+	if err := c.Config.Cluster.Call(ctx, way, req, &resp); err != nil {
 		return answer, nil, err
 	}
 	defer resp.Release()

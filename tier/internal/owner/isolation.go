@@ -34,23 +34,23 @@ type Bypasser interface{ Bypassed(name string) bool }
 // checkIsolation checks whether this node is isolated.
 func (c *Owner) checkIsolation() {
 	left := func(string) bool { return false }
-	if l, ok := c.Cfg.Cluster.(LossReporter); ok {
+	if l, ok := c.Config.Cluster.(LossReporter); ok {
 		left = func(name string) bool { return !l.Lost(name) }
 	}
 	silent := func(string) bool { return false }
-	if b, ok := c.Cfg.Cluster.(Bypasser); ok {
+	if b, ok := c.Config.Cluster.(Bypasser); ok {
 		silent = b.Bypassed
 	}
-	off, changed := c.Isolation.Observe(c.Cfg.Cluster.View(), c.Clock.Now(), silent, left)
+	off, changed := c.Isolation.Observe(c.Config.Cluster.View(), c.Clock.Now(), silent, left)
 	if !changed {
 		return
 	}
-	c.Isolation.Cut.Store(off && c.Cfg.WhenIsolated != isolatedServes)
+	c.Isolation.Cut.Store(off && c.Config.WhenIsolated != isolatedServes)
 	c.setWatch()
 	if off {
 		c.Stats.Isolations.Add(1)
-		c.Cfg.Logger.Warn("isolated: this node has lost contact with more than half of the members", "event", eventIsolated, "namespace", c.Cfg.Namespace, "then", c.Cfg.WhenIsolated.String())
+		c.Config.Logger.Warn("isolated: this node has lost contact with more than half of the members", "event", eventIsolated, "namespace", c.Config.Namespace, "then", c.Config.WhenIsolated.String())
 	} else {
-		c.Cfg.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.Cfg.Namespace)
+		c.Config.Logger.Info("no longer isolated", "event", eventConnected, "namespace", c.Config.Namespace)
 	}
 }

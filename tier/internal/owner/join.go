@@ -69,5 +69,5 @@ func (c *Owner) govTime(at int64) int64 {
 	if at <= 0 {
 		return at
 	}
-	return max(clock.Later(c.Gov.Time(), time.Duration(at-c.Clock.Now())), 1)
+	return max(clock.Later(c.Governor.Time(), time.Duration(at-c.Clock.Now())), 1)
 }

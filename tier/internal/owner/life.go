@@ -15,18 +15,18 @@ import (
 // newJournal returns the journal of the invalidations.
 func (c *Owner) newJournal(incarnation uint64) *journal.Journal {
 	cfg := journal.Config{
-		Self: c.Self, Namespace: c.Ns, Schema: c.Cfg.Schema, Incarnation: incarnation,
+		Self: c.Self, Namespace: c.NamespaceBytes, Schema: c.Config.Schema, Incarnation: incarnation,
 		Copies: Copies{c}, Fences: c.Fences, Now: c.Clock.Now, Spawn: c.Spawn, Closed: ErrClosed,
 		OnFlush: func() {
-			c.Cfg.Logger.Warn("cache flushed: this node missed invalidations that no member's log still has", "event", EventFlushed, "namespace", c.Cfg.Namespace)
+			c.Config.Logger.Warn("cache flushed: this node missed invalidations that no member's log still has", "event", EventFlushed, "namespace", c.Config.Namespace)
 		},
-		Life: max(c.Cfg.Freshness.Bound(), c.Cfg.Freshness.NegativeTTL), Timeout: c.Cfg.InvalidateTimeout, NewFor: NewFor, Limits: c.Cfg.Limits,
+		Life: max(c.Config.Freshness.Bound(), c.Config.Freshness.NegativeTTL), Timeout: c.Config.InvalidateTimeout, NewFor: NewFor, Limits: c.Config.Limits,
 	}
-	if c.Cfg.Cluster != nil {
-		cfg.Peers = c.Cfg.Cluster
+	if c.Config.Cluster != nil {
+		cfg.Peers = c.Config.Cluster
 	}
-	if c.Cfg.Faulty != nil {
-		cfg.Copies = c.Cfg.Faulty(cfg.Copies)
+	if c.Config.Faulty != nil {
+		cfg.Copies = c.Config.Faulty(cfg.Copies)
 	}
 	return journal.New(c.Ctx, cfg)
 }
@@ -48,9 +48,9 @@ func (c *Owner) maintain() {
 	tick := time.NewTicker(SweepEvery)
 	defer tick.Stop()
 	var changed <-chan struct{}
-	if c.Cfg.Cluster != nil {
-		changed = c.Cfg.Cluster.ViewChanged()
-		c.views.Observe(c.Cfg.Cluster.View(), c.Clock.Now())
+	if c.Config.Cluster != nil {
+		changed = c.Config.Cluster.ViewChanged()
+		c.views.Observe(c.Config.Cluster.View(), c.Clock.Now())
 		c.checkIsolation()
 	}
 	for {
@@ -58,8 +58,8 @@ func (c *Owner) maintain() {
 		case <-c.Ctx.Done():
 			return
 		case <-changed:
-			changed = c.Cfg.Cluster.ViewChanged()
-			c.views.Observe(c.Cfg.Cluster.View(), c.Clock.Now())
+			changed = c.Config.Cluster.ViewChanged()
+			c.views.Observe(c.Config.Cluster.View(), c.Clock.Now())
 			c.Journal.Tick()
 			c.checkIsolation()
 		case <-tick.C:
@@ -67,7 +67,7 @@ func (c *Owner) maintain() {
 			c.Fences.Sweep()
 			c.logBreaker()
 			c.Journal.Tick()
-			if c.Cfg.Cluster != nil {
+			if c.Config.Cluster != nil {
 				c.checkIsolation()
 			}
 			c.Demand.Mark(c.NearHits(), c.Clock.Now())
@@ -75,7 +75,7 @@ func (c *Owner) maintain() {
 			c.Reuse.Halve(c.Clock.Now(), c.Stats.OwnedReads())
 			c.Stats.Ledger.Mark(c.Reads(), c.Stats.Loads(), c.Clock.Now())
 		}
-		c.Gov.Recheck()
+		c.Governor.Recheck()
 	}
 }
 
@@ -91,7 +91,7 @@ type lifetime struct {
 	idle chan struct{} // closed when n reaches 0 after close
 }
 
-// Begin counts one more. It returns false after close.
+// begin counts one more. It returns false after close.
 func (l *lifetime) Begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -26,28 +26,28 @@ func (c *Owner) runFlight(f *Flight) {
 		return
 	}
 	if err := c.admit(c.Ctx, f); err != nil {
-		c.Finish(f, c.refused(f, err))
+		c.finish(f, c.refused(f, err))
 		return
 	}
-	c.Gov.EarnRetry()
+	c.Governor.EarnRetry()
 
 	base := c.Ctx
 	if f.from != (codec.Trace{}) {
-		base = c.Cfg.Tracing.Within(base, f.from)
+		base = c.Config.Tracing.Within(base, f.from)
 	}
-	load, stop := context.WithTimeout(base, c.Cfg.Origin.Timeout)
+	load, stop := context.WithTimeout(base, c.Config.Origin.Timeout)
 	defer stop()
 	expired := make(chan struct{})
 	disarm := context.AfterFunc(load, func() {
 		defer close(expired)
 		c.overrun(f, load)
 	})
-	fill := c.Cfg.Values.NewFill(f)
+	fill := c.Config.Values.NewFill(f)
 	err := ErrGoexit // remains if the loader ends the goroutine
 	holds := true    // a permit, and a place among the key's loads
 	defer func() {
 		if p := recover(); p != nil {
-			err = c.Cfg.Errors.Panicked(p, debug.Stack())
+			err = c.Config.Errors.Panicked(p, debug.Stack())
 		}
 		if IsContext(load, err) && c.Ctx.Err() == nil { // whether or not overrun came first
 			err = fmt.Errorf("%w (%w)", ErrTimeout, err)
@@ -63,14 +63,14 @@ func (c *Owner) runFlight(f *Flight) {
 		}
 	}()
 	for try := 0; ; try++ {
-		if err = fill.Load(c.Gov.AttemptContext(load, &f.ticket, f.chain)); err == nil || !hasMark(err, markRetry) {
+		if err = fill.Load(c.Governor.AttemptContext(load, &f.ticket, f.chain)); err == nil || !hasMark(err, markRetry) {
 			return
 		}
 		again := false
 		if again, holds = c.retry(load, f, try, err); !again {
 			return
 		}
-		err, fill = ErrGoexit, c.Cfg.Values.NewFill(f)
+		err, fill = ErrGoexit, c.Config.Values.NewFill(f)
 	}
 }
 
@@ -83,18 +83,18 @@ func (c *Owner) isFilled(f *Flight) bool {
 
 // permit waits for a permit. The error is a refusal, or the cause of ctx's end.
 func (c *Owner) permit(ctx context.Context, t *governor.Ticket) error {
-	err := c.Gov.Acquire(ctx, t)
+	err := c.Governor.Acquire(ctx, t)
 	if r, ok := err.(*governor.Refusal); ok {
-		return c.Cfg.Errors.Refused(r)
+		return c.Config.Errors.Refused(r)
 	}
 	return err
 }
 
 // admit waits for a place among the key's loads, then for a permit, and counts the load as begun.
 func (c *Owner) admit(ctx context.Context, f *Flight) error {
-	if err := c.Flights.Reserve(ctx, f, c.Cfg.Origin.Timeout); err != nil {
+	if err := c.Flights.reserve(ctx, f, c.Config.Origin.Timeout); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = c.Cfg.Errors.Refused(&governor.Refusal{Why: governor.KeyBusy, After: c.Cfg.Origin.Timeout})
+			err = c.Config.Errors.Refused(&governor.Refusal{Why: governor.KeyBusy, After: c.Config.Origin.Timeout})
 		}
 		return err
 	}
@@ -102,9 +102,9 @@ func (c *Owner) admit(ctx context.Context, f *Flight) error {
 		c.Flights.vacate(f)
 		return err
 	}
-	if !c.Flights.Begin(f, c.Fences, c.Clock.Now) {
+	if !c.Flights.begin(f, c.Fences, c.Clock.Now) {
 		c.Flights.vacate(f)
-		c.Gov.Release(&f.ticket, governor.Void, 0)
+		c.Governor.Release(&f.ticket, governor.Void, 0)
 		return context.DeadlineExceeded
 	}
 	c.Stats.Begun(f.cause, c.Clock.Now())
@@ -118,7 +118,7 @@ func (c *Owner) ended(f *Flight, err error, cost time.Duration) {
 		out = governor.Void
 	}
 	c.Stats.Observe(cost, c.Clock.Now())
-	c.Gov.Release(&f.ticket, out, cost)
+	c.Governor.Release(&f.ticket, out, cost)
 	c.logBreaker()
 	c.drillEnded(f, out)
 }
@@ -126,17 +126,17 @@ func (c *Owner) ended(f *Flight, err error, cost time.Duration) {
 // retry prepares the next attempt of a load that failed with a retryable err: it waits for the attempt's time and
 // permit. holds: the flight holds a permit, either that of the failed attempt or that of the next one.
 func (c *Owner) retry(load context.Context, f *Flight, try int, err error) (again, holds bool) {
-	p := c.Cfg.Origin.Retry
-	delay := p.backoff(try, c.Rng.Float64())
+	p := c.Config.Origin.Retry
+	delay := p.backoff(try, c.Random.Float64())
 	if deadline, _ := load.Deadline(); try >= p.Most || load.Err() != nil || time.Until(deadline) <= delay {
 		return false, true
 	}
-	if !c.Gov.TakeRetry() {
+	if !c.Governor.TakeRetry() {
 		c.Stats.NoRetry.Add(1)
 		return false, true
 	}
 	cost := time.Duration(c.Clock.Now() - f.began)
-	if !c.Flights.Pause(f) {
+	if !c.Flights.pause(f) {
 		return false, true
 	}
 	c.ended(f, err, cost)
@@ -148,8 +148,8 @@ func (c *Owner) retry(load context.Context, f *Flight, try int, err error) (agai
 	return true, true
 }
 
-// Finish ends a flight and counts the callers that it served.
-func (c *Owner) Finish(f *Flight, res Result) {
+// finish ends a flight and counts the callers that it served.
+func (c *Owner) finish(f *Flight, res Result) {
 	c.Flights.settle(f)
 	callers, doomed := c.Flights.Finish(f, res, c.StillValid(f))
 	c.Stats.Served.Add(callers)
@@ -177,13 +177,13 @@ func (c *Owner) overrun(f *Flight, load context.Context) {
 		return
 	}
 	if c.Ctx.Err() != nil {
-		c.Finish(f, Result{Err: ErrClosed})
+		c.finish(f, Result{Err: ErrClosed})
 		return
 	}
 	c.Stats.Results[counters.ResultTimeout].Add(1)
-	c.Gov.Overran(&f.ticket)
+	c.Governor.Overran(&f.ticket)
 	c.logBreaker()
-	c.Finish(f, c.failed(f, ErrTimeout))
+	c.finish(f, c.failed(f, ErrTimeout))
 }
 
 // finishLoad finishes a flight whose load has returned, unless it was finished before.
@@ -195,7 +195,7 @@ func (c *Owner) finishLoad(f *Flight, fill Loading, err error, cost time.Duratio
 	finished := false
 	defer func() { // a codec may end the goroutine; nobody else would finish the flight
 		if !finished {
-			c.Finish(f, c.failed(f, ErrGoexit))
+			c.finish(f, c.failed(f, ErrGoexit))
 		}
 	}()
 	c.storeLoad(f, fill, err, cost)
@@ -220,11 +220,11 @@ func (c *Owner) storeLoad(f *Flight, fill Loading, err error, cost time.Duration
 		e.Tags, err = r.tagged(f.wide)
 	}
 	if err == nil && e.Flags&store.NotFound == 0 {
-		err = c.Cfg.Freshness.Allows(r.Ttl)
+		err = c.Config.Freshness.Allows(r.TTL)
 	}
 	if err != nil {
 		if c.Ctx.Err() != nil {
-			c.Finish(f, Result{Err: ErrClosed})
+			c.finish(f, Result{Err: ErrClosed})
 			return
 		}
 		if errors.Is(err, ErrTimeout) {
@@ -233,15 +233,15 @@ func (c *Owner) storeLoad(f *Flight, fill Loading, err error, cost time.Duration
 			c.Stats.Results[counters.ResultError].Add(1)
 		}
 		if errors.Is(err, ErrOverloaded) { // a fill that the loader waited for got no permit: that may change in a moment
-			c.Finish(f, c.refused(f, c.fillError(f.Key, err)))
+			c.finish(f, c.refused(f, c.fillError(f.Key, err)))
 			return
 		}
-		c.Finish(f, c.failed(f, err))
+		c.finish(f, c.failed(f, err))
 		return
 	}
 	now := c.Clock.Now()
 	c.Loads.Add(f.Hash, e.Loaded)
-	c.setExpiry(e, lifespan{r.Ttl, r.Stale}, f.short && !c.owns(f.Hash), now)
+	c.setExpiry(e, lifespan{r.TTL, r.Stale}, f.short && !c.owns(f.Hash), now)
 	if r.Drop || now >= e.Hard {
 		e.Flags |= store.Passing
 	}
@@ -250,13 +250,13 @@ func (c *Owner) storeLoad(f *Flight, fill Loading, err error, cost time.Duration
 	} else {
 		c.Stats.Results[counters.ResultOK].Add(1)
 	}
-	if r.Ttl > 0 && e.Flags&store.Passing == 0 {
+	if r.TTL > 0 && e.Flags&store.Passing == 0 {
 		c.Journal.StoredLife(e.Hard - e.Loaded)
 	}
 	if e.Version = r.versionOf(); e.Version != 0 && c.Fences.Behind(f.Key, f.Hash, e.Version) {
 		e.Flags |= store.Passing
 		c.Stats.Results[counters.ResultBehind].Add(1)
-		c.Finish(f, res)
+		c.finish(f, res)
 		return
 	}
 	e.Etag = c.etag(e)
@@ -270,14 +270,14 @@ func (c *Owner) storeLoad(f *Flight, fill Loading, err error, cost time.Duration
 	if !stored {
 		c.Stats.Results[counters.ResultFenced].Add(1)
 	}
-	c.Finish(f, res)
+	c.finish(f, res)
 }
 
 // failed returns the result of a flight whose load failed. A copy within StaleIfError is served and waits before it is
 // tried again. Without a copy the error is remembered.
 func (c *Owner) failed(f *Flight, err error) Result {
 	now := c.Clock.Now()
-	errorTTL := int64(c.Cfg.Freshness.ErrorTTL)
+	errorTTL := int64(c.Config.Freshness.ErrorTTL)
 	wrapped := c.fillError(f.Key, err)
 	res := Result{Err: wrapped}
 	if e := c.Valid(f.Key, f.Hash, now); e != nil && e.Flags&store.Failed == 0 {
@@ -298,7 +298,7 @@ func (c *Owner) failed(f *Flight, err error) Result {
 // Postpone delays the next attempt to refresh e, by half of d to one and a half of d.
 func (c *Owner) Postpone(f *Flight, e *store.Entry, now, d int64, why store.StaleReason) *store.Entry {
 	late := *e
-	again := now + d/2 + int64(c.Rng.Float64()*float64(d))
+	again := now + d/2 + int64(c.Random.Float64()*float64(d))
 	late.Change(func(r *store.Rare) { r.Retry, r.Why = again, why })
 	c.Replace(f.Key, f.Hash, e, &late)
 	return &late
@@ -323,7 +323,7 @@ func (c *Owner) refused(f *Flight, err error) Result {
 		return Result{Err: ErrClosed}
 	}
 	res := Result{Err: err}
-	over, refused := c.Cfg.Errors.AsRefused(err)
+	over, refused := c.Config.Errors.AsRefused(err)
 	if over.Bare { // a nested fill's has been counted already
 		c.Stats.Shed[over.Why].Add(1)
 	}
@@ -331,7 +331,7 @@ func (c *Owner) refused(f *Flight, err error) Result {
 	if e := c.Valid(f.Key, f.Hash, now); e != nil && e.Flags&(store.Failed|store.NotFound) == 0 {
 		res.E = e
 		if refused {
-			res.E = c.Postpone(f, e, now, min(int64(over.RetryAfter), int64(c.Cfg.Freshness.ErrorTTL)), store.StaleShed)
+			res.E = c.Postpone(f, e, now, min(int64(over.RetryAfter), int64(c.Config.Freshness.ErrorTTL)), store.StaleShed)
 		}
 	}
 	return res

@@ -230,7 +230,7 @@ type MultiGetState struct {
 }
 
 func (h Handler) viewOf(req *codec.Request) MultiGetState {
-	view := h.c.Cfg.Cluster.View()
+	view := h.c.Config.Cluster.View()
 	return MultiGetState{view, req.View == view.Fingerprint(), h.c.Clock.Now()}
 }
 

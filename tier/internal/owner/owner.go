@@ -52,23 +52,23 @@ const (
 // them to new owners. It does not know the type of the values: a value is bytes here, or stays in the run of the loader
 // that brought it. It is safe for concurrent use after Init.
 type Owner struct {
-	Cfg     Config
-	Self    string // this node's name, empty without a cluster
-	Ns      []byte // the namespace as requests carry it
-	nsHash  uint64
-	Clock   clock.Clock
-	Rng     *rng
-	Owned   store.Owned
-	Fences  *fence.Fences
-	Flights *flights
-	Gov     *governor.Governor
-	Stats   *counters.Counters
-	evicted *store.Evictions
-	Loads   *store.OwnLoads
-	views   placement.History
-	seed    maphash.Seed // of etags
-	Journal *journal.Journal
-	opened  int64 // when the cache was made, ns on its clock
+	Config         Config
+	Self           string // this node's name, empty without a cluster
+	NamespaceBytes []byte // the namespace as requests carry it
+	nsHash         uint64
+	Clock          clock.Clock
+	Random         *rng
+	Owned          store.Owned
+	Fences         *fence.Fences
+	Flights        *flights
+	Governor       *governor.Governor
+	Stats          *counters.Counters
+	evicted        *store.Evictions
+	Loads          *store.OwnLoads
+	views          placement.History
+	seed           maphash.Seed // of etags
+	Journal        *journal.Journal
+	opened         int64 // when the cache was made, ns on its clock
 
 	Isolation placement.Isolation
 	gathered  gatherer    // single misses that wait to be loaded together
@@ -198,15 +198,15 @@ type tracing interface {
 // Init makes an Owner ready for Start. It starts nothing.
 func (c *Owner) Init(cfg Config) {
 	incarnation := rand.Uint64() | 1
-	c.Cfg, c.Clock, c.Gov = cfg, cfg.Clock, cfg.Governor
-	c.Ns, c.nsHash = []byte(cfg.Namespace), xxhash.Sum64String(cfg.Namespace)
+	c.Config, c.Clock, c.Governor = cfg, cfg.Clock, cfg.Governor
+	c.NamespaceBytes, c.nsHash = []byte(cfg.Namespace), xxhash.Sum64String(cfg.Namespace)
 	if cfg.Cluster == nil { // another cache of the process may have the same name
 		c.nsHash ^= incarnation
 	} else {
 		c.Self = cfg.Cluster.Name()
 		c.views.Self = c.Self
 	}
-	c.Rng, c.seed = newRNG(cfg.Seed), maphash.MakeSeed()
+	c.Random, c.seed = newRNG(cfg.Seed), maphash.MakeSeed()
 	c.Flights, c.Stats, c.evicted, c.Loads = NewFlights(), counters.New(), new(store.Evictions), new(store.OwnLoads)
 	c.opened = c.Clock.Now()
 	c.Demand, c.Reuse = demand.NewSketch(c.opened, cfg.ShowKeys), demand.NewReuseCurve(c.opened)
@@ -231,8 +231,8 @@ func (c *Owner) Discard() {
 // Withhold keeps this node's share of the origin's cap back, if the cluster's members wait for one another's words. It
 // must be called before any member can ask this node for a value. Start then takes the share in time.
 func (c *Owner) Withhold() bool {
-	s, ok := c.Cfg.Cluster.(shareSpeaker)
-	return ok && s.SharesMove() && c.Gov.WithholdShare()
+	s, ok := c.Config.Cluster.(shareSpeaker)
+	return ok && s.SharesMove() && c.Governor.WithholdShare()
 }
 
 // Start starts the periodic work, until Close. withheld is the result of Withhold.
@@ -242,13 +242,15 @@ func (c *Owner) Start(withheld bool) {
 	if withheld {
 		c.Spawn(c.takeShare)
 	}
-	if c.Cfg.Cluster != nil {
+	if c.Config.Cluster != nil {
 		c.Spawn(c.keepReplicas)
 	}
 }
 
 // fillError returns the error of a fill that failed here.
-func (c *Owner) fillError(key string, err error) error { return c.Cfg.Errors.Failed(key, c.Self, err) }
+func (c *Owner) fillError(key string, err error) error {
+	return c.Config.Errors.Failed(key, c.Self, err)
+}
 
 // Reads returns how many reads of callers on this node have been answered.
 func (c *Owner) Reads() int64 {
@@ -257,4 +259,4 @@ func (c *Owner) Reads() int64 {
 }
 
 // NearHits returns how many reads the near tier has answered.
-func (c *Owner) NearHits() int64 { return max(c.Cfg.Near.Hits()-c.Stats.NearUnused.Load(), 0) }
+func (c *Owner) NearHits() int64 { return max(c.Config.Near.Hits()-c.Stats.NearUnused.Load(), 0) }

@@ -52,12 +52,12 @@ const PreviousWait = 150 * time.Millisecond
 func (c *Owner) getFromPrevious(f *Flight) (over bool) {
 	defer func() { f.loads.Store(!over) }()
 	switch {
-	case c.Cfg.Cluster == nil || f.prev != nil && f.prev.Handed:
+	case c.Config.Cluster == nil || f.prev != nil && f.prev.Handed:
 		return false
 	case f.cause == placement.RefreshAhead || f.cause == placement.Drill || f.cause == placement.CutOff:
 		return false
 	}
-	c.views.Observe(c.Cfg.Cluster.View(), c.Clock.Now())
+	c.views.Observe(c.Config.Cluster.View(), c.Clock.Now())
 	p := c.views.Previous(f.Key, f.Hash, c.Clock.Now())
 	if f.cause == placement.Cold { // as far as this node knows
 		switch {
@@ -95,7 +95,7 @@ func (c *Owner) getFromPrevious(f *Flight) (over bool) {
 
 // lost reports whether a member that has gone from the view left without a drain.
 func (c *Owner) lost(name string) bool {
-	l, ok := c.Cfg.Cluster.(LossReporter)
+	l, ok := c.Config.Cluster.(LossReporter)
 	return !ok || l.Lost(name)
 }
 
@@ -105,13 +105,13 @@ func (c *Owner) getFrom(f *Flight, p placement.Candidate) (over, none bool) {
 	isOpen := c.Journal.WaitOpen(c.Ctx)
 	e, keep, err := c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious, PreviousWait)
 	if err == errFilling {
-		e, keep, err = c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.Cfg.Origin.Timeout)
+		e, keep, err = c.callPrevious(f, p.To, p.InView, isOpen, codec.FlagPrevious|codec.FlagJoin, c.Config.Origin.Timeout)
 	}
 	switch {
 	case errors.Is(err, errGiverUnsure):
 		return false, false
 	case err != nil && !errors.Is(err, ErrNotCached):
-		c.Cfg.Logger.Debug("previous owner did not answer", "namespace", c.Cfg.Namespace, "member", p.To.Name, "err", err)
+		c.Config.Logger.Debug("previous owner did not answer", "namespace", c.Config.Namespace, "member", p.To.Name, "err", err)
 		c.views.Failed(p, c.Clock.Now())
 		return false, false
 	}
@@ -153,7 +153,7 @@ func (c *Owner) getFrom(f *Flight, p placement.Candidate) (over, none bool) {
 // that one. It returns nil if the copy may not be kept.
 func (c *Owner) KeepGiven(key string, hash uint64, e *store.Entry, by fence.Claim) (kept *store.Entry) {
 	now := c.Clock.Now()
-	if now >= e.Hard || len(e.Value) > c.Cfg.ValueLimit || c.Fences.Tagged(e.Tags) || e.Version != 0 && c.Fences.Behind(key, hash, e.Version) {
+	if now >= e.Hard || len(e.Value) > c.Config.ValueLimit || c.Fences.Tagged(e.Tags) || e.Version != 0 && c.Fences.Behind(key, hash, e.Version) {
 		return nil
 	}
 	if c.Loads.Newer(hash, e.Loaded, int64(PreviousWait)) {
@@ -194,7 +194,7 @@ func (c *Owner) callPrevious(f *Flight, to ring.Member, inView, isOpen bool, fla
 	}
 	ctx, cancel := context.WithTimeout(c.Ctx, wait)
 	defer cancel()
-	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.Ns, Schema: c.Cfg.Schema, Key: BytesOf(f.Key), Timeout: wait}
+	q := codec.Request{Kind: codec.KindGet, Flags: flags, Namespace: c.NamespaceBytes, Schema: c.Config.Schema, Key: BytesOf(f.Key), Timeout: wait}
 	applied := uint64(0) // the tag clock up to which the member must have applied everything
 	for range 2 * MaxAgain {
 		began, stamp, wide := c.Clock.Now(), c.Fences.Stamp(f.Hash), c.Fences.TagClock()
@@ -208,8 +208,8 @@ func (c *Owner) callPrevious(f *Flight, to ring.Member, inView, isOpen bool, fla
 		}
 		q.Fence = d.Mark
 		var resp codec.Response
-		q.View = c.Cfg.Cluster.View().Fingerprint()
-		if err := c.Cfg.Cluster.Call(ctx, to, &q, &resp); err != nil {
+		q.View = c.Config.Cluster.View().Fingerprint()
+		if err := c.Config.Cluster.Call(ctx, to, &q, &resp); err != nil {
 			return nil, false, err
 		}
 		if resp.Flags&codec.FlagSameView != 0 {
@@ -270,7 +270,7 @@ func (c *Owner) given(r *codec.Response, at int64, stamp, wide uint64) *store.En
 		e.Flags, e.SWR = store.NotFound, e.Soft
 	} else {
 		e.Value = append([]byte(nil), r.Value...)
-		e.SWR = min(e.Soft+int64(c.Cfg.Freshness.StaleWhileRevalidate), e.Hard)
+		e.SWR = min(e.Soft+int64(c.Config.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	if r.Flags&codec.FlagTagged != 0 {
 		e.Tags = fence.TagsAt(append([]uint32(nil), r.Tags...), wide)
@@ -280,10 +280,10 @@ func (c *Owner) given(r *codec.Response, at int64, stamp, wide uint64) *store.En
 
 // loading returns the key's live flight if it no longer asks other members.
 func (t *flights) loading(hash uint64, key string) *Flight {
-	s := t.Shard(hash)
-	s.Mu.Lock()
-	defer s.Mu.Unlock()
-	if slot := s.M[key]; slot != nil && slot.live != nil && slot.live.loads.Load() {
+	s := t.shard(hash)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot := s.m[key]; slot != nil && slot.live != nil && slot.live.loads.Load() {
 		return slot.live
 	}
 	return nil
@@ -293,7 +293,7 @@ func (t *flights) loading(hash uint64, key string) *Flight {
 // Serve can answer.
 func (h Handler) previous(req *codec.Request, key string, hash uint64, resp *codec.Response) bool {
 	c := h.c
-	if req.View == c.Cfg.Cluster.View().Fingerprint() {
+	if req.View == c.Config.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView
 	}
 	h.note(req.Fence, key, hash)

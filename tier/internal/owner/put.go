@@ -17,7 +17,7 @@ type Put struct {
 	Hash    uint64
 	Mark    codec.Mark // the invalidation of the same Put
 	Version uint64
-	Ttl     time.Duration
+	TTL     time.Duration
 	Tags    []uint32
 	Value   []byte
 	Began   int64 // the value was the origin's at or before this time on this cache's clock
@@ -36,9 +36,9 @@ const maxBefore = time.Hour
 func (c *Owner) readClock(ctx context.Context, to ring.Member, key string, wait time.Duration) *clockReading {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	req := codec.Request{Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.Ns, Schema: c.Cfg.Schema, Timeout: wait, Key: BytesOf(key)}
+	req := codec.Request{Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.NamespaceBytes, Schema: c.Config.Schema, Timeout: wait, Key: BytesOf(key)}
 	var resp codec.Response
-	if err := c.Cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
+	if err := c.Config.Cluster.Call(ctx, to, &req, &resp); err != nil {
 		return nil
 	}
 	defer resp.Release()
@@ -69,15 +69,15 @@ func (c *Owner) BeganAt(req *codec.Request, now int64) (began int64, ok bool) {
 
 // SendPut sends p to the key's owner and reports whether the owner keeps it.
 func (c *Owner) SendPut(ctx context.Context, p *Put) bool {
-	if c.Cfg.Cluster == nil {
+	if c.Config.Cluster == nil {
 		return c.keepPut(p)
 	}
-	view := c.Cfg.Cluster.View()
+	view := c.Config.Cluster.View()
 	to := view.Owner(p.Key)
 	if to.Name == c.Self {
 		return c.keepPut(p)
 	}
-	d := min(max(c.Cfg.InvalidateTimeout/4, 100*time.Millisecond), time.Second)
+	d := min(max(c.Config.InvalidateTimeout/4, 100*time.Millisecond), time.Second)
 	clock := c.readClock(ctx, to, p.Key, d)
 	if clock == nil {
 		return false
@@ -85,13 +85,13 @@ func (c *Owner) SendPut(ctx context.Context, p *Put) bool {
 	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	req := codec.Request{
-		Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.Ns, Schema: c.Cfg.Schema, View: view.Fingerprint(), Timeout: d,
-		Fence: p.Mark, Version: p.Version, TTL: p.Ttl, Tags: p.Tags, Key: BytesOf(p.Key), Value: p.Value,
+		Kind: codec.KindPut, Flags: codec.FlagClock, Namespace: c.NamespaceBytes, Schema: c.Config.Schema, View: view.Fingerprint(), Timeout: d,
+		Fence: p.Mark, Version: p.Version, TTL: p.TTL, Tags: p.Tags, Key: BytesOf(p.Key), Value: p.Value,
 		Clock: clock.shown, Since: time.Duration(p.Began - clock.heard),
 	}
 	var resp codec.Response
-	if err := c.Cfg.Cluster.Call(ctx, to, &req, &resp); err != nil {
-		c.Cfg.Logger.Debug("owner did not take a value", "namespace", c.Cfg.Namespace, "owner", to.Name, "err", err)
+	if err := c.Config.Cluster.Call(ctx, to, &req, &resp); err != nil {
+		c.Config.Logger.Debug("owner did not take a value", "namespace", c.Config.Namespace, "owner", to.Name, "err", err)
 		return false
 	}
 	defer resp.Release()
@@ -116,7 +116,7 @@ func (h Handler) put(req *codec.Request, resp *codec.Response) {
 		return
 	}
 	resp.Status, resp.Incarnation = codec.StatusNotCached, c.Journal.Incarnation()
-	if len(req.Value) > c.Cfg.ValueLimit || req.Fence.Seq == 0 {
+	if len(req.Value) > c.Config.ValueLimit || req.Fence.Seq == 0 {
 		return
 	}
 	began, ok := c.BeganAt(req, now)
@@ -125,7 +125,7 @@ func (h Handler) put(req *codec.Request, resp *codec.Response) {
 		return
 	}
 	p := Put{
-		Key: key, Hash: hash, Mark: req.Fence, Version: req.Version, Ttl: req.TTL, Tags: append([]uint32(nil), req.Tags...),
+		Key: key, Hash: hash, Mark: req.Fence, Version: req.Version, TTL: req.TTL, Tags: append([]uint32(nil), req.Tags...),
 		Value: append([]byte(nil), req.Value...), Began: began,
 	}
 	if c.keepPut(&p) {
@@ -138,11 +138,11 @@ func (c *Owner) keepPut(p *Put) (kept bool) {
 	c.Note(p.Key, p.Hash, p.Mark, p.Version)
 	e := &store.Entry{Version: p.Version, Loaded: p.Began, Value: p.Value, Tags: fence.TagsAt(p.Tags, c.Fences.TagClock())}
 	now := c.Clock.Now()
-	c.setExpiry(e, lifespan{ttl: p.Ttl}, false, now)
-	if now >= e.Soft || c.Cfg.Freshness.Allows(p.Ttl) != nil || c.Fences.After(p.Tags, c.Fences.Earlier()) {
+	c.setExpiry(e, lifespan{ttl: p.TTL}, false, now)
+	if now >= e.Soft || c.Config.Freshness.Allows(p.TTL) != nil || c.Fences.After(p.Tags, c.Fences.Earlier()) {
 		return false
 	}
-	if p.Ttl > 0 {
+	if p.TTL > 0 {
 		c.Journal.StoredLife(e.Hard - e.Loaded)
 	}
 	e.Etag = c.etag(e)

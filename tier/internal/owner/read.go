@@ -74,7 +74,7 @@ func (c *Owner) peek(now int64, l *Lookup) (hit, e *store.Entry, late bool) {
 // isRefreshDue decides by XFetch whether a fresh entry is refreshed before its soft expiry. The more the fill costs and the
 // nearer the expiry is, the likelier it is.
 func (c *Owner) isRefreshDue(e *store.Entry, now int64) bool {
-	beta := c.Cfg.Freshness.RefreshAhead
+	beta := c.Config.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 {
 		return false
 	}
@@ -83,13 +83,13 @@ func (c *Owner) isRefreshDue(e *store.Entry, now int64) bool {
 	if gap > scale*least {
 		return false
 	}
-	return scale*-math.Log(1-c.Rng.Float64()) >= gap
+	return scale*-math.Log(1-c.Random.Float64()) >= gap
 }
 
 // NearLimit returns when the near copies of a fresh entry end early. While XFetch may want to refresh the entry, reads
 // must reach the owner, or a hot key would expire unseen.
 func (c *Owner) NearLimit(e *store.Entry, now int64) int64 {
-	beta := c.Cfg.Freshness.RefreshAhead
+	beta := c.Config.Freshness.RefreshAhead
 	if beta <= 0 || e.Flags != 0 || now >= e.Soft {
 		return math.MaxInt64
 	}
@@ -204,7 +204,7 @@ func (c *Owner) retagged(e *store.Entry, wide uint64) bool {
 func (c *Owner) GetOwnedFor(ctx context.Context, l *Lookup) (Found, error) {
 	if c.Isolation.Cut.Load() { // other members may not know yet that this node is isolated
 		switch {
-		case c.Cfg.WhenIsolated == isolatedFails:
+		case c.Config.WhenIsolated == isolatedFails:
 			return Found{}, ErrIsolated
 		case l.Flags&codec.FlagNoFill != 0:
 			return Found{}, ErrNotCached
@@ -239,7 +239,7 @@ func (c *Owner) getCached(l *Lookup) (f Found, err error) {
 
 // Lease returns until when a copy that its owner gave out at from may be served from the near tier.
 func (c *Owner) Lease(from, swr, hard int64, late bool) int64 {
-	until := min(from+int64(c.Cfg.Freshness.NearTTL), hard)
+	until := min(from+int64(c.Config.Freshness.NearTTL), hard)
 	if !late {
 		until = min(until, max(swr, from))
 	}

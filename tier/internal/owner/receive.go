@@ -58,7 +58,7 @@ func (h Handler) push(req *codec.Request, resp *codec.Response) {
 	case c.Life.IsClosed(), c.Leaving.Load(): // nobody would get what it took now
 		resp.Status = codec.StatusClosed
 		return
-	case c.Cfg.Schema != req.Schema:
+	case c.Config.Schema != req.Schema:
 		resp.Status = codec.StatusMismatch
 		return
 	}
@@ -97,12 +97,12 @@ func (c *Owner) receiveCopy(p *codec.Pushed, token issued, spare bool) {
 		e.Flags, e.SWR = store.NotFound, e.Soft
 	} else {
 		e.Value = append([]byte(nil), p.Value...)
-		e.SWR = min(e.Soft+int64(c.Cfg.Freshness.StaleWhileRevalidate), e.Hard)
+		e.SWR = min(e.Soft+int64(c.Config.Freshness.StaleWhileRevalidate), e.Hard)
 	}
 	kept, refused := &c.Stats.PushesKept, &c.Stats.PushesRefused
 	if spare {
 		kept, refused = &c.Stats.ReplicasKept, &c.Stats.ReplicasRefused
-		e.Replica = c.Cfg.Cluster.View().Owner(key).Name != c.Self
+		e.Replica = c.Config.Cluster.View().Owner(key).Name != c.Self
 		if e.Replica && !c.roomFor(key, e) {
 			refused.Add(1)
 			return

@@ -74,16 +74,16 @@ type Replicas struct {
 // keepReplicas pushes this owner's hottest entries to their successors. It also turns replicas into this node's own
 // entries when the view says so. It ends with c.ctx; Close waits for it.
 func (c *Owner) keepReplicas() {
-	r := Replicas{Pace: &Pacer{Rate: max(c.Cfg.HandoffRate/replicaRate, 1)}}
-	changed := c.Cfg.Cluster.ViewChanged()
-	c.adopt(c.Cfg.Cluster.View())
+	r := Replicas{Pace: &Pacer{Rate: max(c.Config.HandoffRate/replicaRate, 1)}}
+	changed := c.Config.Cluster.ViewChanged()
+	c.adopt(c.Config.Cluster.View())
 	var due <-chan time.Time
 	wait := time.NewTimer(time.Hour)
 	defer wait.Stop()
 	rest := func(took time.Duration) {
-		wait.Reset(time.Duration((0.75 + c.Rng.Float64()/2) * float64(max(replicaEvery, replicaEffort*took))))
+		wait.Reset(time.Duration((0.75 + c.Random.Float64()/2) * float64(max(replicaEvery, replicaEffort*took))))
 	}
-	if c.Cfg.Replicas > 0 {
+	if c.Config.Replicas > 0 {
 		due = wait.C
 		rest(0)
 	}
@@ -92,8 +92,8 @@ func (c *Owner) keepReplicas() {
 		case <-c.Ctx.Done():
 			return
 		case <-changed:
-			changed = c.Cfg.Cluster.ViewChanged()
-			c.adopt(c.Cfg.Cluster.View())
+			changed = c.Config.Cluster.ViewChanged()
+			c.adopt(c.Config.Cluster.View())
 		case <-due:
 			rest(c.Replicate(&r))
 		}
@@ -103,13 +103,13 @@ func (c *Owner) keepReplicas() {
 // Replicate pushes the entries that are hot, fresh and not yet at their successors. It returns how long the search
 // took.
 func (c *Owner) Replicate(r *Replicas) (took time.Duration) {
-	view := c.Cfg.Cluster.View()
+	view := c.Config.Cluster.View()
 	if view.Len() < 2 || !contains(view, c.Self) || c.Leaving.Load() || c.Isolation.Cut.Load() {
 		return 0
 	}
 	now := c.Clock.Now()
 	best := c.MostSparing(maxReplicas, func(e *store.Entry, asked bool) bool { return asked && !e.Replica && now < e.Soft })
-	before, room := r.sent, c.Cfg.OwnedBytes/replicasOut
+	before, room := r.sent, c.Config.OwnedBytes/replicasOut
 	r.sent = make(map[uint64]replicated, len(best))
 	var list []hotEntry
 	for _, x := range best {
@@ -149,7 +149,7 @@ func (c *Owner) roomFor(key string, e *store.Entry) bool {
 	if old, ok := c.Owned.Get(key); ok && old.Replica {
 		bytes -= store.Weight(key, old)
 	}
-	return bytes+store.Weight(key, e) <= c.Cfg.OwnedBytes/replicasIn
+	return bytes+store.Weight(key, e) <= c.Config.OwnedBytes/replicasIn
 }
 
 // adopt turns replicas, and entries that this node filled as a stand-in owner, into ordinary entries if their keys

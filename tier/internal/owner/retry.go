@@ -53,7 +53,7 @@ func (c *Owner) outcomeOf(err error) governor.Outcome {
 	case errors.Is(err, ErrClosed), errors.Is(err, ErrCycle), errors.Is(err, ErrOverloaded):
 		return governor.Void // another cache that the loader reads rejected the load
 	}
-	if _, _, nested := c.Cfg.Errors.AsFailed(err); nested {
+	if _, _, nested := c.Config.Errors.AsFailed(err); nested {
 		return governor.Void // another fill that the loader reads failed: it was counted where it ran
 	}
 	return governor.Failed

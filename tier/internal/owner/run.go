@@ -20,7 +20,7 @@ type Run struct {
 	owner  *Owner
 	flight *Flight
 	Prev   *store.Entry
-	Ttl    time.Duration
+	TTL    time.Duration
 	Keep   bool
 	Drop   bool // the value is only for the waiting callers
 

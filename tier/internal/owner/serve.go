@@ -138,7 +138,7 @@ func (h Handler) Serve(ctx context.Context, req *codec.Request, resp *codec.Resp
 
 // answersFor reports whether this node answers for the key. If not, resp names the owner.
 func (h Handler) answersFor(req *codec.Request, hash uint64, resp *codec.Response) bool {
-	view := h.c.Cfg.Cluster.View()
+	view := h.c.Config.Cluster.View()
 	same := req.View == view.Fingerprint()
 	if same { // so the caller is in this view and is informed of later invalidations
 		resp.Flags |= codec.FlagSameView
@@ -176,8 +176,8 @@ func maxAgeOf(req *codec.Request) time.Duration {
 // refuse answers a request without a value. The response says why, in a form that keeps the error's identity.
 func (h Handler) refuse(resp *codec.Response, err error) {
 	resp.Owner, resp.Text = []byte(h.c.Self), []byte(err.Error())
-	owner, reason, failed := h.c.Cfg.Errors.AsFailed(err)
-	over, refused := h.c.Cfg.Errors.AsRefused(err)
+	owner, reason, failed := h.c.Config.Errors.AsFailed(err)
+	over, refused := h.c.Config.Errors.AsRefused(err)
 	switch {
 	case refused:
 		resp.Status, resp.RetryAfter, resp.Text = codec.StatusOverloaded, over.RetryAfter, []byte(over.Text)
@@ -223,7 +223,7 @@ func (h Handler) relay(ctx context.Context, req *codec.Request, resp *codec.Resp
 	own := *req
 	own.Flags &^= codec.FlagRelay
 	own.Target = nil
-	to, ok := c.Cfg.Cluster.View().Member(string(req.Target))
+	to, ok := c.Config.Cluster.View().Member(string(req.Target))
 	switch {
 	case string(req.Target) == c.Self && req.Kind == codec.KindPush:
 		h.push(&own, resp)
@@ -234,7 +234,7 @@ func (h Handler) relay(ctx context.Context, req *codec.Request, resp *codec.Resp
 		return
 	default:
 		var answer codec.Response
-		if err := c.Cfg.Cluster.Call(ctx, to, &own, &answer); err != nil {
+		if err := c.Config.Cluster.Call(ctx, to, &own, &answer); err != nil {
 			resp.Status, resp.Text = codec.StatusFailed, []byte(err.Error())
 			return
 		}
@@ -254,7 +254,7 @@ func (h Handler) sync(req *codec.Request, resp *codec.Response) {
 		resp.Status = codec.StatusClosed
 		return
 	}
-	if req.View == c.Cfg.Cluster.View().Fingerprint() {
+	if req.View == c.Config.Cluster.View().Fingerprint() {
 		resp.Flags |= codec.FlagSameView | c.shareFlags()
 	}
 	c.Journal.ServePositions(req, resp)
@@ -271,5 +271,5 @@ func (h Handler) PositionsDue() (names []string) {
 
 // Loads implements codec.LoadCounter.
 func (h Handler) Loads() (running int, longest time.Duration) {
-	return h.c.Gov.Running(), h.c.Cfg.Origin.Timeout
+	return h.c.Governor.Running(), h.c.Config.Origin.Timeout
 }

@@ -95,7 +95,7 @@ func (c *Owner) wordOf(m *journal.Member, view uint64) word {
 // when it opens such a cache. But other caches that read the same SharedOrigin may have loads there, which it does
 // not report under this name.
 func (c *Owner) wordOfNone() word {
-	if c.Cfg.SharesOrigin {
+	if c.Config.SharesOrigin {
 		return wordNone
 	}
 	return wordFits
@@ -103,7 +103,7 @@ func (c *Owner) wordOfNone() word {
 
 // shareFlags returns what this node says to a member with the same view.
 func (c *Owner) shareFlags() uint8 {
-	if c.Gov.FitsShare() {
+	if c.Governor.FitsShare() {
 		return codec.FlagShare | codec.FlagFits
 	}
 	return codec.FlagShare
@@ -112,12 +112,12 @@ func (c *Owner) shareFlags() uint8 {
 // takeShare waits until this node may take its share of the cap and then takes it.
 func (c *Owner) takeShare() {
 	const shortest, longest = 10 * time.Millisecond, 250 * time.Millisecond
-	silentFor := c.Cfg.Origin.Timeout + ShareGrace
+	silentFor := c.Config.Origin.Timeout + ShareGrace
 	for again := shortest; ; again = min(2*again, longest) {
-		changed := c.Cfg.Cluster.ViewChanged()
-		view := c.Cfg.Cluster.View()
-		if mayTake(c.askShares(view), time.Duration(c.Clock.Now()-c.opened), silentFor) && c.Cfg.Cluster.View() == view {
-			c.Gov.AllowShare()
+		changed := c.Config.Cluster.ViewChanged()
+		view := c.Config.Cluster.View()
+		if mayTake(c.askShares(view), time.Duration(c.Clock.Now()-c.opened), silentFor) && c.Config.Cluster.View() == view {
+			c.Governor.AllowShare()
 			return
 		}
 		t := time.NewTimer(again)
@@ -129,7 +129,7 @@ func (c *Owner) takeShare() {
 		}
 		t.Stop()
 		if c.Ctx.Err() != nil {
-			c.Gov.WaiveShare()
+			c.Governor.WaiveShare()
 			return
 		}
 	}
@@ -165,7 +165,7 @@ func (c *Owner) askShares(view *ring.View) []word {
 		})
 	}
 	wg.Wait()
-	if d, ok := c.Cfg.Cluster.(earlierStarter); ok && d.EarlierStart() {
+	if d, ok := c.Config.Cluster.(earlierStarter); ok && d.EarlierStart() {
 		words = append(words, wordNone)
 	}
 	return words

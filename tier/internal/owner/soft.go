@@ -11,7 +11,7 @@ import (
 // caller has seen a copy e. When the time is over, awaitSoftTimeout returns the present copy instead of the fill's result, and
 // the fill goes on.
 func (c *Owner) awaitSoftTimeout(ctx context.Context, fl *Flight, e *store.Entry, maxAge time.Duration, began int64) (f Found, ok bool) {
-	d := c.Cfg.Freshness.SoftTimeout
+	d := c.Config.Freshness.SoftTimeout
 	if d <= 0 || e == nil || maxAge == 0 {
 		return f, false
 	}

@@ -54,8 +54,8 @@ func (c *Owner) MostSparing(most int, wanted func(e *store.Entry, asked bool) bo
 	rates := make(map[uint64]float64)
 	c.Demand.Rates(c.NearHits(), now, func(k demand.KeyRate) { rates[k.Hash] = k.Rate })
 	mine := func(uint64) bool { return true }
-	if c.Cfg.Cluster != nil {
-		if view := c.Cfg.Cluster.View(); contains(view, c.Self) {
+	if c.Config.Cluster != nil {
+		if view := c.Config.Cluster.View(); contains(view, c.Self) {
 			mine = func(hash uint64) bool { return view.OwnerOf(view.PartitionOf(hash)).Name == c.Self }
 		}
 	}

@@ -21,15 +21,15 @@ const (
 // time.
 func (c *Owner) WarmOwn(ctx context.Context, ws []*OwnedRead, chain []uint64) {
 	size := 1
-	if c.Cfg.Batches {
-		size = c.Cfg.BatchSize
+	if c.Config.Batches {
+		size = c.Config.BatchSize
 	}
-	patience := 2*c.Cfg.Origin.Timeout + time.Second
+	patience := 2*c.Config.Origin.Timeout + time.Second
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = time.Until(deadline)
 	}
 	until := clock.Later(c.Clock.Now(), patience/2)
-	share, _ := c.Cfg.Share()
+	share, _ := c.Config.Share()
 	next := make(chan []*OwnedRead, len(ws))
 	for some := range slices.Chunk(ws, size) {
 		next <- some
@@ -51,7 +51,7 @@ func (c *Owner) WarmOwn(ctx context.Context, ws []*OwnedRead, chain []uint64) {
 				c.load(ctx, some, chain)
 				var after time.Duration
 				for _, w := range some {
-					if over, refused := c.Cfg.Errors.AsRefused(w.Err); refused {
+					if over, refused := c.Config.Errors.AsRefused(w.Err); refused {
 						w.Err, after = ErrNotWarmed, max(after, over.RetryAfter)
 					} else if IsContext(ctx, w.Err) {
 						w.Err = ErrNotWarmed

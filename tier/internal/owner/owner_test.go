@@ -1,0 +1,419 @@
+package owner
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/clock"
+	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/governor"
+	"github.com/weircache/weir/tier/internal/journal"
+	"github.com/weircache/weir/tier/internal/placement"
+	"github.com/weircache/weir/tier/internal/store"
+)
+
+var background = context.Background()
+
+// loader reads the origin for one key.
+type loader func(ctx context.Context, r *Run, key string) ([]byte, error)
+
+func (load loader) NewFill(f *Flight) Loading {
+	return &bytesRun{run: Run{flight: f, Prev: f.prev}, key: f.Key, load: load}
+}
+
+func (load loader) LoadBatch(ctx context.Context, fills []Loading) error {
+	for _, f := range fills {
+		s := f.State()
+		s.Err, s.Done = f.Load(ctx), true
+	}
+	return nil
+}
+
+// bytesRun is a run of a loader whose values are bytes.
+type bytesRun struct {
+	run   Run
+	key   string
+	load  loader
+	value []byte
+}
+
+func (x *bytesRun) State() *Run { return &x.run }
+
+func (x *bytesRun) Load(ctx context.Context) (err error) {
+	x.value, err = x.load(ctx, &x.run, x.key)
+	return err
+}
+
+func (x *bytesRun) Pack() ([]byte, error) { return x.value, nil }
+
+func (x *bytesRun) Unpack(b []byte) error { x.value = b; return nil }
+
+// noNear is a near tier that has nothing, and calls to members of which none is in flight.
+type noNear struct{}
+
+func (noNear) Hits() int64                   { return 0 }
+func (noNear) Clear()                        {}
+func (noNear) Detach(string, uint64, uint64) {}
+func (noNear) DetachAll(*fence.Fences)       {}
+
+// failure and denial are typed errors.
+type failure struct {
+	owner string
+	err   error
+}
+
+func (e *failure) Error() string { return e.err.Error() }
+func (e *failure) Unwrap() error { return e.err }
+
+type denial struct{ r *governor.Refusal }
+
+func (e *denial) Error() string        { return e.r.Why.Text() }
+func (e *denial) Is(target error) bool { return target == ErrOverloaded }
+
+type plainErrors struct{}
+
+func (plainErrors) Failed(_, owner string, err error) error { return &failure{owner, err} }
+
+func (plainErrors) AsFailed(err error) (string, error, bool) {
+	if e, ok := errors.AsType[*failure](err); ok {
+		return e.owner, e.err, true
+	}
+	return "", nil, false
+}
+
+func (plainErrors) Panicked(value any, _ []byte) error { return fmt.Errorf("panic: %v", value) }
+
+func (plainErrors) Refused(r *governor.Refusal) error { return &denial{r} }
+
+func (plainErrors) AsRefused(err error) (Refusal, bool) {
+	if e, ok := errors.AsType[*denial](err); ok {
+		return Refusal{Why: e.r.Why, Text: e.r.Why.Text(), RetryAfter: e.r.After, Bare: err == error(e)}, true
+	}
+	return Refusal{}, false
+}
+
+// alone returns an Owner without a cluster, which two loads may read the origin for at once.
+func alone(t *testing.T, load loader, change func(*Config)) *Owner {
+	t.Helper()
+	k := clock.New(nil)
+	share := func() (int, int) { return 2, 1 }
+	cfg := Config{
+		Namespace: "n", OwnedBytes: 1 << 20, ValueLimit: 1 << 10, InvalidateTimeout: time.Second, Logger: slog.New(slog.DiscardHandler),
+		Freshness: Contract{TTL: time.Minute, StaleIfError: time.Minute, ErrorTTL: time.Second, NegativeTTL: time.Second, NearTTL: time.Second},
+		Origin:    OriginRules{Timeout: 10 * time.Second, Retry: RetryRules{Most: 2, Backoff: time.Millisecond}},
+		Clock:     k, Share: share, Values: load, Near: noNear{}, Calls: noNear{}, Errors: plainErrors{}, OnDrain: func() {},
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	c := new(Owner)
+	cfg.Governor = governor.New(governor.Limits{
+		Concurrency: 2, MinConcurrency: 1, Burst: 1, Timeout: cfg.Origin.Timeout, Queue: 100, QueueInterval: -1, QueueTarget: time.Millisecond,
+		Breaker: governor.BreakerRules{Failures: 0.5, Minimum: 1000, Window: time.Minute, Pause: time.Second, Probes: 1}, RetryBudget: 1,
+	}, c.Clock.Now, share)
+	c.Init(cfg)
+	c.Start(false)
+	t.Cleanup(func() {
+		c.Life.Close()
+		c.Cancel()
+		if err := c.Life.Wait(background); err != nil {
+			t.Error(err)
+		}
+		c.Governor.Close()
+		c.Owned.Close()
+	})
+	return c
+}
+
+// read reads a key as the owner answers it.
+func (c *Owner) read(ctx context.Context, key string) (string, error) {
+	f, err := c.GetOwnedFor(ctx, &Lookup{Key: key, Hash: ring.Hash(key), MaxAge: anyAge})
+	if err != nil {
+		return "", err
+	}
+	if f.E.Flags&store.NotFound != 0 {
+		return "", ErrNotFound
+	}
+	return string(f.E.Value), nil
+}
+
+// invalidate applies an invalidation of a key.
+func (c *Owner) invalidate(key string) {
+	c.Journal.Begin(background, nil, 0, journal.Part{Scope: codec.ScopeKeys, Names: []string{key}})
+}
+
+// numbered returns a loader that takes a second and returns the number of the load.
+func numbered(n *atomic.Int64) loader {
+	return func(ctx context.Context, _ *Run, key string) ([]byte, error) {
+		i := n.Add(1)
+		return fmt.Appendf(nil, "%s%d", key, i), Sleep(ctx, time.Second)
+	}
+}
+
+func TestOneLoadForAll(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		c := alone(t, numbered(&n), nil)
+		var wg sync.WaitGroup
+		for range 100 {
+			wg.Go(func() {
+				if v, err := c.read(background, "k"); v != "k1" || err != nil {
+					t.Errorf("%q, %v", v, err)
+				}
+			})
+		}
+		wg.Wait()
+		if v, err := c.read(background, "k"); v != "k1" || err != nil || n.Load() != 1 || c.Stats.Served.Load() != 100 {
+			t.Errorf("%q, %v, %d loads that served %d callers", v, err, n.Load(), c.Stats.Served.Load())
+		}
+	})
+}
+
+// A caller that comes after a fence does not get what was loaded before it, and nothing of that is stored.
+func TestFenceDetachesTheFlight(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		c := alone(t, numbered(&n), nil)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if v, err := c.read(background, "k"); v != "k1" || err != nil {
+				t.Errorf("before the fence: %q, %v", v, err)
+			}
+		})
+		time.Sleep(500 * time.Millisecond)
+		synctest.Wait()
+		c.invalidate("k")
+		for range 2 { // while the first load runs, and once it has returned
+			if v, err := c.read(background, "k"); v != "k2" || err != nil {
+				t.Errorf("after the fence: %q, %v", v, err)
+			}
+		}
+		wg.Wait()
+		if v, _ := c.read(background, "k"); v != "k2" || n.Load() != 2 {
+			t.Errorf("%q after %d loads", v, n.Load())
+		}
+	})
+}
+
+// A caller that comes after an invalidation of a tag does not get what was loaded before it, whether the loader declares
+// the tag before or after the invalidation.
+func TestTagDetachesTheFlight(t *testing.T) {
+	for name, declared := range map[string]time.Duration{"before": 0, "after": 700 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			simtime.Test(t, func(t *testing.T) {
+				var n atomic.Int64
+				var c *Owner
+				c = alone(t, func(ctx context.Context, r *Run, key string) ([]byte, error) {
+					_ = Sleep(ctx, declared)
+					r.owner = c
+					r.AddTag(fence.TagHash("t"))
+					return numbered(&n)(ctx, r, key)
+				}, nil)
+				var wg sync.WaitGroup
+				wg.Go(func() { _, _ = c.read(background, "k") })
+				time.Sleep(500 * time.Millisecond)
+				synctest.Wait()
+				c.Journal.Begin(background, nil, 0, journal.Part{Scope: codec.ScopeTags, Names: []string{"t"}})
+				began := time.Now()
+				if v, err := c.read(background, "k"); v != "k2" || err != nil || time.Since(began) > declared+1200*time.Millisecond {
+					t.Errorf("%q, %v after %v", v, err, time.Since(began))
+				}
+				wg.Wait()
+			})
+		})
+	}
+}
+
+// A load that fails is answered with the copy that StaleIfError allows; without one the error is remembered.
+func TestFailedLoads(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		fail := errors.New("down")
+		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+			if n.Add(1) > 1 || key == "new" {
+				return nil, fail
+			}
+			return []byte("v"), nil
+		}, nil)
+		if v, err := c.read(background, "old"); v != "v" || err != nil {
+			t.Fatal(v, err)
+		}
+		time.Sleep(time.Minute + time.Second)
+		if v, err := c.read(background, "old"); v != "v" || err != nil || c.Stats.Rescued.Load() != 1 {
+			t.Errorf("%q, %v, %d rescued", v, err, c.Stats.Rescued.Load())
+		}
+		loads := n.Load()
+		for range 3 {
+			if _, err := c.read(background, "new"); !errors.Is(err, fail) {
+				t.Error(err)
+			}
+		}
+		if got := n.Load() - loads; got != 1 {
+			t.Errorf("%d loads of a key whose error is remembered", got)
+		}
+		time.Sleep(time.Minute)
+		if _, err := c.read(background, "old"); !errors.Is(err, fail) {
+			t.Errorf("past its hard expiry: %v", err)
+		}
+	})
+}
+
+// A loader's panic, its end by Goexit and its overrun are errors of every waiting caller; the overrun keeps its permit.
+func TestLoadersThatMisbehave(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		hang := make(chan struct{})
+		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+			switch key {
+			case "panics":
+				panic("x")
+			case "hangs":
+				<-hang
+			}
+			return []byte("v"), nil
+		}, nil)
+		if _, err := c.read(background, "panics"); err == nil || err.Error() != "panic: x" {
+			t.Error(err)
+		}
+		began := time.Now()
+		if _, err := c.read(background, "hangs"); !errors.Is(err, ErrTimeout) || time.Since(began) != 10*time.Second {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if n := c.Governor.Running(); n != 1 {
+			t.Errorf("%d permits are held by a load that hangs", n)
+		}
+		close(hang)
+		synctest.Wait()
+		if n := c.Governor.Running(); n != 0 {
+			t.Errorf("%d permits are held once it has returned", n)
+		}
+	})
+}
+
+// A load that failed with a retryable error is repeated, as often as Retry.Most says.
+func TestRetries(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+			if i := n.Add(1); key == "never" || i < 3 {
+				return nil, Retryable(errors.New("busy"))
+			}
+			return []byte("v"), nil
+		}, nil)
+		if v, err := c.read(background, "third"); v != "v" || err != nil || n.Load() != 3 {
+			t.Errorf("%q, %v after %d loads", v, err, n.Load())
+		}
+		if _, err := c.read(background, "never"); err == nil || n.Load() != 6 {
+			t.Errorf("%v after %d loads", err, n.Load())
+		}
+	})
+}
+
+// Not more loads run than there are permits, and a caller that cannot wait is refused.
+func TestPermits(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		var n, running, most atomic.Int64
+		c := alone(t, func(ctx context.Context, _ *Run, key string) ([]byte, error) {
+			most.Store(max(most.Load(), running.Add(1)))
+			defer running.Add(-1)
+			n.Add(1)
+			return []byte(key), Sleep(ctx, time.Second)
+		}, nil)
+		var wg sync.WaitGroup
+		for i := range 10 {
+			wg.Go(func() { _, _ = c.read(background, fmt.Sprint(i)) })
+		}
+		time.Sleep(time.Millisecond)
+		wg.Wait()
+		if n.Load() != 10 || most.Load() != 2 {
+			t.Errorf("%d loads, %d at once", n.Load(), most.Load())
+		}
+	})
+}
+
+// Flights whose keys are missed together share one call of the batch loader and one permit, and commit one by one.
+func TestBatch(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+			if key == "b" {
+				return nil, ErrNotFound
+			}
+			return []byte(key), nil
+		}, func(cfg *Config) { cfg.Batches, cfg.BatchSize = true, 10 })
+		reads := []*OwnedRead{{Key: "a", Hash: ring.Hash("a")}, {Key: "b", Hash: ring.Hash("b")}, {Key: "c", Hash: ring.Hash("c")}}
+		c.load(background, reads, nil)
+		for _, r := range reads {
+			missing := r.Err == nil && r.F.E.Flags&store.NotFound != 0
+			if r.Err != nil || missing != (r.Key == "b") || !missing && string(r.F.E.Value) != r.Key {
+				t.Errorf("%s: %+v, %v", r.Key, r.F.E, r.Err)
+			}
+		}
+		if c.Stats.Batches.Load() != 1 || c.Stats.Loads() != 3 {
+			t.Errorf("%d batches, %d loads", c.Stats.Batches.Load(), c.Stats.Loads())
+		}
+	})
+}
+
+// A closed Owner starts nothing, and Close waits for the loads that run.
+func TestClose(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		returned := false
+		c := alone(t, func(ctx context.Context, _ *Run, _ string) ([]byte, error) {
+			<-ctx.Done()
+			time.Sleep(time.Second)
+			returned = true
+			return nil, ctx.Err()
+		}, nil)
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if _, err := c.read(background, "k"); !errors.Is(err, ErrClosed) {
+				t.Error(err)
+			}
+		})
+		time.Sleep(time.Second)
+		c.Life.Close()
+		c.Cancel()
+		if err := c.Life.Wait(background); err != nil || !returned {
+			t.Errorf("%v, the load has returned: %v", err, returned)
+		}
+		wg.Wait()
+		if _, err := c.read(background, "other"); !errors.Is(err, ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
+// The time of a flight ends at the moment when it gets the permit for its next attempt.
+func TestRetryTooLate(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		c := alone(t, func(context.Context, *Run, string) ([]byte, error) {
+			time.Sleep(500 * time.Millisecond)
+			return nil, Retryable(errors.New("busy"))
+		}, nil)
+		f, err := c.Join(&Joining{Lookup: Lookup{Key: "k", Hash: 1}, Class: governor.Miss, Cause: placement.Cold})
+		if err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if !c.Flights.pause(f) { // as retry does
+			t.Fatal("it cannot be paused")
+		}
+		c.finish(f, Result{Err: ErrTimeout}) // as overrun does
+		if c.Flights.reserve(t.Context(), f, 0) == nil || c.Flights.begin(f, c.Fences, c.Clock.Now) {
+			t.Error("a finished flight loads again")
+		}
+		s := c.Flights.shard(1) // restore what pause took, for the load that still runs
+		s.mu.Lock()
+		s.m["k"] = &flightSlot{places: 1, running: 1}
+		s.mu.Unlock()
+	})
+}
