@@ -128,6 +128,10 @@ func TestSizes(t *testing.T) {
 	if n := len(appendPushed(nil, []Pushed{{}})); n != 1+pushedLeast {
 		t.Errorf("the shortest copy takes %d bytes, pushedLeast is %d", n-1, pushedLeast)
 	}
+	r := Request{Key: make([]byte, 3), Value: make([]byte, 5), Tags: []uint32{1, 2}, Many: []Wanted{{Key: make([]byte, 4)}}}
+	if n := r.Size() - FrameOverhead; n != 3+5+8+33 {
+		t.Errorf("the parts of a request take %d", n)
+	}
 	p := Pushed{Key: make([]byte, 3), Value: make([]byte, 5), Tags: []uint32{1, 2}}
 	if n := p.size(); n != 118 {
 		t.Errorf("a copy takes %d", n)
