@@ -18,6 +18,8 @@
 # make bench-compare BASE=rev: compares the micro-benchmarks of a revision with those of the work tree.
 # make sim SEED=7 SCHEDULE=3: a run of the simulator that repeats exactly; shows a violation in the shortest history.
 #   SCHEDULES=200 instead of SCHEDULE tries schedules until one breaks a guarantee.
+# make controls: prints how soon the simulator sees each of the controls, which break something on purpose; CONTROLS chooses by a
+#   regular expression.
 # make soak: runs the simulator with pair after pair of seeds, for SOAK or until it is stopped; appends "seed schedule" of each failure
 #   to bin/soak-failed.txt. make soak-native: the same with the race detector, where only the seed repeats.
 # make test-replay: checks that a pair of seeds repeats a run of the simulator.
@@ -52,7 +54,7 @@ export GO
 # A program with the race detector waits a second before it exits, and the tests start many programs.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky mutate sim soak soak-native chaos test-replay check house demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate sim controls soak soak-native chaos test-replay check house demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -118,6 +120,9 @@ sim:
 	@test -n "$(SEED)" || { echo "which seed? make sim SEED=7 SCHEDULE=3, or make sim SEED=7 SCHEDULES=200"; exit 2; }
 	@cd peer/peertest/replay && $(GO) run . -seed $(SEED) $(if $(SCHEDULE),-schedule $(SCHEDULE)) $(if $(SCHEDULES),-schedules $(SCHEDULES)) \
 	  $(if $(WITHOUT),-without $(WITHOUT)) $(SIMFLAGS)
+
+controls:
+	@cd peer/peertest/replay && $(GO) run . -controls '$(or $(CONTROLS),.)' $(SIMFLAGS)
 
 soak:
 	@mkdir -p bin

@@ -24,8 +24,8 @@ func (ri routeInfo) GetDefaultInterfaceName() (string, error) { return "", ErrNo
 `
 
 // build compiles the tests of package peertest of the work tree root for WebAssembly in dir, and returns the file's name.
-// Unchanged parts come from Go's build cache.
-func build(ctx context.Context, root, dir string) (string, error) {
+// Unchanged parts come from Go's build cache. faulty: weir gets the faults, of which a job may choose one.
+func build(ctx context.Context, root, dir string, faulty bool) (string, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
@@ -38,7 +38,7 @@ func build(ctx context.Context, root, dir string) (string, error) {
 		return "", err
 	}
 	goroot, version, _ := strings.Cut(strings.TrimSpace(string(env)), "\n")
-	replaced, err := overlay(dir, goroot, version, root)
+	replaced, err := overlay(dir, distribution{goroot, version}, root, faulty)
 	if err != nil {
 		return "", err
 	}

@@ -14,8 +14,8 @@
 //   - order: which of the ready goroutines runs next;
 //   - locks: whether a goroutine lets others run before it takes a lock, after it releases one, and before it uses a
 //     channel;
-//   - lines: whether it lets others run before the next statement of packages peer and tier. That finds bugs that need a
-//     pause between two atomic operations.
+//   - lines: whether it lets others run before the next statement of packages peer and tier and of those inside them. That
+//     finds bugs that need a pause between two atomic operations.
 //
 // The frequency is itself drawn for each run: from one pause in 16 such places to one in 2048.
 //
@@ -27,4 +27,11 @@
 // make sim SEED=7 SCHEDULE=3 repeats a run. make sim SEED=7 SCHEDULES=200 tries schedules until one breaks a guarantee. It
 // then drops faults as long as the guarantee is still broken, and prints the shortest history that shows it. make soak
 // draws pairs until it is stopped, and appends those that failed to bin/soak-failed.txt, as "seed schedule".
+//
+// # Controls
+//
+// make controls runs what is broken on purpose, and prints how soon the checker sees it: with choice, and without it, that
+// is, with goroutines that run first in, first out. There are two kinds. The controls of package peertest make a member or a
+// loader lie. The faults are mistakes in weir itself, each one forgotten check, which only this build contains (faults.go).
+// CONTROLS.md has the table.
 package main

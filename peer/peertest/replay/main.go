@@ -40,6 +40,8 @@ type options struct {
 	schedules  uint64
 	soak       time.Duration
 	test       string
+	controls   string // a regular expression
+	pairs      int
 }
 
 func parse(args []string) (o options, err error) {
@@ -55,6 +57,8 @@ func parse(args []string) (o options, err error) {
 	f.StringVar(&without, "without", "", "the numbers of faults to leave out, with commas between them")
 	f.BoolVar(&o.job.Brief, "brief", false, "a short schedule on three nodes")
 	f.StringVar((*string)(&o.job.Choice), "choice", string(allChoice), "what the schedule seed decides: none, or a list of order, locks and lines")
+	f.StringVar(&o.controls, "controls", "", "print how soon each control whose name matches this regular expression is caught, as a table")
+	f.IntVar(&o.pairs, "pairs", 10, "with -controls: how many pairs of seeds each control gets")
 	f.StringVar(&o.test, "test", "", "run the tests of package peertest with this name, under the schedule seed")
 	if err := f.Parse(args); err != nil {
 		return o, err
@@ -69,7 +73,7 @@ func parse(args []string) (o options, err error) {
 		}
 		o.job.Without = append(o.job.Without, n)
 	}
-	if o.job.Seed == 0 && o.soak == 0 && o.test == "" {
+	if o.job.Seed == 0 && o.soak == 0 && o.test == "" && o.controls == "" {
 		return o, errors.New("which seed? make sim SEED=7, or make sim SEED=7 SCHEDULES=200")
 	}
 	o.root, err = filepath.Abs(o.root)
@@ -81,14 +85,16 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	s, err := open(ctx, o.root, o.wasm)
+	s, err := open(ctx, o.root, o.wasm, o.controls != "")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.close(context.WithoutCancel(ctx)) }() // an error would lose nothing
 	switch {
+	case o.controls != "":
+		return s.controls(ctx, o, out)
 	case o.test != "":
-		return s.exec(ctx, o.job.Schedule, o.job.Choice, out, "-test.run", o.test, "-test.v")
+		return s.exec(ctx, o.job, out, "-test.run", o.test, "-test.v")
 	case o.soak > 0:
 		return s.soak(ctx, o, out)
 	case o.schedules > 0:
@@ -97,12 +103,16 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	return s.tell(ctx, o.job, s.run(ctx, o.job), out)
 }
 
-// open loads the simulator from the file wasm, or builds the work tree's first if wasm is empty.
-func open(ctx context.Context, root, wasm string) (*simulator, error) {
+// open loads the simulator from the file wasm, or builds the work tree's first if wasm is empty: with the faults that the
+// controls need, or without.
+func open(ctx context.Context, root, wasm string, faulty bool) (*simulator, error) {
 	dir := filepath.Join(root, "bin", "replay")
+	if faulty {
+		dir = filepath.Join(dir, "controls")
+	}
 	if wasm == "" {
 		var err error
-		if wasm, err = build(ctx, root, dir); err != nil {
+		if wasm, err = build(ctx, root, dir, faulty); err != nil {
 			return nil, err
 		}
 	}
@@ -127,13 +137,13 @@ func (s *simulator) tell(ctx context.Context, j job, r report, out io.Writer) er
 	return errBroken
 }
 
-// each runs the jobs that next returns on all processors, and calls done with each one's report, one at a time. It ends
-// when next or done returns false.
+// each runs the jobs that next returns on all processors, or on as many as GOMAXPROCS says, and calls done with each one's
+// report, one at a time. It ends when next or done returns false.
 func (s *simulator) each(ctx context.Context, next func() (job, bool), done func(job, report) bool) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex // guards ended, and the data that next and done use
 	ended := false
-	for range runtime.NumCPU() {
+	for range runtime.GOMAXPROCS(0) {
 		wg.Go(func() {
 			mu.Lock()
 			defer mu.Unlock()

@@ -102,6 +102,19 @@ func simLock() {
 //go:linkname internal_sync_runtime_simLock internal/sync.runtime_simLock
 func internal_sync_runtime_simLock() { simLock() }
 
+var simFault int32 = -1 // the number of the fault; -1: not read yet
+
+// SimFault reports whether a fault in the simulated packages is the one that SIM_FAULT has chosen.
+func SimFault(n int32) bool {
+	if simFault < 0 {
+		simFault = 0
+		for _, digit := range []byte(gogetenv("SIM_FAULT")) {
+			simFault = 10*simFault + int32(digit-'0')
+		}
+	}
+	return simFault == n
+}
+
 // SimLine stands before statements of the simulated packages.
 func SimLine() {
 	if simLines || !simStarted {
@@ -111,11 +124,14 @@ func SimLine() {
 `
 
 // lineDirs are the packages that may pause before each statement.
-var lineDirs = []string{"peer", "tier"}
+var lineDirs = []string{"peer", "peer/internal/*", "tier", "tier/internal/*"}
+
+// distribution is an installed Go.
+type distribution struct{ root, version string }
 
 // overlay writes the changed files to dir, together with the JSON file that maps the originals to them. It returns the name
 // of that file.
-func overlay(dir, goroot, goVersion, weir string) (string, error) {
+func overlay(dir string, goes distribution, weir string, faulty bool) (string, error) {
 	replace := make(map[string]string)
 	put := func(original string, text string) error {
 		name := filepath.Join(dir, fmt.Sprintf("%d-%s", len(replace), filepath.Base(original)))
@@ -126,43 +142,37 @@ func overlay(dir, goroot, goVersion, weir string) (string, error) {
 	for _, p := range patches {
 		text, ok := texts[p.file]
 		if !ok {
-			b, err := os.ReadFile(filepath.Join(goroot, "src", filepath.FromSlash(p.file)))
+			b, err := os.ReadFile(filepath.Join(goes.root, "src", filepath.FromSlash(p.file)))
 			if err != nil {
 				return "", err
 			}
 			text = string(b)
 		}
 		if n := strings.Count(text, p.old); n != 1 {
-			return "", fmt.Errorf("%s has the following %d times in %s, and not once: the patches in overlay.go are for another Go\n%s", p.file, n, goVersion, p.old)
+			return "", fmt.Errorf("%s has the following %d times in %s, and not once: the patches in overlay.go are for another Go\n%s", p.file, n, goes.version, p.old)
 		}
 		texts[p.file] = strings.Replace(text, p.old, p.new, 1)
 	}
 	texts["runtime/proc.go"] += added
 	for _, file := range slices.Sorted(maps.Keys(texts)) {
-		if err := put(filepath.Join(goroot, "src", filepath.FromSlash(file)), texts[file]); err != nil {
+		if err := put(filepath.Join(goes.root, "src", filepath.FromSlash(file)), texts[file]); err != nil {
 			return "", err
 		}
 	}
-	for _, pkg := range lineDirs {
-		files, err := filepath.Glob(filepath.Join(weir, pkg, "*.go"))
+	simulated, err := sources(weir)
+	if err == nil && faulty {
+		err = addFaults(simulated)
+	}
+	if err != nil {
+		return "", err
+	}
+	for _, file := range slices.Sorted(maps.Keys(simulated)) {
+		text, err := withPauses(file, simulated[file])
 		if err != nil {
 			return "", err
 		}
-		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			b, err := os.ReadFile(file)
-			if err != nil {
-				return "", err
-			}
-			text, err := withPauses(file, string(b))
-			if err != nil {
-				return "", err
-			}
-			if err := put(file, text); err != nil {
-				return "", err
-			}
+		if err := put(file, text); err != nil {
+			return "", err
 		}
 	}
 	b, err := json.Marshal(map[string]any{"Replace": replace})

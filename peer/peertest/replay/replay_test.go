@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestPairRepeats checks that a pair of seeds decides everything that happens, and that changing either seed changes the
@@ -17,7 +18,7 @@ func TestPairRepeats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := open(t.Context(), root, "")
+	s, err := open(t.Context(), root, "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,8 +138,44 @@ func TestOverlayOfAnotherGo(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(goroot, "src", "runtime", "proc.go"), []byte("package runtime\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := overlay(t.TempDir(), goroot, runtime.Version(), t.TempDir())
+	_, err := overlay(t.TempDir(), distribution{goroot, runtime.Version()}, t.TempDir(), false)
 	if err == nil || !strings.Contains(err.Error(), "are for another Go") || !strings.Contains(err.Error(), runtime.Version()) {
 		t.Error(err)
+	}
+}
+
+// TestFaultsFit checks that each fault of the controls still has its place in the work tree.
+func TestFaultsFit(t *testing.T) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	texts, err := sources(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := addFaults(texts); err != nil {
+		t.Error(err)
+	}
+	if err := addFaults(map[string]string{"x.go": "package x\n"}); err == nil || !strings.Contains(err.Error(), "0 times") {
+		t.Errorf("no error without a place: %v", err)
+	}
+}
+
+// TestCaught checks how sightings are described.
+func TestCaught(t *testing.T) {
+	at := func(s, reads int) *sighting { return &sighting{"G2", time.Duration(s) * time.Second, reads} }
+	for _, c := range []struct {
+		list []*sighting
+		want string
+	}{
+		{[]*sighting{at(3, 30), at(1, 50), at(2, 10)}, "3 of 3 | 1 | 2.00 s, 3.00 s | 30, 50"},
+		{[]*sighting{nil, at(1, 50), at(2, 10), at(2, 10)}, "3 of 4 | 2 | 2.00 s, not within the run | 50, not within the run"},
+		{[]*sighting{nil, nil}, "0 of 2 | none | not within the run | not within the run"},
+		{[]*sighting{at(7, 9)}, "1 of 1 | 1 | 7.00 s | 9"},
+	} {
+		if got := caught(c.list); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
 	}
 }

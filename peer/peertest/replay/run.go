@@ -34,6 +34,8 @@ type job struct {
 	Without        []int // the numbers of faults to leave out
 	Brief          bool  // a short schedule on three nodes
 	Choice         choice
+	Control        string // of package peertest, instead of the schedule of the seed
+	Fault          int    // the number of a fault in weir, see faults; 0: none
 }
 
 // String returns the job in the form that make sim accepts.
@@ -57,6 +59,9 @@ func (j job) args() []string {
 	if j.Brief {
 		args = append(args, "-brief")
 	}
+	if j.Control != "" {
+		args = append(args, "-control", j.Control)
+	}
 	return args
 }
 
@@ -65,6 +70,7 @@ type report struct {
 	Digest  string   // stands for everything that happened
 	Faults  int      // how many the plan reached, including those that were left out
 	Broken  []broken // violations
+	First   *sighting
 	Failed  []string // other failures
 	Summary string
 }
@@ -133,7 +139,7 @@ func (s *simulator) close(ctx context.Context) error {
 // run runs a job.
 func (s *simulator) run(ctx context.Context, j job) (r report) {
 	var out bytes.Buffer
-	err := s.exec(ctx, j.Schedule, j.Choice, &out, j.args()...)
+	err := s.exec(ctx, j, &out, j.args()...)
 	for line := range strings.Lines(out.String()) {
 		if text, ok := strings.CutPrefix(line, "report "); ok {
 			if err := json.Unmarshal([]byte(text), &r); err != nil {
@@ -155,8 +161,8 @@ func newRandom(seed uint64) io.Reader {
 	return rand.NewChaCha8(key)
 }
 
-// exec runs the test binary with arguments. The schedule seed decides everything that the arguments leave open.
-func (s *simulator) exec(ctx context.Context, schedule uint64, c choice, out io.Writer, args ...string) error {
+// exec runs the test binary with arguments. The job's schedule seed decides everything that the arguments leave open.
+func (s *simulator) exec(ctx context.Context, j job, out io.Writer, args ...string) error {
 	var now, readings int64
 	read := func() int64 {
 		if readings++; readings > maxReadings {
@@ -166,8 +172,8 @@ func (s *simulator) exec(ctx context.Context, schedule uint64, c choice, out io.
 		return now
 	}
 	cfg := wazero.NewModuleConfig().WithName("").WithStdout(out).WithStderr(out).
-		WithArgs(append([]string{"peertest"}, args...)...).WithEnv("SIM_CHOICE", string(c)).
-		WithRandSource(newRandom(schedule)).
+		WithArgs(append([]string{"peertest"}, args...)...).WithEnv("SIM_CHOICE", string(j.Choice)).WithEnv("SIM_FAULT", fmt.Sprint(j.Fault)).
+		WithRandSource(newRandom(j.Schedule)).
 		WithNanotime(read, sys.ClockResolution(time.Microsecond)).
 		WithWalltime(func() (int64, int32) { n := read(); return 1_700_000_000 + n/1e9, int32(n % 1e9) }, sys.ClockResolution(time.Microsecond)).
 		WithNanosleep(func(ns int64) { now += ns }).
