@@ -2,6 +2,7 @@ package codec
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -386,5 +387,80 @@ func TestWireFields(t *testing.T) {
 	}](), 0)
 	if inner[0].behind != rounded(40) || inner[1].behind != 0 {
 		t.Errorf("behind the pointer are %d bytes, and %d", inner[0].behind, inner[1].behind)
+	}
+}
+
+// TestSourceAtTheEnd checks what the decoder's input says when nothing is left.
+func TestSourceAtTheEnd(t *testing.T) {
+	s := source{b: []byte{1}}
+	if c, err := s.ReadByte(); c != 1 || err != nil {
+		t.Errorf("%d, %v", c, err)
+	}
+	if _, err := s.ReadByte(); err != io.EOF {
+		t.Error(err)
+	}
+	if _, err := s.Read(make([]byte, 1)); err != io.EOF {
+		t.Error(err)
+	}
+	if n, err := s.Read(nil); n != 0 || err != nil {
+		t.Errorf("%d bytes of none, %v", n, err)
+	}
+	for size, good := range map[int]bool{24: false, 25: true} {
+		d := decoder{b: make([]byte, size)}
+		if d.trace(); (d.err == nil) != good {
+			t.Errorf("a trace in %d bytes: %v", size, d.err)
+		}
+	}
+}
+
+// TestWeighs checks the sizes that the weigher adds up.
+func TestWeighs(t *testing.T) {
+	for n, want := range map[int64]int64{-1: 0, 0: 0, 1: 8, 8: 8, 9: 16, 16: 16, 17: 32, 128: 128, 129: 144, 256: 256, 257: 288, 32768: 32768, 32769: 40960} {
+		if got := heapOf(n); got != want {
+			t.Errorf("%d bytes take %d, want %d", n, got, want)
+		}
+	}
+	for _, c := range []struct{ key, elem, n, want int64 }{
+		{8, 8, 0, 48}, {8, 8, 8, 192}, {8, 8, 9, 384}, {8, 1, 8, 192}, {129, 1, 2, 480}, {1, 129, 2, 480}, {128, 1, 1, 1200}, {129, 8, 9, 96 + 288 + 9*144},
+	} {
+		if got := mapHeap(c.key, c.elem, c.n); got != c.want {
+			t.Errorf("a map %+v takes %d", c, got)
+		}
+	}
+	list := append(make([]string, 0, 4), "123456789", "")
+	one, text := 1, "x"
+	for _, c := range []struct {
+		v    any
+		want int64
+	}{
+		{list, 64 + 16}, {[2]string{"x", "123456789"}, 8 + 16}, {&one, 8}, {(*int)(nil), 0}, {&text, 16 + 8},
+		{map[string]int(nil), 0}, {map[int]int{1: 1}, 192}, {map[int]string{1: "123456789"}, 48 + heapOf(8*25) + 16}, {map[string]int{"123456789": 1}, 48 + heapOf(8*25) + 16},
+		{[]string(nil), 0}, {[]any{1, nil, &one, "x"}, 64 + 8 + 8 + 16 + 8}, {struct {
+			A int
+			B string
+		}{1, "x"}, 8}, {1, 0},
+	} {
+		w := weighing{shapes: new(shapes)}
+		if got := w.behind(reflect.ValueOf(c.v), 0); got != c.want {
+			t.Errorf("%T refers to %d bytes, want %d", c.v, got, c.want)
+		}
+	}
+	for _, c := range []struct {
+		steps, hops int
+		want        int64
+	}{{maxSteps - 1, maxHops, 8}, {maxSteps, 0, 0}, {0, maxHops + 1, 0}} {
+		w := weighing{shapes: new(shapes), steps: c.steps}
+		if got := w.behind(reflect.ValueOf("x"), c.hops); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
+	}
+	w := weighing{shapes: new(shapes)} // a level more for each part
+	for _, v := range []any{&text, []string{"x"}, map[string]string{"x": "x"}, struct{ A string }{"x"}, []any{"x"}} {
+		if got := w.behind(reflect.ValueOf(v), maxHops); got >= (&weighing{shapes: new(shapes)}).behind(reflect.ValueOf(v), maxHops-2) {
+			t.Errorf("%T at the last level refers to %d bytes", v, got)
+		}
+	}
+	if got := Weigher[[]int16]()(make([]int16, 1, 10)); got != 32 {
+		t.Errorf("a slice of ten takes %d", got)
 	}
 }

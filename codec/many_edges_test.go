@@ -132,6 +132,10 @@ func TestSizes(t *testing.T) {
 	if n := r.Size() - FrameOverhead; n != 3+5+8+33 {
 		t.Errorf("the parts of a request take %d", n)
 	}
+	news := News{Positions: make([]Position, 1), Bases: make([]Base, 1), Invalidations: []Invalidation{{Names: [][]byte{[]byte("abc")}}}}
+	if n := news.Size(); n != 141 {
+		t.Errorf("news take %d", n)
+	}
 	p := Pushed{Key: make([]byte, 3), Value: make([]byte, 5), Tags: []uint32{1, 2}}
 	if n := p.size(); n != 118 {
 		t.Errorf("a copy takes %d", n)

@@ -30,7 +30,7 @@ var faults = []fault{
 	{
 		"a near copy that has the fence clock of its arrival", "G2",
 		"b := nearEntry[V]{\n",
-		"if FAULT { stamp = c.fences.Stamp(hash) }; b := nearEntry[V]{\n",
+		"if FAULT { stamp = c.own.Fences.Stamp(hash) }; b := nearEntry[V]{\n",
 	},
 	{
 		"a result of a load whose tags are not compared with those invalidated since", "G2",
