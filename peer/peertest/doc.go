@@ -28,7 +28,7 @@
 // Everything that loaders and clients see goes into a [History]. [History.Check] looks in it for violations of the
 // guarantees that the README states, under the numbers that Check gives them. weir is available under partition, so both
 // sides of a split may load a key; the [Rules] require no more than the README promises. Tests of the checker break each
-// guarantee on purpose and expect the checker to find it.
+// guarantee on purpose and expect the checker to find it; CONTROLS.md says how soon it does.
 //
 // # Seeds
 //

@@ -71,7 +71,7 @@ func (s *simulator) sightings(ctx context.Context, o options, j job) []*sighting
 	return list
 }
 
-const tableHead = `| control | breaks | pairs: seen in | first pair | virtual time: median, worst | reads: median, worst | without choice: seen in | first pair | virtual time | reads |
+const tableHead = `| control | breaks | with choice: seen in | first | time | reads | without: seen in | first | time | reads |
 |---|---|---|---|---|---|---|---|---|---|
 `
 
