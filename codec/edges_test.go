@@ -131,6 +131,9 @@ func TestDepthWalk(t *testing.T) {
 			t.Errorf("%T: %v", v, err)
 		}
 	}
+	if !deep(reflect.TypeFor[struct{ X any }](), map[reflect.Type]bool{}) {
+		t.Error("a struct with an interface is not deep")
+	}
 	if deep(timeType, map[reflect.Type]bool{}) {
 		t.Error("a time is deep")
 	}
