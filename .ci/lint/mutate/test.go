@@ -158,7 +158,7 @@ func (t *tester) run(ctx context.Context, binary string, id int, tests string, u
 	processor, total, verbose := "unlimited", time.Hour, used != nil
 	if used == nil {
 		processor = fmt.Sprint(math.Ceil(max(2, t.patience*t.usual.processor.Seconds())))
-		total = max(30*time.Second, time.Duration(t.patience*float64(t.usual.total)))
+		total = max(10*time.Minute, time.Duration(t.patience*float64(t.usual.total)))
 	}
 	cmd := exec.CommandContext(ctx, "sh", "-c", limits, "sh", processor, binary,
 		"-test.failfast", fmt.Sprintf("-test.v=%t", verbose), "-test.timeout", total.String(), "-test.run", tests, "-test.skip", t.skip)
