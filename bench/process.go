@@ -179,7 +179,7 @@ func (p *Process) End(ctx context.Context) error {
 }
 
 // Stop ends the process and waits until it is gone. A child gets five seconds, and Stop returns its error. A second
-// Stop does nothing.
+// Stop returns the same error.
 func (p *Process) Stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
 	defer cancel()

@@ -26,18 +26,18 @@ const (
 	DefaultRejoinInterval = 10 * time.Second
 	DefaultDrainTimeout   = 10 * time.Second // what Leave allows the caches
 
-	// MaxName is the longest name of a node, in bytes: 128. The name travels in every gossip message about the node, and
+	// MaxName is the longest name of a node, in bytes. The name travels in every gossip message about the node, and
 	// those messages must fit into a packet.
-	MaxName = roster.MaxName
-	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason: 64.
-	MaxClusterName = roster.MaxClusterName
-	// MaxZone is the longest name of a zone, in bytes, for the same reason: 64.
-	MaxZone = roster.MaxZone
-	// MaxMembers is the largest number of members in a view: 1024. Larger views were never measured, and building one of
+	MaxName = 128
+	// MaxClusterName is the longest name of a cluster, in bytes, for the same reason.
+	MaxClusterName = 64
+	// MaxZone is the longest name of a zone, in bytes, for the same reason.
+	MaxZone = 64
+	// MaxMembers is the largest number of members in a view. Larger views were never measured, and building one of
 	// this size from nothing takes half a second. If Config.Ring.Partitions is lower, that is the limit.
-	MaxMembers = roster.MaxMembers
-	// DefaultHoldDown is the value of Gossip.HoldDown when it is 0: a minute.
-	DefaultHoldDown = roster.DefaultHoldDown
+	MaxMembers = 1024
+	// DefaultHoldDown is the value of Gossip.HoldDown when it is 0.
+	DefaultHoldDown = time.Minute
 	// MaxConnections is the largest number of data connections to one member. Beyond a few, each additional connection only
 	// spreads the same bytes over more system calls.
 	MaxConnections = 16
@@ -45,6 +45,15 @@ const (
 	MaxAcceptSecrets = 4
 	// MaxValueLimit is the largest ValueLimit, in bytes. Both sides hold a whole frame in memory.
 	MaxValueLimit = 64 << 20
+)
+
+// The member list has the same limits. Those that differ do not compile.
+var (
+	_ [0]struct{} = [MaxName - roster.MaxName]struct{}{}
+	_ [0]struct{} = [MaxClusterName - roster.MaxClusterName]struct{}{}
+	_ [0]struct{} = [MaxZone - roster.MaxZone]struct{}{}
+	_ [0]struct{} = [MaxMembers - roster.MaxMembers]struct{}{}
+	_ [0]struct{} = [DefaultHoldDown - roster.DefaultHoldDown]struct{}{}
 )
 
 // ErrConfig is wrapped by the error that Start returns for a Config it cannot use. The error names every wrong field and

@@ -141,11 +141,11 @@ func (n *Node) open(ctx context.Context) error {
 	n.hearing = hearing.New(time.Now())
 	n.data = wire.New(planeConfig(n, rnd.Uint64()))
 	if _, err := n.data.Register(askNamespace, StatsSchema, answers{endpoint{n}}); err != nil {
-		n.data.Close(ctx)
+		n.data.Close(context.Background())
 		return errors.Join(err, ln.Close(), pc.Close())
 	}
 	if n.roster, err = roster.New(rosterHost{n}.config(pc, rnd), rosterHost{n}); err != nil {
-		n.data.Close(ctx)
+		n.data.Close(context.Background())
 		return errors.Join(fmt.Errorf("%w: Ring: %w", ErrConfig, err), ln.Close(), pc.Close())
 	}
 	gate := portConfig{label: s.gossipLabel(), logger: n.logger, member: n.roster.HasAddr, data: n.data.Accept, gossip: n.roster.Take}
@@ -155,7 +155,7 @@ func (n *Node) open(ctx context.Context) error {
 	n.port = newPort(ln, gate)
 	if err := n.roster.Start(n.ctx); err != nil {
 		n.port.close()
-		n.data.Close(ctx)
+		n.data.Close(context.Background())
 		return fmt.Errorf("peer: cannot start gossip: %w", err)
 	}
 	n.wg.Go(func() { n.hearing.Watch(n.ctx) })

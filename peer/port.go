@@ -40,7 +40,7 @@ type portConfig struct {
 	label  string                              // of this cluster's gossip streams
 	secure func(net.Conn) (net.Conn, error)    // runs the handshake of a gossip stream, trust.GossipMagic consumed; nil: gossip is plain
 	member func(netip.Addr) bool               // reports whether a member has the address; nil: none has
-	data   func(conn net.Conn, decided func()) // takes a data connection, dataMagic consumed; returns at once, and calls decided after the handshake
+	data   func(conn net.Conn, decided func()) // takes a data connection, wire.Magic consumed; returns at once, and calls decided after the handshake
 	gossip func(conn net.Conn) error           // takes a gossip stream, starting with its label; returns at once or when the node closes
 	logger *slog.Logger
 }
@@ -284,7 +284,7 @@ func (p *port) readLabel(conn net.Conn) (front []byte, next byte, err error) {
 	return buf[:end+1], buf[end], nil
 }
 
-// identify reads what conn starts with. magic is dataMagic, trust.GossipMagic, or "" for a plain gossip stream, whose front must
+// identify reads what conn starts with. magic is wire.Magic, trust.GossipMagic, or "" for a plain gossip stream, whose front must
 // be read again. The read deadline stays set.
 func (p *port) identify(conn net.Conn) (magic string, front []byte, err error) {
 	if err := conn.SetReadDeadline(time.Now().Add(handshakeTimeout)); err != nil {

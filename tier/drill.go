@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/owner"
@@ -12,7 +13,7 @@ import (
 var ErrDrilling = owner.ErrDrilling
 
 // MaxDrill is the longest a drill may last.
-const MaxDrill = owner.MaxDrill
+const MaxDrill = time.Hour
 
 // drillLook is how often the loads that run during a drill are counted.
 const drillLook = 50 * time.Millisecond
@@ -50,7 +51,7 @@ type DrillReport struct {
 // The report is valid even if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with the
 // arguments: fraction must be above 0 and at most 1, duration above 0 and at most MaxDrill.
 func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
-	if err := owner.CheckDrill(fraction, duration); err != nil {
+	if err := checkDrill(fraction, duration); err != nil {
 		return DrillReport{}, err
 	}
 	d, err := c.beginDrill(fraction, duration)
@@ -74,11 +75,11 @@ func (c *core) beginDrill(fraction float64, duration time.Duration) (*drilling, 
 		return nil, ErrClosed
 	}
 	d := &drilling{Drill: owner.NewDrill(fraction), duration: duration, began: c.own.Clock.Now(), whole: c.projection()}
-	if !c.own.SetDrill(nil, d.Drill) {
+	if !c.drilling.CompareAndSwap(nil, d) {
 		c.own.Life.End()
 		return nil, ErrDrilling
 	}
-	c.drilling.Store(d)
+	c.own.SetDrill(d.Drill)
 	c.cfg.Logger.Info("drill begins", "event", owner.EventDrillBegun, "namespace", c.cfg.Namespace, "fraction", fraction, "duration", duration)
 	return d, nil
 }
@@ -110,8 +111,8 @@ func (c *core) runDrill(ctx context.Context, d *drilling) DrillReport {
 	r := d.report(c.own.Clock.Now())
 	r.Ended = d.Why
 	c.lastDrill.Store(&r)
+	c.own.SetDrill(nil)
 	c.drilling.Store(nil)
-	c.own.SetDrill(d.Drill, nil)
 	c.cfg.Logger.Info("drill ended", "event", owner.EventDrillEnded, "namespace", c.cfg.Namespace, "why", r.Ended, "drilled", r.Drilled, "filled", r.Filled, "spared", r.Spared, "loads", r.Loads)
 	return r
 }
@@ -167,4 +168,14 @@ func (c *Cache[V]) fallBack(key string, b *nearEntry[V], a *answer[V]) bool {
 	*a = answer[V]{}
 	a.takeNear(b, now)
 	return true
+}
+
+func checkDrill(fraction float64, duration time.Duration) error {
+	switch {
+	case !(fraction > 0 && fraction <= 1): // also catches NaN
+		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
+	case duration <= 0 || duration > MaxDrill:
+		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
+	}
+	return nil
 }

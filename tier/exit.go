@@ -8,14 +8,14 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// Values leave a node only through this file: to a caller by handOut, to a member as an answer by fill and as a push
-// by batch. Each of these tests, when the value leaves, whether the copy may still be handed out. The code that finds a
+// Values leave a node only through this file and internal/owner/exit.go: to a caller by handOut, to a member as an answer
+// by owner.Handler.Fill and as a push by owner.batch. Each of these tests, when the value leaves, whether the copy may still be handed out. The code that finds a
 // copy tests its end as well, but only to save work: between finding and leaving, a read may wait for a load, for the
 // slowest of many keys, for a network or for a suspended machine.
 //
 //	exit       end                                                 past the end
-//	handOut    near copy: its lease, others: hard expiry           the key is read again, up to maxAgain times, then ErrExpired
-//	fill       hard expiry                                         the owner answers again, or says that it has no copy
+//	handOut    near copy: its lease, others: hard expiry           the key is read again, up to MaxAgain times, then ErrExpired
+//	Fill       hard expiry                                         the owner answers again, or says that it has no copy
 //	batch      hard expiry                                         the copy is left out
 //
 // One kind of copy has no end: the result of a load that was past its hard expiry when the load returned. It is in no

@@ -155,8 +155,9 @@ func (f *followedFeed) Bounds(ctx context.Context) (follow.Bounds, error) {
 }
 
 func (f *followedFeed) Next(ctx context.Context, after uint64) (epoch uint64, events []follow.Event, err error) {
-	b, err := f.feed.Next(ctx, after)
+	clear(f.events) // the last batch is not needed any more
 	f.events = f.events[:0]
+	b, err := f.feed.Next(ctx, after)
 	for i := range b.Events {
 		e := &b.Events[i]
 		f.events = append(f.events, follow.Event{Position: e.Position, Keys: e.Keys, Tags: e.Tags, All: e.All, Version: e.Version, Time: e.Time})

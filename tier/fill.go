@@ -37,7 +37,7 @@ type values[V any] struct {
 	own         *owner.Owner
 }
 
-// NewFill implements owner.Values.
+// NewFill returns a run of the loader for a flight.
 func (v *values[V]) NewFill(f *owner.Flight) owner.Loading {
 	return filling[V]{&Fill[V]{Key: f.Key, values: v, run: owner.NewRun(v.own, f)}}
 }

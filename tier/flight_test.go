@@ -239,7 +239,7 @@ func TestTimeout(t *testing.T) {
 	}
 }
 
-// Loads that hang hold their permits, and at most maxRunning loads of one key run.
+// Loads that hang hold their permits, and at most owner.MaxRunning loads of one key run.
 func TestHungLoadsAreBounded(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		free := make(chan struct{})

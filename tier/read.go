@@ -263,7 +263,7 @@ func (c *Cache[V]) unfenced(key string, b *nearEntry[V]) bool {
 
 // keepNear stores a near copy of the answer to a read that began at the stamp and at the tag clock wide. A fence
 // between the load and the read needs no check here: a read that joined a load from before such a fence loads again
-// (awaitFlight).
+// (owner.awaitFlight).
 func (c *Cache[V]) keepNear(now int64, key string, hash uint64, a *answer[V], stamp, wide uint64) {
 	b := nearEntry[V]{
 		checked: min(stamp, a.stamp), size: int32(a.size), value: a.value, notFound: a.notFound, slot: uint16(fence.Slot(hash)), loaded: a.loaded, soft: a.soft,

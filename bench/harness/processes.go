@@ -278,6 +278,11 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 		return errors.Join(err, p.hold(s.Do == StepPause))
 	case StepKill:
 		c.nodes[s.Node].Store(nil)
+		select {
+		case <-p.Done():
+			err = errors.Join(err, fmt.Errorf("node %d had ended before it was to be killed", s.Node))
+		default:
+		}
 		p.Kill()
 		return errors.Join(err, p.client.Close())
 	}

@@ -317,7 +317,7 @@ func (s *losses) merge(news lostNews, take func(startID, lost), prove func(ring.
 	}
 }
 
-// cutLost reads one entry that appendLost has written, and returns the rest.
+// cutLost reads one entry that losses.append has written, and returns the rest.
 func cutLost(buf []byte, now time.Time) (m ring.Member, l lost, rest []byte, err error) {
 	if m.Name, buf, err = cutText(buf, MaxName); err != nil {
 		return m, l, nil, err

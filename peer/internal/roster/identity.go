@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// An identity is what a node says about itself in its gossip meta. It does not contain the address, because a member's data
+// An Identity is what a node says about itself in its gossip meta. It does not contain the address, because a member's data
 // and gossip share one, which gossip already carries.
 type Identity struct {
 	Name        string

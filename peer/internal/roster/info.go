@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// A state says what is known of a member.
+// A State says what is known of a member.
 type State string
 
 // The states of a member.
@@ -17,7 +17,7 @@ const (
 	Refused State = "refused" // it cannot be in the view
 )
 
-// An info is what is known of one start of a member.
+// An Info is what is known of one start of a member.
 type Info struct {
 	Name        string
 	Addr        string // "" if only its name is known

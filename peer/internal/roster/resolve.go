@@ -51,7 +51,7 @@ func CheckSeed(seed string) error {
 	return err
 }
 
-// A resolver looks up names. Network is one.
+// A Resolver looks up names. Network is one.
 type Resolver interface {
 	// LookupHost returns the IP addresses of a name.
 	LookupHost(ctx context.Context, host string) ([]string, error)

@@ -5,10 +5,10 @@ import "time"
 // settleTime is how long a higher share must have been due before it is taken. It is longer than a change needs to reach
 // all members, so the members that must take a lower share have done so before any takes a higher one. It says nothing
 // about running loads: a member that leaves counts until its own have ended, and a cache on a joining member takes its
-// share when the others' loads fit theirs (tier/share.go).
+// share when the others' loads fit theirs (tier/internal/owner/share.go).
 const settleTime = 2 * time.Second
 
-// A share is this node's part of something that is divided among the members.
+// A Share is this node's part of something that is divided among the members.
 type Share struct {
 	Members int // to divide by
 	Rank    int // of this node among them, from 0

@@ -133,7 +133,7 @@ func (w *watcher) look(r *Roster, now time.Time) time.Duration {
 	return soonest(wait, s.expire)
 }
 
-// noteAddrs stores the members' addresses, "ip:port" each, for isMemberAddr.
+// noteAddrs stores the members' addresses, "ip:port" each, for HasAddr.
 func (r *Roster) noteAddrs(used map[string]bool) {
 	addrs := make(map[netip.Addr]bool, len(used))
 	for a := range used {

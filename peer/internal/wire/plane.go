@@ -52,7 +52,7 @@ type Plane struct {
 	flying    atomic.Int64 // bytes in flight
 	backlog   backlog
 	noise     loglimit.Limiter // keeps one host's bad connections from filling the log
-	nameBytes []byte           // cfg.name
+	nameBytes []byte           // cfg.Name
 	counters
 	wg sync.WaitGroup
 

@@ -34,7 +34,7 @@ type Ages struct {
 // Served counts an answer of the given source and age, in ns, with the given weight.
 func (a *Ages) Served(from int, age, weight int64) { a.By[from].Add(age, weight) }
 
-// Mark makes stats forget what is older than two spans. It is called about once a second.
+// Mark makes Stats forget what is older than two spans. It is called about once a second.
 func (a *Ages) Mark(now int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

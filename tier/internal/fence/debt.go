@@ -25,7 +25,7 @@ type Debt struct {
 // start of the read that sends the request. An exchange that began after the read always settles what the log has.
 //
 // Every kind of request takes its answer from here and acts on it as it can. A request for the key carries the mark,
-// asks again or runs an exchange first (tier/call.go, previous.go). A multi-get leaves the keys that need more than one
+// asks again or runs an exchange first (tier/call.go, internal/owner/previous.go). A multi-get leaves the keys that need more than one
 // mark to single reads (tier/many_call.go). A copy that comes unasked is rejected while anything is owed (Commit).
 func (f *Fences) Debt(key string, hash, stamp uint64, k *Watermark) Debt {
 	slot := Slot(hash)

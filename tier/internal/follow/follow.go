@@ -23,7 +23,7 @@ const (
 	shortestPause = 100 * time.Millisecond
 	// LongestPause is the longest wait between two attempts.
 	LongestPause = 10 * time.Second
-	// After a batch with nothing new, or the second one in a row that is out of order, Follow asks for the next one
+	// After a batch with nothing new, or the second one in a row that is out of order, the follower asks for the next one
 	// after idleMin, then twice as long each time up to idleMax.
 	idleMin = 10 * time.Millisecond
 	idleMax = time.Second

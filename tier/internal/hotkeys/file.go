@@ -30,8 +30,8 @@ const (
 	MaxKeys = 10_000
 	// MaxFile bounds a file, in bytes: ten thousand keys of 400 bytes.
 	MaxFile = 4 << 20
-	// unnamed is the namespace of a file that has no name.
-	unnamed = "default"
+	// Unnamed is the namespace of a file that has no name.
+	Unnamed = "default"
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -85,7 +85,7 @@ func parse(b []byte, namespace string) (keys []string, err error) {
 		s, rest = string(rest[used:used+int(n)]), rest[used+int(n):]
 		return s
 	}
-	if name := cmp.Or(text(0, codec.MaxNamespace), unnamed); err == nil && name != namespace { // an earlier version wrote ""
+	if name := cmp.Or(text(0, codec.MaxNamespace), Unnamed); err == nil && name != namespace { // an earlier version wrote ""
 		return nil, fmt.Errorf("it is of the namespace %q", name)
 	}
 	count, used := binary.Uvarint(rest)

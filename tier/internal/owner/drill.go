@@ -3,7 +3,6 @@ package owner
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,14 +21,11 @@ const (
 	drillSamples = 4096 // waits kept for the quantiles
 )
 
-// MaxDrill is the longest that a drill may last.
-const MaxDrill = time.Hour
-
 // Drill makes a part of the reads behave as misses, and counts how they end.
 type Drill struct {
 	Fraction float64
 	Over     chan struct{} // closed when it has to end
-	Why      string        // written before over is closed
+	Why      string        // written before Over is closed
 	once     sync.Once
 
 	Drilled, Filled, Spared, Failed atomic.Int64
@@ -75,19 +71,16 @@ func (d *Drill) waited(wait time.Duration, random float64) {
 // SortedWaits returns a sample of the waits, shortest first, and the longest of all waits.
 func (d *Drill) SortedWaits() (waits []time.Duration, longest time.Duration) {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	waits = slices.Clone(d.waits)
+	waits, longest = slices.Clone(d.waits), d.most
+	d.mu.Unlock()
 	slices.Sort(waits)
-	return waits, d.most
+	return waits, longest
 }
 
-// SetDrill makes reads obey a drill instead of the present one; nil: none. It returns false if another one is present.
-func (c *Owner) SetDrill(from, to *Drill) bool {
-	if !c.Drill.CompareAndSwap(from, to) {
-		return false
-	}
+// SetDrill makes reads obey a drill; nil: none.
+func (c *Owner) SetDrill(d *Drill) {
+	c.Drill.Store(d)
 	c.setWatch()
-	return true
 }
 
 // PickDrill returns the drill that makes this read behave as a miss; nil: the read is an ordinary one.
@@ -185,14 +178,3 @@ func FlagOf(d *Drill) uint8 {
 
 // WatchSome is the threshold of mix below which a near hit is sampled.
 const WatchSome = ^uint64(0) / demand.NearThin
-
-// CheckDrill returns what is wrong with the arguments of a drill.
-func CheckDrill(fraction float64, duration time.Duration) error {
-	switch {
-	case !(fraction > 0 && fraction <= 1): // also catches NaN
-		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
-	case duration <= 0 || duration > MaxDrill:
-		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
-	}
-	return nil
-}

@@ -9,7 +9,7 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// never is the end of a copy that has none.
+// Never is the end of a copy that has none.
 const Never = math.MaxInt64
 
 // End returns when what was found must no longer be handed out.

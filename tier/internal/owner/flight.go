@@ -35,7 +35,7 @@ type flightSlot struct {
 	freed   chan struct{} // closed when places falls; nil: nobody waits for that
 }
 
-// A flight is a fill in progress. Its result is read after done is closed.
+// A Flight is a fill in progress. Its result is read after Done is closed.
 type Flight struct {
 	Key    string
 	Hash   uint64
@@ -64,7 +64,7 @@ type Flight struct {
 
 	next *Flight // the flight for callers that may not use its private result; nil: none has woken. Guarded by the shard's mu
 
-	Res Result // written before done is closed
+	Res Result // written before Done is closed
 }
 
 // Result is how a flight ended. With err set, e may hold a copy that StaleIfError allows.
@@ -72,7 +72,7 @@ type Result struct {
 	E    *store.Entry
 	fill Loading // the run of the loader that brought it, with its value; nil: e's value is to be decoded
 	Err  error
-	// private means that e is for the read that started the flight, and for reads that began before the flight did.
+	// Private means that E is for the read that started the flight, and for reads that began before the flight did.
 	Private bool
 }
 
@@ -88,7 +88,7 @@ func NewFlights() *flights {
 func (t *flights) shard(hash uint64) *flightShard { return &t.shards[hash%64] }
 
 // Join returns the key's live flight, or makes the one from start live. waits: the caller waits for it. before, if not
-// nil, is a flight that the caller has joined and that ended with a private result. join then returns before's next,
+// nil, is a flight that the caller has joined and that ended with a private result. Join then returns before's next,
 // even if that has ended. If before has no next yet, the flight that is returned becomes it.
 func (t *flights) Join(hash uint64, key string, waits bool, before *Flight, start func() *Flight) (f *Flight, started bool) {
 	s := t.shard(hash)
@@ -261,7 +261,7 @@ func (t *flights) Finish(f *Flight, res Result, valid func(e *store.Entry) bool)
 }
 
 // Skip ends a flight that has not begun to load with e, which is a copy or an error, if valid says that no fence covers
-// e, as in finish.
+// e, as in Finish.
 func (t *flights) Skip(f *Flight, e *store.Entry, valid func(e *store.Entry) bool) bool {
 	s := t.shard(f.Hash)
 	s.mu.Lock()

@@ -7,19 +7,19 @@ type WhenIsolated uint8
 
 // The values of the public WhenIsolated.
 const (
-	isolatedServes WhenIsolated = iota
-	isolatedBypasses
-	isolatedFails
+	IsolatedServes WhenIsolated = iota
+	IsolatedBypasses
+	IsolatedFails
 )
 
 // String returns "serve stale", "bypass" or "fail".
 func (w WhenIsolated) String() string {
 	switch w {
-	case isolatedServes:
+	case IsolatedServes:
 		return "serve stale"
-	case isolatedBypasses:
+	case IsolatedBypasses:
 		return "bypass"
-	case isolatedFails:
+	case IsolatedFails:
 		return "fail"
 	}
 	return fmt.Sprintf("WhenIsolated(%d)", uint8(w))
@@ -45,7 +45,7 @@ func (c *Owner) checkIsolation() {
 	if !changed {
 		return
 	}
-	c.Isolation.Cut.Store(off && c.Config.WhenIsolated != isolatedServes)
+	c.Isolation.Cut.Store(off && c.Config.WhenIsolated != IsolatedServes)
 	c.setWatch()
 	if off {
 		c.Stats.Isolations.Add(1)

@@ -37,7 +37,7 @@ type Joining struct {
 	prev   *store.Entry // the copy that the caller saw, nil: none
 	until  int64        // until when the caller waits: patience, or noWait
 	from   codec.Trace  // the caller's trace, if it is traced
-	before *Flight      // the flight that sends the caller on, see flights.join; nil: none
+	before *Flight      // the flight that sends the caller on, see flights.Join; nil: none
 	wide   uint64       // the tag clock when the caller's read began
 	began  int64        // when the caller's read began
 }

@@ -43,7 +43,7 @@ func (c *Owner) Spawn(f func()) bool {
 	return true
 }
 
-// maintain does the periodic work that no caller does. It ends with c.ctx.
+// maintain does the periodic work that no caller does. It ends with c.Ctx.
 func (c *Owner) maintain() {
 	tick := time.NewTicker(SweepEvery)
 	defer tick.Stop()
@@ -91,7 +91,7 @@ type lifetime struct {
 	idle chan struct{} // closed when n reaches 0 after close
 }
 
-// begin counts one more. It returns false after close.
+// Begin counts one more. It returns false after close.
 func (l *lifetime) Begin() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -113,7 +113,7 @@ func (l *lifetime) End() {
 
 func (l *lifetime) IsClosed() bool { return l.closed.Load() }
 
-// Close makes begin return false from now on. It returns true the first time.
+// Close makes Begin return false from now on. It returns true the first time.
 func (l *lifetime) Close() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

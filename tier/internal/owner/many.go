@@ -47,7 +47,7 @@ func (c *Owner) LookUp(w *OwnedRead, chain []uint64, now int64) bool {
 		return true
 	}
 	w.At = now
-	hit, e, late := c.peek(now, &Lookup{Key: w.Key, Hash: w.Hash, MaxAge: anyAge, Chain: chain})
+	hit, e, late := c.peek(now, &Lookup{Key: w.Key, Hash: w.Hash, MaxAge: AnyAge, Chain: chain})
 	if hit != nil {
 		c.Reuse.Read(w.Key, w.Hash, hit)
 		if w.Err = hit.Err(); w.Err == nil {
@@ -75,7 +75,7 @@ func (c *Owner) AwaitFlights(ctx context.Context, ws []*OwnedRead, chain []uint6
 		if w.fl == nil {
 			continue
 		}
-		r := Joining{Lookup: Lookup{Key: w.Key, Hash: w.Hash, Chain: chain, MaxAge: anyAge}, Class: w.cl, Cause: w.why, prev: w.e, wide: wide, began: began}
+		r := Joining{Lookup: Lookup{Key: w.Key, Hash: w.Hash, Chain: chain, MaxAge: AnyAge}, Class: w.cl, Cause: w.why, prev: w.e, wide: wide, began: began}
 		w.F, w.Err = c.awaitFlight(ctx, &r, w.fl, w.started)
 		w.At, w.fl = c.Clock.Now(), nil
 		if w.Err == nil && w.F.Filled {

@@ -23,8 +23,8 @@ import (
 	"github.com/weircache/weir/tier/internal/store"
 )
 
-// anyAge, as the age that a read accepts, is whatever the contract allows.
-const anyAge time.Duration = -1
+// AnyAge, as the age that a read accepts, is whatever the contract allows.
+const AnyAge time.Duration = -1
 
 const (
 	// SuccessorTTL bounds how long a member keeps what it filled as a stand-in owner: the unreachable owner may be back
@@ -35,17 +35,17 @@ const (
 	// MaxSingles is how many keys of one multi-get are read one by one at the same time.
 	MaxSingles = 64
 	// ClockEvery is how many keys of a frame share one reading of the clock, if none of them has to wait. For the later keys
-	// the reading is a few microseconds old.
+	// the reading is a few microseconds old: their copies look older, and expired sooner, than they are.
 	ClockEvery = 32
 	// MaxAgain is how often a request is sent again after an exchange that its answer made necessary.
 	MaxAgain = 3
-	// longestInvalidate is the longest time that an invalidation may take.
-	longestInvalidate = 10 * time.Second
+	// LongestInvalidate is the longest time that an invalidation may take.
+	LongestInvalidate = 10 * time.Second
 	// fenceRetention is the least time, in ns, for which a fence is remembered.
-	fenceRetention = int64(longestInvalidate) * 3
+	fenceRetention = int64(LongestInvalidate) * 3
 	// NewFor is for how long a cache counts as new. It is longer than any invalidation that began before the cache was
 	// opened.
-	NewFor = longestInvalidate * 3 / 2
+	NewFor = LongestInvalidate * 3 / 2
 )
 
 // An Owner answers for the keys that this node owns: it has their entries, their flights and their loads, and it hands
@@ -112,7 +112,7 @@ type Config struct {
 	SharesOrigin bool                                // it is
 	Share        func() (permits, members int)       // this node's part of the cluster-wide cap on loads
 	Values       values                              // the part that knows the type of the values
-	Near         nearTier                            // may be nil
+	Near         nearTier                            // may hold a nil pointer, but is not nil
 	Calls        callDetacher                        // calls to other members in flight
 	Errors       typedErrors                         // the public errors that have fields
 	Tracing      tracing                             // nil: none

@@ -137,7 +137,7 @@ func alone(t *testing.T, load loader, change func(*Config)) *Owner {
 
 // read reads a key as the owner answers it.
 func (c *Owner) read(ctx context.Context, key string) (string, error) {
-	f, err := c.GetOwnedFor(ctx, &Lookup{Key: key, Hash: ring.Hash(key), MaxAge: anyAge})
+	f, err := c.GetOwnedFor(ctx, &Lookup{Key: key, Hash: ring.Hash(key), MaxAge: AnyAge})
 	if err != nil {
 		return "", err
 	}

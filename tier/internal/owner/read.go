@@ -19,7 +19,7 @@ type Found struct {
 	Fill   Loading // has e's value; nil: it is to be decoded
 	Filled bool    // the read waited for a fill
 	Late   bool    // served although a refill failed or got no permit
-	// private: only for the caller that asked.
+	// Private: only for the caller that asked.
 	Private bool
 	Why     store.StaleReason
 	Flight  *Flight // the flight that brought it, nil: none
@@ -204,7 +204,7 @@ func (c *Owner) retagged(e *store.Entry, wide uint64) bool {
 func (c *Owner) GetOwnedFor(ctx context.Context, l *Lookup) (Found, error) {
 	if c.Isolation.Cut.Load() { // other members may not know yet that this node is isolated
 		switch {
-		case c.Config.WhenIsolated == isolatedFails:
+		case c.Config.WhenIsolated == IsolatedFails:
 			return Found{}, ErrIsolated
 		case l.Flags&codec.FlagNoFill != 0:
 			return Found{}, ErrNotCached

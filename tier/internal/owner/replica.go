@@ -72,7 +72,7 @@ type Replicas struct {
 }
 
 // keepReplicas pushes this owner's hottest entries to their successors. It also turns replicas into this node's own
-// entries when the view says so. It ends with c.ctx; Close waits for it.
+// entries when the view says so. It ends with c.Ctx; Close waits for it.
 func (c *Owner) keepReplicas() {
 	r := Replicas{Pace: &Pacer{Rate: max(c.Config.HandoffRate/replicaRate, 1)}}
 	changed := c.Config.Cluster.ViewChanged()

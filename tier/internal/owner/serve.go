@@ -168,7 +168,7 @@ func (h Handler) note(mark codec.Mark, key string, hash uint64) (applied bool) {
 
 func maxAgeOf(req *codec.Request) time.Duration {
 	if req.Flags&codec.FlagMaxAge == 0 {
-		return anyAge
+		return AnyAge
 	}
 	return req.MaxAge
 }

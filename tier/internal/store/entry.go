@@ -23,7 +23,7 @@ type Entry struct {
 	Rare    *Rare         // nil: all its fields are zero
 	Flags   uint8
 	Handed  bool // another member gave it, or a fill there produced it
-	Replica bool // its owner keeps it here in case that owner is lost, see replica.go
+	Replica bool // its owner keeps it here in case that owner is lost, see internal/owner/replica.go
 }
 
 // Rare holds the fields that few entries have. It is immutable as well.
