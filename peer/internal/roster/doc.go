@@ -32,7 +32,8 @@
 //   - A view has the newest start of each name, and never one that has said that it leaves or that places keys otherwise.
 //   - Host.Allow comes before a view with a new member, Host.Confine after one without an old member.
 //   - Time alone proves no end. A lost start counts in Share until there is evidence, or for Config.GiveUp, or until more
-//     starts are lost than the largest view had members: then the oldest one is forgotten. A share grows only after it has been due for settleTime, and shrinks at once.
+//     starts are lost than the largest view had members: then the oldest one is forgotten. A share grows only after it has
+//     been due for settleTime, and shrinks at once.
 //   - A member that is lost and comes back again and again rests: it is in the view and owns nothing (flap.go).
 //   - Everything that others can make a node remember is bounded: records, lost and ended starts, announcements, penalties,
 //     seeds, log lines.
