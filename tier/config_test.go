@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/counters"
+	"github.com/weircache/weir/tier/internal/hotkeys"
 	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/near"
 	"github.com/weircache/weir/tier/internal/owner"
@@ -335,3 +337,14 @@ func TestNamelessCache(t *testing.T) {
 		}
 	})
 }
+
+// Constants that must be the same in two packages. Those that differ do not compile.
+var (
+	_ [0]struct{} = [MaxInvalidateTimeout - owner.LongestInvalidate]struct{}{}
+	_ [0]struct{} = [Bypass - WhenIsolated(owner.IsolatedBypasses)]struct{}{}
+	_ [0]struct{} = [Fail - WhenIsolated(owner.IsolatedFails)]struct{}{}
+	_ [0]struct{} = [SourceOwned - SourceNear - counters.Owned]struct{}{}
+	_ [0]struct{} = [SourceFill - SourceNear - counters.Fill]struct{}{}
+	_ [0]struct{} = [AnyAge - owner.AnyAge]struct{}{}
+	_             = map[bool]struct{}{false: {}, DefaultNamespace == hotkeys.Unnamed: {}}
+)

@@ -2,7 +2,6 @@ package tier
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/weircache/weir/tier/internal/owner"
@@ -51,7 +50,7 @@ type DrillReport struct {
 // The report is valid even if the drill ended early. Errors: ErrDrilling, ErrClosed, or what is wrong with the
 // arguments: fraction must be above 0 and at most 1, duration above 0 and at most MaxDrill.
 func (c *Cache[V]) Drill(ctx context.Context, fraction float64, duration time.Duration) (DrillReport, error) {
-	if err := checkDrill(fraction, duration); err != nil {
+	if err := owner.CheckDrill(fraction, duration, MaxDrill); err != nil {
 		return DrillReport{}, err
 	}
 	d, err := c.beginDrill(fraction, duration)
@@ -168,14 +167,4 @@ func (c *Cache[V]) fallBack(key string, b *nearEntry[V], a *answer[V]) bool {
 	*a = answer[V]{}
 	a.takeNear(b, now)
 	return true
-}
-
-func checkDrill(fraction float64, duration time.Duration) error {
-	switch {
-	case !(fraction > 0 && fraction <= 1): // also catches NaN
-		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
-	case duration <= 0 || duration > MaxDrill:
-		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, MaxDrill)
-	}
-	return nil
 }

@@ -107,7 +107,7 @@ func (h handler) WarmFor(ctx context.Context, keys []string) (present, loaded, n
 // BeginDrill begins a drill for an operator. run watches it until it or ctx ends, and must be called. The namespace's
 // statistics show the drill's results.
 func (h handler) BeginDrill(fraction float64, duration time.Duration) (run func(ctx context.Context), err error) {
-	if err := checkDrill(fraction, duration); err != nil {
+	if err := owner.CheckDrill(fraction, duration, MaxDrill); err != nil {
 		return nil, err
 	}
 	d, err := h.c.beginDrill(fraction, duration)

@@ -6,8 +6,6 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/counters"
-	"github.com/weircache/weir/tier/internal/hotkeys"
 	"github.com/weircache/weir/tier/internal/near"
 	"github.com/weircache/weir/tier/internal/owner"
 )
@@ -90,17 +88,6 @@ func (c *Cache[V]) logLost() {
 			"namespace", c.cfg.Namespace, "codec", c.values.codec.Name(), "fields", lost[:min(len(lost), 10)], "count", len(lost))
 	}
 }
-
-// Constants that must be the same in two packages. Those that differ do not compile.
-var (
-	_ [0]struct{} = [MaxInvalidateTimeout - owner.LongestInvalidate]struct{}{}
-	_ [0]struct{} = [Bypass - WhenIsolated(owner.IsolatedBypasses)]struct{}{}
-	_ [0]struct{} = [Fail - WhenIsolated(owner.IsolatedFails)]struct{}{}
-	_ [0]struct{} = [SourceOwned - SourceNear - counters.Owned]struct{}{}
-	_ [0]struct{} = [SourceFill - SourceNear - counters.Fill]struct{}{}
-	_ [0]struct{} = [AnyAge - owner.AnyAge]struct{}{}
-	_             = map[bool]struct{}{false: {}, DefaultNamespace == hotkeys.Unnamed: {}}
-)
 
 func (cfg *Config[V]) options() options {
 	return options{

@@ -3,6 +3,7 @@ package owner
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -178,3 +179,14 @@ func FlagOf(d *Drill) uint8 {
 
 // WatchSome is the threshold of mix below which a near hit is sampled.
 const WatchSome = ^uint64(0) / demand.NearThin
+
+// CheckDrill returns what is wrong with the arguments of a drill, which may last for longest.
+func CheckDrill(fraction float64, duration, longest time.Duration) error {
+	switch {
+	case !(fraction > 0 && fraction <= 1): // also catches NaN
+		return fmt.Errorf("weir: Drill: fraction is %v: it must be above 0 and at most 1", fraction)
+	case duration <= 0 || duration > longest:
+		return fmt.Errorf("weir: Drill: duration is %v: it must be above 0 and at most %v", duration, longest)
+	}
+	return nil
+}
