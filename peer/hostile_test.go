@@ -217,6 +217,7 @@ func TestFloodOfSessions(t *testing.T) {
 		for range 2 * MaxConnections {
 			r.member(t, secret, n1)
 		}
+		synctest.Wait() // a node answers a hello before it counts the connection
 		conn, _ := r.member(t, secret, n1)
 		kind, _, reason := readFrame(t, conn)
 		if kind != codec.KindGoodbye || !strings.Contains(reason, "too many connections") {
