@@ -35,6 +35,7 @@ var mayImport = map[string][]string{
 	"peer/internal/loglimit": {},
 	"peer/internal/trust":    {},
 	"peer/internal/roster":   {"ring", "peer/internal/hearing", "peer/internal/loglimit"},
+	"peer/internal/wiretest": {"codec"},
 	"peer/internal/wire":     {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/trust"},
 	"peer": {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/roster", "peer/internal/trust",
 		"peer/internal/wire"},

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -102,7 +103,7 @@ func TestCloseEndsStreams(t *testing.T) {
 		synctest.Wait()
 		begin := time.Now()
 		_ = n.Close()
-		mustEnd(t, conn)
+		wiretest.MustEnd(t, conn)
 		if took := time.Since(begin); took > 0 {
 			t.Errorf("the stream ended %v after Close", took)
 		}

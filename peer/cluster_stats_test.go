@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -214,9 +215,9 @@ func send(n *Node, method, target, token, body string) (int, string) {
 const testToken = "correct-horse-battery-staple"
 
 func TestOperator(t *testing.T) {
-	log := &logBook{}
+	log := &wiretest.Log{}
 	cfg := quick("a")
-	cfg.OperatorToken, cfg.Logger = testToken, log.logger()
+	cfg.OperatorToken, cfg.Logger = testToken, log.Logger()
 	a := start(t, cfg)
 	b := start(t, quick("b", a.Addr()))
 	awaitNames(t, "a b", a, b)

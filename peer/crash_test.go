@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -15,12 +16,12 @@ import (
 // member counts; a member whose machine does not answer counts for Config.GiveUp.
 func TestNewNamesAfterCrashes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, log := newMemNet(), new(logBook)
+		world, log := newMemNet(), new(wiretest.Log)
 		next := 0
 		pod := func() *Node {
 			next++
 			pause(t.Context(), time.Millisecond)
-			return simulated(t, world, next, Config{Name: fmt.Sprintf("pod-%d", next), Join: []string{"10.0.0.1:7946", "10.0.0.5:7946", "10.0.0.9:7946"}, GiveUp: 75 * time.Second, Logger: log.logger()})
+			return simulated(t, world, next, Config{Name: fmt.Sprintf("pod-%d", next), Join: []string{"10.0.0.1:7946", "10.0.0.5:7946", "10.0.0.9:7946"}, GiveUp: 75 * time.Second, Logger: log.Logger()})
 		}
 		var nodes []*Node
 		settled := func(members int, when string) {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // drainer counts how often it is told that its node leaves.
@@ -22,9 +23,9 @@ func (d drainer) Drain(context.Context) { d.told.Add(1) }
 func TestLeaveDrains(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
-		var log logBook
+		var log wiretest.Log
 		n1 := simulated(t, world, 1, Config{})
-		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}, Logger: log.logger()})
+		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}, Logger: log.Logger()})
 		awaitNames(t, "n1 n2", n1, n2)
 		var told atomic.Int32
 		for _, namespace := range []string{"kept", "closed", "again"} {

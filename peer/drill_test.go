@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // drilled is a namespace whose drills last until they are stopped.
@@ -38,9 +40,9 @@ func (h drilled) BeginDrill(fraction float64, d time.Duration) (func(context.Con
 // TestDrill checks that an operator can start drills on one member or on all, and stop them, and learns which members do
 // not take part.
 func TestDrill(t *testing.T) {
-	log := &logBook{}
+	log := &wiretest.Log{}
 	cfg := quick("a")
-	cfg.OperatorToken, cfg.Logger = testToken, log.logger()
+	cfg.OperatorToken, cfg.Logger = testToken, log.Logger()
 	a := start(t, cfg)
 	b := start(t, quick("b", a.Addr()))
 	c := start(t, quick("c", a.Addr()))

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestEventTexts checks that each text that names an event is one that this package, or one of its internal packages, logs.
@@ -37,7 +39,7 @@ func TestEventTexts(t *testing.T) {
 }
 
 func TestEventLog(t *testing.T) {
-	log := &logBook{}
+	log := &wiretest.Log{}
 	book := newEventBook()
 	book.node = "n"
 	l := slog.New(eventLog{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}), book}).With("node", "n")
@@ -80,10 +82,10 @@ func TestEventsOfMembers(t *testing.T) {
 	has := func(name, member string) bool {
 		return slices.ContainsFunc(a.Stats().Events, func(e Event) bool { return e.Name == name && e.Member == member && e.Node == "a" })
 	}
-	until(t, "for the events", func() bool {
+	wiretest.Until(t, "for the events", func() bool {
 		return has("node_started", "") && has("member_joined", "b") && has("member_left", "b") && has("member_lost", "c") && has("member_lost", "d") && has("view_split", "")
 	})
 	c = start(t, quick("c", a.Addr()))
 	awaitNames(t, "a c", a, c)
-	until(t, "for the end of the split", func() bool { return has("view_healed", "") })
+	wiretest.Until(t, "for the end of the split", func() bool { return has("view_healed", "") })
 }

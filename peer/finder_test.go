@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestServiceMany checks that a live target is found behind many dead ones, after as many attempts as there are turns.
@@ -56,10 +58,10 @@ func TestAddressMany(t *testing.T) {
 // again.
 func TestDiscoverPanics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(logBook)
+		world, logs := newMemNet(), new(wiretest.Log)
 		var calls atomic.Int64
 		n1 := simulated(t, world, 1, Config{})
-		n2 := simulated(t, world, 2, Config{Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
+		n2 := simulated(t, world, 2, Config{Logger: logs.Logger(), Discover: func(ctx context.Context) ([]string, error) {
 			switch calls.Add(1) {
 			case 1:
 				panic("a bug of mine")
@@ -86,12 +88,12 @@ func (e *badError) Error() string { return e.text }
 // briefly. Only one call runs at a time, and its late answer is used at once.
 func TestDiscoverHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(logBook)
+		world, logs := newMemNet(), new(wiretest.Log)
 		var inside, calls atomic.Int64
 		hang := make(chan []string)
 		n1 := simulated(t, world, 1, Config{})
 		began := time.Now()
-		n2 := simulated(t, world, 2, Config{Logger: logs.logger(), Join: []string{"10.0.0.1:7946"}, Discover: func(ctx context.Context) ([]string, error) {
+		n2 := simulated(t, world, 2, Config{Logger: logs.Logger(), Join: []string{"10.0.0.1:7946"}, Discover: func(ctx context.Context) ([]string, error) {
 			if calls.Add(1); inside.Add(1) > 1 {
 				t.Error("two calls at once")
 			}
@@ -142,8 +144,8 @@ func TestDiscoverHangs(t *testing.T) {
 func TestDiscoverClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var inside atomic.Int64
-		logs := new(logBook)
-		n := simulated(t, newMemNet(), 1, Config{Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
+		logs := new(wiretest.Log)
+		n := simulated(t, newMemNet(), 1, Config{Logger: logs.Logger(), Discover: func(ctx context.Context) ([]string, error) {
 			inside.Add(1)
 			defer inside.Add(-1)
 			<-ctx.Done()
@@ -174,11 +176,11 @@ func (f *fallible) LookupHost(ctx context.Context, host string) ([]string, error
 // known, and at most once a minute.
 func TestFindFailuresAreLogged(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(logBook)
+		world, logs := newMemNet(), new(wiretest.Log)
 		world.SetName("weir.test", "10.0.0.1", "10.0.0.2")
 		n1 := simulated(t, world, 1, Config{})
 		network := &fallible{Network: world.host("10.0.0.2")}
-		n2 := start(t, Config{Name: "n2", Bind: "10.0.0.2:7946", Network: network, Logger: logs.logger(), Join: []string{"weir.test:7946"}})
+		n2 := start(t, Config{Name: "n2", Bind: "10.0.0.2:7946", Network: network, Logger: logs.Logger(), Join: []string{"weir.test:7946"}})
 		awaitNames(t, "n1 n2", n1, n2)
 		expect := func(want map[string]int) {
 			t.Helper()

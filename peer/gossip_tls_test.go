@@ -14,6 +14,7 @@ import (
 
 	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/peer/internal/wire"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestStrangersDoNotGossip checks that what a stranger sends to a node with a Secret does not reach memberlist, which would
@@ -34,7 +35,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		for i, s := range recorded {
 			conn := r.dial(t, 20+i, n1)
 			_, _ = io.WriteString(conn, s)
-			mustEnd(t, conn)
+			wiretest.MustEnd(t, conn)
 		}
 		for i, c := range []struct{ send, log string }{
 			{claim, "without a handshake"},
@@ -44,7 +45,7 @@ func TestStrangersDoNotGossip(t *testing.T) {
 		} {
 			conn := r.dial(t, 60+i, n1)
 			_, _ = io.WriteString(conn, c.send)
-			mustEnd(t, conn)
+			wiretest.MustEnd(t, conn)
 			synctest.Wait()
 			r.mustLog(t, "n1", "connection refused", fmt.Sprintf("10.0.0.%d:", 60+i), c.log)
 		}

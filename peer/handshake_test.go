@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -17,7 +18,7 @@ func TestNamespaceDiffers(t *testing.T) {
 			n1 := r.add(t, 1, Config{Secret: secret})
 			n2 := r.add(t, 2, Config{Secret: secret, Join: []string{n1.Addr()}})
 			for i, n := range []*Node{n1, n2} {
-				if _, err := n.Register("price", uint64(i), value("p")); err != nil {
+				if _, err := n.Register("price", uint64(i), wiretest.Value("p")); err != nil {
 					t.Fatal(err)
 				}
 			}

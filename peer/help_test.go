@@ -1,42 +1,14 @@
 package peer
 
 import (
-	"bytes"
-	"errors"
-	"io"
 	"log/slog"
-	"net"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/weircache/weir/peer/netsim"
 	"github.com/weircache/weir/ring"
 )
-
-// logBook is a log that a test can inspect.
-type logBook struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (l *logBook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logBook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func (l *logBook) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
 
 // quick returns a configuration with short times for tests on real sockets.
 func quick(name string, join ...string) Config {
@@ -106,15 +78,4 @@ func (m memNet) split(hosts ...string) {
 	if len(hosts) > 0 {
 		m.Isolate(hosts...)
 	}
-}
-
-// mustEnd reads from conn until it ends and returns what was read.
-func mustEnd(t *testing.T, conn net.Conn) string {
-	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
-	b, err := io.ReadAll(conn)
-	if err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrClosedPipe) {
-		t.Fatalf("the connection did not end: %v", err)
-	}
-	return string(b)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/wire"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -122,7 +123,7 @@ func TestHostileConnections(t *testing.T) {
 				if secret != nil && c.sealed != nil {
 					want = c.sealed
 				}
-				large := value(strings.Repeat("v", 256<<10))
+				large := wiretest.Value(strings.Repeat("v", 256<<10))
 				if _, err := n1.Register("large", 7, large); err != nil {
 					t.Fatal(err)
 				}
@@ -219,7 +220,7 @@ func TestFloodOfSessions(t *testing.T) {
 		}
 		synctest.Wait() // a node answers a hello before it counts the connection
 		conn, _ := r.member(t, secret, n1)
-		kind, _, reason := readFrame(t, conn)
+		kind, _, reason := wiretest.ReadFrame(t, conn)
 		if kind != codec.KindGoodbye || !strings.Contains(reason, "too many connections") {
 			t.Errorf("kind %d, %q", kind, reason)
 		}
@@ -283,7 +284,7 @@ func TestTwoNodesWithOneName(t *testing.T) {
 		}
 		conn, _ := r.member(t, secret, established)
 		go func() { _, _ = conn.Write(rogueGet(1, "n")) }()
-		if kind, _, body := readFrame(t, conn); kind != codec.KindAnswer || !strings.HasSuffix(body, "v") {
+		if kind, _, body := wiretest.ReadFrame(t, conn); kind != codec.KindAnswer || !strings.HasSuffix(body, "v") {
 			t.Errorf("the established node answers with kind %d, %q", kind, body)
 		}
 		if established.unready() == "" || second.unready() != "" {

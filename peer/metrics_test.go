@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestDataMetrics checks that the data plane's counters reach a registry, on the calling node and on the answering one.
@@ -15,7 +16,7 @@ func TestDataMetrics(t *testing.T) {
 	cfg.Connections = 1
 	n2 := start(t, cfg)
 	awaitNames(t, "n1 n2", n1, n2)
-	if _, err := n1.Register("n", 1, value("v")); err != nil {
+	if _, err := n1.Register("n", 1, wiretest.Value("v")); err != nil {
 		t.Fatal(err)
 	}
 	to, _ := n2.View().Member("n1")
@@ -28,7 +29,7 @@ func TestDataMetrics(t *testing.T) {
 		resp.Release()
 	}
 	var asks, answers map[string]float64
-	until(t, "for both sides to have counted the same bytes", func() bool { // they are counted after they are sent
+	wiretest.Until(t, "for both sides to have counted the same bytes", func() bool { // they are counted after they are sent
 		asks, answers = gather(t, n2.metrics.registry), gather(t, n1.metrics.registry)
 		in, out := asks["weir_peer_bytes_total in"], asks["weir_peer_bytes_total out"]
 		return in > 0 && out > 0 && answers["weir_peer_bytes_total in"] == out && answers["weir_peer_bytes_total out"] == in

@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -305,9 +306,9 @@ func TestDetectionTime(t *testing.T) {
 }
 
 func TestUnreachedSeedsAreNotFatal(t *testing.T) {
-	book := &logBook{}
+	book := &wiretest.Log{}
 	cfg := quick("a", "127.0.0.1:1")
-	cfg.Logger = book.logger()
+	cfg.Logger = book.Logger()
 	n := start(t, cfg)
 	if n.unready() == "" {
 		t.Error("the node is ready though no seed has answered")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/peer/internal/wire"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // portFixture is a port on a network in memory, together with what it passes on.
@@ -20,7 +21,7 @@ type portFixture struct {
 	host         Network
 	addr         string
 	data, gossip chan net.Conn
-	book         *logBook
+	book         *wiretest.Log
 	world        memNet
 	hold         bool // data connections do not finish their handshake
 
@@ -31,13 +32,13 @@ type portFixture struct {
 func newPortFixture(t *testing.T) *portFixture {
 	t.Helper()
 	world := newMemNet()
-	f := &portFixture{world: world, host: world.host("10.0.0.1"), addr: "10.0.0.1:7946", book: &logBook{},
+	f := &portFixture{world: world, host: world.host("10.0.0.1"), addr: "10.0.0.1:7946", book: &wiretest.Log{},
 		data: make(chan net.Conn, 1), gossip: make(chan net.Conn, 1)}
 	ln, err := f.host.Listen(t.Context(), f.addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.port = newPort(ln, portConfig{label: "weir/x", logger: f.book.logger(), data: f.take, gossip: func(c net.Conn) error { f.gossip <- c; return nil }})
+	f.port = newPort(ln, portConfig{label: "weir/x", logger: f.book.Logger(), data: f.take, gossip: func(c net.Conn) error { f.gossip <- c; return nil }})
 	t.Cleanup(f.port.close)
 	return f
 }
@@ -109,7 +110,7 @@ func TestPortRefuses(t *testing.T) {
 				conn := f.dial(t)
 				go func() { _, _ = io.WriteString(conn, c.send) }()
 				begin := time.Now()
-				mustEnd(t, conn)
+				wiretest.MustEnd(t, conn)
 				if took := time.Since(begin); took > handshakeTimeout {
 					t.Errorf("it took %v", took)
 				}
@@ -132,7 +133,7 @@ func TestPortBoundsTheUndecidedOfOneHost(t *testing.T) {
 		if n := f.port.refused.Load(); n != 0 {
 			t.Errorf("%d refused where there is room", n)
 		}
-		mustEnd(t, f.dialFrom(t, 1))
+		wiretest.MustEnd(t, f.dialFrom(t, 1))
 		f.dialFrom(t, 2)
 		synctest.Wait()
 		if n := f.port.refused.Load(); n != 1 || f.port.strangers != maxUndecidedOf+1 {
@@ -163,10 +164,10 @@ func TestPortBoundsTheUndecided(t *testing.T) {
 		refused(0, "a member")
 		for i := range 3 { // the host with the most connections gives up its oldest one for another host
 			f.dialFrom(t, 20+i)
-			mustEnd(t, conns[i*maxUndecidedOf])
+			wiretest.MustEnd(t, conns[i*maxUndecidedOf])
 			refused(int64(i+1), "another host")
 		}
-		mustEnd(t, f.dialFrom(t, 4)) // a host with the most connections gets no more
+		wiretest.MustEnd(t, f.dialFrom(t, 4)) // a host with the most connections gets no more
 		refused(4, "a host that has most of them")
 		if f.port.strangers != maxUndecided || len(f.port.undecided) != maxUndecided+1 {
 			t.Errorf("%d strangers of %d undecided", f.port.strangers, len(f.port.undecided))
@@ -206,9 +207,9 @@ func TestPortBoundsOneHost(t *testing.T) {
 		for range maxUndecidedOf {
 			_, _ = io.WriteString(f.dialFrom(t, 2), wire.Magic)
 		}
-		mustEnd(t, f.dialFrom(t, 2))
+		wiretest.MustEnd(t, f.dialFrom(t, 2))
 		synctest.Wait()
-		wantLog(t, f.book, "too many connections from this host")
+		wiretest.WantLog(t, f.book, "too many connections from this host")
 		if n := len(f.port.undecided); n != maxUndecidedOf {
 			t.Errorf("%d are undecided", n)
 		}
@@ -240,7 +241,7 @@ func TestNodeSurvivesStrangers(t *testing.T) {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.CloseWrite()
 		}
-		mustEnd(t, conn)
+		wiretest.MustEnd(t, conn)
 		_ = conn.Close()
 	}
 	b := start(t, quick("b", n.Addr()))

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestService checks that a service's SRV records give the members' addresses, each with its own port, even after they
@@ -35,11 +36,11 @@ func TestService(t *testing.T) {
 
 func TestDiscover(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(logBook)
+		world, logs := newMemNet(), new(wiretest.Log)
 		var down atomic.Bool
 		var calls atomic.Int64
 		n1 := simulated(t, world, 1, Config{Bind: "10.0.0.1:7946"})
-		n2 := simulated(t, world, 2, Config{Bind: "10.0.0.2:7946", Logger: logs.logger(), Discover: func(ctx context.Context) ([]string, error) {
+		n2 := simulated(t, world, 2, Config{Bind: "10.0.0.2:7946", Logger: logs.Logger(), Discover: func(ctx context.Context) ([]string, error) {
 			calls.Add(1)
 			if down.Load() {
 				<-ctx.Done() // as long as it may take

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // nextEvent reads one event of a stream and returns its data.
@@ -51,7 +53,7 @@ func TestStream(t *testing.T) {
 	if _, err := io.ReadAll(r); err != nil {
 		t.Errorf("the stream did not end well with the node: %v", err)
 	}
-	until(t, "for the reader to be forgotten", func() bool { return n.eyes.streams.count() == 0 })
+	wiretest.Until(t, "for the reader to be forgotten", func() bool { return n.eyes.streams.count() == 0 })
 }
 
 // TestStreamLimit checks that a thousand idle readers hold no more than the limit. A reader beyond it is rejected, and when
@@ -84,7 +86,7 @@ func TestStreamLimit(t *testing.T) {
 		t.Errorf("%v, %d readers", got, n.eyes.streams.count())
 	}
 	cancel()
-	until(t, "for the readers to go", func() bool { return n.eyes.streams.count() == 0 })
+	wiretest.Until(t, "for the readers to go", func() bool { return n.eyes.streams.count() == 0 })
 	resp, err := client.Get(s.URL + "/events")
 	if err != nil || resp.StatusCode != 200 {
 		t.Fatalf("after they went: %v %v", resp, err)
@@ -116,8 +118,8 @@ func TestSlowReader(t *testing.T) {
 	if _, err := io.WriteString(conn, "GET /events HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "for the reader to come", func() bool { return n.eyes.streams.count() == 1 })
-	until(t, "for the slow reader to be dropped", func() bool { return n.eyes.streams.count() == 0 })
+	wiretest.Until(t, "for the reader to come", func() bool { return n.eyes.streams.count() == 1 })
+	wiretest.Until(t, "for the slow reader to be dropped", func() bool { return n.eyes.streams.count() == 0 })
 	if got := n.eyes.streams.dropped.Load(); got != 1 {
 		t.Errorf("%d were dropped", got)
 	}
@@ -154,7 +156,7 @@ func TestSlowBody(t *testing.T) {
 		if _, err := io.WriteString(conn, "POST /invalidate HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+testToken+"\r\nContent-Length: 100\r\n\r\n{"); err != nil {
 			t.Fatal(err)
 		}
-		if got := mustEnd(t, conn); !strings.HasPrefix(got, "HTTP/1.1 400") {
+		if got := wiretest.MustEnd(t, conn); !strings.HasPrefix(got, "HTTP/1.1 400") {
 			t.Errorf("%q", got)
 		}
 		if took := time.Since(began); took < operatorBodyTime || took > operatorBodyTime+time.Second {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -25,10 +26,10 @@ func secretOf(name string) Secret {
 // rig is a cluster in a bubble whose nodes keep their logs and answer requests.
 type rig struct {
 	world memNet
-	books map[string]*logBook
+	books map[string]*wiretest.Log
 }
 
-func newRig() *rig { return &rig{world: newMemNet(), books: make(map[string]*logBook)} }
+func newRig() *rig { return &rig{world: newMemNet(), books: make(map[string]*wiretest.Log)} }
 
 // add starts node n<i> at 10.0.0.<i>.
 func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
@@ -39,11 +40,11 @@ func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
 // addOver is add with a network in front of the rig's, or without one if over is nil.
 func (r *rig) addOver(t *testing.T, i int, over Network, cfg Config) *Node {
 	t.Helper()
-	book := &logBook{}
-	cfg.Logger, cfg.Network = book.logger(), over
+	book := &wiretest.Log{}
+	cfg.Logger, cfg.Network = book.Logger(), over
 	n := simulated(t, r.world, i, cfg)
 	r.books[n.Name()] = book
-	if _, err := n.Register("n", 7, value("v")); err != nil {
+	if _, err := n.Register("n", 7, wiretest.Value("v")); err != nil {
 		t.Fatal(err)
 	}
 	return n
@@ -78,7 +79,7 @@ func memberOf(n *Node) ring.Member {
 // ask sends a request from one node to a member.
 func ask(ctx context.Context, from *Node, to ring.Member) error {
 	var resp codec.Response
-	if err := from.Call(ctx, to, getReq(3*time.Second), &resp); err != nil {
+	if err := from.Call(ctx, to, wiretest.Get(3*time.Second), &resp); err != nil {
 		return err
 	}
 	defer resp.Release()

@@ -16,6 +16,7 @@ import (
 
 	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/peer/internal/wire"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestOneSecret checks that nodes with one secret form a cluster, and that an eavesdropper learns nothing but the label.
@@ -27,7 +28,7 @@ func TestOneSecret(t *testing.T) {
 			n1 := r.add(t, 1, Config{Secret: secret})
 			cfg := Config{Name: "n2", Bind: "10.0.0.2:7946", Join: []string{n1.Addr()}, Network: tapped, Secret: secret, Logger: quick("").Logger}
 			n2 := start(t, cfg)
-			if _, err := n2.Register("n", 7, value("v")); err != nil {
+			if _, err := n2.Register("n", 7, wiretest.Value("v")); err != nil {
 				t.Fatal(err)
 			}
 			awaitNames(t, "n1 n2", n1, n2)
@@ -98,7 +99,7 @@ func TestPlainGossip(t *testing.T) {
 		if _, err := io.WriteString(conn, "\xf4\x09weir/weir\x06"); err != nil {
 			t.Fatal(err)
 		}
-		mustEnd(t, conn)
+		wiretest.MustEnd(t, conn)
 		pc, err := r.world.host("10.0.0.9").ListenPacket(t.Context(), "10.0.0.9:7946")
 		if err != nil {
 			t.Fatal(err)

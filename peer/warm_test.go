@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // warms is a namespace whose Warm fails for keys that begin with an x.
@@ -41,9 +43,9 @@ func (h warms) WarmFor(ctx context.Context, keys []string) (present, loaded, not
 }
 
 func TestOperatorWarms(t *testing.T) {
-	log := &logBook{}
+	log := &wiretest.Log{}
 	cfg := quick("a")
-	cfg.OperatorToken, cfg.Logger = testToken, log.logger()
+	cfg.OperatorToken, cfg.Logger = testToken, log.Logger()
 	a := start(t, cfg)
 	h := warms{keys: make(chan []string, 9)}
 	register(t, a, "product", h)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/wire"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestNewerRequests checks that a request of a later version of weir that this one does not know is rejected with an
@@ -30,8 +31,8 @@ func TestNewerRequests(t *testing.T) {
 		}
 		flag := func(body []byte) { body[0] |= 1 << 6 }
 		for what, request := range map[string][]byte{
-			"a kind":             frame(12, 7, "anything"),
-			"a kind of nothing":  frame(200, 7, ""),
+			"a kind":             wiretest.Frame(12, 7, "anything"),
+			"a kind of nothing":  wiretest.Frame(200, 7, ""),
 			"a flag of a put":    made(codec.Request{Kind: codec.KindPut, Value: []byte("\xa1v")}, flag),
 			"a flag of a sync":   made(codec.Request{Kind: codec.KindSync}, flag),
 			"a flag of a push":   made(codec.Request{Kind: codec.KindPush}, flag),

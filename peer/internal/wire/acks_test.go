@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // acking is a connection whose other end acknowledges at once what is written, while acks is set.
@@ -80,7 +82,7 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 		if _, _, err := w.get(t.Context(), "hit", 2*time.Second); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > 1200*time.Millisecond {
 			t.Errorf("a call that may take 2s: %v after %v", err, time.Since(began))
 		}
-		pause(t.Context(), 3*time.Second)
+		wiretest.Pause(t.Context(), 3*time.Second)
 		if n := w.a.opened.Load(); n != 0 {
 			t.Errorf("bypassed %d times", n)
 		}
@@ -92,10 +94,10 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 			t.Errorf("after the last acknowledgement: %v after %v", err, time.Since(began))
 		}
 		stalled.Store(false)
-		pause(t.Context(), time.Second)
+		wiretest.Pause(t.Context(), time.Second)
 		acks.Store(true)
 		w.mustGet(t, "hit")
-		pause(t.Context(), time.Second)
+		wiretest.Pause(t.Context(), time.Second)
 		stalled.Store(true)
 		began = time.Now()
 		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || time.Since(began) < deafMost || time.Since(began) > deafMost+2*silentAfter*linkTick {
@@ -130,7 +132,7 @@ func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 			}
 			stalled.Store(false)
 			acks.Store(true)
-			pause(t.Context(), time.Minute)
+			wiretest.Pause(t.Context(), time.Minute)
 		}
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestAnswersThatWaitAreBounded checks that peers that request a lot and read nothing together hold a bounded part of the
@@ -33,7 +34,7 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 				}
 			}()
 			synctest.Wait()
-			pause(t.Context(), time.Millisecond)
+			wiretest.Pause(t.Context(), time.Millisecond)
 			if held := w.b.backlog.bytes.Load(); held > limit+size {
 				t.Fatalf("%d bytes wait, the limit is %d", held, limit)
 			}
@@ -48,7 +49,7 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 		if _, value, err := w.get(t.Context(), "large", 0); err != nil || len(value) != size {
 			t.Errorf("a peer that reads gets %d bytes, %v", len(value), err)
 		}
-		pause(t.Context(), 3*WriteTimeout)
+		wiretest.Pause(t.Context(), 3*WriteTimeout)
 		synctest.Wait()
 		if held, left := w.b.backlog.bytes.Load(), w.b.Totals().Accepted; held != 0 || left != 1 {
 			t.Errorf("%d bytes are counted, %d connections open", held, left)

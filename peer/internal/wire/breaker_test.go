@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 func TestBreakerSteps(t *testing.T) {
@@ -93,12 +94,12 @@ func TestSilentPeerIsBypassed(t *testing.T) {
 				if patience == 0 || !errors.Is(err, context.DeadlineExceeded) {
 					t.Fatalf("%v after %v", err, time.Since(began))
 				}
-				pause(t.Context(), time.Millisecond)
+				wiretest.Pause(t.Context(), time.Millisecond)
 			}
 			if took := time.Since(began); took > (silentAfter+2)*linkTick {
 				t.Errorf("bypassed after %v", took)
 			}
-			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); pause(t.Context(), 7*time.Millisecond) {
+			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); wiretest.Pause(t.Context(), 7*time.Millisecond) {
 				before := time.Now()
 				if _, _, err := w.get(t.Context(), "hit", patience); !errors.Is(err, ErrUnreachable) || time.Since(before) != 0 {
 					t.Fatalf("%v after %v", err, time.Since(before))
@@ -108,7 +109,7 @@ func TestSilentPeerIsBypassed(t *testing.T) {
 				t.Errorf("in ten seconds: %+v", s)
 			}
 			stalled.Store(false)
-			pause(t.Context(), dialTimeout+backoffMax)
+			wiretest.Pause(t.Context(), dialTimeout+backoffMax)
 			if w.breaker() != BreakerClosed { // no call is needed for that
 				t.Errorf("%+v", w.a.Peers()[0])
 			}
@@ -178,7 +179,7 @@ func TestOneConnectionHangs(t *testing.T) {
 		}
 		first.Store(true)
 		failed := 0
-		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); pause(t.Context(), 10*time.Millisecond) {
+		for end := time.Now().Add(5 * time.Second); time.Now().Before(end); wiretest.Pause(t.Context(), 10*time.Millisecond) {
 			if _, _, err := w.get(t.Context(), "hit", 0); err != nil {
 				failed++
 			}
@@ -196,7 +197,7 @@ func TestHelloAndThenSilence(t *testing.T) {
 		w := newPair(t, false, nil)
 		answering(t, w, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 		var waited time.Duration
-		for end := time.Now().Add(time.Minute); time.Now().Before(end); pause(t.Context(), 10*time.Millisecond) {
+		for end := time.Now().Add(time.Minute); time.Now().Before(end); wiretest.Pause(t.Context(), 10*time.Millisecond) {
 			before := time.Now()
 			if _, _, err := w.get(t.Context(), "k", 0); !errors.Is(err, ErrUnreachable) {
 				t.Fatal(err)

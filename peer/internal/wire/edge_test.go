@@ -11,36 +11,19 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
-
-// funcHandler is a handler that answers at once with f.
-type funcHandler func(*codec.Request, *codec.Response) bool
-
-func (f funcHandler) TryServe(q *codec.Request, r *codec.Response) bool      { return f(q, r) }
-func (f funcHandler) Serve(context.Context, *codec.Request, *codec.Response) {}
-func (f funcHandler) Stats() any                                             { return nil }
-
-func value(v string) funcHandler {
-	return func(_ *codec.Request, r *codec.Response) bool {
-		r.Status, r.Value = codec.StatusValue, []byte(v)
-		return true
-	}
-}
 
 // plane returns a data plane that dials real addresses and is closed with the test.
 func plane(t *testing.T, name string, change func(*Config)) *Plane {
 	t.Helper()
-	d := dataFor(name, new(logBook), 64<<20, dialTCP)
+	d := dataFor(name, new(wiretest.Log), 64<<20, dialTCP)
 	if change != nil {
 		change(&d.cfg)
 	}
 	t.Cleanup(func() { d.Close(context.Background()) })
 	return d
-}
-
-func getReq(timeout time.Duration) *codec.Request {
-	return &codec.Request{Kind: codec.KindGet, Namespace: []byte("n"), Schema: 7, Timeout: timeout, Key: []byte("k")}
 }
 
 func serving(t *testing.T, h codec.Handler) (*Plane, string) {
@@ -55,15 +38,15 @@ func serving(t *testing.T, h codec.Handler) (*Plane, string) {
 // TestContextDeadlineCrosses checks that the context's deadline crosses the wire even if req.Timeout is 0.
 func TestContextDeadlineCrosses(t *testing.T) {
 	got := make(chan time.Duration, 1)
-	_, addr := serving(t, funcHandler(func(q *codec.Request, r *codec.Response) bool {
+	_, addr := serving(t, wiretest.HandlerFunc(func(q *codec.Request, r *codec.Response) bool {
 		got <- q.Timeout
-		return value("v")(q, r)
+		return wiretest.Value("v")(q, r)
 	}))
 	d := plane(t, "client", nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	var resp codec.Response
-	if err := d.Call(ctx, ring.Member{Name: "server", Addr: addr}, getReq(0), &resp); err != nil {
+	if err := d.Call(ctx, ring.Member{Name: "server", Addr: addr}, wiretest.Get(0), &resp); err != nil {
 		t.Fatal(err)
 	}
 	resp.Release()
@@ -79,7 +62,7 @@ func TestDialTimeoutIsNotTheCallersDeadline(t *testing.T) {
 		c.Dial = func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded }
 	})
 	var resp codec.Response
-	err := d.Call(t.Context(), ring.Member{Name: "server", Addr: "127.0.0.1:1"}, getReq(0), &resp)
+	err := d.Call(t.Context(), ring.Member{Name: "server", Addr: "127.0.0.1:1"}, wiretest.Get(0), &resp)
 	if !errors.Is(err, ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("%v: unreachable %v, deadline %v", err, errors.Is(err, ErrUnreachable), errors.Is(err, context.DeadlineExceeded))
 	}
@@ -88,7 +71,7 @@ func TestDialTimeoutIsNotTheCallersDeadline(t *testing.T) {
 // TestConnectionsAreBounded checks that a stranger that completes the handshake cannot open an unlimited number of
 // connections.
 func TestConnectionsAreBounded(t *testing.T) {
-	server, addr := serving(t, value("v"))
+	server, addr := serving(t, wiretest.Value("v"))
 	client := plane(t, "client", nil)
 	for i := range 400 {
 		conn, err := net.Dial("tcp", addr)
@@ -113,7 +96,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 
 // TestOneLinkOfTwo checks that one link that cannot be opened does not fail calls while another is up.
 func TestOneLinkOfTwo(t *testing.T) {
-	_, addr := serving(t, value("v"))
+	_, addr := serving(t, wiretest.Value("v"))
 	var mu sync.Mutex
 	dials := 0
 	d := plane(t, "client", func(c *Config) {
@@ -132,7 +115,7 @@ func TestOneLinkOfTwo(t *testing.T) {
 	})
 	for range 10 {
 		var resp codec.Response
-		if err := d.Call(t.Context(), ring.Member{Name: "server", Addr: addr}, getReq(0), &resp); err != nil {
+		if err := d.Call(t.Context(), ring.Member{Name: "server", Addr: addr}, wiretest.Get(0), &resp); err != nil {
 			t.Fatal(err)
 		}
 		resp.Release()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -83,7 +84,7 @@ func addFrames(f *testing.F, limit uint32) {
 		codec.AppendResponse(nil, &codec.Response{ID: 1, Status: codec.StatusValue, Value: []byte("value")}),
 		codec.AppendResponse(nil, &codec.Response{ID: 2, Status: codec.StatusFailed, Owner: []byte("n"), Text: []byte("text")}),
 		hi.Append(nil),
-		frame(codec.KindPing, 1, ""), frame(codec.KindPong, 1, ""), frame(codec.KindCancel, 1, ""), frame(codec.KindGoodbye, 0, "why"),
+		wiretest.Frame(codec.KindPing, 1, ""), wiretest.Frame(codec.KindPong, 1, ""), wiretest.Frame(codec.KindCancel, 1, ""), wiretest.Frame(codec.KindGoodbye, 0, "why"),
 	}
 	for _, b := range whole {
 		for cut := range b {
@@ -109,7 +110,7 @@ func addFrames(f *testing.F, limit uint32) {
 		}
 	}
 	for kind := range 256 {
-		f.Add(frame(codec.Kind(kind), 1, "body"), uint16(1<<15))
+		f.Add(wiretest.Frame(codec.Kind(kind), 1, "body"), uint16(1<<15))
 	}
 	most := make([][]byte, codec.MaxKeysPerFrame)
 	for i := range most {
@@ -119,8 +120,8 @@ func addFrames(f *testing.F, limit uint32) {
 	add([]byte("GET / HTTP/1.1\r\nHost: n\r\n\r\n"))
 	add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
 	add(bytes.Repeat([]byte{0x80}, 1<<20))
-	add(frame(codec.KindAnswer, 1, string(bytes.Repeat([]byte{0x80}, 1<<19))))
-	add(bytes.Repeat(frame(codec.KindPong, 1, string(make([]byte, readBuffer))), 8)) // the buffer grows and shrinks
+	add(wiretest.Frame(codec.KindAnswer, 1, string(bytes.Repeat([]byte{0x80}, 1<<19))))
+	add(bytes.Repeat(wiretest.Frame(codec.KindPong, 1, string(make([]byte, readBuffer))), 8)) // the buffer grows and shrinks
 }
 
 // FuzzFrames feeds a stream to the three readers of a data connection: the one that waits for a hello, the one that serves,
@@ -128,7 +129,7 @@ func addFrames(f *testing.F, limit uint32) {
 func FuzzFrames(f *testing.F) {
 	const limit = 1 << 20
 	addFrames(f, limit)
-	d := dataFor("a", new(logBook), 64<<20, nil)
+	d := dataFor("a", new(wiretest.Log), 64<<20, nil)
 	p := newPeer(d, ring.Member{Name: "b"})
 	f.Fuzz(func(t *testing.T, b []byte, piece uint16) {
 		conn := func() net.Conn { return &bytesConn{rest: b, piece: max(int(piece), 1+len(b)/1000)} }

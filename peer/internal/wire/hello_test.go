@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestHelloOfManyNamespaces checks that the largest hello that a node sends fits, and that the excess is left out.
@@ -48,15 +49,15 @@ func TestHelloOfTooManyNamespaces(t *testing.T) {
 
 // TestHelloTooLong checks that a hello above the limit is rejected before its bytes have arrived.
 func TestHelloTooLong(t *testing.T) {
-	w := newPair(t, false, value("v"))
+	w := newPair(t, false, wiretest.Value("v"))
 	near, far := net.Pipe()
 	defer near.Close()
 	w.b.Accept(far, func() {})
 	go func() { _, _ = near.Write([]byte{0, 1, 0, 0, byte(codec.KindHello)}) }()
-	kind, _, reason := readFrame(t, near)
+	kind, _, reason := wiretest.ReadFrame(t, near)
 	if kind != codec.KindGoodbye || !strings.Contains(reason, "65536") {
 		t.Errorf("kind %d, %q", kind, reason)
 	}
-	mustEnd(t, near)
-	wantLog(t, &w.logB, "data connection refused")
+	wiretest.MustEnd(t, near)
+	wiretest.WantLog(t, &w.logB, "data connection refused")
 }

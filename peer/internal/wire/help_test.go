@@ -3,20 +3,17 @@ package wire
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -47,8 +44,8 @@ func (h *scripted) Stats() any { return nil }
 // pair is two data planes, the caller "a" and the server "b", and the network between them.
 type pair struct {
 	a, b     *Plane
-	logA     logBook
-	logB     logBook
+	logA     wiretest.Log
+	logB     wiretest.Log
 	to       ring.Member
 	noServer atomic.Bool // refuse to connect
 
@@ -56,10 +53,10 @@ type pair struct {
 	conns []net.Conn // a's ends
 }
 
-func dataFor(name string, log *logBook, budget int64, dial func(context.Context, string) (net.Conn, error)) *Plane {
+func dataFor(name string, log *wiretest.Log, budget int64, dial func(context.Context, string) (net.Conn, error)) *Plane {
 	return New(Config{
 		Name: name, Incarnation: 7, Cluster: "c", Connections: 1, Sessions: 32, ValueLimit: 1 << 20, Budget: budget,
-		Dial: dial, Logger: log.logger(), Seed: 1, Hearing: hearing.New(time.Now()),
+		Dial: dial, Logger: log.Logger(), Seed: 1, Hearing: hearing.New(time.Now()),
 	})
 }
 
@@ -175,23 +172,6 @@ func both(t *testing.T, f func(t *testing.T, tcp bool)) {
 	t.Run("tcp", func(t *testing.T) { f(t, true) })
 }
 
-// until polls ok when no event signals the condition. It fails the test after two minutes.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(2 * time.Minute); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
-// frame makes a frame of any kind.
-func frame(kind codec.Kind, id uint64, body string) []byte {
-	return codec.EndFrame(append(codec.BeginFrame(nil, kind, id), body...), 0)
-}
-
 // dialRaw opens a connection to d as a stranger does, says hello and reads the answer.
 func dialRaw(t *testing.T, d *Plane) net.Conn {
 	t.Helper()
@@ -208,72 +188,4 @@ func dialRaw(t *testing.T, d *Plane) net.Conn {
 		t.Fatal(err)
 	}
 	return near
-}
-
-// readFrame reads one frame.
-func readFrame(t *testing.T, conn net.Conn) (codec.Kind, uint64, string) {
-	t.Helper()
-	var head [codec.FrameHeader]byte
-	if _, err := io.ReadFull(conn, head[:]); err != nil {
-		t.Fatal(err)
-	}
-	b := make([]byte, binary.BigEndian.Uint32(head[:]))
-	if _, err := io.ReadFull(conn, b); err != nil {
-		t.Fatal(err)
-	}
-	kind, id, body, err := codec.FrameKind(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kind, id, string(body)
-}
-
-func wantLog(t *testing.T, log *logBook, text string) {
-	t.Helper()
-	until(t, "for the log to say "+text, func() bool { return strings.Contains(log.String(), text) })
-}
-
-// logBook is a log that a test can inspect.
-type logBook struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (l *logBook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logBook) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-func (l *logBook) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
-// mustEnd reads from conn until it ends and returns what was read.
-func mustEnd(t *testing.T, conn net.Conn) string {
-	t.Helper()
-	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
-	b, err := io.ReadAll(conn)
-	if err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrClosedPipe) {
-		t.Fatalf("the connection did not end: %v", err)
-	}
-	return string(b)
-}
-
-// pause waits for d. It returns false if ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -28,22 +29,22 @@ func TestMalformedRequests(t *testing.T) {
 		"garbage":      []byte("GET / HTTP/1.1\r\n\r\n"),
 		"short length": {0, 0, 0, 1, 2},
 		"oversized":    {0x7f, 0, 0, 0, byte(codec.KindGet)},
-		"an answer":    frame(codec.KindAnswer, 1, ""),
-		"a hello":      frame(codec.KindHello, 0, ""),
-		"empty get":    frame(codec.KindGet, 1, ""),
-		"cut get":      frame(codec.KindGet, 1, string(getFrame(1, "hit")[codec.FrameHeader+codec.FrameMin:30])),
+		"an answer":    wiretest.Frame(codec.KindAnswer, 1, ""),
+		"a hello":      wiretest.Frame(codec.KindHello, 0, ""),
+		"empty get":    wiretest.Frame(codec.KindGet, 1, ""),
+		"cut get":      wiretest.Frame(codec.KindGet, 1, string(getFrame(1, "hit")[codec.FrameHeader+codec.FrameMin:30])),
 		"twice":        append(getFrame(1, "slow"), getFrame(1, "slow")...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newPair(t, false, gated(nil, nil))
 			conn := dialRaw(t, w.b)
 			go func() { _, _ = conn.Write(bad) }()
-			kind, _, reason := readFrame(t, conn)
+			kind, _, reason := wiretest.ReadFrame(t, conn)
 			if kind != codec.KindGoodbye || !strings.Contains(reason, codec.ErrFrame.Error()) {
 				t.Errorf("kind %d, %q", kind, reason)
 			}
-			mustEnd(t, conn)
-			wantLog(t, &w.logB, codec.ErrFrame.Error())
+			wiretest.MustEnd(t, conn)
+			wiretest.WantLog(t, &w.logB, codec.ErrFrame.Error())
 			w.mustGet(t, "hit")
 		})
 	}
@@ -57,7 +58,7 @@ func TestTruncatedRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
-	until(t, "for the session to end", func() bool { w.b.mu.Lock(); defer w.b.mu.Unlock(); return len(w.b.sessions) == 0 })
+	wiretest.Until(t, "for the session to end", func() bool { w.b.mu.Lock(); defer w.b.mu.Unlock(); return len(w.b.sessions) == 0 })
 }
 
 // TestLengthAloneAllocatesNothing checks that a large claimed length does not cause an allocation before the bytes arrive.
@@ -126,12 +127,12 @@ func TestMalformedAnswers(t *testing.T) {
 	good := codec.AppendResponse(nil, &codec.Response{ID: 1, Status: codec.StatusDone})
 	for name, bad := range map[string][]byte{
 		"garbage":     []byte("HTTP/1.1 400 Bad Request\r\n\r\n"),
-		"never asked": frame(codec.KindAnswer, 2, ""),
-		"number 0":    frame(codec.KindAnswer, 0, ""),
-		"no status":   frame(codec.KindAnswer, 1, "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
-		"cut":         frame(codec.KindAnswer, 1, "\x01"),
+		"never asked": wiretest.Frame(codec.KindAnswer, 2, ""),
+		"number 0":    wiretest.Frame(codec.KindAnswer, 0, ""),
+		"no status":   wiretest.Frame(codec.KindAnswer, 1, "\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"),
+		"cut":         wiretest.Frame(codec.KindAnswer, 1, "\x01"),
 		"a request":   getFrame(1, "hit"),
-		"goodbye":     frame(codec.KindGoodbye, 0, "so long"),
+		"goodbye":     wiretest.Frame(codec.KindGoodbye, 0, "so long"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newPair(t, false, nil)
@@ -144,7 +145,7 @@ func TestMalformedAnswers(t *testing.T) {
 			if !errors.Is(err, ErrUnreachable) || errors.Is(err, codec.ErrFrame) == (name == "goodbye") {
 				t.Errorf("got %v", err)
 			}
-			wantLog(t, &w.logA, "connection to peer lost")
+			wiretest.WantLog(t, &w.logA, "connection to peer lost")
 		})
 	}
 	t.Run("replayed", func(t *testing.T) {
@@ -252,7 +253,7 @@ func TestClientThatNeverReads(t *testing.T) {
 		if n := w.b.flying.Load(); n > 64<<20 {
 			t.Errorf("%d bytes in flight", n)
 		}
-		pause(t.Context(), 2*WriteTimeout)
+		wiretest.Pause(t.Context(), 2*WriteTimeout)
 		synctest.Wait()
 		if n := w.b.flying.Load(); n != 0 || !strings.Contains(w.logB.String(), "timeout") {
 			t.Errorf("after %v: %d bytes in flight, log: %s", time.Since(began), n, w.logB.String())
@@ -302,8 +303,8 @@ func TestWrongHello(t *testing.T) {
 			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), reason) {
 				t.Errorf("got %v", err)
 			}
-			wantLog(t, &w.logA, reason)
-			wantLog(t, &w.logB, reason)
+			wiretest.WantLog(t, &w.logA, reason)
+			wiretest.WantLog(t, &w.logB, reason)
 		})
 	}
 }
@@ -316,7 +317,7 @@ func TestSilentStranger(t *testing.T) {
 		w.b.Accept(far, func() {})
 		var gone atomic.Bool
 		go func() { _, _ = io.Copy(io.Discard, near); gone.Store(true) }()
-		pause(t.Context(), HelloTimeout+2*time.Second)
+		wiretest.Pause(t.Context(), HelloTimeout+2*time.Second)
 		synctest.Wait()
 		if !gone.Load() {
 			t.Error("the connection is still open")

@@ -9,23 +9,24 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestNewerProtocol checks that a node with another protocol version is told so, whatever else its hello says.
 func TestNewerProtocol(t *testing.T) {
-	w := newPair(t, false, value("v"))
+	w := newPair(t, false, wiretest.Value("v"))
 	near, far := net.Pipe()
 	defer near.Close()
 	w.b.Accept(far, func() {})
 	go func() {
 		body := append(binary.BigEndian.AppendUint16(nil, ProtocolVersion+1), "nobody knows what"...)
-		_, _ = near.Write(frame(codec.KindHello, 0, string(body)))
+		_, _ = near.Write(wiretest.Frame(codec.KindHello, 0, string(body)))
 	}()
-	kind, _, why := readFrame(t, near)
+	kind, _, why := wiretest.ReadFrame(t, near)
 	if kind != codec.KindGoodbye || !strings.Contains(why, "protocol version 2 here, 3 there: run versions of weir that share one") {
 		t.Errorf("kind %d, %q", kind, why)
 	}
-	mustEnd(t, near)
+	wiretest.MustEnd(t, near)
 }
 
 // TestNewerAnswer checks that an answer with a status of a later version fails only its own call, and not others on the
@@ -37,7 +38,7 @@ func TestNewerAnswer(t *testing.T) {
 			if kind, _, _ := readAny(conn); kind == 0 {
 				return
 			}
-			answer := frame(codec.KindAnswer, id, "\x4d\x80\x00\x00\x00\x00\x00\x00\x00\x05 and more")
+			answer := wiretest.Frame(codec.KindAnswer, id, "\x4d\x80\x00\x00\x00\x00\x00\x00\x00\x05 and more")
 			if id == 2 {
 				answer = codec.AppendResponse(nil, &codec.Response{ID: id, Status: codec.StatusDone})
 			}

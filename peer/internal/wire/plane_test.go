@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -52,7 +53,7 @@ func TestOutOfOrder(t *testing.T) {
 			})
 		}
 		hits.Wait()
-		until(t, "for 20 calls in flight", func() bool { return w.a.Peers()[0].InFlight == 20 })
+		wiretest.Until(t, "for 20 calls in flight", func() bool { return w.a.Peers()[0].InFlight == 20 })
 		close(open)
 		slow.Wait()
 		s := w.a.Peers()[0]
@@ -130,7 +131,7 @@ func TestTimeoutBySweep(t *testing.T) {
 		open := make(chan struct{})
 		w := newPair(t, false, &scripted{serve: func(context.Context, *codec.Request, *codec.Response) { <-open }})
 		w.mustGet(t, "hit")
-		pause(t.Context(), time.Hour) // the ticking has stopped
+		wiretest.Pause(t.Context(), time.Hour) // the ticking has stopped
 		for _, timeout := range []time.Duration{time.Millisecond, 50 * time.Millisecond, 777 * time.Millisecond} {
 			began := time.Now()
 			_, _, err := w.get(t.Context(), "slow", timeout)
@@ -184,7 +185,7 @@ func TestBackoff(t *testing.T) {
 			if took := time.Since(before); took != 0 {
 				t.Fatalf("a call took %v to fail", took)
 			}
-			pause(t.Context(), time.Millisecond)
+			wiretest.Pause(t.Context(), time.Millisecond)
 		}
 		if dials := w.a.Peers()[0].Dials; dials < 30 || dials > 75 {
 			t.Errorf("%d attempts in a minute", dials)
@@ -193,9 +194,9 @@ func TestBackoff(t *testing.T) {
 			t.Errorf("%d lines in the log", n)
 		}
 		w.noServer.Store(false)
-		pause(t.Context(), backoffMax)
+		wiretest.Pause(t.Context(), backoffMax)
 		w.mustGet(t, "hit")
-		pause(t.Context(), backoffMax)
+		wiretest.Pause(t.Context(), backoffMax)
 		w.cut() // a connection that has lasted is replaced at once
 		synctest.Wait()
 		w.mustGet(t, "hit")
@@ -217,7 +218,7 @@ func TestBackoff(t *testing.T) {
 // deadline.
 func TestConnectShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		d := dataFor("a", &logBook{}, 1<<20, func(ctx context.Context, _ string) (net.Conn, error) {
+		d := dataFor("a", &wiretest.Log{}, 1<<20, func(ctx context.Context, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		})
@@ -238,7 +239,7 @@ func TestConnectShared(t *testing.T) {
 		check(ctx, 0, context.DeadlineExceeded, 200*time.Millisecond)
 		check(t.Context(), 300*time.Millisecond, context.DeadlineExceeded, 300*time.Millisecond)
 		check(t.Context(), 0, ErrUnreachable, 400*time.Millisecond)
-		pause(t.Context(), 400*time.Millisecond)
+		wiretest.Pause(t.Context(), 400*time.Millisecond)
 		synctest.Wait()
 		d.Confine(map[string]uint64{}) // the waiting calls fail now
 		wg.Wait()
@@ -291,7 +292,7 @@ func TestHandlerMisbehaves(t *testing.T) {
 			}
 		}
 		w.mustGet(t, "hit")
-		wantLog(t, &w.logB, "stack=")
+		wiretest.WantLog(t, &w.logB, "stack=")
 		if n := w.a.dials.Load(); n != 1 {
 			t.Errorf("%d connections", n)
 		}

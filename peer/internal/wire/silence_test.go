@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // TestSilenceCounts checks that a tick without a byte counts if the node is able to listen and the peer's machine is silent
@@ -51,7 +52,7 @@ func starve(ctx context.Context, h *hearing.Monitor, d time.Duration) {
 	go func() {
 		for now := time.Now(); now.Before(end) && ctx.Err() == nil; now = time.Now() {
 			h.Fired(now.Add(-time.Second), now)
-			pause(ctx, 20*time.Millisecond)
+			wiretest.Pause(ctx, 20*time.Millisecond)
 		}
 	}()
 }
@@ -78,7 +79,7 @@ func TestOverloadIsNotDeath(t *testing.T) {
 				t.Errorf("connected %v: bypassed in an overload", connected)
 			}
 			stalled.Store(false)
-			pause(t.Context(), dialTimeout)
+			wiretest.Pause(t.Context(), dialTimeout)
 			w.mustGet(t, "hit") // everything works
 
 			stalled.Store(true)

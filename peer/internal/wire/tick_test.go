@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
 // linkOf returns a's link to b, and whether it ticks.
@@ -33,9 +34,9 @@ func TestTickingRests(t *testing.T) {
 		w := newPair(t, false, gated(open, nil))
 		w.mustGet(t, "hit")
 		for range 3 {
-			pause(t.Context(), soon)
+			wiretest.Pause(t.Context(), soon)
 			_, ticking, rested := w.linkOf(t)
-			pause(t.Context(), time.Second)
+			wiretest.Pause(t.Context(), time.Second)
 			if _, again, tick := w.linkOf(t); ticking || again || tick != rested {
 				t.Errorf("without a call for %v: ticking %v; then %v, and at tick %d after %d", soon, ticking, again, tick, rested)
 			}
@@ -49,7 +50,7 @@ func TestTickingRests(t *testing.T) {
 			_, _, err := w.get(t.Context(), "slow", 0)
 			done <- err
 		}()
-		pause(t.Context(), time.Second)
+		wiretest.Pause(t.Context(), time.Second)
 		l, ticking, tick := w.linkOf(t)
 		if now := l.now(); !ticking || now-tick > 1 {
 			t.Errorf("a call waits: ticking %v, at tick %d of %d", ticking, tick, now)
@@ -79,7 +80,7 @@ func TestTickingStopsAndStarts(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, i))
 			wg.Go(func() {
 				for range 300 {
-					pause(t.Context(), time.Duration(r.Int64N(int64((idleTicks+2)*linkTick))))
+					wiretest.Pause(t.Context(), time.Duration(r.Int64N(int64((idleTicks+2)*linkTick))))
 					limit := time.Millisecond + time.Duration(r.Int64N(int64(3*linkTick)))
 					began := time.Now()
 					var err, want error

@@ -1,0 +1,138 @@
+// Package wiretest has what the tests of peer and of its data plane share: handlers that answer from a function, frames
+// written and read by hand, and a log that a test can inspect.
+package wiretest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/weircache/weir/codec"
+)
+
+// HandlerFunc is a handler that answers every request at once, with what f fills in.
+type HandlerFunc func(*codec.Request, *codec.Response) bool
+
+// TryServe implements codec.Handler.
+func (f HandlerFunc) TryServe(q *codec.Request, r *codec.Response) bool { return f(q, r) }
+
+// Serve implements codec.Handler.
+func (f HandlerFunc) Serve(context.Context, *codec.Request, *codec.Response) {}
+
+// Stats implements codec.Handler.
+func (f HandlerFunc) Stats() any { return nil }
+
+// Value returns a handler that answers every request with v.
+func Value(v string) HandlerFunc {
+	return func(_ *codec.Request, r *codec.Response) bool {
+		r.Status, r.Value = codec.StatusValue, []byte(v)
+		return true
+	}
+}
+
+// Get returns a request for the key "k" of the namespace "n", with the schema 7.
+func Get(timeout time.Duration) *codec.Request {
+	return &codec.Request{Kind: codec.KindGet, Namespace: []byte("n"), Schema: 7, Timeout: timeout, Key: []byte("k")}
+}
+
+// Until polls ok when no event signals the condition. It fails the test after two minutes.
+func Until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(2 * time.Minute); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
+// Frame makes a frame of any kind.
+func Frame(kind codec.Kind, id uint64, body string) []byte {
+	return codec.EndFrame(append(codec.BeginFrame(nil, kind, id), body...), 0)
+}
+
+// ReadFrame reads one frame, within a minute.
+func ReadFrame(t *testing.T, conn net.Conn) (codec.Kind, uint64, string) {
+	t.Helper()
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
+	var head [codec.FrameHeader]byte
+	if _, err := io.ReadFull(conn, head[:]); err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, binary.BigEndian.Uint32(head[:]))
+	if _, err := io.ReadFull(conn, b); err != nil {
+		t.Fatal(err)
+	}
+	kind, id, body, err := codec.FrameKind(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kind, id, string(body)
+}
+
+// Log is a log that a test can inspect.
+type Log struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+// String returns what was logged so far.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}
+
+// Logger returns a logger that writes to l, from the level of debugging up.
+func (l *Log) Logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// WantLog waits until the log has a text.
+func WantLog(t *testing.T, log *Log, text string) {
+	t.Helper()
+	Until(t, "for the log to say "+text, func() bool { return strings.Contains(log.String(), text) })
+}
+
+// MustEnd reads from conn until it ends and returns what was read.
+func MustEnd(t *testing.T, conn net.Conn) string {
+	t.Helper()
+	_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
+	b, err := io.ReadAll(conn)
+	if err != nil && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, io.ErrClosedPipe) {
+		t.Fatalf("the connection did not end: %v", err)
+	}
+	return string(b)
+}
+
+// Pause waits for d. It returns false if ctx ends first.
+func Pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
