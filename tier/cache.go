@@ -96,25 +96,17 @@ type nearStats interface {
 	Stats() near.Stats
 }
 
-// options are the fields of a Config that do not depend on the type of the values, defaults filled in.
+// options are the fields of a Config that this package needs after New, defaults filled in. What only the owner of the
+// keys needs is in owner.Config.
 type options struct {
 	Cluster           Cluster
 	Namespace         string
-	BatchSize         int
-	BatchWindow       time.Duration
 	Freshness         Freshness
 	Origin            Origin
-	SharedOrigin      *SharedOrigin
 	OwnedBytes        int64
-	ValueLimit        int
 	WhenIsolated      WhenIsolated
 	InvalidateTimeout time.Duration
-	HandoffRate       int64
-	Replicas          int
 	HotKeysFile       string
-	ShowKeys          bool
 	Logger            *slog.Logger
 	Now               func() time.Time
-
-	batches bool // there is a BatchLoader
 }

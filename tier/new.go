@@ -91,11 +91,8 @@ func (c *Cache[V]) logLost() {
 
 func (cfg *Config[V]) options() options {
 	return options{
-		Cluster: cfg.Cluster, Namespace: cfg.Namespace, BatchSize: cfg.BatchSize, BatchWindow: cfg.BatchWindow, Freshness: cfg.Freshness,
-		Origin: cfg.Origin, SharedOrigin: cfg.SharedOrigin, OwnedBytes: cfg.OwnedBytes, ValueLimit: cfg.ValueLimit,
-		WhenIsolated: cfg.WhenIsolated, InvalidateTimeout: cfg.InvalidateTimeout, HandoffRate: cfg.HandoffRate, Replicas: cfg.Replicas,
-		HotKeysFile: cfg.HotKeysFile, ShowKeys: cfg.ShowKeys, Logger: cfg.Logger, Now: cfg.Now,
-		batches: cfg.BatchLoader != nil,
+		Cluster: cfg.Cluster, Namespace: cfg.Namespace, Freshness: cfg.Freshness, Origin: cfg.Origin, OwnedBytes: cfg.OwnedBytes,
+		WhenIsolated: cfg.WhenIsolated, InvalidateTimeout: cfg.InvalidateTimeout, HotKeysFile: cfg.HotKeysFile, Logger: cfg.Logger, Now: cfg.Now,
 	}
 }
 

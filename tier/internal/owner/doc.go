@@ -2,19 +2,20 @@
 // the members that ask for them, and hands them to new owners. It does not know the type of the values. A value is bytes
 // here, or stays in the run of the loader that brought it.
 //
-// A read enters by Try-like functions that never wait (Handler.TryServe, Owner.LookUp) or by those that may
-// (Handler.Serve, Owner.GetOwnedFor), and leaves by exit.go alone.
+// A read enters by functions that never wait (Handler.TryServe, Owner.LookUp) or by those that may (Handler.Serve,
+// Owner.GetOwnedFor), and its value leaves for another member by exit.go alone.
 //
 // Invariants:
 //
 //   - A key has at most one live flight, and at most two loads: a live one, and one that was fenced or overran its time.
-//   - A load runs only with a permit of the governor, and holds it until the loader has really returned.
+//   - A load runs only with a permit of the governor, and holds it until the loader has really returned, except while it
+//     waits for other keys.
 //   - An entry is stored only if no fence that covers it came after its load began. What is derived from an entry is
 //     stored only while that entry is still the stored one (Owner.Replace).
 //   - A caller that comes after a fence never gets what the fence covers: the fence detaches the flight.
 //   - Nothing leaves past its hard expiry, except the result of a load that outlived it, to those who waited for it.
-//   - Every goroutine is counted by Life; Close waits for all of them. No lock is held around a call to a member, the
-//     loader or a codec.
+//   - Every goroutine is counted by Owner.Life, and whoever closes an Owner waits for all of them: Life.Close, Cancel,
+//     Life.Wait, then Owned.Close. No lock is held around a call to a member, the loader or a codec.
 //
 // A flight:
 //

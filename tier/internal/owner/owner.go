@@ -235,7 +235,7 @@ func (c *Owner) Withhold() bool {
 	return ok && s.SharesMove() && c.Governor.WithholdShare()
 }
 
-// Start starts the periodic work, until Close. withheld is the result of Withhold.
+// Start starts the periodic work, which Cancel ends and Life counts. withheld is the result of Withhold.
 func (c *Owner) Start(withheld bool) {
 	c.Journal.ViewChanged()
 	c.Spawn(c.maintain)

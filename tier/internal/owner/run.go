@@ -34,14 +34,8 @@ type Run struct {
 	Done bool
 }
 
-// NewRun returns a run of the loader for a flight; nil: for a value that no loader brought.
-func NewRun(c *Owner, f *Flight) Run {
-	r := Run{owner: c, flight: f}
-	if f != nil {
-		r.Prev = f.prev
-	}
-	return r
-}
+// NewRun returns a run of the loader for a flight.
+func NewRun(c *Owner, f *Flight) Run { return Run{owner: c, flight: f, Prev: f.prev} }
 
 // Loading is a run of a loader for code that does not know the type of its value, which stays in it.
 type Loading interface {
