@@ -14,7 +14,7 @@
 //     stored only while that entry is still the stored one (Owner.Replace).
 //   - A caller that comes after a fence never gets what the fence covers: the fence detaches the flight.
 //   - Nothing leaves past its hard expiry, except the result of a load that outlived it, to those who waited for it.
-//   - Every goroutine is counted by Owner.Life, and whoever closes an Owner waits for all of them: Life.Close, Cancel,
+//   - Every goroutine is counted by Owner.Life, and the caller that closes an Owner waits for them: Life.Close, Cancel,
 //     Life.Wait, then Owned.Close. No lock is held around a call to a member, the loader or a codec.
 //
 // A flight:

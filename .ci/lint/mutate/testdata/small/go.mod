@@ -1,3 +1,0 @@
-module small.invalid
-
-go 1.26.0
