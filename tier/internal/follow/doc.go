@@ -5,9 +5,9 @@
 // what was started, and then acknowledges the last position to the feed. So a member that cannot be reached delays the
 // acknowledgement, but not the invalidations on the others.
 //
-// After an error that names members nothing is acknowledged, although the log will tell the members that were not reached. If
-// this node, and every other member that has applied the invalidation, ended before that, no member could tell them any
-// more. confirm tries again until a wait for everything started so far succeeds, or those members are gone from the
+// After an error that names members nothing is acknowledged, although the log will tell the members that were not
+// reached. If this node, and every other member that has applied the invalidation, ended before that, no member could
+// tell them any more. confirm tries again until a wait for everything started so far succeeds, or those members are gone from the
 // view; a member that comes back into the view has an exchange first. An isolated node does not acknowledge either:
 // after a restart, the followers of the larger part would skip events that only this node knows.
 //
@@ -18,5 +18,5 @@
 //   - Whenever events may have been missed, the whole namespace is flushed before the follower goes on.
 //   - An event that was applied is not applied again, as long as the feed's numbering stays.
 //   - A feed that fails, panics or says nothing new is asked again after a pause that grows up to a bound.
-//   - The caller joins both goroutines: Run returns when both have ended.
+//   - Run returns only when both halves have ended.
 package follow
