@@ -46,7 +46,8 @@ the drill. The exit code is 0 if the drill lasted for its whole time, 1 if it en
 				return err
 			}
 			ctx := cmd.Context()
-			begun, err := c.drill(ctx, req)
+			// An interrupt does not end this request, because the drill could have begun: awaitDrill then stops it.
+			begun, err := c.drill(context.WithoutCancel(ctx), req)
 			if err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -71,20 +72,22 @@ node: {name: "n\"1"}
 http: {listen: 127.0.0.1:0}
 namespaces:
   p:
-    origin: {url: "%s/p/{key}", timeout: 300ms, headers: {X-From: weir}}
+    origin: {url: "%s/p/{key}", headers: {X-From: weir}}
     freshness: {ttl: 1m, stale_if_error: 1h}
     value_limit: 64KiB
+  impatient: {origin: {url: "%s/p/{key}", timeout: 300ms}, freshness: {ttl: 1m}}
   kept: {origin: {url: "%s/{key}"}, freshness: {ttl: 1m}, client_max_age: 10s}
-`, origin.URL, origin.URL))
+`, origin.URL, origin.URL, origin.URL))
 
 	resp, body := ask(t, "GET", web+"/v1/p/a")
 	etag := resp.Header.Get("ETag")
-	if resp.StatusCode != 200 || body != "/p/a weir" || resp.Header.Get("Content-Type") != "application/json" || etag == "" || resp.Header.Get("Age") != "0" ||
-		resp.Header.Get("Cache-Control") != "no-cache" || !strings.HasPrefix(resp.Header.Get("Cache-Status"), `"n\"1"; fwd=miss; stored; ttl=59`) {
+	if resp.StatusCode != 200 || body != "/p/a weir" || resp.Header.Get("Content-Type") != "application/json" || etag == "" || !regexp.MustCompile(`^\d+$`).MatchString(resp.Header.Get("Age")) ||
+		resp.Header.Get("Cache-Control") != "no-cache" || !regexp.MustCompile(`^"n\\"1"; fwd=miss; stored; ttl=\d+`).MatchString(resp.Header.Get("Cache-Status")) {
 		t.Errorf("%d %q %v", resp.StatusCode, body, resp.Header)
 	}
 	resp, _ = ask(t, "GET", web+"/v1/p/a")
-	if s := resp.Header.Get("Cache-Status"); !strings.HasPrefix(s, `"n\"1"; hit; ttl=59; detail=near`) || loads.Load() != 1 {
+	// The near tier stores its copies asynchronously.
+	if s := resp.Header.Get("Cache-Status"); !regexp.MustCompile(`^"n\\"1"; hit; ttl=\d+; detail=(near|owned)`).MatchString(s) || loads.Load() != 1 {
 		t.Errorf("again: %q, %d loads", s, loads.Load())
 	}
 	for _, c := range []struct {
@@ -102,7 +105,7 @@ namespaces:
 		{"GET", "/v1/p/x?y", nil, 400, "takes no query"},
 		{"GET", "/v1/p/missing", nil, 404, "no such key"},
 		{"GET", "/v1/p/broken", nil, 502, "could not be read"},
-		{"GET", "/v1/p/slow", nil, 504, "in time"},
+		{"GET", "/v1/impatient/slow", nil, 504, "in time"},
 		{"GET", "/v1/p/large", nil, 502, "could not be read"},
 		{"GET", "/v1/p/" + strings.Repeat("k", 2000), nil, 414, "too long"},
 		{"GET", "/v1/p/", nil, 404, "key is empty"},
@@ -135,7 +138,7 @@ namespaces:
 	timer := time.NewTimer(1100 * time.Millisecond)
 	<-timer.C
 	resp, body = ask(t, "GET", web+"/v1/p/tagged", "Cache-Control: max-age=1")
-	if loads.Load() != before+1 || conditional.Load() != 1 || body != "tagged" || resp.Header.Get("Age") != "0" {
+	if loads.Load() != before+1 || conditional.Load() != 1 || body != "tagged" {
 		t.Errorf("%d loads, %d conditional, %q %v", loads.Load()-before, conditional.Load(), body, resp.Header)
 	}
 
