@@ -1,5 +1,3 @@
-// Package clock is the time that a cache uses: nanoseconds since the cache was made, suspensions of the machine
-// included.
 package clock
 
 import (
