@@ -1,4 +1,4 @@
-package counters
+package counters_test
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/weircache/weir/tier/internal/counters"
 	"github.com/weircache/weir/tier/internal/placement"
 )
 
@@ -20,8 +21,8 @@ func TestQuantiles(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, seed))
-	var h, same Histogram
-	var b Batch
+	var h, same counters.Histogram
+	var b counters.Batch
 	var all []int64
 	for range 20000 {
 		ns := int64(math.Exp2(rnd.Float64()*30 + 17))
@@ -41,24 +42,24 @@ func TestQuantiles(t *testing.T) {
 			t.Errorf("quantile %v: %v, want %v", q, got, exact)
 		}
 	}
-	if counts.Total() != 20000 || counts.Under([]float64{End(Buckets - 1)})[End(Buckets-1)] != 20000 {
+	if counts.Total() != 20000 || counts.Under([]float64{counters.End(counters.Buckets - 1)})[counters.End(counters.Buckets-1)] != 20000 {
 		t.Errorf("%d of 20000 counted", counts.Total())
 	}
 }
 
-// The quantiles of ages forget what is older than two spans. The totals and the longest age do not.
+// The quantiles of ages forget what is older than a minute. The totals and the longest age do not.
 func TestAgesForget(t *testing.T) {
-	var a Ages
-	a.Served(Owned, int64(time.Hour), 5)
-	for now := int64(0); now <= 2*agesSpan; now += int64(time.Second) {
+	var a counters.Ages
+	a.Served(counters.Owned, int64(time.Hour), 5)
+	for now := int64(0); now <= int64(time.Minute); now += int64(time.Second) {
 		a.Mark(now)
 	}
-	a.Served(Owned, int64(time.Second), 1)
+	a.Served(counters.Owned, int64(time.Second), 1)
 	got := a.Stats()
-	if s := got[Owned]; s.Answers != 6 || s.Max != 3600 || s.P99 > 1.2 || s.P50 < 0.8 {
+	if s := got[counters.Owned]; s.Answers != 6 || s.Max != 3600 || s.P99 > 1.2 || s.P50 < 0.8 {
 		t.Errorf("%+v", s)
 	}
-	if got[Near] != (AgeStats{}) || got[Fill] != (AgeStats{}) {
+	if got[counters.Near] != (counters.AgeStats{}) || got[counters.Fill] != (counters.AgeStats{}) {
 		t.Errorf("%+v", got)
 	}
 }
@@ -66,11 +67,11 @@ func TestAgesForget(t *testing.T) {
 // Rates are measured from the oldest mark that is kept, and from the start until there is one.
 func TestRates(t *testing.T) {
 	second := int64(time.Second)
-	var l Ledger
+	var l counters.Ledger
 	l.Running(+1, 0)
 	for i := int64(1); i <= 30; i++ {
 		l.Mark(100*i, 10*i, i*second)
-		want := LedgerRates{Reads: 100, Loads: 10, Busy: 1, Total: float64(i)}
+		want := counters.LedgerRates{Reads: 100, Loads: 10, Busy: 1, Total: float64(i)}
 		if got := l.Rates(100*i, 10*i, i*second); math.Abs(got.Reads-want.Reads)+math.Abs(got.Loads-want.Loads)+math.Abs(got.Busy-want.Busy)+math.Abs(got.Total-want.Total) > 1e-9 {
 			t.Fatalf("after %d s: %+v, want %+v", i, got, want)
 		}
@@ -79,27 +80,27 @@ func TestRates(t *testing.T) {
 	for i := int64(31); i <= 60; i++ {
 		l.Mark(3000, 300, i*second)
 	}
-	if got := l.Rates(3000, 300, 60*second); got != (LedgerRates{Total: 30}) {
+	if got := l.Rates(3000, 300, 60*second); got != (counters.LedgerRates{Total: 30}) {
 		t.Errorf("a quiet cache has %+v", got)
 	}
 }
 
 // A load's cost goes into the first bucket that holds it, and dependencies beyond MaxSteps are counted together.
 func TestLoadsAndSteps(t *testing.T) {
-	c := New()
+	c := counters.New()
 	c.Begun(placement.Cold, 0)
 	c.Begun(placement.Fenced, 0)
 	c.Observe(500*time.Microsecond, int64(time.Millisecond)) // the bound itself belongs to its bucket
 	c.Observe(time.Minute, int64(time.Minute))
-	if c.Loads() != 2 || c.Cost[0].Load() != 1 || c.Cost[len(CostBounds)].Load() != 1 || math.Abs(c.MeanCost()-30.00025) > 1e-9 {
+	if c.Loads() != 2 || c.Cost[0].Load() != 1 || c.Cost[len(counters.CostBounds)].Load() != 1 || math.Abs(c.MeanCost()-30.00025) > 1e-9 {
 		t.Errorf("%d loads, costs %v, %v on average", c.Loads(), &c.Cost, c.MeanCost())
 	}
-	for i := range MaxSteps + 10 {
+	for i := range counters.MaxSteps + 10 {
 		c.Step(fmt.Sprint(i), time.Second, i%2 == 0)
 	}
 	c.Step("\xff", time.Second, false)
 	steps := c.StepStats()
-	if s := steps[OtherStep]; len(steps) != MaxSteps+1 || s.Calls != 11 || s.Errors != 5 || s.Seconds != 11 || s.Max != 1 {
+	if s := steps[counters.OtherStep]; len(steps) != counters.MaxSteps+1 || s.Calls != 11 || s.Errors != 5 || s.Seconds != 11 || s.Max != 1 {
 		t.Errorf("%d steps, other %+v", len(steps), s)
 	}
 	c.Owned.Add(5)

@@ -1,4 +1,4 @@
-package counters
+package counters_test
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/weircache/weir/tier/internal/counters"
 )
 
 // A histogram puts times into the buckets that Prometheus uses, and its quantiles are accurate to about a tenth.
@@ -18,7 +20,7 @@ func TestHistogram(t *testing.T) {
 	t.Logf("seed %d", seed)
 	rnd := rand.New(rand.NewPCG(seed, seed))
 	bounds := prometheus.ExponentialBuckets(1./64, 2, 24)
-	var h Histogram
+	var h counters.Histogram
 	theirs := prometheus.NewHistogram(prometheus.HistogramOpts{Name: "x", NativeHistogramBucketFactor: 1.2, Buckets: bounds})
 	var all []float64
 	for i := range 20000 {
@@ -60,14 +62,14 @@ func TestHistogram(t *testing.T) {
 			t.Errorf("quantile %v: %v, want %v", q, got, exact)
 		}
 	}
-	var empty Histogram
+	var empty counters.Histogram
 	empty.Add(-1, 1)
 	empty.Add(0, 1)
 	empty.Add(math.MaxInt64, 1)
-	if counts = empty.Snapshot(); counts[0] != 2 || counts[Buckets-1] != 1 {
+	if counts = empty.Snapshot(); counts[0] != 2 || counts[counters.Buckets-1] != 1 {
 		t.Errorf("%v", counts)
 	}
-	if c := new(Tally); c.Quantile(0.5) != 0 || c.Sum() != 0 {
+	if c := new(counters.Tally); c.Quantile(0.5) != 0 || c.Sum() != 0 {
 		t.Error("an empty histogram has a quantile")
 	}
 }
