@@ -1,4 +1,4 @@
-package demand
+package demand_test
 
 import (
 	"testing"
