@@ -1,4 +1,4 @@
-package placement
+package placement_test
 
 import (
 	"testing"

@@ -1,6 +1,7 @@
-package placement
+package placement_test
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/weircache/weir/internal/simtime"
 	"github.com/weircache/weir/ring"
+	"github.com/weircache/weir/tier/internal/placement"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
@@ -63,11 +65,21 @@ func ownedKey(v *ring.View, owner string, nth int) string {
 	}
 }
 
+// countOlder returns for how many keys there is an older owner to ask.
+func countOlder(h *placement.History) (n int) {
+	for i := range 1000 {
+		if h.Older(ring.Hash(fmt.Sprint(i)), 1).Found() {
+			n++
+		}
+	}
+	return n
+}
+
 // Members that have started together have no keys of one another. The member that had a key before all of them is
 // asked, in whatever order they came into the views. If a key has moved twice, the owner before the previous one is
 // asked as well.
 func TestOwnerBeforeTheNewcomers(t *testing.T) {
-	const long = 10 * startedTogether
+	const long = 10 * uint64(2*time.Minute)
 	at := func(started map[string]uint64) *ring.View {
 		var members []ring.Member
 		for name, incarnation := range started {
@@ -86,7 +98,7 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 			"both at once": {at(with)},
 			"one by one":   {at(map[string]uint64{"n0": 1, "n1": 2, self: with[self]}), at(with)},
 		} {
-			h := History{Self: self}
+			h := placement.History{Self: self}
 			for i, v := range views {
 				h.Observe(v, int64(i))
 			}
@@ -106,21 +118,21 @@ func TestOwnerBeforeTheNewcomers(t *testing.T) {
 			}
 		}
 	}
-	h := History{Self: "n2"}
+	h := placement.History{Self: "n2"}
 	h.Observe(at(map[string]uint64{"n2": 5, "n3": 6, "n4": 7}), 0) // all of them have just started
-	if h.settled != nil {
-		t.Error("nobody was there before")
+	if n := countOlder(&h); n != 0 {
+		t.Errorf("nobody was there before, but %d keys have an older owner", n)
 	}
-	h = History{Self: "n2"}
+	h = placement.History{Self: "n2"}
 	h.Observe(at(map[string]uint64{"n0": 1, "n1": 2, "n2": long}), 0)
-	if h.settled != nil {
-		t.Error("one member more is asked although a single one has come")
+	if n := countOlder(&h); n != 0 {
+		t.Errorf("one member more is asked for %d keys although a single one has come", n)
 	}
 }
 
 // A restarted member has lost its copies and is not asked. Nor does the eldest member ask one that started later.
 func TestPreviousOwnerRestarted(t *testing.T) {
-	var h History
+	var h placement.History
 	h.Self = "n0"
 	v := viewOf(t, eldestFirst, "n1", "n0")
 	h.Observe(v, 0)
@@ -142,18 +154,27 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 	if p := h.Previous(other, ring.Hash(other), 8); !p.Found() || p.To.Incarnation != 2 || p.InView {
 		t.Errorf("%+v", p)
 	}
-	if p := h.Previous(other, ring.Hash(other), 8+previousFor); p.Found() {
+	if p := h.Previous(other, ring.Hash(other), 8+int64(time.Hour)); p.Found() {
 		t.Error("asked for ever")
 	}
 	h.Observe(again, 9)
-	n1, _ := again.Member("n1")
-	n1.Incarnation = 1
-	h.moves = make([]move, again.Partitions())
-	h.moves[again.Partition(key)] = move{from: &previousOwner{member: n1, worth: 1}, at: 9}
-	if p := h.Previous(key, ring.Hash(key), 10); p.Found() || !p.Lost {
+	resting := newView(t, []ring.Member{{Name: "n0", Addr: "n0:1", Incarnation: 1}, {Name: "n1", Addr: "n1:1", Incarnation: 2, Resting: true}})
+	h.Observe(resting, 10)
+	if p := h.Previous(other, ring.Hash(other), 11); !p.Found() || p.To.Incarnation != 2 || !p.InView {
+		t.Errorf("a member that rests is not asked: %+v", p)
+	}
+	restarted := newView(t, []ring.Member{{Name: "n0", Addr: "n0:1", Incarnation: 1}, {Name: "n1", Addr: "n1:1", Incarnation: 3, Resting: true}})
+	h.Observe(restarted, 12)
+	if p := h.Previous(other, ring.Hash(other), 13); p.Found() || !p.Lost {
 		t.Errorf("a member that has restarted is asked: %+v", p)
 	}
-	h = History{Self: "n0"}
+	h = placement.History{Self: "n0"}
+	h.Observe(v, 0) // n1 was there first
+	h.Observe(newView(t, []ring.Member{{Name: "n0", Addr: "n0:1", Incarnation: 2}, {Name: "n1", Addr: "n1:1", Incarnation: 3}}), 1)
+	if p := h.Previous(key, ring.Hash(key), 2); p.Found() || !p.Lost {
+		t.Errorf("a member that was there first and has restarted is asked: %+v", p)
+	}
+	h = placement.History{Self: "n0"}
 	h.Observe(again, 0)
 	if p := h.Previous(key, ring.Hash(key), 1); p.Found() {
 		t.Error("the eldest asks")
@@ -164,13 +185,14 @@ func TestPreviousOwnerRestarted(t *testing.T) {
 // now.
 func TestStandInRemembered(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		h := History{Self: "n0"}
+		h := placement.History{Self: "n0"}
 		old := inZones(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b"})
 		now := inZones(t, map[string]string{"n0": "a", "n2": "b", "n3": "b"})
 		back := inZones(t, map[string]string{"n0": "a", "n1": "a", "n2": "b", "n3": "b", "n4": "a"})
 		h.Observe(old, 1)
 		h.Observe(now, 2)
 		asked := 0
+		var byN2 []string // keys for which n2 was the stand-in owner
 		for p := range old.Partitions() {
 			key := ""
 			for i := 0; key == "" || old.Partition(key) != p; i++ {
@@ -180,6 +202,9 @@ func TestStandInRemembered(t *testing.T) {
 			if next, _ := old.Successor(key); old.Owner(key).Name == "n1" && now.Owner(key).Name == "n0" && next.Name != "n0" {
 				want = next.Name
 				asked++
+				if want == "n2" {
+					byN2 = append(byN2, key)
+				}
 			}
 			if s := h.StandIn(ring.Hash(key), 3); s.To.Name != want || want != "" && !s.InView {
 				t.Errorf("%s: %+v, want %q", key, s, want)
@@ -188,31 +213,27 @@ func TestStandInRemembered(t *testing.T) {
 				t.Errorf("%s: asked for ever: %+v", key, s)
 			}
 		}
-		if asked == 0 {
+		if asked == 0 || len(byN2) == 0 {
 			t.Error("nobody is asked: this test shows nothing")
 		}
 		h.Observe(inZones(t, map[string]string{"n0": "a", "n3": "b"}), 4)
-		for p := range h.moves {
-			if m := &h.moves[p]; m.stood != nil && m.stood.member.Name == "n2" {
-				key := ""
-				for i := 0; key == "" || old.Partition(key) != p; i++ {
-					key = fmt.Sprintf("k%d", i)
-				}
-				if s := h.StandIn(ring.Hash(key), 5); s.Found() {
-					t.Errorf("a stand-in owner that is also lost is asked: %+v", s)
-				}
+		for _, key := range byN2 {
+			if s := h.StandIn(ring.Hash(key), 5); s.Found() {
+				t.Errorf("a stand-in owner that is also lost is asked: %+v", s)
 			}
 		}
-		n4 := History{Self: "n4"}
+		n4 := placement.History{Self: "n4"}
 		n4.Observe(now, 1)
 		n4.Observe(back, 2) // it takes partitions from members that are still there
 		moved := 0
-		for _, m := range n4.moves {
-			if m.from != nil {
+		for i := range 500 {
+			key := fmt.Sprintf("k%d", i)
+			p := n4.Previous(key, ring.Hash(key), 3)
+			if p.Found() {
 				moved++
 			}
-			if m.stood != nil {
-				t.Errorf("%s stood in for %s, which is there", m.stood.member.Name, m.from.member.Name)
+			if s := n4.StandIn(ring.Hash(key), 3); s.Found() {
+				t.Errorf("%s stood in for %s, which is there", s.To.Name, p.To.Name)
 			}
 		}
 		if moved == 0 {
@@ -245,13 +266,17 @@ func TestIsolated(t *testing.T) {
 		{"abc", "a", "a", true}, // a member in sight has not left
 		{"abc", "", "", true},
 	} {
-		var stable []string
-		for _, r := range c.stable {
-			stable = append(stable, string(r))
-		}
+		var s placement.Isolation
 		in := func(s string) func(string) bool { return func(name string) bool { return strings.Contains(s, name) } }
-		if got := isolated(stable, in(c.sees), in(c.left)); got != c.want {
-			t.Errorf("of %q sees %q, %q left: %v", c.stable, c.sees, c.left, got)
+		if c.stable != "" {
+			stable := viewOf(t, sameAge, strings.Split(c.stable, "")...)
+			s.Observe(stable, 0, in(""), in(""))
+			s.Observe(stable, placement.StableFor, in(""), in(""))
+		}
+		sees := viewOf(t, sameAge, strings.Split(cmp.Or(c.sees, "x"), "")...)
+		off, changed := s.Observe(sees, placement.StableFor, in(""), in(c.left))
+		if off != c.want || changed != c.want || s.IsIsolated() != c.want || s.Lost.Load() != c.want {
+			t.Errorf("of %q sees %q, %q left: isolated %v, changed %v", c.stable, c.sees, c.left, off, changed)
 		}
 	}
 }
@@ -260,7 +285,7 @@ func TestIsolated(t *testing.T) {
 func TestIsolationLook(t *testing.T) {
 	nobody := func(string) bool { return false }
 	all, two, one := viewOf(t, sameAge, "a", "b", "c"), viewOf(t, sameAge, "a", "b"), viewOf(t, sameAge, "a")
-	var s Isolation
+	var s placement.Isolation
 	look := func(n int, at time.Duration, want bool) {
 		t.Helper()
 		v := one
@@ -285,7 +310,7 @@ func TestIsolationLook(t *testing.T) {
 	look(1, time.Hour+32*time.Second, false) // half of two
 
 	// A member that is in the view but silent counts as lost, even if gossip does not count it as lost.
-	s = Isolation{}
+	s = placement.Isolation{}
 	left := func(string) bool { return true }
 	for _, x := range []struct {
 		silent string
