@@ -1,4 +1,4 @@
-package follow
+package follow_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/tier/internal/follow"
 	"github.com/weircache/weir/tier/internal/journal"
 	"github.com/weircache/weir/tier/internal/owner"
 )
@@ -21,16 +22,16 @@ import (
 // feed is a feed in memory.
 type feed struct {
 	mu     sync.Mutex // guards the rest
-	bounds Bounds
-	events []Event
-	raw    []Event // the next batch as it is, before events
-	over   bool    // the feed has ended
-	fails  error   // of every call
+	bounds follow.Bounds
+	events []follow.Event
+	raw    []follow.Event // the next batch as it is, before events
+	over   bool           // the feed has ended
+	fails  error          // of every call
 	acked  []uint64
 	news   chan struct{}
 }
 
-func newFeed(b Bounds) *feed { return &feed{bounds: b, news: make(chan struct{}, 1)} }
+func newFeed(b follow.Bounds) *feed { return &feed{bounds: b, news: make(chan struct{}, 1)} }
 
 func (f *feed) change(do func()) {
 	f.mu.Lock()
@@ -45,18 +46,18 @@ func (f *feed) change(do func()) {
 // write appends an event of one key.
 func (f *feed) write(position uint64, key string) {
 	f.change(func() {
-		f.events = append(f.events, Event{Position: position, Keys: []string{key}})
+		f.events = append(f.events, follow.Event{Position: position, Keys: []string{key}})
 		f.bounds.End = position
 	})
 }
 
-func (f *feed) Bounds(context.Context) (Bounds, error) {
+func (f *feed) Bounds(context.Context) (follow.Bounds, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.bounds, f.fails
 }
 
-func (f *feed) Next(ctx context.Context, after uint64) (epoch uint64, events []Event, err error) {
+func (f *feed) Next(ctx context.Context, after uint64) (epoch uint64, events []follow.Event, err error) {
 	for {
 		f.mu.Lock()
 		events, f.raw = f.raw, nil
@@ -96,14 +97,14 @@ type cache struct {
 	begun    []string
 	confirms error
 	isolated bool
-	counts   Counts
+	counts   follow.Counts
 }
 
 var errNames = errors.New("a member has not confirmed")
 
-func (c *cache) config(f Feed) Config {
+func (c *cache) config(f follow.Feed) follow.Config {
 	began := time.Now()
-	return Config{
+	return follow.Config{
 		Feed: f, Counts: &c.counts, Log: slog.New(slog.DiscardHandler),
 		Now: func() int64 { return int64(time.Since(began)) }, Wall: time.Now, Random: func() float64 { return 0.5 },
 		Begin: func(version uint64, parts ...journal.Part) {
@@ -148,7 +149,7 @@ func (c *cache) expect(t *testing.T, want ...string) {
 func run(t *testing.T, c *cache, f *feed) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- Run(ctx, c.config(f)) }()
+	go func() { done <- follow.Run(ctx, c.config(f)) }()
 	return func() {
 		t.Helper()
 		cancel()
@@ -173,8 +174,8 @@ func (f *feed) expect(t *testing.T, want ...uint64) {
 func TestStart(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var c cache
-		f := newFeed(Bounds{Acked: 3, End: 4})
-		f.events = []Event{{Position: 3, Keys: []string{"old"}}, {Position: 4, Keys: []string{"new"}, Version: 7}}
+		f := newFeed(follow.Bounds{Acked: 3, End: 4})
+		f.events = []follow.Event{{Position: 3, Keys: []string{"old"}}, {Position: 4, Keys: []string{"new"}, Version: 7}}
 		stop := run(t, &c, f)
 		c.expect(t, "new@7")
 		f.expect(t, 4)
@@ -191,8 +192,8 @@ func TestStart(t *testing.T) {
 func TestBatches(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var c cache
-		f := newFeed(Bounds{Acked: 1, End: 4})
-		f.events = []Event{
+		f := newFeed(follow.Bounds{Acked: 1, End: 4})
+		f.events = []follow.Event{
 			{Position: 2, Keys: []string{"a", "b"}, Version: 5, Tags: []string{"t"}},
 			{Position: 3, Keys: []string{"a", ""}, Version: 9, Tags: []string{"t"}},
 			{Position: 4, Keys: []string{"b"}, Version: 4},
@@ -213,17 +214,19 @@ func TestGaps(t *testing.T) {
 		consecutive bool
 		gap         func(f *feed)
 	}{
-		"a number is left out":  {true, func(f *feed) { f.raw, f.bounds.End = []Event{{Position: 7}}, 7 }},
-		"positions go back":     {false, func(f *feed) { f.raw, f.bounds.End = []Event{{Position: 7}, {Position: 6}}, 7 }},
-		"another numbering":     {false, func(f *feed) { f.raw, f.bounds = []Event{{Position: 6}}, Bounds{Epoch: 2, Acked: 6, End: 6} }},
-		"set back":              {false, func(f *feed) { f.raw, f.bounds.End = []Event{{Position: 5}}, 4 }},
-		"an event has no place": {false, func(f *feed) { f.raw, f.bounds.End = []Event{{Position: 6}, {}}, 6 }},
+		"a number is left out": {true, func(f *feed) { f.raw, f.bounds.End = []follow.Event{{Position: 7}}, 7 }},
+		"positions go back":    {false, func(f *feed) { f.raw, f.bounds.End = []follow.Event{{Position: 7}, {Position: 6}}, 7 }},
+		"another numbering": {false, func(f *feed) {
+			f.raw, f.bounds = []follow.Event{{Position: 6}}, follow.Bounds{Epoch: 2, Acked: 6, End: 6}
+		}},
+		"set back":              {false, func(f *feed) { f.raw, f.bounds.End = []follow.Event{{Position: 5}}, 4 }},
+		"an event has no place": {false, func(f *feed) { f.raw, f.bounds.End = []follow.Event{{Position: 6}, {}}, 6 }},
 		"the feed says so":      {false, func(f *feed) { f.fails = owner.ErrFeedGap }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
 				var c cache
-				f := newFeed(Bounds{Epoch: 1, Acked: 5, End: 5, Consecutive: x.consecutive})
+				f := newFeed(follow.Bounds{Epoch: 1, Acked: 5, End: 5, Consecutive: x.consecutive})
 				stop := run(t, &c, f)
 				c.expect(t)
 				f.change(func() { x.gap(f) })
@@ -241,7 +244,7 @@ func TestGaps(t *testing.T) {
 func TestAcknowledgesWhatIsConfirmed(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		c := cache{confirms: errNames}
-		f := newFeed(Bounds{Acked: 1, End: 1})
+		f := newFeed(follow.Bounds{Acked: 1, End: 1})
 		stop := run(t, &c, f)
 		f.write(2, "k")
 		c.expect(t, "k@0")
@@ -268,7 +271,7 @@ func TestAcknowledgesWhatIsConfirmed(t *testing.T) {
 func TestFailures(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var c cache
-		f := newFeed(Bounds{Acked: 1, End: 1})
+		f := newFeed(follow.Bounds{Acked: 1, End: 1})
 		stop := run(t, &c, f)
 		synctest.Wait()
 		f.change(func() { f.fails = errors.New("down") })
@@ -279,7 +282,7 @@ func TestFailures(t *testing.T) {
 		}
 		f.write(2, "k")
 		f.change(func() { f.fails = nil })
-		time.Sleep(LongestPause)
+		time.Sleep(follow.LongestPause)
 		c.expect(t, "k@0")
 		f.expect(t, 2)
 		if s := c.counts.Snapshot(0); s.DownSeconds != 0 {
@@ -294,9 +297,9 @@ func TestEnd(t *testing.T) {
 	for _, confirms := range []error{nil, errNames} {
 		simtime.Test(t, func(t *testing.T) {
 			c := cache{confirms: confirms}
-			f := newFeed(Bounds{Acked: 1, End: 2})
-			f.events, f.over = []Event{{Position: 2, Keys: []string{"k"}}}, true
-			if err := Run(context.Background(), c.config(f)); err != confirms {
+			f := newFeed(follow.Bounds{Acked: 1, End: 2})
+			f.events, f.over = []follow.Event{{Position: 2, Keys: []string{"k"}}}, true
+			if err := follow.Run(context.Background(), c.config(f)); err != confirms {
 				t.Error(err)
 			}
 			c.expect(t, "k@0")
