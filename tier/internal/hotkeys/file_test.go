@@ -1,4 +1,4 @@
-package hotkeys
+package hotkeys_test
 
 import (
 	"bytes"
@@ -11,7 +11,23 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/tier/internal/hotkeys"
 )
+
+// magic begins each file.
+const magic = "weir hot keys\n"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// parse returns the keys of a file that consists of b. It uses the file at path.
+func parse(t testing.TB, path string, b []byte, namespace string) ([]string, error) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(path) // some file systems flush a file that is truncated and written again
+	return hotkeys.Read(path, namespace)
+}
 
 // resum gives a changed file the right checksum.
 func resum(b []byte) []byte {
@@ -23,18 +39,20 @@ func resum(b []byte) []byte {
 
 func TestHotFile(t *testing.T) {
 	keys := []string{"a", "héé", "\x00", strings.Repeat("k", codec.MaxKey)}
-	b, kept := Append(nil, "product", keys)
-	got, err := parse(b, "product")
+	b, kept := hotkeys.Append(nil, "product", keys)
+	path := filepath.Join(t.TempDir(), "hot")
+	got, err := parse(t, path, b, "product")
 	if err != nil || kept != 4 || !slices.Equal(got, keys) {
 		t.Fatalf("%q, %d, %v", got, kept, err)
 	}
+	b, _ = hotkeys.Append(nil, "product", []string{"a", "héé", "\x00", "kkkkkkkk"})
 	for i := range b { // CRC-32 detects each change of one byte
 		bad := bytes.Clone(b)
 		bad[i] ^= 0x40
-		if _, err := parse(bad, "product"); err == nil {
+		if _, err := parse(t, path, bad, "product"); err == nil {
 			t.Errorf("byte %d changed, no error", i)
 		}
-		if _, err := parse(b[:i], "product"); err == nil {
+		if _, err := parse(t, path, b[:i], "product"); err == nil {
 			t.Errorf("cut at %d, no error", i)
 		}
 	}
@@ -46,13 +64,14 @@ func TestHotFile(t *testing.T) {
 		"left over":                  resum(append(bytes.Clone(b), 0)),
 		"number of keys is wrong":    resum(append([]byte(magic+"\x01\x07product\xff\xff\x03"), 0, 0, 0, 0)),
 		"before its end is wrong":    resum(append([]byte(magic+"\x01\x07product\x02\x01a\x00"), 0, 0, 0, 0)),
+		"a length":                   resum(append([]byte(magic+"\x01\x07product\x01\x81\x08"+strings.Repeat("k", codec.MaxKey+1)), 0, 0, 0, 0)),
 		"is of the namespace \"ab\"": resum(append([]byte(magic+"\x01\x02ab\x00"), 0, 0, 0, 0)),
 		"more than":                  make([]byte, 0),
 	} {
 		if name == "more than" {
-			bad = append([]byte(magic), make([]byte, MaxFile)...)
+			bad = append([]byte(magic), make([]byte, hotkeys.MaxFile)...)
 		}
-		if _, err := parse(bad, "product"); err == nil || !strings.Contains(err.Error(), name) {
+		if _, err := parse(t, path, bad, "product"); err == nil || !strings.Contains(err.Error(), name) {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
@@ -60,13 +79,14 @@ func TestHotFile(t *testing.T) {
 
 // A file never has more than a reader accepts.
 func TestHotFileBounded(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "hot")
 	for _, size := range []int{1, 400, codec.MaxKey} {
 		var keys []string
-		for range MaxKeys + 5 {
+		for range hotkeys.MaxKeys + 5 {
 			keys = append(keys, strings.Repeat("k", size))
 		}
-		b, kept := Append(nil, "n", keys)
-		if got, err := parse(b, "n"); err != nil || len(got) != kept || kept > MaxKeys || len(b) > MaxFile || kept < 4000 {
+		b, kept := hotkeys.Append(nil, "n", keys)
+		if got, err := parse(t, path, b, "n"); err != nil || len(got) != kept || kept > hotkeys.MaxKeys || len(b) > hotkeys.MaxFile || kept < 4000 {
 			t.Errorf("keys of %d bytes: %d kept in %d bytes, %v", size, kept, len(b), err)
 		}
 	}
@@ -78,25 +98,25 @@ func TestHotFileWrite(t *testing.T) {
 	if err := os.WriteFile(path, []byte("old"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	b, _ := Append(nil, "n", []string{"a"})
-	if err := Write(path, b); err != nil {
+	b, _ := hotkeys.Append(nil, "n", []string{"a"})
+	if err := hotkeys.Write(path, b); err != nil {
 		t.Fatal(err)
 	}
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	if keys, err := Read(path, "n"); err != nil || len(keys) != 1 {
+	if keys, err := hotkeys.Read(path, "n"); err != nil || len(keys) != 1 {
 		t.Errorf("%q, %v", keys, err)
 	}
 	taken := filepath.Join(dir, "taken") // a directory with something in it cannot be replaced
 	if err := os.MkdirAll(filepath.Join(taken, "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := Write(taken, b); err == nil {
+	if err := hotkeys.Write(taken, b); err == nil {
 		t.Error("a directory was replaced")
 	}
-	if _, err := Read(taken, "n"); err == nil || !strings.Contains(err.Error(), "regular") {
+	if _, err := hotkeys.Read(taken, "n"); err == nil || !strings.Contains(err.Error(), "regular") {
 		t.Errorf("%v", err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, ".*")); len(left) > 0 {
@@ -107,17 +127,18 @@ func TestHotFileWrite(t *testing.T) {
 // Reading a file ends with valid and bounded keys or with an error, whatever the file has.
 func FuzzHotFile(f *testing.F) {
 	for _, keys := range [][]string{nil, {"a"}, {"a", "bb", strings.Repeat("c", codec.MaxKey)}} {
-		b, _ := Append(nil, "n", keys)
+		b, _ := hotkeys.Append(nil, "n", keys)
 		f.Add(b, false)
 		f.Add(b[:len(b)/2], true)
 	}
 	f.Add([]byte(magic+"\x01\x01n\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01    "), true)
 	f.Add([]byte(magic+"\x01\xff\xff\xff\xff\xff\xff\xff\xff\x7fn\x00    "), true)
+	path := filepath.Join(f.TempDir(), "hot")
 	f.Fuzz(func(t *testing.T, b []byte, sum bool) {
 		if sum && len(b) >= crc32.Size { // without a valid checksum no change would be parsed
 			b = resum(b)
 		}
-		keys, err := parse(b, "n")
+		keys, err := parse(t, path, b, "n")
 		if err != nil {
 			return
 		}
@@ -126,7 +147,7 @@ func FuzzHotFile(f *testing.F) {
 				t.Errorf("key %q", key)
 			}
 		}
-		again, kept := Append(nil, "n", keys)
+		again, kept := hotkeys.Append(nil, "n", keys)
 		if kept != len(keys) || len(again) > len(b) {
 			t.Errorf("%d of %d keys, %d of %d bytes", kept, len(keys), len(again), len(b))
 		}

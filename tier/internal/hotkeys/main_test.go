@@ -1,4 +1,4 @@
-package hotkeys
+package hotkeys_test
 
 import (
 	"testing"
