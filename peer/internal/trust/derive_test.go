@@ -1,8 +1,6 @@
-package trust
+package trust_test
 
 import (
-	"bytes"
-	"crypto/sha256"
 	"encoding/hex"
 	"testing"
 )
@@ -10,24 +8,14 @@ import (
 // TestDerivedKeysStay checks that derived keys differ by purpose and by secret, and stay the same for all time, because
 // nodes of different versions of weir must agree on them.
 func TestDerivedKeysStay(t *testing.T) {
-	secret := sha256.Sum256([]byte("a"))
-	got := ""
-	for _, purpose := range []string{purposeGossip, purposeAuthority} {
-		key, err := derive(secret[:], purpose)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got += hex.EncodeToString(key[:8]) + " "
+	a, again, other := made(t, "a", "c", "a"), made(t, "b", "c", "a"), made(t, "a", "c", "b")
+	if got := hex.EncodeToString(a.Keyring.GetPrimaryKey()[:8]) + " " + a.ID; got != "b32c1bb73f90f697 a1ea8b15" {
+		t.Errorf("the key of gossip and the id of the authority are %s", got)
 	}
-	a, err := newAuthority(secret[:])
-	if err != nil {
-		t.Fatal(err)
+	if !a.Client("m").RootCAs.Equal(again.Client("m").RootCAs) {
+		t.Error("two nodes with one secret have different authorities")
 	}
-	again, err := newAuthority(secret[:])
-	if err != nil || !bytes.Equal(a.cert.Raw, again.cert.Raw) {
-		t.Errorf("the authority differs from call to call: %v", err)
-	}
-	if got += a.id; got != "b32c1bb73f90f697 e0b2353f32f16e80 a1ea8b15" {
-		t.Errorf("derived: %s", got)
+	if a.Client("m").RootCAs.Equal(other.Client("m").RootCAs) || a.ID == other.ID {
+		t.Error("two secrets have one authority")
 	}
 }
