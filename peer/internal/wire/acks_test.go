@@ -1,14 +1,15 @@
-package wire
+package wire_test
 
 import (
 	"context"
 	"errors"
 	"net"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
@@ -45,18 +46,19 @@ func (c acking) LastAck() (time.Duration, bool) {
 
 // ackingPair returns a pair in which the caller hears nothing of the peer while stalled is set, except acknowledgements
 // while acks is set.
-func ackingPair(t *testing.T) (w *pair, stalled, acks *atomic.Bool) {
+func ackingPair(t *testing.T, changes ...func(a, b *wire.Config)) (w *pair, stalled, acks *atomic.Bool) {
 	acks = new(atomic.Bool)
 	acks.Store(true)
-	w, stalled = silentPair(t, gated(nil, nil))
-	dial := w.a.cfg.Dial
-	w.a.cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, addr)
-		if err != nil {
-			return nil, err
+	w, stalled = silentPair(t, gated(nil, nil), append(changes, func(a, _ *wire.Config) {
+		dial := a.Dial
+		a.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			return acking{conn.(stalling), acks, new(atomic.Pointer[time.Time])}, nil
 		}
-		return acking{conn.(stalling), acks, new(atomic.Pointer[time.Time])}, nil
-	}
+	})...)
 	return w, stalled, acks
 }
 
@@ -79,18 +81,18 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 		}
 		silent(3*time.Second, func() { stalled.Store(false) })
 		began = time.Now()
-		if _, _, err := w.get(t.Context(), "hit", 2*time.Second); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > 1200*time.Millisecond {
+		if _, _, err := w.get(t.Context(), "hit", 2*time.Second); !errors.Is(err, wire.ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > 1200*time.Millisecond {
 			t.Errorf("a call that may take 2s: %v after %v", err, time.Since(began))
 		}
 		wiretest.Pause(t.Context(), 3*time.Second)
-		if n := w.a.opened.Load(); n != 0 {
+		if n := w.a.Totals().Opened; n != 0 {
 			t.Errorf("bypassed %d times", n)
 		}
 		w.mustGet(t, "hit")
 
 		silent(time.Second, func() { acks.Store(false) })
 		began = time.Now()
-		if _, _, err := w.get(t.Context(), "hit", time.Minute); !errors.Is(err, ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > time.Second+ackedWithin+2*linkTick {
+		if _, _, err := w.get(t.Context(), "hit", time.Minute); !errors.Is(err, wire.ErrUnreachable) || time.Since(began) < time.Second || time.Since(began) > time.Second+ackedWithin+2*linkTick {
 			t.Errorf("after the last acknowledgement: %v after %v", err, time.Since(began))
 		}
 		stalled.Store(false)
@@ -100,7 +102,7 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 		wiretest.Pause(t.Context(), time.Second)
 		stalled.Store(true)
 		began = time.Now()
-		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || time.Since(began) < deafMost || time.Since(began) > deafMost+2*silentAfter*linkTick {
+		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) || time.Since(began) < deafMost || time.Since(began) > deafMost+2*silentAfter {
 			t.Errorf("without an answer for ever: %v after %v", err, time.Since(began))
 		}
 		stalled.Store(false)
@@ -111,14 +113,15 @@ func TestOverloadOfThePeerIsNotDeath(t *testing.T) {
 // acknowledges, because the silence is the node's own fault.
 func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w, stalled, acks := ackingPair(t)
+		h := hearing.New(time.Now())
+		w, stalled, acks := ackingPair(t, func(a, _ *wire.Config) { a.Hearing = h })
 		ctx, stop := context.WithCancel(t.Context())
 		defer stop()
 		for _, lives := range []bool{true, false} {
 			w.mustGet(t, "hit")
 			stalled.Store(true)
 			acks.Store(lives)
-			starve(ctx, w.a.cfg.Hearing, time.Minute)
+			starve(ctx, h, time.Minute)
 			began := time.Now()
 			if lives { // it waits as long as the call has time: the alternative is a load
 				if _, _, err := w.get(t.Context(), "hit", 6*time.Second); !errors.Is(err, context.DeadlineExceeded) {
@@ -127,7 +130,7 @@ func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 			}
 			_, _, err := w.get(t.Context(), "hit", time.Minute)
 			took := time.Since(began)
-			if !errors.Is(err, ErrUnreachable) || lives && took < 2*deafMost || !lives && (took < deafMost || took > deafMost+2*silentAfter*linkTick) {
+			if !errors.Is(err, wire.ErrUnreachable) || lives && took < 2*deafMost || !lives && (took < deafMost || took > deafMost+2*silentAfter) {
 				t.Errorf("acknowledgements %v: %v after %v", lives, err, took)
 			}
 			stalled.Store(false)
@@ -135,46 +138,4 @@ func TestStarvedNodeWaitsForALivingPeer(t *testing.T) {
 			wiretest.Pause(t.Context(), time.Minute)
 		}
 	})
-}
-
-// TestSystemTellsOfAcknowledgements checks that the operating system reports acknowledgements, even below TLS.
-func TestSystemTellsOfAcknowledgements(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	there, err := l.Accept() // and never reads
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer there.Close()
-	if _, err := conn.Write([]byte("ping")); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range []net.Conn{conn, &secured{raw: conn}} {
-		a := ackerOf(c)
-		if a == nil {
-			t.Fatalf("%T: nothing tells", c)
-		}
-		for linux := runtime.GOOS == "linux"; ; time.Sleep(time.Millisecond) {
-			if ago, ok := a.LastAck(); ok != linux || ago < 0 || ago > time.Minute {
-				t.Fatalf("%T: %v, %v", c, ago, ok)
-			} else if !linux || ago == 0 { // everything sent has been acknowledged
-				break
-			}
-		}
-		time.Sleep(20 * time.Millisecond)
-		if ago, _ := a.LastAck(); ago != 0 {
-			t.Errorf("%T: with everything acknowledged, %v ago", c, ago)
-		}
-	}
-	if a := ackerOf(stalling{}); a != nil {
-		t.Errorf("%T tells of nothing", a)
-	}
 }

@@ -1,13 +1,13 @@
-package wire
+package wire_test
 
 import (
-	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
@@ -17,10 +17,13 @@ import (
 func TestAnswersThatWaitAreBounded(t *testing.T) {
 	const size, limit = 900 << 10, 2 << 20
 	bubble(t, func(t *testing.T) {
-		w := newPair(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
-			resp.Status, resp.Value = codec.StatusValue, make([]byte, size)
-		}})
-		w.b.backlog.limit = limit
+		w := newPair(t, false, wiretest.HandlerFunc(func(req *codec.Request, resp *codec.Response) bool {
+			resp.Status, resp.Value = codec.StatusValue, []byte("value of "+string(req.Key))
+			if string(req.Key) == "large" {
+				resp.Value = make([]byte, size)
+			}
+			return true
+		}), func(_, b *wire.Config) { b.Budget = limit })
 		w.mustGet(t, "hit")
 		for range 8 {
 			conn := dialRaw(t, w.b)
@@ -35,23 +38,23 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 			}()
 			synctest.Wait()
 			wiretest.Pause(t.Context(), time.Millisecond)
-			if held := w.b.backlog.bytes.Load(); held > limit+size {
+			if held := w.b.Waiting(); held > limit+size {
 				t.Fatalf("%d bytes wait, the limit is %d", held, limit)
 			}
 		}
 		if left := w.b.Totals().Accepted; left < 2 || left > 1+limit/(size-outboxFloor)+1 {
 			t.Errorf("%d connections are left", left)
 		}
-		if !strings.Contains(w.logB.String(), errSlow.Error()) {
+		if !strings.Contains(w.logB.String(), "it does not read its answers") {
 			t.Errorf("the log does not say why connections were closed:\n%s", w.logB.String())
 		}
 		w.mustGet(t, "hit")
 		if _, value, err := w.get(t.Context(), "large", 0); err != nil || len(value) != size {
 			t.Errorf("a peer that reads gets %d bytes, %v", len(value), err)
 		}
-		wiretest.Pause(t.Context(), 3*WriteTimeout)
+		wiretest.Pause(t.Context(), 3*wire.WriteTimeout)
 		synctest.Wait()
-		if held, left := w.b.backlog.bytes.Load(), w.b.Totals().Accepted; held != 0 || left != 1 {
+		if held, left := w.b.Waiting(), w.b.Totals().Accepted; held != 0 || left != 1 {
 			t.Errorf("%d bytes are counted, %d connections open", held, left)
 		}
 	})

@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"bufio"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/ring"
 )
 
@@ -25,8 +26,8 @@ import (
 // when its standard input does.
 const benchRole = "WEIR_PEER_BENCH_SERVER"
 
-func benchData(name string, connections int) *Plane {
-	return New(Config{
+func benchData(name string, connections int) *wire.Plane {
+	return wire.New(wire.Config{
 		Name: name, Cluster: "bench", Connections: connections, Sessions: 32, ValueLimit: 1 << 20, Budget: 1 << 30,
 		Dial: dialTCP, Logger: slog.New(slog.DiscardHandler), Seed: 1, Hearing: hearing.New(time.Now()),
 	})
@@ -84,7 +85,7 @@ func benchServer() int {
 			if err != nil {
 				return
 			}
-			if _, err := io.ReadFull(c, make([]byte, len(Magic))); err == nil {
+			if _, err := io.ReadFull(c, make([]byte, len(wire.Magic))); err == nil {
 				d.Accept(c, func() {})
 			}
 		}
@@ -164,7 +165,7 @@ func echoCaller(b *testing.B, addr string, size int) (call func() error, stop fu
 	}, func() { _ = c.Close() }
 }
 
-func hopCaller(d *Plane, addr string, size int) (call func() error, stop func()) {
+func hopCaller(d *wire.Plane, addr string, size int) (call func() error, stop func()) {
 	req := &codec.Request{Kind: codec.KindGet, Namespace: []byte("bench"), Schema: 1, Key: []byte("key"), Timeout: 5 * time.Second}
 	if size > 256 {
 		req.Key = []byte("large key")

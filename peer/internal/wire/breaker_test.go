@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"context"
@@ -12,41 +12,9 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
-
-func TestBreakerSteps(t *testing.T) {
-	whole := func(d time.Duration) time.Duration { return d }
-	now := time.Now()
-	var b breaker
-	for i, want := range []struct {
-		open  bool
-		pause time.Duration
-	}{{false, 50}, {false, 100}, {true, 200}, {true, 400}, {true, 800}, {true, 1600}, {true, 2000}, {true, 2000}} {
-		b = b.failed(now, true, whole)
-		if b.open != want.open || b.retry.Sub(now) != want.pause*time.Millisecond {
-			t.Fatalf("after %d failures: %+v", i+1, b)
-		}
-	}
-	if b = b.answered(); b.open || b.backoff != backoffMax || b.openings != 1 {
-		t.Errorf("after an answer: %+v", b)
-	}
-	if b = b.failed(now, true, whole); b.open || b.row != 1 || b.backoff != backoffMax {
-		t.Errorf("after one failure more: %+v", b)
-	}
-	for range 10 {
-		b = b.failed(now, false, whole)
-	}
-	if b.open {
-		t.Error("open although a connection works")
-	}
-	if b = b.tripped(now).tripped(now); !b.open || b.openings != 2 {
-		t.Errorf("after a silence: %+v", b)
-	}
-	if b = b.renewed(); !b.open || b.backoff != 0 || !b.retry.IsZero() {
-		t.Errorf("after a new start: %+v", b)
-	}
-}
 
 // stalling is a connection whose reader hears nothing while it is stalled: incoming bytes are dropped.
 type stalling struct {
@@ -64,17 +32,19 @@ func (c stalling) Read(b []byte) (int, error) {
 }
 
 // silentPair returns a pair in which the caller hears nothing of the peer while stalled is set.
-func silentPair(t *testing.T, h codec.Handler) (w *pair, stalled *atomic.Bool) {
-	w, stalled = newPair(t, false, h), new(atomic.Bool)
-	dial := w.a.cfg.Dial
-	w.a.cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
-		conn, err := dial(ctx, addr)
-		if err != nil {
-			return nil, err
+func silentPair(t *testing.T, h codec.Handler, changes ...func(a, b *wire.Config)) (w *pair, stalled *atomic.Bool) {
+	stalled = new(atomic.Bool)
+	stall := func(a, _ *wire.Config) {
+		dial := a.Dial
+		a.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+			conn, err := dial(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			return stalling{conn, stalled}, nil
 		}
-		return stalling{conn, stalled}, nil
 	}
-	return w, stalled
+	return newPair(t, false, h, append([]func(a, b *wire.Config){stall}, changes...)...), stalled
 }
 
 func (w *pair) breaker() string { return w.a.Peers()[0].Breaker }
@@ -90,18 +60,18 @@ func TestSilentPeerIsBypassed(t *testing.T) {
 			stalled.Store(true)
 			began := time.Now()
 			_, _, err := w.get(t.Context(), "hit", patience)
-			for ; !errors.Is(err, ErrUnreachable); _, _, err = w.get(t.Context(), "hit", patience) {
+			for ; !errors.Is(err, wire.ErrUnreachable); _, _, err = w.get(t.Context(), "hit", patience) {
 				if patience == 0 || !errors.Is(err, context.DeadlineExceeded) {
 					t.Fatalf("%v after %v", err, time.Since(began))
 				}
 				wiretest.Pause(t.Context(), time.Millisecond)
 			}
-			if took := time.Since(began); took > (silentAfter+2)*linkTick {
+			if took := time.Since(began); took > silentAfter+2*linkTick {
 				t.Errorf("bypassed after %v", took)
 			}
 			for end := time.Now().Add(10 * time.Second); time.Now().Before(end); wiretest.Pause(t.Context(), 7*time.Millisecond) {
 				before := time.Now()
-				if _, _, err := w.get(t.Context(), "hit", patience); !errors.Is(err, ErrUnreachable) || time.Since(before) != 0 {
+				if _, _, err := w.get(t.Context(), "hit", patience); !errors.Is(err, wire.ErrUnreachable) || time.Since(before) != 0 {
 					t.Fatalf("%v after %v", err, time.Since(before))
 				}
 			}
@@ -109,12 +79,12 @@ func TestSilentPeerIsBypassed(t *testing.T) {
 				t.Errorf("in ten seconds: %+v", s)
 			}
 			stalled.Store(false)
-			wiretest.Pause(t.Context(), dialTimeout+backoffMax)
-			if w.breaker() != BreakerClosed { // no call is needed for that
+			wiretest.Pause(t.Context(), wire.HelloTimeout+backoffMax)
+			if w.breaker() != wire.BreakerClosed { // no call is needed for that
 				t.Errorf("%+v", w.a.Peers()[0])
 			}
 			w.mustGet(t, "hit")
-			if a, b := w.a.opened.Load(), w.a.shut.Load(); a != 1 || b != 1 {
+			if a, b := w.a.Totals().Opened, w.a.Totals().Shut; a != 1 || b != 1 {
 				t.Errorf("opened %d times, shut %d times", a, b)
 			}
 			for _, line := range []string{"a peer is bypassed", "a peer answers again"} {
@@ -142,7 +112,7 @@ func TestBreakerStaysClosed(t *testing.T) {
 			t.Error(err)
 		}
 		w.mustGet(t, "hit")
-		if s := w.a.Peers()[0]; s.Openings != 0 || s.Dials != 1 || s.Breaker != BreakerClosed {
+		if s := w.a.Peers()[0]; s.Openings != 0 || s.Dials != 1 || s.Breaker != wire.BreakerClosed {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -162,17 +132,18 @@ func TestBreakerStaysClosed(t *testing.T) {
 // TestOneConnectionHangs checks that when one of two connections hangs, the other one serves and the breaker stays closed.
 func TestOneConnectionHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		w := newPair(t, false, gated(nil, nil))
-		w.a.cfg.Connections = 2
 		first := new(atomic.Bool) // the connection that hangs
-		dial, dials := w.a.cfg.Dial, 0
-		w.a.cfg.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
-			conn, err := dial(ctx, addr)
-			if dials++; dials == 1 && err == nil {
-				conn = stalling{conn, first}
+		w := newPair(t, false, gated(nil, nil), func(a, _ *wire.Config) {
+			a.Connections = 2
+			dial, dials := a.Dial, 0
+			a.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
+				conn, err := dial(ctx, addr)
+				if dials++; dials == 1 && err == nil {
+					conn = stalling{conn, first}
+				}
+				return conn, err
 			}
-			return conn, err
-		}
+		})
 		for range 4 {
 			w.mustGet(t, "hit")
 			synctest.Wait()
@@ -199,7 +170,7 @@ func TestHelloAndThenSilence(t *testing.T) {
 		var waited time.Duration
 		for end := time.Now().Add(time.Minute); time.Now().Before(end); wiretest.Pause(t.Context(), 10*time.Millisecond) {
 			before := time.Now()
-			if _, _, err := w.get(t.Context(), "k", 0); !errors.Is(err, ErrUnreachable) {
+			if _, _, err := w.get(t.Context(), "k", 0); !errors.Is(err, wire.ErrUnreachable) {
 				t.Fatal(err)
 			}
 			waited += time.Since(before)

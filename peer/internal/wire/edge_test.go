@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"context"
@@ -11,22 +11,24 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
 // plane returns a data plane that dials real addresses and is closed with the test.
-func plane(t *testing.T, name string, change func(*Config)) *Plane {
+func plane(t *testing.T, name string, change func(*wire.Config)) *wire.Plane {
 	t.Helper()
-	d := dataFor(name, new(wiretest.Log), 64<<20, dialTCP)
+	cfg := configOf(name, new(wiretest.Log))
 	if change != nil {
-		change(&d.cfg)
+		change(&cfg)
 	}
+	d := wire.New(cfg)
 	t.Cleanup(func() { d.Close(context.Background()) })
 	return d
 }
 
-func serving(t *testing.T, h codec.Handler) (*Plane, string) {
+func serving(t *testing.T, h codec.Handler) (*wire.Plane, string) {
 	t.Helper()
 	d := plane(t, "server", nil)
 	if _, err := d.Register("n", 7, h); err != nil {
@@ -58,13 +60,13 @@ func TestContextDeadlineCrosses(t *testing.T) {
 // TestDialTimeoutIsNotTheCallersDeadline checks that an error that means "unreachable" is not mistaken for the caller's own
 // deadline.
 func TestDialTimeoutIsNotTheCallersDeadline(t *testing.T) {
-	d := plane(t, "client", func(c *Config) {
+	d := plane(t, "client", func(c *wire.Config) {
 		c.Dial = func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded }
 	})
 	var resp codec.Response
 	err := d.Call(t.Context(), ring.Member{Name: "server", Addr: "127.0.0.1:1"}, wiretest.Get(0), &resp)
-	if !errors.Is(err, ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("%v: unreachable %v, deadline %v", err, errors.Is(err, ErrUnreachable), errors.Is(err, context.DeadlineExceeded))
+	if !errors.Is(err, wire.ErrUnreachable) || errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("%v: unreachable %v, deadline %v", err, errors.Is(err, wire.ErrUnreachable), errors.Is(err, context.DeadlineExceeded))
 	}
 }
 
@@ -91,7 +93,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 			return
 		}
 	}
-	t.Fatalf("%d connections of one node are served, each with %d bytes of buffer outside the budget", served, readBuffer)
+	t.Fatalf("%d connections of one node are served, each with a buffer outside the budget", served)
 }
 
 // TestOneLinkOfTwo checks that one link that cannot be opened does not fail calls while another is up.
@@ -99,7 +101,7 @@ func TestOneLinkOfTwo(t *testing.T) {
 	_, addr := serving(t, wiretest.Value("v"))
 	var mu sync.Mutex
 	dials := 0
-	d := plane(t, "client", func(c *Config) {
+	d := plane(t, "client", func(c *wire.Config) {
 		dial := c.Dial
 		c.Connections = 2
 		c.Dial = func(ctx context.Context, a string) (net.Conn, error) {

@@ -1,23 +1,31 @@
-package wire
+package wire_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
+)
+
+const (
+	maxReason          = 256 // bytes of a name
+	maxHelloNamespaces = 256
+	helloLimit         = 2<<10 + maxHelloNamespaces*(2+codec.MaxNamespace+8) // bytes of a frame
 )
 
 // TestHelloOfManyNamespaces checks that the largest hello that a node sends fits, and that the excess is left out.
 func TestHelloOfManyNamespaces(t *testing.T) {
-	h := Hello{
-		Protocol: ProtocolVersion, Cluster: strings.Repeat("c", maxReason), Name: strings.Repeat("n", maxReason),
+	h := wire.Hello{
+		Protocol: wire.ProtocolVersion, Cluster: strings.Repeat("c", maxReason), Name: strings.Repeat("n", maxReason),
 	}
 	for i := range maxHelloNamespaces + 10 {
-		h.Namespaces = append(h.Namespaces, Namespace{fmt.Sprintf("%0*d", codec.MaxNamespace, i), uint64(i)})
+		h.Namespaces = append(h.Namespaces, wire.Namespace{fmt.Sprintf("%0*d", codec.MaxNamespace, i), uint64(i)})
 	}
 	b := h.Append(nil)
 	if n := len(b) - codec.FrameHeader; n > helloLimit {
@@ -26,7 +34,7 @@ func TestHelloOfManyNamespaces(t *testing.T) {
 	near, far := net.Pipe()
 	defer near.Close()
 	go func() { _, _ = near.Write(b) }()
-	got, err := ReadHello(far)
+	got, err := wire.ReadHello(far)
 	if err != nil || len(got.Namespaces) != maxHelloNamespaces || got.Namespaces[255].Schema != 255 || got.Name != h.Name {
 		t.Errorf("%d namespaces, %v", len(got.Namespaces), err)
 	}
@@ -34,15 +42,16 @@ func TestHelloOfManyNamespaces(t *testing.T) {
 
 // TestHelloOfTooManyNamespaces checks that a hello with one namespace more than a node sends is rejected.
 func TestHelloOfTooManyNamespaces(t *testing.T) {
-	h := Hello{Protocol: ProtocolVersion, Cluster: "c", Name: "n"}
+	h := wire.Hello{Protocol: wire.ProtocolVersion, Cluster: "c", Name: "n"}
 	fixed := len(h.Append(nil)) - 2 // the count comes last
 	for i := range maxHelloNamespaces {
-		h.Namespaces = append(h.Namespaces, Namespace{fmt.Sprint(i), 1})
+		h.Namespaces = append(h.Namespaces, wire.Namespace{fmt.Sprint(i), 1})
 	}
 	b := h.Append(nil)
 	binary.BigEndian.PutUint16(b[fixed:], maxHelloNamespaces+1)
-	b = binary.BigEndian.AppendUint64(appendName(b, "one more"), 1)
-	if _, err := DecodeHello(b[codec.FrameHeader+codec.FrameMin:]); !isMalformed(err) {
+	b = append(binary.BigEndian.AppendUint16(b, uint16(len("one more"))), "one more"...)
+	b = binary.BigEndian.AppendUint64(b, 1)
+	if _, err := wire.DecodeHello(b[codec.FrameHeader+codec.FrameMin:]); !errors.Is(err, codec.ErrFrame) {
 		t.Errorf("%v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"bytes"
@@ -13,8 +13,22 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/peer/internal/hearing"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
+)
+
+// The times and limits that the tests expect.
+const (
+	linkTick    = 10 * time.Millisecond // how often a connection with calls in flight is checked
+	idleTicks   = 3                     // so many ticks without a call end the checks
+	silentAfter = 50 * linkTick         // a peer that owes an answer and is silent for so long is bypassed
+	deafMost    = 4 * time.Second       // for so long, silence does not count while this node cannot listen, or the peer acknowledges
+	ackedWithin = 300 * time.Millisecond
+	backoffMax  = 2 * time.Second // the longest pause between connection attempts
+	servingCost = 8 << 10         // what a waiting request counts for in the budget, beside its size
+	outboxLimit = 4 << 20         // bytes that may wait for one connection
+	outboxFloor = 64 << 10        // bytes that may wait for each connection, whatever waits for the others
 )
 
 // scripted is a handler controlled by the key: "hit..." is answered at once, "panic-now" panics, and everything else is
@@ -43,7 +57,7 @@ func (h *scripted) Stats() any { return nil }
 
 // pair is two data planes, the caller "a" and the server "b", and the network between them.
 type pair struct {
-	a, b     *Plane
+	a, b     *wire.Plane
 	logA     wiretest.Log
 	logB     wiretest.Log
 	to       ring.Member
@@ -53,35 +67,36 @@ type pair struct {
 	conns []net.Conn // a's ends
 }
 
-func dataFor(name string, log *wiretest.Log, budget int64, dial func(context.Context, string) (net.Conn, error)) *Plane {
-	return New(Config{
-		Name: name, Incarnation: 7, Cluster: "c", Connections: 1, Sessions: 32, ValueLimit: 1 << 20, Budget: budget,
-		Dial: dial, Logger: log.Logger(), Seed: 1, Hearing: hearing.New(time.Now()),
-	})
+// configOf returns the configuration of a data plane that logs to log.
+func configOf(name string, log *wiretest.Log) wire.Config {
+	return wire.Config{
+		Name: name, Incarnation: 7, Cluster: "c", Connections: 1, Sessions: 32, ValueLimit: 1 << 20, Budget: 64 << 20,
+		Dial: dialTCP, Logger: log.Logger(), Seed: 1, Hearing: hearing.New(time.Now()),
+	}
 }
 
-// newPair connects a to b over pipes in memory, or over the loopback if tcp is set.
-func newPair(t *testing.T, tcp bool, h codec.Handler) *pair {
+// newPair connects a to b over pipes in memory, or over the loopback if tcp is set. The changes are made to the two
+// configurations first.
+func newPair(t *testing.T, tcp bool, h codec.Handler, changes ...func(a, b *wire.Config)) *pair {
 	t.Helper()
 	w := &pair{to: ring.Member{Name: "b", Addr: "10.0.0.2:1", Incarnation: 7}}
-	w.b = dataFor("b", &w.logB, 64<<20, nil)
+	here, there := configOf("a", &w.logA), configOf("b", &w.logB)
 	dial := func(context.Context, string) (net.Conn, error) {
 		if w.noServer.Load() {
 			return nil, errors.New("no server")
 		}
 		near, far := net.Pipe()
 		go func() {
-			if _, err := io.ReadFull(far, make([]byte, len(Magic))); err == nil {
+			if _, err := io.ReadFull(far, make([]byte, len(wire.Magic))); err == nil {
 				w.b.Accept(far, func() {})
 			}
 		}()
 		return near, nil
 	}
 	if tcp {
-		w.to.Addr = listenData(t, w.b)
 		dial = dialTCP
 	}
-	w.a = dataFor("a", &w.logA, 64<<20, func(ctx context.Context, addr string) (net.Conn, error) {
+	here.Dial = func(ctx context.Context, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, addr)
 		if err == nil {
 			w.mu.Lock()
@@ -89,7 +104,14 @@ func newPair(t *testing.T, tcp bool, h codec.Handler) *pair {
 			w.mu.Unlock()
 		}
 		return conn, err
-	})
+	}
+	for _, change := range changes {
+		change(&here, &there)
+	}
+	w.a, w.b = wire.New(here), wire.New(there)
+	if tcp {
+		w.to.Addr = listenData(t, w.b)
+	}
 	if h != nil {
 		if _, err := w.b.Register("n", 1, h); err != nil {
 			t.Fatal(err)
@@ -98,7 +120,7 @@ func newPair(t *testing.T, tcp bool, h codec.Handler) *pair {
 	t.Cleanup(func() {
 		w.a.Close(context.Background())
 		w.b.Close(context.Background())
-		if n := w.a.flying.Load() + w.b.flying.Load(); n != 0 {
+		if n := w.a.Totals().InFlight + w.b.Totals().InFlight; n != 0 {
 			t.Errorf("%d bytes are still counted as in flight", n)
 		}
 	})
@@ -110,7 +132,7 @@ func dialTCP(ctx context.Context, addr string) (net.Conn, error) {
 }
 
 // listenData serves d's data connections on the loopback until the test ends.
-func listenData(t *testing.T, d *Plane) string {
+func listenData(t *testing.T, d *wire.Plane) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -123,7 +145,7 @@ func listenData(t *testing.T, d *Plane) string {
 			if err != nil {
 				return
 			}
-			if _, err := io.ReadFull(conn, make([]byte, len(Magic))); err != nil {
+			if _, err := io.ReadFull(conn, make([]byte, len(wire.Magic))); err != nil {
 				_ = conn.Close()
 				continue
 			}
@@ -173,18 +195,18 @@ func both(t *testing.T, f func(t *testing.T, tcp bool)) {
 }
 
 // dialRaw opens a connection to d as a stranger does, says hello and reads the answer.
-func dialRaw(t *testing.T, d *Plane) net.Conn {
+func dialRaw(t *testing.T, d *wire.Plane) net.Conn {
 	t.Helper()
 	near, far := net.Pipe()
 	d.Accept(far, func() {})
 	t.Cleanup(func() { _ = near.Close() })
 	_ = near.SetDeadline(time.Now().Add(10 * time.Second))
-	h := d.self
+	h := d.Hello()
 	h.Name = "stranger"
 	if _, err := near.Write(h.Append(nil)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadHello(near); err != nil {
+	if _, err := wire.ReadHello(near); err != nil {
 		t.Fatal(err)
 	}
 	return near

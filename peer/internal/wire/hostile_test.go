@@ -1,12 +1,14 @@
-package wire
+package wire_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -15,6 +17,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
@@ -58,69 +61,54 @@ func TestTruncatedRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = conn.Close()
-	wiretest.Until(t, "for the session to end", func() bool { w.b.mu.Lock(); defer w.b.mu.Unlock(); return len(w.b.sessions) == 0 })
+	wiretest.Until(t, "for the session to end", func() bool { return w.b.Totals().Accepted == 0 })
 }
 
 // TestLengthAloneAllocatesNothing checks that a large claimed length does not cause an allocation before the bytes arrive.
 func TestLengthAloneAllocatesNothing(t *testing.T) {
-	near, far := net.Pipe()
-	defer near.Close()
-	f := newFrameReader(far, 1<<30)
-	go func() {
-		for _, b := range []byte{0x3f, 0, 0, 0, 1, 2, 3, 4} {
-			_, _ = near.Write([]byte{b})
-		}
-	}()
-	for range 8 {
-		if b, err := f.buffered(); b != nil || err != nil {
-			t.Fatal(b, err)
-		}
-		if err := f.fill(); err != nil {
+	const claimed = 0x3f000000
+	w := newPair(t, false, gated(nil, nil), func(a, b *wire.Config) { a.ValueLimit, b.ValueLimit = 1<<30, 1<<30 })
+	conn := dialRaw(t, w.b)
+	frame := binary.BigEndian.AppendUint32(nil, claimed)
+	frame = append(frame, byte(codec.KindGet), 2, 3, 4)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for _, b := range frame { // into a pipe, so each byte is read before the next one is written
+		if _, err := conn.Write([]byte{b}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if len(f.buf) != readBuffer {
-		t.Errorf("the buffer has %d bytes", len(f.buf))
-	}
-}
-
-func TestBuffers(t *testing.T) {
-	var b buffers
-	for _, n := range []int{0, 1, 255, 256, 257, 512, 513, 4<<10 + 40, 64 << 10, 64<<10 + 1} {
-		p := b.get(n)
-		if len(p) != n || n > 256 && n <= 64<<10 && cap(p) >= 2*n {
-			t.Errorf("get %d: %d bytes of %d", n, len(p), cap(p))
-		}
-		b.put(p)
-		if q := b.get(n); n > 0 && n <= 64<<10 && &q[0] != &p[0] {
-			t.Errorf("get %d: the buffer was not reused", n)
-		}
-	}
-	for range 2 * keptBuffers / (64 << 10) {
-		b.put(make([]byte, 64<<10))
-	}
-	if b.kept > keptBuffers || b.kept <= keptBuffers-64<<10 {
-		t.Errorf("%d bytes are kept", b.kept)
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > claimed/16 {
+		t.Errorf("%d bytes of a frame of %d made it allocate %d", len(frame), claimed, got)
 	}
 }
 
 // answering installs a peer that says hello and then does what the test prescribes.
-func answering(t *testing.T, w *pair, act func(conn net.Conn)) *Plane {
+func answering(t *testing.T, w *pair, act func(conn net.Conn)) *wire.Plane {
 	t.Helper()
-	d := dataFor("a", &w.logA, 1<<20, func(context.Context, string) (net.Conn, error) {
+	return answeringWith(t, w, w.b.Hello(), act)
+}
+
+// answeringWith is answering with a hello of the test's own.
+func answeringWith(t *testing.T, w *pair, h *wire.Hello, act func(conn net.Conn)) *wire.Plane {
+	t.Helper()
+	cfg := configOf("a", &w.logA)
+	cfg.Budget = 1 << 20
+	cfg.Dial = func(context.Context, string) (net.Conn, error) {
 		near, far := net.Pipe()
 		go func() {
-			_, _ = io.ReadFull(far, make([]byte, len(Magic)))
-			if _, err := ReadHello(far); err == nil {
-				_, _ = far.Write(w.b.self.Append(nil))
+			_, _ = io.ReadFull(far, make([]byte, len(wire.Magic)))
+			if _, err := wire.ReadHello(far); err == nil {
+				_, _ = far.Write(h.Append(nil))
 				act(far)
 			}
 		}()
 		return near, nil
-	})
+	}
 	w.a.Close(context.Background())
-	w.a = d
-	return d
+	w.a = wire.New(cfg)
+	return w.a
 }
 
 func TestMalformedAnswers(t *testing.T) {
@@ -142,7 +130,7 @@ func TestMalformedAnswers(t *testing.T) {
 				_, _ = io.Copy(io.Discard, conn)
 			})
 			_, _, err := w.get(t.Context(), "k", 0)
-			if !errors.Is(err, ErrUnreachable) || errors.Is(err, codec.ErrFrame) == (name == "goodbye") {
+			if !errors.Is(err, wire.ErrUnreachable) || errors.Is(err, codec.ErrFrame) == (name == "goodbye") {
 				t.Errorf("got %v", err)
 			}
 			wiretest.WantLog(t, &w.logA, "connection to peer lost")
@@ -173,7 +161,7 @@ func TestStalledServer(t *testing.T) {
 		answering(t, w, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 		began := time.Now()
 		_, _, err := w.get(t.Context(), "k", 0)
-		if took := time.Since(began); !errors.Is(err, ErrUnreachable) || took < 400*time.Millisecond || took > 600*time.Millisecond {
+		if took := time.Since(began); !errors.Is(err, wire.ErrUnreachable) || took < 400*time.Millisecond || took > 600*time.Millisecond {
 			t.Errorf("%v after %v", err, took)
 		}
 	})
@@ -209,7 +197,7 @@ func TestBoundedQueue(t *testing.T) {
 		}
 		busy := 0
 		for ; len(errs) > 0; busy++ {
-			if err := <-errs; !errors.Is(err, ErrBusy) {
+			if err := <-errs; !errors.Is(err, wire.ErrBusy) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -217,7 +205,7 @@ func TestBoundedQueue(t *testing.T) {
 			t.Errorf("%d of 20 calls were refused", busy)
 		}
 		for range 20 - busy {
-			if err := <-errs; !errors.Is(err, ErrUnreachable) { // in the end the peer counts as dead
+			if err := <-errs; !errors.Is(err, wire.ErrUnreachable) { // in the end the peer counts as dead
 				t.Errorf("got %v", err)
 			}
 		}
@@ -250,12 +238,12 @@ func TestClientThatNeverReads(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if n := w.b.flying.Load(); n > 64<<20 {
+		if n := w.b.Totals().InFlight; n > 64<<20 {
 			t.Errorf("%d bytes in flight", n)
 		}
-		wiretest.Pause(t.Context(), 2*WriteTimeout)
+		wiretest.Pause(t.Context(), 2*wire.WriteTimeout)
 		synctest.Wait()
-		if n := w.b.flying.Load(); n != 0 || !strings.Contains(w.logB.String(), "timeout") {
+		if n := w.b.Totals().InFlight; n != 0 || !strings.Contains(w.logB.String(), "timeout") {
 			t.Errorf("after %v: %d bytes in flight, log: %s", time.Since(began), n, w.logB.String())
 		}
 		w.mustGet(t, "hit")
@@ -265,46 +253,68 @@ func TestClientThatNeverReads(t *testing.T) {
 // TestBudget checks that beyond the budget of bytes in flight the answer is busy, and memory does not grow.
 func TestBudget(t *testing.T) {
 	open, started := make(chan struct{}), make(chan context.Context, 4)
-	w := newPair(t, false, gated(open, started))
-	w.b.cfg.Budget = 2 * (servingCost + 1<<10)
+	w := newPair(t, false, gated(open, started), func(_, b *wire.Config) { b.Budget = 3*servingCost + 512 })
 	done := make(chan struct{})
 	for range 2 {
 		go func() { w.mustGet(t, "slow"); done <- struct{}{} }()
 		<-started
 	}
-	if status, _, err := w.get(t.Context(), "slow", 0); err != nil || status != codec.StatusBusy {
+	if status, _, err := w.get(t.Context(), "slow"+strings.Repeat("x", 1000), 0); err != nil || status != codec.StatusBusy {
 		t.Errorf("status %d, %v", status, err)
 	}
 	w.mustGet(t, "hit")
-	w.b.cfg.Budget *= 2
-	close(open)
+	close(open) // the answers fit
 	<-done
 	<-done
-	w.a.cfg.Budget = 8
-	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrBusy) {
+	w.mustGet(t, "hit")
+
+	w = newPair(t, false, gated(nil, nil), func(a, _ *wire.Config) { a.Budget = 8 })
+	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrBusy) {
 		t.Errorf("got %v", err)
 	}
-	w.a.cfg.Budget = 1 << 20
-	w.mustGet(t, "hit")
 }
 
+// TestWrongHello checks that two nodes that do not fit together say why, on both sides, whichever of them dials.
 func TestWrongHello(t *testing.T) {
-	for reason, change := range map[string]func(d *Plane, to *ring.Member){
-		"protocol":     func(d *Plane, _ *ring.Member) { d.self.Protocol++ },
-		"ring version": func(d *Plane, _ *ring.Member) { d.self.RingVersion++ },
-		"cluster":      func(d *Plane, _ *ring.Member) { d.self.Cluster = "other" },
-		"Config.Ring":  func(d *Plane, _ *ring.Member) { d.self.Placement++ },
-		"value limit":  func(d *Plane, _ *ring.Member) { d.self.ValueLimit++ },
-		"was expected": func(_ *Plane, to *ring.Member) { to.Name = "c" },
+	for reason, change := range map[string]func(c *wire.Config, to *ring.Member){
+		"cluster":      func(c *wire.Config, _ *ring.Member) { c.Cluster = "other" },
+		"Config.Ring":  func(c *wire.Config, _ *ring.Member) { c.Placement++ },
+		"value limit":  func(c *wire.Config, _ *ring.Member) { c.ValueLimit++ },
+		"was expected": func(_ *wire.Config, to *ring.Member) { to.Name = "c" },
 	} {
 		t.Run(reason, func(t *testing.T) {
-			w := newPair(t, true, gated(nil, nil))
-			change(w.a, &w.to)
-			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), reason) {
+			var to ring.Member
+			w := newPair(t, true, gated(nil, nil), func(a, _ *wire.Config) { change(a, &to) })
+			w.to.Name = cmp.Or(to.Name, w.to.Name)
+			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) || !strings.Contains(err.Error(), reason) {
 				t.Errorf("got %v", err)
 			}
 			wiretest.WantLog(t, &w.logA, reason)
 			wiretest.WantLog(t, &w.logB, reason)
+		})
+	}
+	for reason, change := range map[string]func(h *wire.Hello){
+		"protocol":     func(h *wire.Hello) { h.Protocol++ },
+		"ring version": func(h *wire.Hello) { h.RingVersion++ },
+	} {
+		t.Run(reason, func(t *testing.T) {
+			w := newPair(t, false, gated(nil, nil))
+			h := w.b.Hello()
+			change(h)
+			near, far := net.Pipe()
+			defer near.Close()
+			w.b.Accept(far, func() {})
+			go func() { _, _ = near.Write(h.Append(nil)) }()
+			if kind, _, why := wiretest.ReadFrame(t, near); kind != codec.KindGoodbye || !strings.Contains(why, reason) {
+				t.Errorf("the other side is told %q, kind %d", why, kind)
+			}
+			wiretest.WantLog(t, &w.logB, reason)
+
+			answeringWith(t, w, h, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
+			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) || !strings.Contains(err.Error(), reason) {
+				t.Errorf("got %v", err)
+			}
+			wiretest.WantLog(t, &w.logA, reason)
 		})
 	}
 }
@@ -317,7 +327,7 @@ func TestSilentStranger(t *testing.T) {
 		w.b.Accept(far, func() {})
 		var gone atomic.Bool
 		go func() { _, _ = io.Copy(io.Discard, near); gone.Store(true) }()
-		wiretest.Pause(t.Context(), HelloTimeout+2*time.Second)
+		wiretest.Pause(t.Context(), wire.HelloTimeout+2*time.Second)
 		synctest.Wait()
 		if !gone.Load() {
 			t.Error("the connection is still open")
@@ -327,8 +337,8 @@ func TestSilentStranger(t *testing.T) {
 }
 
 func FuzzHello(f *testing.F) {
-	h := Hello{Protocol: ProtocolVersion, RingVersion: 2, Incarnation: 3, ValueLimit: 4, Placement: 5, Cluster: "c", Name: "n",
-		Namespaces: []Namespace{{"product", 6}, {"stock", 7}}}
+	h := wire.Hello{Protocol: wire.ProtocolVersion, RingVersion: 2, Incarnation: 3, ValueLimit: 4, Placement: 5, Cluster: "c", Name: "n",
+		Namespaces: []wire.Namespace{{"product", 6}, {"stock", 7}}}
 	whole := h.Append(nil)[codec.FrameHeader+codec.FrameMin:]
 	for cut := range whole {
 		f.Add(whole[:cut])
@@ -348,16 +358,16 @@ func FuzzHello(f *testing.F) {
 	f.Add([]byte("GET / HTTP/1.1\r\n\r\n"))
 	f.Add([]byte("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		var h Hello
+		var h wire.Hello
 		var err error
-		atMost(t, len(b), func() { h, err = DecodeHello(b) })
+		wiretest.AtMost(t, len(b), func() { h, err = wire.DecodeHello(b) })
 		if err != nil {
-			if !isMalformed(err) {
+			if !errors.Is(err, codec.ErrFrame) {
 				t.Errorf("%v does not wrap ErrFrame", err)
 			}
 			return
 		}
-		if h.Protocol == ProtocolVersion {
+		if h.Protocol == wire.ProtocolVersion {
 			if again := string(h.Append(nil)[codec.FrameHeader+codec.FrameMin:]); !strings.HasPrefix(string(b), again) {
 				t.Errorf("%q became %q", b, again)
 			}

@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"encoding/binary"
@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
@@ -19,7 +20,7 @@ func TestNewerProtocol(t *testing.T) {
 	defer near.Close()
 	w.b.Accept(far, func() {})
 	go func() {
-		body := append(binary.BigEndian.AppendUint16(nil, ProtocolVersion+1), "nobody knows what"...)
+		body := append(binary.BigEndian.AppendUint16(nil, wire.ProtocolVersion+1), "nobody knows what"...)
 		_, _ = near.Write(wiretest.Frame(codec.KindHello, 0, string(body)))
 	}()
 	kind, _, why := wiretest.ReadFrame(t, near)

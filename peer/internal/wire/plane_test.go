@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"bytes"
@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
@@ -163,7 +164,7 @@ func TestBrokenConnectionFailsWaiters(t *testing.T) {
 		}
 		w.cut()
 		for range 10 {
-			if err := <-errs; !errors.Is(err, ErrUnreachable) {
+			if err := <-errs; !errors.Is(err, wire.ErrUnreachable) {
 				t.Errorf("got %v", err)
 			}
 		}
@@ -179,7 +180,7 @@ func TestBackoff(t *testing.T) {
 		began := time.Now()
 		for time.Since(began) < time.Minute {
 			before := time.Now()
-			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "no server") {
+			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) || !strings.Contains(err.Error(), "no server") {
 				t.Fatalf("got %v", err)
 			}
 			if took := time.Since(before); took != 0 {
@@ -202,14 +203,10 @@ func TestBackoff(t *testing.T) {
 		w.mustGet(t, "hit")
 		w.cut() // one that has not lasted is replaced after a pause
 		synctest.Wait()
-		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) {
+		if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) {
 			t.Errorf("got %v", err)
 		}
-		to := w.to
-		to.Incarnation++ // but a new incarnation of the peer is called at once
-		if _, err := w.a.peer(to); err != nil {
-			t.Fatal(err)
-		}
+		w.to.Incarnation++ // but a new incarnation of the peer is called at once
 		w.mustGet(t, "hit")
 	})
 }
@@ -218,10 +215,12 @@ func TestBackoff(t *testing.T) {
 // deadline.
 func TestConnectShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		d := dataFor("a", &wiretest.Log{}, 1<<20, func(ctx context.Context, _ string) (net.Conn, error) {
+		cfg := configOf("a", new(wiretest.Log))
+		cfg.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
-		})
+		}
+		d := wire.New(cfg)
 		defer d.Close(context.Background())
 		w := &pair{a: d, to: ring.Member{Name: "b", Addr: "x"}}
 		var wg sync.WaitGroup
@@ -238,12 +237,12 @@ func TestConnectShared(t *testing.T) {
 		defer cancel()
 		check(ctx, 0, context.DeadlineExceeded, 200*time.Millisecond)
 		check(t.Context(), 300*time.Millisecond, context.DeadlineExceeded, 300*time.Millisecond)
-		check(t.Context(), 0, ErrUnreachable, 400*time.Millisecond)
+		check(t.Context(), 0, wire.ErrUnreachable, 400*time.Millisecond)
 		wiretest.Pause(t.Context(), 400*time.Millisecond)
 		synctest.Wait()
 		d.Confine(map[string]uint64{}) // the waiting calls fail now
 		wg.Wait()
-		if n := d.dials.Load(); n != 1 {
+		if n := d.Totals().Dials; n != 1 {
 			t.Errorf("%d attempts", n)
 		}
 	})
@@ -257,12 +256,12 @@ func TestMoved(t *testing.T) {
 	w.mustGet(t, "hit")
 	now := w.to
 	w.to = old // an outdated view must not tear down what the newer one has built
-	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrUnreachable) {
+	if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) {
 		t.Errorf("got %v", err)
 	}
 	w.to = now
 	w.mustGet(t, "hit")
-	if n := w.a.dials.Load(); n != 2 {
+	if n := w.a.Totals().Dials; n != 2 {
 		t.Errorf("%d attempts to connect", n)
 	}
 	w.a.Allow(map[string]uint64{old.Name: old.Incarnation}) // the later incarnation is gone, and the next view has the earlier one again
@@ -293,7 +292,7 @@ func TestHandlerMisbehaves(t *testing.T) {
 		}
 		w.mustGet(t, "hit")
 		wiretest.WantLog(t, &w.logB, "stack=")
-		if n := w.a.dials.Load(); n != 1 {
+		if n := w.a.Totals().Dials; n != 1 {
 			t.Errorf("%d connections", n)
 		}
 	})
@@ -331,9 +330,9 @@ func TestCloseFailsWaiters(t *testing.T) {
 				done <- err
 			}()
 			there := <-started
-			want := ErrUnreachable
+			want := wire.ErrUnreachable
 			if asker {
-				want = ErrClosed
+				want = wire.ErrClosed
 				w.a.Close(context.Background())
 			} else {
 				w.b.Close(context.Background())
@@ -343,7 +342,7 @@ func TestCloseFailsWaiters(t *testing.T) {
 			}
 			<-there.Done()
 			if asker {
-				if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, ErrClosed) {
+				if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrClosed) {
 					t.Errorf("after close: %v", err)
 				}
 			}
@@ -355,15 +354,17 @@ func TestCloseFailsWaiters(t *testing.T) {
 func TestNoAddressIsNoMember(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		w := newPair(t, false, gated(nil, nil))
-		to := w.to
-		to.Addr = ""
-		if _, err := w.a.peer(to); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), to.Name) {
-			t.Errorf("got %v", err)
+		whole := w.to
+		for range 2 {
+			w.to.Addr = ""
+			if _, _, err := w.get(t.Context(), "hit", 0); !errors.Is(err, wire.ErrUnreachable) || !strings.Contains(err.Error(), w.to.Name) {
+				t.Errorf("got %v", err)
+			}
+			w.to = whole
+			w.mustGet(t, "hit") // the record of the member is unchanged
 		}
-		w.mustGet(t, "hit")
-		if _, err := w.a.peer(to); !errors.Is(err, ErrUnreachable) {
-			t.Errorf("got %v", err)
+		if n := w.a.Totals().Dials; n != 1 {
+			t.Errorf("%d attempts to connect", n)
 		}
-		w.mustGet(t, "hit") // the record of the member is unchanged
 	})
 }

@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/peer/internal/wire"
 )
 
 // sent starts a call for a key with send, and returns it with the channel on which it ends.
@@ -60,7 +61,7 @@ func TestSend(t *testing.T) {
 		call, done = w.sent(t, "slow", 0)
 		<-started
 		w.cut()
-		if <-done; !errors.Is(call.Err, ErrUnreachable) || call.Withdraw() {
+		if <-done; !errors.Is(call.Err, wire.ErrUnreachable) || call.Withdraw() {
 			t.Errorf("got %v", call.Err)
 		}
 		if s := w.a.Peers()[0]; s.Calls != 5 || s.Errors != 2 {

@@ -1,4 +1,4 @@
-package wire
+package wire_test
 
 import (
 	"context"
@@ -13,19 +13,6 @@ import (
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
-// linkOf returns a's link to b, and whether it ticks.
-func (w *pair) linkOf(t *testing.T) (l *link, ticking bool, tick int64) {
-	t.Helper()
-	p, err := w.a.peer(w.to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l = p.slots[0].link.Load()
-	l.out.lock()
-	defer l.out.unlock()
-	return l, l.ticking, l.tick
-}
-
 // TestTickingRests checks that an occasional call does not keep a link ticking, and that the link ticks while a call waits.
 func TestTickingRests(t *testing.T) {
 	const soon = 100 * time.Millisecond
@@ -35,13 +22,13 @@ func TestTickingRests(t *testing.T) {
 		w.mustGet(t, "hit")
 		for range 3 {
 			wiretest.Pause(t.Context(), soon)
-			_, ticking, rested := w.linkOf(t)
+			ticking, rested := w.a.Ticking("b")
 			wiretest.Pause(t.Context(), time.Second)
-			if _, again, tick := w.linkOf(t); ticking || again || tick != rested {
+			if again, tick := w.a.Ticking("b"); ticking || again || tick != rested {
 				t.Errorf("without a call for %v: ticking %v; then %v, and at tick %d after %d", soon, ticking, again, tick, rested)
 			}
 			w.mustGet(t, "hit")
-			if _, ticking, _ := w.linkOf(t); !ticking {
+			if ticking, _ := w.a.Ticking("b"); !ticking {
 				t.Error("a call has not started the ticking")
 			}
 		}
@@ -51,11 +38,11 @@ func TestTickingRests(t *testing.T) {
 			done <- err
 		}()
 		wiretest.Pause(t.Context(), time.Second)
-		l, ticking, tick := w.linkOf(t)
-		if now := l.now(); !ticking || now-tick > 1 {
+		ticking, tick := w.a.Ticking("b")
+		if now := w.a.Now("b"); !ticking || now-tick > 1 {
 			t.Errorf("a call waits: ticking %v, at tick %d of %d", ticking, tick, now)
 		}
-		if l.rest() { // as if the call had come after the tick checked the calls
+		if w.a.StopTicking("b") { // as if the call had come after the tick checked the calls
 			t.Error("the ticking stops although a call waits")
 		}
 		close(open)
@@ -112,8 +99,8 @@ func TestTickingStopsAndStarts(t *testing.T) {
 		}
 		wg.Wait()
 		synctest.Wait()
-		if l, _, _ := w.linkOf(t); len(l.pending) > 0 {
-			t.Errorf("%d calls are left", len(l.pending))
+		if left := w.a.Peers()[0].InFlight; left > 0 {
+			t.Errorf("%d calls are left", left)
 		}
 		close(end)
 	})

@@ -1,5 +1,3 @@
-// Package wiretest has what the tests of peer and of its data plane share: handlers that answer from a function, frames
-// written and read by hand, and a log that a test can inspect.
 package wiretest
 
 import (
@@ -10,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -135,4 +134,20 @@ func Pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
+}
+
+// AtMost checks that f allocates no more than 64 KiB and four times its input of n bytes.
+func AtMost(t *testing.T, n int, f func()) {
+	t.Helper()
+	most, got := 4*uint64(n)+64<<10, uint64(0)
+	for range 2 { // during the first run another goroutine may have allocated
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		f()
+		runtime.ReadMemStats(&after)
+		if got = after.TotalAlloc - before.TotalAlloc; got <= most {
+			return
+		}
+	}
+	t.Errorf("%d bytes made it allocate %d, the bound is %d", n, got, most)
 }

@@ -5,8 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
-	"runtime"
 	"testing"
 	"time"
 
@@ -14,22 +14,6 @@ import (
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
-
-// atMost checks that f allocates no more than 64 KiB and four times its input of n bytes.
-func atMost(t *testing.T, n int, f func()) {
-	t.Helper()
-	most, got := 4*uint64(n)+64<<10, uint64(0)
-	for range 2 { // during the first run another goroutine may have allocated
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		f()
-		runtime.ReadMemStats(&after)
-		if got = after.TotalAlloc - before.TotalAlloc; got <= most {
-			return
-		}
-	}
-	t.Errorf("%d bytes made it allocate %d, the bound is %d", n, got, most)
-}
 
 // bytesConn is a connection that delivers the given bytes, in pieces, and then ends.
 type bytesConn struct {
@@ -79,7 +63,7 @@ func addFrames(f *testing.F, limit uint32) {
 	}
 	hi := Hello{Protocol: ProtocolVersion, Name: "n", Cluster: "c", Namespaces: []Namespace{{"product", 6}}}
 	whole := [][]byte{
-		getFrame(1, "key"),
+		codec.AppendRequest(nil, &codec.Request{Kind: codec.KindGet, ID: 1, Namespace: []byte("n"), Schema: 1, Key: []byte("key")}),
 		codec.AppendRequest(nil, &codec.Request{Kind: codec.KindInvalidate, ID: 2, Namespace: []byte("n"), News: newsOf([]byte("a"), []byte("b"))}),
 		codec.AppendResponse(nil, &codec.Response{ID: 1, Status: codec.StatusValue, Value: []byte("value")}),
 		codec.AppendResponse(nil, &codec.Response{ID: 2, Status: codec.StatusFailed, Owner: []byte("n"), Text: []byte("text")}),
@@ -129,7 +113,7 @@ func addFrames(f *testing.F, limit uint32) {
 func FuzzFrames(f *testing.F) {
 	const limit = 1 << 20
 	addFrames(f, limit)
-	d := dataFor("a", new(wiretest.Log), 64<<20, nil)
+	d := New(Config{Name: "a", ValueLimit: limit, Budget: 64 << 20, Logger: slog.New(slog.DiscardHandler)})
 	p := newPeer(d, ring.Member{Name: "b"})
 	f.Fuzz(func(t *testing.T, b []byte, piece uint16) {
 		conn := func() net.Conn { return &bytesConn{rest: b, piece: max(int(piece), 1+len(b)/1000)} }
@@ -138,13 +122,13 @@ func FuzzFrames(f *testing.F) {
 				t.Errorf("ended with %v", err)
 			}
 		}
-		atMost(t, len(b), func() { _, _ = ReadHello(conn()) })
+		wiretest.AtMost(t, len(b), func() { _, _ = ReadHello(conn()) })
 
 		var req codec.Request
 		r := newFrameReader(nil, limit)
 		// An invalidation takes at least 11 bytes on the wire, and 48 in memory. The slices of 4096 names, the most that a
 		// frame can have, take 96 KiB, and as much again while they grow, once for each connection.
-		atMost(t, 2*len(b)+2*24*codec.MaxKeysPerFrame/4, func() {
+		wiretest.AtMost(t, 2*len(b)+2*24*codec.MaxKeysPerFrame/4, func() {
 			*r = frameReader{conn: conn(), limit: limit, buf: r.buf[:readBuffer:readBuffer]}
 			req = codec.Request{}
 			wantEnd(eachFrame(r, func(frame []byte) error {
@@ -156,7 +140,7 @@ func FuzzFrames(f *testing.F) {
 			}))
 		})
 
-		atMost(t, len(b), func() {
+		wiretest.AtMost(t, len(b), func() {
 			*r = frameReader{conn: conn(), limit: limit, buf: r.buf[:readBuffer:readBuffer]}
 			l := newLink(p, r.conn)
 			l.lastID = 8
@@ -186,4 +170,24 @@ func FuzzFrames(f *testing.F) {
 			t.Errorf("%d bytes are still counted as under way", n)
 		}
 	})
+}
+
+func TestBuffers(t *testing.T) {
+	var b buffers
+	for _, n := range []int{0, 1, 255, 256, 257, 512, 513, 4<<10 + 40, 64 << 10, 64<<10 + 1} {
+		p := b.get(n)
+		if len(p) != n || n > 256 && n <= 64<<10 && cap(p) >= 2*n {
+			t.Errorf("get %d: %d bytes of %d", n, len(p), cap(p))
+		}
+		b.put(p)
+		if q := b.get(n); n > 0 && n <= 64<<10 && &q[0] != &p[0] {
+			t.Errorf("get %d: the buffer was not reused", n)
+		}
+	}
+	for range 2 * keptBuffers / (64 << 10) {
+		b.put(make([]byte, 64<<10))
+	}
+	if b.kept > keptBuffers || b.kept <= keptBuffers-64<<10 {
+		t.Errorf("%d bytes are kept", b.kept)
+	}
 }
