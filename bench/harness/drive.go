@@ -37,6 +37,8 @@ type driver struct {
 	calling []gauge // by node: calls in progress
 	sees    func(node int) nodeSet
 	parted  atomic.Bool // a cut separates the nodes
+
+	unnoticed nodeSet // dead nodes that callers are still sent to; only the goroutine of the faults uses it
 }
 
 // node returns the node for the next call, or -1 if no node is up.

@@ -64,7 +64,7 @@ func sorted(marks []Mark) []Mark {
 }
 
 // step executes one step. Like a load balancer, it diverts callers from a node that goes and sends them back to one
-// that comes.
+// that comes. It learns late of a kill that is unnoticed.
 func (d *driver) step(ctx context.Context, s Step) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -73,12 +73,22 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 	}()
 	switch s.Do {
 	case StepKill, StepPause:
-		d.setUp(s.Node, false)
+		if !s.Unnoticed {
+			d.setUp(s.Node, false)
+		}
 		d.gone[s.Node].Add(1)
 		if err = d.cluster.Fault(ctx, s); errors.Is(err, ErrCannot) {
 			d.setUp(s.Node, true)
+		} else if s.Unnoticed {
+			d.unnoticed |= 1 << s.Node
 		}
 		return err
+	case StepNotice:
+		if d.unnoticed.has(s.Node) {
+			d.unnoticed &^= 1 << s.Node
+			d.setUp(s.Node, false)
+		}
+		return nil
 	case StepLeave:
 		d.setUp(s.Node, false)
 		drained := time.Now().Add(drainWithin)
@@ -93,6 +103,7 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 		return err
 	case StepJoin, StepResume:
 		if err = d.cluster.Fault(ctx, s); err == nil {
+			d.unnoticed &^= 1 << s.Node
 			d.setUp(s.Node, true)
 		}
 		return err

@@ -25,7 +25,12 @@ func plan(s *scenario.Scenario) []planned {
 	for _, f := range s.Faults {
 		at := f.At.D()
 		switch f.Do {
-		case scenario.Kill, scenario.Leave, scenario.Join:
+		case scenario.Kill:
+			add(at, Step{Do: StepKill, Node: f.Node, Unnoticed: f.Noticed > 0})
+			if f.Noticed > 0 {
+				add(at+f.Noticed.D(), Step{Do: StepNotice, Node: f.Node})
+			}
+		case scenario.Leave, scenario.Join:
 			add(at, Step{Do: StepKind(f.Do), Node: f.Node})
 		case scenario.Pause:
 			add(at, Step{Do: StepPause, Node: f.Node})

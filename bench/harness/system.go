@@ -72,6 +72,8 @@ type Step struct {
 	Do    StepKind
 	Node  int
 	Nodes []int // Cut: one side
+	// Unnoticed: of a kill, callers are sent to the dead node until StepNotice.
+	Unnoticed bool
 }
 
 // StepKind is the kind of a step.
@@ -89,6 +91,7 @@ const (
 	StepStarve StepKind = "starve"
 	StepFeed   StepKind = "feed" // ends a starvation
 	StepFlush  StepKind = "flush"
+	StepNotice StepKind = "notice" // the load balancer learns that the node is dead; no Cluster sees this step
 )
 
 // String returns "kill node 1", "cut nodes [2]" or "heal".

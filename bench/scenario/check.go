@@ -278,7 +278,10 @@ func (c *checker) fault(at string, s *Scenario, f *Fault) {
 	if (f.Do == Pause || f.Do == Starve) && s.Cluster.Kind == InProcess {
 		c.bad(at+".do", "a node stands still only as a process of its own: use kind %s, or cut", Processes)
 	}
-	if f.For < 0 || f.Every < 0 {
+	if f.Noticed != 0 && f.Do != Kill {
+		c.bad(at+".noticed", "only a kill is noticed late")
+	}
+	if f.For < 0 || f.Every < 0 || f.Noticed < 0 {
 		c.bad(at, "a time below 0")
 	}
 }

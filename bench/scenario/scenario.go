@@ -158,6 +158,9 @@ type Fault struct {
 	Nodes []int    `yaml:"nodes,omitempty" json:"nodes,omitempty"` // cut: one side of the cut
 	Every Duration `yaml:"every,omitempty" json:"every,omitempty"`
 	For   Duration `yaml:"for,omitempty" json:"for,omitempty"`
+	// Noticed is how long after a kill the load balancer learns of it. Until then callers are still sent to the dead
+	// node, and their calls fail at once. 0: the load balancer knew before.
+	Noticed Duration `yaml:"noticed,omitempty" json:"noticed,omitempty"`
 }
 
 // D returns the time.Duration.

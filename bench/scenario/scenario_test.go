@@ -96,6 +96,8 @@ func TestProblems(t *testing.T) {
 		small + "faults:\n  - {at: 0s, do: starve}\n":                          `x.yaml:6: faults[0].do: a node stands still only`,
 		small + "faults:\n  - {at: 0s, do: cut, nodes: [0, 1, 2]}\n":           `x.yaml:6: faults[0].nodes: a cut needs`,
 		small + "faults:\n  - {at: 0s, do: rolling, every: 1s, for: 1s}\n":     `x.yaml:6: faults[0].for: a node is down for 1s`,
+		small + "faults:\n  - {at: 0s, do: leave, noticed: 1s}\n":              `x.yaml:6: faults[0].noticed: only a kill is noticed late`,
+		small + "faults:\n  - {at: 0s, do: kill, noticed: -1s}\n":              `x.yaml:6: faults[0]: a time below 0`,
 		small + "    keys: {kind: zipf, theta: 1}\n":                           `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
 		small + "    rate: 5\n":                                                `x.yaml:5: load[0].rate: a rate is for an open loop`,
 		small + "    callers: 0x7fffffff\n":                                    `x.yaml:5: load[0].callers: 2147483647 is not between`,
