@@ -51,13 +51,13 @@ func (d *driver) node() int {
 }
 
 // call makes one call and records it. due is when it should have begun.
-func (d *driver) call(calls context.Context, worker int, st *stream, key int, op workload.Op, due time.Duration) {
+func (d *driver) call(calls context.Context, worker int, st *stream, q request, due time.Duration) {
 	began := d.clock.now()
-	o := outcome{due: due, began: began, read: op == workload.Read}
+	o := outcome{due: due, began: began, read: q.reads()}
 	node := d.node()
 	if node < 0 {
 		o.err, o.ended = errNoNode, began
-		d.rec.add(worker, o)
+		d.rec.addAll(worker, q, o)
 		return
 	}
 	gone := d.gone[node].Load()
@@ -69,22 +69,23 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 		ctx, cancel = context.WithTimeout(calls, t.D()-(began-due)) // the request's timeout counts from when it was due
 		defer cancel()
 	}
+	if q.op == workload.Many {
+		for _, o := range d.many(ctx, node, q, o) {
+			o.lost = o.err != nil && d.gone[node].Load() != gone
+			d.done(calls, worker, o)
+		}
+		return
+	}
+	key := q.key
 	name := d.u.names[key]
-	switch op {
+	switch q.op {
 	case workload.Read:
 		d.ledger.asked(key, began)
-		seen, parted := d.sees(node), d.parted.Load()
+		v := d.visit(node)
 		var b []byte
 		b, o.err = d.cluster.Get(ctx, node, name)
 		o.ended = d.clock.now()
-		if o.err == nil && d.ours {
-			version, loaded, err := readValue(b, key)
-			if o.wrong = err != nil; !o.wrong {
-				o.age = o.ended - loaded
-				o.stale, o.broken, o.missed = d.ledger.staleness(key, version, began, node)
-				o.rejoined = o.missed > 0 && !parted && d.seesAll(seen)
-			}
-		}
+		d.judge(&o, key, b, v)
 	case workload.Write:
 		version := d.ledger.write(key, d.clock.now())
 		seen := d.sees(node)
@@ -100,6 +101,33 @@ func (d *driver) call(calls context.Context, worker int, st *stream, key int, op
 		o.ended = d.clock.now()
 	}
 	o.lost = o.err != nil && d.gone[node].Load() != gone
+	d.done(calls, worker, o)
+}
+
+// A visit is what a node saw when it was asked.
+type visit struct {
+	node   int
+	seen   nodeSet
+	parted bool
+}
+
+func (d *driver) visit(node int) visit { return visit{node, d.sees(node), d.parted.Load()} }
+
+// judge checks the answer to a read of a key.
+func (d *driver) judge(o *outcome, key int, b []byte, v visit) {
+	if o.err != nil || !d.ours {
+		return
+	}
+	version, loaded, err := readValue(b, key)
+	if o.wrong = err != nil; !o.wrong {
+		o.age = o.ended - loaded
+		o.stale, o.broken, o.missed = d.ledger.staleness(key, version, o.began, v.node)
+		o.rejoined = o.missed > 0 && !v.parted && d.seesAll(v.seen)
+	}
+}
+
+// done records an outcome, unless an interrupt caused it.
+func (d *driver) done(calls context.Context, worker int, o outcome) {
 	if o.err != nil && calls.Err() != nil {
 		if o.err = context.Cause(calls); !errors.Is(o.err, errOver) {
 			return // interrupted: it might have been answered
@@ -182,11 +210,11 @@ func (d *driver) closed(stop, calls context.Context, n int, st *stream, to time.
 				if now >= to {
 					return
 				}
-				key, op, _, ok := st.next(r)
+				q, ok := st.next(r)
 				if !ok {
 					return
 				}
-				d.call(calls, w, st, key, op, now)
+				d.call(calls, w, st, q, now)
 			}
 		})
 	}
@@ -196,8 +224,7 @@ func (d *driver) closed(stop, calls context.Context, n int, st *stream, to time.
 // arrival is a request of an open loop.
 type arrival struct {
 	due time.Duration
-	key int
-	op  workload.Op
+	q   request
 }
 
 // lastCall is how long after the run's end a due request is still sent. A request that has waited longer did not
@@ -214,10 +241,10 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 			defer d.guard()
 			for a := range arrivals {
 				if now := d.clock.now(); now >= d.end && now-a.due > lastCall || stop.Err() != nil {
-					d.rec.add(w, outcome{due: a.due, began: now, ended: now, err: errNotBegun, read: a.op == workload.Read})
+					d.rec.addAll(w, a.q, outcome{due: a.due, began: now, ended: now, err: errNotBegun, read: a.q.reads()})
 					continue
 				}
-				d.call(calls, w, st, a.key, a.op, a.due)
+				d.call(calls, w, st, a.q, a.due)
 			}
 		})
 	}
@@ -225,10 +252,10 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 	due := d.clock.now()
 	began := due
 	for stop.Err() == nil {
-		key, op, at, ok := st.next(r)
+		q, ok := st.next(r)
 		switch gap := 1e9 / max(st.load.Rate, 1e-6); {
 		case st.load.Keys.Speed > 0:
-			due = began + at
+			due = began + q.at
 		case st.load.Arrival == "even":
 			due += time.Duration(gap)
 		default:
@@ -241,7 +268,7 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 			break
 		}
 		select {
-		case arrivals <- arrival{due, key, op}:
+		case arrivals <- arrival{due, q}:
 		case <-stop.Done():
 		}
 	}
@@ -273,13 +300,13 @@ func (d *driver) burst(stop, calls context.Context, st *stream, to time.Duration
 	r := d.rand(0, 1<<30)
 	at := max(d.clock.now(), 0)
 	for k := 0; at < to && d.sleepUntil(stop, at); k++ {
-		key, op := st.first+k, workload.Read
+		q := request{key: st.first + k}
 		if st.source != nil || st.log != nil {
 			var ok bool
-			if key, op, _, ok = st.next(r); !ok {
+			if q, ok = st.next(r); !ok {
 				return
 			}
-		} else if key >= len(d.u.names) {
+		} else if q.key >= len(d.u.names) {
 			return
 		}
 		var ready, done sync.WaitGroup
@@ -291,7 +318,7 @@ func (d *driver) burst(stop, calls context.Context, st *stream, to time.Duration
 				defer d.guard()
 				ready.Done()
 				<-start
-				d.call(calls, w, st, key, op, due)
+				d.call(calls, w, st, q, due)
 			})
 		}
 		ready.Wait()

@@ -29,6 +29,15 @@ func (s *nodeService) Get(q Lookup, a *Found) error {
 	return nil
 }
 
+// Many reads keys.
+func (s *nodeService) Many(q Lookups, a *FoundMany) error {
+	ctx, cancel := within(q.Left)
+	defer cancel()
+	values, err := getMany(ctx, s.n.Cache, q.Keys)
+	*a = FoundMany{values, found(nil, err)}
+	return nil
+}
+
 // Invalidate invalidates a key.
 func (s *nodeService) Invalidate(q Lookup, a *Found) error {
 	ctx, cancel := within(q.Left)

@@ -57,6 +57,18 @@ type Found struct {
 	Err, Kind string
 }
 
+// Lookups is a call for several keys over net/rpc.
+type Lookups struct {
+	Keys []string
+	Left time.Duration // until the caller's deadline; 0: none
+}
+
+// FoundMany is the answer: a value for each key, empty if Failed says that keys failed.
+type FoundMany struct {
+	Values [][]byte
+	Failed Found
+}
+
 // identities returns the errors that keep their identity across processes.
 func identities() map[string]error {
 	return map[string]error{
@@ -115,14 +127,20 @@ func left(ctx context.Context) time.Duration {
 
 // call makes an RPC that ends with ctx.
 func call(ctx context.Context, c *rpc.Client, method string, q Lookup) ([]byte, error) {
-	var a Found
-	pending := c.Go(method, q, &a, make(chan *rpc.Call, 1))
+	a, err := roundTrip[Found](ctx, c, method, q)
+	if err != nil {
+		return nil, err
+	}
+	return a.result()
+}
+
+// roundTrip makes an RPC that ends with ctx and returns its answer.
+func roundTrip[A any](ctx context.Context, c *rpc.Client, method string, q any) (*A, error) {
+	a := new(A)
+	pending := c.Go(method, q, a, make(chan *rpc.Call, 1))
 	select {
 	case <-pending.Done:
-		if pending.Error != nil {
-			return nil, pending.Error
-		}
-		return a.result()
+		return a, pending.Error
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -238,6 +256,20 @@ func (c *processes) Get(ctx context.Context, i int, key string) ([]byte, error) 
 		return nil, tier.ErrClosed
 	}
 	return call(ctx, p.client, "Node.Get", Lookup{key, left(ctx)})
+}
+
+// Many reads keys on a node.
+func (c *processes) Many(ctx context.Context, i int, keys []string) ([][]byte, error) {
+	p := c.nodes[i].Load()
+	if p == nil {
+		return nil, tier.ErrClosed
+	}
+	a, err := roundTrip[FoundMany](ctx, p.client, "Node.Many", Lookups{keys, left(ctx)})
+	if err != nil {
+		return nil, err
+	}
+	_, err = a.Failed.result()
+	return a.Values, err
 }
 
 // Invalidate invalidates a key from a node.

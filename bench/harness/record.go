@@ -81,6 +81,7 @@ type outcome struct {
 	lost              bool // the caller's own node went
 	age               time.Duration
 	read              bool
+	further           bool // another key of a batch, whose first key has the latency
 	stale, broken     time.Duration
 	missed            time.Duration // stale by an invalidation that this node had missed
 	rejoined          bool          // missed although the cut was over and the node saw all others when it was asked
@@ -185,11 +186,14 @@ func (r *recorder) add(worker int, o outcome) {
 	if !o.read {
 		return // only reads have a latency
 	}
-	record(s.latency, o.ended-o.due)
-	record(s.late, o.began-o.due)
 	if o.err == nil {
 		record(s.age, o.age)
 	}
+	if o.further {
+		return
+	}
+	record(s.latency, o.ended-o.due)
+	record(s.late, o.began-o.due)
 	i := int(o.due / r.line.width)
 	if s.points[i] == nil {
 		s.points[i] = hdrhistogram.New(shortest, longest, 2)

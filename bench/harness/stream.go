@@ -79,7 +79,7 @@ func newUniverse(s *scenario.Scenario) (*universe, error) {
 		if err != nil {
 			return nil, err
 		}
-		if st.mix, err = workload.NewMix(l.Mix.Read, l.Mix.Write, l.Mix.Invalidate); err != nil {
+		if st.mix, err = workload.NewMix(workload.Weights{Read: l.Mix.Read, Write: l.Mix.Write, Invalidate: l.Mix.Invalidate, Many: l.Mix.Many}); err != nil {
 			return nil, err
 		}
 		u.streams = append(u.streams, st)
@@ -136,27 +136,39 @@ func (st *stream) rewind() {
 	}
 }
 
-// next returns the next request; ok is false at the end of a trace. due is the trace's own time since its first
-// request.
-func (st *stream) next(r *rand.Rand) (key int, op workload.Op, due time.Duration, ok bool) {
+// request is what a caller asks for.
+type request struct {
+	op   workload.Op
+	key  int
+	keys []int         // of Many: all of them; nil: an operation on one key
+	at   time.Duration // the trace's own time since its first request
+}
+
+// next returns the next request; ok is false at the end of a trace.
+func (st *stream) next(r *rand.Rand) (q request, ok bool) {
 	if st.log == nil {
-		return st.first + st.source.Next(r), st.mix.Next(r), 0, true
+		key := st.source.Next(r)
+		q = request{key: st.first + key, op: st.mix.Next(r)}
+		if q.op == workload.Many { // generated keys begin at 0
+			q.keys = workload.Batch(st.source, r, key, st.load.Mix.Batch, st.load.Keys.Count)
+		}
+		return q, true
 	}
 	i := int(st.at.Add(1) - 1)
 	if i >= st.log.Len() {
-		return 0, 0, 0, false
+		return request{}, false
 	}
-	key, op = st.first+int(st.log.Keys[i]), st.mix.Next(r)
+	q = request{key: st.first + int(st.log.Keys[i]), op: st.mix.Next(r)}
 	if st.load.Keys.Ops {
 		switch st.log.Ops[i] {
 		case trace.Write:
-			op = workload.Write
+			q.op = workload.Write
 		case trace.Delete:
-			op = workload.Invalidate
+			q.op = workload.Invalidate
 		}
 	}
 	if v := st.load.Keys.Speed; v > 0 {
-		due = time.Duration(float64(st.log.At[i]) / v)
+		q.at = time.Duration(float64(st.log.At[i]) / v)
 	}
-	return key, op, due, true
+	return q, true
 }

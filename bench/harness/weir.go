@@ -129,6 +129,24 @@ func (c *weirCluster) Get(ctx context.Context, i int, key string) ([]byte, error
 	return n.Cache.Get(ctx, key)
 }
 
+// Many reads keys on a node with GetMany.
+func (c *weirCluster) Many(ctx context.Context, i int, keys []string) ([][]byte, error) {
+	n := c.nodes[i].Load()
+	if n == nil {
+		return nil, tier.ErrClosed
+	}
+	return getMany(ctx, n.Cache, keys)
+}
+
+func getMany(ctx context.Context, c *tier.Cache[[]byte], keys []string) ([][]byte, error) {
+	found, err := c.GetMany(ctx, keys)
+	values := make([][]byte, len(keys))
+	for i, key := range keys {
+		values[i] = found[key]
+	}
+	return values, err
+}
+
 // Invalidate invalidates a key from a node.
 func (c *weirCluster) Invalidate(ctx context.Context, i int, key string) error {
 	n := c.nodes[i].Load()

@@ -19,6 +19,7 @@ const (
 	maxCallers  = 100_000   // a goroutine each
 	maxKeys     = 5_000_000 // their names are made at the start
 	maxRate     = 5_000_000 // per second
+	maxBatch    = 10_000    // one call's values are in memory at once
 	maxValue    = 1 << 20   // weir's own limit
 	minValue    = 24        // the size of what the harness writes into each value
 )
@@ -191,8 +192,16 @@ func (c *checker) load(at string, s *Scenario, l *Load) {
 		c.bad(at+".every", "only a burst comes every so often")
 	}
 	m := l.Mix
-	if m.Read < 0 || m.Write < 0 || m.Invalidate < 0 {
+	if m.Read < 0 || m.Write < 0 || m.Invalidate < 0 || m.Many < 0 {
 		c.bad(at+".mix", "a weight below 0")
+	}
+	switch k := l.Keys; {
+	case m.Many == 0 && m.Batch != 0:
+		c.bad(at+".mix.batch", "a batch is for many")
+	case m.Many > 0 && (k.Kind == "trace" || k.Kind == "fresh" || l.Loop == "burst"):
+		c.bad(at+".mix.many", "many draws its keys itself: not from a trace, and not in a burst, which is about one key")
+	case m.Many > 0:
+		between(c, at+".mix.batch", m.Batch, 1, min(maxBatch, k.Count))
 	}
 	c.keys(at+".keys", l)
 }

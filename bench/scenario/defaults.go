@@ -68,6 +68,9 @@ func (s *Scenario) fill() {
 		default:
 			or(&l.Callers, 64)
 		}
+		if l.Mix.Many > 0 {
+			or(&l.Mix.Batch, 50)
+		}
 		k := &l.Keys
 		or(&k.Kind, "zipf")
 		switch k.Kind {

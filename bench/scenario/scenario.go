@@ -136,6 +136,10 @@ type Mix struct {
 	Read       float64 `yaml:"read,omitempty" json:"read,omitempty"`
 	Write      float64 `yaml:"write,omitempty" json:"write,omitempty"` // at the origin, then Invalidate
 	Invalidate float64 `yaml:"invalidate,omitempty" json:"invalidate,omitempty"`
+	// Many reads Batch different keys in one call. The rate counts calls; the measures count the keys as gets, with
+	// the latency of the whole call once.
+	Many  float64 `yaml:"many,omitempty" json:"many,omitempty"`
+	Batch int     `yaml:"batch,omitempty" json:"batch,omitempty"`
 }
 
 // The faults.

@@ -68,19 +68,26 @@ const (
 	Read       Op = iota // get the value
 	Write                // change it at the origin, then invalidate the key
 	Invalidate           // invalidate the key, without a change
+	Many                 // get the values of several keys in one call
 )
 
+// Weights say how often each operation is chosen.
+type Weights struct{ Read, Write, Invalidate, Many float64 }
+
 // A Mix chooses operations by weight. The zero Mix only reads.
-type Mix struct{ read, write, all float64 }
+type Mix struct{ read, write, invalidate, all float64 }
 
 // NewMix returns the Mix with these weights, which must not be negative; if all are 0 it only reads.
-func NewMix(read, write, invalidate float64) (Mix, error) {
-	for _, w := range []float64{read, write, invalidate} {
-		if !(w >= 0) || w > 1e9 {
-			return Mix{}, fmt.Errorf("workload: a weight of %v in a mix: it must be 0 or more", w)
+func NewMix(w Weights) (Mix, error) {
+	for _, x := range []float64{w.Read, w.Write, w.Invalidate, w.Many} {
+		if !(x >= 0) || x > 1e9 {
+			return Mix{}, fmt.Errorf("workload: a weight of %v in a mix: it must be 0 or more", x)
 		}
 	}
-	return Mix{read, read + write, read + write + invalidate}, nil
+	m := Mix{read: w.Read, write: w.Read + w.Write}
+	m.invalidate = m.write + w.Invalidate
+	m.all = m.invalidate + w.Many
+	return m, nil
 }
 
 // Next chooses an operation.
@@ -93,6 +100,32 @@ func (m Mix) Next(r *rand.Rand) Op {
 		return Read
 	case x < m.write:
 		return Write
+	case x < m.invalidate:
+		return Invalidate
 	}
-	return Invalidate
+	return Many
+}
+
+// Batch draws n different keys of count from s, the first of which is given. A key that comes up again is drawn
+// again; after many attempts, which a skewed source needs, the next free key is taken. n is at most count.
+func Batch(s Source, r *rand.Rand, first, n, count int) []int {
+	keys := make([]int, 1, n)
+	keys[0] = first
+	taken := map[int]struct{}{first: {}}
+	const attempts = 64
+	for len(keys) < n {
+		k := s.Next(r)
+		for range attempts {
+			if _, ok := taken[k]; !ok {
+				break
+			}
+			k = s.Next(r)
+		}
+		for _, ok := taken[k]; ok; _, ok = taken[k] {
+			k = (k + 1) % count
+		}
+		taken[k] = struct{}{}
+		keys = append(keys, k)
+	}
+	return keys
 }

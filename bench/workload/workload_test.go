@@ -136,7 +136,7 @@ func TestSources(t *testing.T) {
 
 func TestMix(t *testing.T) {
 	r := seeded(t)
-	m, err := NewMix(8, 1, 1)
+	m, err := NewMix(Weights{Read: 8, Write: 1, Invalidate: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -147,12 +147,43 @@ func TestMix(t *testing.T) {
 	if n[Read] < 7700 || n[Read] > 8300 || n[Write] < 800 || n[Invalidate] < 800 {
 		t.Errorf("8 to 1 to 1 came as %v", n)
 	}
+	if m, err = NewMix(Weights{Read: 1, Many: 1}); err != nil {
+		t.Fatal(err)
+	}
+	var many [Many + 1]int
+	for range 10_000 {
+		many[m.Next(r)]++
+	}
+	if many[Read] < 4500 || many[Many] < 4500 || many[Read]+many[Many] != 10_000 {
+		t.Errorf("1 to 1 came as %v", many)
+	}
 	var zero Mix
 	if zero.Next(r) != Read {
 		t.Error("the zero Mix does not read")
 	}
-	if _, err := NewMix(-1, 0, 0); err == nil {
+	if _, err := NewMix(Weights{Read: -1}); err == nil {
 		t.Error("a weight below 0 was taken")
+	}
+}
+
+// TestBatch checks that the keys of a batch are different, whatever the source.
+func TestBatch(t *testing.T) {
+	r := seeded(t)
+	z, err := NewZipf(100, 0.99, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []Source{z, Uniform(100), Hot{Count: 100, Share: 1}, &Scan{Count: 100}} {
+		for _, n := range []int{1, 7, 100} {
+			keys := Batch(s, r, 42, n, 100)
+			if len(keys) != n || keys[0] != 42 {
+				t.Fatalf("%T: %v for a batch of %d that begins with 42", s, keys, n)
+			}
+			slices.Sort(keys)
+			if len(slices.Compact(slices.Clone(keys))) != n || keys[0] < 0 || keys[n-1] > 99 {
+				t.Errorf("%T: %v", s, keys)
+			}
+		}
 	}
 }
 
