@@ -140,6 +140,9 @@ func start(cmd *exec.Cmd, in io.Closer) (*Process, error) {
 	return p, nil
 }
 
+// ID returns the process's number on this machine.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
+
 // Done returns a channel that is closed when the process has ended, for whatever reason.
 func (p *Process) Done() <-chan struct{} { return p.done }
 

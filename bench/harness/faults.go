@@ -83,6 +83,8 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 			d.unnoticed |= 1 << s.Node
 		}
 		return err
+	case StepStall:
+		return d.stall(s.For)
 	case StepNotice:
 		if d.unnoticed.has(s.Node) {
 			d.unnoticed &^= 1 << s.Node

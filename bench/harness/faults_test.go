@@ -103,6 +103,72 @@ faults:
 	}
 }
 
+// TestStall stalls this process and one that the cluster names. What was due meanwhile waited for the machine, not for the
+// harness.
+func TestStall(t *testing.T) {
+	const stall = 300 * time.Millisecond
+	asked := false
+	r := run(t, t.Context(), `
+duration: 2s
+cluster: {nodes: 1}
+origin: {latency: {kind: fixed, p50: 0s}}
+load: [{loop: open, rate: 200, callers: 500, arrival: even, keys: {kind: uniform, count: 5}}]
+faults: [{at: 500ms, do: stall, for: 300ms}]
+`, &housed{asked: &asked})
+	m, one := r.Systems[0].Median, r.Systems[0].Rounds[0]
+	if len(one.Marks) != 1 || one.Marks[0].What != "stall for 300ms" {
+		t.Fatalf("%+v", one.Marks)
+	}
+	if one.Marks[0].Error == "cannot" {
+		return // not on this system
+	}
+	if one.Marks[0].Error != "" || !asked {
+		t.Errorf("%+v; the cluster was asked for its processes: %v", one.Marks, asked)
+	}
+	if m.Max < ms(stall)*0.9 {
+		t.Errorf("requests that were due in a stall of %v: %+v", stall, m)
+	}
+}
+
+// housed names a process that is gone.
+type housed struct {
+	fake
+	asked *bool
+}
+
+func (h *housed) Start(ctx context.Context, env Env) (Cluster, error) {
+	_, err := h.fake.Start(ctx, env)
+	return h, err
+}
+
+func (h *housed) Processes() []int { *h.asked = true; return []int{1 << 30} }
+
+// TestStallIsNotLateness checks that requests which were due in a stall do not make the harness late.
+func TestStallIsNotLateness(t *testing.T) {
+	r := newRecorder(newTimeline(10 * time.Second))
+	add := func(due, began time.Duration) { r.add(0, outcome{due: due, began: began, ended: began, read: true}) }
+	late := func() int64 { tally := r.sum(); return tally.late.TotalCount() }
+	add(time.Second, time.Second)
+	r.stalls.begin(2 * time.Second)
+	add(2500*time.Millisecond, 3*time.Second) // recorded before the stall is known to be over
+	r.stalls.end(3 * time.Second)
+	r.stalls.begin(5 * time.Second)
+	r.stalls.end(6 * time.Second)
+	add(2100*time.Millisecond, 3*time.Second)
+	add(5*time.Second, 6*time.Second)
+	if n := late(); n != 1 {
+		t.Errorf("%d requests count for the lateness, not 1", n)
+	}
+	add(4*time.Second, 4*time.Second)
+	add(7*time.Second, 7*time.Second)
+	if n := late(); n != 3 {
+		t.Errorf("%d requests count for the lateness, not 3", n)
+	}
+	if tally := r.sum(); tally.latency.TotalCount() != 6 {
+		t.Errorf("%d latencies of 6", tally.latency.TotalCount())
+	}
+}
+
 // TestKillThatCannotBe checks that a node which could not be killed keeps its callers.
 func TestKillThatCannotBe(t *testing.T) {
 	r := virtually(t, `

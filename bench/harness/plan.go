@@ -41,6 +41,8 @@ func plan(s *scenario.Scenario) []planned {
 		case scenario.Cut:
 			add(at, Step{Do: StepCut, Nodes: f.Nodes})
 			add(at+f.For.D(), Step{Do: StepHeal})
+		case scenario.Stall:
+			add(at, Step{Do: StepStall, For: f.For.D()})
 		case scenario.Flush:
 			add(at, Step{Do: StepFlush})
 		case scenario.Rolling:

@@ -357,6 +357,16 @@ func (c *processes) Health() error {
 	return nil
 }
 
+// Processes returns the IDs of the nodes' processes.
+func (c *processes) Processes() (ids []int) {
+	for i := range c.nodes {
+		if p := c.nodes[i].Load(); p != nil {
+			ids = append(ids, p.ID())
+		}
+	}
+	return ids
+}
+
 // Close ends all processes and the origin.
 func (c *processes) Close(ctx context.Context) error {
 	var errs []error

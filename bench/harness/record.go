@@ -91,6 +91,7 @@ type outcome struct {
 // recorder records outcomes.
 type recorder struct {
 	line   *timeline
+	stalls stalls
 	shards [shards]shard
 }
 
@@ -193,7 +194,9 @@ func (r *recorder) add(worker int, o outcome) {
 		return
 	}
 	record(s.latency, o.ended-o.due)
-	record(s.late, o.began-o.due)
+	if !r.stalls.has(o.due) {
+		record(s.late, o.began-o.due)
+	}
 	i := int(o.due / r.line.width)
 	if s.points[i] == nil {
 		s.points[i] = hdrhistogram.New(shortest, longest, 2)

@@ -70,7 +70,7 @@ type Measures struct {
 	P99  float64 `json:"p99_ms"`
 	P999 float64 `json:"p999_ms"`
 	Max  float64 `json:"max_ms"`
-	Late float64 `json:"harness_p99_ms"` // how late the harness itself began requests
+	Late float64 `json:"harness_p99_ms"` // how late the harness itself began requests, except those due in a stall
 
 	Errors   float64 `json:"errors"`
 	Lost     float64 `json:"lost"`  // calls whose own node went

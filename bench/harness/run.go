@@ -264,7 +264,8 @@ func (d *driver) watch(ctx context.Context, tell func(time.Duration, string)) {
 			tell(now, "")
 		}
 		if h, ok := d.cluster.(Healther); ok {
-			if err := h.Health(); err != nil {
+			asked := d.clock.now()
+			if err := h.Health(); err != nil && !d.rec.stalls.has(asked) {
 				d.fail(err)
 				return
 			}

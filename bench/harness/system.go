@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/tier"
@@ -74,6 +75,7 @@ type Step struct {
 	Nodes []int // Cut: one side
 	// Unnoticed: of a kill, callers are sent to the dead node until StepNotice.
 	Unnoticed bool
+	For       time.Duration // Stall
 }
 
 // StepKind is the kind of a step.
@@ -91,6 +93,7 @@ const (
 	StepStarve StepKind = "starve"
 	StepFeed   StepKind = "feed" // ends a starvation
 	StepFlush  StepKind = "flush"
+	StepStall  StepKind = "stall"  // the whole machine stands still; no Cluster sees this step
 	StepNotice StepKind = "notice" // the load balancer learns that the node is dead; no Cluster sees this step
 )
 
@@ -101,6 +104,8 @@ func (s Step) String() string {
 		return fmt.Sprintf("cut nodes %v", s.Nodes)
 	case StepHeal, StepFlush:
 		return string(s.Do)
+	case StepStall:
+		return fmt.Sprintf("stall for %v", s.For)
 	}
 	return fmt.Sprintf("%s node %d", s.Do, s.Node)
 }

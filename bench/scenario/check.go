@@ -19,9 +19,10 @@ const (
 	maxCallers  = 100_000   // a goroutine each
 	maxKeys     = 5_000_000 // their names are made at the start
 	maxRate     = 5_000_000 // per second
-	maxBatch    = 10_000    // one call's values are in memory at once
-	maxValue    = 1 << 20   // weir's own limit
-	minValue    = 24        // the size of what the harness writes into each value
+	maxStall    = 10 * time.Second
+	maxBatch    = 10_000  // one call's values are in memory at once
+	maxValue    = 1 << 20 // weir's own limit
+	minValue    = 24      // the size of what the harness writes into each value
 )
 
 // checker collects problems.
@@ -253,7 +254,7 @@ func (c *checker) keys(at string, l *Load) {
 }
 
 func (c *checker) fault(at string, s *Scenario, f *Fault) {
-	if !c.among(at+".do", f.Do, Kill, Leave, Join, Rolling, Cut, Pause, Starve, Flush) {
+	if !c.among(at+".do", f.Do, Kill, Leave, Join, Rolling, Cut, Pause, Starve, Flush, Stall) {
 		return
 	}
 	if s.Cluster.Kind == Existing && f.Do != Flush {
@@ -279,6 +280,8 @@ func (c *checker) fault(at string, s *Scenario, f *Fault) {
 		if s.Cluster.Kind == Processes {
 			c.bad(at+".do", "the network between processes cannot be cut from here: use kind %s", InProcess)
 		}
+	case Stall:
+		between(c, at+".for", f.For, Duration(time.Millisecond), Duration(maxStall))
 	case Rolling:
 		if f.For >= f.Every {
 			c.bad(at+".for", "a node is down for %v, and the next one goes after %v: it must be back before", f.For, f.Every)

@@ -90,6 +90,8 @@ func (s *Scenario) fill() {
 		case Rolling:
 			or(&f.Every, Duration(2*time.Second))
 			or(&f.For, Duration(500*time.Millisecond))
+		case Stall:
+			or(&f.For, Duration(time.Second))
 		case Cut, Pause, Starve:
 			or(&f.For, Duration(2*time.Second))
 		}

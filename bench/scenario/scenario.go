@@ -152,6 +152,9 @@ const (
 	Pause   = "pause"   // the node is stopped for For
 	Starve  = "starve"  // the node has no CPU for half of every tenth of a second, for For; its callers keep calling it
 	Flush   = "flush"   // everything is invalidated
+	// Stall stops all processes of the run at once for For, those of the harness included, as the pause of a virtual
+	// machine does. Requests are due meanwhile, and come at once afterwards.
+	Stall = "stall"
 )
 
 // Fault is a fault and its time.

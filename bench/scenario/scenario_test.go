@@ -101,6 +101,7 @@ func TestProblems(t *testing.T) {
 		small + "    mix: {batch: 3}\n":                                        `x.yaml:5: load[0].mix.batch: a batch is for many`,
 		small + "    keys: {count: 9}\n    mix: {many: 1, batch: 10}\n":        `x.yaml:6: load[0].mix.batch: 10 is not between 1 and 9`,
 		small + "    keys: {kind: trace}\n    mix: {many: 1}\n":                `x.yaml:6: load[0].mix.many: many draws its keys itself`,
+		small + "faults:\n  - {at: 0s, do: stall, for: 1m}\n":                  `x.yaml:6: faults[0].for: 1m0s is not between 1ms and 10s`,
 		small + "    keys: {kind: zipf, theta: 1}\n":                           `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
 		small + "    rate: 5\n":                                                `x.yaml:5: load[0].rate: a rate is for an open loop`,
 		small + "    callers: 0x7fffffff\n":                                    `x.yaml:5: load[0].callers: 2147483647 is not between`,

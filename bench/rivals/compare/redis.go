@@ -134,6 +134,9 @@ func (c *redisCluster) Fault(ctx context.Context, s harness.Step) error {
 	return fmt.Errorf("%w %s", harness.ErrCannot, s)
 }
 
+// Processes returns the ID of the server's process, which stalls with the machine.
+func (c *redisCluster) Processes() []int { return []int{c.server.Pid()} }
+
 // Health reports whether the server is alive.
 func (c *redisCluster) Health() error {
 	ctx, cancel := context.WithTimeout(context.Background(), redisAnswers)

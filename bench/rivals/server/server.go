@@ -91,6 +91,9 @@ func DialRedis(addr string, delay time.Duration) (rueidis.Client, error) {
 	return rueidis.NewClient(rueidis.ClientOption{InitAddress: []string{addr}, DisableCache: true, MaxFlushDelay: delay})
 }
 
+// Pid returns the ID of the server's process.
+func (s *Redis) Pid() int { return s.process.ID() }
+
 // Kill ends the server, but not Client.
 func (s *Redis) Kill() { s.process.Kill() }
 
