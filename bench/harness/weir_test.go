@@ -124,14 +124,15 @@ faults:
 	if r.Partial != "" || res.Median.Wrong != 0 || res.Median.Gets > 0 && res.Median.OriginCalls == 0 {
 		t.Errorf("%q, %+v", r.Partial, res.Median)
 	}
-	marks := 0
+	marks, done := 0, true
 	for _, m := range res.Rounds[0].Marks {
 		marks++
+		done = done && m.Error != notDone
 		if m.Error != "" && m.Error != notDone { // the machine decides how soon a fault is done
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
 	}
-	if marks != 7 {
+	if done && marks != 7 {
 		t.Errorf("%d marks, not 7: %+v", marks, res.Rounds[0].Marks)
 	}
 	return res.Median.Gets
