@@ -73,7 +73,7 @@ func New(o Options) *cobra.Command {
 	}
 	p := c.Flags()
 	p.StringVar(&f.file, "file", "", "run the scenario in this `file`")
-	p.StringVar(&f.trace, "trace", "", "replay this trace `file` instead of the scenario's")
+	p.StringVar(&f.trace, "trace", "", "replay this trace `file` instead of the scenario's, or instead of the keys of its one load")
 	p.StringVar(&f.format, "format", "", "the trace's `format`: "+formats())
 	p.IntVar(&f.rounds, "rounds", 1, "how often each system runs")
 	p.DurationVar(&f.duration, "duration", 0, "`duration` of the run, instead of the scenario's")
@@ -182,14 +182,8 @@ func load(f settings, name string) (*scenario.Scenario, error) {
 		return nil, err
 	}
 	if f.trace != "" {
-		found := false
-		for i := range s.Load {
-			if k := &s.Load[i].Keys; k.Kind == "trace" {
-				k.File, k.Format, found = f.trace, f.format, true
-			}
-		}
-		if !found {
-			return nil, fmt.Errorf("scenario %s replays no trace: --trace has nothing to replace", s.Name)
+		if err := replay(s, f.trace, f.format); err != nil {
+			return nil, err
 		}
 	}
 	if f.duration != 0 {
@@ -203,6 +197,27 @@ func load(f settings, name string) (*scenario.Scenario, error) {
 		return nil, err
 	}
 	return scenario.Parse(s.Name+", with the flags", b)
+}
+
+// replay makes the scenario replay a trace file instead of its own traces. If it has none, its one load does. What the
+// scenario claims of its own keys is not claimed of the trace's.
+func replay(s *scenario.Scenario, file, format string) error {
+	found := false
+	for i := range s.Load {
+		if k := &s.Load[i].Keys; k.Kind == "trace" {
+			k.File, k.Format, found = file, format, true
+		}
+	}
+	switch {
+	case found:
+		return nil
+	case len(s.Load) != 1 || s.Load[0].Loop == "burst":
+		return fmt.Errorf("scenario %s replays no trace: --trace has nothing to replace", s.Name)
+	}
+	s.Load[0].Keys = scenario.Keys{Kind: "trace", File: file, Format: format}
+	s.Values = scenario.Values{Kind: "trace", Size: s.Values.Size}
+	s.Claims = nil
+	return nil
 }
 
 // choose returns the systems that the user asks for, weir first.

@@ -131,6 +131,18 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
+// TestTraceReplacesKeys checks that a scenario with one load and generated keys can replay a trace, to its end.
+func TestTraceReplacesKeys(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "trace")
+	if err := os.WriteFile(path, []byte(strings.Repeat("a\nb\nc\na\n", 50)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := do(t.Context(), Options{}, "hit-ratio-5", "--trace", path, "--format", "keys")
+	if err != nil || !regexp.MustCompile(`hit ratio +\| +98\.50 %`).MatchString(out) || !strings.Contains(out, "1 node") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // dead is a rival that does not start.
 type dead struct{ harness.Weir }
 

@@ -276,6 +276,46 @@ func TestUniverse(t *testing.T) {
 	}
 }
 
+// TestSized checks that tiers which are given as a percentage get their bytes, in their proportion.
+func TestSized(t *testing.T) {
+	const text = "duration: 1s\nvalues: {size: 988}\nload: [{keys: {count: 10000}}]\n" // 1,000 bytes a key
+	for cluster, want := range map[string][2]scenario.Bytes{
+		"{nodes: 2, percent: 40}":                           {400_000, 1_600_000}, // 1 to 4, the default
+		"{nodes: 1, percent: 1}":                            {64 << 10, 64 << 10},
+		"{nodes: 1, percent: 2}":                            {64 << 10, 200_000 - 64<<10},
+		"{nodes: 1, percent: 10, near: -1}":                 {-1, 1_000_000},
+		"{nodes: 1, near: 1MB, owned: 9MB}":                 {1_000_000, 9_000_000},
+		"{nodes: 4, percent: 8, near: 64KiB, owned: 64KiB}": {100_000, 100_000},
+	} {
+		s := parse(t, "cluster: "+cluster+"\n"+text)
+		u, err := newUniverse(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := *s
+		if c := u.sized(s).Cluster; c.Near != want[0] || c.Owned != want[1] {
+			t.Errorf("%s: near %d and owned %d", cluster, c.Near, c.Owned)
+		}
+		if !reflect.DeepEqual(*s, before) {
+			t.Errorf("%s: the scenario itself has changed", cluster)
+		}
+	}
+}
+
+// TestRequestsEnd checks that a load ends after its requests, in every round.
+func TestRequestsEnd(t *testing.T) {
+	s := parse(t, "duration: 1m\norigin: {latency: {kind: fixed, p50: 0s}}\nload: [{callers: 3, keys: {kind: scan, count: 50, requests: 120}}]\n")
+	r, err := Run(t.Context(), s, []System{&fake{}}, Options{Rounds: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range r.Systems[0].Rounds {
+		if m := one.Measures; m.Gets != 120 || m.Due != 50 || m.Seconds >= 60 {
+			t.Errorf("%+v", m)
+		}
+	}
+}
+
 // TestKindsAreFew checks that errors of one kind count as one, whatever key they name, and that the number of
 // different kinds is bounded.
 func TestKindsAreFew(t *testing.T) {

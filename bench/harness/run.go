@@ -60,6 +60,7 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 	if err != nil {
 		return nil, err
 	}
+	s = u.sized(s)
 	o.Rounds = max(o.Rounds, 1)
 	if o.nap == nil {
 		o.nap = nap

@@ -9,6 +9,7 @@ import (
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/bench/trace"
 	"github.com/weircache/weir/bench/workload"
+	"github.com/weircache/weir/tier"
 )
 
 // universe is all keys of a scenario: first the generated keys, which all loads share, then each burst's fresh
@@ -91,6 +92,27 @@ func newUniverse(s *scenario.Scenario) (*universe, error) {
 	return u, u.setSizes(s, recorded)
 }
 
+// sized returns the scenario with the sizes of its tiers in bytes, if it gives them as a percentage of all keys' bytes.
+func (u *universe) sized(s *scenario.Scenario) *scenario.Scenario {
+	c := s.Cluster
+	if c.Percent == 0 {
+		return s
+	}
+	all := 0
+	for i, name := range u.names {
+		all += len(name) + u.sizes(i)
+	}
+	node := scenario.Bytes(float64(all) * c.Percent / 100 / float64(c.Nodes))
+	if c.Near > 0 {
+		c.Near = max(tier.MinBytes, scenario.Bytes(float64(node)*float64(c.Near)/float64(c.Near+c.Owned)))
+		node -= c.Near
+	}
+	c.Owned = max(tier.MinBytes, node)
+	out := *s
+	out.Cluster = c
+	return &out
+}
+
 func (u *universe) setSizes(s *scenario.Scenario, recorded map[int]int32) error {
 	v := s.Values
 	var z workload.Sizes
@@ -128,7 +150,7 @@ func readTrace(k scenario.Keys) (*trace.Log, error) {
 	return trace.Load(r, k.Count)
 }
 
-// rewind restarts a trace or a scan for the next round.
+// rewind restarts the stream for the next round.
 func (st *stream) rewind() {
 	st.at.Store(0)
 	if s, ok := st.source.(*workload.Scan); ok {
@@ -147,6 +169,9 @@ type request struct {
 // next returns the next request; ok is false at the end of a trace.
 func (st *stream) next(r *rand.Rand) (q request, ok bool) {
 	if st.log == nil {
+		if n := st.load.Keys.Requests; n > 0 && st.at.Add(1) > int64(n) {
+			return request{}, false
+		}
 		key := st.source.Next(r)
 		q = request{key: st.first + key, op: st.mix.Next(r)}
 		if q.op == workload.Many { // generated keys begin at 0

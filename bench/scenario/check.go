@@ -84,6 +84,7 @@ func (c *checker) cluster(k *Cluster) {
 	if k.Near >= 0 { // below 0: no near tier
 		between(c, "cluster.near", k.Near, 64<<10, 1<<40)
 	}
+	between(c, "cluster.percent", k.Percent, 0, 1000)
 	between(c, "cluster.concurrency", k.Concurrency, 1, 1_000_000)
 	between(c, "cluster.timeout", k.Timeout, Duration(time.Millisecond), Duration(maxDuration))
 	f := k.Freshness
@@ -211,6 +212,9 @@ func (c *checker) keys(at string, l *Load) {
 	k := l.Keys
 	if !c.among(at+".kind", k.Kind, "zipf", "uniform", "hot", "scan", "fresh", "trace") {
 		return
+	}
+	if k.Requests < 0 || k.Requests > 0 && (k.Kind == "fresh" || k.Kind == "trace") {
+		c.bad(at+".requests", "a number of generated requests, and not of a trace (count) or of a burst's fresh keys")
 	}
 	switch k.Kind {
 	case "fresh":

@@ -30,10 +30,13 @@ const (
 
 // Cluster is the measured cluster, with the contract that all systems get.
 type Cluster struct {
-	Kind        string    `yaml:"kind" json:"kind"`
-	Nodes       int       `yaml:"nodes" json:"nodes"`
-	Near        Bytes     `yaml:"near" json:"near"`               // of a node's near tier
-	Owned       Bytes     `yaml:"owned" json:"owned"`             // of a node's owned tier
+	Kind  string `yaml:"kind" json:"kind"`
+	Nodes int    `yaml:"nodes" json:"nodes"`
+	Near  Bytes  `yaml:"near" json:"near"`   // of a node's near tier
+	Owned Bytes  `yaml:"owned" json:"owned"` // of a node's owned tier
+	// Percent, if not 0, makes all tiers of all nodes together as large as this percentage of the bytes of all keys with
+	// their values. Near and Owned are then their proportion. A tier has at least 64 KiB.
+	Percent     float64   `yaml:"percent,omitempty" json:"percent,omitempty"`
 	Concurrency int       `yaml:"concurrency" json:"concurrency"` // concurrent loads of the whole cluster
 	Timeout     Duration  `yaml:"timeout" json:"timeout"`         // of one load
 	Freshness   Freshness `yaml:"freshness" json:"freshness"`
@@ -122,7 +125,9 @@ type Keys struct {
 	Count int     `yaml:"count,omitempty" json:"count,omitempty"` // number of keys; trace: maximum number of requests, 0 all
 	Theta float64 `yaml:"theta,omitempty" json:"theta,omitempty"` // zipf
 	Items int64   `yaml:"items,omitempty" json:"items,omitempty"` // zipf: ranks, 0: as YCSB
-	Share float64 `yaml:"share,omitempty" json:"share,omitempty"` // hot: of the hot key
+	// Requests, if not 0, ends the load after so many requests of generated keys.
+	Requests int     `yaml:"requests,omitempty" json:"requests,omitempty"`
+	Share    float64 `yaml:"share,omitempty" json:"share,omitempty"` // hot: of the hot key
 	// File, Format (see the package trace) and Ops belong to traces. With Ops the trace's writes and deletes are
 	// performed as well, and Mix must be empty. An open loop replays the trace's own timing, Speed times as fast.
 	File   string  `yaml:"file,omitempty" json:"file,omitempty"`

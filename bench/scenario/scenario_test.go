@@ -15,8 +15,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestBuiltins(t *testing.T) {
-	want := []string{"brownout", "cold-cluster", "common-miss", "crowd", "drill", "hot-expiry", "invalidate", "membership", "ninety-nine", "outage", "partition", "privacy", "ranking",
-		"restart", "rolling", "starved", "storm", "trace"}
+	want := []string{"brownout", "cold-cluster", "cold-errors", "common-miss", "crowd", "drill", "hit-ratio-1", "hit-ratio-10", "hit-ratio-30", "hit-ratio-5", "hot-expiry", "invalidate",
+		"large-values", "late-balancer", "many", "membership", "memory-pressure", "ninety-nine", "outage", "partition", "privacy", "processes", "ranking",
+		"restart", "rolling", "saturation", "stall", "starved", "storm", "trace"}
 	if got := Names(); !slices.Equal(got, want) {
 		t.Errorf("the built-in scenarios are %v", got)
 	}
@@ -26,7 +27,7 @@ func TestBuiltins(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if s.Name != name || s.About == "" {
+		if s.Name != name || s.About == "" || strings.Contains(s.About, "PERCENT") {
 			t.Errorf("%s is named %q, and says %q of itself", name, s.Name, s.About)
 		}
 		full, err := s.YAML()
@@ -43,7 +44,7 @@ func TestBuiltins(t *testing.T) {
 			t.Errorf("%s changes when it is written and read:\n%s\n%s", name, full, b)
 		}
 	}
-	for _, name := range []string{"nothing", "", "../check", "storm.yaml"} {
+	for _, name := range []string{"nothing", "", "../check", "storm.yaml", "hit-ratio", "hit-ratio-2", "hit-ratio-"} {
 		if _, err := Builtin(name); err == nil || !strings.Contains(err.Error(), "hot-expiry") {
 			t.Errorf("%q: %v", name, err)
 		}
@@ -102,6 +103,8 @@ func TestProblems(t *testing.T) {
 		small + "    keys: {count: 9}\n    mix: {many: 1, batch: 10}\n":        `x.yaml:6: load[0].mix.batch: 10 is not between 1 and 9`,
 		small + "    keys: {kind: trace}\n    mix: {many: 1}\n":                `x.yaml:6: load[0].mix.many: many draws its keys itself`,
 		small + "faults:\n  - {at: 0s, do: stall, for: 1m}\n":                  `x.yaml:6: faults[0].for: 1m0s is not between 1ms and 10s`,
+		small + "cluster: {percent: -1}\n":                                     `x.yaml:5: cluster.percent: -1 is not between 0 and 1000`,
+		small + "    keys: {kind: trace, requests: 3}\n":                       `x.yaml:5: load[0].keys.requests: a number of generated requests`,
 		small + "    keys: {kind: zipf, theta: 1}\n":                           `x.yaml:5: load[0].keys.theta: the formula has no value at 1`,
 		small + "    rate: 5\n":                                                `x.yaml:5: load[0].rate: a rate is for an open loop`,
 		small + "    callers: 0x7fffffff\n":                                    `x.yaml:5: load[0].callers: 2147483647 is not between`,
