@@ -1,10 +1,12 @@
-package fence
+package fence_test
 
 import (
 	"fmt"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/tier/internal/fence"
 )
 
 const (
@@ -17,32 +19,43 @@ func TestSlots(t *testing.T) {
 	for _, c := range []struct {
 		hash uint64
 		want uint32
-	}{{0, 0}, {1<<52 - 1, 0}, {1 << 52, 1}, {1<<64 - 1, Slots - 1}} {
-		if got := Slot(c.hash); got != c.want {
+	}{{0, 0}, {1<<52 - 1, 0}, {1 << 52, 1}, {1<<64 - 1, fence.Slots - 1}} {
+		if got := fence.Slot(c.hash); got != c.want {
 			t.Errorf("slot %d of %x, want %d", got, c.hash, c.want)
 		}
 	}
-	f, _ := newTestFences()
-	if f.shard(SlotsPerShard-1) != &f.shards[0] || f.shard(SlotsPerShard) != &f.shards[1] || f.shard(Slots-1) != &f.shards[Shards-1] {
-		t.Error("a slot is in another shard")
+	// The slots of a shard share its clock, and those of other shards do not.
+	inSlot := func(slot uint64) uint64 { return slot << 52 }
+	for _, first := range []uint64{0, fence.SlotsPerShard, fence.Slots - fence.SlotsPerShard} {
+		f, _ := newTestFences()
+		f.Apply("k", inSlot(first), markOf(1), 0, keepAll)
+		for slot := range uint64(fence.Slots) {
+			want := uint64(0)
+			if slot >= first && slot < first+fence.SlotsPerShard {
+				want = 1
+			}
+			if got := f.Stamp(inSlot(slot)); got != want {
+				t.Errorf("an invalidation in slot %d: the clock of slot %d is %d, want %d", first, slot, got, want)
+			}
+		}
 	}
 }
 
 // A fence decides about loads and copies that began before it. It does not affect what began after it, or other keys.
 func TestValidity(t *testing.T) {
 	for name, c := range map[string]struct {
-		fence func(f *Fences)
+		fence func(f *fence.Fences)
 		// Whether a load and a copy that began before the fence are valid.
 		load, copied bool
 	}{
-		"no fence":                        {func(*Fences) {}, true, true},
-		"another key of the slot":         {func(f *Fences) { f.Apply("other", someHash, markOf(1), 0, keepAll) }, true, true},
-		"another shard":                   {func(f *Fences) { f.Apply("k", otherHash, markOf(1), 0, keepAll) }, true, true},
-		"an invalidation":                 {func(f *Fences) { f.Apply("k", someHash, markOf(1), 0, keepAll) }, false, false},
-		"a mark of a request":             {func(f *Fences) { f.Note("k", someHash, markOf(1), 0, keepAll) }, false, false},
-		"an invalidation of everything":   {func(f *Fences) { f.Wipe(false) }, false, false},
-		"an own invalidation of it":       {func(f *Fences) { f.Wipe(true) }, false, false},
-		"an invalidation, then the sweep": {func(f *Fences) { f.Apply("k", someHash, markOf(1), 0, keepAll); f.Sweep() }, false, false},
+		"no fence":                        {func(*fence.Fences) {}, true, true},
+		"another key of the slot":         {func(f *fence.Fences) { f.Apply("other", someHash, markOf(1), 0, keepAll) }, true, true},
+		"another shard":                   {func(f *fence.Fences) { f.Apply("k", otherHash, markOf(1), 0, keepAll) }, true, true},
+		"an invalidation":                 {func(f *fence.Fences) { f.Apply("k", someHash, markOf(1), 0, keepAll) }, false, false},
+		"a mark of a request":             {func(f *fence.Fences) { f.Note("k", someHash, markOf(1), 0, keepAll) }, false, false},
+		"an invalidation of everything":   {func(f *fence.Fences) { f.Wipe(false) }, false, false},
+		"an own invalidation of it":       {func(f *fence.Fences) { f.Wipe(true) }, false, false},
+		"an invalidation, then the sweep": {func(f *fence.Fences) { f.Apply("k", someHash, markOf(1), 0, keepAll); f.Sweep() }, false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, now := newTestFences()
@@ -59,10 +72,10 @@ func TestValidity(t *testing.T) {
 				if got := f.OwnedValid("k", someHash, at.stamp, at.handed); got != at.want {
 					t.Errorf("owned, stamp %d, handed %v: valid %v", at.stamp, at.handed, got)
 				}
-				if got := f.Commit("k", someHash, Claim{Stamp: at.stamp, Began: *now, Handed: at.handed}, doNothing); got != at.want {
+				if got := f.Commit("k", someHash, fence.Claim{Stamp: at.stamp, Began: *now, Handed: at.handed}, doNothing); got != at.want {
 					t.Errorf("commit, stamp %d, handed %v: %v", at.stamp, at.handed, got)
 				}
-				if upTo, got := f.NearValid("k", Slot(someHash), at.stamp); got != (at.want || at.stamp == before && c.copied) || got && upTo != f.SlotStamp(Slot(someHash)) {
+				if upTo, got := f.NearValid("k", fence.Slot(someHash), at.stamp); got != (at.want || at.stamp == before && c.copied) || got && upTo != f.SlotStamp(fence.Slot(someHash)) {
 					t.Errorf("near, stamp %d: valid %v up to %d", at.stamp, got, upTo)
 				}
 				if got := f.Covers("k", someHash, at.stamp); got != (at.stamp == before && !c.copied) {
@@ -78,7 +91,7 @@ func TestAgeOfACommit(t *testing.T) {
 	f, now := newTestFences()
 	*now = 5 + retention
 	for began, want := range map[int64]bool{4: false, 5: true, 6: true} {
-		if got := f.Commit("k", someHash, Claim{Began: began}, doNothing); got != want {
+		if got := f.Commit("k", someHash, fence.Claim{Began: began}, doNothing); got != want {
 			t.Errorf("began at %d: %v", began, got)
 		}
 	}
@@ -95,13 +108,13 @@ func TestFloor(t *testing.T) {
 		t.Fatal("not forgotten")
 	}
 	for stamp, want := range map[uint64]bool{floor - 1: false, floor: true, floor + 1: true} {
-		if got := f.Commit("other", someHash, Claim{Stamp: stamp, Began: *now}, doNothing); got != want {
+		if got := f.Commit("other", someHash, fence.Claim{Stamp: stamp, Began: *now}, doNothing); got != want {
 			t.Errorf("commit with stamp %d, floor %d: %v", stamp, floor, got)
 		}
-		if _, got := f.NearValid("other", Slot(someHash), stamp); got != want {
+		if _, got := f.NearValid("other", fence.Slot(someHash), stamp); got != want {
 			t.Errorf("near with stamp %d, floor %d: %v", stamp, floor, got)
 		}
-		if d := f.Debt("other", someHash, floor+1, at(f, stamp)); (d.Duty == Exchange) == want {
+		if d := f.Debt("other", someHash, floor+1, at(stamp)); (d.Duty == fence.Exchange) == want {
 			t.Errorf("debt of a member at %d, floor %d: %+v", stamp, floor, d)
 		}
 	}
@@ -117,26 +130,26 @@ func TestFloor(t *testing.T) {
 // A full shard first forgets the fences past retention, and otherwise the older half.
 func TestMakeRoom(t *testing.T) {
 	f, now := newTestFences()
-	for i := range uint64(PerShard) {
+	for i := range uint64(fence.PerShard) {
 		*now = int64(i)
 		f.Apply(fmt.Sprint("k", i), someHash, markOf(i+1), 0, keepAll)
 	}
 	f.Apply("one more", someHash, markOf(1000), 0, keepAll)
-	if n := f.Len(); n != PerShard/2 {
-		t.Errorf("%d fences: half and the new one are %d", n, PerShard/2)
+	if n := f.Len(); n != fence.PerShard/2 {
+		t.Errorf("%d fences: half and the new one are %d", n, fence.PerShard/2)
 	}
-	if f.Fenced("k0", someHash) || !f.Fenced(fmt.Sprint("k", PerShard-1), someHash) {
+	if f.Fenced("k0", someHash) || !f.Fenced(fmt.Sprint("k", fence.PerShard-1), someHash) {
 		t.Error("not the oldest were forgotten")
 	}
 	g, now := newTestFences()
-	for i := range uint64(PerShard) {
+	for i := range uint64(fence.PerShard) {
 		*now = int64(i)
 		g.Apply(fmt.Sprint("k", i), someHash, markOf(i+1), 0, keepAll)
 	}
 	*now = 10 + retention // 0 to 9 are past the retention
 	g.Apply("one more", someHash, markOf(1000), 0, keepAll)
-	if n := g.Len(); n != PerShard-10+1 {
-		t.Errorf("%d fences, want %d", n, PerShard-10+1)
+	if n := g.Len(); n != fence.PerShard-10+1 {
+		t.Errorf("%d fences, want %d", n, fence.PerShard-10+1)
 	}
 }
 
@@ -171,13 +184,13 @@ func TestUnloggedMarksEnd(t *testing.T) {
 		f, now := newTestFences()
 		f.Note("k", someHash, markOf(1), 0, keepAll)
 		*now = c.again
-		if _, n := f.Note("k", someHash, markOf(1), 0, keepAll); n != Known {
+		if _, n := f.Note("k", someHash, markOf(1), 0, keepAll); n != fence.Known {
 			t.Fatal("not known when it comes again")
 		}
 		*now = c.sweep
 		f.Sweep()
 		stamp := f.Stamp(someHash)
-		if got := f.Debt("k", someHash, stamp, at(f, stamp)).Mark == markOf(1); got != c.want {
+		if got := f.Debt("k", someHash, stamp, at(stamp)).Mark == markOf(1); got != c.want {
 			t.Errorf("again at %d, swept at %d: remembered %v", c.again, c.sweep, got)
 		}
 	}
@@ -220,30 +233,30 @@ func TestVersions(t *testing.T) {
 func TestPlace(t *testing.T) {
 	const version = 7
 	for name, c := range map[string]struct {
-		before func(f *Fences, now *int64)
+		before func(f *fence.Fences, now *int64)
 		began  int64
 		want   bool
 	}{
-		"nothing is known":             {func(*Fences, *int64) {}, 0, true},
-		"an earlier version":           {func(f *Fences, _ *int64) { f.Apply("k", someHash, markOf(1), version-1, keepAll) }, 0, true},
-		"this version":                 {func(f *Fences, _ *int64) { f.Apply("k", someHash, markOf(1), version, keepAll) }, 0, true},
-		"a later version":              {func(f *Fences, _ *int64) { f.Apply("k", someHash, markOf(1), version+1, keepAll) }, 0, false},
-		"no version told":              {func(f *Fences, _ *int64) { f.Apply("k", someHash, markOf(1), 0, keepAll) }, 0, false},
-		"no version told by a request": {func(f *Fences, _ *int64) { f.Note("k", someHash, markOf(1), 0, keepAll) }, 0, false},
-		"none told, then one": {func(f *Fences, _ *int64) {
+		"nothing is known":             {func(*fence.Fences, *int64) {}, 0, true},
+		"an earlier version":           {func(f *fence.Fences, _ *int64) { f.Apply("k", someHash, markOf(1), version-1, keepAll) }, 0, true},
+		"this version":                 {func(f *fence.Fences, _ *int64) { f.Apply("k", someHash, markOf(1), version, keepAll) }, 0, true},
+		"a later version":              {func(f *fence.Fences, _ *int64) { f.Apply("k", someHash, markOf(1), version+1, keepAll) }, 0, false},
+		"no version told":              {func(f *fence.Fences, _ *int64) { f.Apply("k", someHash, markOf(1), 0, keepAll) }, 0, false},
+		"no version told by a request": {func(f *fence.Fences, _ *int64) { f.Note("k", someHash, markOf(1), 0, keepAll) }, 0, false},
+		"none told, then one": {func(f *fence.Fences, _ *int64) {
 			f.Apply("k", someHash, markOf(1), 0, keepAll)
 			f.Apply("k", someHash, markOf(2), 5, keepAll)
 		}, 0, false},
-		"none told, by a request, then one": {func(f *Fences, _ *int64) {
+		"none told, by a request, then one": {func(f *fence.Fences, _ *int64) {
 			f.Note("k", someHash, markOf(1), 0, keepAll)
 			f.Note("k", someHash, of(9), 5, keepAll)
 		}, 0, false},
-		"everything was invalidated":    {func(f *Fences, now *int64) { *now = 5; f.Wipe(false) }, 5, false},
-		"and that is as old as can be":  {func(f *Fences, now *int64) { *now = 5; f.Wipe(false); *now = 5 + retention }, 5 + retention, false},
-		"and that is forgotten":         {func(f *Fences, now *int64) { *now = 5; f.Wipe(false); *now = 6 + retention }, 6 + retention, true},
-		"at the very beginning":         {func(f *Fences, now *int64) { f.Wipe(false) }, 0, false},
-		"the value is as old as can be": {func(_ *Fences, now *int64) { *now = retention }, 0, true},
-		"the value is older":            {func(_ *Fences, now *int64) { *now = retention + 1 }, 0, false},
+		"everything was invalidated":    {func(f *fence.Fences, now *int64) { *now = 5; f.Wipe(false) }, 5, false},
+		"and that is as old as can be":  {func(f *fence.Fences, now *int64) { *now = 5; f.Wipe(false); *now = 5 + retention }, 5 + retention, false},
+		"and that is forgotten":         {func(f *fence.Fences, now *int64) { *now = 5; f.Wipe(false); *now = 6 + retention }, 6 + retention, true},
+		"at the very beginning":         {func(f *fence.Fences, now *int64) { f.Wipe(false) }, 0, false},
+		"the value is as old as can be": {func(_ *fence.Fences, now *int64) { *now = retention }, 0, true},
+		"the value is older":            {func(_ *fence.Fences, now *int64) { *now = retention + 1 }, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, now := newTestFences()
@@ -263,14 +276,14 @@ func TestPlace(t *testing.T) {
 // Which values the fences of tags cover, and what the tag clock shows.
 func TestTags(t *testing.T) {
 	f, now := newTestFences()
-	red, blue := TagHash("red"), TagHash("blue")
+	red, blue := fence.TagHash("red"), fence.TagHash("blue")
 	if red>>16 == blue>>16 {
 		t.Fatal("the two tags share a place")
 	}
-	if TagsAt(nil, 5) != nil || f.Tagged(nil) || (*TagSet)(nil).List() != nil || (*TagSet)(nil).Since() != 0 {
+	if fence.TagsAt(nil, 5) != nil || f.Tagged(nil) || (*fence.TagSet)(nil).List() != nil || (*fence.TagSet)(nil).Since() != 0 {
 		t.Error("what has no tags is tagged")
 	}
-	early := TagsAt([]uint32{red}, f.TagClock())
+	early := fence.TagsAt([]uint32{red}, f.TagClock())
 	if f.Tagged(early) || f.After([]uint32{red}, 0) {
 		t.Error("covered before any invalidation")
 	}
@@ -278,8 +291,8 @@ func TestTags(t *testing.T) {
 	if f.TagClock() != 1 {
 		t.Errorf("the tag clock is %d after one invalidation", f.TagClock())
 	}
-	late := TagsAt([]uint32{blue, red}, f.TagClock())
-	if !f.Tagged(early) || f.Tagged(late) || f.Tagged(TagsAt([]uint32{blue}, 0)) {
+	late := fence.TagsAt([]uint32{blue, red}, f.TagClock())
+	if !f.Tagged(early) || f.Tagged(late) || f.Tagged(fence.TagsAt([]uint32{blue}, 0)) {
 		t.Error("an invalidation covers what has the tag and began before, and only that")
 	}
 	if !slices.Equal(late.List(), []uint32{blue, red}) || late.Since() != 1 {
@@ -322,6 +335,7 @@ func TestWatermark(t *testing.T) {
 	f, _ := newTestFences()
 	f.Apply("k", someHash, markOf(1), 0, keepAll)
 	f.Apply("k", otherHash, markOf(2), 0, keepAll)
+	lacks := f.Watermark(9)
 	f.Apply("l", otherHash, markOf(3), 0, keepAll)
 	k := f.Watermark(9)
 	if k.StampOf(someHash) != 1 || k.StampOf(otherHash) != 2 || k.StampOf(1<<63|otherHash>>1) != 0 {
@@ -331,14 +345,13 @@ func TestWatermark(t *testing.T) {
 		t.Errorf("retention %d", f.Retention())
 	}
 	// Nothing is owed to a member that has applied everything, and one mark to a member that lacks one.
-	if d := f.Debt("l", otherHash, f.Stamp(otherHash), &k); d != (Debt{}) {
+	if d := f.Debt("l", otherHash, f.Stamp(otherHash), &k); d != (fence.Debt{}) {
 		t.Errorf("owed to a member that has everything: %+v", d)
 	}
-	k.clocks[Slot(otherHash)/SlotsPerShard]--
-	if d := f.Debt("l", otherHash, f.Stamp(otherHash), &k); d != (Debt{Mark: markOf(3)}) {
+	if d := f.Debt("l", otherHash, f.Stamp(otherHash), &lacks); d != (fence.Debt{Mark: markOf(3)}) {
 		t.Errorf("%+v", d)
 	}
-	if d := f.Debt("l", otherHash, f.Stamp(otherHash)-1, &k); d != (Debt{}) {
+	if d := f.Debt("l", otherHash, f.Stamp(otherHash)-1, &lacks); d != (fence.Debt{}) {
 		t.Errorf("owed for a read from before: %+v", d)
 	}
 }
