@@ -1,4 +1,4 @@
-package store
+package store_test
 
 import (
 	"bytes"
@@ -23,6 +23,7 @@ import (
 
 	"github.com/weircache/weir/tier/internal/clock"
 	"github.com/weircache/weir/tier/internal/near"
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 // To measure the stores:
@@ -178,7 +179,7 @@ func BenchmarkNearAllocs(b *testing.B) {
 }
 
 // benchFull runs op with the keys of a Zipf distribution on a store that has room for a tenth of them.
-func benchFull(b *testing.B, op func(s *s3fifo, key string)) {
+func benchFull(b *testing.B, op func(s store.Owned, key string)) {
 	keys := zipfKeys(1_000_000, 1<<20, 0.99, 1)
 	s := newFixed(100_000, nil)
 	defer s.Close()
@@ -196,13 +197,13 @@ func benchFull(b *testing.B, op func(s *s3fifo, key string)) {
 }
 
 func BenchmarkOwnedGet(b *testing.B) {
-	benchFull(b, func(s *s3fifo, key string) { s.Get(key) })
+	benchFull(b, func(s store.Owned, key string) { s.Get(key) })
 }
 
 // BenchmarkOwnedSet sets new keys in a full store: each Set evicts another entry.
 func BenchmarkOwnedSet(b *testing.B) {
 	e := fixed()
-	benchFull(b, func(s *s3fifo, key string) { s.Set(key, e) })
+	benchFull(b, func(s store.Owned, key string) { s.Set(key, e) })
 }
 
 func BenchmarkOwnedEntry(b *testing.B) {
@@ -213,7 +214,7 @@ func BenchmarkOwnedEntry(b *testing.B) {
 
 // replay gets each key from s and sets the missing ones. It returns the share of hits among the requests from the
 // given one on.
-func replay(s *s3fifo, keys []string, from int) float64 {
+func replay(s store.Owned, keys []string, from int) float64 {
 	hits := 0
 	for i, key := range keys {
 		if _, ok := s.Get(key); !ok {

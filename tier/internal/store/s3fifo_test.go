@@ -1,4 +1,4 @@
-package store
+package store_test
 
 import (
 	"fmt"
@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/weircache/weir/tier/internal/store"
 )
 
 func ownedRand(t testing.TB) *rand.Rand {
@@ -19,8 +21,8 @@ func ownedRand(t testing.TB) *rand.Rand {
 }
 
 // heavy returns an entry that weighs w under a key of keyLen bytes.
-func heavy(keyLen int, w int64) *Entry {
-	return &Entry{Value: make([]byte, w-Overhead-int64(keyLen))}
+func heavy(keyLen int, w int64) *store.Entry {
+	return &store.Entry{Value: make([]byte, w-store.Overhead-int64(keyLen))}
 }
 
 func fixedKey(i int) string { return fmt.Sprintf("key:%08d", i) }
@@ -28,11 +30,11 @@ func fixedKey(i int) string { return fmt.Sprintf("key:%08d", i) }
 const fixedWeight = 1000
 
 // newFixed returns a store for n entries of fixedWeight, set under fixedKeys.
-func newFixed(n int, onEvict func(string, *Entry)) *s3fifo {
-	return newS3FIFO(int64(n)*fixedWeight, onEvict)
+func newFixed(n int, onEvict func(string, *store.Entry)) store.Owned {
+	return store.New(int64(n)*fixedWeight, onEvict)
 }
 
-func fixed() *Entry { return heavy(len(fixedKey(0)), fixedWeight) }
+func fixed() *store.Entry { return heavy(len(fixedKey(0)), fixedWeight) }
 
 func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 	const n = 1000
@@ -54,43 +56,43 @@ func TestOwnedSetIsVisibleAndStays(t *testing.T) {
 		}
 	}
 	// With a main queue full of keys in use, new keys get only their tenth.
-	s = newFixed(n, nil)
+	sets := 0 // of new keys; each entry's stamp is the number of its own
+	s = newFixed(n, func(key string, e *store.Entry) {
+		if e.Stamp > 0 && sets-int(e.Stamp) < n/10 {
+			t.Errorf("after %d sets, %s is gone: %d sets later", sets, key, sets-int(e.Stamp))
+		}
+	})
 	defer s.Close()
 	const hot = n
 	for i := range hot {
 		s.Set(fixedKey(-i), fixed())
 		s.Get(fixedKey(-i))
 	}
-	for i := range 8 * n {
-		s.Set(fixedKey(i+1), fixed())
-		for j := max(0, i-n/youngShare+1); j <= i; j++ {
-			if s.peek(fixedKey(j+1)) == nil {
-				t.Fatalf("after %d sets, key %d is gone: %d sets later", i+1, j, i-j)
-			}
-		}
+	for sets = 1; sets <= 8*n; sets++ {
+		e := fixed()
+		e.Stamp = uint64(sets)
+		s.Set(fixedKey(sets), e)
 		for range 3 {
 			s.Get(fixedKey(-r.IntN(hot)))
 		}
 	}
 }
 
-// peek returns key's node without counting a hit.
-func (s *s3fifo) peek(key string) *ownedNode {
-	hash := s.hash(key)
-	sh := s.shard(hash)
-	sh.mu.RLock()
-	defer sh.mu.RUnlock()
-	return sh.find(hash, key)
+// contents returns what s has without counting hits.
+func contents(s store.Owned) map[string]*store.Entry {
+	all := make(map[string]*store.Entry)
+	s.Each(func(key string, e *store.Entry) bool { all[key] = e; return true })
+	return all
 }
 
 // The store behaves like a map that is told of evictions.
 func TestOwnedModel(t *testing.T) {
 	r := ownedRand(t)
 	for round := range 20 {
-		model := map[string]*Entry{}
+		model := map[string]*store.Entry{}
 		limit := int64(5_000 + r.IntN(100_000))
 		evicted := 0
-		s := newS3FIFO(limit, func(key string, e *Entry) {
+		s := store.New(limit, func(key string, e *store.Entry) {
 			if model[key] != e {
 				t.Fatalf("%q evicted, but not what it had", key)
 			}
@@ -98,13 +100,13 @@ func TestOwnedModel(t *testing.T) {
 			evicted++
 		})
 		if round%2 == 1 {
-			s.mask = 7 // so that 400 keys have eight hashes
+			store.SetHashMask(s, 7) // so that 400 keys have eight hashes
 		}
 		for range 5_000 {
 			key := fixedKey(r.IntN(400))
 			switch p := r.IntN(100); {
 			case p < 40:
-				e := heavy(len(key), Overhead+int64(len(key)+r.IntN(1<<r.IntN(12))))
+				e := heavy(len(key), store.Overhead+int64(len(key)+r.IntN(1<<r.IntN(12))))
 				s.Set(key, e)
 				model[key] = e
 				if w := s.Bytes(); w > limit && s.Len() > 1 {
@@ -124,41 +126,37 @@ func TestOwnedModel(t *testing.T) {
 			t.Error("nothing was evicted: the test tests too little")
 		}
 		checkOwned(t, s, model)
+		// Each entry has a place in a queue, so that all can be evicted.
+		all, before := heavy(len("all"), limit), evicted+len(model)
+		s.Set("all", all)
+		if evicted != before || len(model) != 0 {
+			t.Errorf("%d entries evicted, want %d; not evicted are %v", evicted, before, model)
+		}
+		model["all"] = all
+		checkOwned(t, s, model)
 		for key := range model {
 			s.Delete(key)
 		}
-		checkOwned(t, s, map[string]*Entry{})
+		checkOwned(t, s, map[string]*store.Entry{})
 		s.Close()
 	}
 }
 
 // checkOwned compares s, while nothing uses it, with its expected contents and checks its invariants.
-func checkOwned(t *testing.T, s *s3fifo, want map[string]*Entry) {
+func checkOwned(t *testing.T, s store.Owned, want map[string]*store.Entry) {
 	t.Helper()
 	var w int64
 	seen := 0
-	s.Each(func(key string, e *Entry) bool {
+	s.Each(func(key string, e *store.Entry) bool {
 		if want[key] != e {
 			t.Errorf("each: %q has %p, want %p", key, e, want[key])
 		}
-		w += Weight(key, e)
+		w += store.Weight(key, e)
 		seen++
 		return true
 	})
-	queued := 0
-	for _, q := range []*nodeQueue{&s.young, &s.main} {
-		for n := q.root.next; n != &q.root; n = n.next {
-			queued++
-			if s.home(n) != q {
-				t.Errorf("%q is in a queue that is not its home", n.key)
-			}
-			if s.peek(n.key) != n {
-				t.Errorf("%q is in a queue, but cannot be found", n.key)
-			}
-		}
-	}
-	if seen != len(want) || s.Len() != len(want) || queued != len(want) || s.Bytes() != w {
-		t.Errorf("each saw %d, len %d, queued %d, want %d; bytes %d, want %d", seen, s.Len(), queued, len(want), s.Bytes(), w)
+	if seen != len(want) || s.Len() != len(want) || s.Bytes() != w {
+		t.Errorf("each saw %d, len %d, want %d; bytes %d, want %d", seen, s.Len(), len(want), s.Bytes(), w)
 	}
 }
 
@@ -195,136 +193,6 @@ func TestOwnedReplaceGrows(t *testing.T) {
 	}
 	if s.Len() != 5 || s.Bytes() != 10*fixedWeight {
 		t.Errorf("len %d, %d bytes; want 5 and %d", s.Len(), s.Bytes(), 10*fixedWeight)
-	}
-}
-
-func TestOwnedScanAndReturn(t *testing.T) {
-	const n = 1000
-	s := newFixed(n, nil)
-	defer s.Close()
-	for i := range n / 2 {
-		s.Set(fixedKey(i), fixed())
-	}
-	for range 3 {
-		for i := range n / 2 {
-			s.Get(fixedKey(i))
-		}
-	}
-	for i := n; i < 4*n; i++ { // keys that are read once each
-		s.Set(fixedKey(i), fixed())
-	}
-	kept := 0
-	for i := range n / 2 {
-		if _, ok := s.Get(fixedKey(i)); ok {
-			kept++
-		}
-	}
-	if kept < n/2*9/10 {
-		t.Errorf("a scan left %d of %d hot keys", kept, n/2)
-	}
-	// A key that was recently evicted without a hit and comes back gets more time.
-	back := fixedKey(4*n - n/2 - n/10)
-	if _, ok := s.Get(back); ok {
-		t.Fatal("the key that should come back is still there")
-	}
-	s.Set(back, fixed())
-	for i := 4 * n; i < 5*n; i++ {
-		s.Set(fixedKey(i), fixed())
-	}
-	if _, ok := s.Get(back); !ok {
-		t.Error("a key that came back was evicted like a new one")
-	}
-	if _, ok := s.Get(fixedKey(4 * n)); ok {
-		t.Error("a new key without a hit outlived n newer ones")
-	}
-}
-
-// In the main queue, keys that are read outlive keys that are not.
-func TestOwnedMainQueue(t *testing.T) {
-	const n = 1000
-	s := newFixed(n, nil)
-	defer s.Close()
-	promote := func(from, to int) {
-		for i := from; i < to; i++ {
-			s.Set(fixedKey(i), fixed())
-			s.Get(fixedKey(i))
-		}
-	}
-	promote(0, n)
-	promote(n, n+n/10) // by now the older keys have moved to the main queue
-	for i := 200; i < 600; i++ {
-		if i%2 == 0 {
-			s.Get(fixedKey(i))
-		}
-	}
-	promote(2*n, 2*n+400)
-	even, odd := 0, 0
-	for i := 200; i < 600; i++ {
-		if s.peek(fixedKey(i)) == nil {
-			continue
-		}
-		if i%2 == 0 {
-			even++
-		} else {
-			odd++
-		}
-	}
-	if even < 190 || odd > 10 {
-		t.Errorf("%d of 200 keys with a hit are left, and %d of 200 without", even, odd)
-	}
-}
-
-func TestOwnedEvictionIsBounded(t *testing.T) {
-	const n = 10_000
-	gone := 0
-	s := newFixed(n, func(string, *Entry) { gone++ })
-	defer s.Close()
-	for i := range n {
-		s.Set(fixedKey(i), fixed())
-	}
-	for range ownedCredit {
-		for i := range n {
-			s.Get(fixedKey(i))
-		}
-	}
-	s.Set(fixedKey(n), fixed())
-	touched := 0
-	s.Each(func(key string, _ *Entry) bool {
-		if s.peek(key).credit.Load() < ownedCredit {
-			touched++
-		}
-		return true
-	})
-	if gone != 1 || touched > evictSteps+1 {
-		t.Errorf("one set evicted %d and looked at %d entries, want 1 and at most %d", gone, touched, evictSteps)
-	}
-}
-
-func TestGhosts(t *testing.T) {
-	r := ownedRand(t)
-	const n = 10_000
-	var g ghosts
-	if g.recall(1, n) {
-		t.Error("no ghosts, but one is recalled")
-	}
-	hashes := make([]uint64, 3*n)
-	for i := range hashes {
-		hashes[i] = r.Uint64()
-		g.remember(hashes[i], n)
-	}
-	last, before := 0, 0
-	for i, h := range hashes {
-		if !g.recall(h, n) {
-			continue
-		}
-		if i >= 2*n {
-			last++
-		} else {
-			before++
-		}
-	}
-	if before > 1 || last < n*9/10 {
-		t.Errorf("of the last %d, %d are remembered; of those before %d", n, last, before)
 	}
 }
 
@@ -365,7 +233,7 @@ func TestOwnedLinearizable(t *testing.T) {
 		})
 		owners.Go(func() {
 			for v := uint64(1); v < 3_000; v += 2 {
-				a, b := &Entry{Stamp: v}, &Entry{Stamp: v + 1}
+				a, b := &store.Entry{Stamp: v}, &store.Entry{Stamp: v + 1}
 				s.Set(key, a)
 				if e, ok := s.Get(key); !ok {
 					evicted.Add(1) // the reader was not scheduled for thousands of sets
@@ -391,8 +259,8 @@ func TestOwnedLinearizable(t *testing.T) {
 	if n := evicted.Load(); n > 4*3_000/20 {
 		t.Errorf("%d of %d sets were not there right after", n, 4*3_000)
 	}
-	want := map[string]*Entry{}
-	s.Each(func(key string, e *Entry) bool { want[key] = e; return true })
+	want := map[string]*store.Entry{}
+	s.Each(func(key string, e *store.Entry) bool { want[key] = e; return true })
 	checkOwned(t, s, want)
 }
 
@@ -403,11 +271,11 @@ func TestOwnedEach(t *testing.T) {
 		s.Set(fixedKey(i), fixed())
 	}
 	n := 0
-	s.Each(func(string, *Entry) bool { n++; return n < 7 })
+	s.Each(func(string, *store.Entry) bool { n++; return n < 7 })
 	if n != 7 {
 		t.Errorf("each went on for %d calls, want 7", n)
 	}
-	s.Each(func(key string, e *Entry) bool { // no lock is held
+	s.Each(func(key string, e *store.Entry) bool { // no lock is held
 		s.Set(key, e)
 		s.Delete(key)
 		return true
@@ -418,9 +286,9 @@ func TestOwnedEach(t *testing.T) {
 }
 
 func TestOwnedEvictCallbackMayUseStore(t *testing.T) {
-	var s *s3fifo
+	var s store.Owned
 	calls := 0
-	s = newFixed(10, func(key string, _ *Entry) {
+	s = newFixed(10, func(key string, _ *store.Entry) {
 		calls++
 		s.Get(key)
 		s.Delete(key)
@@ -437,7 +305,7 @@ func TestOwnedEvictCallbackMayUseStore(t *testing.T) {
 
 func TestOwnedClose(t *testing.T) {
 	s := newFixed(100, nil)
-	s.Set("before", &Entry{})
+	s.Set("before", &store.Entry{})
 	s.Close()
 	if _, ok := s.Get("before"); ok {
 		t.Error("an entry outlived close")
@@ -453,7 +321,7 @@ func TestOwnedClose(t *testing.T) {
 				s.Get(fixedKey(i % 300))
 				s.Delete(fixedKey((i + w) % 300))
 				if i%1000 == 0 {
-					s.Each(func(string, *Entry) bool { return true })
+					s.Each(func(string, *store.Entry) bool { return true })
 				}
 			}
 		})
@@ -462,7 +330,7 @@ func TestOwnedClose(t *testing.T) {
 	s.Close()
 	s.Close()
 	wg.Wait()
-	s.Set("a", &Entry{})
+	s.Set("a", &store.Entry{})
 	if _, ok := s.Get("a"); ok || s.Len() != 0 || s.Bytes() != 0 {
 		t.Errorf("closed, but there: %v, len %d, %d bytes", ok, s.Len(), s.Bytes())
 	}
@@ -471,8 +339,8 @@ func TestOwnedClose(t *testing.T) {
 // The weight of an entry is about what it takes on the heap.
 func TestOwnedOverhead(t *testing.T) {
 	got := ownedHeap(50_000, 256)
-	said := float64(Overhead)
-	t.Logf("an entry takes %.0f bytes beside key and value, of which %d are its struct; weight says %.0f", got, unsafe.Sizeof(Entry{}), said)
+	said := float64(store.Overhead)
+	t.Logf("an entry takes %.0f bytes beside key and value, of which %d are its struct; weight says %.0f", got, unsafe.Sizeof(store.Entry{}), said)
 	if got < said*0.8 || got > said*1.2 {
 		t.Errorf("an entry takes %.0f bytes beside key and value, weight says %.0f", got, said)
 	}
@@ -486,9 +354,9 @@ func ownedHeap(n, value int) float64 {
 		keys[i] = fixedKey(i)
 	}
 	before := heapInUse()
-	s := newS3FIFO(int64(n)*(int64(value+len(keys[0]))+Overhead), nil)
+	s := store.New(int64(n)*(int64(value+len(keys[0]))+store.Overhead), nil)
 	for _, key := range keys {
-		s.Set(key, &Entry{Value: make([]byte, value)})
+		s.Set(key, &store.Entry{Value: make([]byte, value)})
 	}
 	after := heapInUse()
 	per := float64(after-before)/float64(s.Len()) - float64(value)
