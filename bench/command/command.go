@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -32,6 +34,8 @@ type Options struct {
 	Use string
 	// Rivals are the systems that the user can have measured alternately with weir.
 	Rivals []harness.System
+	// OnlyNamed are further rivals, which are measured only if the user names them.
+	OnlyNamed []harness.System
 }
 
 // settings are the flags of a run.
@@ -81,7 +85,7 @@ func New(o Options) *cobra.Command {
 	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json, .csv, .html and .svg")
 	p.StringVar(&f.svg, "svg", "origin_calls", "which `measure` the .svg shows")
 	if len(o.Rivals) > 0 {
-		p.StringVar(&f.systems, "systems", "all", "who is measured, with commas between: "+strings.Join(names(o), ", "))
+		p.StringVar(&f.systems, "systems", "all", "`NAMES` of the systems to measure, with commas between: "+strings.Join(names(o), ", ")+allMeans(o))
 	}
 	c.AddCommand(list(), show(), again(), node())
 	return c
@@ -93,10 +97,18 @@ func formats() string {
 
 func names(o Options) []string {
 	all := []string{harness.Weir{}.Name()}
-	for _, r := range o.Rivals {
+	for _, r := range slices.Concat(o.Rivals, o.OnlyNamed) {
 		all = append(all, r.Name())
 	}
 	return all
+}
+
+// allMeans says what --systems all leaves out.
+func allMeans(o Options) string {
+	if len(o.OnlyNamed) == 0 {
+		return ""
+	}
+	return "; all leaves out the last " + strconv.Itoa(len(o.OnlyNamed))
 }
 
 // list is `bench list`.
@@ -229,7 +241,7 @@ func choose(o Options, asked string) ([]harness.System, error) {
 	var out []harness.System
 	for _, want := range strings.Split(asked, ",") {
 		found := false
-		for _, s := range all {
+		for _, s := range slices.Concat(all, o.OnlyNamed) {
 			if s.Name() == strings.TrimSpace(want) {
 				out, found = append(out, s), true
 			}

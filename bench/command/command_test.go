@@ -166,3 +166,29 @@ func TestPartial(t *testing.T) {
 		t.Errorf("interrupted: %v\n%s", err, out)
 	}
 }
+
+// otherName is a rival under another name.
+type otherName struct{ dead }
+
+func (otherName) Name() string { return "rival+limit" }
+
+// TestOnlyNamed checks that systems of OnlyNamed are offered and found, and that all does not mean them.
+func TestOnlyNamed(t *testing.T) {
+	o := Options{Rivals: []harness.System{dead{}}, OnlyNamed: []harness.System{otherName{}}}
+	for asked, want := range map[string]string{"all": "weir rival", "rival+limit": "rival+limit", "rival+limit, weir": "rival+limit weir"} {
+		systems, err := choose(o, asked)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range systems {
+			got = append(got, s.Name())
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %v, not %s", asked, got, want)
+		}
+	}
+	if usage := New(o).Flags().Lookup("systems").Usage; !strings.Contains(usage, "weir, rival, rival+limit; all leaves out the last 1") {
+		t.Error(usage)
+	}
+}

@@ -4,10 +4,17 @@
 //	go run ./compare storm                      all systems, once
 //	go run ./compare storm --rounds 3 --out storm
 //	go run ./compare restart --systems weir,groupcache-go
+//	go run ./compare cold-cluster --systems weir,redis+rueidisaside,redis+rueidisaside+limit
+//	go run ./compare storm --systems weir,groupcache-go,groupcache-go+otter
 //	go run ./compare list
 //
+// Each rival is there a second time under its name with "+limit": with a semaphore around the origin on each node, as a
+// service adds that knows what its origin bears. These run only if --systems names them, as does groupcache-go+otter, so that
+// the table of all systems fits a screen.
+//
 // Each rival has a small adapter in a file of its own, which documents its setup. What a rival cannot do is listed
-// below the table. Redis takes part if redis-server is installed; otherwise the report says so.
+// below the table. Rivals with a Redis or a memcached take part if redis-server or memcached is installed; otherwise the
+// report says so.
 package main
 
 import (
@@ -19,9 +26,22 @@ import (
 
 // rivals returns all rivals, each with the configuration that suits it best.
 func rivals() []harness.System {
-	return []harness.System{aside{}, aside{shared: true}, loading{}, grouped{}, dmap{}, redis{}}
+	return []harness.System{
+		aside{}, aside{shared: true}, loading{}, grouped{}, dmap{}, redis{},
+	}
+}
+
+// onlyNamed returns the systems that run only if they are asked for: a cache for machines that are larger than most, and
+// each rival with a limit.
+func onlyNamed() []harness.System {
+	larger := grouped{otter: true}
+	all := []harness.System{larger}
+	for _, r := range append(rivals(), larger) {
+		all = append(all, limited{r})
+	}
+	return all
 }
 
 func main() {
-	os.Exit(command.Main(command.Options{Use: "compare", Rivals: rivals()}, os.Args[1:]))
+	os.Exit(command.Main(command.Options{Use: "compare", Rivals: rivals(), OnlyNamed: onlyNamed()}, os.Args[1:]))
 }

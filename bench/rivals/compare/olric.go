@@ -13,30 +13,34 @@ import (
 
 	"github.com/olric-data/olric"
 	"github.com/olric-data/olric/config"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/weircache/weir/bench/harness"
 	"github.com/weircache/weir/bench/rivals/server"
 )
 
 // dmap is embedded olric.
+//
+// The README of olric v0.7.3 and the samples of its configuration have 271 partitions, one replica, which is the owner's,
+// and quorums of 1 for a cache on a few nodes. A table of a partition is as large as its share of the bytes, and at most
+// the default of 1 MiB, as its author advises for little data (issue 106 of olric-data/olric: a table is allocated
+// whole). An entry must fit a table, so it is never smaller than two of the largest values.
 type dmap struct{}
 
 func (dmap) Name() string { return "olric" }
 func (dmap) Setup() string {
-	return "olric v0.7.3 embedded in each node, one DMap with as many bytes as weir's two tiers and LRU, which is no bound: a put evicts one key at most, so that values of unlike sizes outgrow it, and its tables are allocated on top, cache-aside with x/sync/singleflight on each node"
+	return "olric v0.7.3 embedded in each node, one DMap with as many bytes as weir's two tiers and LRU, which is no bound: a put evicts one key at most, so that values of unlike sizes outgrow it, and its tables are allocated on top (each as large as its partition's share of the bytes), 271 partitions, one replica, cache-aside with x/sync/singleflight on each node"
 }
 func (dmap) Limits() []string {
-	return []string{"loading (cache-aside around it)", "copies near the caller", "shared load of a key between nodes", "limit of loads at once",
+	return []string{"loading (cache-aside around it)", "copies near the caller", "shared load of a key between nodes", noLimit,
 		"stale copy while it refreshes or when the origin fails", "death without a word within one process", "cut of its network"}
 }
 
 type olricNode struct {
-	db    *olric.Olric
-	own   *olric.EmbeddedClient
-	addr  string // of its server; it is the node's identity
-	dm    olric.DMap
-	group singleflight.Group
+	db   *olric.Olric
+	own  *olric.EmbeddedClient
+	addr string // of its server; it is the node's identity
+	dm   olric.DMap
+	flights
 	peer  string // memberlist's address
 	ended chan error
 }
@@ -71,6 +75,9 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	cfg.Logger = log.New(io.Discard, "", 0)
 	cfg.DMaps.MaxInuse = int(bytesOf(c.env))
 	cfg.DMaps.EvictionPolicy = config.LRUEviction
+	cfg.PartitionCount, cfg.ReplicaCount, cfg.ReadQuorum, cfg.WriteQuorum = config.DefaultPartitionCount, 1, 1, 1
+	cfg.DMaps.Engine = config.NewEngine()
+	cfg.DMaps.Engine.Config["tableSize"] = tableSize(c.env)
 	for k := range c.nodes {
 		if n := c.nodes[k].Load(); n != nil {
 			cfg.Peers = append(cfg.Peers, n.peer)
@@ -82,7 +89,7 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	n := &olricNode{db: db, own: db.NewEmbeddedClient(), addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])), peer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), ended: make(chan error, 1)}
+	n := &olricNode{db: db, flights: flights{origin: origin{c.env, i}}, own: db.NewEmbeddedClient(), addr: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[0])), peer: net.JoinHostPort("127.0.0.1", strconv.Itoa(ports[1])), ended: make(chan error, 1)}
 	go func() { n.ended <- db.Start() }()
 	select {
 	case <-started:
@@ -98,6 +105,15 @@ func (c *olricCluster) join(ctx context.Context, i int) error {
 	return nil
 }
 
+// tableSize returns the size of a partition's table, in bytes.
+func tableSize(env harness.Env) uint64 {
+	const least, most = 4 << 10, 1 << 20
+	share := bytesOf(env) * int64(env.Scenario.Cluster.Nodes) / config.DefaultPartitionCount
+	v := env.Scenario.Values
+	largest := int64(max(v.Size, v.Max))
+	return uint64(max(min(max(share, least), most), 2*largest))
+}
+
 func (c *olricCluster) Get(ctx context.Context, node int, key string) ([]byte, error) {
 	n := c.nodes[node].Load()
 	if n == nil {
@@ -106,19 +122,16 @@ func (c *olricCluster) Get(ctx context.Context, node int, key string) ([]byte, e
 	if b, err := n.look(ctx, key); err == nil || !errors.Is(err, olric.ErrKeyNotFound) {
 		return b, err
 	}
-	answers := n.group.DoChan(key, func() (any, error) {
-		ctx, cancel := detached(ctx, c.env)
-		defer cancel()
+	return n.do(ctx, key, func(ctx context.Context) ([]byte, error) {
 		if b, err := n.look(ctx, key); err == nil {
 			return b, nil
 		}
-		b, err := c.env.Load(ctx, key)
+		b, err := n.load(ctx, key)
 		if err != nil {
 			return nil, err
 		}
-		return b, n.dm.Put(ctx, key, b, olric.PX(c.env.Scenario.Cluster.Freshness.TTL.D()))
+		return b, n.dm.Put(ctx, key, b, olric.PX(n.ttl()))
 	})
-	return await(ctx, answers)
 }
 
 func (n *olricNode) look(ctx context.Context, key string) ([]byte, error) {

@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
-	"sync/atomic"
-	"time"
+	"unsafe"
 
 	"github.com/redis/rueidis"
 	"github.com/redis/rueidis/rueidisaside"
@@ -17,54 +16,44 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// redis is a Redis server with rueidis' cache-aside, which keeps copies on the client side.
-type redis struct{}
-
-func (redis) Name() string { return "redis+rueidisaside" }
-func (redis) Setup() string {
-	return "one redis-server on this machine with as many bytes as all owned tiers beside what it takes empty (allkeys-lru, nothing on disk), rueidis v1.0.79 with rueidisaside v1.0.78, client-side caching of as many bytes as a near tier; what the server itself uses is in neither the CPU nor the heap row"
-}
-func (redis) Limits() []string {
-	return []string{"limit of loads at once", "stale copy while it refreshes or when the origin fails", "cut of its network"}
+// redisServer is the backend of rivals that use a Redis.
+type redisServer struct {
+	*server.Redis
+	empty int64 // bytes that the server takes while it is empty
 }
 
-type redisCluster struct {
-	env    harness.Env
-	server *server.Redis
-	nodes  []atomic.Pointer[rueidisaside.CacheAsideClient]
-	empty  int64 // bytes that the empty server takes
-}
-
-// redisAnswers is how long the server may take to answer the health check.
-const redisAnswers = 2 * time.Second
-
-func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
-	k := env.Scenario.Cluster
-	c := &redisCluster{env: env, nodes: make([]atomic.Pointer[rueidisaside.CacheAsideClient], k.Nodes)}
-	var err error
-	if c.server, err = server.StartRedis(ctx, "--maxmemory-policy", "allkeys-lru"); err != nil {
+func startRedis(ctx context.Context) (*redisServer, error) {
+	s, err := server.StartRedis(ctx, "--maxmemory-policy", "allkeys-lru")
+	if err != nil {
 		return nil, err
 	}
-	for i := range c.nodes {
-		if err := c.join(i); err != nil {
-			return nil, errors.Join(err, c.Close(ctx))
-		}
-	}
-	// Its limit includes what the empty server takes, about a megabyte, which other systems' limits do not.
-	if c.empty, err = c.used(ctx); err == nil {
-		most := strconv.FormatInt(c.empty+int64(k.Owned)*int64(k.Nodes), 10)
-		client := c.server.Client
-		err = client.Do(ctx, client.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", most).Build()).Error()
+	return &redisServer{Redis: s}, nil
+}
+
+// usesRedis is the part of a rival that starts a redis-server.
+type usesRedis struct{}
+
+func (usesRedis) needs() error {
+	_, err := server.FindRedis()
+	return err
+}
+
+// limit bounds what the server holds. The server's limit includes what it takes while it is empty, about a megabyte,
+// which other systems' limits do not. So limit is called when all clients have connected.
+func (s *redisServer) limit(ctx context.Context, most int64) error {
+	var err error
+	if s.empty, err = s.used(ctx); err == nil {
+		err = s.Client.Do(ctx, s.Client.B().ConfigSet().ParameterValue().ParameterValue("maxmemory", strconv.FormatInt(s.empty+most, 10)).Build()).Error()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("redis-server at %s: its memory cannot be set: %w", c.server.Addr, err), c.Close(ctx))
+		return fmt.Errorf("redis-server at %s: its memory cannot be set: %w", s.Addr, err)
 	}
-	return c, nil
+	return nil
 }
 
 // used returns how many bytes the server has allocated.
-func (c *redisCluster) used(ctx context.Context) (int64, error) {
-	info, err := c.server.Client.Do(ctx, c.server.Client.B().Info().Section("memory").Build()).ToString()
+func (s *redisServer) used(ctx context.Context) (int64, error) {
+	info, err := s.Client.Do(ctx, s.Client.B().Info().Section("memory").Build()).ToString()
 	if err != nil {
 		return 0, err
 	}
@@ -76,83 +65,82 @@ func (c *redisCluster) used(ctx context.Context) (int64, error) {
 	return 0, errors.New("INFO does not say used_memory")
 }
 
-// Counters returns what the server holds. What each client holds stays within the bytes of a near tier.
-func (c *redisCluster) Counters() map[string]float64 {
-	ctx, cancel := context.WithTimeout(context.Background(), redisAnswers)
+func (s *redisServer) held(ctx context.Context) (int64, error) {
+	n, err := s.used(ctx)
+	return max(0, n-s.empty), err
+}
+
+func (s *redisServer) health() error {
+	ctx, cancel := context.WithTimeout(context.Background(), serverAnswers)
 	defer cancel()
-	n, err := c.used(ctx)
-	if err != nil {
-		return nil // then the report omits it
-	}
-	return map[string]float64{harness.HeldBytes: float64(max(0, n-c.empty))}
-}
-
-func (c *redisCluster) join(i int) error {
-	n, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: rueidis.ClientOption{
-		InitAddress: []string{c.server.Addr}, CacheSizeEachConn: int(max(tier.MinBytes, c.env.Scenario.Cluster.Near)),
-	}})
-	if err == nil {
-		c.nodes[i].Store(&n)
-	}
-	return err
-}
-
-func (c *redisCluster) Get(ctx context.Context, node int, key string) ([]byte, error) {
-	n := c.nodes[node].Load()
-	if n == nil {
-		return nil, errDown
-	}
-	v, err := (*n).Get(ctx, c.env.Scenario.Cluster.Freshness.TTL.D(), key, func(ctx context.Context, key string) (string, error) {
-		ctx, cancel := detached(ctx, c.env)
-		defer cancel()
-		b, err := c.env.Load(ctx, key)
-		return rueidis.BinaryString(b), err
-	})
-	return []byte(v), err
-}
-
-func (c *redisCluster) Invalidate(ctx context.Context, node int, key string) error {
-	n := c.nodes[node].Load()
-	if n == nil {
-		return errDown
-	}
-	return (*n).Del(ctx, key)
-}
-
-func (c *redisCluster) Fault(ctx context.Context, s harness.Step) error {
-	switch s.Do {
-	case harness.StepKill, harness.StepLeave:
-		if n := c.nodes[s.Node].Swap(nil); n != nil {
-			(*n).Close()
-		}
-		return nil
-	case harness.StepJoin:
-		return c.join(s.Node)
-	case harness.StepFlush:
-		return c.server.Client.Do(ctx, c.server.Client.B().Flushall().Build()).Error()
-	}
-	return fmt.Errorf("%w %s", harness.ErrCannot, s)
-}
-
-// Processes returns the ID of the server's process, which stalls with the machine.
-func (c *redisCluster) Processes() []int { return []int{c.server.Pid()} }
-
-// Health reports whether the server is alive.
-func (c *redisCluster) Health() error {
-	ctx, cancel := context.WithTimeout(context.Background(), redisAnswers)
-	defer cancel()
-	if err := c.server.Client.Do(ctx, c.server.Client.B().Ping().Build()).Error(); err != nil {
+	if err := s.Client.Do(ctx, s.Client.B().Ping().Build()).Error(); err != nil {
 		return fmt.Errorf("redis-server does not answer: %w", err)
 	}
 	return nil
 }
 
-func (c *redisCluster) Close(context.Context) error {
-	for i := range c.nodes {
-		if n := c.nodes[i].Swap(nil); n != nil {
-			(*n).Close()
-		}
-	}
-	c.server.Stop()
-	return nil
+func (s *redisServer) flush(ctx context.Context) error {
+	return s.Client.Do(ctx, s.Client.B().Flushall().Build()).Error()
 }
+
+func (s *redisServer) stop() { s.Stop() }
+
+// redis is a Redis server with rueidis' cache-aside, which keeps copies on the client side.
+//
+// The settings are those of the README of rueidisaside v1.0.78: its example sets the address alone. Its section
+// Limitation has UseLuaLock for servers before 7.0 only. It says nothing of ClientTTL, whose default is 10 s. After
+// that time others take over the locks of a client that died; one that closes, as a killed node's does here, gives
+// them back at once.
+type redis struct{ usesRedis }
+
+func (redis) Name() string { return "redis+rueidisaside" }
+func (redis) Setup() string {
+	return "one redis-server on this machine with as many bytes as all owned tiers beside what it takes empty (allkeys-lru, nothing on disk), rueidis v1.0.79 with rueidisaside v1.0.78 as its README sets it up, client-side caching of as many bytes as a near tier; what the server itself uses is in neither the CPU nor the heap row"
+}
+func (redis) Limits() []string {
+	return []string{noLimit, "stale copy while it refreshes or when the origin fails", "cut of its network"}
+}
+
+func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	s, err := startRedis(ctx)
+	if err != nil {
+		return nil, err
+	}
+	k := env.Scenario.Cluster
+	l, err := startLocals(k.Nodes, s, func(node int) (store, error) {
+		c, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: rueidis.ClientOption{
+			InitAddress: []string{s.Addr}, CacheSizeEachConn: int(max(tier.MinBytes, k.Near)),
+		}})
+		return &redisStore{origin: origin{env, node}, cache: c}, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.limit(ctx, int64(k.Owned)*int64(k.Nodes)); err != nil {
+		return nil, errors.Join(err, l.Close(ctx))
+	}
+	return l, nil
+}
+
+// redisStore is a client. What it holds stays within the bytes of a near tier.
+type redisStore struct {
+	client
+	origin
+	cache rueidisaside.CacheAsideClient
+}
+
+// get detaches the whole of a get from its caller, because others on the node wait for what it stores.
+func (s *redisStore) get(ctx context.Context, key string) ([]byte, error) {
+	return s.leave(ctx, func() ([]byte, error) {
+		ctx, cancel := s.inTime(context.WithoutCancel(ctx))
+		defer cancel()
+		v, err := s.cache.Get(ctx, s.ttl(), key, func(ctx context.Context, key string) (string, error) {
+			b, err := s.load(ctx, key)
+			return rueidis.BinaryString(b), err
+		})
+		return unsafe.Slice(unsafe.StringData(v), len(v)), err // not copied: a user reads the string itself
+	})
+}
+
+func (s *redisStore) drop(ctx context.Context, key string) error { return s.cache.Del(ctx, key) }
+func (s *redisStore) close()                                     { s.cache.Close() }
