@@ -72,6 +72,7 @@ test-long:
 	  if ! { ip netns add weir-$$$$ && ip netns del weir-$$$$; } 2>/dev/null; then \
 	    missing "processes in network namespaces" "they need ip, and a root who may make one" iproute2; skip="$$skip|^TestChaos"; fi; \
 	  if ! command -v redis-server >/dev/null; then missing "the rivals' tests with a Redis" "they need redis-server" redis-server; short=-short; fi; \
+	  if ! command -v memcached >/dev/null; then missing "the rivals' tests with a memcached" "they need memcached" memcached; short=-short; fi; \
 	  if ! command -v promtool >/dev/null; then missing "the alert rules" "they need promtool" prometheus; fi; \
 	  $(SUITE) test -race -count=1 -timeout 3h -p 3 -run '$(LONG)' -skip "$$skip" $(LONGPKGS) \
 	    -- -count=1 -timeout 3h -run '$(PLAIN)' ./peer/peertest ./tier \
@@ -165,6 +166,7 @@ monitoring:
 
 bench-rivals:
 	@command -v redis-server >/dev/null || echo "redis-server is missing, Redis will not take part: apt-get install redis-server"
+	@command -v memcached >/dev/null || echo "memcached is missing and will not take part: apt-get install memcached"
 	cd bench/rivals && $(GO) run ./compare $(SCENARIO) $(BENCHFLAGS)
 
 bench-docs:

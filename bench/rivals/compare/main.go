@@ -27,7 +27,7 @@ import (
 // rivals returns all rivals, each with the configuration that suits it best.
 func rivals() []harness.System {
 	return []harness.System{
-		aside{}, aside{shared: true}, loading{}, sturdy{}, pubSub{}, grouped{}, dmap{}, redis{}, softTTL{},
+		aside{}, aside{shared: true}, loading{}, sturdy{}, pubSub{}, grouped{}, dmap{}, redis{}, softTTL{}, memcached{},
 	}
 }
 
