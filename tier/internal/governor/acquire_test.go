@@ -1,25 +1,27 @@
-package governor
+package governor_test
 
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // A waiting is an Acquire in its own goroutine.
 type waiting struct {
-	ticket *Ticket
+	ticket *governor.Ticket
 	done   chan struct{}
 	err    error
 	ended  time.Duration // after it began
 }
 
-func wait(ctx context.Context, g *Governor, t *Ticket) *waiting {
+func wait(ctx context.Context, g *governor.Governor, t *governor.Ticket) *waiting {
 	w, began := &waiting{ticket: t, done: make(chan struct{})}, time.Now()
 	go func() {
 		defer close(w.done)
@@ -42,9 +44,9 @@ func (w *waiting) isWaiting() bool {
 }
 
 // permit acquires a permit that must be free.
-func permit(t *testing.T, g *Governor) *Ticket {
+func permit(t *testing.T, g *governor.Governor) *governor.Ticket {
 	t.Helper()
-	k := new(Ticket)
+	k := new(governor.Ticket)
 	if err := g.Acquire(t.Context(), k); err != nil {
 		t.Fatal(err)
 	}
@@ -52,17 +54,17 @@ func permit(t *testing.T, g *Governor) *Ticket {
 }
 
 // slow returns a governor with a single permit, which is taken. Its loads take 100 ms.
-func slow(t *testing.T, l Limits) (*Governor, *Ticket) {
+func slow(t *testing.T, l governor.Limits) (*governor.Governor, *governor.Ticket) {
 	t.Helper()
 	l.Concurrency, l.MinConcurrency = 1, 1
 	g := alone(t, 1, l)
-	g.Release(permit(t, g), OK, 100*time.Millisecond)
+	g.Release(permit(t, g), governor.OK, 100*time.Millisecond)
 	return g, permit(t, g)
 }
 
-func refusalOf(t *testing.T, err error) Refusal {
+func refusalOf(t *testing.T, err error) governor.Refusal {
 	t.Helper()
-	r, ok := errors.AsType[*Refusal](err)
+	r, ok := errors.AsType[*governor.Refusal](err)
 	if !ok {
 		t.Fatalf("%v is not a refusal", err)
 	}
@@ -74,23 +76,23 @@ func refusalOf(t *testing.T, err error) Refusal {
 
 func TestRefusedAtOnce(t *testing.T) {
 	const ms = time.Millisecond
-	in := func(g *Governor, d time.Duration) int64 { return g.Time() + int64(d) }
+	in := func(g *governor.Governor, d time.Duration) int64 { return g.Time() + int64(d) }
 	for name, c := range map[string]struct {
-		limits Limits
-		try    func(t *testing.T, g *Governor) error
-		want   Refusal
+		limits governor.Limits
+		try    func(t *testing.T, g *governor.Governor) error
+		want   governor.Refusal
 	}{
-		"no time for one load": {try: func(t *testing.T, g *Governor) error {
-			return g.Acquire(t.Context(), &Ticket{Until: in(g, 200*ms-1)})
-		}, want: Refusal{Deadline, 100 * ms}},
-		"no time after another": {try: func(t *testing.T, g *Governor) error {
-			wait(t.Context(), g, &Ticket{Until: in(g, time.Second)})
-			return g.Acquire(t.Context(), &Ticket{Until: in(g, 300*ms-1)})
-		}, want: Refusal{Deadline, 200 * ms}},
-		"the queue is full": {limits: Limits{Queue: 1, QueueInterval: -1}, try: func(t *testing.T, g *Governor) error {
-			wait(t.Context(), g, new(Ticket))
-			return g.Acquire(t.Context(), new(Ticket))
-		}, want: Refusal{QueueFull, 200 * ms}},
+		"no time for one load": {try: func(t *testing.T, g *governor.Governor) error {
+			return g.Acquire(t.Context(), &governor.Ticket{Until: in(g, 200*ms-1)})
+		}, want: governor.Refusal{governor.Deadline, 100 * ms}},
+		"no time after another": {try: func(t *testing.T, g *governor.Governor) error {
+			wait(t.Context(), g, &governor.Ticket{Until: in(g, time.Second)})
+			return g.Acquire(t.Context(), &governor.Ticket{Until: in(g, 300*ms-1)})
+		}, want: governor.Refusal{governor.Deadline, 200 * ms}},
+		"the queue is full": {limits: governor.Limits{Queue: 1, QueueInterval: -1}, try: func(t *testing.T, g *governor.Governor) error {
+			wait(t.Context(), g, new(governor.Ticket))
+			return g.Acquire(t.Context(), new(governor.Ticket))
+		}, want: governor.Refusal{governor.QueueFull, 200 * ms}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
@@ -99,12 +101,12 @@ func TestRefusedAtOnce(t *testing.T) {
 				if got := refusalOf(t, c.try(t, g)); got != c.want || time.Since(began) != 0 {
 					t.Errorf("%v, want %v; after %v", got, c.want, time.Since(began))
 				}
-				g.Release(held, OK, 100*ms)
+				g.Release(held, governor.OK, 100*ms)
 			})
 		})
 	}
 	simtime.Test(t, func(t *testing.T) {
-		if got := refusalOf(t, alone(t, 0, Limits{Concurrency: 1}).Acquire(t.Context(), new(Ticket))); got != (Refusal{NoShare, time.Second}) {
+		if got := refusalOf(t, alone(t, 0, governor.Limits{Concurrency: 1}).Acquire(t.Context(), new(governor.Ticket))); got != (governor.Refusal{governor.NoShare, time.Second}) {
 			t.Errorf("without a share: %v", got)
 		}
 	})
@@ -113,23 +115,23 @@ func TestRefusedAtOnce(t *testing.T) {
 // A ticket that can just be served in time waits.
 func TestTimeThatIsJustEnough(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		g, held := slow(t, Limits{})
-		first := wait(t.Context(), g, &Ticket{Until: g.Time() + int64(200*time.Millisecond) + 1})
-		second := wait(t.Context(), g, &Ticket{Until: g.Time() + int64(300*time.Millisecond)})
+		g, held := slow(t, governor.Limits{})
+		first := wait(t.Context(), g, &governor.Ticket{Until: g.Time() + int64(200*time.Millisecond) + 1})
+		second := wait(t.Context(), g, &governor.Ticket{Until: g.Time() + int64(300*time.Millisecond)})
 		if !first.isWaiting() || !second.isWaiting() {
 			t.Fatalf("%v, %v", first.err, second.err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		g.Release(held, OK, 100*time.Millisecond)
+		g.Release(held, governor.OK, 100*time.Millisecond)
 		if <-first.done; first.err != nil {
 			t.Fatal(first.err)
 		}
 		time.Sleep(100 * time.Millisecond)
-		g.Release(first.ticket, OK, 100*time.Millisecond)
+		g.Release(first.ticket, governor.OK, 100*time.Millisecond)
 		if <-second.done; second.err != nil {
 			t.Fatal(second.err)
 		}
-		g.Release(second.ticket, OK, 100*time.Millisecond)
+		g.Release(second.ticket, governor.OK, 100*time.Millisecond)
 	})
 }
 
@@ -139,26 +141,26 @@ func TestWaitEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		until time.Duration // 0: none
 		ctx   func(context.Context) (context.Context, context.CancelFunc)
-		why   Reason // None: the error does not matter
+		why   governor.Reason // None: the error does not matter
 		after time.Duration
 		wait  time.Duration
 	}{
-		"no deadline": {why: TimedOut, after: 10 * time.Second, wait: 100 * time.Millisecond},
-		"a deadline":  {until: 3 * time.Second, why: Deadline, after: 3 * time.Second, wait: 100 * time.Millisecond},
+		"no deadline": {why: governor.TimedOut, after: 10 * time.Second, wait: 100 * time.Millisecond},
+		"a deadline":  {until: 3 * time.Second, why: governor.Deadline, after: 3 * time.Second, wait: 100 * time.Millisecond},
 		"the context is cancelled": {ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeoutCause(ctx, time.Second, gone)
 		}, after: time.Second},
 		"the context's time is up": {ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Second)
-		}, why: TimedOut, after: time.Second, wait: 100 * time.Millisecond},
+		}, why: governor.TimedOut, after: time.Second, wait: 100 * time.Millisecond},
 		"both, the context earlier": {until: 3 * time.Second, ctx: func(ctx context.Context) (context.Context, context.CancelFunc) {
 			return context.WithTimeout(ctx, time.Second)
-		}, why: TimedOut, after: time.Second, wait: 100 * time.Millisecond},
+		}, why: governor.TimedOut, after: time.Second, wait: 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
-				g, held := slow(t, Limits{QueueInterval: -1})
-				ctx, k := t.Context(), new(Ticket)
+				g, held := slow(t, governor.Limits{QueueInterval: -1})
+				ctx, k := t.Context(), new(governor.Ticket)
 				if c.until > 0 {
 					k.Until = g.Time() + int64(c.until)
 				}
@@ -172,18 +174,18 @@ func TestWaitEnds(t *testing.T) {
 				if w.ended != c.after {
 					t.Errorf("after %v, want %v", w.ended, c.after)
 				}
-				if c.why == None {
+				if c.why == governor.None {
 					if w.err != gone {
 						t.Errorf("%v, want the context's cause", w.err)
 					}
-				} else if got := refusalOf(t, w.err); got != (Refusal{c.why, c.wait}) {
+				} else if got := refusalOf(t, w.err); got != (governor.Refusal{c.why, c.wait}) {
 					t.Errorf("%v, want %v after %v", got, c.why, c.wait)
 				}
 				if s := g.Snapshot(); s.Waiting != 0 || s.InUse != 1 {
 					t.Errorf("%+v", s)
 				}
-				g.Release(held, OK, 0)
-				g.Release(permit(t, g), OK, 0) // nothing holds it back
+				g.Release(held, governor.OK, 0)
+				g.Release(permit(t, g), governor.OK, 0) // nothing holds it back
 			})
 		})
 	}
@@ -206,7 +208,7 @@ func TestPromoteExtendsTheWait(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
-				g, held := slow(t, Limits{QueueInterval: -1})
+				g, held := slow(t, governor.Limits{QueueInterval: -1})
 				at := func(d time.Duration) int64 {
 					if d == 0 {
 						return 0
@@ -214,135 +216,148 @@ func TestPromoteExtendsTheWait(t *testing.T) {
 					return g.Time() + int64(d)
 				}
 				until, by := at(c.until), at(c.by)
-				w := wait(t.Context(), g, &Ticket{Class: Stale, Until: until})
+				w := wait(t.Context(), g, &governor.Ticket{Class: governor.Stale, Until: until})
 				time.Sleep(500 * time.Millisecond)
-				g.Promote(w.ticket, Miss, 0, by)
+				g.Promote(w.ticket, governor.Miss, 0, by)
 				<-w.done
 				if w.ended != c.want {
 					t.Errorf("waited %v, want %v", w.ended, c.want)
 				}
-				g.Release(held, OK, 0)
+				g.Release(held, governor.OK, 0)
 			})
 		})
 	}
 }
 
-// ahead counts the tickets that are served before a ticket that arrives now.
-func TestAhead(t *testing.T) {
+// A ticket is refused for its deadline with an estimate that counts the tickets that are served before it.
+func TestTicketsAhead(t *testing.T) {
+	// ahead returns how many tickets go before one that comes now. A load takes 100 ms.
+	ahead := func(t *testing.T, g *governor.Governor, class governor.Class, depth int) int {
+		t.Helper()
+		k := &governor.Ticket{Class: class, Depth: depth, Until: g.Time() + 1}
+		var r *governor.Refusal
+		if err := g.Acquire(t.Context(), k); !errors.As(err, &r) || r.Why != governor.Deadline {
+			t.Fatalf("%v, want a refusal for the deadline", err)
+		}
+		return int(r.After/(100*time.Millisecond)) - 1
+	}
 	simtime.Test(t, func(t *testing.T) {
-		g, held := slow(t, Limits{QueueInterval: -1})
+		g, held := slow(t, governor.Limits{QueueInterval: -1})
 		ctx, cancel := context.WithCancel(t.Context())
 		late := g.Time() + int64(time.Hour)
-		for _, k := range []*Ticket{
-			{Until: late}, {Until: late}, {Until: late}, {Depth: 2}, // lanePatient
-			{}, {}, // laneMiss
-			{Class: Stale},
-			{Class: Refresh}, {Class: Refresh},
-			{Class: Warm},
+		for _, k := range []*governor.Ticket{
+			{Until: late}, {Until: late}, {Until: late}, {Depth: 2}, // misses that wait for their deadlines or for loads
+			{}, {}, // other misses
+			{Class: governor.Stale},
+			{Class: governor.Refresh}, {Class: governor.Refresh},
+			{Class: governor.Warm},
 		} {
 			wait(ctx, g, k)
 		}
-		g.mu.Lock()
 		for _, c := range []struct {
-			ticket *Ticket
-			want   int
+			class governor.Class
+			depth int
+			want  int
 		}{
-			{&Ticket{Until: late}, 4 + 2}, {&Ticket{Depth: 1}, 0}, {new(Ticket), 4 + 2}, {&Ticket{Class: Stale}, 4 + 2 + 1}, {&Ticket{Class: Refresh}, 4 + 2 + 1 + 2}, {&Ticket{Class: Warm}, 4 + 2 + 1 + 2 + 1},
+			{governor.Miss, 0, 4 + 2}, {governor.Miss, 1, 0}, {governor.Stale, 0, 4 + 2 + 1}, {governor.Refresh, 0, 4 + 2 + 1 + 2}, {governor.Warm, 0, 4 + 2 + 1 + 2 + 1},
 		} {
-			if got := g.ahead(c.ticket, g.now()); got != c.want {
-				t.Errorf("%d ahead of %+v, want %d", got, c.ticket, c.want)
+			if got := ahead(t, g, c.class, c.depth); got != c.want {
+				t.Errorf("%d ahead of class %d, depth %d, want %d", got, c.class, c.depth, c.want)
 			}
 		}
-		g.mu.Unlock()
 		s := g.Snapshot()
-		if want := map[string]int{"miss": 6, "stale": 1, "refresh": 2, "warm": 1}; s.Waiting != 10 || len(s.WaitingBy) != 4 || s.WaitingBy["miss"] != want["miss"] || s.WaitingBy["stale"] != 1 || s.WaitingBy["refresh"] != 2 || s.WaitingBy["warm"] != 1 {
+		if want := map[string]int{"miss": 6, "stale": 1, "refresh": 2, "warm": 1}; s.Waiting != 10 || !maps.Equal(s.WaitingBy, want) {
 			t.Errorf("%+v, want %v", s, want)
 		}
 		cancel()
-		g.Release(held, OK, 0)
+		g.Release(held, governor.OK, 0)
+	})
+	simtime.Test(t, func(t *testing.T) { // misses wait in one queue
+		g, held := slow(t, governor.Limits{QueueInterval: -1, NewestFirst: true})
+		ctx, cancel := context.WithCancel(t.Context())
+		for _, k := range []*governor.Ticket{{Until: g.Time() + int64(time.Hour)}, {Depth: 2}, {}, {}, {Class: governor.Stale}} {
+			wait(ctx, g, k)
+		}
+		if got := ahead(t, g, governor.Miss, 0); got != 4 {
+			t.Errorf("%d ahead, want 4", got)
+		}
+		if got := ahead(t, g, governor.Miss, 1); got != 0 {
+			t.Errorf("%d ahead of a ticket that a load waits for, want 0", got)
+		}
+		cancel()
+		g.Release(held, governor.OK, 0)
 	})
 	simtime.Test(t, func(t *testing.T) { // many misses without a deadline, and few with one: the two lanes take turns
-		g, held := slow(t, Limits{QueueInterval: -1})
+		g, held := slow(t, governor.Limits{QueueInterval: -1})
 		ctx, cancel := context.WithCancel(t.Context())
 		for range 5 {
-			wait(ctx, g, new(Ticket))
+			wait(ctx, g, new(governor.Ticket))
 		}
-		wait(ctx, g, &Ticket{Until: g.Time() + int64(time.Hour)})
-		g.mu.Lock()
-		if got := g.ahead(&Ticket{Until: g.now() + int64(time.Hour)}, g.now()); got != 1+2 {
+		wait(ctx, g, &governor.Ticket{Until: g.Time() + int64(time.Hour)})
+		if got := ahead(t, g, governor.Miss, 0); got != 1+2 {
 			t.Errorf("%d ahead, want 3", got)
 		}
-		g.mu.Unlock()
 		cancel()
-		g.Release(held, OK, 0)
+		g.Release(held, governor.OK, 0)
 	})
 	simtime.Test(t, func(t *testing.T) { // in an overloaded queue the newest is next
-		g, held := slow(t, Limits{QueueInterval: time.Second, QueueTarget: time.Minute, Timeout: time.Hour})
+		g, held := slow(t, governor.Limits{QueueInterval: time.Second, QueueTarget: time.Minute, Timeout: time.Hour, NewestFirst: true})
 		ctx, cancel := context.WithCancel(t.Context())
-		wait(ctx, g, new(Ticket))
-		g.mu.Lock()
-		before := g.ahead(new(Ticket), g.now())
-		g.mu.Unlock()
+		wait(ctx, g, new(governor.Ticket))
+		before := ahead(t, g, governor.Miss, 0)
 		time.Sleep(3*time.Minute + 30*time.Second)
-		wait(ctx, g, new(Ticket))
+		wait(ctx, g, new(governor.Ticket))
 		time.Sleep(40 * time.Second) // the first was shed, and the queue was not empty for four times its target
-		g.mu.Lock()
-		after, overloaded := g.ahead(new(Ticket), g.now()), g.overloaded(laneMiss, g.now())
-		g.mu.Unlock()
+		after, overloaded := ahead(t, g, governor.Miss, 0), g.Snapshot().Overloaded
 		if before != 1 || after != 0 || !overloaded {
 			t.Errorf("%d ahead, then %d; overloaded: %v", before, after, overloaded)
 		}
 		cancel()
-		g.Release(held, OK, 0)
+		g.Release(held, governor.OK, 0)
 	})
 }
 
 // Which of the waiting tickets gives way in a full queue.
 func TestFullQueueGivesWay(t *testing.T) {
 	for name, c := range map[string]struct {
-		there, comes *Ticket
+		there, comes *governor.Ticket
 		overloaded   bool
 		gives        bool
 	}{
-		"less urgent":                     {there: &Ticket{Class: Warm}, comes: &Ticket{Class: Refresh}, gives: true},
-		"as urgent":                       {there: &Ticket{Class: Stale}, comes: &Ticket{Class: Stale}},
-		"as urgent, overloaded":           {there: &Ticket{Class: Stale}, comes: &Ticket{Class: Stale}, overloaded: true, gives: true},
-		"more urgent":                     {there: &Ticket{Class: Stale}, comes: &Ticket{Class: Warm}},
-		"as urgent, but a load waits":     {there: &Ticket{Until: int64(time.Hour)}, comes: &Ticket{Depth: 1}, gives: true},
-		"a load waits for both":           {there: &Ticket{Depth: 1}, comes: &Ticket{Depth: 2}},
-		"a load waits for the older only": {there: &Ticket{Depth: 1}, comes: &Ticket{}},
+		"less urgent":                     {there: &governor.Ticket{Class: governor.Warm}, comes: &governor.Ticket{Class: governor.Refresh}, gives: true},
+		"as urgent":                       {there: &governor.Ticket{Class: governor.Stale}, comes: &governor.Ticket{Class: governor.Stale}},
+		"as urgent, overloaded":           {there: &governor.Ticket{Class: governor.Stale}, comes: &governor.Ticket{Class: governor.Stale}, overloaded: true, gives: true},
+		"more urgent":                     {there: &governor.Ticket{Class: governor.Stale}, comes: &governor.Ticket{Class: governor.Warm}},
+		"as urgent, but a load waits":     {there: &governor.Ticket{Until: int64(time.Hour)}, comes: &governor.Ticket{Depth: 1}, gives: true},
+		"a load waits for both":           {there: &governor.Ticket{Depth: 1}, comes: &governor.Ticket{Depth: 2}},
+		"a load waits for the older only": {there: &governor.Ticket{Depth: 1}, comes: &governor.Ticket{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
-				l := Limits{Queue: 1, QueueInterval: -1, Timeout: time.Hour}
+				l := governor.Limits{Queue: 1, QueueInterval: -1, Timeout: time.Hour}
 				if c.overloaded {
-					l.QueueInterval, l.QueueTarget = time.Second, time.Minute
+					l.Queue, l.QueueInterval, l.QueueTarget = 2, time.Second, time.Minute
 				}
 				g, held := slow(t, l)
 				ctx, cancel := context.WithCancel(t.Context())
 				if c.overloaded {
-					wait(ctx, g, &Ticket{Class: c.there.Class})
+					wait(ctx, g, &governor.Ticket{Class: c.there.Class})
 					time.Sleep(3*time.Minute + 30*time.Second)
-					g.mu.Lock()
-					g.o.Queue = 2
-					g.mu.Unlock()
 				}
 				old := wait(ctx, g, c.there)
 				if c.overloaded {
-					time.Sleep(40 * time.Second) // the first was shed
-					g.mu.Lock()
-					g.o.Queue = 1
-					g.mu.Unlock()
+					time.Sleep(40 * time.Second)       // the first was shed
+					wait(ctx, g, new(governor.Ticket)) // more urgent, it never gives way
 				}
 				wait(ctx, g, c.comes)
 				if old.isWaiting() == c.gives {
 					t.Errorf("gives way: %v, want %v", !c.gives, c.gives)
 				}
-				if c.gives && refusedFor(old.err) != QueueFull {
+				if c.gives && refusedFor(old.err) != governor.QueueFull {
 					t.Errorf("%v", old.err)
 				}
 				cancel()
-				g.Release(held, OK, 0)
+				g.Release(held, governor.OK, 0)
 			})
 		})
 	}
@@ -351,18 +366,18 @@ func TestFullQueueGivesWay(t *testing.T) {
 // What each load says about the origin, once.
 func TestOutcomes(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, Breaker: BreakerRules{Failures: 1, Minimum: 2, Window: time.Minute, Pause: 5 * time.Second, Probes: 1}})
+		g := alone(t, 10, governor.Limits{Concurrency: 10, MinConcurrency: 10, Breaker: governor.BreakerRules{Failures: 1, Minimum: 2, Window: time.Minute, Pause: 5 * time.Second, Probes: 1}})
 		seconds := func(want time.Duration) {
 			t.Helper()
 			if got := g.Snapshot().LoadSeconds; got < want.Seconds()*0.999 || got > want.Seconds()*1.001 {
 				t.Errorf("a load takes %v s, want %v", got, want)
 			}
 		}
-		g.Release(permit(t, g), OK, 160*time.Millisecond)
+		g.Release(permit(t, g), governor.OK, 160*time.Millisecond)
 		seconds(160 * time.Millisecond)
-		g.Release(permit(t, g), OK, 320*time.Millisecond)
+		g.Release(permit(t, g), governor.OK, 320*time.Millisecond)
 		seconds(170 * time.Millisecond)
-		g.Release(permit(t, g), Void, time.Hour)
+		g.Release(permit(t, g), governor.Void, time.Hour)
 		seconds(170 * time.Millisecond)
 		time.Sleep(2 * time.Minute) // out of the breaker's window
 		if closed, openings := g.Breaker(); !closed || openings != 0 {
@@ -376,11 +391,11 @@ func TestOutcomes(t *testing.T) {
 		if s := g.Snapshot(); s.InUse != 1 {
 			t.Errorf("%d permits in use while a load overruns", s.InUse)
 		}
-		g.Release(k, Failed, time.Hour)
+		g.Release(k, governor.Failed, time.Hour)
 		if closed, _ := g.Breaker(); !closed || g.BreakerGeneration() != before {
 			t.Error("one load counted twice")
 		}
-		g.Release(permit(t, g), Failed, time.Second)
+		g.Release(permit(t, g), governor.Failed, time.Second)
 		if closed, openings := g.Breaker(); closed || openings != 1 || g.BreakerGeneration() == before {
 			t.Error("the second failure does not open the breaker")
 		}
@@ -391,19 +406,19 @@ func TestOutcomes(t *testing.T) {
 			t.Error("a retry with an open breaker")
 		}
 		time.Sleep(time.Second)
-		if got := refusalOf(t, g.Acquire(t.Context(), new(Ticket))); got != (Refusal{BreakerOpen, 4 * time.Second}) {
+		if got := refusalOf(t, g.Acquire(t.Context(), new(governor.Ticket))); got != (governor.Refusal{governor.BreakerOpen, 4 * time.Second}) {
 			t.Errorf("%v", got)
 		}
 		time.Sleep(4*time.Second - 1)
-		if got := refusalOf(t, g.Acquire(t.Context(), new(Ticket))); got.Why != BreakerOpen || got.After < 500*time.Millisecond || got.After > 2*time.Second {
+		if got := refusalOf(t, g.Acquire(t.Context(), new(governor.Ticket))); got.Why != governor.BreakerOpen || got.After < 500*time.Millisecond || got.After > 2*time.Second {
 			t.Errorf("%v: about as long as a load takes", got)
 		}
 		time.Sleep(time.Nanosecond)
 		probe := permit(t, g)
-		if got := refusalOf(t, g.Acquire(t.Context(), new(Ticket))); got.Why != BreakerOpen {
+		if got := refusalOf(t, g.Acquire(t.Context(), new(governor.Ticket))); got.Why != governor.BreakerOpen {
 			t.Errorf("beside the probe: %v", got)
 		}
-		g.Release(probe, OK, time.Second)
+		g.Release(probe, governor.OK, time.Second)
 		if closed, _ := g.Breaker(); !closed {
 			t.Error("a probe that succeeds does not close the breaker")
 		}
@@ -416,16 +431,16 @@ func TestOutcomes(t *testing.T) {
 // An open breaker also rejects tickets that already wait.
 func TestBreakerOpensOnThoseThatWait(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		g := alone(t, 1, Limits{Concurrency: 1, MinConcurrency: 1, QueueInterval: -1, Breaker: BreakerRules{Failures: 0.5, Minimum: 1, Window: time.Minute, Pause: 5 * time.Second, Probes: 1}})
+		g := alone(t, 1, governor.Limits{Concurrency: 1, MinConcurrency: 1, QueueInterval: -1, Breaker: governor.BreakerRules{Failures: 0.5, Minimum: 1, Window: time.Minute, Pause: 5 * time.Second, Probes: 1}})
 		k := permit(t, g)
 		var all []*waiting
-		for _, c := range []Class{Miss, Stale, Refresh, Warm} {
-			all = append(all, wait(t.Context(), g, &Ticket{Class: c}))
+		for _, c := range []governor.Class{governor.Miss, governor.Stale, governor.Refresh, governor.Warm} {
+			all = append(all, wait(t.Context(), g, &governor.Ticket{Class: c}))
 		}
-		g.Release(k, Failed, time.Second)
+		g.Release(k, governor.Failed, time.Second)
 		for _, w := range all {
 			<-w.done
-			if got := refusalOf(t, w.err); got != (Refusal{BreakerOpen, 5 * time.Second}) || w.ended != 0 {
+			if got := refusalOf(t, w.err); got != (governor.Refusal{governor.BreakerOpen, 5 * time.Second}) || w.ended != 0 {
 				t.Errorf("%v after %v", got, w.ended)
 			}
 		}
@@ -435,17 +450,17 @@ func TestBreakerOpensOnThoseThatWait(t *testing.T) {
 // The retry budget: half of the reserve at first, then a fraction of the admitted loads.
 func TestRetryBudget(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		g := alone(t, 1, Limits{Concurrency: 1, RetryBudget: 0.25})
+		g := alone(t, 1, governor.Limits{Concurrency: 1, RetryBudget: 0.25})
 		take := func() (n int) {
 			for g.TakeRetry() {
 				n++
 			}
 			return n
 		}
-		if n := g.Snapshot().RetriesLeft; n != RetryReserve/2 {
+		if n := g.Snapshot().RetriesLeft; n != governor.RetryReserve/2 {
 			t.Errorf("%d retries left at first", n)
 		}
-		if n := take(); n != RetryReserve/2 {
+		if n := take(); n != governor.RetryReserve/2 {
 			t.Errorf("%d retries at first", n)
 		}
 		time.Sleep(time.Hour)
@@ -462,16 +477,16 @@ func TestRetryBudget(t *testing.T) {
 		if n := take(); n != 1 {
 			t.Errorf("%d retries for four loads", n)
 		}
-		for range 100 * RetryReserve {
+		for range 100 * governor.RetryReserve {
 			g.EarnRetry()
 		}
-		if n := g.Snapshot().RetriesLeft; n != RetryReserve {
-			t.Errorf("%d retries left, at most %d", n, RetryReserve)
+		if n := g.Snapshot().RetriesLeft; n != governor.RetryReserve {
+			t.Errorf("%d retries left, at most %d", n, governor.RetryReserve)
 		}
-		if n := take(); n != RetryReserve {
+		if n := take(); n != governor.RetryReserve {
 			t.Errorf("%d retries in reserve", n)
 		}
-		off := alone(t, 1, Limits{Concurrency: 1, RetryBudget: -1})
+		off := alone(t, 1, governor.Limits{Concurrency: 1, RetryBudget: -1})
 		if off.EarnRetry(); off.TakeRetry() {
 			t.Error("a retry without a budget")
 		}
@@ -483,25 +498,25 @@ func TestRateOfAMember(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var members atomic.Int64
 		members.Store(2)
-		g := New(rest(Limits{Concurrency: 100, Rate: 20, Burst: 4, QueueInterval: -1}), stopwatch(), func() (int, int) { return 50, int(members.Load()) })
+		g := governor.New(rest(governor.Limits{Concurrency: 100, Rate: 20, Burst: 4, QueueInterval: -1}), stopwatch(), func() (int, int) { return 50, int(members.Load()) })
 		defer g.Close()
 		var all []*waiting
 		for range 6 {
-			all = append(all, wait(t.Context(), g, new(Ticket)))
+			all = append(all, wait(t.Context(), g, new(governor.Ticket)))
 		}
 		for i, want := range []time.Duration{0, 0, 100, 200, 300, 400} { // a burst of two, then ten a second
 			<-all[i].done
 			if got := all[i].ended.Round(time.Millisecond); got != want*time.Millisecond || all[i].err != nil {
 				t.Errorf("permit %d after %v, want %v: %v", i, got, want*time.Millisecond, all[i].err)
 			}
-			g.Release(all[i].ticket, OK, 0)
+			g.Release(all[i].ticket, governor.OK, 0)
 		}
 	})
 }
 
 // Occupancy integrates the permits in use over time.
 func TestOccupancy(t *testing.T) {
-	var o Occupancy
+	var o governor.Occupancy
 	second := int64(time.Second)
 	o = o.Change(+1, 1*second)
 	o = o.Change(+2, 3*second)
@@ -513,7 +528,7 @@ func TestOccupancy(t *testing.T) {
 		t.Errorf("%v permit-seconds, want 5", got)
 	}
 	simtime.Test(t, func(t *testing.T) {
-		g := alone(t, 2, Limits{Concurrency: 2, MinConcurrency: 2})
+		g := alone(t, 2, governor.Limits{Concurrency: 2, MinConcurrency: 2})
 		k := permit(t, g)
 		time.Sleep(3 * time.Second)
 		other := permit(t, g)
@@ -521,35 +536,11 @@ func TestOccupancy(t *testing.T) {
 		if s := g.Snapshot(); s.OriginSeconds != 3+2*2 || s.InUse != 2 || s.Peak != 2 || s.Share != 2 || s.Limit != 2 {
 			t.Errorf("%+v", s)
 		}
-		g.Release(k, OK, 0)
-		g.Release(other, OK, 0)
+		g.Release(k, governor.OK, 0)
+		g.Release(other, governor.OK, 0)
 		time.Sleep(time.Second)
 		if s := g.Snapshot(); s.OriginSeconds != 7 || s.InUse != 0 || s.Peak != 2 {
 			t.Errorf("%+v", s)
 		}
 	})
-}
-
-// Tickets that loads wait for go before all others, the deepest first.
-func TestDeepestFirst(t *testing.T) {
-	var q queue
-	q.Init()
-	depths := func() (list []int) {
-		for e := q.Front(); e != nil; e = e.Next() {
-			list = append(list, ticketOf(e).Depth)
-		}
-		return list
-	}
-	var tickets []*Ticket
-	for i, d := range []int{0, 1, 3, 0, 1, 2} {
-		k := &Ticket{Depth: d}
-		tickets = append(tickets, k)
-		q.push(k, int64(i))
-	}
-	if got, want := depths(), []int{3, 2, 1, 1, 0, 0}; len(got) != 6 || [6]int(got) != [6]int(want) {
-		t.Errorf("%v, want %v", got, want)
-	}
-	if q.front() != tickets[2] || q.root() != tickets[0] || ticketOf(q.Front().Next().Next()) != tickets[1] {
-		t.Error("not in the order of their coming")
-	}
 }

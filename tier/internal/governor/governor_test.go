@@ -1,4 +1,4 @@
-package governor
+package governor_test
 
 import (
 	"cmp"
@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/tier/internal/governor"
 )
 
 // stopwatch returns a function that returns the ns since the call of stopwatch.
@@ -22,7 +23,7 @@ func stopwatch() func() int64 {
 }
 
 // rest fills in the limits that a test does not care about.
-func rest(l Limits) Limits {
+func rest(l governor.Limits) governor.Limits {
 	l.MinConcurrency = cmp.Or(l.MinConcurrency, max(l.Concurrency/4, 1))
 	l.Burst = cmp.Or(l.Burst, max(int(l.Rate/10), 1))
 	l.Timeout = cmp.Or(l.Timeout, 10*time.Second)
@@ -30,32 +31,32 @@ func rest(l Limits) Limits {
 	l.QueueInterval = cmp.Or(l.QueueInterval, 100*time.Millisecond)
 	l.QueueTarget = cmp.Or(l.QueueTarget, 5*time.Millisecond)
 	l.RetryBudget = cmp.Or(l.RetryBudget, 0.2)
-	if l.Breaker == (BreakerRules{}) {
-		l.Breaker = BreakerRules{Failures: 0.5, Minimum: 20, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 3}
+	if l.Breaker == (governor.BreakerRules{}) {
+		l.Breaker = governor.BreakerRules{Failures: 0.5, Minimum: 20, Window: 10 * time.Second, Pause: 5 * time.Second, Probes: 3}
 	}
 	return l
 }
 
 // alone returns a governor with its own share, on a virtual clock.
-func alone(t *testing.T, share int, o Limits) *Governor {
+func alone(t *testing.T, share int, o governor.Limits) *governor.Governor {
 	now := stopwatch()
-	g := New(rest(o), now, func() (int, int) { return share, 1 })
+	g := governor.New(rest(o), now, func() (int, int) { return share, 1 })
 	t.Cleanup(g.Close)
 	return g
 }
 
 // line lets tickets queue behind one permit and returns the order in which they get it.
-func line(t *testing.T, change func(g *Governor, tickets map[string]*Ticket), names ...string) (order []string) {
-	g := alone(t, 1, Limits{Concurrency: 1, QueueInterval: -1})
-	first := new(Ticket)
+func line(t *testing.T, change func(g *governor.Governor, tickets map[string]*governor.Ticket), names ...string) (order []string) {
+	g := alone(t, 1, governor.Limits{Concurrency: 1, QueueInterval: -1})
+	first := new(governor.Ticket)
 	if err := g.Acquire(t.Context(), first); err != nil {
 		t.Fatal(err)
 	}
-	tickets := make(map[string]*Ticket)
+	tickets := make(map[string]*governor.Ticket)
 	var mu sync.Mutex // guards order
 	var wg sync.WaitGroup
 	for _, name := range names {
-		k := &Ticket{Class: map[byte]Class{'m': Miss, 's': Stale, 'r': Refresh}[name[0]]}
+		k := &governor.Ticket{Class: map[byte]governor.Class{'m': governor.Miss, 's': governor.Stale, 'r': governor.Refresh}[name[0]]}
 		tickets[name] = k
 		wg.Go(func() {
 			if err := g.Acquire(t.Context(), k); err != nil {
@@ -65,14 +66,14 @@ func line(t *testing.T, change func(g *Governor, tickets map[string]*Ticket), na
 			mu.Lock()
 			order = append(order, name)
 			mu.Unlock()
-			g.Release(k, OK, 0)
+			g.Release(k, governor.OK, 0)
 		})
 		synctest.Wait()
 	}
 	if change != nil {
 		change(g, tickets)
 	}
-	g.Release(first, OK, 0)
+	g.Release(first, governor.OK, 0)
 	wg.Wait()
 	if s := g.Snapshot(); s.InUse != 0 || s.Peak != 1 || s.Waiting != 0 {
 		t.Errorf("governor %+v", s)
@@ -91,9 +92,9 @@ func TestClassOrder(t *testing.T) {
 
 func TestPromotion(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		got := line(t, func(g *Governor, k map[string]*Ticket) {
-			g.Promote(k["r2"], Miss, 0, 0)
-			g.Promote(k["m1"], Refresh, 0, 0) // never less urgent
+		got := line(t, func(g *governor.Governor, k map[string]*governor.Ticket) {
+			g.Promote(k["r2"], governor.Miss, 0, 0)
+			g.Promote(k["m1"], governor.Refresh, 0, 0) // never less urgent
 		}, "r1", "s1", "m1", "r2")
 		if want := []string{"m1", "r2", "s1", "r1"}; !slices.Equal(got, want) {
 			t.Errorf("%v, want %v", got, want)
@@ -104,20 +105,20 @@ func TestPromotion(t *testing.T) {
 func TestShareChanges(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var share atomic.Int64
-		o := rest(Limits{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1})
+		o := rest(governor.Limits{Concurrency: 3, MinConcurrency: 3, QueueInterval: -1})
 		now := stopwatch()
-		g := New(o, now, func() (int, int) { return int(share.Load()), 1 })
+		g := governor.New(o, now, func() (int, int) { return int(share.Load()), 1 })
 		defer g.Close()
-		holders := make(chan *Ticket, 4)
-		release := func() { g.Release(<-holders, Void, 0) }
-		if err := g.Acquire(t.Context(), new(Ticket)); refusedFor(err) != NoShare {
+		holders := make(chan *governor.Ticket, 4)
+		release := func() { g.Release(<-holders, governor.Void, 0) }
+		if err := g.Acquire(t.Context(), new(governor.Ticket)); refusedFor(err) != governor.NoShare {
 			t.Fatalf("without a share: %v", err)
 		}
 		share.Store(1)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {
-				k := new(Ticket)
+				k := new(governor.Ticket)
 				if err := g.Acquire(t.Context(), k); err != nil {
 					t.Error(err)
 				}
@@ -148,30 +149,30 @@ func TestShareChanges(t *testing.T) {
 }
 
 // refusedFor returns why the governor rejected the fill; None if it did not.
-func refusedFor(err error) Reason {
-	if r, ok := errors.AsType[*Refusal](err); ok {
+func refusedFor(err error) governor.Reason {
+	if r, ok := errors.AsType[*governor.Refusal](err); ok {
 		return r.Why
 	}
-	return None
+	return governor.None
 }
 
 // At twice the arrival rate that the origin can serve, the newest tickets are served, the others are rejected after
 // QueueTarget, and the origin never idles. As a control, with the queue's policy off and tickets served in order of
 // arrival, all served tickets have waited for about as long as they may.
 func TestOverloadServesTheNewest(t *testing.T) {
-	run := func(interval time.Duration) (served, refused int, wait time.Duration, why map[Reason]int) {
+	run := func(interval time.Duration) (served, refused int, wait time.Duration, why map[governor.Reason]int) {
 		simtime.Test(t, func(t *testing.T) {
-			g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, QueueInterval: interval, Queue: 1 << 20})
+			g := alone(t, 10, governor.Limits{Concurrency: 10, MinConcurrency: 10, QueueInterval: interval, Queue: 1 << 20})
 			var mu sync.Mutex // guards what follows
 			var waits []time.Duration
-			why = make(map[Reason]int)
+			why = make(map[governor.Reason]int)
 			var wg sync.WaitGroup
 			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
 				wg.Go(func() {
 					ctx, cancel := context.WithTimeoutCause(t.Context(), time.Second, context.DeadlineExceeded)
 					defer cancel()
 					came := time.Now()
-					k := new(Ticket)
+					k := new(governor.Ticket)
 					err := g.Acquire(ctx, k)
 					waited := time.Since(came)
 					mu.Lock()
@@ -182,7 +183,7 @@ func TestOverloadServesTheNewest(t *testing.T) {
 					mu.Unlock()
 					if err == nil {
 						time.Sleep(10 * time.Millisecond)
-						g.Release(k, OK, 10*time.Millisecond)
+						g.Release(k, governor.OK, 10*time.Millisecond)
 					}
 				})
 				time.Sleep(500 * time.Microsecond)
@@ -195,7 +196,7 @@ func TestOverloadServesTheNewest(t *testing.T) {
 	}
 	served, refused, wait, why := run(0)
 	t.Logf("CoDel: %d served, %d refused, p95 of their wait %v, %v", served, refused, wait, why)
-	if served < 4900 || wait > 100*time.Millisecond || why[QueueDelay] != refused {
+	if served < 4900 || wait > 100*time.Millisecond || why[governor.QueueDelay] != refused {
 		t.Errorf("%d served, %d refused (%v), p95 %v", served, refused, why, wait)
 	}
 	served, refused, wait, why = run(-1)
@@ -212,8 +213,8 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 		want []int
 	}{{50 * time.Millisecond, []int{0, 1, 2, 3}}, {97 * time.Millisecond, []int{3, 2, 1}}} {
 		simtime.Test(t, func(t *testing.T) {
-			g := alone(t, 1, Limits{Concurrency: 1})
-			first := new(Ticket)
+			g := alone(t, 1, governor.Limits{Concurrency: 1})
+			first := new(governor.Ticket)
 			if err := g.Acquire(t.Context(), first); err != nil {
 				t.Fatal(err)
 			}
@@ -221,22 +222,22 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 			var wg sync.WaitGroup
 			for i := range 4 {
 				wg.Go(func() {
-					k := new(Ticket)
+					k := new(governor.Ticket)
 					if err := g.Acquire(t.Context(), k); err != nil {
-						if i != 0 || refusedFor(err) != QueueDelay {
+						if i != 0 || refusedFor(err) != governor.QueueDelay {
 							t.Error(i, err)
 						}
 						return
 					}
 					order = append(order, i)
-					g.Release(k, Void, 0)
+					g.Release(k, governor.Void, 0)
 				})
 				synctest.Wait()
 				if time.Sleep(time.Millisecond); i == 0 {
 					time.Sleep(x.wait)
 				}
 			}
-			g.Release(first, Void, 0)
+			g.Release(first, governor.Void, 0)
 			wg.Wait()
 			if !slices.Equal(order, x.want) {
 				t.Errorf("%v, want %v", order, x.want)
@@ -251,21 +252,21 @@ func TestNewestFirstUnderOverload(t *testing.T) {
 func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 	for _, newest := range []bool{false, true} {
 		simtime.Test(t, func(t *testing.T) {
-			g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10, NewestFirst: newest, Queue: 1 << 20})
+			g := alone(t, 10, governor.Limits{Concurrency: 10, MinConcurrency: 10, NewestFirst: newest, Queue: 1 << 20})
 			rnd := rand.New(rand.NewPCG(1, 2))
 			var mu sync.Mutex // guards what follows
 			var served, late, refusedLate int
-			why := make(map[Reason]int)
+			why := make(map[governor.Reason]int)
 			var wg sync.WaitGroup
 			for range 10000 { // 10 permits of 10 ms give 1000/s, 2000/s come
 				takes := time.Duration(rnd.ExpFloat64() * float64(10*time.Millisecond))
 				wg.Go(func() {
 					came := time.Now()
-					k := &Ticket{Until: g.now() + int64(time.Second)}
+					k := &governor.Ticket{Until: g.Time() + int64(time.Second)}
 					err := g.Acquire(t.Context(), k)
 					if err == nil {
 						time.Sleep(takes)
-						g.Release(k, OK, takes)
+						g.Release(k, governor.OK, takes)
 					}
 					took := time.Since(came)
 					mu.Lock()
@@ -284,7 +285,7 @@ func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 			}
 			wg.Wait()
 			t.Logf("newest first %v: %d served, %d too late, %d refused late, %v", newest, served, late, refusedLate, why)
-			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[QueueDelay] > 0) {
+			if served < 4500 || late > 500 || !newest && refusedLate > 500 || newest != (why[governor.QueueDelay] > 0) {
 				t.Error("not as it should be")
 			}
 		})
@@ -294,19 +295,19 @@ func TestOverloadOfCallersWithDeadlines(t *testing.T) {
 // Callers with and without deadlines share the permits when there are too few.
 func TestDeadlinesShareWithNone(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		g := alone(t, 10, Limits{Concurrency: 10, MinConcurrency: 10})
+		g := alone(t, 10, governor.Limits{Concurrency: 10, MinConcurrency: 10})
 		var served [2]atomic.Int64
 		var wg sync.WaitGroup
 		for i := range 8000 {
 			wg.Go(func() {
-				k := new(Ticket)
+				k := new(governor.Ticket)
 				if i%2 == 0 {
-					k.Until = g.now() + int64(time.Second)
+					k.Until = g.Time() + int64(time.Second)
 				}
 				if g.Acquire(t.Context(), k) == nil {
 					served[i%2].Add(1)
 					time.Sleep(10 * time.Millisecond)
-					g.Release(k, OK, 10*time.Millisecond)
+					g.Release(k, governor.OK, 10*time.Millisecond)
 				}
 			})
 			time.Sleep(500 * time.Microsecond)
@@ -322,8 +323,8 @@ func TestDeadlinesShareWithNone(t *testing.T) {
 // In a full queue the least urgent ticket gives way to a more urgent one.
 func TestFullQueueMakesRoom(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		g := alone(t, 1, Limits{Concurrency: 1, Queue: 2, QueueInterval: -1})
-		first := new(Ticket)
+		g := alone(t, 1, governor.Limits{Concurrency: 1, Queue: 2, QueueInterval: -1})
+		first := new(governor.Ticket)
 		if err := g.Acquire(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
@@ -332,13 +333,13 @@ func TestFullQueueMakesRoom(t *testing.T) {
 		var wg sync.WaitGroup
 		for _, x := range []struct {
 			name string
-			c    Class
-		}{{"refresh", Refresh}, {"stale", Stale}, {"miss", Miss}, {"warm", Warm}, {"miss2", Miss}} {
+			c    governor.Class
+		}{{"refresh", governor.Refresh}, {"stale", governor.Stale}, {"miss", governor.Miss}, {"warm", governor.Warm}, {"miss2", governor.Miss}} {
 			wg.Go(func() {
-				k := &Ticket{Class: x.c}
+				k := &governor.Ticket{Class: x.c}
 				err := g.Acquire(t.Context(), k)
 				if err == nil {
-					g.Release(k, OK, 0)
+					g.Release(k, governor.OK, 0)
 				}
 				mu.Lock()
 				defer mu.Unlock()
@@ -346,10 +347,10 @@ func TestFullQueueMakesRoom(t *testing.T) {
 			})
 			synctest.Wait()
 		}
-		g.Release(first, OK, 0)
+		g.Release(first, governor.OK, 0)
 		wg.Wait()
-		for name, want := range map[string]Reason{"refresh": QueueFull, "stale": QueueFull, "warm": QueueFull, "miss": None, "miss2": None} {
-			if got := refusedFor(errs[name]); got != want || want == None && errs[name] != nil {
+		for name, want := range map[string]governor.Reason{"refresh": governor.QueueFull, "stale": governor.QueueFull, "warm": governor.QueueFull, "miss": governor.None, "miss2": governor.None} {
+			if got := refusedFor(errs[name]); got != want || want == governor.None && errs[name] != nil {
 				t.Errorf("%s: %v", name, errs[name])
 			}
 		}
@@ -360,13 +361,13 @@ func TestFullQueueMakesRoom(t *testing.T) {
 func TestWithheldShare(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		share, now := 2, stopwatch()
-		g := New(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) { return share, 1 })
+		g := governor.New(rest(governor.Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) { return share, 1 })
 		defer g.Close()
 		g.WithholdShare()
-		got := make(chan *Ticket, 2)
+		got := make(chan *governor.Ticket, 2)
 		for range 2 {
 			go func() {
-				k := new(Ticket)
+				k := new(governor.Ticket)
 				if err := g.Acquire(t.Context(), k); err != nil {
 					t.Error(err)
 				}
@@ -382,11 +383,11 @@ func TestWithheldShare(t *testing.T) {
 		if share = 1; g.FitsShare() {
 			t.Error("two loads fit a share of one")
 		}
-		g.Release(first, OK, 0)
+		g.Release(first, governor.OK, 0)
 		if !g.FitsShare() {
 			t.Error("one load does not fit a share of one")
 		}
-		g.Release(second, OK, 0)
+		g.Release(second, governor.OK, 0)
 		if g.WithholdShare(); g.Snapshot().Limit != 1 {
 			t.Error("a share that was taken is withheld")
 		}
@@ -400,7 +401,7 @@ func TestNoShareOlderThanTheWord(t *testing.T) {
 		var share, slow atomic.Int64
 		share.Store(2)
 		now := stopwatch()
-		g := New(rest(Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) {
+		g := governor.New(rest(governor.Limits{Concurrency: 2, MinConcurrency: 2}), now, func() (int, int) {
 			now := int(share.Load())
 			if slow.CompareAndSwap(1, 0) {
 				time.Sleep(time.Second)
@@ -408,7 +409,7 @@ func TestNoShareOlderThanTheWord(t *testing.T) {
 			return now, 1
 		})
 		defer g.Close()
-		first, second := new(Ticket), &Ticket{Until: int64(time.Hour)}
+		first, second := new(governor.Ticket), &governor.Ticket{Until: int64(time.Hour)}
 		if err := g.Acquire(t.Context(), first); err != nil {
 			t.Fatal(err)
 		}
@@ -424,11 +425,11 @@ func TestNoShareOlderThanTheWord(t *testing.T) {
 		if used, _ := g.Usage(); used != 1 || len(got) != 0 {
 			t.Errorf("%d loads after the word that one fits", used)
 		}
-		g.Release(first, OK, 0)
+		g.Release(first, governor.OK, 0)
 		if err := <-got; err != nil {
 			t.Error(err)
 		}
-		g.Release(second, OK, 0)
+		g.Release(second, governor.OK, 0)
 	})
 }
 
@@ -436,7 +437,7 @@ func TestNoShareOlderThanTheWord(t *testing.T) {
 // again.
 func TestShareOfSeveralCaches(t *testing.T) {
 	now := stopwatch()
-	g := New(rest(Limits{Concurrency: 2}), now, func() (int, int) { return 2, 1 })
+	g := governor.New(rest(governor.Limits{Concurrency: 2}), now, func() (int, int) { return 2, 1 })
 	limit := func(want int, when string) {
 		t.Helper()
 		if got := g.Snapshot().Limit; got != want {

@@ -1,4 +1,4 @@
-package governor
+package governor_test
 
 import (
 	"testing"

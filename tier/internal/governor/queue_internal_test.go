@@ -77,3 +77,27 @@ func TestQueuePolicyLimits(t *testing.T) {
 		}
 	}
 }
+
+// Tickets that loads wait for go before all others, the deepest first.
+func TestDeepestFirst(t *testing.T) {
+	var q queue
+	q.Init()
+	depths := func() (list []int) {
+		for e := q.Front(); e != nil; e = e.Next() {
+			list = append(list, ticketOf(e).Depth)
+		}
+		return list
+	}
+	var tickets []*Ticket
+	for i, d := range []int{0, 1, 3, 0, 1, 2} {
+		k := &Ticket{Depth: d}
+		tickets = append(tickets, k)
+		q.push(k, int64(i))
+	}
+	if got, want := depths(), []int{3, 2, 1, 1, 0, 0}; len(got) != 6 || [6]int(got) != [6]int(want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if q.front() != tickets[2] || q.root() != tickets[0] || ticketOf(q.Front().Next().Next()) != tickets[1] {
+		t.Error("not in the order of their coming")
+	}
+}
