@@ -28,8 +28,8 @@ import (
 
 // To measure the stores:
 //
-//	go test ./tier -run '^$' -bench 'Near|Owned' -cpu 1,2
-//	go test ./tier -run '^$' -bench HitRatio -benchtime 1x -traces DIR
+//	go test ./tier/internal/store -run '^$' -bench 'Near|Owned' -cpu 1,2
+//	go test ./tier/internal/store -run '^$' -bench HitRatio -benchtime 1x -traces DIR
 //
 // DIR holds web07.u32be.gz and cloudphysics.oracleGeneral.gz. Without DIR only Zipf runs.
 var traces = flag.String("traces", "", "the folder of the recorded traces for BenchmarkHitRatio")
