@@ -1,4 +1,4 @@
-package owner
+package owner_test
 
 import (
 	"context"
@@ -18,20 +18,26 @@ import (
 	"github.com/weircache/weir/tier/internal/fence"
 	"github.com/weircache/weir/tier/internal/governor"
 	"github.com/weircache/weir/tier/internal/journal"
-	"github.com/weircache/weir/tier/internal/placement"
+	"github.com/weircache/weir/tier/internal/owner"
 	"github.com/weircache/weir/tier/internal/store"
 )
 
 var background = context.Background()
 
 // loader reads the origin for one key.
-type loader func(ctx context.Context, r *Run, key string) ([]byte, error)
+type loader func(ctx context.Context, r *owner.Run, key string) ([]byte, error)
 
-func (load loader) NewFill(f *Flight) Loading {
-	return &bytesRun{run: Run{flight: f, Prev: f.prev}, key: f.Key, load: load}
+// bytesRuns make the runs of one loader.
+type bytesRuns struct {
+	of   *owner.Owner
+	load loader
 }
 
-func (load loader) LoadBatch(ctx context.Context, fills []Loading) error {
+func (v *bytesRuns) NewFill(f *owner.Flight) owner.Loading {
+	return &bytesRun{run: owner.NewRun(v.of, f), key: f.Key, load: v.load}
+}
+
+func (v *bytesRuns) LoadBatch(ctx context.Context, fills []owner.Loading) error {
 	for _, f := range fills {
 		s := f.State()
 		s.Err, s.Done = f.Load(ctx), true
@@ -41,13 +47,13 @@ func (load loader) LoadBatch(ctx context.Context, fills []Loading) error {
 
 // bytesRun is a run of a loader whose values are bytes.
 type bytesRun struct {
-	run   Run
+	run   owner.Run
 	key   string
 	load  loader
 	value []byte
 }
 
-func (x *bytesRun) State() *Run { return &x.run }
+func (x *bytesRun) State() *owner.Run { return &x.run }
 
 func (x *bytesRun) Load(ctx context.Context) (err error) {
 	x.value, err = x.load(ctx, &x.run, x.key)
@@ -68,8 +74,8 @@ func (noNear) DetachAll(*fence.Fences)       {}
 
 // failure and denial are typed errors.
 type failure struct {
-	owner string
-	err   error
+	member string
+	err    error
 }
 
 func (e *failure) Error() string { return e.err.Error() }
@@ -78,15 +84,15 @@ func (e *failure) Unwrap() error { return e.err }
 type denial struct{ r *governor.Refusal }
 
 func (e *denial) Error() string        { return e.r.Why.Text() }
-func (e *denial) Is(target error) bool { return target == ErrOverloaded }
+func (e *denial) Is(target error) bool { return target == owner.ErrOverloaded }
 
 type plainErrors struct{}
 
-func (plainErrors) Failed(_, owner string, err error) error { return &failure{owner, err} }
+func (plainErrors) Failed(_, member string, err error) error { return &failure{member, err} }
 
 func (plainErrors) AsFailed(err error) (string, error, bool) {
 	if e, ok := errors.AsType[*failure](err); ok {
-		return e.owner, e.err, true
+		return e.member, e.err, true
 	}
 	return "", nil, false
 }
@@ -95,32 +101,35 @@ func (plainErrors) Panicked(value any, _ []byte) error { return fmt.Errorf("pani
 
 func (plainErrors) Refused(r *governor.Refusal) error { return &denial{r} }
 
-func (plainErrors) AsRefused(err error) (Refusal, bool) {
+func (plainErrors) AsRefused(err error) (owner.Refusal, bool) {
 	if e, ok := errors.AsType[*denial](err); ok {
-		return Refusal{Why: e.r.Why, Text: e.r.Why.Text(), RetryAfter: e.r.After, Bare: err == error(e)}, true
+		return owner.Refusal{Why: e.r.Why, Text: e.r.Why.Text(), RetryAfter: e.r.After, Bare: err == error(e)}, true
 	}
-	return Refusal{}, false
+	return owner.Refusal{}, false
 }
 
+// A node is an Owner with the calls that these tests make.
+type node struct{ *owner.Owner }
+
 // alone returns an Owner without a cluster, which two loads may read the origin for at once.
-func alone(t *testing.T, load loader, change func(*Config)) *Owner {
+func alone(t *testing.T, load loader, change func(*owner.Config)) node {
 	t.Helper()
 	k := clock.New(nil)
-	share := func() (int, int) { return 2, 1 }
-	cfg := Config{
+	runs := &bytesRuns{of: new(owner.Owner), load: load}
+	cfg := owner.Config{
 		Namespace: "n", OwnedBytes: 1 << 20, ValueLimit: 1 << 10, InvalidateTimeout: time.Second, Logger: slog.New(slog.DiscardHandler),
-		Freshness: Contract{TTL: time.Minute, StaleIfError: time.Minute, ErrorTTL: time.Second, NegativeTTL: time.Second, NearTTL: time.Second},
-		Origin:    OriginRules{Timeout: 10 * time.Second, Retry: RetryRules{Most: 2, Backoff: time.Millisecond}},
-		Clock:     k, Share: share, Values: load, Near: noNear{}, Calls: noNear{}, Errors: plainErrors{}, OnDrain: func() {},
+		Freshness: owner.Contract{TTL: time.Minute, StaleIfError: time.Minute, ErrorTTL: time.Second, NegativeTTL: time.Second, NearTTL: time.Second},
+		Origin:    owner.OriginRules{Timeout: 10 * time.Second, Retry: owner.RetryRules{Most: 2, Backoff: time.Millisecond}},
+		Clock:     k, Share: func() (int, int) { return 2, 1 }, Values: runs, Near: noNear{}, Calls: noNear{}, Errors: plainErrors{}, OnDrain: func() {},
 	}
 	if change != nil {
 		change(&cfg)
 	}
-	c := new(Owner)
+	c := node{runs.of}
 	cfg.Governor = governor.New(governor.Limits{
 		Concurrency: 2, MinConcurrency: 1, Burst: 1, Timeout: cfg.Origin.Timeout, Queue: 100, QueueInterval: -1, QueueTarget: time.Millisecond,
 		Breaker: governor.BreakerRules{Failures: 0.5, Minimum: 1000, Window: time.Minute, Pause: time.Second, Probes: 1}, RetryBudget: 1,
-	}, c.Clock.Now, share)
+	}, c.Clock.Now, cfg.Share)
 	c.Init(cfg)
 	c.Start(false)
 	t.Cleanup(func() {
@@ -136,27 +145,27 @@ func alone(t *testing.T, load loader, change func(*Config)) *Owner {
 }
 
 // read reads a key as the owner answers it.
-func (c *Owner) read(ctx context.Context, key string) (string, error) {
-	f, err := c.GetOwnedFor(ctx, &Lookup{Key: key, Hash: ring.Hash(key), MaxAge: AnyAge})
+func (c node) read(ctx context.Context, key string) (string, error) {
+	f, err := c.GetOwnedFor(ctx, &owner.Lookup{Key: key, Hash: ring.Hash(key), MaxAge: owner.AnyAge})
 	if err != nil {
 		return "", err
 	}
 	if f.E.Flags&store.NotFound != 0 {
-		return "", ErrNotFound
+		return "", owner.ErrNotFound
 	}
 	return string(f.E.Value), nil
 }
 
 // invalidate applies an invalidation of a key.
-func (c *Owner) invalidate(key string) {
+func (c node) invalidate(key string) {
 	c.Journal.Begin(background, nil, 0, journal.Part{Scope: codec.ScopeKeys, Names: []string{key}})
 }
 
 // numbered returns a loader that takes a second and returns the number of the load.
 func numbered(n *atomic.Int64) loader {
-	return func(ctx context.Context, _ *Run, key string) ([]byte, error) {
+	return func(ctx context.Context, _ *owner.Run, key string) ([]byte, error) {
 		i := n.Add(1)
-		return fmt.Appendf(nil, "%s%d", key, i), Sleep(ctx, time.Second)
+		return fmt.Appendf(nil, "%s%d", key, i), owner.Sleep(ctx, time.Second)
 	}
 }
 
@@ -212,10 +221,8 @@ func TestTagDetachesTheFlight(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
 				var n atomic.Int64
-				var c *Owner
-				c = alone(t, func(ctx context.Context, r *Run, key string) ([]byte, error) {
-					_ = Sleep(ctx, declared)
-					r.owner = c
+				c := alone(t, func(ctx context.Context, r *owner.Run, key string) ([]byte, error) {
+					_ = owner.Sleep(ctx, declared)
 					r.AddTag(fence.TagHash("t"))
 					return numbered(&n)(ctx, r, key)
 				}, nil)
@@ -239,7 +246,7 @@ func TestFailedLoads(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var n atomic.Int64
 		fail := errors.New("down")
-		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+		c := alone(t, func(_ context.Context, _ *owner.Run, key string) ([]byte, error) {
 			if n.Add(1) > 1 || key == "new" {
 				return nil, fail
 			}
@@ -272,7 +279,7 @@ func TestFailedLoads(t *testing.T) {
 func TestLoadersThatMisbehave(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
-		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+		c := alone(t, func(_ context.Context, _ *owner.Run, key string) ([]byte, error) {
 			switch key {
 			case "panics":
 				panic("x")
@@ -285,7 +292,7 @@ func TestLoadersThatMisbehave(t *testing.T) {
 			t.Error(err)
 		}
 		began := time.Now()
-		if _, err := c.read(background, "hangs"); !errors.Is(err, ErrTimeout) || time.Since(began) != 10*time.Second {
+		if _, err := c.read(background, "hangs"); !errors.Is(err, owner.ErrTimeout) || time.Since(began) != 10*time.Second {
 			t.Errorf("%v after %v", err, time.Since(began))
 		}
 		if n := c.Governor.Running(); n != 1 {
@@ -303,9 +310,9 @@ func TestLoadersThatMisbehave(t *testing.T) {
 func TestRetries(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var n atomic.Int64
-		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+		c := alone(t, func(_ context.Context, _ *owner.Run, key string) ([]byte, error) {
 			if i := n.Add(1); key == "never" || i < 3 {
-				return nil, Retryable(errors.New("busy"))
+				return nil, owner.Retryable(errors.New("busy"))
 			}
 			return []byte("v"), nil
 		}, nil)
@@ -322,11 +329,11 @@ func TestRetries(t *testing.T) {
 func TestPermits(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var n, running, most atomic.Int64
-		c := alone(t, func(ctx context.Context, _ *Run, key string) ([]byte, error) {
+		c := alone(t, func(ctx context.Context, _ *owner.Run, key string) ([]byte, error) {
 			most.Store(max(most.Load(), running.Add(1)))
 			defer running.Add(-1)
 			n.Add(1)
-			return []byte(key), Sleep(ctx, time.Second)
+			return []byte(key), owner.Sleep(ctx, time.Second)
 		}, nil)
 		var wg sync.WaitGroup
 		for i := range 10 {
@@ -343,14 +350,16 @@ func TestPermits(t *testing.T) {
 // Flights whose keys are missed together share one call of the batch loader and one permit, and commit one by one.
 func TestBatch(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		c := alone(t, func(_ context.Context, _ *Run, key string) ([]byte, error) {
+		c := alone(t, func(_ context.Context, _ *owner.Run, key string) ([]byte, error) {
 			if key == "b" {
-				return nil, ErrNotFound
+				return nil, owner.ErrNotFound
 			}
 			return []byte(key), nil
-		}, func(cfg *Config) { cfg.Batches, cfg.BatchSize = true, 10 })
-		reads := []*OwnedRead{{Key: "a", Hash: ring.Hash("a")}, {Key: "b", Hash: ring.Hash("b")}, {Key: "c", Hash: ring.Hash("c")}}
-		c.load(background, reads, nil)
+		}, func(cfg *owner.Config) { cfg.Batches, cfg.BatchSize = true, 10 })
+		reads := []*owner.OwnedRead{{Key: "a", Hash: ring.Hash("a")}, {Key: "b", Hash: ring.Hash("b")}, {Key: "c", Hash: ring.Hash("c")}}
+		began, wide := c.Clock.Now(), c.Fences.TagClock()
+		c.JoinFlights(background, reads, nil)
+		c.AwaitFlights(background, reads, nil, wide, began)
 		for _, r := range reads {
 			missing := r.Err == nil && r.F.E.Flags&store.NotFound != 0
 			if r.Err != nil || missing != (r.Key == "b") || !missing && string(r.F.E.Value) != r.Key {
@@ -367,7 +376,7 @@ func TestBatch(t *testing.T) {
 func TestClose(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		returned := false
-		c := alone(t, func(ctx context.Context, _ *Run, _ string) ([]byte, error) {
+		c := alone(t, func(ctx context.Context, _ *owner.Run, _ string) ([]byte, error) {
 			<-ctx.Done()
 			time.Sleep(time.Second)
 			returned = true
@@ -375,7 +384,7 @@ func TestClose(t *testing.T) {
 		}, nil)
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := c.read(background, "k"); !errors.Is(err, ErrClosed) {
+			if _, err := c.read(background, "k"); !errors.Is(err, owner.ErrClosed) {
 				t.Error(err)
 			}
 		})
@@ -386,34 +395,53 @@ func TestClose(t *testing.T) {
 			t.Errorf("%v, the load has returned: %v", err, returned)
 		}
 		wg.Wait()
-		if _, err := c.read(background, "other"); !errors.Is(err, ErrClosed) {
+		if _, err := c.read(background, "other"); !errors.Is(err, owner.ErrClosed) {
 			t.Error(err)
 		}
 	})
 }
 
-// The time of a flight ends at the moment when it gets the permit for its next attempt.
+// The time of a flight ends between two attempts: after the first has returned its permit, or at the moment when the
+// next one gets a permit. The flight does not load again, and leaves nothing behind.
 func TestRetryTooLate(t *testing.T) {
-	simtime.Test(t, func(t *testing.T) {
-		c := alone(t, func(context.Context, *Run, string) ([]byte, error) {
-			time.Sleep(500 * time.Millisecond)
-			return nil, Retryable(errors.New("busy"))
-		}, nil)
-		f, err := c.Join(&Joining{Lookup: Lookup{Key: "k", Hash: 1}, Class: governor.Miss, Cause: placement.Cold})
-		if err != nil {
-			t.Fatal(err)
-		}
-		synctest.Wait()
-		if !c.Flights.pause(f) { // as retry does
-			t.Fatal("it cannot be paused")
-		}
-		c.finish(f, Result{Err: ErrTimeout}) // as overrun does
-		if c.Flights.reserve(t.Context(), f, 0) == nil || c.Flights.begin(f, c.Fences, c.Clock.Now) {
-			t.Error("a finished flight loads again")
-		}
-		s := c.Flights.shard(1) // restore what pause took, for the load that still runs
-		s.mu.Lock()
-		s.m["k"] = &flightSlot{places: 1, running: 1}
-		s.mu.Unlock()
-	})
+	for name, passes := range map[string]int32{"before the next attempt": 0, "as it gets its permit": 1} {
+		t.Run(name, func(t *testing.T) {
+			simtime.Test(t, func(t *testing.T) {
+				var n atomic.Int64
+				var left atomic.Int32 // calls to the governor until one takes longer than the flight may
+				c := alone(t, func(context.Context, *owner.Run, string) ([]byte, error) {
+					n.Add(1)
+					time.Sleep(500 * time.Millisecond)
+					left.Store(passes + 1)
+					return nil, owner.Retryable(errors.New("busy"))
+				}, func(cfg *owner.Config) {
+					cfg.Origin.Retry.Backoff = 0
+					cfg.Share = func() (int, int) {
+						if left.Add(-1) == 0 {
+							time.Sleep(20 * time.Second)
+						}
+						return 2, 1
+					}
+				})
+				const keys = 20 // each of them may notice its end while it pauses, or after that
+				for i := range keys {
+					began := time.Now()
+					if _, err := c.read(background, fmt.Sprint(i)); !errors.Is(err, owner.ErrTimeout) || time.Since(began) != 10*time.Second {
+						t.Errorf("%v after %v", err, time.Since(began))
+					}
+					time.Sleep(20 * time.Second)
+				}
+				if n.Load() != keys {
+					t.Errorf("%d loads of %d keys: a finished flight loads again", n.Load(), keys)
+				}
+				if retries := c.Stats.Retries.Load(); retries != keys {
+					t.Errorf("%d attempts were to follow, want %d", retries, keys)
+				}
+				live, running := c.Flights.Size()
+				if permits := c.Governor.Running(); live != 0 || running != 0 || permits != 0 {
+					t.Errorf("%d flights are live, %d loads run, %d permits are held", live, running, permits)
+				}
+			})
+		})
+	}
 }
