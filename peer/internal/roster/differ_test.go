@@ -1,57 +1,68 @@
-package roster
+package roster_test
 
 import (
 	"fmt"
 	"testing"
 	"time"
-
-	"github.com/weircache/weir/ring"
 )
+
+// answers reports an answer of a member that shows another view, or the same one.
+func (n *node) answers(name string, same bool) {
+	m, ok := n.View().Member(name)
+	if !ok {
+		m.Name, m.Addr = name, "10.0.0.99:7946"
+	}
+	n.Compare(m, n.View().Fingerprint(), same)
+}
 
 // TestViewsThatDiffer checks that a member whose answers show another view for long is reported, and that the node is not
 // ready if most members do.
 func TestViewsThatDiffer(t *testing.T) {
-	view, err := ring.New([]ring.Member{{Name: "a", Addr: "10.0.0.1:1"}, {Name: "b", Addr: "10.0.0.2:1"}, {Name: "c", Addr: "10.0.0.3:1"}, {Name: "d", Addr: "10.0.0.4:1"}}, ring.Config{Partitions: 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var d differences
-	now := time.Now()
-	step := func(after time.Duration, long string, news, most bool) {
-		t.Helper()
-		now = now.Add(after)
-		names, isNews, again := d.look(view, now)
-		if fmt.Sprint(names) != long || isNews != news || (d.mostly() != nil) != most || (d.count.Load() > 0) != (again > 0) {
-			t.Errorf("%v (news %v, most %v, again after %v), want %v (news %v, most %v)", names, isNews, d.mostly(), again, long, news, most)
+	const long, forgotten = 10 * time.Second, 30 * time.Second
+	bubble(t, func(t *testing.T) {
+		r := with(t, 3)
+		began, ended := 0, 0
+		step := func(after time.Duration, long string, most bool) {
+			t.Helper()
+			pause(after)
+			r.Refresh()
+			if got := fmt.Sprint(r.Differing()); got != long || (r.MostlyDiffering() != nil) != most {
+				t.Errorf("%v (most %v), want %v (most %v)", got, r.MostlyDiffering(), long, most)
+			}
+			if a, b := r.lines("members have had a different view"), r.lines("all members have the same view again"); a != began || b != ended {
+				t.Errorf("%v: the log has %d lines of a difference and %d of none, want %d and %d", long, a, b, began, ended)
+			}
 		}
-	}
-	step(0, "[]", false, false)
-	for _, name := range []string{"b", "c", "gone"} {
-		if !d.note(name, false, now) || d.note(name, false, now) {
-			t.Error("it is not the first one, or the first one twice")
+		r.answers("b", false) // the view is brand new
+		step(time.Second, "[]", false)
+		for _, name := range []string{"b", "c", "gone"} {
+			r.answers(name, false)
 		}
-	}
-	step(differLong-1, "[]", false, false)
-	d.note("b", false, now)
-	step(1, "[]", false, false) // the last answer of b came less than differLong after its first
-	d.note("b", false, now)
-	step(0, "[b]", true, false)
-	step(0, "[b]", false, false)
-	d.note("c", false, now)
-	step(0, "[b c]", true, true)
-	d.note("c", true, now)
-	step(0, "[b]", true, false)
-	step(differFor+1, "[]", true, false) // no answer from it
-	step(0, "[]", false, false)
-
-	three, err := view.Next(view.Members()[:3])
-	if err != nil {
-		t.Fatal(err)
-	}
-	var half differences
-	half.note("b", false, now)
-	half.note("b", false, now.Add(differLong))
-	if long, _, _ := half.look(three, now.Add(differLong)); len(long) != 1 || half.mostly() != nil {
-		t.Errorf("%v differs, which is half of the others; most: %v", long, half.mostly())
-	}
+		step(long-1, "[]", false)
+		r.answers("b", false)
+		step(1, "[]", false) // the last answer of b came less than ten seconds after its first
+		r.answers("b", false)
+		began++
+		step(0, "[b]", false)
+		step(0, "[b]", false)
+		r.answers("c", false)
+		began++
+		step(0, "[b c]", true)
+		r.answers("c", true)
+		began++
+		step(0, "[b]", false)
+		ended++
+		step(forgotten+1, "[]", false) // no answer from it
+		step(0, "[]", false)
+	})
+	bubble(t, func(t *testing.T) {
+		r := with(t, 2)
+		pause(time.Second)
+		r.answers("b", false)
+		pause(long)
+		r.answers("b", false)
+		if r.Refresh(); len(r.Differing()) != 1 || r.MostlyDiffering() != nil {
+			t.Errorf("%v differs, which is half of the others; most: %v", r.Differing(), r.MostlyDiffering())
+		}
+	})
 }

@@ -1,171 +1,245 @@
-package roster
+package roster_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/ring"
 )
 
 // TestLostMemberForgotten checks how long a lost member counts, depending on what is known of it.
 func TestLostMemberForgotten(t *testing.T) {
-	now := time.Now()
-	const longest, giveUp = 7 * time.Second, time.Hour
+	const longest, giveUp, never = 7 * time.Second, 10 * time.Minute, time.Hour
 	for name, c := range map[string]struct {
-		l      lost
 		giveUp time.Duration
-		after  time.Duration // 0: never
+		proven time.Duration // when evidence of its end comes; negative: none
+		bare   bool          // only its name is known
+		after  time.Duration
 	}{
-		"it may live":                     {l: lost{addr: "a"}},
-		"it may live, and is given up":    {l: lost{addr: "a"}, giveUp: giveUp, after: giveUp},
-		"it has ended":                    {l: lost{addr: "a", ended: now}, after: longest + endedGrace},
-		"it has ended, before giving up":  {l: lost{addr: "a", ended: now}, giveUp: giveUp, after: longest + endedGrace},
-		"only its name is known":          {l: lost{listed: now}, after: listedFor},
-		"its name, and it is given up":    {l: lost{listed: now}, giveUp: time.Second, after: time.Second},
-		"it has ended just now":           {l: lost{addr: "a", ended: now.Add(time.Minute)}, after: time.Minute + longest + endedGrace},
-		"it ended while it was not known": {l: lost{addr: "a", ended: now.Add(-time.Minute)}, after: -1},
+		"it may live":                    {proven: -1, after: never},
+		"it may live, and is given up":   {proven: -1, giveUp: giveUp, after: giveUp},
+		"it has ended":                   {after: longest + endedGrace},
+		"it has ended, before giving up": {giveUp: giveUp, after: longest + endedGrace},
+		"it has ended later":             {proven: time.Minute, after: time.Minute + longest + endedGrace},
+		"it has ended, and is given up":  {giveUp: time.Second, after: time.Second},
+		"only its name is known":         {proven: -1, bare: true, after: listedFor},
+		"its name, and it is given up":   {proven: -1, bare: true, giveUp: time.Second, after: time.Second},
 	} {
-		c.l.at = now
-		why, again := c.l.forgets(now, longest, c.giveUp)
-		switch {
-		case c.after < 0:
-			if why == "" {
-				t.Errorf("%s: it counts", name)
+		bubble(t, func(t *testing.T) {
+			r := start(t, func(cfg *roster.Config) { cfg.GiveUp = c.giveUp })
+			r.host.loads(longest)
+			b := gossiped("b", 10, 2, nil)
+			r.NotifyJoin(b)
+			r.Refresh()
+			if began := time.Now(); c.bare {
+				r.NotifyJoin(gossiped("c", 10, 3, nil)) // so that there is room for one more
+				r.Refresh()
+				r.NotifyUpdate(leaving(b))
+				r.NotifyLeave(b)
+				r.MergeRemoteState([]byte("\x01\x03old\x00"), true)
+			} else {
+				r.NotifyLeave(b)
+				if c.proven >= 0 {
+					pause(c.proven)
+					r.Proven(at(b))
+				}
+				c.after -= time.Since(began)
 			}
-		case why != "" || again != c.after:
-			t.Errorf("%s: forgotten %q, the next look is after %v, want %v", name, why, again, c.after)
-		case c.after > 0:
-			if why, _ := c.l.forgets(now.Add(c.after-1), longest, c.giveUp); why != "" {
-				t.Errorf("%s: forgotten too early", name)
+			pause(c.after - time.Millisecond)
+			if n := len(r.lost()); n != 1 {
+				t.Errorf("%s: %d are lost before it is due to be forgotten", name, n)
 			}
-			if why, _ := c.l.forgets(now.Add(c.after), longest, c.giveUp); why == "" {
-				t.Errorf("%s: not forgotten", name)
+			pause(time.Millisecond)
+			if n := len(r.lost()); n != 0 && c.after != never || n != 1 && c.after == never {
+				t.Errorf("%s: %d are lost", name, n)
 			}
-		}
+		})
 	}
+	bubble(t, func(t *testing.T) { // it ended a minute ago, and this node did not know
+		r, a := start(t), start(t, named("z", 9))
+		a.host.loads(time.Hour)
+		b := gossiped("b", 10, 2, nil)
+		for _, n := range []*node{r, a} {
+			n.NotifyJoin(b)
+			n.Refresh()
+			n.NotifyLeave(b)
+		}
+		a.Proven(at(b))
+		pause(time.Minute)
+		r.MergeRemoteState(a.LocalState(false), false)
+		if n := len(r.lost()); n != 0 {
+			t.Errorf("%d count although a load can no longer run", n)
+		}
+	})
 }
 
 // TestLostMembersTravel checks that what a member knows of lost ones reaches another one with an exchange of states,
 // whichever of them are known there.
 func TestLostMembersTravel(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		other := func() *table {
-			return newTable(func() Identity { id := sample(); id.Name = "z"; return id }(), "10.0.0.9:7946", 1, MaxMembers)
+		other := func() *node {
+			n := start(t, named("z", 9))
+			n.host.loads(time.Minute)
+			return n
 		}
-		a, b, late := sampleRoster(), other(), other()
+		a, b, late := start(t), other(), other()
+		a.host.loads(time.Minute)
 		dead, silent := gossiped("dead", 10, 2, nil), gossiped("silent", 11, 3, nil)
-		for _, r := range []*table{a, b} {
-			r.longest = func() time.Duration { return time.Minute }
+		for _, r := range []*node{a, b} {
 			r.NotifyJoin(dead)
 			r.NotifyJoin(silent)
-			r.look(time.Now())
+			r.Refresh()
 		}
-		a.proven(ring.Member{Name: "dead", Addr: dead.Address(), Incarnation: 9}, time.Now())       // another incarnation
-		a.proven(ring.Member{Name: "dead", Addr: silent.Address(), Incarnation: 10}, time.Now())    // another address
-		a.proven(ring.Member{Name: "silent", Addr: silent.Address(), Incarnation: 11}, time.Now())  // but it answers afterwards
-		a.NotifyPingComplete(silent, time.Millisecond, nil)                                         //
-		a.proven(ring.Member{Name: "unknown", Addr: silent.Address(), Incarnation: 11}, time.Now()) // gossip knows nothing of it
-		for _, r := range []*table{a, b} {
+		for i := range byte(2) { // late has seen as many members at once, others, which have left
+			n := gossiped(fmt.Sprint(i), 5, 5+i, nil)
+			late.NotifyJoin(n)
+		}
+		late.Refresh()
+		for i := range byte(2) {
+			n := leaving(gossiped(fmt.Sprint(i), 5, 5+i, nil))
+			late.NotifyUpdate(n)
+			late.NotifyLeave(n)
+		}
+		a.Proven(ring.Member{Name: "dead", Addr: dead.Address(), Incarnation: 9})       // another incarnation
+		a.Proven(ring.Member{Name: "dead", Addr: silent.Address(), Incarnation: 10})    // another address
+		a.Proven(at(silent))                                                            // but it answers afterwards
+		a.NotifyPingComplete(silent, time.Millisecond, nil)                             //
+		a.Proven(ring.Member{Name: "unknown", Addr: silent.Address(), Incarnation: 11}) // gossip knows nothing of it
+		for _, r := range []*node{a, b} {
 			r.NotifyLeave(dead)
 			r.NotifyLeave(silent)
 		}
-		if s := a.look(time.Now()); len(s.unproven) != 2 || s.share.Members != 3 {
-			t.Fatalf("it divides by %d, and %v may live", s.share.Members, s.unproven)
+		if got := a.unproven(); got != "deadsilent" || a.divisor() != 3 {
+			t.Fatalf("it divides by %d, and %v may live", a.divisor(), got)
 		}
-		a.proven(ring.Member{Name: "dead", Addr: dead.Address(), Incarnation: 10}, time.Now())
-		sleep(t.Context(), 30*time.Second)
+		a.Proven(at(dead))
+		pause(30 * time.Second)
 		state := a.LocalState(false)
 		b.MergeRemoteState(state, false)
-		late.longest, late.losses.peak = a.longest, a.losses.peak
 		late.MergeRemoteState(state, true)
-		late.look(time.Now())
 		for cut := range state {
-			other().MergeRemoteState(state[:cut], true)
+			b.MergeRemoteState(state[:cut], false)
 		}
-		for name, r := range map[string]*table{"the one that has seen it": a, "another one": b, "one that joins": late} {
-			if s := r.look(time.Now()); s.share.Members != 3 || len(s.unproven) != 1 || s.unproven[0] != (ring.Member{Name: "silent", Addr: silent.Address(), Incarnation: 11}) {
-				t.Errorf("%s divides by %d, and %v may live", name, s.share.Members, s.unproven)
+		all := map[string]*node{"the one that has seen it": a, "another one": b, "one that joins": late}
+		for name, r := range all {
+			if got := r.unproven(); got != "silent" || r.Share().Members != 3 {
+				t.Errorf("%s divides by %d, and %v may live", name, r.Share().Members, got)
 			}
 		}
-		sleep(t.Context(), time.Minute)
-		a.look(time.Now())
-		for name, r := range map[string]*table{"the one that has seen it": a, "another one": b, "one that joins": late} {
-			s := r.look(time.Now())
-			if s.share.Members != 2 {
-				t.Errorf("%s divides by %d after the longest load", name, s.share.Members)
+		pause(time.Minute)
+		for name, r := range all {
+			if n := r.divisor(); n != 2 {
+				t.Errorf("%s divides by %d after the longest load", name, n)
 			}
 		}
 
 		// A member that has not heard of it does not bring it back, and learns of it.
 		far := other()
-		far.longest = a.longest
 		far.NotifyJoin(dead)
-		far.look(time.Now())
+		far.Refresh()
 		far.NotifyLeave(dead)
-		sleep(t.Context(), 2*tellEndedFor)
+		pause(2 * tellEndedFor)
 		a.MergeRemoteState(far.LocalState(true), true)
-		if s := a.look(time.Now()); s.share.Members != 2 {
-			t.Errorf("it is back: divided by %d", s.share.Members)
+		if n := a.divisor(); n != 2 {
+			t.Errorf("it is back: divided by %d", n)
 		}
 		far.MergeRemoteState(a.LocalState(false), false)
-		if s := far.look(time.Now()); s.share.Members != 1 {
-			t.Errorf("one that has not heard of it divides by %d", s.share.Members)
+		if n := far.divisor(); n != 1 {
+			t.Errorf("one that has not heard of it divides by %d", n)
 		}
 
 		// An earlier version sends only names: they count while it lists them.
 		a.MergeRemoteState([]byte("\x01\x03old\x00"), false)
-		if len(a.losses.lost) != 1 {
+		if n := len(a.lost()); n != 1 {
 			t.Error("taken over without a join")
 		}
 		a.MergeRemoteState([]byte("\x01\x03old\x00"), true)
 		for range 4 {
-			if s := a.look(time.Now()); s.share.Members != 3 {
-				t.Errorf("divided by %d while the name is listed", s.share.Members)
+			if n := a.divisor(); n != 3 {
+				t.Errorf("divided by %d while the name is listed", n)
 			}
-			sleep(t.Context(), listedFor/2)
+			pause(listedFor / 2)
 			a.MergeRemoteState([]byte("\x01\x03old\x00"), false)
 		}
 		if strings.Contains(string(a.LocalState(true)), "old") {
 			t.Error("a name that is known from others alone is handed on")
 		}
-		sleep(t.Context(), listedFor)
-		if s := a.look(time.Now()); s.share.Members != 2 {
-			t.Errorf("divided by %d while no member lists the name", s.share.Members)
+		pause(listedFor)
+		if n := a.divisor(); n != 2 {
+			t.Errorf("divided by %d while no member lists the name", n)
 		}
 	})
 }
 
-// TestEndedAreBounded checks that the memory of ended incarnations is bounded.
+// TestEndedAreBounded checks that the memory of ended incarnations is bounded: it keeps the latest ones from coming back
+// with what another member says, and no longer the first ones.
 func TestEndedAreBounded(t *testing.T) {
-	r, now := sampleRoster(), time.Now()
-	for i := range uint64(2 * maxEnded) {
-		n := gossiped("b", 100+i, 4, nil)
-		r.NotifyJoin(n)
-		r.NotifyLeave(n)
-		r.proven(ring.Member{Name: "b", Addr: n.Address(), Incarnation: 100 + i}, now)
-		r.look(now.Add(endedGrace))
-	}
-	if told := strings.Count(string(r.LocalState(true)), "\x01b"); len(r.losses.ended) != maxEnded || told != maxTold || len(r.losses.lost) != 0 {
-		t.Errorf("it remembers %d, and tells of %d", len(r.losses.ended), told)
-	}
+	bubble(t, func(t *testing.T) {
+		const together = 64
+		r := start(t)
+		for i := range uint64(2 * maxEnded / together) {
+			for j := range together {
+				r.NotifyJoin(gossiped(fmt.Sprintf("b%02d", j), 100+i, byte(4+j), nil))
+			}
+			r.Refresh()
+			for j := range together {
+				n := gossiped(fmt.Sprintf("b%02d", j), 100+i, byte(4+j), nil)
+				r.NotifyLeave(n)
+				r.Proven(at(n))
+			}
+			pause(endedGrace)
+			if n := len(r.lost()); n != 0 {
+				t.Fatalf("%d are lost", n)
+			}
+		}
+		if told := strings.Count(string(r.LocalState(true)), "\x03b"); told != maxTold {
+			t.Errorf("it tells of %d", told)
+		}
+		for incarnation, want := range map[uint64]int{
+			100 + 2*maxEnded/together - 1: 0, // the last one
+			100 + maxEnded/together:       0, // the first one that is remembered
+			100 + maxEnded/together - 1:   1,
+			100:                           1,
+		} {
+			other := start(t, named("z", 9))
+			n := gossiped("b07", incarnation, 4, nil)
+			other.NotifyJoin(n)
+			other.Refresh()
+			other.NotifyLeave(n)
+			r.MergeRemoteState(other.LocalState(true), true)
+			if lost := r.lost(); len(lost) != want {
+				t.Errorf("start %d: %d are lost, want %d", incarnation, len(lost), want)
+			}
+			r.NotifyJoin(n)
+			r.NotifyUpdate(leaving(n))
+			r.NotifyLeave(n)
+		}
+	})
 }
 
 // TestEndedMemberIsAlive checks that a living member that looks ended because of a rejecting firewall counts again as soon
 // as it is back, and that the log says what happened.
 func TestEndedMemberIsAlive(t *testing.T) {
-	r := sampleRoster()
-	n := gossiped("b", 10, 2, nil)
-	now := time.Now()
-	r.NotifyJoin(n)
-	r.NotifyLeave(n)
-	r.proven(ring.Member{Name: "b", Addr: n.Address(), Incarnation: 10}, now)
-	if s := r.look(now.Add(endedGrace)); s.share.Members != 1 {
-		t.Fatalf("divided by %d", s.share.Members)
-	}
-	r.NotifyJoin(n)
-	s := r.look(now)
-	if s.share.Members != 2 || len(r.losses.ended) != 0 || len(s.notices) != 1 || !strings.Contains(s.notices[0].text, "firewall") {
-		t.Errorf("divided by %d, %d have ended: %v", s.share.Members, len(r.losses.ended), s.notices)
-	}
+	bubble(t, func(t *testing.T) {
+		r := start(t)
+		n := gossiped("b", 10, 2, nil)
+		r.NotifyJoin(n)
+		r.Refresh()
+		r.NotifyLeave(n)
+		r.Proven(at(n))
+		pause(endedGrace)
+		if n := r.divisor(); n != 1 {
+			t.Fatalf("divided by %d", n)
+		}
+		r.NotifyJoin(n)
+		if got := r.divisor(); got != 2 || r.lines("firewall") != 1 {
+			t.Errorf("divided by %d; the log has %s", got, r.log)
+		}
+		if r.LocalState(false) != nil {
+			t.Errorf("it is still remembered: %q", r.LocalState(false))
+		}
+	})
 }
