@@ -16,11 +16,11 @@ import (
 // new, this node exchanges states with that member and tells it that this node is alive. The member then learns that it is
 // believed dead, and contradicts.
 const (
-	// doubtAfter is how old a view must be before a difference is worth an exchange: gossip takes that long.
-	doubtAfter = time.Second
-	// doubtMin is the shortest pause between two exchanges. While the view does not change, the pause doubles each time up
+	// exchangeAfter is how old a view must be before a difference is worth an exchange: gossip takes that long.
+	exchangeAfter = time.Second
+	// exchangeMin is the shortest pause between two exchanges. While the view does not change, the pause doubles each time up
 	// to pushPullInterval.
-	doubtMin = time.Second
+	exchangeMin = time.Second
 )
 
 // Compare records what a member's answer says of its view: whether it is the one with this fingerprint.
@@ -30,26 +30,26 @@ func (r *Roster) Compare(to ring.Member, view uint64, same bool) {
 		return
 	}
 	p, now := r.published.Load(), time.Now()
-	if view != p.view.Fingerprint() || now.Sub(p.at) < doubtAfter {
+	if view != p.view.Fingerprint() || now.Sub(p.at) < exchangeAfter {
 		return
 	}
 	if r.differ.note(to.Name, false, now) {
 		r.table.signal()
 	}
 	select {
-	case r.doubts <- to:
+	case r.exchanges <- to:
 	default: // there is one already
 	}
 }
 
-// settleDoubts exchanges states with members that have another view, until the node closes.
-func (r *Roster) settleDoubts() {
+// exchangeStates exchanges states with members that have another view, until the node closes.
+func (r *Roster) exchangeStates() {
 	var view *ring.View
-	wait := doubtMin
+	wait := exchangeMin
 	for {
 		var to ring.Member
 		select {
-		case to = <-r.doubts:
+		case to = <-r.exchanges:
 		case <-r.ctx.Done():
 			return
 		}
@@ -58,7 +58,7 @@ func (r *Roster) settleDoubts() {
 			continue
 		}
 		if now != view {
-			view, wait = now, doubtMin
+			view, wait = now, exchangeMin
 		}
 		if _, err := r.gossip.Join([]string{to.Addr}); err != nil {
 			r.logger.Debug("no exchange of states", "member", to.Name, "error", unwrapOne(err))

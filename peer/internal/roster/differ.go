@@ -32,10 +32,10 @@ type difference struct{ first, last time.Time }
 type differences struct {
 	count atomic.Int64 // of seen: for a look without the lock
 
-	mu   sync.Mutex // guards the rest
-	seen map[string]difference
-	long []string // the members that have had another view for long, as of the last look; replaced, never changed
-	most bool     // they are most of the other members
+	mu            sync.Mutex // guards the rest
+	seen          map[string]difference
+	longDiffering []string // the members that have had another view for long, as of the last look; replaced, never changed
+	mostDiffer    bool     // they are most of the other members
 }
 
 // note records the view that an answer shows. It reports whether this is the first answer with another view.
@@ -83,8 +83,8 @@ func (d *differences) look(view *ring.View, now time.Time) (long []string, news 
 	}
 	d.count.Store(int64(len(d.seen)))
 	slices.Sort(long)
-	news = !slices.Equal(long, d.long)
-	d.long, d.most = long, 2*len(long) > view.Len()-1
+	news = !slices.Equal(long, d.longDiffering)
+	d.longDiffering, d.mostDiffer = long, 2*len(long) > view.Len()-1
 	return long, news, again
 }
 
@@ -92,15 +92,15 @@ func (d *differences) look(view *ring.View, now time.Time) (long []string, news 
 func (d *differences) listed() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.long
+	return d.longDiffering
 }
 
 // mostly returns the members that have had another view for long if they are most of the others, or else nil.
 func (d *differences) mostly() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.most {
+	if !d.mostDiffer {
 		return nil
 	}
-	return d.long
+	return d.longDiffering
 }

@@ -93,9 +93,9 @@ func (d *discovery) start(ctx context.Context) {
 	}()
 }
 
-// came records the answer of a call that no attempt waited for. It reports whether the call succeeded, so that an attempt
-// to join is due.
-func (d *discovery) came(a discovered) bool {
+// recordLate records the answer of a call that no attempt waited for. It reports whether the call succeeded, so that an
+// attempt to join is due.
+func (d *discovery) recordLate(a discovered) bool {
 	if d.answer = nil; a.err != nil {
 		d.failed = a.err
 		return false

@@ -70,18 +70,18 @@ type endedStart struct {
 
 // lost is a start that vanished without leaving.
 type lost struct {
-	addr   string // "": only its name is known, and its incarnation counts as 0
-	at     time.Time
-	ended  time.Time // since when its process is known to have ended; zero: it may be alive
-	listed time.Time // for a member known by name only: when a member last listed it
-	crowd  bool      // it vanished together with half of all members, or more
+	addr     string // "": only its name is known, and its incarnation counts as 0
+	at       time.Time
+	ended    time.Time // since when its process is known to have ended; zero: it may be alive
+	listed   time.Time // for a member known by name only: when a member last listed it
+	massLoss bool      // it vanished together with half of all members, or more
 }
 
 // isAt reports whether the lost member has this address; "" stands for any.
-func (l lost) isAt(addr string) bool { return !l.bare() && (addr == "" || addr == l.addr) }
+func (l lost) isAt(addr string) bool { return !l.nameOnly() && (addr == "" || addr == l.addr) }
 
-// bare reports whether the member is known by name only.
-func (l lost) bare() bool { return l.addr == "" }
+// nameOnly reports whether the member is known by name only.
+func (l lost) nameOnly() bool { return l.addr == "" }
 
 // forgets reports whether a lost member no longer counts, why, and when to look again, where 0 means when there is news of
 // it. longest is how long a load may take.
@@ -99,7 +99,7 @@ func (l lost) forgets(now time.Time, longest, giveUp time.Duration) (why string,
 	if giveUp > 0 {
 		due(l.at.Add(giveUp), "it has been unreachable for longer than Config.GiveUp")
 	}
-	if l.bare() {
+	if l.nameOnly() {
 		due(l.listed.Add(listedFor), "no member lists it")
 	}
 	return why, again
@@ -178,7 +178,7 @@ func (s *losses) revived(id *Identity, addr string) {
 func (s *losses) unproven() []ring.Member {
 	var out []ring.Member
 	for at, l := range s.lost {
-		if l.ended.IsZero() && !l.bare() {
+		if l.ended.IsZero() && !l.nameOnly() {
 			out = append(out, ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation})
 		}
 	}
@@ -202,7 +202,7 @@ func (s *losses) append(buf []byte, now time.Time) []byte {
 		}
 	}
 	for at, l := range s.lost {
-		if !l.bare() {
+		if !l.nameOnly() {
 			one(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, l.at, l.ended)
 		}
 	}
@@ -227,10 +227,10 @@ func (s *losses) has(name string) bool {
 }
 
 // wasLost reports whether this start of a member, or an earlier one, is lost and known by more than its name, and did not
-// vanish in a crowd.
+// vanish together with half of all members.
 func (s *losses) wasLost(id *Identity) bool {
 	for at, l := range s.lost {
-		if at.name == id.Name && at.incarnation <= id.Incarnation && !l.bare() && !l.crowd {
+		if at.name == id.Name && at.incarnation <= id.Incarnation && !l.nameOnly() && !l.massLoss {
 			return true
 		}
 	}
@@ -250,7 +250,7 @@ func (s *losses) add(start startID, l lost, live int) {
 		return
 	}
 	for at, l := range s.lost {
-		l.crowd = true
+		l.massLoss = true
 		s.lost[at] = l
 	}
 }

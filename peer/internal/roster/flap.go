@@ -93,11 +93,11 @@ func (f flap) merged(penalty float64, now time.Time, half time.Duration) (next f
 
 // flaps are the penalties of the members, by name. The table's lock guards them.
 type flaps struct {
-	half  time.Duration // of a penalty; 0: no member rests
-	log   *notices
-	of    map[string]flap
-	rests map[string]bool // members that rested at the last call of resting
-	news  bool            // the others have to be told
+	half         time.Duration // of a penalty; 0: no member rests
+	log          *notices
+	of           map[string]flap
+	restedBefore map[string]bool // members that rested at the last call of pickResting
+	tellOthers   bool            // the others have to be told
 }
 
 // returned records that a member is back that had not left.
@@ -108,13 +108,13 @@ func (s *flaps) returned(name string, now time.Time) {
 	}
 	if f, counts := f.returned(now, s.half); counts {
 		s.of[name] = f
-		s.news = s.news || f.rests
+		s.tellOthers = s.tellOthers || f.rests
 	}
 }
 
-// resting returns which of the members of the next view are to rest, and when to look again. If they are more than a third
-// of all, or there are only two members, nobody rests, because somebody has to own the keys.
-func (s *flaps) resting(members map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
+// pickResting returns which of the members of the next view are to rest, and when to look again. If they are more than a
+// third of all, or there are only two members, none rests, because some member has to own the keys.
+func (s *flaps) pickResting(members map[string]*record, now time.Time) (names map[string]bool, again time.Duration) {
 	names = make(map[string]bool)
 	for name, f := range s.of {
 		if f = f.after(now, s.half); f.penalty < forgiven {
@@ -133,16 +133,16 @@ func (s *flaps) resting(members map[string]*record, now time.Time) (names map[st
 		clear(names)
 	}
 	for name := range names {
-		if !s.rests[name] {
+		if !s.restedBefore[name] {
 			s.log.say(slog.LevelWarn, "a member flaps: it rests, and owns nothing for a while", "member", name, "for", s.of[name].left(s.half).Round(time.Second))
 		}
 	}
-	for name := range s.rests {
+	for name := range s.restedBefore {
 		if !names[name] && members[name] != nil {
 			s.log.say(slog.LevelInfo, "a member no longer rests", "member", name)
 		}
 	}
-	s.rests = names
+	s.restedBefore = names
 	return names, again
 }
 
@@ -175,7 +175,7 @@ func (s *flaps) merge(buf []byte, now time.Time) (rest []byte) {
 			continue
 		}
 		if f, news := f.merged(penalty, now, s.half); news {
-			s.of[name], s.news = f, true
+			s.of[name], s.tellOthers = f, true
 		}
 	}
 	return nil
@@ -183,9 +183,9 @@ func (s *flaps) merge(buf []byte, now time.Time) (rest []byte) {
 
 // message returns a message for other members if it has changed which members rest, or else nil.
 func (s *flaps) message(now time.Time) []byte {
-	if !s.news {
+	if !s.tellOthers {
 		return nil
 	}
-	s.news = false
+	s.tellOthers = false
 	return s.append([]byte{flapFormat}, now)
 }

@@ -48,7 +48,7 @@ func (r *Roster) rejoin(tried chan<- struct{}) {
 			case <-t.C:
 				due = true
 			case a := <-f.discover.answer: // nil if no call is in progress
-				due = f.discover.came(a)
+				due = f.discover.recordLate(a)
 			case <-r.ctx.Done():
 				t.Stop()
 				return
@@ -76,7 +76,7 @@ func (r *Roster) joinSeeds(ctx context.Context) {
 	if len(unknown) == 0 && (len(unfound) == 0 || len(known) > 1) {
 		r.joined.Store(true) // everyone is here, or there is nobody to join
 		r.complain(unfound)
-		f.widely = !f.widely && f.cut
+		f.continuing = !f.continuing && f.partial
 		return
 	}
 	all := len(unknown)
@@ -95,10 +95,10 @@ func (r *Roster) joinSeeds(ctx context.Context) {
 			}
 		}
 	}
-	if f.widely && len(tried) > 0 {
+	if f.continuing && len(tried) > 0 {
 		f.addrTurn = tried[len(tried)-1]
 	}
-	f.widely = !f.widely && (f.cut || len(tried) < all)
+	f.continuing = !f.continuing && (f.partial || len(tried) < all)
 	if ctx.Err() != nil {
 		return
 	}

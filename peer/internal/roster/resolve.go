@@ -70,8 +70,8 @@ type finder struct {
 	targets map[string][]string         // of the names of SRV records
 	addrs   map[string][]netip.AddrPort // of each "host:port"
 
-	widely bool // this attempt continues in the list of all seeds, instead of taking the first ones
-	cut    bool // it has looked at only some targets of a service
+	continuing bool // this attempt continues in the list of all seeds, instead of taking the first ones
+	partial    bool // it has looked at only some targets of a service
 
 	// Where the last wide attempt stopped: the last target that it resolved, by service, and the last address that it tried
 	// to join.
@@ -108,7 +108,7 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 	if err != nil {
 		l.failed = append(l.failed, failure{"Discover", err})
 	}
-	f.cut = false
+	f.partial = false
 	groups := make([][]string, len(seeds)) // the "host:port"s of each seed
 	var wg sync.WaitGroup
 	for i, seed := range seeds {
@@ -120,8 +120,8 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 	var later []string // not looked up in this attempt
 	for i, targets := range groups {
 		if len(targets) > lookups {
-			f.cut = true
-			if f.widely {
+			f.partial = true
+			if f.continuing {
 				targets = turnOf(targets, f.targetTurn[seeds[i]], strings.Compare, f.shuffle)
 				if f.targetTurn == nil {
 					f.targetTurn = make(map[string]string)
@@ -156,9 +156,9 @@ func (f *finder) find(ctx context.Context) ([]netip.AddrPort, []failure) {
 	}
 	addrs := inTurn(all)
 	switch {
-	case f.widely && f.cut: // the targets alternate already
+	case f.continuing && f.partial: // the targets alternate already
 		f.shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
-	case f.widely:
+	case f.continuing:
 		addrs = turnOf(addrs, f.addrTurn, netip.AddrPort.Compare, f.shuffle)
 	}
 	slices.SortFunc(l.failed, func(a, b failure) int { return strings.Compare(a.what, b.what) })

@@ -120,12 +120,12 @@ func TestFindMany(t *testing.T) {
 	}
 	seen := make(map[string]int)
 	for range 3 {
-		f.widely = f.cut
+		f.continuing = f.partial
 		other, _ := f.find(t.Context())
 		for _, a := range other {
 			seen[a.String()]++
 		}
-		f.widely = false
+		f.continuing = false
 		if again, _ := f.find(t.Context()); !slices.Equal(again, first) {
 			t.Errorf("those that come first are %v", again)
 		}

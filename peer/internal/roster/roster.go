@@ -88,17 +88,17 @@ type Roster struct {
 	finder    finder // the rejoining goroutine's
 	rng       rng
 
-	published  atomic.Pointer[published]
-	addrs      atomic.Pointer[map[netip.Addr]bool] // of the members; replaced, never changed
-	share      atomic.Pointer[Share]
-	changes    atomic.Int64 // of the view
-	superseded atomic.Bool
-	doubled    atomic.Bool      // an earlier incarnation of this node's name may be alive
-	proving    atomic.Bool      // addresses of lost members are being dialled
-	joined     atomic.Bool      // a seed has answered, or there was none to ask
-	doubts     chan ring.Member // members that have another view
-	differ     differences      // members that have had another view for long
-	refreshes  chan chan struct{}
+	published    atomic.Pointer[published]
+	addrs        atomic.Pointer[map[netip.Addr]bool] // of the members; replaced, never changed
+	share        atomic.Pointer[Share]
+	changes      atomic.Int64 // of the view
+	superseded   atomic.Bool
+	earlierStart atomic.Bool      // an earlier incarnation of this node's name may be alive
+	proving      atomic.Bool      // addresses of lost members are being dialled
+	joined       atomic.Bool      // a seed has answered, or there was none to ask
+	exchanges    chan ring.Member // members that have another view
+	differ       differences      // members that have had another view for long
+	refreshes    chan chan struct{}
 
 	ctx    context.Context // ends at Shutdown; set by Start
 	cancel context.CancelFunc
@@ -109,7 +109,7 @@ type Roster struct {
 func New(cfg Config, h Host) (*Roster, error) {
 	r := &Roster{
 		cfg: cfg, host: h, logger: cfg.Logger, rng: rng{rnd: cfg.Rand},
-		doubts: make(chan ring.Member, 1), refreshes: make(chan chan struct{}),
+		exchanges: make(chan ring.Member, 1), refreshes: make(chan chan struct{}),
 	}
 	r.finder = finder{network: cfg.Seeds.Network, fixed: cfg.Seeds.Fixed, discover: discovery{call: cfg.Seeds.Discover}, shuffle: r.rng.shuffle}
 	r.table = newTable(cfg.Self, cfg.Addr.String(), cfg.MinMembers, memberLimit(cfg.Ring))
@@ -144,7 +144,7 @@ func (r *Roster) Start(ctx context.Context) error {
 	first := *r.share.Load()
 	w := watcher{settling: settling{applied: first, target: first}}
 	r.wg.Go(func() { r.watch(w) })
-	r.wg.Go(r.settleDoubts)
+	r.wg.Go(r.exchangeStates)
 	return nil
 }
 
@@ -254,7 +254,7 @@ func (r *Roster) Changes() int64 { return r.changes.Load() }
 func (r *Roster) Superseded() bool { return r.superseded.Load() }
 
 // EarlierStart reports whether an earlier start of this node's name may be alive.
-func (r *Roster) EarlierStart() bool { return r.doubled.Load() }
+func (r *Roster) EarlierStart() bool { return r.earlierStart.Load() }
 
 // Joined reports whether a seed has answered, or there was none to ask.
 func (r *Roster) Joined() bool { return r.joined.Load() }

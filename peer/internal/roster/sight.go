@@ -12,17 +12,17 @@ import (
 
 // A sight is the evaluated state of the roster at one moment.
 type sight struct {
-	members    []ring.Member     // of the view, sorted by name
-	reachable  map[string]uint64 // live names, leaving ones included, and their incarnation
-	used       map[string]bool   // addresses of the members, leaving ones included
-	unproven   []ring.Member     // lost members that may be alive
-	superseded bool              // a later incarnation of this node's name is in the view
-	doubled    bool              // an earlier incarnation of this node's name may be alive
-	share      Share             // the share that is due
-	expire     time.Duration     // when to look again; 0: at the next signal
-	flaps      []byte            // a message for some of the others; nil: none
-	mistaken   bool              // this node has to tell the others that it is alive
-	notices    []notice
+	members        []ring.Member     // of the view, sorted by name
+	reachable      map[string]uint64 // live names, leaving ones included, and their incarnation
+	used           map[string]bool   // addresses of the members, leaving ones included
+	unproven       []ring.Member     // lost members that may be alive
+	superseded     bool              // a later incarnation of this node's name is in the view
+	earlierStart   bool              // an earlier incarnation of this node's name may be alive
+	share          Share             // the share that is due
+	expire         time.Duration     // when to look again; 0: at the next signal
+	flaps          []byte            // a message for some of the others; nil: none
+	mustContradict bool              // this node has to tell the others that it is alive
+	notices        []notice
 }
 
 // look evaluates the roster.
@@ -33,7 +33,7 @@ func (t *table) look(now time.Time) sight {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	s := sight{reachable: make(map[string]uint64, len(t.records)), expire: t.settleVerdicts(now)}
+	s := sight{reachable: make(map[string]uint64, len(t.records)), expire: t.decideDoubted(now)}
 
 	chosen := make(map[string]*record, len(t.records)) // the newest that is not leaving, by name
 	used := make(map[string]bool, len(t.records))      // addresses
@@ -59,8 +59,8 @@ func (t *table) look(now time.Time) sight {
 			newest, rec, gossipName = rec, newest, newest.id.GossipName()
 		}
 		spare = append(spare, rec)
-		if !t.doubles[gossipName] {
-			t.doubles[gossipName] = true
+		if !t.reportedDoubles[gossipName] {
+			t.reportedDoubles[gossipName] = true
 			level, text := slog.LevelWarn, "two live members have one name; the newest counts (after a crash this passes by itself)"
 			if rec.id.Name == t.self.Name && rec.id.Incarnation == t.self.Incarnation {
 				level, text = slog.LevelError, "another node has taken this node's name; this node owns nothing any more: names must be unique"
@@ -68,7 +68,7 @@ func (t *table) look(now time.Time) sight {
 			t.notices.say(level, text, "member", rec.id.Name, "newest", newest.addr, "older", rec.addr)
 		}
 	}
-	rests, again := t.flaps.resting(chosen, now)
+	rests, again := t.flaps.pickResting(chosen, now)
 	s.expire, s.flaps = soonest(s.expire, again), t.flaps.message(now)
 	for name, rec := range chosen {
 		s.members = append(s.members, ring.Member{Name: name, Addr: rec.addr, Incarnation: rec.id.Incarnation, Zone: rec.id.Zone, Resting: rests[name]})
@@ -99,7 +99,7 @@ func (t *table) look(now time.Time) sight {
 		// Of two incarnations at one address the earlier one has ended, even before gossip has noticed.
 		if newest := chosen[rec.id.Name]; newest == nil || newest.addr != rec.addr {
 			counts[startID{rec.id.Name, rec.id.Incarnation}] = true
-			s.doubled = s.doubled || rec.id.Name == self.name && rec.id.Incarnation < self.incarnation
+			s.earlierStart = s.earlierStart || rec.id.Name == self.name && rec.id.Incarnation < self.incarnation
 		}
 	}
 	for at := range t.losses.lost {
@@ -116,7 +116,7 @@ func (t *table) look(now time.Time) sight {
 	s.share = Share{Members: max(len(counts), t.minimum), Rank: rankOf(self, counts)}
 
 	s.used = used
-	s.mistaken, t.mistaken = t.mistaken && !t.leaving, false
+	s.mustContradict, t.mustContradict = t.mustContradict && !t.leaving, false
 	s.notices = t.notices.take()
 	return s
 }

@@ -97,9 +97,9 @@ func (s standing) dead(now time.Time, able time.Duration) (standing, fate) {
 	return s, stays
 }
 
-// settle returns what becomes of the record of a doubted start as time passes. If the record stays, that may change after
+// decide returns what becomes of the record of a doubted start as time passes. If the record stays, that may change after
 // again; 0 says that the start is not doubted.
-func (s standing) settle(now time.Time, able time.Duration) (f fate, again time.Duration) {
+func (s standing) decide(now time.Time, able time.Duration) (f fate, again time.Duration) {
 	if s.doubted.IsZero() {
 		return stays, 0
 	}

@@ -67,7 +67,7 @@ func TestStandings(t *testing.T) {
 		"it has said it leaves":    {doubted.leaves(), time.Millisecond, deaf, leaves, 0},
 		"a later one of it leaves": {doubted.retires(), time.Millisecond, deaf, leaves, 0},
 	} {
-		if f, again := c.s.settle(now.Add(c.after), c.able); f != c.f || again != c.again {
+		if f, again := c.s.decide(now.Add(c.after), c.able); f != c.f || again != c.again {
 			t.Errorf("doubted, %s: fate %d, again after %v; want %d and %v", name, f, again, c.f, c.again)
 		}
 	}

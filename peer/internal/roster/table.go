@@ -76,28 +76,28 @@ type table struct {
 	hearing *hearing.Monitor // of this node
 	noise   loglimit.Limiter // limits the log of members kept out of the view to one line for each reason
 
-	mu       sync.Mutex          // guards everything below
-	leaving  bool                // this node is leaving
-	records  map[string]*record  // live members by gossip name
-	expected map[string]expected // announced members by stable name
-	doubles  map[string]bool     // gossip names already reported as older doubles
-	losses   losses
-	flaps    flaps
-	departed []string // gossip names of incarnations that left gracefully, oldest first: they never come back
-	mistaken bool     // others may believe that this node is gone: it has to contradict
-	notices  notices
+	mu              sync.Mutex          // guards everything below
+	leaving         bool                // this node is leaving
+	records         map[string]*record  // live members by gossip name
+	expected        map[string]expected // announced members by stable name
+	reportedDoubles map[string]bool     // gossip names already reported as older doubles
+	losses          losses
+	flaps           flaps
+	departed        []string // gossip names of incarnations that left gracefully, oldest first: they never come back
+	mustContradict  bool     // others may believe that this node is gone: it has to contradict
+	notices         notices
 }
 
 func newTable(self Identity, addr string, minimum, limit int) *table {
 	t := &table{
-		self:     self,
-		minimum:  minimum,
-		limit:    limit,
-		changed:  make(chan struct{}, 1),
-		hearing:  hearing.New(time.Now()),
-		records:  map[string]*record{self.GossipName(): {id: self, addr: addr}},
-		expected: make(map[string]expected),
-		doubles:  make(map[string]bool),
+		self:            self,
+		minimum:         minimum,
+		limit:           limit,
+		changed:         make(chan struct{}, 1),
+		hearing:         hearing.New(time.Now()),
+		records:         map[string]*record{self.GossipName(): {id: self, addr: addr}},
+		expected:        make(map[string]expected),
+		reportedDoubles: make(map[string]bool),
 	}
 	t.losses = losses{log: &t.notices, lost: make(map[startID]lost)}
 	t.flaps = flaps{log: &t.notices, of: make(map[string]flap)}
@@ -234,12 +234,12 @@ func (t *table) NotifyLeave(n *memberlist.Node) {
 	t.signal()
 }
 
-// settleVerdicts decides on the doubted members. It returns when to look again, or 0 if none is doubted. The caller holds
+// decideDoubted decides on the doubted members. It returns when to look again, or 0 if none is doubted. The caller holds
 // mu.
-func (t *table) settleVerdicts(now time.Time) (again time.Duration) {
+func (t *table) decideDoubted(now time.Time) (again time.Duration) {
 	able := t.hearing.AbleFor(now)
 	for gossipName, rec := range t.records {
-		f, wait := rec.settle(now, able)
+		f, wait := rec.decide(now, able)
 		if f == stays {
 			again = soonest(again, wait)
 		} else {
@@ -252,12 +252,12 @@ func (t *table) settleVerdicts(now time.Time) (again time.Duration) {
 // remove removes a member that has left or is lost from the table. The caller holds mu.
 func (t *table) remove(gossipName string, rec *record, f fate, now time.Time) {
 	delete(t.records, gossipName)
-	delete(t.doubles, gossipName)
+	delete(t.reportedDoubles, gossipName)
 	if rec.refused != "" {
 		return
 	}
 	if rec.id.Name == t.self.Name && rec.id.Incarnation > t.self.Incarnation {
-		t.mistaken = true
+		t.mustContradict = true
 	}
 	if f == leaves {
 		if rec.leaving {
@@ -347,7 +347,7 @@ func (t *table) NotifyMsg(msg []byte) {
 		if !id.leaving || id.Incarnation == t.self.Incarnation {
 			return
 		}
-		t.mistaken = true
+		t.mustContradict = true
 		if rec != nil {
 			rec.standing = rec.leaves()
 		}
@@ -388,7 +388,7 @@ func (t *table) LocalState(bool) []byte {
 	now := time.Now()
 	buf := []byte{lostFormat}
 	for at, l := range t.losses.lost {
-		if !l.bare() { // a name alone is listed only by members that have seen the loss
+		if !l.nameOnly() { // a name alone is listed only by members that have seen the loss
 			buf = append(append(buf, byte(len(at.name))), at.name...)
 		}
 	}

@@ -37,7 +37,7 @@ type transport struct {
 	mu       sync.Mutex // guards the rest
 	open     map[*stream]struct{}
 	incoming int // how many of them were opened by others
-	done     bool
+	shutDown bool
 
 	wg sync.WaitGroup
 }
@@ -161,7 +161,7 @@ func (t *transport) track(s *stream) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch {
-	case t.done:
+	case t.shutDown:
 		return net.ErrClosed
 	case s.incoming && t.incoming >= maxStreams:
 		return fmt.Errorf("%d gossip streams of other nodes are open already", maxStreams)
@@ -176,7 +176,7 @@ func (t *transport) track(s *stream) error {
 func (t *transport) Shutdown() error {
 	t.cancel()
 	t.mu.Lock()
-	t.done = true
+	t.shutDown = true
 	streams := make([]*stream, 0, len(t.open))
 	for s := range t.open {
 		streams = append(streams, s)

@@ -59,7 +59,7 @@ type watcher struct {
 	settling settling
 	failed   string          // why the last view could not be built
 	used     map[string]bool // addresses as of the last look
-	split    bool            // most of the members are lost
+	mostLost bool            // most of the members are lost
 	prove    time.Time       // when to check next whether lost members have ended
 }
 
@@ -74,8 +74,8 @@ func (w *watcher) look(r *Roster, now time.Time) time.Duration {
 		r.share.Store(&applied)
 	}
 	r.superseded.Store(s.superseded)
-	r.doubled.Store(s.doubled)
-	if s.mistaken {
+	r.earlierStart.Store(s.earlierStart)
+	if s.mustContradict {
 		r.logger.Error("another node with this node's name has left; this node tells the others that it is alive: names must be unique")
 		r.wg.Go(func() { r.announce(r.ctx, r.table.others()) })
 	}
@@ -161,11 +161,11 @@ func (w *watcher) say(r *Roster, old, now *ring.View) {
 		}
 	}
 	lost := r.table.lostCount()
-	was := w.split
-	switch w.split = lost > now.Len(); {
-	case w.split && !was:
+	was := w.mostLost
+	switch w.mostLost = lost > now.Len(); {
+	case w.mostLost && !was:
 		r.logger.Error("most members are lost: this node is cut off, or they have crashed", "lost", lost, "members", now.Len())
-	case !w.split && was:
+	case !w.mostLost && was:
 		r.logger.Info("most members are back", "lost", lost, "members", now.Len())
 	}
 }
