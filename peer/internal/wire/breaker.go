@@ -109,33 +109,33 @@ func (p *peer) change(next breaker) (tell func()) {
 	}
 }
 
-// silent records that a link has shown no sign of life although one is due.
-func (p *peer) silent(l *link, cause error) {
+// recordSilence records that a link has shown no sign of life although one is due.
+func (p *peer) recordSilence(l *link, cause error) {
 	p.mu.Lock()
 	tell := func() {}
-	if p.last = cause; l.up() && p.fit() == nil {
+	if p.last = cause; l.up() && p.workingLink() == nil {
 		tell = p.change(p.breaker.tripped(time.Now()))
 	}
 	p.mu.Unlock()
 	tell()
 }
 
-// alive records that a link that was silent has shown a sign of life.
-func (p *peer) alive() {
+// recordAnswer records that a link that was silent has shown a sign of life.
+func (p *peer) recordAnswer() {
 	p.mu.Lock()
 	was := p.breaker
 	tell := p.change(p.breaker.answered())
 	p.mu.Unlock()
 	tell()
 	lasted := was.open && time.Since(was.since) >= deadAfter*linkTick // a shorter silence was a pause or a lost packet
-	if lasted && p.d.cfg.Returned != nil && p.d.alone(p, was.since) {
+	if lasted && p.d.cfg.Returned != nil && p.d.openedAlone(p, was.since) {
 		p.d.cfg.Returned(p.to.Name)
 	}
 }
 
-// alone reports whether only the breaker of p opened at that time. If others opened too, this node may have been the one
-// that was cut off.
-func (d *Plane) alone(p *peer, at time.Time) bool {
+// openedAlone reports whether only the breaker of p opened at that time. If others opened too, this node may have been the
+// one that was cut off.
+func (d *Plane) openedAlone(p *peer, at time.Time) bool {
 	for _, o := range *d.peers.Load() {
 		o.mu.Lock()
 		apart := at.Sub(o.breaker.since).Abs()
@@ -147,11 +147,11 @@ func (d *Plane) alone(p *peer, at time.Time) bool {
 	return true
 }
 
-// overdue records that a connection attempt has had no result for too long.
-func (p *peer) overdue() error {
+// recordOverdue records that a connection attempt has had no result for too long.
+func (p *peer) recordOverdue() error {
 	p.mu.Lock()
 	tell := func() {}
-	if p.fit() == nil && p.closed == nil {
+	if p.workingLink() == nil && p.closed == nil {
 		p.last = fmt.Errorf("no connection after %v", silentAfter*linkTick)
 		tell = p.change(p.breaker.tripped(time.Now()))
 	}

@@ -15,6 +15,6 @@ func (d *Plane) Ticking(member string) (ticking bool, tick int64) {
 func (d *Plane) Now(member string) int64 { return d.firstLink(member).now() }
 
 // StopTicking does what that connection does after a while without calls. It reports whether the ticking has stopped.
-func (d *Plane) StopTicking(member string) bool { return d.firstLink(member).rest() }
+func (d *Plane) StopTicking(member string) bool { return d.firstLink(member).stopTicking() }
 
 func (d *Plane) firstLink(member string) *link { return (*d.peers.Load())[member].slots[0].link.Load() }

@@ -66,7 +66,7 @@ func (d *Plane) welcome(conn net.Conn) (Hello, error) {
 	s, secure := conn.(*secured)
 	if secure {
 		if err := s.shake(); err != nil {
-			if s.plain(err) {
+			if s.notTLS(err) {
 				goodbye(s.raw, "this node has a Secret or TLS, and you speak without")
 			}
 			return Hello{}, err

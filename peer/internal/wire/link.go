@@ -312,7 +312,7 @@ func (l *link) tickUntilIdle(ticks int) bool {
 		case l.heard.Swap(false):
 			quiet = silence{}
 			if l.mute.CompareAndSwap(true, false) {
-				l.p.alive()
+				l.p.recordAnswer()
 			}
 		case calls > 0 || quiet != silence{}: // even if no call waits any more, the answer to a ping is due
 			able := l.d.cfg.Hearing.Able(now)
@@ -324,13 +324,13 @@ func (l *link) tickUntilIdle(ticks int) bool {
 					l.turnAway()
 				}
 			}
-			quiet, counted = quiet.more(now, able, acked)
+			quiet, counted = quiet.afterTick(now, able, acked)
 		}
 		if idle++; calls > 0 || quiet != (silence{}) {
 			idle = 0
 		}
 		switch {
-		case !counted && idle >= idleTicks && l.rest():
+		case !counted && idle >= idleTicks && l.stopTicking():
 			return true
 		case !counted:
 		case quiet.ticks >= deadAfter:
@@ -367,7 +367,7 @@ func (l *link) fallSilent() {
 	for _, w := range pending {
 		w.end(err)
 	}
-	l.p.silent(l, cause)
+	l.p.recordSilence(l, cause)
 }
 
 // turnAway fails the calls that have waited for a silent peer for half of their time. The other half is for the member that
@@ -395,8 +395,8 @@ func (l *link) up() bool {
 	return l.err == nil
 }
 
-// rest stops the ticking unless a call has arrived meanwhile.
-func (l *link) rest() bool {
+// stopTicking stops the ticking unless a call has arrived meanwhile.
+func (l *link) stopTicking() bool {
 	l.out.lock()
 	defer l.out.unlock()
 	if len(l.pending) > 0 {
@@ -452,5 +452,5 @@ func (l *link) fail(cause error) {
 	for _, w := range pending {
 		w.end(err)
 	}
-	l.p.lost(l, cause)
+	l.p.dropLink(l, cause)
 }

@@ -177,15 +177,15 @@ func (o *outbox) flush(yield bool) {
 			}
 		}
 		if n < len(p) {
-			o.leave(p, n)
+			o.passRest(p, n)
 			return
 		}
 		o.recycle(p)
 	}
 }
 
-// leave passes the rest of p, of which n bytes are written, to run.
-func (o *outbox) leave(p []byte, n int) {
+// passRest passes the rest of p, of which n bytes are written, to run.
+func (o *outbox) passRest(p []byte, n int) {
 	o.lock()
 	defer o.unlock()
 	o.count(n)

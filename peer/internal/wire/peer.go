@@ -103,8 +103,8 @@ func (p *peer) call(ctx context.Context, req *codec.Request, resp *codec.Respons
 	return l.call(ctx, timeout, req, resp)
 }
 
-// fit returns a working link, or nil if there is none.
-func (p *peer) fit() *link {
+// workingLink returns a working link, or nil if there is none.
+func (p *peer) workingLink() *link {
 	for i := range p.slots {
 		if l := p.slots[i].link.Load(); l != nil && !l.mute.Load() {
 			return l
@@ -130,7 +130,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 		defer p.mu.Unlock()
 		return nil, p.bypassed()
 	}
-	other := p.fit()
+	other := p.workingLink()
 	if s.dialing == nil && s.link.Load() == nil {
 		wait := time.Until(p.breaker.retry)
 		if wait > 0 && other == nil {
@@ -173,7 +173,7 @@ func (p *peer) connect(ctx context.Context, s *slot, timeout time.Duration) (*li
 			}
 			p.d.cfg.Hearing.Fired(due, now)
 			if p.d.cfg.Hearing.Able(now) || now.Sub(began) >= deafMost {
-				return nil, p.overdue()
+				return nil, p.recordOverdue()
 			}
 			due = now.Add(linkTick) // this node may merely not have heard the answer
 			t.Reset(time.Until(sooner(due, end)))
@@ -227,16 +227,16 @@ func (p *peer) dial(s *slot) {
 	if p.d.cfg.Ended != nil && ProvesEnd(err) {
 		p.d.cfg.Ended(ring.Member{Name: p.to.Name, Addr: p.to.Addr, Incarnation: p.newest.Load()})
 	}
-	news, tell := p.settle(s, conn, err)
+	news, tell := p.recordOutcome(s, conn, err)
 	if news {
 		p.d.cfg.Logger.Warn("cannot connect to peer", "peer", p.to.Name, "addr", p.to.Addr, "err", err)
 	}
 	tell()
 }
 
-// settle records the outcome of an attempt. It reports whether the outcome is new, and returns a function that logs a
+// recordOutcome records the outcome of an attempt. It reports whether the outcome is new, and returns a function that logs a
 // change of the breaker.
-func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool, tell func()) {
+func (p *peer) recordOutcome(s *slot, conn net.Conn, err error) (news bool, tell func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	tell = func() {}
@@ -257,7 +257,7 @@ func (p *peer) settle(s *slot, conn net.Conn, err error) (news bool, tell func()
 // pause delays the next attempt, longer each time. It returns a function that logs a change of the breaker. The caller
 // holds mu.
 func (p *peer) pause() (tell func()) {
-	return p.change(p.breaker.failed(time.Now(), p.fit() == nil, p.d.jitter))
+	return p.change(p.breaker.failed(time.Now(), p.workingLink() == nil, p.d.jitter))
 }
 
 // renew records that the member has restarted at the same address: the next connection attempt may be made at once.
@@ -285,9 +285,9 @@ func (p *peer) adopt(s *slot, conn net.Conn) bool {
 	return true
 }
 
-// lost clears the slot of a failed link. A link that had lasted may be replaced at once. One that had not counts as a
+// dropLink clears the slot of a failed link. A link that had lasted may be replaced at once. One that had not counts as a
 // failed connection attempt.
-func (p *peer) lost(l *link, cause error) {
+func (p *peer) dropLink(l *link, cause error) {
 	p.mu.Lock()
 	p.last = cause
 	for i := range p.slots {

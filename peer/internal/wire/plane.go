@@ -216,7 +216,7 @@ func (d *Plane) jitter(of time.Duration) time.Duration {
 func (d *Plane) peer(to ring.Member) (*peer, error) {
 	p := (*d.peers.Load())[to.Name]
 	if p == nil || p.to.Addr != to.Addr {
-		return d.meet(to)
+		return d.addPeer(to)
 	}
 	if to.Incarnation > p.newest.Load() {
 		p.renew(to.Incarnation)
@@ -224,8 +224,8 @@ func (d *Plane) peer(to ring.Member) (*peer, error) {
 	return p, nil
 }
 
-// meet creates the record of a member that is new, or at a new address.
-func (d *Plane) meet(to ring.Member) (*peer, error) {
+// addPeer creates the record of a member that is new, or at a new address.
+func (d *Plane) addPeer(to ring.Member) (*peer, error) {
 	if to.Addr == "" {
 		return nil, fmt.Errorf("%w: no address of member %q is known", ErrUnreachable, to.Name)
 	}
@@ -239,7 +239,7 @@ func (d *Plane) meet(to ring.Member) (*peer, error) {
 		d.mu.Unlock()
 		return old, nil
 	}
-	if err := d.absent(to); err != nil {
+	if err := d.checkMember(to); err != nil {
 		d.mu.Unlock()
 		return nil, err
 	}
@@ -260,8 +260,8 @@ func (d *Plane) meet(to ring.Member) (*peer, error) {
 	return p, nil
 }
 
-// absent returns an error if no record may be created for a member. The caller holds mu.
-func (d *Plane) absent(to ring.Member) error {
+// checkMember returns an error if no record may be created for a member. The caller holds mu.
+func (d *Plane) checkMember(to ring.Member) error {
 	if d.members == nil {
 		return nil
 	}

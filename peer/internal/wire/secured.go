@@ -38,12 +38,12 @@ func (s *secured) NetConn() net.Conn { return s.raw }
 
 // sealing is the raw connection as TLS sees it.
 type sealing struct {
-	net.Conn            // raw
-	mu       sync.Mutex // guards the rest
-	gathers  bool       // the handshake is over: what is written is kept in buf
-	asked    bool       // seal is running
-	buf      []byte     // sealed bytes, to be taken
-	spare    []byte     // empty, for reuse
+	net.Conn               // raw
+	mu          sync.Mutex // guards the rest
+	buffering   bool       // the handshake is over: what is written is kept in buf
+	sealRunning bool       // seal is running
+	buf         []byte     // sealed bytes, to be taken
+	spare       []byte     // empty, for reuse
 
 	// of the one reader
 	ahead []byte // the buffer for reading from raw; nil: the handshake is not over
@@ -68,12 +68,12 @@ func (g *sealing) Read(p []byte) (int, error) {
 
 func (g *sealing) Write(p []byte) (int, error) {
 	g.mu.Lock()
-	if !g.gathers {
+	if !g.buffering {
 		g.mu.Unlock()
 		return g.Conn.Write(p)
 	}
 	defer g.mu.Unlock()
-	if !g.asked && len(g.buf)+len(p) > sealedLimit {
+	if !g.sealRunning && len(g.buf)+len(p) > sealedLimit {
 		return 0, errRekeying
 	}
 	if g.buf == nil {
@@ -110,7 +110,7 @@ func (s *secured) shake() error {
 		return trust.Explain(err)
 	}
 	s.g.mu.Lock()
-	s.g.gathers = true
+	s.g.buffering = true
 	s.g.mu.Unlock()
 	s.g.ahead = make([]byte, readBuffer)
 	return nil
@@ -123,12 +123,12 @@ func (s *secured) certificate() *x509.Certificate { return s.ConnectionState().P
 // seal, and it must write the sealed bytes before the next one seals.
 func (s *secured) seal(p []byte) ([]byte, error) {
 	s.g.mu.Lock()
-	s.g.asked = true
+	s.g.sealRunning = true
 	s.g.mu.Unlock()
 	_, err := s.Conn.Write(p)
 	s.g.mu.Lock()
 	defer s.g.mu.Unlock()
-	s.g.asked = false
+	s.g.sealRunning = false
 	sealed := s.g.buf
 	s.g.buf = nil
 	if sealed == nil {
@@ -170,8 +170,8 @@ func (s *secured) CloseWrite() error { return errors.ErrUnsupported }
 // SetWriteDeadline sets the deadline of the raw connection, because a failed Write makes a TLS connection unusable.
 func (s *secured) SetWriteDeadline(t time.Time) error { return s.raw.SetWriteDeadline(t) }
 
-// plain reports whether the handshake failed because the other side does not speak TLS.
-func (s *secured) plain(err error) bool {
+// notTLS reports whether the handshake failed because the other side does not speak TLS.
+func (s *secured) notTLS(err error) bool {
 	var record tls.RecordHeaderError
 	return errors.As(err, &record) && record.Conn != nil
 }

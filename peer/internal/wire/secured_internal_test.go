@@ -9,7 +9,7 @@ import (
 func TestRekeyingIsBounded(t *testing.T) {
 	near, _ := net.Pipe()
 	defer near.Close()
-	g := &sealing{Conn: near, gathers: true}
+	g := &sealing{Conn: near, buffering: true}
 	for n := 0; ; n += 100 {
 		if _, err := g.Write(make([]byte, 100)); err != nil {
 			if n < sealedLimit/2 || n > sealedLimit {

@@ -37,9 +37,9 @@ func (s silence) needsAck(now time.Time, able bool) bool {
 	return !s.since.IsZero() && now.Sub(s.since) >= deafMost
 }
 
-// more returns the silence after another tick without a byte, and whether that tick counts. able says that this node was
-// able to listen. acked says that the peer's machine acknowledges; it is false unless needsAck.
-func (s silence) more(now time.Time, able, acked bool) (next silence, counted bool) {
+// afterTick returns the silence after another tick without a byte, and whether that tick counts. able says that this node
+// was able to listen. acked says that the peer's machine acknowledges; it is false unless needsAck.
+func (s silence) afterTick(now time.Time, able, acked bool) (next silence, counted bool) {
 	if s.since.IsZero() {
 		s.since = now
 	}

@@ -25,14 +25,14 @@ func TestSilenceCounts(t *testing.T) {
 	} {
 		now = now.Add(c.after)
 		var counted bool
-		if s, counted = s.more(now, c.able, c.acked); counted != c.counted || s.ticks != c.ticks {
+		if s, counted = s.afterTick(now, c.able, c.acked); counted != c.counted || s.ticks != c.ticks {
 			t.Errorf("tick %d: counted %v, %d ticks; want %v, %d", i, counted, s.ticks, c.counted, c.ticks)
 		}
 	}
 	s = silence{ticks: silentAfter - 1}
 	for n := 1; ; n++ {
 		var counted bool
-		if s, counted = s.more(now, true, true); counted || n > int(deafMost/linkTick) {
+		if s, counted = s.afterTick(now, true, true); counted || n > int(deafMost/linkTick) {
 			if n != int(deafMost/linkTick) {
 				t.Errorf("a stopped peer is spared for %d ticks", n)
 			}
