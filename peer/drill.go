@@ -55,14 +55,14 @@ func (r *DrillRequest) check() error {
 
 func (e endpoint) serveDrill(w http.ResponseWriter, r *http.Request) {
 	var req DrillRequest
-	if !e.operator(w, r) || !e.order(w, r, &req, `{"namespace": "...", "fraction": 0.05, "seconds": 60}`) {
+	if !e.requireOperator(w, r) || !e.readOrder(w, r, &req, `{"namespace": "...", "fraction": 0.05, "seconds": 60}`) {
 		return
 	}
 	if err := req.check(); err != nil {
 		e.refuse(w, http.StatusBadRequest, "%v", err)
 		return
 	}
-	if !e.known(w, req.Namespace) {
+	if !e.requireNamespace(w, req.Namespace) {
 		return
 	}
 	question, err := json.Marshal(req)

@@ -252,7 +252,7 @@ func (n *Node) Register(namespace string, schema uint64, h codec.Handler) (unreg
 func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, resp *codec.Response) error {
 	err := n.data.Call(ctx, to, req, resp)
 	if err == nil {
-		if same, told := viewOf(req, resp); told {
+		if same, known := viewOf(req, resp); known {
 			n.roster.Compare(to, req.View, same)
 		}
 	}
@@ -260,7 +260,7 @@ func (n *Node) Call(ctx context.Context, to ring.Member, req *codec.Request, res
 }
 
 // viewOf returns whether an answer was given in the view that the request names, and whether the answer tells.
-func viewOf(req *codec.Request, resp *codec.Response) (same, told bool) {
+func viewOf(req *codec.Request, resp *codec.Response) (same, known bool) {
 	if req.Kind != codec.KindGet && req.Kind != codec.KindSync {
 		return false, false
 	}

@@ -50,8 +50,8 @@ func checkToken(token string) error {
 	return nil
 }
 
-// operator reports whether the request carries the operator's token, and sends an error if it does not.
-func (e endpoint) operator(w http.ResponseWriter, r *http.Request) bool {
+// requireOperator reports whether the request carries the operator's token, and sends an error if it does not.
+func (e endpoint) requireOperator(w http.ResponseWriter, r *http.Request) bool {
 	token := e.n.cfg.OperatorToken
 	if token == "" {
 		e.refuse(w, http.StatusForbidden, "this node takes no orders: it was started without an operator's token")
@@ -86,9 +86,9 @@ func (e endpoint) refuse(w http.ResponseWriter, code int, format string, args ..
 	e.serveJSON(w, code, OperatorError{fmt.Sprintf(format, args...)}, nil)
 }
 
-// order reads the body of an operator's request into req, or rejects the request. like shows what the body should look
+// readOrder reads the body of an operator's request into req, or rejects the request. like shows what the body should look
 // like.
-func (e endpoint) order(w http.ResponseWriter, r *http.Request, req any, like string) bool {
+func (e endpoint) readOrder(w http.ResponseWriter, r *http.Request, req any, like string) bool {
 	control := http.NewResponseController(w)
 	_ = control.SetReadDeadline(time.Now().Add(operatorBodyTime)) // a server that does not support it has limits of its own
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxOperatorBody))
@@ -113,8 +113,8 @@ func (e endpoint) order(w http.ResponseWriter, r *http.Request, req any, like st
 	return false
 }
 
-// known reports whether the namespace exists here, and rejects the request if it does not.
-func (e endpoint) known(w http.ResponseWriter, namespace string) bool {
+// requireNamespace reports whether the namespace exists here, and rejects the request if it does not.
+func (e endpoint) requireNamespace(w http.ResponseWriter, namespace string) bool {
 	_, ok := e.n.spaces.all()[namespace]
 	if !ok {
 		e.refuse(w, http.StatusNotFound, "there is no namespace %.130q on this node", namespace)
@@ -156,7 +156,7 @@ type inspector interface {
 
 func (e endpoint) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 	var req InvalidateRequest
-	if !e.operator(w, r) || !e.order(w, r, &req, `{"namespace": "...", "keys": ["..."], "tags": ["..."], "all": false}`) {
+	if !e.requireOperator(w, r) || !e.readOrder(w, r, &req, `{"namespace": "...", "keys": ["..."], "tags": ["..."], "all": false}`) {
 		return
 	}
 	count := len(req.Keys) + len(req.Tags)
@@ -167,7 +167,7 @@ func (e endpoint) serveInvalidate(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, http.StatusBadRequest, "no keys and no tags are named: there is nothing to invalidate")
 		return
 	}
-	if !e.known(w, req.Namespace) {
+	if !e.requireNamespace(w, req.Namespace) {
 		return
 	}
 	space, ok := e.n.spaces.all()[req.Namespace].(invalidator)
@@ -212,7 +212,7 @@ type MemberKey struct {
 }
 
 func (e endpoint) serveKey(w http.ResponseWriter, r *http.Request) {
-	if !e.operator(w, r) {
+	if !e.requireOperator(w, r) {
 		return
 	}
 	namespace, key := r.URL.Query().Get("namespace"), r.URL.Query().Get("key")
@@ -221,7 +221,7 @@ func (e endpoint) serveKey(w http.ResponseWriter, r *http.Request) {
 		e.refuse(w, http.StatusBadRequest, "key has %d bytes: from 1 to %d can be looked for", len(key), limit)
 		return
 	}
-	if !e.known(w, namespace) {
+	if !e.requireNamespace(w, namespace) {
 		return
 	}
 	hash := ring.Hash(namespace)

@@ -47,14 +47,14 @@ type warmable interface {
 
 func (e endpoint) serveWarm(w http.ResponseWriter, r *http.Request) {
 	var req WarmRequest
-	if !e.operator(w, r) || !e.order(w, r, &req, `{"namespace": "...", "keys": ["..."]}`) {
+	if !e.requireOperator(w, r) || !e.readOrder(w, r, &req, `{"namespace": "...", "keys": ["..."]}`) {
 		return
 	}
 	if len(req.Keys) == 0 {
 		e.refuse(w, http.StatusBadRequest, "no keys are named: there is nothing to warm")
 		return
 	}
-	if !e.known(w, req.Namespace) {
+	if !e.requireNamespace(w, req.Namespace) {
 		return
 	}
 	space, ok := e.n.spaces.all()[req.Namespace].(warmable)
