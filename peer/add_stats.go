@@ -25,7 +25,7 @@ func addStats(docs ...map[string]any) map[string]any {
 	return out
 }
 
-// addInto adds from to into. The objects and texts in into belong to it alone.
+// addInto adds the values of from to those of into. Afterwards the two share no object.
 func addInto(into, from map[string]any) {
 	for name, v := range from {
 		if name == "projection" || name == "drill" || strings.Contains(name, "_per_") || strings.HasPrefix(name, "recent_") {

@@ -154,9 +154,9 @@ type Config struct {
 	// DefaultDrainTimeout. Below 0: they hand off nothing.
 	DrainTimeout time.Duration
 
-	// RejoinInterval is how often, give or take a fifth, the seeds are resolved again, and joined if one of their addresses
-	// is not a member. A cluster that was split for a long time does not reunite without this. Default:
-	// DefaultRejoinInterval.
+	// RejoinInterval is the pause, give or take a fifth, between two attempts to join the seeds. An attempt resolves the
+	// seeds and tries the addresses that are not members until one answers. Without it, a cluster that was split for a long
+	// time would stay split. Default: DefaultRejoinInterval.
 	RejoinInterval time.Duration
 
 	// OperatorToken is the token that a request to Handler must carry if it changes something or looks up a key:

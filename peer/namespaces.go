@@ -23,7 +23,7 @@ func newNamespaces() *namespaces {
 	return &namespaces{handlers: make(map[string]codec.Handler), dropped: make(map[string]bool)}
 }
 
-// add adds a namespace. remove takes it out again.
+// add adds a namespace, and returns a function that removes it.
 func (s *namespaces) add(name string, h codec.Handler) (remove func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -12,7 +12,7 @@ import (
 )
 
 // A Network is how a node reaches others. All methods may be called concurrently. Addresses are "ip:port"; only the lookups
-// get names. The simulator of the tests provides its own; everything else uses the operating system's.
+// take names. The simulator of the tests provides its own; everything else uses the operating system's.
 type Network interface {
 	// ListenPacket opens a packet socket, as net.ListenPacket does for "udp".
 	ListenPacket(ctx context.Context, addr string) (net.PacketConn, error)

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	// gossipMagic is what a labelled gossip stream without a Secret starts with: memberlist's message type of a label header.
-	// The label's length and the label follow. With a Secret, it follows trust.GossipMagic and a handshake.
+	// gossipMagic is memberlist's message type of a label header. A gossip stream without a Secret starts with it, and the
+	// label's length and the label follow. With a Secret, trust.GossipMagic and a handshake come first.
 	gossipMagic = 244
 	// gossipSealed is memberlist's message type of an encrypted message. At a node with a Secret it follows the label of a
 	// stream.

@@ -149,8 +149,8 @@ func (s *losses) forget(now time.Time, longest time.Duration) (again time.Durati
 	return again
 }
 
-// hasEnded returns the record of an ended incarnation, or nil if there is none.
-func (s *losses) hasEnded(start startID) *endedStart {
+// endedRecord returns the record of an ended incarnation, or nil if there is none.
+func (s *losses) endedRecord(start startID) *endedStart {
 	for i := range s.ended {
 		if e := &s.ended[i]; e.startID == start {
 			return e
@@ -287,7 +287,7 @@ func (s *losses) merge(news lostNews, take func(startID, lost), prove func(ring.
 		detailed[m.Name] = true
 		_, known := s.lost[startOf(m)]
 		_, bare := s.lost[startID{name: m.Name}]
-		gone := s.hasEnded(startOf(m))
+		gone := s.endedRecord(startOf(m))
 		switch {
 		case gone != nil && l.ended.IsZero():
 			gone.asked = now

@@ -96,7 +96,7 @@ func (t *table) look(now time.Time) sight {
 		counts[startID{name, rec.id.Incarnation}] = true
 	}
 	for _, rec := range spare {
-		// Of two incarnations at one address the earlier one has ended, even before gossip has noticed.
+		// If two incarnations have one address, the earlier one has ended, even if gossip has not noticed yet.
 		if newest := chosen[rec.id.Name]; newest == nil || newest.addr != rec.addr {
 			counts[startID{rec.id.Name, rec.id.Incarnation}] = true
 			s.earlierStart = s.earlierStart || rec.id.Name == self.name && rec.id.Incarnation < self.incarnation

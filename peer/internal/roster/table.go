@@ -201,8 +201,8 @@ func (t *table) prove(at ring.Member, when time.Time) {
 	}
 }
 
-// restarted reports whether an earlier incarnation of a member is still believed to live, without having said that it
-// leaves. The caller holds mu.
+// restarted reports whether gossip still believes an earlier incarnation of a member to be alive, and that one has not said
+// that it leaves. The caller holds mu.
 func (t *table) restarted(id *Identity) bool {
 	for _, other := range t.records {
 		if other.refused == "" && other.id.Name == id.Name && other.id.Incarnation < id.Incarnation && !other.departing() {

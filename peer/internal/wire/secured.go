@@ -15,8 +15,8 @@ import (
 // gatherKeep is the largest buffer of sealed bytes, in bytes, that is kept for reuse.
 const gatherKeep = outboxKeep
 
-// sealedLimit is how many sealed bytes may wait that this node did not ask TLS to write: answers to requests for new keys,
-// which a hostile peer may send without end.
+// sealedLimit bounds the bytes that TLS writes on its own and that wait to be sent. TLS answers each request for new keys,
+// and a hostile peer may send such requests without end.
 const sealedLimit = 64 << 10
 
 var errRekeying = errors.New("the peer asks for new keys again and again")

@@ -43,7 +43,7 @@ func Get(timeout time.Duration) *codec.Request {
 	return &codec.Request{Kind: codec.KindGet, Namespace: []byte("n"), Schema: 7, Timeout: timeout, Key: []byte("k")}
 }
 
-// Until polls ok when no event signals the condition. It fails the test after two minutes.
+// Until polls ok until it returns true, for a condition that no event signals. It fails the test after two minutes.
 func Until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
