@@ -423,19 +423,19 @@ func TestRetryTooLate(t *testing.T) {
 						return 2, 1
 					}
 				})
-				const keys = 20 // each of them may notice its end while it pauses, or after that
-				for i := range keys {
+				const flights = 20 // each of them may notice its end while it pauses, or after that
+				for range flights {
 					began := time.Now()
-					if _, err := c.read(background, fmt.Sprint(i)); !errors.Is(err, owner.ErrTimeout) || time.Since(began) != 10*time.Second {
+					if _, err := c.read(background, "k"); !errors.Is(err, owner.ErrTimeout) || time.Since(began) != 10*time.Second {
 						t.Errorf("%v after %v", err, time.Since(began))
 					}
 					time.Sleep(20 * time.Second)
 				}
-				if n.Load() != keys {
-					t.Errorf("%d loads of %d keys: a finished flight loads again", n.Load(), keys)
+				if n.Load() != flights {
+					t.Errorf("%d loads by %d flights: a finished flight loads again", n.Load(), flights)
 				}
-				if retries := c.Stats.Retries.Load(); retries != keys {
-					t.Errorf("%d attempts were to follow, want %d", retries, keys)
+				if retries := c.Stats.Retries.Load(); retries != flights {
+					t.Errorf("%d attempts were to follow, want %d", retries, flights)
 				}
 				live, running := c.Flights.Size()
 				if permits := c.Governor.Running(); live != 0 || running != 0 || permits != 0 {
@@ -444,4 +444,21 @@ func TestRetryTooLate(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A flight that was fenced while it loaded does not load again: later callers have a flight of their own.
+func TestFencedFlightDoesNotRetry(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		var n atomic.Int64
+		busy := errors.New("busy")
+		c := alone(t, func(context.Context, *owner.Run, string) ([]byte, error) {
+			n.Add(1)
+			time.Sleep(time.Second)
+			return nil, owner.Retryable(busy)
+		}, nil)
+		time.AfterFunc(500*time.Millisecond, func() { c.invalidate("k") })
+		if _, err := c.read(background, "k"); !errors.Is(err, busy) || n.Load() != 1 {
+			t.Errorf("%v after %d loads", err, n.Load())
+		}
+	})
 }
