@@ -1,8 +1,9 @@
-package journal
+package journal_test
 
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier/internal/fence"
+	"github.com/weircache/weir/tier/internal/journal"
 )
 
 // stuck are peers that answer nothing before they are released.
@@ -25,40 +27,55 @@ func (s *stuck) Call(context.Context, ring.Member, *codec.Request, *codec.Respon
 	return context.Canceled
 }
 
+// noCopies are the copies of a node that has none.
+type noCopies struct{}
+
+func (noCopies) FenceKey(string, uint64, codec.Mark, uint64) {}
+func (noCopies) FenceTags([]string)                          {}
+func (noCopies) FenceAll(bool)                               {}
+
+// slowTags are copies on which an invalidation of a tag takes until it is released. The journal is locked meanwhile.
+type slowTags struct {
+	noCopies
+	inside, released chan struct{}
+}
+
+func (s *slowTags) FenceTags([]string) {
+	close(s.inside)
+	<-s.released
+}
+
 // Of many callers that start invalidations at the same moment, each counts what those before it have started. They all
 // wait for the lock first, for so long that it goes from one to the next in order: if a caller decided under the lock and
 // started later, all would decide before the first had started.
 func TestCallersArePacedTogether(t *testing.T) {
-	view, err := ring.New([]ring.Member{{Name: "n0", Addr: "n0:1"}, {Name: "n1", Addr: "n1:1"}}, ring.Config{Partitions: 7})
-	if err != nil {
-		t.Fatal(err)
-	}
-	peers, now := &stuck{view, make(chan struct{})}, func() int64 { return 1 }
+	peers, now := &stuck{viewOf(t, "n0", "n1"), make(chan struct{})}, func() int64 { return 1 }
+	copies := &slowTags{inside: make(chan struct{}), released: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
-	var running sync.WaitGroup
-	const room = 32 << 10
-	j := New(ctx, Config{
-		Self: "n0", Incarnation: 1, Peers: peers, Copies: noCopies{}, Fences: fence.New(now, int64(time.Minute), 1), Now: now,
-		Spawn: func(f func()) bool { running.Go(f); return true }, Life: time.Minute, Timeout: time.Second, Limits: Limits{Bytes: room},
+	var running, callers sync.WaitGroup
+	const room, name, beside = 256 << 10, 1000, 256 // beside: more than one invalidation takes beside its name
+	j := journal.New(ctx, journal.Config{
+		Self: "n0", Incarnation: 1, Peers: peers, Copies: copies, Fences: fence.New(now, int64(time.Minute), 1), Now: now,
+		Spawn: func(f func()) bool { running.Go(f); return true }, Life: time.Minute, Timeout: time.Second, Limits: journal.Limits{Bytes: room},
 	})
 	j.ViewChanged()
-	j.mu.Lock()
-	var callers sync.WaitGroup
+	begin := func(scope codec.Scope, name string) {
+		callers.Go(func() { j.Begin(ctx, nil, 0, journal.Part{Scope: scope, Names: []string{name}}) })
+	}
+	begin(codec.ScopeTags, "t")
+	<-copies.inside
 	for i := range 1000 {
-		callers.Go(func() { j.Begin(ctx, nil, 0, Part{Scope: codec.ScopeKeys, Names: []string{fmt.Sprint(i)}}) })
+		begin(codec.ScopeKeys, fmt.Sprintf("%d%s", i, strings.Repeat("k", name))[:name])
 	}
 	time.Sleep(20 * time.Millisecond)
-	j.mu.Unlock()
-	for deadline := time.Now().Add(10 * time.Second); j.Sizes().Own < 100 && time.Now().Before(deadline); {
+	close(copies.released)
+	const least, most = room / 2 / (name + beside), room/2/name + 1 // one invalidation, that of the tag, has next to no bytes
+	for deadline := time.Now().Add(10 * time.Second); j.Sizes().Own < least && time.Now().Before(deadline); {
 		time.Sleep(time.Millisecond)
 	}
 	time.Sleep(20 * time.Millisecond)
-	j.mu.Lock()
-	bytes, own := j.log.bytes, j.log.own().top
-	j.mu.Unlock()
-	const one = 256 // more than one invalidation takes beside its names, which are what callers count
-	if bytes > room/2+one || own < 100 {
-		t.Errorf("%d invalidations of %d bytes have begun, want as many as %d bytes hold", own, bytes, room/2)
+	if s := j.Sizes(); s.Own < least || s.Own > most || s.Logged != int(s.Own) {
+		t.Errorf("%d invalidations have begun, %d are in the log, want %d to %d: what half of the log holds", s.Own, s.Logged, least, most)
 	}
 	cancel() // the others begin at once
 	callers.Wait()
