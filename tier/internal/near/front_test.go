@@ -1,43 +1,41 @@
-package near
+package near_test
 
 import (
 	"math/rand/v2"
 	"sync"
 	"testing"
 
+	"github.com/weircache/weir/tier/internal/near"
+
 	"github.com/dgraph-io/ristretto/v2"
 )
 
-// inFront returns the entries in the front.
-func inFront[T any](n *Tier[T]) (all []*entry[T]) {
-	for i := range n.front {
-		if e := n.front[i].Load(); e != nil {
-			all = append(all, e)
-		}
-	}
-	return all
-}
-
 // An entry that was found once is found again without ristretto, which sees an unbiased sample of the hits.
 func TestFrontSamples(t *testing.T) {
-	const keys, each = 8, 8 << feedBits
+	const keys, each = 8, 8 << near.FeedBits
 	heard := make(map[uint64]int)
-	n, err := newTuned(1<<20, func(cfg *ristretto.Config[uint64, *entry[testBox]]) {
+	n, err := near.NewTuned(1<<20, func(cfg *ristretto.Config[uint64, *near.Entry[testBox]]) {
 		cfg.KeyToHash = func(hash uint64) (uint64, uint64) { heard[hash]++; return hash, 0 }
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer n.Close()
+	var hashes [keys]uint64
 	for i := range keys {
+		clear(heard)
 		n.Set(numbered(i), testBox{key: i}, 0)
+		for hash := range heard {
+			hashes[i] = hash
+		}
 	}
-	n.c.Wait()
-	places := make(map[uint64]bool)
+	n.Wait()
 	for i := range keys {
-		hash, _ := n.hashes(numbered(i))
-		places[hash&uint64(len(n.front)-1)] = true
 		n.Get(numbered(i))
+	}
+	shared := false
+	for i := range keys {
+		shared = shared || n.InFront(numbered(i)) == nil
 	}
 	clear(heard)
 	for range each {
@@ -47,54 +45,16 @@ func TestFrontSamples(t *testing.T) {
 			}
 		}
 	}
-	if s := n.Stats(); s.Hits != keys*(each+1) || s.misses != 0 {
+	if s := n.Stats(); s.Hits != keys*(each+1) || s.Misses() != 0 {
 		t.Errorf("stats %+v, want %d hits", s, keys*(each+1))
 	}
-	if len(places) < keys {
+	if shared {
 		return // two keys share a place, which is rare and as good for the rest
 	}
 	for i := range keys {
-		hash, _ := n.hashes(numbered(i))
-		if got, want := heard[hash], each>>feedBits; got < want-3 || got > want+3 {
+		if got, want := heard[hashes[i]], each>>near.FeedBits; got < want-3 || got > want+3 {
 			t.Errorf("ristretto heard of %d of %d hits of key %d, want about %d", got, each, i, want)
 		}
-	}
-}
-
-func testEntryOf(hash, check uint64, box *testBox) *testEntry {
-	e := &testEntry{hash: hash, box: box}
-	e.check.Store(check)
-	return e
-}
-
-// A hash of 64 bits is not enough to identify a key, either in the front or in ristretto.
-func TestFrontTellsKeysApart(t *testing.T) {
-	n := tunedNear(t, nil).of
-	defer n.Close()
-	hash, check := n.hashes("k")
-	box := &testBox{}
-	other := testEntryOf(hash, check+1, box)
-	n.place(hash).Store(other)
-	if n.Get("k") != nil {
-		t.Error("the front gave another key's box")
-	}
-	other = testEntryOf(hash+uint64(len(n.front)), check, box)
-	n.place(hash).Store(other)
-	if n.Get("k") != nil {
-		t.Error("the front gave the box of a key with another hash")
-	}
-	n.c.Set(hash, testEntryOf(hash, check+1, box), 1)
-	n.c.Wait()
-	if n.Get("k") != nil {
-		t.Error("ristretto gave another key's box")
-	}
-	n.Set("k", box, 1) // replaces the other key
-	n.c.Wait()
-	if got := n.Get("k"); got == nil || *got != box {
-		t.Error("a key does not get its place back")
-	}
-	if a, b := n.hashes("k"); a == b {
-		t.Error("the two hashes are the same")
 	}
 }
 
@@ -110,7 +70,7 @@ func TestFrontHides(t *testing.T) {
 				key := numbered(i % 500)
 				n.get(key)
 				n.set(key, &testBox{}, 5000)
-				n.of.c.Wait()
+				n.of.Wait()
 			}
 		},
 	} {
@@ -118,15 +78,13 @@ func TestFrontHides(t *testing.T) {
 			n := tunedNear(t, nil)
 			defer n.close()
 			n.set("k", &testBox{version: 1}, 0)
-			n.of.c.Wait()
+			n.of.Wait()
 			n.get("k")
-			hash, _ := n.of.hashes("k")
-			e := n.of.place(hash).Load()
-			if e == nil || e.box.version != 1 {
-				t.Fatalf("the front has %v after a hit", e)
+			if b := n.of.InFront("k"); b == nil || (*b).version != 1 {
+				t.Fatalf("the front has %v after a hit", b)
 			}
 			leave(n)
-			if name != "evict" && (n.of.place(hash).Load() != nil || e.check.Load() != 0) {
+			if entries, _ := n.of.Front(); name != "evict" && entries != 0 {
 				t.Error("the front still has what left ristretto")
 			}
 			if name == "set" {
@@ -134,24 +92,10 @@ func TestFrontHides(t *testing.T) {
 					t.Errorf("get = %v after a set of a key in front, want the new box at once", b)
 				}
 			}
-			for _, e := range inFront(n.of) {
-				if e.check.Load() == 0 {
-					t.Error("the front has an entry that is gone")
-				}
+			if entries, strays := n.of.Front(); strays != 0 {
+				t.Errorf("the front has %d entries, of which %d are gone", entries, strays)
 			}
 		})
-	}
-	n := tunedNear(t, nil).of
-	e := &testEntry{hash: 1}
-	n.hide(e)
-	n.show(e) // by a get that found it before
-	if len(inFront(n)) != 0 {
-		t.Error("an entry that is gone was put in front")
-	}
-	n.place(1).Store(e)
-	n.Close()
-	if len(inFront(n)) != 0 {
-		t.Error("the front has something after close")
 	}
 }
 
@@ -172,7 +116,7 @@ func TestFrontHasNothingElse(t *testing.T) {
 				case i%4000 == 2000:
 					n.clear()
 				case i%100 == 0:
-					n.of.c.Wait() // otherwise all sets would be pending at the end
+					n.of.Wait() // otherwise all sets would be pending at the end
 				case r.IntN(8) == 0:
 					n.set(key, &testBox{key: at}, int64(r.IntN(1000)))
 				case r.IntN(20) == 0:
@@ -186,17 +130,11 @@ func TestFrontHasNothingElse(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	n.of.c.Wait()
+	n.of.Wait()
 	if s := n.stats(); s.Evicted == 0 {
 		t.Errorf("stats %+v: nothing was evicted", s)
 	}
-	all := inFront(n.of)
-	if len(all) == 0 {
-		t.Error("the front is empty")
-	}
-	for _, e := range all {
-		if has, ok := n.of.c.Get(e.hash); !ok || has != e {
-			t.Errorf("the front has %v, ristretto %v", e.box, has)
-		}
+	if entries, strays := n.of.Front(); entries == 0 || strays != 0 {
+		t.Errorf("the front has %d entries, %d that ristretto does not have", entries, strays)
 	}
 }

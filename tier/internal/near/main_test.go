@@ -1,4 +1,4 @@
-package near
+package near_test
 
 import (
 	"testing"

@@ -1,4 +1,4 @@
-package near
+package near_test
 
 import (
 	"fmt"
@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/tier/internal/near"
 
 	"github.com/dgraph-io/ristretto/v2"
 )
@@ -19,14 +20,14 @@ type testBox struct{ key, version int }
 
 // The types of ristretto's values and configuration in a near tier of *testBox.
 type (
-	testEntry  = entry[*testBox]
+	testEntry  = near.Entry[*testBox]
 	testConfig = ristretto.Config[uint64, *testEntry]
 )
 
 // tunedNear returns a near tier of 1 MiB.
 func tunedNear(t testing.TB, tune func(*testConfig)) *pointerNear {
 	t.Helper()
-	of, err := newTuned(1<<20, tune)
+	of, err := near.NewTuned(1<<20, tune)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +84,7 @@ func TestNearSetSet(t *testing.T) {
 		t.Errorf("get = %v while both sets are pending", got)
 	}
 	close(free)
-	n.of.c.Wait()
+	n.of.Wait()
 	// Ristretto decides which of the two it keeps: the caller tests the box, and sets it again.
 	if got := n.get("k"); got != old && got != fresh {
 		t.Errorf("get = %v, want one of the boxes that were set", got)
@@ -92,7 +93,7 @@ func TestNearSetSet(t *testing.T) {
 	if got := n.get("k"); got != later {
 		t.Errorf("get = %v after a set of a key that is there, want the new box at once", got)
 	}
-	if s := n.stats(); s.Rejected != 2 || s.Dropped != 0 || s.Hits != 2 || s.misses != 1 {
+	if s := n.stats(); s.Rejected != 2 || s.Dropped != 0 || s.Hits != 2 || s.Misses() != 1 {
 		t.Errorf("stats %+v, want the stuck and the lost set as rejected, 2 hits, 1 miss", s)
 	}
 }
@@ -130,7 +131,7 @@ func TestNearDelAgainstSet(t *testing.T) {
 	box := &testBox{version: 1}
 	n.set("k", box, 0)
 	n.del("k")
-	n.of.c.Wait()
+	n.of.Wait()
 	if got := n.get("k"); got != nil {
 		t.Errorf("set, del, get = %v once all is applied", got)
 	}
@@ -254,11 +255,8 @@ func TestNearCloseRace(t *testing.T) {
 		}
 		stop.Store(true)
 		wg.Wait()
-		for i := range n.of.cells {
-			c := &n.of.cells[i]
-			if in, out := c.in.Load(), c.hits.Load()+c.misses.Load()+c.other.Load(); in != out {
-				t.Fatalf("cell %d: %d in, %d out", i, in, out)
-			}
+		if cells := n.of.Unbalanced(); cells != 0 {
+			t.Fatalf("%d cells have not as many calls out as in", cells)
 		}
 	}
 }
@@ -280,7 +278,7 @@ func TestNearBurst(t *testing.T) {
 		t.Errorf("%d sets were dropped, want %d", d, more)
 	}
 	close(free)
-	n.of.c.Wait()
+	n.of.Wait()
 	found := 0
 	for i := range buffer + more {
 		if b := n.get(numbered(i)); b != nil {
@@ -291,7 +289,7 @@ func TestNearBurst(t *testing.T) {
 		}
 	}
 	s := n.stats()
-	if found == 0 || s.Hits != int64(found) || s.Hits+s.misses != buffer+more {
+	if found == 0 || s.Hits != int64(found) || s.Hits+s.Misses() != buffer+more {
 		t.Errorf("found %d, stats %+v", found, s)
 	}
 	if s.Bytes <= 0 || s.Bytes > 1<<20 {
@@ -304,7 +302,7 @@ func TestNearEvicts(t *testing.T) {
 	defer n.close()
 	for i := range 10_000 {
 		n.set(numbered(i), &testBox{}, 1000)
-		n.of.c.Wait()
+		n.of.Wait()
 	}
 	s := n.stats()
 	if s.Evicted == 0 || s.Bytes > 1<<20 || s.Bytes < 1<<19 {
@@ -315,7 +313,7 @@ func TestNearEvicts(t *testing.T) {
 		t.Errorf("%d bytes in use after clear", s.Bytes)
 	}
 	n.set("k", &testBox{version: 1}, 0)
-	n.of.c.Wait()
+	n.of.Wait()
 	if b := n.get("k"); b == nil || b.version != 1 {
 		t.Errorf("get = %v after clear and set", b)
 	}
@@ -326,28 +324,33 @@ func TestNearOff(t *testing.T) {
 	n.set("k", &testBox{}, 1)
 	n.del("k")
 	n.clear()
-	if n.get("k") != nil || n.stats() != (Stats{}) {
+	if n.get("k") != nil || n.stats() != (near.Stats{}) {
 		t.Error("a near tier that is off has something")
 	}
 	n.close()
-	var of *Tier[int]
+	var of *near.Tier[int]
 	of.Set("k", 1, 1)
 	of.Del("k")
 	of.Clear()
-	if of.Get("k") != nil || of.Stats() != (Stats{}) {
+	if of.Get("k") != nil || of.Stats() != (near.Stats{}) {
 		t.Error("a near tier that is off has something")
 	}
 	of.Close()
 }
 
 func TestNearByValue(t *testing.T) {
-	n, err := New[testBox](1 << 20)
+	n, err := near.New[testBox](1 << 20)
 	if err != nil {
 		t.Fatal(err)
 	}
 	n.Set("zero", testBox{}, 10)
+	n.Wait()
+	zero := n.Stats().Bytes
+	if least := 10 + near.Overhead + int64(unsafe.Sizeof(testBox{})); zero < least || zero > least+64 {
+		t.Errorf("%d bytes for a box with 10, want little more than %d", zero, least)
+	}
 	n.Set("one", testBox{key: 1}, 10)
-	n.c.Wait()
+	n.Wait()
 	if b := n.Get("zero"); b == nil || *b != (testBox{}) {
 		t.Errorf("get = %v: a zero box is a box", b)
 	}
@@ -357,43 +360,12 @@ func TestNearByValue(t *testing.T) {
 	if b := n.Get("none"); b != nil {
 		t.Errorf("get = %v of a key that was never set", b)
 	}
-	if s := n.Stats(); s.Bytes != 2*(10+n.entryBytes) || s.Hits != 2 || s.misses != 1 {
+	if s := n.Stats(); s.Bytes != 2*zero || s.Hits != 2 || s.Misses() != 1 {
 		t.Errorf("stats %+v", s)
 	}
 	n.Close()
 	if n.Get("one") != nil {
 		t.Error("get found something after close")
-	}
-}
-
-func TestNearSizes(t *testing.T) {
-	if s := unsafe.Sizeof(cell{}); s%pad != 0 {
-		t.Errorf("a cell is %d bytes, not a multiple of %d", s, pad)
-	}
-	for _, size := range []int64{1, leastTier, 1 << 20, 1 << 30} {
-		n, err := newTuned(size, func(cfg *testConfig) {
-			counters := cfg.NumCounters * 6 / 5 * counterBytes
-			front := size - counters - cfg.MaxCost
-			if size >= leastTier && (counters > size/8 || counters < size/32 || front > size/16 || front < size/64) {
-				t.Errorf("%d bytes: %d for counters, %d for the front, %d for entries", size, counters, front, cfg.MaxCost)
-			}
-			cfg.NumCounters = 64
-		})
-		if err != nil {
-			t.Fatalf("%d bytes: %v", size, err)
-		}
-		n.Close()
-	}
-}
-
-const leastTier = 64 << 10
-
-// Ristretto itself allocates a buffer for every 64 gets; the gate does not allocate.
-func TestNearGateDoesNotAllocate(t *testing.T) {
-	n := tunedNear(t, nil)
-	defer n.close()
-	if a := testing.AllocsPerRun(1000, func() { n.of.enter().other.Add(1) }); a != 0 {
-		t.Errorf("%v allocations", a)
 	}
 }
 
@@ -413,19 +385,22 @@ func TestNearOverhead(t *testing.T) {
 			t.Fatal(err)
 		}
 		empty := liveHeap()
-		for _, key := range keys {
+		var each int64 // what set counts for an entry
+		for i, key := range keys {
 			n.set(key, &testBox{}, 0)
-			n.of.c.Wait()
+			if n.of.Wait(); i == 0 {
+				each = n.stats().Bytes
+			}
 		}
 		got := float64(liveHeap()-empty)/float64(entries) - float64(unsafe.Sizeof(testBox{}))
 		t.Logf("of %d each entry takes %.0f bytes beside its box; the tier itself %d KiB", entries, got, (empty-before)>>10)
-		if s, all := n.stats(), int64(entries)*(n.of.entryBytes+n.box); s.Bytes != all {
+		if s, all := n.stats(), int64(entries)*each; s.Bytes != all {
 			t.Errorf("stats %+v: the boxes are not all there", s)
 		}
 		if own := float64(empty-before) / (64 << 20); own > 0.18 {
 			t.Errorf("the empty tier takes %.1f %% of its bytes", 100*own)
 		}
-		mean, said = mean+got/counts, float64(n.of.entryBytes)
+		mean, said = mean+got/counts, float64(each-n.box)
 		n.close()
 		runtime.KeepAlive(keys)
 	}
@@ -436,12 +411,12 @@ func TestNearOverhead(t *testing.T) {
 
 // pointerNear is a near tier of pointers, for tests that check which box they get.
 type pointerNear struct {
-	of  *Tier[*testBox]
+	of  *near.Tier[*testBox]
 	box int64 // bytes of an empty box
 }
 
 func newPointerNear(maxBytes int64) (*pointerNear, error) {
-	of, err := New[*testBox](maxBytes)
+	of, err := near.New[*testBox](maxBytes)
 	if err != nil {
 		return nil, err
 	}
@@ -483,9 +458,9 @@ func (n *pointerNear) close() {
 	}
 }
 
-func (n *pointerNear) stats() Stats {
+func (n *pointerNear) stats() near.Stats {
 	if n == nil {
-		return Stats{}
+		return near.Stats{}
 	}
 	return n.of.Stats()
 }
