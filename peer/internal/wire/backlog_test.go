@@ -1,6 +1,7 @@
 package wire_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -56,6 +57,42 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 		synctest.Wait()
 		if held, left := w.b.Waiting(), w.b.Totals().Accepted; held != 0 || left != 1 {
 			t.Errorf("%d bytes are counted, %d connections open", held, left)
+		}
+	})
+}
+
+// TestSlowReaderDoesNotHoldTheBudget checks that a peer which requests a lot and reads nothing cannot keep others from
+// getting answers for longer than a second: the answers for which its connection has no room use up the budget.
+func TestSlowReaderDoesNotHoldTheBudget(t *testing.T) {
+	const size, limit = 900 << 10, 2 << 20
+	bubble(t, func(t *testing.T) {
+		w := newPair(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
+			resp.Status, resp.Value = codec.StatusValue, make([]byte, size)
+		}}, func(_, b *wire.Config) { b.Budget = limit })
+		w.mustGet(t, "hit")
+		conn := dialRaw(t, w.b)
+		_ = conn.SetDeadline(time.Time{})
+		for id := uint64(1); id <= 8; id++ {
+			req := codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte("n"), Schema: 1, Key: []byte("large")}
+			if _, err := conn.Write(codec.AppendRequest(nil, &req)); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait() // one by one, so that the answers do not find the budget used up by one another
+		}
+		if held := w.b.Totals().InFlight; held < limit-size {
+			t.Fatalf("answers hold %d bytes of the budget", held)
+		}
+		if status, _, err := w.get(t.Context(), "large", 0); err != nil || status != codec.StatusBusy {
+			t.Fatalf("beside a peer that does not read: status %d, %v\n%s", status, err, w.logB.String())
+		}
+		wiretest.Pause(t.Context(), 1100*time.Millisecond)
+		_, _, _ = w.get(t.Context(), "large", 0) // finds no room, and makes some
+		synctest.Wait()
+		if status, value, err := w.get(t.Context(), "large", 0); err != nil || status != codec.StatusValue || len(value) != size {
+			t.Errorf("a second later: status %d, %d bytes, %v", status, len(value), err)
+		}
+		if !strings.Contains(w.logB.String(), "it does not read its answers") {
+			t.Errorf("the log does not say why the connection was closed:\n%s", w.logB.String())
 		}
 	})
 }

@@ -50,6 +50,8 @@ type Plane struct {
 	waiters   sync.Pool // of *waiter
 	bufs      buffers
 	flying    atomic.Int64 // bytes in flight
+	madeRoom  atomic.Int64 // when makeRoom last looked, as the time since began, in ns
+	began     time.Time
 	backlog   backlog
 	noise     loglimit.Limiter // keeps one host's bad connections from filling the log
 	nameBytes []byte           // cfg.Name
@@ -86,6 +88,7 @@ func New(cfg Config) *Plane {
 		nameBytes: []byte(cfg.Name),
 		sessions:  make(map[*session]struct{}),
 	}
+	d.began = time.Now()
 	d.backlog = backlog{limit: cfg.Budget, full: d.relieve}
 	d.waiters.New = func() any { return &waiter{done: make(chan error, 1)} }
 	d.registry.Store(&map[string]*registered{})
@@ -313,23 +316,45 @@ func (d *Plane) Confine(members map[string]uint64) {
 // relieve closes the session whose answers have waited longest to be read, if the answers waiting for all members exceed
 // the budget.
 func (d *Plane) relieve() {
+	if s, _ := d.slowest(); s != nil && d.backlog.bytes.Load() > d.backlog.limit {
+		s.fail(errSlow)
+	}
+}
+
+const (
+	// slowAfter is how long answers may wait for one member to read them while there is no room for the answers to others.
+	slowAfter = time.Second
+	// roomEvery is the shortest time between two searches for such a member.
+	roomEvery = slowAfter / 10
+)
+
+// makeRoom closes the session whose answers have waited longest to be read, if it has waited for slowAfter. It is for the
+// case that the budget is used up: the answers for which that session has no room hold a part of it.
+func (d *Plane) makeRoom() {
+	now, last := int64(time.Since(d.began)), d.madeRoom.Load()
+	if now-last < int64(roomEvery) || !d.madeRoom.CompareAndSwap(last, now) {
+		return
+	}
+	if s, since := d.slowest(); s != nil && time.Since(since) >= slowAfter {
+		s.fail(errSlow)
+	}
+}
+
+// slowest returns the session whose answers have waited longest to be read, and since when, or nil if no answers wait.
+func (d *Plane) slowest() (slowest *session, since time.Time) {
 	d.mu.Lock()
 	sessions := slices.Collect(maps.Keys(d.sessions))
 	d.mu.Unlock()
-	var slowest *session
-	var since time.Time
 	for _, s := range sessions {
 		if at := s.out.storedSince(); !at.IsZero() && (slowest == nil || at.Before(since)) {
 			slowest, since = s, at
 		}
 	}
-	if slowest != nil && d.backlog.bytes.Load() > d.backlog.limit {
-		slowest.fail(errSlow)
-	}
+	return slowest, since
 }
 
 // errSlow is why a connection is closed if its peer does not read.
-var errSlow = errors.New("it does not read its answers, and the answers that wait take more than Config.InFlightBytes")
+var errSlow = errors.New("it does not read its answers, and the bytes in flight have reached Config.InFlightBytes")
 
 // Bypassed reports whether a member refuses connections or is silent, so that calls to it fail at once.
 func (d *Plane) Bypassed(name string) bool {
