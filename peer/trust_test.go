@@ -21,23 +21,24 @@ import (
 
 // TestOneSecret checks that nodes with one secret form a cluster, and that an eavesdropper learns nothing but the label.
 func TestOneSecret(t *testing.T) {
+	const name = "n2-with-a-name-too-long-to-occur-by-chance"
 	for _, secret := range []Secret{nil, secretOf("a")} {
 		bubble(t, func(t *testing.T) {
 			r := newRig()
 			tapped := tap{Network: r.world.host("10.0.0.2"), mu: new(sync.Mutex), seen: new(bytes.Buffer)}
 			n1 := r.add(t, 1, Config{Secret: secret})
-			cfg := Config{Name: "n2", Bind: "10.0.0.2:7946", Join: []string{n1.Addr()}, Network: tapped, Secret: secret, Logger: quick("").Logger}
+			cfg := Config{Name: name, Bind: "10.0.0.2:7946", Join: []string{n1.Addr()}, Network: tapped, Secret: secret, Logger: quick("").Logger}
 			n2 := start(t, cfg)
 			if _, err := n2.Register("n", 7, wiretest.Value("v")); err != nil {
 				t.Fatal(err)
 			}
-			awaitNames(t, "n1 n2", n1, n2)
+			awaitNames(t, "n1 "+name, n1, n2)
 			mustServe(t, n1, n2)
 			pause(t.Context(), time.Minute)
-			awaitNames(t, "n1 n2", n1, n2)
+			awaitNames(t, "n1 "+name, n1, n2)
 			tapped.mu.Lock()
 			defer tapped.mu.Unlock()
-			if plain := bytes.Contains(tapped.seen.Bytes(), []byte("n2/")); plain != (secret == nil) {
+			if plain := bytes.Contains(tapped.seen.Bytes(), []byte(name+"/")); plain != (secret == nil) {
 				t.Errorf("with %d bytes of secret: the name is readable: %v", len(secret), plain)
 			}
 			hello := bytes.Contains(tapped.seen.Bytes(), append([]byte(wire.Magic), 0, 0))
