@@ -14,6 +14,8 @@
 # make browser: tests the page in a headless Chromium; screenshots in bin/page.
 # make monitoring: checks the alert rules, the dashboard and the metrics with promtool.
 # make bench-rivals SCENARIO=storm: runs a scenario on weir and its rivals, alternately.
+# make results: measures all tables and figures of the documents, in less than two hours on a quiet machine; .ci/results
+#   documents the variables.
 # make bench-docs: regenerates the tables in README.md, bench/README.md and bench/speed.md from the files in bench/results.
 # make bench-compare BASE=rev: compares the micro-benchmarks of a revision with those of the work tree.
 # make sim SEED=7 SCHEDULE=3: a run of the simulator that repeats exactly; shows a violation in the shortest history.
@@ -54,7 +56,7 @@ export GO
 # A program with the race detector waits a second before it exits, and the tests start many programs.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky mutate sim controls soak soak-native chaos test-replay check house demo example-postgres bench bench-rivals bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate sim controls soak soak-native chaos test-replay check house demo example-postgres bench bench-rivals results bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -152,7 +154,8 @@ example-postgres:
 	cd examples && $(GO) run ./outbox $(EXAMPLEFLAGS)
 
 bench:
-	cd bench/rivals && $(GO) run ./speed $(if $(BENCHFLAGS),$(BENCHFLAGS),-out ../results/speed.json)
+	@mkdir -p bin
+	cd bench/rivals && $(GO) build -buildvcs=true -o ../../bin/speed ./speed && ../../bin/speed $(if $(BENCHFLAGS),$(BENCHFLAGS),-out ../results/speed.json)
 
 browser:
 	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \
@@ -168,6 +171,9 @@ bench-rivals:
 	@command -v redis-server >/dev/null || echo "redis-server is missing, Redis will not take part: apt-get install redis-server"
 	@command -v memcached >/dev/null || echo "memcached is missing and will not take part: apt-get install memcached"
 	cd bench/rivals && $(GO) run ./compare $(SCENARIO) $(BENCHFLAGS)
+
+results:
+	@.ci/results
 
 bench-docs:
 	$(GO) test ./bench/report -run TestDocuments -update

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"strings"
 )
 
@@ -34,4 +35,26 @@ func kernel() string {
 		return "unknown kernel"
 	}
 	return "kernel " + strings.TrimSpace(string(b))
+}
+
+// Revision returns the source's revision as the build recorded it: the first twelve digits of the commit, with "+" if
+// the work tree had changes; or "unknown", such as for a test or for go run, which do not record it.
+func Revision() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	revision, changed := "", ""
+	for _, s := range info.Settings {
+		switch {
+		case s.Key == "vcs.revision":
+			revision = s.Value[:min(12, len(s.Value))]
+		case s.Key == "vcs.modified" && s.Value == "true":
+			changed = "+"
+		}
+	}
+	if revision == "" {
+		return "unknown"
+	}
+	return revision + changed
 }

@@ -110,8 +110,10 @@ func (r Row) cells() []string {
 
 // Table is a list of rows. The zero Table is empty.
 type Table struct {
-	Heading []string `json:"heading"` // lines above it
-	Rows    []Row    `json:"rows"`
+	Machine  string   `json:"machine"`  // as Machine returns it
+	Revision string   `json:"revision"` // as Revision returns it
+	Heading  []string `json:"heading"`  // further lines above it
+	Rows     []Row    `json:"rows"`
 }
 
 // WriteFile writes the table as JSON, which ReadTable reads.
@@ -160,8 +162,12 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 		rows = append(rows, r.cells())
 	}
 	text := Markdown(rows, len(rows[0]))
-	if len(t.Heading) > 0 {
-		text = strings.Join(t.Heading, "\n") + "\n\n" + text
+	heading := t.Heading
+	if t.Machine != "" {
+		heading = append([]string{"Measured on: " + t.Machine + ". Revision: " + t.Revision + "."}, heading...)
+	}
+	if len(heading) > 0 {
+		text = strings.Join(heading, "\n") + "\n\n" + text
 	}
 	n, err := io.WriteString(w, text)
 	return int64(n), err

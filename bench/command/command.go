@@ -47,6 +47,7 @@ type settings struct {
 	out                 string
 	systems             string
 	svg                 string
+	brief               bool
 }
 
 // New creates the command: run with a scenario's name, or one of list, show and report.
@@ -59,7 +60,7 @@ func New(o Options) *cobra.Command {
 		Use:   o.Use + " [scenario]",
 		Short: "Measure a cluster in a scenario",
 		Long: "Measure a cluster in a scenario: one of the built-in ones (see list), or a file of your own (--file).\n" +
-			"The table goes to standard output; --out also writes NAME.json, .csv, .html and .svg.\n" +
+			"The table goes to standard output; --out also writes NAME.json, .csv and .svg.\n" +
 			"Ctrl-C ends the run and keeps what was measured, marked as partial.",
 		Args:          cobra.MaximumNArgs(1),
 		SilenceUsage:  true,
@@ -82,8 +83,9 @@ func New(o Options) *cobra.Command {
 	p.IntVar(&f.rounds, "rounds", 1, "how often each system runs")
 	p.DurationVar(&f.duration, "duration", 0, "`duration` of the run, instead of the scenario's")
 	p.Uint64Var(&f.seed, "seed", 0, "`seed` of all random choices, instead of the scenario's")
-	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json, .csv, .html and .svg")
-	p.StringVar(&f.svg, "svg", "origin_calls", "which `measure` the .svg shows")
+	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json, .csv and .svg")
+	p.StringVar(&f.svg, "svg", "origin_calls", "what the .svg shows: a `measure`, timeline or events")
+	p.BoolVar(&f.brief, "brief", false, "write the .json without the timelines")
 	if len(o.Rivals) > 0 {
 		p.StringVar(&f.systems, "systems", "all", "`NAMES` of the systems to measure, with commas between: "+strings.Join(names(o), ", ")+allMeans(o))
 	}
@@ -173,8 +175,8 @@ func again() *cobra.Command {
 			return report.Text(c.OutOrStdout(), r)
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "write `PATH`.json, .csv, .html and .svg")
-	c.Flags().StringVar(&svg, "svg", "origin_calls", "which `measure` the .svg shows")
+	c.Flags().StringVar(&out, "out", "", "write `PATH`.json, .csv and .svg")
+	c.Flags().StringVar(&svg, "svg", "origin_calls", "what the .svg shows: a `measure`, timeline or events")
 	return c
 }
 
@@ -298,6 +300,9 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 		return errors.Join(err, e)
 	}
 	if f.out != "" {
+		if f.brief {
+			r.Abridge()
+		}
 		if e := write(r, f.out, f.svg); e != nil {
 			return errors.Join(err, e)
 		}
@@ -338,7 +343,6 @@ func write(r *harness.Report, path, measure string) error {
 	}{
 		{".json", func(f *os.File) error { return report.JSON(f, r) }},
 		{".csv", func(f *os.File) error { return report.CSV(f, r) }},
-		{".html", func(f *os.File) error { return report.HTML(f, r) }},
 		{".svg", func(f *os.File) error { return report.SVG(f, r, measure) }},
 	} {
 		f, err := os.Create(path + x.ext)

@@ -12,12 +12,12 @@ func (m *Measures) named(name string) (float64, bool) {
 	if err != nil {
 		return 0, false // a NaN, which fails every claim
 	}
-	all := map[string]float64{}
+	all := map[string]Time{}
 	if err := json.Unmarshal(b, &all); err != nil {
 		return 0, false
 	}
 	x, ok := all[name]
-	return x, ok
+	return float64(x), ok
 }
 
 // A Verdict is the result of a claim for a system.

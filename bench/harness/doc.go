@@ -17,7 +17,11 @@
 // loads of the ideal cache are the due loads, and amplification is the ratio of the origin's calls to them.
 //
 // In an open loop a request's latency counts from when it was due, not from when a caller was free for it: a system
-// that stalls cannot hide that by receiving fewer requests. Measures.Late is how late the harness itself was.
+// that stalls cannot hide that by receiving fewer requests. The latency of a read that is not answered is Never: a
+// system that fails fast does not look fast.
+//
+// In each round the harness also runs alone, with a system that answers at once. What it uses for a get is subtracted
+// from what the systems use, and its latency, or how late it sent requests if that is more, is its own part of theirs.
 //
 // # Failures
 //

@@ -26,6 +26,7 @@ type driver struct {
 	clock   *clock
 	nap     func(time.Duration)
 	rec     *recorder
+	headers headers // of the harness alone
 	seed    uint64
 	end     time.Duration
 	ours    bool                    // the harness created the values
@@ -50,10 +51,11 @@ func (d *driver) node() int {
 	return up[d.turn.Add(1)%uint64(len(up))]
 }
 
-// call makes one call and records it. due is when it should have begun.
-func (d *driver) call(calls context.Context, worker int, st *stream, q request, due time.Duration) {
+// call makes one call and records it.
+func (d *driver) call(calls context.Context, worker int, st *stream, a arrival) {
 	began := d.clock.now()
-	o := outcome{due: due, began: began, read: q.reads()}
+	q, due := a.q, a.due
+	o := outcome{due: due, began: began, late: a.sent - due, read: q.reads()}
 	node := d.node()
 	if node < 0 {
 		o.err, o.ended = errNoNode, began
@@ -214,17 +216,17 @@ func (d *driver) closed(stop, calls context.Context, n int, st *stream, to time.
 				if !ok {
 					return
 				}
-				d.call(calls, w, st, q, now)
+				d.call(calls, w, st, arrival{due: now, sent: now, q: q})
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// arrival is a request of an open loop.
+// arrival is a request. In an open loop sent is when the harness handed it to its callers; otherwise it equals due.
 type arrival struct {
-	due time.Duration
-	q   request
+	due, sent time.Duration
+	q         request
 }
 
 // lastCall is how long after the run's end a due request is still sent. A request that has waited longer did not
@@ -241,10 +243,10 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 			defer d.guard()
 			for a := range arrivals {
 				if now := d.clock.now(); now >= d.end && now-a.due > lastCall || stop.Err() != nil {
-					d.rec.addAll(w, a.q, outcome{due: a.due, began: now, ended: now, err: errNotBegun, read: a.q.reads()})
+					d.rec.addAll(w, a.q, outcome{due: a.due, began: now, ended: now, late: a.sent - a.due, err: errNotBegun, read: a.q.reads()})
 					continue
 				}
-				d.call(calls, w, st, a.q, a.due)
+				d.call(calls, w, st, a)
 			}
 		})
 	}
@@ -268,7 +270,7 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 			break
 		}
 		select {
-		case arrivals <- arrival{due, q}:
+		case arrivals <- arrival{due, max(due, d.clock.now()), q}:
 		case <-stop.Done():
 		}
 	}
@@ -318,7 +320,7 @@ func (d *driver) burst(stop, calls context.Context, st *stream, to time.Duration
 				defer d.guard()
 				ready.Done()
 				<-start
-				d.call(calls, w, st, q, due)
+				d.call(calls, w, st, arrival{due: due, sent: due, q: q})
 			})
 		}
 		ready.Wait()

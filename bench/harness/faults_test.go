@@ -79,7 +79,7 @@ faults:
 			"kill node 1,join node 1,notice node 1"},
 	} {
 		r := virtually(t, strings.Replace(text, "NOTICED", noticed, 1), &mortal{})
-		m, one := r.Systems[0].Median, r.Systems[0].Rounds[0]
+		m, one := r.Systems[0].Overall, r.Systems[0].Rounds[0]
 		if m.Errors < want.least || m.Errors > want.most || m.Lost < 1 || m.Lost > 2 {
 			t.Errorf("noticed after %s: %.0f errors, %v, and %.0f calls lost", noticed, m.Errors, one.Errors, m.Lost)
 		}
@@ -115,7 +115,7 @@ origin: {latency: {kind: fixed, p50: 0s}}
 load: [{loop: open, rate: 200, callers: 500, arrival: even, keys: {kind: uniform, count: 5}}]
 faults: [{at: 500ms, do: stall, for: 300ms}]
 `, &housed{asked: &asked})
-	m, one := r.Systems[0].Median, r.Systems[0].Rounds[0]
+	m, one := r.Systems[0].Overall, r.Systems[0].Rounds[0]
 	if len(one.Marks) != 1 || one.Marks[0].What != "stall for 300ms" {
 		t.Fatalf("%+v", one.Marks)
 	}
@@ -125,7 +125,7 @@ faults: [{at: 500ms, do: stall, for: 300ms}]
 	if one.Marks[0].Error != "" || !asked {
 		t.Errorf("%+v; the cluster was asked for its processes: %v", one.Marks, asked)
 	}
-	if m.Max < ms(stall)*0.9 {
+	if float64(m.Max) < ms(stall)*0.9 {
 		t.Errorf("requests that were due in a stall of %v: %+v", stall, m)
 	}
 }
@@ -177,7 +177,7 @@ cluster: {nodes: 2}
 load: [{loop: open, rate: 100, callers: 16, arrival: even, keys: {kind: uniform, count: 5}}]
 faults: [{at: 300ms, do: kill, node: 1, noticed: 200ms}]
 `, &fake{})
-	m, one := r.Systems[0].Median, r.Systems[0].Rounds[0]
+	m, one := r.Systems[0].Overall, r.Systems[0].Rounds[0]
 	if m.Errors != 0 || m.Lost != 0 || len(one.Marks) != 2 || one.Marks[0].Error != "cannot" || one.Marks[1].Error != "" {
 		t.Errorf("%+v, %+v", one.Marks, m)
 	}

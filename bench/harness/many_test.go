@@ -54,7 +54,7 @@ func TestMany(t *testing.T) {
 	together := &batcher{many: func(b *batcher, keys []string) ([][]byte, error) { return b.read(keys), nil }}
 	for _, y := range []System{single, together} {
 		r := virtually(t, batches, y)
-		m, one := r.Systems[0].Median, r.Systems[0].Rounds[0]
+		m, one := r.Systems[0].Overall, r.Systems[0].Rounds[0]
 		if m.Gets < 980 || m.Gets > 1000 || math.Mod(m.Gets, 10) != 0 || m.Due != 50 || m.Errors != 0 || m.Wrong != 0 || m.MaxAge == 0 {
 			t.Errorf("%T: %+v", y, m)
 		}
@@ -95,7 +95,7 @@ func TestManyFails(t *testing.T) {
 			return values, nil
 		}, wrong: 0.2},
 	} {
-		m := virtually(t, batches, &batcher{many: c.many}).Systems[0].Median
+		m := virtually(t, batches, &batcher{many: c.many}).Systems[0].Overall
 		if m.Gets < 980 || math.Abs(m.Errors-c.errs*m.Gets) > 0.5 || math.Abs(m.Wrong-c.wrong*m.Gets) > 0.5 {
 			t.Errorf("%s: %.0f gets, %.0f errors, %.0f wrong", name, m.Gets, m.Errors, m.Wrong)
 		}
@@ -105,7 +105,7 @@ func TestManyFails(t *testing.T) {
 // TestManyFindsStaleAnswers checks that each key's age and version counts.
 func TestManyFindsStaleAnswers(t *testing.T) {
 	text := strings.Replace(batches, "mix: {many: 1, batch: 10}", "mix: {many: 9, write: 1, batch: 10}", 1)
-	m := virtually(t, text, &keeper{}).Systems[0].Median
+	m := virtually(t, text, &keeper{}).Systems[0].Overall
 	if m.Broken < 20 || m.MaxBroken <= 0 || m.Writes == 0 {
 		t.Errorf("a cache that ignores invalidations: %+v", m)
 	}
@@ -125,7 +125,7 @@ cluster: {nodes: 2, kind: `+kind+`}
 origin: {latency: {kind: fixed, p50: 2ms}}
 load: [{loop: open, rate: 20, timeout: 5s, keys: {kind: uniform, count: 50}, mix: {many: 1, batch: 20}}]
 `, Weir{Exe: []string{self}})
-			m := r.Systems[0].Median
+			m := r.Systems[0].Overall
 			late := r.Systems[0].Rounds[0].Errors["never begun"] // the machine was busy
 			if r.Partial != "" || m.Wrong != 0 || m.Errors != float64(late) || m.OriginCalls > 100 {
 				t.Errorf("%s: %q, %v, %+v", kind, r.Partial, r.Systems[0].Rounds[0].Errors, m)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -74,7 +75,7 @@ func TestJudge(t *testing.T) {
 	}
 	most, least := 2.0, 0.9
 	claims := []scenario.Claim{{Measure: "errors", Most: &most}, {Measure: "hit_ratio", Least: &least}, {Measure: "recover_seconds", Most: &most}}
-	r := &Result{Rounds: []Round{{Measures: Measures{Errors: 2, HitRatio: 0.95}}, {Measures: Measures{Errors: 3, HitRatio: 0.9, Recover: -1}}, {}}}
+	r := &Result{Rounds: []Round{{Measures: Measures{Errors: 2, HitRatio: 0.95}}, {Measures: Measures{Errors: 3, HitRatio: 0.9, Recover: Never}}, {}}}
 	r.Rounds[2].Measures.HitRatio = 1
 	var held []bool
 	for _, v := range Judge(claims, r) {
@@ -83,7 +84,7 @@ func TestJudge(t *testing.T) {
 	if !reflect.DeepEqual(held, []bool{false, true, false}) {
 		t.Errorf("held: %v", held)
 	}
-	if v := Judge(claims, r); v[0].Value != 3 || v[2].Value != -1 {
+	if v := Judge(claims, r); v[0].Value != 3 || !math.IsInf(v[2].Value, 1) {
 		t.Errorf("the round that does not hold it is not shown: %+v", v)
 	}
 	if v := Judge(claims, &Result{}); v != nil {
@@ -168,7 +169,7 @@ func TestRecovery(t *testing.T) {
 		t.Errorf("felt until second 8, %v s", r)
 	}
 	points[19].Errors = 50
-	if r := recovery(points, faults, time.Second); r != -1 {
+	if r := recovery(points, faults, time.Second); r != Never {
 		t.Errorf("felt to the end, %v s", r)
 	}
 }

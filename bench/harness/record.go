@@ -77,6 +77,7 @@ func (t *timeline) originCall(now time.Duration, running int64) {
 // outcome is the result of a call.
 type outcome struct {
 	due, began, ended time.Duration // due: when it should have begun; equals began in a closed loop
+	late              time.Duration // how long after due the harness sent it to its callers
 	err               error
 	lost              bool // the caller's own node went
 	age               time.Duration
@@ -105,15 +106,29 @@ type tally struct {
 	reads, writes, errors, lost, wrong int64
 	stale, broken, missed, rejoined    int64
 	maxStale, maxBroken, maxMissed     time.Duration
-	latency, late, age                 *hdrhistogram.Histogram
-	points                             []*hdrhistogram.Histogram // latency, by the timeline's points
+	latency, late, age                 *hdrhistogram.Histogram   // of answered reads, but late: of all reads
+	points                             []*hdrhistogram.Histogram // latency of answered reads, by the timeline's points
+	unanswered                         []int64                   // calls of reads that were not answered, by the same points
+	failed                             int64                     // reads that were not answered
 	kinds                              map[string]int64          // of errors
 }
 
 func newTally(points int) tally {
 	h := func() *hdrhistogram.Histogram { return hdrhistogram.New(shortest, longest, 3) }
-	return tally{latency: h(), late: h(), age: hdrhistogram.New(shortest, oldest, 2),
-		points: make([]*hdrhistogram.Histogram, points), kinds: make(map[string]int64)}
+	t := tally{latency: h(), late: h(), age: hdrhistogram.New(shortest, oldest, 2),
+		points: make([]*hdrhistogram.Histogram, points), unanswered: make([]int64, points), kinds: make(map[string]int64)}
+	for i := range t.points { // all at once, so that the heap does not grow during the run
+		t.points[i] = hdrhistogram.New(shortest, longest, 2)
+	}
+	return t
+}
+
+// unansweredCalls returns the number of calls of reads that were not answered.
+func (t *tally) unansweredCalls() (n int64) {
+	for _, k := range t.unanswered {
+		n += k
+	}
+	return n
 }
 
 func newRecorder(line *timeline) *recorder {
@@ -189,18 +204,21 @@ func (r *recorder) add(worker int, o outcome) {
 	}
 	if o.err == nil {
 		record(s.age, o.age)
+	} else {
+		s.failed++
 	}
 	if o.further {
 		return
 	}
-	record(s.latency, o.ended-o.due)
 	if !r.stalls.has(o.due) {
-		record(s.late, o.began-o.due)
+		record(s.late, o.late)
 	}
 	i := int(o.due / r.line.width)
-	if s.points[i] == nil {
-		s.points[i] = hdrhistogram.New(shortest, longest, 2)
+	if o.err != nil {
+		s.unanswered[i]++
+		return
 	}
+	record(s.latency, o.ended-o.due)
 	record(s.points[i], o.ended-o.due)
 }
 
@@ -218,6 +236,7 @@ func (r *recorder) sum() tally {
 		t.stale += s.stale
 		t.broken += s.broken
 		t.missed += s.missed
+		t.failed += s.failed
 		t.rejoined += s.rejoined
 		t.maxStale = max(t.maxStale, s.maxStale)
 		t.maxBroken = max(t.maxBroken, s.maxBroken)
@@ -226,13 +245,8 @@ func (r *recorder) sum() tally {
 		t.late.Merge(s.late)
 		t.age.Merge(s.age)
 		for k, h := range s.points {
-			if h == nil {
-				continue
-			}
-			if t.points[k] == nil {
-				t.points[k] = hdrhistogram.New(shortest, longest, 2)
-			}
 			t.points[k].Merge(h)
+			t.unanswered[k] += s.unanswered[k]
 		}
 		for k, n := range s.kinds {
 			addKind(t.kinds, k, n)

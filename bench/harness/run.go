@@ -49,7 +49,7 @@ const (
 	drainWithin = 2 * time.Second  // for the callers of a leaving node
 )
 
-// Run runs the scenario on all systems, which take turns, in reverse order in every second round. The report always
+// Run runs the scenario on all systems, which take turns. Each round begins with another system. The report always
 // has what was measured. A system that fails has its error in its result and takes no further part. If ctx ends,
 // the report says so in Partial. The error is not nil if nothing could be measured at all.
 func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options) (*Report, error) {
@@ -65,17 +65,19 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 	if o.nap == nil {
 		o.nap = nap
 	}
-	r := &Report{Schema: Schema, Began: time.Now().UTC().Truncate(time.Second), Machine: bench.Machine(), Command: o.Command,
+	r := &Report{Schema: Schema, Began: time.Now().UTC().Truncate(time.Second), Machine: bench.Machine(), Revision: bench.Revision(), Command: o.Command,
 		Scenario: s, Rounds: o.Rounds, Partial: u.partial}
 	for _, y := range systems {
 		r.Systems = append(r.Systems, &Result{Name: y.Name(), Setup: y.Setup(), Limits: y.Limits(), Rounds: []Round{}})
 	}
-	order := make([]int, len(systems))
-	for i := range order {
-		order[i] = i
+	var alone *Result
+	if s.Cluster.Kind != scenario.Existing {
+		alone = &Result{Name: "harness", Setup: "answers every get at once", Rounds: []Round{}}
+		r.Harness = alone
 	}
 	for round := range o.Rounds {
-		for _, i := range order {
+		for k := range systems {
+			i := (k + round) % len(systems)
 			res := r.Systems[i]
 			if ctx.Err() != nil {
 				r.Partial = "interrupted"
@@ -85,11 +87,7 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 			if res.Partial != "" {
 				continue // it failed in an earlier round
 			}
-			tell := func(at time.Duration, text string) {
-				if o.Progress != nil {
-					o.Progress(Progress{res.Name, round + 1, o.Rounds, at, s.Duration.D(), text})
-				}
-			}
+			tell := o.teller(res.Name, round, s.Duration.D())
 			one, err := once(ctx, s, u, systems[i], s.Seed+uint64(round), hooks{tell, o.nap})
 			if one != nil {
 				res.Rounds = append(res.Rounds, *one)
@@ -100,12 +98,17 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 				tell(0, err.Error())
 			}
 		}
-		slices.Reverse(order)
+		if alone != nil {
+			r.subtract(round, alone.measure(ctx, s, u, s.Seed+uint64(round), hooks{o.teller(alone.Name, round, aloneFor), o.nap}))
+		}
+	}
+	if alone != nil {
+		alone.summarize()
 	}
 	measured := false
 	for _, res := range r.Systems {
 		measured = measured || len(res.Rounds) > 0
-		res.Median = median(res.Rounds)
+		res.summarize()
 		for _, one := range res.Rounds {
 			for _, m := range one.Marks {
 				if m.Error != "" && !slices.Contains(res.Cannot, m.What+": "+m.Error) {
@@ -121,6 +124,15 @@ func Run(ctx context.Context, s *scenario.Scenario, systems []System, o Options)
 		return r, fmt.Errorf("harness: nothing was measured: %s", r.Partial)
 	}
 	return r, nil
+}
+
+// teller returns the function that reports the progress of a round of a system.
+func (o Options) teller(system string, round int, of time.Duration) func(at time.Duration, text string) {
+	return func(at time.Duration, text string) {
+		if o.Progress != nil {
+			o.Progress(Progress{system, round + 1, o.Rounds, at, of, text})
+		}
+	}
 }
 
 // hooks are the functions that a round calls: tell reports progress, nap sleeps precisely.
@@ -142,11 +154,14 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 	line.phases = newPhases(s)
 	d.rec = newRecorder(line)
 	d.ledger = newLedger(len(u.names), s.Cluster.Freshness.TTL.D())
+	if y == System(instant{}) {
+		d.headers = make(headers, len(u.names))
+	}
 	origin := (&origin{s: s.Origin, sizes: u.sizes, ledger: d.ledger, clock: d.clock, line: line, end: d.end}).seeded(seed)
 	before := bench.HeapBytes()
 
 	starting, cancel := context.WithTimeout(stop, startWithin)
-	d.cluster, err = start(starting, y, Env{Scenario: s, Load: func(ctx context.Context, key string) ([]byte, error) {
+	d.cluster, err = start(starting, y, Env{Scenario: s, current: d.current, Load: func(ctx context.Context, key string) ([]byte, error) {
 		i, ok := u.index[key]
 		if !ok {
 			return nil, fmt.Errorf("harness: a load of %q, which no caller asked for", key)
@@ -206,7 +221,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 
 	out = d.round(s, origin, marks, elapsed)
 	m := &out.Measures
-	if m.Gets > 0 && cpu0 > 0 {
+	if m.Gets > 0 && cpu0 > 0 && s.Cluster.Kind == scenario.InProcess {
 		m.CPUPerMillion = (cpu1 - cpu0).Seconds() / m.Gets * 1e6
 		m.AllocsPerMillion = float64(m1.Mallocs-m0.Mallocs) / m.Gets * 1e6
 	}
@@ -221,7 +236,7 @@ func once(ctx context.Context, s *scenario.Scenario, u *universe, y System, seed
 		// unknown.
 		m.OriginCalls, m.OriginSeconds = out.Counters["loads"], out.Counters["load_seconds"]
 		m.Amplification, m.OriginPeak, m.AgeP99, m.MaxAge = ratio(m.OriginCalls, m.Due), 0, 0, 0
-		m.OriginMean, m.PerFill, m.HitRatio = ratio(m.OriginSeconds, m.Seconds), ratio(m.Gets, m.OriginCalls), 1-ratio(m.OriginCalls, m.Gets)
+		m.OriginMean, m.PerFill, m.HitRatio = ratio(m.OriginSeconds, m.Seconds), ratio(m.Gets*m.Answered, m.OriginCalls), 1-ratio(m.OriginCalls, m.Gets*m.Answered)
 		out.Marks = append(out.Marks, Mark{What: "amplification", Error: fmt.Sprintf("holds for a TTL of %v: the services' own is not known, cluster.freshness may say it", s.Cluster.Freshness.TTL.D())})
 		if e, ok := d.cluster.(*existing); ok && out.Counters != nil && len(e.unseen) > 0 {
 			out.Marks = append(out.Marks, Mark{What: "what the origin is asked", Error: "not counted of " + strings.Join(e.unseen, ", ") + ", which did not answer at the end"})
@@ -279,15 +294,17 @@ func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed ti
 	t := d.rec.sum()
 	secs := elapsed.Seconds()
 	points := d.rec.points(t, elapsed)
-	q := func(p float64) float64 { return float64(t.latency.ValueAtQuantile(p)) / 1e6 }
+	q := func(p float64) Time { return quantile(t.latency, t.unansweredCalls(), p) }
+	late := func(p float64) Time { return quantile(t.late, 0, p) }
+	served := float64(t.age.TotalCount())
 	gets, calls, due := float64(t.reads), float64(o.calls.Load()), float64(d.ledger.due.Load())
 	r := &Round{
 		Measures: Measures{
-			Seconds: secs, Gets: gets, Writes: float64(t.writes), Rate: ratio(gets, secs),
+			Seconds: secs, Gets: gets, Answered: ratio(served, served+float64(t.failed)), Writes: float64(t.writes), Rate: ratio(gets, secs),
 			OriginCalls: calls, OriginFailed: float64(o.failed.Load()), Due: due, Amplification: ratio(calls, due),
 			OriginPeak: float64(o.peak.Load()), OriginSeconds: float64(o.busy.Load()) / 1e9,
-			OriginMean: ratio(float64(o.busy.Load())/1e9, secs), PerFill: ratio(gets, calls), HitRatio: 1 - ratio(calls, gets),
-			P50: q(50), P99: q(99), P999: q(99.9), Max: q(100), Late: float64(t.late.ValueAtQuantile(99)) / 1e6,
+			OriginMean: ratio(float64(o.busy.Load())/1e9, secs), PerFill: ratio(served, calls), HitRatio: 1 - ratio(calls, served),
+			P50: q(50), P99: q(99), P999: q(99.9), Max: q(100), LateP50: late(50), LateP99: late(99), LateP999: late(99.9), LateMax: late(100),
 			Errors: float64(t.errors), Lost: float64(t.lost), Wrong: float64(t.wrong),
 			Stale: float64(t.stale), MaxStale: ms(t.maxStale), Broken: float64(t.broken), MaxBroken: ms(t.maxBroken),
 			Rejoined: float64(t.rejoined), CutOff: float64(t.missed), MaxCutOff: ms(t.maxMissed),

@@ -2,7 +2,10 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"math"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,11 +43,11 @@ func run(t *testing.T, ctx context.Context, text string, systems ...System) *Rep
 
 func TestIdealCache(t *testing.T) {
 	r := run(t, t.Context(), quick, &fake{})
-	m := r.Systems[0].Median
+	m := r.Systems[0].Overall
 	if m.Due != 50 || m.OriginCalls < 50 || m.OriginCalls > 200 || m.Errors != 0 || m.Wrong != 0 || r.Partial != "" {
 		t.Errorf("50 keys through a map: %+v", m)
 	}
-	if m.P50 <= 0 || m.P99 < m.P50 || m.AllocsPerMillion <= 0 || m.CPUPerMillion < 0 || m.HitRatio < 0.5 {
+	if m.P50 <= 0 || m.P99 < m.P50 || m.HarnessAllocsPerMillion <= 0 || m.HitRatio < 0.5 {
 		t.Errorf("implausible: %+v", m)
 	}
 	one := r.Systems[0].Rounds[0]
@@ -71,7 +74,7 @@ func TestOpenLoopCountsTheWait(t *testing.T) {
 duration: 500ms
 load: [{loop: open, rate: 100, arrival: even, callers: 1, keys: {kind: uniform, count: 5}}]
 `, slow)
-	m := r.Systems[0].Median
+	m := r.Systems[0].Overall
 	if m.P50 < 120 {
 		t.Errorf("p50 is %.0f ms: the wait was omitted", m.P50)
 	}
@@ -89,17 +92,17 @@ func TestStaleAndWrongAnswers(t *testing.T) {
 		return b, err
 	}}
 	r := run(t, t.Context(), quick, never)
-	if m := r.Systems[0].Median; m.Wrong == 0 || m.Wrong > m.Gets*0.99+10 {
+	if m := r.Systems[0].Overall; m.Wrong == 0 || m.Wrong > m.Gets*0.99+10 {
 		t.Errorf("%.0f wrong answers of %.0f, where 49 of 50 are", m.Wrong, m.Gets)
 	}
 	keeps := &keeper{}
 	r = run(t, t.Context(), strings.Replace(quick, "count: 50}", "count: 50}, mix: {read: 9, write: 1}", 1), keeps)
-	m := r.Systems[0].Median
+	m := r.Systems[0].Overall
 	if m.Stale == 0 || m.Broken == 0 || m.MaxStale <= 0 || m.MaxBroken > m.MaxStale {
 		t.Errorf("a cache that ignores invalidations: %+v", m)
 	}
 	r = run(t, t.Context(), strings.Replace(quick, "4, keys: {kind: uniform, count: 50}", "1, keys: {kind: uniform, count: 50}, mix: {read: 9, write: 1}", 1), &fake{})
-	if m := r.Systems[0].Median; m.Stale != 0 || m.Broken != 0 || m.Writes == 0 {
+	if m := r.Systems[0].Overall; m.Stale != 0 || m.Broken != 0 || m.Writes == 0 {
 		t.Errorf("one caller and a cache that obeys: %+v", m)
 	}
 }
@@ -126,7 +129,7 @@ func TestInterrupt(t *testing.T) {
 	if r.Partial != "interrupted" || !strings.HasPrefix(r.Systems[0].Partial, "interrupted, after") || r.Systems[1].Partial == "" {
 		t.Errorf("partial: %q, %q, %q", r.Partial, r.Systems[0].Partial, r.Systems[1].Partial)
 	}
-	if m := r.Systems[0].Median; m.Gets < 400 || m.Seconds > 20 || m.Errors != 0 {
+	if m := r.Systems[0].Overall; m.Gets < 400 || m.Seconds > 20 || m.Errors != 0 {
 		t.Errorf("what was measured until then: %+v", m)
 	}
 }
@@ -146,7 +149,7 @@ func TestSystemsThatFail(t *testing.T) {
 			t.Errorf("system %d: %q", i, r.Systems[i].Partial)
 		}
 	}
-	if r.Systems[0].Median.Gets == 0 || r.Systems[1].Median.Gets == 0 || len(r.Systems[2].Rounds) != 0 {
+	if r.Systems[0].Overall.Gets == 0 || r.Systems[1].Overall.Gets == 0 || len(r.Systems[2].Rounds) != 0 {
 		t.Error("what was measured is not kept")
 	}
 	if _, err := Run(t.Context(), parse(t, quick), []System{&fake{startErr: errors.New("no port")}}, Options{}); err == nil {
@@ -191,8 +194,84 @@ func TestRoundsAndMedian(t *testing.T) {
 	if len(r.Systems[0].Rounds) != 2 || r.Rounds != 2 || len(order) == 0 {
 		t.Errorf("%d rounds", len(r.Systems[0].Rounds))
 	}
-	rounds := []Round{{Measures: Measures{P99: 3}}, {Measures: Measures{P99: 1}}, {Measures: Measures{P99: 2}}, {Partial: "x", Measures: Measures{P99: 0.1}}}
-	if m := median(rounds); m.P99 != 2 {
-		t.Errorf("the median of 3, 1, 2 and a partial one is %v", m.P99)
+	if r.Harness == nil || len(r.Harness.Rounds) != 2 {
+		t.Errorf("the harness alone: %+v", r.Harness)
+	}
+}
+
+// TestSummary checks that counts of what went wrong are summed up, extremes kept, and the rest is a median.
+func TestSummary(t *testing.T) {
+	r := Result{Rounds: []Round{
+		{Measures: Measures{P99: 3, Stale: 21, MaxStale: 5, Max: 7}},
+		{Measures: Measures{P99: Never, MaxStale: 9, Max: Never}},
+		{Measures: Measures{P99: 1, Stale: 11, Max: 2}},
+		{Measures: Measures{P99: 4}},
+		{Measures: Measures{P99: 2}},
+		{Partial: "x", Measures: Measures{P99: 0.1, Stale: 1000}},
+	}}
+	r.summarize()
+	if m := r.Overall; m.P99 != 3 || m.Stale != 32 || m.MaxStale != 9 || m.Max != Never {
+		t.Errorf("overall: %+v", m)
+	}
+	if r.Least.P99 != 1 || r.Most.P99 != Never || r.Least.Stale != 0 || r.Most.Stale != 21 {
+		t.Errorf("least %+v, most %+v", r.Least, r.Most)
+	}
+	n := 0
+	for v, i := reflect.ValueOf(Measures{}), 0; i < v.NumField(); i++ {
+		n++
+	}
+	if got := len(new(Measures).fields()); got != n {
+		t.Errorf("%d of %d measures are summarized", got, n)
+	}
+}
+
+// TestFailuresAreInfinite checks that a get that fails fast is slower than any that is answered, and no hit.
+func TestFailuresAreInfinite(t *testing.T) {
+	var asked atomic.Int64
+	f := &fake{get: func(ctx context.Context, f *fake, key string) ([]byte, error) {
+		if asked.Add(1)%20 == 0 {
+			return nil, errors.New("refused")
+		}
+		return f.cached(ctx, key)
+	}}
+	r := virtually(t, `
+duration: 1s
+load: [{loop: open, rate: 200, arrival: even, callers: 1, keys: {kind: uniform, count: 5}}]
+`, f)
+	m := r.Systems[0].Overall
+	if m.P50 == Never || m.P99 != Never || m.Max != Never || m.Answered < 0.94 || m.Answered > 0.96 {
+		t.Errorf("with one failure in 20: %+v", m)
+	}
+	if want := 1 - m.OriginCalls/(m.Gets*m.Answered); math.Abs(m.HitRatio-want) > 1e-9 {
+		t.Errorf("hit ratio %v, not %v", m.HitRatio, want)
+	}
+	b, err := json.Marshal(m)
+	back := Measures{}
+	if err == nil {
+		err = json.Unmarshal(b, &back)
+	}
+	if err != nil || back != m {
+		t.Errorf("%v: %+v came back as %+v", err, m, back)
+	}
+	if x, ok := m.named("p99_ms"); !ok || !math.IsInf(x, 1) {
+		t.Errorf("a claim sees a p99 of %v", x)
+	}
+}
+
+// TestHarnessAlone checks that what the harness uses by itself is subtracted and shown, and that its latency counts as
+// its own.
+func TestHarnessAlone(t *testing.T) {
+	m := Measures{CPUPerMillion: 107, AllocsPerMillion: 9, LateP50: 1, LateP99: 2}
+	m.subtract(Measures{CPUPerMillion: 64.5, AllocsPerMillion: 4, P50: 0.5, P99: 3})
+	if m.CPUPerMillion != 42.5 || m.HarnessCPUPerMillion != 64.5 || m.AllocsPerMillion != 5 || m.LateP50 != 1 || m.LateP99 != 3 {
+		t.Errorf("%+v", m)
+	}
+	r := run(t, t.Context(), strings.Replace(quick, "count: 50}", "count: 50}, mix: {read: 9, write: 1}", 1), &fake{})
+	alone := r.Harness.Overall
+	if alone.Gets == 0 || alone.Answered != 1 || alone.Wrong != 0 || alone.Stale != 0 || alone.OriginCalls != 0 {
+		t.Errorf("the harness alone: %+v", alone)
+	}
+	if m := r.Systems[0].Overall; m.HarnessCPUPerMillion != alone.CPUPerMillion || m.LateP50 < alone.P50 {
+		t.Errorf("%+v beside %+v", m, alone)
 	}
 }

@@ -35,6 +35,8 @@ type Env struct {
 	Scenario *scenario.Scenario
 	// Load reads the origin. It is safe for concurrent use; the value is the caller's.
 	Load func(ctx context.Context, key string) ([]byte, error)
+
+	current func(key string) []byte // the current value's header, without a load
 }
 
 // A Cluster is a running system. All methods are safe for concurrent use; nodes are numbered from 0. A method that

@@ -34,7 +34,7 @@ origin: {latency: {kind: fixed, p50: 20ms}}
 load:
   - {loop: burst, callers: 90, every: 300ms, keys: {kind: fresh}}
 `, Weir{})
-	m := r.Systems[0].Median
+	m := r.Systems[0].Overall
 	if m.OriginCalls != m.Due || m.Errors != 0 || m.Wrong != 0 {
 		t.Errorf("storms of 90 callers: %+v", m)
 	}
@@ -62,8 +62,8 @@ faults:
   - {at: 1300ms, do: flush}
 `, Weir{})
 	res := r.Systems[0]
-	if r.Partial != "" || res.Median.Wrong != 0 {
-		t.Errorf("%q, %+v", r.Partial, res.Median)
+	if r.Partial != "" || res.Overall.Wrong != 0 {
+		t.Errorf("%q, %+v", r.Partial, res.Overall)
 	}
 	for _, m := range res.Rounds[0].Marks {
 		// The machine decides how soon a fault is done.
@@ -71,7 +71,7 @@ faults:
 			t.Errorf("%s: %s", m.What, m.Error)
 		}
 	}
-	return res.Median.Gets
+	return res.Overall.Gets
 }
 
 // TestWeirReplaysATrace checks that on one node with room for everything each key of a trace is loaded once.
@@ -87,7 +87,7 @@ origin: {latency: {kind: fixed, p50: 0s}}
 load:
   - {loop: closed, callers: 1, keys: {kind: trace, format: keys, file: `+path+`}}
 `, Weir{})
-	if m := r.Systems[0].Median; m.Gets != 200 || m.OriginCalls != 3 || m.HitRatio != 1-3.0/200 || m.Seconds >= 10 {
+	if m := r.Systems[0].Overall; m.Gets != 200 || m.OriginCalls != 3 || m.HitRatio != 1-3.0/200 || m.Seconds >= 10 {
 		t.Errorf("%+v", m)
 	}
 }
@@ -121,8 +121,8 @@ faults:
   - {at: 1500ms, do: leave, node: 2}
 `, Weir{Exe: []string{self}})
 	res := r.Systems[0]
-	if r.Partial != "" || res.Median.Wrong != 0 || res.Median.Gets > 0 && res.Median.OriginCalls == 0 {
-		t.Errorf("%q, %+v", r.Partial, res.Median)
+	if r.Partial != "" || res.Overall.Wrong != 0 || res.Overall.Gets > 0 && res.Overall.OriginCalls == 0 {
+		t.Errorf("%q, %+v", r.Partial, res.Overall)
 	}
 	marks, done := 0, true
 	for _, m := range res.Rounds[0].Marks {
@@ -135,7 +135,7 @@ faults:
 	if done && marks != 7 {
 		t.Errorf("%d marks, not 7: %+v", marks, res.Rounds[0].Marks)
 	}
-	return res.Median.Gets
+	return res.Overall.Gets
 }
 
 func TestErrorsCrossProcesses(t *testing.T) {
@@ -165,7 +165,7 @@ func TestExisting(t *testing.T) {
 	defer s.Close()
 	text := "duration: 300ms\ncluster: {kind: existing, addresses: [\"" + s.URL + "\"], path: \"/v/{key}\", stats: /stats}\nload: [{callers: 2, keys: {kind: scan, count: 10}}]\n"
 	again(t, 20, func(t *testing.T) float64 {
-		m := run(t, t.Context(), text, Weir{}).Systems[0].Median
+		m := run(t, t.Context(), text, Weir{}).Systems[0].Overall
 		if m.Gets >= 20 && (m.Errors < m.Gets/12 || m.Errors > m.Gets/8 || m.Wrong != 0 || m.OriginCalls < m.Gets/20 || m.OriginCalls > m.Gets/9) {
 			t.Errorf("%+v", m)
 		}

@@ -40,16 +40,19 @@ func ReadJSON(path string) (*harness.Report, error) {
 	return r, nil
 }
 
-// CSV writes a line for each measure of each round of each system: scenario, system, round (from 1, or "median"),
-// partial, measure, value.
+// CSV writes a line for each measure of each round of each system: scenario, system, round (from 1, or "overall",
+// "least" and "most"), partial, measure, value. The value of what never happened is +Inf.
 func CSV(w io.Writer, r *harness.Report) error {
 	c := csv.NewWriter(w)
 	errs := []error{c.Write([]string{"scenario", "system", "round", "partial", "measure", "value"})}
 	line := func(s *harness.Result, round, partial string, m *harness.Measures) {
 		for _, x := range measures() {
 			v := x.of(m)
-			if x.name == "allocs_per_million_gets" {
+			switch x.name {
+			case "allocs_per_million_gets":
 				v = m.AllocsPerMillion
+			case "harness_allocs_per_million_gets":
+				v = m.HarnessAllocsPerMillion
 			}
 			errs = append(errs, c.Write([]string{r.Scenario.Name, s.Name, round, first(partial), x.name, strconv.FormatFloat(v, 'g', -1, 64)}))
 		}
@@ -59,7 +62,9 @@ func CSV(w io.Writer, r *harness.Report) error {
 			line(s, strconv.Itoa(i+1), s.Rounds[i].Partial, &s.Rounds[i].Measures)
 		}
 		if len(s.Rounds) > 0 {
-			line(s, "median", s.Partial, &s.Median)
+			line(s, "overall", s.Partial, &s.Overall)
+			line(s, "least", s.Partial, &s.Least)
+			line(s, "most", s.Partial, &s.Most)
 		}
 	}
 	c.Flush()

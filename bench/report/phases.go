@@ -60,17 +60,27 @@ func ratioOf(a, b float64) float64 {
 	return a / b
 }
 
-// middle returns the median of a number of the phase, or "-" if no round has it.
-func middle(s *harness.Result, i int, of func(harness.Phase) float64, format func(float64) string) string {
+// phaseValues returns a number of the phase of each round that has it, in ascending order.
+func phaseValues(s *harness.Result, i int, of func(harness.Phase) float64) []float64 {
 	var xs []float64
 	for _, one := range s.Rounds {
 		if i < len(one.Phases) {
 			xs = append(xs, of(one.Phases[i]))
 		}
 	}
+	slices.Sort(xs)
+	return xs
+}
+
+// middle returns the median of a number of the phase, with its least and its most, or "-" if no round has it.
+func middle(s *harness.Result, i int, of func(harness.Phase) float64, format func(float64) string) string {
+	xs := phaseValues(s, i, of)
 	if len(xs) == 0 {
 		return "-"
 	}
-	slices.Sort(xs)
-	return format(xs[(len(xs)-1)/2])
+	text := format(xs[(len(xs)-1)/2])
+	if least, most := format(xs[0]), format(xs[len(xs)-1]); least != most {
+		text += " (" + least + " to " + most + ")"
+	}
+	return text
 }

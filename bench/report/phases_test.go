@@ -21,8 +21,8 @@ func TestPhases(t *testing.T) {
 	r.Systems[0].Rounds = []harness.Round{round(75, 0), round(4000, 7), round(30, 2)}
 	text := render(t, r, Text)
 	for _, want := range []string{
-		"| no change, 3s: origin calls                       |   6 |", "| leave node 1: origin calls caused                |  75 |",
-		"| leave node 1: for each of 750 keys that move     | 0.100 |", "| leave node 1: errors of callers                  |   3 |",
+		"| no change, 3s: origin calls                       |   6 |", "| leave node 1: origin calls caused                |  75 (30 to 4,000) |",
+		"| leave node 1: for each of 750 keys that move     | 0.100 (0.0400 to 5.33) |", "| leave node 1: errors of callers                  |   3 (1 to 8) |",
 	} {
 		if !strings.Contains(squeeze(text), squeeze(want)) {
 			t.Errorf("%q is not in\n%s", want, text)

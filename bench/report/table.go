@@ -21,12 +21,19 @@ type measure struct {
 	format func(x float64) string
 	better int  // -1: lower is better, +1: higher, 0: neither
 	always bool // shown even if it is 0 for all systems
+	// late is the part of the value that comes from the harness, nil: none. Where it is more than a tenth, the value is void.
+	late func(m *harness.Measures) float64
+	// every: also a system that is not fit for comparison ranks in this row.
+	every bool
 }
 
 func whole(x float64) string { return bench.Count(x) }
 
 // digits formats a number with three significant digits.
 func digits(x float64) string {
+	if math.IsInf(x, 0) {
+		return "never"
+	}
 	if math.Abs(x) >= 1000 {
 		return bench.Count(x)
 	}
@@ -40,8 +47,16 @@ func digits(x float64) string {
 func percent(x float64) string { return strconv.FormatFloat(100*x, 'f', 2, 64) + " %" }
 
 func recovered(x float64) string {
-	if x < 0 {
+	if math.IsInf(x, 0) {
 		return "not within the run"
+	}
+	return digits(x)
+}
+
+// latency formats a latency. That of a get that was not answered is infinite.
+func latency(x float64) string {
+	if math.IsInf(x, 0) {
+		return "failed"
 	}
 	return digits(x)
 }
@@ -51,35 +66,42 @@ type ms = harness.Measures
 // measures returns all rows, in order.
 func measures() []measure {
 	return []measure{
-		{"gets_per_second", "gets a second", func(m *ms) float64 { return m.Rate }, whole, 0, true},
-		{"origin_calls", "origin calls", func(m *ms) float64 { return m.OriginCalls }, whole, -1, true},
-		{"due", "loads due (ideal cache)", func(m *ms) float64 { return m.Due }, whole, 0, true},
-		{"amplification", "amplification", func(m *ms) float64 { return m.Amplification }, digits, -1, true},
-		{"origin_peak", "origin: loads at once, peak", func(m *ms) float64 { return m.OriginPeak }, whole, -1, true},
-		{"origin_mean", "origin: loads at once, mean", func(m *ms) float64 { return m.OriginMean }, digits, -1, true},
-		{"origin_seconds", "origin: seconds spent", func(m *ms) float64 { return m.OriginSeconds }, digits, -1, true},
-		{"origin_failed", "origin: failed loads", func(m *ms) float64 { return m.OriginFailed }, whole, 0, false},
-		{"served_per_fill", "gets served for each load", func(m *ms) float64 { return m.PerFill }, digits, +1, true},
-		{"hit_ratio", "hit ratio", func(m *ms) float64 { return m.HitRatio }, percent, +1, true},
-		{"p50_ms", "p50, ms", func(m *ms) float64 { return m.P50 }, digits, -1, true},
-		{"p99_ms", "p99, ms", func(m *ms) float64 { return m.P99 }, digits, -1, true},
-		{"p999_ms", "p99.9, ms", func(m *ms) float64 { return m.P999 }, digits, -1, true},
-		{"max_ms", "slowest, ms", func(m *ms) float64 { return m.Max }, digits, -1, true},
-		{"errors", "errors", func(m *ms) float64 { return m.Errors }, whole, -1, true},
-		{"lost", "lost with their node", func(m *ms) float64 { return m.Lost }, whole, -1, false},
-		{"wrong", "wrong answers", func(m *ms) float64 { return m.Wrong }, whole, -1, false},
-		{"stale", "stale answers", func(m *ms) float64 { return m.Stale }, whole, -1, false},
-		{"stale_max_ms", "stale answers, oldest, ms", func(m *ms) float64 { return m.MaxStale }, whole, -1, false},
-		{"stale_after_invalidate", "stale after a confirmed invalidation", func(m *ms) float64 { return m.Broken }, whole, -1, false},
-		{"stale_rejoined", "stale on a member back in sight, of what it missed", func(m *ms) float64 { return m.Rejoined }, whole, -1, false},
-		{"stale_cut_off", "stale on a member while it was cut off", func(m *ms) float64 { return m.CutOff }, whole, -1, false},
-		{"stale_cut_off_max_ms", "stale while cut off, oldest, ms", func(m *ms) float64 { return m.MaxCutOff }, whole, -1, false},
-		{"age_max_ms", "oldest answer, ms", func(m *ms) float64 { return m.MaxAge }, whole, 0, true},
-		{"recover_seconds", "callers felt a fault for, s", func(m *ms) float64 { return m.Recover }, recovered, -1, false},
-		{"cpu_seconds_per_million_gets", "CPU seconds for a million gets", func(m *ms) float64 { return m.CPUPerMillion }, digits, -1, true},
-		{"allocs_per_million_gets", "allocations for a get", func(m *ms) float64 { return m.AllocsPerMillion / 1e6 }, digits, -1, true},
-		{"heap_bytes_per_key", "heap bytes for each key", func(m *ms) float64 { return m.HeapPerKey }, whole, -1, true},
-		{"harness_p99_ms", "harness late by, p99, ms", func(m *ms) float64 { return m.Late }, digits, 0, true},
+		{name: "gets_per_second", what: "gets a second", of: func(m *ms) float64 { return m.Rate }, format: whole, always: true},
+		{name: "answered", what: "gets answered", of: func(m *ms) float64 { return m.Answered }, format: percent, better: +1, always: true, every: true},
+		{name: "errors", what: "errors, all rounds", of: func(m *ms) float64 { return m.Errors }, format: whole, better: -1, always: true, every: true},
+		{name: "lost", what: "lost with their node, all rounds", of: func(m *ms) float64 { return m.Lost }, format: whole},
+		{name: "p50_ms", what: "p50, ms", of: func(m *ms) float64 { return float64(m.P50) }, format: latency, better: -1, always: true,
+			late: func(m *ms) float64 { return float64(m.LateP50) }},
+		{name: "p99_ms", what: "p99, ms", of: func(m *ms) float64 { return float64(m.P99) }, format: latency, better: -1, always: true,
+			late: func(m *ms) float64 { return float64(m.LateP99) }},
+		{name: "p999_ms", what: "p99.9, ms", of: func(m *ms) float64 { return float64(m.P999) }, format: latency, better: -1, always: true,
+			late: func(m *ms) float64 { return float64(m.LateP999) }},
+		{name: "max_ms", what: "slowest, ms", of: func(m *ms) float64 { return float64(m.Max) }, format: latency, better: -1, always: true,
+			late: func(m *ms) float64 { return float64(m.LateMax) }},
+		{name: "harness_p99_ms", what: "of p99 the harness's own, ms", of: func(m *ms) float64 { return float64(m.LateP99) }, format: digits, always: true},
+		{name: "wrong", what: "wrong answers, all rounds", of: func(m *ms) float64 { return m.Wrong }, format: whole, better: -1, every: true},
+		{name: "stale", what: "stale answers, all rounds", of: func(m *ms) float64 { return m.Stale }, format: whole, better: -1, every: true},
+		{name: "stale_max_ms", what: "stale answers, oldest, ms", of: func(m *ms) float64 { return m.MaxStale }, format: whole, better: -1, every: true},
+		{name: "stale_after_invalidate", what: "stale after a confirmed invalidation, all rounds", of: func(m *ms) float64 { return m.Broken }, format: whole, better: -1, every: true},
+		{name: "stale_rejoined", what: "stale on a member back in sight, of what it missed, all rounds", of: func(m *ms) float64 { return m.Rejoined }, format: whole, better: -1, every: true},
+		{name: "stale_cut_off", what: "stale on a member while it was cut off, all rounds", of: func(m *ms) float64 { return m.CutOff }, format: whole, better: -1, every: true},
+		{name: "stale_cut_off_max_ms", what: "stale while cut off, oldest, ms", of: func(m *ms) float64 { return m.MaxCutOff }, format: whole, better: -1, every: true},
+		{name: "origin_calls", what: "origin calls", of: func(m *ms) float64 { return m.OriginCalls }, format: whole, better: -1, always: true},
+		{name: "due", what: "loads due (ideal cache)", of: func(m *ms) float64 { return m.Due }, format: whole, always: true},
+		{name: "amplification", what: "amplification", of: func(m *ms) float64 { return m.Amplification }, format: digits, better: -1, always: true},
+		{name: "origin_peak", what: "origin: loads at once, peak", of: func(m *ms) float64 { return m.OriginPeak }, format: whole, better: -1, always: true},
+		{name: "origin_mean", what: "origin: loads at once, mean", of: func(m *ms) float64 { return m.OriginMean }, format: digits, better: -1, always: true},
+		{name: "origin_seconds", what: "origin: seconds spent", of: func(m *ms) float64 { return m.OriginSeconds }, format: digits, better: -1, always: true},
+		{name: "origin_failed", what: "origin: failed loads", of: func(m *ms) float64 { return m.OriginFailed }, format: whole},
+		{name: "served_per_fill", what: "gets served for each load", of: func(m *ms) float64 { return m.PerFill }, format: digits, better: +1, always: true},
+		{name: "hit_ratio", what: "hit ratio of answered gets", of: func(m *ms) float64 { return m.HitRatio }, format: percent, better: +1, always: true},
+		{name: "age_max_ms", what: "oldest answer, ms", of: func(m *ms) float64 { return m.MaxAge }, format: whole, always: true},
+		{name: "recover_seconds", what: "callers felt a fault for, s", of: func(m *ms) float64 { return float64(m.Recover) }, format: recovered, better: -1},
+		{name: "cpu_seconds_per_million_gets", what: "CPU seconds for a million gets", of: func(m *ms) float64 { return m.CPUPerMillion }, format: digits, better: -1},
+		{name: "harness_cpu_seconds_per_million_gets", what: "and the harness's own, subtracted", of: func(m *ms) float64 { return m.HarnessCPUPerMillion }, format: digits},
+		{name: "allocs_per_million_gets", what: "allocations for a get", of: func(m *ms) float64 { return m.AllocsPerMillion / 1e6 }, format: digits, better: -1},
+		{name: "harness_allocs_per_million_gets", what: "and the harness's own, subtracted", of: func(m *ms) float64 { return m.HarnessAllocsPerMillion / 1e6 }, format: digits},
+		{name: "heap_bytes_per_key", what: "heap bytes for each key", of: func(m *ms) float64 { return m.HeapPerKey }, format: whole, better: -1},
 	}
 }
 
@@ -89,7 +111,7 @@ func shown(r *harness.Report) []measure {
 	for _, m := range measures() {
 		show := m.always
 		for _, s := range r.Systems {
-			show = show || m.of(&s.Median) != 0
+			show = show || m.of(&s.Overall) != 0
 		}
 		if show {
 			out = append(out, m)
@@ -103,8 +125,9 @@ func header(r *harness.Report) []string {
 	s := r.Scenario
 	lines := []string{
 		strings.TrimSuffix(fmt.Sprintf("Scenario %s: %s", s.Name, strings.TrimSuffix(s.About, ".")), ": ") + ".",
-		fmt.Sprintf("%s (%s), %v, rounds: %d. Medians.", nodes(s.Cluster.Nodes), s.Cluster.Kind, s.Duration, r.Rounds),
-		"Measured on: " + r.Machine + ".",
+		fmt.Sprintf("%s (%s), %v, rounds: %d. Medians, and the least and the most of a round; counts over all rounds where the row says so.",
+			nodes(s.Cluster.Nodes), s.Cluster.Kind, s.Duration, r.Rounds),
+		"Measured on: " + r.Machine + ". Revision: " + r.Revision + ".",
 	}
 	if r.Partial != "" {
 		lines = append(lines, "PARTIAL, not all was measured: "+first(r.Partial))
@@ -217,48 +240,6 @@ func errorKinds(s *harness.Result) string {
 	return strings.Join(kinds, ", ")
 }
 
-// cells returns the table: one row per measure, one column per system. A star marks the best value of a row if
-// there are several systems and they differ. A system that was only partly measured gets none.
-func cells(r *harness.Report) [][]string {
-	head := []string{""}
-	for _, s := range r.Systems {
-		head = append(head, called(s))
-	}
-	rows := [][]string{head}
-	for _, m := range shown(r) {
-		row, texts := []string{m.what}, []string{}
-		best, differ := math.Inf(1), false
-		for _, s := range r.Systems {
-			text := "-"
-			if len(s.Rounds) > 0 {
-				x := m.of(&s.Median)
-				text = m.format(x)
-				if v := -float64(m.better) * x; ranks(s) && v < best && !(m.name == "recover_seconds" && x < 0) {
-					best = v
-				}
-			}
-			texts = append(texts, text)
-		}
-		for _, t := range texts {
-			differ = differ || t != texts[0] && t != "-"
-		}
-		for i, s := range r.Systems {
-			t := texts[i]
-			if differ && m.better != 0 && ranks(s) && m.format(m.of(&s.Median)) == m.format(-float64(m.better)*best) {
-				t += " *"
-			}
-			row = append(row, t)
-		}
-		rows = append(rows, row)
-	}
-	return rows
-}
-
-// ranks reports whether a system's medians come from complete rounds: in a partial run all counts are low.
-func ranks(s *harness.Result) bool {
-	return slices.ContainsFunc(s.Rounds, func(one harness.Round) bool { return one.Partial == "" })
-}
-
 // Text writes the report as a table that is readable on a terminal and is valid Markdown.
 func Text(w io.Writer, r *harness.Report) error {
 	var b strings.Builder
@@ -273,8 +254,8 @@ func Text(w io.Writer, r *harness.Report) error {
 		b.WriteString(bench.Markdown(rows, 1))
 		b.WriteByte('\n')
 	}
-	if len(r.Systems) > 1 {
-		b.WriteString("The best of a row has a star.\n")
+	for _, l := range legend(r) {
+		b.WriteString(l + "\n")
 	}
 	for _, l := range notes(r) {
 		b.WriteString("- " + l + "\n")

@@ -40,7 +40,7 @@ func TestLimited(t *testing.T) {
 				if err != nil || r.Partial != "" {
 					t.Fatalf("%s: %v, %s", y.Name(), err, r.Partial)
 				}
-				m := r.Systems[0].Median
+				m := r.Systems[0].Overall
 				if m.Errors > 0 || m.Wrong > 0 || m.Gets == 0 {
 					t.Errorf("%s: %+v, %v", y.Name(), m, r.Systems[0].Rounds[0].Errors)
 				}

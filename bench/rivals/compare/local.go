@@ -24,6 +24,11 @@ type store interface {
 	held() int64 // bytes on the node, by its own count
 }
 
+// batchStore is a store whose client reads several keys in one call. It returns the fresh values by key.
+type batchStore interface {
+	getMany(ctx context.Context, keys []string) (map[string][]byte, error)
+}
+
 // backend is a server that the stores of all nodes use.
 type backend interface {
 	health() error
@@ -80,6 +85,30 @@ func (l *locals) Get(ctx context.Context, node int, key string) ([]byte, error) 
 		return nil, errDown
 	}
 	return (*s).get(ctx, key)
+}
+
+// Many reads in one call what the client can read so, and each of the other keys with Get, all at once.
+func (l *locals) Many(ctx context.Context, node int, keys []string) ([][]byte, error) {
+	s := l.nodes[node].Load()
+	if s == nil {
+		return nil, errDown
+	}
+	var found map[string][]byte
+	if b, ok := (*s).(batchStore); ok {
+		var err error
+		if found, err = b.getMany(ctx, keys); err != nil {
+			return nil, err
+		}
+	}
+	values, errs := make([][]byte, len(keys)), make([]error, len(keys))
+	var wg sync.WaitGroup
+	for i, key := range keys {
+		if values[i] = found[key]; values[i] == nil {
+			wg.Go(func() { values[i], errs[i] = (*s).get(ctx, key) })
+		}
+	}
+	wg.Wait()
+	return values, errors.Join(errs...)
 }
 
 func (l *locals) Invalidate(ctx context.Context, node int, key string) error {

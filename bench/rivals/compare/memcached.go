@@ -105,6 +105,17 @@ func (s *memcachedStore) look(key string) ([]byte, error) {
 	return nil, nil
 }
 
+func (s *memcachedStore) getMany(_ context.Context, keys []string) (map[string][]byte, error) {
+	items, err := s.cache.GetMulti(keys)
+	found := make(map[string][]byte, len(items))
+	for key, i := range items {
+		if b, due := open(i.Value); time.Until(due) > 0 {
+			found[key] = b
+		}
+	}
+	return found, err
+}
+
 func (s *memcachedStore) drop(_ context.Context, key string) error {
 	if err := s.cache.Delete(key); !errors.Is(err, memcache.ErrCacheMiss) {
 		return err

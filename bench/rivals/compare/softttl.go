@@ -105,6 +105,24 @@ func (s *softStore) look(ctx context.Context, key string) ([]byte, time.Time, er
 	return value, due, err
 }
 
+// getMany reads all keys with one MGET.
+func (s *softStore) getMany(ctx context.Context, keys []string) (map[string][]byte, error) {
+	names := make([]string, len(keys))
+	for i, key := range keys {
+		names[i] = nameOf(key)
+	}
+	answers, err := s.redis.Do(ctx, s.redis.B().Mget().Key(names...).Build()).ToArray()
+	found := make(map[string][]byte, len(answers))
+	for i, a := range answers {
+		if text, err := a.ToString(); err == nil { // else there is no value
+			if b, due := open([]byte(text)); time.Until(due) > 0 {
+				found[keys[i]] = b
+			}
+		}
+	}
+	return found, err
+}
+
 // lockPoll is how often a reader looks for the value that another node loads.
 const lockPoll = 5 * time.Millisecond
 

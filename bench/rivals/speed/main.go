@@ -80,8 +80,7 @@ func run() error {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	t := bench.Table{Heading: []string{
-		"Measured on: " + bench.Machine() + ".",
+	t := bench.Table{Machine: bench.Machine(), Revision: bench.Revision(), Heading: []string{
 		fmt.Sprintf("Medians of %d alternating rounds; a ratio is the median of the rounds' ratios.", o.rounds),
 	}}
 	if *out != "" {

@@ -328,8 +328,8 @@ const (
 	roomEvery = slowAfter / 10
 )
 
-// makeRoom closes the session whose answers have waited longest to be read, if it has waited for slowAfter. It is for the
-// case that the budget is used up: the answers for which that session has no room hold a part of it.
+// makeRoom closes the session whose answers have waited longest to be read, if they have waited for slowAfter. The caller
+// has found the budget used up: the answers for which that session has no room hold a part of it.
 func (d *Plane) makeRoom() {
 	now, last := int64(time.Since(d.began)), d.madeRoom.Load()
 	if now-last < int64(roomEvery) || !d.madeRoom.CompareAndSwap(last, now) {
