@@ -89,7 +89,7 @@ func (d *driver) call(calls context.Context, worker int, st *stream, a arrival) 
 		o.ended = d.clock.now()
 		d.judge(&o, key, b, v)
 	case workload.Write:
-		version := d.ledger.write(key, d.clock.now())
+		version := d.ledger.write(key, d.clock.now)
 		seen := d.sees(node)
 		o.err = d.cluster.Invalidate(ctx, node, name)
 		o.ended = d.clock.now()

@@ -67,17 +67,18 @@ func (l *ledger) asked(key int, now time.Duration) {
 	}
 }
 
-// write creates a new version of the key at the origin.
-func (l *ledger) write(key int, now time.Duration) (version uint64) {
+// write creates a new version of the key at the origin. It reads the time after that, so that a call which begins later
+// cannot get the old version from the origin.
+func (l *ledger) write(key int, now func() time.Duration) (version uint64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	version = l.keys[key].version.Load() + 1
-	w := append(l.writes[key], writeTimes{version: version, committed: now})
+	l.keys[key].version.Store(version)
+	w := append(l.writes[key], writeTimes{version: version, committed: now()})
 	if len(w) > writesKept {
 		w = append([]writeTimes(nil), w[1:]...)
 	}
 	l.writes[key] = w
-	l.keys[key].version.Store(version)
 	l.forget(key)
 	return version
 }

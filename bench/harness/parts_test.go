@@ -37,7 +37,7 @@ func TestLedger(t *testing.T) {
 	if n := l.due.Load(); n != 1 {
 		t.Errorf("%d loads due, not 1: the one in the warm-up does not count, the one after the TTL does", n)
 	}
-	v1 := l.write(0, 11*time.Second)
+	v1 := l.write(0, at(11*time.Second))
 	l.asked(0, 11*time.Second)
 	if n := l.due.Load(); n != 2 {
 		t.Errorf("%d loads due after a write, not 2", n)
@@ -59,11 +59,25 @@ func TestLedger(t *testing.T) {
 		t.Errorf("the newest version is stale for %v and %v, %v", s, b, m)
 	}
 	for range 3 * writesKept {
-		l.write(1, time.Second)
+		l.write(1, at(time.Second))
 	}
 	if n := len(l.writes[1]); n != writesKept {
 		t.Errorf("%d writes are kept", n)
 	}
+}
+
+// at is a clock that stands at d.
+func at(d time.Duration) func() time.Duration { return func() time.Duration { return d } }
+
+// TestWriteIsTimedAfterwards checks that a call which begins after a write's time cannot have got the old version.
+func TestWriteIsTimedAfterwards(t *testing.T) {
+	l := newLedger(1, time.Minute)
+	l.write(0, func() time.Duration {
+		if v := l.keys[0].version.Load(); v != 1 {
+			t.Errorf("the origin has version %d when the write is timed", v)
+		}
+		return time.Second
+	})
 }
 
 func TestJudge(t *testing.T) {
