@@ -2,6 +2,8 @@ package wire_test
 
 import (
 	"context"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -61,30 +63,47 @@ func TestAnswersThatWaitAreBounded(t *testing.T) {
 	})
 }
 
+// greedy is a pair whose server b has a small budget, and a raw connection to b that has requested more large values than
+// fit: two wait in its outbox, and two hold most of the budget because they have no room there.
+func greedy(t *testing.T) (w *pair, conn net.Conn, size int) {
+	t.Helper()
+	const limit = 2 << 20
+	size = 900 << 10
+	w = newPair(t, false, &scripted{serve: func(_ context.Context, req *codec.Request, resp *codec.Response) {
+		resp.Status, resp.Value = codec.StatusValue, make([]byte, size)
+		if string(req.Key) == "medium" { // more than what is left of the budget, and less than what is left of the backlog
+			resp.Value = make([]byte, 260<<10)
+		}
+	}}, func(_, b *wire.Config) { b.Budget = limit })
+	w.mustGet(t, "hit")
+	conn = dialRaw(t, w.b)
+	_ = conn.SetDeadline(time.Time{})
+	for id := range uint64(4) {
+		requestLarge(t, conn, id+1)
+		synctest.Wait() // one by one, so that the answers do not find the budget used up by one another
+	}
+	if held := w.b.Totals().InFlight; held < int64(limit-size) {
+		t.Fatalf("answers hold %d bytes of the budget", held)
+	}
+	if status, _, err := w.get(t.Context(), "large", 0); err != nil || status != codec.StatusBusy {
+		t.Fatalf("beside a peer that does not read: status %d, %v", status, err)
+	}
+	return w, conn, size
+}
+
+func requestLarge(t *testing.T, conn net.Conn, id uint64) {
+	t.Helper()
+	req := codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte("n"), Schema: 1, Key: []byte("large")}
+	if _, err := conn.Write(codec.AppendRequest(nil, &req)); err != nil {
+		t.Errorf("request %d: %v", id, err)
+	}
+}
+
 // TestSlowReaderDoesNotHoldTheBudget checks that a peer which requests a lot and reads nothing cannot keep others from
 // getting answers for longer than a second: the answers for which its connection has no room use up the budget.
 func TestSlowReaderDoesNotHoldTheBudget(t *testing.T) {
-	const size, limit = 900 << 10, 2 << 20
 	bubble(t, func(t *testing.T) {
-		w := newPair(t, false, &scripted{serve: func(_ context.Context, _ *codec.Request, resp *codec.Response) {
-			resp.Status, resp.Value = codec.StatusValue, make([]byte, size)
-		}}, func(_, b *wire.Config) { b.Budget = limit })
-		w.mustGet(t, "hit")
-		conn := dialRaw(t, w.b)
-		_ = conn.SetDeadline(time.Time{})
-		for id := uint64(1); id <= 8; id++ {
-			req := codec.Request{Kind: codec.KindGet, ID: id, Namespace: []byte("n"), Schema: 1, Key: []byte("large")}
-			if _, err := conn.Write(codec.AppendRequest(nil, &req)); err != nil {
-				t.Fatal(err)
-			}
-			synctest.Wait() // one by one, so that the answers do not find the budget used up by one another
-		}
-		if held := w.b.Totals().InFlight; held < limit-size {
-			t.Fatalf("answers hold %d bytes of the budget", held)
-		}
-		if status, _, err := w.get(t.Context(), "large", 0); err != nil || status != codec.StatusBusy {
-			t.Fatalf("beside a peer that does not read: status %d, %v\n%s", status, err, w.logB.String())
-		}
+		w, _, size := greedy(t)
 		wiretest.Pause(t.Context(), 1100*time.Millisecond)
 		_, _, _ = w.get(t.Context(), "large", 0) // finds no room, and makes some
 		synctest.Wait()
@@ -93,6 +112,35 @@ func TestSlowReaderDoesNotHoldTheBudget(t *testing.T) {
 		}
 		if !strings.Contains(w.logB.String(), "it does not read its answers") {
 			t.Errorf("the log does not say why the connection was closed:\n%s", w.logB.String())
+		}
+	})
+}
+
+// TestSteadyReaderIsNotClosed checks that a peer which reads all the time keeps its connection, although some of its answers
+// always wait and the budget is always used up.
+func TestSteadyReaderIsNotClosed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w, conn, size := greedy(t)
+		chunk, read, busy := make([]byte, 64<<10), 0, 0
+		for id := uint64(5); id < 100; id++ {
+			if read > size { // an answer is through: the next request
+				read -= size
+				requestLarge(t, conn, id)
+			}
+			n, err := io.ReadFull(conn, chunk)
+			if err != nil {
+				t.Fatalf("at %d: %v\n%s", id, err, w.logB.String())
+			}
+			read += n
+			wiretest.Pause(t.Context(), 100*time.Millisecond)
+			if status, _, err := w.get(t.Context(), "medium", 0); err != nil {
+				t.Fatal(err)
+			} else if status == codec.StatusBusy {
+				busy++
+			}
+		}
+		if busy < 50 || w.b.Totals().Accepted != 2 {
+			t.Errorf("%d gets found the budget used up, %d connections are open", busy, w.b.Totals().Accepted)
 		}
 	})
 }

@@ -33,8 +33,8 @@
 //   - A frame has at most Config.ValueLimit bytes, or 1 MiB if that is more, beside its overhead. A claimed length
 //     allocates nothing: buffers grow as bytes arrive.
 //   - Answers that callers still hold, requests that wait for a handler, and answers for which their connection has no
-//     room share Config.Budget. What does not fit is answered with StatusBusy, or fails with ErrBusy. Then the connection
-//     whose peer has not read for longest is closed, if that is a second or more.
+//     room share Config.Budget. What does not fit is answered with StatusBusy, or fails with ErrBusy. Of the connections
+//     without room, the one whose peer has read nothing for longest is then closed, if that is a second or more.
 //   - 4 MiB and one frame may wait to be sent on a connection. All connections together may queue Config.Budget
 //     beyond 64 KiB each; then the connection whose peer has not read for longest is closed.
 //   - 65,536 calls may wait on a connection. 4,096 connections are served at once, Config.Sessions of one member.

@@ -45,7 +45,7 @@ type outbox struct {
 	closed  bool
 	drained chan struct{} // closed when bytes have been written; nil: nobody waits
 	stored  int64         // bytes counted in store
-	since   time.Time     // since when bytes are counted there; zero: none are
+	since   time.Time     // since when bytes are counted there and none of them has been written; zero: none are counted
 
 	wake chan struct{} // tells run that there is a rest
 	try  tryWrite      // belongs to the goroutine that set busy
@@ -90,11 +90,29 @@ func (o *outbox) unlock() {
 	o.mu.Unlock()
 }
 
-// storedSince returns since when bytes of the outbox are counted in the backlog, or zero if none are.
+// storedSince returns since when the other side has accepted nothing of what is counted in the backlog, or zero if nothing
+// is counted there.
 func (o *outbox) storedSince() time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.since
+}
+
+// stuckSince is storedSince for an outbox in which senders wait for room. For others it returns zero.
+func (o *outbox) stuckSince() time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.drained == nil {
+		return time.Time{}
+	}
+	return o.since
+}
+
+// progressed records that the other side has accepted bytes. The caller holds mu.
+func (o *outbox) progressed() {
+	if !o.since.IsZero() {
+		o.since = time.Now()
+	}
 }
 
 // room returns an error unless n more bytes may wait. The caller holds mu.
@@ -216,8 +234,11 @@ func (o *outbox) next(keep bool) []byte {
 	return p
 }
 
-// count counts n bytes as written.
+// count counts n bytes as written. The caller holds mu.
 func (o *outbox) count(n int) {
+	if n > 0 {
+		o.progressed()
+	}
 	for _, c := range o.sent {
 		c.Add(int64(n))
 	}
@@ -287,7 +308,11 @@ func (o *outbox) write(p []byte) error {
 		if err != nil {
 			return err
 		}
-		p = p[n:]
+		if p = p[n:]; len(p) > 0 {
+			o.mu.Lock()
+			o.progressed()
+			o.mu.Unlock()
+		}
 	}
 	return o.conn.SetWriteDeadline(time.Time{}) // a deadline that has passed would fail tryWrite
 }

@@ -50,8 +50,8 @@ type Plane struct {
 	waiters   sync.Pool // of *waiter
 	bufs      buffers
 	flying    atomic.Int64 // bytes in flight
-	madeRoom  atomic.Int64 // when makeRoom last looked, as the time since began, in ns
-	began     time.Time
+	madeRoom  atomic.Int64 // when makeRoom last looked, in ns since began
+	began     time.Time    // when the Plane was made
 	backlog   backlog
 	noise     loglimit.Limiter // keeps one host's bad connections from filling the log
 	nameBytes []byte           // cfg.Name
@@ -87,8 +87,8 @@ func New(cfg Config) *Plane {
 		rand:      rand.New(rand.NewPCG(cfg.Seed, 1)),
 		nameBytes: []byte(cfg.Name),
 		sessions:  make(map[*session]struct{}),
+		began:     time.Now(),
 	}
-	d.began = time.Now()
 	d.backlog = backlog{limit: cfg.Budget, full: d.relieve}
 	d.waiters.New = func() any { return &waiter{done: make(chan error, 1)} }
 	d.registry.Store(&map[string]*registered{})
@@ -182,10 +182,11 @@ func (d *Plane) Send(ctx context.Context, to ring.Member, call *codec.Call) bool
 	return true
 }
 
-// reserve counts n more bytes in flight, or reports that the budget is used up.
+// reserve counts n more bytes in flight, or reports that the budget is used up. The caller holds no lock.
 func (d *Plane) reserve(n int) bool {
 	if d.flying.Add(int64(n)) > d.cfg.Budget {
 		d.flying.Add(-int64(n))
+		d.makeRoom()
 		return false
 	}
 	return true
@@ -313,40 +314,41 @@ func (d *Plane) Confine(members map[string]uint64) {
 	}
 }
 
-// relieve closes the session whose answers have waited longest to be read, if the answers waiting for all members exceed
-// the budget.
+// relieve closes the session whose peer has read none of the answers that wait for it for longest, if the answers waiting
+// for all members exceed the budget.
 func (d *Plane) relieve() {
-	if s, _ := d.slowest(); s != nil && d.backlog.bytes.Load() > d.backlog.limit {
+	if s, _ := d.slowest((*outbox).storedSince); s != nil && d.backlog.bytes.Load() > d.backlog.limit {
 		s.fail(errSlow)
 	}
 }
 
 const (
-	// slowAfter is how long answers may wait for one member to read them while there is no room for the answers to others.
+	// slowAfter is how long a member may read nothing while there is no room for the answers to others. What is written in
+	// one step, up to 256 KiB, counts as read when it has all been accepted.
 	slowAfter = time.Second
 	// roomEvery is the shortest time between two searches for such a member.
 	roomEvery = slowAfter / 10
 )
 
-// makeRoom closes the session whose answers have waited longest to be read, if they have waited for slowAfter. The caller
-// has found the budget used up: the answers for which that session has no room hold a part of it.
+// makeRoom is called when the budget is used up. Answers for which their connection has no room hold a part of it: makeRoom
+// closes the session with such answers whose peer has read nothing for longest, if that is slowAfter or more.
 func (d *Plane) makeRoom() {
 	now, last := int64(time.Since(d.began)), d.madeRoom.Load()
 	if now-last < int64(roomEvery) || !d.madeRoom.CompareAndSwap(last, now) {
 		return
 	}
-	if s, since := d.slowest(); s != nil && time.Since(since) >= slowAfter {
+	if s, since := d.slowest((*outbox).stuckSince); s != nil && time.Since(since) >= slowAfter {
 		s.fail(errSlow)
 	}
 }
 
-// slowest returns the session whose answers have waited longest to be read, and since when, or nil if no answers wait.
-func (d *Plane) slowest() (slowest *session, since time.Time) {
+// slowest returns the session for which of returns the earliest time, and that time, or nil if of returns zero for all.
+func (d *Plane) slowest(of func(*outbox) time.Time) (slowest *session, since time.Time) {
 	d.mu.Lock()
 	sessions := slices.Collect(maps.Keys(d.sessions))
 	d.mu.Unlock()
 	for _, s := range sessions {
-		if at := s.out.storedSince(); !at.IsZero() && (slowest == nil || at.Before(since)) {
+		if at := of(s.out); !at.IsZero() && (slowest == nil || at.Before(since)) {
 			slowest, since = s, at
 		}
 	}

@@ -223,7 +223,6 @@ func (s *session) answer(wg *sync.WaitGroup, req *codec.Request, body, batch []b
 		if s.d.reserve(cost) {
 			return batch, s.later(wg, r.handler, req, body, cost)
 		}
-		s.d.makeRoom()
 		*resp = codec.Response{Status: codec.StatusBusy}
 	}
 	return s.appendAnswer(batch, req.ID, resp), nil
@@ -308,7 +307,6 @@ func (s *session) reply(id uint64, resp *codec.Response) {
 	}
 	size := codec.FrameOverhead + resp.ValueSize()
 	if !s.d.reserve(size) {
-		s.d.makeRoom()
 		*resp = codec.Response{Status: codec.StatusBusy}
 		size = 0
 	}
