@@ -46,18 +46,22 @@ the drill. The exit code is 0 if the drill lasted for its whole time, 1 if it en
 				return err
 			}
 			ctx := cmd.Context()
-			// An interrupt does not end this request, because the drill could have begun: awaitDrill then stops it.
-			begun, err := c.drill(context.WithoutCancel(ctx), req)
-			if err != nil {
-				return err
-			}
 			if req.Stop {
+				begun, err := c.drill(ctx, req)
+				if err != nil {
+					return err
+				}
 				if !w.json {
 					if _, err := fmt.Fprintf(w.out, "stopped on %s\n", printable(strings.Join(begun.Members, ", "))); err != nil {
 						return err
 					}
 				}
 				return partial(begun.Missing)
+			}
+			// An interrupt does not end this request, because the drill could have begun: awaitDrill then stops it.
+			begun, err := c.drill(context.WithoutCancel(ctx), req)
+			if err != nil {
+				return err
 			}
 			drills, err := c.awaitDrill(ctx, req, begun.Members)
 			if err != nil {
