@@ -14,9 +14,9 @@
 # make browser: tests the page in a headless Chromium; screenshots in bin/page.
 # make monitoring: checks the alert rules, the dashboard and the metrics with promtool.
 # make bench-rivals SCENARIO=storm: runs a scenario on weir and its rivals, alternately.
-# make results: measures all tables and figures of the documents, in less than two hours on a quiet machine; .ci/results
-#   documents the variables.
-# make bench-docs: regenerates the tables in README.md, bench/README.md and bench/speed.md from the files in bench/results.
+# make results: measures all files in bench/results, in less than two hours on a quiet machine; .ci/results documents the
+#   variables.
+# make bench-docs: regenerates the tables in the documents from the files in bench/results.
 # make bench-compare BASE=rev: compares the micro-benchmarks of a revision with those of the work tree.
 # make sim SEED=7 SCHEDULE=3: a run of the simulator that repeats exactly; shows a violation in the shortest history.
 #   SCHEDULES=200 instead of SCHEDULE tries schedules until one breaks a guarantee.

@@ -13,12 +13,12 @@ import (
 type Time float64
 
 // Never is the time of something that did not happen: the latency of a get that was not answered, or the end of what
-// lasted longer than the run. JSON writes it as "never".
-var Never = Time(math.Inf(1))
+// lasted longer than the run. It is greater than any other Time. JSON writes it as "never".
+func Never() Time { return Time(math.Inf(1)) }
 
 // MarshalJSON writes a number, or "never".
 func (t Time) MarshalJSON() ([]byte, error) {
-	if t == Never {
+	if t == Never() {
 		return []byte(`"never"`), nil
 	}
 	return json.Marshal(float64(t))
@@ -27,7 +27,7 @@ func (t Time) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (t *Time) UnmarshalJSON(b []byte) error {
 	if string(b) == `"never"` {
-		*t = Never
+		*t = Never()
 		return nil
 	}
 	if err := json.Unmarshal(b, (*float64)(t)); err != nil {
@@ -176,7 +176,7 @@ func quantile(h *hdrhistogram.Histogram, unanswered int64, p float64) Time {
 	case all == 0:
 		return 0
 	case rank > answered:
-		return Never
+		return Never()
 	}
 	return Time(h.ValueAtQuantile(100*float64(rank)/float64(answered))) / 1e6
 }

@@ -89,7 +89,7 @@ func TestJudge(t *testing.T) {
 	}
 	most, least := 2.0, 0.9
 	claims := []scenario.Claim{{Measure: "errors", Most: &most}, {Measure: "hit_ratio", Least: &least}, {Measure: "recover_seconds", Most: &most}}
-	r := &Result{Rounds: []Round{{Measures: Measures{Errors: 2, HitRatio: 0.95}}, {Measures: Measures{Errors: 3, HitRatio: 0.9, Recover: Never}}, {}}}
+	r := &Result{Rounds: []Round{{Measures: Measures{Errors: 2, HitRatio: 0.95}}, {Measures: Measures{Errors: 3, HitRatio: 0.9, Recover: Never()}}, {}}}
 	r.Rounds[2].Measures.HitRatio = 1
 	var held []bool
 	for _, v := range Judge(claims, r) {
@@ -183,7 +183,7 @@ func TestRecovery(t *testing.T) {
 		t.Errorf("felt until second 8, %v s", r)
 	}
 	points[19].Errors = 50
-	if r := recovery(points, faults, time.Second); r != Never {
+	if r := recovery(points, faults, time.Second); r != Never() {
 		t.Errorf("felt to the end, %v s", r)
 	}
 }

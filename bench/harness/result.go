@@ -159,7 +159,7 @@ func recovery(points []Point, faults []time.Duration, width time.Duration) Time 
 			felt := p.Offered > 0 && (p.Errors > p.Offered/100 || float64(p.P99) > limit)
 			if end := p.T + width.Seconds(); felt && end > at.Seconds() && p.T < next {
 				if k == len(points)-1 && len(points) > 1 {
-					return Never
+					return Never()
 				}
 				longest = max(longest, end-at.Seconds())
 			}

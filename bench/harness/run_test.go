@@ -203,17 +203,17 @@ func TestRoundsAndMedian(t *testing.T) {
 func TestSummary(t *testing.T) {
 	r := Result{Rounds: []Round{
 		{Measures: Measures{P99: 3, Stale: 21, MaxStale: 5, Max: 7}},
-		{Measures: Measures{P99: Never, MaxStale: 9, Max: Never}},
+		{Measures: Measures{P99: Never(), MaxStale: 9, Max: Never()}},
 		{Measures: Measures{P99: 1, Stale: 11, Max: 2}},
 		{Measures: Measures{P99: 4}},
 		{Measures: Measures{P99: 2}},
 		{Partial: "x", Measures: Measures{P99: 0.1, Stale: 1000}},
 	}}
 	r.summarize()
-	if m := r.Overall; m.P99 != 3 || m.Stale != 32 || m.MaxStale != 9 || m.Max != Never {
+	if m := r.Overall; m.P99 != 3 || m.Stale != 32 || m.MaxStale != 9 || m.Max != Never() {
 		t.Errorf("overall: %+v", m)
 	}
-	if r.Least.P99 != 1 || r.Most.P99 != Never || r.Least.Stale != 0 || r.Most.Stale != 21 {
+	if r.Least.P99 != 1 || r.Most.P99 != Never() || r.Least.Stale != 0 || r.Most.Stale != 21 {
 		t.Errorf("least %+v, most %+v", r.Least, r.Most)
 	}
 	n := 0
@@ -239,7 +239,7 @@ duration: 1s
 load: [{loop: open, rate: 200, arrival: even, callers: 1, keys: {kind: uniform, count: 5}}]
 `, f)
 	m := r.Systems[0].Overall
-	if m.P50 == Never || m.P99 != Never || m.Max != Never || m.Answered < 0.94 || m.Answered > 0.96 {
+	if m.P50 == Never() || m.P99 != Never() || m.Max != Never() || m.Answered < 0.94 || m.Answered > 0.96 {
 		t.Errorf("with one failure in 20: %+v", m)
 	}
 	if want := 1 - m.OriginCalls/(m.Gets*m.Answered); math.Abs(m.HitRatio-want) > 1e-9 {

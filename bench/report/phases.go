@@ -14,14 +14,7 @@ const phasesHead = "Fault by fault, each until the next one. *Caused* are the or
 // the rounds that have the phase. For an even number of rounds it is the lower middle value. nil: the scenario did
 // not request the table.
 func phases(r *harness.Report) [][]string {
-	var names []harness.Phase // of the system that got furthest
-	for _, s := range r.Systems {
-		for _, one := range s.Rounds {
-			if len(one.Phases) > len(names) {
-				names = one.Phases
-			}
-		}
-	}
+	names := furthest(r)
 	if names == nil {
 		return nil
 	}
@@ -51,6 +44,18 @@ func phases(r *harness.Report) [][]string {
 		row(i, what+": errors of callers", func(p harness.Phase) float64 { return p.Errors + p.Lost }, whole)
 	}
 	return rows
+}
+
+// furthest returns the phases of the round that got furthest, of any system.
+func furthest(r *harness.Report) (phases []harness.Phase) {
+	for _, s := range r.Systems {
+		for _, one := range s.Rounds {
+			if len(one.Phases) > len(phases) {
+				phases = one.Phases
+			}
+		}
+	}
+	return phases
 }
 
 func ratioOf(a, b float64) float64 {

@@ -84,14 +84,7 @@ func measureGroup(r *harness.Report, m measure) group {
 
 // eventGroups returns a group for each fault of a report that counts by fault.
 func eventGroups(r *harness.Report) []group {
-	var names []harness.Phase
-	for _, s := range r.Systems {
-		for _, one := range s.Rounds {
-			if len(one.Phases) > len(names) {
-				names = one.Phases
-			}
-		}
-	}
+	names := furthest(r)
 	var groups []group
 	for i := 1; i < len(names); i++ {
 		g := group{name: names[i].What}
