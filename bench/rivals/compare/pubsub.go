@@ -7,7 +7,6 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/weircache/weir/bench/harness"
-	"github.com/weircache/weir/bench/rivals/server"
 )
 
 // pubSub is otter on each node, whose invalidations go to the other nodes through Redis.
@@ -29,7 +28,7 @@ func (pubSub) Start(ctx context.Context, env harness.Env) (harness.Cluster, erro
 	if err != nil {
 		return nil, err
 	}
-	return startLocals(env.Scenario.Cluster.Nodes, subscribed{s}, func(node int) (store, error) { return subscribe(ctx, env, node, s.Addr) })
+	return startLocals(env.Scenario.Cluster.Nodes, subscribed{s}, func(node int) (store, error) { return subscribe(ctx, env, node, s) })
 }
 
 // subscribed is a server that only passes messages on.
@@ -48,13 +47,13 @@ type pubSubStore struct {
 const invalidations = "invalidations"
 
 // subscribe makes the store of a node, and waits for its subscription.
-func subscribe(ctx context.Context, env harness.Env, node int, addr string) (*pubSubStore, error) {
+func subscribe(ctx context.Context, env harness.Env, node int, r *redisServer) (*pubSubStore, error) {
 	o, err := newOtter(env, node)
 	if err != nil {
 		return nil, err
 	}
 	s := &pubSubStore{otterStore: o}
-	if s.redis, err = server.DialRedis(addr, 0); err != nil {
+	if s.redis, err = r.Dial(0); err != nil {
 		o.close()
 		return nil, err
 	}

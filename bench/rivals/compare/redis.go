@@ -108,9 +108,9 @@ func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error
 	}
 	k := env.Scenario.Cluster
 	l, err := startLocals(k.Nodes, s, func(node int) (store, error) {
-		c, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: rueidis.ClientOption{
-			InitAddress: []string{s.Addr}, CacheSizeEachConn: int(max(tier.MinBytes, k.Near)),
-		}})
+		option := s.Option()
+		option.CacheSizeEachConn = int(max(tier.MinBytes, k.Near))
+		c, err := rueidisaside.NewClient(rueidisaside.ClientOption{ClientOption: option})
 		return &redisStore{origin: origin{env, node}, cache: c}, err
 	})
 	if err != nil {

@@ -11,7 +11,6 @@ import (
 	"github.com/redis/rueidis"
 
 	"github.com/weircache/weir/bench/harness"
-	"github.com/weircache/weir/bench/rivals/server"
 )
 
 // envelope puts the time at which a value is due before it.
@@ -49,7 +48,7 @@ func (softTTL) Start(ctx context.Context, env harness.Env) (harness.Cluster, err
 		return nil, err
 	}
 	l, err := startLocals(env.Scenario.Cluster.Nodes, s, func(node int) (store, error) {
-		c, err := server.DialRedis(s.Addr, 0)
+		c, err := s.Dial(0)
 		return &softStore{flights: flights{origin: origin{env, node}}, redis: c}, err
 	})
 	if err != nil {

@@ -116,7 +116,7 @@ func hop(o options, t *bench.Table) (err error) {
 	default:
 		defer redis.Stop()
 		for _, d := range flushDelays {
-			client, err := server.DialRedis(redis.Addr, d)
+			client, err := redis.Dial(d)
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func invalidateOn(o options, t *bench.Table, nodes int) (err error) {
 	default:
 		defer redis.Stop()
 		for i, d := range flushDelays {
-			r, err := dialErasers(redis.Addr, d, nodes)
+			r, err := dialErasers(redis, d, nodes)
 			if err != nil {
 				return err
 			}
@@ -174,7 +174,7 @@ type redisErasers struct {
 // maxErased is the maximum number of keys.
 const maxErased = 64 * 250
 
-func dialErasers(addr string, delay time.Duration, clients int) (_ *redisErasers, err error) {
+func dialErasers(redis *server.Redis, delay time.Duration, clients int) (_ *redisErasers, err error) {
 	s := &redisErasers{left: make([]atomic.Int32, maxErased), told: make([]chan struct{}, maxErased)}
 	for i := range s.told {
 		s.told[i] = make(chan struct{}, 1)
@@ -184,14 +184,13 @@ func dialErasers(addr string, delay time.Duration, clients int) (_ *redisErasers
 			_ = s.close()
 		}
 	}()
-	if s.fill, err = server.DialRedis(addr, 0); err != nil {
+	if s.fill, err = redis.Dial(0); err != nil {
 		return nil, err
 	}
 	for range clients {
-		c, err := rueidis.NewClient(rueidis.ClientOption{
-			InitAddress: []string{addr}, MaxFlushDelay: delay, CacheSizeEachConn: 128 << 20, PipelineMultiplex: -1,
-			OnInvalidations: s.pushed,
-		})
+		o := redis.Option()
+		o.MaxFlushDelay, o.CacheSizeEachConn, o.PipelineMultiplex, o.OnInvalidations = delay, 128<<20, -1, s.pushed
+		c, err := rueidis.NewClient(o)
 		if err != nil {
 			return nil, err
 		}

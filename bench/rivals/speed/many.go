@@ -109,7 +109,7 @@ func many(o options, t *bench.Table) (err error) {
 	redis, redisErr := startRedis()
 	if redisErr == nil {
 		defer redis.Stop()
-		client, err := server.DialRedis(redis.Addr, 0)
+		client, err := redis.Dial(0)
 		if err != nil {
 			return err
 		}
