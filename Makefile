@@ -8,8 +8,10 @@
 #   make flaky PKG=./tier RUN='^TestMany' COUNT=200 CPU=1,4.
 # make mutate PKG=./ring: changes one operator of a package at a time and checks whether its tests notice; .ci/mutate documents the variables.
 # make check: format, the analyzers of vet and staticcheck, tidy, and whether the code compiles for 386 and arm64.
-# make bench: the speed table (uses redis-server if it is installed), saved in bench/results/speed.json; with
-#   BENCHFLAGS (such as -quick) it is only shown.
+# make bench: the speed table (uses redis-server if it is installed), saved in bench/results/speed.json, and make bench-micro.
+#   With BENCHFLAGS (such as -quick) only the table, and it is only shown.
+# make bench-micro: hits in memory beside those of other caches, COUNT alternating rounds, saved in bench/results/micro.txt, and what
+#   benchstat says of them. BENCHTIME is how long each benchmark runs.
 # make example-postgres: a cache that follows a database with four writers; uses PostgreSQL's programs.
 # make browser: tests the page in a headless Chromium; screenshots in bin/page.
 # make monitoring: checks the alert rules, the dashboard and the metrics with promtool.
@@ -39,6 +41,7 @@ CPU        ?= 1,2,4
 PKG        ?= ./tier ./peer/... ./ring ./codec ./cmd/...
 RUN        ?=
 BENCH      ?= .
+BENCHTIME  ?= 300ms
 BENCHPKGS  ?= ./bench ./tier ./codec ./ring
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 SOAK       ?= 1000000h
@@ -56,7 +59,7 @@ export GO
 # A program with the race detector waits a second before it exits, and the tests start many programs.
 export GORACE ?= atexit_sleep_ms=20
 
-.PHONY: all test test-long test-loaded flaky mutate sim controls soak soak-native chaos test-replay check house demo example-postgres bench bench-rivals results bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
+.PHONY: all test test-long test-loaded flaky mutate sim controls soak soak-native chaos test-replay check house demo example-postgres bench bench-micro bench-rivals results bench-docs bench-compare browser monitoring fuzz vuln reproducible clean
 
 all: check test
 
@@ -154,8 +157,21 @@ example-postgres:
 	cd examples && $(GO) run ./outbox $(EXAMPLEFLAGS)
 
 bench:
-	@mkdir -p bin
+	@mkdir -p bin bench/results
 	cd bench/rivals && $(GO) build -buildvcs=true -o ../../bin/speed ./speed && ../../bin/speed $(if $(BENCHFLAGS),$(BENCHFLAGS),-out ../results/speed.json)
+	$(if $(BENCHFLAGS),,@$(MAKE) bench-micro)
+
+# The revision is that of the code: changed results and pages do not count.
+bench-micro:
+	@mkdir -p bin bench/results
+	cd bench/rivals && $(GO) test -c -o ../../bin/micro.test ./micro
+	@changed=$$(git status --porcelain -- ':!bench/results' ':!*.md'); \
+	  echo "revision: $$(git rev-parse --short=12 HEAD)$${changed:++}" >bench/results/micro.txt
+	@set -e; for i in $$(seq $(COUNT)); do \
+	    echo "round $$i of $(COUNT)"; \
+	    bin/micro.test -test.run '^$$' -test.bench '$(BENCH)' -test.cpu 1,2 -test.benchmem -test.benchtime $(BENCHTIME) -test.count 1 >>bench/results/micro.txt; \
+	  done
+	$(GO) run $(BENCHSTAT) -col /rival bench/results/micro.txt
 
 browser:
 	@for b in "$$CHROMIUM" chromium chromium-browser google-chrome google-chrome-stable; do \

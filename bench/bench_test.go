@@ -49,23 +49,19 @@ func TestRoundsAlternate(t *testing.T) {
 	if order.String() != "abbaab" {
 		t.Errorf("turns %q, want abbaab", &order)
 	}
-	if x := got["a"].Median(Nanos); x != 24 {
+	row := Row{Floor: "b", Rounds: got["a"].Beside(got["b"], nanos)}
+	if x := Median(row.of(result)); x != 24 {
 		t.Errorf("median %v, want 24", x)
 	}
-	if x := got["a"].Ratio(got["b"], Nanos); x != 2 {
-		t.Errorf("ratio %v, want 2", x)
+	if x := row.of(ratio); !slices.Equal(x, []float64{2, 2, 2}) {
+		t.Errorf("ratios %v, want 2 in each round", x)
+	}
+	if x := got["a"].Beside(nil, nanos); !slices.Equal(x, []Round{{Result: 20}, {Result: 200}, {Result: 24}}) {
+		t.Errorf("without a floor: %v", x)
 	}
 	meant := errors.New("meant")
 	if _, err := Rounds(2, Contender{"c", func() (Sample, error) { return Sample{}, meant }}); !errors.Is(err, meant) || !strings.Contains(err.Error(), "c, round 1") {
 		t.Errorf("an error of a turn: %v", err)
-	}
-}
-
-func TestRatioIsPaired(t *testing.T) {
-	a := Results{{Calls: 1, Elapsed: 10}, {Calls: 1, Elapsed: 100}, {Calls: 1, Elapsed: 30}}
-	b := Results{{Calls: 1, Elapsed: 1}, {Calls: 1, Elapsed: 20}, {Calls: 1, Elapsed: 30}}
-	if x := a.Ratio(b, Nanos); x != 5 { // of 10, 5, 1; the ratio of the medians is 1.5
-		t.Errorf("ratio %v, want 5", x)
 	}
 }
 
@@ -141,68 +137,37 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-func TestBatch(t *testing.T) {
-	var sum atomic.Int64
-	var kept []*[64]byte
-	s, err := Batch(2, 1000, func(g, n int) error {
-		sum.Add(int64(n))
-		if g == 0 {
-			for range n {
-				kept = append(kept, new([64]byte))
-			}
-		}
-		return nil
-	})
-	if err != nil || s.Calls != 2000 || sum.Load() != 2000 || len(kept) != 1000 {
-		t.Errorf("%+v, %v; %d calls", s, err, sum.Load())
-	}
-	if s.Allocs < 0.5 || s.Allocs > 1 {
-		t.Errorf("%v allocations a call, want half of one and little more", s.Allocs)
-	}
-	meant := errors.New("meant")
-	if _, err := Batch(2, 1, func(g, _ int) error { return []error{nil, meant}[g] }); !errors.Is(err, meant) {
-		t.Errorf("a body fails: %v", err)
-	}
-	timed, err := Timed(2, 10, func(g, k int) error {
-		if g == 1 && k == 9 {
-			<-time.After(20 * time.Millisecond) // the one slow call of twenty
-		}
-		return nil
-	})
-	if err != nil || timed.Calls != 20 || timed.P50 >= timed.P99 || timed.P99 < 20*time.Millisecond {
-		t.Errorf("timed: %+v, %v", timed, err)
-	}
-	if _, err := Timed(1, 3, func(_, k int) error { return []error{nil, meant, nil}[k] }); !errors.Is(err, meant) {
-		t.Errorf("a timed body fails: %v", err)
-	}
-	if _, err := Timed(1, 0, nil); err == nil {
-		t.Error("no timed call: no error")
-	}
-	if _, err := Batch(0, 1, nil); err == nil {
-		t.Error("no goroutines: no error")
+func TestSampleFigures(t *testing.T) {
+	s := Sample{Calls: 4, Elapsed: 2 * time.Second, P50: time.Microsecond, P99: time.Millisecond, Allocs: 3, CPU: 8 * time.Microsecond}
+	got := []float64{s.PerSecond(), P50Micros(s), P99Micros(s), CPUMicros(s), Allocs(s)}
+	if want := []float64{2, 1, 1000, 2, 3}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }
 
 func TestTable(t *testing.T) {
-	table := Table{Heading: []string{"On a machine."}}
-	table.Add(
-		Row{What: "hit, ns", Result: "115", Floor: "100 floor", Ratio: 1.15, Aim: AtMost(1.15)},
-		Row{What: "hop", Result: "299", Floor: "100 µ", Ratio: 2.99, Aim: AtLeast(3)},
-		Row{What: "calls", Result: "1", Value: 1, Aim: AtMost(1)},
-		Row{What: "Redis", Result: "5", Aim: AtLeast(3), Note: "not installed"},
-		Row{What: "just so", Result: "7"},
-	)
+	table := Table{Machine: "a machine", Revision: "0123456789ab", Heading: []string{"Quick."}}
+	table.Rows = []Row{
+		{What: "hit, ns", Floor: "floor", Aim: AtMost(1.15), Rounds: []Round{{115, 100}, {220, 200}, {90, 100}}},
+		{What: "hop", Floor: "µ", Aim: AtLeast(3), Rounds: []Round{{296, 100}, {290, 100}}},
+		{What: "gets/s", Floor: "Redis", Aim: AtLeast(3), Rounds: []Round{{308469.2, 100000}, {2000, 1000}}},
+		{What: "calls", Aim: AtMost(1), Rounds: []Round{{Result: 1}, {Result: 1}}},
+		{What: "just so", Rounds: []Round{{Result: 0.0123}, {Result: 0}}},
+	}
 	var b strings.Builder
 	n, err := table.WriteTo(&b)
-	want := `On a machine.
+	want := `Measured on: a machine. Revision: 0123456789ab.
+Quick.
+A figure is the median of the rounds, in brackets the least and the most of a round. A ratio is taken within a round.
+A verdict, met or LOST, needs every round on that side of the aim; open: there are rounds on each side.
 
-| what    | result | floor     | ratio  | aim       |               |
-| ------- | ------ | --------- | ------ | --------- | ------------- |
-| hit, ns | 115    | 100 floor | 1.15 x | <= 1.15 x | met           |
-| hop     | 299    | 100 µ     | 2.99 x | >= 3 x    | LOST          |
-| calls   | 1      |           |        | <= 1      | met           |
-| Redis   | 5      |           |        | >= 3      | not installed |
-| just so | 7      |           |        |           |               |
+| what    | result                    | floor                          | ratio                 | aim       |      |
+| ------- | ------------------------- | ------------------------------ | --------------------- | --------- | ---- |
+| hit, ns | 115 [90.0 - 220]          | 100 floor [100 - 200]          | 1.10 x [0.900 - 1.15] | <= 1.15 x | met  |
+| hop     | 293 [290 - 296]           | 100 µ                          | 2.93 x [2.90 - 2.96]  | >= 3 x    | LOST |
+| gets/s  | 155,235 [2,000 - 308,469] | 50,500 Redis [1,000 - 100,000] | 2.54 x [2.00 - 3.08]  | >= 3 x    | open |
+| calls   | 1.00                      |                                |                       | <= 1      | met  |
+| just so | 0.0062 [0 - 0.0123]       |                                |                       |           |      |
 `
 	if b.String() != want || err != nil || int(n) != len(want) {
 		t.Errorf("wrote %d, %v:\n%s\nwant:\n%s", n, err, &b, want)
@@ -214,16 +179,13 @@ func TestTable(t *testing.T) {
 	if got, err := ReadTable(path); err != nil || !reflect.DeepEqual(got, &table) {
 		t.Errorf("the table came back as %+v, %v", got, err)
 	}
-	for _, bad := range []string{"", "{}", `{"rows":[{"aim":"< 3"}]}`, `{"rows":[{"aim":"<= x"}]}`} {
+	for _, bad := range []string{"", "{}", `{"rows":[{"aim":"< 3"}]}`, `{"rows":[{"aim":"<= x"}]}`, `{"rows":[{"what":"a","aim":""}]}`} {
 		if err := os.WriteFile(path, []byte(bad), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := ReadTable(path); err == nil {
 			t.Errorf("%q is read as a table", bad)
 		}
-	}
-	if table.Lost() != 1 {
-		t.Errorf("%d lost, want 1", table.Lost())
 	}
 	if AtMost(1).met(math.NaN()) || AtLeast(1).met(math.NaN()) || !(Aim{}).met(math.NaN()) {
 		t.Error("NaN meets an aim, or does not meet none")

@@ -85,7 +85,7 @@ func guard(t *testing.T, what string, calls int, weir, floor func() error) guard
 	t.Helper()
 	turn := func(call func() error) func() (Sample, error) {
 		return func() (Sample, error) {
-			return Batch(1, calls, func(_, n int) error {
+			return timed(calls, func(n int) error {
 				for range n {
 					if err := call(); err != nil {
 						return err
@@ -99,7 +99,7 @@ func guard(t *testing.T, what string, calls int, weir, floor func() error) guard
 	if err != nil {
 		t.Fatal(err)
 	}
-	cost := guarded{allocs: got["weir"].Median(Allocs), ratio: got["weir"].Ratio(got["floor"], Nanos)}
+	cost := guarded{allocs: Median(Row{Rounds: got["weir"].Beside(nil, Allocs)}.of(result)), ratio: medianRatio(got["weir"], got["floor"])}
 	t.Logf("%s: %.1f allocations, %.2f times the floor", what, cost.allocs, cost.ratio)
 	return cost
 }

@@ -23,7 +23,8 @@ type Sample struct {
 	Elapsed time.Duration
 	P50     time.Duration // of the timed calls
 	P99     time.Duration
-	Allocs  float64 // of this process, per call
+	Allocs  float64       // of this process, per call
+	CPU     time.Duration // of all processes that take part, for all calls; 0: not measured
 }
 
 // PerSecond returns the number of calls per second.

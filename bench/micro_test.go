@@ -11,8 +11,8 @@ import (
 	"github.com/weircache/weir/tier"
 )
 
-// Micro-benchmarks of one node, for make bench-compare. The speed table of bench/rivals shows their cost relative
-// to a floor, and the cost between two nodes.
+// Micro-benchmarks of one node, for make bench-compare. bench/rivals/micro compares a near hit with other
+// caches, and the table of bench/rivals/speed has the cost between two nodes.
 
 func microCache(b *testing.B, f tier.Freshness, nearBytes int64) (*tier.Cache[[]byte], []string) {
 	b.Helper()

@@ -33,27 +33,16 @@ type Contender struct {
 // Results are the samples of one contender, one per round.
 type Results []Sample
 
-// Median returns the median of the values that of returns.
-func (r Results) Median(of func(Sample) float64) float64 {
-	xs := make([]float64, len(r))
+// Beside returns the value of each round and, if there is a floor, the value of the floor in the same round.
+func (r Results) Beside(floor Results, of func(Sample) float64) []Round {
+	rounds := make([]Round, len(r))
 	for i, s := range r {
-		xs[i] = of(s)
-	}
-	return Median(xs)
-}
-
-// Ratio returns the median of the ratios of r to base, round by round. It ignores rounds that base lacks or in
-// which base is 0.
-func (r Results) Ratio(base Results, of func(Sample) float64) float64 {
-	var xs []float64
-	for i, s := range r {
-		if i < len(base) {
-			if b := of(base[i]); b != 0 {
-				xs = append(xs, of(s)/b)
-			}
+		rounds[i].Result = of(s)
+		if floor != nil {
+			rounds[i].Floor = of(floor[i])
 		}
 	}
-	return Median(xs)
+	return rounds
 }
 
 // Rounds lets the contenders take turns for n rounds, in reverse order in every second round. The first error ends
@@ -77,8 +66,11 @@ func Rounds(n int, contenders ...Contender) (map[string]Results, error) {
 // P50Micros returns a sample's p50 in microseconds.
 func P50Micros(s Sample) float64 { return float64(s.P50) / 1e3 }
 
-// Nanos returns the time per call in nanoseconds: the elapsed time divided by the number of calls of all callers.
-func Nanos(s Sample) float64 { return float64(s.Elapsed) / float64(max(s.Calls, 1)) }
+// P99Micros returns a sample's p99 in microseconds.
+func P99Micros(s Sample) float64 { return float64(s.P99) / 1e3 }
+
+// CPUMicros returns the CPU time of a call in microseconds.
+func CPUMicros(s Sample) float64 { return float64(s.CPU) / float64(max(s.Calls, 1)) / 1e3 }
 
 // Allocs returns a sample's allocations per call.
 func Allocs(s Sample) float64 { return s.Allocs }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -69,43 +70,87 @@ func (a *Aim) UnmarshalText(b []byte) error {
 	return fmt.Errorf("bench: %q is no aim, such as <= 1.15", b)
 }
 
-// A Row is a line of the table. A row without a ratio compares Value with its aim, if any.
-type Row struct {
-	What   string  `json:"what"`
-	Value  float64 `json:"value,omitempty"` // the number in Result, for the aim of a row without a ratio
-	Result string  `json:"result"`
-	Floor  string  `json:"floor,omitempty"` // what it is compared with; empty: none
-	Ratio  float64 `json:"ratio,omitempty"` // of the result to the floor; 0: none
-	Aim    Aim     `json:"aim"`
-	Note   string  `json:"note,omitempty"` // replaces the verdict: why there is none
+// A Round is what one round measured: a result and, unless the row has no floor, that of the floor.
+type Round struct {
+	Result float64 `json:"result"`
+	Floor  float64 `json:"floor,omitempty"`
 }
 
-// verdict returns "met", "LOST", the note, or nothing if the row does not have an aim.
+// A Row is a line of the table.
+type Row struct {
+	What   string  `json:"what"`            // with the unit
+	Floor  string  `json:"floor,omitempty"` // what it is compared with; empty: none
+	Aim    Aim     `json:"aim"`             // of the ratio to the floor; without a floor, of the result
+	Rounds []Round `json:"rounds"`
+}
+
+// of returns a value of each round.
+func (r Row) of(value func(Round) float64) []float64 {
+	xs := make([]float64, len(r.Rounds))
+	for i, round := range r.Rounds {
+		xs[i] = value(round)
+	}
+	return xs
+}
+
+func result(r Round) float64 { return r.Result }
+func floor(r Round) float64  { return r.Floor }
+func ratio(r Round) float64  { return r.Result / r.Floor }
+
+// verdict returns "met" or "LOST" if every round is on that side of the aim, "open" if some are on each side, or nothing
+// if the row does not have an aim.
 func (r Row) verdict() string {
-	x := r.Value
-	if r.Ratio != 0 {
-		x = r.Ratio
+	judged := r.of(result)
+	if r.Floor != "" {
+		judged = r.of(ratio)
+	}
+	met := 0
+	for _, x := range judged {
+		if r.Aim.met(x) {
+			met++
+		}
 	}
 	switch {
-	case r.Note != "":
-		return r.Note
 	case r.Aim.kind == 0:
 		return ""
-	case r.Aim.met(x):
+	case met == len(judged):
 		return "met"
+	case met == 0:
+		return "LOST"
 	}
-	return "LOST"
+	return "open"
 }
 
 func (r Row) cells() []string {
-	ratio, aim := "", r.Aim.String()
-	if r.Ratio != 0 {
-		ratio = fmt.Sprintf("%.2f x", r.Ratio)
-		if aim != "" {
-			aim += " x"
+	cells := []string{r.What, spread(r.of(result), ""), "", "", r.Aim.String(), r.verdict()}
+	if r.Floor != "" {
+		cells[2], cells[3] = spread(r.of(floor), " "+r.Floor), spread(r.of(ratio), " x")
+		if cells[4] != "" {
+			cells[4] += " x"
 		}
 	}
-	return []string{r.What, r.Result, r.Floor, ratio, aim, r.verdict()}
+	return cells
+}
+
+// spread returns the median with what follows it, and in brackets the least and the most if they differ.
+func spread(xs []float64, after string) string {
+	text := Digits(Median(xs)) + after
+	if least, most := Digits(slices.Min(xs)), Digits(slices.Max(xs)); least != most {
+		text += " [" + least + " - " + most + "]"
+	}
+	return text
+}
+
+// Digits formats a number with three significant digits at least, and at most four after the point.
+func Digits(x float64) string {
+	if math.Abs(x) >= 1000 {
+		return Count(x)
+	}
+	if x == 0 {
+		return "0"
+	}
+	n := max(0, 2-int(math.Floor(math.Log10(math.Abs(x)))))
+	return strconv.FormatFloat(x, 'f', min(n, 4), 64)
 }
 
 // Table is a list of rows. The zero Table is empty.
@@ -135,6 +180,11 @@ func ReadTable(path string) (*Table, error) {
 	if err = json.Unmarshal(b, t); err == nil && len(t.Rows) == 0 {
 		err = errors.New("it has no rows")
 	}
+	for _, r := range t.Rows {
+		if len(r.Rounds) == 0 {
+			err = fmt.Errorf("the row %q has no rounds", r.What)
+		}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("bench: %s is no table of the harness: %w", path, err)
 	}
@@ -144,17 +194,6 @@ func ReadTable(path string) (*Table, error) {
 // Add appends rows.
 func (t *Table) Add(rows ...Row) { t.Rows = append(t.Rows, rows...) }
 
-// Lost returns how many rows miss their aim.
-func (t *Table) Lost() int {
-	n := 0
-	for _, r := range t.Rows {
-		if r.verdict() == "LOST" {
-			n++
-		}
-	}
-	return n
-}
-
 // WriteTo writes the table as Markdown that is also readable as plain text.
 func (t *Table) WriteTo(w io.Writer) (int64, error) {
 	rows := [][]string{{"what", "result", "floor", "ratio", "aim", ""}}
@@ -162,14 +201,12 @@ func (t *Table) WriteTo(w io.Writer) (int64, error) {
 		rows = append(rows, r.cells())
 	}
 	text := Markdown(rows, len(rows[0]))
-	heading := t.Heading
+	heading := slices.Concat(t.Heading, []string{"A figure is the median of the rounds, in brackets the least and the most of a round. A ratio is taken within a round.",
+		"A verdict, met or LOST, needs every round on that side of the aim; open: there are rounds on each side."})
 	if t.Machine != "" {
 		heading = append([]string{"Measured on: " + t.Machine + ". Revision: " + t.Revision + "."}, heading...)
 	}
-	if len(heading) > 0 {
-		text = strings.Join(heading, "\n") + "\n\n" + text
-	}
-	n, err := io.WriteString(w, text)
+	n, err := io.WriteString(w, strings.Join(heading, "\n")+"\n\n"+text)
 	return int64(n), err
 }
 

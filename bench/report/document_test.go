@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,7 +27,7 @@ const closing = "<!-- /bench -->"
 //	(generated: a table as Text writes it)
 //	<!-- /bench -->
 //
-// A marker <!-- speed:results/speed.json --> stands for a table of the micro-benchmarks in the same way. Paths are
+// A marker <!-- speed:results/speed.json --> stands for the table of make bench in the same way. Paths are
 // relative to dir, the document's directory. The rest of the text stays as it is. It returns an error if a marker
 // is not closed, or if there are none.
 func fill(text []byte, dir string) ([]byte, error) {
@@ -77,9 +78,13 @@ func scenarioTable(out *bytes.Buffer, path string) error {
 	return nil
 }
 
-// speedTable writes the result of a run of the micro-benchmarks.
+// speedTable writes the table of make bench, or says that there is none.
 func speedTable(out *bytes.Buffer, path string) error {
 	t, err := bench.ReadTable(path)
+	if errors.Is(err, os.ErrNotExist) {
+		out.WriteString("It is not measured at this revision. `make results` measures it.\n")
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -34,14 +34,7 @@ func digits(x float64) string {
 	if math.IsInf(x, 0) {
 		return "never"
 	}
-	if math.Abs(x) >= 1000 {
-		return bench.Count(x)
-	}
-	if x == 0 {
-		return "0"
-	}
-	n := max(0, 2-int(math.Floor(math.Log10(math.Abs(x)))))
-	return strconv.FormatFloat(x, 'f', min(n, 4), 64)
+	return bench.Digits(x)
 }
 
 func percent(x float64) string { return strconv.FormatFloat(100*x, 'f', 2, 64) + " %" }

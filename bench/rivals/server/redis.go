@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -115,6 +116,25 @@ func (s *Redis) Dial(delay time.Duration) (rueidis.Client, error) {
 	o := s.Option()
 	o.DisableCache, o.MaxFlushDelay = true, delay
 	return rueidis.NewClient(o)
+}
+
+// CPU returns the CPU time that the server has used.
+func (s *Redis) CPU() (time.Duration, error) {
+	info, err := s.Client.Do(context.Background(), s.Client.B().Info().Section("cpu").Build()).ToString()
+	if err != nil {
+		return 0, err
+	}
+	sum, found := 0.0, 0
+	for line := range strings.Lines(info) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if seconds, err := strconv.ParseFloat(text, 64); err == nil && (name == "used_cpu_sys" || name == "used_cpu_user") {
+			sum, found = sum+seconds, found+1
+		}
+	}
+	if found != 2 {
+		return 0, errors.New("redis-server: INFO does not say used_cpu_sys and used_cpu_user")
+	}
+	return time.Duration(sum * float64(time.Second)), nil
 }
 
 // Pid returns the ID of the server's process.

@@ -24,6 +24,9 @@ func TestRedisTLS(t *testing.T) {
 	if pong, err := s.Client.Do(t.Context(), s.Client.B().Ping().Build()).ToString(); err != nil || pong != "PONG" {
 		t.Errorf("it answered %q, %v", pong, err)
 	}
+	if used, err := s.CPU(); err != nil || used <= 0 {
+		t.Errorf("it has used %v, %v", used, err)
+	}
 	plain := s.Option()
 	plain.TLSConfig = nil
 	if c, err := rueidis.NewClient(plain); err == nil {

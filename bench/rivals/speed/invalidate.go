@@ -4,21 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/rpc"
+	"slices"
 	"strconv"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/rueidis"
 
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/rivals/server"
-	"github.com/weircache/weir/tier"
 )
 
-// invalidate compares an Invalidate, which returns when all nodes have applied it, with deleting a key in Redis and
-// waiting for the server's push to as many clients, each of which has a copy of the key in its client-side cache.
-// All nodes of weir and all clients of Redis are in this process, over real sockets, so that the push can be
-// awaited; redis-server is a separate process. Each key is in every cache beforehand.
+// invalidate compares an Invalidate with a DEL in Redis of a key that each process has a copy of: in its near tier, or
+// in the client-side cache of its client. Each node of weir and each client is in a process of its own, and so are the
+// callers, which are spread over these processes.
+//
+// An Invalidate returns when all members have applied it. A DEL is timed until the client of the last process has
+// dropped its copy. Its caller does not wait for that, so what Redis does in a second is not confirmed when it is
+// counted, and the row says so. All processes of a machine have one CLOCK_MONOTONIC, which times both.
 func invalidate(o options, t *bench.Table) error {
 	for _, nodes := range []int{3, 5} {
 		if err := invalidateOn(o, t, nodes); err != nil {
@@ -28,256 +31,129 @@ func invalidate(o options, t *bench.Table) error {
 	return nil
 }
 
-// eraser is a system that can delete keys everywhere.
-type eraser interface {
-	// prepare puts a copy of the first n keys into every cache.
-	prepare(n int) error
-	// erase returns once the copies are gone from all caches.
-	erase(caller, key int) error
-	close() error
+// erasers are the processes, each with a node of weir and perhaps a client of Redis.
+type erasers struct {
+	all   []*rpc.Client
+	redis rueidis.Client // sets the keys; nil: without Redis
 }
 
-func eraseKey(i int) string { return "erase:" + strconv.Itoa(i) }
-
 func invalidateOn(o options, t *bench.Table, nodes int) (err error) {
-	o.log("invalidate: starting %d nodes", nodes)
-	systems := map[string]eraser{}
-	defer func() {
-		for _, s := range systems {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	if systems["weir"], err = startErasers(nodes); err != nil {
-		delete(systems, "weir")
-		return err
-	}
-	redis, err := startRedis()
+	redis, err := server.StartRedis(context.Background())
+	s, setup := erasers{}, Setup{Nodes: nodes}
 	switch {
 	case errors.Is(err, server.ErrNoRedis):
-		o.log("invalidate: %v", err)
+		o.log("%v", err)
 	case err != nil:
 		return err
 	default:
 		defer redis.Stop()
-		for i, d := range flushDelays {
-			r, err := dialErasers(redis, d, nodes)
-			if err != nil {
-				return err
-			}
-			systems[redisName(i)] = r
+		s.redis, setup.Redis = redis.Client, redis.Addr
+	}
+	for range nodes {
+		p, err := bench.Child(roleEraser)
+		if err != nil {
+			return err
 		}
+		defer func() { err = errors.Join(err, p.Stop()) }()
+		one, err := rpc.Dial("tcp", p.Words[0])
+		if err != nil {
+			return err
+		}
+		defer func() { _ = one.Close() }()
+		var addr string
+		if err := one.Call(controlName+".Start", setup, &addr); err != nil {
+			return err
+		}
+		s.all, setup.Join = append(s.all, one), append(setup.Join, addr)
+	}
+	if _, err := each[int](s.all, "AwaitView", func(int) any { return struct{}{} }); err != nil {
+		return err
 	}
 	for _, load := range []struct{ callers, each int }{{1, 2000}, {64, 250}} {
 		if o.quick {
 			load.each /= 4
 		}
-		if err := eraseRows(o, t, systems, nodes, load.callers, load.each); err != nil {
-			return fmt.Errorf("%d callers: %w", load.callers, err)
+		turns := []bench.Contender{{Name: "weir", Run: func() (bench.Sample, error) { return s.run(false, load.callers, load.each) }}}
+		const confirmed, unconfirmed = "Redis, DEL until the last push", "Redis, DEL answered, pushes not awaited"
+		if s.redis != nil {
+			turns = append(turns, bench.Contender{Name: confirmed, Run: func() (bench.Sample, error) { return s.run(true, load.callers, load.each) }})
 		}
-	}
-	return nil
-}
-
-// eraseRows measures one number of callers, each of which deletes the same number of keys.
-func eraseRows(o options, t *bench.Table, systems map[string]eraser, nodes, callers, each int) error {
-	turn := func(name string) bench.Contender {
-		s := systems[name]
-		return bench.Contender{Name: name, Run: func() (bench.Sample, error) {
-			if err := s.prepare(callers * each); err != nil {
-				return bench.Sample{}, err
-			}
-			return bench.Timed(callers, each, func(g, k int) error { return s.erase(g, g*each+k) })
-		}}
-	}
-	turns := []bench.Contender{turn("weir")}
-	for i := range len(systems) - 1 {
-		turns = append(turns, turn(redisName(i)))
-	}
-	got, err := bench.Rounds(o.rounds, turns...)
-	if err != nil {
-		return err
-	}
-	what := fmt.Sprintf("invalidate on %d nodes, %d callers", nodes, callers)
-	if callers == 1 {
-		what = fmt.Sprintf("invalidate on %d nodes, one caller", nodes)
-	}
-	p99 := func(s bench.Sample) float64 { return float64(s.P99) / 1e3 }
-	micros := func(x float64) string { return fmt.Sprintf("%.0f", x) }
-	for _, m := range []struct {
-		unit string
-		of   func(bench.Sample) float64
-		text func(float64) string
-	}{
-		{", p50, us", bench.P50Micros, micros}, {", p99, us", p99, micros}, {", a second", bench.Sample.PerSecond, bench.Count},
-	} {
-		weir := got["weir"]
-		row := bench.Row{What: what + m.unit, Result: m.text(weir.Median(m.of)), Floor: "Redis", Note: server.ErrNoRedis.Error()}
-		// Redis's best delay is the one with the most deletions per second.
-		best := 0
-		for i := range len(systems) - 1 {
-			if got[redisName(i)].Median(bench.Sample.PerSecond) > got[redisName(best)].Median(bench.Sample.PerSecond) {
-				best = i
-			}
-		}
-		if redis := got[redisName(best)]; redis != nil {
-			name := "Redis, pushes awaited"
-			if best > 0 {
-				name += fmt.Sprintf(" (flush delay %v)", flushDelays[best])
-			}
-			row.Floor, row.Ratio, row.Note = m.text(redis.Median(m.of))+" "+name, weir.Ratio(redis, m.of), ""
-		}
-		t.Add(row)
-	}
-	o.log("%s: weir p50 %.0f us, %s/s", what, got["weir"].Median(bench.P50Micros), bench.Count(got["weir"].Median(bench.Sample.PerSecond)))
-	return nil
-}
-
-// erasers is weir, with a number of nodes in this process.
-type erasers []*weirMember
-
-func startErasers(nodes int) (erasers, error) {
-	return startMembers(nodes, cacheConfig("invalidate", tier.Freshness{TTL: forever, NearTTL: time.Hour}))
-}
-
-func (s erasers) prepare(n int) error {
-	const readers = 64
-	for _, m := range s {
-		if _, err := bench.Batch(readers, (n+readers-1)/readers, func(g, each int) error {
-			for k := g * each; k < min(n, (g+1)*each); k++ {
-				if _, err := m.Cache.Get(context.Background(), eraseKey(k)); err != nil {
-					return err
-				}
-			}
-			return nil
-		}); err != nil {
+		got, err := bench.Rounds(o.rounds, turns...)
+		if err != nil {
 			return err
 		}
+		got[unconfirmed] = got[confirmed]
+		what := fmt.Sprintf("invalidate on %d nodes, a process each, %s", nodes, callersText(load.callers))
+		compare(t, got, what, figure{"p50, us", bench.P50Micros}, pair{"weir", confirmed, bench.Aim{}})
+		compare(t, got, what, figure{"p99, us", bench.P99Micros}, pair{"weir", confirmed, bench.Aim{}})
+		compare(t, got, what, figure{"a second", bench.Sample.PerSecond}, pair{"weir", unconfirmed, bench.Aim{}})
+		o.log("%s: done", what)
 	}
 	return nil
 }
 
-func (s erasers) erase(caller, key int) error {
-	return s[caller%len(s)].Cache.Invalidate(context.Background(), eraseKey(key))
+// each lets all processes do something at once, and returns their answers.
+func each[Reply any](all []*rpc.Client, does string, with func(i int) any) ([]Reply, error) {
+	replies, calls, errs := make([]Reply, len(all)), make([]*rpc.Call, len(all)), make([]error, len(all))
+	for i, one := range all {
+		calls[i] = one.Go(controlName+"."+does, with(i), &replies[i], nil)
+	}
+	for i, call := range calls {
+		errs[i] = (<-call.Done).Error
+	}
+	return replies, errors.Join(errs...)
 }
 
-func (s erasers) close() error { return closeMembers(s...) }
+func eraseKey(i int) string { return "erase:" + strconv.Itoa(i) }
 
-// redisErasers is Redis, with a number of clients with client-side caching, each with its own connection.
-type redisErasers struct {
-	fill    rueidis.Client // sets the keys; it caches nothing
-	clients []rueidis.Client
-	// left is, by key, how many clients have not received the push yet. The last one signals told.
-	left []atomic.Int32
-	told []chan struct{}
-}
-
-// maxErased is the maximum number of keys.
-const maxErased = 64 * 250
-
-func dialErasers(redis *server.Redis, delay time.Duration, clients int) (_ *redisErasers, err error) {
-	s := &redisErasers{left: make([]atomic.Int32, maxErased), told: make([]chan struct{}, maxErased)}
-	for i := range s.told {
-		s.told[i] = make(chan struct{}, 1)
-	}
-	defer func() {
-		if err != nil {
-			_ = s.close()
+// run erases keys: each caller as many, each key once.
+func (s *erasers) run(redis bool, callers, keys int) (bench.Sample, error) {
+	n := callers * keys
+	if redis {
+		sets := make([]rueidis.Completed, n)
+		for i := range sets {
+			sets[i] = s.redis.B().Set().Key(eraseKey(i)).Value(rueidis.BinaryString(value(sizes[0]))).Build()
 		}
-	}()
-	if s.fill, err = redis.Dial(0); err != nil {
-		return nil, err
-	}
-	for range clients {
-		o := redis.Option()
-		o.MaxFlushDelay, o.CacheSizeEachConn, o.PipelineMultiplex, o.OnInvalidations = delay, 128<<20, -1, s.pushed
-		c, err := rueidis.NewClient(o)
-		if err != nil {
-			return nil, err
-		}
-		s.clients = append(s.clients, c)
-	}
-	return s, nil
-}
-
-// pushed is called by each client with the keys that it has dropped.
-func (s *redisErasers) pushed(keys []rueidis.RedisMessage) {
-	for _, m := range keys {
-		name, err := m.ToString()
-		if err != nil {
-			continue
-		}
-		if k, err := strconv.Atoi(name[len("erase:"):]); err == nil && s.left[k].Add(-1) == 0 {
-			s.told[k] <- struct{}{}
-		}
-	}
-}
-
-func (s *redisErasers) prepare(n int) error {
-	const chunk = 1000
-	ctx := context.Background()
-	text := rueidis.BinaryString(value(sizes[0]))
-	for from := 0; from < n; from += chunk {
-		to := min(n, from+chunk)
-		var set rueidis.Commands
-		for k := from; k < to; k++ {
-			set = append(set, s.fill.B().Set().Key(eraseKey(k)).Value(text).Build())
-		}
-		for _, r := range s.fill.DoMulti(ctx, set...) {
-			if err := r.Error(); err != nil {
-				return err
-			}
-		}
-		for _, c := range s.clients {
-			var get []rueidis.CacheableTTL
-			for k := from; k < to; k++ {
-				get = append(get, rueidis.CT(c.B().Get().Key(eraseKey(k)).Cache(), time.Hour))
-			}
-			for _, r := range c.DoMultiCache(ctx, get...) {
+		for part := range slices.Chunk(sets, 1000) {
+			for _, r := range s.redis.DoMulti(context.Background(), part...) {
 				if err := r.Error(); err != nil {
-					return err
+					return bench.Sample{}, err
 				}
 			}
 		}
-		for k := from; k < to; k++ {
-			s.left[k].Store(int32(len(s.clients)))
+	}
+	if _, err := each[int](s.all, "Prepare", func(int) any { return Prepared{redis, n} }); err != nil {
+		return bench.Sample{}, err
+	}
+	// The callers of a process have consecutive keys.
+	from := func(i int) int { return i * callers / len(s.all) }
+	did, err := each[Erased](s.all, "Erase", func(i int) any {
+		return Erasing{redis, from(i) * keys, from(i+1) - from(i), keys}
+	})
+	if err != nil {
+		return bench.Sample{}, err
+	}
+	var all Erased
+	for _, one := range did {
+		all.Began, all.Ended = append(all.Began, one.Began...), append(all.Ended, one.Ended...)
+	}
+	sample := bench.Sample{Calls: int64(n), Elapsed: slices.Max(all.Ended) - slices.Min(all.Began)}
+	if redis {
+		arrived, err := each[[]time.Duration](s.all, "Arrivals", func(int) any { return struct{}{} })
+		if err != nil {
+			return sample, err
+		}
+		for i := range all.Ended {
+			for _, one := range arrived {
+				all.Ended[i] = max(all.Ended[i], one[i])
+			}
 		}
 	}
-	return nil
-}
-
-// pushWithin is longer than any push takes: a missing push is an error, not a hang.
-const pushWithin = 10 * time.Second
-
-func (s *redisErasers) erase(caller, key int) error {
-	c := s.clients[caller%len(s.clients)]
-	n, err := c.Do(context.Background(), c.B().Del().Key(eraseKey(key)).Build()).AsInt64()
-	if err == nil && n != 1 {
-		err = fmt.Errorf("redis: %s was not there", eraseKey(key))
+	took := make([]time.Duration, n)
+	for i := range took {
+		took[i] = all.Ended[i] - all.Began[i]
 	}
-	if err != nil {
-		return err
-	}
-	select { // the usual case does not need a timer
-	case <-s.told[key]:
-		return nil
-	default:
-	}
-	late := time.NewTimer(pushWithin)
-	defer late.Stop()
-	select {
-	case <-s.told[key]:
-		return nil
-	case <-late.C:
-		return fmt.Errorf("redis: no push of %s to all clients after %v", eraseKey(key), pushWithin)
-	}
-}
-
-func (s *redisErasers) close() error {
-	if s.fill != nil {
-		s.fill.Close()
-	}
-	for _, c := range s.clients {
-		c.Close()
-	}
-	return nil
+	slices.Sort(took)
+	sample.P50, sample.P99 = took[n/2], took[n*99/100]
+	return sample, nil
 }

@@ -17,57 +17,56 @@ import (
 
 const memoryValue = 256
 
+// holder is a cache that is filled with keys. It has room for all of them.
+type holder struct {
+	name string
+	fill func(keys []string) (held int, close func(), err error)
+}
+
 // memory measures the heap that an entry takes, with its key, its value and everything else, in a cache that holds
 // all entries and was never asked for more. It does so for each of the tiers and for the stores that others build
-// on. Maps double in size, so what an entry takes depends on the number of entries: each is measured with four
-// counts, evenly spread over a doubling, and the mean is taken.
+// on. Maps double in size, so what an entry takes depends on the number of entries: each round has another number,
+// evenly spread over a doubling.
 func memory(o options, t *bench.Table) error {
 	count := 100_000
 	if o.quick {
 		count = 25_000
 	}
-	holders := []struct {
-		name string
-		fill func(keys []string) (any, int, error) // what holds the entries, and how many it holds
-	}{
-		{"owned tier", fillOwned},
+	holders := []holder{
+		{"owned tier", func(keys []string) (int, func(), error) { return fillTier(keys, -1, int64(len(keys))*1000) }},
 		{"near tier", fillNear},
-		{"raw ristretto", func(keys []string) (any, int, error) { return fillRistretto(keys, 0) }},
-		{"ristretto with expiry", func(keys []string) (any, int, error) { return fillRistretto(keys, forever) }},
-		{"otter", func(keys []string) (any, int, error) { return fillOtter(keys, false) }},
-		{"otter with expiry", func(keys []string) (any, int, error) { return fillOtter(keys, true) }},
+		{"raw ristretto", func(keys []string) (int, func(), error) { return fillRistretto(keys, 0) }},
+		{"ristretto with expiry", func(keys []string) (int, func(), error) { return fillRistretto(keys, forever) }},
+		{"otter", func(keys []string) (int, func(), error) { return fillOtter(keys, false) }},
+		{"otter with expiry", func(keys []string) (int, func(), error) { return fillOtter(keys, true) }},
 	}
-	bytes := make([]float64, len(holders))
-	const counts = 4
+	bytes := make([][]float64, len(holders)) // of an entry, by round
 	for i, h := range holders {
-		for j := range counts {
-			all, held, err := heapFor(int(float64(count)*math.Pow(2, float64(j)/counts)), h.fill)
+		for round := range o.rounds {
+			n := int(float64(count) * math.Pow(2, float64(round)/float64(o.rounds)))
+			all, held, err := heapFor(n, h.fill)
+			if err == nil && h.name == "near tier" { // besides it that cache has a small owned one and everything else
+				var rest float64
+				rest, _, err = heapFor(n, func(keys []string) (int, func(), error) { return fillTier(keys, -1, tier.MinBytes) })
+				all -= rest
+			}
 			if err != nil {
 				return fmt.Errorf("%s: %w", h.name, err)
 			}
-			if i == 1 { // besides the near tier that cache has a small owned one and everything else
-				rest, _, err := heapFor(count, fillLeast)
-				if err != nil {
-					return err
-				}
-				all -= rest
-			}
-			bytes[i] += all / float64(held) / counts
+			bytes[i] = append(bytes[i], all/float64(held))
 		}
-		o.log("memory: %s: %.0f B", h.name, bytes[i])
+		o.log("memory: %s: %.0f B", h.name, bench.Median(bytes[i]))
 	}
 	for i, h := range holders[:2] {
 		for j, floor := range holders[2:] {
-			aim := bench.Aim{}
+			row := bench.Row{What: fmt.Sprintf("memory of an entry, %s, %d-byte value, 16-byte key, B", h.name, memoryValue), Floor: floor.name}
 			if j == 0 {
-				aim = bench.AtMost(1.2)
+				row.Aim = bench.AtMost(1.2)
 			}
-			t.Add(bench.Row{
-				What:   fmt.Sprintf("memory of an entry, %s, %d-byte value, 16-byte key", h.name, memoryValue),
-				Result: fmt.Sprintf("%.0f B", bytes[i]),
-				Floor:  fmt.Sprintf("%.0f B %s", bytes[2+j], floor.name),
-				Ratio:  bytes[i] / bytes[2+j], Aim: aim,
-			})
+			for round, b := range bytes[i] {
+				row.Rounds = append(row.Rounds, bench.Round{Result: b, Floor: bytes[2+j][round]})
+			}
+			t.Rows = append(t.Rows, row)
 		}
 	}
 	return nil
@@ -75,13 +74,13 @@ func memory(o options, t *bench.Table) error {
 
 // heapFor returns by how much the heap grows when n keys are put into a cache, and how many entries the cache then
 // has. The keys are created for the measurement and not held elsewhere: a cache that keeps them has them counted.
-func heapFor(n int, fill func(keys []string) (any, int, error)) (bytes float64, held int, err error) {
+func heapFor(n int, fill func(keys []string) (int, func(), error)) (bytes float64, held int, err error) {
 	before := bench.HeapBytes()
 	keys := make([]string, n)
 	for i := range keys {
 		keys[i] = fmt.Sprintf("product:%08d", i)
 	}
-	c, held, err := fill(keys)
+	held, done, err := fill(keys)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -89,75 +88,65 @@ func heapFor(n int, fill func(keys []string) (any, int, error)) (bytes float64, 
 	runtime.KeepAlive(keys)
 	keys = nil
 	bytes = float64(bench.HeapBytes() - before)
+	done()
 	if held == 0 {
 		err = errors.New("it is empty")
-	}
-	switch c := c.(type) {
-	case *tier.Cache[[]byte]:
-		err = errors.Join(err, c.Close(context.Background()))
-	case *ristretto.Cache[string, []byte]:
-		c.Close()
-	case *otter.Cache[string, []byte]:
-		c.StopAllGoroutines()
 	}
 	return bytes, held, err
 }
 
-// fillOwned fills an owned tier that has room for the keys, without a near tier.
-func fillOwned(keys []string) (any, int, error) { return fillTier(keys, int64(len(keys))*1000) }
-
-// fillLeast fills what a cache has besides a near tier.
-func fillLeast(keys []string) (any, int, error) { return fillTier(keys, tier.MinBytes) }
-
-func fillTier(keys []string, ownedBytes int64) (any, int, error) {
-	c, err := memoryCache(-1, ownedBytes)
-	if err != nil {
-		return nil, 0, err
+// fillTier fills the near tier, or the owned tier if nearBytes is -1.
+func fillTier(keys []string, nearBytes, ownedBytes int64) (int, func(), error) {
+	c := cacheConfig("memory", tier.Freshness{TTL: forever, NearTTL: forever})
+	if nearBytes < 0 {
+		c.Freshness.NearTTL = -1
 	}
-	for _, k := range keys {
-		if _, err := c.Get(context.Background(), k); err != nil {
-			return nil, 0, err
+	c.Loader = tier.ByKey(func(context.Context, string) ([]byte, error) { return value(memoryValue), nil })
+	c.NearBytes, c.OwnedBytes = nearBytes, ownedBytes
+	cache, err := tier.New(c)
+	if err != nil {
+		return 0, nil, err
+	}
+	done := func() { _ = cache.Close(context.Background()) }
+	near := 0
+	for range 3 { // a near tier may drop entries that arrive in a burst; a dropped entry comes back
+		near = 0
+		for _, k := range keys {
+			a, err := cache.Read(context.Background(), k, tier.ReadOptions{MaxAge: tier.AnyAge})
+			if err != nil {
+				done()
+				return 0, nil, err
+			}
+			if a.Source == tier.SourceNear {
+				near++
+			}
+		}
+		if nearBytes < 0 {
+			return cache.Stats().OwnedEntries, done, nil
 		}
 	}
-	return c, c.Stats().OwnedEntries, nil
+	return near, done, nil
 }
 
 // fillNear fills the smallest near tier, to one part in twenty, that holds all keys.
-func fillNear(keys []string) (any, int, error) {
+func fillNear(keys []string) (int, func(), error) {
 	for room := 480.0; room < 1000; room *= 1.05 {
-		c, err := memoryCache(int64(float64(len(keys))*room), tier.MinBytes)
-		if err != nil {
-			return nil, 0, err
+		near, done, err := fillTier(keys, int64(float64(len(keys))*room), tier.MinBytes)
+		if err != nil || near == len(keys) {
+			return near, done, err
 		}
-		for range 3 { // a near tier may drop entries that arrive in a burst; a dropped entry comes back
-			near := 0
-			for _, k := range keys {
-				a, err := c.Read(context.Background(), k, tier.ReadOptions{MaxAge: tier.AnyAge})
-				if err != nil {
-					return nil, 0, err
-				}
-				if a.Source == tier.SourceNear {
-					near++
-				}
-			}
-			if near == len(keys) {
-				return c, near, nil
-			}
-		}
-		if err := c.Close(context.Background()); err != nil {
-			return nil, 0, err
-		}
+		done()
 	}
-	return nil, 0, errors.New("1000 bytes for each key are not enough")
+	return 0, nil, errors.New("1000 bytes for each key are not enough")
 }
 
 // fillRistretto uses ten counters per entry, as ristretto's README recommends.
-func fillRistretto(keys []string, ttl time.Duration) (any, int, error) {
+func fillRistretto(keys []string, ttl time.Duration) (int, func(), error) {
 	c, err := ristretto.NewCache(&ristretto.Config[string, []byte]{
 		NumCounters: int64(len(keys)) * 10, MaxCost: int64(len(keys)), BufferItems: 64, IgnoreInternalCost: true,
 	})
 	if err != nil {
-		return nil, 0, err
+		return 0, nil, err
 	}
 	held := 0
 	for i, k := range keys {
@@ -172,32 +161,21 @@ func fillRistretto(keys []string, ttl time.Duration) (any, int, error) {
 			held++
 		}
 	}
-	return c, held, nil
+	return held, c.Close, nil
 }
 
-func fillOtter(keys []string, expiry bool) (any, int, error) {
+func fillOtter(keys []string, expiry bool) (int, func(), error) {
 	o := &otter.Options[string, []byte]{MaximumSize: len(keys)}
 	if expiry {
 		o.ExpiryCalculator = otter.ExpiryWriting[string, []byte](forever)
 	}
 	c, err := otter.New(o)
 	if err != nil {
-		return nil, 0, err
+		return 0, nil, err
 	}
 	for _, k := range keys {
 		c.Set(k, value(memoryValue))
 	}
 	c.CleanUp()
-	return c, c.EstimatedSize(), nil
-}
-
-func memoryCache(nearBytes, ownedBytes int64) (*tier.Cache[[]byte], error) {
-	f := tier.Freshness{TTL: forever, NearTTL: forever}
-	if nearBytes < 0 {
-		f.NearTTL = -1
-	}
-	c := cacheConfig("memory", f)
-	c.Loader = tier.ByKey(func(context.Context, string) ([]byte, error) { return value(memoryValue), nil })
-	c.NearBytes, c.OwnedBytes = nearBytes, ownedBytes
-	return tier.New(c)
+	return c.EstimatedSize(), func() { c.StopAllGoroutines() }, nil
 }

@@ -33,6 +33,14 @@ func sizeOf(key string) int {
 	return sizes[0]
 }
 
+// checkSize returns an error if a key's value does not have its length.
+func checkSize(key string, n int) error {
+	if n != sizeOf(key) {
+		return fmt.Errorf("%q: %d bytes", key, n)
+	}
+	return nil
+}
+
 // keyOf returns the i-th key with values of the given size.
 func keyOf(size, i int) string {
 	if size == sizes[1] {
@@ -40,6 +48,15 @@ func keyOf(size, i int) string {
 	}
 	return fmt.Sprintf("small:%05d", i)
 }
+
+const (
+	// keysEach is how many keys each caller has for itself. In weir, callers of one key share a request. That is not
+	// what is measured here, so no two callers have a key in common.
+	keysEach = 4
+	// mostCallers is the largest number of callers.
+	mostCallers = 512
+	forever     = 100 * time.Hour
+)
 
 // secret is the secret of the cluster with TLS. It does not protect anything: both processes know it from here.
 var secret = peer.Secret("only for measuring, on a loopback")[:peer.SecretSize]
@@ -71,13 +88,6 @@ func startNode(secret peer.Secret, name string, join ...string) (*weirMember, er
 		cacheConfig("speed", tier.Freshness{TTL: forever, NearTTL: -1}))
 }
 
-// startMembers starts nodes in this process, each with a cache.
-func startMembers(nodes int, c tier.Config[[]byte]) ([]*weirMember, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
-	defer cancel()
-	return member.Group(ctx, nodes, peer.Config{ClusterName: c.Namespace}, c)
-}
-
 // awaitView waits until the node sees the given number of members.
 func awaitView(m *weirMember, members int) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
@@ -92,11 +102,11 @@ func closeMembers(all ...*weirMember) error {
 	return member.CloseAll(ctx, all)
 }
 
-// ownedBy finds count keys with values of the given size that the named member owns.
-func ownedBy(n *peer.Node, name string, size, count int) []string {
+// ownedElsewhere finds count keys with values of the given size that other members own.
+func ownedElsewhere(m *weirMember, size, count int) []string {
 	keys := make([]string, 0, count)
 	for i := 0; len(keys) < count; i++ {
-		if k := keyOf(size, i); n.View().Owner(k).Name == name {
+		if k := keyOf(size, i); m.Node.View().Owner(k).Name != m.Node.Name() {
 			keys = append(keys, k)
 		}
 	}
@@ -104,18 +114,31 @@ func ownedBy(n *peer.Node, name string, size, count int) []string {
 }
 
 // weirCaller gets keys in turn through the cache.
-func weirCaller(c *tier.Cache[[]byte], keys []string) bench.Caller {
+func weirCaller(m *weirMember, keys []string) bench.Caller {
 	ctx := context.Background()
 	i := 0
 	return bench.Caller{Call: func() error {
 		k := keys[i%len(keys)]
 		i++
-		v, err := c.Get(ctx, k)
+		v, err := m.Cache.Get(ctx, k)
 		if err != nil {
 			return err
 		}
-		if len(v) != sizeOf(k) {
-			return fmt.Errorf("%q: %d bytes", k, len(v))
+		return checkSize(k, len(v))
+	}}
+}
+
+// manyCaller gets all keys in one call.
+func manyCaller(m *weirMember, keys []string) bench.Caller {
+	return bench.Caller{Call: func() error {
+		got, err := m.Cache.GetMany(context.Background(), keys)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if err := checkSize(k, len(got[k])); err != nil {
+				return err
+			}
 		}
 		return nil
 	}}

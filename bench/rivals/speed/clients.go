@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -15,55 +13,6 @@ import (
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/rivals/server"
 )
-
-// rawRequest is the size of a request over raw TCP, in bytes: about that of weir's own request. Its last byte
-// selects the value.
-const rawRequest = 40
-
-// serveRaw answers each request with a value without any framing.
-func serveRaw(l net.Listener) {
-	answers := [][]byte{value(sizes[0]), value(sizes[1])}
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer func() { _ = c.Close() }()
-			var b [rawRequest]byte
-			for {
-				if _, err := io.ReadFull(c, b[:]); err != nil {
-					return
-				}
-				if _, err := c.Write(answers[b[rawRequest-1]&1]); err != nil {
-					return
-				}
-			}
-		}()
-	}
-}
-
-// rawCaller sends requests over its own connection.
-func rawCaller(addr string, size int) (bench.Caller, error) {
-	c, err := net.Dial("tcp", addr)
-	if err != nil {
-		return bench.Caller{}, err
-	}
-	req, resp := make([]byte, rawRequest), make([]byte, size)
-	if size == sizes[1] {
-		req[rawRequest-1] = 1
-	}
-	return bench.Caller{
-		Call: func() error {
-			if _, err := c.Write(req); err != nil {
-				return err
-			}
-			_, err := io.ReadFull(c, resp)
-			return err
-		},
-		Close: func() { _ = c.Close() },
-	}, nil
-}
 
 const grpcMethod = "/speed.Values/Get"
 
@@ -102,28 +51,26 @@ func grpcCaller(c *grpc.ClientConn, size, i int) bench.Caller {
 		if err := c.Invoke(ctx, grpcMethod, key, &v); err != nil {
 			return err
 		}
-		if len(v.Value) != size {
-			return fmt.Errorf("gRPC: %d bytes", len(v.Value))
-		}
-		return nil
+		return checkSize(key.Value, len(v.Value))
 	}}
 }
 
-// redisKeys is how many keys of each size Redis holds.
-const redisKeys = 512 * keysEach
-
-// startRedis starts a Redis and fills it.
-func startRedis() (*server.Redis, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+// startRedis starts a Redis, with TLS or without, and fills it with the keys of all callers.
+func startRedis(sealed bool) (*server.Redis, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
-	s, err := server.StartRedis(ctx)
+	start := server.StartRedis
+	if sealed {
+		start = server.StartRedisTLS
+	}
+	s, err := start(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, size := range sizes {
-		for i := range redisKeys {
+		for i := range mostCallers * keysEach {
 			cmd := s.Client.B().Set().Key(keyOf(size, i)).Value(rueidis.BinaryString(value(size))).Build()
-			if err := s.Client.Do(context.Background(), cmd).Error(); err != nil {
+			if err := s.Client.Do(ctx, cmd).Error(); err != nil {
 				s.Stop()
 				return nil, err
 			}
@@ -132,17 +79,53 @@ func startRedis() (*server.Redis, error) {
 	return s, nil
 }
 
+// flushDelays are the delays that rueidis is tried with.
+var flushDelays = []time.Duration{0, 20 * time.Microsecond}
+
+// redisName returns the name of a Redis in the table.
+func redisName(sealed bool, delay time.Duration) string {
+	name := redisPlain
+	if sealed {
+		name = redisSealed
+	}
+	if delay > 0 {
+		name += fmt.Sprintf(", flush delay %v", delay)
+	}
+	return name
+}
+
+// redisCaller gets the keys in turn.
 func redisCaller(c rueidis.Client, keys []string) bench.Caller {
 	ctx := context.Background()
 	i := 0
 	return bench.Caller{Call: func() error {
 		key := keys[i%len(keys)]
-		size := sizeOf(key)
 		i++
 		v, err := c.Do(ctx, c.B().Get().Key(key).Build()).AsBytes()
-		if err == nil && len(v) != size {
-			err = fmt.Errorf("redis: %d bytes", len(v))
+		if err != nil {
+			return err
 		}
-		return err
+		return checkSize(key, len(v))
+	}}
+}
+
+// mgetCaller gets all keys in one call from Redis.
+func mgetCaller(c rueidis.Client, keys []string) bench.Caller {
+	return bench.Caller{Call: func() error {
+		got, err := rueidis.MGet(c, context.Background(), keys)
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			m := got[k]
+			b, err := m.AsBytes()
+			if err != nil {
+				return err
+			}
+			if err := checkSize(k, len(b)); err != nil {
+				return err
+			}
+		}
+		return nil
 	}}
 }
