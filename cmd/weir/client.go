@@ -89,7 +89,7 @@ func (c *client) askFor(ctx context.Context, wait time.Duration, method, name st
 	resp, err := http.DefaultClient.Do(req)
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
-		return 0, nil, notWeir("%s does not answer within %v", c.base, askTime)
+		return 0, nil, notWeir("%s does not answer within %v", c.base, wait)
 	case err != nil:
 		return 0, nil, notWeir("nothing answers at %s: %v; --addr says where a member's stats endpoint is", c.base, err)
 	}

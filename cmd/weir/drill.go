@@ -85,6 +85,9 @@ the drill. The exit code is 0 if the drill lasted for its whole time, 1 if it en
 func (c *client) drill(ctx context.Context, req peer.DrillRequest) (out peer.DrillResult, err error) {
 	status, body, err := c.ask(ctx, http.MethodPost, "drill", nil, req)
 	if err != nil {
+		if !req.Stop {
+			err = notWeir("%v; if the request reached it, the drill runs, and weir drill --namespace %s --stop ends it", err, req.Namespace)
+		}
 		return out, err
 	}
 	if status != http.StatusAccepted {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/weircache/weir/peer"
@@ -54,5 +55,21 @@ func TestInterruptedWhileADrillBegins(t *testing.T) {
 		}
 	default:
 		t.Error("the drill goes on")
+	}
+}
+
+// TestUnansweredDrillMayRun checks that the command says how to end a drill whose start was not answered.
+func TestUnansweredDrillMayRun(t *testing.T) {
+	member := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer member.Close()
+	for _, c := range []struct {
+		args []string
+		says bool
+	}{{[]string{"drill", "-n", "product"}, true}, {[]string{"drill", "-n", "product", "--stop"}, false}} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), append(c.args, "--addr="+member.URL), &world{out: &out, err: &errs})
+		if says := strings.Contains(errs.String(), "weir drill --namespace product --stop ends it"); code != exitTarget || says != c.says {
+			t.Errorf("%q: exit code %d: %s", c.args, code, errs.String())
+		}
 	}
 }
