@@ -1,11 +1,6 @@
 package store_test
 
-import (
-	"testing"
-
-	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/tier/internal/store"
-)
+import "testing"
 
 func TestOwnedScanAndReturn(t *testing.T) {
 	const n = 1000
@@ -80,32 +75,6 @@ func TestOwnedMainQueue(t *testing.T) {
 	}
 	if even < 190 || odd > 10 {
 		t.Errorf("%d of 200 keys with a hit are left, and %d of 200 without", even, odd)
-	}
-}
-
-func TestOwnedEvictionIsBounded(t *testing.T) {
-	const n = 10_000
-	gone := 0
-	s := newFixed(n, func(string, *store.Entry) { gone++ })
-	defer s.Close()
-	for i := range n {
-		s.Set(fixedKey(i), fixed())
-	}
-	for range codec.MaxHeat {
-		for i := range n {
-			s.Get(fixedKey(i))
-		}
-	}
-	s.Set(fixedKey(n), fixed())
-	touched := 0
-	s.Ranked(func(_ string, _ *store.Entry, heat uint8) {
-		if heat < codec.MaxHeat {
-			touched++
-		}
-	})
-	const evictSteps = 64
-	if gone != 1 || touched > evictSteps+1 {
-		t.Errorf("one set evicted %d and looked at %d entries, want 1 and at most %d", gone, touched, evictSteps)
 	}
 }
 

@@ -252,14 +252,11 @@ func (s *s3fifo) forget(sh *ownedShard, hash uint64, n *ownedNode) {
 	s.tally(n, -1)
 }
 
-// makeRoom evicts until w more bytes fit or both queues are empty. It returns the evicted nodes, linked by next. The
-// caller holds mu.
+// makeRoom evicts until w more bytes, at most max, fit. It returns the evicted nodes, linked by next. The caller holds
+// mu.
 func (s *s3fifo) makeRoom(w int64) (gone *ownedNode) {
 	for s.young.bytes+s.main.bytes+w > s.max {
 		n := s.victim()
-		if n == nil {
-			break
-		}
 		hash := s.hash(n.key)
 		if !n.main {
 			s.ghosts.remember(hash, s.count.Load())
@@ -270,15 +267,12 @@ func (s *s3fifo) makeRoom(w int64) (gone *ownedNode) {
 	return gone
 }
 
-// victim removes the next entry to evict from its queue and returns it, or nil if both queues are empty. The caller
+// victim removes the next entry to evict from its queue and returns it. One of the queues has an entry. The caller
 // holds mu.
 func (s *s3fifo) victim() *ownedNode {
 	for range evictSteps {
 		if s.young.bytes > s.max/youngShare || s.main.first() == nil {
 			n := s.young.first()
-			if n == nil {
-				return nil
-			}
 			s.young.remove(n)
 			if n.credit.Load() == 0 {
 				return n
@@ -296,11 +290,8 @@ func (s *s3fifo) victim() *ownedNode {
 		n.credit.Store(c - 1)
 		s.main.push(n)
 	}
-	n := s.main.first()
-	if n == nil {
-		n = s.young.first()
-	}
-	s.home(n).remove(n)
+	n := s.main.first() // each of the steps moved an entry there
+	s.main.remove(n)
 	return n
 }
 

@@ -85,63 +85,6 @@ func contents(s store.Owned) map[string]*store.Entry {
 	return all
 }
 
-// The store behaves like a map that is told of evictions.
-func TestOwnedModel(t *testing.T) {
-	r := ownedRand(t)
-	for round := range 20 {
-		model := map[string]*store.Entry{}
-		limit := int64(5_000 + r.IntN(100_000))
-		evicted := 0
-		s := store.New(limit, func(key string, e *store.Entry) {
-			if model[key] != e {
-				t.Fatalf("%q evicted, but not what it had", key)
-			}
-			delete(model, key)
-			evicted++
-		})
-		if round%2 == 1 {
-			store.SetHashMask(s, 7) // so that 400 keys have eight hashes
-		}
-		for range 5_000 {
-			key := fixedKey(r.IntN(400))
-			switch p := r.IntN(100); {
-			case p < 40:
-				e := heavy(len(key), store.Overhead+int64(len(key)+r.IntN(1<<r.IntN(12))))
-				s.Set(key, e)
-				model[key] = e
-				if w := s.Bytes(); w > limit && s.Len() > 1 {
-					t.Fatalf("%d bytes, the limit is %d", w, limit)
-				}
-			case p < 45:
-				s.Delete(key)
-				delete(model, key)
-			default:
-				e, ok := s.Get(key)
-				if e != model[key] || ok != (e != nil) {
-					t.Fatalf("get(%q) = %p, %v; want %p", key, e, ok, model[key])
-				}
-			}
-		}
-		if evicted == 0 {
-			t.Error("nothing was evicted: the test tests too little")
-		}
-		checkOwned(t, s, model)
-		// Each entry has a place in a queue, so that all can be evicted.
-		all, before := heavy(len("all"), limit), evicted+len(model)
-		s.Set("all", all)
-		if evicted != before || len(model) != 0 {
-			t.Errorf("%d entries evicted, want %d; not evicted are %v", evicted, before, model)
-		}
-		model["all"] = all
-		checkOwned(t, s, model)
-		for key := range model {
-			s.Delete(key)
-		}
-		checkOwned(t, s, map[string]*store.Entry{})
-		s.Close()
-	}
-}
-
 // checkOwned compares s, while nothing uses it, with its expected contents and checks its invariants.
 func checkOwned(t *testing.T, s store.Owned, want map[string]*store.Entry) {
 	t.Helper()
