@@ -32,6 +32,8 @@ const (
 	MaxFile = 4 << 20
 	// Unnamed is the namespace of a file that has no name.
 	Unnamed = "default"
+	// lengthBytes is what the length of a name or a key takes at most, and so does the number of keys.
+	lengthBytes = 2
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -39,9 +41,9 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // Append appends a file of keys, or of as many of the first ones as fit.
 func Append(dst []byte, namespace string, keys []string) (file []byte, kept int) {
 	var list []byte
-	room := MaxFile - len(magic) - 1 - 2*binary.MaxVarintLen64 - len(namespace) - crc32.Size
+	room := MaxFile - len(magic) - 1 - 2*lengthBytes - len(namespace) - crc32.Size
 	for _, key := range keys[:min(len(keys), MaxKeys)] {
-		if len(list)+binary.MaxVarintLen64+len(key) > room {
+		if len(list)+lengthBytes+len(key) > room {
 			break
 		}
 		list = binary.AppendUvarint(list, uint64(len(key)))
@@ -89,7 +91,7 @@ func parse(b []byte, namespace string) (keys []string, err error) {
 		return nil, fmt.Errorf("it is of the namespace %q", name)
 	}
 	count, used := binary.Uvarint(rest)
-	if err != nil || used <= 0 || count > MaxKeys || count > uint64(len(rest)) {
+	if err != nil || used <= 0 || count > MaxKeys {
 		return nil, errors.Join(errors.New("its number of keys is wrong"), err)
 	}
 	rest = rest[used:]
@@ -135,10 +137,7 @@ func Write(path string, b []byte) (err error) {
 		return err
 	}
 	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
+	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), path)
 	}

@@ -65,6 +65,10 @@ func TestHotFile(t *testing.T) {
 		"number of keys is wrong":    resum(append([]byte(magic+"\x01\x07product\xff\xff\x03"), 0, 0, 0, 0)),
 		"before its end is wrong":    resum(append([]byte(magic+"\x01\x07product\x02\x01a\x00"), 0, 0, 0, 0)),
 		"a length":                   resum(append([]byte(magic+"\x01\x07product\x01\x81\x08"+strings.Repeat("k", codec.MaxKey+1)), 0, 0, 0, 0)),
+		"not a list of hot keys":     []byte(magic + "\x01abc"),
+		"a length 0 bytes before":    resum([]byte(magic + "\x01abcd")),
+		"keys is wrong":              resum([]byte(magic + "\x01\x07productabcd")),
+		"a length 2 bytes before":    resum([]byte(magic + "\x01\x07product\x01\x02aabcd")),
 		"is of the namespace \"ab\"": resum(append([]byte(magic+"\x01\x02ab\x00"), 0, 0, 0, 0)),
 		"more than":                  make([]byte, 0),
 	} {
@@ -77,17 +81,37 @@ func TestHotFile(t *testing.T) {
 	}
 }
 
-// A file never has more than a reader accepts.
+// A file has as many of the first keys as a reader accepts.
 func TestHotFileBounded(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "hot")
-	for _, size := range []int{1, 400, codec.MaxKey} {
-		var keys []string
-		for range hotkeys.MaxKeys + 5 {
+	same := func(n, size int) (keys []string) {
+		for range n {
 			keys = append(keys, strings.Repeat("k", size))
 		}
-		b, kept := hotkeys.Append(nil, "n", keys)
-		if got, err := parse(t, path, b, "n"); err != nil || len(got) != kept || kept > hotkeys.MaxKeys || len(b) > hotkeys.MaxFile || kept < 4000 {
-			t.Errorf("keys of %d bytes: %d kept in %d bytes, %v", size, kept, len(b), err)
+		return keys
+	}
+	name := strings.Repeat("n", codec.MaxNamespace)
+	const beside = len(magic) + 1 + 2 + codec.MaxNamespace + 2 + crc32.Size
+	const full = (hotkeys.MaxFile - beside) / (2 + 1000) // keys of 1000 bytes fit
+	const left = (hotkeys.MaxFile - beside) % (2 + 1000)
+	for _, x := range []struct {
+		keys []string
+		kept int
+	}{
+		{same(hotkeys.MaxKeys, 1), hotkeys.MaxKeys},
+		{same(hotkeys.MaxKeys+5, 400), hotkeys.MaxKeys},
+		{same(full+1, 1000), full},
+		{append(same(full, 1000), same(1, left-2)...), full + 1}, // to the last byte
+		{append(same(full, 1000), same(1, left-1)...), full},
+		{append(same(full, 1000), append(same(1, left-1), "k")...), full},
+	} {
+		b, kept := hotkeys.Append([]byte("before"), name, x.keys)
+		b = b[len("before"):]
+		if got, err := parse(t, path, b, name); err != nil || !slices.Equal(got, x.keys[:kept]) || kept != x.kept || len(b) > hotkeys.MaxFile {
+			t.Errorf("%d of %d keys kept, want %d; %d bytes, %v", kept, len(x.keys), x.kept, len(b), err)
+		}
+		if kept == full+1 && len(b) != hotkeys.MaxFile {
+			t.Errorf("a full file has %d of %d bytes", len(b), hotkeys.MaxFile)
 		}
 	}
 }

@@ -77,9 +77,12 @@ func (k *Keeper) Save() {
 	}
 }
 
-// Keep warms what the file lists and then writes it again and again, until ctx ends.
+// Keep warms what the file lists and then writes it again and again, until ctx ends. It returns at once if it cannot
+// warm the list to its end.
 func (k *Keeper) Keep(ctx context.Context) {
-	k.warm(ctx)
+	if k.warm(ctx); !k.finished.Load() {
+		return
+	}
 	tick := time.NewTicker(Every)
 	defer tick.Stop()
 	for {
@@ -89,9 +92,7 @@ func (k *Keeper) Keep(ctx context.Context) {
 		case <-k.now:
 			k.save()
 		case <-ctx.Done():
-			if k.finished.Load() {
-				k.save()
-			}
+			k.save()
 			return
 		}
 	}
@@ -153,8 +154,9 @@ func (k *Keeper) save() {
 	k.trouble = err
 }
 
-// sameTrouble reports whether two errors have the same cause, even if they name different files.
-func sameTrouble(a, b error) bool {
+// sameTrouble reports whether an error has the same cause as the one before, if there was one, even if they name
+// different files.
+func sameTrouble(err, before error) bool {
 	var x, y syscall.Errno
-	return a != nil && b != nil && errors.As(a, &x) == errors.As(b, &y) && x == y
+	return before != nil && errors.As(err, &x) == errors.As(before, &y) && x == y
 }
