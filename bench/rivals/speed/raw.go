@@ -138,17 +138,20 @@ func (p *pipe) close() error {
 	return err
 }
 
+// get sends a request and waits for its answer.
+func (p *pipe) get(req []byte, a *answer) error {
+	p.mu.Lock()
+	p.queued = append(p.queued, req...)
+	p.sent <- a
+	p.mu.Unlock()
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return <-a.done
+}
+
 func (p *pipe) caller(size int) bench.Caller {
 	req, a := rawRequestFor(size), &answer{value: make([]byte, size), done: make(chan error, 1)}
-	return bench.Caller{Call: func() error {
-		p.mu.Lock()
-		p.queued = append(p.queued, req...)
-		p.sent <- a
-		p.mu.Unlock()
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
-		return <-a.done
-	}}
+	return bench.Caller{Call: func() error { return p.get(req, a) }}
 }
