@@ -14,8 +14,6 @@ import (
 	"github.com/weircache/weir/bench"
 	"github.com/weircache/weir/bench/member"
 	"github.com/weircache/weir/bench/scenario"
-	"github.com/weircache/weir/peer"
-	"github.com/weircache/weir/tier"
 )
 
 // nodeService is the RPC interface of a node for its parent.
@@ -79,6 +77,10 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 	if len(args) != 3 {
 		return fmt.Errorf("harness: a node takes 3 arguments, not %d", len(args))
 	}
+	number, err := strconv.Atoi(args[0])
+	if err != nil {
+		return fmt.Errorf("harness: the node's number: %w", err)
+	}
 	var size int
 	if _, err := fmt.Fscanln(in, &size); err != nil || size < 0 || size > 1<<20 {
 		return fmt.Errorf("harness: a scenario of %d bytes: %w", size, err)
@@ -102,8 +104,7 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
-	cfg := peer.Config{Name: "n" + args[0], Bind: "127.0.0.1:0", ClusterName: "bench", MinMembers: s.Cluster.Nodes,
-		ValueLimit: tier.DefaultValueLimit}
+	cfg := nodeConfig(number, s.Cluster.Nodes)
 	if args[2] != "" {
 		cfg.Join = strings.Split(args[2], ",")
 	}

@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -42,6 +43,21 @@ load:
 		t.Errorf("weir's own count: %v", c)
 	}
 	return m.Due
+}
+
+// TestWeirHasTLS checks that the nodes protect what they send, as nodes off the loopback must.
+func TestWeirHasTLS(t *testing.T) {
+	env := Env{Scenario: parse(t, "duration: 1s\ncluster: {nodes: 2}\nload: [{}]\n"), Load: func(context.Context, string) ([]byte, error) { return nil, nil }}
+	c, err := Weir{}.Start(t.Context(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.(*weirCluster).nodes[0].Load().Node.Stats().Node.Trust; got != "secret" {
+		t.Errorf("the connections are protected by %q", got)
+	}
+	if err := c.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestWeirWithFaults(t *testing.T) { again(t, 50, faulty) }

@@ -9,9 +9,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/redis/rueidis"
 	"go.uber.org/goleak"
 
 	"github.com/weircache/weir/bench/harness"
+	"github.com/weircache/weir/bench/rivals/server"
 	"github.com/weircache/weir/bench/scenario"
 )
 
@@ -171,6 +173,47 @@ func TestRedisDiesInTheMiddle(t *testing.T) {
 	y := r.Systems[0]
 	if len(y.Rounds) != 1 || !strings.Contains(y.Partial, "redis-server does not answer") || y.Overall.Gets < 100 || y.Overall.Seconds > 30 || r.Partial == "" {
 		t.Errorf("%d rounds, %q, %v gets in %v s, %q", len(y.Rounds), y.Partial, y.Overall.Gets, y.Overall.Seconds, r.Partial)
+	}
+}
+
+// TestRedisTLS checks that each rival with a Redis can run with TLS, that its server then answers nobody without it, and
+// that its name and its setup tell the two apart.
+func TestRedisTLS(t *testing.T) {
+	s := parse(t, small)
+	plain, tls := usesRedis{}, usesRedis{tls: true}
+	for _, pair := range [][2]harness.System{{pubSub{plain}, pubSub{tls}}, {redis{plain}, redis{tls}}, {softTTL{plain}, softTTL{tls}}} {
+		t.Run(pair[1].Name(), func(t *testing.T) {
+			need(t, pair[1])
+			if pair[1].Name() != pair[0].Name()+"+tls" || pair[1].Setup() == pair[0].Setup() {
+				t.Errorf("%s: %s", pair[1].Name(), pair[1].Setup())
+			}
+			cluster, err := pair[1].Start(t.Context(), harness.Env{Scenario: s, Load: func(_ context.Context, key string) ([]byte, error) {
+				return []byte("of " + key), nil
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() {
+				if err := cluster.Close(context.Background()); err != nil {
+					t.Error(err)
+				}
+			}()
+			if b, err := cluster.Get(t.Context(), 0, "k"); string(b) != "of k" || err != nil {
+				t.Errorf("%q, %v", b, err)
+			}
+			var running server.Redis
+			switch b := cluster.(*locals).server.(type) {
+			case *redisServer:
+				running = *b.Redis
+			case subscribed:
+				running = *b.Redis
+			}
+			without := rueidis.ClientOption{InitAddress: running.Option().InitAddress}
+			if c, err := rueidis.NewClient(without); err == nil {
+				c.Close()
+				t.Error("its server answers without TLS")
+			}
+		})
 	}
 }
 

@@ -16,7 +16,7 @@ cluster: {nodes: 2}
 origin: {latency: {kind: fixed, p50: 1ms}}
 load: [{callers: 4, loop: closed, keys: {kind: uniform, count: 60}, mix: {many: 1, batch: 10}}]
 `)
-	for _, system := range []harness.System{loading{}, softTTL{}, memcached{}} {
+	for _, system := range []harness.System{loading{}, softTTL{}, softTTL{usesRedis{tls: true}}, memcached{}} {
 		t.Run(system.Name(), func(t *testing.T) {
 			need(t, system)
 			r, err := harness.Run(t.Context(), s, []harness.System{system}, harness.Options{})

@@ -15,16 +15,16 @@ import (
 // is down does not reach it, so a node clears its cache with each subscription (section Subscription confirmations).
 type pubSub struct{ usesRedis }
 
-func (pubSub) Name() string { return "otter+pubsub" }
-func (pubSub) Setup() string {
-	return loading{}.Setup() + "; an invalidation deletes on its node and is published through one redis-server on this machine (rueidis v1.0.79), to which each node subscribes, and a node that subscribes again clears its cache; what the server itself uses is in neither the CPU nor the heap row"
+func (p pubSub) Name() string { return p.named("otter+pubsub") }
+func (p pubSub) Setup() string {
+	return loading{}.Setup() + "; an invalidation deletes on its node and is published through " + p.server() + "with rueidis v1.0.79, to which each node subscribes, and a node that subscribes again clears its cache; what the server itself uses is in neither the CPU nor the heap row"
 }
 func (pubSub) Limits() []string {
 	return []string{"confirmation of an invalidation by other nodes (it is published, not awaited)", "shared load of a key between nodes", noLimit, "cut of its network"}
 }
 
-func (pubSub) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
-	s, err := startRedis(ctx)
+func (p pubSub) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	s, err := p.start(ctx)
 	if err != nil {
 		return nil, err
 	}

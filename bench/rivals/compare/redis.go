@@ -22,20 +22,41 @@ type redisServer struct {
 	empty int64 // bytes that the server takes while it is empty
 }
 
-func startRedis(ctx context.Context) (*redisServer, error) {
-	s, err := server.StartRedis(ctx, "--maxmemory-policy", "allkeys-lru")
-	if err != nil {
-		return nil, err
-	}
-	return &redisServer{Redis: s}, nil
-}
-
 // usesRedis is the part of a rival that starts a redis-server.
-type usesRedis struct{}
+type usesRedis struct{ tls bool }
 
 func (usesRedis) needs() error {
 	_, err := server.FindRedis()
 	return err
+}
+
+// named returns the rival's name, which says whether it uses TLS.
+func (u usesRedis) named(name string) string {
+	if u.tls {
+		return name + "+tls"
+	}
+	return name
+}
+
+// server describes the server as the start of a rival's setup.
+func (u usesRedis) server() string {
+	const s = "one redis-server on this machine, "
+	if u.tls {
+		return s + "with TLS 1.3 between it and its clients, "
+	}
+	return s + "without TLS, "
+}
+
+func (u usesRedis) start(ctx context.Context) (*redisServer, error) {
+	start := server.StartRedis
+	if u.tls {
+		start = server.StartRedisTLS
+	}
+	s, err := start(ctx, "--maxmemory-policy", "allkeys-lru")
+	if err != nil {
+		return nil, err
+	}
+	return &redisServer{Redis: s}, nil
 }
 
 // limit bounds what the server holds. The server's limit includes what it takes while it is empty, about a megabyte,
@@ -93,16 +114,16 @@ func (s *redisServer) stop() { s.Stop() }
 // them back at once.
 type redis struct{ usesRedis }
 
-func (redis) Name() string { return "redis+rueidisaside" }
-func (redis) Setup() string {
-	return "one redis-server on this machine with as many bytes as all owned tiers beside what it takes empty (allkeys-lru, nothing on disk), rueidis v1.0.79 with rueidisaside v1.0.78 as its README sets it up, client-side caching of as many bytes as a near tier; what the server itself uses is in neither the CPU nor the heap row"
+func (r redis) Name() string { return r.named("redis+rueidisaside") }
+func (r redis) Setup() string {
+	return r.server() + "with as many bytes as all owned tiers beside what it takes empty (allkeys-lru, nothing on disk), rueidis v1.0.79 with rueidisaside v1.0.78 as its README sets it up, client-side caching of as many bytes as a near tier; what the server itself uses is in neither the CPU nor the heap row"
 }
 func (redis) Limits() []string {
 	return []string{noLimit, "stale copy while it refreshes or when the origin fails", "cut of its network"}
 }
 
-func (redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
-	s, err := startRedis(ctx)
+func (r redis) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	s, err := r.start(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -34,16 +34,16 @@ func open(b []byte) (value []byte, due time.Time) {
 // get the lock wait for its holder, as in redis.io, Redis cache-aside with Go, section Stampede protection with a Lua lock.
 type softTTL struct{ usesRedis }
 
-func (softTTL) Name() string { return "redis+softttl" }
-func (softTTL) Setup() string {
-	return "one redis-server on this machine with as many bytes as all tiers of weir beside what it takes empty (allkeys-lru, nothing on disk), rueidis v1.0.79 without copies on its side; a value carries its TTL as a soft one, and one reader of the cluster refreshes it in the background under a lock (SET NX PX) while it may be stale; x/sync/singleflight on each node; what the server itself uses is in neither the CPU nor the heap row"
+func (t softTTL) Name() string { return t.named("redis+softttl") }
+func (t softTTL) Setup() string {
+	return t.server() + "with as many bytes as all tiers of weir beside what it takes empty (allkeys-lru, nothing on disk), rueidis v1.0.79 without copies on its side; a value carries its TTL as a soft one, and one reader of the cluster refreshes it in the background under a lock (SET NX PX) while it may be stale; x/sync/singleflight on each node; what the server itself uses is in neither the CPU nor the heap row"
 }
 func (softTTL) Limits() []string {
 	return []string{noLimit, "copies near the caller", "cut of its network"}
 }
 
-func (softTTL) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
-	s, err := startRedis(ctx)
+func (t softTTL) Start(ctx context.Context, env harness.Env) (harness.Cluster, error) {
+	s, err := t.start(ctx)
 	if err != nil {
 		return nil, err
 	}
