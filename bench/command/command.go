@@ -234,23 +234,25 @@ func replay(s *scenario.Scenario, file, format string) error {
 	return nil
 }
 
-// choose returns the systems that the user asks for, weir first.
+// choose returns the systems that the user asks for. "all" among the names is weir and all rivals, in this order.
 func choose(o Options, asked string) ([]harness.System, error) {
 	all := append([]harness.System{harness.Weir{}}, o.Rivals...)
-	if len(o.Rivals) == 0 || asked == "all" {
+	if len(o.Rivals) == 0 {
 		return all, nil
 	}
 	var out []harness.System
-	for _, want := range strings.Split(asked, ",") {
-		found := false
-		for _, s := range slices.Concat(all, o.OnlyNamed) {
-			if s.Name() == strings.TrimSpace(want) {
-				out, found = append(out, s), true
-			}
+	for want := range strings.SplitSeq(asked, ",") {
+		want = strings.TrimSpace(want)
+		if want == "all" {
+			out = append(out, all...)
+			continue
 		}
-		if !found {
-			return nil, fmt.Errorf("there is no system %q; there are %s", want, strings.Join(names(o), ", "))
+		known := slices.Concat(all, o.OnlyNamed)
+		i := slices.IndexFunc(known, func(s harness.System) bool { return s.Name() == want })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no system %q; there are all, %s", want, strings.Join(names(o), ", "))
 		}
+		out = append(out, known[i])
 	}
 	return out, nil
 }

@@ -172,10 +172,10 @@ type otherName struct{ dead }
 
 func (otherName) Name() string { return "rival+limit" }
 
-// TestOnlyNamed checks that systems of OnlyNamed are offered and found, and that all does not mean them.
+// TestOnlyNamed checks that systems of OnlyNamed are offered and found, that all does not mean them, and that they can be added to it.
 func TestOnlyNamed(t *testing.T) {
 	o := Options{Rivals: []harness.System{dead{}}, OnlyNamed: []harness.System{otherName{}}}
-	for asked, want := range map[string]string{"all": "weir rival", "rival+limit": "rival+limit", "rival+limit, weir": "rival+limit weir"} {
+	for asked, want := range map[string]string{"all": "weir rival", "rival+limit": "rival+limit", "rival+limit, weir": "rival+limit weir", "all,rival+limit": "weir rival rival+limit"} {
 		systems, err := choose(o, asked)
 		if err != nil {
 			t.Fatal(err)
