@@ -250,7 +250,7 @@ func choose(o Options, asked string) ([]harness.System, error) {
 		known := slices.Concat(all, o.OnlyNamed)
 		i := slices.IndexFunc(known, func(s harness.System) bool { return s.Name() == want })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no system %q; there are all, %s", want, strings.Join(names(o), ", "))
+			return nil, fmt.Errorf("there is no system %q; there are %s", want, strings.Join(names(o), ", "))
 		}
 		out = append(out, known[i])
 	}
