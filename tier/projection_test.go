@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,8 +12,6 @@ import (
 	"time"
 
 	"github.com/weircache/weir/ring"
-	"github.com/weircache/weir/tier/internal/demand"
-	"github.com/weircache/weir/tier/internal/store"
 )
 
 // zipf draws keys 0 to n-1 with probabilities like 1/rank^s, s of 1 and below included.
@@ -155,112 +152,6 @@ func projectionIsTrue(t *testing.T, cases []projected) {
 			}
 		})
 	}
-}
-
-// The predicted curve matches the misses of tiers that really are smaller and that keep the most recently used
-// entries.
-func TestMissRatioCurve(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rnd := rand.New(rand.NewPCG(seed, 1))
-	const keys, reads, size = 50000, 600000, 1000
-	z := newZipf(rnd, keys, 0.9)
-	r := demand.NewReuseCurve(0)
-	e := &store.Entry{Value: make([]byte, size-store.Overhead-5)}
-	limits := []int{500, 2000, 8000, 30000}
-	lrus := make([]*lruModel, len(limits))
-	for i, n := range limits {
-		lrus[i] = newLRUModel(n)
-	}
-	first := make(map[int]bool)
-	for range reads {
-		k := z.next()
-		r.Read("12345", ring.Hash(fmt.Sprint(k)), e)
-		again := first[k]
-		first[k] = true
-		for _, l := range lrus {
-			l.read(k, again)
-		}
-	}
-	var sizes []int64
-	for _, n := range limits {
-		sizes = append(sizes, int64(n)*size)
-	}
-	curve, bytes := r.Curve(sizes, reads)
-	for i, p := range curve {
-		want := float64(lrus[i].misses) / float64(reads-len(first))
-		t.Logf("%6d keys: %.4f, really %.4f", limits[i], p.Ratio, want)
-		if math.Abs(p.Ratio-want) > 0.08 {
-			t.Errorf("%d keys: %.4f, really %.4f", limits[i], p.Ratio, want)
-		}
-	}
-	if want := float64(len(first) * size); math.Abs(float64(bytes)/want-1) > 0.15 {
-		t.Errorf("%d bytes in all, really %.0f", bytes, want)
-	}
-}
-
-// lruModel counts the misses of an LRU tier of this many keys.
-type lruModel struct {
-	limit, misses int
-	at            map[int]int
-	order         []int // keys by read; old ones are skipped
-	head          int
-}
-
-func newLRUModel(limit int) *lruModel { return &lruModel{limit: limit, at: make(map[int]int)} }
-
-func (l *lruModel) read(k int, count bool) {
-	if _, ok := l.at[k]; !ok && count {
-		l.misses++
-	}
-	l.at[k] = len(l.order)
-	l.order = append(l.order, k)
-	for len(l.at) > l.limit {
-		if old := l.order[l.head]; l.at[old] == l.head {
-			delete(l.at, old)
-		}
-		l.head++
-	}
-}
-
-// Memory does not grow with the number of keys, and the hottest keys are found. They are named only if that is
-// allowed.
-func TestDemandIsBounded(t *testing.T) {
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	d, r := demand.NewSketch(0, true), demand.NewReuseCurve(0)
-	e := new(store.Entry)
-	now := int64(0)
-	rnd := rand.New(rand.NewPCG(1, 1))
-	for i := range 2_000_000 {
-		now += int64(10 * time.Microsecond)
-		key := fmt.Sprint("a rather long key, of the kind that there are in real life: ", i)
-		if i%10 == 0 {
-			key = fmt.Sprint("hot", rnd.IntN(5))
-		}
-		hash := ring.Hash(key)
-		d.Read(key, hash, 100, 0, now)
-		r.Read(key, hash, e)
-	}
-	runtime.GC()
-	runtime.ReadMemStats(&after)
-	size := int64(after.HeapAlloc) - int64(before.HeapAlloc)
-	t.Logf("%d bytes", size)
-	if size > 1<<20 {
-		t.Errorf("it takes %d bytes", size)
-	}
-	hot := 0
-	reads := d.Rates(0, now, func(k demand.KeyRate) {
-		if len(k.Key) == 4 && k.Rate > 1000 && k.Rate < 3000 {
-			hot++
-		}
-	})
-	if hot != 5 || reads < 95000 || reads > 105000 {
-		t.Errorf("%d of 5 hot keys found, %.0f reads/s", hot, reads)
-	}
-	runtime.KeepAlive(d)
-	runtime.KeepAlive(r)
 }
 
 func TestHottest(t *testing.T) {

@@ -38,7 +38,7 @@ type reuseKey struct {
 const (
 	reuseKeys    = 4096
 	reusePlaces  = 4 * reuseKeys
-	reuseBuckets = 4 * 64 // four for each doubling of bytes
+	reuseBuckets = 4 * 64 // four for each doubling of bytes, up to more than were ever read
 	reuseHalf    = int64(5 * 60 * 1e9)
 	reuseLimit   = spreadAll / 8
 )
@@ -132,7 +132,7 @@ func (r *ReuseCurve) compact(reading uint64) {
 }
 
 func reuseBucket(distance float64) int {
-	return min(max(int(math.Ceil(4*math.Log2(max(distance, 1)))), 0), reuseBuckets-1)
+	return int(math.Ceil(4 * math.Log2(max(distance, 1))))
 }
 
 // Halve halves the weight of old reads once in every reuseHalf. reads is how many have reached the tier.
@@ -168,7 +168,7 @@ func (r *ReuseCurve) Curve(sizes []int64, reads int64) (out []Point, bytes int64
 	// The result depends on whether the sample has the few hottest keys. As many reads as are missing, or in excess,
 	// are near ones (SHARDS-adj).
 	all := max(r.kept+float64(reads-r.base)-r.cold, 0)
-	if all == 0 || seen == 0 {
+	if all == 0 {
 		all = seen
 	}
 	for _, size := range sizes {

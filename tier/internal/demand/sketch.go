@@ -14,8 +14,8 @@ import (
 //   - heavy: the most-read keys, by Space-Saving (Metwally, Agrawal, El Abbadi, ICDT 2005). They are few and make up
 //     most of what coalescing saves, so the sample should have all of them.
 //   - tail: keys picked by their hash, so that each key is seen always or never (spatial sampling, SHARDS:
-//     Waldspurger, Park, Garthwaite, Ahmad, FAST 2015). The threshold of the hash falls when the sample is full.
-//     These keys stand for all the others.
+//     Waldspurger, Park, Garthwaite, Ahmad, FAST 2015). The threshold of the hash falls when the sample is full, and
+//     rises again after a span that leaves three quarters of it free. These keys stand for all the others.
 //
 // Near hits are thinned to one in NearThin before they reach the sketch, and count that many times more. The
 // estimates allow for the resulting noise.
@@ -38,6 +38,7 @@ type demandShard struct {
 	heavy  []heavyKey
 	tail   map[uint64]demandCount // by hash, for hashes whose spread is below limit
 	limit  uint64                 // of spread(hash)
+	shown  uint64                 // the limit that has held since the previous span began: of keys above, tail lacks reads
 	turn   uint32                 // counts reads, to thin what heavy sees of them
 	total  demandSum              // reads, as in demandCount
 	began  int64                  // start of the present span
@@ -99,7 +100,7 @@ func NewSketch(now int64, keep bool) *Sketch {
 	d := new(Sketch)
 	d.Now.Store(now)
 	for i := range d.shards {
-		d.shards[i] = demandShard{tail: make(map[uint64]demandCount), limit: tailLimit, began: now, keep: keep}
+		d.shards[i] = demandShard{tail: make(map[uint64]demandCount), limit: tailLimit, shown: tailLimit, began: now, keep: keep}
 	}
 	return d
 }
@@ -191,6 +192,7 @@ func (s *demandShard) keepTail(hash uint64, c demandCount) {
 	s.tail[hash] = c
 	for len(s.tail) > demandTail {
 		s.limit /= 2
+		s.shown = min(s.shown, s.limit)
 		for h := range s.tail {
 			if spread(h) >= s.limit {
 				delete(s.tail, h)
@@ -264,6 +266,7 @@ func (s *demandShard) roll(now int64) {
 		}
 		s.tail[h] = c
 	}
+	s.shown = s.limit
 	if len(s.tail) < demandTail/4 {
 		s.limit = min(2*s.limit, tailLimit)
 	}
@@ -308,17 +311,13 @@ func (d *Sketch) hitsBefore(at int64) (hits int64) {
 // Rates calls yield for each sampled key, and returns the reads a second over all keys. hits is the number of near
 // hits so far: it corrects the sum of the samples.
 func (d *Sketch) Rates(hits, now int64, yield func(k KeyRate)) (reads float64) {
-	counted, from := 0.0, now
+	parts := 0.0 // the sum of what part each shard counted of the near hits since its own previous span began; it should be 1
 	for i := range d.shards {
-		n, began := d.shards[i].near(now)
-		counted += n
-		from = min(from, began)
+		if n, from := d.shards[i].near(now); n > 0 {
+			parts += n / float64(hits-d.hitsBefore(from))
+		}
 	}
-	scale := 1.0
-	if counted > 0 {
-		scale = max(float64(hits-d.hitsBefore(from)), 0) / counted
-		scale = min(max(scale, 0.5), 2) // a larger correction would be a mistake
-	}
+	scale := min(max(1/parts, 0.5), 2) // a larger correction would be a mistake
 	for i := range d.shards {
 		reads += d.shards[i].rates(scale, now, yield)
 	}
@@ -357,9 +356,9 @@ func (s *demandShard) rates(scale float64, now int64, yield func(k KeyRate)) (re
 		rate(KeyRate{Hash: hash, Key: h.key, Cost: float64(max(h.cost, c.cost)), Size: c.size, Each: 1},
 			h.n.near[0]+h.n.near[1], h.n.other[0]+h.n.other[1], h.over, heavyThin)
 	}
-	each := float64(spreadAll) / float64(s.limit)
+	each := float64(spreadAll) / float64(s.shown)
 	for hash, c := range s.tail {
-		if known[hash] {
+		if known[hash] || spread(hash) >= s.shown {
 			continue
 		}
 		rate(KeyRate{Hash: hash, Cost: float64(c.cost), Size: c.size, Each: each},
@@ -382,8 +381,8 @@ func (d *Sketch) Reads() (n float64) {
 // Coalesced estimates by how much coalescing lowers a key's loads a second, r - r/(1+r*L) = r*r*L/(1+r*L), from a
 // sampled r with the variance noise. For n samples with mean m, n(n-1) has the mean m*m, while n*n would be much
 // higher than that for a few samples of great weight. n(n-1)*g(n-2) has the mean of m*m*g(n), which is above m*m*g(m)
-// for this g, while n(n-1)*g(n-1) is below it. So n-1.5 lies between them (TestProjectionIsTrue: within 2 %, on
-// average).
+// for this g, while n(n-1)*g(n-1) is below it. So n-1.5 lies between them (TestCoalesced: within 2 %, on average over
+// keys whose loads take up to a second; more for longer loads of keys with few samples).
 func Coalesced(r, noise, cost float64) float64 {
 	return max(r*r-noise, 0) * cost / (1 + max(r-1.5*noise/r, 0)*cost)
 }
