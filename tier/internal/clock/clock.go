@@ -61,8 +61,8 @@ func (c *Clock) Tick() {
 
 // Later returns at+d, or the largest time if that overflows.
 func Later(at int64, d time.Duration) int64 {
-	if d > 0 && at > math.MaxInt64-int64(d) {
-		return math.MaxInt64
+	if sum := at + int64(d); d < 0 || sum >= at {
+		return sum
 	}
-	return at + int64(d)
+	return math.MaxInt64
 }

@@ -8,15 +8,16 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/weircache/weir/internal/simtime"
 	"github.com/weircache/weir/tier/internal/clock"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestSystemTellsForHowLongItWasSuspended checks that the system reports about the same suspension each time.
+// TestSystemTellsForHowLongItWasSuspended checks that the system reports about the same suspension each time, while time goes by.
 func TestSystemTellsForHowLongItWasSuspended(t *testing.T) {
 	least, most := int64(1<<62), int64(0)
-	for range 1000 { // some of them while the thread has to wait for a processor
+	for began := time.Now(); int64(time.Since(began)) < 5*clock.SleptLeast; { // some readings while the thread has to wait for a processor
 		if slept, ok := clock.Suspended(); ok {
 			least, most = min(least, slept), max(most, slept)
 		}
@@ -56,13 +57,28 @@ func TestTick(t *testing.T) {
 	}
 }
 
+// A clock of package time counts the suspensions as well.
+func TestTickOfPackageTime(t *testing.T) {
+	simtime.Test(t, func(t *testing.T) {
+		slept := time.Duration(0)
+		c := clock.NewWith(nil, func() (int64, bool) { return int64(slept), true })
+		time.Sleep(time.Second)
+		slept = time.Hour
+		before := c.Now()
+		c.Tick()
+		if after := c.Now(); before != int64(time.Second) || after != int64(time.Hour+time.Second) {
+			t.Errorf("%v, then %v", time.Duration(before), time.Duration(after))
+		}
+	})
+}
+
 func TestLater(t *testing.T) {
 	for _, x := range []struct {
 		at   int64
 		d    time.Duration
 		want int64
 	}{
-		{5, 7, 12}, {5, -7, -2}, {math.MaxInt64 - 7, 7, math.MaxInt64}, {math.MaxInt64 - 6, 7, math.MaxInt64}, {math.MaxInt64, -1, math.MaxInt64 - 1},
+		{5, 7, 12}, {5, -7, -2}, {5, 0, 5}, {math.MinInt64, 1, math.MinInt64 + 1}, {math.MaxInt64 - 7, 7, math.MaxInt64}, {math.MaxInt64 - 6, 7, math.MaxInt64}, {math.MaxInt64, -1, math.MaxInt64 - 1},
 	} {
 		if got := clock.Later(x.at, x.d); got != x.want {
 			t.Errorf("%d and %d: %d, want %d", x.at, x.d, got, x.want)

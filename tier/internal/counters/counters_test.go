@@ -64,6 +64,46 @@ func TestAgesForget(t *testing.T) {
 	}
 }
 
+// The quantiles look back for at least 30 s, and for less than a minute from the next mark on.
+func TestAgesLookBack(t *testing.T) {
+	var a counters.Ages
+	for now := time.Duration(0); now <= 100*time.Second; now += time.Second {
+		a.Mark(int64(now))
+		if now == 31*time.Second {
+			a.Served(counters.Near, int64(time.Hour), 1)
+		}
+		a.Served(counters.Near, int64(time.Second), 1)
+		old := now >= 31*time.Second && now < 90*time.Second
+		if s := a.Stats()[counters.Near]; (s.P99 > 3000) != old || (s.Max == 3600) != (now >= 31*time.Second) {
+			t.Errorf("at %v: %+v", now, s)
+		}
+	}
+}
+
+// The rates look back for ten seconds, and for less after the start.
+func TestRatesLookBack(t *testing.T) {
+	var l counters.Ledger
+	if got := l.Rates(5, 5, 0); got != (counters.LedgerRates{}) {
+		t.Errorf("no time has passed: %+v", got)
+	}
+	for s := int64(1); s <= 40; s++ {
+		reads := int64(110) // in the first second, and as many in the 21st
+		if s > 20 {
+			reads = 220
+		}
+		l.Mark(reads, 0, s*int64(time.Second))
+		want := 0.0
+		if s <= 10 {
+			want = 110 / float64(s)
+		} else if s > 20 && s <= 30 {
+			want = 11
+		}
+		if got := l.Rates(reads, 0, s*int64(time.Second)).Reads; math.Abs(got-want) > 1e-9 {
+			t.Errorf("after %d s: %v reads a second, want %v", s, got, want)
+		}
+	}
+}
+
 // Rates are measured from the oldest mark that is kept, and from the start until there is one.
 func TestRates(t *testing.T) {
 	second := int64(time.Second)
@@ -95,6 +135,17 @@ func TestLoadsAndSteps(t *testing.T) {
 	if c.Loads() != 2 || c.Cost[0].Load() != 1 || c.Cost[len(counters.CostBounds)].Load() != 1 || math.Abs(c.MeanCost()-30.00025) > 1e-9 {
 		t.Errorf("%d loads, costs %v, %v on average", c.Loads(), &c.Cost, c.MeanCost())
 	}
+	if r := c.Ledger.Rates(0, 0, int64(time.Hour)); math.Abs(r.Total-60.001) > 1e-9 {
+		t.Errorf("one load ran for a millisecond and one for a minute, %v s in all", r.Total)
+	}
+	costs := counters.New()
+	for i, bound := range counters.CostBounds {
+		costs.Took(time.Duration(bound * float64(time.Second)))
+		costs.Took(time.Duration(bound*float64(time.Second)) + 1)
+		if costs.Cost[i].Load() != min(int64(i)+1, 2) || costs.Cost[i+1].Load() != 1 {
+			t.Errorf("loads of %v s and more: %v", bound, &costs.Cost)
+		}
+	}
 	for i := range counters.MaxSteps + 10 {
 		c.Step(fmt.Sprint(i), time.Second, i%2 == 0)
 	}
@@ -105,7 +156,8 @@ func TestLoadsAndSteps(t *testing.T) {
 	}
 	c.Owned.Add(5)
 	c.Filled.Add(2)
-	c.Asked.Add(4)
+	c.Errors.Add(1)
+	c.Asked.Add(5)
 	c.ServedPeers.Add(10)
 	if n := c.OwnedReads(); n != 13 {
 		t.Errorf("%d reads reached the owned tier", n)

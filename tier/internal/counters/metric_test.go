@@ -69,6 +69,10 @@ func TestHistogram(t *testing.T) {
 	if counts = empty.Snapshot(); counts[0] != 2 || counts[counters.Buckets-1] != 1 {
 		t.Errorf("%v", counts)
 	}
+	last := counters.End(counters.Buckets - 1)
+	if n := counts.Under([]float64{last})[last]; n != 2 {
+		t.Errorf("%d times are less than a year, want 2: the last bucket has no end", n)
+	}
 	if c := new(counters.Tally); c.Quantile(0.5) != 0 || c.Sum() != 0 {
 		t.Error("an empty histogram has a quantile")
 	}

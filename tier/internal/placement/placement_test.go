@@ -315,7 +315,7 @@ func TestIsolationLook(t *testing.T) {
 	for _, x := range []struct {
 		silent string
 		want   bool
-	}{{"", false}, {"b", false}, {"bc", true}, {"c", false}} {
+	}{{"", false}, {"b", false}, {"bc", true}, {"c", false}, {"ab", true}, {"a", false}} {
 		silent := func(name string) bool { return strings.Contains(x.silent, name) }
 		s.Observe(all, 0, nobody, left)
 		if off, _ := s.Observe(all, int64(31*time.Second), silent, left); off != x.want {

@@ -56,7 +56,7 @@ func (h *History) movedTo(v *ring.View, now int64) {
 		from := old.OwnerOf(p)
 		if from.Name != v.OwnerOf(p).Name {
 			older := m.from
-			if older != nil && (now-m.at > previousFor || older.member.Name == from.Name) {
+			if now-m.at > previousFor {
 				older = nil
 			}
 			*m = move{from: h.former(from), older: older, at: now}
@@ -64,9 +64,6 @@ func (h *History) movedTo(v *ring.View, now int64) {
 			if v.OwnerOf(p).Name == h.Self && v.Index(from.Name) < 0 {
 				m.stood = h.standIn(old, p, stood)
 			}
-		}
-		if m.from != nil && now-m.at > previousFor {
-			*m = move{}
 		}
 		if m.from != nil {
 			formers[m.from.member.Name] = m.from
@@ -174,9 +171,7 @@ func (h *History) Older(hash uint64, now int64) (p Candidate) {
 	}
 	i := h.now.PartitionOf(hash)
 	switch {
-	case h.moves != nil && h.moves[i].from != nil && now-h.moves[i].at > previousFor:
-		return p
-	case h.moves != nil && h.moves[i].older != nil:
+	case h.moves != nil && h.moves[i].older != nil && now-h.moves[i].at <= previousFor:
 		p = h.prior(h.moves[i].older, now)
 	case h.settled != nil && now-h.firstAt <= previousFor:
 		p = h.prior(h.former(h.settled.OwnerOf(i)), now)
