@@ -38,7 +38,7 @@ type reuseKey struct {
 const (
 	reuseKeys    = 4096
 	reusePlaces  = 4 * reuseKeys
-	reuseBuckets = 4 * 64 // four for each doubling of bytes, up to more than were ever read
+	reuseBuckets = 4 * 64 // four for each doubling of bytes: no distance reaches 2^63.75
 	reuseHalf    = int64(5 * 60 * 1e9)
 	reuseLimit   = spreadAll / 8
 )

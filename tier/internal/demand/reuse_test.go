@@ -183,7 +183,7 @@ func TestReuseCurveCountsAllReads(t *testing.T) {
 		t.Errorf("half of 64 reads missed, and 32 later ones hit: miss ratio %v", got)
 	}
 	if got := ratioAt(r, 0, 1); got != 1 {
-		t.Errorf("the reads are counted anew: miss ratio %v", got)
+		t.Errorf("fewer reads than at the last halving: miss ratio %v", got)
 	}
 }
 

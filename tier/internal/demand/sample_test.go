@@ -248,7 +248,7 @@ func TestHeavyForgetsOtherKeys(t *testing.T) {
 	}
 }
 
-// Coalesced is r-r/(1+r*L) of the true rate. Over the samples of keys whose rates are by Zipf, it is so on average to 2 %.
+// Coalesced is r-r/(1+r*L) of the true rate. From samples it is within 2 % of that, on average over keys whose rates are by Zipf.
 func TestCoalesced(t *testing.T) {
 	for _, x := range [][3]float64{{1, 1, 0.5}, {10, 0.5, 10 - 10./6}, {0.1, 100, 0.1 - 0.1/11}, {3, 0, 0}} {
 		if got := demand.Coalesced(x[0], 0, x[1]); math.Abs(got-x[2]) > 1e-12 {

@@ -38,7 +38,7 @@ type demandShard struct {
 	heavy  []heavyKey
 	tail   map[uint64]demandCount // by hash, for hashes whose spread is below limit
 	limit  uint64                 // of spread(hash)
-	shown  uint64                 // the limit that has held since the previous span began: of keys above, tail lacks reads
+	shown  uint64                 // the limit since the previous span began; tail lacks reads of the keys above it
 	turn   uint32                 // counts reads, to thin what heavy sees of them
 	total  demandSum              // reads, as in demandCount
 	began  int64                  // start of the present span
@@ -311,7 +311,7 @@ func (d *Sketch) hitsBefore(at int64) (hits int64) {
 // Rates calls yield for each sampled key, and returns the reads a second over all keys. hits is the number of near
 // hits so far: it corrects the sum of the samples.
 func (d *Sketch) Rates(hits, now int64, yield func(k KeyRate)) (reads float64) {
-	parts := 0.0 // the sum of what part each shard counted of the near hits since its own previous span began; it should be 1
+	parts := 0.0 // each shard counted a part of the near hits since its previous span began; the sum of the parts should be 1
 	for i := range d.shards {
 		if n, from := d.shards[i].near(now); n > 0 {
 			parts += n / float64(hits-d.hitsBefore(from))
