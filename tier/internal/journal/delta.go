@@ -26,14 +26,11 @@ type appliedTimes struct {
 
 // appliedBy reads these times from n, which arrived at now.
 func (l *log) appliedBy(n *codec.News, now int64) appliedTimes {
-	a := appliedTimes{now: now, most: 2 * l.remember()} // nobody needs an invalidation even half as old
-	if len(n.Bases)+len(n.Invalidations) > 0 {
-		a.idle = make(map[uint64]time.Duration, len(n.Positions))
-		for _, p := range n.Positions {
-			a.idle[p.Incarnation] = p.Idle
-		}
+	idle := make(map[uint64]time.Duration, len(n.Positions))
+	for _, p := range n.Positions {
+		idle[p.Incarnation] = p.Idle
 	}
-	return a
+	return appliedTimes{now: now, most: 2 * l.remember(), idle: idle} // nobody needs an invalidation even half as old
 }
 
 // at returns when an incarnation's last invalidation was applied. The result is late by as much as n took to arrive.
@@ -128,10 +125,11 @@ type frame struct {
 	names, size int
 }
 
-// add appends e and shares its names. It returns false if e does not fit; the first one always fits.
+// add appends e and shares its names. It returns false if e does not fit; the first one always fits. Each invalidation
+// counts for loggedCost bytes at least, so fewer than codec.MaxKeysPerFrame fit.
 func (f *frame) add(e *logged) bool {
 	names, size := f.names+len(e.names), f.size+int(e.cost())-nameCost*len(e.names)
-	if n := len(f.news.Invalidations); n > 0 && (size > frameBytes || names > codec.MaxKeysPerFrame || n == codec.MaxKeysPerFrame) {
+	if len(f.news.Invalidations) > 0 && (size > frameBytes || names > codec.MaxKeysPerFrame) {
 		return false
 	}
 	f.names, f.size = names, size
@@ -141,12 +139,9 @@ func (f *frame) add(e *logged) bool {
 
 // wire returns e as it crosses the wire; it shares e's names.
 func (e *logged) wire() codec.Invalidation {
-	v := codec.Invalidation{Mark: e.mark, Scope: e.scope, Version: e.version}
-	if len(e.names) > 0 {
-		v.Names = make([][]byte, len(e.names))
-		for i, name := range e.names {
-			v.Names[i] = unsafe.Slice(unsafe.StringData(name), len(name)) // nobody changes it
-		}
+	v := codec.Invalidation{Mark: e.mark, Scope: e.scope, Version: e.version, Names: make([][]byte, len(e.names))}
+	for i, name := range e.names {
+		v.Names[i] = unsafe.Slice(unsafe.StringData(name), len(name)) // nobody changes it
 	}
 	return v
 }

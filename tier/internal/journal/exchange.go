@@ -107,7 +107,7 @@ func (j *Journal) compare(m *Member) error {
 	m.exchanged = j.now()
 	m.confirmed.add(upTo(before.own))
 	m.empty, m.exchangeDue, m.compared = false, false, true
-	j.countPending()
+	j.notePending()
 	j.endWaits()
 	return nil
 }

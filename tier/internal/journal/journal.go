@@ -78,8 +78,8 @@ type Journal struct {
 	opened    int64 // ns on the cache's clock
 
 	isNew     atomic.Bool
-	pending   atomic.Int32                       // while new, the number of members without an exchange so far
-	unseen    atomic.Int32                       // while new, the number of members that may not have seen this one
+	pending   atomic.Bool                        // while new, a member has had no exchange so far
+	unseen    atomic.Bool                        // while new, a member may not have seen this one
 	published atomic.Pointer[map[string]*Member] // members, for readers without mu
 	counts    Counts
 
@@ -107,8 +107,8 @@ func New(ctx context.Context, cfg Config) *Journal {
 	j.published.Store(&map[string]*Member{})
 	if cfg.Peers != nil { // until it has taken note of a view, any member of it may lack an exchange and not have seen this node
 		j.isNew.Store(true)
-		j.pending.Store(1)
-		j.unseen.Store(1)
+		j.pending.Store(true)
+		j.unseen.Store(true)
 	}
 	return j
 }
@@ -155,7 +155,7 @@ func (j *Journal) Tick() {
 	j.forgetDeparted(now)
 	if j.isNew.Load() && now-j.opened > j.newFor {
 		j.isNew.Store(false)
-		j.countPending()
+		j.notePending()
 	}
 	next, lives := j.members, &j.log.lives
 	grown := lives.own.Load() > lives.sent

@@ -16,15 +16,25 @@ import (
 // A solo is a journal with the incarnation 1 that has no members. It applies what the test gives it.
 type solo struct {
 	*journal.Journal
-	t    *testing.T
-	time int64 // ns
+	t      *testing.T
+	time   int64 // ns
+	copies recorder
 }
+
+// A recorder is the copies of a node. It notes what was invalidated.
+type recorder struct{ fenced []string }
+
+func (r *recorder) FenceKey(key string, _ uint64, mark codec.Mark, version uint64) {
+	r.fenced = append(r.fenced, fmt.Sprint("key ", key, " ", mark, " version ", version))
+}
+func (r *recorder) FenceTags(tags []string) { r.fenced = append(r.fenced, fmt.Sprint("tags ", tags)) }
+func (r *recorder) FenceAll(own bool)       { r.fenced = append(r.fenced, fmt.Sprint("all, own ", own)) }
 
 func newSolo(t *testing.T, life, slack time.Duration, limits journal.Limits) *solo {
 	x := &solo{t: t}
 	now := func() int64 { return x.time }
 	x.Journal = journal.New(t.Context(), journal.Config{
-		Self: "n0", Incarnation: 1, Copies: noCopies{}, Fences: fence.New(now, int64(slack), 1), Now: now, Life: life, Limits: limits,
+		Self: "n0", Incarnation: 1, Copies: &x.copies, Fences: fence.New(now, int64(slack), 1), Now: now, Life: life, Limits: limits,
 	})
 	return x
 }
@@ -80,7 +90,7 @@ func (x *solo) upTo(incarnation, seq uint64) bool {
 // dropped it because of its age, that is as long as the member's own copies live; otherwise it is at least as long as
 // the log keeps anything.
 func TestTellFlushesWhileCopiesLive(t *testing.T) {
-	const keep, life, size = 60, 600, 1000 // size: of a name, and more than an entry takes beside it
+	const began, keep, life, size = 10_000, 60, 600, 1000 // size: of a name, and more than an entry takes beside it
 	for _, c := range []struct {
 		name     string
 		slack    int64
@@ -102,6 +112,7 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 	} {
 		for _, others := range []time.Duration{0, 2 * life} { // how long the copies of a third member live
 			x := newSolo(t, time.Duration(keep-c.slack), time.Duration(c.slack), journal.Limits{Bytes: c.room * (size + 200)})
+			x.time = began
 			x.missing(nil, max(c.life, others)) // it is told how long copies live
 			for seq := uint64(1); seq <= 3; seq++ {
 				v := ofKey(7, seq)
@@ -109,13 +120,13 @@ func TestTellFlushesWhileCopiesLive(t *testing.T) {
 				x.receive(v)
 			}
 			if !c.overfull {
-				x.time = keep + 1
+				x.time = began + keep + 1
 				x.Tick()
 			}
 			if x.Sizes().Logged == 3 {
 				t.Errorf("%s: the log has dropped nothing", c.name)
 			}
-			x.time = c.now
+			x.time = began + c.now
 			news := x.missing(nil, c.life)
 			if flush := len(news.Bases) == 1 && news.Bases[0].Flush; flush != c.flush || len(news.Bases) > 1 {
 				t.Errorf("%s, of others %d: %+v, want flush %v", c.name, others, news.Bases, c.flush)

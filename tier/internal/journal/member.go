@@ -255,7 +255,7 @@ func newMember(name string, now int64) *Member {
 func (j *Journal) publish(members map[string]*Member) {
 	j.members = members
 	j.published.Store(&members)
-	j.countPending()
+	j.notePending()
 }
 
 // remove gives a member up. Each Wait that the member has not confirmed in full names it, including one that is still

@@ -17,7 +17,7 @@ func (j *Journal) IsNew() bool { return j.isNew.Load() }
 
 // IsOpening reports whether the cache is new and has not had an exchange with every member of the view, or has not seen a
 // view yet.
-func (j *Journal) IsOpening() bool { return j.pending.Load() > 0 }
+func (j *Journal) IsOpening() bool { return j.pending.Load() }
 
 // WaitOpen waits while the cache is opening, until ctx ends, but not for longer than openingWait after the cache was
 // opened. It reports whether the cache is open.
@@ -41,7 +41,7 @@ func (j *Journal) WaitOpen(ctx context.Context) bool {
 }
 
 // IsAcquainted reports whether every member of the view is known to have seen this node, or the cache is no longer new.
-func (j *Journal) IsAcquainted() bool { return j.unseen.Load() == 0 }
+func (j *Journal) IsAcquainted() bool { return !j.unseen.Load() }
 
 // SameView notes that m has had the same view as this node, so it has seen this node.
 func (j *Journal) SameView(m *Member) {
@@ -51,7 +51,7 @@ func (j *Journal) SameView(m *Member) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	m.acquainted = true
-	j.countPending()
+	j.notePending()
 }
 
 // Pending names the members with which a new cache has not had an exchange yet, and none once it is no longer new.
@@ -70,27 +70,23 @@ func (j *Journal) Pending() (names []string) {
 	return names
 }
 
-// countPending counts, for a new cache, the members that it has had no exchange with, and those that may not have seen
-// it. The caller holds mu.
-func (j *Journal) countPending() {
-	pending, unseen := 0, 0
+// notePending notes, for a new cache, whether there are members that it has had no exchange with, and members that may
+// not have seen it. The caller holds mu.
+func (j *Journal) notePending() {
+	pending, unseen := false, false
 	if j.isNew.Load() {
 		for _, m := range j.members {
-			if !m.compared {
-				pending++
-			}
-			if !m.acquainted && !m.empty && m.via == "" {
-				unseen++
-			}
+			pending = pending || !m.compared
+			unseen = unseen || !m.acquainted && !m.empty && m.via == ""
 		}
 	}
-	j.unseen.Store(int32(unseen))
+	j.unseen.Store(unseen)
 	switch {
-	case pending > 0 && j.ready == nil:
+	case pending && j.ready == nil:
 		j.ready = make(chan struct{})
-	case pending == 0 && j.ready != nil:
+	case !pending && j.ready != nil:
 		close(j.ready)
 		j.ready = nil
 	}
-	j.pending.Store(int32(pending))
+	j.pending.Store(pending)
 }

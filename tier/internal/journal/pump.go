@@ -321,7 +321,7 @@ func (j *Journal) acknowledge(m *Member, from string, sent span, ack *acknowledg
 func (j *Journal) setEmpty(m *Member) {
 	m.empty, m.compared, m.gap, m.exchangeDue = true, true, false, false
 	m.watermark.Store(nil)
-	j.countPending()
+	j.notePending()
 }
 
 // viewPrint returns the fingerprint of the view that was last applied; 0: none. The caller holds mu.

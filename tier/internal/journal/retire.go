@@ -100,7 +100,7 @@ func (l *log) retiresSince(s span, exchanged int64) bool {
 // retiredNames encodes a list as the names of an invalidation of tags.
 func retiredNames(list []position) (names []string) {
 	for some := range slices.Chunk(list, pairsPerName) {
-		b := make([]byte, 0, len(some)*retiredPair)
+		var b []byte
 		for _, p := range some {
 			b = binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, p.incarnation), p.seq)
 		}
@@ -218,7 +218,7 @@ func (l *log) forgetRetired() {
 // oldest first. With gaps it includes positions with numbers beyond a gap.
 func (l *log) retirable(present map[uint64]bool, since int64, gaps bool) (list []position) {
 	for incarnation, t := range l.tracks {
-		if !present[incarnation] && t.last <= since && (gaps || len(t.beyond) == 0) && t.highest() > 0 {
+		if !present[incarnation] && t.last <= since && (gaps || len(t.beyond) == 0) {
 			list = append(list, position{incarnation, t.highest()})
 		}
 	}
@@ -242,15 +242,11 @@ func (j *Journal) present() (incarnations map[uint64]bool, all bool) {
 	return incarnations, all
 }
 
-// isFirst reports whether this node is the member that retires positions: the first of the view. The caller holds mu.
-func (j *Journal) isFirst() bool {
-	return j.view != nil && j.view.Len() > 0 && j.view.Members()[0].Name == j.self
-}
-
-// retire retires the positions of caches that have gone, if there are too many. The caller holds mu.
+// retire retires the positions of caches that have gone, if there are too many and this node is the first member of
+// the view. The caller holds mu and has applied a view.
 func (j *Journal) retire(now int64) {
 	room, n := j.log.limit.Tracks, len(j.log.tracks)
-	if n <= room/retirePart || !j.isFirst() {
+	if j.view.Members()[0].Name != j.self {
 		return
 	}
 	present, all := j.present()
