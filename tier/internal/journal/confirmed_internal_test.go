@@ -18,6 +18,11 @@ func TestConfirmedSkipsNothing(t *testing.T) {
 			for n := s.first; n <= s.last; n++ {
 				set[n] = true
 			}
+			for i, x := range c.beyond {
+				if before := append([]span{upTo(c.all)}, c.beyond...)[i]; x.first <= before.last+1 || x.last < x.first {
+					t.Fatalf("%+v: no gap before span %d", c, i)
+				}
+			}
 			for first := uint64(1); first < 36; first++ {
 				want := first
 				for set[want] {

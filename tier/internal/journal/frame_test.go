@@ -147,7 +147,7 @@ func TestPositionsAge(t *testing.T) {
 	x := newSolo(t, time.Hour, 0, journal.Limits{})
 	x.time = 5
 	for i, c := range []struct{ idle, want time.Duration }{{50, 50}, {70, 50}, {20, 20}, {50, 20}} {
-		x.Receive(&codec.News{Positions: []codec.Position{{Incarnation: 7, Idle: c.idle}}, Invalidations: []codec.Invalidation{ofKey(7, uint64(i + 1))}})
+		x.Receive(&codec.News{Positions: []codec.Position{{Incarnation: 7, Idle: c.idle}}, Invalidations: []codec.Invalidation{ofKey(7, uint64(i+1))}})
 		if p := x.Positions().Positions; len(p) != 1 || p[0].Idle != c.want {
 			t.Errorf("after number %d: %+v, want idle for %d", i+1, p, c.want)
 		}
