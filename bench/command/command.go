@@ -19,6 +19,7 @@ import (
 	"github.com/weircache/weir/bench/harness"
 	"github.com/weircache/weir/bench/report"
 	"github.com/weircache/weir/bench/scenario"
+	"github.com/weircache/weir/bench/trace"
 )
 
 // errPartial is returned by a run that was not measured completely. The run has shown and written what it did
@@ -79,7 +80,7 @@ func New(o Options) *cobra.Command {
 	p := c.Flags()
 	p.StringVar(&f.file, "file", "", "run the scenario in this `file`")
 	p.StringVar(&f.trace, "trace", "", "replay this trace `file` instead of the scenario's, or instead of the keys of its one load")
-	p.StringVar(&f.format, "format", "", "the trace's `format`: "+formats())
+	p.StringVar(&f.format, "format", "", "the trace's `format`: "+strings.Join(trace.Formats(), ", "))
 	p.IntVar(&f.rounds, "rounds", 1, "how often each system runs")
 	p.DurationVar(&f.duration, "duration", 0, "`duration` of the run, instead of the scenario's")
 	p.Uint64Var(&f.seed, "seed", 0, "`seed` of all random choices, instead of the scenario's")
@@ -91,10 +92,6 @@ func New(o Options) *cobra.Command {
 	}
 	c.AddCommand(list(), show(), again(), node())
 	return c
-}
-
-func formats() string {
-	return "oraclegeneral, twitter, arc, lirs, cache2k or keys"
 }
 
 func names(o Options) []string {

@@ -252,17 +252,13 @@ func (d *driver) open(stop, calls context.Context, n int, st *stream, to time.Du
 	}
 	r := d.rand(n, 1<<30-1)
 	due := d.clock.now()
-	began := due
 	for stop.Err() == nil {
 		q, ok := st.next(r)
-		switch gap := 1e9 / max(st.load.Rate, 1e-6); {
-		case st.load.Keys.Speed > 0:
-			due = began + q.at
-		case st.load.Arrival == "even":
-			due += time.Duration(gap)
-		default:
-			due += time.Duration(gap * r.ExpFloat64())
+		gap := 1e9 / st.load.Rate
+		if st.load.Arrival == "poisson" {
+			gap *= r.ExpFloat64()
 		}
+		due += time.Duration(gap)
 		if !ok || due >= to {
 			break
 		}

@@ -1,10 +1,10 @@
 package harness
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync/atomic"
-	"time"
 
 	"github.com/weircache/weir/bench/scenario"
 	"github.com/weircache/weir/bench/trace"
@@ -62,10 +62,10 @@ func newUniverse(s *scenario.Scenario) (*universe, error) {
 			u.names = append(u.names, workload.MakeNames(fmt.Sprintf("fresh:%d:", i), n)...)
 		case "trace":
 			st.first = len(u.names)
-			if st.log, err = readTrace(k); st.log == nil || st.log.Len() == 0 {
-				if err == nil {
-					err = fmt.Errorf("harness: there is no request in %s", k.File)
-				}
+			if k.File == "" {
+				return nil, errors.New("harness: the scenario replays a trace and names none: give its file and format")
+			}
+			if st.log, err = trace.Load(k.File, trace.Format(k.Format), k.Count); st.log == nil || len(st.log.Keys) == 0 {
 				return nil, err
 			}
 			if err != nil {
@@ -137,19 +137,6 @@ func (u *universe) setSizes(s *scenario.Scenario, recorded map[int]int32) error 
 	return err
 }
 
-// readTrace returns what it could read, and the error that ended it.
-func readTrace(k scenario.Keys) (*trace.Log, error) {
-	if k.File == "" {
-		return nil, fmt.Errorf("harness: the scenario replays a trace and names none: give its file and format")
-	}
-	r, err := trace.Open(k.File, trace.Format(k.Format))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = r.Close() }() // it has been read, or its error is known
-	return trace.Load(r, k.Count)
-}
-
 // rewind restarts the stream for the next round.
 func (st *stream) rewind() {
 	st.at.Store(0)
@@ -162,8 +149,7 @@ func (st *stream) rewind() {
 type request struct {
 	op   workload.Op
 	key  int
-	keys []int         // of Many: all of them; nil: an operation on one key
-	at   time.Duration // the trace's own time since its first request
+	keys []int // of Many: all of them; nil: an operation on one key
 }
 
 // next returns the next request; ok is false at the end of a trace.
@@ -180,20 +166,8 @@ func (st *stream) next(r *rand.Rand) (q request, ok bool) {
 		return q, true
 	}
 	i := int(st.at.Add(1) - 1)
-	if i >= st.log.Len() {
+	if i >= len(st.log.Keys) {
 		return request{}, false
 	}
-	q = request{key: st.first + int(st.log.Keys[i]), op: st.mix.Next(r)}
-	if st.load.Keys.Ops {
-		switch st.log.Ops[i] {
-		case trace.Write:
-			q.op = workload.Write
-		case trace.Delete:
-			q.op = workload.Invalidate
-		}
-	}
-	if v := st.load.Keys.Speed; v > 0 {
-		q.at = time.Duration(float64(st.log.At[i]) / v)
-	}
-	return q, true
+	return request{key: st.first + int(st.log.Keys[i]), op: st.mix.Next(r)}, true
 }

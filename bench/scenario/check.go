@@ -180,13 +180,11 @@ func (c *checker) load(at string, s *Scenario, l *Load) {
 		c.bad(at+".from", "from %v to %v is no time within %v", l.From, l.To, s.Duration)
 	}
 	between(c, at+".timeout", l.Timeout, 0, Duration(maxDuration))
-	replay := l.Keys.Kind == "trace" && l.Keys.Speed > 0
-	switch {
-	case l.Loop == "open" && !replay:
+	if l.Loop == "open" {
 		between(c, at+".rate", l.Rate, 0.001, maxRate)
 		c.among(at+".arrival", l.Arrival, "poisson", "even")
-	case l.Rate != 0:
-		c.bad(at+".rate", "a rate is for an open loop, and not for a trace in its own time")
+	} else if l.Rate != 0 {
+		c.bad(at+".rate", "a rate is for an open loop")
 	}
 	if l.Loop == "burst" {
 		between(c, at+".every", l.Every, Duration(time.Millisecond), Duration(maxDuration))
@@ -223,27 +221,17 @@ func (c *checker) keys(at string, l *Load) {
 		}
 		return
 	case "trace":
-		formats := []string{}
-		for _, f := range trace.Formats() {
-			formats = append(formats, string(f))
-		}
 		if k.File != "" {
-			c.among(at+".format", k.Format, formats...)
+			c.among(at+".format", k.Format, trace.Formats()...)
 		}
 		if k.Count < 0 {
 			c.bad(at+".count", "%d requests", k.Count)
 		}
-		if k.Speed < 0 || k.Speed > 0 && l.Loop != "open" {
-			c.bad(at+".speed", "a trace is replayed in its own time by an open loop, at a speed above 0")
-		}
-		if k.Ops && l.Mix != (Mix{}) {
-			c.bad(at+".ops", "the trace's own operations and a mix: give one")
-		}
 		return
 	}
 	between(c, at+".count", k.Count, 1, maxKeys)
-	if k.File != "" || k.Format != "" || k.Ops || k.Speed != 0 {
-		c.bad(at, "file, format, ops and speed are for a trace")
+	if k.File != "" || k.Format != "" {
+		c.bad(at, "file and format are for a trace")
 	}
 	switch k.Kind {
 	case "zipf":

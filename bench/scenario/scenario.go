@@ -128,12 +128,9 @@ type Keys struct {
 	// Requests, if not 0, ends the load after so many requests of generated keys.
 	Requests int     `yaml:"requests,omitempty" json:"requests,omitempty"`
 	Share    float64 `yaml:"share,omitempty" json:"share,omitempty"` // hot: of the hot key
-	// File, Format (see the package trace) and Ops belong to traces. With Ops the trace's writes and deletes are
-	// performed as well, and Mix must be empty. An open loop replays the trace's own timing, Speed times as fast.
-	File   string  `yaml:"file,omitempty" json:"file,omitempty"`
-	Format string  `yaml:"format,omitempty" json:"format,omitempty"`
-	Ops    bool    `yaml:"ops,omitempty" json:"ops,omitempty"`
-	Speed  float64 `yaml:"speed,omitempty" json:"speed,omitempty"`
+	// File and Format (see the package trace) belong to traces.
+	File   string `yaml:"file,omitempty" json:"file,omitempty"`
+	Format string `yaml:"format,omitempty" json:"format,omitempty"`
 }
 
 // Mix is how often each operation is performed, by weight. Empty: only reads.
