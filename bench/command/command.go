@@ -61,7 +61,7 @@ func New(o Options) *cobra.Command {
 		Use:   o.Use + " [scenario]",
 		Short: "Measure a cluster in a scenario",
 		Long: "Measure a cluster in a scenario: one of the built-in ones (see list), or a file of your own (--file).\n" +
-			"The table goes to standard output; --out also writes NAME.json, .csv and .svg.\n" +
+			"The table goes to standard output; --out also writes NAME.json and NAME.svg.\n" +
 			"Ctrl-C ends the run and keeps what was measured, marked as partial.",
 		Args:          cobra.MaximumNArgs(1),
 		SilenceUsage:  true,
@@ -84,7 +84,7 @@ func New(o Options) *cobra.Command {
 	p.IntVar(&f.rounds, "rounds", 1, "how often each system runs")
 	p.DurationVar(&f.duration, "duration", 0, "`duration` of the run, instead of the scenario's")
 	p.Uint64Var(&f.seed, "seed", 0, "`seed` of all random choices, instead of the scenario's")
-	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json, .csv and .svg")
+	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json and .svg")
 	p.StringVar(&f.svg, "svg", "origin_calls", "what the .svg shows: a `measure`, timeline or events")
 	p.BoolVar(&f.brief, "brief", false, "write the .json without the timelines")
 	if len(o.Rivals) > 0 {
@@ -172,7 +172,7 @@ func again() *cobra.Command {
 			return report.Text(c.OutOrStdout(), r)
 		},
 	}
-	c.Flags().StringVar(&out, "out", "", "write `PATH`.json, .csv and .svg")
+	c.Flags().StringVar(&out, "out", "", "write `PATH`.json and .svg")
 	c.Flags().StringVar(&svg, "svg", "origin_calls", "what the .svg shows: a `measure`, timeline or events")
 	return c
 }
@@ -288,10 +288,9 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 	}
 	ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	p := newProgress(c.ErrOrStderr())
+	p := &progress{w: c.ErrOrStderr()}
 	r, err := harness.Run(ctx, s, systems, harness.Options{Rounds: f.rounds, Progress: p.tell, Command: commandLine(c)})
 	stop() // a second Ctrl-C ends the process at once
-	p.end()
 	if r == nil {
 		return err
 	}
@@ -341,7 +340,6 @@ func write(r *harness.Report, path, measure string) error {
 		write func(f *os.File) error
 	}{
 		{".json", func(f *os.File) error { return report.JSON(f, r) }},
-		{".csv", func(f *os.File) error { return report.CSV(f, r) }},
 		{".svg", func(f *os.File) error { return report.SVG(f, r, measure) }},
 	} {
 		f, err := os.Create(path + x.ext)

@@ -79,7 +79,7 @@ func TestRunAndReport(t *testing.T) {
 	if !strings.Contains(out, "| origin calls ") || !strings.Contains(progress, "weir, round 2 of 2") {
 		t.Errorf("%s\n%s", out, progress)
 	}
-	for _, ext := range []string{".json", ".csv", ".svg"} {
+	for _, ext := range []string{".json", ".svg"} {
 		if s, err := os.Stat(path + ext); err != nil || s.Size() == 0 {
 			t.Errorf("%s: %v", ext, err)
 		}

@@ -77,7 +77,7 @@ func (o *origin) load(ctx context.Context, key int) (b []byte, err error) {
 		o.calls.Add(1)
 		raise(&o.peak, at)
 	}
-	o.line.originCall(began, at)
+	o.line.originCall(began)
 	defer func() {
 		o.running.Add(-1)
 		if ended := min(o.clock.now(), o.end); ended > 0 && began < ended {

@@ -87,10 +87,10 @@ faults:
 	l := newTimeline(10 * time.Second)
 	l.phases = counts
 	for at := -time.Second; at < 11*time.Second; at += 100 * time.Millisecond {
-		l.originCall(at, 1)
+		l.originCall(at)
 	}
 	for range 7 {
-		l.originCall(2*time.Second, 1)
+		l.originCall(2 * time.Second)
 	}
 	for elapsed, want := range map[time.Duration]string{
 		10 * time.Second: "[20 0][47 7][40 0]",

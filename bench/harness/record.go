@@ -40,9 +40,9 @@ type timeline struct {
 	phases []phaseCount // none unless the scenario asks for them
 }
 
+// point counts calls by when they were due.
 type point struct {
-	offered, answered, errors, stale atomic.Int64
-	originCalls, originPeak          atomic.Int64
+	offered, errors atomic.Int64
 }
 
 func newTimeline(d time.Duration) *timeline {
@@ -64,11 +64,7 @@ func (t *timeline) at(now time.Duration) *point {
 	return &t.points[now/t.width]
 }
 
-func (t *timeline) originCall(now time.Duration, running int64) {
-	if p := t.at(now); p != nil {
-		p.originCalls.Add(1)
-		raise(&p.originPeak, running)
-	}
+func (t *timeline) originCall(now time.Duration) {
 	if p := t.phase(now); p != nil {
 		p.calls.Add(1)
 	}
@@ -155,15 +151,8 @@ func (r *recorder) add(worker int, o outcome) {
 	if q := r.line.phase(o.due); q != nil {
 		q.count(o)
 	}
-	if o.err == nil {
-		if q := r.line.at(o.ended); q != nil {
-			q.answered.Add(1)
-		}
-	} else if !o.lost {
+	if o.err != nil && !o.lost {
 		p.errors.Add(1)
-	}
-	if o.stale > 0 {
-		p.stale.Add(1)
 	}
 	s := &r.shards[worker%shards]
 	s.mu.Lock()

@@ -51,43 +51,29 @@ type Round struct {
 	Counters map[string]float64 `json:"counters,omitempty"` // the system's own counters
 	Width    scenario.Duration  `json:"width"`              // of a point of the timeline
 	Timeline []Point            `json:"timeline,omitempty"`
-	Latency  []Quantile         `json:"latency,omitempty"`
 	Marks    []Mark             `json:"marks,omitempty"`
 	Phases   []Phase            `json:"phases,omitempty"` // if the scenario sets by_fault
 }
 
-// Abridge removes the timelines and the quantiles, which are most of a report's bytes.
+// Abridge removes the timelines, which are most of a report's bytes.
 func (r *Report) Abridge() {
 	for _, s := range append(slices.Clone(r.Systems), r.Harness) {
 		if s == nil {
 			continue
 		}
 		for i := range s.Rounds {
-			s.Rounds[i].Timeline, s.Rounds[i].Latency = nil, nil
+			s.Rounds[i].Timeline = nil
 		}
 	}
 }
 
 // A Point is a moment of a round. Rates are per second.
 type Point struct {
-	T          float64 `json:"t"` // seconds since the start
-	Offered    float64 `json:"offered"`
-	Answered   float64 `json:"answered"`
-	Errors     float64 `json:"errors"`
-	Stale      float64 `json:"stale"`
-	Origin     float64 `json:"origin"`      // calls
-	OriginPeak float64 `json:"origin_peak"` // concurrent
-	P50        Time    `json:"p50_ms"`
-	P99        Time    `json:"p99_ms"`
+	T       float64 `json:"t"` // seconds since the start
+	Offered float64 `json:"offered"`
+	Errors  float64 `json:"errors"`
+	P99     Time    `json:"p99_ms"`
 }
-
-// A Quantile is a latency that the given fraction of the reads did not exceed.
-type Quantile struct {
-	Q  float64 `json:"q"`
-	MS Time    `json:"ms"`
-}
-
-var quantiles = []float64{10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.9, 99.95, 99.99, 100}
 
 func ms(d time.Duration) float64 { return float64(d) / 1e6 }
 
@@ -117,13 +103,9 @@ func (r *recorder) points(t tally, elapsed time.Duration) []Point {
 			break
 		}
 		p := &r.line.points[i]
-		q := Point{
-			T: float64(i) * w, Offered: float64(p.offered.Load()) / w, Answered: float64(p.answered.Load()) / w,
-			Errors: float64(p.errors.Load()) / w, Stale: float64(p.stale.Load()) / w,
-			Origin: float64(p.originCalls.Load()) / w, OriginPeak: float64(p.originPeak.Load()),
-		}
-		q.P50, q.P99 = quantile(t.points[i], t.unanswered[i], 50), quantile(t.points[i], t.unanswered[i], 99)
-		for _, f := range []*float64{&q.T, &q.Offered, &q.Answered, &q.Errors, &q.Stale, &q.Origin, (*float64)(&q.P50), (*float64)(&q.P99)} {
+		q := Point{T: float64(i) * w, Offered: float64(p.offered.Load()) / w, Errors: float64(p.errors.Load()) / w}
+		q.P99 = quantile(t.points[i], t.unanswered[i], 99)
+		for _, f := range []*float64{&q.T, &q.Offered, &q.Errors, (*float64)(&q.P99)} {
 			*f = short(*f)
 		}
 		out = append(out, q)

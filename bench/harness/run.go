@@ -313,9 +313,6 @@ func (d *driver) round(s *scenario.Scenario, o *origin, marks []Mark, elapsed ti
 		Errors: t.kinds, Width: scenario.Duration(d.rec.line.width), Timeline: points, Marks: marks,
 		Phases: sumPhases(d.rec.line.phases, int(d.ledger.known()), s.Cluster.Nodes, elapsed),
 	}
-	for _, p := range quantiles {
-		r.Latency = append(r.Latency, Quantile{p / 100, q(p)})
-	}
 	var faults []time.Duration
 	for _, m := range marks {
 		if m.Error == "" && m.At.D() <= elapsed {

@@ -1,5 +1,5 @@
 // Package report presents the results of the harness: as a table for a terminal, as Markdown for documents, as JSON
-// and CSV for programs, and as an SVG: dots with whiskers, or a timeline.
+// for programs, and as an SVG: dots with whiskers, or a timeline.
 //
 // All of them are made from a harness.Report alone: a report that is read back from its JSON gives the same table.
 // So the tables in documents are generated from result files that are committed: a test detects when text and file have

@@ -2,7 +2,6 @@ package report
 
 import (
 	"bytes"
-	"encoding/csv"
 	"encoding/xml"
 	"errors"
 	"flag"
@@ -34,7 +33,7 @@ func sample(t *testing.T) *harness.Report {
 	round := harness.Round{
 		Measures: harness.Measures{Gets: 1000, OriginCalls: 10, P99: 1.5, HitRatio: 0.99, Answered: 1, Recover: harness.Never()},
 		Errors:   map[string]int64{"timed out": 3}, Width: scenario.Duration(time.Second),
-		Timeline: []harness.Point{{T: 0, Offered: 5, P99: 1}, {T: 1, Offered: 6}}, Latency: []harness.Quantile{{Q: 0.5, MS: 1}, {Q: 1, MS: 2}},
+		Timeline: []harness.Point{{T: 0, Offered: 5, P99: 1}, {T: 1, Offered: 6}},
 		Counters: map[string]float64{harness.HeldBytes: 3 << 20},
 		Marks:    []harness.Mark{{At: scenario.Duration(time.Second), What: "kill node 1"}},
 	}
@@ -171,19 +170,6 @@ func TestJSONComesBack(t *testing.T) {
 	}
 	if _, err := ReadJSON(path + ".not"); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
-	}
-}
-
-func TestCSV(t *testing.T) {
-	rows, err := csv.NewReader(strings.NewReader(render(t, sample(t), CSV))).ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := 1 + 8*len(measures()); len(rows) != want {
-		t.Errorf("%d rows, not %d: a round and three summaries of two systems", len(rows), want)
-	}
-	if got := strings.Join(rows[2], ","); got != "restart,weir,1,,answered,1" {
-		t.Errorf("the second line is %s", got)
 	}
 }
 

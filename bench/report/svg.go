@@ -17,7 +17,7 @@ const (
 	eventsFigure   = "events"   // origin calls that each fault caused
 )
 
-// figures returns what SVG can draw: each measure, by its name in the CSV, and the other figures.
+// figures returns what SVG can draw: each measure, by its name in the JSON, and the other figures.
 func figures() []string {
 	names := []string{timelineFigure, eventsFigure}
 	for _, m := range measures() {
