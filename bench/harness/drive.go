@@ -97,10 +97,6 @@ func (d *driver) call(calls context.Context, worker int, st *stream, a arrival) 
 			// Nodes in sight before or after the call have been reached, or the error would have named them.
 			d.ledger.settle(key, version, o.ended, seen|d.sees(node))
 		}
-	case workload.Invalidate:
-		d.ledger.forget(key)
-		o.err = d.cluster.Invalidate(ctx, node, name)
-		o.ended = d.clock.now()
 	}
 	o.lost = o.err != nil && d.gone[node].Load() != gone
 	d.done(calls, worker, o)

@@ -72,7 +72,7 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 		}
 	}()
 	switch s.Do {
-	case StepKill, StepPause:
+	case StepKill:
 		if !s.Unnoticed {
 			d.setUp(s.Node, false)
 		}
@@ -103,7 +103,7 @@ func (d *driver) step(ctx context.Context, s Step) (err error) {
 			d.setUp(s.Node, true)
 		}
 		return err
-	case StepJoin, StepResume:
+	case StepJoin:
 		if err = d.cluster.Fault(ctx, s); err == nil {
 			d.unnoticed &^= 1 << s.Node
 			d.setUp(s.Node, true)

@@ -47,25 +47,16 @@ func (o *origin) seeded(seed uint64) *origin {
 }
 
 // draw draws an undisturbed load's latency, and whether it fails.
-func (o *origin) draw() (time.Duration, bool) {
-	o.mu.Lock()
-	u, z := o.rnd.Float64(), 0.0
-	if o.s.Latency.Kind == "lognormal" {
-		z = o.rnd.NormFloat64()
-	}
-	fails := o.s.Errors > 0 && o.rnd.Float64() < o.s.Errors
-	o.mu.Unlock()
+func (o *origin) draw() (takes time.Duration, fails bool) {
 	l := o.s.Latency
-	switch l.Kind {
-	case "uniform":
-		return l.Min.D() + time.Duration(u*float64(l.Max-l.Min)), fails
-	case "exponential":
-		return time.Duration(-math.Log(1-u) * float64(l.Mean)), fails
-	case "lognormal":
+	takes = l.P50.D()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if l.Kind == "lognormal" {
 		sigma := math.Log(float64(l.P99)/float64(l.P50)) / workload.Z99
-		return time.Duration(float64(l.P50) * math.Exp(sigma*z)), fails
+		takes = time.Duration(float64(l.P50) * math.Exp(sigma*o.rnd.NormFloat64()))
 	}
-	return l.P50.D(), fails
+	return takes, o.s.Errors > 0 && o.rnd.Float64() < o.s.Errors
 }
 
 // load reads a key. The version is the origin's when the load begins: a load that is overtaken by a write returns

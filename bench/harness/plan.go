@@ -32,9 +32,6 @@ func plan(s *scenario.Scenario) []planned {
 			}
 		case scenario.Leave, scenario.Join:
 			add(at, Step{Do: StepKind(f.Do), Node: f.Node})
-		case scenario.Pause:
-			add(at, Step{Do: StepPause, Node: f.Node})
-			add(at+f.For.D(), Step{Do: StepResume, Node: f.Node})
 		case scenario.Starve:
 			add(at, Step{Do: StepStarve, Node: f.Node})
 			add(at+f.For.D(), Step{Do: StepFeed, Node: f.Node})

@@ -291,7 +291,7 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 		return c.ready(ctx, s.Node)
 	}
 	switch s.Do {
-	case StepKill, StepLeave, StepPause, StepResume, StepStarve, StepFeed:
+	case StepKill, StepLeave, StepStarve, StepFeed:
 	default:
 		return fmt.Errorf("%w %s", ErrCannot, s)
 	}
@@ -306,8 +306,6 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 	switch s.Do {
 	case StepFeed:
 		return err
-	case StepPause, StepResume:
-		return errors.Join(err, p.hold(s.Do == StepPause))
 	case StepKill:
 		c.nodes[s.Node].Store(nil)
 		select {
@@ -373,7 +371,6 @@ func (c *processes) Close(ctx context.Context) error {
 	for i := range c.nodes {
 		if p := c.nodes[i].Swap(nil); p != nil {
 			errs = append(errs, p.feed())
-			_ = p.hold(false) // a paused process would not end
 			errs = append(errs, p.leave(ctx))
 		}
 	}

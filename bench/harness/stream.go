@@ -44,12 +44,11 @@ func newUniverse(s *scenario.Scenario) (*universe, error) {
 	u.names = workload.MakeNames("key:", shared)
 	recorded := make(map[int]int32)
 	for i, l := range s.Load {
-		st := &stream{load: l}
+		st := &stream{load: l, mix: workload.Mix{Read: l.Mix.Read, Write: l.Mix.Write, Many: l.Mix.Many}}
 		k := l.Keys
-		var err error
 		switch k.Kind {
 		case "zipf":
-			st.source, err = workload.NewZipf(k.Count, k.Theta, k.Items)
+			st.source = workload.NewZipf(k.Count, k.Theta, k.Items)
 		case "uniform":
 			st.source = workload.Uniform(k.Count)
 		case "hot":
@@ -65,11 +64,12 @@ func newUniverse(s *scenario.Scenario) (*universe, error) {
 			if k.File == "" {
 				return nil, errors.New("harness: the scenario replays a trace and names none: give its file and format")
 			}
+			var err error
 			if st.log, err = trace.Load(k.File, trace.Format(k.Format), k.Count); st.log == nil || len(st.log.Keys) == 0 {
 				return nil, err
 			}
 			if err != nil {
-				u.partial, err = err.Error(), nil
+				u.partial = err.Error()
 			}
 			prefix := fmt.Sprintf("t%d:", i)
 			for n, name := range st.log.Names {
@@ -77,19 +77,14 @@ func newUniverse(s *scenario.Scenario) (*universe, error) {
 				u.names = append(u.names, prefix+name)
 			}
 		}
-		if err != nil {
-			return nil, err
-		}
-		if st.mix, err = workload.NewMix(workload.Weights{Read: l.Mix.Read, Write: l.Mix.Write, Invalidate: l.Mix.Invalidate, Many: l.Mix.Many}); err != nil {
-			return nil, err
-		}
 		u.streams = append(u.streams, st)
 	}
 	u.index = make(map[string]int32, len(u.names))
 	for i, name := range u.names {
 		u.index[name] = int32(i)
 	}
-	return u, u.setSizes(s, recorded)
+	u.sizes = sizes(s, recorded)
+	return u, nil
 }
 
 // sized returns the scenario with the sizes of its tiers in bytes, if it gives them as a percentage of all keys' bytes.
@@ -113,28 +108,21 @@ func (u *universe) sized(s *scenario.Scenario) *scenario.Scenario {
 	return &out
 }
 
-func (u *universe) setSizes(s *scenario.Scenario, recorded map[int]int32) error {
+// sizes returns the size of each key's value, in bytes. recorded are those of traces.
+func sizes(s *scenario.Scenario, recorded map[int]int32) func(key int) int {
 	v := s.Values
-	var z workload.Sizes
-	var err error
 	switch v.Kind {
-	case "uniform":
-		z, err = workload.UniformSizes(int(v.Min), int(v.Max), s.Seed)
 	case "lognormal":
-		z, err = workload.LognormalSizes(int(v.P50), int(v.P99), int(v.Max), s.Seed)
-	default:
-		z, err = workload.FixedSize(int(v.Size))
-	}
-	u.sizes = z.Of
-	if v.Kind == "trace" {
-		u.sizes = func(key int) int {
+		return workload.Lognormal(int(v.P50), int(v.P99), int(v.Max), s.Seed)
+	case "trace":
+		return func(key int) int {
 			if n := recorded[key]; n > 0 {
 				return min(int(n), int(v.Max))
 			}
 			return int(v.Size)
 		}
 	}
-	return err
+	return func(int) int { return int(v.Size) }
 }
 
 // rewind restarts the stream for the next round.

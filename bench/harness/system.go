@@ -90,8 +90,6 @@ const (
 	StepJoin   StepKind = "join"
 	StepCut    StepKind = "cut"
 	StepHeal   StepKind = "heal"
-	StepPause  StepKind = "pause"
-	StepResume StepKind = "resume"
 	StepStarve StepKind = "starve"
 	StepFeed   StepKind = "feed" // ends a starvation
 	StepFlush  StepKind = "flush"

@@ -115,15 +115,12 @@ func (c *checker) cluster(k *Cluster) {
 
 func (c *checker) values(s *Scenario) {
 	v := s.Values
-	if !c.among("values.kind", v.Kind, "fixed", "uniform", "lognormal", "trace") {
+	if !c.among("values.kind", v.Kind, "fixed", "lognormal", "trace") {
 		return
 	}
 	switch v.Kind {
 	case "fixed":
 		between(c, "values.size", v.Size, minValue, maxValue)
-	case "uniform":
-		between(c, "values.min", v.Min, minValue, maxValue)
-		between(c, "values.max", v.Max, v.Min, maxValue)
 	case "lognormal":
 		between(c, "values.p50", v.P50, minValue, maxValue)
 		between(c, "values.p99", v.P99, v.P50, maxValue)
@@ -141,15 +138,10 @@ func (c *checker) origin(o *Origin) {
 	l := o.Latency
 	const at = "origin.latency"
 	most := Duration(maxDuration)
-	if c.among(at+".kind", l.Kind, "fixed", "uniform", "exponential", "lognormal") {
+	if c.among(at+".kind", l.Kind, "fixed", "lognormal") {
 		switch l.Kind {
 		case "fixed":
 			between(c, at+".p50", l.P50, 0, most)
-		case "uniform":
-			between(c, at+".min", l.Min, 0, most)
-			between(c, at+".max", l.Max, l.Min, most)
-		case "exponential":
-			between(c, at+".mean", l.Mean, 1, most)
 		case "lognormal":
 			between(c, at+".p50", l.P50, 1, most)
 			between(c, at+".p99", l.P99, l.P50, most)
@@ -192,7 +184,7 @@ func (c *checker) load(at string, s *Scenario, l *Load) {
 		c.bad(at+".every", "only a burst comes every so often")
 	}
 	m := l.Mix
-	if m.Read < 0 || m.Write < 0 || m.Invalidate < 0 || m.Many < 0 {
+	if m.Read < 0 || m.Write < 0 || m.Many < 0 {
 		c.bad(at+".mix", "a weight below 0")
 	}
 	switch k := l.Keys; {
@@ -246,7 +238,7 @@ func (c *checker) keys(at string, l *Load) {
 }
 
 func (c *checker) fault(at string, s *Scenario, f *Fault) {
-	if !c.among(at+".do", f.Do, Kill, Leave, Join, Rolling, Cut, Pause, Starve, Flush, Stall) {
+	if !c.among(at+".do", f.Do, Kill, Leave, Join, Rolling, Cut, Starve, Flush, Stall) {
 		return
 	}
 	if s.Cluster.Kind == Existing && f.Do != Flush {
@@ -256,7 +248,7 @@ func (c *checker) fault(at string, s *Scenario, f *Fault) {
 		c.bad(at+".at", "%v is not within the run of %v", f.At, s.Duration)
 	}
 	switch f.Do {
-	case Kill, Leave, Join, Pause, Starve:
+	case Kill, Leave, Join, Starve:
 		if f.Node < 0 || f.Node >= s.Cluster.Nodes {
 			c.bad(at+".node", "there is no node %d: they are 0 to %d", f.Node, s.Cluster.Nodes-1)
 		}
@@ -279,7 +271,7 @@ func (c *checker) fault(at string, s *Scenario, f *Fault) {
 			c.bad(at+".for", "a node is down for %v, and the next one goes after %v: it must be back before", f.For, f.Every)
 		}
 	}
-	if (f.Do == Pause || f.Do == Starve) && s.Cluster.Kind == InProcess {
+	if f.Do == Starve && s.Cluster.Kind == InProcess {
 		c.bad(at+".do", "a node stands still only as a process of its own: use kind %s, or cut", Processes)
 	}
 	if f.Noticed != 0 && f.Do != Kill {

@@ -92,7 +92,7 @@ func (s *Scenario) fill() {
 			or(&f.For, Duration(500*time.Millisecond))
 		case Stall:
 			or(&f.For, Duration(time.Second))
-		case Cut, Pause, Starve:
+		case Cut, Starve:
 			or(&f.For, Duration(2*time.Second))
 		}
 	}

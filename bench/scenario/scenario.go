@@ -63,9 +63,8 @@ type Freshness struct {
 
 // Values configures the sizes of values.
 type Values struct {
-	Kind string `yaml:"kind" json:"kind"`                     // fixed, uniform, lognormal or trace
+	Kind string `yaml:"kind" json:"kind"`                     // fixed, lognormal or trace
 	Size Bytes  `yaml:"size,omitempty" json:"size,omitempty"` // fixed; trace: if none is recorded
-	Min  Bytes  `yaml:"min,omitempty" json:"min,omitempty"`   // uniform
 	Max  Bytes  `yaml:"max,omitempty" json:"max,omitempty"`   // all but fixed: larger sizes are cut
 	P50  Bytes  `yaml:"p50,omitempty" json:"p50,omitempty"`   // lognormal
 	P99  Bytes  `yaml:"p99,omitempty" json:"p99,omitempty"`   // lognormal
@@ -81,13 +80,9 @@ type Origin struct {
 	Outages  []Outage `yaml:"outages,omitempty" json:"outages,omitempty"`
 }
 
-// Latency is a distribution: fixed (p50), uniform (min to max), exponential (mean) or lognormal (p50 and p99). The
-// default is 40ms, fixed.
+// Latency is a distribution: fixed (p50) or lognormal (p50 and p99). The default is 40ms, fixed.
 type Latency struct {
 	Kind string   `yaml:"kind" json:"kind"`
-	Mean Duration `yaml:"mean,omitempty" json:"mean,omitempty"`
-	Min  Duration `yaml:"min,omitempty" json:"min,omitempty"`
-	Max  Duration `yaml:"max,omitempty" json:"max,omitempty"`
 	P50  Duration `yaml:"p50,omitempty" json:"p50,omitempty"`
 	P99  Duration `yaml:"p99,omitempty" json:"p99,omitempty"`
 }
@@ -135,9 +130,8 @@ type Keys struct {
 
 // Mix is how often each operation is performed, by weight. Empty: only reads.
 type Mix struct {
-	Read       float64 `yaml:"read,omitempty" json:"read,omitempty"`
-	Write      float64 `yaml:"write,omitempty" json:"write,omitempty"` // at the origin, then Invalidate
-	Invalidate float64 `yaml:"invalidate,omitempty" json:"invalidate,omitempty"`
+	Read  float64 `yaml:"read,omitempty" json:"read,omitempty"`
+	Write float64 `yaml:"write,omitempty" json:"write,omitempty"` // at the origin, then Invalidate
 	// Many reads Batch different keys in one call. The rate counts calls; the measures count the keys as gets, with
 	// the latency of the whole call once.
 	Many  float64 `yaml:"many,omitempty" json:"many,omitempty"`
@@ -151,7 +145,6 @@ const (
 	Join    = "join"    // a node that is down comes back, or comes, empty
 	Rolling = "rolling" // the nodes leave and join one after another, Every apart, down for For
 	Cut     = "cut"     // nothing passes between Nodes and the others, for For
-	Pause   = "pause"   // the node is stopped for For
 	Starve  = "starve"  // the node has no CPU for half of every tenth of a second, for For; its callers keep calling it
 	Flush   = "flush"   // everything is invalidated
 	// Stall stops all processes of the run at once for For, those of the harness included, as the pause of a virtual

@@ -93,7 +93,6 @@ func TestProblems(t *testing.T) {
 		small + "faults:\n  - {at: 0s, do: kill, node: 3}\n":                   `x.yaml:6: faults[0].node: there is no node 3: they are 0 to 2`,
 		small + "faults:\n  - {at: 0s, do: explode}\n":                         `x.yaml:6: faults[0].do: "explode" is none of kill`,
 		small + "faults:\n  - {at: 2s, do: flush}\n":                           `x.yaml:6: faults[0].at: 2s is not within the run`,
-		small + "faults:\n  - {at: 0s, do: pause}\n":                           `x.yaml:6: faults[0].do: a node stands still only`,
 		small + "faults:\n  - {at: 0s, do: starve}\n":                          `x.yaml:6: faults[0].do: a node stands still only`,
 		small + "faults:\n  - {at: 0s, do: cut, nodes: [0, 1, 2]}\n":           `x.yaml:6: faults[0].nodes: a cut needs`,
 		small + "faults:\n  - {at: 0s, do: rolling, every: 1s, for: 1s}\n":     `x.yaml:6: faults[0].for: a node is down for 1s`,

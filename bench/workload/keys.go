@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"sync/atomic"
@@ -65,43 +64,24 @@ type Op uint8
 
 // The operations.
 const (
-	Read       Op = iota // get the value
-	Write                // change it at the origin, then invalidate the key
-	Invalidate           // invalidate the key, without a change
-	Many                 // get the values of several keys in one call
+	Read  Op = iota // get the value
+	Write           // change it at the origin, then invalidate the key
+	Many            // get the values of several keys in one call
 )
 
-// Weights say how often each operation is chosen.
-type Weights struct{ Read, Write, Invalidate, Many float64 }
-
 // A Mix chooses operations by weight. The zero Mix only reads.
-type Mix struct{ read, write, invalidate, all float64 }
-
-// NewMix returns the Mix with these weights, which must not be negative; if all are 0 it only reads.
-func NewMix(w Weights) (Mix, error) {
-	for _, x := range []float64{w.Read, w.Write, w.Invalidate, w.Many} {
-		if !(x >= 0) || x > 1e9 {
-			return Mix{}, fmt.Errorf("workload: a weight of %v in a mix: it must be 0 or more", x)
-		}
-	}
-	m := Mix{read: w.Read, write: w.Read + w.Write}
-	m.invalidate = m.write + w.Invalidate
-	m.all = m.invalidate + w.Many
-	return m, nil
-}
+type Mix struct{ Read, Write, Many float64 }
 
 // Next chooses an operation.
 func (m Mix) Next(r *rand.Rand) Op {
-	if m.all == m.read {
+	if m.Write+m.Many == 0 {
 		return Read
 	}
-	switch x := r.Float64() * m.all; {
-	case x < m.read:
+	switch x := r.Float64() * (m.Read + m.Write + m.Many); {
+	case x < m.Read:
 		return Read
-	case x < m.write:
+	case x < m.Read+m.Write:
 		return Write
-	case x < m.invalidate:
-		return Invalidate
 	}
 	return Many
 }

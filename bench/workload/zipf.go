@@ -1,7 +1,6 @@
 package workload
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 )
@@ -25,16 +24,9 @@ type Zipf struct {
 }
 
 // NewZipf returns a Zipf over at least one key, with an exponent above 0 other than 1. items is the number of
-// ranks; 0 stands for the ten billion of YCSB.
-func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
-	switch {
-	case keys < 1:
-		return nil, fmt.Errorf("workload: a Zipf over %d keys: at least 1 is needed", keys)
-	case !(theta > 0) || theta == 1 || theta > 4:
-		return nil, fmt.Errorf("workload: theta is %v: it must be above 0, at most 4, and not 1 (0.99 is usual)", theta)
-	case items < 0:
-		return nil, fmt.Errorf("workload: a Zipf over %d items", items)
-	case items == 0:
+// ranks; 0 stands for the ten billion of YCSB. The arguments are not checked: package scenario does that.
+func NewZipf(keys int, theta float64, items int64) *Zipf {
+	if items == 0 {
 		items = ycsbItems
 	}
 	n := float64(items)
@@ -44,7 +36,7 @@ func NewZipf(keys int, theta float64, items int64) (*Zipf, error) {
 	z.eta = (1 - math.Pow(2/n, 1-theta)) / (1 - zetaSum(2, theta)/z.zeta)
 	z.one = 1 / z.zeta
 	z.second = (1 + math.Pow(0.5, theta)) / z.zeta
-	return z, nil
+	return z
 }
 
 // zetaSum returns the sum of 1/i^theta for i from 1 to n: it adds the first terms individually and the rest by the

@@ -60,8 +60,6 @@ func meanSize(v scenario.Values) int {
 	switch v.Kind {
 	case "fixed":
 		return int(v.Size)
-	case "uniform":
-		return int(v.Min+v.Max) / 2
 	case "lognormal":
 		sigma := math.Log(float64(v.P99)/float64(v.P50)) / workload.Z99
 		return int(min(float64(v.Max), float64(v.P50)*math.Exp(sigma*sigma/2)))
