@@ -26,7 +26,7 @@ func (h Handler) Fill(now int64, flags uint8, have uint64, resp *codec.Response,
 	if now >= f.End() {
 		return false
 	}
-	resp.Status, resp.Held, resp.Incarnation = codec.StatusValue, held, h.c.Journal.Incarnation()
+	resp.Status, resp.Held, resp.Incarnation, resp.Version = codec.StatusValue, held, h.c.Journal.Incarnation(), f.E.Version
 	if f.E.Tags != nil {
 		resp.Flags |= codec.FlagTagged
 		resp.Tags = f.E.Tags.List()

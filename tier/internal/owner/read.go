@@ -74,11 +74,10 @@ func (c *Owner) peek(now int64, l *Lookup) (hit, e *store.Entry, late bool) {
 // isRefreshDue decides by XFetch whether a fresh entry is refreshed before its soft expiry. The more the fill costs and the
 // nearer the expiry is, the likelier it is.
 func (c *Owner) isRefreshDue(e *store.Entry, now int64) bool {
-	beta := c.Config.Freshness.RefreshAhead
-	if beta <= 0 || e.Flags != 0 {
+	if e.Flags != 0 {
 		return false
 	}
-	gap, scale := float64(e.Soft-now), float64(e.Cost)*beta
+	gap, scale := float64(e.Soft-now), float64(e.Cost)*c.Config.Freshness.RefreshAhead
 	const least = 37 // -ln of the smallest number above 0 that the rng gives
 	if gap > scale*least {
 		return false
