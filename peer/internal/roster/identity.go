@@ -28,8 +28,6 @@ const (
 
 	// format, flags, protocol, ring version, placement, incarnation
 	metaFixed = 1 + 1 + 2 + 2 + 8 + 8
-	// metaMax is the longest meta: far below the 512 bytes at which memberlist panics.
-	metaMax = metaFixed + 1 + MaxName + 1 + MaxClusterName + 1 + MaxZone
 )
 
 var errMeta = errors.New("malformed meta")
