@@ -21,7 +21,7 @@ import (
 //	live    it answers a gossip probe, or gossip has another message from it            live, without evidence
 //	live    gossip says that it is dead                                                 lost, or ended if there is evidence
 //	lost    its address refuses a connection, or another member answers there,
-//	        or gossip has another member at its address                                 ended
+//	        or gossip has a later start at its address                                  ended
 //	lost    another member says that this incarnation has ended                         ended
 //	lost    Config.GiveUp has passed since it was lost, if that is set                  forgotten
 //	lost    it is known by name only, from a member of an earlier version, and no

@@ -14,7 +14,7 @@ import (
 type sight struct {
 	members        []ring.Member     // of the view, sorted by name
 	reachable      map[string]uint64 // live names, leaving ones included, and their incarnation
-	used           map[string]bool   // addresses of the members, leaving ones included
+	used           map[string]uint64 // addresses of the members, leaving ones included, and the latest incarnation at each
 	unproven       []ring.Member     // lost members that may be alive
 	superseded     bool              // a later incarnation of this node's name is in the view
 	earlierStart   bool              // an earlier incarnation of this node's name may be alive
@@ -36,14 +36,14 @@ func (t *table) look(now time.Time) sight {
 	s := sight{reachable: make(map[string]uint64, len(t.records)), expire: t.decideDoubted(now)}
 
 	chosen := make(map[string]*record, len(t.records)) // the newest that is not leaving, by name
-	used := make(map[string]bool, len(t.records))      // addresses
+	used := make(map[string]uint64, len(t.records))    // addresses, and the latest incarnation at each
 	counts := make(map[startID]bool)                   // the incarnations that count in Share
 	var spare []*record                                // those that are not chosen and not known to be gone
 	for gossipName, rec := range t.records {
 		if rec.refused != "" {
 			continue
 		}
-		used[rec.addr] = true
+		used[rec.addr] = max(used[rec.addr], rec.id.Incarnation)
 		s.reachable[rec.id.Name] = max(s.reachable[rec.id.Name], rec.id.Incarnation)
 		if rec.departing() { // it owns nothing, but may have running loads
 			spare = append(spare, rec)
@@ -79,9 +79,10 @@ func (t *table) look(now time.Time) sight {
 		s.superseded = true
 	}
 
-	// If another member has taken the address of a lost one, the lost one has ended.
+	// If a later start has taken the address of a lost one, the lost one has ended. An earlier start there is one that
+	// gossip has not noticed the end of.
 	for at, l := range t.losses.lost {
-		if used[l.addr] {
+		if used[l.addr] > at.incarnation {
 			t.prove(ring.Member{Name: at.name, Addr: l.addr, Incarnation: at.incarnation}, now)
 		}
 	}

@@ -180,6 +180,29 @@ func TestLostMemberWhoseAddressIsTaken(t *testing.T) {
 	})
 }
 
+// TestEarlierStartProvesNoEnd checks that a start that gossip has at the address of a lost one proves nothing if it is the
+// earlier one of the two: then it has ended itself, and gossip has not noticed yet.
+func TestEarlierStartProvesNoEnd(t *testing.T) {
+	for _, name := range []string{"b", "c"} {
+		bubble(t, func(t *testing.T) {
+			r := start(t)
+			r.NotifyJoin(gossiped(name, 10, 2, nil))
+			r.Refresh()
+			later := gossiped("b", 11, 2, nil)
+			r.NotifyJoin(later)
+			r.Refresh()
+			r.NotifyLeave(later)
+			if got := r.unproven(); got != "b" {
+				t.Errorf("%s was there before; may be alive: %q", name, got)
+			}
+			r.NotifyJoin(gossiped("d", 12, 2, nil))
+			if got := r.unproven(); got != "" {
+				t.Errorf("a later one is there; may be alive: %q", got)
+			}
+		})
+	}
+}
+
 func TestAnnouncements(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		r := start(t)

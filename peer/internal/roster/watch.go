@@ -57,10 +57,10 @@ func (r *Roster) watch(w watcher) {
 // A watcher is the state of the goroutine of watch.
 type watcher struct {
 	settling settling
-	failed   string          // why the last view could not be built
-	used     map[string]bool // addresses as of the last look
-	mostLost bool            // most of the members are lost
-	prove    time.Time       // when to check next whether lost members have ended
+	failed   string            // why the last view could not be built
+	used     map[string]uint64 // addresses as of the last look
+	mostLost bool              // most of the members are lost
+	prove    time.Time         // when to check next whether lost members have ended
 }
 
 // look publishes what has changed. It returns when to look again, or 0 to wait for the next signal.
@@ -134,7 +134,7 @@ func (w *watcher) look(r *Roster, now time.Time) time.Duration {
 }
 
 // noteAddrs stores the members' addresses, "ip:port" each, for HasAddr.
-func (r *Roster) noteAddrs(used map[string]bool) {
+func (r *Roster) noteAddrs(used map[string]uint64) {
 	addrs := make(map[netip.Addr]bool, len(used))
 	for a := range used {
 		if ap, err := netip.ParseAddrPort(a); err == nil {
