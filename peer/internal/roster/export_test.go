@@ -8,6 +8,7 @@ type Reports interface {
 	memberlist.EventDelegate
 	memberlist.AliveDelegate
 	memberlist.PingDelegate
+	memberlist.MergeDelegate
 }
 
 // Reports lets a test report what memberlist would.
