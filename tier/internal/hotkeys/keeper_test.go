@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,24 +20,44 @@ import (
 	"github.com/weircache/weir/tier/internal/hotkeys"
 )
 
+// logBuffer is a log that a test may read while others write.
+type logBuffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
 // cache is what a Keeper sees of a cache. A test changes it while the Keeper waits.
 type cache struct {
 	k       hotkeys.Keeper
 	file    string
-	hottest []string
+	hottest atomic.Pointer[[]string]
 	fails   map[string]bool // keys that cannot be warmed
 	hangs   int             // the number of the call of Warm that waits for its context; 0: none
 	closed  int             // the number of the call of Warm that finds the cache closed; 0: none
 	unready bool            // Ready waits for its context
 
 	warmed [][]string
-	log    bytes.Buffer
+	log    logBuffer
 	stop   func() // ends Keep
 }
 
 func newCache(t *testing.T) *cache {
 	return &cache{file: filepath.Join(t.TempDir(), "dir", "hot"), fails: make(map[string]bool)}
 }
+
+func (c *cache) setHottest(keys ...string) { c.hottest.Store(&keys) }
 
 // list writes keys to the file.
 func (c *cache) list(t *testing.T, keys ...string) {
@@ -76,7 +98,12 @@ func (c *cache) start() {
 			}
 			return slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return !c.fails[key] }), nil
 		},
-		Hottest: func() []string { return slices.Clone(c.hottest) },
+		Hottest: func() []string {
+			if keys := c.hottest.Load(); keys != nil {
+				return slices.Clone(*keys)
+			}
+			return nil
+		},
 	})
 	done := make(chan struct{})
 	go func() { defer close(done); c.k.Keep(ctx) }()
@@ -123,7 +150,7 @@ func TestKeeperWarms(t *testing.T) {
 		c, keys := newCache(t), named(2*hotkeys.Chunk+10)
 		c.list(t, keys...)
 		c.fails[keys[3]], c.fails[keys[200]], c.fails[keys[201]] = true, true, true
-		c.hottest = []string{"hot", keys[200], "warm"}
+		c.setHottest("hot", keys[200], "warm")
 		c.unready = true
 		c.start()
 		if len(c.warmed) > 0 {
@@ -144,9 +171,10 @@ func TestKeeperWarms(t *testing.T) {
 		time.Sleep(hotkeys.Every)
 		c.expect(t, "after the first minute", "hot", keys[200], "warm", keys[3], keys[201])
 		c.stats(t, hotkeys.Stats{Total: len(keys), Done: len(keys) - 3, Failed: 3, Finished: true, Listed: 5, Saved: 1})
-		c.hottest = named(hotkeys.MaxKeys + 1)[1:]
+		hottest := named(hotkeys.MaxKeys + 1)[1:]
+		c.setHottest(hottest...)
 		c.stop()
-		c.expect(t, "no room for others", c.hottest...)
+		c.expect(t, "no room for others", hottest...)
 	})
 }
 
@@ -161,7 +189,7 @@ func TestKeeperKeepsListNotWarmed(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
 				c, keys := newCache(t), named(3*hotkeys.Chunk)
 				c.list(t, keys...)
-				c.hottest = []string{"hot"}
+				c.setHottest("hot")
 				change(c)
 				c.start()
 				c.k.Save()
@@ -190,21 +218,21 @@ func TestKeeperSaves(t *testing.T) {
 		c.start()
 		c.logged(t, "level=", 0) // a first start is nothing to report
 		c.stats(t, hotkeys.Stats{Finished: true})
-		c.hottest = []string{"a", "b"}
+		c.setHottest("a", "b")
 		time.Sleep(hotkeys.Every - 1)
 		c.stats(t, hotkeys.Stats{Finished: true})
 		time.Sleep(1)
 		c.expect(t, "after a minute", "a", "b")
 		c.stats(t, hotkeys.Stats{Finished: true, Listed: 2, Saved: 1})
-		c.hottest = []string{"c"}
+		c.setHottest("c")
 		c.k.Save()
 		c.expect(t, "asked for", "c")
 		c.stats(t, hotkeys.Stats{Finished: true, Listed: 1, Saved: 2})
-		c.hottest = nil
+		c.setHottest()
 		time.Sleep(hotkeys.Every)
 		c.expect(t, "an empty list", "c")
 		c.stats(t, hotkeys.Stats{Finished: true, Listed: 1, Saved: 2})
-		c.hottest = []string{"d"}
+		c.setHottest("d")
 		c.stop()
 		c.expect(t, "the end", "d")
 		c.stats(t, hotkeys.Stats{Finished: true, Listed: 1, Saved: 3})
@@ -223,7 +251,7 @@ func TestKeeperDamagedFile(t *testing.T) {
 		c.logged(t, "level=WARN", 1)
 		c.logged(t, "it is not a list of hot keys", 1)
 		c.stats(t, hotkeys.Stats{Finished: true, Damaged: 1})
-		c.hottest = []string{"a"}
+		c.setHottest("a")
 		c.stop()
 		c.expect(t, "the end", "a")
 	})
@@ -234,7 +262,7 @@ func TestKeeperLogsTroubleOnce(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		const trouble, over = "the list of hot keys cannot be written", "the list of hot keys is written again"
 		c, dir := newCache(t), func(c *cache) string { return filepath.Dir(c.file) }
-		c.hottest = []string{"a"}
+		c.setHottest("a")
 		c.start()
 		time.Sleep(3 * hotkeys.Every) // there is no directory
 		c.logged(t, trouble, 1)
