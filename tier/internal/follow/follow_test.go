@@ -146,10 +146,13 @@ func (c *cache) expect(t *testing.T, want ...string) {
 }
 
 // run follows f until stop is called.
-func run(t *testing.T, c *cache, f *feed) (stop func()) {
+func run(t *testing.T, c *cache, f *feed) (stop func()) { return start(t, c.config(f)) }
+
+// start runs a follower until stop is called.
+func start(t *testing.T, cfg follow.Config) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- follow.Run(ctx, c.config(f)) }()
+	go func() { done <- follow.Run(ctx, cfg) }()
 	return func() {
 		t.Helper()
 		cancel()
