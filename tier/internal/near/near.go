@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/bits"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -266,18 +265,12 @@ func (n *Tier[T]) Close() {
 // drain returns when every caller that came in before the gate was shut is out. No caller stays longer than ristretto
 // takes to apply a full buffer of sets.
 func (c *cell) drain() {
-	pause := 10 * time.Microsecond
-	for tries := 0; ; tries++ {
+	for pause := 10 * time.Microsecond; ; pause = min(2*pause, time.Millisecond) {
 		out := c.hits.Load() + c.misses.Load() + c.other.Load()
 		if c.in.Load() == out {
 			return
 		}
-		if tries < 100 {
-			runtime.Gosched()
-			continue
-		}
 		time.Sleep(pause)
-		pause = min(2*pause, time.Millisecond)
 	}
 }
 

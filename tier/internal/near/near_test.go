@@ -332,7 +332,8 @@ func TestNearOff(t *testing.T) {
 	of.Set("k", 1, 1)
 	of.Del("k")
 	of.Clear()
-	if of.Get("k") != nil || of.Stats() != (near.Stats{}) {
+	of.Wait()
+	if of.Get("k") != nil || of.InFront("k") != nil || of.Hits() != 0 || of.Calls() != 0 || of.Stats() != (near.Stats{}) {
 		t.Error("a near tier that is off has something")
 	}
 	of.Close()
@@ -360,8 +361,12 @@ func TestNearByValue(t *testing.T) {
 	if b := n.Get("none"); b != nil {
 		t.Errorf("get = %v of a key that was never set", b)
 	}
-	if s := n.Stats(); s.Bytes != 2*zero || s.Hits != 2 || s.Misses() != 1 {
-		t.Errorf("stats %+v", s)
+	calls := n.Calls() // all gets so far missed the front
+	if b := n.Get("one"); b == nil || n.Calls() != calls {
+		t.Errorf("get = %v, and calls went from %d to %d: a hit of the front is none", b, calls, n.Calls())
+	}
+	if s := n.Stats(); s.Bytes != 2*zero || s.Hits != 3 || s.Misses() != 1 || n.Hits() != s.Hits {
+		t.Errorf("stats %+v, hits %d", s, n.Hits())
 	}
 	n.Close()
 	if n.Get("one") != nil {
