@@ -221,7 +221,7 @@ func TestKeeperSaves(t *testing.T) {
 		c.setHottest("a", "b")
 		time.Sleep(hotkeys.Every - 1)
 		c.stats(t, hotkeys.Stats{Finished: true})
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		c.expect(t, "after a minute", "a", "b")
 		c.stats(t, hotkeys.Stats{Finished: true, Listed: 2, Saved: 1})
 		c.setHottest("c")
