@@ -112,7 +112,7 @@ func TestWhatIsRefused(t *testing.T) {
 		says string
 	}{
 		{[]string{"stomr"}, `no scenario "stomr"; there are brownout`},
-		{[]string{"--file", file(t, mine+"rounds: 3\n")}, `mine.yaml:7: unknown field "rounds"`},
+		{[]string{"--file", file(t, mine+"rounds: 3\n")}, "line 7: field rounds not found"},
 		{[]string{"storm", "--file", "x"}, "give one"},
 		{[]string{"storm", "--trace", "x"}, "replays no trace"},
 		{[]string{"storm", "--duration", "900h"}, "duration"},

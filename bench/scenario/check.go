@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/weircache/weir/bench/trace"
 )
 
@@ -26,13 +24,10 @@ const (
 )
 
 // checker collects problems.
-type checker struct {
-	file     *yaml.Node
-	problems []Problem
-}
+type checker struct{ problems []string }
 
 func (c *checker) bad(path, format string, args ...any) {
-	c.problems = append(c.problems, Problem{line(c.file, path), path, fmt.Sprintf(format, args...)})
+	c.problems = append(c.problems, path+": "+fmt.Sprintf(format, args...))
 }
 
 func (c *checker) among(path, got string, allowed ...string) bool {

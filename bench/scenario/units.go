@@ -1,35 +1,12 @@
 package scenario
 
 import (
-	"encoding"
 	"fmt"
 	"math"
 	"strconv"
 	"strings"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 )
-
-// unitError is the error for an unreadable value, with its place.
-type unitError struct {
-	line int
-	err  error
-}
-
-func (e *unitError) Error() string { return e.err.Error() }
-
-// unmarshal reads a scalar value.
-func unmarshal(n *yaml.Node, into encoding.TextUnmarshaler) error {
-	text := n.Value
-	if n.Kind != yaml.ScalarNode {
-		text = "a list or a map"
-	}
-	if err := into.UnmarshalText([]byte(text)); err != nil {
-		return &unitError{n.Line, err}
-	}
-	return nil
-}
 
 // A Duration is a time.Duration in the notation "1.5s".
 type Duration time.Duration
@@ -43,9 +20,6 @@ func (d *Duration) UnmarshalText(b []byte) error {
 	*d = Duration(v)
 	return nil
 }
-
-// UnmarshalYAML is UnmarshalText for a file: its error has a line.
-func (d *Duration) UnmarshalYAML(n *yaml.Node) error { return unmarshal(n, d) }
 
 // MarshalText writes what UnmarshalText reads.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
@@ -77,9 +51,6 @@ func (n *Bytes) UnmarshalText(b []byte) error {
 	*n = Bytes(v * float64(size))
 	return nil
 }
-
-// UnmarshalYAML is UnmarshalText for a file: its error has a line.
-func (n *Bytes) UnmarshalYAML(node *yaml.Node) error { return unmarshal(node, n) }
 
 // MarshalText writes what UnmarshalText reads.
 func (n Bytes) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
