@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -88,10 +89,10 @@ func (f *fleet) settle(ctx context.Context, members int) {
 		if f.c.nodes[i].Load() == nil {
 			continue
 		}
-		if err := f.c.await(ctx, i, members); err != nil {
+		if _, err := f.c.do(ctx, i, "await", strconv.Itoa(members)); err != nil {
 			f.Fatal(err)
 		}
-		if err := f.c.ready(ctx, i); err != nil {
+		if _, err := f.c.do(ctx, i, "ready"); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -135,7 +136,7 @@ func (f *fleet) get(i, key int) {
 	defer cancel()
 	name := fmt.Sprintf("k%d", key)
 	began := time.Now()
-	b, err := call(watch, p.client, "Node.Get", Lookup{name, fleetDeadline})
+	b, err := one(call(watch, p.client, "Node.Do", Call{"get", []string{name}, fleetDeadline}))
 	took := time.Since(began)
 	f.mu.Lock()
 	defer f.mu.Unlock()

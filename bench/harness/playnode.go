@@ -19,48 +19,31 @@ import (
 // nodeService is the RPC interface of a node for its parent.
 type nodeService struct{ n *node }
 
-// Get reads a key.
-func (s *nodeService) Get(q Lookup, a *Found) error {
+// Do makes a call. One key is read with Get, several with GetMany.
+func (s *nodeService) Do(q Call, a *Answer) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
-	*a = found(s.n.Cache.Get(ctx, q.Key))
-	return nil
-}
-
-// Many reads keys.
-func (s *nodeService) Many(q Lookups, a *FoundMany) error {
-	ctx, cancel := within(q.Left)
-	defer cancel()
-	values, err := getMany(ctx, s.n.Cache, q.Keys)
-	*a = FoundMany{values, found(nil, err)}
-	return nil
-}
-
-// Invalidate invalidates a key.
-func (s *nodeService) Invalidate(q Lookup, a *Found) error {
-	ctx, cancel := within(q.Left)
-	defer cancel()
-	*a = found(nil, s.n.Cache.Invalidate(ctx, q.Key))
-	return nil
-}
-
-// Await waits until the node sees as many members as Key says.
-func (s *nodeService) Await(q Lookup, a *Found) error {
-	ctx, cancel := within(q.Left)
-	defer cancel()
-	members, err := strconv.Atoi(q.Key)
-	if err == nil {
-		err = member.AwaitView(ctx, s.n.Node, members)
+	var values [][]byte
+	var err error
+	switch {
+	case q.Do == "get" && len(q.Keys) == 1:
+		values = make([][]byte, 1)
+		values[0], err = s.n.Cache.Get(ctx, q.Keys[0])
+	case q.Do == "get":
+		values, err = getMany(ctx, s.n.Cache, q.Keys)
+	case q.Do == "invalidate":
+		err = s.n.Cache.Invalidate(ctx, q.Keys[0])
+	case q.Do == "await": // until the node sees so many members
+		var members int
+		if members, err = strconv.Atoi(q.Keys[0]); err == nil {
+			err = member.AwaitView(ctx, s.n.Node, members)
+		}
+	case q.Do == "ready": // until the node takes part, according to its /readyz
+		err = member.AwaitReady(ctx, s.n.Node)
+	default:
+		err = fmt.Errorf("harness: a node cannot %q", q.Do)
 	}
-	*a = found(nil, err)
-	return nil
-}
-
-// Ready waits until the node takes part, according to its /readyz.
-func (s *nodeService) Ready(q Lookup, a *Found) error {
-	ctx, cancel := within(q.Left)
-	defer cancel()
-	*a = found(nil, member.AwaitReady(ctx, s.n.Node))
+	*a = answer(values, err)
 	return nil
 }
 
@@ -100,7 +83,7 @@ func PlayNode(args []string, in io.Reader, out io.Writer) error {
 	origin := rpc.NewClient(conn)
 	defer func() { _ = origin.Close() }()
 	env := Env{Scenario: s, Load: func(ctx context.Context, key string) ([]byte, error) {
-		return call(ctx, origin, "Origin.Load", Lookup{key, left(ctx)})
+		return one(call(ctx, origin, "Origin.Load", Call{Keys: []string{key}, Left: left(ctx)}))
 	}}
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()

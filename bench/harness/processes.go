@@ -45,28 +45,17 @@ type process struct {
 	starvation *starvation // nil: none is in progress
 }
 
-// Lookup is a call for a key over net/rpc.
-type Lookup struct {
-	Key  string
-	Left time.Duration // until the caller's deadline; 0: none
-}
-
-// Found is the answer. Err is the text of an error, and Kind its identity if it is one of those that keep it.
-type Found struct {
-	Value     []byte
-	Err, Kind string
-}
-
-// Lookups is a call for several keys over net/rpc.
-type Lookups struct {
+// Call is a call over net/rpc.
+type Call struct {
+	Do   string // what a node does, such as "get"
 	Keys []string
 	Left time.Duration // until the caller's deadline; 0: none
 }
 
-// FoundMany is the answer: a value for each key, empty if Failed says that keys failed.
-type FoundMany struct {
-	Values [][]byte
-	Failed Found
+// Answer is what a Call returns. Err is the text of an error, and Kind its identity if it is one of those that keep it.
+type Answer struct {
+	Values    [][]byte // by key; empty where a key failed
+	Err, Kind string
 }
 
 // identities returns the errors that keep their identity across processes.
@@ -77,37 +66,38 @@ func identities() map[string]error {
 	}
 }
 
-func found(b []byte, err error) Found {
-	f := Found{Value: b}
+func answer(values [][]byte, err error) Answer {
+	a := Answer{Values: values}
 	if err != nil {
-		f.Err = err.Error()
+		a.Err = err.Error()
 		for kind, e := range identities() {
 			if errors.Is(err, e) {
-				f.Kind = kind
+				a.Kind = kind
 			}
 		}
 	}
-	return f
+	return a
 }
 
-func (f Found) result() ([]byte, error) {
-	if f.Err == "" {
-		return f.Value, nil
+func (a Answer) err() error {
+	if a.Err == "" {
+		return nil
 	}
-	if e := identities()[f.Kind]; e != nil {
-		return nil, fmt.Errorf("%w (in another process: %s)", e, f.Err)
+	if e := identities()[a.Kind]; e != nil {
+		return fmt.Errorf("%w (in another process: %s)", e, a.Err)
 	}
-	return nil, errors.New(f.Err)
+	return errors.New(a.Err)
 }
 
 // originService is the origin's RPC interface for nodes in other processes.
 type originService struct{ env Env }
 
 // Load reads a key.
-func (o *originService) Load(q Lookup, a *Found) error {
+func (o *originService) Load(q Call, a *Answer) error {
 	ctx, cancel := within(q.Left)
 	defer cancel()
-	*a = found(o.env.Load(ctx, q.Key))
+	b, err := o.env.Load(ctx, q.Keys[0])
+	*a = answer([][]byte{b}, err)
 	return nil
 }
 
@@ -125,25 +115,24 @@ func left(ctx context.Context) time.Duration {
 	return 0
 }
 
-// call makes an RPC that ends with ctx.
-func call(ctx context.Context, c *rpc.Client, method string, q Lookup) ([]byte, error) {
-	a, err := roundTrip[Found](ctx, c, method, q)
-	if err != nil {
-		return nil, err
-	}
-	return a.result()
-}
-
-// roundTrip makes an RPC that ends with ctx and returns its answer.
-func roundTrip[A any](ctx context.Context, c *rpc.Client, method string, q any) (*A, error) {
-	a := new(A)
-	pending := c.Go(method, q, a, make(chan *rpc.Call, 1))
+// call makes an RPC that ends with ctx, and returns the values by key.
+func call(ctx context.Context, c *rpc.Client, method string, q Call) ([][]byte, error) {
+	var a Answer
+	pending := c.Go(method, q, &a, make(chan *rpc.Call, 1))
 	select {
 	case <-pending.Done:
-		return a, pending.Error
+		return a.Values, errors.Join(pending.Error, a.err())
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+// one returns the value of the only key.
+func one(values [][]byte, err error) ([]byte, error) {
+	if err != nil {
+		return nil, err
+	}
+	return values[0], nil
 }
 
 // startProcesses starts the nodes: exe with NodeArg and the arguments of PlayNode.
@@ -164,7 +153,7 @@ func startProcesses(ctx context.Context, env Env, exe []string) (Cluster, error)
 		}
 	}
 	for i := range c.nodes {
-		if err := c.await(ctx, i, len(c.nodes)); err != nil {
+		if _, err := c.do(ctx, i, "await", strconv.Itoa(len(c.nodes))); err != nil {
 			return nil, errors.Join(err, c.Close(ctx))
 		}
 	}
@@ -226,16 +215,13 @@ func (c *processes) join(ctx context.Context, i int) error {
 	return nil
 }
 
-// await waits until node i sees the given number of members.
-func (c *processes) await(ctx context.Context, i, members int) error {
-	_, err := call(ctx, c.nodes[i].Load().client, "Node.Await", Lookup{Key: strconv.Itoa(members), Left: left(ctx)})
-	return err
-}
-
-// ready waits until node i takes part.
-func (c *processes) ready(ctx context.Context, i int) error {
-	_, err := call(ctx, c.nodes[i].Load().client, "Node.Ready", Lookup{Left: left(ctx)})
-	return err
+// do makes a call to a node.
+func (c *processes) do(ctx context.Context, i int, do string, keys ...string) ([][]byte, error) {
+	p := c.nodes[i].Load()
+	if p == nil {
+		return nil, tier.ErrClosed
+	}
+	return call(ctx, p.client, "Node.Do", Call{do, keys, left(ctx)})
 }
 
 // counters returns the counters of node i.
@@ -251,34 +237,17 @@ func (c *processes) counters(i int) (map[string]float64, error) {
 
 // Get reads a key on a node.
 func (c *processes) Get(ctx context.Context, i int, key string) ([]byte, error) {
-	p := c.nodes[i].Load()
-	if p == nil {
-		return nil, tier.ErrClosed
-	}
-	return call(ctx, p.client, "Node.Get", Lookup{key, left(ctx)})
+	return one(c.do(ctx, i, "get", key))
 }
 
 // Many reads keys on a node.
 func (c *processes) Many(ctx context.Context, i int, keys []string) ([][]byte, error) {
-	p := c.nodes[i].Load()
-	if p == nil {
-		return nil, tier.ErrClosed
-	}
-	a, err := roundTrip[FoundMany](ctx, p.client, "Node.Many", Lookups{keys, left(ctx)})
-	if err != nil {
-		return nil, err
-	}
-	_, err = a.Failed.result()
-	return a.Values, err
+	return c.do(ctx, i, "get", keys...)
 }
 
 // Invalidate invalidates a key from a node.
 func (c *processes) Invalidate(ctx context.Context, i int, key string) error {
-	p := c.nodes[i].Load()
-	if p == nil {
-		return tier.ErrClosed
-	}
-	_, err := call(ctx, p.client, "Node.Invalidate", Lookup{key, left(ctx)})
+	_, err := c.do(ctx, i, "invalidate", key)
 	return err
 }
 
@@ -288,7 +257,8 @@ func (c *processes) Fault(ctx context.Context, s Step) error {
 		if err := c.join(ctx, s.Node); err != nil {
 			return err
 		}
-		return c.ready(ctx, s.Node)
+		_, err := c.do(ctx, s.Node, "ready")
+		return err
 	}
 	switch s.Do {
 	case StepKill, StepLeave, StepStarve, StepFeed:
