@@ -1,7 +1,6 @@
-// Command scale measures what one node of a large cluster pays: memory, connections, goroutines, bytes, CPU and the
-// time to rebuild a view.
+// Command scale measures what one node of a large cluster pays: memory, connections, goroutines, bytes and CPU.
 //
-//	go run ./bench/scale                    # 10 and 50 whole nodes; 10 and 100 caches; views up to 1000
+//	go run ./bench/scale                    # 10 and 50 whole nodes; 10 and 100 caches
 //	go run ./bench/scale -whole 30 -caches ""
 //
 // Whole nodes are unmodified peer.Node and tier.Cache, over the simulated network, all in this process and in real
@@ -18,14 +17,12 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/weircache/weir/bench"
-	"github.com/weircache/weir/ring"
 	"github.com/weircache/weir/tier"
 )
 
@@ -104,26 +101,6 @@ func invalidate(ctx context.Context, c *tier.Cache[string], o options) (confirme
 	return confirmed, err
 }
 
-// rebuild measures a view of n members: built from scratch, and the median of rebuilds after one member has left or
-// joined.
-func rebuild(n int) (fresh, next time.Duration, err error) {
-	all := members(n)
-	began := time.Now()
-	v, err := ring.New(all, ring.Config{})
-	fresh = time.Since(began)
-	var took []time.Duration
-	for i := 0; i < 21 && err == nil && n > 1; i++ {
-		set := all
-		if i%2 == 0 {
-			set = slices.Delete(slices.Clone(all), i%n, i%n+1)
-		}
-		began = time.Now()
-		v, err = v.Next(set)
-		took = append(took, time.Since(began))
-	}
-	return fresh, bench.Median(took), err
-}
-
 func numbers(text string) (out []int, err error) {
 	for f := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == ',' }) {
 		n, err := strconv.Atoi(f)
@@ -139,7 +116,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("scale", flag.ContinueOnError)
 	wholes := flags.String("whole", "10,50", "numbers of whole nodes")
 	cached := flags.String("caches", "10,100", "numbers of caches in memory")
-	views := flags.String("views", "10,100,1000", "numbers of members of views")
 	var o options
 	flags.DurationVar(&o.rest, "rest", 10*time.Second, "how long a cluster is watched at rest")
 	flags.DurationVar(&o.load, "load", 5*time.Second, "how long there are invalidations")
@@ -158,22 +134,6 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if len(results) > 0 {
 		fmt.Fprintln(out, table(results))
 	}
-	if err != nil {
-		return err
-	}
-	sizes, err := numbers(*views)
-	if err != nil || len(sizes) == 0 {
-		return err
-	}
-	rows := [][]string{{"view of", "from nothing, ms", "one member more or less, ms"}}
-	for _, n := range sizes {
-		fresh, next, err := rebuild(n)
-		if err != nil {
-			return err
-		}
-		rows = append(rows, []string{strconv.Itoa(n), fmt.Sprintf("%.1f", fresh.Seconds()*1e3), fmt.Sprintf("%.1f", next.Seconds()*1e3)})
-	}
-	_, err = io.WriteString(out, bench.Markdown(rows, 1))
 	return err
 }
 
