@@ -48,3 +48,20 @@ func TestSystemTellsOfAcknowledgements(t *testing.T) {
 		t.Errorf("%T tells of nothing", a)
 	}
 }
+
+// lastAck is a connection whose last acknowledgement was some time ago; below zero, it does not know when.
+type lastAck time.Duration
+
+func (a lastAck) LastAck() (time.Duration, bool) { return time.Duration(a), a >= 0 }
+
+// TestRecentAcknowledgement checks how recent an acknowledgement must be, and that none is known counts as none.
+func TestRecentAcknowledgement(t *testing.T) {
+	for ago, want := range map[lastAck]bool{0: true, lastAck(ackedWithin): true, lastAck(ackedWithin) + 1: false, -1: false} {
+		if got := (&link{acks: ago}).acknowledged(); got != want {
+			t.Errorf("%v ago: %v", time.Duration(ago), got)
+		}
+	}
+	if new(link).acknowledged() {
+		t.Error("acknowledged without a source")
+	}
+}

@@ -20,9 +20,11 @@ type bytesConn struct {
 	net.Conn // nil: nothing else is called
 	rest     []byte
 	piece    int // the most that one Read returns
+	reads    int // calls of Read so far
 }
 
 func (c *bytesConn) Read(b []byte) (int, error) {
+	c.reads++
 	if len(c.rest) == 0 {
 		return 0, io.EOF
 	}

@@ -120,7 +120,7 @@ func readNamespaces(b []byte) ([]Namespace, []byte, error) {
 		return nil, nil, fmt.Errorf("%w: hello cut short", codec.ErrFrame)
 	}
 	n := int(binary.BigEndian.Uint16(b))
-	if b = b[2:]; n > maxHelloNamespaces || n > len(b)/10 {
+	if b = b[2:]; n > maxHelloNamespaces {
 		return nil, nil, fmt.Errorf("%w: hello with %d namespaces", codec.ErrFrame, n)
 	}
 	var out []Namespace

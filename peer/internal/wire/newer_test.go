@@ -30,6 +30,17 @@ func TestNewerProtocol(t *testing.T) {
 	wiretest.MustEnd(t, near)
 }
 
+// TestShortestHello checks that a hello that has only its version is enough to say which one, and that one byte is not.
+func TestShortestHello(t *testing.T) {
+	newer := binary.BigEndian.AppendUint16(nil, wire.ProtocolVersion+1)
+	if h, err := wire.DecodeHello(newer); err != nil || h.Protocol != wire.ProtocolVersion+1 {
+		t.Errorf("version %d, %v", h.Protocol, err)
+	}
+	if _, err := wire.DecodeHello(newer[:1]); !errors.Is(err, codec.ErrFrame) {
+		t.Errorf("of one byte: %v", err)
+	}
+}
+
 // TestNewerAnswer checks that an answer with a status of a later version fails only its own call, and not others on the
 // connection.
 func TestNewerAnswer(t *testing.T) {

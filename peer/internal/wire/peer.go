@@ -328,7 +328,10 @@ func (p *peer) close(why error) {
 
 func (p *peer) stats() PeerStats {
 	p.mu.Lock()
-	b, dialing := p.breaker, p.slots[0].dialing != nil
+	b, dialing := p.breaker, false
+	for i := range p.slots {
+		dialing = dialing || p.slots[i].dialing != nil
+	}
 	p.mu.Unlock()
 	s := PeerStats{
 		Name: p.to.Name, Addr: p.to.Addr, Calls: p.calls.Load(), Errors: p.errors.Load(),

@@ -40,3 +40,22 @@ func TestSilenceCounts(t *testing.T) {
 		}
 	}
 }
+
+// TestWhichTicksNeedAnAcknowledgement checks that the peer's machine is looked at only where that decides whether a tick
+// counts: before the last one that the breaker waits for, and when the time of a node that cannot listen is over.
+func TestWhichTicksNeedAnAcknowledgement(t *testing.T) {
+	now := time.Now()
+	ago := func(d time.Duration) silence { return silence{since: now.Add(-d)} }
+	for _, c := range []struct {
+		s    silence
+		able bool
+		want bool
+	}{
+		{silence{}, true, false}, {silence{ticks: silentAfter - 2}, true, false}, {silence{ticks: silentAfter - 1}, true, true}, {silence{ticks: silentAfter}, true, false},
+		{silence{}, false, false}, {ago(deafMost - 1), false, false}, {ago(deafMost), false, true}, {ago(2 * deafMost), false, true}, {ago(2 * deafMost), true, false},
+	} {
+		if got := c.s.needsAck(now, c.able); got != c.want {
+			t.Errorf("%+v, able %v: %v", c.s, c.able, got)
+		}
+	}
+}
