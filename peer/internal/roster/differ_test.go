@@ -51,8 +51,9 @@ func TestViewsThatDiffer(t *testing.T) {
 		r.answers("c", true)
 		began++
 		step(0, "[b]", false)
+		step(forgotten, "[b]", false)
 		ended++
-		step(forgotten+1, "[]", false) // no answer from it
+		step(1, "[]", false) // no answer from it for longer
 		step(0, "[]", false)
 	})
 	bubble(t, func(t *testing.T) {
@@ -63,6 +64,10 @@ func TestViewsThatDiffer(t *testing.T) {
 		r.answers("b", false)
 		if r.Refresh(); len(r.Differing()) != 1 || r.MostlyDiffering() != nil {
 			t.Errorf("%v differs, which is half of the others; most: %v", r.Differing(), r.MostlyDiffering())
+		}
+		r.answers("b", true)
+		if r.Refresh(); len(r.Differing()) != 0 || r.lines("all members have the same view again") != 1 {
+			t.Errorf("%v differs, and its last answer shows the same view; the log has %s", r.Differing(), r.log)
 		}
 	})
 }

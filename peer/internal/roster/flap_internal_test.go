@@ -32,3 +32,38 @@ func TestFlapPenalty(t *testing.T) {
 		t.Errorf("after a hundred: %+v, to rest for %v", f, left)
 	}
 }
+
+// TestFlapLimits checks the penalties at which a member begins to rest and wakes, and which of another member's are news.
+func TestFlapLimits(t *testing.T) {
+	const half = time.Minute
+	now := time.Now()
+	if f := (flap{penalty: restAt - 1, at: now}).more(1); !f.rests {
+		t.Error("the penalty has reached restAt, and the member does not rest")
+	}
+	if f := (flap{penalty: 2 * wakeAt, at: now, rests: true}); !f.after(now.Add(half), half).rests || f.after(now.Add(half+time.Millisecond), half).rests {
+		t.Error("a member rests until its penalty has fallen below wakeAt")
+	}
+	for _, c := range []struct {
+		here    float64
+		rests   bool
+		penalty float64
+		news    bool
+	}{
+		{0, false, 2, true},
+		{2, true, 2, false},
+		{2, true, 2 + flapNews/2, false},
+		{2, true, 2 + 2*flapNews, true},
+		{2, true, 1, false},
+		{1.2, false, 1.2, true}, // there it has rested since before
+		{1.2, false, 1, true},
+		{0, false, wakeAt, false}, // it is about to wake there
+		{0, false, wakeAt + flapNews/2, false},
+		{0, false, wakeAt + 2*flapNews, true},
+	} {
+		f := flap{penalty: c.here, at: now, rests: c.rests}
+		next, news := f.merged(c.penalty, now, half)
+		if news != c.news || !news && next != f || news && (!next.rests || next.penalty != max(c.here, c.penalty)) {
+			t.Errorf("%v after a penalty of %v: %+v, news: %v", f, c.penalty, next, news)
+		}
+	}
+}

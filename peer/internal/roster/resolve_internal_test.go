@@ -143,6 +143,9 @@ func TestFindMany(t *testing.T) {
 // TestDiscoverAnswers checks that the good seeds of a Discover answer are used, and that errors describe the others.
 func TestDiscoverAnswers(t *testing.T) {
 	lots := slices.Repeat([]string{"10.0.0.5:1"}, 2*maxDiscovered)
+	if err := few(slices.Repeat([]error{errors.New("x")}, fewErrors)); strings.Contains(err.Error(), "more") {
+		t.Errorf("a few errors: %v", err)
+	}
 	for i, x := range []struct {
 		seeds       []string
 		err         error
@@ -153,17 +156,38 @@ func TestDiscoverAnswers(t *testing.T) {
 		{seeds: []string{"bad"}, want: "[10.0.0.1:1 10.0.0.2:1]", wrong: "host:port"},
 		{seeds: []string{"10.0.0.3:1", "bad"}, want: "[10.0.0.3:1]", wrong: "host:port"},
 		{want: "[]"},
+		{seeds: lots[:maxDiscovered], want: fmt.Sprint(lots[:maxDiscovered])},
+		{seeds: slices.Repeat([]string{"bad"}, fewErrors+1), want: "[10.0.0.1:1 10.0.0.2:1]", wrong: "and 1 more"},
 		{seeds: append(lots, "10.0.0.6:1"), want: fmt.Sprint(lots[:maxDiscovered]), wrong: "the first 1024 count"},
 		{seeds: []string{strings.Repeat("x", 1<<20) + ":1", "10.0.0.1:1"}, want: "[10.0.0.1:1]", wrong: "the limit is"},
 		{seeds: slices.Repeat([]string{"bad"}, 50), want: "[10.0.0.1:1]", wrong: "and 46 more"},
 	} {
 		d := discovery{call: func(context.Context) ([]string, error) { return x.seeds, x.err }, last: []string{"10.0.0.1:1", "10.0.0.2:1"}}
-		if i > 5 {
+		if i > 7 {
 			d.last = d.last[:1]
 		}
 		last, err := d.ask(t.Context())
 		if fmt.Sprint(last) != x.want || (err == nil) != (x.wrong == "") || err != nil && (!strings.Contains(err.Error(), x.wrong) || len(err.Error()) > 1000) {
 			t.Errorf("answer %d: %.100v, %.1000v", i, last, err)
 		}
+	}
+}
+
+// TestFindExactly checks that a service with as many targets as one attempt resolves is resolved entirely, and that an
+// attempt that finds nothing continues nowhere.
+func TestFindExactly(t *testing.T) {
+	b := &books{services: map[string][]string{"_w._tcp.many": nil}}
+	f := finderOf(b, "_w._tcp.many")
+	f.continuing = true
+	if got := found(t, f); got != "[]" || f.partial {
+		t.Errorf("found %s; partial: %v", got, f.partial)
+	}
+	for i := range lookups {
+		b.services["_w._tcp.many"] = append(b.services["_w._tcp.many"], fmt.Sprintf("10.1.0.%d:1", i))
+	}
+	if addrs, _ := f.find(t.Context()); len(addrs) != lookups || f.partial {
+		t.Errorf("found %d; partial: %v", len(addrs), f.partial)
+	} else if addrs[0].String() != "10.1.0.0:1" { // the first one after the shuffle is the last one before
+		t.Errorf("it begins at %s, not after the one that the shuffle chose", addrs[0])
 	}
 }

@@ -60,6 +60,7 @@ func TestStandings(t *testing.T) {
 	}{
 		"not doubted":              {live, time.Hour, deaf, stays, 0},
 		"deaf":                     {doubted, time.Second, deaf, stays, refuteWithin},
+		"it has heard for a while": {doubted, time.Second, refuteWithin / 4, stays, refuteWithin * 3 / 4},
 		"deaf for long":            {doubted, doubtMost - time.Millisecond, deaf, stays, time.Millisecond},
 		"deaf for too long":        {doubted, doubtMost, deaf, vanishes, 0},
 		"it hears":                 {doubted, 2 * time.Second, refuteWithin, vanishes, 0},
