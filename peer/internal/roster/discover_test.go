@@ -91,7 +91,7 @@ func TestDiscover(t *testing.T) {
 		{"a late failure, and a slow call", []answer{{discoverWait + 1, nil, errors.New("no such service")}, {after: time.Hour}}, 2 * time.Minute, nil, 2, false,
 			map[string]int{failing: 2, `"Discover: no such service"`: 2, "no answer": 2}}, // the log has each at most once a minute
 		{"nothing for long", []answer{{after: time.Hour}}, 10 * time.Minute, nil, 1, false,
-			map[string]int{failing: 2, "although its context ended after 10s; it is not called again before it returns": 1}},
+			map[string]int{failing: 2, "addresses are used\" error=\"Discover: no answer for 1m": 1}},
 	} {
 		bubble(t, func(t *testing.T) {
 			d, calls := &directory{answers: c.answers}, new(refusals)

@@ -1,6 +1,7 @@
 package roster_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +85,14 @@ func TestWhoDoesNotFlap(t *testing.T) {
 	}
 	never := func(c *roster.Config) { c.HoldDown = 0 }
 	for name, act := range map[string]func(r *node, round uint64){
-		"each once":        func(r *node, round uint64) { lose(r, string(rune('b'+round%4)), 10) },
-		"half of them":     func(r *node, _ uint64) { lose(r, "bcd", 10) },
+		"each once":      func(r *node, round uint64) { lose(r, string(rune('b'+round%4)), 10) },
+		"more than half": func(r *node, _ uint64) { lose(r, "bcd", 10) },
+		"half of them": func(r *node, _ uint64) {
+			e := leaving(gossiped("e", 10, 5, nil))
+			r.NotifyUpdate(e)
+			r.NotifyLeave(e)
+			lose(r, "bc", 10)
+		},
 		"this node itself": func(r *node, _ uint64) { r.Answered("catalog-1") },
 		"one that leaves": func(r *node, round uint64) {
 			goodbye := leaving(gossiped("b", 10+round, 2, nil))
@@ -103,7 +110,7 @@ func TestWhoDoesNotFlap(t *testing.T) {
 			r := with(t, 4, changes...)
 			for round := range uint64(4) {
 				act(r, round)
-				if state := r.LocalState(false); name == "half of them" && state != nil {
+				if state := r.LocalState(false); strings.Contains(name, "half") && state != nil {
 					t.Errorf("it may be this node that was cut off, and remembers %q", state)
 				}
 				pause(5 * time.Second)
@@ -160,6 +167,61 @@ func TestHostileFlaps(t *testing.T) {
 		pause(4 * time.Minute) // three half-lives are the longest rest
 		if r.Refresh(); len(r.LocalState(false)) > 3 {
 			t.Errorf("still resting: %q", r.LocalState(false))
+		}
+	})
+}
+
+// TestReturnsCount checks which signs of life are returns of their own: those that are a while apart, of a start that gossip
+// had not reported dead as well.
+func TestReturnsCount(t *testing.T) {
+	const onceFor = 3 * time.Second
+	for _, c := range []struct {
+		name  string
+		apart time.Duration
+		sign  func(r *node, i uint64)
+		rests string
+	}{
+		{"two signs of one", onceFor - 1, func(r *node, _ uint64) { r.Answered("b") }, ""},
+		{"two", onceFor, func(r *node, _ uint64) { r.Answered("b") }, "b"},
+		{"two restarts", onceFor, func(r *node, i uint64) { r.NotifyJoin(gossiped("b", 11+i, 2, nil)) }, "b"},
+	} {
+		bubble(t, func(t *testing.T) {
+			r := with(t, 2)
+			c.sign(r, 0)
+			pause(c.apart)
+			if c.sign(r, 1); r.resting() != c.rests {
+				t.Errorf("%s: %q rests of three", c.name, r.resting())
+			}
+			pair := with(t, 1)
+			if pair.MergeRemoteState(r.LocalState(false), false); pair.resting() != "" {
+				t.Errorf("%s: %q rests of two", c.name, pair.resting())
+			}
+		})
+	}
+	bubble(t, func(t *testing.T) { // without HoldDown nothing is remembered
+		r, other := with(t, 4), with(t, 4, func(c *roster.Config) { c.HoldDown = 0 })
+		for range 2 {
+			r.Answered("b")
+			other.Answered("b")
+			pause(onceFor)
+		}
+		other.MergeRemoteState(r.LocalState(false), false)
+		if other.resting() != "" || other.LocalState(false) != nil {
+			t.Errorf("%q rests; it tells of %q", other.resting(), other.LocalState(false))
+		}
+	})
+	bubble(t, func(t *testing.T) { // a returned member is no way around the bound
+		r := with(t, 4)
+		for i := range maxFlaps {
+			r.MergeRemoteState([]byte{1, 0, 2, byte('a' + i%26), byte('a' + i/26), 0xff, 0xff}, false)
+		}
+		size := len(r.LocalState(false))
+		for range 3 {
+			r.Answered("b")
+			pause(onceFor)
+		}
+		if got := len(r.LocalState(false)); got != size {
+			t.Errorf("it tells of %d bytes, before it was %d", got, size)
 		}
 	})
 }
