@@ -207,3 +207,8 @@ func (c node) read(ctx context.Context, key string) (string, error) {
 func (c node) invalidate(key string) {
 	c.Journal.Begin(background, nil, 0, journal.Part{Scope: codec.ScopeKeys, Names: []string{key}})
 }
+
+// partOf is an invalidation of one key.
+func partOf(key string) journal.Part {
+	return journal.Part{Scope: codec.ScopeKeys, Names: []string{key}}
+}

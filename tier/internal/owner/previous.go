@@ -135,7 +135,7 @@ func (c *Owner) getFrom(f *Flight, p placement.Candidate) (over, none bool) {
 	if f.prev != nil && e.Loaded <= f.prev.Loaded { // the flight needs a newer copy
 		return false, false
 	}
-	if now >= e.SWR && now >= e.Soft {
+	if now >= e.SWR {
 		if keep { // as a fallback
 			f.prev = e
 		}
