@@ -48,7 +48,6 @@ type settings struct {
 	out                 string
 	systems             string
 	svg                 string
-	brief               bool
 }
 
 // New creates the command: run with a scenario's name, or one of list, show and report.
@@ -85,8 +84,7 @@ func New(o Options) *cobra.Command {
 	p.DurationVar(&f.duration, "duration", 0, "`duration` of the run, instead of the scenario's")
 	p.Uint64Var(&f.seed, "seed", 0, "`seed` of all random choices, instead of the scenario's")
 	p.StringVar(&f.out, "out", "", "also write the results to `PATH`.json and .svg")
-	p.StringVar(&f.svg, "svg", "origin_calls", "what the .svg shows: a `measure`, timeline or events")
-	p.BoolVar(&f.brief, "brief", false, "write the .json without the timelines")
+	p.StringVar(&f.svg, "svg", "origin_calls", "what the .svg shows: a `measure`, timeline (which the .json then has too) or events")
 	if len(o.Rivals) > 0 {
 		p.StringVar(&f.systems, "systems", "all", "`NAMES` of the systems to measure, with commas between: "+strings.Join(names(o), ", ")+allMeans(o))
 	}
@@ -298,7 +296,7 @@ func run(c *cobra.Command, o Options, f settings, name string) error {
 		return errors.Join(err, e)
 	}
 	if f.out != "" {
-		if f.brief {
+		if f.svg != "timeline" {
 			r.Abridge()
 		}
 		if e := write(r, f.out, f.svg); e != nil {

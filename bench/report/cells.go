@@ -66,11 +66,7 @@ func (m measure) cell(s *harness.Result) string {
 	case m.isVoid(s):
 		return void
 	}
-	text := m.format(m.of(&s.Overall))
-	if least, most := m.format(m.of(&s.Least)), m.format(m.of(&s.Most)); least != most {
-		text += " (" + least + " to " + most + ")"
-	}
-	return text
+	return spread(m.of(&s.Overall), m.of(&s.Least), m.of(&s.Most), m.format)
 }
 
 // isVoid reports whether the harness's part of a system's value is too large.

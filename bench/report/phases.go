@@ -83,9 +83,5 @@ func middle(s *harness.Result, i int, of func(harness.Phase) float64, format fun
 	if len(xs) == 0 {
 		return "-"
 	}
-	text := format(xs[(len(xs)-1)/2])
-	if least, most := format(xs[0]), format(xs[len(xs)-1]); least != most {
-		text += " (" + least + " to " + most + ")"
-	}
-	return text
+	return spread(xs[(len(xs)-1)/2], xs[0], xs[len(xs)-1], format)
 }

@@ -199,6 +199,10 @@ func TestSVG(t *testing.T) {
 	if err := SVG(io.Discard, sample(t), "events"); err == nil || !strings.Contains(err.Error(), "by_fault") {
 		t.Error(err)
 	}
+	r.Abridge()
+	if err := SVG(io.Discard, r, "timeline"); err == nil || !strings.Contains(err.Error(), "no timeline") {
+		t.Error(err)
+	}
 	if err := SVG(io.Discard, sample(t), "beauty"); err == nil || !strings.Contains(err.Error(), "p99_ms") {
 		t.Error(err)
 	}

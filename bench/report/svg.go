@@ -42,6 +42,9 @@ func SVG(w io.Writer, r *harness.Report, name string) error {
 		}
 		d.dots(r.Scenario.Name+": origin calls that each event causes", groups, whole)
 	case name == timelineFigure:
+		if !slices.ContainsFunc(r.Systems, func(s *harness.Result) bool { return len(answered(s)) > 0 }) {
+			return fmt.Errorf("report: the result of scenario %s has no timeline: measure it with --svg timeline", r.Scenario.Name)
+		}
 		d.lines(r)
 	default:
 		return fmt.Errorf("report: there is no figure %q; there are %s", name, strings.Join(figures(), ", "))
@@ -158,11 +161,7 @@ func (d *drawing) dots(title string, groups []group, format func(float64) string
 			}
 			fmt.Fprintf(&d.body, `<line x1="%.1f" y1="%d" x2="%.1f" y2="%d" class="w %s"/><circle cx="%.1f" cy="%d" r="5" class="f %s"/>`+"\n",
 				at(x.least), mid, at(x.most), mid, hue(i), at(x.value), mid, hue(i))
-			text := format(x.value)
-			if least, end := format(x.least), format(x.most); least != end {
-				text += " (" + least + " to " + end + ")"
-			}
-			d.text(max(at(x.most), at(x.value))+9, mid+4, "t", "start", text)
+			d.text(max(at(x.most), at(x.value))+9, mid+4, "t", "start", spread(x.value, x.least, x.most, format))
 		}
 	}
 	d.height = y + 8

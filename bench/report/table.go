@@ -54,6 +54,15 @@ func latency(x float64) string {
 	return digits(x)
 }
 
+// spread formats a value, with the least and the most of a round if they differ.
+func spread(value, least, most float64, format func(float64) string) string {
+	text := format(value)
+	if least, most := format(least), format(most); least != most {
+		text += " (" + least + " to " + most + ")"
+	}
+	return text
+}
+
 type ms = harness.Measures
 
 // measures returns all rows, in order.
