@@ -324,7 +324,7 @@ func TestHandOverOfALoad(t *testing.T) {
 }
 
 // The receiver takes copies only with a token, which it gives a pusher that has applied what the receiver has. A receiver that
-// restarts asks for that anew, and one of another contract takes nothing.
+// restarts asks for that again, and one of another contract takes nothing.
 func TestTokens(t *testing.T) {
 	for name, x := range map[string]struct {
 		meddle func(n *leaving, calls int, req *codec.Request, resp *codec.Response) (bool, error)
