@@ -248,3 +248,31 @@ func TestLogThatIsTooShort(t *testing.T) {
 		s.expect("not dropped", 0, "n1", "[5]")
 	}, "n1")
 }
+
+// A list of retired positions goes to a member only once there was an exchange since the list began: the member may lack
+// what the list says, and would flush although the logs have it.
+func TestListFollowsAnExchange(t *testing.T) {
+	onStage(t, func(cfg *journal.Config) { cfg.Limits.Tracks = 16 }, func(t *testing.T, s *script) {
+		var has []codec.Position
+		for incarnation := range uint64(3) {
+			s.Receive(&codec.News{Invalidations: []codec.Invalidation{ofKey(200+incarnation, 1)}})
+			has = append(has, codec.Position{Incarnation: 200 + incarnation, Seq: 1})
+		}
+		s.set("n1", func(a *actor) { a.news.Positions = has })
+		s.ViewChanged()
+		s.expect("unknown", time.Hour/2, "n1", "exchange")
+		s.begin(nil, "a")
+		s.expect("behind", time.Second, "n1", "[1]")
+		if err := s.Exchange(t.Context(), s.Member("n1")); err != nil { // at the moment at which the list begins
+			t.Error(err)
+		}
+		s.expect("before the list", 0, "n1", "exchange")
+		s.Tick()
+		s.begin(nil, "b")
+		if s.expect("the list is due", 0, "n1", "exchange, [2 3 4]"); s.Sizes().Retired != 3 {
+			t.Fatalf("%+v", s.Sizes())
+		}
+		s.begin(nil, "c")
+		s.expect("behind", 0, "n1", "[5]")
+	}, "n1")
+}
