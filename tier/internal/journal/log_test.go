@@ -267,6 +267,11 @@ func TestRetire(t *testing.T) {
 		if s := x.Sizes(); !x.upTo(other, top) || s.Tracks != want.Tracks || s.Retired != want.Retired {
 			t.Errorf("%s: %+v, want %+v, and all up to %d", name, s, want, top)
 		}
+		for seq := range uint64(5) {
+			if x.Receive(&codec.News{Invalidations: []codec.Invalidation{ofKey(other, seq+1)}}) > 0 {
+				t.Errorf("%s: number %d is applied again", name, seq+1)
+			}
+		}
 	}
 }
 

@@ -184,22 +184,23 @@ func TestMemberThatLeavesBetweenFramesIsNamed(t *testing.T) {
 }
 
 // What a member is sent for the callers that wait begins with the first number that one of them waits for and that the
-// member has not confirmed.
+// member has not confirmed. A Wait ends when all of it is confirmed, also beyond a gap.
 func TestAwaited(t *testing.T) {
 	for name, c := range map[string]struct {
 		confirmed []span
 		waits     []span
 		first     uint64 // 0: none
+		left      int    // waits that do not end
 	}{
-		"no caller waits":        {nil, nil, 0},
-		"one number":             {nil, []span{{3, 3}}, 3},
-		"it is confirmed":        {[]span{{3, 3}}, []span{{3, 3}}, 0},
-		"all of it is confirmed": {[]span{upTo(3)}, []span{{2, 3}}, 0},
-		"the last is not":        {[]span{upTo(3)}, []span{{2, 4}}, 4},
-		"the first is not":       {[]span{{3, 4}}, []span{{2, 4}}, 2},
-		"in order":               {nil, []span{{2, 2}, {5, 6}}, 2},
-		"in another order":       {nil, []span{{5, 6}, {2, 2}, {4, 4}}, 2},
-		"one is confirmed":       {[]span{{2, 2}}, []span{{5, 6}, {2, 2}}, 5},
+		"no caller waits":        {nil, nil, 0, 0},
+		"one number":             {nil, []span{{3, 3}}, 3, 1},
+		"it is confirmed":        {[]span{{3, 3}}, []span{{3, 3}}, 0, 0},
+		"all of it is confirmed": {[]span{upTo(3)}, []span{{2, 3}}, 0, 0},
+		"the last is not":        {[]span{upTo(3)}, []span{{2, 4}}, 4, 1},
+		"the first is not":       {[]span{{3, 4}}, []span{{2, 4}}, 2, 1},
+		"in order":               {nil, []span{{2, 2}, {5, 6}}, 2, 2},
+		"in another order":       {nil, []span{{5, 6}, {2, 2}, {4, 4}}, 2, 3},
+		"one is confirmed":       {[]span{{2, 2}}, []span{{5, 6}, {2, 2}}, 5, 1},
 	} {
 		var j Journal
 		m := newMember("n1", 0)
@@ -207,10 +208,14 @@ func TestAwaited(t *testing.T) {
 			m.confirmed.add(s)
 		}
 		for _, s := range c.waits {
-			j.waits = append(j.waits, &Wait{waits: s})
+			j.waits = append(j.waits, &Wait{waits: s, done: make(chan struct{})})
 		}
 		if first, ok := j.awaited(m); first != c.first || ok != (c.first > 0) {
 			t.Errorf("%s: %d, %v; want %d", name, first, ok, c.first)
+		}
+		j.members = map[string]*Member{m.name: m}
+		if j.endWaits(); len(j.waits) != c.left {
+			t.Errorf("%s: %d waits go on, want %d", name, len(j.waits), c.left)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,11 +62,11 @@ func TestWaitForSeveralSteps(t *testing.T) {
 	for _, lost := range []bool{false, true} {
 		onStage(t, func(cfg *journal.Config) { cfg.Limits.Bytes = room }, func(t *testing.T, s *script) {
 			s.meet()
-			calls := 0
+			var calls atomic.Int32
 			s.set("n1", func(a *actor) {
 				a.answered = func(*codec.Request, *codec.Response) {
 					time.Sleep(10 * time.Millisecond) // the second step waits for the first one
-					if calls++; lost {
+					if calls.Add(1); lost {
 						s.set("n1", func(a *actor) { a.lost = true })
 					}
 				}
@@ -74,8 +75,8 @@ func TestWaitForSeveralSteps(t *testing.T) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 			defer cancel()
 			s.Begin(ctx, w, 0, journal.Part{Scope: codec.ScopeKeys, Names: keysOf(codec.MaxKeysPerFrame, 2)}, journal.Part{Scope: codec.ScopeKeys, Names: []string{strings.Repeat("k", room/4)}})
-			if n := s.Sizes().Own; calls == 0 || n != 2 {
-				t.Errorf("%d calls are answered before the last of %d invalidations has begun", calls, n)
+			if n := s.Sizes().Own; calls.Load() == 0 || n != 2 {
+				t.Errorf("%d calls are answered before the last of %d invalidations has begun", calls.Load(), n)
 			}
 			err := s.Wait(ctx, w)
 			if u, ok := errors.AsType[*journal.Unconfirmed](err); ok != lost || err != nil && fmt.Sprint(u.Members) != "[n1]" || lost != (err != nil) {
