@@ -47,6 +47,10 @@ func TestSend(t *testing.T) {
 			t.Error("withdrawn although it has ended")
 		}
 
+		call, done = w.sent(t, "hit", 0)
+		<-done
+		call.Resp.Release()
+
 		call, done = w.sent(t, "slow", 0)
 		there := <-started
 		if !call.Withdraw() || call.Withdraw() {
@@ -64,7 +68,7 @@ func TestSend(t *testing.T) {
 		if <-done; !errors.Is(call.Err, wire.ErrUnreachable) || call.Withdraw() {
 			t.Errorf("got %v", call.Err)
 		}
-		if s := w.a.Peers()[0]; s.Calls != 5 || s.Errors != 2 {
+		if s := w.a.Peers()[0]; s.Calls != 6 || s.Errors != 2 {
 			t.Errorf("%d calls, %d errors", s.Calls, s.Errors)
 		}
 	})
@@ -79,7 +83,7 @@ func TestSendTimeout(t *testing.T) {
 		began := time.Now()
 		_, done := w.sent(t, "slow", 50*time.Millisecond)
 		call := <-done
-		if took := time.Since(began); !errors.Is(call.Err, context.DeadlineExceeded) || took < 50*time.Millisecond || took > 50*time.Millisecond+3*linkTick {
+		if took := time.Since(began); !errors.Is(call.Err, context.DeadlineExceeded) || took < 50*time.Millisecond || took > 50*time.Millisecond+2*linkTick {
 			t.Errorf("%v after %v", call.Err, took)
 		}
 		close(open)
