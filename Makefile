@@ -1,4 +1,4 @@
-# make test: the tests with the race detector, in five minutes on two cores.  make demo: the demonstration.
+# make test: the tests with the race detector, in four minutes on two quiet cores.  make demo: the demonstration.
 #   Both need only Go and make.
 # make test-long: the tests that take longer or need more: those whose names end in Long (500 seeds of the simulator, the scenes at
 #   their full length, processes in network namespaces), the examples, the rivals. The targets below name what they need. A part whose
