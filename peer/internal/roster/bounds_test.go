@@ -110,8 +110,9 @@ func TestRankAmongEqualStarts(t *testing.T) {
 		r.NotifyJoin(gossiped("a", 0x1234, 2, nil))
 		r.NotifyJoin(gossiped("z", 0x1234, 3, nil))
 		r.NotifyJoin(gossiped("b", 0x1235, 4, nil))
-		r.NotifyJoin(gossiped("y", 0x1233, 5, nil))
-		if n := r.divisor(); n != 5 || r.Share().Rank != 2 {
+		r.NotifyJoin(gossiped("c", 0x1236, 5, nil))
+		r.NotifyJoin(gossiped("y", 0x1233, 6, nil))
+		if n := r.divisor(); n != 6 || r.Share().Rank != 2 {
 			t.Errorf("%+v", r.Share())
 		}
 	})

@@ -202,7 +202,9 @@ func TestReturnsCount(t *testing.T) {
 		r, other := with(t, 4), with(t, 4, func(c *roster.Config) { c.HoldDown = 0 })
 		for range 2 {
 			r.Answered("b")
-			other.Answered("b")
+			if other.Answered("b"); other.LocalState(false) != nil {
+				t.Errorf("a return is remembered: %q", other.LocalState(false))
+			}
 			pause(onceFor)
 		}
 		other.MergeRemoteState(r.LocalState(false), false)

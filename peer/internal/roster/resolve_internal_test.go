@@ -134,7 +134,7 @@ func TestFindMany(t *testing.T) {
 	if len(seen) != len(targets) {
 		t.Errorf("%d of %d targets had their turn in three attempts", len(seen), len(targets))
 	}
-	b.services["_w._tcp.many"] = targets[:1]
+	b.services["_w._tcp.many"] = targets[:lookups]
 	if _, _ = f.find(t.Context()); len(f.targetTurn) > 0 {
 		t.Errorf("it remembers %v", f.targetTurn)
 	}
@@ -189,5 +189,27 @@ func TestFindExactly(t *testing.T) {
 		t.Errorf("found %d; partial: %v", len(addrs), f.partial)
 	} else if addrs[0].String() != "10.1.0.0:1" { // the first one after the shuffle is the last one before
 		t.Errorf("it begins at %s, not after the one that the shuffle chose", addrs[0])
+	}
+}
+
+// TestFindKeepsOthers checks that the addresses of targets that an attempt does not look up are kept for later ones.
+func TestFindKeepsOthers(t *testing.T) {
+	b := &books{hosts: make(map[string][]string), services: make(map[string][]string), down: make(map[string]bool)}
+	const service = "_w._tcp.many"
+	for i := range 2 * lookups {
+		name := fmt.Sprintf("h%d.test", i)
+		b.hosts[name] = []string{fmt.Sprintf("10.1.0.%d", i)}
+		b.services[service] = append(b.services[service], name+":1")
+	}
+	f := finderOf(b, service)
+	first, _ := f.find(t.Context())
+	f.continuing = true
+	f.find(t.Context())
+	f.continuing = false
+	for name := range b.hosts {
+		b.down[name] = true
+	}
+	if again, failed := f.find(t.Context()); !slices.Equal(again, first) || len(failed) != lookups {
+		t.Errorf("found %v, before it was %v; %d failures", again, first, len(failed))
 	}
 }

@@ -180,20 +180,20 @@ func TestLostMemberWhoseAddressIsTaken(t *testing.T) {
 	})
 }
 
-// TestEarlierStartProvesNoEnd checks that a start that gossip has at the address of a lost one proves nothing if it is the
-// earlier one of the two: then it has ended itself, and gossip has not noticed yet.
+// TestEarlierStartProvesNoEnd checks that a start that gossip has at the address of a lost one proves nothing if it is not
+// the later one of the two: then it has ended itself, and gossip has not noticed yet.
 func TestEarlierStartProvesNoEnd(t *testing.T) {
-	for _, name := range []string{"b", "c"} {
+	for _, n := range []*memberlist.Node{gossiped("b", 10, 2, nil), gossiped("c", 10, 2, nil), gossiped("c", 11, 2, nil)} {
 		bubble(t, func(t *testing.T) {
 			r := start(t)
-			r.NotifyJoin(gossiped(name, 10, 2, nil))
+			r.NotifyJoin(n)
 			r.Refresh()
 			later := gossiped("b", 11, 2, nil)
 			r.NotifyJoin(later)
 			r.Refresh()
 			r.NotifyLeave(later)
 			if got := r.unproven(); got != "b" {
-				t.Errorf("%s was there before; may be alive: %q", name, got)
+				t.Errorf("%s was there before; may be alive: %q", n.Name, got)
 			}
 			r.NotifyJoin(gossiped("d", 12, 2, nil))
 			if got := r.unproven(); got != "" {
