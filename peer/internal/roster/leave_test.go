@@ -89,7 +89,7 @@ func TestNameIsContradicted(t *testing.T) {
 		{"one that is not known yet says so", func(r *node) { r.NotifyMsg(leaving(double).Meta) }, 1},
 		{"it joins", func(r *node) { r.NotifyMsg(double.Meta) }, 0},
 		{"this node itself", func(r *node) { r.NotifyMsg(leaving(gossiped("catalog-1", 0x1234, 1, nil)).Meta) }, 0},
-		{"this node leaves", func(r *node) { r.AnnounceLeave(); r.sent(""); r.NotifyMsg(leaving(double).Meta) }, 0},
+		{"this node leaves", func(r *node) { r.AnnounceLeave(); pause(time.Second); r.sent(""); r.NotifyMsg(leaving(double).Meta) }, 0},
 	} {
 		bubble(t, func(t *testing.T) {
 			r := with(t, 1)
