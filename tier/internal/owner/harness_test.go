@@ -173,7 +173,7 @@ func alone(t *testing.T, load loader, change func(*setup)) node {
 	s.Governor = governor.New(s.Permits, s.Clock.Now, s.Share)
 	c.Init(s.Config)
 	c.Governor.Open()
-	c.Start(false)
+	c.Start(c.Withhold())
 	t.Cleanup(func() {
 		c.Life.Close()
 		c.Cancel()
