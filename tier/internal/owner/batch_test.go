@@ -335,14 +335,17 @@ func TestBatchRetries(t *testing.T) {
 func TestBatchMembersThatCannotLoad(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		hang := make(chan struct{})
-		permits := 9
+		var permits atomic.Int64
+		permits.Store(9)
 		c, v := batched(t, func(_ context.Context, fills []owner.Loading) error {
 			if fills[0].(*bytesRun).key == "busy" {
 				<-hang
 			}
 			fillAll(fills)
 			return nil
-		}, func(s *setup) { s.Permits.Concurrency, s.Share = 9, func() (int, int) { return permits, 1 } })
+		}, func(s *setup) {
+			s.Permits.Concurrency, s.Share = 9, func() (int, int) { return int(permits.Load()), 1 }
+		})
 		for range owner.MaxRunning {
 			for _, r := range c.readMany(background, nil, "busy", "busy too") {
 				if !errors.Is(r.Err, owner.ErrTimeout) {
@@ -375,13 +378,13 @@ func TestBatchMembersThatCannotLoad(t *testing.T) {
 		if late[0].Err != nil || late[0].F.E.Cost != 0 || !errors.Is(late[1].Err, errRemembered) || late[2].Err != nil || string(late[2].F.E.Value) != "z" || len(v.sizes()) != calls+1 {
 			t.Errorf("%v, %v, %v; calls of %v", late[0].Err, late[1].Err, late[2].Err, v.sizes())
 		}
-		permits = 0
+		permits.Store(0)
 		for _, r := range c.readMany(background, nil, "p", "q") {
 			if refusal, ok := (plainErrors{}).AsRefused(r.Err); !ok || refusal.Why != governor.NoShare {
 				t.Error(r.Err)
 			}
 		}
-		permits = 9
+		permits.Store(9)
 		for _, r := range c.readMany(background, nil, "p", "q") {
 			if r.Err != nil {
 				t.Error(r.Err)

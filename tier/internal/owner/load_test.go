@@ -288,7 +288,7 @@ func TestKeyBusy(t *testing.T) {
 // A load that got no permit is answered with the copy, whose next attempt is delayed, or with the refusal.
 func TestRefusedLoads(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
-		permits := 1
+		var permits atomic.Int64
 		hang := make(chan struct{})
 		var n atomic.Int64
 		c := alone(t, func(_ context.Context, _ *owner.Run, key string) ([]byte, error) {
@@ -297,10 +297,9 @@ func TestRefusedLoads(t *testing.T) {
 			}
 			return []byte("new"), nil
 		}, func(s *setup) {
-			s.Permits.Concurrency, s.Share = 1, func() (int, int) { return permits, 1 }
+			s.Permits.Concurrency, s.Share = 1, func() (int, int) { return int(permits.Load()), 1 }
 			s.Permits.Queue = 0
 		})
-		permits = 0
 		for range 2 {
 			_, err := c.read(background, "k")
 			if r, ok := (plainErrors{}).AsRefused(err); !ok || r.Why != governor.NoShare {

@@ -2,6 +2,7 @@ package owner_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,14 +35,15 @@ func TestJoiningNodeTakesItsShare(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
 				n := newNetwork(t)
 				view := viewOf(t, "a", "b")
-				permits := 1
+				var permits atomic.Int64
+				permits.Store(1)
 				a := n.open("a", view, func(ctx context.Context, _ *owner.Run, _ string) ([]byte, error) {
 					return nil, owner.Sleep(ctx, x.beyond)
-				}, func(s *setup) { s.Share = func() (int, int) { return permits, 1 } })
+				}, func(s *setup) { s.Share = func() (int, int) { return int(permits.Load()), 1 } })
 				if x.beyond > 0 {
 					a.node.Spawn(func() { _, _ = a.node.read(background, keyOf(view, "a", 0)) })
 					time.Sleep(time.Nanosecond)
-					permits = 0
+					permits.Store(0)
 				}
 				if x.otherView {
 					n.show(viewOf(t, "a", "b", "c"), a)
