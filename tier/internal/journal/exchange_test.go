@@ -36,11 +36,14 @@ func TestExchangeTakesEverything(t *testing.T) {
 	has := []codec.Position{{Incarnation: 7, Seq: 3}}
 	onStage(t, nil, func(t *testing.T, s *script) {
 		s.gives("n1", nil, codec.News{Positions: has, Invalidations: []codec.Invalidation{ofKey(7, 1)}, More: true},
-			codec.News{Positions: has, Invalidations: []codec.Invalidation{ofKey(7, 2)}, More: true}, codec.News{Positions: has, Invalidations: []codec.Invalidation{ofKey(7, 3)}})
+			codec.News{Positions: has, Invalidations: []codec.Invalidation{ofKey(7, 2)}, More: true}, codec.News{Positions: has, Life: 5 * time.Hour, Invalidations: []codec.Invalidation{ofKey(7, 3)}})
 		s.ViewChanged()
 		s.expect("in three parts", 0, "n1", "exchange, exchange, exchange")
 		if !s.HasApplied(codec.Mark{Incarnation: 7, Seq: 3}) || !s.covers("n1", "k") || s.Counts().Exchanges.Load() != 1 {
 			t.Errorf("applied up to 3: %v, covered: %v, %d exchanges", s.HasApplied(codec.Mark{Incarnation: 7, Seq: 3}), s.covers("n1", "k"), s.Counts().Exchanges.Load())
+		}
+		if r := s.Member("n1").Reply(); r == nil || *r != (journal.Reply{View: s.View().Fingerprint(), Flags: codec.FlagSameView}) || s.LongestLife() != 5*time.Hour {
+			t.Errorf("the reply is %+v, the longest life %v", r, s.LongestLife())
 		}
 		s.gives("n1", nil, codec.News{Positions: has, More: true})
 		if err := s.Exchange(t.Context(), s.Member("n1")); err != nil {

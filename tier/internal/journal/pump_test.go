@@ -171,8 +171,8 @@ func TestRelay(t *testing.T) {
 		w := journal.NewWait()
 		s.begin(w, "b")
 		s.expect("a caller waits", 0, "n1", "n2> [2]")
-		if err := s.Wait(t.Context(), w); err != nil {
-			t.Errorf("relayed, and the wait ends with %v", err)
+		if err := s.Wait(t.Context(), w); err != nil || s.Counts().Relayed.Load() != 1 {
+			t.Errorf("relayed %d times, and the wait ends with %v", s.Counts().Relayed.Load(), err)
 		}
 		s.expect("it has said that it lacks number 1", 20*time.Millisecond, "n1", "exchange")
 		s.begin(journal.NewWait(), "c")
@@ -274,4 +274,47 @@ func TestListFollowsAnExchange(t *testing.T) {
 		s.begin(nil, "b")
 		s.expect("behind", 0, "n1", "[4]")
 	}, "n1")
+}
+
+// A member that says that it has no such cache counts as having all up to the last number that it was sent, also if it
+// says so through another member. Once it has confirmed something it has the cache.
+func TestMemberWithoutTheCache(t *testing.T) {
+	onStage(t, nil, func(t *testing.T, s *script) {
+		s.see("n1", "n2")
+		s.meet()
+		s.set("n1", func(a *actor) { a.status, a.down = codec.StatusUnknown, true })
+		s.begin(nil, "a")
+		s.pass(0)
+		w := journal.NewWait()
+		s.begin(w, "b")
+		s.expect("relayed", 0, "n1", "n2> [2]")
+		for _, wait := range []func(context.Context) error{func(ctx context.Context) error { return s.Wait(ctx, w) }, s.WaitAll} {
+			if err := wait(t.Context()); err != nil {
+				t.Errorf("the wait ends with %v", err)
+			}
+		}
+		s.expect("empty", time.Minute, "n1", "")
+
+		s.set("n2", func(a *actor) { a.status = codec.StatusUnknown })
+		w = journal.NewWait()
+		s.begin(w, "c")
+		s.set("n1", func(a *actor) { a.down = false })
+		s.pass(time.Second)
+		if err := s.Wait(t.Context(), w); err != nil {
+			t.Errorf("neither has the cache, and the wait ends with %v", err)
+		}
+
+		s.set("n2", func(a *actor) { a.status, a.has, a.sees = 0, 3, []string{"n2", "n3"} })
+		s.set("n3", func(a *actor) { a.status = codec.StatusUnknown })
+		s.begin(nil, "d")
+		s.pass(time.Second)
+		s.begin(journal.NewWait(), "e")
+		s.expect("outside and empty", time.Second, "n3", "n2> [5]")
+		s.set("n3", func(a *actor) { a.status, a.has = 0, 5 })
+		s.begin(journal.NewWait(), "f")
+		s.expect("outside, and it has the cache", time.Second, "n3", "n2> [6]")
+		s.see("n1", "n2", "n3")
+		s.ViewChanged()
+		s.expect("it comes into the view", 0, "n3", "exchange")
+	}, "n1", "n2", "n3")
 }
