@@ -44,10 +44,14 @@ func TestReceiveCounts(t *testing.T) {
 		Bases:         []codec.Base{{Incarnation: 7, Seq: 2, Flush: true}, {Incarnation: 8, Seq: 3, Flush: true}, {Incarnation: 9, Seq: 3, Flush: true}, {Incarnation: 10, Seq: 4}},
 		Invalidations: []codec.Invalidation{ofKey(7, 2), ofKey(7, 3), ofKey(9, 4), ofKey(1, 1)},
 	}
+	x.copies.fenced = nil
 	for _, want := range []uint64{3, 0} {
 		if got := x.Receive(n); got != want || x.Counts().Flushed.Load() != 1 {
 			t.Errorf("%d were new, flushed %d times; want %d, and once", got, x.Counts().Flushed.Load(), want)
 		}
+	}
+	if want := []string{"all, own false", "key k {7 3} version 0", "key k {9 4} version 0"}; !slices.Equal(x.copies.fenced, want) || x.told != 1 {
+		t.Errorf("fenced %q, want %q, and %d calls of OnFlush", x.copies.fenced, want, x.told)
 	}
 	for incarnation, seq := range map[uint64]uint64{7: 3, 8: 3, 9: 4, 10: 4} {
 		if !x.upTo(incarnation, seq) {

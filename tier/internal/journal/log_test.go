@@ -19,6 +19,7 @@ type solo struct {
 	t      *testing.T
 	time   int64 // ns
 	copies recorder
+	told   int64 // calls of OnFlush
 }
 
 // A recorder is the copies of a node. It notes what was invalidated.
@@ -35,6 +36,7 @@ func newSolo(t *testing.T, life, slack time.Duration, limits journal.Limits) *so
 	now := func() int64 { return x.time }
 	x.Journal = journal.New(t.Context(), journal.Config{
 		Self: "n0", Incarnation: 1, Copies: &x.copies, Fences: fence.New(now, int64(slack), 1), Now: now, Life: life, Limits: limits,
+		OnFlush: func() { x.told++ },
 	})
 	return x
 }

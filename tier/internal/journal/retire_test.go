@@ -2,6 +2,7 @@ package journal_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,9 +13,15 @@ import (
 
 // flushes reports whether x treated everything as invalidated while f ran.
 func (x *solo) flushes(f func()) bool {
-	before := x.Counts().Flushed.Load()
+	x.t.Helper()
+	before, told := x.Counts().Flushed.Load(), x.told
+	x.copies.fenced = nil
 	f()
-	return x.Counts().Flushed.Load() > before
+	yes := x.Counts().Flushed.Load() > before
+	if slices.Contains(x.copies.fenced, "all, own false") != yes || (x.told > told) != yes {
+		x.t.Errorf("flushed %v, and fenced %q, with %d calls of OnFlush", yes, x.copies.fenced, x.told-told)
+	}
+	return yes
 }
 
 // Lists wait for the invalidation right behind them, up to a bound. A cache whose list waits can replace it.
@@ -207,5 +214,20 @@ func TestListsFitTheWire(t *testing.T) {
 	}
 	if s := x.Sizes(); lists != int(s.Own) || lists < 4 || s.Retired != 40 {
 		t.Errorf("%d are told, %+v", lists, s)
+	}
+}
+
+// A new cache that has missed a list has next to nothing: all of it is invalidated, and that does not count as a flush.
+func TestRetireWhileOpening(t *testing.T) {
+	var copies recorder
+	now := func() int64 { return 1 }
+	j := journal.New(t.Context(), journal.Config{
+		Self: "n0", Incarnation: 1, Peers: &stuck{view: viewOf(t, "n0", "n1")}, Copies: &copies, Fences: fence.New(now, int64(time.Minute), 1), Now: now,
+		OnFlush: func() { t.Error("OnFlush is called") },
+	})
+	_, retire := listing(2, 1)
+	j.Receive(&codec.News{Invalidations: []codec.Invalidation{retire}})
+	if !slices.Equal(copies.fenced, []string{"all, own false"}) || j.Counts().Flushed.Load() != 0 {
+		t.Errorf("fenced %q, flushed %d times", copies.fenced, j.Counts().Flushed.Load())
 	}
 }
