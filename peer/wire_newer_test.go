@@ -41,12 +41,12 @@ func TestNewerRequests(t *testing.T) {
 			"a scope": made(codec.Request{Kind: codec.KindInvalidate, News: &codec.News{
 				Invalidations: []codec.Invalidation{{Mark: codec.Mark{Incarnation: 1, Seq: 1}, Scope: 9}}}}, func([]byte) {}),
 		} {
-			got := gist(t, exchange(t, conn, request))
+			got, _ := gist(t, exchange(t, conn, request))
 			if !strings.Contains(got, `7: status 18 flags 0 owner "n1" text "unsupported request: `) {
 				t.Errorf("%s: %s", what, got)
 			}
 			known := made(codec.Request{Kind: codec.KindGet}, func([]byte) {})
-			if got := gist(t, exchange(t, conn, known)); !strings.Contains(got, "value of sku-1") {
+			if got, _ := gist(t, exchange(t, conn, known)); !strings.Contains(got, "value of sku-1") {
 				t.Errorf("after %s: %s", what, got)
 			}
 		}

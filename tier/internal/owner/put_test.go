@@ -1,7 +1,6 @@
 package owner_test
 
 import (
-	"fmt"
 	"testing"
 	"time"
 
@@ -205,7 +204,7 @@ func TestPutWithoutAReading(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 		req.View, req.Key = 0, []byte(keyOf(a.View(), "a", 0))
-		if got := b.node.ask(background, &req); got.Status != codec.StatusMoved || fmt.Sprintf("%s", got.Owner) != "a" {
+		if got := b.node.ask(background, &req); got.Status != codec.StatusMoved || string(got.Owner) != "a" {
 			t.Errorf("%+v", got)
 		}
 	})
