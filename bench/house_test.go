@@ -14,6 +14,7 @@ import (
 // is a decision: the packages under tier/internal do not know the cache, and tier and peer do not know each other.
 var mayImport = map[string][]string{
 	"internal/simtime":        {},
+	"internal/testlog":        {},
 	"ring":                    {},
 	"codec":                   {},
 	"tier/internal/clock":     {},
@@ -35,7 +36,7 @@ var mayImport = map[string][]string{
 	"peer/internal/loglimit": {},
 	"peer/internal/trust":    {},
 	"peer/internal/roster":   {"ring", "peer/internal/hearing", "peer/internal/loglimit"},
-	"peer/internal/wiretest": {"codec"},
+	"peer/internal/wiretest": {"codec", "internal/testlog"},
 	"peer/internal/wire":     {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/trust"},
 	"peer": {"codec", "ring", "peer/internal/hearing", "peer/internal/loglimit", "peer/internal/roster", "peer/internal/trust",
 		"peer/internal/wire"},

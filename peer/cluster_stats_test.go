@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/ring"
 )
 
@@ -215,7 +215,7 @@ func send(n *Node, method, target, token, body string) (int, string) {
 const testToken = "correct-horse-battery-staple"
 
 func TestOperator(t *testing.T) {
-	log := &wiretest.Log{}
+	log := &testlog.Log{}
 	cfg := quick("a")
 	cfg.OperatorToken, cfg.Logger = testToken, log.Logger()
 	a := start(t, cfg)

@@ -7,7 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/ring"
 )
 
@@ -16,7 +16,7 @@ import (
 // member counts; a member whose machine does not answer counts for Config.GiveUp.
 func TestNewNamesAfterCrashes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, log := newMemNet(), new(wiretest.Log)
+		world, log := newMemNet(), new(testlog.Log)
 		next := 0
 		pod := func() *Node {
 			next++

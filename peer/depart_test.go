@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/ring"
 )
 
@@ -19,7 +19,7 @@ import (
 // views at once, the cap was never divided by fewer, and all nodes log what happened.
 func TestSecondOfANameLeaves(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs, first := newMemNet(), new(wiretest.Log), new(wiretest.Log)
+		world, logs, first := newMemNet(), new(testlog.Log), new(testlog.Log)
 		seeds := []string{"10.0.0.1:7946", "10.0.0.2:7946"}
 		n1 := simulated(t, world, 1, Config{Join: seeds, MinMembers: 1, Logger: first.Logger()})
 		n2 := simulated(t, world, 2, Config{Join: seeds, MinMembers: 1, Logger: logs.Logger()})
@@ -59,7 +59,7 @@ func TestSecondOfANameLeaves(t *testing.T) {
 		if least < 3 {
 			t.Errorf("for a while caps were divided by %d", least)
 		}
-		for log, event := range map[*wiretest.Log]string{logs: "event=member_contradicts", first: "event=name_released"} {
+		for log, event := range map[*testlog.Log]string{logs: "event=member_contradicts", first: "event=name_released"} {
 			if !strings.Contains(log.String(), event) {
 				t.Errorf("no %s in the log:\n%s", event, log)
 			}

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // drainer counts how often it is told that its node leaves.
@@ -23,7 +23,7 @@ func (d drainer) Drain(context.Context) { d.told.Add(1) }
 func TestLeaveDrains(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		world := newMemNet()
-		var log wiretest.Log
+		var log testlog.Log
 		n1 := simulated(t, world, 1, Config{})
 		n2 := simulated(t, world, 2, Config{Join: []string{"10.0.0.1:7946"}, Logger: log.Logger()})
 		awaitNames(t, "n1 n2", n1, n2)

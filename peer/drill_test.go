@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // drilled is a namespace whose drills last until they are stopped.
@@ -40,7 +40,7 @@ func (h drilled) BeginDrill(fraction float64, d time.Duration) (func(context.Con
 // TestDrill checks that an operator can start drills on one member or on all, and stop them, and learns which members do
 // not take part.
 func TestDrill(t *testing.T) {
-	log := &wiretest.Log{}
+	log := &testlog.Log{}
 	cfg := quick("a")
 	cfg.OperatorToken, cfg.Logger = testToken, log.Logger()
 	a := start(t, cfg)

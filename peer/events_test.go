@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
 
@@ -39,7 +40,7 @@ func TestEventTexts(t *testing.T) {
 }
 
 func TestEventLog(t *testing.T) {
-	log := &wiretest.Log{}
+	log := &testlog.Log{}
 	book := newEventBook()
 	book.node = "n"
 	l := slog.New(eventLog{slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn}), book}).With("node", "n")

@@ -11,7 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // TestServiceMany checks that a live target is found behind many dead ones, after as many attempts as there are turns.
@@ -58,7 +58,7 @@ func TestAddressMany(t *testing.T) {
 // again.
 func TestDiscoverPanics(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(wiretest.Log)
+		world, logs := newMemNet(), new(testlog.Log)
 		var calls atomic.Int64
 		n1 := simulated(t, world, 1, Config{})
 		n2 := simulated(t, world, 2, Config{Logger: logs.Logger(), Discover: func(ctx context.Context) ([]string, error) {
@@ -88,7 +88,7 @@ func (e *badError) Error() string { return e.text }
 // briefly. Only one call runs at a time, and its late answer is used at once.
 func TestDiscoverHangs(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(wiretest.Log)
+		world, logs := newMemNet(), new(testlog.Log)
 		var inside, calls atomic.Int64
 		hang := make(chan []string)
 		n1 := simulated(t, world, 1, Config{})
@@ -144,7 +144,7 @@ func TestDiscoverHangs(t *testing.T) {
 func TestDiscoverClose(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var inside atomic.Int64
-		logs := new(wiretest.Log)
+		logs := new(testlog.Log)
 		n := simulated(t, newMemNet(), 1, Config{Logger: logs.Logger(), Discover: func(ctx context.Context) ([]string, error) {
 			inside.Add(1)
 			defer inside.Add(-1)
@@ -176,7 +176,7 @@ func (f *fallible) LookupHost(ctx context.Context, host string) ([]string, error
 // known, and at most once a minute.
 func TestFindFailuresAreLogged(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(wiretest.Log)
+		world, logs := newMemNet(), new(testlog.Log)
 		world.SetName("weir.test", "10.0.0.1", "10.0.0.2")
 		n1 := simulated(t, world, 1, Config{})
 		network := &fallible{Network: world.host("10.0.0.2")}

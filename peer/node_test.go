@@ -12,7 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/ring"
 )
 
@@ -306,7 +306,7 @@ func TestDetectionTime(t *testing.T) {
 }
 
 func TestUnreachedSeedsAreNotFatal(t *testing.T) {
-	book := &wiretest.Log{}
+	book := &testlog.Log{}
 	cfg := quick("a", "127.0.0.1:1")
 	cfg.Logger = book.Logger()
 	n := start(t, cfg)

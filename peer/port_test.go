@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 )
@@ -21,7 +22,7 @@ type portFixture struct {
 	host         Network
 	addr         string
 	data, gossip chan net.Conn
-	book         *wiretest.Log
+	book         *testlog.Log
 	world        memNet
 	hold         bool // data connections do not finish their handshake
 
@@ -32,7 +33,7 @@ type portFixture struct {
 func newPortFixture(t *testing.T) *portFixture {
 	t.Helper()
 	world := newMemNet()
-	f := &portFixture{world: world, host: world.host("10.0.0.1"), addr: "10.0.0.1:7946", book: &wiretest.Log{},
+	f := &portFixture{world: world, host: world.host("10.0.0.1"), addr: "10.0.0.1:7946", book: &testlog.Log{},
 		data: make(chan net.Conn, 1), gossip: make(chan net.Conn, 1)}
 	ln, err := f.host.Listen(t.Context(), f.addr)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // TestService checks that a service's SRV records give the members' addresses, each with its own port, even after they
@@ -36,7 +36,7 @@ func TestService(t *testing.T) {
 
 func TestDiscover(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		world, logs := newMemNet(), new(wiretest.Log)
+		world, logs := newMemNet(), new(testlog.Log)
 		var down atomic.Bool
 		var calls atomic.Int64
 		n1 := simulated(t, world, 1, Config{Bind: "10.0.0.1:7946"})

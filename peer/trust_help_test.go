@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
@@ -26,10 +27,10 @@ func secretOf(name string) Secret {
 // rig is a cluster in a bubble whose nodes keep their logs and answer requests.
 type rig struct {
 	world memNet
-	books map[string]*wiretest.Log
+	books map[string]*testlog.Log
 }
 
-func newRig() *rig { return &rig{world: newMemNet(), books: make(map[string]*wiretest.Log)} }
+func newRig() *rig { return &rig{world: newMemNet(), books: make(map[string]*testlog.Log)} }
 
 // add starts node n<i> at 10.0.0.<i>.
 func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
@@ -40,7 +41,7 @@ func (r *rig) add(t *testing.T, i int, cfg Config) *Node {
 // addOver is add with a network in front of the rig's, or without one if over is nil.
 func (r *rig) addOver(t *testing.T, i int, over Network, cfg Config) *Node {
 	t.Helper()
-	book := &wiretest.Log{}
+	book := &testlog.Log{}
 	cfg.Logger, cfg.Network = book.Logger(), over
 	n := simulated(t, r.world, i, cfg)
 	r.books[n.Name()] = book

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weircache/weir/peer/internal/wiretest"
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // warms is a namespace whose Warm fails for keys that begin with an x.
@@ -43,7 +43,7 @@ func (h warms) WarmFor(ctx context.Context, keys []string) (present, loaded, not
 }
 
 func TestOperatorWarms(t *testing.T) {
-	log := &wiretest.Log{}
+	log := &testlog.Log{}
 	cfg := quick("a")
 	cfg.OperatorToken, cfg.Logger = testToken, log.Logger()
 	a := start(t, cfg)

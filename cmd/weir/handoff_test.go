@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // eventually polls until f holds.
@@ -30,7 +32,7 @@ func eventually(t *testing.T, what string, f func() bool) {
 // process is a weir node in a separate process.
 type process struct {
 	cmd        *exec.Cmd
-	log        *lines
+	log        *testlog.Log
 	web, peers string
 	ended      chan error
 }
@@ -38,7 +40,7 @@ type process struct {
 // startProcess runs weir node with a configuration. It ends at the latest with the test.
 func startProcess(t *testing.T, bin, text string) *process {
 	t.Helper()
-	p := &process{log: &lines{}, ended: make(chan error, 1)}
+	p := &process{log: &testlog.Log{}, ended: make(chan error, 1)}
 	p.cmd = exec.CommandContext(t.Context(), bin, "node", "--config", file(t, text))
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer"
 	"github.com/weircache/weir/tier"
 )
@@ -54,38 +55,20 @@ func file(t *testing.T, text string) string {
 	return name
 }
 
-// lines is a log that can be read while it is written.
-type lines struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-func (l *lines) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
 // startNode runs weir node with a configuration. end stops it as SIGTERM does and returns its error.
-func startNode(t *testing.T, text string) (web, peers string, log *lines, end func() error) {
+func startNode(t *testing.T, text string) (web, peers string, log *testlog.Log, end func() error) {
 	t.Helper()
 	return startStages(t, text, nil)
 }
 
 // startStages is startNode with a custom drain.
-func startStages(t *testing.T, text string, drain func(time.Duration)) (web, peers string, log *lines, end func() error) {
+func startStages(t *testing.T, text string, drain func(time.Duration)) (web, peers string, log *testlog.Log, end func() error) {
 	t.Helper()
 	cfg, err := parseConfig("weir.yml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	log = &lines{}
+	log = &testlog.Log{}
 	ctx, cancel := context.WithCancel(context.Background())
 	started, ended := make(chan addresses, 1), make(chan error, 1)
 	go func() { ended <- runNode(ctx, cfg, log, stages{func(at addresses) { started <- at }, drain}) }()

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer"
 )
 
@@ -110,7 +111,9 @@ func TestOperatorListener(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	started, ended := make(chan addresses, 1), make(chan error, 1)
-	go func() { ended <- runNode(ctx, cfg, &lines{}, stages{started: func(at addresses) { started <- at }}) }()
+	go func() {
+		ended <- runNode(ctx, cfg, &testlog.Log{}, stages{started: func(at addresses) { started <- at }})
+	}()
 	at := <-started
 	for _, c := range []struct {
 		addr, method, path string
@@ -169,7 +172,7 @@ func TestHostNames(t *testing.T) {
 // TestConnectionLimit checks that connections beyond the limit wait, and that the log says so.
 func TestConnectionLimit(t *testing.T) {
 	cfg := webConfig{listen: "127.0.0.1:0", maxConnections: 2, grace: time.Second}
-	log := &lines{}
+	log := &testlog.Log{}
 	w, err := cfg.open(slog.NewTextHandler(log, nil))
 	if err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/roster"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
@@ -93,7 +94,7 @@ type node struct {
 	*roster.Roster
 	roster.Reports
 	host *host
-	log  *wiretest.Log
+	log  *testlog.Log
 
 	mu      sync.Mutex // guards streams
 	streams [][]byte   // what was sent on each stream to another member
@@ -110,7 +111,7 @@ func start(t *testing.T, changes ...func(*roster.Config)) *node {
 // prepare creates a roster that does not look at what is reported until begin.
 func prepare(t *testing.T, changes ...func(*roster.Config)) *node {
 	t.Helper()
-	n := &node{host: new(host), log: new(wiretest.Log)}
+	n := &node{host: new(host), log: new(testlog.Log)}
 	cfg := roster.Config{
 		Self: sample(), Addr: netip.MustParseAddrPort("10.0.0.1:7946"), MinMembers: 1,
 		Gossip: roster.Gossip{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
@@ -19,7 +20,7 @@ import (
 // plane returns a data plane that dials real addresses and is closed with the test.
 func plane(t *testing.T, name string, change func(*wire.Config)) *wire.Plane {
 	t.Helper()
-	cfg := configOf(name, new(wiretest.Log))
+	cfg := configOf(name, new(testlog.Log))
 	if change != nil {
 		change(&cfg)
 	}

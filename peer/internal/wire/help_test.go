@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/hearing"
 	"github.com/weircache/weir/peer/internal/wire"
-	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
 )
 
@@ -58,8 +58,8 @@ func (h *scripted) Stats() any { return nil }
 // pair is two data planes, the caller "a" and the server "b", and the network between them.
 type pair struct {
 	a, b     *wire.Plane
-	logA     wiretest.Log
-	logB     wiretest.Log
+	logA     testlog.Log
+	logB     testlog.Log
 	to       ring.Member
 	noServer atomic.Bool // refuse to connect
 
@@ -68,7 +68,7 @@ type pair struct {
 }
 
 // configOf returns the configuration of a data plane that logs to log.
-func configOf(name string, log *wiretest.Log) wire.Config {
+func configOf(name string, log *testlog.Log) wire.Config {
 	return wire.Config{
 		Name: name, Incarnation: 7, Cluster: "c", Connections: 1, Sessions: 32, ValueLimit: 1 << 20, Budget: 64 << 20,
 		Dial: dialTCP, Logger: log.Logger(), Seed: 1, Hearing: hearing.New(time.Now()),

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
@@ -215,7 +216,7 @@ func TestBackoff(t *testing.T) {
 // deadline.
 func TestConnectShared(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		cfg := configOf("a", new(wiretest.Log))
+		cfg := configOf("a", new(testlog.Log))
 		cfg.Dial = func(ctx context.Context, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()

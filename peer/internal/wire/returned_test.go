@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
 	"github.com/weircache/weir/ring"
@@ -35,7 +36,7 @@ func TestReturned(t *testing.T) {
 	} {
 		bubble(t, func(t *testing.T) {
 			var returned []string // written only while the test waits
-			log := new(wiretest.Log)
+			log := new(testlog.Log)
 			stalled := map[string]*atomic.Bool{"b": new(atomic.Bool), "c": new(atomic.Bool)}
 			servers := make(map[string]*wire.Plane)
 			for name := range stalled {

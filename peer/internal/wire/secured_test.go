@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/peer/internal/trust"
 	"github.com/weircache/weir/peer/internal/wire"
 	"github.com/weircache/weir/peer/internal/wiretest"
@@ -156,7 +157,7 @@ func TestNamespaceThatDiffers(t *testing.T) {
 	w.mustGet(t, "hit")
 	wiretest.WantLog(t, &w.logA, "namespace=differs peer=b here=000000000000aaaa there=000000000000bbbb")
 	wiretest.WantLog(t, &w.logB, "namespace=differs peer=a here=000000000000bbbb there=000000000000aaaa")
-	for _, log := range []*wiretest.Log{&w.logA, &w.logB} {
+	for _, log := range []*testlog.Log{&w.logA, &w.logB} {
 		if n := strings.Count(log.String(), "namespace is not shared"); n != 1 {
 			t.Errorf("%d namespaces are logged:\n%s", n, log)
 		}

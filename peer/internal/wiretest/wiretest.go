@@ -1,21 +1,19 @@
 package wiretest
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/weircache/weir/codec"
+	"github.com/weircache/weir/internal/testlog"
 )
 
 // HandlerFunc is a handler that answers every request at once, with what f fills in.
@@ -82,33 +80,8 @@ func ReadFrame(t *testing.T, conn net.Conn) (codec.Kind, uint64, string) {
 	return kind, id, string(body)
 }
 
-// Log is a log that a test can inspect.
-type Log struct {
-	mu  sync.Mutex // guards buf
-	buf bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *Log) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-// String returns what was logged so far.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
-}
-
-// Logger returns a logger that writes to l, from the level of debugging up.
-func (l *Log) Logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
 // WantLog waits until the log has a text.
-func WantLog(t *testing.T, log *Log, text string) {
+func WantLog(t *testing.T, log *testlog.Log, text string) {
 	t.Helper()
 	Until(t, "for the log to say "+text, func() bool { return strings.Contains(log.String(), text) })
 }

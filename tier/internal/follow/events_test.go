@@ -13,6 +13,7 @@ import (
 
 	"github.com/weircache/weir/codec"
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/tier/internal/follow"
 	"github.com/weircache/weir/tier/internal/journal"
 )
@@ -150,7 +151,7 @@ func TestEndTriesAgain(t *testing.T) {
 func TestLogsEachDelay(t *testing.T) {
 	simtime.Test(t, func(t *testing.T) {
 		var c cache
-		var log logBuffer
+		var log testlog.Log
 		f := &script{bounds: follow.Bounds{Acked: 5, End: 7}}
 		f.next = func(after uint64) ([]follow.Event, error) {
 			time.Sleep(time.Second)

@@ -1,7 +1,6 @@
 package follow_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,27 +12,10 @@ import (
 	"time"
 
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/tier/internal/follow"
 	"github.com/weircache/weir/tier/internal/owner"
 )
-
-// logBuffer is a log that a test may read while others write.
-type logBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // script is a feed of functions that notes when it was called. A nil next waits for its context.
 type script struct {
@@ -107,7 +89,7 @@ func TestPausesAfterFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
 				var c cache
-				var log logBuffer
+				var log testlog.Log
 				f := &script{bounds: follow.Bounds{Acked: 1, End: 1}}
 				f.next = func(uint64) ([]follow.Event, error) {
 					f.fails = errors.New("down")
@@ -254,7 +236,7 @@ func TestPausesBeforeAcknowledgements(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simtime.Test(t, func(t *testing.T) {
 				var c cache
-				var log logBuffer
+				var log testlog.Log
 				f := &script{bounds: follow.Bounds{End: 7}}
 				x.change(&c, f)
 				cfg := c.config(f)

@@ -1,7 +1,6 @@
 package hotkeys_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,33 +9,15 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/weircache/weir/internal/simtime"
+	"github.com/weircache/weir/internal/testlog"
 	"github.com/weircache/weir/tier/internal/hotkeys"
 )
-
-// logBuffer is a log that a test may read while others write.
-type logBuffer struct {
-	mu sync.Mutex // guards b
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // cache is what a Keeper sees of a cache. A test changes it while the Keeper waits.
 type cache struct {
@@ -49,7 +30,7 @@ type cache struct {
 	unready bool            // Ready waits for its context
 
 	warmed [][]string
-	log    logBuffer
+	log    testlog.Log
 	stop   func() // ends Keep
 }
 
