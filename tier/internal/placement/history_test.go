@@ -129,6 +129,20 @@ func TestMovedTwice(t *testing.T) {
 	}
 }
 
+// The record of a member is dropped with the first change of the view after the hour for which it is asked.
+func TestForgetsFormers(t *testing.T) {
+	all, two, one := viewOf(t, sameAge, "n0", "n1", "n2"), viewOf(t, sameAge, "n0", "n1"), viewOf(t, sameAge, "n0")
+	for after, want := range map[time.Duration]int{time.Hour: 2, time.Hour + 1: 1} {
+		h := placement.History{Self: "n0"}
+		h.Observe(all, start0)
+		h.Observe(two, start0)
+		h.Observe(one, start0+int64(after))
+		if got := h.Formers(); got != want {
+			t.Errorf("%v after n2 has gone, %d members have records, want %d", after, got, want)
+		}
+	}
+}
+
 // A stand-in owner is asked for a minute.
 func TestStandInFor(t *testing.T) {
 	h := placement.History{Self: "n0"}

@@ -65,6 +65,9 @@ func (h *History) movedTo(v *ring.View, now int64) {
 				m.stood = h.standIn(old, p, stood)
 			}
 		}
+		if now-m.at > previousFor { // nothing is kept of members that are no longer asked
+			*m = move{}
+		}
 		if m.from != nil {
 			formers[m.from.member.Name] = m.from
 		}
