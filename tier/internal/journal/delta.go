@@ -26,11 +26,14 @@ type appliedTimes struct {
 
 // appliedBy reads these times from n, which arrived at now.
 func (l *log) appliedBy(n *codec.News, now int64) appliedTimes {
-	idle := make(map[uint64]time.Duration, len(n.Positions))
-	for _, p := range n.Positions {
-		idle[p.Incarnation] = p.Idle
+	a := appliedTimes{now: now, most: 2 * l.remember()} // nobody needs an invalidation even half as old
+	if len(n.Bases)+len(n.Invalidations) > 0 {          // else nobody asks for a time: the usual exchange, with all positions
+		a.idle = make(map[uint64]time.Duration, len(n.Positions))
+		for _, p := range n.Positions {
+			a.idle[p.Incarnation] = p.Idle
+		}
 	}
-	return appliedTimes{now: now, most: 2 * l.remember(), idle: idle} // nobody needs an invalidation even half as old
+	return a
 }
 
 // at returns when an incarnation's last invalidation was applied. The result is late by as much as n took to arrive.
@@ -124,6 +127,8 @@ type frame struct {
 	news        *codec.News
 	names, size int
 }
+
+const _ = uint(codec.MaxKeysPerFrame - frameBytes/loggedCost - 1) // does not compile if that many invalidations could fit
 
 // add appends e and shares its names. It returns false if e does not fit; the first one always fits. Each invalidation
 // counts for loggedCost bytes at least, so fewer than codec.MaxKeysPerFrame fit.

@@ -246,7 +246,7 @@ func (j *Journal) present() (incarnations map[uint64]bool, all bool) {
 // the view. The caller holds mu and has applied a view.
 func (j *Journal) retire(now int64) {
 	room, n := j.log.limit.Tracks, len(j.log.tracks)
-	if n <= room/retirePart || j.view.Members()[0].Name != j.self { // so few need no look: each Tick comes here
+	if n <= room/retirePart || j.view.Members()[0].Name != j.self { // each Tick comes here, and so few are never retired
 		return
 	}
 	present, all := j.present()
