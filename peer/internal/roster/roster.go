@@ -224,7 +224,9 @@ func (r *Roster) Leave() {
 // their own within four probe intervals.
 func (r *Roster) Shutdown() {
 	r.cancel()
-	_ = r.gossip.Shutdown() // it logs what fails, and returns nil
+	if err := r.gossip.Shutdown(); err != nil {
+		r.logger.Warn("gossip did not shut down cleanly", "error", err)
+	}
 }
 
 // Wait waits for the roster's goroutines after Shutdown.
