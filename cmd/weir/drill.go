@@ -86,7 +86,11 @@ func (c *client) drill(ctx context.Context, req peer.DrillRequest) (out peer.Dri
 	status, body, err := c.ask(ctx, http.MethodPost, "drill", nil, req)
 	if err != nil {
 		if !req.Stop {
-			err = notWeir("%v; if the request reached it, the drill runs, and weir drill --namespace %s --stop ends it", err, req.Namespace)
+			everywhere := ""
+			if req.Cluster {
+				everywhere = " --cluster"
+			}
+			err = notWeir("%v; if the request reached it, the drill runs, and weir drill --namespace %s%s --stop ends it", err, req.Namespace, everywhere)
 		}
 		return out, err
 	}

@@ -64,11 +64,15 @@ func TestUnansweredDrillMayRun(t *testing.T) {
 	defer member.Close()
 	for _, c := range []struct {
 		args []string
-		says bool
-	}{{[]string{"drill", "-n", "product"}, true}, {[]string{"drill", "-n", "product", "--stop"}, false}} {
+		says string
+	}{
+		{[]string{"drill", "-n", "product"}, "weir drill --namespace product --stop ends it"},
+		{[]string{"drill", "-n", "product", "--cluster"}, "weir drill --namespace product --cluster --stop ends it"},
+		{[]string{"drill", "-n", "product", "--stop"}, ""},
+	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append(c.args, "--addr="+member.URL), &world{out: &out, err: &errs})
-		if says := strings.Contains(errs.String(), "weir drill --namespace product --stop ends it"); code != exitTarget || says != c.says {
+		if says := strings.Contains(errs.String(), "ends it"); code != exitTarget || says != (c.says != "") || !strings.Contains(errs.String(), c.says) {
 			t.Errorf("%q: exit code %d: %s", c.args, code, errs.String())
 		}
 	}
