@@ -34,6 +34,8 @@ const (
 	Unnamed = "default"
 	// lengthBytes is what the length of a name or a key takes at most, and so does the number of keys.
 	lengthBytes = 2
+
+	_ = uint(1<<(7*lengthBytes) - 1 - max(MaxKeys, codec.MaxKey, codec.MaxNamespace)) // does not compile if one needs more
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -77,8 +77,8 @@ func (k *Keeper) Save() {
 	}
 }
 
-// Keep warms what the file lists and then writes it again and again, until ctx ends. It returns at once if it cannot
-// warm the list to its end.
+// Keep warms what the file lists and then writes it again and again, until ctx ends. If ctx ends or the cache is closed
+// before all is warm, Keep returns and leaves the file as it is.
 func (k *Keeper) Keep(ctx context.Context) {
 	if k.warm(ctx); !k.finished.Load() {
 		return
