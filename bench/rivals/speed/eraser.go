@@ -88,7 +88,7 @@ func (e *eraser) dropped(keys []rueidis.RedisMessage) {
 		if err != nil || len(name) <= len("erase:") {
 			continue
 		}
-		if k, err := strconv.Atoi(name[len("erase:"):]); err == nil && p.at[k].CompareAndSwap(0, int64(now)) && p.left.Add(-1) == 0 {
+		if k, err := strconv.Atoi(name[len("erase:"):]); err == nil && k < len(p.at) && p.at[k].CompareAndSwap(0, int64(now)) && p.left.Add(-1) == 0 {
 			close(p.all)
 		}
 	}
